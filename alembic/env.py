@@ -1,0 +1,31 @@
+"""Alembic's entry: the same migrations on SQLite and PostgreSQL, run over the URL that `tollkeeper migrate` hands in."""
+
+import asyncio
+
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlmodel import SQLModel
+
+import tollkeeper.identity.models
+import tollkeeper.quota.models  # noqa: F401 - both fill the metadata that autogenerate compares with
+from alembic import context
+from tollkeeper.db import async_url
+from tollkeeper.settings import load_settings
+
+
+def run(connection: Connection) -> None:
+    context.configure(connection=connection, target_metadata=SQLModel.metadata, render_as_batch=True)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+async def main() -> None:
+    url = context.config.attributes.get("database_url") or load_settings().database_url
+    engine = create_async_engine(async_url(url))
+    async with engine.connect() as connection:
+        await connection.run_sync(run)
+        await connection.commit()
+    await engine.dispose()
+
+
+asyncio.run(main())

@@ -1,0 +1,1 @@
+"""How much is left: quotas, their windows, and the ledger that moves them."""

@@ -1,0 +1,54 @@
+"""The two tasks that keep holds honest: renewing the leases of calls in flight, and sweeping those that nobody renews."""
+
+import asyncio
+import time
+
+import structlog
+
+from tollkeeper.quota.ledger import Ledger
+from tollkeeper.quota.store import StoreFailed
+
+log = structlog.get_logger("tollkeeper.ledger")
+
+
+class Keeper:
+    """Runs beside the server. `lease_seconds` and `sweep_seconds` as in the settings."""
+
+    def __init__(self, ledger: Ledger, *, lease_seconds: float, sweep_seconds: float) -> None:
+        self._ledger = ledger
+        self._lease_s = lease_seconds
+        self._sweep_s = sweep_seconds
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._tasks = [
+            asyncio.create_task(self._renewing(), name="ledger-renewing"),
+            asyncio.create_task(self._sweeping(), name="ledger-sweeping"),
+        ]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _renewing(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_s / 3)
+            await self._ledger.renew()
+
+    async def _sweeping(self) -> None:
+        """Sweep at every interval. After an outage or a suspended clock, others get one lease to renew theirs first."""
+        not_before = 0.0
+        expected_at = time.time()
+        while True:
+            now = time.time()
+            if abs(now - expected_at) > self._lease_s / 2 or not self._ledger.available:
+                not_before = now + self._lease_s
+            if now >= not_before:
+                try:
+                    await self._ledger.sweep()
+                except StoreFailed as failure:
+                    log.warning("ledger.sweep_failed", reason=failure.reason)
+                    not_before = time.time() + self._lease_s
+            expected_at = time.time() + self._sweep_s
+            await asyncio.sleep(self._sweep_s)

@@ -1,0 +1,194 @@
+"""The ledger: the only place where quota changes. Every surface walks through `reservation`; its one exit settles."""
+
+import asyncio
+import os
+import time
+from types import TracebackType
+from typing import Any
+
+import structlog
+
+from tollkeeper.chat import Usage
+from tollkeeper.errors import LedgerUnavailable, ProviderError, TollkeeperError
+from tollkeeper.principal import Principal
+from tollkeeper.quota.journal import Journal
+from tollkeeper.quota.models import Basis
+from tollkeeper.quota.operations import (
+    Administer,
+    Balance,
+    Closed,
+    Expire,
+    Grant,
+    Held,
+    Refund,
+    Release,
+    Renew,
+    Reserve,
+    SetLimit,
+    Settle,
+    Terms,
+)
+from tollkeeper.quota.store import Store
+
+RESERVE_WAIT_S = 2.0
+SETTLE_WAIT_S = 5.0
+ADMINISTER_WAIT_S = 10.0
+MOST_LAPSED = 500
+
+log = structlog.get_logger("tollkeeper.ledger")
+
+
+def new_id(prefix: str) -> str:
+    """A fresh id that sorts by the time it was made: 48 bits of milliseconds, 80 random bits, in hex."""
+    return f"{prefix}_{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+
+class Ledger:
+    """The verbs, on one store."""
+
+    def __init__(self, store: Store, *, lease_seconds: float, queue_limit: int = 10_000) -> None:
+        self._store = store
+        self._journal = Journal(store, queue_limit=queue_limit)
+        self._lease_ms = int(lease_seconds * 1000)
+        self._in_flight: dict[str, Reservation] = {}
+
+    @property
+    def available(self) -> bool:
+        """False from a batch that the database did not take until one that it did."""
+        return not self._journal.failing
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls of this process hold something."""
+        return len(self._in_flight)
+
+    def start(self) -> None:
+        self._journal.start()
+
+    async def stop(self, drain_seconds: float = SETTLE_WAIT_S) -> None:
+        """Let what is queued land, then close the store."""
+        if not await self._journal.drain(drain_seconds):
+            log.warning("ledger.stopped_before_everything_landed")
+        await self._journal.stop()
+        await self._store.close()
+
+    def reservation(self, caller: Principal, terms: Terms) -> "Reservation":
+        """A hold on every quota that applies, for the length of an `async with` block.
+
+        Entering raises Unauthenticated, QuotaExceeded, QuotaHeld or LedgerUnavailable; leaving settles or releases.
+        """
+        return Reservation(self, caller, terms)
+
+    async def administer(self, acts: tuple[SetLimit | Grant, ...], *, actor: str, reason: str) -> tuple[Balance, ...]:
+        """Set limits and top up, all or none; each is an entry with actor and reason.
+
+        Raises NotFound for a grant to a quota that does not exist, InvalidRequest, LedgerUnavailable.
+        """
+        operation = Administer(new_id("adm"), acts, actor, reason)
+        balances: tuple[Balance, ...] = await self._ask(operation, ADMINISTER_WAIT_S)
+        return balances
+
+    async def refund(self, charge_id: str, *, actor: str, reason: str) -> int:
+        """Give one charge's cost back. Returns the tokens. Raises NotFound, LedgerConflict, LedgerUnavailable."""
+        tokens: int = await self._ask(Refund(charge_id, actor, reason), ADMINISTER_WAIT_S)
+        return tokens
+
+    async def renew(self) -> None:
+        """Prove that every call in flight of this process is alive, in one operation."""
+        checkpoints = {charge_id: held.checkpoint for charge_id, held in self._in_flight.items()}
+        if checkpoints:
+            gone: set[str] = await self._journal.submit(Renew(checkpoints, self._lease_ms))
+            for charge_id in gone & self._in_flight.keys():
+                log.warning("ledger.charge_closed_while_in_flight", charge_id=charge_id)
+
+    async def sweep(self) -> int:
+        """End charges whose lease is over, never one that this process still has in flight. Returns how many."""
+        lapsed = await self._store.lapsed(MOST_LAPSED + len(self._in_flight))
+        mine = self._in_flight.keys()
+        expiring = [self._journal.submit(Expire(charge_id)) for charge_id in lapsed if charge_id not in mine]
+        if not expiring:
+            return 0
+        ended = await asyncio.gather(*expiring, return_exceptions=True)
+        count = sum(1 for one in ended if one is True)
+        if count:
+            log.info("ledger.swept", charges=count)
+        return count
+
+    async def _ask(self, operation: Administer | Refund | Reserve, seconds: float) -> Any:
+        """Wait for an operation that can be withdrawn. Raises LedgerUnavailable when that takes too long."""
+        future = self._journal.submit(operation)
+        try:
+            async with asyncio.timeout(seconds):
+                return await future
+        except TimeoutError:
+            raise LedgerUnavailable from None
+        except asyncio.CancelledError:
+            if isinstance(operation, Reserve) and future.done() and not future.cancelled() and not future.exception():
+                self._journal.submit(Release(operation.charge_id, error="caller_gone"))
+            raise
+
+    async def _open(self, reservation: "Reservation") -> Held:
+        operation = Reserve(reservation.charge_id, reservation.caller, reservation.terms, self._lease_ms)
+        held: Held = await self._ask(operation, RESERVE_WAIT_S)
+        self._in_flight[held.charge_id] = reservation
+        return held
+
+    async def _close(self, operation: Settle | Release, fallback: Closed) -> Closed:
+        """Queue the end of a charge; it lands whatever happens to the caller, who waits for at most SETTLE_WAIT_S."""
+        future = self._journal.submit(operation)
+        future.add_done_callback(lambda _: self._in_flight.pop(operation.charge_id, None))
+        try:
+            async with asyncio.timeout(SETTLE_WAIT_S):
+                closed: Closed = await asyncio.shield(future)
+        except TimeoutError:
+            log.warning("ledger.settle_is_late", charge_id=operation.charge_id)
+            return fallback
+        return closed
+
+
+class Reservation:
+    """One call's hold. Inside the block: `granted_output` says what it pays for, `report` says what the call used.
+
+    The exit is the only place that settles or releases: a report is settled as reported, a failure that proves nothing
+    was billed is released, and everything else follows the unknown rule with the checkpoint.
+    """
+
+    def __init__(self, ledger: Ledger, caller: Principal, terms: Terms) -> None:
+        self._ledger = ledger
+        self.caller = caller
+        self.terms = terms
+        self.charge_id = new_id("chg")
+        self.granted_output = 0
+        self.checkpoint = (terms.input_bound, 0)
+        self.closed: Closed | None = None
+        self._usage: Usage | None = None
+        self._basis = Basis.UNKNOWN
+
+    async def __aenter__(self) -> "Reservation":
+        self.granted_output = (await self._ledger._open(self)).granted_output
+        return self
+
+    def report(self, usage: Usage, basis: Basis = Basis.PROVIDER) -> None:
+        """Say what the call used: as the provider reported it, or counted."""
+        self._usage, self._basis = usage, basis
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        code = error.code if isinstance(error, TollkeeperError) else kind and kind.__name__[:40]
+        if self._usage is not None:
+            operation: Settle | Release = Settle(self.charge_id, self._usage, self._basis, code)
+        elif isinstance(error, ProviderError) and not error.billed:
+            operation = Release(self.charge_id, code)
+        else:
+            operation = Settle(self.charge_id, Usage(*self.checkpoint), Basis.UNKNOWN, code)
+        self.closed = await self._ledger._close(operation, self._computed(operation))
+
+    def _computed(self, operation: Settle | Release) -> Closed:
+        """The end as far as it can be told without the ledger's answer."""
+        if isinstance(operation, Release):
+            return Closed(self.charge_id, Basis.NONE, Usage(0, 0), 0, None, overrun=False)
+        meter, usage = self.terms.meter, operation.usage
+        return Closed(
+            self.charge_id, operation.basis, usage, meter.tokens(usage), meter.micro_usd(usage), overrun=False
+        )

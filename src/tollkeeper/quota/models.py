@@ -1,0 +1,144 @@
+"""The rows of the ledger. Amounts are integers; times are milliseconds since the epoch, UTC.
+
+The ledger writes them with statements of its own (`sqlite.py`, `postgres.py`); these classes are for reading and for
+the schema. Nothing outside the ledger writes to windows, charges or entries.
+"""
+
+from enum import StrEnum
+
+from sqlalchemy import BigInteger, Integer
+from sqlmodel import Field, SQLModel
+
+Id = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Unit(StrEnum):
+    """What a quota counts."""
+
+    TOKENS = "tokens"
+    MICRO_USD = "micro_usd"
+
+
+class State(StrEnum):
+    """Where a charge is on its way. `settled` and `released` are final."""
+
+    RESERVED = "reserved"
+    DISPATCHED = "dispatched"
+    SETTLED = "settled"
+    RELEASED = "released"
+
+
+class Basis(StrEnum):
+    """What the cost of a charge rests on."""
+
+    PROVIDER = "provider"
+    COUNTED = "counted"
+    UNKNOWN = "unknown"
+    NONE = "none"
+    CACHE = "cache"
+
+
+class Kind(StrEnum):
+    """What an entry records: the verb that made it, or the opening of the window."""
+
+    OPEN = "open"
+    LIMIT = "limit"
+    GRANT = "grant"
+    REFUND = "refund"
+    RESERVE = "reserve"
+    SETTLE = "settle"
+    RELEASE = "release"
+    EXPIRE = "expire"
+    ADJUST = "adjust"
+
+
+class Quota(SQLModel, table=True):
+    """A limit per window, for one user, or (without `user_id`) for a tenant."""
+
+    __tablename__ = "quotas"
+
+    id: int | None = Field(default=None, primary_key=True)
+    tenant_id: int = Field(foreign_key="tenants.id")
+    user_id: int | None = Field(default=None, foreign_key="users.id")
+    unit: str = Field(default=Unit.TOKENS.value, max_length=10)
+    period: str = Field(max_length=10)
+    granted: int = Field(sa_type=BigInteger)
+
+
+class Window(SQLModel, table=True):
+    """A quota in one stretch of time: its balances, each the sum of its entries."""
+
+    __tablename__ = "windows"
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=Id)  # type: ignore[call-overload]
+    quota_id: int = Field(foreign_key="quotas.id")
+    starts_ms: int = Field(sa_type=BigInteger)
+    ends_ms: int | None = Field(default=None, sa_type=BigInteger)
+    granted: int = Field(sa_type=BigInteger)
+    settled: int = Field(default=0, sa_type=BigInteger)
+    pending: int = Field(default=0, sa_type=BigInteger)
+    forgiven: int = Field(default=0, sa_type=BigInteger)
+    sequence: int = Field(default=0, sa_type=BigInteger)
+
+
+class Charge(SQLModel, table=True):
+    """One call: what was held for it, what came of it, and why it cost what it cost."""
+
+    __tablename__ = "charges"
+
+    id: str = Field(primary_key=True, max_length=40)
+    tenant_id: int = Field(foreign_key="tenants.id")
+    user_id: int = Field(foreign_key="users.id")
+    surface: str = Field(max_length=20)
+    provider: str = Field(max_length=40)
+    model: str = Field(max_length=200)
+    state: str = Field(max_length=10)
+    basis: str | None = Field(default=None, max_length=10)
+    closed_by: str | None = Field(default=None, max_length=10)
+    weight_milli: int
+    price_input: int | None = Field(default=None, sa_type=BigInteger)
+    price_cached: int | None = Field(default=None, sa_type=BigInteger)
+    price_output: int | None = Field(default=None, sa_type=BigInteger)
+    input_bound: int = Field(sa_type=BigInteger)
+    granted_output: int = Field(sa_type=BigInteger)
+    held_tokens: int = Field(sa_type=BigInteger)
+    held_micro_usd: int | None = Field(default=None, sa_type=BigInteger)
+    checkpoint_input: int = Field(sa_type=BigInteger)
+    checkpoint_output: int = Field(default=0, sa_type=BigInteger)
+    input_tokens: int | None = Field(default=None, sa_type=BigInteger)
+    cached_input_tokens: int | None = Field(default=None, sa_type=BigInteger)
+    cache_write_tokens: int | None = Field(default=None, sa_type=BigInteger)
+    output_tokens: int | None = Field(default=None, sa_type=BigInteger)
+    cost_tokens: int = Field(default=0, sa_type=BigInteger)
+    cost_micro_usd: int | None = Field(default=None, sa_type=BigInteger)
+    forgiven_tokens: int = Field(default=0, sa_type=BigInteger)
+    forgiven_micro_usd: int | None = Field(default=None, sa_type=BigInteger)
+    overrun: bool = False
+    adjusted: bool = False
+    refunded: bool = False
+    error: str | None = Field(default=None, max_length=40)
+    created_ms: int = Field(sa_type=BigInteger)
+    lease_ms: int = Field(sa_type=BigInteger)
+    closed_ms: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class Entry(SQLModel, table=True):
+    """One immutable line of a window: how much each balance moved, and by what.
+
+    (`source_id`, `kind`) is the identity of the operation: a charge's id for the verbs of a call, an id of its own for
+    an administrative act. It is unique per window.
+    """
+
+    __tablename__ = "entries"
+
+    window_id: int = Field(primary_key=True, foreign_key="windows.id", sa_type=BigInteger)
+    sequence: int = Field(primary_key=True, sa_type=BigInteger)
+    source_id: str = Field(max_length=60)
+    kind: str = Field(max_length=10)
+    granted: int = Field(default=0, sa_type=BigInteger)
+    settled: int = Field(default=0, sa_type=BigInteger)
+    pending: int = Field(default=0, sa_type=BigInteger)
+    forgiven: int = Field(default=0, sa_type=BigInteger)
+    at_ms: int = Field(sa_type=BigInteger)
+    actor: str | None = Field(default=None, max_length=254)
+    reason: str | None = Field(default=None, max_length=500)

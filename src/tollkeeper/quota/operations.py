@@ -1,0 +1,221 @@
+"""What the ledger can be asked to do: one class per verb, with what it needs to see and what it answers.
+
+An operation that `must_land` is retried until it does, whoever still listens; the others can be refused and withdrawn.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar
+
+from tollkeeper.chat import Usage
+from tollkeeper.principal import Principal
+from tollkeeper.quota.models import Basis
+from tollkeeper.quota.prices import Meter
+from tollkeeper.quota.store import Needs, QuotaKey
+
+LEAST_OUTPUT = 16
+"""No call is clamped to fewer output tokens than this: a shorter answer helps nobody."""
+
+
+class Turn(IntEnum):
+    """The order within a batch: what frees room comes before what takes it, what proves life before what expires."""
+
+    CLOSE = 0
+    ADMINISTER = 1
+    RESERVE = 2
+    EXPIRE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a call asks for. All in tokens, before the weight.
+
+    `least_output` equal to `wanted_output` means: in full or not at all.
+    """
+
+    surface: str
+    provider: str
+    model: str
+    meter: Meter
+    input_bound: int
+    wanted_output: int
+    least_output: int
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """How a quota stands in its window, for people: `used` is settled, `reserved` is held by calls in flight."""
+
+    quota: str
+    unit: str
+    period: str
+    limit: int
+    used: int
+    reserved: int
+    resets_ms: int | None
+
+    @property
+    def remaining(self) -> int:
+        return max(0, self.limit - self.used - self.reserved)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A hold that was admitted, and how much output it pays for."""
+
+    charge_id: str
+    granted_output: int
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """How a charge ended. Costs are what was deducted."""
+
+    charge_id: str
+    basis: Basis
+    usage: Usage | None
+    cost_tokens: int
+    cost_micro_usd: int | None
+    overrun: bool
+    balances: tuple[Balance, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Reserve:
+    """Hold on every quota that applies, or on none. Answers `Held`."""
+
+    turn: ClassVar[Turn] = Turn.RESERVE
+    must_land: ClassVar[bool] = False
+    charge_id: str
+    caller: Principal
+    terms: Terms
+    lease_ms: int
+    dispatch: bool = True
+
+    def declare(self, needs: Needs, *, again: bool) -> None:
+        needs.callers.add(self.caller.user_id)
+        if again:
+            needs.charges.add(self.charge_id)
+
+
+@dataclass(slots=True, eq=False)
+class Dispatch:
+    """Say that the first byte is about to go out. Answers True, or False when the hold is gone."""
+
+    turn: ClassVar[Turn] = Turn.CLOSE
+    must_land: ClassVar[bool] = False
+    charge_id: str
+    lease_ms: int
+
+    def declare(self, needs: Needs, *, again: bool) -> None:
+        needs.charges.add(self.charge_id)
+
+
+@dataclass(slots=True, eq=False)
+class Renew:
+    """Prove that calls are alive: id → checkpoint (input, received output). Answers the ids found closed."""
+
+    turn: ClassVar[Turn] = Turn.CLOSE
+    must_land: ClassVar[bool] = True
+    checkpoints: dict[str, tuple[int, int]]
+    lease_ms: int
+
+    def declare(self, needs: Needs, *, again: bool) -> None:
+        needs.charges.update(self.checkpoints)
+
+
+@dataclass(slots=True, eq=False)
+class Settle:
+    """Book what a call cost. Answers `Closed`.
+
+    With basis `unknown`, `usage` is the checkpoint, and forgiveness is decided under the lock.
+    """
+
+    turn: ClassVar[Turn] = Turn.CLOSE
+    must_land: ClassVar[bool] = True
+    charge_id: str
+    usage: Usage
+    basis: Basis
+    error: str | None = None
+
+    def declare(self, needs: Needs, *, again: bool) -> None:
+        needs.charges.add(self.charge_id)
+
+
+@dataclass(slots=True, eq=False)
+class Release:
+    """Give a hold back: nothing was billed. Answers `Closed`, or None when there never was such a charge."""
+
+    turn: ClassVar[Turn] = Turn.CLOSE
+    must_land: ClassVar[bool] = True
+    charge_id: str
+    error: str | None = None
+
+    def declare(self, needs: Needs, *, again: bool) -> None:
+        needs.charges.add(self.charge_id)
+
+
+@dataclass(slots=True, eq=False)
+class Expire:
+    """End a charge whose lease is over. Answers True when it did."""
+
+    turn: ClassVar[Turn] = Turn.EXPIRE
+    must_land: ClassVar[bool] = False
+    charge_id: str
+
+    def declare(self, needs: Needs, *, again: bool) -> None:
+        needs.charges.add(self.charge_id)
+
+
+@dataclass(slots=True, eq=False)
+class Refund:
+    """Give a settled charge's cost back, once. Answers the tokens given back."""
+
+    turn: ClassVar[Turn] = Turn.ADMINISTER
+    must_land: ClassVar[bool] = False
+    charge_id: str
+    actor: str
+    reason: str
+    again: bool = False
+
+    def declare(self, needs: Needs, *, again: bool) -> None:
+        needs.charges.add(self.charge_id)
+        self.again = again
+
+
+@dataclass(frozen=True, slots=True)
+class SetLimit:
+    """Make a quota, or change its limit; the usage stays."""
+
+    key: QuotaKey
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Add to the current window of a quota."""
+
+    key: QuotaKey
+    amount: int
+
+
+@dataclass(slots=True, eq=False)
+class Administer:
+    """Several changes of quotas, all or none. Answers the balances after it, one per act."""
+
+    turn: ClassVar[Turn] = Turn.ADMINISTER
+    must_land: ClassVar[bool] = False
+    operation_id: str
+    acts: tuple[SetLimit | Grant, ...]
+    actor: str
+    reason: str
+
+    def declare(self, needs: Needs, *, again: bool) -> None:
+        for act in self.acts:
+            (needs.create if isinstance(act, SetLimit) else needs.quotas).add(act.key)
+        if again:
+            needs.sources.add(self.operation_id)
+
+
+Operation = Reserve | Dispatch | Renew | Settle | Release | Expire | Refund | Administer
+Answer = Held | Closed | bool | set[str] | int | tuple[Balance, ...] | None

@@ -1,0 +1,132 @@
+"""What the operator may set, by environment or `.env`. Each line of `.env.example` is a field here."""
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from limits import parse as parse_limit
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tollkeeper.errors import ConfigurationError
+
+MIN_SECRET_BYTES = 32
+EXAMPLE_SECRET = "change-me-to-at-least-32-random-bytes"  # noqa: S105 - the value that is refused
+
+EchoFailure = Literal[
+    "none", "unavailable", "auth_failed", "rate_limited", "rejected", "error", "timeout", "bad_response", "no_usage"
+]
+
+
+def _rate(notation: str) -> str:
+    """Check a limit in the notation of `limits`: "600/minute", "10/second;1000/hour", or "off"."""
+    if notation.strip().lower() == "off":
+        return "off"
+    for part in notation.split(";"):
+        try:
+            parse_limit(part)
+        except ValueError:
+            raise ValueError('must look like "600/minute" or "off"') from None
+    return notation
+
+
+Rate = Annotated[str, AfterValidator(_rate)]
+
+
+def _named(*names: str) -> AliasChoices:
+    return AliasChoices(*names)
+
+
+class Settings(BaseSettings):
+    """Everything settable. Times carry their unit in the name."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
+    )
+
+    database_url: str = Field(
+        "sqlite:///data/tollkeeper.db", validation_alias=_named("TOLLKEEPER_DATABASE_URL", "DATABASE_URL")
+    )
+    host: str = Field("127.0.0.1", validation_alias=_named("TOLLKEEPER_HOST"))
+    port: int = Field(8000, ge=1, le=65535, validation_alias=_named("TOLLKEEPER_PORT", "PORT"))
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", validation_alias=_named("TOLLKEEPER_LOG_LEVEL", "LOG_LEVEL")
+    )
+
+    signing_secret: SecretStr | None = Field(None, validation_alias=_named("TOLLKEEPER_SIGNING_SECRET"))
+    previous_signing_secret: SecretStr | None = Field(
+        None, validation_alias=_named("TOLLKEEPER_PREVIOUS_SIGNING_SECRET")
+    )
+    access_token_minutes: int = Field(15, ge=1, le=1440, validation_alias=_named("TOLLKEEPER_ACCESS_TOKEN_MINUTES"))
+    bcrypt_rounds: int = Field(12, ge=4, le=16, validation_alias=_named("TOLLKEEPER_BCRYPT_ROUNDS"))
+
+    lease_seconds: float = Field(60.0, ge=1, le=3600, validation_alias=_named("TOLLKEEPER_LEASE_SECONDS"))
+    sweep_seconds: float = Field(15.0, ge=0.1, le=600, validation_alias=_named("TOLLKEEPER_SWEEP_SECONDS"))
+    ledger_queue: int = Field(10_000, ge=1, validation_alias=_named("TOLLKEEPER_LEDGER_QUEUE"))
+
+    rate_limit_login: Rate = Field("30/minute", validation_alias=_named("TOLLKEEPER_RATE_LIMIT_LOGIN"))
+    rate_limit_ai: Rate = Field("1200/minute", validation_alias=_named("TOLLKEEPER_RATE_LIMIT_AI"))
+
+    max_tokens: int = Field(1024, ge=16, le=1_000_000, validation_alias=_named("TOLLKEEPER_MAX_TOKENS", "MAX_TOKENS"))
+    timeout_seconds: float = Field(
+        120.0, gt=0, le=600, validation_alias=_named("TOLLKEEPER_TIMEOUT_SECONDS", "TIMEOUT_SECONDS")
+    )
+
+    openai_api_key: SecretStr | None = Field(None, validation_alias=_named("OPENAI_API_KEY"))
+    openai_base_url: str = Field("https://api.openai.com/v1", validation_alias=_named("OPENAI_BASE_URL"))
+    openai_model: str = Field("gpt-4o-mini", validation_alias=_named("OPENAI_MODEL"))
+
+    echo_tokens: int = Field(0, ge=0, le=1_000_000, validation_alias=_named("TOLLKEEPER_ECHO_TOKENS"))
+    echo_delay_seconds: float = Field(0.0, ge=0, le=600, validation_alias=_named("TOLLKEEPER_ECHO_DELAY_SECONDS"))
+    echo_failure: EchoFailure = Field("none", validation_alias=_named("TOLLKEEPER_ECHO_FAILURE"))
+
+    @model_validator(mode="after")
+    def _database_is_one_we_speak(self) -> Self:
+        if not self.database_url.startswith(("sqlite:///", "postgresql://", "postgres://")):
+            raise ValueError("TOLLKEEPER_DATABASE_URL must be sqlite:///path or postgresql://…")
+        return self
+
+    @property
+    def sqlite_path(self) -> Path | None:
+        """The database file, or None on PostgreSQL."""
+        if not self.database_url.startswith("sqlite:///"):
+            return None
+        return Path(self.database_url.removeprefix("sqlite:///"))
+
+    @property
+    def serves_loopback_only(self) -> bool:
+        """True when only this machine can reach the server."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the environment and `.env`.
+
+    Raises ConfigurationError naming the variable that is wrong, never its value.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc']) or 'settings'}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        )
+        raise ConfigurationError(f"A setting is not valid. {problems}.") from None
+
+
+def check_secret(secret: SecretStr) -> SecretStr:
+    """Give back a signing secret that is strong enough for HS256 (RFC 7518, 3.2: at least 256 bits).
+
+    Raises ConfigurationError saying how to make a good one.
+    """
+    value = secret.get_secret_value()
+    if value == EXAMPLE_SECRET or len(value.encode()) < MIN_SECRET_BYTES or len(set(value)) < 8:
+        raise ConfigurationError(
+            "TOLLKEEPER_SIGNING_SECRET is weak: it needs at least 32 random bytes. Make one with: openssl rand -hex 32"
+        )
+    return secret
