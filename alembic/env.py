@@ -2,13 +2,13 @@
 
 import asyncio
 
+from alembic import context
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import SQLModel
 
 import tollkeeper.identity.models
 import tollkeeper.quota.models  # noqa: F401 - both fill the metadata that autogenerate compares with
-from alembic import context
 from tollkeeper.db import async_url
 from tollkeeper.settings import load_settings
 

@@ -36,6 +36,15 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Price:
+    """What a model's tokens cost, in micro-USD per million."""
+
+    input: int
+    cached_input: int
+    output: int
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """A whole answer. `usage` is None when the provider reported none, or one that cannot be true."""
 

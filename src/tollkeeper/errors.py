@@ -5,7 +5,8 @@ TollkeeperError
 │   ├── InvalidJson              the body is not strict JSON
 │   ├── InvalidRequest           the body is JSON, but not what this door takes
 │   ├── UnsupportedParameter     a field whose feature does not exist (yet)
-│   └── BodyTooLarge
+│   ├── BodyTooLarge
+│   └── MethodNotAllowed
 ├── AccessError
 │   ├── Unauthenticated          no token, or not a good one: one sentence for all reasons
 │   ├── InvalidCredentials       login: unknown user and wrong password look alike
@@ -60,6 +61,11 @@ class UnsupportedParameter(InputError):
 class BodyTooLarge(InputError):
     code = "body_too_large"
     sentence = "The body is larger than this endpoint accepts."
+
+
+class MethodNotAllowed(InputError):
+    code = "method_not_allowed"
+    sentence = "This endpoint does not take that method."
 
 
 class AccessError(TollkeeperError):

@@ -78,6 +78,9 @@ class Settings(BaseSettings):
 
     echo_tokens: int = Field(0, ge=0, le=1_000_000, validation_alias=_named("TOLLKEEPER_ECHO_TOKENS"))
     echo_delay_seconds: float = Field(0.0, ge=0, le=600, validation_alias=_named("TOLLKEEPER_ECHO_DELAY_SECONDS"))
+    echo_tokens_per_second: float = Field(
+        0.0, ge=0, le=1_000_000, validation_alias=_named("TOLLKEEPER_ECHO_TOKENS_PER_SECOND")
+    )
     echo_failure: EchoFailure = Field("none", validation_alias=_named("TOLLKEEPER_ECHO_FAILURE"))
 
     @model_validator(mode="after")

@@ -3,13 +3,14 @@
 import asyncio
 import os
 import time
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
 
 import structlog
 
 from tollkeeper.chat import Usage
-from tollkeeper.errors import LedgerUnavailable, ProviderError, TollkeeperError
+from tollkeeper.errors import LedgerUnavailable, ProviderError, QuotaRefusal, TollkeeperError
 from tollkeeper.principal import Principal
 from tollkeeper.quota.journal import Journal
 from tollkeeper.quota.models import Basis
@@ -72,12 +73,15 @@ class Ledger:
         await self._journal.stop()
         await self._store.close()
 
-    def reservation(self, caller: Principal, terms: Terms) -> "Reservation":
+    def reservation(
+        self, caller: Principal, terms: Terms, tighter: Callable[[], Awaitable[Terms]] | None = None
+    ) -> "Reservation":
         """A hold on every quota that applies, for the length of an `async with` block.
 
-        Entering raises Unauthenticated, QuotaExceeded, QuotaHeld or LedgerUnavailable; leaving settles or releases.
+        A quota that refuses `terms` is asked once more with what `tighter` answers. Entering raises Unauthenticated,
+        QuotaExceeded, QuotaHeld or LedgerUnavailable; leaving settles or releases.
         """
-        return Reservation(self, caller, terms)
+        return Reservation(self, caller, terms, tighter)
 
     async def administer(self, acts: tuple[SetLimit | Grant, ...], *, actor: str, reason: str) -> tuple[Balance, ...]:
         """Set limits and top up, all or none; each is an entry with actor and reason.
@@ -153,19 +157,30 @@ class Reservation:
     was billed is released, and everything else follows the unknown rule with the checkpoint.
     """
 
-    def __init__(self, ledger: Ledger, caller: Principal, terms: Terms) -> None:
+    def __init__(
+        self, ledger: Ledger, caller: Principal, terms: Terms, tighter: Callable[[], Awaitable[Terms]] | None
+    ) -> None:
         self._ledger = ledger
+        self._tighter = tighter
         self.caller = caller
         self.terms = terms
         self.charge_id = new_id("chg")
         self.granted_output = 0
-        self.checkpoint = (terms.input_bound, 0)
+        self.checkpoint = (0, 0)
         self.closed: Closed | None = None
         self._usage: Usage | None = None
         self._basis = Basis.UNKNOWN
 
     async def __aenter__(self) -> "Reservation":
-        self.granted_output = (await self._ledger._open(self)).granted_output
+        try:
+            held = await self._ledger._open(self)
+        except QuotaRefusal:
+            if self._tighter is None:
+                raise
+            self.terms = await self._tighter()
+            held = await self._ledger._open(self)
+        self.granted_output = held.granted_output
+        self.checkpoint = (self.terms.input_bound, 0)
         return self
 
     def report(self, usage: Usage, basis: Basis = Basis.PROVIDER) -> None:
@@ -175,7 +190,7 @@ class Reservation:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        code = error.code if isinstance(error, TollkeeperError) else kind and kind.__name__[:40]
+        code = error.code if isinstance(error, TollkeeperError) else kind.__name__[:40] if kind else None
         if self._usage is not None:
             operation: Settle | Release = Settle(self.charge_id, self._usage, self._basis, code)
         elif isinstance(error, ProviderError) and not error.billed:

@@ -70,7 +70,7 @@ class Window(SQLModel, table=True):
 
     __tablename__ = "windows"
 
-    id: int | None = Field(default=None, primary_key=True, sa_type=Id)  # type: ignore[call-overload]
+    id: int | None = Field(default=None, primary_key=True, sa_type=Id)
     quota_id: int = Field(foreign_key="quotas.id")
     starts_ms: int = Field(sa_type=BigInteger)
     ends_ms: int | None = Field(default=None, sa_type=BigInteger)

@@ -73,7 +73,7 @@ class Closed:
 
     charge_id: str
     basis: Basis
-    usage: Usage | None
+    usage: Usage
     cost_tokens: int
     cost_micro_usd: int | None
     overrun: bool

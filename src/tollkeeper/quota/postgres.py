@@ -87,9 +87,7 @@ _OPEN_QUOTA = (
     "INSERT INTO quotas (tenant_id, user_id, unit, period, granted) VALUES ($1, $2, $3, $4, 0) ON CONFLICT DO NOTHING"
 )
 _DONE = "SELECT DISTINCT source_id FROM entries WHERE source_id = ANY($1::text[])"
-_OPEN_CHARGES = (
-    f"INSERT INTO charges ({', '.join(OPENING_COLUMNS)}) SELECT * FROM unnest({_unnest(_types(Charge, OPENING_COLUMNS))})"
-)
+_OPEN_CHARGES = f"INSERT INTO charges ({', '.join(OPENING_COLUMNS)}) SELECT * FROM unnest({_unnest(_types(Charge, OPENING_COLUMNS))})"
 _CHANGE_CHARGES = (
     f"UPDATE charges SET {', '.join(f'{column} = new.{column}' for column in CHANGING_COLUMNS)}"
     f" FROM unnest({_unnest(_types(Charge, ('id', *CHANGING_COLUMNS)))}) AS new (id, {', '.join(CHANGING_COLUMNS)})"
@@ -211,9 +209,7 @@ class PostgresStore:
             account = Account(tenant_id, active, token_version, tuple(quotas.get(user_id, ())))
             self._policy.remember(user_id, account)
 
-    async def _read_quotas(
-        self, connection: "asyncpg.Connection[asyncpg.Record]", needs: Needs, page: Page
-    ) -> None:
+    async def _read_quotas(self, connection: "asyncpg.Connection[asyncpg.Record]", needs: Needs, page: Page) -> None:
         for key in sorted(needs.quotas | needs.create, key=_sortable):
             named = (key.subject.tenant_id, key.subject.user_id, key.unit.value, key.period.value)
             row = await connection.fetchrow(_FIND_QUOTA, *named)

@@ -2,20 +2,11 @@
 
 from dataclasses import dataclass
 
-from tollkeeper.chat import Usage
+from tollkeeper.chat import Price, Usage
 from tollkeeper.quota.models import Unit
 
 WEIGHT_ONE = 1_000
 MILLION = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """Micro-USD per million tokens."""
-
-    input: int
-    cached_input: int
-    output: int
 
 
 @dataclass(frozen=True, slots=True)

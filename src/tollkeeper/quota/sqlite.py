@@ -251,9 +251,6 @@ def _write(connection: sqlite3.Connection, page: Page) -> None:
         connection.execute("UPDATE quotas SET granted = ? WHERE id = ?", (quota.granted, quota.id))
     connection.executemany(
         _WRITE_WINDOW,
-        [
-            (row.granted, row.settled, row.pending, row.forgiven, row.sequence, row.id)
-            for row in page.touched.values()
-        ],
+        [(row.granted, row.settled, row.pending, row.forgiven, row.sequence, row.id) for row in page.touched.values()],
     )
     connection.executemany(_WRITE_ENTRY, page.entries)

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import NamedTuple, Protocol
 
+from tollkeeper.chat import Price
 from tollkeeper.errors import LedgerUnavailable
 from tollkeeper.principal import Principal
 from tollkeeper.quota.models import Kind, Unit
-from tollkeeper.quota.prices import Meter, Price
+from tollkeeper.quota.prices import Meter
 from tollkeeper.quota.windows import Period
 
 
@@ -141,7 +142,13 @@ class ChargeRow:
 CHARGE_COLUMNS = tuple(column.name for column in fields(ChargeRow))
 OPENING_COLUMNS = CHARGE_COLUMNS[: CHARGE_COLUMNS.index("basis")]
 """What a reserve writes."""
-CHANGING_COLUMNS = ("state", "checkpoint_input", "checkpoint_output", "lease_ms", *CHARGE_COLUMNS[len(OPENING_COLUMNS) :])
+CHANGING_COLUMNS = (
+    "state",
+    "checkpoint_input",
+    "checkpoint_output",
+    "lease_ms",
+    *CHARGE_COLUMNS[len(OPENING_COLUMNS) :],
+)
 """What any later verb may write."""
 
 

@@ -101,9 +101,9 @@ def reserve(page: Page, operation: Reserve) -> Held:
         model=terms.model,
         state=State.DISPATCHED.value if operation.dispatch else State.RESERVED.value,
         weight_milli=terms.meter.weight_milli,
-        price_input=price and price.input,
-        price_cached=price and price.cached_input,
-        price_output=price and price.output,
+        price_input=price.input if price else None,
+        price_cached=price.cached_input if price else None,
+        price_output=price.output if price else None,
         input_bound=terms.input_bound,
         granted_output=granted_output,
         held_tokens=terms.meter.tokens(most),
@@ -136,7 +136,9 @@ def _grant_output(windows: list[WindowRow], terms: Terms) -> int:
         unit = window.quota.key.unit
         if unit is Unit.MICRO_USD and terms.meter.price is None:
             raise QuotaExceeded(
-                "This model has no price, and a money quota applies to you.", quota=window.quota.name, limit=window.granted
+                "This model has no price, and a money quota applies to you.",
+                quota=window.quota.name,
+                limit=window.granted,
             )
         fits = terms.meter.most_output(unit, terms.input_bound, window.granted - window.settled)
         if fits < granted:
@@ -238,13 +240,15 @@ def administer(page: Page, operation: Administer) -> tuple[Balance, ...]:
         windows.append((act, quota, window))
     if operation.operation_id not in page.done:
         for act, quota, window in windows:
-            who = {"actor": operation.actor, "reason": operation.reason}
             if isinstance(act, SetLimit):
                 quota.granted = act.limit
                 page.limits[quota.id] = quota
-                page.move(window, Kind.LIMIT, operation.operation_id, granted=act.limit - window.granted, **who)
+                kind, more = Kind.LIMIT, act.limit - window.granted
             else:
-                page.move(window, Kind.GRANT, operation.operation_id, granted=act.amount, **who)
+                kind, more = Kind.GRANT, act.amount
+            page.move(
+                window, kind, operation.operation_id, granted=more, actor=operation.actor, reason=operation.reason
+            )
     return tuple(balance(window) for _, _, window in windows)
 
 

@@ -1,0 +1,51 @@
+# Tollkeeper's toolbox. `make` explains itself.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+HOST ?=
+PORT ?=
+RELOAD ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check bench lint format migrate lock
+
+help: ## Show what there is to make
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## Create the environment in .venv (the other targets do it when needed)
+
+$(VENV)/.ready: requirements.lock pyproject.toml scripts/setup.sh
+	@sh scripts/setup.sh "$(PYTHON)" "$(VENV)"
+
+run: setup ## Serve on 127.0.0.1:8000; HOST=, PORT= and RELOAD=1 change that
+	@$(BIN)/tollkeeper migrate
+	@$(BIN)/tollkeeper serve --first-run $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(RELOAD),--reload)
+
+test: setup ## Run every test, on SQLite and on a real PostgreSQL
+	@$(BIN)/pytest -n auto
+
+check: setup ## What CI runs: format, lint, types, architecture, tests with coverage
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@sh scripts/coverage.sh "$(BIN)"
+
+bench: setup ## Measure against a bare forwarder, on SQLite and PostgreSQL
+	@$(BIN)/python scripts/bench
+
+lint: setup ## Lint and check types
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: setup ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+migrate: setup ## Bring the database schema up to this version
+	@$(BIN)/tollkeeper migrate
+
+lock: setup ## Resolve the dependencies anew
+	@$(BIN)/uv pip compile pyproject.toml --python $(BIN)/python --group dev --universal --generate-hashes --no-header -q -o requirements.lock --upgrade
+	@$(BIN)/uv pip compile pyproject.toml --python $(BIN)/python -c requirements.lock --universal --generate-hashes --no-header -q -o requirements-runtime.lock

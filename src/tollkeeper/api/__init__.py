@@ -1,0 +1,1 @@
+"""The surfaces: parse, authorise, call one verb, render."""

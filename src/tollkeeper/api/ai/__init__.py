@@ -1,0 +1,5 @@
+"""The native AI doors."""
+
+from tollkeeper.api.ai.query import QUERY
+
+DOORS = (QUERY,)

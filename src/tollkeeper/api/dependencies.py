@@ -1,0 +1,70 @@
+"""What endpoints ask for in their signatures. The signature is the access rule."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+from fastapi.security import OAuth2PasswordBearer
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from tollkeeper.db import Database
+from tollkeeper.errors import Unauthenticated
+from tollkeeper.gateway import Gateway
+from tollkeeper.identity import accounts
+from tollkeeper.identity.models import Tenant, User
+from tollkeeper.identity.passwords import Passwords
+from tollkeeper.identity.tokens import Tokens
+from tollkeeper.principal import Principal
+from tollkeeper.quota.ledger import Ledger
+from tollkeeper.settings import Settings
+from tollkeeper.throttle import Throttle
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The concrete parts of a running server, as `bootstrap` put them together."""
+
+    settings: Settings
+    database: Database
+    passwords: Passwords
+    tokens: Tokens
+    throttle: Throttle
+    ledger: Ledger
+    gateway: Gateway
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """The caller, with the rows behind the principal, checked in this request's transaction."""
+
+    principal: Principal
+    user: User
+    tenant: Tenant
+
+
+bearer = OAuth2PasswordBearer(tokenUrl="auth/login", auto_error=False)
+
+
+def get_services(request: Request) -> Services:
+    return cast(Services, request.app.state.services)
+
+
+async def get_session(services: Annotated[Services, Depends(get_services)]) -> AsyncIterator[AsyncSession]:
+    async with services.database.session() as session:
+        yield session
+
+
+Parts = Annotated[Services, Depends(get_services)]
+Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
+
+
+async def get_caller(services: Parts, session: Session, token: Annotated[str | None, Depends(bearer)]) -> SignedIn:
+    if token is None:
+        raise Unauthenticated
+    principal = services.tokens.verify(token)
+    user, tenant = await accounts.current(session, principal)
+    return SignedIn(principal, user, tenant)
+
+
+Caller = Annotated[SignedIn, Depends(get_caller)]

@@ -1,0 +1,165 @@
+"""What have I got, what did I spend, and why."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel
+
+from tollkeeper.api.ai.query import usd
+from tollkeeper.api.dependencies import Caller, Parts, Session
+from tollkeeper.api.doors import tightest
+from tollkeeper.api.errors import iso
+from tollkeeper.clock import SystemClock
+from tollkeeper.quota import reading
+from tollkeeper.quota.models import Charge
+from tollkeeper.quota.operations import Balance
+from tollkeeper.quota.store import Subject
+
+router = APIRouter(prefix="/me", tags=["me"])
+
+MOST_PER_PAGE = 100
+
+
+class Me(BaseModel):
+    """The signed-in user."""
+
+    email: str
+    tenant: str
+    role: str
+
+
+class QuotaBalance(BaseModel):
+    """How one quota stands in its present window. `reserved` is held by calls in flight."""
+
+    name: str
+    unit: str
+    window: str
+    limit: int
+    used: int
+    reserved: int
+    remaining: int
+    resets_at: str | None
+
+
+class MyQuota(BaseModel):
+    """The tightest quota in front, and every one that applies. Without any quota, the limit is 0."""
+
+    name: str | None
+    limit: int
+    used: int
+    reserved: int
+    remaining: int
+    resets_at: str | None
+    quotas: list[QuotaBalance]
+
+
+class ChargeShown(BaseModel):
+    """One call: what was held, what it used, what it cost and why. `cost` is in tokens after the model's weight."""
+
+    id: str
+    created_at: str | None
+    closed_at: str | None
+    surface: str
+    model: str
+    provider: str
+    state: str
+    basis: str | None
+    reason: str
+    error: str | None
+    held: int
+    granted_output: int
+    input_tokens: int | None
+    output_tokens: int | None
+    cached_input_tokens: int | None
+    cost: int
+    cost_usd: str | None
+    forgiven: int
+    overrun: bool
+    adjusted: bool
+    refunded: bool
+
+
+class ChargePage(BaseModel):
+    """The newest first; `next_cursor` goes on where this page ends."""
+
+    data: list[ChargeShown]
+    next_cursor: str | None
+
+
+@router.get("", summary="Who am I")
+async def me(caller: Caller) -> Me:
+    return Me(email=caller.user.email, tenant=caller.tenant.name, role=caller.user.role)
+
+
+@router.get("/quota", summary="What have I got left")
+async def my_quota(caller: Caller, session: Session, parts: Parts) -> MyQuota:
+    principal = caller.principal
+    subjects = [Subject(principal.tenant_id, principal.user_id), Subject(principal.tenant_id)]
+    balances = await reading.balances_of(session, subjects, SystemClock().now_ms())
+    return _my_quota(balances)
+
+
+@router.get("/charges", summary="What did I spend")
+async def my_charges(
+    caller: Caller,
+    session: Session,
+    limit: Annotated[int, Query(ge=1, le=MOST_PER_PAGE)] = 20,
+    cursor: Annotated[str | None, Query(max_length=40, pattern="^chg_[0-9a-f]+$")] = None,
+) -> ChargePage:
+    rows = await reading.charges_of(session, caller.principal.user_id, before=cursor, most=limit + 1)
+    shown = [show_charge(row) for row in rows[:limit]]
+    return ChargePage(data=shown, next_cursor=shown[-1].id if len(rows) > limit else None)
+
+
+@router.get("/charges/{charge_id}", summary="Why did this cost what it cost")
+async def my_charge(charge_id: str, caller: Caller, session: Session) -> ChargeShown:
+    return show_charge(await reading.charge(session, charge_id, user_id=caller.principal.user_id))
+
+
+def _my_quota(balances: list[Balance]) -> MyQuota:
+    shown = [_show_balance(balance) for balance in balances]
+    front = tightest(balances)
+    if front is None:
+        return MyQuota(name=None, limit=0, used=0, reserved=0, remaining=0, resets_at=None, quotas=[])
+    first: dict[str, Any] = _show_balance(front).model_dump(exclude={"unit", "window"})
+    return MyQuota(**first, quotas=shown)
+
+
+def _show_balance(balance: Balance) -> QuotaBalance:
+    return QuotaBalance(
+        name=balance.quota,
+        unit=balance.unit,
+        window=balance.period,
+        limit=balance.limit,
+        used=balance.used,
+        reserved=balance.reserved,
+        remaining=balance.remaining,
+        resets_at=iso(balance.resets_ms),
+    )
+
+
+def show_charge(charge: Charge) -> ChargeShown:
+    """A charge as its owner sees it."""
+    return ChargeShown(
+        id=charge.id,
+        created_at=iso(charge.created_ms),
+        closed_at=iso(charge.closed_ms),
+        surface=charge.surface,
+        model=charge.model,
+        provider=charge.provider,
+        state=charge.state,
+        basis=charge.basis,
+        reason=reading.reason(charge),
+        error=charge.error,
+        held=charge.held_tokens,
+        granted_output=charge.granted_output,
+        input_tokens=charge.input_tokens,
+        output_tokens=charge.output_tokens,
+        cached_input_tokens=charge.cached_input_tokens,
+        cost=charge.cost_tokens,
+        cost_usd=usd(charge.cost_micro_usd),
+        forgiven=charge.forgiven_tokens,
+        overrun=charge.overrun,
+        adjusted=charge.adjusted,
+        refunded=charge.refunded,
+    )

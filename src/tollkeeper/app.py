@@ -1,0 +1,81 @@
+"""create_app(services): lifespan, middleware, routers, error handlers; nothing else."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from slowapi.errors import RateLimitExceeded
+from starlette.exceptions import HTTPException
+
+from tollkeeper import __version__
+from tollkeeper.api import auth, me, operations
+from tollkeeper.api.ai import DOORS
+from tollkeeper.api.dependencies import Services
+from tollkeeper.api.doors import Entrance
+from tollkeeper.api.errors import render
+from tollkeeper.api.middleware import Envelope
+from tollkeeper.api.openapi import describe
+from tollkeeper.errors import InvalidRequest, MethodNotAllowed, NotFound, RateLimited, TollkeeperError
+from tollkeeper.telemetry.logging import AccessLog
+from tollkeeper.throttle import Throttle
+
+DESCRIPTION = "A secured multi-tenant AI API whose token quotas are exact."
+
+
+def create_app(
+    services: Callable[[], AbstractAsyncContextManager[Services]], throttle: Throttle, access_log: AccessLog
+) -> FastAPI:
+    """The application. `services` is entered when it starts and left when it stops."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with services() as app.state.services:
+            yield
+
+    app = FastAPI(title="Tollkeeper", version=__version__, description=DESCRIPTION, lifespan=lifespan)
+    app.state.limiter = throttle.limiter
+    app.include_router(operations.router)
+    app.include_router(auth.auth_router(throttle))
+    app.include_router(me.router)
+    _add_error_handlers(app)
+    app.add_middleware(Entrance, doors=DOORS, services=lambda: app.state.services)
+    app.add_middleware(Envelope, access_log=access_log)
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            app.openapi_schema = describe(document, DOORS)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    return app
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    async def on_error(_request: Request, error: Exception) -> Response:
+        status, body, headers = render(_domain_error(error))
+        return Response(body, status, headers)
+
+    for kind in (TollkeeperError, RateLimitExceeded, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, on_error)
+
+
+def _domain_error(error: Exception) -> TollkeeperError:
+    """The framework's errors, in our words, and without what was sent."""
+    match error:
+        case TollkeeperError():
+            return error
+        case RateLimitExceeded():
+            return RateLimited(retry_after_s=error.limit.limit.get_expiry() if error.limit else None)
+        case RequestValidationError():
+            fields = sorted({str(problem["loc"][-1]) for problem in error.errors() if problem["loc"][0] == "query"})
+            return InvalidRequest(f"Look at: {', '.join(fields)}." if fields else None)
+        case HTTPException(status_code=404):
+            return NotFound()
+        case HTTPException(status_code=405):
+            return MethodNotAllowed()
+        case _:
+            return InvalidRequest()

@@ -1,0 +1,64 @@
+"""Logs: one JSON object a line, on standard output. Only what is named here is ever written: no bodies, no headers."""
+
+import logging
+import sys
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import structlog
+
+correlation_id: ContextVar[str] = ContextVar("correlation_id", default="")
+"""The id of the request that this task works for."""
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def configure(level: str) -> None:
+    """Set up logging for this process, the libraries' included."""
+    structlog.configure(
+        processors=[
+            _add_correlation_id,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=_dumps),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stdout, format="%(levelname)s %(name)s %(message)s", force=True
+    )
+
+
+class AccessLog:
+    """One line a request, made by hand: this is on the way of every call."""
+
+    def __init__(self, level: str) -> None:
+        self.enabled = _LEVELS[level] <= logging.INFO
+
+    def write(self, *, method: str, path: str, status: int, seconds: float, correlation_id: str) -> None:
+        line = {
+            "event": "http.request",
+            "method": method,
+            "path": path,
+            "status": status,
+            "seconds": round(seconds, 6),
+            "correlation_id": correlation_id,
+            "level": "info",
+            "timestamp": datetime.now(UTC),
+        }
+        sys.stdout.write(orjson.dumps(line, option=orjson.OPT_UTC_Z).decode() + "\n")
+
+
+def _dumps(event: dict[str, Any], **_: Any) -> str:
+    return orjson.dumps(event, default=str).decode()
+
+
+def _add_correlation_id(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    if current := correlation_id.get():
+        event["correlation_id"] = current
+    return event
