@@ -1,19 +1,16 @@
 """The nouns of a conversation with a model, in our own words, whatever the wire."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One turn."""
 
     role: Literal["system", "user", "assistant"]
     content: str
 
 
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
+class ChatRequest(NamedTuple):
     """What to ask a model. The output limit is not here: the ledger grants it."""
 
     model: str
@@ -21,8 +18,7 @@ class ChatRequest:
     temperature: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens of one call, as billed. `input_tokens` includes the cached ones."""
 
     input_tokens: int
@@ -35,8 +31,7 @@ class Usage:
         return self.input_tokens + self.output_tokens
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(NamedTuple):
     """What a model's tokens cost, in micro-USD per million."""
 
     input: int
@@ -44,8 +39,7 @@ class Price:
     output: int
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(NamedTuple):
     """A whole answer. `usage` is None when the provider reported none, or one that cannot be true."""
 
     text: str

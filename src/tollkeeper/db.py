@@ -1,4 +1,4 @@
-"""The database for administration: one engine, one session scope, one place that commits. The ledger has its own way."""
+"""The database for administration: one engine, one session scope, one place that commits. The ledger has its own."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -70,7 +70,8 @@ class Database:
         if found is None:
             raise ConfigurationError("The database has no schema yet. Create it with: tollkeeper migrate")
         raise ConfigurationError(
-            f"The database schema is at {found}, this version needs {SCHEMA_REVISION}. Bring it up with: tollkeeper migrate"
+            f"The database schema is at {found}, this version needs {SCHEMA_REVISION}."
+            " Bring it up with: tollkeeper migrate"
         )
 
     async def close(self) -> None:

@@ -21,7 +21,7 @@ from tollkeeper.throttle import Throttle
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a caller wants. Without `max_output` the answer may be as long as the house allows and the quota has room for.
+    """What a caller wants. Without `max_output` the answer is as long as the house allows and the quota has room for.
 
     `allocation` caps what the call may cost, in weighted tokens.
     """

@@ -1,4 +1,4 @@
-"""How fast one may call: coarse request limits over slowapi's `Limiter`. What tokens may be spent is the ledger's matter.
+"""How fast one may call: coarse limits on requests, over slowapi's `Limiter`. Tokens are the ledger's matter.
 
 Limits count per process, in memory.
 """
@@ -15,7 +15,7 @@ from tollkeeper.principal import Principal
 
 
 class Throttle:
-    """The limits of one process: on AI calls per user, on logins per account and (by `limiter`'s decorator) per address.
+    """One process's limits: on AI calls per user, on logins per account and (by `limiter`'s decorator) per address.
 
     `login` and `ai` are in the notation of `limits` ("600/minute", several joined by ";"), or "off".
     """

@@ -50,6 +50,7 @@ def show_credentials(credentials: dict[str, str], settings: Settings) -> None:
     """Print what is never shown again, and how to use it."""
     base = f"http://{settings.host}:{settings.port}"
     read_token = "python3 -c 'import json,sys; print(json.load(sys.stdin)[\"access_token\"])'"  # noqa: S105
+    ask = f"{base}/ai/query -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json'"
     typer.echo(
         f"""
 First start. These passwords are shown only now:
@@ -60,7 +61,7 @@ First start. These passwords are shown only now:
 Log in, ask, and see the quota fall by exactly the cost:
 
 TOKEN=$(curl -s {base}/auth/login -d username={MEMBER} -d password={credentials[MEMBER]} | {read_token})
-curl -s {base}/ai/query -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"prompt": "Good morning, Tollkeeper"}}'
-curl -s {base}/me/quota -H "Authorization: Bearer $TOKEN"
+curl -s -w '\n' {ask} -d '{{"prompt": "Good morning, Tollkeeper"}}'
+curl -s -w '\n' {base}/me/quota -H "Authorization: Bearer $TOKEN"
 """
     )

@@ -1,4 +1,4 @@
-"""The signing secret: given by the operator, or, for an embedded install that only this machine can reach, made and kept."""
+"""The signing secret: the operator's, or, for an embedded install that only this machine can reach, made and kept."""
 
 import os
 import secrets
@@ -18,8 +18,8 @@ def signing_secret(settings: Settings) -> SecretStr:
         return check_secret(settings.signing_secret)
     if settings.sqlite_path is None or not settings.serves_loopback_only:
         raise ConfigurationError(
-            "TOLLKEEPER_SIGNING_SECRET is missing: it is needed with PostgreSQL, and wherever others can reach the server."
-            " Make one with: openssl rand -hex 32"
+            "TOLLKEEPER_SIGNING_SECRET is missing:"
+            " it is needed with PostgreSQL, and wherever others can reach the server. Make one with: openssl rand -hex 32"
         )
     return _kept(settings.sqlite_path.parent / FILE_NAME)
 

@@ -1,10 +1,23 @@
 """How a charge ends: once, and at most one late truth after it."""
 
+from typing import NamedTuple
+
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerConflict
 from tollkeeper.quota.models import Basis, Kind, State, Unit
 from tollkeeper.quota.operations import Balance, Closed
 from tollkeeper.quota.store import ChargeRow, Page, WindowRow
+
+
+class Costs(NamedTuple):
+    """One cost, in each unit."""
+
+    tokens: int
+    micro_usd: int
+
+    def of(self, unit: Unit) -> int:
+        return self.tokens if unit is Unit.TOKENS else self.micro_usd
+
 
 FORGIVEN_PERCENT = 5
 """Of a window's grant: how much of unknown outcomes the house carries before the user does."""
@@ -18,49 +31,51 @@ def close(page: Page, charge: ChargeRow, kind: Kind, basis: Basis, usage: Usage,
     """
     if charge.open:
         _close(page, charge, kind, basis, usage, error)
-    elif charge.closed_by == Kind.EXPIRE.value and kind is not Kind.EXPIRE:
+    elif charge.closed_by == Kind.EXPIRE and kind is not Kind.EXPIRE:
         if not charge.adjusted:
             _adjust(page, charge, basis, usage)
-    elif charge.closed_by != kind.value:
+    elif charge.closed_by != kind:
         raise LedgerConflict
     return closed(page, charge)
 
 
 def outcome_of_lapse(charge: ChargeRow) -> tuple[Basis, Usage]:
     """What is known of a charge whose process is gone."""
-    if charge.state == State.RESERVED.value:
+    if charge.state == State.RESERVED:
         return Basis.NONE, Usage(0, 0)
     return Basis.UNKNOWN, Usage(charge.checkpoint_input, charge.checkpoint_output)
 
 
 def _close(page: Page, charge: ChargeRow, kind: Kind, basis: Basis, usage: Usage, error: str | None) -> None:
     forgiving = basis is Basis.UNKNOWN and (kind is Kind.EXPIRE or _may_forgive(page, charge, usage))
-    costs = {unit: _cost(charge, unit, basis, usage, forgiving=forgiving) for unit in Unit}
-    for hold in page.holds[charge.id]:
-        unit = hold.window.quota.key.unit
-        forgiven = charge.held(unit) - costs[unit] if forgiving else 0
-        page.move(hold.window, kind, charge.id, pending=-hold.pending, settled=costs[unit], forgiven=forgiven)
-    released = basis is Basis.NONE
-    charge.state = State.RELEASED.value if released else State.SETTLED.value
-    charge.basis, charge.closed_by, charge.closed_ms, charge.error = basis.value, kind.value, page.now_ms, error
+    costs = _costs(charge, basis, usage, forgiving=forgiving)
+    for window, pending in page.holds[charge.id]:
+        unit = window.quota.key.unit
+        forgiven = charge.held(unit) - costs.of(unit) if forgiving else 0
+        page.move(window, kind, charge.id, pending=-pending, settled=costs.of(unit), forgiven=forgiven)
+    charge.state = str(State.RELEASED if basis is Basis.NONE else State.SETTLED)
+    charge.basis, charge.closed_by, charge.closed_ms, charge.error = str(basis), str(kind), page.now_ms, error
+    charge.overrun = costs.tokens > charge.held_tokens or costs.micro_usd > charge.held(Unit.MICRO_USD)
     _book(charge, usage, costs)
     if forgiving:
-        charge.forgiven_tokens = charge.held_tokens - charge.cost_tokens
+        charge.forgiven_tokens = charge.held_tokens - costs.tokens
         if charge.held_micro_usd is not None:
-            charge.forgiven_micro_usd = charge.held_micro_usd - (charge.cost_micro_usd or 0)
-    charge.overrun = any(costs[unit] > charge.held(unit) for unit in Unit)
+            charge.forgiven_micro_usd = charge.held_micro_usd - costs.micro_usd
     page.change(charge)
 
 
-def _cost(charge: ChargeRow, unit: Unit, basis: Basis, usage: Usage, *, forgiving: bool) -> int:
-    """What the user pays: a report in full, whatever was counted at most the hold, the unknown beyond the cap the hold."""
+def _costs(charge: ChargeRow, basis: Basis, usage: Usage, *, forgiving: bool) -> Costs:
+    """What the user pays: a report in full; a count at most the hold; the unknown, beyond the cap, the hold."""
     if basis is Basis.NONE:
-        return 0
-    held = charge.held(unit)
+        return Costs(0, 0)
+    held = Costs(charge.held_tokens, charge.held_micro_usd or 0)
     if basis is Basis.UNKNOWN and not forgiving:
         return held
-    cost = charge.meter.cost(unit, usage) or 0
-    return cost if basis is Basis.PROVIDER else min(cost, held)
+    meter = charge.meter
+    costs = Costs(meter.tokens(usage), meter.micro_usd(usage) or 0)
+    if basis is Basis.PROVIDER:
+        return costs
+    return Costs(min(costs.tokens, held.tokens), min(costs.micro_usd, held.micro_usd))
 
 
 def _may_forgive(page: Page, charge: ChargeRow, usage: Usage) -> bool:
@@ -81,59 +96,61 @@ def _shortest_own_window(page: Page, charge: ChargeRow) -> WindowRow:
 
 def _adjust(page: Page, charge: ChargeRow, basis: Basis, usage: Usage) -> None:
     """Book the late truth: the user pays it, what was forgiven shrinks by as much, the rest is overrun."""
-    truth = {unit: _cost(charge, unit, basis, usage, forgiving=True) for unit in Unit}
-    more = {unit: truth[unit] - charge.cost(unit) for unit in Unit}
+    truth = _costs(charge, basis, usage, forgiving=True)
+    more = {unit: truth.of(unit) - charge.cost(unit) for unit in Unit}
     unforgiven = {unit: min(charge.forgiven(unit), max(0, more[unit])) for unit in Unit}
-    for hold in page.holds[charge.id]:
-        unit = hold.window.quota.key.unit
-        page.move(hold.window, Kind.ADJUST, charge.id, settled=more[unit], forgiven=-unforgiven[unit])
+    for window, _ in page.holds[charge.id]:
+        unit = window.quota.key.unit
+        page.move(window, Kind.ADJUST, charge.id, settled=more[unit], forgiven=-unforgiven[unit])
     _book(charge, usage, truth)
     charge.forgiven_tokens -= unforgiven[Unit.TOKENS]
     if charge.forgiven_micro_usd is not None:
         charge.forgiven_micro_usd -= unforgiven[Unit.MICRO_USD]
-    charge.adjusted, charge.basis = True, basis.value
+    charge.adjusted, charge.basis = True, str(basis)
     charge.overrun = any(more[unit] > unforgiven[unit] for unit in Unit)
     if charge.cost_tokens:
-        charge.state = State.SETTLED.value
+        charge.state = str(State.SETTLED)
     page.change(charge)
 
 
-def _book(charge: ChargeRow, usage: Usage, costs: dict[Unit, int]) -> None:
+def _book(charge: ChargeRow, usage: Usage, costs: Costs) -> None:
     charge.input_tokens, charge.output_tokens = usage.input_tokens, usage.output_tokens
     charge.cached_input_tokens, charge.cache_write_tokens = usage.cached_input_tokens, usage.cache_write_tokens
-    charge.cost_tokens = costs[Unit.TOKENS]
+    charge.cost_tokens = costs.tokens
     if charge.held_micro_usd is not None:
-        charge.cost_micro_usd = costs[Unit.MICRO_USD]
+        charge.cost_micro_usd = costs.micro_usd
 
 
 def closed(page: Page, charge: ChargeRow) -> Closed:
     """The end of a charge, with its windows as they stand now; those that are over only when there is no other."""
     windows = [hold.window for hold in page.holds[charge.id]]
     running = [window for window in windows if window.ends_ms is None or window.ends_ms > page.now_ms]
+    usage = Usage(
+        charge.input_tokens or 0,
+        charge.output_tokens or 0,
+        charge.cached_input_tokens or 0,
+        charge.cache_write_tokens or 0,
+    )
     return Closed(
-        charge_id=charge.id,
-        basis=Basis(charge.basis or Basis.NONE),
-        usage=Usage(
-            charge.input_tokens or 0,
-            charge.output_tokens or 0,
-            charge.cached_input_tokens or 0,
-            charge.cache_write_tokens or 0,
-        ),
-        cost_tokens=charge.cost_tokens,
-        cost_micro_usd=charge.cost_micro_usd,
-        overrun=charge.overrun,
-        balances=tuple(balance(window) for window in running or windows),
+        charge.id,
+        Basis(charge.basis or Basis.NONE),
+        usage,
+        charge.cost_tokens,
+        charge.cost_micro_usd,
+        charge.overrun,
+        tuple([balance(window) for window in running or windows]),
     )
 
 
 def balance(window: WindowRow) -> Balance:
     """A window as people see it."""
+    quota = window.quota
     return Balance(
-        quota=window.quota.name,
-        unit=window.quota.key.unit.value,
-        period=window.quota.key.period.value,
-        limit=window.granted,
-        used=window.settled,
-        reserved=window.pending,
-        resets_ms=window.ends_ms,
+        quota.name,
+        quota.key.unit,
+        quota.key.period,
+        window.granted,
+        window.settled,
+        window.pending,
+        window.ends_ms,
     )

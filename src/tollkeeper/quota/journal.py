@@ -97,7 +97,7 @@ class Journal:
                 self._idle.set()
 
     def _take(self) -> list[_Waiting]:
-        """The next batch, in the order of turns. A withdrawn reserve that may have been committed becomes its release."""
+        """The next batch, in the order of turns. A withdrawn reserve that may be committed becomes its release."""
         batch: list[_Waiting] = []
         while self._queue and len(batch) < MOST_IN_A_BATCH:
             waiting = self._queue.popleft()
@@ -167,10 +167,12 @@ class Journal:
 
     def _isolate(self, waiting: _Waiting, failure: Exception) -> None:
         """The culprit of a failing batch is refused, or, if it must land, comes back later, out of the others' way."""
-        log.error("ledger.operation_failed", operation=type(waiting.operation).__name__, exc_info=failure)
+        refusal = failure if isinstance(failure, TollkeeperError) else LedgerUnavailable()
+        if refusal is not failure:
+            log.error("ledger.operation_failed", operation=type(waiting.operation).__name__, exc_info=failure)
         if not waiting.operation.must_land:
             if not waiting.future.done():
-                waiting.future.set_exception(LedgerUnavailable())
+                waiting.future.set_exception(refusal)
             return
         asyncio.get_running_loop().call_later(POISON_PAUSE_S, self._requeue, waiting)
 

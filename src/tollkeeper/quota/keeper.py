@@ -1,4 +1,4 @@
-"""The two tasks that keep holds honest: renewing the leases of calls in flight, and sweeping those that nobody renews."""
+"""Two tasks keep holds honest: one renews the leases of calls in flight, one sweeps up those that nobody renews."""
 
 import asyncio
 import time

@@ -5,13 +5,14 @@ An operation that `must_land` is retried until it does, whoever still listens; t
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from tollkeeper.chat import Usage
 from tollkeeper.principal import Principal
-from tollkeeper.quota.models import Basis
+from tollkeeper.quota.models import Basis, Unit
 from tollkeeper.quota.prices import Meter
 from tollkeeper.quota.store import Needs, QuotaKey
+from tollkeeper.quota.windows import Period
 
 LEAST_OUTPUT = 16
 """No call is clamped to fewer output tokens than this: a shorter answer helps nobody."""
@@ -26,8 +27,7 @@ class Turn(IntEnum):
     EXPIRE = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """What a call asks for. All in tokens, before the weight.
 
     `least_output` equal to `wanted_output` means: in full or not at all.
@@ -42,13 +42,12 @@ class Terms:
     least_output: int
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
+class Balance(NamedTuple):
     """How a quota stands in its window, for people: `used` is settled, `reserved` is held by calls in flight."""
 
     quota: str
-    unit: str
-    period: str
+    unit: Unit
+    period: Period
     limit: int
     used: int
     reserved: int
@@ -59,16 +58,14 @@ class Balance:
         return max(0, self.limit - self.used - self.reserved)
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """A hold that was admitted, and how much output it pays for."""
 
     charge_id: str
     granted_output: int
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(NamedTuple):
     """How a charge ended. Costs are what was deducted."""
 
     charge_id: str

@@ -87,7 +87,10 @@ _OPEN_QUOTA = (
     "INSERT INTO quotas (tenant_id, user_id, unit, period, granted) VALUES ($1, $2, $3, $4, 0) ON CONFLICT DO NOTHING"
 )
 _DONE = "SELECT DISTINCT source_id FROM entries WHERE source_id = ANY($1::text[])"
-_OPEN_CHARGES = f"INSERT INTO charges ({', '.join(OPENING_COLUMNS)}) SELECT * FROM unnest({_unnest(_types(Charge, OPENING_COLUMNS))})"
+_OPEN_CHARGES = (
+    f"INSERT INTO charges ({', '.join(OPENING_COLUMNS)})"
+    f" SELECT * FROM unnest({_unnest(_types(Charge, OPENING_COLUMNS))})"
+)
 _CHANGE_CHARGES = (
     f"UPDATE charges SET {', '.join(f'{column} = new.{column}' for column in CHANGING_COLUMNS)}"
     f" FROM unnest({_unnest(_types(Charge, ('id', *CHANGING_COLUMNS)))}) AS new (id, {', '.join(CHANGING_COLUMNS)})"

@@ -1,6 +1,6 @@
-"""What tokens cost: a weight for token quotas, a price for money. One ceiling per call and unit, for hold and settle alike."""
+"""What tokens cost: by weight for token quotas, by price for money. One ceiling per call and unit, whatever the verb."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tollkeeper.chat import Price, Usage
 from tollkeeper.quota.models import Unit
@@ -9,8 +9,7 @@ WEIGHT_ONE = 1_000
 MILLION = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Meter:
+class Meter(NamedTuple):
     """Turns tokens into cost. `weight_milli` is in thousandths: 1,000 charges a token as one token."""
 
     weight_milli: int = WEIGHT_ONE
@@ -18,7 +17,7 @@ class Meter:
 
     def tokens(self, usage: Usage) -> int:
         """The cost in tokens. Cached input counts in full."""
-        return -(-usage.total_tokens * self.weight_milli // WEIGHT_ONE)
+        return -(-(usage.input_tokens + usage.output_tokens) * self.weight_milli // WEIGHT_ONE)
 
     def micro_usd(self, usage: Usage) -> int | None:
         """The cost in micro-USD, or None for a model without a price."""

@@ -1,4 +1,4 @@
-"""The seam between the verbs and a database: what a batch reads (`Needs`), works on (`Page`) and the one method of a store."""
+"""The seam between the verbs and a database: what a batch reads (`Needs`), the `Page` it works on, and the `Store`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -44,12 +44,12 @@ class QuotaRow:
     id: int
     key: QuotaKey
     granted: int
+    name: str = field(init=False)
+    """What people see: `user-day`, `tenant-total`, `user-month-usd`."""
 
-    @property
-    def name(self) -> str:
-        """What people see: `user-day`, `tenant-total`, `user-month-usd`."""
+    def __post_init__(self) -> None:
         scope = "tenant" if self.key.subject.user_id is None else "user"
-        return f"{scope}-{self.key.period}" + ("-usd" if self.key.unit is Unit.MICRO_USD else "")
+        self.name = f"{scope}-{self.key.period}" + ("-usd" if self.key.unit is Unit.MICRO_USD else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +236,7 @@ class Page:
                 window.id,
                 window.sequence,
                 source_id,
-                kind.value,
+                str(kind),
                 granted,
                 settled,
                 pending,

@@ -44,12 +44,17 @@ HELD_RETRY_S = 1
 
 
 def decide(page: Page, operations: Sequence[Operation]) -> list[Answer | TollkeeperError]:
-    """Decide each operation in turn; a refusal is an answer like another."""
+    """Decide each operation in turn; a refusal is an answer like another.
+
+    But a refused `Administer` raises: the quotas that were made for it must go with the transaction.
+    """
     answers: list[Answer | TollkeeperError] = []
     for operation in operations:
         try:
             answers.append(_decide(page, operation))
         except TollkeeperError as refusal:
+            if isinstance(operation, Administer):
+                raise
             answers.append(refusal)
     return answers
 
@@ -99,7 +104,7 @@ def reserve(page: Page, operation: Reserve) -> Held:
         surface=terms.surface,
         provider=terms.provider,
         model=terms.model,
-        state=State.DISPATCHED.value if operation.dispatch else State.RESERVED.value,
+        state=str(State.DISPATCHED if operation.dispatch else State.RESERVED),
         weight_milli=terms.meter.weight_milli,
         price_input=price.input if price else None,
         price_cached=price.cached_input if price else None,
@@ -113,8 +118,8 @@ def reserve(page: Page, operation: Reserve) -> Held:
         created_ms=page.now_ms,
         lease_ms=page.now_ms + operation.lease_ms,
     )
-    for hold in holds:
-        page.move(hold.window, Kind.RESERVE, charge.id, pending=hold.pending)
+    for window, pending in holds:
+        page.move(window, Kind.RESERVE, charge.id, pending=pending)
     page.open_charge(charge, holds)
     return Held(charge.id, granted_output)
 
@@ -181,7 +186,7 @@ def dispatch(page: Page, operation: Dispatch) -> bool:
     charge = page.charges.get(operation.charge_id)
     if charge is None or not charge.open:
         return False
-    charge.state = State.DISPATCHED.value
+    charge.state = str(State.DISPATCHED)
     charge.lease_ms = page.now_ms + operation.lease_ms
     page.change(charge)
     return True
@@ -217,7 +222,7 @@ def release(page: Page, operation: Release) -> Answer:
 
 
 def expire(page: Page, operation: Expire) -> bool:
-    """End a charge nobody renewed: released if nothing went out, else its checkpoint is booked and the rest forgiven."""
+    """End a charge nobody renewed: released if nothing went out, else the checkpoint is booked, the rest forgiven."""
     charge = page.charges.get(operation.charge_id)
     if charge is None or not charge.open or charge.lease_ms >= page.now_ms:
         return False
@@ -257,7 +262,7 @@ def refund(page: Page, operation: Refund) -> int:
     charge = _charge(page, operation.charge_id)
     if charge.refunded and operation.again:
         return charge.cost_tokens
-    if charge.state != State.SETTLED.value or charge.refunded or charge.cost_tokens == 0:
+    if charge.state != State.SETTLED or charge.refunded or charge.cost_tokens == 0:
         raise LedgerConflict("Only a settled charge with a cost can be refunded, and only once.")
     charge.refunded = True
     page.change(charge)

@@ -1,4 +1,4 @@
-"""Windows are computed from the clock: the calendar's minute, hour, day and month in UTC, and the one that never ends."""
+"""Windows are computed from the clock: the UTC calendar's minute, hour, day and month, and the one that never ends."""
 
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
