@@ -18,8 +18,8 @@ def signing_secret(settings: Settings) -> SecretStr:
         return check_secret(settings.signing_secret)
     if settings.sqlite_path is None or not settings.serves_loopback_only:
         raise ConfigurationError(
-            "TOLLKEEPER_SIGNING_SECRET is missing:"
-            " it is needed with PostgreSQL, and wherever others can reach the server. Make one with: openssl rand -hex 32"
+            "TOLLKEEPER_SIGNING_SECRET is missing: PostgreSQL needs it, and so does a server that others can reach."
+            " Make one with: openssl rand -hex 32"
         )
     return _kept(settings.sqlite_path.parent / FILE_NAME)
 

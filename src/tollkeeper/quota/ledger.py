@@ -1,7 +1,7 @@
 """The ledger: the only place where quota changes. Every surface walks through `reservation`; its one exit settles."""
 
 import asyncio
-import os
+import random
 import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -40,8 +40,8 @@ log = structlog.get_logger("tollkeeper.ledger")
 
 
 def new_id(prefix: str) -> str:
-    """A fresh id that sorts by the time it was made: 48 bits of milliseconds, 80 random bits, in hex."""
-    return f"{prefix}_{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+    """A fresh id that sorts by the time it was made: 48 bits of milliseconds, 80 random bits, in hex. Not a secret."""
+    return f"{prefix}_{time.time_ns() // 1_000_000:012x}{random.getrandbits(80):020x}"
 
 
 class Ledger:
@@ -122,14 +122,21 @@ class Ledger:
         """Wait for an operation that can be withdrawn. Raises LedgerUnavailable when that takes too long."""
         future = self._journal.submit(operation)
         try:
-            async with asyncio.timeout(seconds):
-                return await future
-        except TimeoutError:
-            raise LedgerUnavailable from None
+            await asyncio.wait((future,), timeout=seconds)
         except asyncio.CancelledError:
-            if isinstance(operation, Reserve) and future.done() and not future.cancelled() and not future.exception():
-                self._journal.submit(Release(operation.charge_id, error="caller_gone"))
+            self._withdraw(operation, future)
             raise
+        if not future.done():
+            future.cancel()
+            raise LedgerUnavailable
+        return future.result()
+
+    def _withdraw(self, operation: Administer | Refund | Reserve, future: asyncio.Future[Any]) -> None:
+        """The caller is gone: out of the queue with its operation, or, too late for that, release what it holds."""
+        if not future.done():
+            future.cancel()
+        elif future.exception() is None and isinstance(operation, Reserve):
+            self._journal.submit(Release(operation.charge_id, error="caller_gone"))
 
     async def _open(self, reservation: "Reservation") -> Held:
         operation = Reserve(reservation.charge_id, reservation.caller, reservation.terms, self._lease_ms)
@@ -137,16 +144,15 @@ class Ledger:
         self._in_flight[held.charge_id] = reservation
         return held
 
-    async def _close(self, operation: Settle | Release, fallback: Closed) -> Closed:
-        """Queue the end of a charge; it lands whatever happens to the caller, who waits for at most SETTLE_WAIT_S."""
+    async def _close(self, operation: Settle | Release) -> Closed | None:
+        """Queue the end of a charge, which lands whatever happens to the caller. None: it has not, in SETTLE_WAIT_S."""
         future = self._journal.submit(operation)
         future.add_done_callback(lambda _: self._in_flight.pop(operation.charge_id, None))
-        try:
-            async with asyncio.timeout(SETTLE_WAIT_S):
-                closed: Closed = await asyncio.shield(future)
-        except TimeoutError:
+        await asyncio.wait((future,), timeout=SETTLE_WAIT_S)
+        if not future.done():
             log.warning("ledger.settle_is_late", charge_id=operation.charge_id)
-            return fallback
+            return None
+        closed: Closed | None = future.result()
         return closed
 
 
@@ -197,7 +203,7 @@ class Reservation:
             operation = Release(self.charge_id, code)
         else:
             operation = Settle(self.charge_id, Usage(*self.checkpoint), Basis.UNKNOWN, code)
-        self.closed = await self._ledger._close(operation, self._computed(operation))
+        self.closed = await self._ledger._close(operation) or self._computed(operation)
 
     def _computed(self, operation: Settle | Release) -> Closed:
         """The end as far as it can be told without the ledger's answer."""

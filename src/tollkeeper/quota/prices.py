@@ -1,4 +1,4 @@
-"""What tokens cost: by weight for token quotas, by price for money. One ceiling per call and unit, whatever the verb."""
+"""What tokens cost: by weight for token quotas, by price for money; one ceiling per call and unit."""
 
 from typing import NamedTuple
 
