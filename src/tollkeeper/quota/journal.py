@@ -46,6 +46,7 @@ class Journal:
         self._store = store
         self._queue_limit = queue_limit
         self._queue: deque[_Waiting] = deque()
+        self._asleep = 0
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -94,7 +95,8 @@ class Journal:
                 await self._commit(batch)
             if not self._queue:
                 self._work.clear()
-                self._idle.set()
+                if not self._asleep:
+                    self._idle.set()
 
     def _take(self) -> list[_Waiting]:
         """The next batch, in the order of turns. A withdrawn reserve that may be committed becomes its release."""
@@ -170,13 +172,17 @@ class Journal:
         refusal = failure if isinstance(failure, TollkeeperError) else LedgerUnavailable()
         if refusal is not failure:
             log.error("ledger.operation_failed", operation=type(waiting.operation).__name__, exc_info=failure)
-        if not waiting.operation.must_land:
-            if not waiting.future.done():
-                waiting.future.set_exception(refusal)
+        if waiting.operation.must_land:
+            self._asleep += 1
+            asyncio.get_running_loop().call_later(POISON_PAUSE_S, self._requeue, waiting)
             return
-        asyncio.get_running_loop().call_later(POISON_PAUSE_S, self._requeue, waiting)
+        if isinstance(waiting.operation, Reserve):
+            self.submit(Release(waiting.operation.charge_id, error="caller_gone"))
+        if not waiting.future.done():
+            waiting.future.set_exception(refusal)
 
     def _requeue(self, waiting: _Waiting) -> None:
+        self._asleep -= 1
         self._queue.append(waiting)
         self._idle.clear()
         self._work.set()

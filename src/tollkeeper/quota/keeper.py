@@ -34,7 +34,10 @@ class Keeper:
     async def _renewing(self) -> None:
         while True:
             await asyncio.sleep(self._lease_s / 3)
-            await self._ledger.renew()
+            try:
+                await self._ledger.renew()
+            except Exception:
+                log.exception("ledger.renewal_failed")
 
     async def _sweeping(self) -> None:
         """Sweep at every interval. After an outage or a suspended clock, others get one lease to renew theirs first."""
@@ -44,11 +47,13 @@ class Keeper:
             now = time.time()
             if abs(now - expected_at) > self._lease_s / 2 or not self._ledger.available:
                 not_before = now + self._lease_s
+            expected_at = now + self._sweep_s
             if now >= not_before:
                 try:
                     await self._ledger.sweep()
                 except StoreFailed as failure:
                     log.warning("ledger.sweep_failed", reason=failure.reason)
                     not_before = time.time() + self._lease_s
-            expected_at = time.time() + self._sweep_s
+                except Exception:
+                    log.exception("ledger.sweep_failed")
             await asyncio.sleep(self._sweep_s)

@@ -106,17 +106,22 @@ class Ledger:
                 log.warning("ledger.charge_closed_while_in_flight", charge_id=charge_id)
 
     async def sweep(self) -> int:
-        """End charges whose lease is over, never one that this process still has in flight. Returns how many."""
-        lapsed = await self._store.lapsed(MOST_LAPSED + len(self._in_flight))
-        mine = self._in_flight.keys()
-        expiring = [self._journal.submit(Expire(charge_id)) for charge_id in lapsed if charge_id not in mine]
-        if not expiring:
-            return 0
-        ended = await asyncio.gather(*expiring, return_exceptions=True)
-        count = sum(1 for one in ended if one is True)
-        if count:
-            log.info("ledger.swept", charges=count)
-        return count
+        """End every charge whose lease is over, but none that this process still has in flight. Returns how many.
+
+        Raises StoreFailed.
+        """
+        swept = 0
+        while True:
+            lapsed = await self._store.lapsed(MOST_LAPSED + len(self._in_flight))
+            foreign = [charge_id for charge_id in lapsed if charge_id not in self._in_flight]
+            expiring = (self._journal.submit(Expire(charge_id)) for charge_id in foreign)
+            ended = sum(one is True for one in await asyncio.gather(*expiring, return_exceptions=True))
+            swept += ended
+            if ended < MOST_LAPSED:
+                break
+        if swept:
+            log.info("ledger.swept", charges=swept)
+        return swept
 
     async def _ask(self, operation: Administer | Refund | Reserve, seconds: float) -> Any:
         """Wait for an operation that can be withdrawn. Raises LedgerUnavailable when that takes too long."""

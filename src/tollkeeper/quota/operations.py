@@ -97,15 +97,17 @@ class Reserve:
 
 @dataclass(slots=True, eq=False)
 class Dispatch:
-    """Say that the first byte is about to go out. Answers True, or False when the hold is gone."""
+    """Say that the first byte is about to go out. Answers True to the first who says so, while the hold stands."""
 
     turn: ClassVar[Turn] = Turn.CLOSE
     must_land: ClassVar[bool] = False
     charge_id: str
     lease_ms: int
+    again: bool = False
 
     def declare(self, needs: Needs, *, again: bool) -> None:
         needs.charges.add(self.charge_id)
+        self.again = again
 
 
 @dataclass(slots=True, eq=False)

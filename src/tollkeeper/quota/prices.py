@@ -42,7 +42,7 @@ class Meter(NamedTuple):
         """
         if unit is Unit.TOKENS:
             if self.weight_milli == 0:
-                return MILLION * MILLION
+                return MILLION * MILLION if room >= 0 else -1
             return room * WEIGHT_ONE // self.weight_milli - input_tokens
         if self.price is None:
             return -1

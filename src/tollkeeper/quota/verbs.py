@@ -10,6 +10,7 @@ from tollkeeper.chat import Usage
 from tollkeeper.errors import (
     InvalidRequest,
     LedgerConflict,
+    LedgerUnavailable,
     NotFound,
     QuotaExceeded,
     QuotaHeld,
@@ -84,16 +85,19 @@ def _decide(page: Page, operation: Operation) -> Answer:
 def reserve(page: Page, operation: Reserve) -> Held:
     """Hold on every window that applies, or refuse with the quota that is in the way.
 
-    Raises Unauthenticated when the user, the tenant or the credential is no longer good, QuotaExceeded, QuotaHeld.
+    Raises Unauthenticated when the user, the tenant or the credential is no longer good, QuotaExceeded, QuotaHeld, and
+    LedgerUnavailable when it was committed in vain: its answer was lost for so long that the hold is gone.
     """
     if (existing := page.charges.get(operation.charge_id)) is not None:
+        if not existing.open:
+            raise LedgerUnavailable
         return Held(existing.id, existing.granted_output)
     account = page.accounts.get(operation.caller.user_id)
     if account is None or not account.accepts(operation.caller):
         raise Unauthenticated
     terms = operation.terms
     windows = [page.current[quota.id] for quota in account.quotas]
-    granted_output = _grant_output(windows, terms)
+    granted_output = _grant_output(windows, terms, page.now_ms)
     holds = _holds(windows, terms, granted_output, page.now_ms)
     price = terms.meter.price
     most = Usage(terms.input_bound, granted_output)
@@ -124,7 +128,7 @@ def reserve(page: Page, operation: Reserve) -> Held:
     return Held(charge.id, granted_output)
 
 
-def _grant_output(windows: list[WindowRow], terms: Terms) -> int:
+def _grant_output(windows: list[WindowRow], terms: Terms, now_ms: int) -> int:
     """The output that fits every window with nothing else in flight, at most what is wanted.
 
     Raises QuotaExceeded naming the window with the least room when that is below `least_output`, or when the user has
@@ -149,7 +153,7 @@ def _grant_output(windows: list[WindowRow], terms: Terms) -> int:
         if fits < granted:
             granted, tightest = fits, window
     if tightest is not None and granted < terms.least_output:
-        raise _refusal(QuotaExceeded, tightest, terms, terms.least_output)
+        raise _refusal(QuotaExceeded, tightest, terms, terms.least_output, now_ms)
     return granted
 
 
@@ -164,12 +168,14 @@ def _holds(windows: list[WindowRow], terms: Terms, granted_output: int, now_ms: 
     for window in windows:
         needed = terms.meter.cost(window.quota.key.unit, most) or 0
         if window.settled + window.pending + needed > window.granted:
-            raise _refusal(QuotaHeld, window, terms, granted_output)
+            raise _refusal(QuotaHeld, window, terms, granted_output, now_ms)
         holds.append(Hold(window, needed))
     return holds
 
 
-def _refusal(kind: type[QuotaRefusal], window: WindowRow, terms: Terms, output: int) -> QuotaRefusal:
+def _refusal(kind: type[QuotaRefusal], window: WindowRow, terms: Terms, output: int, now_ms: int) -> QuotaRefusal:
+    """Says when to come back: soon for what calls in flight hold, else when the window is over, if it ever is."""
+    until_reset_s = None if window.ends_ms is None else -(-(window.ends_ms - now_ms) // 1000)
     return kind(
         quota=window.quota.name,
         limit=window.granted,
@@ -177,7 +183,7 @@ def _refusal(kind: type[QuotaRefusal], window: WindowRow, terms: Terms, output: 
         reserved=window.pending,
         needed=terms.meter.cost(window.quota.key.unit, Usage(terms.input_bound, output)) or 0,
         resets_ms=window.ends_ms,
-        retry_after_s=HELD_RETRY_S if kind is QuotaHeld else None,
+        retry_after_s=HELD_RETRY_S if kind is QuotaHeld else until_reset_s,
     )
 
 
@@ -186,6 +192,8 @@ def dispatch(page: Page, operation: Dispatch) -> bool:
     charge = page.charges.get(operation.charge_id)
     if charge is None or not charge.open:
         return False
+    if charge.state != State.RESERVED:
+        return operation.again
     charge.state = str(State.DISPATCHED)
     charge.lease_ms = page.now_ms + operation.lease_ms
     page.change(charge)
@@ -233,6 +241,8 @@ def expire(page: Page, operation: Expire) -> bool:
 
 def administer(page: Page, operation: Administer) -> tuple[Balance, ...]:
     """Set limits and top up, all or none. Raises NotFound, InvalidRequest."""
+    if len({act.key for act in operation.acts}) < len(operation.acts):
+        raise InvalidRequest("The same quota is named twice.")
     windows = []
     for act in operation.acts:
         quota = page.quotas.get(act.key)
