@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from limits import parse as parse_limit
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tollkeeper.errors import ConfigurationError
@@ -33,6 +33,10 @@ def _rate(notation: str) -> str:
 Rate = Annotated[str, AfterValidator(_rate)]
 
 
+def _lower(word: object) -> object:
+    return word.lower() if isinstance(word, str) else word
+
+
 def _named(*names: str) -> AliasChoices:
     return AliasChoices(*names)
 
@@ -49,7 +53,7 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", validation_alias=_named("TOLLKEEPER_HOST"))
     port: int = Field(8000, ge=1, le=65535, validation_alias=_named("TOLLKEEPER_PORT", "PORT"))
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         "info", validation_alias=_named("TOLLKEEPER_LOG_LEVEL", "LOG_LEVEL")
     )
 

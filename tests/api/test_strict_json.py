@@ -1,0 +1,90 @@
+"""JSON that parsers disagree about is refused; all other JSON passes."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tollkeeper.api.strict_json import DEEPEST, check
+from tollkeeper.errors import InvalidJson
+
+BAD = {
+    "nothing": b"",
+    "not JSON": b"{prompt: 1}",
+    "two documents": b"{} {}",
+    "a comma too many": b'{"a": 1,}',
+    "NaN": b'{"a": NaN}',
+    "infinity": b'{"a": -Infinity}',
+    "infinity by overflow": b'{"a": 1e400}',
+    "negative infinity by overflow": b"[-1e999]",
+    "an integer of 5,000 digits": b"[" + b"9" * 5000 + b"]",
+    "a lone high surrogate": b'{"a": "\\ud800"}',
+    "a lone low surrogate in a list": b'{"a": ["\\udc00"]}',
+    "a lone surrogate as a key": b'{"\\ud800": 1}',
+    "a lone surrogate deeper": b'{"a": {"b": [["\\ud83d"]]}}',
+    "NUL": b'{"a": "x\\u0000y"}',
+    "NUL in a list": b'{"a": [["\\u0000"]]}',
+    "NUL as a key": b'{"\\u0000": 1}',
+    "raw NUL": b'{"a": "\0"}',
+    "duplicate keys": b'{"a": 1, "a": 1}',
+    "duplicate keys spelled differently": b'{"a": 1, "\\u0061": 1}',
+    "duplicate keys deeper": b'{"a": [{"b": 1, "b": 2}]}',
+    "not UTF-8": b'{"a": "\xff"}',
+    "a surrogate as UTF-8": b'{"a": "\xed\xa0\x80"}',
+    "UTF-16": '{"a": 1}'.encode("utf-16"),
+    "too deep lists": b"[" * (DEEPEST + 1) + b"]" * (DEEPEST + 1),
+    "too deep objects": b'{"a":' * (DEEPEST + 1) + b"1" + b"}" * (DEEPEST + 1),
+    "far too deep": b"[" * 500_000,
+}
+
+GOOD = {
+    "an object": b'{"prompt": "Hello", "temperature": 0.5, "cache": false, "model": null}',
+    "pairs of surrogates": b'{"a": "\\ud83d\\ude00"}',
+    "text that spells an escape": b'{"a": "\\\\u0000 \\\\ud800"}',
+    "as deep as may be": b"[" * DEEPEST + b"]" * DEEPEST,
+    "many brackets in text": b'{"a": "' + b"[{" * 5000 + b'"}',
+    "quotes and brackets in text": b'{"a": "' + b'\\"[' * 500 + b'\\\\"}',
+    "many shallow objects": b"[" + b"{}," * 5000 + b"{}]",
+    "the same key in two objects": b'[{"a": 1}, {"a": 1}]',
+    "the largest float": b"[1.7976931348623157e308]",
+}
+
+
+@pytest.mark.parametrize("body", BAD.values(), ids=BAD.keys())
+def test_it_refuses(body: bytes) -> None:
+    with pytest.raises(InvalidJson):
+        check(body)
+
+
+@pytest.mark.parametrize("body", GOOD.values(), ids=GOOD.keys())
+def test_it_passes(body: bytes) -> None:
+    check(body)
+
+
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
+documents = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**18), 10**18)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(documents, st.booleans())
+def test_every_plain_document_passes_however_it_is_escaped(document: object, ascii_only: bool) -> None:
+    check(json.dumps(document, ensure_ascii=ascii_only).encode())
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=60))
+def test_bytes_are_refused_or_are_json(body: bytes) -> None:
+    try:
+        check(body)
+    except InvalidJson:
+        return
+    json.loads(body.decode())

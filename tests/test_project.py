@@ -1,0 +1,64 @@
+"""Facts about the project as a whole."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def tracked() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
+
+
+def test_no_tracked_file_names_a_package_registry() -> None:
+    hosts = re.compile("|".join(["py" + "pi\\.org", "python" + "hosted", "index" + "-url", "find" + "-links"]))
+    for path in tracked():
+        assert not hosts.search(path.read_text(errors="ignore")), path
+
+
+def test_the_locks_name_no_host_and_hash_everything() -> None:
+    for name in ("requirements.lock", "requirements-runtime.lock"):
+        text = (ROOT / name).read_text()
+        assert "://" not in text
+        requirements = re.findall(r"^[a-z0-9][^\s=]*==\S+", text, re.MULTILINE)
+        assert len(requirements) > 30
+        assert text.count("--hash=sha256:") >= len(requirements)
+
+
+def test_the_runtime_lock_agrees_with_the_whole_one() -> None:
+    def pins(name: str) -> set[str]:
+        return set(re.findall(r"^([a-z0-9][^\s=]*==[^\s;]+)", (ROOT / name).read_text(), re.MULTILINE))
+
+    assert pins("requirements-runtime.lock") <= pins("requirements.lock")
+
+
+def test_every_package_that_was_asked_for_is_there() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    asked = {
+        "fastapi",
+        "uvicorn",
+        "python-jose",
+        "libpass",
+        "bcrypt",
+        "sqlmodel",
+        "slowapi",
+        "openai",
+        "pytest",
+        "freezegun",
+    }
+    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    names = {re.split(r"[\[><=]", requirement)[0] for requirement in wanted}
+    assert asked <= names
+
+
+def test_the_top_level_is_the_one_that_was_asked_for() -> None:
+    for name in ("src", "tests", "alembic", "scripts", "Dockerfile", "pyproject.toml", ".env.example", "Makefile"):
+        assert (ROOT / name).exists(), name
+
+
+def test_files_and_functions_stay_small() -> None:
+    for path in (ROOT / "src").rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 300, path

@@ -1,0 +1,93 @@
+"""The migrations make the schema that the code was written for, on both databases."""
+
+import sqlite3
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlmodel import SQLModel
+
+from tollkeeper.db import SCHEMA_REVISION, Database, async_url
+from tollkeeper.errors import ConfigurationError
+from tollkeeper.migrations import config, migrate
+from tollkeeper.quota.models import Charge, Entry
+from tollkeeper.quota.store import CHARGE_COLUMNS, ChargeRow, EntryRow
+
+
+async def inspected(database_url: str) -> tuple[list[object], set[str]]:
+    """What autogenerate would change, and the tables there are."""
+
+    def look(connection: sa.Connection) -> tuple[list[object], set[str]]:
+        context = MigrationContext.configure(connection, opts={"compare_type": False})
+        return list(compare_metadata(context, SQLModel.metadata)), set(sa.inspect(connection).get_table_names())
+
+    engine = create_async_engine(async_url(database_url))
+    async with engine.connect() as connection:
+        found = await connection.run_sync(look)
+    await engine.dispose()
+    return found
+
+
+async def test_the_migrations_make_what_the_models_say(database_url: str) -> None:
+    """Tables and columns are the same; the indexes, checks and triggers are the migrations' own."""
+    differences, tables = await inspected(database_url)
+    kinds = {str(kind) for difference in differences if isinstance(kind := difference[0], str)}  # type: ignore[index]
+    assert kinds <= {"remove_table", "remove_index", "remove_constraint", "add_constraint"}, differences
+    assert not [difference for difference in differences if isinstance(difference, list)], differences
+    assert tables == {"alembic_version", "charges", "entries", "policy", "quotas", "tenants", "users", "windows"}
+
+
+def test_the_code_names_the_newest_migration() -> None:
+    assert ScriptDirectory.from_config(config("sqlite:///x")).get_current_head() == SCHEMA_REVISION
+
+
+async def test_migrating_twice_changes_nothing_and_going_back_leaves_nothing(database_url: str) -> None:
+    import asyncio
+
+    await asyncio.to_thread(migrate, database_url)
+    database = Database(database_url)
+    await database.require_current_schema()
+    await asyncio.to_thread(command.downgrade, config(database_url), "base")
+    _, tables = await inspected(database_url)
+    assert tables == {"alembic_version"}
+    with pytest.raises(ConfigurationError, match="tollkeeper migrate"):
+        await database.require_current_schema()
+    await database.close()
+
+
+async def test_a_schema_that_is_absent_or_another_is_refused(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/new.db")
+    with pytest.raises(ConfigurationError, match="no schema yet"):
+        await database.require_current_schema()
+    with sqlite3.connect(tmp_path / "new.db") as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32))")
+        connection.execute("INSERT INTO alembic_version VALUES ('0000')")
+    connection.close()
+    with pytest.raises(ConfigurationError, match="is at 0000"):
+        await database.require_current_schema()
+    await database.close()
+
+
+def test_a_database_that_cannot_be_made_is_said_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="cannot be opened"):
+        migrate(f"sqlite:///{tmp_path}/file/x.db")
+
+
+async def test_a_database_that_cannot_be_reached_is_said_in_one_sentence(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/absent/x.db")
+    with pytest.raises(ConfigurationError, match="cannot be opened"):
+        await database.require_current_schema()
+    await database.close()
+
+
+def test_the_ledgers_rows_have_the_tables_columns() -> None:
+    assert set(CHARGE_COLUMNS) == {column.name for column in Charge.__table__.columns}  # type: ignore[attr-defined]
+    assert [field.name for field in fields(ChargeRow)] == list(CHARGE_COLUMNS)
+    assert set(EntryRow._fields) == {column.name for column in Entry.__table__.columns}  # type: ignore[attr-defined]

@@ -1,0 +1,124 @@
+"""What can be set, what is refused, and that the example file tells all of it."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from tollkeeper.errors import ConfigurationError
+from tollkeeper.identity.secret import FILE_NAME, signing_secret
+from tollkeeper.settings import EXAMPLE_SECRET, Settings, check_secret, load_settings
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No environment and no .env but what a test makes."""
+    for field in Settings.model_fields.values():
+        for name in field.validation_alias.choices:  # type: ignore[union-attr]
+            monkeypatch.delenv(str(name), raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "field", "expected"),
+    [
+        ("DATABASE_URL", "postgresql://db/x", "database_url", "postgresql://db/x"),
+        ("TOLLKEEPER_DATABASE_URL", "sqlite:///x.db", "database_url", "sqlite:///x.db"),
+        ("PORT", "9000", "port", 9000),
+        ("TOLLKEEPER_PORT", "9001", "port", 9001),
+        ("LOG_LEVEL", "warning", "log_level", "warning"),
+        ("LOG_LEVEL", "INFO", "log_level", "info"),
+        ("MAX_TOKENS", "99", "max_tokens", 99),
+        ("TIMEOUT_SECONDS", "7.5", "timeout_seconds", 7.5),
+        ("OPENAI_MODEL", "gpt-4o", "openai_model", "gpt-4o"),
+        ("OPENAI_API_KEY", "", "openai_api_key", None),
+        ("TOLLKEEPER_RATE_LIMIT_AI", "off", "rate_limit_ai", "off"),
+        ("TOLLKEEPER_RATE_LIMIT_AI", "10/second;1000/hour", "rate_limit_ai", "10/second;1000/hour"),
+    ],
+)
+def test_a_setting_comes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, field: str, expected: object
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert getattr(load_settings(), field) == expected
+
+
+def test_the_environment_wins_over_the_file_and_the_prefixed_name_over_the_short_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("PORT=1000\nMAX_TOKENS=77\nSOMETHING_ELSE=1\n")
+    assert (load_settings().port, load_settings().max_tokens) == (1000, 77)
+    monkeypatch.setenv("PORT", "2000")
+    assert load_settings().port == 2000
+    monkeypatch.setenv("TOLLKEEPER_PORT", "3000")
+    assert load_settings().port == 3000
+    assert load_settings(port=4000).port == 4000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "http"),
+        ("PORT", "70000"),
+        ("DATABASE_URL", "mysql://secret-password@db/x"),
+        ("TOLLKEEPER_RATE_LIMIT_AI", "many"),
+        ("TOLLKEEPER_RATE_LIMIT_LOGIN", "0/minute;;"),
+        ("TOLLKEEPER_LEASE_SECONDS", "0"),
+        ("LOG_LEVEL", "loud"),
+        ("TIMEOUT_SECONDS", "-1"),
+    ],
+)
+def test_a_wrong_setting_is_named_without_its_value(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings()
+    assert "secret-password" not in raised.value.detail
+    assert "\n" not in raised.value.detail
+
+
+def test_the_example_file_has_every_setting_with_its_default() -> None:
+    text = (ROOT / ".env.example").read_text()
+    told = dict(re.findall(r"^([A-Z_]+)=(.*)$", text, re.MULTILINE))
+    for field in Settings.model_fields.values():
+        first = str(field.validation_alias.choices[0])  # type: ignore[union-attr]
+        assert first in told, f"{first} is not in .env.example"
+        default = "" if field.default is None else field.default
+        assert told.pop(first) in {str(default), f"{default:g}" if isinstance(default, float) else str(default)}, first
+        for short in field.validation_alias.choices[1:]:  # type: ignore[union-attr]
+            assert str(short) in text, f"{short} is not mentioned in .env.example"
+    assert not told, "the example file names settings that do not exist"
+
+
+@pytest.mark.parametrize("secret", ["", "short", "a" * 64, "ab" * 32, EXAMPLE_SECRET])
+def test_a_weak_secret_is_refused(secret: str) -> None:
+    with pytest.raises(ConfigurationError, match="openssl rand"):
+        check_secret(SecretStr(secret))
+
+
+def test_a_secret_is_made_and_kept_only_for_sqlite_on_loopback(tmp_path: Path) -> None:
+    local = Settings(database_url=f"sqlite:///{tmp_path}/x.db")
+    made = signing_secret(local).get_secret_value()
+    assert signing_secret(local).get_secret_value() == made
+    assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
+    for settings in (
+        Settings(database_url="postgresql://db/x"),
+        Settings(database_url=f"sqlite:///{tmp_path}/x.db", host="0.0.0.0"),
+        Settings(database_url=f"sqlite:///{tmp_path}/x.db", host="gateway.example.com"),
+    ):
+        with pytest.raises(ConfigurationError, match="TOLLKEEPER_SIGNING_SECRET is missing"):
+            signing_secret(settings)
+    for host in ("::1", "localhost", "127.0.0.2"):
+        assert signing_secret(local.model_copy(update={"host": host})).get_secret_value() == made
+
+
+def test_a_given_secret_is_used_as_it_is() -> None:
+    secret = SecretStr("0123456789abcdef0123456789abcdef")
+    assert signing_secret(Settings(signing_secret=secret, database_url="postgresql://db/x")) == secret
+
+
+def test_no_secret_shows_in_the_settings_text() -> None:
+    settings = Settings(openai_api_key=SecretStr("sk-hidden"), signing_secret=SecretStr("hidden-too"))
+    assert "hidden" not in repr(settings)
