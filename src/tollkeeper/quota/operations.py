@@ -184,18 +184,20 @@ class Refund:
 
 @dataclass(frozen=True, slots=True)
 class SetLimit:
-    """Make a quota, or change its limit; the usage stays."""
+    """Make a quota, or change its limit; the usage stays. `reason` stands in for the operation's own."""
 
     key: QuotaKey
     limit: int
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Add to the current window of a quota."""
+    """Add to the current window of a quota. `reason` stands in for the operation's own."""
 
     key: QuotaKey
     amount: int
+    reason: str | None = None
 
 
 @dataclass(slots=True, eq=False)

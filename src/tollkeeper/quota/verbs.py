@@ -261,9 +261,8 @@ def administer(page: Page, operation: Administer) -> tuple[Balance, ...]:
                 kind, more = Kind.LIMIT, act.limit - window.granted
             else:
                 kind, more = Kind.GRANT, act.amount
-            page.move(
-                window, kind, operation.operation_id, granted=more, actor=operation.actor, reason=operation.reason
-            )
+            why = act.reason or operation.reason
+            page.move(window, kind, operation.operation_id, granted=more, actor=operation.actor, reason=why)
     return tuple(balance(window) for _, _, window in windows)
 
 
