@@ -4,7 +4,6 @@ limit → reserve (committed before the provider hears of it) → call → settl
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 from tollkeeper.chat import ChatRequest, Completion, Message, Usage
 from tollkeeper.errors import InvalidRequest, ProviderError, TollkeeperError
@@ -148,6 +147,5 @@ class Sizing:
         )
 
 
-@lru_cache(maxsize=1_000)
 def _meter_of(model: Model) -> Meter:
     return Meter(model.weight_milli, model.price)
