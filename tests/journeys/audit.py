@@ -1,0 +1,78 @@
+"""The books, checked from outside: read as rows, added up again, with nothing of the ledger's own arithmetic."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
+
+from sqlmodel import col, select
+
+from tollkeeper.db import Database
+from tollkeeper.quota.models import Charge, Entry, Window
+
+CLOSING = {"settle", "release", "expire"}
+
+
+async def assert_books_are_right(database_url: str) -> None:
+    """Every balance is the sum of its entries, numbered without a gap; at no moment was more held than granted (P1);
+    every charge was held once and closed once, in each of its windows; and what it cost is what its windows paid.
+    """
+    database = Database(database_url)
+    try:
+        async with database.session() as session:
+            windows = (await session.exec(select(Window))).all()
+            order = (col(Entry.window_id), col(Entry.sequence))
+            entries = (await session.exec(select(Entry).order_by(*order))).all()
+            charges = {charge.id: charge for charge in (await session.exec(select(Charge))).all()}
+    finally:
+        await database.close()
+    lines = {window_id: list(group) for window_id, group in groupby(entries, attrgetter("window_id"))}
+    assert lines.keys() == {window.id for window in windows}
+    for window in windows:
+        assert window.id is not None
+        _assert_window(window, lines[window.id])
+    _assert_charges(charges, entries)
+
+
+def _assert_window(window: Window, lines: Sequence[Entry]) -> None:
+    assert [line.sequence for line in lines] == list(range(1, window.sequence + 1)), window
+    granted = settled = pending = forgiven = 0
+    for line in lines:
+        granted += line.granted
+        settled += line.settled
+        pending += line.pending
+        forgiven += line.forgiven
+        assert min(settled, pending, forgiven) >= 0, line
+        if line.kind == "reserve":
+            assert settled + pending <= granted, f"P1 was broken by {line}"
+    assert (granted, settled, pending, forgiven) == (window.granted, window.settled, window.pending, window.forgiven)
+
+
+def _assert_charges(charges: dict[str, Charge], entries: Sequence[Entry]) -> None:
+    """For charges without money quotas and refunds."""
+    by_window: dict[tuple[str, int], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        if entry.source_id.startswith("chg_"):
+            by_window[entry.source_id, entry.window_id].append(entry)
+    assert {charge_id for charge_id, _ in by_window} == charges.keys()
+    for (charge_id, _), lines in by_window.items():
+        charge = charges[charge_id]
+        kinds = [line.kind for line in lines]
+        assert kinds[0] == "reserve", lines
+        assert lines[0].pending == charge.held_tokens
+        assert len(CLOSING.intersection(kinds)) == (charge.closed_ms is not None), lines
+        assert kinds.count("adjust") == charge.adjusted, lines
+        assert len(kinds) == len(set(kinds)), lines
+        assert sum(line.settled for line in lines) == charge.cost_tokens, lines
+        assert sum(line.forgiven for line in lines) == charge.forgiven_tokens, lines
+        assert sum(line.pending for line in lines) == (0 if charge.closed_ms else charge.held_tokens), lines
+
+
+async def charges_in(database_url: str) -> list[Charge]:
+    """Every charge, the oldest first."""
+    database = Database(database_url)
+    try:
+        async with database.session() as session:
+            return list((await session.exec(select(Charge).order_by(col(Charge.id)))).all())
+    finally:
+        await database.close()

@@ -1,0 +1,94 @@
+"""One upstream per worker, one server per worker and database in front of it, and new people for each test."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from journeys.server import Server
+from journeys.upstream import Upstream
+from tollkeeper.migrations import migrate
+
+DATABASES = ("sqlite", "postgres")
+FASTER = {"TOLLKEEPER_RATE_LIMIT_AI": "100000/minute"}
+
+
+@pytest.fixture(scope="session")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+    """The upstream that the shared servers ask."""
+    running = Upstream(tmp_path_factory.mktemp("upstream"))
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def own_upstream(tmp_path: Path) -> Iterator[Upstream]:
+    """An upstream whose log is this test's alone."""
+    running = Upstream(tmp_path)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_sqlite(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    url = f"sqlite:///{folder / 'tollkeeper.db'}"
+    migrate(url)
+    yield from _serving(Server(url, folder, {"OPENAI_BASE_URL": upstream.base_url} | FASTER))
+
+
+@pytest.fixture(scope="session")
+def shared_postgres(
+    tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, postgres_server: str, migrated_template: str
+) -> Iterator[Server]:
+    url = _new_database(postgres_server, migrated_template)
+    settings = {"OPENAI_BASE_URL": upstream.base_url} | FASTER
+    yield from _serving(Server(url, tmp_path_factory.mktemp("server"), settings))
+
+
+@pytest.fixture(params=DATABASES)
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A running server in front of `upstream`: each test that asks runs on SQLite and on PostgreSQL."""
+    running: Server = request.getfixturevalue(f"shared_{request.param}")
+    yield running
+    running.assert_quiet()
+
+
+@pytest.fixture
+def server_of_its_own(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Makes a server (not started) on a database of the test's own, with settings by the names of the environment."""
+    made: list[Server] = []
+
+    def make(url: str = database_url, **settings: str) -> Server:
+        made.append(Server(url, tmp_path, settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.free()
+
+
+def _serving(server: Server) -> Iterator[Server]:
+    try:
+        yield server.start()
+        server.stop()
+    finally:
+        server.free()
+
+
+def _new_database(server_url: str, template: str) -> str:
+    name = f"journeys_{uuid.uuid4().hex}"
+
+    async def create() -> None:
+        connection = await asyncpg.connect(server_url)
+        try:
+            await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        finally:
+            await connection.close()
+
+    asyncio.run(create())
+    before, _, options = server_url.partition("?")
+    return f"{before.rsplit('/', 1)[0]}/{name}" + (f"?{options}" if options else "")

@@ -1,0 +1,143 @@
+"""The process is killed: whatever the upstream served by then is booked, and no hold is left behind (P5)."""
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import aiohttp
+import pytest
+
+from journeys.audit import assert_books_are_right, charges_in
+from journeys.failpoints import POINTS
+from journeys.people import Person, person
+from journeys.server import SERVE, Server
+from journeys.upstream import Served, Upstream, scripted
+from tollkeeper.quota.models import Charge
+
+LEASE_S, SWEEP_S = 1, 0.2
+CALLERS = 8
+SIGKILLED = -9
+ROUNDS = 3
+AMPLE = 100_000_000
+PATIENCE_S = 30
+
+
+@pytest.fixture
+def crashing(server_of_its_own: Callable[..., Server], own_upstream: Upstream) -> Server:
+    """A server whose leases are short, not yet started."""
+    return server_of_its_own(
+        OPENAI_BASE_URL=own_upstream.base_url,
+        TOLLKEEPER_LEASE_SECONDS=str(LEASE_S),
+        TOLLKEEPER_SWEEP_SECONDS=str(SWEEP_S),
+        TOLLKEEPER_RATE_LIMIT_AI="off",
+    )
+
+
+async def test_killed_at_each_failpoint_it_books_all_that_was_served(crashing: Server, own_upstream: Upstream) -> None:
+    """Each process recovers what the one before it left behind, and dies at the next point."""
+    limits = iter(range(100, 100_000))
+    crashing.start(_dying_at(POINTS[0]))
+    async with person(crashing, limit=AMPLE) as caller:
+        for point, after in zip(POINTS, [*map(_dying_at, POINTS[1:]), SERVE], strict=True):
+            await _call_until_it_dies(caller, limits.__next__)
+            assert crashing.program.wait_for_end() == SIGKILLED, point
+            crashing.start(after)
+            await _assert_all_is_booked(crashing, own_upstream)
+        await _assert_it_serves(caller)
+    crashing.stop()
+
+
+async def test_killed_at_random_instants_it_books_all_that_was_served(crashing: Server, own_upstream: Upstream) -> None:
+    chance = random.Random(20261121)
+    limits = iter(range(100, 100_000))
+    crashing.start()
+    async with person(crashing, limit=AMPLE, tenant_limit=AMPLE) as caller:
+        for _ in range(ROUNDS):
+            calling = asyncio.create_task(_call_until_it_dies(caller, limits.__next__))
+            await asyncio.sleep(chance.uniform(0.05, 0.6))
+            crashing.program.kill()
+            await calling
+            crashing.start()
+            await _assert_all_is_booked(crashing, own_upstream)
+        await _assert_it_serves(caller)
+    crashing.stop()
+
+
+async def test_killed_while_answers_are_on_their_way_it_books_them(crashing: Server, own_upstream: Upstream) -> None:
+    """Here every call is lost between the upstream's log and our ledger: each is forgiven, and none is forgotten."""
+    crashing.start()
+    async with person(crashing) as caller:
+        prompt = scripted(caller.marker, gate_after_log="logged")
+        calls = [asyncio.create_task(caller.ask(prompt, max_tokens=100 + n)) for n in range(CALLERS)]
+        async with asyncio.timeout(PATIENCE_S):
+            while own_upstream.waiting("logged") < CALLERS:
+                await asyncio.sleep(0.02)
+        crashing.program.kill()
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(end, aiohttp.ClientError) for end in ends)
+        crashing.start()
+        await _assert_all_is_booked(crashing, own_upstream)
+        charges = await caller.charges()
+        assert len(charges) == CALLERS
+        assert {(one["basis"], one["error"]) for one in charges} == {("unknown", "lease_over")}
+        assert all(one["cost"] > 0 and one["cost"] + one["forgiven"] == one["held"] for one in charges)
+        assert (await caller.quota())["used"] == sum(one["cost"] for one in charges)
+    crashing.stop()
+
+
+async def test_a_call_that_outlives_its_lease_is_renewed_and_not_swept(
+    crashing: Server, own_upstream: Upstream
+) -> None:
+    crashing.start()
+    async with person(crashing) as caller:
+        reply = await caller.ask(scripted(caller.marker, delay=LEASE_S * 2.5))
+        (charge,) = await caller.charges()
+    assert (reply.status, charge["basis"], charge["adjusted"]) == (200, "provider", False)
+    crashing.stop()
+
+
+def _dying_at(point: str) -> tuple[str, ...]:
+    """A server that kills itself when a point is reached for the third time."""
+    return "journeys.failpoints", point, "3"
+
+
+async def _call_until_it_dies(caller: Person, next_limit: Callable[[], int]) -> None:
+    """CALLERS at once, each asking again and again until the connection breaks. No two calls have the same limit."""
+
+    async def calling(chance: random.Random) -> None:
+        while True:
+            prompt = scripted(caller.marker, delay=chance.uniform(0, 0.02))
+            try:
+                reply = await caller.ask(prompt, max_tokens=next_limit())
+            except (aiohttp.ClientError, ConnectionError):
+                return
+            assert reply.status == 200, reply
+
+    async with asyncio.timeout(PATIENCE_S):
+        await asyncio.gather(*(calling(random.Random(n)) for n in range(CALLERS)))
+
+
+async def _assert_all_is_booked(server: Server, upstream: Upstream) -> None:
+    """After lease and sweep: nothing is open, the books are right, and each answer that was served has its charge."""
+    async with asyncio.timeout(PATIENCE_S):
+        while any(charge.closed_ms is None for charge in await charges_in(server.database_url)):
+            await asyncio.sleep(0.1)
+    await assert_books_are_right(server.database_url)
+    charges = {charge.granted_output: charge for charge in await charges_in(server.database_url)}
+    served = upstream.served()
+    assert len({answer.limit for answer in served}) == len(served), "a call was sent twice"
+    for answer in served:
+        assert answer.limit in charges, f"{answer} has no charge"
+        _assert_booked(charges[answer.limit], answer)
+
+
+def _assert_booked(charge: Charge, served: Served) -> None:
+    assert charge.state == "settled", charge
+    assert charge.cost_tokens + charge.forgiven_tokens >= served.tokens, charge
+    if charge.basis == "provider":
+        assert charge.cost_tokens == served.tokens
+
+
+async def _assert_it_serves(caller: Person) -> None:
+    reply = await caller.ask(caller.marker, max_tokens=20)
+    assert reply.status == 200, reply

@@ -1,0 +1,80 @@
+"""The upstream process as a test sees it: where it is, what it got, what it says it served."""
+
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from journeys.processes import Program, ReservedPort, clean_environment
+
+
+class Served(NamedTuple):
+    """A line of the upstream's own log. `limit` is the output limit that the request came with."""
+
+    limit: int
+    input_tokens: int
+    output_tokens: int
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+class Upstream:
+    """A handle on one upstream process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._port = ReservedPort()
+        self._log = folder / "served.log"
+        self._program = Program(
+            ["journeys.upstream_program", str(self._port.number), str(self._log)],
+            environment=clean_environment({}),
+            folder=folder,
+            output=folder / "upstream.out",
+        )
+        self._program.wait_for_answer(self._control("seen/nothing"))
+
+    @property
+    def port(self) -> int:
+        return self._port.number
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def seen(self, marker: str) -> list[dict[str, Any]]:
+        """The requests whose body contains `marker`, as {path, headers, body, finished}; the body is parsed."""
+        found: list[dict[str, Any]] = self._get(f"seen/{marker}")
+        return [one | {"body": json.loads(one["body"])} for one in found]
+
+    def waiting(self, gate: str) -> int:
+        """How many requests wait at a gate."""
+        return int(self._get(f"waiting/{gate}"))
+
+    def open(self, gate: str) -> None:
+        """Let go whoever waits at a gate, now and from now on."""
+        self._get(f"open/{gate}")
+
+    def served(self) -> list[Served]:
+        """The upstream's own log of what it served."""
+        lines = map(json.loads, self._log.read_text().splitlines())
+        return [
+            Served(line["limit"], line["usage"]["prompt_tokens"], line["usage"]["completion_tokens"]) for line in lines
+        ]
+
+    def stop(self) -> None:
+        self._program.kill()
+        self._port.free()
+        assert "Traceback" not in self._program.output, self._program.output
+
+    def _get(self, path: str) -> Any:
+        with urllib.request.urlopen(self._control(path), timeout=10) as response:
+            return json.load(response)
+
+    def _control(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}/_{path}"
+
+
+def scripted(marker: str, **script: Any) -> str:
+    """A prompt that tells the upstream what to do. `marker` finds it again in `seen`."""
+    return f"{marker} <<{json.dumps(script)}>>"
