@@ -7,11 +7,62 @@ import math
 import time
 
 from limits import RateLimitItem, parse_many
+from limits.storage import Storage
 from slowapi import Limiter
 from slowapi.util import get_remote_address
 
 from tollkeeper.errors import RateLimited
 from tollkeeper.principal import Principal
+
+TIDY_EVERY = 10_000
+"""Hits between two looks for counters that are over."""
+
+
+class LoopStorage(Storage):
+    """Counters for fixed windows, used by one event loop only.
+
+    `limits` has a memory storage of its own, for threads: it starts one for every 10 ms in which something is counted.
+    """
+
+    STORAGE_SCHEME = ["loop"]  # noqa: RUF012 - as the base class declares it
+    base_exceptions = ValueError
+
+    def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, **_: str) -> None:
+        super().__init__(uri, wrap_exceptions=wrap_exceptions)
+        self._counters: dict[str, tuple[int, float]] = {}
+        self._hits = 0
+
+    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        now = time.time()
+        count, expires_at = self._counters.get(key, (0, 0.0))
+        if expires_at <= now:
+            count, expires_at = 0, now + expiry
+        self._counters[key] = count + amount, expires_at
+        self._hits += 1
+        if self._hits % TIDY_EVERY == 0:
+            self._tidy(now)
+        return count + amount
+
+    def get(self, key: str) -> int:
+        count, expires_at = self._counters.get(key, (0, 0.0))
+        return count if expires_at > time.time() else 0
+
+    def get_expiry(self, key: str) -> float:
+        return self._counters.get(key, (0, time.time()))[1]
+
+    def check(self) -> bool:
+        return True
+
+    def reset(self) -> int | None:
+        count = len(self._counters)
+        self._counters.clear()
+        return count
+
+    def clear(self, key: str) -> None:
+        self._counters.pop(key, None)
+
+    def _tidy(self, now: float) -> None:
+        self._counters = {key: counter for key, counter in self._counters.items() if counter[1] > now}
 
 
 class Throttle:
@@ -21,7 +72,7 @@ class Throttle:
     """
 
     def __init__(self, *, login: str, ai: str) -> None:
-        self.limiter = Limiter(key_func=get_remote_address, key_style="endpoint", storage_uri="memory://")
+        self.limiter = Limiter(key_func=get_remote_address, key_style="endpoint", storage_uri="loop://")
         self.login = login
         self._login_limits = _parse(login)
         self._ai_limits = _parse(ai)

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from tollkeeper.chat import Price, Usage
 from tollkeeper.errors import NotFound
+from tollkeeper.providers import published
 from tollkeeper.providers.base import Provider
 
 LARGEST_CONTEXT = 2_000_000
@@ -59,31 +60,12 @@ def echo_catalog(provider: Provider) -> Catalog:
 
 def openai_catalog(provider: Provider, default: str) -> Catalog:
     """Whatever the provider knows by name; prices and context windows where they are published."""
+    published.load()
 
     def find(name: str) -> Model:
-        context_window, price = _published(name)
+        context_window, price = published.look_up(name)
         reasoning = name.startswith(("o1", "o3", "o4", "gpt-5"))
         least = LEAST_REASONING_OUTPUT if reasoning else LEAST_OUTPUT
-        return Model(name, provider, least_output=least, context_window=context_window, price=price)
+        return Model(name, provider, least_output=least, context_window=context_window or LARGEST_CONTEXT, price=price)
 
     return Catalog(default, find, provider)
-
-
-def _published(model: str) -> tuple[int, Price | None]:
-    """Context window and price from the data that comes with `genai-prices`."""
-    from genai_prices import Usage as Sample  # 20 MB that the echo provider can do without
-    from genai_prices import calc_price
-
-    def per_million(sample: Sample) -> int:
-        return round(calc_price(sample, model_ref=model, provider_id="openai").total_price * 1_000_000 * 1_000)
-
-    try:
-        found = calc_price(Sample(input_tokens=1_000), model_ref=model, provider_id="openai").model
-        price = Price(
-            input=per_million(Sample(input_tokens=1_000)),
-            cached_input=per_million(Sample(input_tokens=1_000, cache_read_tokens=1_000)),
-            output=per_million(Sample(output_tokens=1_000)),
-        )
-    except LookupError:
-        return LARGEST_CONTEXT, None
-    return found.context_window or LARGEST_CONTEXT, price

@@ -1,0 +1,74 @@
+"""Coarse limits on requests: per user, per account, in fixed windows."""
+
+import pytest
+from freezegun import freeze_time
+
+from tollkeeper import throttle as module
+from tollkeeper.errors import RateLimited
+from tollkeeper.principal import Principal, Role
+from tollkeeper.throttle import LoopStorage, Throttle
+
+ADA, BOB = (Principal(number, 1, Role.MEMBER, 0) for number in (1, 2))
+
+
+def test_each_user_has_a_budget_and_it_comes_back() -> None:
+    throttle = Throttle(login="off", ai="2/minute")
+    with freeze_time("2026-01-01T00:00:10Z") as frozen:
+        throttle.check(ADA)
+        throttle.check(ADA)
+        with pytest.raises(RateLimited) as raised:
+            throttle.check(ADA)
+        assert raised.value.retry_after_s == 60
+        throttle.check(BOB)
+        frozen.tick(60)
+        throttle.check(ADA)
+
+
+def test_several_limits_hold_together() -> None:
+    throttle = Throttle(login="off", ai="2/second;3/minute")
+    with freeze_time("2026-01-01T00:00:00Z") as frozen:
+        throttle.check(ADA)
+        throttle.check(ADA)
+        with pytest.raises(RateLimited):
+            throttle.check(ADA)
+        frozen.tick(2)
+        throttle.check(ADA)
+        with pytest.raises(RateLimited) as raised:
+            throttle.check(ADA)
+        assert raised.value.retry_after_s == 58
+
+
+def test_logins_are_counted_per_account_apart_from_calls() -> None:
+    throttle = Throttle(login="1/minute", ai="1/minute")
+    throttle.check_login("ada@example.com")
+    throttle.check_login("bob@example.com")
+    throttle.check(ADA)
+    with pytest.raises(RateLimited):
+        throttle.check_login("ada@example.com")
+
+
+def test_off_is_off() -> None:
+    throttle = Throttle(login="off", ai="off")
+    for _ in range(1000):
+        throttle.check(ADA)
+        throttle.check_login("ada@example.com")
+
+
+def test_counters_that_are_over_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TIDY_EVERY", 10)
+    storage = LoopStorage()
+    with freeze_time("2026-01-01T00:00:00Z") as frozen:
+        for number in range(9):
+            storage.incr(f"address-{number}", 60)
+        frozen.tick(61)
+        storage.incr("late", 60)
+        assert storage.reset() == 1
+
+
+def test_the_storage_keeps_the_contract_of_limits() -> None:
+    storage = LoopStorage()
+    assert storage.check()
+    assert (storage.get("a"), storage.incr("a", 60), storage.incr("a", 60, 2), storage.get("a")) == (0, 1, 3, 3)
+    assert storage.get_expiry("a") > storage.get_expiry("never")
+    storage.clear("a")
+    assert storage.get("a") == 0
