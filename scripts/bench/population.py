@@ -1,0 +1,66 @@
+"""Who calls: users in tenants, each with a quota of their own under the tenant's, all too large to be in the way."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.load import ask, http_request
+from tollkeeper.bootstrap import make_ledger
+from tollkeeper.db import Database
+from tollkeeper.identity import accounts
+from tollkeeper.identity.passwords import Passwords
+from tollkeeper.principal import Role
+from tollkeeper.quota.models import Unit
+from tollkeeper.quota.operations import SetLimit
+from tollkeeper.quota.store import QuotaKey, Subject
+from tollkeeper.quota.windows import Period
+from tollkeeper.settings import Settings
+
+TENANTS, USERS_PER_TENANT = 2, 4
+PASSWORD = "the bench has no secrets"
+LIMIT = 10**12
+USER_PERIOD, TENANT_PERIOD = Period.DAY, Period.MONTH
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A signed-in user."""
+
+    tenant: str
+    email: str
+    token: str
+
+
+async def populate(settings: Settings) -> list[tuple[str, str]]:
+    """Fill an empty, migrated database. Returns tenant and e-mail address of every user."""
+    passwords = Passwords(settings.bcrypt_rounds)
+    hashed = await passwords.hash(PASSWORD)
+    passwords.close()
+    database = Database(settings.database_url)
+    people: list[tuple[str, str]] = []
+    limits: list[SetLimit] = []
+    async with database.session() as session:
+        for tenant_number in range(1, TENANTS + 1):
+            tenant = await accounts.create_tenant(session, f"tenant-{tenant_number}")
+            assert tenant.id is not None
+            limits.append(SetLimit(QuotaKey(Subject(tenant.id), Unit.TOKENS, TENANT_PERIOD), LIMIT))
+            for user_number in range(1, USERS_PER_TENANT + 1):
+                email = f"user-{user_number}@{tenant.name}.example"
+                user = await accounts.create_user(session, tenant.name, email, hashed, Role.MEMBER)
+                limits.append(SetLimit(QuotaKey(Subject(tenant.id, user.id), Unit.TOKENS, USER_PERIOD), LIMIT))
+                people.append((tenant.name, email))
+    await database.close()
+    ledger = make_ledger(settings)
+    ledger.start()
+    await ledger.administer(tuple(limits), actor="bench", reason="so that no quota is in the way")
+    await ledger.stop()
+    return people
+
+
+async def sign_in(port: int, people: Sequence[tuple[str, str]]) -> list[User]:
+    """Log everyone in through the door that everyone uses."""
+    users = []
+    for tenant, email in people:
+        body = {"username": email, "password": PASSWORD}
+        answer = await ask(port, http_request("POST", "/auth/login", body=body))
+        users.append(User(tenant, email, answer["access_token"]))
+    return users
