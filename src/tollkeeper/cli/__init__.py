@@ -4,8 +4,8 @@ import sys
 
 import typer
 
-from tollkeeper.cli import serving
-from tollkeeper.errors import TollkeeperError
+from tollkeeper.cli import audit, quotas, serving, tenants, users
+from tollkeeper.cli.manner import run
 
 app = typer.Typer(
     name="tollkeeper",
@@ -15,14 +15,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 serving.register(app)
-
-FAILED = 2
+app.add_typer(tenants.app, name="tenant", no_args_is_help=True)
+app.add_typer(users.app, name="user", no_args_is_help=True)
+app.add_typer(quotas.app, name="quota", no_args_is_help=True)
+app.add_typer(audit.app, name="ledger", no_args_is_help=True)
 
 
 def main() -> None:
     """Run a command. What the domain refuses is one sentence on standard error and exit code 2."""
-    try:
-        app()
-    except TollkeeperError as error:
-        typer.echo(f"tollkeeper: {error.detail}", err=True)
-        sys.exit(FAILED)
+    sys.exit(run(app, "tollkeeper"))
