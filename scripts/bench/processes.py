@@ -14,6 +14,9 @@ import psutil
 SCRIPTS = Path(__file__).resolve().parents[1]
 START_S = 30.0
 STOP_S = 15.0
+KEPT_S = 600
+"""How long an idle connection is kept: longer than any client's, so that none is closed while it is written to."""
+
 _CONFIGURING = (
     "TOLLKEEPER_",
     "OPENAI_",
@@ -23,6 +26,7 @@ _CONFIGURING = (
     "MAX_TOKENS",
     "TIMEOUT_SECONDS",
     "PYTHON",
+    "COVERAGE",
 )
 
 
@@ -105,7 +109,10 @@ def clean_environment() -> dict[str, str]:
 
 def serve_asgi(app: str, port: int) -> list[str]:
     """The command that serves one of this package's applications as fast as uvicorn can."""
-    options = "--host 127.0.0.1 --loop uvloop --http httptools --no-access-log --log-level warning --lifespan off"
+    options = (
+        "--host 127.0.0.1 --loop uvloop --http httptools --no-access-log --log-level warning --lifespan off"
+        f" --timeout-keep-alive {KEPT_S}"
+    )
     return [sys.executable, "-m", "uvicorn", app, "--app-dir", str(SCRIPTS), "--port", str(port), *options.split()]
 
 
