@@ -103,11 +103,13 @@ class Dispatch:
     must_land: ClassVar[bool] = False
     charge_id: str
     lease_ms: int
-    again: bool = False
+    lease_until_ms: int | None = None
+    """What it wrote when it was decided; so it knows its own work when it is run again."""
 
     def declare(self, needs: Needs, *, again: bool) -> None:
         needs.charges.add(self.charge_id)
-        self.again = again
+        if not again:
+            self.lease_until_ms = None
 
 
 @dataclass(slots=True, eq=False)

@@ -12,25 +12,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tollkeeper.clock import Clock
-from tollkeeper.quota.rows import changing_values, opening_values
-from tollkeeper.quota.sqlite_memory import WRITE_ENTRY, Memory
-from tollkeeper.quota.store import (
-    CHANGING_COLUMNS,
-    OPENING_COLUMNS,
-    Needs,
-    Page,
-    StoreFailed,
-)
+from tollkeeper.errors import ConfigurationError
+from tollkeeper.quota.sqlite_memory import Memory
+from tollkeeper.quota.sqlite_writing import write
+from tollkeeper.quota.store import Needs, Page, StoreFailed
 
+OLDEST = (3, 32)
 POLL_S = 0.0005
 BUSY_S = 2.0
 """How long a batch waits for other processes before it counts as an outage."""
 FAIRNESS_PAUSE_S = 0.001
 """After a commit with more work waiting: lets other processes in, and lets the next batch grow."""
 
-_OPEN_CHARGE = f"INSERT INTO charges ({', '.join(OPENING_COLUMNS)}) VALUES ({', '.join('?' * len(OPENING_COLUMNS))})"
-_CHANGE_CHARGE = f"UPDATE charges SET {', '.join(f'{column} = ?' for column in CHANGING_COLUMNS)} WHERE id = ?"
-_WRITE_WINDOW = "UPDATE windows SET granted = ?, settled = ?, pending = ?, forgiven = ?, sequence = ? WHERE id = ?"
 _LAPSED = "SELECT id FROM charges WHERE closed_ms IS NULL AND lease_ms < ? ORDER BY lease_ms LIMIT ?"
 
 
@@ -38,6 +31,9 @@ class SqliteStore:
     """The store of an embedded install. Processes may share the file; each has a thread and a connection of its own."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
+        """Raises ConfigurationError when SQLite is older than what the statements need."""
+        if sqlite3.sqlite_version_info < OLDEST:
+            raise ConfigurationError(f"SQLite {sqlite3.sqlite_version} is too old: at least 3.32 is needed.")
         self._path = path
         self._clock = clock
         self._memory = Memory()
@@ -62,7 +58,7 @@ class SqliteStore:
             page = self._memory.read(connection, needs, self._clock.now_ms())
             decide(page)
             if page.dirty:
-                _write(connection, page)
+                write(connection, page)
                 committing = True
                 connection.execute("COMMIT")
                 self._committed_at = time.monotonic()
@@ -117,17 +113,3 @@ class SqliteStore:
                 time.sleep(POLL_S)
             else:
                 return connection
-
-
-def _write(connection: sqlite3.Connection, page: Page) -> None:
-    if page.opened:
-        connection.executemany(_OPEN_CHARGE, map(opening_values, page.opened))
-    if page.changed:
-        connection.executemany(_CHANGE_CHARGE, ((*changing_values(row), row.id) for row in page.changed.values()))
-    for quota in page.limits.values():
-        connection.execute("UPDATE quotas SET granted = ? WHERE id = ?", (quota.granted, quota.id))
-    connection.executemany(
-        _WRITE_WINDOW,
-        [(row.granted, row.settled, row.pending, row.forgiven, row.sequence, row.id) for row in page.touched.values()],
-    )
-    connection.executemany(WRITE_ENTRY, page.entries)

@@ -7,11 +7,11 @@ manual, "PRAGMA data_version"). So an install of one process reads each row once
 import sqlite3
 
 from tollkeeper.quota.rows import opening_entry, quota_row, window_row
+from tollkeeper.quota.sqlite_writing import write_entry
 from tollkeeper.quota.store import (
     CHARGE_COLUMNS,
     Account,
     ChargeRow,
-    EntryRow,
     Hold,
     Needs,
     Page,
@@ -47,7 +47,6 @@ _OPEN_WINDOW = (
     "INSERT INTO windows (quota_id, starts_ms, ends_ms, granted, settled, pending, forgiven, sequence)"
     " VALUES (?, ?, ?, ?, 0, 0, 0, 1)"
 )
-WRITE_ENTRY = f"INSERT INTO entries ({', '.join(EntryRow._fields)}) VALUES ({', '.join('?' * len(EntryRow._fields))})"
 
 
 class Memory:
@@ -160,7 +159,7 @@ def _open_window(
     opened = connection.execute(_OPEN_WINDOW, (quota.id, starts_ms, ends_ms, quota.granted))
     window = WindowRow(opened.lastrowid or 0, quota, starts_ms, ends_ms, quota.granted, sequence=1)
     page.opened_windows = True
-    connection.execute(WRITE_ENTRY, opening_entry(window, page.now_ms))
+    write_entry(connection, opening_entry(window, page.now_ms))
     return window
 
 

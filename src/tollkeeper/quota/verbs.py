@@ -193,9 +193,9 @@ def dispatch(page: Page, operation: Dispatch) -> bool:
     if charge is None or not charge.open:
         return False
     if charge.state != State.RESERVED:
-        return operation.again
+        return charge.lease_ms == operation.lease_until_ms
     charge.state = str(State.DISPATCHED)
-    charge.lease_ms = page.now_ms + operation.lease_ms
+    operation.lease_until_ms = charge.lease_ms = page.now_ms + operation.lease_ms
     page.change(charge)
     return True
 
@@ -243,17 +243,20 @@ def administer(page: Page, operation: Administer) -> tuple[Balance, ...]:
     """Set limits and top up, all or none. Raises NotFound, InvalidRequest."""
     if len({act.key for act in operation.acts}) < len(operation.acts):
         raise InvalidRequest("The same quota is named twice.")
+    done = operation.operation_id in page.done
     windows = []
     for act in operation.acts:
         quota = page.quotas.get(act.key)
         if quota is None:
             raise NotFound("There is no such quota to grant to. Set a limit first.")
         window = page.current[quota.id]
+        windows.append((act, quota, window))
+        if done:
+            continue
         after = act.limit if isinstance(act, SetLimit) else window.granted + act.amount
         if not 0 <= after <= MOST_GRANTED:
             raise InvalidRequest(f"A quota is between 0 and {MOST_GRANTED:,}.")
-        windows.append((act, quota, window))
-    if operation.operation_id not in page.done:
+    if not done:
         for act, quota, window in windows:
             if isinstance(act, SetLimit):
                 quota.granted = act.limit
