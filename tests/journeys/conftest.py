@@ -8,6 +8,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from journeys.processes import ReservedPort
 from journeys.server import Server
 from journeys.upstream import Upstream
 from tollkeeper.migrations import migrate
@@ -57,13 +58,37 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     running.assert_quiet()
 
 
+@pytest.fixture(scope="session")
+def upstream_line() -> Iterator[ReservedPort]:
+    """Where `impatient` looks for its upstream. Nobody listens there, unless a test does."""
+    port = ReservedPort()
+    yield port
+    port.free()
+
+
+@pytest.fixture(scope="session")
+def shared_impatient(tmp_path_factory: pytest.TempPathFactory, upstream_line: ReservedPort) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    url = f"sqlite:///{folder / 'tollkeeper.db'}"
+    migrate(url)
+    base_url = f"http://127.0.0.1:{upstream_line.number}/v1"
+    yield from _serving(Server(url, folder, {"OPENAI_BASE_URL": base_url, "TIMEOUT_SECONDS": "1"}))
+
+
 @pytest.fixture
-def server_of_its_own(database_url: str, tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Makes a server (not started) on a database of the test's own, with settings by the names of the environment."""
+def impatient(shared_impatient: Server) -> Iterator[Server]:
+    """A running server that waits for one second for whoever is at `upstream_line`."""
+    yield shared_impatient
+    shared_impatient.assert_quiet()
+
+
+@pytest.fixture
+def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Makes servers of the test's own, not started: `make_server(database_url, NAME=value)`."""
     made: list[Server] = []
 
-    def make(url: str = database_url, **settings: str) -> Server:
-        made.append(Server(url, tmp_path, settings))
+    def make(database_url: str, **settings: str) -> Server:
+        made.append(Server(database_url, tmp_path, settings))
         return made[-1]
 
     yield make

@@ -23,9 +23,10 @@ PATIENCE_S = 30
 
 
 @pytest.fixture
-def crashing(server_of_its_own: Callable[..., Server], own_upstream: Upstream) -> Server:
+def crashing(make_server: Callable[..., Server], database_url: str, own_upstream: Upstream) -> Server:
     """A server whose leases are short, not yet started."""
-    return server_of_its_own(
+    return make_server(
+        database_url,
         OPENAI_BASE_URL=own_upstream.base_url,
         TOLLKEEPER_LEASE_SECONDS=str(LEASE_S),
         TOLLKEEPER_SWEEP_SECONDS=str(SWEEP_S),

@@ -1,5 +1,6 @@
 """The upstream process as a test sees it: where it is, what it got, what it says it served."""
 
+import asyncio
 import json
 import urllib.request
 from pathlib import Path
@@ -42,10 +43,18 @@ class Upstream:
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to it, for a line that leads here."""
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
     def seen(self, marker: str) -> list[dict[str, Any]]:
         """The requests whose body contains `marker`, as {path, headers, body, finished}; the body is parsed."""
         found: list[dict[str, Any]] = self._get(f"seen/{marker}")
         return [one | {"body": json.loads(one["body"])} for one in found]
+
+    def requests_to(self, path: str) -> int:
+        """How many requests went to a path."""
+        return int(self._get(f"requests{path}"))
 
     def waiting(self, gate: str) -> int:
         """How many requests wait at a gate."""

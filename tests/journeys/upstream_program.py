@@ -65,12 +65,14 @@ class Upstream:
         return kept
 
     async def _control(self, request: Seen, writer: asyncio.StreamWriter) -> None:
-        """/_seen, /_served and /_waiting answer; /_open lets go whoever waits at a gate."""
+        """/_seen, /_requests and /_waiting answer; /_open lets go whoever waits at a gate."""
         verb, _, argument = request.path[2:].partition("/")
         answer: Any = None
         match verb:
             case "seen":
                 answer = [one.__dict__ for one in self.seen if argument in one.body]
+            case "requests":
+                answer = sum(1 for one in self.seen if one.path == f"/{argument}")
             case "waiting":
                 answer = self.waiting[argument]
             case "open":
@@ -78,7 +80,7 @@ class Upstream:
         await _send(writer, 200, {}, json.dumps(answer).encode())
 
     async def _chat(self, request: Seen, writer: asyncio.StreamWriter) -> bool:
-        body = json.loads(request.body)
+        body = json.loads(request.body or '{"messages": [{"content": ""}]}')
         script = _script(body)
         await self._wait(script.get("gate"))
         await asyncio.sleep(script.get("delay", 0))
@@ -106,7 +108,7 @@ class Upstream:
         """Keep what is about to be served: whoever reads the log may bill for it."""
         try:
             usage = json.loads(content)["usage"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return
         self.served += 1
         limit = body.get("max_tokens") or body.get("max_completion_tokens")
@@ -124,7 +126,7 @@ def _completion(body: dict[str, Any], script: dict[str, Any]) -> Any:
     """A chat completion as OpenAI's reference shows it, with what the script changes of it."""
     if "json" in script:
         return script["json"]
-    answer = script.get("answer", DEFAULT_ANSWER)
+    answer = script.get("answer", DEFAULT_ANSWER) * script.get("repeat", 1)
     completion: dict[str, Any] = {
         "id": "chatcmpl-1",
         "object": "chat.completion",

@@ -1,0 +1,144 @@
+"""What the upstream reports is what is paid; what cannot be true is counted from the text instead (P7, P8)."""
+
+from typing import Any
+
+import pytest
+from bpe_openai import get_encoding
+
+from journeys.people import person
+from journeys.server import Server
+from journeys.upstream import Upstream, scripted
+
+ANSWER = "The quick brown fox jumps over the lazy dog. "
+
+
+def _usage(prompt: Any, completion: Any, **more: Any) -> dict[str, Any]:
+    return {"prompt_tokens": prompt, "completion_tokens": completion, **more}
+
+
+ABSURD = {
+    "none at all": {"without_usage": True},
+    "null": {"usage": None},
+    "a list": {"usage": [9, 5]},
+    "a text": {"usage": "9"},
+    "an empty object": {"usage": {}},
+    "negative input": {"usage": _usage(-9, 5)},
+    "negative output": {"usage": _usage(9, -5)},
+    "both negative": {"usage": _usage(-1_000_000, -1_000_000)},
+    "texts": {"usage": _usage("9", "5")},
+    "floats": {"usage": _usage(9.0, 5.0)},
+    "truths": {"usage": _usage(True, True)},
+    "output missing": {"usage": {"prompt_tokens": 9}},
+    "input null": {"usage": _usage(None, 5)},
+    "beyond the context window": {"usage": _usage(9, 128_001)},
+    "input beyond the context window": {"usage": _usage(10_000_000, 5)},
+    "beyond 64 bits": {"usage": _usage(9, 2**70)},
+    "beyond a double": {"usage": _usage(9, 10**400)},
+    "more cached than sent": {"usage": _usage(9, 5, prompt_tokens_details={"cached_tokens": 10})},
+    "negative cached": {"usage": _usage(9, 5, prompt_tokens_details={"cached_tokens": -1})},
+}
+
+BELIEVED = {
+    "plain": (_usage(9, 5), (9, 5, 0), "0.000005"),
+    "without a total": (_usage(9, 5), (9, 5, 0), "0.000005"),
+    "a total that does not add up": (_usage(9, 5, total_tokens=10**9), (9, 5, 0), "0.000005"),
+    "zeros": (_usage(0, 0), (0, 0, 0), "0.000000"),
+    "zero output": (_usage(9, 0), (9, 0, 0), "0.000002"),
+    "cached input": (_usage(30, 5, prompt_tokens_details={"cached_tokens": 20}), (30, 5, 20), "0.000006"),
+    "details that are null": (
+        _usage(9, 5, prompt_tokens_details=None, completion_tokens_details=None),
+        (9, 5, 0),
+        "0.000005",
+    ),
+    "the whole context window": (_usage(9, 128_000), (9, 128_000, 0), "0.076802"),
+}
+
+
+@pytest.mark.parametrize("script", ABSURD.values(), ids=ABSURD.keys())
+async def test_a_report_that_cannot_be_true_is_counted_from_the_text(
+    server: Server, upstream: Upstream, script: dict[str, Any]
+) -> None:
+    async with person(server) as caller:
+        prompt = scripted(caller.marker, answer=ANSWER, **script)
+        reply = await caller.ask(prompt, max_tokens=200, model="gpt-4o-mini")
+        assert reply.status == 200, reply
+        assert reply.body["answer"] == ANSWER
+        (charge,) = await caller.charges()
+        assert (charge["state"], charge["basis"], charge["overrun"]) == ("settled", "counted", False)
+        encoding = get_encoding("o200k_base")
+        text_tokens = len(encoding.encode_ordinary(prompt)), len(encoding.encode_ordinary(ANSWER))
+        assert text_tokens[0] <= charge["input_tokens"] <= text_tokens[0] + 10
+        assert charge["output_tokens"] == text_tokens[1]
+        assert charge["cost"] == charge["input_tokens"] + charge["output_tokens"] <= charge["held"]
+        assert (reply.body["cost"], (await caller.quota())["used"]) == (charge["cost"], charge["cost"])
+    assert len(upstream.seen(caller.marker)) == 1
+
+
+@pytest.mark.parametrize(("usage", "tokens", "usd"), BELIEVED.values(), ids=BELIEVED.keys())
+async def test_a_report_is_charged_as_reported_zeros_included(
+    server: Server, usage: dict[str, Any], tokens: tuple[int, int, int], usd: str
+) -> None:
+    async with person(server) as caller:
+        reply = await caller.ask(scripted(caller.marker, usage=usage), model="gpt-4o-mini")
+        assert reply.status == 200, reply
+        (charge,) = await caller.charges()
+        assert (charge["state"], charge["basis"]) == ("settled", "provider")
+        assert (charge["input_tokens"], charge["output_tokens"], charge["cached_input_tokens"]) == tokens
+        assert charge["cost"] == reply.body["cost"] == tokens[0] + tokens[1]
+        assert charge["cost_usd"] == reply.body["cost_usd"] == usd
+        assert (await caller.quota())["used"] == charge["cost"]
+
+
+async def test_what_is_counted_is_never_more_than_the_hold(server: Server) -> None:
+    """The upstream ignores the output limit and reports nothing."""
+    async with person(server) as caller:
+        prompt = scripted(caller.marker, answer=ANSWER, repeat=200, without_usage=True)
+        reply = await caller.ask(prompt, max_tokens=20)
+        (charge,) = await caller.charges()
+    assert (charge["basis"], charge["cost"], charge["overrun"]) == ("counted", charge["held"], False)
+    assert reply.body["cost"] == charge["held"]
+
+
+async def test_an_answer_beyond_the_limit_is_paid_in_full_flagged_and_cut(server: Server) -> None:
+    async with person(server, limit=1_000) as caller:
+        prompt = scripted(caller.marker, answer=ANSWER, repeat=200, usage=_usage(60, 2_000))
+        reply = await caller.ask(prompt, max_tokens=20)
+        assert reply.status == 200, reply
+        assert reply.body["finish_reason"] == "length"
+        assert len(get_encoding("o200k_base").encode_ordinary(reply.body["answer"])) == 20
+        assert ANSWER.startswith(reply.body["answer"][:40])
+        assert reply.body["cost"] == 2_060
+        assert reply.headers["X-Quota-Remaining"] == "0"
+        (charge,) = await caller.charges()
+        assert (charge["basis"], charge["cost"], charge["overrun"]) == ("provider", 2_060, True)
+        quota = await caller.quota()
+        assert (quota["used"], quota["remaining"], quota["reserved"]) == (2_060, 0, 0)
+        assert (await caller.ask(caller.marker, max_tokens=1)).code == "quota_exceeded"
+
+
+async def test_an_answer_without_text_is_an_answer(server: Server) -> None:
+    async with person(server) as caller:
+        document = {"choices": [{"message": {"content": None}, "finish_reason": "stop"}], "usage": _usage(9, 5)}
+        reply = await caller.ask(scripted(caller.marker, json=document))
+        assert (reply.status, reply.body["answer"], reply.body["cost"]) == (200, "", 14)
+
+
+async def test_a_refusal_of_the_model_is_shown_and_paid(server: Server) -> None:
+    async with person(server) as caller:
+        message = {"content": None, "refusal": "I would rather not."}
+        document = {"choices": [{"message": message, "finish_reason": "stop"}], "usage": _usage(9, 5)}
+        reply = await caller.ask(scripted(caller.marker, json=document))
+        assert (reply.status, reply.body["answer"], reply.body["cost"]) == (200, "I would rather not.", 14)
+
+
+async def test_an_answer_under_a_wrong_content_type_is_an_answer(server: Server) -> None:
+    async with person(server) as caller:
+        reply = await caller.ask(scripted(caller.marker, headers={"Content-Type": "text/html"}))
+        assert (reply.status, reply.body["cost"]) == (200, 14)
+
+
+async def test_text_comes_through_unchanged_whatever_its_script(server: Server) -> None:
+    text = 'Zażółć gęślą jaźń 你好 😀 \u202e‮ \\ " \n\t </script> {{}} %s'
+    async with person(server) as caller:
+        reply = await caller.ask(scripted(caller.marker, answer=text))
+        assert reply.body["answer"] == text
