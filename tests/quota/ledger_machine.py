@@ -1,0 +1,247 @@
+"""The state machine: Hypothesis drives the ledger and its model through the verbs, in any order; they must agree."""
+
+import itertools
+from typing import ClassVar
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from ledger_model import LABELS, Ask
+from ledger_world import Fate, World
+from side_by_side import LEASE_MS, SideBySide, next_window
+
+AGREED = settings(
+    max_examples=50,
+    stateful_step_count=30,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    report_multiple_bugs=False,
+    phases=(Phase.generate, Phase.shrink),
+    suppress_health_check=list(HealthCheck),
+)
+
+_examples = itertools.count(1)
+
+
+amounts = st.one_of(st.integers(0, 60), st.integers(0, 400))
+limits = st.one_of(st.integers(300, 6_000), st.integers(300, 6_000), st.integers(0, 300))
+owners = st.sampled_from([0, 0, 0, 1, 1, 2])
+units = st.sampled_from(["tokens", "tokens", "tokens", "micro_usd"])
+periods = st.sampled_from(list(LABELS))
+prices = st.sampled_from([None, (150_000, 75_000, 600_000), (1_000_001, 500_000, 3_999_999), (2_000_000, 100_000, 0)])
+usages = st.tuples(amounts, amounts, st.integers(0, 50))
+bases = st.sampled_from(["provider", "counted", "unknown", "unknown"])
+picks = st.integers(0, 10**6)
+fates = st.sampled_from([Fate.LANDS, *Fate])
+
+
+@st.composite
+def asks(draw: st.DrawFn) -> Ask:
+    """Small calls, so that several fit; some may be clamped."""
+    wanted = draw(st.integers(0, 160))
+    least = draw(st.one_of(st.just(wanted), st.integers(0, wanted)))
+    weight = draw(st.sampled_from([1_000, 1_000, 0, 1, 333, 1_500, 3_333]))
+    return Ask(draw(st.integers(0, 60)), wanted, least, weight, draw(prices))
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """The rules. A subclass names the world."""
+
+    world: ClassVar[World]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both = SideBySide(self.world, next(_examples))
+
+    @invariant()
+    def agrees_with_the_model_and_keeps_its_promises(self) -> None:
+        self.both.agree()
+
+    @initialize(
+        quotas=st.lists(st.tuples(st.integers(0, 4), units, periods, limits), min_size=1, max_size=5),
+        own=st.tuples(periods, periods, limits, limits),
+        first=st.lists(asks(), min_size=3, max_size=6),
+    )
+    def populate(
+        self, quotas: list[tuple[int, str, str, int]], own: tuple[str, str, int, int], first: list[Ask]
+    ) -> None:
+        """Quotas, some of the first two users' own; and calls of theirs."""
+        wanted = {self.both.quota_name(owner, unit, period): limit for owner, unit, period, limit in quotas}
+        wanted[self.both.quota_name(0, "tokens", own[0])] = own[2]
+        wanted[self.both.quota_name(1, "tokens", own[1])] = own[3]
+        self.both.make([self.both.administering([("limit", name, limit) for name, limit in wanted.items()])])
+        calls = [self.both.reserving(number % 2, ask, dispatch=number % 3 > 0) for number, ask in enumerate(first)]
+        self.both.make(calls)
+
+    @rule(owner=owners, ask=asks(), dispatch=st.booleans(), fate=fates)
+    def reserve(self, owner: int, ask: Ask, dispatch: bool, fate: Fate) -> None:
+        self.both.make([self.both.reserving(owner, ask, dispatch=dispatch)], fate)
+
+    @rule(asks_=st.lists(st.tuples(owners, asks()), min_size=2, max_size=5), fate=fates)
+    def reserve_several_at_once(self, asks_: list[tuple[int, Ask]], fate: Fate) -> None:
+        self.both.make([self.both.reserving(owner, ask, dispatch=True) for owner, ask in asks_], fate)
+
+    @rule(owner=owners, ask=asks())
+    def reserve_as_a_member_of_another_tenant(self, owner: int, ask: Ask) -> None:
+        outcomes = self.both.make([self.both.reserving(owner, ask, dispatch=True, tenant=int(owner < 2))])
+        assert outcomes == ["Unauthenticated"]
+
+    @precondition(lambda self: self.both.model.calls)
+    @rule(pick=picks, fate=fates)
+    def dispatch(self, pick: int, fate: Fate) -> None:
+        self.both.make([self.both.dispatching(self.both.pick(pick))], fate)
+
+    @precondition(lambda self: self.both.model.calls)
+    @rule(picked=st.lists(st.tuples(picks, amounts, amounts), min_size=1, max_size=4), fate=fates)
+    def renew(self, picked: list[tuple[int, int, int]], fate: Fate) -> None:
+        self.both.make([self.both.renewing({self.both.pick(pick): (one, two) for pick, one, two in picked})], fate)
+
+    @precondition(lambda self: self.both.model.calls)
+    @rule(pick=picks, basis=bases, usage=usages, fate=fates)
+    def settle(self, pick: int, basis: str, usage: tuple[int, int, int], fate: Fate) -> None:
+        self.both.make([self.both.settling(self.both.pick(pick), basis, usage)], fate)
+
+    @precondition(lambda self: self.both.model.calls)
+    @rule(pick=picks, one=usages, two=usages)
+    def settle_twice(self, pick: int, one: tuple[int, int, int], two: tuple[int, int, int]) -> None:
+        call_id = self.both.pick(pick)
+        first = self.both.make([self.both.settling(call_id, "provider", one)])
+        assert self.both.make([self.both.settling(call_id, "provider", two)]) == first
+
+    @precondition(lambda self: self.both.open())
+    @rule(most=st.integers(1, 6), fate=fates)
+    def run_into_the_deadline(self, most: int, fate: Fate) -> None:
+        """Several calls at once: what is not known of them is forgiven, up to the cap."""
+        usages_ = {call_id: (*self.both.model.calls[call_id].checkpoint, 0) for call_id in self.both.open()[:most]}
+        self.both.make([self.both.settling(call_id, "unknown", usage) for call_id, usage in usages_.items()], fate)
+
+    @precondition(lambda self: self.both.expired())
+    @rule(pick=picks, basis=bases, usage=usages, fate=fates)
+    def settle_late(self, pick: int, basis: str, usage: tuple[int, int, int], fate: Fate) -> None:
+        expired = self.both.expired()
+        self.both.make([self.both.settling(expired[pick % len(expired)], basis, usage)], fate)
+
+    @precondition(lambda self: self.both.expired())
+    @rule(pick=picks, fate=fates)
+    def release_late(self, pick: int, fate: Fate) -> None:
+        expired = self.both.expired()
+        self.both.make([self.both.releasing(expired[pick % len(expired)])], fate)
+
+    @precondition(lambda self: self.both.model.calls)
+    @rule(pick=picks, fate=fates)
+    def release(self, pick: int, fate: Fate) -> None:
+        self.both.make([self.both.releasing(self.both.pick(pick))], fate)
+
+    @precondition(lambda self: self.both.model.calls)
+    @rule(slept=st.sampled_from([0, LEASE_MS, LEASE_MS + 1, LEASE_MS + 1]), fate=fates)
+    def sweep(self, slept: int, fate: Fate) -> None:
+        self.both.at(self.both.model.now + slept)
+        mine = {call_id for call_id in self.both.world.lapsed(self.both.process) if call_id in self.both.model.calls}
+        assert mine == self.both.model.lapsed()
+        if mine:
+            self.both.make([self.both.expiring(call_id) for call_id in sorted(mine)], fate)
+
+    @precondition(lambda self: self.both.model.calls)
+    @rule(pick=picks)
+    def expire(self, pick: int) -> None:
+        self.both.make([self.both.expiring(self.both.pick(pick))])
+
+    @precondition(lambda self: any(call.ended_by for call in self.both.model.calls.values()))
+    @rule(pick=picks, fate=fates)
+    def refund(self, pick: int, fate: Fate) -> None:
+        ended = [call_id for call_id, call in self.both.model.calls.items() if call.ended_by]
+        self.both.make([self.both.refunding(ended[pick % len(ended)])], fate)
+
+    @precondition(lambda self: self.both.model.limits)
+    @rule(pick=picks, act=st.sampled_from(["limit", "grant"]), amount=st.integers(-200, 3_000), fate=fates)
+    def change_a_quota(self, pick: int, act: str, amount: int, fate: Fate) -> None:
+        names = list(self.both.model.limits)
+        self.both.make([self.both.administering([(act, names[pick % len(names)], amount)])], fate)
+
+    @rule(
+        acts=st.lists(
+            st.tuples(st.sampled_from(["limit", "limit", "grant"]), st.integers(0, 4), units, periods, limits),
+            min_size=1,
+            max_size=2,
+        ),
+        fate=fates,
+    )
+    def administer(self, acts: list[tuple[str, int, str, str, int]], fate: Fate) -> None:
+        """Any quota, also new ones, also grants to quotas that do not exist: all or none."""
+        named = [(act, self.both.quota_name(owner, unit, period), amount) for act, owner, unit, period, amount in acts]
+        self.both.make([self.both.administering(named)], fate)
+
+    @precondition(lambda self: self.both.model.calls)
+    @rule(
+        pick=st.tuples(picks, picks, picks),
+        basis=bases,
+        usage=usages,
+        owner=owners,
+        ask=asks(),
+        act=st.sampled_from(["limit", "grant"]),
+        amount=limits,
+        fate=fates,
+    )
+    def do_everything_at_once(
+        self,
+        pick: tuple[int, int, int],
+        basis: str,
+        usage: tuple[int, int, int],
+        owner: int,
+        ask: Ask,
+        act: str,
+        amount: int,
+        fate: Fate,
+    ) -> None:
+        one, two, three = map(self.both.pick, pick)
+        names = list(self.both.model.limits)
+        moves = [
+            self.both.expiring(three),
+            self.both.reserving(owner, ask, dispatch=False),
+            self.both.administering([(act, names[pick[0] % len(names)], amount)]),
+            self.both.renewing({one: (5, 5), two: (7, 0)}),
+            self.both.settling(one, basis, usage),
+            self.both.settling(one, basis, usage),
+            self.both.releasing(two),
+            self.both.dispatching(three),
+        ]
+        self.both.make(moves, fate)
+
+    @rule(owner=owners, ask=asks())
+    def replace_a_credential(self, owner: int, ask: Ask) -> None:
+        """By another connection: it counts at the very next reserve."""
+        user = self.both.users[owner]
+        account = self.both.model.accounts[user]
+        account.version += 1
+        self.both.world.execute(f"UPDATE users SET token_version = {account.version} WHERE id = {user}")
+        outcomes = self.both.make([self.both.reserving(owner, ask, dispatch=True, version=-1)])
+        assert outcomes == ["Unauthenticated"]
+
+    @rule(owner=owners, ask=asks(), table=st.sampled_from(["users", "tenants"]))
+    def disable_for_a_while(self, owner: int, ask: Ask, table: str) -> None:
+        """A user or a tenant, by another connection: it counts at the very next reserve."""
+        user = self.both.users[owner]
+        account = self.both.model.accounts[user]
+        row = user if table == "users" else account.tenant
+        self.both.world.execute(f"UPDATE {table} SET disabled_at = '2024-01-01 00:00:00' WHERE id = {row}")
+        account.active = False
+        assert self.both.make([self.both.reserving(owner, ask, dispatch=True)]) == ["Unauthenticated"]
+        self.both.world.execute(f"UPDATE {table} SET disabled_at = NULL WHERE id = {row}")
+        account.active = True
+
+    @rule(restarted=st.booleans())
+    def let_the_other_process_go_on(self, restarted: bool) -> None:
+        """Both remember what they may of the rows; neither may remember what the other has changed."""
+        self.both.process = 1 - self.both.process
+        if restarted:
+            self.both.world.restart(self.both.process)
+
+    @rule(step=st.sampled_from([1, 20_000, LEASE_MS, -1_500]))
+    def wait(self, step: int) -> None:
+        self.both.at(self.both.model.now + step)
+
+    @rule(period=st.sampled_from(["minute", "hour", "day", "month"]), past=st.sampled_from([-1, 0, 1]))
+    def wait_for_the_next_window(self, period: str, past: int) -> None:
+        """To the last millisecond of this window, or the first or second of the next."""
+        self.both.at(next_window(period, self.both.model.now) + past)

@@ -1,0 +1,127 @@
+"""Where a ledger is tried out: a database, two processes' stores on it, a clock to move, and a reader beside them."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+
+from ledger_model import Account, Outcome
+from snapshot import Reader, Snapshot, make_reader, take
+
+from factories import FakeClock, make_store
+from tollkeeper.errors import TollkeeperError
+from tollkeeper.quota.operations import Answer, Balance, Closed, Held, Operation
+from tollkeeper.quota.store import Needs, Page, Store
+from tollkeeper.quota.verbs import decide
+
+
+class Fate(StrEnum):
+    """What becomes of a transaction. The last two end in the same operations being run again."""
+
+    LANDS = "lands"
+    ANSWER_LOST = "committed, and the answer lost"
+    NEVER_COMMITTED = "decided, and never committed"
+
+
+class Crash(Exception):
+    """Raised between deciding and writing."""
+
+
+class World:
+    """Serves any number of examples; each has tenants and users of its own."""
+
+    def __init__(self, database_url: str, make: Callable[[str, FakeClock], Store] = make_store) -> None:
+        self.clock = FakeClock()
+        self._make: Callable[[], Store] = lambda: make(database_url, self.clock)
+        self._loop = asyncio.new_event_loop()
+        self._stores = [self._make() for _ in range(2)]
+        self._reader: Reader = self._loop.run_until_complete(make_reader(database_url))
+
+    def run(
+        self, operations: Sequence[Operation], *, process: int, again: bool = False, crash: bool = False
+    ) -> list[Answer | TollkeeperError]:
+        """One transaction. Whatever it raises that is not a refusal means that the ledger is broken."""
+        needs = Needs()
+        for operation in operations:
+            operation.declare(needs, again=again)
+        answers: list[Answer | TollkeeperError] = []
+
+        def work(page: Page) -> None:
+            answers[:] = decide(page, operations)
+            if crash:
+                raise Crash
+
+        try:
+            self._loop.run_until_complete(self._stores[process].run(needs, work))
+        except TollkeeperError as refusal:
+            return [refusal]
+        except Crash:
+            return []
+        except Exception as error:
+            raise AssertionError(f"the ledger broke: {error!r}") from error
+        return answers
+
+    def lapsed(self, process: int) -> list[str]:
+        return self._loop.run_until_complete(self._stores[process].lapsed(10_000))
+
+    def restart(self, process: int) -> None:
+        """A process that remembers nothing."""
+        self._loop.run_until_complete(self._stores[process].close())
+        self._stores[process] = self._make()
+
+    def snapshot(self, tenant_ids: Sequence[int]) -> Snapshot:
+        return self._loop.run_until_complete(take(self._reader, tenant_ids))
+
+    def execute(self, statement: str) -> None:
+        """By a connection that is not the ledger's."""
+        self._loop.run_until_complete(self._reader.execute(statement))
+
+    def people(self, example: int) -> dict[int, Account]:
+        """Two users of one tenant and one of another, new to this database."""
+        born = "'2024-01-01 00:00:00'"
+        accounts = {}
+        for tenant, users in (("a", "xy"), ("b", "z")):
+            name = f"{tenant}{example}"
+            self.execute(f"INSERT INTO tenants (name, created_at) VALUES ('{name}', {born})")
+            tenant_id = self._id(f"tenants WHERE name = '{name}'")
+            for user in users:
+                email = f"{user}{example}@example.com"
+                self.execute(
+                    "INSERT INTO users (tenant_id, email, password_hash, role, created_at)"
+                    f" VALUES ({tenant_id}, '{email}', '-', 'member', {born})"
+                )
+                accounts[self._id(f"users WHERE email = '{email}'")] = Account(tenant_id)
+        return accounts
+
+    def _id(self, where: str) -> int:
+        [[(number,)]] = self._loop.run_until_complete(self._reader.read(f"SELECT id FROM {where}"))
+        return int(number)
+
+    def close(self) -> None:
+        for store in self._stores:
+            self._loop.run_until_complete(store.close())
+        self._loop.run_until_complete(self._reader.close())
+        self._loop.close()
+
+
+def told(answer: Answer | TollkeeperError) -> Outcome:
+    """An answer of the ledger as the model words it."""
+    match answer:
+        case Held():
+            return "held", answer.granted_output
+        case Closed():
+            usage = answer.usage
+            spent = usage.input_tokens, usage.output_tokens, usage.cached_input_tokens
+            balances = tuple(sorted(map(_shown, answer.balances)))
+            return "closed", answer.basis, spent, answer.cost_tokens, answer.cost_micro_usd, answer.overrun, balances
+        case TollkeeperError():
+            return type(answer).__name__
+        case set():
+            return frozenset(answer)
+        case tuple():
+            return tuple(_shown(balance) for balance in answer if isinstance(balance, Balance))
+        case _:
+            return answer
+
+
+def _shown(balance: Balance) -> tuple[str, int, int, int]:
+    return balance.quota, balance.limit, balance.used, balance.reserved

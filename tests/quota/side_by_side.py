@@ -1,0 +1,210 @@
+"""The ledger and its model, side by side: each move is made on both, and after it they must agree."""
+
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ledger_model import Ask, Model, Outcome, QuotaName, label
+from ledger_world import Fate, World, told
+from snapshot import Snapshot, audit
+
+from tollkeeper.chat import Price, Usage
+from tollkeeper.principal import Principal, Role
+from tollkeeper.quota.models import Basis, Unit
+from tollkeeper.quota.operations import (
+    Administer,
+    Dispatch,
+    Expire,
+    Grant,
+    Operation,
+    Refund,
+    Release,
+    Renew,
+    Reserve,
+    SetLimit,
+    Settle,
+    Terms,
+)
+from tollkeeper.quota.prices import Meter
+from tollkeeper.quota.store import QuotaKey, Subject
+from tollkeeper.quota.windows import Period
+
+LEASE_MS = 60_000
+START_MS = 1_709_164_740_000
+"""2024-02-28 23:59:00 UTC: a minute before midnight, a day and a minute before the end of a leap month."""
+
+
+class Move(NamedTuple):
+    """An operation, and the same in the model, which is told whether it is run again."""
+
+    operation: Operation
+    play: Callable[[bool], Outcome]
+
+
+class SideBySide:
+    """One example in a world: its people, its model, and which of the two processes goes on."""
+
+    def __init__(self, world: World, example: int) -> None:
+        self.world = world
+        self.example = example
+        self.process = 0
+        self.numbers = itertools.count(1)
+        self.before: Snapshot | None = None
+        world.clock.ms = START_MS
+        world.restart(0)
+        world.restart(1)
+        accounts = world.people(example)
+        self.users = list(accounts)
+        self.tenants = sorted({account.tenant for account in accounts.values()})
+        self.model = Model(START_MS, accounts)
+
+    def quota_name(self, owner: int, unit: str, period: str) -> QuotaName:
+        """Owners 0 to 2 are users, 3 and 4 the tenants."""
+        if owner > 2:
+            return QuotaName(self.tenants[owner - 3], None, unit, period)
+        user = self.users[owner]
+        return QuotaName(self.model.accounts[user].tenant, user, unit, period)
+
+    def pick(self, number: int) -> str:
+        """One of the calls so far, mostly one that is open."""
+        calls = list(self.model.calls)
+        some = self.open() if number % 4 else calls
+        return (some or calls)[number // 4 % len(some or calls)]
+
+    def open(self) -> list[str]:
+        return [call_id for call_id, call in self.model.calls.items() if call.ended_by is None]
+
+    def expired(self) -> list[str]:
+        return [call_id for call_id, call in self.model.calls.items() if call.ended_by == "expire"]
+
+    def reserving(self, owner: int, ask: Ask, *, dispatch: bool, version: int = 0, tenant: int | None = None) -> Move:
+        user = self.users[owner]
+        account = self.model.accounts[user]
+        of_tenant = account.tenant if tenant is None else self.tenants[tenant]
+        generation = account.version + version
+        call_id = f"chg_{self.example}_{next(self.numbers)}"
+        meter = Meter(ask.weight, None if ask.prices is None else Price(*ask.prices))
+        terms = Terms("query", "echo", "echo", meter, ask.input, ask.wanted, ask.least)
+        state = "dispatched" if dispatch else "reserved"
+        return Move(
+            Reserve(call_id, Principal(user, of_tenant, Role.MEMBER, generation), terms, LEASE_MS, dispatch),
+            lambda _: self.model.reserve(call_id, user, of_tenant, generation, ask, LEASE_MS, state),
+        )
+
+    def dispatching(self, call_id: str) -> Move:
+        operation = Dispatch(call_id, LEASE_MS)
+        return Move(operation, lambda _: self.model.dispatch(call_id, LEASE_MS, operation))
+
+    def renewing(self, checkpoints: dict[str, tuple[int, int]]) -> Move:
+        return Move(Renew(checkpoints, LEASE_MS), lambda _: self.model.renew(checkpoints, LEASE_MS))
+
+    def settling(self, call_id: str, basis: str, usage: tuple[int, int, int]) -> Move:
+        return Move(
+            Settle(call_id, Usage(*usage), Basis(basis)), lambda _: self.model.end(call_id, "settle", basis, usage)
+        )
+
+    def releasing(self, call_id: str) -> Move:
+        return Move(Release(call_id), lambda _: self.model.end(call_id, "release", "none", (0, 0, 0)))
+
+    def expiring(self, call_id: str) -> Move:
+        return Move(Expire(call_id), lambda _: self.model.expire(call_id))
+
+    def refunding(self, call_id: str) -> Move:
+        return Move(Refund(call_id, "operator", "test"), lambda again: self.model.refund(call_id, again=again))
+
+    def administering(self, acts: list[tuple[str, QuotaName, int]]) -> Move:
+        operation_id = f"adm_{self.example}_{next(self.numbers)}"
+        asked = tuple(
+            SetLimit(_key(name), amount) if kind == "limit" else Grant(_key(name), amount)
+            for kind, name, amount in acts
+        )
+        return Move(
+            Administer(operation_id, asked, "operator", "test"), lambda _: self.model.administer(operation_id, acts)
+        )
+
+    def make(self, moves: list[Move], fate: Fate = Fate.LANDS) -> list[Outcome]:
+        """Play moves in one transaction, on both sides, and once more where the fate of it asks for that."""
+        moves = sorted(moves, key=lambda move: move.operation.turn)
+        operations = [move.operation for move in moves]
+        if fate is Fate.NEVER_COMMITTED:
+            self.world.run(operations, process=self.process, crash=True)
+            return self.land(moves, again=True)
+        first = self.land(moves, again=False)
+        if fate is Fate.LANDS:
+            return first
+        second = self.land(moves, again=True)
+        if len(moves) == 1 and not isinstance(first[0], bool | str):
+            assert second == first, f"{operations} answered {first}, and then {second}"
+        return second
+
+    def land(self, moves: list[Move], *, again: bool) -> list[Outcome]:
+        operations = [move.operation for move in moves]
+        answers = [told(answer) for answer in self.world.run(operations, process=self.process, again=again)]
+        expected = [move.play(again) for move in moves]
+        assert answers == expected, f"{operations} answered {answers}, not {expected}"
+        return answers
+
+    def at(self, ms: int) -> None:
+        self.model.now = self.world.clock.ms = ms
+
+    def agree(self) -> None:
+        """Assert that the tables keep the promises, say what the model says, and only ever grow."""
+        after = self.world.snapshot(self.tenants)
+        audit(after)
+        self._compare_windows(after)
+        self._compare_calls(after)
+        if self.before is not None:
+            _nothing_was_rewritten(self.before, after)
+        self.before = after
+
+    def _compare_windows(self, snapshot: Snapshot) -> None:
+        found = {}
+        for window in snapshot.windows.values():
+            quota = snapshot.quotas[window.quota_id]
+            place = (
+                QuotaName(quota.tenant_id, quota.user_id, quota.unit, quota.period),
+                label(quota.period, window.starts_ms),
+            )
+            assert place not in found, f"{place} has two windows"
+            found[place] = window.granted, window.settled, window.pending, window.forgiven
+        expected = {place: tuple(self.model.balances(place)) for place in self.model.granted}
+        assert found == expected
+        limits_found = {QuotaName(*row[1:5]): row.granted for row in snapshot.quotas.values()}
+        assert limits_found == self.model.limits
+
+    def _compare_calls(self, snapshot: Snapshot) -> None:
+        assert snapshot.charges.keys() == self.model.calls.keys()
+        for call_id, call in self.model.calls.items():
+            row = snapshot.charges[call_id]
+            money = call.ask.prices is not None
+            assert (row.state, row.closed_by, row.basis) == (call.state, call.ended_by, call.basis)
+            assert (row.checkpoint_input, row.checkpoint_output, row.lease_ms) == (*call.checkpoint, call.lease)
+            assert (row.cost_tokens, row.forgiven_tokens) == (call.cost["tokens"], call.forgiven["tokens"])
+            assert (row.cost_micro_usd or 0) == call.cost["micro_usd"] * money
+            assert (row.forgiven_micro_usd or 0) == call.forgiven["micro_usd"]
+            assert (row.overrun, row.adjusted, row.refunded) == (call.overrun, call.adjusted, call.refunded)
+
+
+def _nothing_was_rewritten(before: Snapshot, after: Snapshot) -> None:
+    """Entries only grow, windows keep their span, a charge ends once."""
+    for window_id, entries in before.entries.items():
+        assert after.entries[window_id][: len(entries)] == entries, "an entry was rewritten"
+        one, two = before.windows[window_id], after.windows[window_id]
+        assert one[:4] == two[:4], f"{one} became {two}: a window's span never changes"
+    for charge_id, one_charge in before.charges.items():
+        if one_charge.closed_ms is not None:
+            two_charge = after.charges[charge_id]
+            assert (one_charge.closed_ms, one_charge.closed_by) == (two_charge.closed_ms, two_charge.closed_by)
+
+
+def next_window(period: str, ms: int) -> int:
+    """The first millisecond of the window after this one, found by bisection on their names."""
+    low, high = ms, ms + 32 * 86_400_000
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if label(period, middle) == label(period, ms) else (low, middle)
+    return high
+
+
+def _key(name: QuotaName) -> QuotaKey:
+    return QuotaKey(Subject(name.tenant, name.user), Unit(name.unit), Period(name.period))
