@@ -1,0 +1,135 @@
+"""One process of the bank: calls at once, a provider that fails, callers who go away, and a log of what was seen.
+
+Run as `python worker.py PLAN`, where PLAN is JSON (see `Plan`). Each line of the log is written before the next thing
+happens, so it survives a SIGKILL. It ends with code 0 if nothing contradicted what the ledger had said before.
+"""
+
+import asyncio
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from factories import make_store
+from tollkeeper.chat import Price, Usage
+from tollkeeper.errors import ProviderError, ProviderTimeout, ProviderUnavailable, QuotaExceeded, QuotaHeld
+from tollkeeper.principal import Principal, Role
+from tollkeeper.quota.keeper import Keeper
+from tollkeeper.quota.ledger import Ledger, Reservation
+from tollkeeper.quota.models import Basis
+from tollkeeper.quota.operations import Operation, Release, Settle, Terms
+from tollkeeper.quota.prices import Meter
+
+METER = Meter(1_500, Price(2_500_000, 1_250_000, 10_000_000))
+AT_ONCE = 50
+MOST_TRIES = 40
+
+
+class Plan(NamedTuple):
+    """What one process does. `users` are (user id, tenant id)."""
+
+    name: str
+    database_url: str
+    log: str
+    calls: int
+    seed: int
+    lease_s: float
+    sweep_s: float
+    users: list[list[int]]
+
+
+class Worker:
+    def __init__(self, plan: Plan, ledger: Ledger, log: TextIO) -> None:
+        self._plan = plan
+        self._ledger = ledger
+        self._log = log
+        self._luck = random.Random(plan.seed)
+        self._room = asyncio.Semaphore(AT_ONCE)
+
+    async def work(self) -> None:
+        calls = [asyncio.create_task(self._call()) for _ in range(self._plan.calls)]
+        gone = self._luck.sample(calls, len(calls) // 6)
+        leaving = [asyncio.create_task(self._go_away(call)) for call in gone]
+        await asyncio.gather(*calls, *leaving)
+
+    async def _go_away(self, call: "asyncio.Task[None]") -> None:
+        """At any instant: before its turn, in the queue, in the call, in the settle, after it."""
+        await asyncio.sleep(self._luck.uniform(0, 2))
+        call.cancel()
+
+    async def _call(self) -> None:
+        reservation = None
+        try:
+            async with self._room:
+                user_id, tenant_id = self._luck.choice(self._plan.users)
+                caller = Principal(user_id, tenant_id, Role.MEMBER, 0)
+                for _ in range(MOST_TRIES):
+                    wanted = self._luck.randint(5, 60)
+                    least = self._luck.choice([wanted, 5])
+                    size = self._luck.randint(1, 20)
+                    terms = Terms(self._plan.name, "echo", "echo", METER, size, wanted, least)
+                    reservation = self._ledger.reservation(caller, terms)
+                    try:
+                        await self._ask(reservation)
+                        break
+                    except QuotaExceeded:
+                        return
+                    except QuotaHeld:
+                        await asyncio.sleep(self._luck.uniform(0.01, 0.1))
+                    except ProviderError:
+                        break
+                await self._check_repeats(reservation)
+        except asyncio.CancelledError:
+            if reservation is not None:
+                self._note("gone", reservation)
+
+    async def _ask(self, reservation: Reservation) -> None:
+        """The provider answers, or fails with a bill, or without one."""
+        async with reservation:
+            self._note("sent", reservation)
+            await asyncio.sleep(self._luck.uniform(0, 0.15))
+            usage = Usage(reservation.terms.input_bound, self._luck.randint(0, reservation.granted_output))
+            luck = self._luck.random()
+            if luck < 0.1:
+                raise ProviderUnavailable
+            if luck < 0.2:
+                raise ProviderTimeout
+            self._note("served", reservation, tokens=usage.total_tokens)
+            reservation.report(usage, Basis.COUNTED if luck < 0.3 else Basis.PROVIDER)
+
+    async def _check_repeats(self, reservation: Reservation | None) -> None:
+        """Settling or releasing once more answers as the first time, and charges nothing."""
+        closed = reservation.closed if reservation is not None else None
+        if reservation is None or closed is None:
+            return
+        self._note("ended", reservation, cost=closed.cost_tokens, money=closed.cost_micro_usd, basis=closed.basis)
+        if self._luck.random() < 0.3:
+            released = closed.basis is Basis.NONE
+            again: Operation = (
+                Release(closed.charge_id) if released else Settle(closed.charge_id, Usage(9, 9), closed.basis)
+            )
+            answer = await self._ledger._journal.submit(again)
+            assert answer[:6] == closed[:6], f"{closed} became {answer}"
+
+    def _note(self, what: str, reservation: Reservation, **more: Any) -> None:
+        print(json.dumps({"what": what, "charge": reservation.charge_id, **more}), file=self._log, flush=True)
+
+
+async def main(plan: Plan) -> None:
+    ledger = Ledger(make_store(plan.database_url), lease_seconds=plan.lease_s)
+    keeper = Keeper(ledger, lease_seconds=plan.lease_s, sweep_seconds=plan.sweep_s)
+    ledger.start()
+    keeper.start()
+    with Path(plan.log).open("a", encoding="utf-8") as log:
+        try:
+            await Worker(plan, ledger, log).work()
+        finally:
+            await keeper.stop()
+            await ledger.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Plan(**json.loads(sys.argv[1]))))

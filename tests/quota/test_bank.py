@@ -1,0 +1,183 @@
+"""The bank: a thousand calls over several processes, with faults, and an auditor who looks at every moment.
+
+The auditor reads the whole ledger in one transaction, again and again, and asserts P1 to P4 on each snapshot.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from fractions import Fraction
+from math import ceil
+from pathlib import Path
+
+import pytest
+from snapshot import Reader, Snapshot, audit, make_reader, take
+
+from factories import make_principal, make_store, make_tenant, tenant_quota, user_quota
+from tollkeeper.db import Database
+from tollkeeper.principal import Principal
+from tollkeeper.quota.ledger import Ledger
+from tollkeeper.quota.models import Unit
+from tollkeeper.quota.operations import SetLimit
+from tollkeeper.quota.windows import Period
+
+WORKER = Path(__file__).resolve().parents[1] / "bank" / "worker.py"
+PROCESSES = 4
+CALLS_EACH = 250
+LEASE_S = 1.5
+SWEEP_S = 0.3
+VICTIM = "worker-0"
+PATIENCE_S = 60.0
+
+
+async def populate(database: Database, ledger: Ledger) -> list[Principal]:
+    """20 users in 4 tenants, each with quotas of tokens and money that are too small for everything that is wanted."""
+    users = []
+    for _ in range(4):
+        tenant_id = await make_tenant(database)
+        users += [await make_principal(database, tenant_id) for _ in range(5)]
+    limits = {}
+    for user in users:
+        limits[user_quota(user, Period.MINUTE)] = 1_200
+        limits[user_quota(user, Period.TOTAL)] = 1_600
+        limits[tenant_quota(user, Period.DAY)] = 7_500
+        limits[tenant_quota(user, Period.MONTH, Unit.MICRO_USD)] = 65_000
+    await ledger.administer(tuple(SetLimit(*each) for each in limits.items()), actor="test", reason="test")
+    return users
+
+
+class Process:
+    """One worker, its log, and whether it is to be killed."""
+
+    def __init__(self, number: int, database_url: str, folder: Path, users: list[Principal]) -> None:
+        self.name = f"worker-{number}"
+        self.log = folder / f"{self.name}.log"
+        self.log.touch()
+        self.plan = json.dumps(
+            {
+                "name": self.name,
+                "database_url": database_url,
+                "log": str(self.log),
+                "calls": CALLS_EACH,
+                "seed": number,
+                "lease_s": LEASE_S,
+                "sweep_s": SWEEP_S,
+                "users": [[user.user_id, user.tenant_id] for user in users],
+            }
+        )
+
+    async def run(self) -> tuple[int, str]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(WORKER),
+            self.plan,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                talking = asyncio.create_task(process.communicate())
+                while self.name == VICTIM and len(self.noted("sent")) < CALLS_EACH // 4:
+                    await asyncio.sleep(0.01)
+                if self.name == VICTIM:
+                    process.kill()
+                _, said = await talking
+        finally:
+            if process.returncode is None:
+                process.kill()
+        assert process.returncode is not None
+        return process.returncode, said.decode()
+
+    def noted(self, what: str) -> dict[str, dict[str, object]]:
+        """Lines of the log by charge; the last may be torn."""
+        lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
+        notes = [json.loads(line) for line in lines if line.endswith("\n")]
+        return {note["charge"]: note for note in notes if note["what"] == what}
+
+
+@pytest.fixture
+async def reader(database_url: str) -> AsyncIterator[Reader]:
+    made = await make_reader(database_url)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def ledger(database_url: str) -> AsyncIterator[Ledger]:
+    made = Ledger(make_store(database_url), lease_seconds=LEASE_S)
+    made.start()
+    yield made
+    await made.stop()
+
+
+async def watch(reader: Reader, looks: list[Snapshot]) -> None:
+    while True:
+        snapshot = await take(reader)
+        audit(snapshot)
+        looks.append(snapshot)
+        await asyncio.sleep(0.05)
+
+
+async def test_a_thousand_calls_from_several_processes_leave_books_that_balance(
+    database: Database, database_url: str, ledger: Ledger, reader: Reader, tmp_path: Path
+) -> None:
+    users = await populate(database, ledger)
+    workers = [Process(number, database_url, tmp_path, users) for number in range(PROCESSES)]
+    looks: list[Snapshot] = []
+    watching = asyncio.create_task(watch(reader, looks))
+    working = asyncio.gather(*(worker.run() for worker in workers))
+    await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+    ends = dict(zip((worker.name for worker in workers), await working, strict=True))
+    assert not watching.done(), watching.exception()
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    for name, (code, said) in ends.items():
+        assert (code == 0) == (name != VICTIM), said
+
+    await asyncio.sleep(LEASE_S + 0.1)
+    await ledger.sweep()
+    final = await take(reader)
+    audit(final)
+    assert all(charge.closed_ms is not None for charge in final.charges.values())
+    assert all(window.pending == 0 for window in final.windows.values())
+    check_against_what_workers_saw(final, workers)
+    assert_that_it_was_not_a_quiet_day(looks, final, workers)
+
+
+def check_against_what_workers_saw(final: Snapshot, workers: list[Process]) -> None:
+    """What was said to have been charged was charged, to the token; what was never said belongs to callers who left."""
+    charged = said = 0
+    for worker in workers:
+        ended, gone, served = worker.noted("ended"), worker.noted("gone"), worker.noted("served")
+        for charge_id, note in ended.items():
+            charge = final.charges[charge_id]
+            assert (charge.cost_tokens, charge.cost_micro_usd) == (note["cost"], note["money"]), charge
+            assert charge.basis == note["basis"]
+            if charge.basis == "provider":
+                assert charge.cost_tokens == ceil(Fraction(int(str(served[charge_id]["tokens"])) * 3, 2))
+        if worker.name == VICTIM:
+            continue
+        unsaid = worker.noted("sent").keys() - ended.keys()
+        assert unsaid <= gone.keys()
+        said += sum(int(str(note["cost"])) for note in ended.values())
+        charged += sum(final.charges[charge_id].cost_tokens for charge_id in ended)
+        for charge_id in (gone.keys() & final.charges.keys()) - worker.noted("sent").keys():
+            charge = final.charges[charge_id]
+            assert charge.state == "released", f"who left before the call was sent pays nothing: {charge}"
+    assert charged == said > 0
+
+
+def assert_that_it_was_not_a_quiet_day(looks: list[Snapshot], final: Snapshot, workers: list[Process]) -> None:
+    """The faults did happen, and the quotas were in the way: otherwise this proves little."""
+    sent = {worker.name: worker.noted("sent").keys() for worker in workers}
+    lost = [final.charges[charge_id] for charge_id in sent[VICTIM] - workers[0].noted("ended").keys()]
+    assert any(charge.closed_by == "expire" for charge in lost), "the process that was killed held nothing"
+    assert len(looks) >= 10
+    in_flight = [sum(charge.closed_ms is None for charge in look.charges.values()) for look in looks]
+    assert max(in_flight) >= 50
+    bases = {(charge.closed_by, charge.basis) for charge in final.charges.values()}
+    assert bases >= {("settle", "provider"), ("settle", "counted"), ("settle", "unknown"), ("release", "none")}
+    full = [window for window in final.windows.values() if window.settled > 0.9 * window.granted]
+    assert full, "no quota was ever in the way"
+    assert len(final.charges) >= PROCESSES * CALLS_EACH // 2
