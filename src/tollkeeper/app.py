@@ -75,7 +75,7 @@ def _domain_error(error: Exception) -> TollkeeperError:
             return InvalidRequest(f"Look at: {', '.join(fields)}." if fields else None)
         case HTTPException(status_code=404):
             return NotFound()
-        case HTTPException(status_code=405):
-            return MethodNotAllowed()
+        case HTTPException(status_code=405, headers=headers):
+            return MethodNotAllowed((headers or {}).get("Allow", "GET"))
         case _:
             return InvalidRequest()

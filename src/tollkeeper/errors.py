@@ -18,6 +18,7 @@ TollkeeperError
 │   └── RateLimited
 ├── LedgerError
 │   ├── LedgerUnavailable        nothing was reserved, nothing may be called
+│   ├── ShuttingDown             the grace period is over
 │   └── LedgerConflict           the verb does not apply to the state the row is in
 ├── ProviderError                `billed` tells the ledger what may have been spent
 │   ├── ProviderUnavailable  ProviderAuthFailed  ProviderRateLimited  ProviderRejected  ProviderFailed
@@ -64,8 +65,14 @@ class BodyTooLarge(InputError):
 
 
 class MethodNotAllowed(InputError):
+    """`allow` lists the methods it does take."""
+
     code = "method_not_allowed"
     sentence = "This endpoint does not take that method."
+
+    def __init__(self, allow: str) -> None:
+        super().__init__()
+        self.allow = allow
 
 
 class AccessError(TollkeeperError):
@@ -146,6 +153,11 @@ class LedgerError(TollkeeperError):
 class LedgerUnavailable(LedgerError):
     code = "ledger_unavailable"
     sentence = "The ledger cannot be reached, so no call can be admitted."
+
+
+class ShuttingDown(LedgerError):
+    code = "shutting_down"
+    sentence = "The server is shutting down; the call was cut."
 
 
 class LedgerConflict(LedgerError):

@@ -60,7 +60,7 @@ class Entrance:
         door, decoder = found
         try:
             if scope["method"] != "POST":
-                raise MethodNotAllowed
+                raise MethodNotAllowed("POST")
             services = self._services()
             caller = services.tokens.verify(bearer_token(scope))
             body = decode(decoder, (await receive())["body"])

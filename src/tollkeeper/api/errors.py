@@ -27,6 +27,7 @@ STATUS: dict[type[errors.TollkeeperError], int] = {
     errors.QuotaHeld: 429,
     errors.RateLimited: 429,
     errors.LedgerUnavailable: 503,
+    errors.ShuttingDown: 503,
     errors.LedgerConflict: 409,
     errors.ProviderUnavailable: 502,
     errors.ProviderAuthFailed: 502,
@@ -63,6 +64,8 @@ def problem(error: errors.TollkeeperError) -> tuple[int, dict[str, Any], dict[st
     headers: dict[str, str] = {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, errors.MethodNotAllowed):
+        headers["Allow"] = error.allow
     if isinstance(error, errors.QuotaRefusal):
         body |= _quota_fields(error)
         headers |= _quota_headers(error)

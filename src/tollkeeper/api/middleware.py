@@ -1,5 +1,6 @@
 """What every HTTP request passes: correlation id, limits on the body, security headers, access log. Pure ASGI."""
 
+import asyncio
 import random
 import re
 import time
@@ -8,7 +9,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tollkeeper.api.errors import render
-from tollkeeper.errors import BodyTooLarge, TollkeeperError
+from tollkeeper.errors import BodyTooLarge, ShuttingDown, TollkeeperError
 from tollkeeper.telemetry.logging import AccessLog, correlation_id
 
 LARGEST_BODY = 1024 * 1024
@@ -61,6 +62,10 @@ class Envelope:
         except TollkeeperError as error:
             if status == 0:
                 await send_error(error, sending)
+        except asyncio.CancelledError:
+            log.warning("http.cut")
+            if status == 0:
+                await send_error(ShuttingDown(), sending)
         except Exception:
             log.exception("http.failed")
             if status == 0:

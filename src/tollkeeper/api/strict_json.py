@@ -18,9 +18,9 @@ def check(body: bytes) -> None:
         _check_depth(body)
     try:
         text = body.decode()
-        json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
+        _structure.decode(text)
         if b"\\u" in body:
-            json.loads(text, object_pairs_hook=_characters)
+            _strings.decode(text)
     except (ValueError, RecursionError):
         raise InvalidJson from None
 
@@ -54,6 +54,10 @@ def _refuse(_constant: str) -> NoReturn:
 def _finite(number: str) -> None:
     if float(number) in {float("inf"), float("-inf")}:
         raise ValueError
+
+
+_structure = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite)
+_strings = json.JSONDecoder(object_pairs_hook=_characters)
 
 
 def _check_depth(body: bytes) -> None:

@@ -33,8 +33,12 @@ async def login(database: Database, passwords: Passwords, email: str, password: 
     Raises InvalidCredentials, after the same time whether the user or the password is wrong.
     """
     query = select(User, Tenant).join(Tenant, col(Tenant.id) == User.tenant_id)
+    try:
+        normal = normal_email(email)
+    except InvalidRequest:
+        normal = ""  # nobody's
     async with database.session() as session:
-        found = (await session.exec(query.where(User.email == email.strip().lower()))).first()
+        found = (await session.exec(query.where(User.email == normal))).first()
     user, tenant = found or (None, None)
     good = await passwords.verify(password, user.password_hash if user else None)
     if not good or user is None or tenant is None or user.disabled_at or tenant.disabled_at:

@@ -67,7 +67,7 @@ class OpenAIProvider:
             "Accept-Encoding": "identity",
             "User-Agent": "tollkeeper",
         }
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_S)
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(CONNECT_S, timeout_s / 2))
         self._session: aiohttp.ClientSession | None = None
 
     def prepare(self, request: ChatRequest) -> PreparedCall:

@@ -5,8 +5,10 @@ pays one commit; under load one commit serves hundreds.
 """
 
 import asyncio
+import itertools
+import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -19,24 +21,34 @@ from tollkeeper.quota.verbs import decide
 MOST_IN_A_BATCH = 512
 OUTAGE_PAUSE_S = 0.1
 POISON_PAUSE_S = 1.0
+WATCH_S = 0.1
+"""How often it looks for callers who have waited for long enough."""
 
 log = structlog.get_logger("tollkeeper.ledger")
 
 
 class _Waiting:
-    """An operation in the queue, with the future its caller waits on."""
+    """An operation on its way, the future its caller waits on, and until when (on the loop's clock)."""
 
-    __slots__ = ("again", "future", "operation")
+    __slots__ = ("again", "deadline", "future", "landed", "operation")
 
-    def __init__(self, operation: Operation, future: asyncio.Future[Any]) -> None:
+    def __init__(
+        self,
+        operation: Operation,
+        future: asyncio.Future[Any],
+        deadline: float,
+        landed: Callable[[], object] | None = None,
+    ) -> None:
         self.operation = operation
         self.future = future
+        self.deadline = deadline
+        self.landed = landed
         self.again = False
 
     @property
     def abandoned(self) -> bool:
-        """Its caller went away, and it need not land."""
-        return self.future.cancelled() and not self.operation.must_land
+        """Its caller went away or waits no longer, and it need not land."""
+        return self.future.done() and not self.operation.must_land
 
 
 class Journal:
@@ -46,6 +58,8 @@ class Journal:
         self._store = store
         self._queue_limit = queue_limit
         self._queue: deque[_Waiting] = deque()
+        self._running: list[_Waiting] = []
+        self._watching = False
         self._asleep = 0
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
@@ -72,27 +86,53 @@ class Journal:
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
-    def submit(self, operation: Operation) -> asyncio.Future[Any]:
+    def submit(
+        self, operation: Operation, *, wait_s: float = math.inf, landed: Callable[[], object] | None = None
+    ) -> asyncio.Future[Any]:
         """Queue an operation; the future answers after its commit, or raises the refusal.
 
-        Cancelling the future withdraws what need not land; a reserve that was committed by then is released.
+        After `wait_s` it gives up waiting: with LedgerUnavailable for what can be withdrawn, with None for what must
+        land, which goes on. Cancelling the future withdraws likewise; a reserve that was committed by then is released.
+        `landed` is called with the commit, whether or not anyone still waits.
         Raises LedgerUnavailable when a reserve finds the queue full.
         """
-        if isinstance(operation, Reserve) and len(self._queue) >= self._queue_limit:
+        if len(self._queue) >= self._queue_limit and isinstance(operation, Reserve):
             raise LedgerUnavailable("The ledger's queue is full.")
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(operation, future))
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(operation, loop.create_future(), loop.time() + wait_s, landed)
+        self._enqueue(waiting)
+        if not self._watching:
+            self._watching = True
+            loop.call_later(WATCH_S, self._watch)
+        return waiting.future
+
+    def _enqueue(self, waiting: _Waiting) -> None:
+        self._queue.append(waiting)
         self._idle.clear()
         self._work.set()
-        return future
+
+    def _watch(self) -> None:
+        """Answer those who have waited for long enough; look again as long as anything is under way."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for waiting in itertools.chain(self._queue, self._running):
+            if now >= waiting.deadline and not waiting.future.done():
+                if waiting.operation.must_land:
+                    waiting.future.set_result(None)
+                else:
+                    waiting.future.set_exception(LedgerUnavailable())
+        self._watching = not self._idle.is_set()
+        if self._watching:
+            loop.call_later(WATCH_S, self._watch)
 
     async def _run(self) -> None:
         while True:
             await self._work.wait()
             await asyncio.sleep(0)  # whoever became ready in the same turn of the loop joins this batch
-            batch = self._take()
-            if batch:
-                await self._commit(batch)
+            self._running = self._take()
+            if self._running:
+                await self._commit(self._running)
+                self._running = []
             if not self._queue:
                 self._work.clear()
                 if not self._asleep:
@@ -112,7 +152,7 @@ class Journal:
 
     def _undo(self, operation: Reserve) -> _Waiting:
         future = asyncio.get_running_loop().create_future()
-        return _Waiting(Release(operation.charge_id, error="caller_gone"), future)
+        return _Waiting(Release(operation.charge_id, error="caller_gone"), future, math.inf)
 
     async def _commit(self, batch: list[_Waiting]) -> None:
         """Run a batch; on an outage put it back, on any other failure halve it until the culprit stands alone."""
@@ -149,6 +189,8 @@ class Journal:
         return answers
 
     def _answer(self, waiting: _Waiting, answer: Answer | TollkeeperError) -> None:
+        if waiting.landed is not None:
+            waiting.landed()
         if waiting.abandoned:
             if not isinstance(answer, TollkeeperError) and isinstance(waiting.operation, Reserve):
                 self.submit(Release(waiting.operation.charge_id, error="caller_gone"))
@@ -183,6 +225,4 @@ class Journal:
 
     def _requeue(self, waiting: _Waiting) -> None:
         self._asleep -= 1
-        self._queue.append(waiting)
-        self._idle.clear()
-        self._work.set()
+        self._enqueue(waiting)

@@ -4,13 +4,14 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 import structlog
 
 from tollkeeper.chat import Usage
-from tollkeeper.errors import LedgerUnavailable, ProviderError, QuotaRefusal, TollkeeperError
+from tollkeeper.errors import ProviderError, QuotaRefusal, TollkeeperError
 from tollkeeper.principal import Principal
 from tollkeeper.quota.journal import Journal
 from tollkeeper.quota.models import Basis
@@ -124,24 +125,17 @@ class Ledger:
         return swept
 
     async def _ask(self, operation: Administer | Refund | Reserve, seconds: float) -> Any:
-        """Wait for an operation that can be withdrawn. Raises LedgerUnavailable when that takes too long."""
-        future = self._journal.submit(operation)
-        try:
-            await asyncio.wait((future,), timeout=seconds)
-        except asyncio.CancelledError:
-            self._withdraw(operation, future)
-            raise
-        if not future.done():
-            future.cancel()
-            raise LedgerUnavailable
-        return future.result()
+        """Wait for an operation that can be withdrawn. Raises LedgerUnavailable when that takes too long.
 
-    def _withdraw(self, operation: Administer | Refund | Reserve, future: asyncio.Future[Any]) -> None:
-        """The caller is gone: out of the queue with its operation, or, too late for that, release what it holds."""
-        if not future.done():
-            future.cancel()
-        elif future.exception() is None and isinstance(operation, Reserve):
-            self._journal.submit(Release(operation.charge_id, error="caller_gone"))
+        Cancelled while it waits, it withdraws; cancelled when the answer is there but not yet taken, it releases.
+        """
+        future = self._journal.submit(operation, wait_s=seconds)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if isinstance(operation, Reserve) and not future.cancelled() and future.exception() is None:
+                self._journal.submit(Release(operation.charge_id, error="caller_gone"))
+            raise
 
     async def _open(self, reservation: "Reservation") -> Held:
         operation = Reserve(reservation.charge_id, reservation.caller, reservation.terms, self._lease_ms)
@@ -151,13 +145,10 @@ class Ledger:
 
     async def _close(self, operation: Settle | Release) -> Closed | None:
         """Queue the end of a charge, which lands whatever happens to the caller. None: it has not, in SETTLE_WAIT_S."""
-        future = self._journal.submit(operation)
-        future.add_done_callback(lambda _: self._in_flight.pop(operation.charge_id, None))
-        await asyncio.wait((future,), timeout=SETTLE_WAIT_S)
-        if not future.done():
+        landed = partial(self._in_flight.pop, operation.charge_id, None)
+        closed: Closed | None = await self._journal.submit(operation, wait_s=SETTLE_WAIT_S, landed=landed)
+        if closed is None:
             log.warning("ledger.settle_is_late", charge_id=operation.charge_id)
-            return None
-        closed: Closed | None = future.result()
         return closed
 
 

@@ -1,5 +1,7 @@
 """Reading the ledger for people: balances, charges, and why a charge cost what it cost. Nothing here writes."""
 
+import re
+
 from sqlmodel import col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -10,6 +12,8 @@ from tollkeeper.quota.operations import Balance
 from tollkeeper.quota.rows import quota_row
 from tollkeeper.quota.store import QuotaRow, Subject, WindowRow
 from tollkeeper.quota.windows import span
+
+CHARGE_ID = re.compile(r"chg_[0-9a-f]{32}")
 
 
 async def quotas_of(session: AsyncSession, subject: Subject) -> list[QuotaRow]:
@@ -39,6 +43,8 @@ async def charges_of(session: AsyncSession, user_id: int, *, before: str | None,
 
 async def charge(session: AsyncSession, charge_id: str, *, user_id: int | None = None) -> Charge:
     """One charge; with `user_id`, only if it is that user's. Raises NotFound."""
+    if not CHARGE_ID.fullmatch(charge_id):
+        raise NotFound
     query = select(Charge).where(Charge.id == charge_id)
     if user_id is not None:
         query = query.where(Charge.user_id == user_id)

@@ -87,7 +87,7 @@ async def verify(
 ) -> Report:
     """Replay the whole ledger. `now_ms` says which leases are over; `progress` is called after each chunk.
 
-    Raises LedgerUnavailable.
+    `chunk` is in rows: more than the servers write into one window while a chunk is read. Raises LedgerUnavailable.
     """
     report = Report()
     await _replay_windows(database, report, chunk, progress)

@@ -1,5 +1,6 @@
 """Logs: one JSON object a line, on standard output. Only what is named here is ever written: no bodies, no headers."""
 
+import asyncio
 import logging
 import sys
 from contextvars import ContextVar
@@ -35,10 +36,11 @@ def configure(level: str) -> None:
 
 
 class AccessLog:
-    """One line a request, made by hand: this is on the way of every call."""
+    """One line a request, made by hand, for it is on the way of every call; those of one turn of the loop together."""
 
     def __init__(self, level: str) -> None:
         self.enabled = _LEVELS[level] <= logging.INFO
+        self._lines: list[bytes] = []
 
     def write(self, *, method: str, path: str, status: int, seconds: float, correlation_id: str) -> None:
         line = {
@@ -51,7 +53,14 @@ class AccessLog:
             "level": "info",
             "timestamp": datetime.now(UTC),
         }
-        sys.stdout.write(orjson.dumps(line, option=orjson.OPT_UTC_Z).decode() + "\n")
+        if not self._lines:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._lines.append(orjson.dumps(line, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE))
+
+    def _flush(self) -> None:
+        sys.stdout.write(b"".join(self._lines).decode())
+        sys.stdout.flush()
+        self._lines.clear()
 
 
 def _dumps(event: dict[str, Any], **_: Any) -> str:

@@ -12,7 +12,7 @@ class QueryRequest(msgspec.Struct, forbid_unknown_fields=True):
     """One prompt. Only `prompt` is required."""
 
     prompt: Annotated[str, Meta(min_length=1, description="What to ask.", examples=["Why is the sky blue?"])]
-    model: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\s]+$")] | None = None
+    model: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^\S+\Z")] | None = None
     system_prompt: Annotated[str, Meta(min_length=1)] | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=MOST_TOKENS, description="The longest answer wanted.")] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
