@@ -1,0 +1,81 @@
+"""One ledger to try things on: its database, a store that can fail, a clock to move, one caller, and a reader."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from faulty_store import FaultyStore
+from snapshot import Charge, Reader, Snapshot, Window, audit, make_reader, take
+
+from factories import FakeClock, make_principal, make_store, set_limit, user_quota
+from tollkeeper.db import Database
+from tollkeeper.principal import Principal
+from tollkeeper.quota.ledger import Ledger
+from tollkeeper.quota.windows import Period
+
+LEASE_S = 60.0
+
+
+@dataclass
+class Books:
+    database: Database
+    clock: FakeClock
+    store: FaultyStore
+    ledger: Ledger
+    caller: Principal
+    reader: Reader
+    stopped: bool = False
+
+    async def idle(self) -> None:
+        """Until nothing is queued any more."""
+        assert await self.ledger._journal.drain(5)
+
+    async def stop(self, drain_seconds: float = 5) -> None:
+        if not self.stopped:
+            self.stopped = True
+            await self.ledger.stop(drain_seconds)
+
+    async def snapshot(self) -> Snapshot:
+        """Everything, audited."""
+        snapshot = await take(self.reader)
+        audit(snapshot)
+        return snapshot
+
+    async def charges(self) -> dict[str, Charge]:
+        return (await self.snapshot()).charges
+
+    async def only_charge(self) -> Charge:
+        [charge] = (await self.charges()).values()
+        return charge
+
+    async def window(self) -> Window:
+        """The caller's window of today."""
+        snapshot = await self.snapshot()
+        [window] = [
+            one for one in snapshot.windows.values() if snapshot.quota_of(one.id).user_id == self.caller.user_id
+        ]
+        return window
+
+
+@asynccontextmanager
+async def open_books(database_url: str, *, limit: int = 1_000, queue_limit: int = 10_000) -> AsyncIterator[Books]:
+    """A caller with a quota of `limit` tokens a day."""
+    database, clock = Database(database_url), FakeClock()
+    store = FaultyStore(make_store(database_url, clock))
+    ledger = Ledger(store, lease_seconds=LEASE_S, queue_limit=queue_limit)
+    reader = await make_reader(database_url)
+    ledger.start()
+    caller = await make_principal(database)
+    await set_limit(ledger, user_quota(caller, Period.DAY), limit)
+    store.runs = 0
+    store.begun.clear()
+    books = Books(database, clock, store, ledger, caller, reader)
+    try:
+        yield books
+    finally:
+        store.down = False
+        store.before.set()
+        store.after.set()
+        await books.stop()
+        await reader.close()
+        await database.close()

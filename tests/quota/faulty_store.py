@@ -1,0 +1,64 @@
+"""A store that fails when it is told to, around a real one."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+
+from tollkeeper.quota.store import Needs, Page, Store, StoreFailed
+
+
+class Fault(Enum):
+    """How one batch fails."""
+
+    REFUSED = "the database did not take it"
+    NEVER_COMMITTED = "COMMIT was sent, and did not happen"
+    ANSWER_LOST = "COMMIT happened, and its answer was lost"
+
+
+class Poisoned(Exception):
+    """What no database driver raises."""
+
+
+class FaultyStore:
+    """Counts batches; `faults` are taken one per batch, `down` fails all, `poison` fails those that need a charge."""
+
+    def __init__(self, genuine: Store) -> None:
+        self._genuine = genuine
+        self.runs = 0
+        self.faults: deque[Fault] = deque()
+        self.down = False
+        self.poison: set[str] = set()
+        self.before = asyncio.Event()
+        """Cleared, batches wait here before they begin."""
+        self.before.set()
+        self.after = asyncio.Event()
+        """Cleared, batches wait here when they are committed."""
+        self.after.set()
+        self.begun = asyncio.Event()
+        self.committed: Callable[[], object] = lambda: None
+
+    async def run(self, needs: Needs, decide: Callable[[Page], None]) -> None:
+        self.runs += 1
+        self.begun.set()
+        await self.before.wait()
+        fault = self.faults.popleft() if self.faults else None
+        if self.down or fault is Fault.REFUSED:
+            raise StoreFailed("out of order", maybe_committed=False)
+        if fault is Fault.NEVER_COMMITTED:
+            raise StoreFailed("out of order", maybe_committed=True)
+        if self.poison & needs.charges or any(str(user) in self.poison for user in needs.callers):
+            raise Poisoned
+        await self._genuine.run(needs, decide)
+        await self.after.wait()
+        self.committed()
+        if fault is Fault.ANSWER_LOST:
+            raise StoreFailed("out of order", maybe_committed=True)
+
+    async def lapsed(self, most: int) -> list[str]:
+        if self.down:
+            raise StoreFailed("out of order", maybe_committed=False)
+        return await self._genuine.lapsed(most)
+
+    async def close(self) -> None:
+        await self._genuine.close()
