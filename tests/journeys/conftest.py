@@ -50,6 +50,21 @@ def shared_postgres(
     yield from _serving(Server(url, tmp_path_factory.mktemp("server"), settings))
 
 
+@pytest.fixture(scope="session")
+def shared_echoing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    url = f"sqlite:///{folder / 'tollkeeper.db'}"
+    migrate(url)
+    yield from _serving(Server(url, folder, {"OPENAI_API_KEY": ""}))
+
+
+@pytest.fixture
+def echoing(shared_echoing: Server) -> Iterator[Server]:
+    """A running server without a key: `echo` answers."""
+    yield shared_echoing
+    shared_echoing.assert_quiet()
+
+
 @pytest.fixture(params=DATABASES)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A running server in front of `upstream`: each test that asks runs on SQLite and on PostgreSQL."""

@@ -79,10 +79,12 @@ class Person:
 
 
 @asynccontextmanager
-async def visitor(server: Server) -> AsyncIterator[aiohttp.ClientSession]:
-    """A client without any limit on connections."""
-    timeout = aiohttp.ClientTimeout(total=60)
-    async with aiohttp.ClientSession(server.url, connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
+async def visitor(server: Server, address: str = "127.0.0.1") -> AsyncIterator[aiohttp.ClientSession]:
+    """A client without any limit on connections, who calls from an address of this machine."""
+    connector = aiohttp.TCPConnector(limit=0, local_addr=(address, 0))
+    async with aiohttp.ClientSession(
+        server.url, connector=connector, timeout=aiohttp.ClientTimeout(total=60)
+    ) as session:
         yield session
 
 
