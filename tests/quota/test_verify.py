@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
@@ -53,8 +54,21 @@ async def spend(ledger: Ledger, caller: Principal, usage: Usage | None) -> str:
 
 
 @pytest.fixture
-async def history(database_url: str, database: Database) -> History:
-    clock = FakeClock()
+async def history(database_url: str) -> AsyncIterator[History]:
+    made = await make_history(database_url)
+    yield made
+    await made.database.close()
+
+
+@pytest.fixture
+async def sqlite_history(sqlite_url: str) -> AsyncIterator[History]:
+    made = await make_history(sqlite_url)
+    yield made
+    await made.database.close()
+
+
+async def make_history(database_url: str) -> History:
+    clock, database = FakeClock(), Database(database_url)
     ledger, other = (Ledger(make_store(database_url, clock), lease_seconds=60) for _ in range(2))
     ledger.start()
     other.start()
@@ -279,12 +293,26 @@ CORRUPTIONS: dict[str, tuple[Fault, str, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("corruption", CORRUPTIONS)
-async def test_each_corruption_is_found(history: History, corruption: str) -> None:
+async def test_each_corruption_is_found(sqlite_history: History, corruption: str) -> None:
     fault, what, statements = CORRUPTIONS[corruption]
-    await history.execute(*statements)
-    report = await history.verify()
+    await sqlite_history.execute(*statements)
+    report = await sqlite_history.verify()
     assert not report.clean
     assert any(problem.fault is fault and what in problem.what for problem in report.problems), report.problems
+
+
+async def test_corruptions_of_every_sort_are_found_together_on_either_database(history: History) -> None:
+    together = (
+        "the last entry is deleted",
+        "a window's settled is edited",
+        "a call was admitted above the limit",
+        "an entry takes more off pending than there is",
+        "a settle moves the grant",
+        "a charge's cost in money is edited",
+    )
+    for corruption in together:
+        await history.execute(*CORRUPTIONS[corruption][2])
+    assert {problem.fault for problem in (await history.verify()).problems} == set(Fault)
 
 
 async def test_an_entry_of_no_window_is_found(sqlite_url: str) -> None:
