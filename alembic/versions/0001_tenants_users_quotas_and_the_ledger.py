@@ -126,6 +126,7 @@ def create_charges() -> None:
         sa.Column("lease_ms", sa.BigInteger(), nullable=False),
         sa.Column("closed_ms", sa.BigInteger(), nullable=True),
         sa.CheckConstraint("state IN ('reserved', 'dispatched', 'settled', 'released')", name="charges_state"),
+        sqlite_with_rowid=False,
     )
     still_open = sa.text("closed_ms IS NULL")
     op.create_index(

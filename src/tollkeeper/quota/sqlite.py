@@ -85,6 +85,7 @@ class SqliteStore:
             self._connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.execute("PRAGMA temp_store=MEMORY")
         return self._connection
 
     def _disconnect(self) -> None:
