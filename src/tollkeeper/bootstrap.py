@@ -28,7 +28,6 @@ from tollkeeper.settings import Settings, check_secret, load_settings
 from tollkeeper.telemetry.logging import AccessLog, configure
 from tollkeeper.throttle import Throttle
 
-
 GARBAGE_THRESHOLD = 10_000
 """New objects between two looks for garbage; Python's default of 700 is for small programs."""
 

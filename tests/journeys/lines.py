@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+LONG_ENOUGH_S = 0.2
+"""For a database on the same machine to act on what it was told."""
+
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Connect = Callable[[], Awaitable[Streams]]
 
@@ -22,6 +25,9 @@ class Line:
         self._calls: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._fatal: bytes | None = None
+        self.broken = 0
+        """How often a connection was broken by `break_after`."""
 
     async def restore(self) -> None:
         """Listen, and forward."""
@@ -42,6 +48,10 @@ class Line:
         """Keep every connection, accept new ones, and let nothing through."""
         self._flowing.clear()
 
+    def break_after(self, words: bytes) -> None:
+        """Let the next request with these words through, and break its connection before the answer comes back."""
+        self._fatal = words
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         call = asyncio.ensure_future(self._forward(reader, writer))
         self._calls.add(call)
@@ -53,7 +63,7 @@ class Line:
         there: asyncio.StreamWriter | None = None
         try:
             back, there = await self._connect()
-            await asyncio.gather(self._pump(reader, there), self._pump(back, writer))
+            await asyncio.gather(self._pump(reader, there, asking=True), self._pump(back, writer, asking=False))
         except OSError:
             pass
         finally:
@@ -61,11 +71,21 @@ class Line:
                 if end is not None:
                     end.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, asking: bool) -> None:
+        """Raises ConnectionResetError to break the connection, so that nothing goes on in the other direction."""
         while data := await reader.read(65_536):
             await self._flowing.wait()
+            fatal = asking and self._fatal is not None and self._fatal in data
+            if fatal:
+                self._fatal = None
+                self._flowing.clear()
             writer.write(data)
             await writer.drain()
+            if fatal:
+                await asyncio.sleep(LONG_ENOUGH_S)
+                self._flowing.set()
+                self.broken += 1
+                raise ConnectionResetError
         writer.close()
 
 

@@ -1,6 +1,7 @@
 """Processes of a journey: started, waited for, watched and ended by their own id, never longer than a bound."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -90,6 +91,11 @@ class Program:
     def terminate(self, seconds: float = STOPS_WITHIN_S) -> int:
         """SIGTERM, and the exit code."""
         self._process.terminate()
+        return self.wait_for_end(seconds)
+
+    def interrupt(self, seconds: float = STOPS_WITHIN_S) -> int:
+        """Ctrl-C, and the exit code."""
+        self._process.send_signal(signal.SIGINT)
         return self.wait_for_end(seconds)
 
     def kill(self) -> None:

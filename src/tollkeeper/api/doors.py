@@ -12,10 +12,10 @@ import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tollkeeper.api import strict_json
-from tollkeeper.api.dependencies import Services
+from tollkeeper.api.dependencies import Services, bearer_token
 from tollkeeper.api.errors import quota_headers, render
 from tollkeeper.api.middleware import send_response
-from tollkeeper.errors import InvalidJson, InvalidRequest, MethodNotAllowed, TollkeeperError, Unauthenticated
+from tollkeeper.errors import InvalidJson, InvalidRequest, MethodNotAllowed, TollkeeperError
 from tollkeeper.gateway import FailedCall
 from tollkeeper.principal import Principal
 from tollkeeper.quota.operations import Balance, Closed
@@ -74,17 +74,6 @@ class Entrance:
         else:
             headers = {"Content-Type": "application/json"} | charge_headers(reply.charge)
             await send_response(200, self._encode(reply.body), headers, send)
-
-
-def bearer_token(scope: Scope) -> str:
-    """The token of the Authorization header (RFC 6750). Raises Unauthenticated."""
-    found: list[bytes] = [value for name, value in scope["headers"] if name == b"authorization"]
-    if len(found) != 1 or found[0][:7].lower() != b"bearer ":
-        raise Unauthenticated
-    try:
-        return found[0][7:].strip().decode("ascii")
-    except UnicodeDecodeError:
-        raise Unauthenticated from None
 
 
 def decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:

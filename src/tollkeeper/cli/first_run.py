@@ -61,7 +61,7 @@ First start. These passwords are shown only now:
 Log in, ask, and see the quota fall by exactly the cost:
 
 TOKEN=$(curl -s {base}/auth/login -d username={MEMBER} -d password={credentials[MEMBER]} | {read_token})
-curl -s -w '\n' {ask} -d '{{"prompt": "Good morning, Tollkeeper"}}'
-curl -s -w '\n' {base}/me/quota -H "Authorization: Bearer $TOKEN"
+curl -s -w '\\n' {ask} -d '{{"prompt": "Good morning, Tollkeeper"}}'
+curl -s -w '\\n' {base}/me/quota -H "Authorization: Bearer $TOKEN"
 """
     )

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -26,15 +25,14 @@ def console(*, stderr: bool = False) -> Console:
 
 def show(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table. A column whose name starts with ">" holds numbers, and is set to the right."""
-    out = console()
-    table = Table(box=box.SIMPLE_HEAD if out.is_terminal else None, pad_edge=False, show_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(
             column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
         )
     for row in rows:
         table.add_row(*row)
-    out.print(table)
+    console().print(table)
 
 
 def show_pairs(pairs: Iterable[tuple[str, str]]) -> None:

@@ -22,6 +22,8 @@ ISSUER = AUDIENCE = "tollkeeper"
 ACCESS = "access"
 LONGEST_TOKEN = 4096
 MOST_REMEMBERED = 10_000
+LARGEST_NUMBER = 2**31
+"""Ids are that wide in the database. Moments are compared on their own."""
 
 _REQUIRED = ("exp", "iat", "sub", "jti", "aud", "iss")
 _OPTIONS = {f"require_{claim}": True for claim in _REQUIRED} | {"leeway": 0}
@@ -92,7 +94,7 @@ class Tokens:
                 token, key, algorithms=[ALGORITHM], audience=AUDIENCE, issuer=ISSUER, options=dict(_OPTIONS)
             )
             return _principal(claims, now_s)
-        except (JOSEError, KeyError, TypeError, ValueError, RecursionError):
+        except (JOSEError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
             raise Unauthenticated from None
 
     def _key_of(self, header: dict[str, Any]) -> HMACKey:
@@ -109,9 +111,11 @@ def key_id(secret: str) -> str:
 
 def _principal(claims: dict[str, Any], now_s: float) -> tuple[Principal, float]:
     """Raises KeyError, TypeError or ValueError for claims that are not ours."""
-    expires_s, version, tenant_id = claims["exp"], claims["ver"], claims["tid"]
+    expires_s, version, tenant_id, user_id = claims["exp"], claims["ver"], claims["tid"], int(claims["sub"])
     if claims["typ"] != ACCESS or not isinstance(claims["jti"], str) or claims["aud"] != AUDIENCE:
         raise ValueError
     if any(type(number) is not int for number in (expires_s, claims["iat"], version, tenant_id)) or now_s >= expires_s:
         raise ValueError
-    return Principal(int(claims["sub"]), tenant_id, Role(claims["role"]), version), float(expires_s)
+    if not all(0 <= number < LARGEST_NUMBER for number in (version, tenant_id, user_id)):
+        raise ValueError
+    return Principal(user_id, tenant_id, Role(claims["role"]), version), float(expires_s)

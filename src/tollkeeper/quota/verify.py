@@ -22,13 +22,13 @@ MOST_PROBLEMS = 100
 _FIRST_WINDOW = -(2**63)
 _ENTRIES = text(
     "SELECT entry.window_id, entry.sequence, entry.source_id, entry.kind,"
-    " entry.granted, entry.settled, entry.pending, entry.forgiven, charges.id AS charge_id,"
+    " entry.granted, entry.settled, entry.pending, entry.forgiven,"
+    " (SELECT id FROM charges WHERE id = entry.source_id) AS charge_id,"
     " windows.sequence AS window_sequence, windows.granted AS window_granted, windows.settled AS window_settled,"
     " windows.pending AS window_pending, windows.forgiven AS window_forgiven"
     " FROM (SELECT * FROM entries WHERE (window_id, sequence) > (:window_id, :sequence)"
     " ORDER BY window_id, sequence LIMIT :most) AS entry"
-    " LEFT JOIN windows ON windows.id = entry.window_id LEFT JOIN charges ON charges.id = entry.source_id"
-    " ORDER BY entry.window_id, entry.sequence"
+    " LEFT JOIN windows ON windows.id = entry.window_id ORDER BY entry.window_id, entry.sequence"
 )
 _WINDOWS = text(
     "SELECT id, EXISTS (SELECT 1 FROM entries WHERE window_id = windows.id) AS has_entries FROM windows"
