@@ -1,0 +1,95 @@
+"""What tokens cost, and how much output a room pays for: exact, whatever the weight and the prices."""
+
+from fractions import Fraction
+from math import ceil
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tollkeeper.chat import Price, Usage
+from tollkeeper.quota.models import Unit
+from tollkeeper.quota.prices import Meter
+
+tokens = st.integers(0, 2_000_000)
+amounts = st.integers(0, 10**9)
+prices = st.builds(Price, amounts, amounts, amounts)
+meters = st.builds(Meter, st.integers(0, 100_000), prices)
+usages = st.builds(Usage, tokens, tokens, tokens)
+units = st.sampled_from(Unit)
+same_everywhere = settings(deadline=None, derandomize=True, database=None)
+rooms = st.integers(-(10**6), 10**15)
+
+
+@pytest.mark.parametrize(
+    ("weight", "usage", "cost"),
+    [
+        (1_000, Usage(10, 5), 15),
+        (1_500, Usage(1, 0), 2),
+        (1_500, Usage(1, 1), 3),
+        (1, Usage(1, 0), 1),
+        (333, Usage(2, 1), 1),
+        (0, Usage(10**6, 10**6), 0),
+        (1_000, Usage(10, 5, 10), 15),
+    ],
+)
+def test_tokens_are_weighed_and_rounded_up_once(weight: int, usage: Usage, cost: int) -> None:
+    assert Meter(weight).tokens(usage) == cost
+
+
+@pytest.mark.parametrize(
+    ("usage", "cost"),
+    [
+        (Usage(0, 0), 0),
+        (Usage(1, 0), 3),
+        (Usage(4, 0), 10),
+        (Usage(4, 0, 4), 5),
+        (Usage(4, 0, 1_000), 5),
+        (Usage(4, 1, 2), 18),
+    ],
+)
+def test_money_has_a_price_of_its_own_for_cached_input(usage: Usage, cost: int) -> None:
+    assert Meter(1_000, Price(2_500_000, 1_250_000, 10_000_000)).micro_usd(usage) == cost
+
+
+def test_a_model_without_a_price_has_no_cost_in_money_and_pays_for_nothing() -> None:
+    assert Meter(1_000).micro_usd(Usage(1, 1)) is None
+    assert Meter(1_000).cost(Unit.MICRO_USD, Usage(1, 1)) is None
+    assert Meter(1_000).most_output(Unit.MICRO_USD, 0, 10**9) < 0
+
+
+@same_everywhere
+@given(meters, usages)
+def test_a_cost_is_the_exact_one_rounded_up(meter: Meter, usage: Usage) -> None:
+    assert meter.price is not None
+    total = usage.input_tokens + usage.output_tokens
+    assert meter.cost(Unit.TOKENS, usage) == ceil(Fraction(total * meter.weight_milli, 1_000))
+    cached = min(usage.cached_input_tokens, usage.input_tokens)
+    exact = (
+        Fraction((usage.input_tokens - cached) * meter.price.input, 10**6)
+        + Fraction(cached * meter.price.cached_input, 10**6)
+        + Fraction(usage.output_tokens * meter.price.output, 10**6)
+    )
+    assert meter.cost(Unit.MICRO_USD, usage) == ceil(exact)
+
+
+@same_everywhere
+@given(meters, units, tokens, rooms)
+def test_the_most_output_is_the_largest_that_fits(meter: Meter, unit: Unit, input_tokens: int, room: int) -> None:
+    most = meter.most_output(unit, input_tokens, room)
+    if most >= 0:
+        cost = meter.cost(unit, Usage(input_tokens, most))
+        assert cost is not None
+        assert cost <= room
+    more = meter.cost(unit, Usage(input_tokens, max(0, most + 1)))
+    assert more is not None
+    per_token = meter.weight_milli if unit is Unit.TOKENS else meter.price.output if meter.price else 0
+    assert more > room or (most >= 0 and per_token == 0)
+
+
+@same_everywhere
+@given(units, tokens, st.integers(0, 10**9), st.builds(Price, amounts, amounts, st.just(0)))
+def test_free_output_is_unbounded_where_the_input_fits(unit: Unit, input_tokens: int, room: int, price: Price) -> None:
+    meter = Meter(0, price)
+    fits = (meter.cost(unit, Usage(input_tokens, 0)) or 0) <= room
+    assert (meter.most_output(unit, input_tokens, room) >= 10**9) == fits
