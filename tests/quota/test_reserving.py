@@ -1,0 +1,177 @@
+"""What a reserve grants and what it refuses: in full where it fits, clamped where it may, on every window or none."""
+
+import pytest
+from pages import CALLER, LEASE_MS, NOW_MS, OWN, PRICE, SHARED, balances, hold, page_of, quota, terms_of, window
+
+from tollkeeper.errors import LedgerUnavailable, QuotaExceeded, QuotaHeld, QuotaRefusal, Unauthenticated
+from tollkeeper.principal import Principal, Role
+from tollkeeper.quota.models import Unit
+from tollkeeper.quota.operations import Reserve
+from tollkeeper.quota.verbs import reserve
+from tollkeeper.quota.windows import Period
+
+DAY = quota(Period.DAY)
+MONTH = quota(Period.MONTH, SHARED)
+MONEY = quota(Period.DAY, OWN, Unit.MICRO_USD)
+
+
+def test_it_holds_input_and_output_on_every_window() -> None:
+    page = page_of({DAY: 1_000, MONTH: 5_000, quota(Period.MINUTE): 100})
+    assert hold(page, "a").granted_output == 90
+    assert balances(page) == [(0, 100, 0)] * 3
+    assert [entry.pending for entry in page.entries] == [100] * 3
+    charge = page.charges["a"]
+    assert (charge.state, charge.held_tokens, charge.checkpoint_input) == ("dispatched", 100, 10)
+    assert charge.lease_ms == NOW_MS + LEASE_MS
+
+
+def test_tokens_and_money_are_held_together() -> None:
+    page = page_of({DAY: 1_000, MONEY: 10_000})
+    hold(page, "a", terms_of(10, 90, weight_milli=1_500, price=PRICE))
+    assert balances(page) == [(0, 150, 0), (0, 925, 0)]
+    charge = page.charges["a"]
+    assert (charge.held_tokens, charge.held_micro_usd, charge.weight_milli) == (150, 925, 1_500)
+    assert (charge.price_input, charge.price_cached, charge.price_output) == PRICE
+
+
+def test_exactly_what_is_left_fits() -> None:
+    page = page_of({DAY: 100})
+    assert hold(page, "a", terms_of(10, 90)).granted_output == 90
+    with pytest.raises(QuotaHeld):
+        hold(page, "b", terms_of(0, 1))
+
+
+def test_a_limit_of_the_callers_own_is_never_clamped() -> None:
+    with pytest.raises(QuotaExceeded):
+        hold(page_of({DAY: 99}), "a", terms_of(10, 90))
+
+
+@pytest.mark.parametrize(
+    ("limits", "weight", "granted"),
+    [
+        ({DAY: 1_000}, 1_000, 500),
+        ({DAY: 100}, 1_000, 90),
+        ({DAY: 1_000, MONTH: 70}, 1_000, 60),
+        ({DAY: 100}, 1_500, 56),
+        ({DAY: 100, MONEY: 125}, 1_000, 10),
+        ({DAY: 26}, 1_000, 16),
+    ],
+)
+def test_it_is_clamped_to_what_the_tightest_window_pays_for(
+    limits: dict[object, int], weight: int, granted: int
+) -> None:
+    page = page_of(limits)  # type: ignore[arg-type]
+    assert hold(page, "a", terms_of(10, 500, least=10, weight_milli=weight, price=PRICE)).granted_output == granted
+
+
+def test_it_is_clamped_as_if_nothing_else_were_in_flight() -> None:
+    """Clamped to what calls in flight leave, answers would be cut short by chance."""
+    page = page_of({DAY: 200})
+    hold(page, "a", terms_of(10, 90))
+    with pytest.raises(QuotaHeld) as held:
+        hold(page, "b", terms_of(10, 500, least=16))
+    assert (held.value.needed, held.value.reserved, held.value.retry_after_s) == (200, 100, 1)
+
+
+def test_less_than_the_least_is_a_refusal() -> None:
+    page = page_of({DAY: 25})
+    with pytest.raises(QuotaExceeded) as refused:
+        hold(page, "a", terms_of(10, 500, least=16))
+    error = refused.value
+    assert (error.quota, error.limit, error.used, error.reserved, error.needed) == ("user-day", 25, 0, 0, 26)
+
+
+def test_a_refusal_says_when_to_come_back() -> None:
+    page = page_of({DAY: 25})
+    ends_ms = window(page, DAY).ends_ms
+    assert ends_ms is not None
+    with pytest.raises(QuotaExceeded) as refused:
+        hold(page, "a")
+    assert (refused.value.resets_ms, refused.value.retry_after_s) == (ends_ms, (ends_ms - NOW_MS) // 1000)
+    with pytest.raises(QuotaExceeded) as refused:
+        hold(page_of({quota(Period.TOTAL): 25}), "a")
+    assert (refused.value.resets_ms, refused.value.retry_after_s) == (None, None)
+
+
+def test_the_tightest_window_is_named() -> None:
+    page = page_of({DAY: 60, MONTH: 50, quota(Period.TOTAL): 70})
+    with pytest.raises(QuotaExceeded) as refused:
+        hold(page, "a")
+    assert (refused.value.quota, refused.value.limit) == ("tenant-month", 50)
+
+
+@pytest.mark.parametrize("full", [DAY, MONTH, MONEY])
+def test_one_refusal_leaves_every_window_as_it_was(full: object) -> None:
+    page = page_of({key: 0 if key == full else 10_000 for key in (DAY, MONTH, MONEY)})
+    with pytest.raises(QuotaRefusal):
+        hold(page, "a", terms_of(price=PRICE))
+    assert balances(page) == [(0, 0, 0)] * 3
+    assert not page.dirty
+
+
+def test_no_quota_of_ones_own_is_a_quota_of_nothing() -> None:
+    for limits in ({}, {MONTH: 10_000}, {MONTH: 10_000, MONEY: 10_000}):
+        with pytest.raises(QuotaExceeded) as refused:
+            hold(page_of(limits), "a", terms_of(price=PRICE))
+        assert (refused.value.limit, refused.value.needed) == (0, 100)
+
+
+def test_a_money_quota_refuses_a_model_without_a_price() -> None:
+    with pytest.raises(QuotaExceeded) as refused:
+        hold(page_of({DAY: 10_000, MONEY: 10_000}), "a")
+    assert refused.value.quota == "user-day-usd"
+
+
+def test_a_window_in_overrun_refuses_even_what_costs_nothing() -> None:
+    page = page_of({DAY: 100})
+    window(page, DAY).settled = 101
+    with pytest.raises(QuotaExceeded):
+        hold(page, "a", terms_of(0, 0))
+    with pytest.raises(QuotaExceeded):
+        hold(page, "b", terms_of(1, 1, weight_milli=0))
+
+
+def test_an_embedding_has_no_output_and_fits_exactly() -> None:
+    page = page_of({DAY: 100})
+    assert hold(page, "a", terms_of(100, 0)).granted_output == 0
+    with pytest.raises(QuotaHeld):
+        hold(page, "b", terms_of(1, 0))
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [Principal(8, 3, Role.MEMBER, 0), Principal(7, 4, Role.MEMBER, 0), Principal(7, 3, Role.MEMBER, 1)],
+    ids=["nobody", "another tenant's", "another credential"],
+)
+def test_only_a_caller_who_is_still_good_reserves(stranger: Principal) -> None:
+    page = page_of({DAY: 1_000})
+    with pytest.raises(Unauthenticated):
+        reserve(page, Reserve("a", stranger, terms_of(), LEASE_MS))
+    assert not page.dirty
+
+
+def test_who_is_disabled_does_not_reserve() -> None:
+    with pytest.raises(Unauthenticated):
+        hold(page_of({DAY: 1_000}, active=False), "a")
+
+
+def test_run_again_it_answers_as_the_first_time() -> None:
+    page = page_of({DAY: 1_000})
+    first = hold(page, "a", terms_of(10, 2_000, least=16))
+    assert hold(page, "a", terms_of(10, 2_000, least=16)) == first
+    assert balances(page) == [(0, 1_000, 0)]
+
+
+def test_run_again_after_its_hold_is_gone_it_admits_nothing() -> None:
+    page = page_of({DAY: 1_000})
+    hold(page, "a")
+    page.charges["a"].closed_ms = NOW_MS
+    with pytest.raises(LedgerUnavailable):
+        hold(page, "a")
+
+
+def test_the_callers_tenant_is_on_the_charge() -> None:
+    page = page_of({DAY: 1_000})
+    hold(page, "a", dispatch=False)
+    charge = page.charges["a"]
+    assert (charge.tenant_id, charge.user_id, charge.state) == (CALLER.tenant_id, CALLER.user_id, "reserved")

@@ -1,0 +1,245 @@
+"""Who pays: each way in which a call can end, and the truth that may come after it."""
+
+import pytest
+from pages import LEASE_MS, OWN, PRICE, SHARED, balances, hold, page_of, quota, terms_of, window
+
+from tollkeeper.chat import Usage
+from tollkeeper.errors import LedgerConflict
+from tollkeeper.quota.models import Basis, Unit
+from tollkeeper.quota.operations import Closed, Dispatch, Expire, Refund, Release, Renew, Settle
+from tollkeeper.quota.store import Page
+from tollkeeper.quota.verbs import dispatch, expire, refund, release, renew, settle
+from tollkeeper.quota.windows import Period
+
+DAY = quota(Period.DAY)
+MINUTE = quota(Period.MINUTE)
+MONTH = quota(Period.MONTH, SHARED)
+MONEY = quota(Period.DAY, OWN, Unit.MICRO_USD)
+
+
+def end(page: Page, charge_id: str, basis: Basis, usage: tuple[int, int]) -> Closed:
+    closed = settle(page, Settle(charge_id, Usage(*usage), basis))
+    assert isinstance(closed, Closed)
+    return closed
+
+
+def lose(page: Page, charge_id: str) -> None:
+    """Its process is gone, its lease over."""
+    page.now_ms += LEASE_MS + 1
+    assert expire(page, Expire(charge_id))
+
+
+@pytest.mark.parametrize(
+    ("basis", "usage", "cost", "forgiven", "overrun"),
+    [
+        (Basis.PROVIDER, (7, 30), 37, 0, False),
+        (Basis.PROVIDER, (0, 0), 0, 0, False),
+        (Basis.PROVIDER, (10, 90), 100, 0, False),
+        (Basis.PROVIDER, (10, 91), 101, 0, True),
+        (Basis.PROVIDER, (10, 10**6), 10**6 + 10, 0, True),
+        (Basis.COUNTED, (7, 30), 37, 0, False),
+        (Basis.COUNTED, (10, 5_000), 100, 0, False),
+        (Basis.UNKNOWN, (10, 0), 10, 90, False),
+        (Basis.UNKNOWN, (10, 60), 70, 30, False),
+        (Basis.UNKNOWN, (10, 500), 100, 0, False),
+    ],
+)
+def test_what_a_call_costs(basis: Basis, usage: tuple[int, int], cost: int, forgiven: int, overrun: bool) -> None:
+    page = page_of({DAY: 1_000, MONTH: 5_000})
+    hold(page, "a")
+    closed = end(page, "a", basis, usage)
+    assert (closed.basis, closed.cost_tokens, closed.overrun) == (basis, cost, overrun)
+    assert balances(page) == [(cost, 0, forgiven)] * 2
+    charge = page.charges["a"]
+    assert (charge.state, charge.forgiven_tokens, charge.closed_ms) == ("settled", forgiven, page.now_ms)
+
+
+def test_what_was_not_billed_costs_nothing() -> None:
+    page = page_of({DAY: 1_000, MONTH: 5_000})
+    hold(page, "a")
+    closed = release(page, Release("a", "provider_unavailable"))
+    assert isinstance(closed, Closed)
+    assert (closed.basis, closed.cost_tokens) == (Basis.NONE, 0)
+    assert balances(page) == [(0, 0, 0)] * 2
+    assert (page.charges["a"].state, page.charges["a"].error) == ("released", "provider_unavailable")
+
+
+def test_both_units_are_paid_and_cached_input_has_its_own_price() -> None:
+    page = page_of({DAY: 1_000, MONEY: 10_000})
+    hold(page, "a", terms_of(10, 90, weight_milli=2_000, price=PRICE))
+    closed = settle(page, Settle("a", Usage(10, 30, 4), Basis.PROVIDER))
+    assert isinstance(closed, Closed)
+    assert (closed.cost_tokens, closed.cost_micro_usd) == (80, 320)
+    assert balances(page) == [(80, 0, 0), (320, 0, 0)]
+
+
+def test_the_price_of_the_reserve_is_the_price_of_the_settle() -> None:
+    """Whatever the catalog says by then: both are on the charge."""
+    page = page_of({DAY: 1_000})
+    hold(page, "a", terms_of(weight_milli=3_000))
+    assert page.charges["a"].meter.weight_milli == 3_000
+    assert end(page, "a", Basis.PROVIDER, (1, 1)).cost_tokens == 6
+
+
+def test_one_unknown_outcome_is_forgiven_whatever_it_costs() -> None:
+    page = page_of({DAY: 1_000})
+    hold(page, "a", terms_of(10, 900))
+    assert end(page, "a", Basis.UNKNOWN, (10, 0)).cost_tokens == 10
+    assert window(page, DAY).forgiven == 900
+
+
+def test_the_next_one_is_forgiven_within_five_percent_and_else_costs_its_hold() -> None:
+    page = page_of({DAY: 1_000})
+    for number, (output, forgiven) in enumerate([(20, 20), (30, 50), (1, 50), (0, 50)]):
+        hold(page, f"c{number}", terms_of(10, output))
+        cost = end(page, f"c{number}", Basis.UNKNOWN, (10, 0)).cost_tokens
+        assert window(page, DAY).forgiven == forgiven
+        assert cost == 10 + (output if output == 1 else 0)
+
+
+def test_the_shortest_window_of_the_users_own_decides() -> None:
+    """Not the longer one, which has plenty; not the tenant's; not the one of money."""
+    page = page_of({DAY: 100_000, MINUTE: 1_000, MONTH: 10**6, quota(Period.MINUTE, OWN, Unit.MICRO_USD): 10**6})
+    terms = terms_of(10, 51, price=PRICE)
+    hold(page, "a", terms)
+    hold(page, "b", terms)
+    assert end(page, "a", Basis.UNKNOWN, (10, 0)).cost_tokens == 10
+    assert end(page, "b", Basis.UNKNOWN, (10, 0)).cost_tokens == 61
+    assert [one.forgiven for one in page.current.values()] == [51, 51, 51, 510]
+
+
+def test_what_was_lost_with_its_process_is_forgiven_beyond_the_cap() -> None:
+    page = page_of({DAY: 1_000})
+    for charge_id in ("a", "b", "c"):
+        hold(page, charge_id)
+    renew(page, Renew({"c": (10, 40)}, LEASE_MS))
+    for charge_id in ("a", "b", "c"):
+        lose(page, charge_id)
+    assert balances(page) == [(10 + 10 + 50, 0, 90 + 90 + 50)]
+    assert {(charge.basis, charge.closed_by) for charge in page.charges.values()} == {("unknown", "expire")}
+
+
+def test_what_was_never_sent_is_released_when_its_lease_is_over() -> None:
+    page = page_of({DAY: 1_000})
+    hold(page, "a", dispatch=False)
+    lose(page, "a")
+    assert balances(page) == [(0, 0, 0)]
+    assert (page.charges["a"].state, page.charges["a"].basis) == ("released", "none")
+
+
+def test_a_lease_is_over_after_its_last_millisecond() -> None:
+    page = page_of({DAY: 1_000})
+    hold(page, "a")
+    page.now_ms += LEASE_MS
+    assert not expire(page, Expire("a"))
+    page.now_ms += 1
+    assert expire(page, Expire("a"))
+    assert not expire(page, Expire("a"))
+    assert not expire(page, Expire("never there"))
+
+
+def test_a_checkpoint_never_goes_back() -> None:
+    page = page_of({DAY: 1_000})
+    hold(page, "a")
+    renew(page, Renew({"a": (5, 40)}, LEASE_MS))
+    renew(page, Renew({"a": (7, 20)}, 10))
+    charge = page.charges["a"]
+    assert (charge.checkpoint_input, charge.checkpoint_output) == (10, 40)
+    assert charge.lease_ms == page.now_ms + LEASE_MS
+
+
+def test_only_one_worker_dispatches_a_job() -> None:
+    page = page_of({DAY: 1_000})
+    hold(page, "a", dispatch=False)
+    page.now_ms += 5
+    assert dispatch(page, Dispatch("a", LEASE_MS))
+    assert not dispatch(page, Dispatch("a", LEASE_MS))
+    assert page.charges["a"].lease_ms == page.now_ms + LEASE_MS
+    assert not dispatch(page, Dispatch("never there", LEASE_MS))
+    release(page, Release("a"))
+    assert not dispatch(page, Dispatch("a", LEASE_MS))
+
+
+@pytest.mark.parametrize(
+    ("basis", "usage", "settled", "forgiven", "overrun"),
+    [
+        (Basis.PROVIDER, (10, 0), 10, 90, False),
+        (Basis.PROVIDER, (10, 60), 70, 30, False),
+        (Basis.PROVIDER, (10, 90), 100, 0, False),
+        (Basis.PROVIDER, (10, 95), 105, 0, True),
+        (Basis.PROVIDER, (3, 0), 3, 90, False),
+        (Basis.COUNTED, (10, 500), 100, 0, False),
+        (Basis.UNKNOWN, (10, 20), 30, 70, False),
+        (Basis.NONE, (0, 0), 0, 90, False),
+    ],
+)
+def test_the_late_truth_comes_out_of_what_was_forgiven_and_the_rest_is_overrun(
+    basis: Basis, usage: tuple[int, int], settled: int, forgiven: int, overrun: bool
+) -> None:
+    page = page_of({DAY: 1_000, MONTH: 5_000})
+    hold(page, "a")
+    lose(page, "a")
+    for _ in range(2):
+        closed = release(page, Release("a")) if basis is Basis.NONE else end(page, "a", basis, usage)
+        assert isinstance(closed, Closed)
+        assert (closed.cost_tokens, closed.overrun, closed.basis) == (settled, overrun, basis)
+        assert balances(page) == [(settled, 0, forgiven)] * 2
+    assert end(page, "a", Basis.PROVIDER, (10, 77)).cost_tokens == settled, "there is only one late truth"
+    assert page.charges["a"].forgiven_tokens == forgiven
+
+
+def test_the_late_truth_of_what_was_never_known_to_be_sent_is_all_overrun() -> None:
+    page = page_of({DAY: 1_000})
+    hold(page, "a", dispatch=False)
+    lose(page, "a")
+    closed = end(page, "a", Basis.PROVIDER, (10, 20))
+    assert (closed.cost_tokens, closed.overrun, page.charges["a"].state) == (30, True, "settled")
+
+
+def test_the_late_truth_belongs_to_money_too() -> None:
+    page = page_of({DAY: 1_000, MONEY: 10_000})
+    hold(page, "a", terms_of(10, 90, price=PRICE))
+    lose(page, "a")
+    assert balances(page) == [(10, 0, 90), (25, 0, 900)]
+    end(page, "a", Basis.PROVIDER, (10, 40))
+    assert balances(page) == [(50, 0, 50), (425, 0, 500)]
+    assert page.charges["a"].forgiven_micro_usd == 500
+
+
+def test_a_charge_ends_once() -> None:
+    page = page_of({DAY: 1_000})
+    hold(page, "a")
+    hold(page, "b")
+    first = end(page, "a", Basis.PROVIDER, (7, 30))
+    released = release(page, Release("b"))
+    assert end(page, "a", Basis.PROVIDER, (9, 90))[:6] == first[:6]
+    assert release(page, Release("b")) == released
+    with pytest.raises(LedgerConflict):
+        release(page, Release("a"))
+    with pytest.raises(LedgerConflict):
+        end(page, "b", Basis.PROVIDER, (7, 30))
+    assert balances(page) == [(37, 0, 0)]
+
+
+def test_a_refunded_charge_stays_refunded_whatever_comes_late() -> None:
+    page = page_of({DAY: 1_000})
+    hold(page, "a")
+    lose(page, "a")
+    assert refund(page, Refund("a", "operator", "goodwill")) == 10
+    assert balances(page) == [(0, 0, 90)]
+    end(page, "a", Basis.PROVIDER, (10, 60))
+    assert balances(page) == [(0, 0, 90)]
+    charge = page.charges["a"]
+    assert (charge.adjusted, charge.basis, charge.input_tokens, charge.output_tokens) == (True, "provider", 10, 60)
+
+
+def test_a_closed_charge_tells_of_the_windows_that_still_run() -> None:
+    page = page_of({MINUTE: 1_000, DAY: 5_000})
+    hold(page, "a")
+    page.now_ms += 60_000
+    assert [balance.quota for balance in end(page, "a", Basis.PROVIDER, (7, 30)).balances] == ["user-day"]
+    page = page_of({MINUTE: 1_000})
+    hold(page, "a")
+    page.now_ms += 60_000
+    [balance] = end(page, "a", Basis.PROVIDER, (7, 30)).balances
+    assert (balance.quota, balance.used) == ("user-minute", 37)
