@@ -26,6 +26,7 @@ class Server:
         } | dict(settings)
         self._program: Program | None = None
         self._read = 0
+        self._commands = 0
 
     @property
     def port(self) -> int:
@@ -62,6 +63,18 @@ class Server:
         output = self.program.output[self._read :]
         self._read += len(output)
         assert "Traceback" not in output, output
+
+    def command(self, *arguments: str) -> str:
+        """Run `tollkeeper` on the same installation, as its operator would while it serves; what it printed."""
+        program = Program(
+            ("tollkeeper", *arguments),
+            environment=clean_environment(self._settings),
+            folder=self._folder,
+            output=self._folder / f"command-{self._commands}.out",
+        )
+        self._commands += 1
+        assert program.wait_for_end() == 0, program.output
+        return program.output
 
     def free(self) -> None:
         """End whatever is left of it."""

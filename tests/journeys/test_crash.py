@@ -45,6 +45,7 @@ async def test_killed_at_each_failpoint_it_books_all_that_was_served(crashing: S
             crashing.start(after)
             await _assert_all_is_booked(crashing, own_upstream)
         await _assert_it_serves(caller)
+    assert "open holds: 0\nClean:" in crashing.command("ledger", "verify")
     crashing.stop()
 
 
@@ -61,6 +62,7 @@ async def test_killed_at_random_instants_it_books_all_that_was_served(crashing: 
             crashing.start()
             await _assert_all_is_booked(crashing, own_upstream)
         await _assert_it_serves(caller)
+    assert "open holds: 0\nClean:" in crashing.command("ledger", "verify")
     crashing.stop()
 
 

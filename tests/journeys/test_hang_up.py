@@ -16,12 +16,12 @@ USAGE = {"prompt_tokens": 15, "completion_tokens": 9}
 
 async def test_a_caller_who_hangs_up_pays_what_the_upstream_reports(server: Server, upstream: Upstream) -> None:
     async with person(server) as caller:
-        call = await _in_flight(caller, upstream)
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-        assert (await caller.charges())[0]["state"] == "dispatched"
-        upstream.open(caller.marker)
+        with upstream.gate(caller.marker):
+            call = await _in_flight(caller, upstream)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            assert (await caller.charges())[0]["state"] == "dispatched"
         async with asyncio.timeout(PATIENCE_S):
             while (charge := (await caller.charges())[0])["state"] == "dispatched":
                 await asyncio.sleep(0.05)

@@ -21,12 +21,12 @@ async def test_of_200_callers_exactly_as_many_as_the_quota_holds_are_answered(
         await set_limit(server, caller.principal, PLACES * hold)
 
         calls = [asyncio.create_task(_gated(caller)) for _ in range(CALLERS)]
-        async with asyncio.timeout(PATIENCE_S):
-            refused = await _first(calls, CALLERS - PLACES)
+        with upstream.gate(caller.marker):
+            async with asyncio.timeout(PATIENCE_S):
+                refused = await _first(calls, CALLERS - PLACES)
             quota = await caller.quota()
             assert (quota["used"], quota["reserved"]) == (0, PLACES * hold)
-            upstream.open(caller.marker)
-            replies = await asyncio.gather(*calls)
+        replies = await asyncio.gather(*calls)
 
         assert Counter(reply.status for reply in replies) == {200: PLACES, 429: CALLERS - PLACES}
         assert {reply.code for reply in refused} == {"quota_held"}
@@ -36,21 +36,22 @@ async def test_of_200_callers_exactly_as_many_as_the_quota_holds_are_answered(
         quota = await caller.quota()
         assert (quota["used"], quota["reserved"]) == (PLACES * cost, 0)
         assert len(await caller.charges()) == PLACES
+    assert "Clean:" in await asyncio.to_thread(server.command, "ledger", "verify")
 
 
 async def test_200_calls_in_flight_are_all_answered_and_so_is_health(server: Server, upstream: Upstream) -> None:
     """Nothing that a call holds while the provider speaks comes from a pool of connections."""
     async with person(server) as caller, visitor(server) as onlooker:
         calls = [asyncio.create_task(_gated(caller)) for _ in range(CALLERS)]
-        async with asyncio.timeout(PATIENCE_S):
-            while upstream.waiting(caller.marker) < CALLERS:
-                await asyncio.sleep(0.05)
+        with upstream.gate(caller.marker):
+            async with asyncio.timeout(PATIENCE_S):
+                while upstream.waiting(caller.marker) < CALLERS:
+                    await asyncio.sleep(0.05)
             async with onlooker.get("/health") as response:
                 assert response.status == 200
                 assert (await response.json())["calls_in_flight"] == CALLERS
             assert (await caller.quota())["reserved"] > CALLERS * MAX_TOKENS
-            upstream.open(caller.marker)
-            replies = await asyncio.gather(*calls)
+        replies = await asyncio.gather(*calls)
         assert {reply.status for reply in replies} == {200}
         quota = await caller.quota()
         assert (quota["used"], quota["reserved"]) == (sum(reply.body["cost"] for reply in replies), 0)

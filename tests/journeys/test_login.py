@@ -140,12 +140,12 @@ async def test_with_a_new_password_every_old_token_is_dead(server: Server, upstr
 async def test_a_call_in_flight_when_its_user_is_disabled_is_settled(server: Server, upstream: Upstream) -> None:
     async with person(server) as caller:
         call = asyncio.create_task(caller.ask(scripted(caller.marker, gate=caller.marker)))
-        async with asyncio.timeout(20):
-            while not upstream.waiting(caller.marker):
-                await asyncio.sleep(0.02)
-        async with _administering(server, caller) as (user, _):
-            accounts.disable(user)
-        upstream.open(caller.marker)
+        with upstream.gate(caller.marker):
+            async with asyncio.timeout(20):
+                while not upstream.waiting(caller.marker):
+                    await asyncio.sleep(0.02)
+            async with _administering(server, caller) as (user, _):
+                accounts.disable(user)
         reply = await call
         assert (reply.status, reply.body["cost"]) == (200, 14)
         assert (await caller.ask(caller.marker)).status == 401

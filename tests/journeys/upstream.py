@@ -3,6 +3,8 @@
 import asyncio
 import json
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,6 +65,14 @@ class Upstream:
     def open(self, gate: str) -> None:
         """Let go whoever waits at a gate, now and from now on."""
         self._get(f"open/{gate}")
+
+    @contextmanager
+    def gate(self, name: str) -> Iterator[None]:
+        """Nobody is left waiting at this gate, however the block ends."""
+        try:
+            yield
+        finally:
+            self.open(name)
 
     def served(self) -> list[Served]:
         """The upstream's own log of what it served."""

@@ -1,0 +1,108 @@
+"""The first start, as a newcomer meets it: an empty folder, no key, no network, and three lines to copy."""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from journeys.processes import Program, ReservedPort, clean_environment
+
+LIMIT = 100_000
+
+
+class Newcomer:
+    """Someone with an empty folder who runs the commands of the README."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = ReservedPort()
+        self.programs: list[Program] = []
+
+    def run(self, *arguments: str) -> Program:
+        output = self.folder.parent / f"{self.folder.name}-{len(self.programs)}.out"
+        program = Program(
+            ("tollkeeper", *arguments), environment=clean_environment({}), folder=self.folder, output=output
+        )
+        self.programs.append(program)
+        return program
+
+    def serve(self) -> Program:
+        """Migrate and serve as `make run` does."""
+        migration = self.run("migrate")
+        assert migration.wait_for_end() == 0, migration.output
+        program = self.run("serve", "--first-run", "--port", str(self.port.number))
+        program.wait_for_answer(f"http://127.0.0.1:{self.port.number}/health")
+        return program
+
+    def bash(self, lines: list[str]) -> list[dict[str, object]]:
+        """Run lines as they are; each document that they print."""
+        done = subprocess.run(
+            ["bash", "-c", "\necho\n".join(lines)],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+            env=clean_environment({}),
+        )
+        assert done.stderr == ""
+        return [json.loads(line) for line in done.stdout.splitlines() if line]
+
+
+@pytest.fixture
+def newcomer(tmp_path: Path) -> Iterator[Newcomer]:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    made = Newcomer(folder)
+    yield made
+    for program in made.programs:
+        if program.running:
+            program.kill()
+    made.port.free()
+
+
+def test_the_printed_lines_do_the_main_job_and_a_second_start_keeps_it_all(newcomer: Newcomer) -> None:
+    first = newcomer.serve()
+    assert "echo provider answers, offline" in first.output
+    passwords = re.findall(r"^ +(operator|member) +(\S+@\S+) +(\S+)", first.output, re.MULTILINE)
+    assert [role for role, _, _ in passwords] == ["operator", "member"]
+    lines = [line for line in first.output.splitlines() if line.startswith(("TOKEN=", "curl "))]
+    assert len(lines) == 3
+
+    answer, quota = newcomer.bash(lines)
+    assert answer["answer"] == "Good morning, Tollkeeper"
+    cost = answer["cost"]
+    assert isinstance(cost, int)
+    assert cost > 0
+    assert (quota["limit"], quota["used"], quota["remaining"], quota["reserved"]) == (LIMIT, cost, LIMIT - cost, 0)
+    again, quota = newcomer.bash(lines)
+    assert (again["cost"], quota["used"]) == (cost, 2 * cost)
+    assert first.terminate() == 0
+    assert "Traceback" not in first.output
+
+    second = newcomer.serve()
+    for _, email, password in passwords:
+        assert email not in second.output
+        assert password not in second.output
+    assert "TOKEN=" not in second.output
+    _, quota = newcomer.bash(lines)
+    assert quota["used"] == 3 * cost
+    assert second.terminate() == 0
+    assert sorted(path.name for path in newcomer.folder.iterdir()) == ["data"]
+
+
+def test_a_secret_of_its_own_is_kept_where_only_its_owner_can_read_it(newcomer: Newcomer) -> None:
+    program = newcomer.serve()
+    assert program.terminate() == 0
+    secret = newcomer.folder / "data" / "signing-secret"
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert len(secret.read_text().strip()) >= 32
+    assert secret.read_text().strip() not in program.output
+
+
+def test_the_house_stops_well_on_ctrl_c_too(newcomer: Newcomer) -> None:
+    program = newcomer.serve()
+    assert program.interrupt() == 0
+    assert "Traceback" not in program.output
