@@ -2,13 +2,15 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from slowapi.errors import RateLimitExceeded
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from tollkeeper import __version__
 from tollkeeper.api import auth, me, operations
@@ -26,9 +28,16 @@ DESCRIPTION = "A secured multi-tenant AI API whose token quotas are exact."
 
 
 def create_app(
-    services: Callable[[], AbstractAsyncContextManager[Services]], throttle: Throttle, access_log: AccessLog
-) -> FastAPI:
-    """The application. `services` is entered when it starts and left when it stops."""
+    services: Callable[[], AbstractAsyncContextManager[Services]],
+    throttle: Throttle,
+    access_log: AccessLog,
+    trusted_proxies: str,
+) -> ASGIApp:
+    """The application: FastAPI, and in front of it the doors, and what every request passes.
+
+    `services` is entered when it starts and left when it stops. `trusted_proxies` may say who the client is, in
+    X-Forwarded-For: addresses or networks, separated by commas, or "*".
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -41,8 +50,6 @@ def create_app(
     app.include_router(auth.auth_router(throttle))
     app.include_router(me.router)
     _add_error_handlers(app)
-    app.add_middleware(Entrance, doors=DOORS, services=lambda: app.state.services)
-    app.add_middleware(Envelope, access_log=access_log)
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -51,7 +58,9 @@ def create_app(
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
-    return app
+    behind_proxies = cast(ASGIApp, ProxyHeadersMiddleware(app, trusted_proxies))  # type: ignore[arg-type]
+    entrance = Entrance(behind_proxies, DOORS, lambda: cast(Services, app.state.services))
+    return Envelope(entrance, access_log)
 
 
 def _add_error_handlers(app: FastAPI) -> None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from tollkeeper.api.dependencies import Services
 from tollkeeper.app import create_app
@@ -82,7 +82,7 @@ def make_parts(settings: Settings) -> Parts:
     return Parts(make_store(settings), make_catalog(settings))
 
 
-def make_app(settings: Settings | None = None, parts: Parts | None = None) -> FastAPI:
+def make_app(settings: Settings | None = None, parts: Parts | None = None) -> ASGIApp:
     """The application for these settings (from the environment, if none are given)."""
     settings = settings or load_settings()
     configure(settings.log_level)
@@ -93,7 +93,7 @@ def make_app(settings: Settings | None = None, parts: Parts | None = None) -> Fa
         async with _services(settings, throttle, parts or make_parts(settings)) as made:
             yield made
 
-    return create_app(services, throttle, AccessLog(settings.log_level))
+    return create_app(services, throttle, AccessLog(settings.log_level), settings.trusted_proxies)
 
 
 def _settle_in() -> None:

@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", validation_alias=_named("TOLLKEEPER_HOST"))
     port: int = Field(8000, ge=1, le=65535, validation_alias=_named("TOLLKEEPER_PORT", "PORT"))
+    trusted_proxies: str = Field(
+        "127.0.0.1,::1", validation_alias=_named("TOLLKEEPER_TRUSTED_PROXIES", "FORWARDED_ALLOW_IPS")
+    )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         "info", validation_alias=_named("TOLLKEEPER_LOG_LEVEL", "LOG_LEVEL")
     )

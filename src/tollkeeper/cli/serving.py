@@ -113,6 +113,7 @@ def _run(settings: Settings, listening: socket.socket, *, reload: bool) -> None:
         "access_log": False,
         "log_config": None,
         "server_header": False,
+        "proxy_headers": False,  # the application reads them itself, where they matter
         "timeout_graceful_shutdown": GRACE_S,
     }
     if reload:

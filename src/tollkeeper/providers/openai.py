@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import aiohttp
 import msgspec
 import orjson
+from yarl import URL
 
 from tollkeeper import errors
 from tollkeeper.chat import ChatRequest, Completion, Usage
@@ -59,7 +60,7 @@ class OpenAIProvider:
 
     def __init__(self, *, api_key: str, base_url: str, timeout_s: float) -> None:
         self._base_url = base_url.rstrip("/")
-        self._url = f"{self._base_url}/chat/completions"
+        self._url = URL(f"{self._base_url}/chat/completions")
         self._api_key = api_key
         self._headers = {
             "Authorization": f"Bearer {api_key}",

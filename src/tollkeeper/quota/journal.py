@@ -19,6 +19,8 @@ from tollkeeper.quota.store import Needs, Page, Store, StoreFailed
 from tollkeeper.quota.verbs import decide
 
 MOST_IN_A_BATCH = 512
+GATHER_S = 0.002
+"""The pause after a batch of several: the next one grows by it, and other processes get in. A lone caller never waits."""
 OUTAGE_PAUSE_S = 0.1
 POISON_PAUSE_S = 1.0
 WATCH_S = 0.1
@@ -132,6 +134,8 @@ class Journal:
             self._running = self._take()
             if self._running:
                 await self._commit(self._running)
+                if len(self._running) > 1:
+                    await asyncio.sleep(GATHER_S)
                 self._running = []
             if not self._queue:
                 self._work.clear()

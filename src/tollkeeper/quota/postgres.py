@@ -35,6 +35,7 @@ SERVER_SETTINGS = {
     "statement_timeout": "5000",
     "idle_in_transaction_session_timeout": "10000",
     "synchronous_commit": "on",
+    "enable_seqscan": "off",  # plans are cached while the tables are still small, and must stay good when they are not
 }
 OUTAGES = (
     OSError,

@@ -21,8 +21,6 @@ OLDEST = (3, 32)
 POLL_S = 0.0005
 BUSY_S = 2.0
 """How long a batch waits for other processes before it counts as an outage."""
-FAIRNESS_PAUSE_S = 0.001
-"""After a commit with more work waiting: lets other processes in, and lets the next batch grow."""
 
 _LAPSED = "SELECT id FROM charges WHERE closed_ms IS NULL AND lease_ms < ? ORDER BY lease_ms LIMIT ?"
 
@@ -39,7 +37,6 @@ class SqliteStore:
         self._memory = Memory()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._connection: sqlite3.Connection | None = None
-        self._committed_at = 0.0
 
     async def run(self, needs: Needs, decide: Callable[[Page], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._run, needs, decide)
@@ -61,7 +58,6 @@ class SqliteStore:
                 write(connection, page)
                 committing = True
                 connection.execute("COMMIT")
-                self._committed_at = time.monotonic()
             else:
                 connection.execute("ROLLBACK")
             self._memory.keep(page)
@@ -100,11 +96,8 @@ class SqliteStore:
 
     def _begin(self) -> sqlite3.Connection:
         """Take the write lock. Raises sqlite3.OperationalError when others keep it for longer than BUSY_S."""
-        now = time.monotonic()
-        if now - self._committed_at < FAIRNESS_PAUSE_S / 4:
-            time.sleep(FAIRNESS_PAUSE_S)
         connection = self._connect()
-        give_up_at = now + BUSY_S
+        give_up_at = time.monotonic() + BUSY_S
         while True:
             try:
                 connection.execute("BEGIN IMMEDIATE")
