@@ -102,8 +102,10 @@ def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Makes servers of the test's own, not started: `make_server(database_url, NAME=value)`."""
     made: list[Server] = []
 
-    def make(database_url: str, **settings: str) -> Server:
-        made.append(Server(database_url, tmp_path, settings))
+    def make(database_url: str, name: str = "server", **settings: str) -> Server:
+        folder = tmp_path / name
+        folder.mkdir()
+        made.append(Server(database_url, folder, settings))
         return made[-1]
 
     yield make

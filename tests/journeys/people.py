@@ -4,7 +4,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -72,6 +72,12 @@ class Person:
     async def quota(self) -> dict[str, Any]:
         found: dict[str, Any] = (await self.get("/me/quota")).body
         return found
+
+    @asynccontextmanager
+    async def at(self, server: Server) -> AsyncIterator["Person"]:
+        """The same person, with the same token, at another server."""
+        async with visitor(server) as http:
+            yield replace(self, http=http)
 
     @property
     def bearer(self) -> dict[str, str]:
