@@ -88,17 +88,6 @@ async def test_killed_while_answers_are_on_their_way_it_books_them(crashing: Ser
     crashing.stop()
 
 
-async def test_a_call_that_outlives_its_lease_is_renewed_and_not_swept(
-    crashing: Server, own_upstream: Upstream
-) -> None:
-    crashing.start()
-    async with person(crashing) as caller:
-        reply = await caller.ask(scripted(caller.marker, delay=LEASE_S * 2.5))
-        (charge,) = await caller.charges()
-    assert (reply.status, charge["basis"], charge["adjusted"]) == (200, "provider", False)
-    crashing.stop()
-
-
 def _dying_at(point: str) -> tuple[str, ...]:
     """A server that kills itself when a point is reached for the third time."""
     return "journeys.failpoints", point, "3"

@@ -38,7 +38,10 @@ def servers(make_server: Callable[..., Server], database_url: str, upstream: Ups
     two.stop()
 
 
-async def test_one_quota_holds_for_callers_of_both_servers(servers: Pair, upstream: Upstream) -> None:
+async def test_one_quota_holds_for_callers_of_both_servers_however_long_they_wait(
+    servers: Pair, upstream: Upstream
+) -> None:
+    """Calls in flight are renewed: neither server sweeps what the other is still waiting for."""
     one, two = servers
     async with person(one, limit=0) as caller, person(one) as prober:
         prompt = scripted(caller.marker, gate=caller.marker)
@@ -55,9 +58,12 @@ async def test_one_quota_holds_for_callers_of_both_servers(servers: Pair, upstre
                 ]
                 while sum(call.done() for call in calls) < CALLERS - PLACES:
                     await asyncio.sleep(0.05)
+                await asyncio.sleep(LEASE_S * 2.5)
+                assert not any(charge["closed_at"] for charge in await caller.charges())
             replies = await asyncio.gather(*calls)
         assert Counter(reply.status for reply in replies) == {200: PLACES, 429: CALLERS - PLACES}
         assert len(upstream.seen(caller.marker)) == PLACES
+        assert {(charge["basis"], charge["adjusted"]) for charge in await caller.charges()} == {("provider", False)}
         assert (await caller.quota())["used"] == PLACES * probe.body["cost"]
     await assert_books_are_right(one.database_url)
 
