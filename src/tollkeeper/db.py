@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import event, text
+from sqlalchemy import event, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -51,13 +51,10 @@ class Database:
 
     async def revision(self) -> str | None:
         """The schema's revision, or None when there is no schema."""
-        try:
-            async with self._engine.connect() as connection:
-                return (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one_or_none()
-        except DBAPIError as error:
-            if _is_outage(error):
-                raise
-            return None
+        async with self._engine.connect() as connection:
+            if not await connection.run_sync(lambda sync: inspect(sync).has_table("alembic_version")):
+                return None
+            return (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one_or_none()
 
     async def require_current_schema(self) -> None:
         """Raise ConfigurationError unless the schema is the one this code was written for."""

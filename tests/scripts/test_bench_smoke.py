@@ -83,8 +83,10 @@ async def test_expected_answers_are_counted_one_by_one(monkeypatch: pytest.Monke
 async def _drive(answer: bytes) -> Any:
     """Seven calls over two connections to a server that always says the same, and then hangs up if it is not `GOOD`."""
     load = importlib.import_module("bench.load")
+    writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         while await reader.read(1_000):
             writer.write(answer)
             if answer != GOOD:
@@ -99,3 +101,6 @@ async def _drive(answer: bytes) -> Any:
             return await driver.run()
     finally:
         server.close()
+        for writer in writers:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)

@@ -82,7 +82,9 @@ _READ_QUOTAS = (
 )
 _FIND_QUOTA = (
     "SELECT id, tenant_id, user_id, unit, period, granted FROM quotas"
-    " WHERE tenant_id = $1 AND user_id IS NOT DISTINCT FROM $2 AND unit = $3 AND period = $4"
+    " WHERE tenant_id = $1 AND user_id = $2 AND unit = $3 AND period = $4"
+    " UNION ALL SELECT id, tenant_id, user_id, unit, period, granted FROM quotas"
+    " WHERE tenant_id = $1 AND user_id IS NULL AND $2::integer IS NULL AND unit = $3 AND period = $4"
 )
 _OPEN_QUOTA = (
     "INSERT INTO quotas (tenant_id, user_id, unit, period, granted) VALUES ($1, $2, $3, $4, 0) ON CONFLICT DO NOTHING"

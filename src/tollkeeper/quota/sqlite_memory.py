@@ -38,9 +38,13 @@ _READ_QUOTAS = (
     " WHERE user_id = ? OR (tenant_id = ? AND user_id IS NULL) ORDER BY id"
 )
 _READ_QUOTA = "SELECT id, tenant_id, user_id, unit, period, granted FROM quotas WHERE id = ?"
-_FIND_QUOTA = (
+_FIND_USER_QUOTA = (
     "SELECT id, tenant_id, user_id, unit, period, granted FROM quotas"
-    " WHERE tenant_id = ? AND user_id IS ? AND unit = ? AND period = ?"
+    " WHERE tenant_id = ? AND user_id = ? AND unit = ? AND period = ?"
+)
+_FIND_TENANT_QUOTA = (
+    "SELECT id, tenant_id, user_id, unit, period, granted FROM quotas"
+    " WHERE tenant_id = ? AND user_id IS NULL AND unit = ? AND period = ?"
 )
 _OPEN_QUOTA = "INSERT INTO quotas (tenant_id, user_id, unit, period, granted) VALUES (?, ?, ?, ?, 0)"
 _OPEN_WINDOW = (
@@ -164,9 +168,10 @@ def _open_window(
 
 
 def _find_quota(connection: sqlite3.Connection, key: QuotaKey, *, create: bool) -> QuotaRow | None:
-    named = (key.subject.tenant_id, key.subject.user_id, key.unit.value, key.period.value)
-    row = connection.execute(_FIND_QUOTA, named).fetchone()
+    tenant_id, user_id = key.subject.tenant_id, key.subject.user_id
+    find, owner = (_FIND_TENANT_QUOTA, (tenant_id,)) if user_id is None else (_FIND_USER_QUOTA, (tenant_id, user_id))
+    row = connection.execute(find, (*owner, str(key.unit), str(key.period))).fetchone()
     if row is None and create:
-        connection.execute(_OPEN_QUOTA, named)
-        row = connection.execute(_FIND_QUOTA, named).fetchone()
+        connection.execute(_OPEN_QUOTA, (tenant_id, user_id, str(key.unit), str(key.period)))
+        row = connection.execute(find, (*owner, str(key.unit), str(key.period))).fetchone()
     return quota_row(row) if row is not None else None

@@ -274,7 +274,7 @@ def refund(page: Page, operation: Refund) -> int:
     charge = _charge(page, operation.charge_id)
     if charge.refunded and operation.again:
         return charge.cost_tokens
-    if charge.state != State.SETTLED or charge.refunded or charge.cost_tokens == 0:
+    if charge.state != State.SETTLED or charge.refunded or not (charge.cost_tokens or charge.cost_micro_usd):
         raise LedgerConflict("Only a settled charge with a cost can be refunded, and only once.")
     charge.refunded = True
     page.change(charge)
