@@ -1,6 +1,7 @@
 """Log in, ask, and see the quota fall by exactly the cost."""
 
 import asyncio
+import json
 from datetime import UTC, datetime
 
 from journeys.people import PASSWORD, login, person
@@ -197,6 +198,18 @@ async def test_a_limit_of_the_callers_is_never_clamped(server: Server, upstream:
     async with person(server, limit=1_000) as caller:
         assert (await caller.ask(caller.marker, max_tokens=999)).code == "quota_exceeded"
     assert upstream.seen(caller.marker) == []
+
+
+async def test_a_prompt_of_almost_a_megabyte_arrives_whole_and_is_held_for(server: Server, upstream: Upstream) -> None:
+    async with person(server, limit=100_000_000) as caller:
+        prompt = caller.marker + " ąęß" * 110_000
+        body = json.dumps({"prompt": prompt, "max_tokens": 16}, ensure_ascii=False).encode()
+        async with caller.http.post("/ai/query", data=body, headers=caller.bearer) as response:
+            assert response.status == 200
+        (charge,) = await caller.charges()
+    (request,) = upstream.seen(caller.marker)
+    assert request["body"]["messages"] == [{"role": "user", "content": prompt}]
+    assert charge["held"] > len(prompt.encode())
 
 
 async def test_an_allocation_caps_what_the_call_may_cost(server: Server) -> None:

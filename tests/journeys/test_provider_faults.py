@@ -156,6 +156,7 @@ async def _fail(caller: Person, upstream: Upstream, fault: Fault) -> Reply:
     assert (reply.status, reply.code) == (fault.status, fault.code)
     assert LEAK not in f"{reply.body} {reply.headers}"
     assert reply.headers.get("Retry-After") == fault.retry_after
+    assert reply.headers["X-Quota-Name"] == "user-total"
     assert len(upstream.seen(caller.marker)) == 1
     assert upstream.requests_to(FOLLOWED) == 0
     return reply
