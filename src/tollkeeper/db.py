@@ -1,7 +1,8 @@
 """The database for administration: one engine, one session scope, one place that commits. The ledger has its own."""
 
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 from sqlalchemy import event, inspect, text
@@ -30,6 +31,7 @@ class Database:
     """Sessions for reading and for administration."""
 
     def __init__(self, database_url: str) -> None:
+        self._url = database_url
         self._engine = _make_engine(database_url)
 
     @asynccontextmanager
@@ -59,8 +61,9 @@ class Database:
     async def require_current_schema(self) -> None:
         """Raise ConfigurationError unless the schema is the one this code was written for."""
         try:
+            self._check_file()
             found = await self.revision()
-        except (OSError, DBAPIError) as error:
+        except (OSError, DBAPIError, sqlite3.Error) as error:
             raise ConfigurationError(f"The database cannot be opened: {_reason(error)}.") from None
         if found == SCHEMA_REVISION:
             return
@@ -70,6 +73,12 @@ class Database:
             f"The database schema is at {found}, this version needs {SCHEMA_REVISION}."
             " Bring it up with: tollkeeper migrate"
         )
+
+    def _check_file(self) -> None:
+        """Raise sqlite3.Error for a file that cannot be opened, here and now: aiosqlite leaves a thread behind."""
+        if self._url.startswith("sqlite:///"):
+            with closing(sqlite3.connect(self._url.removeprefix("sqlite:///"), timeout=0)) as connection:
+                connection.execute("SELECT 1")
 
     async def close(self) -> None:
         await self._engine.dispose()

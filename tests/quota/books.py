@@ -11,6 +11,9 @@ from factories import FakeClock, make_principal, make_store, set_limit, user_quo
 from tollkeeper.db import Database
 from tollkeeper.principal import Principal
 from tollkeeper.quota.ledger import Ledger
+from tollkeeper.quota.operations import Operation
+from tollkeeper.quota.store import Needs, Page, Store
+from tollkeeper.quota.verbs import decide
 from tollkeeper.quota.windows import Period
 
 LEASE_S = 60.0
@@ -79,3 +82,17 @@ async def open_books(database_url: str, *, limit: int = 1_000, queue_limit: int 
         await books.stop()
         await reader.close()
         await database.close()
+
+
+async def batch(store: Store, *operations: Operation) -> list[object]:
+    """Straight into a store, without a journal that would hide a failure."""
+    needs = Needs()
+    for operation in operations:
+        operation.declare(needs, again=False)
+    answers: list[object] = []
+
+    def work(page: Page) -> None:
+        answers[:] = decide(page, operations)
+
+    await store.run(needs, work)
+    return answers
