@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tollkeeper.errors import ConfigurationError
 
-_INSTALLED = Path(__file__).parent / "migrations"
+_INSTALLED = Path(__file__).parent / "_migrations"
 _CHECKOUT = Path(__file__).parents[2] / "alembic"
 
 
