@@ -1,0 +1,119 @@
+"""The ledger on SQLite: other processes' locks only delay, and what cannot be opened is an outage."""
+
+import asyncio
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from books import Books, batch, open_books
+
+from factories import FakeClock, make_terms, set_limit, user_quota
+from tollkeeper.chat import Usage
+from tollkeeper.quota import sqlite as sqlite_module
+from tollkeeper.quota import sqlite_memory
+from tollkeeper.quota.operations import Held, Renew, Reserve
+from tollkeeper.quota.sqlite import SqliteStore
+from tollkeeper.quota.store import StoreFailed
+from tollkeeper.quota.windows import Period
+
+LEASE_MS = 60_000
+HOLD_THE_LOCK = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+time.sleep(float(sys.argv[2]))
+connection.execute("UPDATE policy SET version = version")
+connection.execute("COMMIT")
+"""
+
+
+@pytest.fixture
+async def books(sqlite_url: str) -> AsyncIterator[Books]:
+    async with open_books(sqlite_url) as made:
+        yield made
+
+
+async def hold_the_lock(sqlite_url: str, seconds: float) -> asyncio.subprocess.Process:
+    """Another process in a transaction of its own."""
+    path = sqlite_url.removeprefix("sqlite:///")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HOLD_THE_LOCK, path, str(seconds), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"held\n"
+    return process
+
+
+async def use(books: Books) -> None:
+    async with books.ledger.reservation(books.caller, make_terms()) as reservation:
+        reservation.report(Usage(1, 1))
+
+
+async def test_another_process_that_writes_only_delays(books: Books, sqlite_url: str) -> None:
+    other = await hold_the_lock(sqlite_url, 0.3)
+    await use(books)
+    assert books.store.runs == 2, "it waited; it did not fail and try again"
+    assert await other.wait() == 0
+    assert (await books.window()).settled == 2
+
+
+async def test_one_that_writes_for_too_long_is_an_outage_and_passes(
+    books: Books, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_module, "BUSY_S", 0.05)
+    other = await hold_the_lock(sqlite_url, 0.5)
+    await use(books)
+    assert books.store.runs > 2
+    assert books.ledger.available
+    assert await other.wait() == 0
+    assert (await books.window()).settled == 2
+
+
+async def test_a_reader_hinders_nobody(books: Books, sqlite_url: str) -> None:
+    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM charges").fetchone()
+        await use(books)
+        assert reader.execute("SELECT count(*) FROM charges").fetchone() == (0,)
+        reader.execute("COMMIT")
+        assert reader.execute("SELECT count(*) FROM charges").fetchone() == (1,)
+    reader.close()
+
+
+async def test_a_file_without_the_schema_is_an_outage(tmp_path: Path, books: Books) -> None:
+    store = SqliteStore(tmp_path / "empty.db", FakeClock())
+    with pytest.raises(StoreFailed) as failed:
+        await batch(store, Reserve("a", books.caller, make_terms(), LEASE_MS))
+    assert not failed.value.maybe_committed
+    with pytest.raises(StoreFailed):
+        await store.lapsed(1)
+    await store.close()
+
+
+async def test_a_folder_that_is_not_there_is_an_outage(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "nowhere" / "ledger.db", FakeClock())
+    with pytest.raises(StoreFailed):
+        await batch(store, Renew({}, LEASE_MS))
+    await store.close()
+
+
+async def test_what_is_committed_survives_in_the_file(books: Books, sqlite_url: str) -> None:
+    """WAL with `synchronous=FULL`: a commit is on the disk when it is answered."""
+    await use(books)
+    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+async def test_what_is_remembered_has_a_limit(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of every minute that ever was do not fill the memory; forgetting changes no balance."""
+    monkeypatch.setattr(sqlite_memory, "MOST_REMEMBERED", 3)
+    await set_limit(books.ledger, user_quota(books.caller, Period.MINUTE), 10_000)
+    for number in range(10):
+        [held] = await batch(books.store, Reserve(f"c{number}", books.caller, make_terms(0, 1), LEASE_MS))
+        assert isinstance(held, Held)
+        books.clock.step(61)
+    assert len(await books.charges()) == 10

@@ -1,0 +1,139 @@
+"""Both stores: what another connection does counts at once, and what happens to the connection costs only time."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+
+import pytest
+from books import Books, batch, open_books
+from snapshot import audit, make_reader, take
+
+from factories import FakeClock, make_principal, make_store, make_terms, set_limit, tenant_quota, user_quota
+from tollkeeper.chat import Usage
+from tollkeeper.db import Database
+from tollkeeper.errors import QuotaExceeded, TollkeeperError, Unauthenticated
+from tollkeeper.principal import Principal, Role
+from tollkeeper.quota.ledger import Ledger
+from tollkeeper.quota.models import Basis
+from tollkeeper.quota.operations import Administer, Held, Operation, Renew, Reserve, SetLimit, Settle
+from tollkeeper.quota.store import Needs, Page, Store
+from tollkeeper.quota.verbs import decide
+from tollkeeper.quota.windows import Period
+
+LEASE_MS = 60_000
+
+
+@pytest.fixture
+async def books(database_url: str) -> AsyncIterator[Books]:
+    async with open_books(database_url) as made:
+        yield made
+
+
+async def use(books: Books) -> None:
+    async with books.ledger.reservation(books.caller, make_terms()) as reservation:
+        reservation.report(Usage(1, 1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE users SET disabled_at = '2026-01-01 00:00:00'",
+        "UPDATE tenants SET disabled_at = '2026-01-01 00:00:00'",
+        "UPDATE users SET token_version = token_version + 1",
+    ],
+)
+async def test_who_is_shut_out_elsewhere_is_refused_at_the_very_next_reserve(books: Books, change: str) -> None:
+    await use(books)
+    await books.reader.execute(change)
+    with pytest.raises(Unauthenticated):
+        await use(books)
+
+
+async def test_who_was_never_there_is_refused(books: Books) -> None:
+    nobody = Principal(10**6, books.caller.tenant_id, Role.MEMBER, 0)
+    [answer] = await batch(books.store, Reserve("a", nobody, make_terms(), LEASE_MS))
+    assert isinstance(answer, Unauthenticated)
+
+
+async def test_a_quota_added_elsewhere_counts_at_the_very_next_reserve(books: Books) -> None:
+    await use(books)
+    await books.reader.execute(
+        "INSERT INTO quotas (tenant_id, user_id, unit, period, granted)"
+        f" VALUES ({books.caller.tenant_id}, NULL, 'tokens', 'minute', 99)"
+    )
+    with pytest.raises(QuotaExceeded) as refused:
+        await use(books)
+    assert (refused.value.quota, refused.value.limit) == ("tenant-minute", 99)
+
+
+async def test_a_limit_changed_by_another_process_counts_at_the_very_next_reserve(
+    books: Books, database_url: str
+) -> None:
+    await use(books)
+    other = Ledger(make_store(database_url, books.clock), lease_seconds=60)
+    other.start()
+    await set_limit(other, user_quota(books.caller), 50)
+    with pytest.raises(QuotaExceeded):
+        await use(books)
+    await set_limit(other, user_quota(books.caller), 150)
+    await use(books)
+    await other.stop()
+
+
+async def test_a_batch_that_decides_nothing_writes_nothing(books: Books) -> None:
+    await batch(books.store, Renew({"never there": (1, 1)}, LEASE_MS))
+    assert await books.charges() == {}
+
+
+async def test_what_raises_in_a_batch_undoes_all_of_it_and_the_next_one_works(books: Books) -> None:
+    def work(page: Page) -> None:
+        decide(page, [operation])
+        raise ZeroDivisionError
+
+    operation = Reserve("a", books.caller, make_terms(), LEASE_MS)
+    needs = Needs()
+    operation.declare(needs, again=False)
+    with pytest.raises(ZeroDivisionError):
+        await books.store.run(needs, work)
+    assert (await books.window()).pending == 0
+    assert await batch(books.store, operation) == [Held("a", 90)]
+
+
+async def test_two_processes_with_the_same_users_and_windows_never_deadlock(
+    database: Database, database_url: str
+) -> None:
+    """Charges, policy, windows in one order, though in every batch other users come first and limits move."""
+    users = await people(database)
+    clock = FakeClock()
+    stores = [make_store(database_url, clock) for _ in range(2)]
+    for user in users:
+        limits = (SetLimit(user_quota(user, Period.MINUTE), 10**6), SetLimit(tenant_quota(user), 10**6))
+        await batch(stores[0], Administer(f"first{user.user_id}", limits, "test", "test"))
+    numbers = itertools.count()
+    charges: list[str] = []
+
+    async def busy(store: Store, order: list[Principal]) -> None:
+        for turn in range(40):
+            reserves = [Reserve(f"c{next(numbers)}", user, make_terms(), LEASE_MS) for user in order]
+            others = charges[-8:] if turn % 2 else charges[-8:][::-1]
+            closing: list[Operation] = [Settle(one, Usage(1, 1), Basis.PROVIDER) for one in others[:4]]
+            closing += [Renew(dict.fromkeys(others[4:], (1, 1)), LEASE_MS)]
+            if turn % 5 == 0:
+                closing += [Administer(f"adm{next(numbers)}", (SetLimit(tenant_quota(order[0]), 10**6),), "test", "-")]
+            answers = await batch(store, *closing, *reserves)
+            assert not [one for one in answers if isinstance(one, TollkeeperError)]
+            charges.extend(reserve.charge_id for reserve in reserves)
+            if turn % 10 == 0:
+                clock.step(61)
+
+    await asyncio.gather(busy(stores[0], users), busy(stores[1], users[::-1]))
+    for store in stores:
+        await store.close()
+    reader = await make_reader(database_url)
+    audit(await take(reader))
+    await reader.close()
+
+
+async def people(database: Database) -> list[Principal]:
+    first = await make_principal(database)
+    return [first] + [await make_principal(database, first.tenant_id) for _ in range(3)]
