@@ -75,6 +75,16 @@ async def test_input_is_counted_with_the_template_and_output_without() -> None:
     assert await provider.cut("hello", 5) == "hello"
 
 
+async def test_a_cut_never_leaves_half_a_character() -> None:
+    provider, text = make(), "🤖🧬𓀀 ᚠᛇᚻ ꙮ"
+    whole = await provider.count_output(text)
+    cuts = [await provider.cut(text, tokens) for tokens in range(whole + 1)]
+    assert all(text.startswith(cut) for cut in cuts)
+    assert cuts[0] == ""
+    assert cuts[-1] == text
+    assert sorted(cuts, key=len) == cuts
+
+
 def answer(**changes: Any) -> bytes:
     whole = {
         "id": "x",
