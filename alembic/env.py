@@ -1,4 +1,4 @@
-"""Alembic's entry: the same migrations on SQLite and PostgreSQL, run over the URL that `tollkeeper migrate` hands in."""
+"""Alembic's entry: the same migrations on SQLite and PostgreSQL, over the URL that `tollkeeper migrate` hands in."""
 
 import asyncio
 

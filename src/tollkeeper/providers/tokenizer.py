@@ -47,7 +47,7 @@ def _cut(model: str, text: str, tokens: int) -> str:
         return text
     for end in range(tokens, max(0, tokens - LONGEST_CHARACTER), -1):
         with suppress(ValueError):  # the cut is inside a character: so leave out what there is of it
-            return encoding.decode(encoded[:end])
+            return str(encoding.decode(encoded[:end]))
     return ""
 
 
