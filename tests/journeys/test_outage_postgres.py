@@ -1,0 +1,110 @@
+"""PostgreSQL goes away: refused, silent, or gone between a COMMIT and its answer."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from journeys.audit import assert_books_are_right, charges_in
+from journeys.lines import Line, Streams, line
+from journeys.people import Person, Reply, person
+from journeys.processes import ReservedPort
+from journeys.server import Server
+from journeys.upstream import Upstream, scripted
+
+PATIENCE_S = 30
+USAGE = {"prompt_tokens": 15, "completion_tokens": 9}
+
+
+@pytest.fixture
+async def database_line(postgres_url: str) -> AsyncIterator[tuple[Line, str]]:
+    """A line to the database that can be cut, and the URL at this end of it."""
+    port = ReservedPort()
+    parts = urlsplit(postgres_url)
+
+    async def connect() -> Streams:
+        if folder := parse_qs(parts.query).get("host"):
+            return await asyncio.open_unix_connection(f"{folder[0]}/.s.PGSQL.5432")
+        return await asyncio.open_connection(parts.hostname, parts.port or 5432)
+
+    who = parts.netloc.rpartition("@")[0] or "postgres:"
+    async with line(port.number, connect) as made:
+        yield made, f"postgresql://{who}@127.0.0.1:{port.number}{parts.path}"
+    port.free()
+
+
+@pytest.fixture
+async def server(
+    make_server: Callable[..., Server], database_line: tuple[Line, str], upstream: Upstream
+) -> AsyncIterator[Server]:
+    made = make_server(database_line[1], OPENAI_BASE_URL=upstream.base_url)
+    await asyncio.to_thread(made.start)
+    yield made
+    await database_line[0].restore()
+    await asyncio.to_thread(made.stop)
+
+
+@pytest.fixture
+def cable(database_line: tuple[Line, str]) -> Line:
+    return database_line[0]
+
+
+async def _stall(cable: Line) -> None:
+    cable.stall()
+
+
+Outage = Callable[[Line], Awaitable[None]]
+OUTAGES: dict[str, Outage] = {"cut": Line.cut, "silent": _stall}
+
+
+@pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES.keys())
+async def test_an_answer_comes_though_its_settle_cannot_land_yet(
+    server: Server, cable: Line, upstream: Upstream, outage: Outage
+) -> None:
+    async with person(server) as caller, asyncio.timeout(PATIENCE_S * 2):
+        call = await _in_flight(caller, upstream)
+        await outage(cable)
+        upstream.open(caller.marker)
+        reply = await call
+        assert (reply.status, reply.body["cost"]) == (200, 24)
+        assert reply.headers["X-Charge-ID"] == reply.body["query_id"]
+        await cable.restore()
+        await _all_closed(server)
+        (charge,) = await caller.charges()
+        assert (charge["state"], charge["basis"], charge["cost"]) == ("settled", "provider", 24)
+        assert (await caller.quota())["used"] == 24
+    await assert_books_are_right(server.database_url)
+
+
+async def test_a_commit_whose_answer_is_lost_counts_once(server: Server, cable: Line, upstream: Upstream) -> None:
+    """First the commit of a reserve, then the commit of a settle."""
+    async with person(server) as caller, asyncio.timeout(PATIENCE_S):
+        cable.break_after(b"COMMIT")
+        call = await _in_flight(caller, upstream)
+        assert cable.broken == 1
+        cable.break_after(b"COMMIT")
+        upstream.open(caller.marker)
+        reply = await call
+        assert cable.broken == 2
+        assert (reply.status, reply.body["cost"]) == (200, 24)
+        await _all_closed(server)
+        (charge,) = await caller.charges()
+        assert (charge["state"], charge["basis"], charge["cost"]) == ("settled", "provider", 24)
+        assert (await caller.quota())["used"] == 24
+        assert len(upstream.seen(caller.marker)) == 1
+    await assert_books_are_right(server.database_url)
+
+
+async def _in_flight(caller: Person, upstream: Upstream) -> asyncio.Task[Reply]:
+    prompt = scripted(caller.marker, gate=caller.marker, usage=USAGE)
+    call = asyncio.create_task(caller.ask(prompt))
+    while not upstream.waiting(caller.marker):
+        await asyncio.sleep(0.02)
+    return call
+
+
+async def _all_closed(server: Server) -> None:
+    """Whatever was held by a call that was refused in the end has been given back."""
+    while any(charge.closed_ms is None for charge in await charges_in(server.database_url)):
+        await asyncio.sleep(0.1)

@@ -1,0 +1,78 @@
+"""SQLite does not take the ledger's writes: another process keeps the file, or there is no room for it (P10)."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from journeys.audit import assert_books_are_right
+from journeys.people import Person, Reply, person
+from journeys.server import Server
+from journeys.upstream import Upstream, scripted
+
+PATIENCE_S = 20
+USAGE = {"prompt_tokens": 15, "completion_tokens": 9}
+
+
+@pytest.fixture
+def server(make_server: Callable[..., Server], sqlite_url: str, upstream: Upstream) -> Iterator[Server]:
+    made = make_server(sqlite_url, OPENAI_BASE_URL=upstream.base_url).start()
+    yield made
+    made.stop()
+
+
+@contextmanager
+def _kept(server: Server) -> Iterator[None]:
+    """The write lock, held by this process."""
+    with closing(sqlite3.connect(server.database_url.removeprefix("sqlite:///"), isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+@contextmanager
+def _full(server: Server) -> Iterator[None]:
+    """No file of the server's can grow, as on a full disk."""
+    process = psutil.Process(server.program.pid)
+    log = Path(server.database_url.removeprefix("sqlite:///") + "-wal")
+    _, most = process.rlimit(psutil.RLIMIT_FSIZE)
+    process.rlimit(psutil.RLIMIT_FSIZE, (log.stat().st_size, most))
+    yield
+    process.rlimit(psutil.RLIMIT_FSIZE, (most, most))
+
+
+Outage = Callable[[Server], AbstractContextManager[None]]
+OUTAGES: dict[str, Outage] = {"kept by another process": _kept, "full": _full}
+
+
+@pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES.keys())
+async def test_an_answer_comes_though_its_settle_cannot_land_yet(
+    server: Server, upstream: Upstream, outage: Outage
+) -> None:
+    async with person(server) as caller:
+        prompt = scripted(caller.marker, gate=caller.marker, usage=USAGE)
+        call = asyncio.create_task(caller.ask(prompt))
+        async with asyncio.timeout(PATIENCE_S):
+            while not upstream.waiting(caller.marker):
+                await asyncio.sleep(0.02)
+        with outage(server):
+            upstream.open(caller.marker)
+            reply = await call
+            assert (reply.status, reply.body["cost"]) == (200, 24)
+            assert reply.headers["X-Charge-ID"] == reply.body["query_id"]
+        charge = await _settled(caller, reply)
+        assert (charge["basis"], charge["cost"]) == ("provider", 24)
+        assert (await caller.quota())["used"] == 24
+    await assert_books_are_right(server.database_url)
+
+
+async def _settled(caller: Person, reply: Reply) -> dict[str, object]:
+    async with asyncio.timeout(PATIENCE_S):
+        while (charge := (await caller.get(f"/me/charges/{reply.body['query_id']}")).body)["state"] != "settled":
+            await asyncio.sleep(0.05)
+    found: dict[str, object] = charge
+    return found
