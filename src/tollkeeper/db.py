@@ -86,7 +86,14 @@ class Database:
 
 def _make_engine(database_url: str) -> AsyncEngine:
     if not database_url.startswith("sqlite"):
-        return create_async_engine(async_url(database_url), pool_pre_ping=True, pool_size=5, max_overflow=5)
+        return create_async_engine(
+            async_url(database_url),
+            pool_pre_ping=True,
+            pool_size=5,
+            max_overflow=5,
+            pool_timeout=5,
+            connect_args={"timeout": 5, "command_timeout": 5},
+        )
     engine = create_async_engine(async_url(database_url))
 
     @event.listens_for(engine.sync_engine, "connect")

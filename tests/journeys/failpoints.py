@@ -78,6 +78,9 @@ class DyingStore:
     async def lapsed(self, most: int) -> list[str]:
         return await self.store.lapsed(most)
 
+    async def probe(self) -> None:
+        await self.store.probe()
+
     async def close(self) -> None:
         await self.store.close()
 

@@ -1,9 +1,11 @@
-"""PostgreSQL goes away: refused, silent, or gone between a COMMIT and its answer."""
+"""PostgreSQL goes away: refused, silent, read-only, or gone between a COMMIT and its answer (P10)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import parse_qs, urlsplit
 
+import asyncpg
+import psutil
 import pytest
 
 from journeys.audit import assert_books_are_right, charges_in
@@ -14,6 +16,7 @@ from journeys.server import Server
 from journeys.upstream import Upstream, scripted
 
 PATIENCE_S = 30
+ANSWERS_WITHIN_S = 12
 USAGE = {"prompt_tokens": 15, "completion_tokens": 9}
 
 
@@ -59,6 +62,33 @@ OUTAGES: dict[str, Outage] = {"cut": Line.cut, "silent": _stall}
 
 
 @pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES.keys())
+async def test_without_the_database_no_call_is_admitted_and_with_it_all_goes_on(
+    server: Server, cable: Line, upstream: Upstream, outage: Outage
+) -> None:
+    async with person(server) as caller, asyncio.timeout(PATIENCE_S * 2):
+        assert (await caller.ask(caller.marker)).status == 200
+        await outage(cable)
+        refused = await asyncio.gather(*(caller.ask(caller.marker) for _ in range(5)))
+        assert {(reply.status, reply.code) for reply in refused} == {(503, "ledger_unavailable")}
+        assert all(int(reply.headers["Retry-After"]) >= 1 for reply in refused)
+        async with asyncio.timeout(ANSWERS_WITHIN_S):
+            assert (await caller.get("/health")).status == 503
+        assert (await caller.get("/health/live")).status == 200
+        async with asyncio.timeout(ANSWERS_WITHIN_S):
+            reading = await caller.get("/me/quota")
+        assert (reading.status, reading.code) == (503, "ledger_unavailable")
+        assert len(upstream.seen(caller.marker)) == 1
+        await cable.restore()
+        await _serves_again(caller)
+        assert len(upstream.seen(caller.marker)) == 2
+        await _all_closed(server)
+        charges = await caller.charges()
+        assert sum(charge["cost"] for charge in charges) == 28
+        assert (await caller.quota())["reserved"] == 0
+    await assert_books_are_right(server.database_url)
+
+
+@pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES.keys())
 async def test_an_answer_comes_though_its_settle_cannot_land_yet(
     server: Server, cable: Line, upstream: Upstream, outage: Outage
 ) -> None:
@@ -96,12 +126,62 @@ async def test_a_commit_whose_answer_is_lost_counts_once(server: Server, cable: 
     await assert_books_are_right(server.database_url)
 
 
+async def test_a_database_that_can_only_be_read_admits_no_call(
+    server: Server, cable: Line, upstream: Upstream, postgres_url: str
+) -> None:
+    async with person(server) as caller, asyncio.timeout(PATIENCE_S):
+        name = urlsplit(postgres_url).path[1:]
+        await _administer(postgres_url, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+        await cable.cut()
+        await cable.restore()
+        reply = await caller.ask(caller.marker)
+        assert (reply.status, reply.code) == (503, "ledger_unavailable")
+        assert (await caller.get("/health")).status == 503
+        assert (await caller.get("/me/quota")).status == 200
+        assert upstream.seen(caller.marker) == []
+        await _administer(postgres_url, f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+        await cable.cut()
+        await cable.restore()
+        await _serves_again(caller)
+
+
+async def test_a_log_that_cannot_be_written_stops_nothing(server: Server, cable: Line, upstream: Upstream) -> None:
+    """The disk of the log is full when the ledger has the most to say."""
+    process = psutil.Process(server.program.pid)
+    _, most = process.rlimit(psutil.RLIMIT_FSIZE)
+    async with person(server) as caller, asyncio.timeout(PATIENCE_S):
+        process.rlimit(psutil.RLIMIT_FSIZE, (0, most))
+        assert (await caller.ask(caller.marker)).status == 200
+        await cable.cut()
+        assert (await caller.ask(caller.marker)).status == 503
+        await cable.restore()
+        await _serves_again(caller)
+        assert len(await caller.charges()) == len(upstream.seen(caller.marker)) == 2
+        process.rlimit(psutil.RLIMIT_FSIZE, (most, most))
+    await assert_books_are_right(server.database_url)
+
+
+async def _administer(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("SET default_transaction_read_only = off")
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
 async def _in_flight(caller: Person, upstream: Upstream) -> asyncio.Task[Reply]:
     prompt = scripted(caller.marker, gate=caller.marker, usage=USAGE)
     call = asyncio.create_task(caller.ask(prompt))
     while not upstream.waiting(caller.marker):
         await asyncio.sleep(0.02)
     return call
+
+
+async def _serves_again(caller: Person) -> None:
+    while (await caller.get("/health")).status != 200:
+        await asyncio.sleep(0.05)
+    assert (await caller.ask(caller.marker)).status == 200
 
 
 async def _all_closed(server: Server) -> None:

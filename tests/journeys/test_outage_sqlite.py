@@ -50,6 +50,24 @@ OUTAGES: dict[str, Outage] = {"kept by another process": _kept, "full": _full}
 
 
 @pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES.keys())
+async def test_while_nothing_can_be_written_no_call_is_admitted(
+    server: Server, upstream: Upstream, outage: Outage
+) -> None:
+    async with person(server) as caller:
+        with outage(server):
+            refused = await asyncio.gather(*(caller.ask(caller.marker) for _ in range(5)))
+            assert (await caller.get("/health")).status == 503
+            assert (await caller.get("/health/ready")).status == 503
+            assert (await caller.get("/health/live")).status == 200
+        assert {(reply.status, reply.code) for reply in refused} == {(503, "ledger_unavailable")}
+        assert all(int(reply.headers["Retry-After"]) >= 1 for reply in refused)
+        assert upstream.seen(caller.marker) == []
+        await _serves_again(caller)
+        assert len(await caller.charges()) == len(upstream.seen(caller.marker)) == 1
+    await assert_books_are_right(server.database_url)
+
+
+@pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES.keys())
 async def test_an_answer_comes_though_its_settle_cannot_land_yet(
     server: Server, upstream: Upstream, outage: Outage
 ) -> None:
@@ -68,6 +86,13 @@ async def test_an_answer_comes_though_its_settle_cannot_land_yet(
         assert (charge["basis"], charge["cost"]) == ("provider", 24)
         assert (await caller.quota())["used"] == 24
     await assert_books_are_right(server.database_url)
+
+
+async def _serves_again(caller: Person) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while (await caller.get("/health")).status != 200:
+            await asyncio.sleep(0.05)
+    assert (await caller.ask(caller.marker)).status == 200
 
 
 async def _settled(caller: Person, reply: Reply) -> dict[str, object]:

@@ -60,5 +60,10 @@ class FaultyStore:
             raise StoreFailed("out of order", maybe_committed=False)
         return await self._genuine.lapsed(most)
 
+    async def probe(self) -> None:
+        if self.down:
+            raise StoreFailed("out of order", maybe_committed=False)
+        await self._genuine.probe()
+
     async def close(self) -> None:
         await self._genuine.close()

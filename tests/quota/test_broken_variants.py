@@ -236,6 +236,9 @@ class ResettingStore:
     async def lapsed(self, most: int) -> list[str]:
         return await self._genuine.lapsed(most)
 
+    async def probe(self) -> None:
+        await self._genuine.probe()
+
     async def close(self) -> None:
         await self._genuine.close()
 

@@ -9,6 +9,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -22,6 +23,8 @@ MOST_IN_A_BATCH = 512
 GATHER_S = 0.002
 """The pause after a batch of several: the next one grows by it, and other processes get in. No lone caller waits."""
 OUTAGE_PAUSE_S = 0.1
+PROBE_S = 0.5
+"""How often the database is tried when an outage has left nothing to do."""
 POISON_PAUSE_S = 1.0
 WATCH_S = 0.1
 """How often it looks for callers who have waited for long enough."""
@@ -129,7 +132,7 @@ class Journal:
 
     async def _run(self) -> None:
         while True:
-            await self._work.wait()
+            await self._something_to_do()
             await asyncio.sleep(0)  # whoever became ready in the same turn of the loop joins this batch
             self._running = self._take()
             if self._running:
@@ -141,6 +144,20 @@ class Journal:
                 self._work.clear()
                 if not self._asleep:
                     self._idle.set()
+
+    async def _something_to_do(self) -> None:
+        """Wait for work. After an outage that left none, try the database now and then: its return must be noticed."""
+        while self.failing and not self._work.is_set():
+            await asyncio.sleep(PROBE_S)
+            with suppress(Exception):
+                await self._store.probe()
+                self._recovered()
+        await self._work.wait()
+
+    def _recovered(self) -> None:
+        if self.failing:
+            self.failing = False
+            log.info("ledger.recovered")
 
     def _take(self) -> list[_Waiting]:
         """The next batch, in the order of turns. A withdrawn reserve that may be committed becomes its release."""
@@ -173,9 +190,7 @@ class Journal:
             await self._commit(batch[:middle])
             await self._commit(batch[middle:])
         else:
-            if self.failing:
-                log.info("ledger.recovered")
-                self.failing = False
+            self._recovered()
             for waiting, answer in zip(batch, answers, strict=True):
                 self._answer(waiting, answer)
 
@@ -207,8 +222,8 @@ class Journal:
 
     def _put_back(self, batch: list[_Waiting], failure: StoreFailed) -> None:
         if not self.failing:
-            log.warning("ledger.unavailable", reason=failure.reason)
             self.failing = True
+            log.warning("ledger.unavailable", reason=failure.reason)
         for waiting in batch:
             waiting.again = waiting.again or failure.maybe_committed
         self._queue.extendleft(reversed(batch))

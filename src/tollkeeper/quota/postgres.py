@@ -161,6 +161,14 @@ class PostgresStore:
         except OUTAGES as error:
             raise StoreFailed(_one_line(error), maybe_committed=False) from error
 
+    async def probe(self) -> None:
+        try:
+            connection = await self._connect()
+            await connection.execute("UPDATE policy SET version = version")
+        except OUTAGES as error:
+            await self._abandon()
+            raise StoreFailed(_one_line(error), maybe_committed=False) from error
+
     async def close(self) -> None:
         await self._abandon()
 

@@ -44,6 +44,9 @@ class SqliteStore:
     async def lapsed(self, most: int) -> list[str]:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._lapsed, most)
 
+    async def probe(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._probe)
+
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
         self._thread.shutdown()
@@ -67,6 +70,15 @@ class SqliteStore:
         except BaseException:
             self._abandon()
             raise
+
+    def _probe(self) -> None:
+        try:
+            connection = self._begin()
+            connection.execute("UPDATE policy SET version = version")
+            connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            self._abandon()
+            raise StoreFailed(str(error), maybe_committed=False) from error
 
     def _lapsed(self, most: int) -> list[str]:
         try:

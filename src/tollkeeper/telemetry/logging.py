@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sys
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
@@ -27,7 +28,7 @@ def configure(level: str) -> None:
             structlog.processors.JSONRenderer(serializer=_dumps),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(),
+        logger_factory=lambda *_: _Printer(),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(
@@ -58,9 +59,22 @@ class AccessLog:
         self._lines.append(orjson.dumps(line, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE))
 
     def _flush(self) -> None:
-        sys.stdout.write(b"".join(self._lines).decode())
+        lines, self._lines = self._lines, []
+        _print(b"".join(lines).decode())
+
+
+class _Printer:
+    def msg(self, message: str) -> None:
+        _print(message + "\n")
+
+    log = debug = info = warn = warning = error = err = critical = exception = fatal = failure = msg
+
+
+def _print(text: str) -> None:
+    """A log that cannot be written (a full disk, a closed pipe) must not stop what it reports of."""
+    with suppress(OSError, ValueError):
+        sys.stdout.write(text)
         sys.stdout.flush()
-        self._lines.clear()
 
 
 def _dumps(event: dict[str, Any], **_: Any) -> str:
