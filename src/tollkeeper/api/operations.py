@@ -31,11 +31,14 @@ class Health(BaseModel):
     calls_in_flight: int
 
 
+@router.head("/", include_in_schema=False)
 @router.get("/", summary="The front door")
 async def welcome() -> Welcome:
     return Welcome(name="Tollkeeper", version=__version__, docs="/docs", health="/health")
 
 
+@router.head("/health", include_in_schema=False)
+@router.head("/health/ready", include_in_schema=False)
 @router.get("/health", summary="Can it serve")
 @router.get("/health/ready", summary="Can it serve")
 async def health(parts: Parts, response: Response) -> Health:
@@ -52,6 +55,7 @@ async def health(parts: Parts, response: Response) -> Health:
     )
 
 
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live", summary="Is it alive")
 async def live() -> dict[str, str]:
     """200 as long as the process answers."""

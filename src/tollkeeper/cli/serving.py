@@ -18,6 +18,8 @@ from tollkeeper.identity.secret import signing_secret
 from tollkeeper.settings import Settings, load_settings
 
 GRACE_S = 30
+KEEP_ALIVE_S = 75
+"""Longer than what clients and load balancers keep an idle connection for, so that they close it, not we under them."""
 
 
 def register(app: typer.Typer) -> None:
@@ -115,6 +117,7 @@ def _run(settings: Settings, listening: socket.socket, *, reload: bool) -> None:
         "server_header": False,
         "proxy_headers": False,  # the application reads them itself, where they matter
         "timeout_graceful_shutdown": GRACE_S,
+        "timeout_keep_alive": KEEP_ALIVE_S,
     }
     if reload:
         os.environ |= {"TOLLKEEPER_HOST": settings.host, "TOLLKEEPER_PORT": str(settings.port)}
