@@ -20,7 +20,7 @@ from tollkeeper.quota.store import Needs, Page, Store, StoreFailed
 from tollkeeper.quota.verbs import decide
 
 MOST_IN_A_BATCH = 512
-GATHER_S = 0.002
+GATHER_S = 0.004
 """The pause after a batch of several: the next one grows by it, and other processes get in. No lone caller waits."""
 OUTAGE_PAUSE_S = 0.1
 PROBE_S = 0.5

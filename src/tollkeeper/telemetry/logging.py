@@ -14,6 +14,8 @@ import structlog
 correlation_id: ContextVar[str] = ContextVar("correlation_id", default="")
 """The id of the request that this task works for."""
 
+FLUSH_S = 0.01
+
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -37,7 +39,7 @@ def configure(level: str) -> None:
 
 
 class AccessLog:
-    """One line a request, made by hand, for it is on the way of every call; those of one turn of the loop together."""
+    """One line a request, made by hand, for it is on the way of every call; those of a moment together."""
 
     def __init__(self, level: str) -> None:
         self.enabled = _LEVELS[level] <= logging.INFO
@@ -55,7 +57,7 @@ class AccessLog:
             "timestamp": datetime.now(UTC),
         }
         if not self._lines:
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
         self._lines.append(orjson.dumps(line, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE))
 
     def _flush(self) -> None:
