@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from tollkeeper.errors import LedgerUnavailable, TollkeeperError
-from tollkeeper.quota.operations import Answer, Operation, Release, Reserve
+from tollkeeper.quota.operations import Answer, Operation, Reserve
 from tollkeeper.quota.store import Needs, Page, Store, StoreFailed
 from tollkeeper.quota.verbs import decide
 
@@ -173,7 +173,7 @@ class Journal:
 
     def _undo(self, operation: Reserve) -> _Waiting:
         future = asyncio.get_running_loop().create_future()
-        return _Waiting(Release(operation.charge_id, error="caller_gone"), future, math.inf)
+        return _Waiting(operation.undone(), future, math.inf)
 
     async def _commit(self, batch: list[_Waiting]) -> None:
         """Run a batch; on an outage put it back, on any other failure halve it until the culprit stands alone."""
@@ -212,7 +212,7 @@ class Journal:
             waiting.landed()
         if waiting.abandoned:
             if not isinstance(answer, TollkeeperError) and isinstance(waiting.operation, Reserve):
-                self.submit(Release(waiting.operation.charge_id, error="caller_gone"))
+                self.submit(waiting.operation.undone())
         elif waiting.future.done():
             return
         elif isinstance(answer, TollkeeperError):
@@ -238,7 +238,7 @@ class Journal:
             asyncio.get_running_loop().call_later(POISON_PAUSE_S, self._requeue, waiting)
             return
         if isinstance(waiting.operation, Reserve):
-            self.submit(Release(waiting.operation.charge_id, error="caller_gone"))
+            self.submit(waiting.operation.undone())
         if not waiting.future.done():
             waiting.future.set_exception(refusal)
 

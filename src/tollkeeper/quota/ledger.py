@@ -134,7 +134,7 @@ class Ledger:
             return await future
         except asyncio.CancelledError:
             if isinstance(operation, Reserve) and not future.cancelled() and future.exception() is None:
-                self._journal.submit(Release(operation.charge_id, error="caller_gone"))
+                self._journal.submit(operation.undone())
             raise
 
     async def _open(self, reservation: "Reservation") -> Held:

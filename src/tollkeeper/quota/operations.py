@@ -94,6 +94,10 @@ class Reserve:
         if again:
             needs.charges.add(self.charge_id)
 
+    def undone(self) -> "Release":
+        """What takes it back when its caller is gone before the answer: nothing was sent."""
+        return Release(self.charge_id, error="caller_gone")
+
 
 @dataclass(slots=True, eq=False)
 class Dispatch:
