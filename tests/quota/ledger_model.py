@@ -232,7 +232,7 @@ class Model:
             return "NotFound"
         if call.refunded and again:
             return call.cost["tokens"]
-        if call.state != "settled" or call.refunded or call.cost["tokens"] == 0:
+        if call.state != "settled" or call.refunded or not any(call.cost.values()):
             return "LedgerConflict"
         call.refunded = True
         return call.cost["tokens"]
