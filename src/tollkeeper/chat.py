@@ -1,30 +1,106 @@
 """The nouns of a conversation with a model, in our own words, whatever the wire."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+Role = Literal["system", "user", "assistant"]
 
 
-class Message(NamedTuple):
-    """One turn."""
+class Image(NamedTuple):
+    """A picture, by `https:` URL or as a `data:` URL."""
 
-    role: Literal["system", "user", "assistant"]
+    url: str
+    detail: str | None = None
+
+
+class ToolCall(NamedTuple):
+    """The model wants a function called. `arguments` is JSON, as the model wrote it: perhaps not valid."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class ToolResult(NamedTuple):
+    """What a function answered to the call of that id."""
+
+    call_id: str
     content: str
 
 
-class ChatRequest(NamedTuple):
-    """What to ask a model. The output limit is not here: the ledger grants it."""
+Part = str | Image | ToolCall | ToolResult
 
-    model: str
-    messages: tuple[Message, ...]
+
+class Message(NamedTuple):
+    """One turn. Mostly its content is just text; else it is made of parts, in order."""
+
+    role: Role
+    content: str | tuple[Part, ...]
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return (self.content,) if isinstance(self.content, str) else self.content
+
+    @property
+    def text(self) -> str:
+        """The text of it alone."""
+        return "".join(part for part in self.parts if isinstance(part, str))
+
+
+class Tool(NamedTuple):
+    """A function that the model may ask for. `parameters` is a JSON Schema."""
+
+    name: str
+    description: str | None
+    parameters: dict[str, Any] | None
+    strict: bool | None = None
+
+
+class Options(NamedTuple):
+    """How to answer. None: as the provider does when nobody says.
+
+    `tool_choice` is "auto", "none", "required" or the name of a tool after "tool:". `schema` is a JSON Schema that the
+    answer must follow; `json` asks for any JSON object.
+    """
+
     temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    effort: str | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str | None = None
+    parallel_tools: bool | None = None
+    json: bool = False
+    schema: dict[str, Any] | None = None
+    schema_name: str | None = None
+
+
+class ChatRequest(NamedTuple):
+    """What to ask a model. Neither the model nor the output limit is here: the catalog and the ledger know those."""
+
+    messages: tuple[Message, ...]
+    options: Options = Options()
+
+    @property
+    def images(self) -> int:
+        return sum(isinstance(part, Image) for message in self.messages for part in message.parts)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All text in it that a tokenizer has to count, tools included."""
+        return tuple(_texts(self))
 
 
 class Usage(NamedTuple):
-    """Tokens of one call, as billed. `input_tokens` includes the cached ones."""
+    """Tokens of one call, as billed. `input_tokens` includes the cached ones, `output_tokens` the reasoning."""
 
     input_tokens: int
     output_tokens: int
     cached_input_tokens: int = 0
     cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -39,9 +115,77 @@ class Price(NamedTuple):
     output: int
 
 
+FinishReason = str
+"""`stop`, `length`, `tool_calls`, `content_filter` or `refusal`; what else a provider says is passed on as it is."""
+
+
 class Completion(NamedTuple):
-    """A whole answer. `usage` is None when the provider reported none, or one that cannot be true."""
+    """A whole answer. `usage` is None when the provider reported none, or one that cannot be true.
+
+    `raw` is the provider's own document, where the caller speaks the same wire.
+    """
 
     text: str
-    finish_reason: str
+    finish_reason: FinishReason
     usage: Usage | None
+    tool_calls: tuple[ToolCall, ...] = ()
+    refusal: str | None = None
+    reasoning: str | None = None
+    raw: bytes | None = None
+
+
+class TextDelta(NamedTuple):
+    """A piece of the answer's text."""
+
+    text: str
+
+
+class RefusalDelta(NamedTuple):
+    """A piece of a refusal."""
+
+    text: str
+
+
+class ReasoningDelta(NamedTuple):
+    """A piece of what the model shows of its thinking."""
+
+    text: str
+
+
+class ToolCallDelta(NamedTuple):
+    """A piece of the `index`th tool call. `id` and `name` come with its first piece, and only there."""
+
+    index: int
+    id: str | None
+    name: str | None
+    arguments: str
+
+
+class Finish(NamedTuple):
+    """The answer is over, and why."""
+
+    reason: FinishReason
+
+
+Delta = TextDelta | RefusalDelta | ReasoningDelta | ToolCallDelta | Finish | Usage
+"""One event of a streamed answer. `Usage` is the provider's report; a later one replaces an earlier one."""
+
+
+def _texts(request: ChatRequest) -> list[str]:
+    texts: list[str] = []
+    for message in request.messages:
+        for part in message.parts:
+            match part:
+                case str():
+                    texts.append(part)
+                case ToolCall():
+                    texts += [part.name, part.arguments]
+                case ToolResult():
+                    texts.append(part.content)
+                case Image():
+                    pass
+    for tool in request.options.tools:
+        texts += [tool.name, tool.description or "", str(tool.parameters or "")]
+    if request.options.schema is not None:
+        texts.append(str(request.options.schema))
+    return texts

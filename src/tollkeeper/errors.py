@@ -41,7 +41,11 @@ class TollkeeperError(Exception):
 
 
 class InputError(TollkeeperError):
-    """What was sent cannot be accepted."""
+    """What was sent cannot be accepted. `parameter` names the field that is in the way, where it is one of ours."""
+
+    def __init__(self, detail: str | None = None, *, parameter: str | None = None) -> None:
+        super().__init__(detail)
+        self.parameter = parameter
 
 
 class InvalidJson(InputError):

@@ -1,22 +1,92 @@
-"""The seam between the path and a provider, one method wide."""
+"""The seam between the path and a provider: what is asked, in which form it goes out, and what comes back."""
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import NamedTuple, Protocol
 
-from tollkeeper.chat import ChatRequest, Completion
+from tollkeeper.chat import ChatRequest, Completion, Delta, Price, Usage
+from tollkeeper.dialects.shape import Shape
+
+LARGEST_CONTEXT = 2_000_000
+"""For models whose context window is not known: no model's is larger."""
+
+LEAST_OUTPUT = 16
+OVERHEAD, OVERHEAD_WITH_TOOLS = 64, 600
+"""Tokens that a provider adds to a call of its own accord, at most."""
+IMAGE_TOKENS = 5_000
+"""What one picture takes at most, where the catalog does not say."""
+
+
+class Wire(StrEnum):
+    """A wire format that others have made, by the name of its endpoint."""
+
+    CHAT = "chat/completions"
+    RESPONSES = "responses"
+    EMBEDDINGS = "embeddings"
+    MESSAGES = "messages"
+
+
+class Raw(NamedTuple):
+    """A request as it came, on a wire that its provider speaks too: each top-level field, as JSON.
+
+    Without the model, the output limit, and what says how to deliver: those are written anew.
+    """
+
+    wire: Wire
+    fields: dict[str, bytes]
+    shape: Shape
+
+
+@dataclass
+class Question:
+    """What is asked: in our nouns, read when they are needed, and perhaps as it came.
+
+    `choices` is how many answers are wanted: each may be as long as the limit. Reading raises InvalidRequest or
+    UnsupportedParameter for what cannot be said in our nouns.
+    """
+
+    read: Callable[[], ChatRequest]
+    raw: Raw | None = None
+    choices: int = 1
+
+    @cached_property
+    def request(self) -> ChatRequest:
+        return self.read()
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedCall:
     """A request in the provider's own wire format, complete but for the output limit.
 
-    `body_bytes` is the size that bounds its input tokens. `texts` is what a tokenizer would have to count.
+    The limit goes between `body` and `tail`; where `tail` is None there is none. `wire` is None for a wire that only
+    this provider speaks. `texts` tells what a tokenizer has to count.
     """
 
+    model: "Model"
     body: bytes
-    body_bytes: int
-    messages: int
-    texts: tuple[str, ...]
+    tail: bytes | None
+    shape: Shape
+    texts: Callable[[], tuple[str, ...]]
+    wire: Wire | None = None
+    raw: bool = False
+    """Whether the answer is to be passed on as it comes."""
+
+    def limited_to(self, max_output: int) -> bytes:
+        """The whole body."""
+        return self.body if self.tail is None else self.body + b"%d" % max_output + self.tail
+
+
+class Piece(NamedTuple):
+    """Some of a streamed answer: one event or a few. `raw` is how the provider said it, framing included.
+
+    The `last` ones end the answer: they are held back until the charge is settled.
+    """
+
+    raw: bytes
+    deltas: tuple[Delta, ...]
+    last: bool = False
 
 
 class Provider(Protocol):
@@ -25,14 +95,24 @@ class Provider(Protocol):
     @property
     def name(self) -> str: ...
 
-    def prepare(self, request: ChatRequest) -> PreparedCall:
-        """Put a request into the wire format, before anything is reserved."""
+    def prepare(self, model: "Model", question: Question, *, stream: bool = False) -> PreparedCall:
+        """Put a question into the wire format, before anything is reserved.
+
+        Raises InvalidRequest or UnsupportedParameter for what this provider cannot be asked.
+        """
         ...
 
     async def complete(self, call: PreparedCall, max_output: int) -> Completion:
         """Send it, once, telling the provider never to produce more than `max_output` tokens.
 
         Raises a ProviderError whose `billed` says whether the provider may have billed it.
+        """
+        ...
+
+    def stream(self, call: PreparedCall, max_output: int) -> AsyncIterator[Piece]:
+        """The same, piece by piece; an iterator that ends well has brought a whole answer.
+
+        Closing it, or cancelling what waits for it, hangs up on the provider. Raises as `complete` does.
         """
         ...
 
@@ -49,3 +129,36 @@ class Provider(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model and its provider. Counts in tokens; the weight in thousandths.
+
+    `name` is what callers say, `upstream` what the provider calls it. `limit_name` is the field of the chat wire that
+    limits the output; None: as the provider thinks best. `sampling` are the sampling parameters it accepts; None: any.
+    `bills_unseen` says that it can bill output that it does not send. `fallbacks` are asked in turn when it fails.
+    """
+
+    name: str
+    provider: Provider
+    upstream: str = ""
+    overhead: int = OVERHEAD
+    overhead_with_tools: int = OVERHEAD_WITH_TOOLS
+    image_tokens: int = IMAGE_TOKENS
+    least_output: int = LEAST_OUTPUT
+    context_window: int = LARGEST_CONTEXT
+    weight_milli: int = 1_000
+    price: Price | None = None
+    limit_name: str | None = None
+    sampling: frozenset[str] | None = None
+    bills_unseen: bool = False
+    fallbacks: tuple[str, ...] = field(default=())
+
+    @property
+    def asked_as(self) -> str:
+        return self.upstream or self.name
+
+    def can_have_used(self, usage: Usage) -> bool:
+        """Whether a report can be true: nothing beyond what the model can read and write in one call."""
+        return usage.input_tokens <= self.context_window and usage.output_tokens <= self.context_window

@@ -1,0 +1,70 @@
+"""What becomes of each parameter of a wire format: passed on, priced, written anew, left out, or refused.
+
+Whatever multiplies the cost is priced into the hold; whatever is unbounded, or kept at the provider, is refused. So is
+a parameter that is in no class.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from tollkeeper.errors import UnsupportedParameter
+
+NULL = b"null"
+
+
+class Treatment(Enum):
+    """What becomes of a parameter."""
+
+    PASS = "pass"  # noqa: S105 - not a password
+    """Goes out as it came: it does not change what the call can cost at most."""
+    PRICE = "price"
+    """Is in the size of the hold."""
+    OURS = "ours"
+    """Is written anew: the model's name, the limit, the way of delivery."""
+    DROP = "drop"
+    """Has no effect on an answer, and is left out."""
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """Passed on with one of these values, refused with any other."""
+
+    values: tuple[Any, ...]
+    treatment: Treatment = Treatment.PASS
+
+
+Rule = Treatment | Only
+PASS, PRICE, OURS, DROP, REFUSE = Treatment.PASS, Treatment.PRICE, Treatment.OURS, Treatment.DROP, Treatment.REFUSE
+
+
+def sort_out(fields: Mapping[str, msgspec.Raw], rules: Mapping[str, Rule]) -> dict[str, bytes]:
+    """The fields that go out as they came. A field that is null counts as absent.
+
+    Raises UnsupportedParameter, naming the first that is refused or unknown.
+    """
+    passed: dict[str, bytes] = {}
+    for name, value in fields.items():
+        rule = rules.get(name, REFUSE)
+        raw = bytes(value)
+        if raw == NULL:
+            continue
+        if isinstance(rule, Only):
+            if msgspec.json.decode(raw) not in rule.values:
+                raise refusal(name)
+            rule = rule.treatment
+        if rule is REFUSE:
+            raise refusal(name)
+        if rule is PASS or rule is PRICE:
+            passed[name] = raw
+    return passed
+
+
+def refusal(name: str) -> UnsupportedParameter:
+    """Names the parameter, as far as it can be a name."""
+    shown = name if name.isascii() and name.isprintable() and len(name) <= 60 else "This parameter"
+    return UnsupportedParameter(f"{shown} is not supported with this value here.", parameter=name[:60])

@@ -1,0 +1,19 @@
+"""Reading what strangers say: what every dialect needs for it."""
+
+from typing import Any
+
+MOST_TOKENS = 2**53
+"""Larger numbers in a usage report are not counts."""
+
+
+class BadAnswer(Exception):
+    """What came is no answer of this wire."""
+
+
+class ProviderSaidError(Exception):
+    """The provider ended its stream with an error. What it said of it goes nowhere."""
+
+
+def count(value: Any) -> int | None:
+    """A number of tokens, or None for what cannot be one."""
+    return value if type(value) is int and 0 <= value < MOST_TOKENS else None

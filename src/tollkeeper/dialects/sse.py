@@ -1,0 +1,67 @@
+"""Server-sent events, taken apart and put together (WHATWG HTML, "Server-sent events")."""
+
+import re
+from typing import NamedTuple
+
+MOST_EVENT_BYTES = 4 * 1024 * 1024
+PING = b": ping\n\n"
+DONE = b"data: [DONE]\n\n"
+
+_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_LINE = re.compile(rb"\r\n|\n|\r")
+
+
+class Event(NamedTuple):
+    """One event: as it came, its name (empty: none), and its data."""
+
+    raw: bytes
+    name: bytes
+    data: bytes
+
+
+class TooLarge(Exception):
+    """An event does not end."""
+
+
+class Splitter:
+    """Takes blocks as the network cuts them; gives whole events. Comments and events without data are left out."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, block: bytes) -> list[Event]:
+        """The events that this block completes. Raises TooLarge."""
+        block = self._rest + block if self._rest else block
+        events, start = [], 0
+        for found in _END.finditer(block):
+            event = _event(block[start : found.end()])
+            start = found.end()
+            if event is not None:
+                events.append(event)
+        self._rest = block[start:]
+        if len(self._rest) > MOST_EVENT_BYTES:
+            raise TooLarge
+        return events
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether something has begun that did not end."""
+        return bool(self._rest.strip())
+
+
+def _event(raw: bytes) -> Event | None:
+    if raw.startswith(b"data: ") and raw.endswith(b"\n\n") and raw.count(b"\n") == 2 and b"\r" not in raw:
+        return Event(raw, b"", raw[6:-2])
+    name, data = b"", []
+    for line in _LINE.split(raw):
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            data.append(value.removeprefix(b" "))
+        elif field == b"event":
+            name = value.removeprefix(b" ")
+    return Event(raw, name, b"\n".join(data)) if data else None
+
+
+def event(data: bytes, name: str | None = None) -> bytes:
+    """One event to be sent; the data is of one line."""
+    return b"data: " + data + b"\n\n" if name is None else b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
