@@ -82,6 +82,17 @@ class LedgerMachine(RuleBasedStateMachine):
     def reserve_several_at_once(self, asks_: list[tuple[int, Ask]], fate: Fate) -> None:
         self.both.make([self.both.reserving(owner, ask, dispatch=True) for owner, ask in asks_], fate)
 
+    @precondition(lambda self: self.both.model.calls)
+    @rule(pick=picks, ask=asks(), fate=fates)
+    def extend(self, pick: int, ask: Ask, fate: Fate) -> None:
+        """Another attempt, mostly of a call that is open."""
+        self.both.make([self.both.extending(self.both.pick(pick), ask)], fate)
+
+    @precondition(lambda self: self.both.model.calls)
+    @rule(picked=st.lists(st.tuples(picks, asks()), min_size=2, max_size=4), fate=fates)
+    def extend_several_at_once(self, picked: list[tuple[int, Ask]], fate: Fate) -> None:
+        self.both.make([self.both.extending(self.both.pick(pick), ask) for pick, ask in picked], fate)
+
     @rule(owner=owners, ask=asks())
     def reserve_as_a_member_of_another_tenant(self, owner: int, ask: Ask) -> None:
         outcomes = self.both.make([self.both.reserving(owner, ask, dispatch=True, tenant=int(owner < 2))])
@@ -199,6 +210,7 @@ class LedgerMachine(RuleBasedStateMachine):
         moves = [
             self.both.expiring(three),
             self.both.reserving(owner, ask, dispatch=False),
+            self.both.extending(two, ask),
             self.both.administering([(act, names[pick[0] % len(names)], amount)]),
             self.both.renewing({one: (5, 5), two: (7, 0)}),
             self.both.settling(one, basis, usage),

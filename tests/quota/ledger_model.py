@@ -132,7 +132,7 @@ class Model:
     def reserve(self, call_id: str, user: int, tenant: int, version: int, ask: Ask, lease: int, state: str) -> Outcome:
         places = self.places_of(user)
         if call_id in self.calls:
-            return ("held", self.calls[call_id].output) if self.calls[call_id].ended_by is None else "LedgerUnavailable"
+            return self.held(self.calls[call_id]) if self.calls[call_id].ended_by is None else "LedgerUnavailable"
         account = self.accounts[user]
         if not account.active or (account.tenant, account.version) != (tenant, version):
             return "Unauthenticated"
@@ -155,7 +155,12 @@ class Model:
         if not fits(outputs[-1], beside_others=True):
             return "QuotaHeld"
         self.calls[call_id] = Call(user, ask, places, outputs[-1], state, self.now + lease, (ask.input, 0))
-        return "held", outputs[-1]
+        return self.held(self.calls[call_id])
+
+    def extend(self, failed: str, call_id: str, user: int, tenant: int, version: int, ask: Ask, lease: int) -> Outcome:
+        """The failed attempt is released, whatever becomes of the next."""
+        self.end(failed, "release", "none", (0, 0, 0))
+        return self.reserve(call_id, user, tenant, version, ask, lease, "dispatched")
 
     def dispatch(self, call_id: str, lease: int, worker: object) -> Outcome:
         """True to the first worker who asks, however often."""
@@ -241,6 +246,9 @@ class Model:
         """A window as people see it: its quota, limit, used, reserved."""
         granted, settled, pending, _ = self.balances(place)
         return place[0].shown, granted, settled, pending
+
+    def held(self, call: Call) -> Outcome:
+        return "held", call.output, tuple(sorted(map(self.shown, call.places)))
 
     def ended(self, call: Call) -> Outcome:
         running = [place for place in call.places if place[1] >= label(place[0].period, self.now)]

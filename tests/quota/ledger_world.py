@@ -107,7 +107,7 @@ def told(answer: Answer | TollkeeperError) -> Outcome:
     """An answer of the ledger as the model words it."""
     match answer:
         case Held():
-            return "held", answer.granted_output
+            return "held", answer.granted_output, tuple(sorted(map(_shown, answer.balances)))
         case Closed():
             usage = answer.usage
             spent = usage.input_tokens, usage.output_tokens, usage.cached_input_tokens

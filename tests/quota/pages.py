@@ -5,8 +5,8 @@ from tollkeeper.principal import Principal, Role
 from tollkeeper.quota.models import Unit
 from tollkeeper.quota.operations import Held, Reserve, Terms
 from tollkeeper.quota.prices import Meter
+from tollkeeper.quota.reserving import reserve
 from tollkeeper.quota.store import Account, Page, QuotaKey, QuotaRow, Subject, WindowRow
-from tollkeeper.quota.verbs import reserve
 from tollkeeper.quota.windows import Period, span
 
 NOW_MS = 1_700_000_000_000

@@ -15,6 +15,7 @@ from tollkeeper.quota.operations import (
     Administer,
     Dispatch,
     Expire,
+    Extend,
     Grant,
     Operation,
     Refund,
@@ -82,14 +83,27 @@ class SideBySide:
         account = self.model.accounts[user]
         of_tenant = account.tenant if tenant is None else self.tenants[tenant]
         generation = account.version + version
-        call_id = f"chg_{self.example}_{next(self.numbers)}"
-        meter = Meter(ask.weight, None if ask.prices is None else Price(*ask.prices))
-        terms = Terms("query", "echo", "echo", meter, ask.input, ask.wanted, ask.least)
+        call_id = self._new_call()
         state = "dispatched" if dispatch else "reserved"
+        caller = Principal(user, of_tenant, Role.MEMBER, generation)
         return Move(
-            Reserve(call_id, Principal(user, of_tenant, Role.MEMBER, generation), terms, LEASE_MS, dispatch),
+            Reserve(call_id, caller, _terms(ask), LEASE_MS, dispatch),
             lambda _: self.model.reserve(call_id, user, of_tenant, generation, ask, LEASE_MS, state),
         )
+
+    def extending(self, failed: str, ask: Ask) -> Move:
+        user = self.model.calls[failed].user
+        account = self.model.accounts[user]
+        tenant, version = account.tenant, account.version
+        call_id = self._new_call()
+        caller = Principal(user, tenant, Role.MEMBER, version)
+        return Move(
+            Extend(call_id, caller, _terms(ask), LEASE_MS, previous=failed, error="provider_error"),
+            lambda _: self.model.extend(failed, call_id, user, tenant, version, ask, LEASE_MS),
+        )
+
+    def _new_call(self) -> str:
+        return f"chg_{self.example}_{next(self.numbers)}"
 
     def dispatching(self, call_id: str) -> Move:
         operation = Dispatch(call_id, LEASE_MS)
@@ -204,6 +218,11 @@ def next_window(period: str, ms: int) -> int:
         middle = (low + high) // 2
         low, high = (middle, high) if label(period, middle) == label(period, ms) else (low, middle)
     return high
+
+
+def _terms(ask: Ask) -> Terms:
+    meter = Meter(ask.weight, None if ask.prices is None else Price(*ask.prices))
+    return Terms("query", "echo", "echo", meter, ask.input, ask.wanted, ask.least)
 
 
 def _key(name: QuotaName) -> QuotaKey:

@@ -16,9 +16,9 @@ from factories import FakeClock, make_store
 from tollkeeper.chat import Usage
 from tollkeeper.errors import QuotaRefusal
 from tollkeeper.quota import closing as ends
-from tollkeeper.quota import verbs
+from tollkeeper.quota import reserving, verbs
 from tollkeeper.quota.models import Basis, Kind
-from tollkeeper.quota.operations import Closed, Expire, Held, Release, Reserve, Settle
+from tollkeeper.quota.operations import Closed, Expire, Extend, Held, Release, Reserve, Settle
 from tollkeeper.quota.sqlite_memory import Memory
 from tollkeeper.quota.store import ChargeRow, Needs, Page, WindowRow
 from tollkeeper.quota.windows import Period, span
@@ -64,7 +64,7 @@ def only_what_is_settled_counts(patch: pytest.MonkeyPatch) -> None:
             for window in page.current.values():
                 window.pending += pending[window.id]
 
-    genuine = verbs.reserve
+    genuine = reserving.reserve
     patch.setattr(verbs, "reserve", reserve)
 
 
@@ -80,7 +80,7 @@ def a_part_is_enough(patch: pytest.MonkeyPatch) -> None:
             page.accounts[operation.caller.user_id] = replace(account, quotas=own)
             return genuine(page, operation)
 
-    genuine = verbs.reserve
+    genuine = reserving.reserve
     patch.setattr(verbs, "reserve", reserve)
 
 
@@ -95,7 +95,7 @@ def a_refusal_keeps_its_hold(patch: pytest.MonkeyPatch) -> None:
             page.move(first, Kind.RESERVE, operation.charge_id, pending=1)
             raise
 
-    genuine = verbs.reserve
+    genuine = reserving.reserve
     patch.setattr(verbs, "reserve", reserve)
 
 
@@ -195,6 +195,30 @@ def months_of_thirty_days(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("tollkeeper.quota.sqlite_memory.span", thirty_days)
 
 
+def a_refused_extension_keeps_what_failed(patch: pytest.MonkeyPatch) -> None:
+    """The failed attempt is released only when there is a next one."""
+
+    def extend(page: Page, operation: Extend) -> Held:
+        held = reserving.reserve(page, operation)
+        genuine(page, operation)
+        return held
+
+    genuine = reserving.extend
+    patch.setattr(verbs, "extend", extend)
+
+
+def a_failed_attempt_is_paid(patch: pytest.MonkeyPatch) -> None:
+    """What was sent before the failure is charged."""
+
+    def extend(page: Page, operation: Extend) -> Held:
+        failed = page.charges.get(operation.previous)
+        if failed is not None and failed.open:
+            ends.close(page, failed, Kind.SETTLE, Basis.COUNTED, Usage(failed.input_bound, 0), None)
+        return reserving.reserve(page, operation)
+
+    patch.setattr(verbs, "extend", extend)
+
+
 VARIANTS: list[Break] = [
     no_compare_and_set,
     nothing_for_a_count,
@@ -209,6 +233,8 @@ VARIANTS: list[Break] = [
     released_whatever_was_sent,
     a_release_that_books,
     a_run_again_is_new,
+    a_refused_extension_keeps_what_failed,
+    a_failed_attempt_is_paid,
     memory_of_what_others_changed,
     months_of_thirty_days,
 ]

@@ -64,6 +64,37 @@ async def test_a_call_found_expired_brings_its_truth_as_an_adjustment(books: Boo
     assert (charge.adjusted, charge.overrun, charge.basis) == (True, False, "provider")
 
 
+async def test_a_call_found_closed_is_told_once_and_runs_on(books: Books) -> None:
+    told = []
+    silent = books.ledger.reservation(books.caller, make_terms(10, 90))
+    async with silent, books.ledger.reservation(books.caller, make_terms(10, 90)) as reservation:
+        reservation.on_lost = lambda: told.append(True)
+        await books.ledger.renew()
+        assert not reservation.is_lost
+        books.clock.step(LEASE_S + 1)
+        assert await sweep_elsewhere(books) == 2
+        await books.ledger.renew()
+        await books.ledger.renew()
+        assert (reservation.is_lost, silent.is_lost, told) == (True, True, [True])
+        for call in (reservation, silent):
+            call.report(Usage(10, 50))
+    assert (await books.window()).settled == 120
+
+
+async def test_one_that_cannot_be_told_hinders_nobody(books: Books) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    one, two = (books.ledger.reservation(books.caller, make_terms(1, 1)) for _ in range(2))
+    async with one, two:
+        one.on_lost = two.on_lost = fail
+        books.clock.step(LEASE_S + 1)
+        assert await sweep_elsewhere(books) == 2
+        await books.ledger.renew()
+        assert one.is_lost
+        assert two.is_lost
+
+
 async def test_a_process_never_expires_its_own_calls(books: Books) -> None:
     async with books.ledger.reservation(books.caller, make_terms()) as reservation:
         books.clock.step(LEASE_S * 10)

@@ -7,7 +7,7 @@ from tollkeeper.errors import LedgerUnavailable, QuotaExceeded, QuotaHeld, Quota
 from tollkeeper.principal import Principal, Role
 from tollkeeper.quota.models import Unit
 from tollkeeper.quota.operations import Reserve
-from tollkeeper.quota.verbs import reserve
+from tollkeeper.quota.reserving import reserve
 from tollkeeper.quota.windows import Period
 
 DAY = quota(Period.DAY)
@@ -23,6 +23,15 @@ def test_it_holds_input_and_output_on_every_window() -> None:
     charge = page.charges["a"]
     assert (charge.state, charge.held_tokens, charge.checkpoint_input) == ("dispatched", 100, 10)
     assert charge.lease_ms == NOW_MS + LEASE_MS
+
+
+def test_it_says_how_the_windows_stand_with_it() -> None:
+    page = page_of({DAY: 1_000, MONTH: 5_000})
+    hold(page, "a")
+    assert [(one.quota, one.limit, one.used, one.reserved) for one in hold(page, "b").balances] == [
+        ("user-day", 1_000, 0, 200),
+        ("tenant-month", 5_000, 0, 200),
+    ]
 
 
 def test_tokens_and_money_are_held_together() -> None:

@@ -20,6 +20,7 @@ from tollkeeper.quota.operations import (
     Balance,
     Closed,
     Expire,
+    Extend,
     Grant,
     Held,
     Refund,
@@ -36,6 +37,8 @@ RESERVE_WAIT_S = 2.0
 SETTLE_WAIT_S = 5.0
 ADMINISTER_WAIT_S = 10.0
 MOST_LAPSED = 500
+MOST_ERROR = 40
+"""Characters of the code that a charge keeps of what went wrong."""
 
 log = structlog.get_logger("tollkeeper.ledger")
 
@@ -99,12 +102,16 @@ class Ledger:
         return tokens
 
     async def renew(self) -> None:
-        """Prove that every call in flight of this process is alive, in one operation."""
+        """Prove that every call in flight of this process is alive, in one operation; tell those found closed."""
         checkpoints = {charge_id: held.checkpoint for charge_id, held in self._in_flight.items()}
         if checkpoints:
             gone: set[str] = await self._journal.submit(Renew(checkpoints, self._lease_ms))
             for charge_id in gone & self._in_flight.keys():
                 log.warning("ledger.charge_closed_while_in_flight", charge_id=charge_id)
+                try:
+                    self._in_flight[charge_id].lost()
+                except Exception:
+                    log.exception("ledger.lost_call_not_told", charge_id=charge_id)
 
     async def sweep(self) -> int:
         """End every charge whose lease is over, but none that this process still has in flight. Returns how many.
@@ -124,12 +131,14 @@ class Ledger:
             log.info("ledger.swept", charges=swept)
         return swept
 
-    async def _ask(self, operation: Administer | Refund | Reserve, seconds: float) -> Any:
+    async def _ask(
+        self, operation: Administer | Refund | Reserve, seconds: float, landed: Callable[[], object] | None = None
+    ) -> Any:
         """Wait for an operation that can be withdrawn. Raises LedgerUnavailable when that takes too long.
 
         Cancelled while it waits, it withdraws; cancelled when the answer is there but not yet taken, it releases.
         """
-        future = self._journal.submit(operation, wait_s=seconds)
+        future = self._journal.submit(operation, wait_s=seconds, landed=landed)
         try:
             return await future
         except asyncio.CancelledError:
@@ -140,6 +149,15 @@ class Ledger:
     async def _open(self, reservation: "Reservation") -> Held:
         operation = Reserve(reservation.charge_id, reservation.caller, reservation.terms, self._lease_ms)
         held: Held = await self._ask(operation, RESERVE_WAIT_S)
+        self._in_flight[held.charge_id] = reservation
+        return held
+
+    async def _extend(self, reservation: "Reservation", terms: Terms, error: str) -> Held:
+        failed = reservation.charge_id
+        operation = Extend(
+            new_id("chg"), reservation.caller, terms, self._lease_ms, previous=failed, error=error[:MOST_ERROR]
+        )
+        held: Held = await self._ask(operation, RESERVE_WAIT_S, landed=partial(self._in_flight.pop, failed, None))
         self._in_flight[held.charge_id] = reservation
         return held
 
@@ -156,7 +174,8 @@ class Reservation:
     """One call's hold. Inside the block: `granted_output` says what it pays for, `report` says what the call used.
 
     The exit is the only place that settles or releases: a report is settled as reported, a failure that proves nothing
-    was billed is released, and everything else follows the unknown rule with the checkpoint.
+    was billed is released, and everything else follows the unknown rule with the checkpoint. `checkpoint` is (input,
+    received output); whoever streams moves it on.
     """
 
     def __init__(
@@ -167,11 +186,19 @@ class Reservation:
         self.caller = caller
         self.terms = terms
         self.charge_id = new_id("chg")
-        self.granted_output = 0
+        self.held = Held(self.charge_id, 0)
         self.checkpoint = (0, 0)
         self.closed: Closed | None = None
+        self.on_lost: Callable[[], object] | None = None
+        """Called when the charge is found closed while the call runs. What is reported then is booked as late truth."""
+        self.is_lost = False
+        self._unbilled = False
         self._usage: Usage | None = None
         self._basis = Basis.UNKNOWN
+
+    @property
+    def granted_output(self) -> int:
+        return self.held.granted_output
 
     async def __aenter__(self) -> "Reservation":
         try:
@@ -181,21 +208,44 @@ class Reservation:
                 raise
             self.terms = await self._tighter()
             held = await self._ledger._open(self)
-        self.granted_output = held.granted_output
-        self.checkpoint = (self.terms.input_bound, 0)
+        self._begin(held)
         return self
+
+    def _begin(self, held: Held) -> None:
+        self.held, self.charge_id = held, held.charge_id
+        self.checkpoint = (self.terms.input_bound, 0)
+        self.is_lost = self._unbilled = False
+        self._usage, self._basis = None, Basis.UNKNOWN
+
+    async def extend(self, terms: Terms, error_code: str) -> None:
+        """Go on with another attempt, which is a charge of its own: the one so far failed, and nothing was billed.
+
+        Takes over `charge_id`, `terms`, `granted_output`, `held` and `checkpoint`. Raises what entering raises; the
+        charge so far is released all the same, and the block can only be left, or extended once more.
+        """
+        self._usage, self._unbilled = None, True
+        held = await self._ledger._extend(self, terms, error_code)
+        self.terms = terms
+        self._begin(held)
 
     def report(self, usage: Usage, basis: Basis = Basis.PROVIDER) -> None:
         """Say what the call used: as the provider reported it, or counted."""
         self._usage, self._basis = usage, basis
 
+    def lost(self) -> None:
+        """Take note that the charge was found closed: its lease was over, and someone has swept it up."""
+        if not self.is_lost:
+            self.is_lost = True
+            if self.on_lost is not None:
+                self.on_lost()
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        code = error.code if isinstance(error, TollkeeperError) else kind.__name__[:40] if kind else None
+        code = error.code if isinstance(error, TollkeeperError) else kind.__name__[:MOST_ERROR] if kind else None
         if self._usage is not None:
             operation: Settle | Release = Settle(self.charge_id, self._usage, self._basis, code)
-        elif isinstance(error, ProviderError) and not error.billed:
+        elif self._unbilled or (isinstance(error, ProviderError) and not error.billed):
             operation = Release(self.charge_id, code)
         else:
             operation = Settle(self.charge_id, Usage(*self.checkpoint), Basis.UNKNOWN, code)

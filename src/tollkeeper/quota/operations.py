@@ -3,7 +3,7 @@
 An operation that `must_land` is retried until it does, whoever still listens; the others can be refused and withdrawn.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import ClassVar, NamedTuple
 
@@ -59,10 +59,11 @@ class Balance(NamedTuple):
 
 
 class Held(NamedTuple):
-    """A hold that was admitted, and how much output it pays for."""
+    """A hold that was admitted, how much output it pays for, and its windows as they stand with it."""
 
     charge_id: str
     granted_output: int
+    balances: tuple[Balance, ...] = ()
 
 
 class Closed(NamedTuple):
@@ -97,6 +98,21 @@ class Reserve:
     def undone(self) -> "Release":
         """What takes it back when its caller is gone before the answer: nothing was sent."""
         return Release(self.charge_id, error="caller_gone")
+
+
+@dataclass(slots=True, eq=False)
+class Extend(Reserve):
+    """Replace a charge whose attempt failed, with proof that nothing was billed, by one for the next attempt.
+
+    `error` says why it failed. Refused, the `previous` charge is released all the same.
+    """
+
+    previous: str = field(kw_only=True)
+    error: str | None = field(default=None, kw_only=True)
+
+    def declare(self, needs: Needs, *, again: bool) -> None:
+        Reserve.declare(self, needs, again=again)
+        needs.charges.add(self.previous)
 
 
 @dataclass(slots=True, eq=False)

@@ -1,32 +1,23 @@
 """The verbs, decided in memory on a page whose rows are locked. Pure: no clock, no database, no waiting.
 
-Each verb checks everything before it moves anything, so a refused operation leaves the page as it was.
+Each verb checks everything before it moves anything, so a refused operation leaves the page as it was; only a refused
+`Extend` has released what it was to replace. How calls are admitted is told in `reserving.py`.
 """
 
 from collections.abc import Sequence
 from typing import assert_never
 
 from tollkeeper.chat import Usage
-from tollkeeper.errors import (
-    InvalidRequest,
-    LedgerConflict,
-    LedgerUnavailable,
-    NotFound,
-    QuotaExceeded,
-    QuotaHeld,
-    QuotaRefusal,
-    TollkeeperError,
-    Unauthenticated,
-)
+from tollkeeper.errors import InvalidRequest, LedgerConflict, NotFound, TollkeeperError
 from tollkeeper.quota.closing import balance, close, outcome_of_lapse
-from tollkeeper.quota.models import Basis, Kind, State, Unit
+from tollkeeper.quota.models import Basis, Kind, State
 from tollkeeper.quota.operations import (
     Administer,
     Answer,
     Balance,
     Dispatch,
     Expire,
-    Held,
+    Extend,
     Operation,
     Refund,
     Release,
@@ -34,14 +25,12 @@ from tollkeeper.quota.operations import (
     Reserve,
     SetLimit,
     Settle,
-    Terms,
 )
-from tollkeeper.quota.store import ChargeRow, Hold, Page, QuotaRow, WindowRow
+from tollkeeper.quota.reserving import extend, reserve
+from tollkeeper.quota.store import ChargeRow, Page
 
 MOST_GRANTED = 10**15
 """No window ever holds more: sums stay far inside 64 bits."""
-
-HELD_RETRY_S = 1
 
 
 def decide(page: Page, operations: Sequence[Operation]) -> list[Answer | TollkeeperError]:
@@ -62,6 +51,8 @@ def decide(page: Page, operations: Sequence[Operation]) -> list[Answer | Tollkee
 
 def _decide(page: Page, operation: Operation) -> Answer:
     match operation:
+        case Extend():
+            return extend(page, operation)
         case Reserve():
             return reserve(page, operation)
         case Settle():
@@ -80,111 +71,6 @@ def _decide(page: Page, operation: Operation) -> Answer:
             return refund(page, operation)
         case _:
             assert_never(operation)
-
-
-def reserve(page: Page, operation: Reserve) -> Held:
-    """Hold on every window that applies, or refuse with the quota that is in the way.
-
-    Raises Unauthenticated when the user, the tenant or the credential is no longer good, QuotaExceeded, QuotaHeld, and
-    LedgerUnavailable when it was committed in vain: its answer was lost for so long that the hold is gone.
-    """
-    if (existing := page.charges.get(operation.charge_id)) is not None:
-        if not existing.open:
-            raise LedgerUnavailable
-        return Held(existing.id, existing.granted_output)
-    account = page.accounts.get(operation.caller.user_id)
-    if account is None or not account.accepts(operation.caller):
-        raise Unauthenticated
-    terms = operation.terms
-    windows = [page.current[quota.id] for quota in account.quotas]
-    granted_output = _grant_output(windows, terms, page.now_ms)
-    holds = _holds(windows, terms, granted_output, page.now_ms)
-    price = terms.meter.price
-    most = Usage(terms.input_bound, granted_output)
-    charge = ChargeRow(
-        id=operation.charge_id,
-        tenant_id=operation.caller.tenant_id,
-        user_id=operation.caller.user_id,
-        surface=terms.surface,
-        provider=terms.provider,
-        model=terms.model,
-        state=str(State.DISPATCHED if operation.dispatch else State.RESERVED),
-        weight_milli=terms.meter.weight_milli,
-        price_input=price.input if price else None,
-        price_cached=price.cached_input if price else None,
-        price_output=price.output if price else None,
-        input_bound=terms.input_bound,
-        granted_output=granted_output,
-        held_tokens=terms.meter.tokens(most),
-        held_micro_usd=terms.meter.micro_usd(most),
-        checkpoint_input=terms.input_bound,
-        checkpoint_output=0,
-        created_ms=page.now_ms,
-        lease_ms=page.now_ms + operation.lease_ms,
-    )
-    for window, pending in holds:
-        page.move(window, Kind.RESERVE, charge.id, pending=pending)
-    page.open_charge(charge, holds)
-    return Held(charge.id, granted_output)
-
-
-def _grant_output(windows: list[WindowRow], terms: Terms, now_ms: int) -> int:
-    """The output that fits every window with nothing else in flight, at most what is wanted.
-
-    Raises QuotaExceeded naming the window with the least room when that is below `least_output`, or when the user has
-    no token quota of their own.
-    """
-    if not any(_is_own_token_quota(window.quota) for window in windows):
-        raise QuotaExceeded(
-            "You have no token quota. An administrator can set one.",
-            quota="user",
-            needed=terms.meter.tokens(Usage(terms.input_bound, terms.least_output)),
-        )
-    granted, tightest = terms.wanted_output, None
-    for window in windows:
-        unit = window.quota.key.unit
-        if unit is Unit.MICRO_USD and terms.meter.price is None:
-            raise QuotaExceeded(
-                "This model has no price, and a money quota applies to you.",
-                quota=window.quota.name,
-                limit=window.granted,
-            )
-        fits = terms.meter.most_output(unit, terms.input_bound, window.granted - window.settled)
-        if fits < granted:
-            granted, tightest = fits, window
-    if tightest is not None and granted < terms.least_output:
-        raise _refusal(QuotaExceeded, tightest, terms, terms.least_output, now_ms)
-    return granted
-
-
-def _is_own_token_quota(quota: QuotaRow) -> bool:
-    return quota.key.unit is Unit.TOKENS and quota.key.subject.user_id is not None
-
-
-def _holds(windows: list[WindowRow], terms: Terms, granted_output: int, now_ms: int) -> list[Hold]:
-    """What the call takes of each window. Raises QuotaHeld when calls in flight are in the way."""
-    most = Usage(terms.input_bound, granted_output)
-    holds = []
-    for window in windows:
-        needed = terms.meter.cost(window.quota.key.unit, most) or 0
-        if window.settled + window.pending + needed > window.granted:
-            raise _refusal(QuotaHeld, window, terms, granted_output, now_ms)
-        holds.append(Hold(window, needed))
-    return holds
-
-
-def _refusal(kind: type[QuotaRefusal], window: WindowRow, terms: Terms, output: int, now_ms: int) -> QuotaRefusal:
-    """Says when to come back: soon for what calls in flight hold, else when the window is over, if it ever is."""
-    until_reset_s = None if window.ends_ms is None else -(-(window.ends_ms - now_ms) // 1000)
-    return kind(
-        quota=window.quota.name,
-        limit=window.granted,
-        used=window.settled,
-        reserved=window.pending,
-        needed=terms.meter.cost(window.quota.key.unit, Usage(terms.input_bound, output)) or 0,
-        resets_ms=window.ends_ms,
-        retry_after_s=HELD_RETRY_S if kind is QuotaHeld else until_reset_s,
-    )
 
 
 def dispatch(page: Page, operation: Dispatch) -> bool:
