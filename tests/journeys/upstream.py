@@ -14,13 +14,26 @@ from journeys.processes import Program, ReservedPort, clean_environment
 class Served(NamedTuple):
     """A line of the upstream's own log. `limit` is the output limit that the request came with."""
 
-    limit: int
+    limit: int | None
     input_tokens: int
     output_tokens: int
 
     @property
     def tokens(self) -> int:
         return self.input_tokens + self.output_tokens
+
+
+class Sent(NamedTuple):
+    """What was put on the line in answer to one streamed request, and how that ended.
+
+    A word is a token. `text` holds everything that was said, part by part: reasoning, text, refusal, arguments.
+    """
+
+    chunks: int
+    text: str
+    tokens: int
+    finished: bool
+    cancelled: bool
 
 
 class Upstream:
@@ -43,16 +56,36 @@ class Upstream:
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        """Where OpenAI's wires are."""
+        return f"{self.anthropic_url}/v1"
+
+    @property
+    def anthropic_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ollama_url(self) -> str:
+        return self.anthropic_url
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection to it, for a line that leads here."""
         return await asyncio.open_connection("127.0.0.1", self.port)
 
     def seen(self, marker: str) -> list[dict[str, Any]]:
-        """The requests whose body contains `marker`, as {path, headers, body, finished}; the body is parsed."""
+        """The requests whose body contains `marker`, in the order of their arrival; the body is parsed.
+
+        Each is {method, path, headers, body, finished, cancelled, sent_chunks, sent_text, sent_tokens, sent}, the last
+        by part of the answer. `finished`: all is on the line. `cancelled`: the other side was gone before that.
+        """
         found: list[dict[str, Any]] = self._get(f"seen/{marker}")
         return [one | {"body": json.loads(one["body"])} for one in found]
+
+    def sent(self, marker: str) -> list[Sent]:
+        """What was put on the line in answer to the requests whose body contains `marker`, in their order."""
+        return [
+            Sent(one["sent_chunks"], one["sent_text"], one["sent_tokens"], one["finished"], one["cancelled"])
+            for one in self._get(f"seen/{marker}")
+        ]
 
     def requests_to(self, path: str) -> int:
         """How many requests went to a path."""
@@ -77,9 +110,7 @@ class Upstream:
     def served(self) -> list[Served]:
         """The upstream's own log of what it served."""
         lines = map(json.loads, self._log.read_text().splitlines())
-        return [
-            Served(line["limit"], line["usage"]["prompt_tokens"], line["usage"]["completion_tokens"]) for line in lines
-        ]
+        return [Served(line["limit"], line["input"], line["output"]) for line in lines]
 
     def stop(self) -> None:
         self._program.kill()
@@ -95,5 +126,5 @@ class Upstream:
 
 
 def scripted(marker: str, **script: Any) -> str:
-    """A prompt that tells the upstream what to do. `marker` finds it again in `seen`."""
+    """A prompt that tells the upstream what to do: see `upstream_program`. `marker` finds it again in `seen`."""
     return f"{marker} <<{json.dumps(script)}>>"

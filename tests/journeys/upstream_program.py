@@ -1,37 +1,78 @@
-"""The upstream of the journeys: a process that speaks OpenAI's chat-completions wire, well or badly, as it is told.
+"""The upstream of the journeys: a process that speaks the wires of providers, well or badly, as it is told.
 
-A prompt may carry its script: `<<{"status": 429}>>`. What was served is written to a log of its own, and synced, before
-the first byte of the answer goes out. Run as: python -m journeys.upstream_program PORT LOG
+Run as: python -m journeys.upstream_program PORT LOG. The last text of a user may carry a script, `<<{"status": 429}>>`.
+What is served is written to the log, and synced, before the first byte of the answer goes out. A client that hangs up
+ends a stream; an answer in one piece is made and logged all the same. In this world a word is a token.
+
+What is said:
+    answer          the text; streamed one word per chunk
+    chunks          the text, as the exact deltas
+    repeat          the text so many times, whatever the output limit
+    over_generate   so many words, whatever the output limit
+    obey_limit      true or false: cut at the request's limit in words, finish reason `length` (default: true,
+                    but false with `repeat` and `over_generate`)
+    reasoning       text that is thought before the answer
+    refusal         text of a refusal in place of the answer
+    tool_call       {"name": ..., "arguments": {...} or text}, or a list of them, in place of the answer unless `answer`
+                    is given too; left out once a tool's result follows the user's text
+    finish_reason   `stop`, `length`, `tool`, `refusal` in the wire's own word; any other as it is;
+                    `failed` on the responses wire
+    usage           any of {"input":, "output":, "cached":, "cache_write":, "reasoning":}, or the wire's own shape, or
+                    nonsense; default: the words read and said (a plain chat completion in JSON: 9 and 5)
+    without_usage   true: none is reported
+    json, raw       the document, or the text of the body, as it is
+    status, headers of the answer; from 300 on the body is the wire's error with SECRET-OF-THE-UPSTREAM in it
+When and how (chunks are events with text; in JSON, what is to happen after a chunk happens half-way):
+    gate, delay     before anything: wait for a gate to be opened, then for seconds
+    gate_after_log  a gate between the log and the first byte
+    gate_after      [k, gate] or [[k, gate], ...]: gates after k chunks
+    pace            seconds between chunks
+    split_at        bytes per write
+    coalesce        true: the whole body in one write
+    duplicate_frames, crlf, comments
+                    true: every event twice; \\r\\n as line end; `: keep-alive` between events (blank lines in NDJSON)
+What goes wrong (0 chunks: before the first, after what comes ahead of it):
+    fault           instead of an answer: see `upstream_faults`
+    stall_after, reset_after, close_after
+                    k chunks, then silence, a TCP reset, or the end of the connection
+    reset_at_byte   a TCP reset after k bytes of the body
+    garbage_after   k chunks, then bytes that are no event, and the end of the body in good order
+    error_after     k chunks, then the wire's error event with the secret in it, and the end of the body in good order;
+                    in JSON: a status of 500
+    no_done         true: all but the event that says that all is said, and the end of the body in good order
+Which requests:
+    fail_times      n: only the first n requests with this text go wrong (status, headers, raw, json and this list)
+    by_model        {model: script}: keys that hold for one model only; its `fail_times` are counted apart
 """
 
 import asyncio
-import gzip
 import json
 import os
-import re
 import signal
-import socket
-import struct
 import sys
+import traceback
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-SCRIPT = re.compile(r"<<(\{.*\})>>", re.DOTALL)
-DEFAULT_ANSWER = "The upstream says hello."
-CHUNK = b"x" * 65_536
-ENDLESS_BYTES = 400 * 1024 * 1024
-"""An endless body ends here, so that nothing runs away if nobody hangs up."""
+from journeys.upstream_anthropic import Messages, count_tokens, listed
+from journeys.upstream_faults import FAULTS
+from journeys.upstream_frames import Wire, to_bytes
+from journeys.upstream_line import Ear, Line, Seen, Sender
+from journeys.upstream_ollama import OllamaChat, tags
+from journeys.upstream_openai import Chat, Embeddings, models
+from journeys.upstream_responses import Responses
+from journeys.upstream_script import Answer, Body, Script, Scripts, Usage, plan
 
-
-@dataclass
-class Seen:
-    """One request as it arrived. `body` is the text of it."""
-
-    path: str
-    headers: dict[str, str]
-    body: str
-    finished: bool = False
+MODELS = ("gpt-4o-mini", "gpt-4.1", "text-embedding-3-small", "claude-sonnet-4-5", "llama3.2")
+WIRES: dict[str, Wire] = {
+    "/v1/chat/completions": Chat(),
+    "/v1/responses": Responses(),
+    "/v1/embeddings": Embeddings(),
+    "/v1/messages": Messages(),
+    "/v1/messages/count_tokens": Messages(),
+    "/api/chat": OllamaChat(),
+}
 
 
 @dataclass
@@ -40,226 +81,162 @@ class Upstream:
 
     log: int
     seen: list[Seen] = field(default_factory=list)
+    scripts: Scripts = field(default_factory=Scripts)
     gates: dict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
     waiting: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     served: int = 0
 
-    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def connected(self, ear: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert isinstance(ear, Ear)
+        line = Line(ear, writer)
         try:
-            while (request := await _read_request(reader)) is not None:
-                if not await self._answer(request, writer):
+            while (request := await line.request()) is not None:
+                if not await self._answer(request, line):
                     break
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
+        except Exception:
+            traceback.print_exc()
         finally:
             writer.close()
 
-    async def _answer(self, request: Seen, writer: asyncio.StreamWriter) -> bool:
+    async def _answer(self, request: Seen, line: Line) -> bool:
         """Answer one request; False when the connection is over."""
         if request.path.startswith("/_"):
-            await self._control(request, writer)
+            await self._control(request, line)
             return True
         self.seen.append(request)
-        kept = await self._chat(request, writer)
-        request.finished = True
+
+        def hung_up(_: asyncio.Future[None]) -> None:
+            request.cancelled = not request.finished
+
+        line.ear.gone.add_done_callback(hung_up)
+        try:
+            kept = await self._serve(request, line)
+            request.finished = kept and not request.cancelled
+        finally:
+            line.ear.gone.remove_done_callback(hung_up)
         return kept
 
-    async def _control(self, request: Seen, writer: asyncio.StreamWriter) -> None:
+    async def _control(self, request: Seen, line: Line) -> None:
         """/_seen, /_requests and /_waiting answer; /_open lets go whoever waits at a gate."""
         verb, _, argument = request.path[2:].partition("/")
         answer: Any = None
         match verb:
             case "seen":
-                answer = [one.__dict__ for one in self.seen if argument in one.body]
+                answer = [one.told() for one in self.seen if argument in one.body]
             case "requests":
                 answer = sum(1 for one in self.seen if one.path == f"/{argument}")
             case "waiting":
                 answer = self.waiting[argument]
             case "open":
                 self.gates[argument].set()
-        await _send(writer, 200, {}, json.dumps(answer).encode())
+        await line.answer(200, {}, json.dumps(answer).encode())
 
-    async def _chat(self, request: Seen, writer: asyncio.StreamWriter) -> bool:
-        body = json.loads(request.body or '{"messages": [{"content": ""}]}')
-        script = _script(body)
-        await self._wait(script.get("gate"))
+    async def _serve(self, request: Seen, line: Line) -> bool:
+        path = request.path.partition("?")[0]
+        if request.method == "GET" and path in ("/v1/models", "/api/tags"):
+            await line.answer(200, {"Content-Type": "application/json"}, to_bytes(_catalog(path, request)))
+            return True
+        if request.method != "POST" or path not in WIRES:
+            await line.answer(404, {"Content-Type": "application/json"}, to_bytes(Chat().error(404)))
+            return True
+        wire, body = WIRES[path], json.loads(request.body)
+        script = self.scripts.of(body)
+        sender = Sender(line, script, wire, self._wait)
+        if not path.endswith("/count_tokens") and wire.streams(body):
+            return await line.unless_gone(self._turn(sender, request, body, script))
+        return await self._turn(sender, request, body, script)
+
+    async def _turn(self, sender: Sender, request: Seen, body: Body, script: Script) -> bool:
+        line, wire = sender.line, sender.wire
+        if "gate" in script:
+            await self._wait(script["gate"])
         await asyncio.sleep(script.get("delay", 0))
-        if (fault := script.get("fault")) is not None:
-            return await _FAULTS[fault](writer)
+        counts = request.path.partition("?")[0].endswith("/count_tokens")
+        streams = wire.streams(body) and not counts
+        limit = wire.limit(body)
+        answer = plan(body, script, limit, customary=wire.name == "chat" and not streams)
+        document = count_tokens(answer) if counts else wire.document(body, answer, len(self.seen))
+        if "fault" in script:
+            media_type = wire.media_type if streams else "application/json"
+            return await FAULTS[script["fault"]](line, media_type, to_bytes(document))
         status = script.get("status", 200)
-        content = script["raw"].encode() if "raw" in script else json.dumps(_completion(body, script)).encode()
-        if status == 200:
-            self._log(body, content)
-        await self._wait(script.get("gate_after_log"))
-        headers = {"Content-Type": "application/json"} | script.get("headers", {})
-        await _send(writer, status, headers, content)
-        return True
+        if "raw" in script or "json" in script or status >= 300:
+            document = script.get("json", wire.error(status))
+            streams = False
+        content = script["raw"].encode() if "raw" in script else to_bytes(document)
+        if status == 200 and not counts:
+            self._log(wire, limit, answer, None if streams else content, streams=streams)
+        if "gate_after_log" in script:
+            await self._wait(script["gate_after_log"])
+        if not streams:
+            return await sender.document(status, content, request.note)
+        return await sender.stream(wire.frames(body, answer, len(self.seen)), request.note)
 
-    async def _wait(self, gate: str | None) -> None:
-        if gate is None:
-            return
+    async def _wait(self, gate: str) -> None:
         self.waiting[gate] += 1
         try:
             await self.gates[gate].wait()
         finally:
             self.waiting[gate] -= 1
 
-    def _log(self, body: dict[str, Any], content: bytes) -> None:
+    def _log(self, wire: Wire, limit: int | None, answer: Answer, content: bytes | None, *, streams: bool) -> None:
         """Keep what is about to be served: whoever reads the log may bill for it."""
-        try:
-            usage = json.loads(content)["usage"]
-        except (ValueError, KeyError, TypeError, RecursionError):
+        usage = answer.usage if answer.reported else None
+        if content is not None:
+            usage = _usage_in(content, usage)
+        if usage is None:
             return
         self.served += 1
-        limit = body.get("max_tokens") or body.get("max_completion_tokens")
-        line = {"id": self.served, "limit": limit, "usage": usage}
+        line = {"id": self.served, "wire": wire.name, "stream": streams, "limit": limit} | _counted(usage)
         os.write(self.log, json.dumps(line).encode() + b"\n")
         os.fsync(self.log)
 
 
-def _script(body: dict[str, Any]) -> dict[str, Any]:
-    found = SCRIPT.search(body["messages"][-1]["content"])
-    return json.loads(found[1]) if found else {}
+def _catalog(path: str, request: Seen) -> dict[str, Any]:
+    if path == "/api/tags":
+        return tags(MODELS)
+    return listed(MODELS) if "anthropic-version" in request.headers else models(MODELS)
 
 
-def _completion(body: dict[str, Any], script: dict[str, Any]) -> Any:
-    """A chat completion as OpenAI's reference shows it, with what the script changes of it."""
-    if "json" in script:
-        return script["json"]
-    answer = script.get("answer", DEFAULT_ANSWER) * script.get("repeat", 1)
-    completion: dict[str, Any] = {
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "created": 1_700_000_000,
-        "model": body["model"],
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": answer, "refusal": None},
-                "logprobs": None,
-                "finish_reason": script.get("finish_reason", "stop"),
-            }
-        ],
-        "usage": {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14},
-        "system_fingerprint": "fp_1",
-    }
-    if "usage" in script:
-        completion["usage"] = script["usage"]
-    if script.get("without_usage"):
-        del completion["usage"]
-    return completion
-
-
-async def _read_request(reader: asyncio.StreamReader) -> Seen | None:
+def _usage_in(content: bytes, otherwise: Any) -> Any:
+    """What a document in one piece reports. Ollama's names no usage apart, so it is known from the script."""
     try:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    except asyncio.IncompleteReadError:
+        document = json.loads(content)
+        return document["usage"] if "usage" in document or "done" not in document else otherwise
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    line, *fields = head.rstrip("\r\n").split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (one.partition(":") for one in fields)}
-    body = await reader.readexactly(int(headers.get("content-length", 0)))
-    return Seen(line.split(" ")[1], headers, body.decode())
 
 
-async def _send(writer: asyncio.StreamWriter, status: int, headers: dict[str, str], body: bytes) -> None:
-    lines = [f"HTTP/1.1 {status} Whatever", *(f"{name}: {value}" for name, value in headers.items())]
-    head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""])
-    writer.write(head.encode() + body)
-    await writer.drain()
+def _counted(usage: Any) -> dict[str, Any]:
+    """Input and output of a report in any shape, and the report."""
+    if isinstance(usage, Usage):
+        return {"input": usage.input, "output": usage.output, "usage": usage._asdict()}
+    if not isinstance(usage, dict):
+        return {"usage": usage}
+    inputs = ("prompt_tokens", "input_tokens", "prompt_eval_count", "cache_read_input_tokens")
+    outputs = ("completion_tokens", "output_tokens", "eval_count")
+    try:
+        told = [sum(usage.get(name) or 0 for name in names) for names in ((*inputs, _WRITTEN), outputs)]
+    except TypeError:
+        return {"usage": usage}
+    return {"input": told[0], "output": told[1], "usage": usage}
 
 
-async def _reset(writer: asyncio.StreamWriter) -> bool:
-    """A TCP reset instead of an answer."""
-    linger = struct.pack("ii", 1, 0)
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    writer.transport.abort()
-    return False
-
-
-async def _close(writer: asyncio.StreamWriter) -> bool:
-    """The connection closed in good order instead of an answer."""
-    return False
-
-
-async def _hang(writer: asyncio.StreamWriter) -> bool:
-    """Nothing, until the other side is gone."""
-    while not writer.is_closing():
-        await asyncio.sleep(0.05)
-    return False
-
-
-async def _truncated(writer: asyncio.StreamWriter) -> bool:
-    """Half of what Content-Length promises."""
-    writer.write(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 400\r\n\r\n{"id": "chatcmpl')
-    await writer.drain()
-    return False
-
-
-async def _stalled(writer: asyncio.StreamWriter) -> bool:
-    """Half of an answer, and then nothing."""
-    await _truncated(writer)
-    return await _hang(writer)
-
-
-async def _not_http(writer: asyncio.StreamWriter) -> bool:
-    """Bytes that are no HTTP at all."""
-    writer.write(b"\x00\x01\x02 SECRET-OF-THE-UPSTREAM this is not HTTP\r\n\r\n")
-    await writer.drain()
-    return False
-
-
-async def _large(writer: asyncio.StreamWriter) -> bool:
-    """A body of 100 MB, announced."""
-    size = 100 * 1024 * 1024
-    writer.write(f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n".encode())
-    for _ in range(size // len(CHUNK)):
-        writer.write(CHUNK)
-        await writer.drain()
-    return True
-
-
-async def _endless(writer: asyncio.StreamWriter) -> bool:
-    """A chunked body without an end."""
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
-    for _ in range(ENDLESS_BYTES // len(CHUNK)):
-        writer.write(b"%x\r\n%b\r\n" % (len(CHUNK), CHUNK))
-        await writer.drain()
-    return False
-
-
-async def _gzip_bomb(writer: asyncio.StreamWriter) -> bool:
-    """50 KB that unpack to 50 MB."""
-    await _send(writer, 200, {"Content-Encoding": "gzip"}, gzip.compress(b" " * 50_000_000, 9))
-    return True
-
-
-async def _gzip(writer: asyncio.StreamWriter) -> bool:
-    """A good answer, packed, though nobody said that they can unpack it."""
-    answer = json.dumps(_completion({"model": "gpt-4o-mini"}, {})).encode()
-    await _send(writer, 200, {"Content-Encoding": "gzip"}, gzip.compress(answer))
-    return True
-
-
-_FAULTS = {
-    "reset": _reset,
-    "close": _close,
-    "hang": _hang,
-    "truncated": _truncated,
-    "stalled": _stalled,
-    "not_http": _not_http,
-    "large": _large,
-    "endless": _endless,
-    "gzip_bomb": _gzip_bomb,
-    "gzip": _gzip,
-}
+_WRITTEN = "cache_creation_input_tokens"
 
 
 async def main(port: int, log_path: str) -> None:
     log = os.open(log_path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o600)
     stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    server = await asyncio.start_server(Upstream(log).connected, "127.0.0.1", port, backlog=1024, limit=1 << 20)
+        loop.add_signal_handler(number, stopped.set)
+    upstream = Upstream(log)
+    server = await loop.create_server(
+        lambda: asyncio.StreamReaderProtocol(Ear(), upstream.connected), "127.0.0.1", port, backlog=1024
+    )
     await stopped.wait()
     server.close()
 
