@@ -1,0 +1,25 @@
+"""Anthropic's messages wire, from both sides (Claude API reference, "Messages")."""
+
+from tollkeeper.dialects.messages.answers import read_answer, read_usage, write_answer, write_token_count, write_usage
+from tollkeeper.dialects.messages.errors import error_body, error_type, write_stream_error
+from tollkeeper.dialects.messages.parameters import PARAMETERS, SAMPLING, shape_of
+from tollkeeper.dialects.messages.requests import read_request, write_request
+from tollkeeper.dialects.messages.streams import EventReader, StreamWriter
+
+__all__ = [
+    "PARAMETERS",
+    "SAMPLING",
+    "EventReader",
+    "StreamWriter",
+    "error_body",
+    "error_type",
+    "read_answer",
+    "read_request",
+    "read_usage",
+    "shape_of",
+    "write_answer",
+    "write_request",
+    "write_stream_error",
+    "write_token_count",
+    "write_usage",
+]

@@ -1,0 +1,96 @@
+"""Every parameter of a message, classed, and what of the content bounds its tokens."""
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from tollkeeper.dialects.messages import blocks
+from tollkeeper.dialects.messages.blocks import Base64, Content, Picture, ToolAnswer, Turn
+from tollkeeper.dialects.parameters import DROP, NULL, OURS, PASS, PRICE, REFUSE, Only, Rule, refusal
+from tollkeeper.dialects.shape import Shape
+from tollkeeper.errors import InvalidRequest
+
+PARAMETERS: dict[str, Rule] = {
+    "model": OURS,
+    "max_tokens": OURS,
+    "stream": OURS,
+    "messages": PRICE,
+    "system": PRICE,
+    "tools": PRICE,
+    "output_config": PRICE,
+    "tool_choice": PASS,
+    "thinking": PASS,
+    "stop_sequences": PASS,
+    "temperature": PASS,
+    "top_p": PASS,
+    "top_k": PASS,
+    "metadata": PASS,
+    "cache_control": Only(({"type": "ephemeral"}, {"type": "ephemeral", "ttl": "5m"})),
+    "service_tier": Only(("auto", "standard_only")),
+    "inference_geo": Only(("global",)),
+    "speed": Only(("standard",), DROP),
+    "betas": REFUSE,
+    "billing_policy": REFUSE,
+    "compaction": REFUSE,
+    "container": REFUSE,
+    "context_management": REFUSE,
+    "diagnostics": REFUSE,
+    "fallback_credit_token": REFUSE,
+    "fallbacks": REFUSE,
+    "mcp_servers": REFUSE,
+    "output_format": REFUSE,
+    "thread": REFUSE,
+    "user_profile_id": REFUSE,
+    "workspace_id": REFUSE,
+}
+"""Thinking is part of the output, its budget inside `max_tokens`. The newest clients do not name `temperature`, `top_p`
+and `top_k` any more; older models and clients do. Fast answers, and answers from one country, cost more."""
+
+SAMPLING = frozenset({"temperature", "top_p", "top_k"})
+"""What a model may not take, as the catalog says."""
+
+
+def shape_of(fields: Mapping[str, msgspec.Raw]) -> Shape:
+    """What bounds the input. Raises InvalidRequest, and UnsupportedParameter for what nobody can bound or price."""
+    if not _given(fields, "messages"):
+        raise InvalidRequest("messages is missing.", parameter="messages")
+    turns = blocks.read("messages", fields["messages"], blocks.TURNS)
+    if not turns:
+        raise InvalidRequest("messages is empty.", parameter="messages")
+    if _given(fields, "metadata"):
+        blocks.read("metadata", fields["metadata"], blocks.METADATA)
+    if _given(fields, "output_config"):
+        blocks.read("output_config", fields["output_config"], blocks.OUTPUT_CONFIG)
+    system = _given(fields, "system")
+    if system:
+        blocks.read("system", fields["system"], blocks.SYSTEM)
+    pictures = [picture for turn in turns for picture in _pictures(turn)]
+    sizes = [picture.source.size for picture in pictures if isinstance(picture.source, Base64)]
+    return Shape(len(turns) + system, len(pictures), sum(sizes), _has_tools(fields))
+
+
+def _given(fields: Mapping[str, msgspec.Raw], name: str) -> bool:
+    return name in fields and bytes(memoryview(fields[name])[:5]) != NULL
+
+
+def _pictures(turn: Turn) -> Iterable[Picture]:
+    if isinstance(turn.content, str):
+        return
+    for block in turn.content:
+        yield from _pictures_in(block)
+
+
+def _pictures_in(block: Content) -> Iterable[Picture]:
+    if isinstance(block, Picture):
+        yield block
+    elif isinstance(block, ToolAnswer) and isinstance(block.content, list):
+        yield from (part for part in block.content if isinstance(part, Picture))
+
+
+def _has_tools(fields: Mapping[str, msgspec.Raw]) -> bool:
+    if not _given(fields, "tools"):
+        return False
+    tools = blocks.read("tools", fields["tools"], blocks.TOOLS)
+    if any(tool.defer_loading for tool in tools):
+        raise refusal("tools.defer_loading")
+    return bool(tools)
