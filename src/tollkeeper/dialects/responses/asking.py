@@ -1,0 +1,100 @@
+"""A request in our nouns, put onto the wire."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from tollkeeper.chat import ChatRequest, Image, Message, Options, Part, Role, Tool, ToolCall, ToolResult
+from tollkeeper.dialects.parameters import refusal
+from tollkeeper.errors import InvalidRequest
+
+NAMED_TOOL = "tool:"
+"""Before the name of the one tool that is to be called, in our nouns."""
+SCHEMA_NAME = "answer"
+UNSAYABLE = ("stop", "seed", "presence_penalty", "frequency_penalty")
+"""Options that this wire has no name for."""
+
+
+def write_request(request: ChatRequest, model: str) -> dict[str, Any]:
+    """The request without its output limit, `store`, and what says how to deliver.
+
+    Raises UnsupportedParameter for an option that this wire has no name for.
+    """
+    options = request.options
+    for name in UNSAYABLE:
+        if getattr(options, name):
+            raise refusal(name)
+    body: dict[str, Any] = {
+        "model": model,
+        "input": [item for message in request.messages for item in _items(message)],
+        "temperature": options.temperature,
+        "top_p": options.top_p,
+        "parallel_tool_calls": options.parallel_tools,
+        "tool_choice": _written_choice(options.tool_choice),
+        "reasoning": None if options.effort is None else {"effort": options.effort},
+        "text": _written_format(options),
+        "tools": [_written_tool(tool) for tool in options.tools] or None,
+    }
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def _items(message: Message) -> Iterator[dict[str, Any]]:
+    if isinstance(message.content, str):
+        yield {"type": "message", "role": message.role, "content": message.content}
+        return
+    parts: list[dict[str, Any]] = []
+    for part in message.content:
+        item = _item(part)
+        if item is None:
+            parts.append(_written_part(part, message.role))
+            continue
+        if parts:
+            yield {"type": "message", "role": message.role, "content": parts}
+            parts = []
+        yield item
+    if parts:
+        yield {"type": "message", "role": message.role, "content": parts}
+
+
+def _item(part: Part) -> dict[str, Any] | None:
+    """What is an item of its own on this wire."""
+    match part:
+        case ToolCall():
+            return {
+                "type": "function_call",
+                "call_id": part.id,
+                "name": part.name,
+                "arguments": part.arguments,
+            }
+        case ToolResult():
+            return {"type": "function_call_output", "call_id": part.call_id, "output": part.content}
+        case _:
+            return None
+
+
+def _written_part(part: Part, role: Role) -> dict[str, Any]:
+    if isinstance(part, Image):
+        if role == "assistant":
+            raise InvalidRequest("A picture can stand in the messages of users only.")
+        image: dict[str, Any] = {"type": "input_image", "image_url": part.url}
+        return image if part.detail is None else image | {"detail": part.detail}
+    if role == "assistant":
+        return {"type": "output_text", "text": part, "annotations": []}
+    return {"type": "input_text", "text": part}
+
+
+def _written_tool(tool: Tool) -> dict[str, Any]:
+    written = {"type": "function", "name": tool.name, "parameters": tool.parameters, "strict": tool.strict}
+    return written if tool.description is None else written | {"description": tool.description}
+
+
+def _written_choice(choice: str | None) -> str | dict[str, str] | None:
+    if choice is not None and choice.startswith(NAMED_TOOL):
+        return {"type": "function", "name": choice.removeprefix(NAMED_TOOL)}
+    return choice
+
+
+def _written_format(options: Options) -> dict[str, Any] | None:
+    if options.schema is not None:
+        name = options.schema_name or SCHEMA_NAME
+        return {"format": {"type": "json_schema", "name": name, "schema": options.schema, "strict": True}}
+    return {"format": {"type": "json_object"}} if options.json else None

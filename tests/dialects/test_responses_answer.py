@@ -1,0 +1,146 @@
+"""Whole answers on the Responses wire."""
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai.types.responses import Response
+
+from tollkeeper.chat import Completion, ToolCall, Usage
+from tollkeeper.dialects.head import Head
+from tollkeeper.dialects.reading import BadAnswer
+from tollkeeper.dialects.responses import read_answer, write_answer
+
+HEAD = Head("resp_0123", "gpt-x", 1_700_000_000)
+USAGE = Usage(20, 12, 4, 3, 5)
+
+texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
+calls = st.lists(st.builds(ToolCall, texts, texts, texts), max_size=3).map(tuple)
+completions = st.builds(
+    lambda **fields: Completion(**fields),
+    text=st.just("") | texts,
+    finish_reason=st.sampled_from(["stop", "length", "content_filter"]),
+    usage=st.just(USAGE),
+    tool_calls=calls,
+    refusal=st.none() | texts,
+    reasoning=st.none() | texts,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(completions)
+def test_what_is_written_is_what_the_sdk_takes_and_is_read_as_it_was(completion: Completion) -> None:
+    body = write_answer(completion, HEAD, USAGE)
+    response = Response.model_validate_json(body)
+    assert response.output_text == completion.text
+    reason = completion.finish_reason
+    if reason == "stop":
+        reason = "tool_calls" if completion.tool_calls else "refusal" if completion.refusal else "stop"
+    assert read_answer(body) == completion._replace(finish_reason=reason)
+
+
+def test_every_field_that_openai_always_sends_is_there() -> None:
+    document = orjson.loads(write_answer(Completion("Hi", "stop", USAGE), HEAD, USAGE))
+    required = {name for name, field in Response.model_fields.items() if field.is_required()}
+    assert required <= set(document)
+    assert (document["id"], document["model"], document["created_at"]) == HEAD
+    assert document["usage"] == {
+        "input_tokens": 20,
+        "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 3},
+        "output_tokens": 12,
+        "output_tokens_details": {"reasoning_tokens": 5},
+        "total_tokens": 32,
+    }
+
+
+@pytest.mark.parametrize(
+    ("reason", "refusal", "status", "detail"),
+    [
+        ("stop", None, "completed", None),
+        ("tool_calls", None, "completed", None),
+        ("length", None, "incomplete", "max_output_tokens"),
+        ("content_filter", None, "incomplete", "content_filter"),
+        ("refusal", "No.", "completed", None),
+        ("refusal", None, "incomplete", "content_filter"),
+        ("pause_turn", None, "completed", None),
+    ],
+)
+def test_why_it_ended_is_told_by_status_and_detail(
+    reason: str, refusal: str | None, status: str, detail: str | None
+) -> None:
+    response = Response.model_validate_json(write_answer(Completion("Hi", reason, USAGE, refusal=refusal), HEAD, USAGE))
+    assert response.status == status
+    assert (response.incomplete_details and response.incomplete_details.reason) == detail
+
+
+def answer(**fields: Any) -> bytes:
+    return orjson.dumps({"status": "completed", "output": [], **fields})
+
+
+def test_text_refusal_reasoning_and_calls_of_all_items_are_read() -> None:
+    said = read_answer(
+        answer(
+            output=[
+                {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm"}], "content": None},
+                {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "."}]},
+                {"type": "web_search_call", "id": "ws", "action": {"type": "search"}},
+                {"type": "message", "content": [{"type": "output_text", "text": "a"}]},
+                {
+                    "type": "message",
+                    "content": [{"type": "output_text", "text": "b"}, {"type": "refusal", "refusal": "No."}],
+                },
+                {"type": "custom_tool_call", "call_id": "c", "name": "sql", "input": "select 1"},
+            ],
+            usage={"input_tokens": 3, "output_tokens": 2},
+        )
+    )
+    assert said == Completion(
+        "ab", "tool_calls", Usage(3, 2), (ToolCall("c", "sql", "select 1"),), refusal="No.", reasoning="Hm."
+    )
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        7,
+        {},
+        {"input_tokens": 3},
+        {"input_tokens": True, "output_tokens": 1},
+        {"input_tokens": 3.0, "output_tokens": 1},
+        {"input_tokens": 2**53, "output_tokens": 1},
+        {"input_tokens": 3, "output_tokens": -1},
+        {"input_tokens": 3, "output_tokens": 1, "input_tokens_details": {"cached_tokens": 4}},
+        {"input_tokens": 3, "output_tokens": 1, "input_tokens_details": {"cached_tokens": "1"}},
+        {
+            "input_tokens": 3,
+            "output_tokens": 1,
+            "input_tokens_details": {"cached_tokens": 2, "cache_write_tokens": 2},
+        },
+        {"input_tokens": 3, "output_tokens": 1, "output_tokens_details": {"reasoning_tokens": 2}},
+    ],
+)
+def test_a_usage_that_cannot_be_true_is_none(usage: Any) -> None:
+    assert read_answer(answer(usage=usage)).usage is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"output": 7}',
+        b'{"output": [7]}',
+        b'{"output": ' + b"[" * 100_000,
+        b'{"output": [{"type": "message", "content": "\xff"}]}',
+        answer(status="failed", error={"code": "server_error", "message": "x"}),
+        answer(status="in_progress"),
+        answer(output=[{"type": "function_call", "name": "f", "arguments": "{}"}]),
+    ],
+)
+def test_what_is_no_answer_or_none_yet_is_a_bad_answer(body: bytes) -> None:
+    with pytest.raises(BadAnswer):
+        read_answer(body)

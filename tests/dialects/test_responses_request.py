@@ -1,0 +1,172 @@
+"""Requests on the Responses wire, in our nouns: read, and written."""
+
+from itertools import chain
+from typing import Any
+
+import msgspec
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai.types.responses.response_input_param import ResponseInputParam
+from openai.types.responses.tool_param import ToolParam
+from pydantic import TypeAdapter
+
+from tollkeeper.chat import ChatRequest, Image, Message, Options, Tool, ToolCall, ToolResult
+from tollkeeper.dialects.parameters import sort_out
+from tollkeeper.dialects.responses import PARAMETERS, read_request, shape_of, write_request
+from tollkeeper.errors import UnsupportedParameter
+
+PICTURE = "data:image/png;base64,iVBORw0KGgo="
+
+
+def fields_of(document: dict[str, Any]) -> dict[str, msgspec.Raw]:
+    return msgspec.json.decode(orjson.dumps(document), type=dict[str, msgspec.Raw])
+
+
+def test_instructions_come_first_as_the_word_of_the_system() -> None:
+    request = read_request({"instructions": "Be kind.", "input": [{"role": "developer", "content": "In verse."}]})
+    assert request.messages == (Message("system", "Be kind."), Message("system", "In verse."))
+
+
+def test_the_output_of_an_earlier_answer_can_be_sent_back_as_it_is() -> None:
+    """Reasoning has no noun and is left out; the calls join the turn that they were made in, their results too."""
+    said = {"type": "output_text", "text": "Let me see.", "annotations": [], "logprobs": []}
+    request = read_request(
+        {
+            "input": [
+                {"role": "user", "content": "Rain?"},
+                {"id": "rs_1", "type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]},
+                {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [said]},
+                {"id": "fc_1", "type": "function_call", "call_id": "a", "name": "sky", "arguments": '{"at":"Ulm"}'},
+                {"id": "fc_2", "type": "function_call", "call_id": "b", "name": "sky", "arguments": "{"},
+                {"type": "function_call_output", "call_id": "a", "output": "wet"},
+                {
+                    "type": "function_call_output",
+                    "call_id": "b",
+                    "output": [{"type": "input_text", "text": "d"}, {"type": "input_text", "text": "ry"}],
+                },
+                {"role": "user", "content": "So?"},
+            ]
+        }
+    )
+    assert request.messages == (
+        Message("user", "Rain?"),
+        Message("assistant", ("Let me see.", ToolCall("a", "sky", '{"at":"Ulm"}'), ToolCall("b", "sky", "{"))),
+        Message("user", (ToolResult("a", "wet"), ToolResult("b", "dry"))),
+        Message("user", "So?"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tools", [{"type": "custom", "name": "sql"}]),
+        ("tool_choice", {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}),
+        ("include", ["message.output_text.logprobs"]),
+        ("top_logprobs", 3),
+        ("text", {"verbosity": "low"}),
+        ("input", [{"type": "custom_tool_call", "call_id": "c", "name": "sql", "input": "select"}]),
+        (
+            "input",
+            [
+                {
+                    "type": "function_call_output",
+                    "call_id": "c",
+                    "output": [{"type": "input_image", "image_url": PICTURE}],
+                }
+            ],
+        ),
+    ],
+)
+def test_what_our_nouns_cannot_say_passes_raw_and_is_refused_elsewhere(name: str, value: Any) -> None:
+    document = {"input": "Hi", name: value}
+    assert shape_of(fields_of(document)).messages == 1
+    with pytest.raises(UnsupportedParameter) as raised:
+        read_request(document)
+    assert raised.value.parameter == name
+
+
+@pytest.mark.parametrize("option", [{"stop": ("x",)}, {"seed": 7}, {"presence_penalty": 0.5}])
+def test_an_option_without_a_name_here_is_refused_rather_than_lost(option: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedParameter) as raised:
+        write_request(ChatRequest((Message("user", "Hi"),), Options(**option)), "m")
+    assert raised.value.parameter == next(iter(option))
+
+
+def test_a_schema_is_followed_strictly() -> None:
+    request = ChatRequest((Message("user", "Hi"),), Options(schema={"type": "object"}))
+    assert write_request(request, "m")["text"] == {
+        "format": {"type": "json_schema", "name": "answer", "schema": {"type": "object"}, "strict": True}
+    }
+
+
+texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
+pictures = st.builds(Image, st.just(PICTURE) | st.just("https://example.org/1.png"), st.sampled_from([None, "low"]))
+calls = st.builds(ToolCall, texts, texts, texts)
+results = st.builds(ToolResult, texts, st.text(st.characters(codec="utf-8"), max_size=8))
+
+
+def tuples(parts: st.SearchStrategy[Any], *, least: int = 1) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.lists(parts, min_size=least, max_size=3).map(tuple)
+
+
+def turns(draw_calls: bool) -> st.SearchStrategy[list[Message]]:
+    """What a user says, what the model does, and what the tools answer."""
+    user = st.builds(Message, st.just("user"), texts | tuples(texts | pictures))
+    system = st.builds(Message, st.just("system"), texts | tuples(texts))
+    if not draw_calls:
+        return st.tuples(user | system, st.builds(Message, st.just("assistant"), texts | tuples(texts))).map(list)
+    called = st.tuples(tuples(texts, least=0), tuples(calls)).map(lambda said: Message("assistant", said[0] + said[1]))
+    return st.tuples(user, called, st.builds(Message, st.just("user"), tuples(results))).map(list)
+
+
+schemas = st.just({"type": "object", "properties": {"a": {"type": "string"}}})
+options = st.builds(
+    lambda **fields: Options(**fields),
+    temperature=st.none() | st.floats(0, 2),
+    top_p=st.none() | st.floats(0, 1),
+    effort=st.sampled_from([None, "low", "high"]),
+    tools=tuples(st.builds(Tool, texts, st.none() | texts, st.none() | schemas, st.none() | st.booleans()), least=0),
+    tool_choice=st.sampled_from([None, "auto", "none", "required", "tool:sky"]),
+    parallel_tools=st.none() | st.booleans(),
+)
+formats = st.sampled_from([{}, {"json": True}, {"schema": {"type": "object"}, "schema_name": "weather"}])
+requests = st.builds(
+    lambda messages, options, form: ChatRequest(tuple(chain(*messages)), options._replace(**form)),
+    st.lists(st.booleans().flatmap(turns), min_size=1, max_size=3),
+    options,
+    formats,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(requests)
+def test_what_is_written_is_read_as_it_was(request: ChatRequest) -> None:
+    written = write_request(request, "m")
+    assert read_request(orjson.loads(orjson.dumps(written))) == request
+
+
+@settings(max_examples=50, deadline=None)
+@given(requests)
+def test_what_is_written_passes_our_own_door_and_names_only_parameters(request: ChatRequest) -> None:
+    fields = fields_of(write_request(request, "m"))
+    assert set(sort_out(fields, PARAMETERS)) == set(fields) - {"model"}
+    parts = [part for message in request.messages for part in message.parts]
+    assert shape_of(fields).images == sum(isinstance(part, Image) for part in parts)
+
+
+def test_what_is_written_is_what_the_sdk_would_write() -> None:
+    request = ChatRequest(
+        (
+            Message("system", "Be kind."),
+            Message("user", ("Rain?", Image(PICTURE, "low"))),
+            Message("assistant", (ToolCall("a", "sky", "{}"),)),
+            Message("user", (ToolResult("a", "wet"),)),
+            Message("assistant", "Yes."),
+        ),
+        Options(tools=(Tool("sky", "Looks up.", {"type": "object"}, True),)),
+    )
+    written = write_request(request, "m")
+    TypeAdapter(ResponseInputParam).validate_python(written["input"])
+    TypeAdapter(list[ToolParam]).validate_python(written["tools"])

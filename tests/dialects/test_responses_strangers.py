@@ -1,0 +1,84 @@
+"""Strangers may send the Responses wire anything: only the named errors come of it."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import orjson
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tollkeeper.dialects.parameters import sort_out
+from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError
+from tollkeeper.dialects.responses import PARAMETERS, EventReader, read_answer, read_request, shape_of
+from tollkeeper.dialects.sse import Event
+from tollkeeper.errors import InvalidRequest, UnsupportedParameter
+
+WORDS = st.sampled_from(
+    [
+        *PARAMETERS,
+        *("type", "role", "content", "output", "arguments", "call_id", "name", "format", "schema", "image_url"),
+        *("detail", "usage", "input_tokens", "output_tokens", "input_tokens_details", "cached_tokens", "status"),
+        *("incomplete_details", "delta", "item", "response", "error", "output_index", "summary", "mode", "effort"),
+    ]
+)
+VALUES = st.sampled_from(
+    [
+        *("message", "function_call", "function_call_output", "reasoning", "input_text", "input_image", "output_text"),
+        *("user", "assistant", "function", "custom", "json_schema", "completed", "incomplete", "auto", "data:image/"),
+        *("response.completed", "response.output_text.delta", "response.output_item.added", "response.failed"),
+        *("response.function_call_arguments.done", "response.incomplete", "response.refusal.done"),
+    ]
+)
+scalars = st.none() | st.booleans() | st.integers(-5, 2**63) | st.floats(allow_nan=False) | st.text(max_size=4) | VALUES
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS | st.text(max_size=3), inner, max_size=5),
+    max_leaves=12,
+)
+documents = st.dictionaries(WORDS, values, max_size=8)
+
+
+def refused_parameter(read: Callable[[], object]) -> str | None:
+    try:
+        read()
+    except (InvalidRequest, UnsupportedParameter) as refused:
+        return refused.parameter
+    return None
+
+
+@settings(max_examples=400, deadline=None)
+@given(documents)
+def test_a_request_is_read_or_refused_by_name(document: dict[str, Any]) -> None:
+    fields = msgspec.json.decode(orjson.dumps(document), type=dict[str, msgspec.Raw])
+    for read in (lambda: shape_of(fields), lambda: read_request(document), lambda: sort_out(fields, PARAMETERS)):
+        assert refused_parameter(read) in {None, "input", *document}
+
+
+@settings(max_examples=300, deadline=None)
+@given(values | documents)
+def test_an_answer_is_read_or_bad(document: Any) -> None:
+    with contextlib.suppress(BadAnswer):
+        read_answer(orjson.dumps(document))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(values | documents, max_size=6))
+def test_a_stream_is_read_or_bad_or_an_error(said: list[Any]) -> None:
+    reader = EventReader()
+    with contextlib.suppress(BadAnswer, ProviderSaidError):
+        for document in said:
+            reader.read(Event(b"", b"", orjson.dumps(document)))
+
+
+def test_depth_is_no_way_in() -> None:
+    deep: Any = "x"
+    for _ in range(50_000):
+        deep = [deep]
+    for name in PARAMETERS:
+        with contextlib.suppress(InvalidRequest, UnsupportedParameter):
+            read_request({"input": "Hi", name: deep})
+        raw = msgspec.Raw(b"[" * 50_000 + b"]" * 50_000)
+        with contextlib.suppress(InvalidRequest, UnsupportedParameter):
+            shape_of({"input": msgspec.Raw(b'"Hi"'), name: raw})

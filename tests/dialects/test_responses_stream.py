@@ -1,0 +1,231 @@
+"""Streamed answers on the Responses wire: written, read, and taken by OpenAI's own client."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import httpx2
+import orjson
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai import OpenAI
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
+
+from tollkeeper.chat import (
+    Completion,
+    Delta,
+    Finish,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+from tollkeeper.dialects.head import Head
+from tollkeeper.dialects.responses import EventReader, StreamWriter, read_answer, write_stream_error
+from tollkeeper.dialects.sse import Event, Splitter
+
+HEAD = Head("resp_0123", "gpt-x", 1_700_000_000)
+USAGE = Usage(20, 12, 4, 3, 5)
+_known_event = TypeAdapter(ResponseStreamEvent)
+
+texts = st.text(st.characters(codec="utf-8"), max_size=8)
+pieces = st.lists(
+    st.builds(TextDelta, texts)
+    | st.builds(RefusalDelta, texts)
+    | st.builds(ReasoningDelta, texts)
+    | st.builds(ToolCallDelta, st.integers(0, 2), st.none(), st.none(), texts),
+    max_size=12,
+)
+
+
+def introduced(deltas: Sequence[Delta]) -> list[Delta]:
+    """Calls numbered in the order in which they appear, each with its id and name at first."""
+    order: dict[int, int] = {}
+    told: list[Delta] = []
+    for delta in deltas:
+        if isinstance(delta, ToolCallDelta):
+            first = delta.index not in order
+            index = order.setdefault(delta.index, len(order))
+            call_id, name = (f"call_{index}", f"tool_{index}") if first else (None, None)
+            told.append(ToolCallDelta(index, call_id, name, delta.arguments))
+        else:
+            told.append(delta)
+    return told
+
+
+def write(deltas: list[Delta], finish: str = "stop") -> bytes:
+    writer = StreamWriter(HEAD)
+    return b"".join([writer.write(delta) for delta in deltas]) + writer.end(finish, USAGE)
+
+
+def split(stream: bytes) -> list[Event]:
+    return Splitter().feed(stream)
+
+
+def documents(stream: bytes) -> list[dict[str, Any]]:
+    return [orjson.loads(event.data) for event in split(stream)]
+
+
+def read(stream: bytes) -> list[Delta]:
+    reader = EventReader()
+    return [delta for event in split(stream) for delta in reader.read(event)]
+
+
+def gathered(deltas: list[Delta]) -> Completion:
+    """What the deltas come to."""
+    said: dict[type[Delta], str] = {TextDelta: "", RefusalDelta: "", ReasoningDelta: ""}
+    calls: dict[int, ToolCall] = {}
+    for delta in deltas:
+        match delta:
+            case TextDelta(text) | RefusalDelta(text) | ReasoningDelta(text):
+                said[type(delta)] += text
+            case ToolCallDelta(index, call_id, name, arguments):
+                call = calls.get(index, ToolCall(call_id or "", name or "", ""))
+                calls[index] = call._replace(arguments=call.arguments + arguments)
+    usage = [delta for delta in deltas if isinstance(delta, Usage)]
+    reason = [delta.reason for delta in deltas if isinstance(delta, Finish)]
+    return Completion(
+        said[TextDelta],
+        reason[0] if reason else "",
+        usage[0] if usage else None,
+        tuple(calls[index] for index in sorted(calls)),
+        said[RefusalDelta] or None,
+        said[ReasoningDelta] or None,
+    )
+
+
+EVERYTHING: list[Delta] = [
+    ReasoningDelta("Hm"),
+    ReasoningDelta("."),
+    TextDelta("Let me"),
+    TextDelta(" see."),
+    ToolCallDelta(0, "call_a", "sky", ""),
+    ToolCallDelta(0, None, None, '{"at":'),
+    ToolCallDelta(1, "call_b", "sky", "{"),
+    ToolCallDelta(0, None, None, '"Ulm"}'),
+    ToolCallDelta(1, None, None, "}"),
+    TextDelta("Well."),
+    RefusalDelta("No"),
+    RefusalDelta("!"),
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(pieces.map(introduced), st.sampled_from(["stop", "length", "content_filter"]))
+def test_what_is_written_is_read_as_it_was(deltas: list[Delta], finish: str) -> None:
+    stream = write(deltas, finish)
+    told = gathered(read(stream))
+    said = gathered(deltas)
+    reason = finish
+    if finish == "stop":
+        reason = "tool_calls" if said.tool_calls else "refusal" if said.refusal else "stop"
+    assert told == said._replace(finish_reason=reason, usage=USAGE)
+
+
+@settings(max_examples=100, deadline=None)
+@given(pieces.map(introduced), st.sampled_from(["stop", "length"]))
+def test_the_last_event_holds_the_whole_answer(deltas: list[Delta], finish: str) -> None:
+    stream = write(deltas, finish)
+    last = documents(stream)[-1]
+    assert read_answer(orjson.dumps(last["response"])) == gathered(read(stream))
+    Response.model_validate(last["response"])
+
+
+@settings(max_examples=50, deadline=None)
+@given(pieces.map(introduced), st.sampled_from(["stop", "length", "content_filter"]))
+def test_every_event_is_one_that_the_sdk_knows_numbered_without_gaps(deltas: list[Delta], finish: str) -> None:
+    stream = write(deltas, finish)
+    for number, (event, document) in enumerate(zip(split(stream), documents(stream), strict=True)):
+        known = _known_event.validate_python(document)
+        assert known.type == document["type"] == event.name.decode()
+        assert known.sequence_number == number
+        assert not known.model_extra, "a field that the SDK does not know"
+
+
+def test_the_same_deltas_give_the_same_bytes() -> None:
+    assert write(EVERYTHING) == write(EVERYTHING)
+
+
+def test_the_events_come_in_the_order_of_the_wire() -> None:
+    names = [event.name.decode().removeprefix("response.") for event in split(write([TextDelta("a"), TextDelta("b")]))]
+    assert names == [
+        "created",
+        "in_progress",
+        "output_item.added",
+        "content_part.added",
+        "output_text.delta",
+        "output_text.delta",
+        "output_text.done",
+        "content_part.done",
+        "output_item.done",
+        "completed",
+    ]
+
+
+def test_finish_and_usage_are_told_at_the_end_only() -> None:
+    writer = StreamWriter(HEAD)
+    assert writer.write(Finish("stop")) == writer.write(USAGE) == writer.write(TextDelta("")) == b""
+
+
+def test_what_was_cut_short_is_the_item_that_was_open() -> None:
+    cut = documents(write([ToolCallDelta(0, "a", "f", "{}"), TextDelta("Hal")], "length"))[-1]
+    assert cut["type"] == "response.incomplete"
+    assert cut["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert [item["status"] for item in cut["response"]["output"]] == ["completed", "incomplete"]
+
+
+def client(stream: bytes) -> OpenAI:
+    def answer(_request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=stream)
+
+    return OpenAI(
+        api_key="any",
+        base_url="http://127.0.0.1:1/v1",
+        http_client=httpx2.Client(transport=httpx2.MockTransport(answer)),
+    )
+
+
+def test_the_sdk_gathers_what_was_written() -> None:
+    with client(write(EVERYTHING)) as openai, openai.responses.stream(model="m", input="Hi") as stream:
+        seen = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+        response = stream.get_final_response()
+    assert seen == response.output_text == "Let me see.Well."
+    assert [item.type for item in response.output] == [
+        "reasoning",
+        "message",
+        "function_call",
+        "function_call",
+        "message",
+    ]
+    calls = [(item.call_id, item.arguments) for item in response.output if item.type == "function_call"]
+    assert calls == [("call_a", '{"at":"Ulm"}'), ("call_b", "{}")]
+
+
+@settings(max_examples=25, deadline=None)
+@given(pieces.map(introduced))
+def test_the_sdk_gathers_any_stream(deltas: list[Delta]) -> None:
+    with client(write(deltas)) as openai, openai.responses.stream(model="m", input="Hi") as stream:
+        assert stream.get_final_response().output_text == gathered(deltas).text
+
+
+def test_the_sdk_knows_the_error_that_ends_a_broken_stream() -> None:
+    writer = StreamWriter(HEAD)
+    begun = writer.write(TextDelta("a"))
+    broken = begun + write_stream_error("provider_interrupted", "It broke.", writer.sequence_number)
+    with client(broken) as openai, openai.responses.create(model="m", input="Hi", stream=True) as stream:
+        last = list(stream)[-1]
+    assert last.type == "error"
+    assert (last.code, last.message, last.sequence_number) == ("provider_interrupted", "It broke.", 5)
+
+
+def test_only_what_ends_the_answer_is_last() -> None:
+    reader = EventReader()
+    *before, end = split(write([TextDelta("a")]))
+    for said in before:
+        reader.read(said)
+        assert (reader.last, reader.finished) == (False, False)
+    for said in (end, Event(b"", b"", b"[DONE]")):
+        reader.read(said)
+        assert (reader.last, reader.finished) == (True, True)
