@@ -1,0 +1,137 @@
+"""The embeddings wire: what may be embedded, what it costs, and how vectors are said."""
+
+import base64
+import contextlib
+import struct
+from typing import Any, get_type_hints
+
+import httpx2
+import msgspec
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai import OpenAI
+from openai.types import CreateEmbeddingResponse
+from openai.types.embedding_create_params import EmbeddingCreateParams
+
+from tollkeeper.chat import Completion, Usage
+from tollkeeper.dialects.embeddings import (
+    PARAMETERS,
+    EncodingFormat,
+    read_answer,
+    read_inputs,
+    shape_of,
+    write_answer,
+)
+from tollkeeper.dialects.head import Head
+from tollkeeper.dialects.parameters import sort_out
+from tollkeeper.dialects.reading import BadAnswer
+from tollkeeper.dialects.shape import Shape
+from tollkeeper.errors import InvalidRequest, UnsupportedParameter
+
+HEAD = Head("emb_1", "small", 1_700_000_000)
+VECTORS = [[0.5, -0.25, 1.0], [0.0, 2.0, -1.5]]
+
+
+def fields_of(document: dict[str, Any]) -> dict[str, msgspec.Raw]:
+    return msgspec.json.decode(orjson.dumps(document), type=dict[str, msgspec.Raw])
+
+
+def test_every_parameter_that_openai_knows_is_classed_and_no_other() -> None:
+    assert set(PARAMETERS) == set(get_type_hints(EmbeddingCreateParams))
+
+
+def test_the_model_is_ours_and_the_rest_passes() -> None:
+    document = {"model": "m", "input": "a", "dimensions": 3, "encoding_format": "base64", "user": "u"}
+    assert set(sort_out(fields_of(document), PARAMETERS)) == set(document) - {"model"}
+    with pytest.raises(UnsupportedParameter):
+        sort_out(fields_of({"input": "a", "encoding_format": "int8"}), PARAMETERS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "each", "texts", "tokens"),
+    [
+        ("ab", ("ab",), ("ab",), 0),
+        (["a", "b"], ("a", "b"), ("a", "b"), 0),
+        ([5, 6, 7], ((5, 6, 7),), (), 3),
+        ([[5, 6], [7]], ((5, 6), (7,)), (), 3),
+    ],
+)
+def test_an_input_is_text_or_tokens_one_or_many(
+    asked: Any, each: tuple[Any, ...], texts: tuple[str, ...], tokens: int
+) -> None:
+    inputs = read_inputs(fields_of({"input": asked}))
+    assert (inputs.each, inputs.texts, inputs.tokens) == (each, texts, tokens)
+    assert shape_of(fields_of({"input": asked})) == Shape(messages=1)
+
+
+@pytest.mark.parametrize("asked", [None, 7, {}, [], ["a", 1], [1, [2]], [True], [-1], [1.5], [["a"]], [[[1]]]])
+def test_any_other_input_is_refused(asked: Any) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        shape_of(fields_of({"input": asked}))
+    assert raised.value.parameter == "input"
+
+
+def test_no_input_is_refused() -> None:
+    with pytest.raises(InvalidRequest):
+        shape_of({})
+
+
+@pytest.mark.parametrize("encoding_format", ["float", "base64"])
+def test_the_sdk_reads_the_vectors_that_were_written(encoding_format: EncodingFormat) -> None:
+    body = write_answer(VECTORS, HEAD, Usage(7, 0), encoding_format)
+
+    def answer(_request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"content-type": "application/json"}, content=body)
+
+    http = httpx2.Client(transport=httpx2.MockTransport(answer))
+    with OpenAI(api_key="any", base_url="http://127.0.0.1:1/v1", http_client=http) as openai:
+        told = openai.embeddings.create(model="small", input=["a", "b"])
+    assert [item.embedding for item in told.data] == VECTORS
+    assert [item.index for item in told.data] == [0, 1]
+    assert (told.model, told.usage.prompt_tokens, told.usage.total_tokens) == ("small", 7, 7)
+
+
+def test_numbers_are_what_the_sdk_types_say_and_base64_is_little_endian_floats() -> None:
+    CreateEmbeddingResponse.model_validate_json(write_answer(VECTORS, HEAD, Usage(7, 0)))
+    written = orjson.loads(write_answer(VECTORS, HEAD, Usage(7, 0), "base64"))
+    packed = base64.b64decode(written["data"][0]["embedding"], validate=True)
+    assert packed == struct.pack("<3f", *VECTORS[0])
+
+
+@pytest.mark.parametrize("encoding_format", ["float", "base64"])
+def test_an_answer_is_its_usage(encoding_format: EncodingFormat) -> None:
+    body = write_answer(VECTORS, HEAD, Usage(7, 0), encoding_format)
+    assert read_answer(body) == Completion("", "stop", Usage(7, 0))
+
+
+@pytest.mark.parametrize("usage", [None, 7, {}, {"prompt_tokens": -1}, {"prompt_tokens": 2.0}, {"prompt_tokens": True}])
+def test_a_usage_that_cannot_be_true_is_none(usage: Any) -> None:
+    assert read_answer(orjson.dumps({"data": [], "usage": usage})).usage is None
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"data": 7}', b'{"data": ' + b"[" * 100_000, b"\xff"])
+def test_what_is_no_answer_is_a_bad_answer(body: bytes) -> None:
+    with pytest.raises(BadAnswer):
+        read_answer(body)
+
+
+scalars = st.none() | st.booleans() | st.integers(-5, 2**63) | st.floats(allow_nan=False) | st.text(max_size=4)
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["data", "usage", "prompt_tokens", "embedding"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(values, values)
+def test_strangers_get_only_the_named_errors(one: Any, other: Any) -> None:
+    with contextlib.suppress(InvalidRequest):
+        assert read_inputs(fields_of({"input": one})).each
+    with contextlib.suppress(BadAnswer):
+        read_answer(orjson.dumps({"data": one, "usage": other}))
