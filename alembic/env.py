@@ -7,8 +7,9 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import SQLModel
 
+import tollkeeper.conversations.models
 import tollkeeper.identity.models
-import tollkeeper.quota.models  # noqa: F401 - both fill the metadata that autogenerate compares with
+import tollkeeper.quota.models  # noqa: F401 - they fill the metadata that autogenerate compares with
 from tollkeeper.db import async_url
 from tollkeeper.settings import load_settings
 
