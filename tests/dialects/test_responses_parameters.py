@@ -208,7 +208,14 @@ def test_every_item_counts_and_only_the_bytes_of_pictures_that_are_sent_along_do
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("input", 7), ("input", [7]), ("input", [{"role": "user", "content": 7}]), ("tools", {}), ("instructions", [])],
+    [
+        ("input", None),
+        ("input", 7),
+        ("input", [7]),
+        ("input", [{"role": "user", "content": 7}]),
+        ("tools", {}),
+        ("instructions", []),
+    ],
 )
 def test_what_has_another_shape_is_no_request(name: str, value: Any) -> None:
     document = {"input": "Hi", name: value}

@@ -114,6 +114,8 @@ _cache_options = msgspec.json.Decoder(_CacheOptions | None).decode
 def shape_of(fields: Mapping[str, msgspec.Raw]) -> Shape:
     """How much is asked. Raises UnsupportedParameter for what is unbounded or kept elsewhere, and InvalidRequest."""
     asked = _read_input(fields.get("input"))
+    if asked is None:
+        raise bad_shape("input")
     items = asked if isinstance(asked, list) else []
     images, image_bytes = 0, 0
     for item in items:
