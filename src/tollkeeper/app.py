@@ -14,7 +14,9 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from tollkeeper import __version__
 from tollkeeper.api import auth, me, operations
-from tollkeeper.api.ai import DOORS
+from tollkeeper.api.ai import DOORS as NATIVE_DOORS
+from tollkeeper.api.ai import socket
+from tollkeeper.api.compat import DOORS as COMPAT_DOORS
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.doors import Entrance
 from tollkeeper.api.errors import render
@@ -24,6 +26,7 @@ from tollkeeper.errors import InvalidRequest, MethodNotAllowed, NotFound, RateLi
 from tollkeeper.telemetry.logging import AccessLog
 from tollkeeper.throttle import Throttle
 
+DOORS = (*NATIVE_DOORS, *COMPAT_DOORS)
 DESCRIPTION = "A secured multi-tenant AI API whose token quotas are exact."
 
 
@@ -49,6 +52,7 @@ def create_app(
     app.include_router(operations.router)
     app.include_router(auth.auth_router(throttle))
     app.include_router(me.router)
+    app.include_router(socket.router)
     _add_error_handlers(app)
 
     def openapi() -> dict[str, Any]:
@@ -60,7 +64,7 @@ def create_app(
     app.openapi = openapi  # type: ignore[method-assign]
     behind_proxies = cast(ASGIApp, ProxyHeadersMiddleware(app, trusted_proxies))  # type: ignore[arg-type]
     entrance = Entrance(behind_proxies, DOORS, lambda: cast(Services, app.state.services))
-    return Envelope(entrance, access_log)
+    return Envelope(entrance, access_log, unread=[door.path for door in DOORS])
 
 
 def _add_error_handlers(app: FastAPI) -> None:

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 from tollkeeper.api.dependencies import Services
 from tollkeeper.app import create_app
 from tollkeeper.clock import SystemClock
+from tollkeeper.conversations import Conversations
 from tollkeeper.db import Database
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.gateway import Gateway
@@ -24,6 +25,7 @@ from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.postgres import PostgresStore
 from tollkeeper.quota.sqlite import SqliteStore
 from tollkeeper.quota.store import Store
+from tollkeeper.relaying import Deadlines
 from tollkeeper.settings import Settings, check_secret, load_settings
 from tollkeeper.telemetry.logging import AccessLog, configure
 from tollkeeper.throttle import Throttle
@@ -123,8 +125,15 @@ async def _services(settings: Settings, throttle: Throttle, parts: Parts) -> Asy
         ledger.start()
         keeper.start()
         _settle_in()
-        gateway = Gateway(ledger, parts.catalog, throttle, default_output=settings.max_tokens)
-        yield Services(settings, database, passwords, tokens, throttle, ledger, gateway)
+        deadlines = Deadlines(
+            first_s=settings.timeout_seconds,
+            idle_s=settings.stream_idle_seconds,
+            total_s=settings.stream_total_seconds,
+            ping_s=settings.stream_ping_seconds,
+        )
+        gateway = Gateway(ledger, parts.catalog, throttle, deadlines, default_output=settings.max_tokens)
+        conversations = Conversations(database, settings.conversation_tokens)
+        yield Services(settings, database, passwords, tokens, throttle, ledger, gateway, conversations)
     finally:
         await keeper.stop()
         await ledger.stop()

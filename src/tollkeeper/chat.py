@@ -84,8 +84,8 @@ class ChatRequest(NamedTuple):
     options: Options = Options()
 
     @property
-    def images(self) -> int:
-        return sum(isinstance(part, Image) for message in self.messages for part in message.parts)
+    def pictures(self) -> tuple[Image, ...]:
+        return tuple(part for message in self.messages for part in message.parts if isinstance(part, Image))
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -155,7 +155,7 @@ class ReasoningDelta(NamedTuple):
 class ToolCallDelta(NamedTuple):
     """A piece of the `index`th tool call. `id` and `name` come with its first piece, and only there."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # shadows a method of tuples that nobody needs
     id: str | None
     name: str | None
     arguments: str

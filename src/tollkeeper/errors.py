@@ -6,7 +6,8 @@ TollkeeperError
 │   ├── InvalidRequest           the body is JSON, but not what this door takes
 │   ├── UnsupportedParameter     a field whose feature does not exist (yet)
 │   ├── BodyTooLarge
-│   └── MethodNotAllowed
+│   ├── MethodNotAllowed
+│   └── TurnInProgress           one turn at a time on a connection
 ├── AccessError
 │   ├── Unauthenticated          no token, or not a good one: one sentence for all reasons
 │   ├── InvalidCredentials       login: unknown user and wrong password look alike
@@ -19,7 +20,12 @@ TollkeeperError
 ├── LedgerError
 │   ├── LedgerUnavailable        nothing was reserved, nothing may be called
 │   ├── ShuttingDown             the grace period is over
+│   ├── LeaseLost                the hold was swept up while the call ran; it was cut
 │   └── LedgerConflict           the verb does not apply to the state the row is in
+├── IdempotencyError             the key was used before, and there is no answer to repeat
+│   ├── IdempotencyInFlight      the call before is still running
+│   ├── IdempotencyMismatch      it was another request
+│   └── PreviousAttemptInterrupted  nobody knows what it would have answered
 ├── ProviderError                `billed` tells the ledger what may have been spent
 │   ├── ProviderUnavailable  ProviderAuthFailed  ProviderRateLimited  ProviderRejected  ProviderFailed
 │   └── ProviderBadResponse  ProviderInterrupted  ProviderTimeout
@@ -77,6 +83,11 @@ class MethodNotAllowed(InputError):
     def __init__(self, allow: str) -> None:
         super().__init__()
         self.allow = allow
+
+
+class TurnInProgress(InputError):
+    code = "turn_in_progress"
+    sentence = "The turn before is not over yet. Cancel it, or wait for its final frame."
 
 
 class AccessError(TollkeeperError):
@@ -164,9 +175,34 @@ class ShuttingDown(LedgerError):
     sentence = "The server is shutting down; the call was cut."
 
 
+class LeaseLost(LedgerError):
+    code = "lease_lost"
+    sentence = "The hold of this call was lost while it ran, so it was cut."
+
+
 class LedgerConflict(LedgerError):
     code = "ledger_conflict"
     sentence = "The charge is not in a state that allows this."
+
+
+class IdempotencyError(TollkeeperError):
+    """The idempotency key was used before, and the answer of then cannot be repeated."""
+
+
+class IdempotencyInFlight(IdempotencyError):
+    code = "idempotency_in_flight"
+    sentence = "A call with this idempotency key is still running."
+    retry_after_s: ClassVar[int] = 1
+
+
+class IdempotencyMismatch(IdempotencyError):
+    code = "idempotency_key_reused"
+    sentence = "This idempotency key was used with another request."
+
+
+class PreviousAttemptInterrupted(IdempotencyError):
+    code = "previous_attempt_interrupted"
+    sentence = "The call with this idempotency key was cut off; its answer was not kept. Use a new key to call again."
 
 
 class ProviderError(TollkeeperError):

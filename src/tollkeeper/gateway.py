@@ -1,46 +1,65 @@
 """THE PATH: every call to a model walks it, whatever door it came through.
 
-limit → reserve (committed before the provider hears of it) → call → settle (on the one exit) → answer.
+limit → reserve (committed before the provider hears of it) → call → settle (on the one exit) → answer. A provider that
+fails before it says anything, and cannot have billed anything, is tried again or followed by the model's fallbacks.
 """
 
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
-from tollkeeper.chat import ChatRequest, Completion, Message, Usage
-from tollkeeper.errors import InvalidRequest, ProviderError, TollkeeperError
+from tollkeeper.candidate import Ask, Candidate
+from tollkeeper.chat import Completion, Usage
+from tollkeeper.errors import (
+    LeaseLost,
+    ProviderError,
+    ProviderFailed,
+    ProviderRejected,
+    ProviderUnavailable,
+    TollkeeperError,
+)
 from tollkeeper.principal import Principal
-from tollkeeper.providers.base import PreparedCall
-from tollkeeper.providers.catalog import Catalog, Model
-from tollkeeper.quota.bounds import exact_input, input_bound
-from tollkeeper.quota.ledger import Ledger, Reservation
-from tollkeeper.quota.models import Basis, Unit
-from tollkeeper.quota.operations import Closed, Terms
-from tollkeeper.quota.prices import Meter
+from tollkeeper.providers.catalog import Catalog
+from tollkeeper.quota.keys import Attempt, KeptAnswer
+from tollkeeper.quota.ledger import Ledger
+from tollkeeper.quota.models import Basis
+from tollkeeper.quota.operations import Closed, Replayed
+from tollkeeper.quota.reservation import Reservation
+from tollkeeper.relaying import Deadlines, Listener, Relay
 from tollkeeper.throttle import Throttle
 
+RETRIES = 1
+RETRY_PAUSE_S = 0.2
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What a caller wants. Without `max_output` the answer is as long as the house allows and the quota has room for.
-
-    `allocation` caps what the call may cost, in weighted tokens.
-    """
-
-    surface: str
-    messages: tuple[Message, ...]
-    model: str | None = None
-    max_output: int | None = None
-    temperature: float | None = None
-    allocation: int | None = None
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of it."""
+    """What came of it.
+
+    `tail` is how the provider ended a streamed answer. `shortened`: it was cut for being too long; `cut_short`: nobody
+    listens any more.
+    """
 
     charge: Closed
     model: str
     provider: str
     completion: Completion
+    tail: bytes = b""
+    shortened: bool = False
+    cut_short: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """For a call that may come again: the key it comes with, and how its answer is put into bytes to be kept."""
+
+    attempt: Attempt
+    render: Callable[[Answer], KeptAnswer | None]
 
 
 class FailedCall(TollkeeperError):
@@ -55,97 +74,160 @@ class FailedCall(TollkeeperError):
 class Gateway:
     """Composed of what stands below it; `default_output` is the output wanted when the caller does not say."""
 
-    def __init__(self, ledger: Ledger, catalog: Catalog, throttle: Throttle, *, default_output: int) -> None:
+    def __init__(
+        self, ledger: Ledger, catalog: Catalog, throttle: Throttle, deadlines: Deadlines, *, default_output: int
+    ) -> None:
         self._ledger = ledger
-        self._catalog = catalog
         self._throttle = throttle
+        self._deadlines = deadlines
         self._default_output = default_output
+        self.catalog = catalog
 
-    @property
-    def provider(self) -> str:
-        """The name of who answers."""
-        return self._catalog.provider.name
-
-    async def complete(self, caller: Principal, ask: Ask) -> Answer:
+    async def complete(self, caller: Principal, ask: Ask, keeping: Keeping | None = None) -> Answer | Replayed:
         """One question, one whole answer, one charge.
 
-        Raises RateLimited, NotFound (model), InvalidRequest, Unauthenticated, QuotaExceeded, QuotaHeld,
-        LedgerUnavailable, FailedCall.
+        Raises RateLimited, NotFound (model), InputError, Unauthenticated, QuotaExceeded, QuotaHeld, LedgerUnavailable,
+        IdempotencyInFlight, IdempotencyMismatch, PreviousAttemptInterrupted, FailedCall.
         """
+        candidate = self._candidate(ask, ask.model, stream=False)
+        async with self._reserved(caller, candidate, keeping) as reservation:
+            if reservation.replayed is not None:
+                return reservation.replayed
+            candidate, completion = await self._ask(reservation, candidate, _complete, stream=False)
+            answered = _answers(candidate, completion)
+            if keeping is not None:
+                reservation.keep(lambda closed: keeping.render(answered(closed)))
+        return answered(_closed(reservation))
+
+    async def stream(
+        self, caller: Principal, ask: Ask, listener: Listener, keeping: Keeping | None = None
+    ) -> Answer | Replayed:
+        """The same, heard piece by piece; settled before the last piece, which is the answer's `tail`.
+
+        Raises as `complete` does; FailedCall also when it broke after something was heard.
+        """
+        candidate = self._candidate(ask, ask.model, stream=True)
+        async with self._reserved(caller, candidate, keeping) as reservation:
+            if reservation.replayed is not None:
+                return reservation.replayed
+
+            async def relay(reservation: Reservation, candidate: Candidate) -> Relay:
+                relay = Relay(reservation, candidate, listener, self._deadlines)
+                await relay.run()
+                return relay
+
+            candidate, relayed = await self._ask(reservation, candidate, relay, stream=True)
+            answered = _answers(candidate, relayed.received.completion(), relayed)
+            if keeping is not None and not relayed.cut_short:
+                reservation.keep(lambda closed: keeping.render(answered(closed)))
+        return answered(_closed(reservation))
+
+    async def estimate(self, ask: Ask) -> tuple[Candidate, int, int]:
+        """What a call would hold, without making it: the model, and the input bound by bytes and by count."""
+        candidate = self._candidate(ask, ask.model, stream=False)
+        return candidate, (await candidate.first()).input_bound, (await candidate.tighter()).input_bound
+
+    async def count(self, ask: Ask) -> int:
+        """The input's tokens, by the best tokenizer at hand. Nobody is asked, and nothing is charged."""
+        candidate = self._candidate(ask, ask.model, stream=False)
+        return await candidate.model.provider.count_input(candidate.call)
+
+    def _candidate(self, ask: Ask, name: str | None, *, stream: bool) -> Candidate:
+        model = self.catalog.model(name)
+        call = model.provider.prepare(model, ask.question, stream=stream)
+        return Candidate(ask, model, call, self._default_output)
+
+    @asynccontextmanager
+    async def _reserved(
+        self, caller: Principal, candidate: Candidate, keeping: Keeping | None
+    ) -> AsyncIterator[Reservation]:
+        """The limit and the hold; leaving settles, and a failure is told with the charge's end."""
         self._throttle.check(caller)
-        model = self._catalog.model(ask.model)
-        call = model.provider.prepare(ChatRequest(model.name, ask.messages, ask.temperature))
-        sizing = Sizing(ask, model, call, ask.max_output or self._default_output)
-        reservation = self._ledger.reservation(caller, await sizing.first(), sizing.tighter)
+        attempt = keeping.attempt if keeping is not None else None
+        reservation = self._ledger.reservation(caller, await candidate.first(), candidate.tighter, attempt)
         try:
             async with reservation:
-                completion = await _call(reservation, model, call)
-        except ProviderError as error:
+                yield reservation
+        except (ProviderError, LeaseLost) as error:
             raise FailedCall(error, reservation.closed) from error
-        assert reservation.closed is not None
-        return Answer(reservation.closed, model.name, model.provider.name, completion)
+
+    async def _ask(
+        self,
+        reservation: Reservation,
+        candidate: Candidate,
+        ask: Callable[[Reservation, Candidate], Awaitable[Result]],
+        *,
+        stream: bool,
+    ) -> tuple[Candidate, Result]:
+        """Ask the model, again if that is safe, then each of its fallbacks; each of those is a charge of its own."""
+        following = list(candidate.model.fallbacks)
+        retries = RETRIES
+        while True:
+            try:
+                return candidate, await ask(reservation, candidate)
+            except ProviderError as error:
+                if error.billed or isinstance(error, ProviderRejected):
+                    raise
+                if retries and isinstance(error, ProviderUnavailable | ProviderFailed):
+                    retries -= 1
+                    await asyncio.sleep(RETRY_PAUSE_S * (1 + random.random()))
+                    continue
+                if not following:
+                    raise
+                try:
+                    candidate = self._candidate(candidate.ask, following.pop(0), stream=stream)
+                    await reservation.extend(await candidate.first(), error.code)
+                except TollkeeperError:
+                    raise error from None
+                retries = RETRIES
 
 
-async def _call(reservation: Reservation, model: Model, call: PreparedCall) -> Completion:
+async def _complete(reservation: Reservation, candidate: Candidate) -> Completion:
     """Ask the provider, once, and report what it used; when its outcome is unknown, what is known of it."""
+    call, model = candidate.call, candidate.model
     provider = model.provider
+
+    async def measure() -> tuple[int, int]:
+        return await provider.count_input(call), 0
+
+    reservation.measure = measure
     try:
-        completion = await provider.complete(call, reservation.granted_output)
+        completion = await provider.complete(call, candidate.limit(reservation.granted_output))
     except ProviderError as error:
         if error.billed:
-            reservation.checkpoint = (await provider.count_input(call), 0)
+            reservation.checkpoint = await measure()
         raise
     usage = completion.usage
     if usage is not None and model.can_have_used(usage):
         reservation.report(usage)
     else:
-        usage = Usage(await provider.count_input(call), await provider.count_output(completion.text))
+        said = [completion.text, completion.reasoning or ""]
+        said += [part for one in completion.tool_calls for part in (one.name, one.arguments)]
+        usage = Usage(await provider.count_input(call), await provider.count_output("".join(said)))
         reservation.report(usage, Basis.COUNTED)
-    if usage.output_tokens > reservation.granted_output:
-        return Completion(await provider.cut(completion.text, reservation.granted_output), "length", usage)
+    if usage.output_tokens > reservation.granted_output and not candidate.ask.without_output:
+        text = await provider.cut(completion.text, reservation.granted_output)
+        return completion._replace(text=text, finish_reason="length", raw=None)
     return completion
 
 
-@dataclass(frozen=True, slots=True)
-class Sizing:
-    """How large a hold to ask for: first by the bytes, in full; then, refused, by a tokenizer's count, as much as fits.
+def _answers(candidate: Candidate, completion: Completion, relay: Relay | None = None) -> Callable[[Closed], Answer]:
+    """The answer, but for how its charge ended."""
 
-    A limit that the caller gave is never made smaller.
-    """
-
-    ask: Ask
-    model: Model
-    call: PreparedCall
-    wanted: int
-
-    async def first(self) -> Terms:
-        """The cheap bound in full; a cap on the cost of the call needs the exact one at once."""
-        if self.ask.allocation is not None:
-            return await self.tighter()
-        bound = input_bound(self.call.body_bytes, self.call.messages, self.model.overhead)
-        return self._terms(bound, self.wanted, self.wanted)
-
-    async def tighter(self) -> Terms:
-        """The exact count, in full if it fits. Raises InvalidRequest when the caller's own cap is too small."""
-        bound = exact_input(await self.model.provider.count_input(self.call), self.call.messages, self.model.overhead)
-        wanted, least = self.wanted, min(self.wanted, self.model.least_output)
-        if self.ask.allocation is not None:
-            wanted = min(wanted, _meter_of(self.model).most_output(Unit.TOKENS, bound, self.ask.allocation))
-        if wanted < (self.wanted if self.ask.max_output is not None else least):
-            raise InvalidRequest("context_allocation is too small for this prompt and its answer.")
-        return self._terms(bound, wanted, wanted if self.ask.max_output is not None else least)
-
-    def _terms(self, bound: int, wanted: int, least: int) -> Terms:
-        return Terms(
-            surface=self.ask.surface,
-            provider=self.model.provider.name,
-            model=self.model.name,
-            meter=_meter_of(self.model),
-            input_bound=bound,
-            wanted_output=wanted,
-            least_output=least,
+    def answered(closed: Closed) -> Answer:
+        return Answer(
+            closed,
+            candidate.model.name,
+            candidate.model.provider.name,
+            completion,
+            tail=relay.tail if relay is not None else b"",
+            shortened=relay is not None and relay.shortened,
+            cut_short=relay is not None and relay.cut_short,
         )
 
+    return answered
 
-def _meter_of(model: Model) -> Meter:
-    return Meter(model.weight_milli, model.price)
+
+def _closed(reservation: Reservation) -> Closed:
+    assert reservation.closed is not None
+    return reservation.closed

@@ -79,6 +79,16 @@ class Settings(BaseSettings):
         120.0, gt=0, le=600, validation_alias=_named("TOLLKEEPER_TIMEOUT_SECONDS", "TIMEOUT_SECONDS")
     )
 
+    stream_idle_seconds: float = Field(30.0, gt=0, le=600, validation_alias=_named("TOLLKEEPER_STREAM_IDLE_SECONDS"))
+    stream_total_seconds: float = Field(
+        600.0, gt=0, le=7200, validation_alias=_named("TOLLKEEPER_STREAM_TOTAL_SECONDS")
+    )
+    stream_ping_seconds: float = Field(15.0, gt=0, le=600, validation_alias=_named("TOLLKEEPER_STREAM_PING_SECONDS"))
+    conversation_tokens: int = Field(
+        4000, ge=100, le=1_000_000, validation_alias=_named("TOLLKEEPER_CONVERSATION_TOKENS")
+    )
+    allowed_origins: str = Field("", validation_alias=_named("TOLLKEEPER_ALLOWED_ORIGINS"))
+
     openai_api_key: SecretStr | None = Field(None, validation_alias=_named("OPENAI_API_KEY"))
     openai_base_url: str = Field("https://api.openai.com/v1", validation_alias=_named("OPENAI_BASE_URL"))
     openai_model: str = Field("gpt-4o-mini", validation_alias=_named("OPENAI_MODEL"))

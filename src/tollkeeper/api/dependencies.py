@@ -7,10 +7,10 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 from fastapi.security import OAuth2PasswordBearer
 from sqlmodel.ext.asyncio.session import AsyncSession
-from starlette.types import Scope
 
+from tollkeeper.api.tokens import access_token
+from tollkeeper.conversations import Conversations
 from tollkeeper.db import Database
-from tollkeeper.errors import Unauthenticated
 from tollkeeper.gateway import Gateway
 from tollkeeper.identity import accounts
 from tollkeeper.identity.models import Tenant, User
@@ -33,6 +33,7 @@ class Services:
     throttle: Throttle
     ledger: Ledger
     gateway: Gateway
+    conversations: Conversations
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +64,9 @@ Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
 async def get_caller(
     request: Request, services: Parts, session: Session, _documented: Annotated[str | None, Depends(bearer)]
 ) -> SignedIn:
-    principal = services.tokens.verify(bearer_token(request.scope))
+    principal = services.tokens.verify(access_token(request.scope))
     user, tenant = await accounts.current(session, principal)
     return SignedIn(principal, user, tenant)
-
-
-def bearer_token(scope: Scope) -> str:
-    """The token of the one Authorization header (RFC 6750). Raises Unauthenticated."""
-    found: list[bytes] = [value for name, value in scope["headers"] if name == b"authorization"]
-    if len(found) != 1 or found[0][:7].lower() != b"bearer ":
-        raise Unauthenticated
-    try:
-        return found[0][7:].strip().decode("ascii")
-    except UnicodeDecodeError:
-        raise Unauthenticated from None
 
 
 Caller = Annotated[SignedIn, Depends(get_caller)]

@@ -4,43 +4,86 @@ A door declares its access, its input and its output once. The entrance, the Ope
 are all made from that declaration.
 """
 
+import hashlib
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tollkeeper.api import strict_json
-from tollkeeper.api.dependencies import Services, bearer_token
-from tollkeeper.api.errors import quota_headers, render
-from tollkeeper.api.middleware import send_response
-from tollkeeper.errors import InvalidJson, InvalidRequest, MethodNotAllowed, TollkeeperError
-from tollkeeper.gateway import FailedCall
+from tollkeeper.api.balances import charge_headers
+from tollkeeper.api.dependencies import Services
+from tollkeeper.api.errors import NATIVE, Manner
+from tollkeeper.api.listening import HttpListener
+from tollkeeper.api.middleware import LARGEST_BODY, read_body, send_response
+from tollkeeper.api.tokens import access_token
+from tollkeeper.candidate import Ask
+from tollkeeper.errors import InvalidJson, InvalidRequest, MethodNotAllowed, ShuttingDown, TollkeeperError
+from tollkeeper.gateway import Answer, FailedCall, Keeping
 from tollkeeper.principal import Principal
-from tollkeeper.quota.operations import Balance, Closed
+from tollkeeper.providers.base import Piece
+from tollkeeper.quota.keys import Attempt, KeptAnswer
+from tollkeeper.quota.operations import Replayed
 
-Headers = dict[str, str]
+OF_OTHERS: Any = dict[str, Any]
+"""A shape that someone else has described."""
+
+JSON = "application/json"
+EVENTS = "text/event-stream"
+
+_KEY = re.compile(rb"[\x21-\x7e]{1,255}")
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A finished answer: the struct to be sent, and the charge it came with."""
+class Visit(Protocol):
+    """One call through a door: what is asked, and how its answer is said. Saying it changes nothing."""
 
-    body: msgspec.Struct
-    charge: Closed
+    @property
+    def ask(self) -> Ask: ...
+
+    @property
+    def streaming(self) -> bool: ...
+
+    def whole(self, answer: Answer) -> bytes:
+        """The answer in one piece."""
+        ...
+
+    def piece(self, piece: Piece) -> bytes:
+        """Some of a streamed answer; nothing, if there is nothing in it to be heard."""
+        ...
+
+    def end(self, answer: Answer) -> bytes:
+        """What ends a streamed answer."""
+        ...
+
+    def broken(self, error: TollkeeperError) -> bytes:
+        """What ends a streamed answer that broke."""
+        ...
+
+    async def remember(self, answer: Answer) -> None:
+        """The answer is about to be given."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """One metered endpoint, for any signed-in caller. `takes` and `gives` are the shapes of input and output."""
+    """One metered endpoint, for any signed-in caller.
+
+    `takes` and `gives` are the shapes of input and output, `manner` is how it says what went wrong. `opens` reads a
+    body, and raises InputError; where no model is to be asked, it knows the answer.
+    """
 
     path: str
-    takes: type[msgspec.Struct]
-    gives: type[msgspec.Struct]
-    answer: Callable[[Services, Principal, Any], Awaitable[Reply]]
+    takes: Any
+    gives: Any
+    opens: Callable[[Services, Principal, bytes], Awaitable[Visit | bytes]]
     summary: str
     description: str
+    manner: Manner = NATIVE
+    largest_body: int = LARGEST_BODY
+    streams: bool = False
 
 
 class Entrance:
@@ -49,35 +92,110 @@ class Entrance:
     def __init__(self, app: ASGIApp, doors: Sequence[Door], services: Callable[[], Services]) -> None:
         self._app = app
         self._services = services
-        self._doors = {door.path: (door, msgspec.json.Decoder(door.takes)) for door in doors}
-        self._encode = msgspec.json.Encoder().encode
+        self._doors = {door.path: door for door in doors}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = self._doors.get(scope["path"]) if scope["type"] == "http" else None
-        if found is None:
+        door = self._doors.get(scope["path"]) if scope["type"] == "http" else None
+        if door is None:
             await self._app(scope, receive, send)
             return
-        door, decoder = found
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("POST")
             services = self._services()
-            caller = services.tokens.verify(bearer_token(scope))
-            body = decode(decoder, (await receive())["body"])
-            reply = await door.answer(services, caller, body)
-        except FailedCall as failed:
-            status, content, headers = render(failed)
-            await send_response(status, content, headers | charge_headers(failed.charge), send)
+            caller = services.tokens.verify(access_token(scope))
+            body = await read_body(scope, receive, door.largest_body)
+            visit = await door.opens(services, caller, body)
+            if isinstance(visit, bytes):
+                await send_response(200, visit, {"Content-Type": JSON}, send)
+            elif visit.streaming:
+                await _stream(services, door, caller, visit, _Key.of(scope, door, body), receive, send)
+            else:
+                await _answer(services, caller, visit, _Key.of(scope, door, body), send)
         except TollkeeperError as error:
-            status, content, headers = render(error)
-            await send_response(status, content, headers, send)
-        else:
-            headers = {"Content-Type": "application/json"} | charge_headers(reply.charge)
-            await send_response(200, self._encode(reply.body), headers, send)
+            await send_error(error, door.manner, send)
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """What makes a call one that may come again: its Idempotency-Key, and what it was sent with."""
+
+    attempt: Attempt
+
+    @classmethod
+    def of(cls, scope: Scope, door: Door, body: bytes) -> "_Key | None":
+        """Raises InvalidRequest for a key that is none."""
+        found = [value for name, value in scope["headers"] if name == b"idempotency-key"]
+        if not found:
+            return None
+        if len(found) > 1 or not _KEY.fullmatch(found[0]):
+            raise InvalidJson("An Idempotency-Key is 1 to 255 printable characters without spaces.")
+        return cls(Attempt(found[0].decode(), hashlib.sha256(door.path.encode() + b"\0" + body).hexdigest()))
+
+
+async def _answer(services: Services, caller: Principal, visit: Visit, key: _Key | None, send: Send) -> None:
+    """One whole answer."""
+    keeping = None
+    if key is not None:
+        keeping = Keeping(key.attempt, lambda answer: KeptAnswer(200, JSON, visit.whole(answer)))
+    answer = await services.gateway.complete(caller, visit.ask, keeping)
+    if isinstance(answer, Replayed):
+        await _say_again(answer, send)
+        return
+    await visit.remember(answer)
+    headers = {"Content-Type": JSON} | charge_headers(answer.charge.charge_id, answer.charge.balances)
+    await send_response(200, visit.whole(answer), headers, send)
+
+
+async def _stream(
+    services: Services,
+    door: Door,
+    caller: Principal,
+    visit: Visit,
+    key: _Key | None,
+    receive: Receive,
+    send: Send,
+) -> None:
+    """An answer piece by piece. What goes wrong before the first is an error like another, and an event after it."""
+    listener = HttpListener(visit.piece, receive, send, keeps=key is not None)
+    keeping = None
+    if key is not None:
+        keeping = Keeping(key.attempt, lambda answer: KeptAnswer(200, EVENTS, listener.said + visit.end(answer)))
+    try:
+        with listener:
+            answer = await services.gateway.stream(caller, visit.ask, listener, keeping)
+            if isinstance(answer, Replayed):
+                await _say_again(answer, send)
+                return
+            if not answer.cut_short:
+                await visit.remember(answer)
+            await listener.finish(visit.end(answer))
+    except FailedCall as failed:
+        if not listener.begun:
+            raise
+        await listener.finish(visit.broken(failed.cause))
+    except BaseException:
+        if listener.begun:
+            await listener.finish(visit.broken(ShuttingDown()))
+        raise
+
+
+async def _say_again(replayed: Replayed, send: Send) -> None:
+    status, content_type, body = replayed.answer
+    headers = {"Content-Type": content_type, "Idempotent-Replayed": "true"}
+    await send_response(status, body, headers | charge_headers(replayed.charge_id, replayed.balances), send)
+
+
+async def send_error(error: TollkeeperError, manner: Manner, send: Send) -> None:
+    """Answer with what went wrong, and with the charge if there was one."""
+    status, content, headers = manner(error)
+    if isinstance(error, FailedCall) and error.charge is not None:
+        headers |= charge_headers(error.charge.charge_id, error.charge.balances)
+    await send_response(status, content, headers, send)
 
 
 def decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
-    """The body in the door's shape. Raises InvalidJson, InvalidRequest, neither with anything of the input in it."""
+    """The body in the decoder's shape. Raises InvalidJson, InvalidRequest, neither with anything of the input in it."""
     strict_json.check(body)
     try:
         return decoder.decode(body)
@@ -92,18 +210,3 @@ def _without_input(complaint: str) -> str:
     if "unknown field" in complaint:
         return "The request has a field that this endpoint does not know."
     return complaint.replace("`", "'") + "."
-
-
-def charge_headers(charge: Closed | None) -> Headers:
-    """What every metered reply says of its charge and of the tightest quota."""
-    if charge is None:
-        return {}
-    headers = {"X-Charge-ID": charge.charge_id}
-    if (tight := tightest(charge.balances)) is not None:
-        headers |= quota_headers(tight.quota, tight.limit, tight.remaining, tight.resets_ms)
-    return headers
-
-
-def tightest(balances: Sequence[Balance]) -> Balance | None:
-    """The quota with the lowest remaining ÷ limit."""
-    return min(balances, key=lambda balance: balance.remaining / balance.limit if balance.limit else 0, default=None)

@@ -1,17 +1,22 @@
 """One table: domain error → HTTP status. Errors are RFC 9457 problems with a stable `code`."""
 
-from datetime import UTC, datetime
-from functools import lru_cache
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 import orjson
 
 from tollkeeper import errors
+from tollkeeper.api.balances import iso, quota_headers
 from tollkeeper.gateway import FailedCall
 from tollkeeper.telemetry.logging import correlation_id
 
 MEDIA_TYPE = "application/problem+json"
+
+Rendered = tuple[int, bytes, dict[str, str]]
+"""Status, body and headers, ready to be sent."""
+Manner = Callable[[errors.TollkeeperError], Rendered]
+"""How a surface says what went wrong."""
 
 STATUS: dict[type[errors.TollkeeperError], int] = {
     errors.InvalidJson: 400,
@@ -19,6 +24,7 @@ STATUS: dict[type[errors.TollkeeperError], int] = {
     errors.UnsupportedParameter: 400,
     errors.BodyTooLarge: 413,
     errors.MethodNotAllowed: 405,
+    errors.TurnInProgress: 409,
     errors.Unauthenticated: 401,
     errors.InvalidCredentials: 401,
     errors.Forbidden: 403,
@@ -28,7 +34,11 @@ STATUS: dict[type[errors.TollkeeperError], int] = {
     errors.RateLimited: 429,
     errors.LedgerUnavailable: 503,
     errors.ShuttingDown: 503,
+    errors.LeaseLost: 503,
     errors.LedgerConflict: 409,
+    errors.IdempotencyInFlight: 409,
+    errors.IdempotencyMismatch: 422,
+    errors.PreviousAttemptInterrupted: 409,
     errors.ProviderUnavailable: 502,
     errors.ProviderAuthFailed: 502,
     errors.ProviderRateLimited: 503,
@@ -50,8 +60,7 @@ def status_of(error: errors.TollkeeperError) -> int:
 
 def problem(error: errors.TollkeeperError) -> tuple[int, dict[str, Any], dict[str, str]]:
     """Status, body and headers for an error."""
-    if isinstance(error, FailedCall):
-        error = error.cause
+    error = cause_of(error)
     status = status_of(error)
     body = {
         "type": "about:blank",
@@ -61,31 +70,37 @@ def problem(error: errors.TollkeeperError) -> tuple[int, dict[str, Any], dict[st
         "code": error.code,
         "correlation_id": correlation_id.get(),
     }
+    if isinstance(error, errors.QuotaRefusal):
+        body |= _quota_fields(error)
+    return status, body, headers_of(error, status)
+
+
+def cause_of(error: errors.TollkeeperError) -> errors.TollkeeperError:
+    """What to tell of it: of a failed call, what failed."""
+    return error.cause if isinstance(error, FailedCall) else error
+
+
+def headers_of(error: errors.TollkeeperError, status: int) -> dict[str, str]:
+    """The headers that go with an error, whatever the body's dialect."""
     headers: dict[str, str] = {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, errors.MethodNotAllowed):
         headers["Allow"] = error.allow
     if isinstance(error, errors.QuotaRefusal):
-        body |= _quota_fields(error)
         headers |= _quota_headers(error)
     if (seconds := _retry_after_s(error, status)) is not None:
         headers["Retry-After"] = str(seconds)
-    return status, body, headers
+    return headers
 
 
-def render(error: errors.TollkeeperError) -> tuple[int, bytes, dict[str, str]]:
+def render(error: errors.TollkeeperError) -> Rendered:
     """Status, body as bytes and headers, ready to be sent."""
     status, body, headers = problem(error)
     return status, orjson.dumps(body), headers | {"Content-Type": MEDIA_TYPE}
 
 
-@lru_cache(maxsize=1_000)
-def iso(epoch_ms: int | None) -> str | None:
-    """ISO 8601 in UTC; None for a moment that never comes."""
-    if epoch_ms is None:
-        return None
-    return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat().replace("+00:00", "Z")
+NATIVE: Manner = render
 
 
 def _quota_fields(error: errors.QuotaRefusal) -> dict[str, Any]:
@@ -101,14 +116,6 @@ def _quota_fields(error: errors.QuotaRefusal) -> dict[str, Any]:
 
 def _quota_headers(error: errors.QuotaRefusal) -> dict[str, str]:
     return quota_headers(error.quota, error.limit, max(0, error.limit - error.used - error.reserved), error.resets_ms)
-
-
-def quota_headers(name: str, limit: int, remaining: int, resets_ms: int | None) -> dict[str, str]:
-    """The headers that say how one quota stands."""
-    headers = {"X-Quota-Name": name, "X-Quota-Limit": str(limit), "X-Quota-Remaining": str(remaining)}
-    if resets_at := iso(resets_ms):
-        headers["X-Quota-Reset"] = resets_at
-    return headers
 
 
 def _retry_after_s(error: errors.TollkeeperError, status: int) -> int | None:

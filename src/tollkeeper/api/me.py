@@ -5,10 +5,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from tollkeeper.api.ai.query import usd
+from tollkeeper.api.ai.answers import usd
+from tollkeeper.api.balances import iso, tightest
 from tollkeeper.api.dependencies import Caller, Parts, Session
-from tollkeeper.api.doors import tightest
-from tollkeeper.api.errors import iso
 from tollkeeper.clock import SystemClock
 from tollkeeper.quota import reading
 from tollkeeper.quota.models import Charge

@@ -4,6 +4,8 @@ import asyncio
 import random
 import re
 import time
+from collections.abc import Collection
+from typing import TypeVar
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,22 +25,28 @@ _SECURITY_HEADERS = [
 ]
 _WITHOUT_BODY = {"GET", "HEAD", "OPTIONS", "DELETE"}
 
+Body = TypeVar("Body", bytes, bytearray)
+
 log = structlog.get_logger("tollkeeper.http")
 
 
 class Envelope:
-    """Wraps the whole application. The inner application finds the body read, and bounded."""
+    """Wraps the whole application. The inner application finds the body read, and bounded.
 
-    def __init__(self, app: ASGIApp, access_log: AccessLog) -> None:
+    But on the paths of `unread`: there, who may send how much is known only later, and `read_body` is called for it.
+    """
+
+    def __init__(self, app: ASGIApp, access_log: AccessLog, unread: Collection[str] = ()) -> None:
         self._app = app
         self._access_log = access_log
+        self._unread = frozenset(unread)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        asked, length = _read_headers(scope)
+        asked = _asked_id(scope)
         current = asked if asked is not None else f"{random.getrandbits(128):032x}"
         correlation_id.set(current)
         status = 0
@@ -56,8 +64,8 @@ class Envelope:
             await send(message)
 
         try:
-            if scope["method"] not in _WITHOUT_BODY:
-                receive = _replay(await _read_body(receive, length), receive)
+            if scope["method"] not in _WITHOUT_BODY and scope["path"] not in self._unread:
+                receive = _replay(await read_body(scope, receive, LARGEST_BODY), receive)
             await self._app(scope, receive, sending)
         except TollkeeperError as error:
             if status == 0:
@@ -94,30 +102,35 @@ async def send_response(status: int, body: bytes, headers: dict[str, str], send:
     await send({"type": "http.response.body", "body": body})
 
 
-def _read_headers(scope: Scope) -> tuple[str | None, int]:
-    """The caller's correlation id, if it is well-formed, and the declared length of the body."""
-    asked, length = None, 0
+def _asked_id(scope: Scope) -> str | None:
+    """The caller's correlation id, if it is well-formed."""
     for name, value in scope["headers"]:
         if name == b"x-correlation-id" and _WELL_FORMED_ID.fullmatch(value):
-            asked = value.decode()
-        elif name == b"content-length" and value.isdigit():
-            length = int(value[:20])
-    return asked, length
+            return str(value.decode())
+    return None
 
 
-async def _read_body(receive: Receive, declared: int) -> bytes:
+async def read_body(scope: Scope, receive: Receive, largest: int) -> bytes:
     """The whole body. Raises BodyTooLarge, as soon as that is known."""
-    if declared > LARGEST_BODY:
-        raise BodyTooLarge
-    body = bytearray()
-    more = True
-    while more:
-        message = await receive()
-        body += message.get("body", b"")
-        if len(body) > LARGEST_BODY:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value[:20]) > largest:
             raise BodyTooLarge
-        more = message.get("more_body", False)
-    return bytes(body)
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        return _bounded(body, largest)
+    parts = bytearray(body)
+    while message.get("more_body", False):
+        _bounded(parts, largest)
+        message = await receive()
+        parts += message.get("body", b"")
+    return bytes(_bounded(parts, largest))
+
+
+def _bounded(body: Body, largest: int) -> Body:
+    if len(body) > largest:
+        raise BodyTooLarge
+    return body
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

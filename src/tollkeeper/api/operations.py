@@ -49,7 +49,7 @@ async def health(parts: Parts, response: Response) -> Health:
     return Health(
         status="ok" if ready else "unavailable",
         version=__version__,
-        provider=parts.gateway.provider,
+        provider=parts.gateway.catalog.provider.name,
         ledger="ok" if ready else "unavailable",
         calls_in_flight=parts.ledger.in_flight,
     )

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 import uvicorn
 
+from tollkeeper.api.middleware import LARGEST_BODY
 from tollkeeper.bootstrap import make_app, make_openai
 from tollkeeper.cli.first_run import prepare, show_credentials
 from tollkeeper.db import Database
@@ -118,6 +119,7 @@ def _run(settings: Settings, listening: socket.socket, *, reload: bool) -> None:
         "proxy_headers": False,  # the application reads them itself, where they matter
         "timeout_graceful_shutdown": GRACE_S,
         "timeout_keep_alive": KEEP_ALIVE_S,
+        "ws_max_size": LARGEST_BODY,
     }
     if reload:
         os.environ |= {"TOLLKEEPER_HOST": settings.host, "TOLLKEEPER_PORT": str(settings.port)}

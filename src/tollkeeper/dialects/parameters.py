@@ -67,4 +67,4 @@ def sort_out(fields: Mapping[str, msgspec.Raw], rules: Mapping[str, Rule]) -> di
 def refusal(name: str) -> UnsupportedParameter:
     """Names the parameter, as far as it can be a name."""
     shown = name if name.isascii() and name.isprintable() and len(name) <= 60 else "This parameter"
-    return UnsupportedParameter(f"{shown} is not supported with this value here.", parameter=name[:60])
+    return UnsupportedParameter(f"{shown} is not supported here, or not with this value.", parameter=name[:60])

@@ -1,6 +1,6 @@
 """The seam between the path and a provider: what is asked, in which form it goes out, and what comes back."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -79,7 +79,8 @@ class PreparedCall:
 
 
 class Piece(NamedTuple):
-    """Some of a streamed answer: one event or a few. `raw` is how the provider said it, framing included.
+    """Some of a streamed answer: one event or a few. `raw` is how the provider said it, framing included,
+    where that is to be passed on.
 
     The `last` ones end the answer: they are held back until the charge is settled.
     """
@@ -109,7 +110,7 @@ class Provider(Protocol):
         """
         ...
 
-    def stream(self, call: PreparedCall, max_output: int) -> AsyncIterator[Piece]:
+    def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
         """The same, piece by piece; an iterator that ends well has brought a whole answer.
 
         Closing it, or cancelling what waits for it, hangs up on the provider. Raises as `complete` does.

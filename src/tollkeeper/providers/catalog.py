@@ -1,39 +1,17 @@
 """Which models there are, who serves them, and what must be known of them before a call."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 
-from tollkeeper.chat import Price, Usage
+from tollkeeper.chat import Price
 from tollkeeper.errors import NotFound
 from tollkeeper.providers import published
-from tollkeeper.providers.base import Provider
+from tollkeeper.providers.base import LARGEST_CONTEXT, LEAST_OUTPUT, Model, Provider
 
-LARGEST_CONTEXT = 2_000_000
-"""For models whose context window is not known: no model's is larger."""
-
-LEAST_OUTPUT = 16
 LEAST_REASONING_OUTPUT = 256
 """A reasoning model spends its first tokens thinking."""
 
 MODELS_REMEMBERED = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model and its provider. Counts in tokens; the weight in thousandths."""
-
-    name: str
-    provider: Provider
-    overhead: int = 64
-    least_output: int = LEAST_OUTPUT
-    context_window: int = LARGEST_CONTEXT
-    weight_milli: int = 1_000
-    price: Price | None = None
-
-    def can_have_used(self, usage: Usage) -> bool:
-        """Whether a report can be true: nothing beyond what the model can read and write in one call."""
-        return usage.input_tokens <= self.context_window and usage.output_tokens <= self.context_window
 
 
 class Catalog:

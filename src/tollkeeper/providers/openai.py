@@ -1,119 +1,124 @@
-"""OpenAI, and whoever speaks its chat-completions wire: the bytes moved by aiohttp over kept connections.
+"""OpenAI, and whoever speaks its wires: chat completions, and where it has them, responses and embeddings.
 
-One request is sent once: no retry, no redirect. The output limit is spliced into the finished body, so that the body is
-serialised once, before the reserve that decides the limit.
-Wire format: OpenAI API reference, "Create chat completion".
+The output limit is spliced into the finished body, so that the body is serialised once, before the reserve that
+decides the limit. Wire formats: OpenAI API reference; `dialects/` reads and writes them.
 """
 
 import re
-from typing import TYPE_CHECKING, Any, TypeGuard
-
-import aiohttp
-import msgspec
-import orjson
-from yarl import URL
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 
 from tollkeeper import errors
-from tollkeeper.chat import ChatRequest, Completion, Usage
+from tollkeeper.chat import Completion
+from tollkeeper.dialects import chat, embeddings, responses
+from tollkeeper.dialects.parameters import refusal
+from tollkeeper.errors import UnsupportedParameter
 from tollkeeper.providers import tokenizer
-from tollkeeper.providers.base import PreparedCall
+from tollkeeper.providers.asking import body_of, opened, reading, shape_of_request, texts_of
+from tollkeeper.providers.base import Model, Piece, PreparedCall, Question, Raw, Wire
+from tollkeeper.providers.transport import Transport, status_error
 
-if TYPE_CHECKING:
-    from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
-
-CONNECT_S = 5.0
 TEMPLATE_PER_MESSAGE, TEMPLATE_PER_CALL = 4, 3
 """What the chat template adds, as OpenAI's cookbook counts it ("How to count tokens with tiktoken")."""
-MOST_ANSWER_BYTES = 16 * 1024 * 1024
 OFFICIAL_HOST = "https://api.openai.com"
-MOST_TOKENS = 2**53
-"""Larger numbers in a usage report are not counts."""
+ALL_WIRES = frozenset({Wire.CHAT, Wire.RESPONSES, Wire.EMBEDDINGS})
 
 _OLD_MODELS = re.compile(r"gpt-(3|4)|chatgpt-")
 _NEW_MODELS = re.compile(r"o\d|gpt-[5-9]")
-
-
-class _Message(msgspec.Struct):
-    content: str | None = None
-    refusal: str | None = None
-
-
-class _Choice(msgspec.Struct):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Answer(msgspec.Struct):
-    """What metering and the native surface need of a chat completion; everything else is skipped unread."""
-
-    choices: list[_Choice]
-    usage: Any = None
-
-
-_decode = msgspec.json.Decoder(_Answer).decode
+_DIALECTS = {Wire.CHAT: chat, Wire.RESPONSES: responses}
 
 
 class OpenAIProvider:
-    """`timeout_s` bounds a whole call; connecting has its own, shorter limit."""
+    """`wires` are those it speaks; `wire` is the one for questions that did not come on one of them.
 
-    name = "openai"
+    `timeout_s` bounds a whole call that is not streamed.
+    """
 
-    def __init__(self, *, api_key: str, base_url: str, timeout_s: float) -> None:
-        self._base_url = base_url.rstrip("/")
-        self._url = URL(f"{self._base_url}/chat/completions")
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        base_url: str,
+        timeout_s: float,
+        name: str = "openai",
+        wires: frozenset[Wire] = ALL_WIRES,
+        wire: Wire = Wire.CHAT,
+    ) -> None:
+        self.name = name
         self._api_key = api_key
-        self._headers = {
-            "Authorization": f"Bearer {api_key}",
-            "Content-Type": "application/json",
-            "Accept-Encoding": "identity",
-            "User-Agent": "tollkeeper",
-        }
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(CONNECT_S, timeout_s / 2))
-        self._session: aiohttp.ClientSession | None = None
+        self._transport = Transport(base_url, {"Authorization": f"Bearer {api_key}"}, timeout_s=timeout_s)
+        self._wires = wires
+        self._wire = wire
 
-    def prepare(self, request: ChatRequest) -> PreparedCall:
-        body: CompletionCreateParamsNonStreaming = {
-            "model": request.model,
-            "messages": [{"role": turn.role, "content": turn.content} for turn in request.messages],  # type: ignore[misc]
-            "store": False,
-        }
-        if request.temperature is not None:
-            body["temperature"] = request.temperature
-        texts = tuple(turn.content for turn in request.messages)
-        opened = orjson.dumps(body)[:-1] + f',"{self._limit_name(request.model)}":'.encode()
-        return PreparedCall(opened, len(opened), len(texts), (request.model, *texts))
+    def prepare(self, model: Model, question: Question, *, stream: bool = False) -> PreparedCall:
+        raw = question.raw
+        if raw is not None and raw.wire in self._wires:
+            return self._as_it_came(model, question, raw, stream=stream)
+        if raw is not None and raw.wire is Wire.EMBEDDINGS:
+            raise UnsupportedParameter("This model makes no embeddings.", parameter="model")
+        if question.choices > 1:
+            raise refusal("n")
+        request = question.request
+        document = _DIALECTS[self._wire].write_request(request, model.asked_as)
+        _refuse_sampling(model, document.keys())
+        document |= self._ours(model, self._wire, stream=stream)
+        body, tail = opened(document, self._limit_name(model, self._wire))
+        shape = shape_of_request(request)
+        return PreparedCall(model, body, tail, shape, texts_of(question), self._wire)
 
-    def _limit_name(self, model: str) -> str:
+    def _as_it_came(self, model: Model, question: Question, raw: Raw, *, stream: bool) -> PreparedCall:
+        _refuse_sampling(model, raw.fields.keys())
+        limit_name = None if raw.wire is Wire.EMBEDDINGS else self._limit_name(model, raw.wire)
+        body, tail = body_of(raw, self._ours(model, raw.wire, stream=stream), limit_name)
+        return PreparedCall(model, body, tail, raw.shape, texts_of(question), raw.wire, raw=True)
+
+    def _ours(self, model: Model, wire: Wire, *, stream: bool) -> dict[str, object]:
+        ours: dict[str, object] = {"model": model.asked_as}
+        if wire is not Wire.EMBEDDINGS:
+            ours["store"] = False
+        if stream:
+            ours["stream"] = True
+            if wire is Wire.CHAT:
+                ours["stream_options"] = {"include_usage": True}
+        return ours
+
+    def _limit_name(self, model: Model, wire: Wire) -> str:
         """OpenAI's newer models take only `max_completion_tokens`; compatible servers know `max_tokens`."""
-        official = self._base_url.startswith(OFFICIAL_HOST)
-        if _NEW_MODELS.match(model) or (official and not _OLD_MODELS.match(model)):
+        if wire is Wire.RESPONSES:
+            return "max_output_tokens"
+        if model.limit_name is not None:
+            return model.limit_name
+        official = self._transport.base_url.startswith(OFFICIAL_HOST)
+        if _NEW_MODELS.match(model.asked_as) or (official and not _OLD_MODELS.match(model.asked_as)):
             return "max_completion_tokens"
         return "max_tokens"
 
     async def complete(self, call: PreparedCall, max_output: int) -> Completion:
-        body = call.body + b"%d}" % max_output
-        try:
-            async with self._open().post(
-                self._url, data=body, headers=self._headers, allow_redirects=False
-            ) as response:
-                if response.status != 200:
-                    raise _refusal(response)
-                return _completion(await _read(response))
-        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
-            raise errors.ProviderUnavailable from error
-        except TimeoutError as error:
-            raise errors.ProviderTimeout from error
-        except aiohttp.InvalidURL as error:
-            raise errors.ProviderUnavailable from error
-        except aiohttp.ClientResponseError as error:
-            raise errors.ProviderBadResponse from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise errors.ProviderInterrupted from error
+        assert call.wire is not None
+        answer = await self._transport.post(f"/{call.wire}", call.limited_to(max_output))
+        with reading():
+            if call.wire is Wire.EMBEDDINGS:
+                completion = embeddings.read_answer(answer)
+            else:
+                completion = _DIALECTS[call.wire].read_answer(answer)
+        return completion._replace(raw=answer) if call.raw else completion
+
+    async def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
+        assert call.wire is not None
+        reader = _DIALECTS[call.wire].EventReader()
+        async with aclosing(self._transport.events(f"/{call.wire}", call.limited_to(max_output))) as blocks:
+            async for events in blocks:
+                for event in events:
+                    with reading():
+                        deltas = reader.read(event)
+                    yield Piece(event.raw if call.raw else b"", tuple(deltas), reader.last)
+        if not reader.finished:
+            raise errors.ProviderInterrupted
 
     async def count_input(self, call: PreparedCall) -> int:
-        model, *texts = call.texts
-        template = TEMPLATE_PER_MESSAGE * call.messages + TEMPLATE_PER_CALL
-        return await tokenizer.count(model, tuple(texts)) + template
+        template = TEMPLATE_PER_MESSAGE * call.shape.messages + TEMPLATE_PER_CALL
+        images = call.shape.images * call.model.image_tokens
+        return await tokenizer.count(call.model.asked_as, call.texts()) + template + images
 
     async def count_output(self, text: str) -> int:
         return await tokenizer.count(tokenizer.BEST_AT_HAND, (text,))
@@ -125,7 +130,8 @@ class OpenAIProvider:
         """The models that the key may use, as the provider lists them. Raises ProviderError."""
         from openai import APIConnectionError, APIStatusError, AsyncOpenAI  # 25 MB, and not on the way of a call
 
-        async with AsyncOpenAI(api_key=self._api_key, base_url=self._base_url, max_retries=0, timeout=30) as client:
+        base_url = self._transport.base_url
+        async with AsyncOpenAI(api_key=self._api_key, base_url=base_url, max_retries=0, timeout=30) as client:
             try:
                 return sorted([model.id async for model in client.models.list()])
             except APIStatusError as error:
@@ -134,76 +140,13 @@ class OpenAIProvider:
                 raise errors.ProviderUnavailable from None
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-
-    def _open(self) -> aiohttp.ClientSession:
-        """One session for all calls, made on the loop that uses it. As many connections as there are calls."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
-                timeout=self._timeout,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-            )
-        return self._session
+        await self._transport.close()
 
 
-def status_error(status: int, retry_after: str | None = None) -> errors.ProviderError:
-    """What a status other than 200 means. Only an odd success can have been billed."""
-    if 200 <= status < 300:
-        return errors.ProviderBadResponse()
-    if status in {401, 403}:
-        return errors.ProviderAuthFailed()
-    if status == 429:
-        seconds = int(retry_after) if retry_after and retry_after.isascii() and retry_after.isdigit() else None
-        return errors.ProviderRateLimited(retry_after_s=min(seconds, 3600) if seconds is not None else None)
-    if 400 <= status < 500:
-        return errors.ProviderRejected()
-    return errors.ProviderFailed()
-
-
-def _refusal(response: aiohttp.ClientResponse) -> errors.ProviderError:
-    response.close()
-    return status_error(response.status, response.headers.get("Retry-After"))
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """The whole body, if it is one we can read: not encoded, not larger than an answer can be."""
-    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise errors.ProviderBadResponse
-    length = response.content_length
-    if length is not None and length <= MOST_ANSWER_BYTES:
-        return await response.read()
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > MOST_ANSWER_BYTES:
-            raise errors.ProviderBadResponse
-    return bytes(body)
-
-
-def _completion(body: bytes) -> Completion:
-    try:
-        answer = _decode(body)
-        first = answer.choices[0]
-    except (msgspec.MsgspecError, UnicodeDecodeError, IndexError, RecursionError) as error:
-        raise errors.ProviderBadResponse from error
-    text = first.message.content if first.message.content is not None else first.message.refusal or ""
-    return Completion(text, first.finish_reason or "stop", _usage(answer.usage))
-
-
-def _usage(reported: Any) -> Usage | None:
-    """The usage as reported, or None when there is none or it is no usage."""
-    if not isinstance(reported, dict):
-        return None
-    details = reported.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else None
-    sent, received, cached = reported.get("prompt_tokens"), reported.get("completion_tokens"), cached or 0
-    if not (_is_count(sent) and _is_count(received) and _is_count(cached)) or cached > sent:
-        return None
-    return Usage(sent, received, cached)
-
-
-def _is_count(number: Any) -> TypeGuard[int]:
-    return type(number) is int and 0 <= number < MOST_TOKENS
+def _refuse_sampling(model: Model, names: Iterable[str]) -> None:
+    """Raises UnsupportedParameter for a sampling parameter that the model does not take."""
+    if model.sampling is None:
+        return
+    for name in names:
+        if name in chat.SAMPLING and name not in model.sampling:
+            raise refusal(name)

@@ -5,14 +5,8 @@ templates add a few per message (OpenAI's cookbook counts 3 to 4) and something 
 """
 
 TOKENS_PER_MESSAGE = 8
-OVERHEAD = 64
 
 
-def input_bound(body_bytes: int, messages: int, overhead: int = OVERHEAD) -> int:
-    """A sound upper bound of the input tokens of a request whose body has this many bytes."""
-    return body_bytes + TOKENS_PER_MESSAGE * messages + overhead
-
-
-def exact_input(text_tokens: int, messages: int, overhead: int = OVERHEAD) -> int:
-    """The same bound from a tokenizer's count of the text."""
+def input_bound(text_tokens: int, messages: int, overhead: int) -> int:
+    """A sound upper bound of the input tokens. `text_tokens` is a tokenizer's count, or the bytes of the request."""
     return text_tokens + TOKENS_PER_MESSAGE * messages + overhead

@@ -1,5 +1,6 @@
-"""The native AI doors."""
+"""The native AI surfaces."""
 
-from tollkeeper.api.ai.query import QUERY
+from tollkeeper.api.ai.chat import CHAT
+from tollkeeper.api.ai.query import QUERY, STREAM
 
-DOORS = (QUERY,)
+DOORS = (QUERY, STREAM, CHAT)

@@ -1,6 +1,6 @@
 """The shapes of the native AI doors. Unknown fields and wrong types are refused."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -8,21 +8,49 @@ from msgspec import Meta
 MOST_TOKENS = 1_000_000
 
 
-class QueryRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """One prompt. Only `prompt` is required."""
+Model = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^\S+\Z")]
+Text = Annotated[str, Meta(min_length=1)]
+MaxTokens = Annotated[int, Meta(ge=1, le=MOST_TOKENS, description="The longest answer wanted.")]
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+SessionId = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,100}\Z", description="The conversation that this goes on with.")
+]
+Allocation = Annotated[int, Meta(ge=1, le=10**12, description="The most this call may cost, in tokens.")]
 
-    prompt: Annotated[str, Meta(min_length=1, description="What to ask.", examples=["Why is the sky blue?"])]
-    model: Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^\S+\Z")] | None = None
-    system_prompt: Annotated[str, Meta(min_length=1)] | None = None
-    max_tokens: Annotated[int, Meta(ge=1, le=MOST_TOKENS, description="The longest answer wanted.")] | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    session_id: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
-    context_allocation: (
-        Annotated[int, Meta(ge=1, le=10**12, description="The most this call may cost, in tokens.")] | None
-    ) = None
+
+class Wanted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """How to answer: the same on every native door."""
+
+    model: Model | None = None
+    system_prompt: Text | None = None
+    max_tokens: MaxTokens | None = None
+    temperature: Temperature | None = None
+    session_id: SessionId | None = None
+    context_allocation: Allocation | None = None
     cache: bool = False
     evaluate: bool = False
     retrieve: bool = False
+
+
+class QueryRequest(Wanted, kw_only=True, forbid_unknown_fields=True):
+    """One prompt. Only `prompt` is required."""
+
+    prompt: Annotated[str, Meta(min_length=1, description="What to ask.", examples=["Why is the sky blue?"])]
+
+
+class ChatMessage(msgspec.Struct, forbid_unknown_fields=True):
+    """One turn."""
+
+    role: Literal["system", "user", "assistant"]
+    content: Text
+
+
+class ChatAsked(Wanted, kw_only=True, forbid_unknown_fields=True):
+    """The turns so far, the last one the user's; or one `message`. With `stream`, the answer comes as events."""
+
+    messages: Annotated[list[ChatMessage], Meta(min_length=1)] | None = None
+    message: Text | None = None
+    stream: bool = False
 
 
 class UsageShown(msgspec.Struct):
@@ -57,6 +85,35 @@ class QueryAnswer(msgspec.Struct):
     cost_usd: str | None
     processing_time: float
     quality_score: int | None
+    from_cache: bool
+    session_id: str | None
+    quota: QuotaShown | None
+
+
+class StreamPiece(msgspec.Struct):
+    """One event of a stream: a piece of the answer."""
+
+    content: str
+    sequence: int
+    is_final: bool
+    correlation_id: str
+
+
+class StreamEnd(msgspec.Struct):
+    """The last event of a stream: the answer is whole, and settled."""
+
+    content: str
+    sequence: int
+    is_final: bool
+    correlation_id: str
+    query_id: str
+    model: str
+    provider: str
+    finish_reason: str
+    usage: UsageShown
+    cost: int
+    cost_usd: str | None
+    processing_time: float
     from_cache: bool
     session_id: str | None
     quota: QuotaShown | None

@@ -1,0 +1,100 @@
+"""Anthropic's surface: /v1/messages and /v1/messages/count_tokens."""
+
+from typing import Any
+
+import orjson
+
+from tollkeeper import errors
+from tollkeeper.api.compat.openai_errors import is_final
+from tollkeeper.api.compat.visit import LARGEST_BODY, CompatVisit, Writer, fields_of, flag, number, text
+from tollkeeper.api.dependencies import Services
+from tollkeeper.api.doors import OF_OTHERS, Door, Visit
+from tollkeeper.api.errors import Rendered, cause_of, headers_of, status_of
+from tollkeeper.candidate import Ask
+from tollkeeper.chat import ChatRequest, Completion, Usage
+from tollkeeper.dialects import messages
+from tollkeeper.dialects.head import Head
+from tollkeeper.dialects.parameters import sort_out
+from tollkeeper.identity import accounts
+from tollkeeper.principal import Principal
+from tollkeeper.providers.base import Question, Raw, Wire
+
+
+class _Messages:
+    """Messages, as a visit needs them."""
+
+    id_prefix = "msg_"
+
+    def read_request(self, document: dict[str, Any]) -> ChatRequest:
+        return messages.read_request(document)
+
+    def write_answer(self, completion: Completion, head: Head, usage: Usage) -> bytes:
+        return messages.write_answer(completion, head, usage)
+
+    def writer(self, head: Head) -> Writer:
+        return messages.StreamWriter(head)
+
+    def write_stream_error(self, error: errors.TollkeeperError) -> bytes:
+        return messages.write_stream_error(error.code, error.detail)
+
+
+def render(error: errors.TollkeeperError) -> Rendered:
+    """What went wrong, as Anthropic's API says it: `{"type": "error", "error": {type, message}}`."""
+    cause = cause_of(error)
+    status = 400 if isinstance(cause, errors.InvalidRequest) else status_of(cause)
+    headers = headers_of(cause, status) | {"Content-Type": "application/json", "X-Error-Code": cause.code}
+    if is_final(cause):
+        headers["x-should-retry"] = "false"
+    return status, messages.error_body(messages.error_type(status), cause.detail), headers
+
+
+def _read(body: bytes, *, surface: str, needs_limit: bool) -> tuple[Ask, str, bool]:
+    fields = fields_of(body)
+    passed = sort_out(fields, messages.PARAMETERS)
+    model = text(fields, "model")
+    limit = number(fields, "max_tokens")
+    if limit is None and needs_limit:
+        raise errors.InvalidRequest("max_tokens is missing.", parameter="max_tokens")
+
+    def read() -> ChatRequest:
+        return messages.read_request({name: orjson.loads(value) for name, value in passed.items()})
+
+    raw = Raw(Wire.MESSAGES, passed, messages.shape_of(fields))
+    return Ask(surface, Question(read, raw), model, limit), model or "", flag(fields, "stream")
+
+
+async def _open(_services: Services, _caller: Principal, body: bytes) -> Visit:
+    ask, model, streaming = _read(body, surface="messages", needs_limit=True)
+    return CompatVisit(ask, _Messages(), model, streaming=streaming)
+
+
+async def _count(services: Services, caller: Principal, body: bytes) -> bytes:
+    """Counted here, so that no provider hears of it."""
+    services.throttle.check(caller)
+    async with services.database.session() as session:
+        await accounts.current(session, caller)
+    ask, _, _ = _read(body, surface="messages", needs_limit=False)
+    return messages.write_token_count(await services.gateway.count(ask))
+
+
+MESSAGES = Door(
+    path="/v1/messages",
+    takes=OF_OTHERS,
+    gives=OF_OTHERS,
+    opens=_open,
+    summary="Anthropic: messages",
+    description="Anthropic's wire format, JSON and SSE. Parameters that would escape the quota are refused.",
+    manner=render,
+    largest_body=LARGEST_BODY,
+    streams=True,
+)
+COUNT_TOKENS = Door(
+    path="/v1/messages/count_tokens",
+    takes=OF_OTHERS,
+    gives=OF_OTHERS,
+    opens=_count,
+    summary="Anthropic: count tokens",
+    description="Counted with the best tokenizer at hand, without asking the provider. Costs nothing.",
+    manner=render,
+    largest_body=LARGEST_BODY,
+)

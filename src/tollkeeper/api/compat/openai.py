@@ -1,0 +1,205 @@
+"""OpenAI's surface: /v1/chat/completions, /v1/responses and /v1/embeddings."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import orjson
+
+from tollkeeper.api.compat import openai_errors
+from tollkeeper.api.compat.visit import LARGEST_BODY, CompatVisit, Writer, fields_of, flag, number, text
+from tollkeeper.api.dependencies import Services
+from tollkeeper.api.doors import OF_OTHERS, Door, Visit
+from tollkeeper.candidate import Ask
+from tollkeeper.chat import ChatRequest, Completion, Usage
+from tollkeeper.dialects import chat, embeddings, responses
+from tollkeeper.dialects.head import Head
+from tollkeeper.dialects.parameters import sort_out
+from tollkeeper.dialects.sse import DONE, Splitter
+from tollkeeper.errors import InvalidRequest, TollkeeperError
+from tollkeeper.gateway import Answer
+from tollkeeper.principal import Principal
+from tollkeeper.providers.base import Question, Raw, Wire
+
+MOST_CHOICES = 128
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class _Chat:
+    """Chat completions, as a visit needs them."""
+
+    id_prefix = "chatcmpl-"
+
+    def __init__(self, *, include_usage: bool) -> None:
+        self._include_usage = include_usage
+
+    def read_request(self, document: dict[str, Any]) -> ChatRequest:
+        return chat.read_request(document)
+
+    def write_answer(self, completion: Completion, head: Head, usage: Usage) -> bytes:
+        return chat.write_answer(completion, head, usage)
+
+    def writer(self, head: Head) -> chat.StreamWriter:
+        return chat.StreamWriter(head, with_usage=self._include_usage)
+
+    def write_stream_error(self, error: TollkeeperError) -> bytes:
+        told = openai_errors.told(error)
+        return chat.write_stream_error(told["code"] or told["type"], told["message"])
+
+
+class _ChatVisit(CompatVisit):
+    """Its usage comes in an event of its own, which the caller may not have asked for."""
+
+    def __init__(self, ask: Ask, dialect: _Chat, model: str, *, streaming: bool, include_usage: bool) -> None:
+        super().__init__(ask, dialect, model, streaming=streaming)
+        self._include_usage = include_usage
+
+    def end(self, answer: Answer) -> bytes:
+        if not self._passed_on or answer.shortened:
+            return super().end(answer)
+        if not self._include_usage:
+            return DONE
+        told = b"".join(event.raw for event in Splitter().feed(answer.tail) if event.data != b"[DONE]")
+        return (told or chat.StreamWriter(self._head).usage(answer.charge.usage)) + DONE
+
+
+class _Responses:
+    """Responses, as a visit needs them."""
+
+    id_prefix = "resp_"
+
+    def read_request(self, document: dict[str, Any]) -> ChatRequest:
+        return responses.read_request(document)
+
+    def write_answer(self, completion: Completion, head: Head, usage: Usage) -> bytes:
+        return responses.write_answer(completion, head, usage)
+
+    def writer(self, head: Head) -> Writer:
+        return responses.StreamWriter(head)
+
+    def write_stream_error(self, error: TollkeeperError) -> bytes:
+        told = openai_errors.told(error)
+        return responses.write_stream_error(told["code"] or told["type"], told["message"])
+
+
+class _EmbeddingsVisit:
+    """Vectors come whole, and as the provider made them."""
+
+    streaming = False
+
+    def __init__(self, ask: Ask) -> None:
+        self.ask = ask
+
+    def whole(self, answer: Answer) -> bytes:
+        assert answer.completion.raw is not None
+        return answer.completion.raw
+
+    def piece(self, piece: object) -> bytes:
+        raise NotImplementedError
+
+    def end(self, answer: Answer) -> bytes:
+        raise NotImplementedError
+
+    def broken(self, error: TollkeeperError) -> bytes:
+        raise NotImplementedError
+
+    async def remember(self, answer: Answer) -> None:
+        """There is nothing to remember."""
+
+
+async def _open_chat(_services: Services, _caller: Principal, body: bytes) -> Visit:
+    fields = fields_of(body)
+    passed = sort_out(fields, chat.PARAMETERS)
+    shape = chat.shape_of(fields)
+    limits = [number(fields, name) for name in ("max_completion_tokens", "max_tokens")]
+    choices = number(fields, "n", MOST_CHOICES) or 1
+    streaming = flag(fields, "stream")
+    include_usage = _stream_options(fields).include_usage
+    model = text(fields, "model")
+    ask = Ask(
+        surface="chat/completions",
+        question=Question(_reader(chat.read_request, passed), Raw(Wire.CHAT, passed, shape), choices),
+        model=model,
+        max_output=next((limit for limit in limits if limit is not None), None),
+    )
+    dialect = _Chat(include_usage=include_usage)
+    return _ChatVisit(ask, dialect, model or "", streaming=streaming, include_usage=include_usage)
+
+
+async def _open_responses(_services: Services, _caller: Principal, body: bytes) -> Visit:
+    fields = fields_of(body)
+    passed = sort_out(fields, responses.PARAMETERS)
+    model = text(fields, "model")
+    ask = Ask(
+        surface="responses",
+        question=Question(
+            _reader(responses.read_request, passed), Raw(Wire.RESPONSES, passed, responses.shape_of(fields))
+        ),
+        model=model,
+        max_output=number(fields, "max_output_tokens"),
+    )
+    return CompatVisit(ask, _Responses(), model or "", streaming=flag(fields, "stream"))
+
+
+async def _open_embeddings(_services: Services, _caller: Principal, body: bytes) -> Visit:
+    fields = fields_of(body)
+    passed = sort_out(fields, embeddings.PARAMETERS)
+    raw = Raw(Wire.EMBEDDINGS, passed, embeddings.shape_of(fields))
+
+    def read() -> ChatRequest:
+        raise InvalidRequest("An embeddings request is not a conversation.")
+
+    ask = Ask("embeddings", Question(read, raw), text(fields, "model"), without_output=True)
+    return _EmbeddingsVisit(ask)
+
+
+def _reader(read: Any, passed: Mapping[str, bytes]) -> Any:
+    """Reads what is passed on, when and if our nouns for it are needed."""
+    return lambda: read({name: orjson.loads(value) for name, value in passed.items()})
+
+
+def _stream_options(fields: Mapping[str, msgspec.Raw]) -> _StreamOptions:
+    if "stream_options" not in fields:
+        return _StreamOptions()
+    try:
+        return msgspec.json.decode(fields["stream_options"], type=_StreamOptions)
+    except msgspec.MsgspecError:
+        raise InvalidRequest("stream_options is not what it must be.", parameter="stream_options") from None
+
+
+CHAT_COMPLETIONS = Door(
+    path="/v1/chat/completions",
+    takes=OF_OTHERS,
+    gives=OF_OTHERS,
+    opens=_open_chat,
+    summary="OpenAI: chat completions",
+    description="OpenAI's wire format, JSON and SSE. Parameters that would escape the quota are refused.",
+    manner=openai_errors.render,
+    largest_body=LARGEST_BODY,
+    streams=True,
+)
+RESPONSES = Door(
+    path="/v1/responses",
+    takes=OF_OTHERS,
+    gives=OF_OTHERS,
+    opens=_open_responses,
+    summary="OpenAI: responses",
+    description="OpenAI's wire format, JSON and SSE. Nothing is kept at the provider.",
+    manner=openai_errors.render,
+    largest_body=LARGEST_BODY,
+    streams=True,
+)
+EMBEDDINGS = Door(
+    path="/v1/embeddings",
+    takes=OF_OTHERS,
+    gives=OF_OTHERS,
+    opens=_open_embeddings,
+    summary="OpenAI: embeddings",
+    description="OpenAI's wire format. Only input is charged.",
+    manner=openai_errors.render,
+    largest_body=LARGEST_BODY,
+)

@@ -1,0 +1,159 @@
+"""A call on a wire that others have made: passed on as it came where the provider speaks it too, else translated."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+from uuid import uuid4
+
+import msgspec
+
+from tollkeeper.api import strict_json
+from tollkeeper.candidate import Ask
+from tollkeeper.chat import (
+    ChatRequest,
+    Completion,
+    Delta,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
+from tollkeeper.dialects.head import Head
+from tollkeeper.errors import InvalidJson, InvalidRequest, TollkeeperError
+from tollkeeper.gateway import Answer
+from tollkeeper.providers.base import Piece
+
+LARGEST_BODY = 20 * 1024 * 1024
+"""With pictures in it."""
+MOST_TOKENS = 10_000_000
+LONGEST_NAME = 200
+
+
+class Writer(Protocol):
+    """Writes one streamed answer."""
+
+    def write(self, delta: Delta) -> bytes: ...
+
+    def end(self, finish_reason: str, usage: Usage) -> bytes: ...
+
+
+class Dialect(Protocol):
+    """What a visit needs of a wire."""
+
+    id_prefix: str
+
+    def read_request(self, document: dict[str, Any]) -> ChatRequest: ...
+
+    def write_answer(self, completion: Completion, head: Head, usage: Usage) -> bytes: ...
+
+    def writer(self, head: Head) -> Writer: ...
+
+    def write_stream_error(self, error: TollkeeperError) -> bytes: ...
+
+
+class CompatVisit:
+    """One call. What has come as it is goes out as it is; the rest is said by the dialect."""
+
+    def __init__(self, ask: Ask, dialect: Dialect, model: str, *, streaming: bool) -> None:
+        self.ask = ask
+        self.streaming = streaming
+        self._dialect = dialect
+        self._head = Head(f"{dialect.id_prefix}{uuid4().hex}", model, int(time.time()))
+        self._writer: Writer | None = None
+        self._passed_on = False
+
+    def whole(self, answer: Answer) -> bytes:
+        if answer.completion.raw is not None:
+            return answer.completion.raw
+        return self._dialect.write_answer(answer.completion, self._head, answer.charge.usage)
+
+    def piece(self, piece: Piece) -> bytes:
+        if piece.raw:
+            self._passed_on = True
+            return piece.raw
+        return b"".join(map(self._open().write, piece.deltas))
+
+    def end(self, answer: Answer) -> bytes:
+        """As the provider ended it; but where it was cut, or is translated, as the dialect ends it."""
+        if self._passed_on and not answer.shortened:
+            return answer.tail
+        if self._passed_on:
+            return self._end_for_them(answer)
+        return self._open().end(answer.completion.finish_reason, answer.charge.usage)
+
+    def broken(self, error: TollkeeperError) -> bytes:
+        return self._dialect.write_stream_error(error)
+
+    async def remember(self, answer: Answer) -> None:
+        """Others' wires have no conversations here."""
+
+    def _end_for_them(self, answer: Answer) -> bytes:
+        """End what the provider began: to be at the same place, the same is said again, to nobody."""
+        writer = self._dialect.writer(self._head)
+        for delta in _said(answer.completion):
+            writer.write(delta)
+        return writer.end(answer.completion.finish_reason, answer.charge.usage)
+
+    def _open(self) -> Writer:
+        if self._writer is None:
+            self._writer = self._dialect.writer(self._head)
+        return self._writer
+
+
+def _said(completion: Completion) -> list[Delta]:
+    said: list[Delta] = []
+    if completion.reasoning:
+        said.append(ReasoningDelta(completion.reasoning))
+    if completion.refusal is not None:
+        said.append(RefusalDelta(completion.refusal))
+    elif completion.text:
+        said.append(TextDelta(completion.text))
+    for index, call in enumerate(completion.tool_calls):
+        said.append(ToolCallDelta(index, call.id, call.name, call.arguments))
+    return said
+
+
+_decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def fields_of(body: bytes) -> dict[str, msgspec.Raw]:
+    """The top-level fields of a body, each still in JSON; one that is null counts as absent. Raises InvalidJson."""
+    strict_json.check(body)
+    try:
+        fields = _decode(body)
+    except msgspec.ValidationError:
+        raise InvalidRequest("The body is not a JSON object.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise InvalidJson from None
+    return {name: value for name, value in fields.items() if bytes(value) != b"null"}
+
+
+def text(fields: Mapping[str, msgspec.Raw], name: str) -> str | None:
+    """A field that is text. Raises InvalidRequest when it is something else, or too long for a name."""
+    value: str | None = _one(fields, name, str, "a string")
+    if value is not None and not 0 < len(value) <= LONGEST_NAME:
+        raise InvalidRequest(f"{name} is not of a length that it can have.", parameter=name)
+    return value
+
+
+def number(fields: Mapping[str, msgspec.Raw], name: str, most: int = MOST_TOKENS) -> int | None:
+    """A field that is a whole number of 1 or more. Raises InvalidRequest when it is something else."""
+    value: int | None = _one(fields, name, int, "an integer")
+    if value is not None and not 1 <= value <= most:
+        raise InvalidRequest(f"{name} must be from 1 to {most}.", parameter=name)
+    return value
+
+
+def flag(fields: Mapping[str, msgspec.Raw], name: str) -> bool:
+    """A field that is true or false. Raises InvalidRequest when it is something else."""
+    return bool(_one(fields, name, bool, "true or false"))
+
+
+def _one(fields: Mapping[str, msgspec.Raw], name: str, kind: type[Any], described: str) -> Any:
+    if name not in fields:
+        return None
+    try:
+        return msgspec.json.decode(fields[name], type=kind)
+    except msgspec.MsgspecError:
+        raise InvalidRequest(f"{name} must be {described}.", parameter=name) from None

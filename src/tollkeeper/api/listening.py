@@ -1,0 +1,88 @@
+"""A caller who listens to an answer over HTTP: says each piece, notices when they hang up."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+
+from starlette.types import Receive, Send
+
+from tollkeeper.api.balances import charge_headers
+from tollkeeper.dialects.sse import PING
+from tollkeeper.providers.base import Piece
+from tollkeeper.quota.reservation import Reservation
+
+
+class HttpListener:
+    """Server-sent events on one response, begun with the first that is to be said. With `keeps`, `said` is all of it.
+
+    While the block lasts, it is noticed when the caller hangs up.
+    """
+
+    def __init__(self, say: Callable[[Piece], bytes], receive: Receive, send: Send, *, keeps: bool) -> None:
+        self._say = say
+        self._receive = receive
+        self._send = send
+        self._keeps = keeps
+        self._kept: list[bytes] = []
+        self._gone = False
+        self._hang_up: Callable[[], None] | None = None
+        self._reservation: Reservation | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.begun = False
+
+    def __enter__(self) -> "HttpListener":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._hang_up = None
+        for task in self._tasks:
+            task.cancel()
+
+    @property
+    def said(self) -> bytes:
+        return b"".join(self._kept)
+
+    def attach(self, hang_up: Callable[[], None], reservation: Reservation) -> None:
+        self._hang_up, self._reservation = hang_up, reservation
+        if self._gone:
+            asyncio.get_running_loop().call_soon(hang_up)
+        elif not self._tasks:
+            self._start(self._watch())
+
+    async def deliver(self, piece: Piece) -> None:
+        if content := self._say(piece):
+            if self._keeps:
+                self._kept.append(content)
+            await self._write(content)
+
+    def ping(self) -> None:
+        self._start(self._write(PING))
+
+    async def finish(self, content: bytes) -> None:
+        """Say the last of it."""
+        await self._write(content, more=False)
+
+    def _start(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _watch(self) -> None:
+        """Wait until the caller hangs up."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        if self._hang_up is not None:
+            self._hang_up()
+
+    async def _write(self, content: bytes, *, more: bool = True) -> None:
+        if not self.begun:
+            self.begun = True
+            headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
+            if self._reservation is not None:
+                headers |= charge_headers(self._reservation.charge_id, self._reservation.held.balances)
+            raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+            await self._send({"type": "http.response.start", "status": 200, "headers": raw})
+        await self._send({"type": "http.response.body", "body": content, "more_body": more})

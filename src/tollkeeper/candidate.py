@@ -1,0 +1,91 @@
+"""What a caller wants, and one model that may answer it: how large a hold to ask for, and how to ask the model."""
+
+from dataclasses import dataclass
+
+from tollkeeper.errors import InvalidRequest
+from tollkeeper.providers.base import Model, PreparedCall, Question
+from tollkeeper.quota.bounds import input_bound
+from tollkeeper.quota.models import Unit
+from tollkeeper.quota.operations import Terms
+from tollkeeper.quota.prices import Meter
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a caller wants. Without `max_output` the answer is as long as the house allows and the quota has room for.
+
+    `allocation` caps what the call may cost, in weighted tokens. `without_output`: nothing is written, only read.
+    """
+
+    surface: str
+    question: Question
+    model: str | None = None
+    max_output: int | None = None
+    allocation: int | None = None
+    without_output: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One model that may answer. `default_output` is the output wanted when the caller does not say.
+
+    The hold is sized first by the bytes, in full; then, refused, by a tokenizer's count, as much as fits. A limit that
+    the caller gave is never made smaller.
+    """
+
+    ask: Ask
+    model: Model
+    call: PreparedCall
+    default_output: int
+
+    def limit(self, granted_output: int) -> int:
+        """What the provider is told: each of several choices may be so long."""
+        return granted_output // self.ask.question.choices
+
+    async def first(self) -> Terms:
+        """The cheap bound in full; a cap on the cost of the call needs the exact one at once."""
+        if self.ask.allocation is not None:
+            return await self.tighter()
+        text_bytes = len(self.call.body) - self.call.shape.image_bytes
+        return self._terms(self._bound(text_bytes) + self._images(), self._wanted, self._wanted)
+
+    async def tighter(self) -> Terms:
+        """The exact count, in full if it fits. Raises InvalidRequest when the caller's own cap is too small."""
+        bound = self._bound(await self.model.provider.count_input(self.call))
+        given = self.ask.max_output is not None or self.ask.without_output
+        least = self._wanted if given else min(self._wanted, self.model.least_output * self.ask.question.choices)
+        wanted = self._wanted
+        if self.ask.allocation is not None:
+            wanted = min(wanted, self._meter.most_output(Unit.TOKENS, bound, self.ask.allocation))
+        if wanted < least:
+            raise InvalidRequest("context_allocation is too small for this prompt and its answer.")
+        return self._terms(bound, wanted, least)
+
+    @property
+    def _wanted(self) -> int:
+        if self.ask.without_output:
+            return 0
+        return (self.ask.max_output or self.default_output) * self.ask.question.choices
+
+    @property
+    def _meter(self) -> Meter:
+        return Meter(self.model.weight_milli, self.model.price)
+
+    def _images(self) -> int:
+        return self.call.shape.images * self.model.image_tokens
+
+    def _bound(self, text_tokens: int) -> int:
+        shape = self.call.shape
+        overhead = self.model.overhead_with_tools if shape.tools else self.model.overhead
+        return input_bound(text_tokens, shape.messages, overhead)
+
+    def _terms(self, bound: int, wanted: int, least: int) -> Terms:
+        return Terms(
+            surface=self.ask.surface,
+            provider=self.model.provider.name,
+            model=self.model.name,
+            meter=self._meter,
+            input_bound=bound,
+            wanted_output=wanted,
+            least_output=least,
+        )

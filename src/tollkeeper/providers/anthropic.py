@@ -1,0 +1,104 @@
+"""Anthropic, and whoever speaks its messages wire.
+
+A request that came on that wire goes out as it came, with the output limit spliced in last. Wire format: Claude API
+reference, "Messages"; `dialects/messages` reads and writes it.
+"""
+
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+
+from tollkeeper import errors
+from tollkeeper.chat import Completion
+from tollkeeper.dialects import messages
+from tollkeeper.dialects.parameters import refusal
+from tollkeeper.errors import UnsupportedParameter
+from tollkeeper.providers import tokenizer
+from tollkeeper.providers.asking import body_of, opened, reading, shape_of_request, texts_of
+from tollkeeper.providers.base import Model, Piece, PreparedCall, Question, Wire
+from tollkeeper.providers.transport import Transport
+
+OFFICIAL_URL = "https://api.anthropic.com"
+API_VERSION = "2023-06-01"
+PATH = "/v1/messages"
+LIMIT_NAME = "max_tokens"
+TEMPLATE_PER_MESSAGE, TEMPLATE_PER_CALL = 4, 3
+"""What the chat template may add. It is not public; this is what others' add."""
+
+
+class AnthropicProvider:
+    """Asked with an API key, or without one, with a bearer token.
+
+    `timeout_s` bounds a whole call that is not streamed. Claude's vocabulary is not public: tokens are counted with the
+    best at hand, o200k_base, and that only where no usage is reported. What holds a quota is the bound in bytes.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str = "",
+        auth_token: str = "",
+        base_url: str = OFFICIAL_URL,
+        timeout_s: float,
+        name: str = "anthropic",
+    ) -> None:
+        self.name = name
+        credentials = {"x-api-key": api_key} if api_key else {"Authorization": f"Bearer {auth_token}"}
+        headers = {"anthropic-version": API_VERSION, **credentials}
+        self._transport = Transport(base_url.rstrip("/").removesuffix("/v1"), headers, timeout_s=timeout_s)
+
+    def prepare(self, model: Model, question: Question, *, stream: bool = False) -> PreparedCall:
+        raw = question.raw
+        ours: dict[str, object] = {"model": model.asked_as} | ({"stream": True} if stream else {})
+        if raw is not None and raw.wire is Wire.MESSAGES:
+            _refuse_sampling(model, raw.fields)
+            body, tail = body_of(raw, ours, LIMIT_NAME)
+            return PreparedCall(model, body, tail, raw.shape, texts_of(question), Wire.MESSAGES, raw=True)
+        if raw is not None and raw.wire is Wire.EMBEDDINGS:
+            raise UnsupportedParameter("This model makes no embeddings.", parameter="model")
+        if question.choices > 1:
+            raise refusal("n")
+        request = question.request
+        document = messages.write_request(request, model.asked_as)
+        _refuse_sampling(model, document)
+        body, tail = opened(document | ours, LIMIT_NAME)
+        return PreparedCall(model, body, tail, shape_of_request(request), texts_of(question), Wire.MESSAGES)
+
+    async def complete(self, call: PreparedCall, max_output: int) -> Completion:
+        answer = await self._transport.post(PATH, call.limited_to(max_output))
+        with reading():
+            completion = messages.read_answer(answer)
+        return completion._replace(raw=answer) if call.raw else completion
+
+    async def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
+        reader = messages.EventReader()
+        async with aclosing(self._transport.events(PATH, call.limited_to(max_output))) as blocks:
+            async for events in blocks:
+                for event in events:
+                    with reading():
+                        deltas = reader.read(event)
+                    yield Piece(event.raw if call.raw else b"", tuple(deltas), reader.last)
+        if not reader.finished:
+            raise errors.ProviderInterrupted
+
+    async def count_input(self, call: PreparedCall) -> int:
+        template = TEMPLATE_PER_MESSAGE * call.shape.messages + TEMPLATE_PER_CALL
+        images = call.shape.images * call.model.image_tokens
+        return await tokenizer.count(tokenizer.BEST_AT_HAND, call.texts()) + template + images
+
+    async def count_output(self, text: str) -> int:
+        return await tokenizer.count(tokenizer.BEST_AT_HAND, (text,))
+
+    async def cut(self, text: str, tokens: int) -> str:
+        return await tokenizer.cut(tokenizer.BEST_AT_HAND, text, tokens)
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+
+def _refuse_sampling(model: Model, names: Iterable[str]) -> None:
+    """Raises UnsupportedParameter for a sampling parameter that the model does not take."""
+    if model.sampling is None:
+        return
+    for name in names:
+        if name in messages.SAMPLING and name not in model.sampling:
+            raise refusal(name)

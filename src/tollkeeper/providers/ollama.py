@@ -1,0 +1,78 @@
+"""Ollama, by its own chat wire: a server that mostly runs next door, needs no key and bills nobody.
+
+Wire format: Ollama API reference; `dialects/ollama` reads and writes it.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import orjson
+
+from tollkeeper import errors
+from tollkeeper.chat import Completion
+from tollkeeper.dialects import ollama
+from tollkeeper.dialects.parameters import refusal
+from tollkeeper.errors import UnsupportedParameter
+from tollkeeper.providers import tokenizer
+from tollkeeper.providers.asking import reading, shape_of_request, texts_of
+from tollkeeper.providers.base import Model, Piece, PreparedCall, Question, Wire
+from tollkeeper.providers.transport import Transport
+
+USUAL_URL = "http://127.0.0.1:11434"
+PATH = "/api/chat"
+TEMPLATE_PER_MESSAGE, TEMPLATE_PER_CALL = 4, 3
+"""What the chat template may add; each model has its own."""
+
+
+class OllamaProvider:
+    """`timeout_s` bounds a whole call that is not streamed. `api_key` is for a server behind a guard."""
+
+    def __init__(self, *, base_url: str = USUAL_URL, timeout_s: float, api_key: str = "", name: str = "ollama") -> None:
+        self.name = name
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._transport = Transport(base_url, headers, timeout_s=timeout_s)
+
+    def prepare(self, model: Model, question: Question, *, stream: bool = False) -> PreparedCall:
+        """The limit stands in `options`, the last of the body. Streaming is said either way: it is what the server does."""
+        if question.raw is not None and question.raw.wire is Wire.EMBEDDINGS:
+            raise UnsupportedParameter("This model makes no embeddings.", parameter="model")
+        if question.choices > 1:
+            raise refusal("n")
+        request = question.request
+        document = {"stream": stream} | ollama.write_request(request, model.asked_as)
+        options = document["options"]
+        for name in options:
+            if model.sampling is not None and name != "stop" and name not in model.sampling:
+                raise refusal(name)
+        body = orjson.dumps(document).removesuffix(b"}}") + (b"," if options else b"") + b'"num_predict":'
+        return PreparedCall(model, body, b"}}", shape_of_request(request), texts_of(question))
+
+    async def complete(self, call: PreparedCall, max_output: int) -> Completion:
+        answer = await self._transport.post(PATH, call.limited_to(max_output))
+        with reading():
+            return ollama.read_answer(answer)
+
+    async def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
+        reader = ollama.LineReader()
+        async with aclosing(self._transport.lines(PATH, call.limited_to(max_output))) as blocks:
+            async for lines in blocks:
+                for line in lines:
+                    with reading():
+                        deltas = reader.read(line)
+                    yield Piece(b"", tuple(deltas), reader.last)
+        if not reader.finished:
+            raise errors.ProviderInterrupted
+
+    async def count_input(self, call: PreparedCall) -> int:
+        template = TEMPLATE_PER_MESSAGE * call.shape.messages + TEMPLATE_PER_CALL
+        images = call.shape.images * call.model.image_tokens
+        return await tokenizer.count(tokenizer.BEST_AT_HAND, call.texts()) + template + images
+
+    async def count_output(self, text: str) -> int:
+        return await tokenizer.count(tokenizer.BEST_AT_HAND, (text,))
+
+    async def cut(self, text: str, tokens: int) -> str:
+        return await tokenizer.cut(tokenizer.BEST_AT_HAND, text, tokens)
+
+    async def close(self) -> None:
+        await self._transport.close()

@@ -1,0 +1,72 @@
+"""What has come of a streamed answer so far."""
+
+from tollkeeper.chat import (
+    Completion,
+    Delta,
+    Finish,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+
+
+class Received:
+    """Everything that the provider sent: what the caller pays for, whatever becomes of the stream."""
+
+    def __init__(self) -> None:
+        self.deltas: list[Delta] = []
+        self.usage: Usage | None = None
+        self.finish_reason: str | None = None
+        self.size = 0
+        """Bytes of all text in it; a token is at least one."""
+
+    def add(self, deltas: tuple[Delta, ...]) -> None:
+        for delta in deltas:
+            match delta:
+                case TextDelta(text) | RefusalDelta(text) | ReasoningDelta(text):
+                    self.size += len(text) if text.isascii() else len(text.encode())
+                case ToolCallDelta(_, _, name, arguments):
+                    self.size += len((name or "").encode()) + len(arguments.encode())
+                case Usage():
+                    self.usage = delta
+                case Finish(reason):
+                    self.finish_reason = reason
+        self.deltas.extend(deltas)
+
+    def text_since(self, position: int) -> str:
+        """All text of the deltas from that one on, whatever kind of text it is."""
+        said: list[str] = []
+        for delta in self.deltas[position:]:
+            match delta:
+                case TextDelta(text) | RefusalDelta(text) | ReasoningDelta(text):
+                    said.append(text)
+                case ToolCallDelta(_, _, name, arguments):
+                    said += [name or "", arguments]
+        return "".join(said)
+
+    def completion(self) -> Completion:
+        """The answer as far as it came."""
+        text, refusal, reasoning = [], [], []
+        calls: dict[int, ToolCall] = {}
+        for delta in self.deltas:
+            match delta:
+                case TextDelta(piece):
+                    text.append(piece)
+                case RefusalDelta(piece):
+                    refusal.append(piece)
+                case ReasoningDelta(piece):
+                    reasoning.append(piece)
+                case ToolCallDelta(index, call_id, name, arguments):
+                    call = calls.get(index) or ToolCall(call_id or "", name or "", "")
+                    calls[index] = call._replace(arguments=call.arguments + arguments)
+        return Completion(
+            "".join(text) or "".join(refusal),
+            self.finish_reason or "stop",
+            self.usage,
+            tuple(calls[index] for index in sorted(calls)),
+            "".join(refusal) or None,
+            "".join(reasoning) or None,
+        )

@@ -1,0 +1,180 @@
+"""A streamed call, piece by piece from the provider to whoever listens; and what it cost, however it ended."""
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from tollkeeper.candidate import Candidate
+from tollkeeper.chat import Usage
+from tollkeeper.cutting import Cut, Patience
+from tollkeeper.errors import LeaseLost, ProviderError, ProviderInterrupted, ProviderTimeout
+from tollkeeper.providers.base import Piece
+from tollkeeper.quota.models import Basis
+from tollkeeper.quota.reservation import Reservation
+from tollkeeper.received import Received
+
+PROVIDER, LISTENER, LEASE = "provider", "listener", "lease"
+"""Whom a relay waits for, or who ended it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """In seconds: for the first piece, between two pieces, for all of them, and of silence until a ping."""
+
+    first_s: float = 120.0
+    idle_s: float = 30.0
+    total_s: float = 600.0
+    ping_s: float = 15.0
+
+
+class Listener(Protocol):
+    """Whoever the answer is for. Nothing it does may raise."""
+
+    def attach(self, hang_up: "Cutting", reservation: Reservation) -> None:
+        """The answer is about to come. To be called when the listener is gone: `hang_up()`."""
+        ...
+
+    async def deliver(self, piece: Piece) -> None:
+        """Hear this. Takes as long as the listener needs."""
+        ...
+
+    def ping(self) -> None:
+        """Nothing has come for a while."""
+        ...
+
+
+class Cutting(Protocol):
+    """What a listener calls when it is gone."""
+
+    def __call__(self) -> None: ...
+
+
+class Relay:
+    """One attempt at one model. `tail` is how the provider ended the answer.
+
+    `begun`: a piece has come; `shortened`: it was longer than allowed; `cut_short`: the listener was gone too early.
+    """
+
+    def __init__(self, reservation: Reservation, candidate: Candidate, listener: Listener, deadlines: Deadlines):
+        self._reservation = reservation
+        self._candidate = candidate
+        self._provider = candidate.model.provider
+        self._listener = listener
+        self._deadlines = deadlines
+        self._counted = self._counted_size = self._counted_deltas = 0
+        self._most = 0
+        self.received = Received()
+        self.tail = b""
+        self.begun = False
+        self.shortened = False
+        self.cut_short = False
+
+    async def run(self) -> None:
+        """Relay all of it, and report to the reservation what it used. Raises ProviderError, LeaseLost."""
+        limit = self._candidate.limit(self._reservation.granted_output)
+        self._most = self._allowed
+        self._reservation.measure = self._measure
+        try:
+            reason = await self._until_cut(limit)
+        except (ProviderError, asyncio.CancelledError) as error:
+            await self._report_of_broken(error)
+            if isinstance(error, ProviderError) and self.begun and not error.billed:
+                raise ProviderInterrupted from error
+            raise
+        if reason == PROVIDER:
+            late = ProviderInterrupted() if self.begun else ProviderTimeout()
+            await self._report_of_broken(late)
+            raise late
+        await self._report(cut=reason is not None)
+        if reason == LEASE:
+            raise LeaseLost
+        self.cut_short = self.cut_short or reason == LISTENER
+
+    async def _until_cut(self, limit: int) -> str | None:
+        """Returns who ended it; None: it came to its end."""
+        deadlines = self._deadlines
+        with Cut() as cut:
+            self._reservation.on_lost = partial(cut, LEASE)
+            with Patience(
+                cut,
+                self._listener.ping,
+                first_s=deadlines.first_s,
+                idle_s=deadlines.idle_s,
+                total_s=deadlines.total_s,
+                silent_s=deadlines.ping_s,
+            ) as patience:
+                patience.waiting_for = PROVIDER
+                self._listener.attach(partial(self._hung_up, cut, patience), self._reservation)
+                await self._pieces(limit, patience)
+        self._reservation.on_lost = None
+        return cut.reason
+
+    async def _pieces(self, limit: int, patience: Patience) -> None:
+        received, listener = self.received, self._listener
+        async with aclosing(self._provider.stream(self._candidate.call, limit)) as pieces:
+            async for piece in pieces:
+                self.begun = True
+                received.add(piece.deltas)
+                if piece.last:
+                    self.tail += piece.raw
+                    continue
+                if not self.cut_short:
+                    patience.moved(LISTENER)
+                    await listener.deliver(piece)
+                patience.moved(PROVIDER)
+                if received.size > self._most and await self._is_too_long():
+                    received.finish_reason = "length"
+                    self.shortened = True
+                    self.tail = b""
+                    received.usage = None
+                    break
+
+    def _hung_up(self, cut: Cut, patience: Patience) -> None:
+        """The listener is gone: so is the provider, unless it can bill what it would not have said by then."""
+        if self._candidate.model.bills_unseen:
+            self.cut_short = True
+            patience.at_most(self._deadlines.idle_s)
+        else:
+            cut(LISTENER)
+
+    async def _is_too_long(self) -> bool:
+        """Whether the provider says more than it was allowed to. Counts only what was not counted before."""
+        fresh = self.received.text_since(self._counted_deltas)
+        self._counted_deltas = len(self.received.deltas)
+        self._counted += await self._provider.count_output(fresh)
+        self._most = self.received.size + max(self._allowed - self._counted, 64)
+        return self._counted > self._allowed
+
+    @property
+    def _allowed(self) -> int:
+        """The output granted, and some more: the provider's tokens are not quite ours."""
+        return self._reservation.granted_output * 9 // 8 + 16
+
+    async def _report_of_broken(self, error: BaseException) -> None:
+        """What a stream used that did not come to its end: the unknown rule for one that brought nothing."""
+        if self.begun or isinstance(error, asyncio.CancelledError):
+            await self._report(cut=True)
+        elif isinstance(error, ProviderError) and error.billed:
+            self._reservation.checkpoint = (await self._count_input(), 0)
+
+    async def _report(self, *, cut: bool) -> None:
+        usage = self.received.usage
+        if usage is not None and self._candidate.model.can_have_used(usage):
+            self._reservation.report(usage)
+            return
+        if cut and self._candidate.model.bills_unseen:
+            terms = self._reservation.terms
+            usage = Usage(terms.input_bound, self._reservation.granted_output)
+        else:
+            usage = Usage(*await self._measure())
+        self._reservation.report(usage, Basis.COUNTED)
+
+    async def _measure(self) -> tuple[int, int]:
+        """Input and what was received, counted."""
+        text = self.received.text_since(0)
+        return await self._count_input(), await self._provider.count_output(text) if text else 0
+
+    async def _count_input(self) -> int:
+        return await self._provider.count_input(self._candidate.call)
