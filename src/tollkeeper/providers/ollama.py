@@ -33,7 +33,7 @@ class OllamaProvider:
         self._transport = Transport(base_url, headers, timeout_s=timeout_s)
 
     def prepare(self, model: Model, question: Question, *, stream: bool = False) -> PreparedCall:
-        """The limit stands in `options`, the last of the body. Streaming is said either way: it is what the server does."""
+        """The limit stands in `options`, the last of the body. Streaming is said either way: it is the default."""
         if question.raw is not None and question.raw.wire is Wire.EMBEDDINGS:
             raise UnsupportedParameter("This model makes no embeddings.", parameter="model")
         if question.choices > 1:

@@ -1,0 +1,258 @@
+"""Ollama's wire: what is asked, and how answers and lines are read."""
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tollkeeper.chat import (
+    ChatRequest,
+    Completion,
+    Delta,
+    Finish,
+    Image,
+    Message,
+    Options,
+    ReasoningDelta,
+    TextDelta,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    ToolResult,
+    Usage,
+)
+from tollkeeper.dialects import ollama
+from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError
+from tollkeeper.errors import InvalidRequest, UnsupportedParameter
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+COUNTS: dict[str, Any] = {"prompt_eval_count": 26, "eval_count": 7}
+
+
+def written(*turns: Message, **options: Any) -> dict[str, Any]:
+    return ollama.write_request(ChatRequest(turns, Options(**options)), "llama3.2")
+
+
+def line(done: bool = False, message: dict[str, Any] | None = None, **fields: Any) -> bytes:
+    said = {"role": "assistant", "content": "", **(message or {})}
+    return orjson.dumps({"model": "m", "created_at": "2025-01-01", "message": said, "done": done, **fields})
+
+
+def test_a_conversation_is_written_with_results_that_name_their_tool() -> None:
+    document = written(
+        Message("system", "be brief"),
+        Message("user", ("look ", "here", Image("data:image/png;base64,aGk="))),
+        Message("assistant", ("well", ToolCall("c1", "weather", '{"city":"Ulm"}'))),
+        Message("user", (ToolResult("c1", "rain"), ToolResult("c2", "?"), "so?")),
+        Message("assistant", ""),
+    )
+    assert document == {
+        "model": "llama3.2",
+        "messages": [
+            {"role": "system", "content": "be brief"},
+            {"role": "user", "content": "look here", "images": ["aGk="]},
+            {
+                "role": "assistant",
+                "content": "well",
+                "tool_calls": [{"id": "c1", "function": {"name": "weather", "arguments": {"city": "Ulm"}}}],
+            },
+            {"role": "tool", "content": "rain", "tool_call_id": "c1", "tool_name": "weather"},
+            {"role": "tool", "content": "?", "tool_call_id": "c2"},
+            {"role": "user", "content": "so?"},
+            {"role": "assistant", "content": ""},
+        ],
+        "options": {},
+    }
+
+
+def test_how_to_answer_stands_in_the_options_which_are_last() -> None:
+    document = written(Message("user", "hi"), temperature=0.5, top_p=0.9, seed=3, stop=("END",), presence_penalty=0.1)
+    options = {"temperature": 0.5, "top_p": 0.9, "seed": 3, "presence_penalty": 0.1, "stop": ["END"]}
+    assert document["options"] == options
+    assert list(document)[-1] == "options"
+
+
+def test_tools_are_described_as_functions() -> None:
+    tools = (Tool("weather", "tells", SCHEMA, strict=True), Tool("now", None, None))
+    first, second = written(Message("user", "hi"), tools=tools, tool_choice="auto", parallel_tools=True)["tools"]
+    assert first == {
+        "type": "function",
+        "function": {"name": "weather", "description": "tells", "parameters": SCHEMA},
+    }
+    assert second["function"] == {"name": "now", "parameters": {"type": "object", "properties": {}}}
+    assert "tools" not in written(Message("user", "hi"), tools=tools, tool_choice="none")
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "value"),
+    [
+        ({"json": True}, "format", "json"),
+        ({"schema": SCHEMA, "json": True}, "format", SCHEMA),
+        ({"effort": "none"}, "think", False),
+        ({"effort": "minimal"}, "think", "low"),
+        ({"effort": "medium"}, "think", "medium"),
+    ],
+)
+def test_form_and_effort_have_their_fields(options: dict[str, Any], field: str, value: Any) -> None:
+    assert written(Message("user", "hi"), **options)[field] == value
+
+
+@pytest.mark.parametrize(
+    ("options", "parameter"),
+    [
+        ({"tool_choice": "required", "tools": (Tool("f", None, None),)}, "tool_choice"),
+        ({"tool_choice": "tool:f", "tools": (Tool("f", None, None),)}, "tool_choice"),
+        ({"parallel_tools": False, "tools": (Tool("f", None, None),)}, "parallel_tool_calls"),
+        ({"effort": "enormous"}, "reasoning_effort"),
+    ],
+)
+def test_what_the_wire_cannot_say_is_refused(options: dict[str, Any], parameter: str) -> None:
+    with pytest.raises(UnsupportedParameter) as refused:
+        written(Message("user", "hi"), **options)
+    assert refused.value.parameter == parameter
+
+
+@pytest.mark.parametrize("url", ["https://example.com/a.png", "data:text/plain;base64,aGk=", "data:,hi", "aGk="])
+def test_a_picture_comes_along_or_not_at_all(url: str) -> None:
+    with pytest.raises(UnsupportedParameter):
+        written(Message("user", (Image(url),)))
+
+
+def test_arguments_that_are_no_object_are_invalid() -> None:
+    with pytest.raises(InvalidRequest):
+        written(Message("assistant", (ToolCall("c", "f", "[1"),)))
+
+
+def test_an_answer_is_read_whole() -> None:
+    calls = [{"id": "c9", "function": {"name": "f", "arguments": {"a": 1}}}, {"function": {"name": "g"}}]
+    message = {"content": "Hi", "thinking": "hm", "tool_calls": calls}
+    assert ollama.read_answer(line(True, message, done_reason="stop", **COUNTS)) == Completion(
+        "Hi",
+        "tool_calls",
+        Usage(26, 7),
+        (ToolCall("c9", "f", '{"a":1}'), ToolCall("call_1", "g", "{}")),
+        reasoning="hm",
+    )
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {},
+        {"eval_count": 7},
+        {"prompt_eval_count": 26},
+        {"prompt_eval_count": -1, "eval_count": 7},
+        {"prompt_eval_count": 26.0, "eval_count": 7},
+        {"prompt_eval_count": 26, "eval_count": True},
+        {"prompt_eval_count": 2**53, "eval_count": 7},
+    ],
+)
+def test_without_both_counts_there_is_no_usage(counts: dict[str, Any]) -> None:
+    """A prompt that the server still had in memory is not counted."""
+    assert ollama.read_answer(line(True, **counts)).usage is None
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("stop", "stop"), ("length", "length"), ("", "stop"), (None, "stop")])
+def test_why_an_answer_ended_is_told(theirs: str | None, ours: str) -> None:
+    assert ollama.read_answer(line(True, done_reason=theirs)).finish_reason == ours
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"error":"secret"}',
+        b'{"done":true}',
+        line(False),
+        line(True, {"content": 5}),
+        line(True, {"tool_calls": [{"name": "f"}]}),
+        b'{"done":true,"message":{"content":"\xff"}}',
+        b'{"done":true,"message":{},"eval_count":' + b"[" * 9999,
+    ],
+)
+def test_what_is_no_answer_is_a_bad_one(body: bytes) -> None:
+    with pytest.raises(BadAnswer):
+        ollama.read_answer(body)
+
+
+def read_all(*lines: bytes) -> list[Delta]:
+    reader = ollama.LineReader()
+    return [delta for one in lines for delta in reader.read(one)]
+
+
+def test_a_stream_is_read_line_by_line() -> None:
+    call = {"function": {"name": "f", "arguments": {"a": 1}}}
+    assert read_all(
+        line(message={"thinking": "hm"}),
+        line(message={"content": "Hi"}),
+        line(message={"content": ""}),
+        line(message={"tool_calls": [call]}),
+        line(message={"tool_calls": [call | {"id": "c9"}]}),
+        line(True, done_reason="stop", **COUNTS),
+    ) == [
+        ReasoningDelta("hm"),
+        TextDelta("Hi"),
+        ToolCallDelta(0, "call_0", "f", '{"a":1}'),
+        ToolCallDelta(1, "c9", "f", '{"a":1}'),
+        Finish("tool_calls"),
+        Usage(26, 7),
+    ]
+
+
+def test_the_last_line_may_say_nothing_but_the_end() -> None:
+    assert read_all(b'{"done":true,"done_reason":"length","eval_count":3}') == [Finish("length")]
+
+
+def test_what_ends_an_answer_is_known_as_such() -> None:
+    reader = ollama.LineReader()
+    reader.read(line(message={"content": "Hi"}))
+    assert (reader.last, reader.finished) == (False, False)
+    reader.read(line(True))
+    assert (reader.last, reader.finished) == (True, True)
+
+
+def test_an_error_of_the_server_is_told_without_its_text() -> None:
+    with pytest.raises(ProviderSaidError) as told:
+        ollama.LineReader().read(b'{"error":"secret"}')
+    assert "secret" not in repr(told.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"null", b"{}", b"[1]", b'{"message":7}', b"\xff", b"data: {}", b"[" * 9999])
+def test_garbage_is_a_bad_answer(data: bytes) -> None:
+    with pytest.raises(BadAnswer):
+        ollama.LineReader().read(data)
+
+
+strange = st.none() | st.booleans() | st.integers(-5, 2**40) | st.text(max_size=3) | st.lists(st.none(), max_size=1)
+functions = st.dictionaries(st.sampled_from(["name", "arguments"]), strange)
+calls = st.dictionaries(st.sampled_from(["id", "function"]), functions | strange)
+replies = st.dictionaries(st.sampled_from(["content", "thinking", "tool_calls"]), st.lists(calls, max_size=2) | strange)
+lines = st.dictionaries(
+    st.sampled_from(["message", "done", "done_reason", "eval_count", "prompt_eval_count", "error"]), replies | strange
+)
+
+
+@given(st.lists(lines, max_size=5))
+def test_a_strange_stream_is_bad_and_breaks_nothing(documents: list[dict[str, Any]]) -> None:
+    reader = ollama.LineReader()
+    for document in documents:
+        try:
+            deltas = reader.read(orjson.dumps(document))
+        except (BadAnswer, ProviderSaidError):
+            continue
+        assert all(isinstance(delta.text, str) for delta in deltas if isinstance(delta, TextDelta | ReasoningDelta))
+
+
+@given(lines)
+def test_a_strange_answer_is_bad_and_breaks_nothing(document: dict[str, Any]) -> None:
+    body = orjson.dumps(document)
+    try:
+        completion = ollama.read_answer(body)
+    except BadAnswer:
+        return
+    assert document["done"] is True
+    assert isinstance(completion.text, str)
