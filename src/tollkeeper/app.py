@@ -17,9 +17,9 @@ from tollkeeper.api import auth, me, operations
 from tollkeeper.api.ai import DOORS as NATIVE_DOORS
 from tollkeeper.api.ai import socket
 from tollkeeper.api.compat import DOORS as COMPAT_DOORS
+from tollkeeper.api.compat import manner_of
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.doors import Entrance
-from tollkeeper.api.errors import render
 from tollkeeper.api.middleware import Envelope
 from tollkeeper.api.openapi import describe
 from tollkeeper.errors import InvalidRequest, MethodNotAllowed, NotFound, RateLimited, TollkeeperError
@@ -68,8 +68,8 @@ def create_app(
 
 
 def _add_error_handlers(app: FastAPI) -> None:
-    async def on_error(_request: Request, error: Exception) -> Response:
-        status, body, headers = render(_domain_error(error))
+    async def on_error(request: Request, error: Exception) -> Response:
+        status, body, headers = manner_of(request.scope)(_domain_error(error))
         return Response(body, status, headers)
 
     for kind in (TollkeeperError, RateLimitExceeded, RequestValidationError, HTTPException):

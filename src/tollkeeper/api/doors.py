@@ -167,9 +167,9 @@ async def _stream(
             if isinstance(answer, Replayed):
                 await _say_again(answer, send)
                 return
-            if not answer.cut_short:
+            if not answer.cut_short:  # else nobody reads what would be said now
                 await visit.remember(answer)
-            await listener.finish(visit.end(answer))
+                await listener.finish(visit.end(answer))
     except FailedCall as failed:
         if not listener.begun:
             raise

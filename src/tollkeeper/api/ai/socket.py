@@ -207,7 +207,8 @@ class _Connection:
             return
         if not answer.cut_short:
             await visit.remember(answer)
-        await listener.write(listener.final(visit, answer))
+        if not answer.cut_short or listener.cancelled:
+            await listener.write(listener.final(visit, answer))
 
     async def _say(self, error: TollkeeperError, turn_id: str | None) -> None:
         _, body, _ = problem(error)
@@ -224,7 +225,7 @@ class _Listener:
         self._websocket = websocket
         self._id = turn_id
         self._hang_up: Callable[[], None] | None = None
-        self._gone = self._cancelled = False
+        self._gone = self.cancelled = False
         self._said: list[bytes] = []
         self.says: Callable[[Piece], msgspec.Struct | None] = lambda _: None
 
@@ -235,7 +236,7 @@ class _Listener:
 
     def gone(self, *, cancelled: bool = False) -> None:
         """The caller wants no more of it, or is not there any more."""
-        self._gone, self._cancelled = True, cancelled
+        self._gone, self.cancelled = True, cancelled
         if self._hang_up is not None:
             self._hang_up()
 
@@ -251,7 +252,7 @@ class _Listener:
     def final(self, visit: NativeVisit, answer: Answer) -> bytes:
         """The frame that ends the turn."""
         ending = visit.ending(answer)
-        if self._cancelled and answer.cut_short:
+        if self.cancelled and answer.cut_short:
             ending.finish_reason = "cancelled"
         return self._frame("final", ending)
 
