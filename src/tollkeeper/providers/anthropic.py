@@ -4,7 +4,7 @@ A request that came on that wire goes out as it came, with the output limit spli
 reference, "Messages"; `dialects/messages` reads and writes it.
 """
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from tollkeeper import errors
@@ -13,7 +13,7 @@ from tollkeeper.dialects import messages
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.errors import UnsupportedParameter
 from tollkeeper.providers import tokenizer
-from tollkeeper.providers.asking import body_of, opened, reading, shape_of_request, texts_of
+from tollkeeper.providers.asking import body_of, opened, reading, refuse_sampling, shape_of_request, texts_of
 from tollkeeper.providers.base import Model, Piece, PreparedCall, Question, Wire
 from tollkeeper.providers.transport import Transport
 
@@ -50,7 +50,7 @@ class AnthropicProvider:
         raw = question.raw
         ours: dict[str, object] = {"model": model.asked_as} | ({"stream": True} if stream else {})
         if raw is not None and raw.wire is Wire.MESSAGES:
-            _refuse_sampling(model, raw.fields)
+            refuse_sampling(model, raw.fields, messages.SAMPLING)
             body, tail = body_of(raw, ours, LIMIT_NAME)
             return PreparedCall(model, body, tail, raw.shape, texts_of(question), Wire.MESSAGES, raw=True)
         if raw is not None and raw.wire is Wire.EMBEDDINGS:
@@ -59,7 +59,7 @@ class AnthropicProvider:
             raise refusal("n")
         request = question.request
         document = messages.write_request(request, model.asked_as)
-        _refuse_sampling(model, document)
+        refuse_sampling(model, document, messages.SAMPLING)
         body, tail = opened(document | ours, LIMIT_NAME)
         return PreparedCall(model, body, tail, shape_of_request(request), texts_of(question), Wire.MESSAGES)
 
@@ -93,12 +93,3 @@ class AnthropicProvider:
 
     async def close(self) -> None:
         await self._transport.close()
-
-
-def _refuse_sampling(model: Model, names: Iterable[str]) -> None:
-    """Raises UnsupportedParameter for a sampling parameter that the model does not take."""
-    if model.sampling is None:
-        return
-    for name in names:
-        if name in messages.SAMPLING and name not in model.sampling:
-            raise refusal(name)

@@ -1,16 +1,17 @@
 """What the providers that are reached over HTTP have in common."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import orjson
 
 from tollkeeper import errors
 from tollkeeper.chat import ChatRequest
+from tollkeeper.dialects.parameters import refusal
 from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError
 from tollkeeper.dialects.shape import Shape
 from tollkeeper.errors import InputError
-from tollkeeper.providers.base import Question, Raw
+from tollkeeper.providers.base import Model, Question, Raw
 
 
 def body_of(raw: Raw, ours: dict[str, object], limit_name: str | None) -> tuple[bytes, bytes | None]:
@@ -24,6 +25,15 @@ def body_of(raw: Raw, ours: dict[str, object], limit_name: str | None) -> tuple[
 def opened(document: dict[str, object], limit_name: str) -> tuple[bytes, bytes]:
     """A document of ours, before the output limit and after."""
     return orjson.dumps(document)[:-1] + b',"' + limit_name.encode() + b'":', b"}"
+
+
+def refuse_sampling(model: Model, names: Iterable[str], sampling: frozenset[str]) -> None:
+    """Raises UnsupportedParameter for one of the `sampling` parameters that the model does not take."""
+    if model.sampling is None:
+        return
+    for name in names:
+        if name in sampling and name not in model.sampling:
+            raise refusal(name)
 
 
 def shape_of_request(request: ChatRequest) -> Shape:

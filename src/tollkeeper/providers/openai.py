@@ -5,7 +5,7 @@ decides the limit. Wire formats: OpenAI API reference; `dialects/` reads and wri
 """
 
 import re
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from tollkeeper import errors
@@ -14,7 +14,7 @@ from tollkeeper.dialects import chat, embeddings, responses
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.errors import UnsupportedParameter
 from tollkeeper.providers import tokenizer
-from tollkeeper.providers.asking import body_of, opened, reading, shape_of_request, texts_of
+from tollkeeper.providers.asking import body_of, opened, reading, refuse_sampling, shape_of_request, texts_of
 from tollkeeper.providers.base import Model, Piece, PreparedCall, Question, Raw, Wire
 from tollkeeper.providers.transport import Transport, status_error
 
@@ -60,14 +60,14 @@ class OpenAIProvider:
             raise refusal("n")
         request = question.request
         document = _DIALECTS[self._wire].write_request(request, model.asked_as)
-        _refuse_sampling(model, document.keys())
+        refuse_sampling(model, document, chat.SAMPLING)
         document |= self._ours(model, self._wire, stream=stream)
         body, tail = opened(document, self._limit_name(model, self._wire))
         shape = shape_of_request(request)
         return PreparedCall(model, body, tail, shape, texts_of(question), self._wire)
 
     def _as_it_came(self, model: Model, question: Question, raw: Raw, *, stream: bool) -> PreparedCall:
-        _refuse_sampling(model, raw.fields.keys())
+        refuse_sampling(model, raw.fields, chat.SAMPLING)
         limit_name = None if raw.wire is Wire.EMBEDDINGS else self._limit_name(model, raw.wire)
         body, tail = body_of(raw, self._ours(model, raw.wire, stream=stream), limit_name)
         return PreparedCall(model, body, tail, raw.shape, texts_of(question), raw.wire, raw=True)
@@ -141,12 +141,3 @@ class OpenAIProvider:
 
     async def close(self) -> None:
         await self._transport.close()
-
-
-def _refuse_sampling(model: Model, names: Iterable[str]) -> None:
-    """Raises UnsupportedParameter for a sampling parameter that the model does not take."""
-    if model.sampling is None:
-        return
-    for name in names:
-        if name in chat.SAMPLING and name not in model.sampling:
-            raise refusal(name)
