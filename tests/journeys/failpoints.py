@@ -78,6 +78,9 @@ class DyingStore:
     async def lapsed(self, most: int) -> list[str]:
         return await self.store.lapsed(most)
 
+    async def forget_keys(self, most: int) -> int:
+        return await self.store.forget_keys(most)
+
     async def probe(self) -> None:
         await self.store.probe()
 

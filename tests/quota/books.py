@@ -84,11 +84,11 @@ async def open_books(database_url: str, *, limit: int = 1_000, queue_limit: int 
         await database.close()
 
 
-async def batch(store: Store, *operations: Operation) -> list[object]:
-    """Straight into a store, without a journal that would hide a failure."""
+async def batch(store: Store, *operations: Operation, again: bool = False) -> list[object]:
+    """Straight into a store, without a journal that would hide a failure. `again`: the answer of COMMIT was lost."""
     needs = Needs()
     for operation in operations:
-        operation.declare(needs, again=False)
+        operation.declare(needs, again=again)
     answers: list[object] = []
 
     def work(page: Page) -> None:

@@ -60,6 +60,11 @@ class FaultyStore:
             raise StoreFailed("out of order", maybe_committed=False)
         return await self._genuine.lapsed(most)
 
+    async def forget_keys(self, most: int) -> int:
+        if self.down:
+            raise StoreFailed("out of order", maybe_committed=False)
+        return await self._genuine.forget_keys(most)
+
     async def probe(self) -> None:
         if self.down:
             raise StoreFailed("out of order", maybe_committed=False)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from ledger_model import LABELS, Ask
 from ledger_world import Fate, World
-from side_by_side import LEASE_MS, SideBySide, next_window
+from side_by_side import LEASE_MS, Move, SideBySide, next_window
 
 AGREED = settings(
     max_examples=50,
@@ -71,8 +71,10 @@ class LedgerMachine(RuleBasedStateMachine):
         wanted[self.both.quota_name(0, "tokens", own[0])] = own[2]
         wanted[self.both.quota_name(1, "tokens", own[1])] = own[3]
         self.both.make([self.both.administering([("limit", name, limit) for name, limit in wanted.items()])])
-        calls = [self.both.reserving(number % 2, ask, dispatch=number % 3 > 0) for number, ask in enumerate(first)]
-        self.both.make(calls)
+        self.both.make([self.first_call(number, ask) for number, ask in enumerate(first)])
+
+    def first_call(self, number: int, ask: Ask) -> Move:
+        return self.both.reserving(number % 2, ask, dispatch=number % 3 > 0)
 
     @rule(owner=owners, ask=asks(), dispatch=st.booleans(), fate=fates)
     def reserve(self, owner: int, ask: Ask, dispatch: bool, fate: Fate) -> None:

@@ -133,8 +133,7 @@ class Model:
         places = self.places_of(user)
         if call_id in self.calls:
             return self.held(self.calls[call_id]) if self.calls[call_id].ended_by is None else "LedgerUnavailable"
-        account = self.accounts[user]
-        if not account.active or (account.tenant, account.version) != (tenant, version):
+        if not self.accepts(user, tenant, version):
             return "Unauthenticated"
         if not any(name.user == user and name.unit == "tokens" for name, _ in places):
             return "QuotaExceeded"
@@ -156,6 +155,10 @@ class Model:
             return "QuotaHeld"
         self.calls[call_id] = Call(user, ask, places, outputs[-1], state, self.now + lease, (ask.input, 0))
         return self.held(self.calls[call_id])
+
+    def accepts(self, user: int, tenant: int, version: int) -> bool:
+        account = self.accounts[user]
+        return account.active and (account.tenant, account.version) == (tenant, version)
 
     def extend(self, failed: str, call_id: str, user: int, tenant: int, version: int, ask: Ask, lease: int) -> Outcome:
         """The failed attempt is released, whatever becomes of the next."""
@@ -187,6 +190,8 @@ class Model:
         call = self.calls.get(call_id)
         if call is None:
             return "NotFound" if how == "settle" else None
+        if call.basis == "cache":
+            return self.ended(call)
         if call.ended_by is None:
             self._finish(call, how, basis, usage)
         elif call.ended_by == "expire":

@@ -9,7 +9,7 @@ from snapshot import Reader, Snapshot, make_reader, take
 
 from factories import FakeClock, make_store
 from tollkeeper.errors import TollkeeperError
-from tollkeeper.quota.operations import Answer, Balance, Closed, Held, Operation
+from tollkeeper.quota.operations import Answer, Balance, Closed, Held, Operation, Replayed
 from tollkeeper.quota.store import Needs, Page, Store
 from tollkeeper.quota.verbs import decide
 
@@ -63,6 +63,9 @@ class World:
     def lapsed(self, process: int) -> list[str]:
         return self._loop.run_until_complete(self._stores[process].lapsed(10_000))
 
+    def forget_keys(self, process: int, most: int) -> int:
+        return self._loop.run_until_complete(self._stores[process].forget_keys(most))
+
     def restart(self, process: int) -> None:
         """A process that remembers nothing."""
         self._loop.run_until_complete(self._stores[process].close())
@@ -108,6 +111,9 @@ def told(answer: Answer | TollkeeperError) -> Outcome:
     match answer:
         case Held():
             return "held", answer.granted_output, tuple(sorted(map(_shown, answer.balances)))
+        case Replayed():
+            balances = tuple(sorted(map(_shown, answer.balances)))
+            return "replayed", answer.answer.status, answer.answer.body.decode(), balances
         case Closed():
             usage = answer.usage
             spent = usage.input_tokens, usage.output_tokens, usage.cached_input_tokens

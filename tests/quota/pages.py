@@ -53,4 +53,6 @@ def terms_of(
 
 
 def hold(page: Page, charge_id: str, terms: Terms | None = None, *, dispatch: bool = True) -> Held:
-    return reserve(page, Reserve(charge_id, CALLER, terms or terms_of(), LEASE_MS, dispatch))
+    held = reserve(page, Reserve(charge_id, CALLER, terms or terms_of(), LEASE_MS, dispatch))
+    assert isinstance(held, Held)
+    return held

@@ -4,19 +4,24 @@ import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ledger_model import Ask, Model, Outcome, QuotaName, label
+from keyed_model import Attempt as Named
+from keyed_model import Key, KeyedModel
+from ledger_model import Ask, Outcome, QuotaName, label
 from ledger_world import Fate, World, told
 from snapshot import Snapshot, audit
 
 from tollkeeper.chat import Price, Usage
 from tollkeeper.principal import Principal, Role
+from tollkeeper.quota.keys import MOST_KEPT, Attempt, KeptAnswer, KeyName
 from tollkeeper.quota.models import Basis, Unit
 from tollkeeper.quota.operations import (
     Administer,
+    Closed,
     Dispatch,
     Expire,
     Extend,
     Grant,
+    Keep,
     Operation,
     Refund,
     Release,
@@ -31,6 +36,7 @@ from tollkeeper.quota.store import QuotaKey, Subject
 from tollkeeper.quota.windows import Period
 
 LEASE_MS = 60_000
+TOO_LONG = KeptAnswer(200, "text/plain", b"x" * (MOST_KEPT + 1))
 START_MS = 1_709_164_740_000
 """2024-02-28 23:59:00 UTC: a minute before midnight, a day and a minute before the end of a leap month."""
 
@@ -57,7 +63,7 @@ class SideBySide:
         accounts = world.people(example)
         self.users = list(accounts)
         self.tenants = sorted({account.tenant for account in accounts.values()})
-        self.model = Model(START_MS, accounts)
+        self.model = KeyedModel(START_MS, accounts)
 
     def quota_name(self, owner: int, unit: str, period: str) -> QuotaName:
         """Owners 0 to 2 are users, 3 and 4 the tenants."""
@@ -72,34 +78,68 @@ class SideBySide:
         some = self.open() if number % 4 else calls
         return (some or calls)[number // 4 % len(some or calls)]
 
+    def keyed(self) -> list[tuple[str, int, str]]:
+        """Calls that a key stands for: with their users, as owners are numbered, and the key."""
+        return [(key.call, self.users.index(user), name) for (user, name), key in self.model.keys.items()]
+
+    def pick_keyed(self, number: int) -> tuple[str, int, str]:
+        """Mostly one that is open."""
+        keyed = self.keyed()
+        some = [each for each in keyed if self.model.calls[each[0]].ended_by is None] if number % 3 else keyed
+        return (some or keyed)[number // 3 % len(some or keyed)]
+
     def open(self) -> list[str]:
         return [call_id for call_id, call in self.model.calls.items() if call.ended_by is None]
 
     def expired(self) -> list[str]:
         return [call_id for call_id, call in self.model.calls.items() if call.ended_by == "expire"]
 
-    def reserving(self, owner: int, ask: Ask, *, dispatch: bool, version: int = 0, tenant: int | None = None) -> Move:
+    def reserving(
+        self,
+        owner: int,
+        ask: Ask,
+        *,
+        dispatch: bool,
+        version: int = 0,
+        tenant: int | None = None,
+        attempt: Named | None = None,
+    ) -> Move:
         user = self.users[owner]
         account = self.model.accounts[user]
         of_tenant = account.tenant if tenant is None else self.tenants[tenant]
         generation = account.version + version
         call_id = self._new_call()
-        state = "dispatched" if dispatch else "reserved"
         caller = Principal(user, of_tenant, Role.MEMBER, generation)
-        return Move(
-            Reserve(call_id, caller, _terms(ask), LEASE_MS, dispatch),
-            lambda _: self.model.reserve(call_id, user, of_tenant, generation, ask, LEASE_MS, state),
-        )
+        operation = Reserve(call_id, caller, _terms(ask), LEASE_MS, dispatch, attempt and Attempt(*attempt))
+        asked = call_id, user, of_tenant, generation, ask, LEASE_MS, "dispatched" if dispatch else "reserved"
+        if attempt is None:
+            return Move(operation, lambda _: self.model.reserve(*asked))
+        return Move(operation, lambda _: self.model.attempt(*asked, attempt))
 
-    def extending(self, failed: str, ask: Ask) -> Move:
+    def extending(self, failed: str, ask: Ask, attempt: Named | None = None) -> Move:
         user = self.model.calls[failed].user
         account = self.model.accounts[user]
-        tenant, version = account.tenant, account.version
         call_id = self._new_call()
-        caller = Principal(user, tenant, Role.MEMBER, version)
+        caller = Principal(user, account.tenant, Role.MEMBER, account.version)
+        operation = Extend(call_id, caller, _terms(ask), LEASE_MS, previous=failed, error="provider_error")
+        asked = failed, call_id, user, account.tenant, account.version, ask, LEASE_MS
+        if attempt is None:
+            return Move(operation, lambda _: self.model.extend(*asked))
+        operation.attempt = Attempt(*attempt)
+        return Move(operation, lambda _: self.model.attempt_further(*asked, attempt))
+
+    def keeping(self, call_id: str, key: str, usage: tuple[int, int, int], kept: str) -> Move:
+        """A settle that leaves its answer, or something that cannot be kept, under a key."""
+
+        def answer(closed: Closed) -> KeptAnswer | None:
+            body = f"{closed.charge_id} {closed.cost_tokens}".encode()
+            answers = {"kept": KeptAnswer(200, "text/plain", body), "nothing": None, "too long": TOO_LONG}
+            return answers[kept]
+
+        keep = Keep(KeyName(self.model.calls[call_id].user, key), answer)
         return Move(
-            Extend(call_id, caller, _terms(ask), LEASE_MS, previous=failed, error="provider_error"),
-            lambda _: self.model.extend(failed, call_id, user, tenant, version, ask, LEASE_MS),
+            Settle(call_id, Usage(*usage), Basis.PROVIDER, keep=keep),
+            lambda _: self.model.keep(call_id, key, usage, kept=kept == "kept"),
         )
 
     def _new_call(self) -> str:
@@ -167,6 +207,7 @@ class SideBySide:
         audit(after)
         self._compare_windows(after)
         self._compare_calls(after)
+        self._compare_keys(after)
         if self.before is not None:
             _nothing_was_rewritten(self.before, after)
         self.before = after
@@ -197,6 +238,13 @@ class SideBySide:
             assert (row.cost_micro_usd or 0) == call.cost["micro_usd"] * money
             assert (row.forgiven_micro_usd or 0) == call.forgiven["micro_usd"]
             assert (row.overrun, row.adjusted, row.refunded) == (call.overrun, call.adjusted, call.refunded)
+
+    def _compare_keys(self, snapshot: Snapshot) -> None:
+        found = {}
+        for name, row in snapshot.keys.items():
+            answer = None if row.body is None else row.body.decode()
+            found[name] = Key(row.charge_id, row.fingerprint, row.created_ms, answer)
+        assert found == self.model.keys
 
 
 def _nothing_was_rewritten(before: Snapshot, after: Snapshot) -> None:

@@ -78,6 +78,17 @@ class Charge(NamedTuple):
         return self.cost_tokens if unit == "tokens" else self.cost_micro_usd or 0
 
 
+class Key(NamedTuple):
+    user_id: int
+    key: str
+    charge_id: str
+    fingerprint: str
+    created_ms: int
+    status: int | None
+    content_type: str | None
+    body: bytes | None
+
+
 class Snapshot(NamedTuple):
     """The tables of some tenants; entries by window, in order of sequence."""
 
@@ -85,6 +96,7 @@ class Snapshot(NamedTuple):
     windows: dict[int, Window]
     entries: dict[int, list[Entry]]
     charges: dict[str, Charge]
+    keys: dict[tuple[int, str], Key]
 
     def quota_of(self, window_id: int) -> Quota:
         return self.quotas[self.windows[window_id].quota_id]
@@ -146,11 +158,13 @@ async def take(reader: Reader, tenant_ids: Iterable[int] | None = None) -> Snaps
     """Everything, or what belongs to some tenants."""
     mine = "" if tenant_ids is None else f"WHERE tenant_id IN ({', '.join(map(str, tenant_ids))})"
     windows = f"SELECT id FROM windows WHERE quota_id IN (SELECT id FROM quotas {mine})"
-    quotas, lines, entries, charges = await reader.read(
+    users = "" if tenant_ids is None else f"WHERE user_id IN (SELECT id FROM users {mine})"
+    quotas, lines, entries, charges, keys = await reader.read(
         f"SELECT {', '.join(Quota._fields)} FROM quotas {mine}",
         f"SELECT {', '.join(Window._fields)} FROM windows WHERE id IN ({windows})",
         f"SELECT {', '.join(Entry._fields)} FROM entries WHERE window_id IN ({windows}) ORDER BY window_id, sequence",
         f"SELECT {', '.join(Charge._fields)} FROM charges {mine}",
+        f"SELECT {', '.join(Key._fields)} FROM idempotency_keys {users}",
     )
     by_window: dict[int, list[Entry]] = defaultdict(list)
     for row in entries:
@@ -160,6 +174,7 @@ async def take(reader: Reader, tenant_ids: Iterable[int] | None = None) -> Snaps
         {row[0]: Window(*row) for row in lines},
         by_window,
         {row[0]: Charge(*row) for row in charges},
+        {(row[0], row[1]): Key(*row) for row in keys},
     )
 
 
@@ -170,6 +185,7 @@ def audit(snapshot: Snapshot) -> None:
     check_never_over(snapshot)
     check_charges(snapshot)
     check_forgiveness(snapshot)
+    check_keys(snapshot)
 
 
 def check_balances(window: Window, entries: list[Entry]) -> None:
@@ -212,7 +228,9 @@ def check_charges(snapshot: Snapshot) -> None:
                 kinds[entry.kind] = entry
     for charge in snapshot.charges.values():
         assert (charge.closed_ms is None) == (charge.state in {"reserved", "dispatched"}), charge
-        assert lines[charge.id], f"{charge} holds nowhere"
+        assert bool(lines[charge.id]) == (charge.basis != "cache"), f"{charge} has entries in {len(lines[charge.id])}"
+        if charge.basis == "cache":
+            assert (charge.state, charge.held_tokens, charge.cost_tokens) == ("settled", 0, 0), charge
         for window_id, kinds in lines[charge.id].items():
             unit = snapshot.quota_of(window_id).unit
             assert kinds["reserve"].pending == charge.held(unit)
@@ -248,3 +266,13 @@ def check_forgiveness(snapshot: Snapshot) -> None:
         for entry, after in running(entries):
             if entry.kind == "settle" and 0 < entry.forgiven < after.forgiven:
                 assert after.forgiven * 100 <= after.granted * 5, f"{entry} forgives beyond the cap: {after}"
+
+
+def check_keys(snapshot: Snapshot) -> None:
+    """P6: a key stands for a call of its own user's, and for an answer only when that has ended."""
+    for key in snapshot.keys.values():
+        charge = snapshot.charges[key.charge_id]
+        assert charge.user_id == key.user_id
+        assert charge.basis != "cache", f"{key} stands for a charge that only repeats another"
+        assert (key.status is None) == (key.body is None) == (key.content_type is None)
+        assert key.status is None or charge.closed_ms is not None, f"{key} has an answer, and {charge} is open"

@@ -24,6 +24,7 @@ class RecordingLedger(Ledger):
         self.up = True
         self.error: Exception | None = None
         self.renewals = 0
+        self.tidied = 0
         self.sweeps = 0
         self.during_a_sweep: Callable[[], object] = lambda: None
 
@@ -35,6 +36,12 @@ class RecordingLedger(Ledger):
         self.renewals += 1
         if self.error is not None:
             raise self.error
+
+    async def tidy(self) -> int:
+        self.tidied += 1
+        if self.error is not None:
+            raise self.error
+        return 0
 
     async def sweep(self) -> int:
         self.sweeps += 1
@@ -147,6 +154,22 @@ async def test_no_surprise_ends_the_renewing(ledger: RecordingLedger) -> None:
     keeper.start()
     async with asyncio.timeout(5):
         while ledger.renewals < 3:
+            await asyncio.sleep(0.001)
+    await keeper.stop()
+
+
+@pytest.mark.parametrize(
+    "error", [None, StoreFailed("out of order", maybe_committed=False), ZeroDivisionError()], ids=repr
+)
+async def test_it_tidies_up_now_and_then_whatever_becomes_of_it(
+    ledger: RecordingLedger, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    monkeypatch.setattr(keeper_module, "TIDY_S", 0.003)
+    keeper = Keeper(ledger, lease_seconds=LEASE_S, sweep_seconds=LEASE_S)
+    ledger.error = error
+    keeper.start()
+    async with asyncio.timeout(5):
+        while ledger.tidied < 3:
             await asyncio.sleep(0.001)
     await keeper.stop()
 

@@ -13,9 +13,11 @@ from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerUnavailable
 from tollkeeper.quota import postgres as postgres_module
 from tollkeeper.quota import postgres_windows
+from tollkeeper.quota.keys import Attempt, KeyName
 from tollkeeper.quota.ledger import Ledger, Reservation
 from tollkeeper.quota.operations import Held, Reserve
 from tollkeeper.quota.postgres import PostgresStore
+from tollkeeper.quota.postgres_keys import read_keys
 from tollkeeper.quota.store import Needs, Page, StoreFailed
 from tollkeeper.quota.windows import Period
 
@@ -193,6 +195,8 @@ async def test_a_server_that_cannot_be_reached_is_an_outage(books: Books) -> Non
     assert not failed.value.maybe_committed
     with pytest.raises(StoreFailed):
         await store.lapsed(1)
+    with pytest.raises(StoreFailed):
+        await store.forget_keys(1)
     await store.close()
 
 
@@ -215,6 +219,32 @@ async def test_what_another_process_has_locked_is_left_to_it(books: Books, other
         await other.execute("SELECT 1 FROM charges WHERE id = 'a' FOR UPDATE")
         assert await books.store.lapsed(10) == ["b"]
     assert sorted(await books.store.lapsed(10)) == ["a", "b"]
+
+
+async def test_an_old_key_that_another_process_is_using_is_not_forgotten(books: Books, other: Other) -> None:
+    for key in ("a", "b"):
+        await batch(books.store, Reserve(key, books.caller, make_terms(), LEASE_MS, attempt=Attempt(key, "-")))
+    books.clock.step(86_400)
+    async with other.transaction():
+        await other.execute("SELECT 1 FROM idempotency_keys WHERE key = 'a' FOR UPDATE")
+        assert await books.store.forget_keys(10) == 1
+    assert await books.store.forget_keys(10) == 1
+
+
+async def test_a_key_that_another_process_has_locked_delays_its_own_calls_alone(
+    books: Books, postgres_url: str, other: Other
+) -> None:
+    """The lock is the key's, not its row's: there is no row yet."""
+    await use(books)
+    entering = Reserve("a", books.caller, make_terms(), LEASE_MS, attempt=Attempt("key", "-"))
+    async with other.transaction():
+        await read_keys(other, [KeyName(books.caller.user_id, "key")])
+        waiting = asyncio.create_task(batch(books.store, entering))
+        await waiting_for_a_lock(other)
+        beside = make_store(postgres_url, books.clock)
+        assert isinstance((await batch(beside, Reserve("b", books.caller, make_terms(), LEASE_MS)))[0], Held)
+        await beside.close()
+    assert isinstance((await waiting)[0], Held)
 
 
 async def test_the_numbers_of_windows_that_are_remembered_have_a_limit(

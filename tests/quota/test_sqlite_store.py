@@ -90,6 +90,8 @@ async def test_a_file_without_the_schema_is_an_outage(tmp_path: Path, books: Boo
     assert not failed.value.maybe_committed
     with pytest.raises(StoreFailed):
         await store.lapsed(1)
+    with pytest.raises(StoreFailed):
+        await store.forget_keys(1)
     await store.close()
 
 

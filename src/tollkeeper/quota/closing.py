@@ -39,6 +39,14 @@ def close(page: Page, charge: ChargeRow, kind: Kind, basis: Basis, usage: Usage,
     return closed(page, charge)
 
 
+def end_at_nothing(page: Page, charge: ChargeRow) -> None:
+    """Close a charge that holds nothing: it was answered without the provider."""
+    charge.state, charge.basis, charge.closed_by = str(State.SETTLED), str(Basis.CACHE), str(Kind.SETTLE)
+    charge.closed_ms = page.now_ms
+    _book(charge, Usage(0, 0), Costs(0, 0))
+    page.change(charge)
+
+
 def outcome_of_lapse(charge: ChargeRow) -> tuple[Basis, Usage]:
     """What is known of a charge whose process is gone."""
     if charge.state == State.RESERVED:

@@ -1,4 +1,4 @@
-"""Two tasks keep holds honest: one renews the leases of calls in flight, one sweeps up those that nobody renews."""
+"""Three tasks: one renews the leases of calls in flight, one sweeps up those that nobody renews, one tidies up."""
 
 import asyncio
 import time
@@ -7,6 +7,9 @@ import structlog
 
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.store import StoreFailed
+
+TIDY_S = 60.0
+"""How often idempotency keys that are too old are looked for."""
 
 log = structlog.get_logger("tollkeeper.ledger")
 
@@ -24,6 +27,7 @@ class Keeper:
         self._tasks = [
             asyncio.create_task(self._renewing(), name="ledger-renewing"),
             asyncio.create_task(self._sweeping(), name="ledger-sweeping"),
+            asyncio.create_task(self._tidying(), name="ledger-tidying"),
         ]
 
     async def stop(self) -> None:
@@ -38,6 +42,16 @@ class Keeper:
                 await self._ledger.renew()
             except Exception:
                 log.exception("ledger.renewal_failed")
+
+    async def _tidying(self) -> None:
+        while True:
+            await asyncio.sleep(TIDY_S)
+            try:
+                await self._ledger.tidy()
+            except StoreFailed as failure:
+                log.warning("ledger.tidying_failed", reason=failure.reason)
+            except Exception:
+                log.exception("ledger.tidying_failed")
 
     async def _sweeping(self) -> None:
         """Sweep at every interval. After an outage or a suspended clock, others get one lease to renew theirs first."""

@@ -1,20 +1,15 @@
 """The ledger: the only place where quota changes. Every surface walks through `reservation`; its one exit settles."""
 
 import asyncio
-import random
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 import structlog
 
-from tollkeeper.chat import Usage
-from tollkeeper.errors import ProviderError, QuotaRefusal, TollkeeperError
 from tollkeeper.principal import Principal
 from tollkeeper.quota.journal import Journal
-from tollkeeper.quota.models import Basis
+from tollkeeper.quota.keys import Attempt
 from tollkeeper.quota.operations import (
     Administer,
     Balance,
@@ -26,26 +21,26 @@ from tollkeeper.quota.operations import (
     Refund,
     Release,
     Renew,
+    Replayed,
     Reserve,
     SetLimit,
     Settle,
     Terms,
 )
+from tollkeeper.quota.reservation import MOST_ERROR, Reservation, new_id
 from tollkeeper.quota.store import Store
+
+__all__ = ["Ledger", "Reservation"]
 
 RESERVE_WAIT_S = 2.0
 SETTLE_WAIT_S = 5.0
 ADMINISTER_WAIT_S = 10.0
 MOST_LAPSED = 500
-MOST_ERROR = 40
-"""Characters of the code that a charge keeps of what went wrong."""
+MOST_FORGOTTEN = 50
+FORGET_PAUSE_S = 0.05
+"""Between two batches of keys that are forgotten, so that those of the ledger do not wait for more than one."""
 
 log = structlog.get_logger("tollkeeper.ledger")
-
-
-def new_id(prefix: str) -> str:
-    """A fresh id that sorts by the time it was made: 48 bits of milliseconds, 80 random bits, in hex. Not a secret."""
-    return f"{prefix}_{time.time_ns() // 1_000_000:012x}{random.getrandbits(80):020x}"
 
 
 class Ledger:
@@ -78,14 +73,19 @@ class Ledger:
         await self._store.close()
 
     def reservation(
-        self, caller: Principal, terms: Terms, tighter: Callable[[], Awaitable[Terms]] | None = None
-    ) -> "Reservation":
+        self,
+        caller: Principal,
+        terms: Terms,
+        tighter: Callable[[], Awaitable[Terms]] | None = None,
+        attempt: Attempt | None = None,
+    ) -> Reservation:
         """A hold on every quota that applies, for the length of an `async with` block.
 
         A quota that refuses `terms` is asked once more with what `tighter` answers. Entering raises Unauthenticated,
-        QuotaExceeded, QuotaHeld or LedgerUnavailable; leaving settles or releases.
+        QuotaExceeded, QuotaHeld or LedgerUnavailable, and with an `attempt` an IdempotencyError; leaving settles or
+        releases. When the attempt's key stands for an answer, `replayed` has it, and nobody is to be called.
         """
-        return Reservation(self, caller, terms, tighter)
+        return Reservation(self, caller, terms, tighter, attempt)
 
     async def administer(self, acts: tuple[SetLimit | Grant, ...], *, actor: str, reason: str) -> tuple[Balance, ...]:
         """Set limits and top up, all or none; each is an entry with actor and reason.
@@ -103,6 +103,7 @@ class Ledger:
 
     async def renew(self) -> None:
         """Prove that every call in flight of this process is alive, in one operation; tell those found closed."""
+        await asyncio.gather(*(held.take_checkpoint() for held in list(self._in_flight.values())))
         checkpoints = {charge_id: held.checkpoint for charge_id, held in self._in_flight.items()}
         if checkpoints:
             gone: set[str] = await self._journal.submit(Renew(checkpoints, self._lease_ms))
@@ -131,6 +132,14 @@ class Ledger:
             log.info("ledger.swept", charges=swept)
         return swept
 
+    async def tidy(self) -> int:
+        """Forget idempotency keys that are too old, some at a time. Returns how many. Raises StoreFailed."""
+        forgotten = 0
+        while some := await self._store.forget_keys(MOST_FORGOTTEN):
+            forgotten += some
+            await asyncio.sleep(FORGET_PAUSE_S)
+        return forgotten
+
     async def _ask(
         self, operation: Administer | Refund | Reserve, seconds: float, landed: Callable[[], object] | None = None
     ) -> Any:
@@ -146,16 +155,25 @@ class Ledger:
                 self._journal.submit(operation.undone())
             raise
 
-    async def _open(self, reservation: "Reservation") -> Held:
-        operation = Reserve(reservation.charge_id, reservation.caller, reservation.terms, self._lease_ms)
-        held: Held = await self._ask(operation, RESERVE_WAIT_S)
-        self._in_flight[held.charge_id] = reservation
-        return held
+    async def _open(self, reservation: Reservation) -> Held | Replayed:
+        operation = Reserve(
+            reservation.charge_id, reservation.caller, reservation.terms, self._lease_ms, attempt=reservation.attempt
+        )
+        answer: Held | Replayed = await self._ask(operation, RESERVE_WAIT_S)
+        if isinstance(answer, Held):
+            self._in_flight[answer.charge_id] = reservation
+        return answer
 
-    async def _extend(self, reservation: "Reservation", terms: Terms, error: str) -> Held:
+    async def _extend(self, reservation: Reservation, terms: Terms, error: str) -> Held:
         failed = reservation.charge_id
         operation = Extend(
-            new_id("chg"), reservation.caller, terms, self._lease_ms, previous=failed, error=error[:MOST_ERROR]
+            new_id("chg"),
+            reservation.caller,
+            terms,
+            self._lease_ms,
+            attempt=reservation.attempt,
+            previous=failed,
+            error=error[:MOST_ERROR],
         )
         held: Held = await self._ask(operation, RESERVE_WAIT_S, landed=partial(self._in_flight.pop, failed, None))
         self._in_flight[held.charge_id] = reservation
@@ -168,94 +186,3 @@ class Ledger:
         if closed is None:
             log.warning("ledger.settle_is_late", charge_id=operation.charge_id)
         return closed
-
-
-class Reservation:
-    """One call's hold. Inside the block: `granted_output` says what it pays for, `report` says what the call used.
-
-    The exit is the only place that settles or releases: a report is settled as reported, a failure that proves nothing
-    was billed is released, and everything else follows the unknown rule with the checkpoint. `checkpoint` is (input,
-    received output); whoever streams moves it on.
-    """
-
-    def __init__(
-        self, ledger: Ledger, caller: Principal, terms: Terms, tighter: Callable[[], Awaitable[Terms]] | None
-    ) -> None:
-        self._ledger = ledger
-        self._tighter = tighter
-        self.caller = caller
-        self.terms = terms
-        self.charge_id = new_id("chg")
-        self.held = Held(self.charge_id, 0)
-        self.checkpoint = (0, 0)
-        self.closed: Closed | None = None
-        self.on_lost: Callable[[], object] | None = None
-        """Called when the charge is found closed while the call runs. What is reported then is booked as late truth."""
-        self.is_lost = False
-        self._unbilled = False
-        self._usage: Usage | None = None
-        self._basis = Basis.UNKNOWN
-
-    @property
-    def granted_output(self) -> int:
-        return self.held.granted_output
-
-    async def __aenter__(self) -> "Reservation":
-        try:
-            held = await self._ledger._open(self)
-        except QuotaRefusal:
-            if self._tighter is None:
-                raise
-            self.terms = await self._tighter()
-            held = await self._ledger._open(self)
-        self._begin(held)
-        return self
-
-    def _begin(self, held: Held) -> None:
-        self.held, self.charge_id = held, held.charge_id
-        self.checkpoint = (self.terms.input_bound, 0)
-        self.is_lost = self._unbilled = False
-        self._usage, self._basis = None, Basis.UNKNOWN
-
-    async def extend(self, terms: Terms, error_code: str) -> None:
-        """Go on with another attempt, which is a charge of its own: the one so far failed, and nothing was billed.
-
-        Takes over `charge_id`, `terms`, `granted_output`, `held` and `checkpoint`. Raises what entering raises; the
-        charge so far is released all the same, and the block can only be left, or extended once more.
-        """
-        self._usage, self._unbilled = None, True
-        held = await self._ledger._extend(self, terms, error_code)
-        self.terms = terms
-        self._begin(held)
-
-    def report(self, usage: Usage, basis: Basis = Basis.PROVIDER) -> None:
-        """Say what the call used: as the provider reported it, or counted."""
-        self._usage, self._basis = usage, basis
-
-    def lost(self) -> None:
-        """Take note that the charge was found closed: its lease was over, and someone has swept it up."""
-        if not self.is_lost:
-            self.is_lost = True
-            if self.on_lost is not None:
-                self.on_lost()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        code = error.code if isinstance(error, TollkeeperError) else kind.__name__[:MOST_ERROR] if kind else None
-        if self._usage is not None:
-            operation: Settle | Release = Settle(self.charge_id, self._usage, self._basis, code)
-        elif self._unbilled or (isinstance(error, ProviderError) and not error.billed):
-            operation = Release(self.charge_id, code)
-        else:
-            operation = Settle(self.charge_id, Usage(*self.checkpoint), Basis.UNKNOWN, code)
-        self.closed = await self._ledger._close(operation) or self._computed(operation)
-
-    def _computed(self, operation: Settle | Release) -> Closed:
-        """The end as far as it can be told without the ledger's answer."""
-        if isinstance(operation, Release):
-            return Closed(self.charge_id, Basis.NONE, Usage(0, 0), 0, None, overrun=False)
-        meter, usage = self.terms.meter, operation.usage
-        return Closed(
-            self.charge_id, operation.basis, usage, meter.tokens(usage), meter.micro_usd(usage), overrun=False
-        )

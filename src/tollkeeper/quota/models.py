@@ -122,6 +122,21 @@ class Charge(SQLModel, table=True):
     closed_ms: int | None = Field(default=None, sa_type=BigInteger)
 
 
+class IdempotencyKey(SQLModel, table=True):
+    """A key that a user gave a call: the charge of it, what the request was, and the answer, if it was kept."""
+
+    __tablename__ = "idempotency_keys"
+
+    user_id: int = Field(primary_key=True, foreign_key="users.id")
+    key: str = Field(primary_key=True, max_length=255)
+    charge_id: str = Field(foreign_key="charges.id", max_length=40)
+    fingerprint: str = Field(max_length=64)
+    created_ms: int = Field(sa_type=BigInteger)
+    status: int | None = None
+    content_type: str | None = Field(default=None, max_length=100)
+    body: bytes | None = None
+
+
 class Entry(SQLModel, table=True):
     """One immutable line of a window: how much each balance moved, and by what.
 

@@ -3,12 +3,14 @@
 An operation that `must_land` is retried until it does, whoever still listens; the others can be refused and withdrawn.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import ClassVar, NamedTuple
 
 from tollkeeper.chat import Usage
 from tollkeeper.principal import Principal
+from tollkeeper.quota.keys import Attempt, KeptAnswer, KeyName
 from tollkeeper.quota.models import Basis, Unit
 from tollkeeper.quota.prices import Meter
 from tollkeeper.quota.store import Needs, QuotaKey
@@ -66,6 +68,14 @@ class Held(NamedTuple):
     balances: tuple[Balance, ...] = ()
 
 
+class Replayed(NamedTuple):
+    """The answer that an idempotency key stands for, the charge of nothing that says so, and the caller's windows."""
+
+    charge_id: str
+    balances: tuple[Balance, ...]
+    answer: KeptAnswer
+
+
 class Closed(NamedTuple):
     """How a charge ended. Costs are what was deducted."""
 
@@ -78,9 +88,22 @@ class Closed(NamedTuple):
     balances: tuple[Balance, ...] = ()
 
 
+class Keep(NamedTuple):
+    """Under which key to keep an answer, and how to make it from the end of the charge.
+
+    `answer` is called with the decision, in whatever thread and as often as that is made; None keeps nothing.
+    """
+
+    name: KeyName
+    answer: Callable[[Closed], KeptAnswer | None]
+
+
 @dataclass(slots=True, eq=False)
 class Reserve:
-    """Hold on every quota that applies, or on none. Answers `Held`."""
+    """Hold on every quota that applies, or on none. Answers `Held`.
+
+    With an `attempt` whose key stands for an answer, nothing is held, and that is `Replayed`.
+    """
 
     turn: ClassVar[Turn] = Turn.RESERVE
     must_land: ClassVar[bool] = False
@@ -89,9 +112,12 @@ class Reserve:
     terms: Terms
     lease_ms: int
     dispatch: bool = True
+    attempt: Attempt | None = None
 
     def declare(self, needs: Needs, *, again: bool) -> None:
         needs.callers.add(self.caller.user_id)
+        if self.attempt is not None:
+            needs.keys.add(self.attempt.name(self.caller.user_id))
         if again:
             needs.charges.add(self.charge_id)
 
@@ -158,9 +184,12 @@ class Settle:
     usage: Usage
     basis: Basis
     error: str | None = None
+    keep: Keep | None = None
 
     def declare(self, needs: Needs, *, again: bool) -> None:
         needs.charges.add(self.charge_id)
+        if self.keep is not None:
+            needs.keys.add(self.keep.name)
 
 
 @dataclass(slots=True, eq=False)
@@ -241,4 +270,4 @@ class Administer:
 
 
 Operation = Reserve | Dispatch | Renew | Settle | Release | Expire | Refund | Administer
-Answer = Held | Closed | bool | set[str] | int | tuple[Balance, ...] | None
+Answer = Held | Replayed | Closed | bool | set[str] | int | tuple[Balance, ...] | None

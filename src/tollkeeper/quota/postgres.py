@@ -4,14 +4,15 @@ A plain `SELECT … ORDER BY id FOR UPDATE` answers with each row as it is once 
 13.2.1 Read Committed Isolation Level); whatever must be summed or joined is read by a later statement, under the lock.
 """
 
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
 
 from tollkeeper.clock import Clock
 from tollkeeper.quota.models import Charge, Entry, Window
+from tollkeeper.quota.postgres_keys import forget_keys, read_keys, write_keys
 from tollkeeper.quota.postgres_windows import Windows
 from tollkeeper.quota.rows import Policy, changing_values, opening_values, quota_row
 from tollkeeper.quota.store import (
@@ -152,14 +153,12 @@ class PostgresStore:
             raise
 
     async def lapsed(self, most: int) -> list[str]:
-        try:
-            connection = await asyncpg.connect(self._url, timeout=CONNECT_S, command_timeout=COMMAND_S)
-            try:
-                return [row[0] for row in await connection.fetch(_LAPSED, self._injected_ms(), most)]
-            finally:
-                await connection.close()
-        except OUTAGES as error:
-            raise StoreFailed(_one_line(error), maybe_committed=False) from error
+        async with self._beside() as connection:
+            return [row[0] for row in await connection.fetch(_LAPSED, self._injected_ms(), most)]
+
+    async def forget_keys(self, most: int) -> int:
+        async with self._beside() as connection:
+            return await forget_keys(connection, self._injected_ms(), most)
 
     async def probe(self) -> None:
         try:
@@ -178,6 +177,18 @@ class PostgresStore:
                 self._url, timeout=CONNECT_S, command_timeout=COMMAND_S, server_settings=SERVER_SETTINGS
             )
         return self._connection
+
+    @asynccontextmanager
+    async def _beside(self) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+        """A connection of its own, out of the batches' way. Raises StoreFailed."""
+        try:
+            connection = await asyncpg.connect(self._url, timeout=CONNECT_S, command_timeout=COMMAND_S)
+            try:
+                yield connection
+            finally:
+                await connection.close()
+        except OUTAGES as error:
+            raise StoreFailed(_one_line(error), maybe_committed=False) from error
 
     async def _abandon(self) -> None:
         """Nothing of a failed batch may be remembered; closing the connection rolls back whatever is left of it."""
@@ -204,6 +215,9 @@ class PostgresStore:
         self._policy.at(policy[0])
         page = Page(policy[1])
         page.charges = {row[0]: ChargeRow(*row) for row in charges}
+        page.holds = {charge_id: [] for charge_id in page.charges}
+        if needs.keys:
+            page.keys = await read_keys(connection, needs.keys)
         await self._read_quotas(connection, needs, page)
         await self._read_accounts(connection, needs.callers)
         for user_id in needs.callers & self._policy.accounts.keys():
@@ -252,6 +266,8 @@ async def _write(connection: "asyncpg.Connection[asyncpg.Record]", page: Page) -
         balances = ((row.id, row.granted, row.settled, row.pending, row.forgiven, row.sequence) for row in touched)
         await connection.execute(_WRITE_WINDOWS, *columns(balances))
         await connection.execute(WRITE_ENTRIES, *columns(page.entries))
+    if page.written_keys:
+        await write_keys(connection, page.written_keys.values())
 
 
 def columns(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from tollkeeper.chat import Usage
 from tollkeeper.errors import (
+    IdempotencyInFlight,
     LedgerConflict,
     LedgerUnavailable,
     QuotaExceeded,
@@ -15,34 +16,83 @@ from tollkeeper.errors import (
     QuotaRefusal,
     Unauthenticated,
 )
-from tollkeeper.quota.closing import balance, close
+from tollkeeper.quota.closing import balance, close, end_at_nothing
+from tollkeeper.quota.keys import KeptAnswer
 from tollkeeper.quota.models import Basis, Kind, State, Unit
-from tollkeeper.quota.operations import Balance, Extend, Held, Reserve, Terms
-from tollkeeper.quota.store import ChargeRow, Hold, Page, QuotaRow, WindowRow
+from tollkeeper.quota.operations import Balance, Extend, Held, Replayed, Reserve, Terms
+from tollkeeper.quota.repeating import kept_answer, take
+from tollkeeper.quota.store import Account, ChargeRow, Hold, Page, QuotaRow, WindowRow
 
 HELD_RETRY_S = 1
 
 
-def reserve(page: Page, operation: Reserve) -> Held:
-    """Hold on every window that applies, or refuse with the quota that is in the way.
+def reserve(page: Page, operation: Reserve) -> Held | Replayed:
+    """Hold on every window that applies, or refuse with the quota that is in the way; or give a kept answer again.
 
-    Raises Unauthenticated when the user, the tenant or the credential is no longer good, QuotaExceeded, QuotaHeld, and
-    LedgerUnavailable when it was committed in vain: its answer was lost for so long that the hold is gone.
+    Raises Unauthenticated when the user, the tenant or the credential is no longer good, QuotaExceeded, QuotaHeld, an
+    IdempotencyError, and LedgerUnavailable when it was committed in vain: its answer was lost for so long that the
+    hold is gone.
     """
     if (existing := page.charges.get(operation.charge_id)) is not None:
-        if not existing.open:
-            raise LedgerUnavailable
-        return Held(existing.id, existing.granted_output, _balances(hold.window for hold in page.holds[existing.id]))
+        return _run_again(page, operation, existing)
     account = page.accounts.get(operation.caller.user_id)
     if account is None or not account.accepts(operation.caller):
         raise Unauthenticated
+    if (answer := _kept_answer(page, operation)) is not None:
+        charge = _charge(page, operation, Usage(0, 0))
+        page.open_charge(charge, [])
+        end_at_nothing(page, charge)
+        return Replayed(charge.id, _balances(_current(page, account)), answer)
+    return _hold(page, operation, account)
+
+
+def extend(page: Page, operation: Extend) -> Held | Replayed:
+    """Release the attempt that failed, and reserve the next one with the room that this gave back.
+
+    The failure proved that nothing was billed, so the release stands though the reserve is refused, and corrects an
+    expiry that came before it. Raises as `reserve` does; IdempotencyInFlight when the key is another call's by now.
+    """
+    failed = page.charges.get(operation.previous)
+    if failed is not None:
+        with suppress(LedgerConflict):
+            close(page, failed, Kind.RELEASE, Basis.NONE, Usage(0, 0), operation.error)
+    if operation.charge_id not in page.charges and _kept_answer(page, operation) is not None:
+        raise IdempotencyInFlight
+    return reserve(page, operation)
+
+
+def _run_again(page: Page, operation: Reserve, charge: ChargeRow) -> Held | Replayed:
+    """What was answered when this was committed, and the answer lost."""
+    if charge.open:
+        return Held(charge.id, charge.granted_output, _balances(hold.window for hold in page.holds[charge.id]))
+    if charge.basis == Basis.CACHE and (answer := _kept_answer(page, operation)) is not None:
+        windows = _current(page, page.accounts[operation.caller.user_id])
+        return Replayed(charge.id, _balances(windows), answer)
+    raise LedgerUnavailable
+
+
+def _kept_answer(page: Page, operation: Reserve) -> KeptAnswer | None:
+    attempt = operation.attempt
+    return None if attempt is None else kept_answer(page, attempt.name(operation.caller.user_id), attempt)
+
+
+def _hold(page: Page, operation: Reserve, account: Account) -> Held:
     terms = operation.terms
-    windows = [page.current[quota.id] for quota in account.quotas]
+    windows = _current(page, account)
     granted_output = _grant_output(windows, terms, page.now_ms)
     holds = _holds(windows, terms, granted_output, page.now_ms)
-    price = terms.meter.price
-    most = Usage(terms.input_bound, granted_output)
-    charge = ChargeRow(
+    charge = _charge(page, operation, Usage(terms.input_bound, granted_output))
+    for window, pending in holds:
+        page.move(window, Kind.RESERVE, charge.id, pending=pending)
+    page.open_charge(charge, holds)
+    if operation.attempt is not None:
+        take(page, operation.attempt.name(charge.user_id), operation.attempt, charge)
+    return Held(charge.id, granted_output, _balances(windows))
+
+
+def _charge(page: Page, operation: Reserve, most: Usage) -> ChargeRow:
+    terms, price = operation.terms, operation.terms.meter.price
+    return ChargeRow(
         id=operation.charge_id,
         tenant_id=operation.caller.tenant_id,
         user_id=operation.caller.user_id,
@@ -54,32 +104,19 @@ def reserve(page: Page, operation: Reserve) -> Held:
         price_input=price.input if price else None,
         price_cached=price.cached_input if price else None,
         price_output=price.output if price else None,
-        input_bound=terms.input_bound,
-        granted_output=granted_output,
+        input_bound=most.input_tokens,
+        granted_output=most.output_tokens,
         held_tokens=terms.meter.tokens(most),
         held_micro_usd=terms.meter.micro_usd(most),
-        checkpoint_input=terms.input_bound,
+        checkpoint_input=most.input_tokens,
         checkpoint_output=0,
         created_ms=page.now_ms,
         lease_ms=page.now_ms + operation.lease_ms,
     )
-    for window, pending in holds:
-        page.move(window, Kind.RESERVE, charge.id, pending=pending)
-    page.open_charge(charge, holds)
-    return Held(charge.id, granted_output, _balances(windows))
 
 
-def extend(page: Page, operation: Extend) -> Held:
-    """Release the attempt that failed, and reserve the next one with the room that this gave back.
-
-    The failure proved that nothing was billed, so the release stands though the reserve is refused, and corrects an
-    expiry that came before it. Raises as `reserve` does.
-    """
-    failed = page.charges.get(operation.previous)
-    if failed is not None:
-        with suppress(LedgerConflict):
-            close(page, failed, Kind.RELEASE, Basis.NONE, Usage(0, 0), operation.error)
-    return reserve(page, operation)
+def _current(page: Page, account: Account) -> list[WindowRow]:
+    return [page.current[quota.id] for quota in account.quotas]
 
 
 def _balances(windows: Iterable[WindowRow]) -> tuple[Balance, ...]:

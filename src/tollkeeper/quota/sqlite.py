@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tollkeeper.clock import Clock
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.quota.sqlite_keys import forget_keys
 from tollkeeper.quota.sqlite_memory import Memory
 from tollkeeper.quota.sqlite_writing import write
 from tollkeeper.quota.store import Needs, Page, StoreFailed
@@ -45,6 +46,9 @@ class SqliteStore:
 
     async def lapsed(self, most: int) -> list[str]:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._lapsed, most)
+
+    async def forget_keys(self, most: int) -> int:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._forget_keys, most)
 
     async def probe(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._probe)
@@ -89,6 +93,16 @@ class SqliteStore:
             self._abandon()
             raise StoreFailed(str(error), maybe_committed=False) from error
         return [charge_id for (charge_id,) in rows]
+
+    def _forget_keys(self, most: int) -> int:
+        try:
+            connection = self._begin()
+            forgotten = forget_keys(connection, self._clock.now_ms(), most)
+            connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            self._abandon()
+            raise StoreFailed(str(error), maybe_committed=False) from error
+        return forgotten
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:

@@ -7,6 +7,7 @@ manual, "PRAGMA data_version"). So an install of one process reads each row once
 import sqlite3
 
 from tollkeeper.quota.rows import opening_entry, quota_row, window_row
+from tollkeeper.quota.sqlite_keys import read_key
 from tollkeeper.quota.sqlite_writing import write_entry
 from tollkeeper.quota.store import (
     CHARGE_COLUMNS,
@@ -90,6 +91,9 @@ class Memory:
                 page.accounts[user_id] = account
                 for quota in account.quotas:
                     self._read_current(connection, page, quota)
+        for name in needs.keys:
+            if (found := read_key(connection, name)) is not None:
+                page.keys[name] = found
         for source_id in needs.sources:
             if connection.execute("SELECT 1 FROM entries WHERE source_id = ? LIMIT 1", (source_id,)).fetchone():
                 page.done.add(source_id)

@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from tollkeeper.quota.rows import opening_values
+from tollkeeper.quota.sqlite_keys import write_key
 from tollkeeper.quota.store import (
     CHANGING_COLUMNS,
     CHARGE_COLUMNS,
@@ -64,6 +65,8 @@ def write(connection: sqlite3.Connection, page: Page) -> None:
         connection.execute("UPDATE quotas SET granted = ? WHERE id = ?", (quota.granted, quota.id))
     _change_windows.run(connection, [_window_values(row) for row in page.touched.values()])
     _write_entries.run(connection, page.entries)
+    for key in page.written_keys.values():
+        write_key(connection, key)
 
 
 def write_entry(connection: sqlite3.Connection, entry: EntryRow) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 from tollkeeper.chat import Price
 from tollkeeper.errors import LedgerUnavailable
 from tollkeeper.principal import Principal
+from tollkeeper.quota.keys import KeyName, KeyRow
 from tollkeeper.quota.models import Kind, Unit
 from tollkeeper.quota.prices import Meter
 from tollkeeper.quota.windows import Period
@@ -184,6 +185,7 @@ class Needs:
     quotas: set[QuotaKey] = field(default_factory=set)
     create: set[QuotaKey] = field(default_factory=set)
     sources: set[str] = field(default_factory=set)
+    keys: set[KeyName] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -195,6 +197,7 @@ class Page:
     charges: dict[str, ChargeRow] = field(default_factory=dict)
     holds: dict[str, list[Hold]] = field(default_factory=dict)
     quotas: dict[QuotaKey, QuotaRow] = field(default_factory=dict)
+    keys: dict[KeyName, KeyRow] = field(default_factory=dict)
     current: dict[int, WindowRow] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
     """The `Needs.sources` that have entries already: the batch that wrote them did commit."""
@@ -204,12 +207,13 @@ class Page:
     touched: dict[int, WindowRow] = field(default_factory=dict)
     entries: list[EntryRow] = field(default_factory=list)
     limits: dict[int, QuotaRow] = field(default_factory=dict)
+    written_keys: dict[KeyName, KeyRow] = field(default_factory=dict)
     opened_windows: bool = False
 
     @property
     def dirty(self) -> bool:
         """Whether there is anything to commit."""
-        return bool(self.opened or self.changed or self.touched or self.opened_windows)
+        return bool(self.opened or self.changed or self.touched or self.written_keys or self.opened_windows)
 
     def move(
         self,
@@ -257,6 +261,10 @@ class Page:
         """Note that a charge is to be written again, after those opened."""
         self.changed[charge.id] = charge
 
+    def write_key(self, row: KeyRow) -> None:
+        """Note that an idempotency key is to be written, after the charges."""
+        self.keys[row.name] = self.written_keys[row.name] = row
+
 
 class Store(Protocol):
     """One database of the ledger."""
@@ -264,13 +272,17 @@ class Store(Protocol):
     async def run(self, needs: Needs, decide: Callable[[Page], None]) -> None:
         """Read what is needed under locks, let `decide` work on it, write and commit; all in one transaction.
 
-        Locks are taken in one order: charges by id, policy rows by id, windows by id. Whatever `decide` raises rolls
-        everything back. Raises StoreFailed when the database does not take it.
+        Locks are taken in one order: charges by id, policy rows, idempotency keys, windows by id. Whatever `decide`
+        raises rolls everything back. Raises StoreFailed when the database does not take it.
         """
         ...
 
     async def lapsed(self, most: int) -> list[str]:
         """Ids of at most `most` open charges whose lease is over, oldest first. Raises StoreFailed."""
+        ...
+
+    async def forget_keys(self, most: int) -> int:
+        """Delete at most `most` idempotency keys that are too old. Returns how many. Raises StoreFailed."""
         ...
 
     async def probe(self) -> None:

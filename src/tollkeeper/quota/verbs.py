@@ -9,7 +9,7 @@ from typing import assert_never
 
 from tollkeeper.chat import Usage
 from tollkeeper.errors import InvalidRequest, LedgerConflict, NotFound, TollkeeperError
-from tollkeeper.quota.closing import balance, close, outcome_of_lapse
+from tollkeeper.quota.closing import balance, close, closed, outcome_of_lapse
 from tollkeeper.quota.models import Basis, Kind, State
 from tollkeeper.quota.operations import (
     Administer,
@@ -26,6 +26,7 @@ from tollkeeper.quota.operations import (
     SetLimit,
     Settle,
 )
+from tollkeeper.quota.repeating import keep
 from tollkeeper.quota.reserving import extend, reserve
 from tollkeeper.quota.store import ChargeRow, Page
 
@@ -104,14 +105,19 @@ def renew(page: Page, operation: Renew) -> set[str]:
 def settle(page: Page, operation: Settle) -> Answer:
     """Book a cost: in full when the provider reported it, at most the hold when it was counted. Raises NotFound."""
     charge = _charge(page, operation.charge_id)
-    return close(page, charge, Kind.SETTLE, operation.basis, operation.usage, operation.error)
+    end = close(page, charge, Kind.SETTLE, operation.basis, operation.usage, operation.error)
+    if operation.keep is not None:
+        keep(page, operation.keep, end)
+    return end
 
 
 def release(page: Page, operation: Release) -> Answer:
-    """Give the whole hold back."""
+    """Give the whole hold back; what was answered without one has nothing to give."""
     charge = page.charges.get(operation.charge_id)
     if charge is None:
         return None
+    if charge.basis == Basis.CACHE:
+        return closed(page, charge)
     return close(page, charge, Kind.RELEASE, Basis.NONE, Usage(0, 0), operation.error)
 
 

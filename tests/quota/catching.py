@@ -1,0 +1,22 @@
+"""Whether a state machine finds a deliberate mistake."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from ledger_machine import AGREED, LedgerMachine
+from ledger_world import World
+
+UNTIL_CAUGHT = settings(AGREED, max_examples=300, phases=(Phase.generate,))
+
+Break = Callable[[pytest.MonkeyPatch], None]
+
+
+def caught(world: World, machine: type[LedgerMachine]) -> bool:
+    """Whether the machine finds something wrong in this world."""
+    try:
+        run_state_machine_as_test(type("Machine", (machine,), {"world": world}), settings=UNTIL_CAUGHT)
+    except AssertionError:
+        return True
+    return False

@@ -1,0 +1,51 @@
+"""Calls with an idempotency key, each of which costs 37 unless it repeats another."""
+
+from collections.abc import Callable
+
+from books import Books
+from snapshot import Key
+
+from factories import make_terms
+from tollkeeper.chat import Usage
+from tollkeeper.errors import IdempotencyError
+from tollkeeper.quota.keys import Attempt, KeptAnswer
+from tollkeeper.quota.ledger import Ledger, Reservation
+from tollkeeper.quota.operations import Closed
+
+DAY_S = 86_400
+LEASE_MS = 60_000
+ONE = Attempt("order 66", "a" * 64)
+Answer = Callable[[Closed], KeptAnswer | None]
+
+
+def bill(closed: Closed) -> KeptAnswer:
+    return KeptAnswer(200, "application/json", f'{{"cost":{closed.cost_tokens}}}'.encode())
+
+
+def reservation(books: Books, attempt: Attempt | None = ONE, ledger: Ledger | None = None) -> Reservation:
+    return (ledger or books.ledger).reservation(books.caller, make_terms(10, 90), attempt=attempt)
+
+
+async def call(books: Books, answer: Answer | None = bill, attempt: Attempt = ONE) -> Reservation:
+    """A call that costs 37, unless it is a replay."""
+    async with reservation(books, attempt) as made:
+        made.report(Usage(7, 30))
+        if answer is not None:
+            made.keep(answer)
+    return made
+
+
+async def refusal(books: Books, attempt: Attempt = ONE) -> type[IdempotencyError] | None:
+    """Why a reserve with the key is refused, and that nothing is left of it."""
+    before = await books.snapshot()
+    try:
+        await reservation(books, attempt).__aenter__()
+    except IdempotencyError as refused:
+        assert await books.snapshot() == before
+        return type(refused)
+    return None
+
+
+async def key_row(books: Books) -> Key:
+    [row] = (await books.snapshot()).keys.values()
+    return row
