@@ -130,8 +130,9 @@ class Shelf:
         begin = first_kept(turns, most_tokens)
         while begin < len(rows) and rows[begin][0] < oldest:
             begin += 1
-        fallen = [sequence for sequence, _, _ in rows[:begin]]
-        old = delete(StoredTurn).where(self._of(conversation_id), col(StoredTurn.sequence) <= fallen[-1])
+        if begin == 0:
+            return
+        old = delete(StoredTurn).where(self._of(conversation_id), col(StoredTurn.sequence) <= rows[begin - 1][0])
         await self._session.exec(old)
         left = turns[begin:]
         this = and_(self._mine(StoredConversation), col(StoredConversation.id) == conversation_id)

@@ -1,0 +1,41 @@
+"""A process of its own that goes on with a conversation, several calls at once.
+
+Run as `python conversing_program.py DATABASE_URL TENANT_ID USER_ID NAME SPEAKER CALLS`.
+"""
+
+import asyncio
+import sys
+
+import tollkeeper.identity.models  # noqa: F401 - the tables that conversations refer to
+from tollkeeper.chat import Message
+from tollkeeper.conversations import Conversations
+from tollkeeper.db import Database
+from tollkeeper.principal import Principal, Role
+
+AT_ONCE = 4
+
+
+async def converse(database: Database, caller: Principal, name: str, speaker: str, calls: int) -> None:
+    conversations = Conversations(database, 1_000_000)
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def call(number: int) -> None:
+        async with room:
+            turns = (Message("user", f"question {speaker} {number}"),)
+            conversation = await conversations.open(caller, name, turns)
+            await conversation.add(f"answer {speaker} {number}")
+
+    await asyncio.gather(*map(call, range(calls)))
+
+
+async def main(database_url: str, tenant_id: str, user_id: str, name: str, speaker: str, calls: str) -> None:
+    database = Database(database_url)
+    try:
+        caller = Principal(int(user_id), int(tenant_id), Role.MEMBER, 0)
+        await converse(database, caller, name, speaker, int(calls))
+    finally:
+        await database.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
