@@ -39,8 +39,8 @@ class Cut:
 class Patience:
     """How long to wait for someone. Calls `out` when that is over, with what `waiting_for` says at that time.
 
-    `first_s` is for the first sign of life, `idle_s` for each after it, `total_s` for everything. While nothing moves,
-    `silent` is called every `silent_s` seconds. One timer, however many signs there are.
+    `first_s` is for whoever has not begun yet, `idle_s` for each sign of life after that, `total_s` for everything.
+    While nothing moves, `silent` is called every `silent_s` seconds. One timer, however many signs there are.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Patience:
         self._loop = asyncio.get_running_loop()
         self._out = out
         self._silent = silent
+        self._first_s = first_s
         self._idle_s = idle_s
         self._silent_s = silent_s
         self.waiting_for = ""
@@ -72,10 +73,10 @@ class Patience:
         if self._timer is not None:
             self._timer.cancel()
 
-    def moved(self, waiting_for: str) -> None:
-        """A sign of life, and who is to give the next one."""
+    def moved(self, waiting_for: str, *, begun: bool = True) -> None:
+        """A sign of life, who is to give the next one, and whether they have begun."""
         self._moved_at = self._loop.time()
-        self._patient_s = self._idle_s
+        self._patient_s = self._idle_s if begun else self._first_s
         self.waiting_for = waiting_for
 
     def at_most(self, seconds: float) -> None:
@@ -88,6 +89,7 @@ class Patience:
     def _arm(self) -> None:
         quiet_since = max(self._moved_at, self._spoke_at)
         due = min(self._ends_at, self._moved_at + self._patient_s, quiet_since + self._silent_s)
+        due = min(due, self._loop.time() + self._idle_s)  # patience may become this short before the timer is due
         self._timer = self._loop.call_at(due, self._look)
 
     def _look(self) -> None:

@@ -123,7 +123,7 @@ class Relay:
                 if not self.cut_short:
                     patience.moved(LISTENER)
                     await listener.deliver(piece)
-                patience.moved(PROVIDER)
+                patience.moved(PROVIDER, begun=bool(received.deltas))
                 if received.size > self._most and await self._is_too_long():
                     received.finish_reason = "length"
                     self.shortened = True
@@ -133,7 +133,7 @@ class Relay:
 
     def _hung_up(self, cut: Cut, patience: Patience) -> None:
         """The listener is gone: so is the provider, unless it can bill what it would not have said by then."""
-        if self._candidate.model.bills_unseen:
+        if self._candidate.call.bills_unseen:
             self.cut_short = True
             patience.at_most(self._deadlines.idle_s)
         else:
@@ -154,7 +154,7 @@ class Relay:
 
     async def _report_of_broken(self, error: BaseException) -> None:
         """What a stream used that did not come to its end: the unknown rule for one that brought nothing."""
-        if self.begun or isinstance(error, asyncio.CancelledError):
+        if self.begun or self.cut_short or isinstance(error, asyncio.CancelledError):
             await self._report(cut=True)
         elif isinstance(error, ProviderError) and error.billed:
             self._reservation.checkpoint = (await self._count_input(), 0)
@@ -164,7 +164,7 @@ class Relay:
         if usage is not None and self._candidate.model.can_have_used(usage):
             self._reservation.report(usage)
             return
-        if cut and self._candidate.model.bills_unseen:
+        if cut and self._candidate.call.bills_unseen:
             terms = self._reservation.terms
             usage = Usage(terms.input_bound, self._reservation.granted_output)
         else:
