@@ -15,7 +15,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from tollkeeper import __version__
 from tollkeeper.api import auth, me, operations
 from tollkeeper.api.ai import DOORS as NATIVE_DOORS
-from tollkeeper.api.ai import socket
+from tollkeeper.api.ai import sessions, socket
 from tollkeeper.api.compat import DOORS as COMPAT_DOORS
 from tollkeeper.api.compat import manner_of
 from tollkeeper.api.dependencies import Services
@@ -52,6 +52,7 @@ def create_app(
     app.include_router(operations.router)
     app.include_router(auth.auth_router(throttle))
     app.include_router(me.router)
+    app.include_router(sessions.router)
     app.include_router(socket.router)
     _add_error_handlers(app)
 
