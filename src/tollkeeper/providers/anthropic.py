@@ -52,7 +52,10 @@ class AnthropicProvider:
         if raw is not None and raw.wire is Wire.MESSAGES:
             refuse_sampling(model, raw.fields, messages.SAMPLING)
             body, tail = body_of(raw, ours, LIMIT_NAME)
-            return PreparedCall(model, body, tail, raw.shape, texts_of(question), Wire.MESSAGES, raw=True)
+            thinks = b'"disabled"' not in raw.fields.get("thinking", b'"disabled"')
+            return PreparedCall(
+                model, body, tail, raw.shape, texts_of(question), Wire.MESSAGES, raw=True, thinks=thinks
+            )
         if raw is not None and raw.wire is Wire.EMBEDDINGS:
             raise UnsupportedParameter("This model makes no embeddings.", parameter="model")
         if question.choices > 1:
@@ -61,7 +64,10 @@ class AnthropicProvider:
         document = messages.write_request(request, model.asked_as)
         refuse_sampling(model, document, messages.SAMPLING)
         body, tail = opened(document | ours, LIMIT_NAME)
-        return PreparedCall(model, body, tail, shape_of_request(request), texts_of(question), Wire.MESSAGES)
+        thinks = request.options.effort not in {None, "none"}
+        return PreparedCall(
+            model, body, tail, shape_of_request(request), texts_of(question), Wire.MESSAGES, thinks=thinks
+        )
 
     async def complete(self, call: PreparedCall, max_output: int) -> Completion:
         answer = await self._transport.post(PATH, call.limited_to(max_output))

@@ -72,6 +72,12 @@ class PreparedCall:
     wire: Wire | None = None
     raw: bool = False
     """Whether the answer is to be passed on as it comes."""
+    thinks: bool = False
+    """Whether this call asks for thinking that may be billed without being shown."""
+
+    @property
+    def bills_unseen(self) -> bool:
+        return self.thinks or self.model.bills_unseen
 
     def limited_to(self, max_output: int) -> bytes:
         """The whole body."""
