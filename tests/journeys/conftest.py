@@ -14,7 +14,8 @@ from journeys.upstream import Upstream
 from tollkeeper.migrations import migrate
 
 DATABASES = ("sqlite", "postgres")
-FASTER = {"TOLLKEEPER_RATE_LIMIT_AI": "100000/minute"}
+FASTER = {"TOLLKEEPER_RATE_LIMIT_AI": "100000/minute", "TOLLKEEPER_BREAKER_FAILURES": "0"}
+"""The failures of one test must not keep those of the next from reaching the upstream."""
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +88,8 @@ def shared_impatient(tmp_path_factory: pytest.TempPathFactory, upstream_line: Re
     url = f"sqlite:///{folder / 'tollkeeper.db'}"
     migrate(url)
     base_url = f"http://127.0.0.1:{upstream_line.number}/v1"
-    yield from _serving(Server(url, folder, {"OPENAI_BASE_URL": base_url, "TIMEOUT_SECONDS": "1"}))
+    settings = {"OPENAI_BASE_URL": base_url, "TIMEOUT_SECONDS": "1"} | FASTER
+    yield from _serving(Server(url, folder, settings))
 
 
 @pytest.fixture

@@ -7,16 +7,17 @@ Run as: python -m journeys.failpoints POINT COUNT — it dies when the point is 
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tollkeeper.bootstrap import Parts, make_app, make_parts
-from tollkeeper.chat import ChatRequest, Completion
-from tollkeeper.providers.base import PreparedCall, Provider
-from tollkeeper.providers.catalog import Catalog, Model
+from tollkeeper.chat import Completion
+from tollkeeper.providers.base import Model, Piece, PreparedCall, Provider, Question
+from tollkeeper.providers.catalog import Catalog
 from tollkeeper.quota.store import Needs, Page, Store
 from tollkeeper.settings import load_settings
 
@@ -103,13 +104,19 @@ class DyingProvider:
     def name(self) -> str:
         return self.provider.name
 
-    def prepare(self, request: ChatRequest) -> PreparedCall:
-        return self.provider.prepare(request)
+    def prepare(self, model: Model, question: Question, *, stream: bool = False) -> PreparedCall:
+        return self.provider.prepare(model, question, stream=stream)
 
     async def complete(self, call: PreparedCall, max_output: int) -> Completion:
         completion = await self.provider.complete(call, max_output)
         self.failpoint.reached(AFTER_UPSTREAM_ANSWERED)
         return completion
+
+    async def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
+        async with aclosing(self.provider.stream(call, max_output)) as pieces:
+            async for piece in pieces:
+                yield piece
+        self.failpoint.reached(AFTER_UPSTREAM_ANSWERED)
 
     async def count_input(self, call: PreparedCall) -> int:
         return await self.provider.count_input(call)

@@ -101,6 +101,7 @@ WRONG_SHAPE = {
     "evaluate a number": _document(evaluate=0),
     "session_id a number": _document(session_id=1),
     "session_id too long": _document(session_id="s" * 101),
+    "session_id with a slash": _document(session_id="a/b"),
     "role": _document(role="operator"),
     "quota": _document(quota=10**9),
     "tenant_id": _document(tenant_id=1),
@@ -114,7 +115,6 @@ WRONG_SHAPE = {
 }
 
 NOT_THERE_YET = {
-    "session_id": _document(session_id="abc"),
     "evaluate": _document(evaluate=True),
     "retrieve": _document(retrieve=True),
 }

@@ -39,10 +39,15 @@ async def test_a_body_over_1_mib_is_refused_while_it_comes(server: Server, calle
     _assert_refused(await exchange(server.port, data), 413, "body_too_large")
 
 
-async def test_the_limit_holds_for_every_route_and_before_anyone_is_known(server: Server) -> None:
-    for path in ("/auth/login", "/ai/query", "/nowhere"):
+async def test_the_limit_holds_on_every_route_that_is_no_door_before_anyone_is_known(server: Server) -> None:
+    for path in ("/auth/login", "/nowhere"):
         data = chunked("POST", path, {}, b"x" * (MIB + 1))
         _assert_refused(await exchange(server.port, data), 413, "body_too_large")
+
+
+async def test_at_a_door_nothing_is_read_of_a_body_before_it_is_known_whose_it_is(server: Server) -> None:
+    head = request("POST", "/ai/query", b"", {"Content-Length": str(100 * MIB)})
+    _assert_refused(await exchange(server.port, head), 401, "unauthenticated")
 
 
 async def test_a_length_that_is_no_number_never_hurts(server: Server, caller: Person) -> None:

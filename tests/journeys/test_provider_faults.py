@@ -1,4 +1,4 @@
-"""The provider fails: what the caller hears, what the ledger books, and that it was asked exactly once."""
+"""The provider fails: what the caller hears, what the ledger books, and that whatever may be billed is asked once."""
 
 from typing import Any, NamedTuple
 
@@ -15,12 +15,13 @@ SAID = {"raw": f'{{"error": {{"message": "{LEAK}"}}}}'}
 
 
 class Fault(NamedTuple):
-    """What the upstream does, and what the caller must hear."""
+    """What the upstream does, what the caller must hear, and how often the upstream is asked."""
 
     script: dict[str, Any]
     status: int
     code: str
     retry_after: str | None = None
+    asked: int = 1
 
 
 def _too_many(said: str | None, heard: str) -> Fault:
@@ -39,11 +40,11 @@ NOTHING_BILLED = {
     "400": Fault({"status": 400} | SAID, 400, "provider_rejected"),
     "404": Fault({"status": 404} | SAID, 400, "provider_rejected"),
     "422": Fault({"status": 422} | SAID, 400, "provider_rejected"),
-    "500": Fault({"status": 500} | SAID, 502, "provider_error"),
-    "503": Fault({"status": 503, "headers": {"Retry-After": "9"}} | SAID, 502, "provider_error"),
-    "529": Fault({"status": 529} | SAID, 502, "provider_error"),
-    "302": Fault({"status": 302, "headers": {"Location": FOLLOWED}} | SAID, 502, "provider_error"),
-    "308": Fault({"status": 308, "headers": {"Location": FOLLOWED}} | SAID, 502, "provider_error"),
+    "500": Fault({"status": 500} | SAID, 502, "provider_error", asked=2),
+    "503": Fault({"status": 503, "headers": {"Retry-After": "9"}} | SAID, 502, "provider_error", asked=2),
+    "529": Fault({"status": 529} | SAID, 502, "provider_error", asked=2),
+    "302": Fault({"status": 302, "headers": {"Location": FOLLOWED}} | SAID, 502, "provider_error", asked=2),
+    "308": Fault({"status": 308, "headers": {"Location": FOLLOWED}} | SAID, 502, "provider_error", asked=2),
 }
 
 UNREADABLE = {
@@ -109,6 +110,17 @@ async def test_of_an_answer_that_cannot_be_read_the_input_is_paid(
         assert (await caller.ask(caller.marker)).status == 200
 
 
+async def test_a_failure_that_is_over_when_it_is_tried_again_is_not_heard(server: Server, upstream: Upstream) -> None:
+    async with person(server) as caller:
+        reply = await caller.ask(scripted(caller.marker, status=503, fail_times=1), max_tokens=100)
+        assert reply.status == 200
+        (charge,) = await caller.charges()
+        assert (charge["state"], charge["basis"], charge["error"]) == ("settled", "provider", None)
+        assert charge["cost"] == reply.body["cost"]
+        assert reply.headers["X-Charge-ID"] == charge["id"]
+    assert [one["finished"] for one in upstream.seen(caller.marker)] == [True, True]
+
+
 async def test_an_answer_of_any_size_takes_little_memory(server: Server) -> None:
     """Measured after a first failure, which loads the vocabulary that inputs are counted with."""
     process = psutil.Process(server.program.pid)
@@ -151,12 +163,12 @@ async def test_one_unknown_outcome_is_forgiven_however_small_the_grant(server: S
 
 
 async def _fail(caller: Person, upstream: Upstream, fault: Fault) -> Reply:
-    """A call that fails as it should, with one request and nothing of what the upstream said."""
+    """A call that fails as it should, with as many requests as may be, and nothing of what the upstream said."""
     reply = await caller.ask(scripted(caller.marker, **fault.script), max_tokens=100)
     assert (reply.status, reply.code) == (fault.status, fault.code)
     assert LEAK not in f"{reply.body} {reply.headers}"
     assert reply.headers.get("Retry-After") == fault.retry_after
     assert reply.headers["X-Quota-Name"] == "user-total"
-    assert len(upstream.seen(caller.marker)) == 1
+    assert len(upstream.seen(caller.marker)) == fault.asked
     assert upstream.requests_to(FOLLOWED) == 0
     return reply
