@@ -212,7 +212,7 @@ class _Connection:
 
     async def _say(self, error: TollkeeperError, turn_id: str | None) -> None:
         _, body, _ = problem(error)
-        await self._send({"type": "error", "id": turn_id, **body})
+        await self._send({**body, "type": "error", "id": turn_id})
 
     async def _send(self, frame: dict[str, Any]) -> None:
         await _send(self._websocket, orjson.dumps(frame))
