@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import msgspec
 import orjson
+import structlog
 from fastapi import APIRouter, WebSocket
 from msgspec import Meta
 from starlette.websockets import WebSocketDisconnect
@@ -46,6 +47,7 @@ AUTHENTICATES_WITHIN_S = 10.0
 NOT_AUTHENTICATED, TOO_FAST, TOO_LARGE, NOT_TEXT = 4401, 4429, 1009, 1003
 
 router = APIRouter()
+log = structlog.get_logger("tollkeeper.ws")
 
 
 class Auth(msgspec.Struct, tag="auth", forbid_unknown_fields=True):
@@ -186,6 +188,9 @@ class _Connection:
         except asyncio.CancelledError:
             await self._say(ShuttingDown(), turn.id)
             raise
+        except Exception:
+            log.exception("ws.failed")
+            await self._say(TollkeeperError(), turn.id)
 
     async def _visit(self, caller: Principal, turn: Turn) -> NativeVisit:
         if turn.prompt is not None and turn.message is not None:
@@ -198,7 +203,8 @@ class _Connection:
         listener.says = visit.said
         keeping = None
         if turn.idempotency_key is not None:
-            fingerprint = hashlib.sha256(PATH.encode() + b"\0" + msgspec.json.encode(turn)).hexdigest()
+            asked = msgspec.json.encode(msgspec.structs.replace(turn, id=None))
+            fingerprint = hashlib.sha256(PATH.encode() + b"\0" + asked).hexdigest()
             keeping = Keeping(Attempt(turn.idempotency_key, fingerprint), lambda answer: listener.kept(visit, answer))
         answer = await self._services.gateway.stream(caller, visit.ask, listener, keeping)
         if isinstance(answer, Replayed):
