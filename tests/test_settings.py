@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.identity.secret import FILE_NAME, signing_secret
-from tollkeeper.settings import EXAMPLE_SECRET, Settings, check_secret, load_settings
+from tollkeeper.settings import EXAMPLE_SECRET, Settings, check_secret, load_settings, read_variable
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,6 +35,12 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("TIMEOUT_SECONDS", "7.5", "timeout_seconds", 7.5),
         ("OPENAI_MODEL", "gpt-4o", "openai_model", "gpt-4o"),
         ("OPENAI_API_KEY", "", "openai_api_key", None),
+        ("ANTHROPIC_AUTH_TOKEN", "", "anthropic_auth_token", None),
+        ("ANTHROPIC_MODEL", "claude-opus-5", "anthropic_model", "claude-opus-5"),
+        ("OLLAMA_BASE_URL", "http://127.0.0.1:11434", "ollama_base_url", "http://127.0.0.1:11434"),
+        ("TOLLKEEPER_CATALOG", "catalog.toml", "catalog", Path("catalog.toml")),
+        ("TOLLKEEPER_BREAKER_FAILURES", "0", "breaker_failures", 0),
+        ("TOLLKEEPER_BREAKER_SECONDS", "2.5", "breaker_seconds", 2.5),
         ("TOLLKEEPER_RATE_LIMIT_AI", "off", "rate_limit_ai", "off"),
         ("TOLLKEEPER_RATE_LIMIT_AI", "10/second;1000/hour", "rate_limit_ai", "10/second;1000/hour"),
     ],
@@ -69,6 +75,8 @@ def test_the_environment_wins_over_the_file_and_the_prefixed_name_over_the_short
         ("TOLLKEEPER_LEASE_SECONDS", "0"),
         ("LOG_LEVEL", "loud"),
         ("TIMEOUT_SECONDS", "-1"),
+        ("TOLLKEEPER_BREAKER_FAILURES", "-1"),
+        ("TOLLKEEPER_BREAKER_SECONDS", "0"),
     ],
 )
 def test_a_wrong_setting_is_named_without_its_value(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -119,6 +127,23 @@ def test_a_given_secret_is_used_as_it_is() -> None:
     assert signing_secret(Settings(signing_secret=secret, database_url="postgresql://db/x")) == secret
 
 
+def test_a_variable_that_is_no_setting_is_read_from_the_environment_or_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("GROQ_API_KEY", raising=False)
+    assert read_variable("GROQ_API_KEY") is None
+    (tmp_path / ".env").write_text("GROQ_API_KEY=from-the-file\nEMPTY_KEY=\n")
+    assert read_variable("GROQ_API_KEY") == SecretStr("from-the-file")
+    assert read_variable("EMPTY_KEY") is None
+    monkeypatch.setenv("GROQ_API_KEY", "from-the-environment")
+    assert read_variable("GROQ_API_KEY") == SecretStr("from-the-environment")
+
+
 def test_no_secret_shows_in_the_settings_text() -> None:
-    settings = Settings(openai_api_key=SecretStr("sk-hidden"), signing_secret=SecretStr("hidden-too"))
+    settings = Settings(
+        openai_api_key=SecretStr("sk-hidden"),
+        anthropic_api_key=SecretStr("sk-ant-hidden"),
+        anthropic_auth_token=SecretStr("hidden-token"),
+        signing_secret=SecretStr("hidden-too"),
+    )
     assert "hidden" not in repr(settings)

@@ -108,11 +108,12 @@ class Usage(NamedTuple):
 
 
 class Price(NamedTuple):
-    """What a model's tokens cost, in micro-USD per million."""
+    """What a model's tokens cost, in micro-USD per million. `cache_write`: None costs what input does."""
 
     input: int
     cached_input: int
     output: int
+    cache_write: int | None = None
 
 
 FinishReason = str

@@ -1,15 +1,18 @@
 """What the operator may set, by environment or `.env`. Each line of `.env.example` is a field here."""
 
+import os
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+from dotenv import dotenv_values
 from limits import parse as parse_limit
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tollkeeper.errors import ConfigurationError
 
+ENV_FILE = ".env"
 MIN_SECRET_BYTES = 32
 EXAMPLE_SECRET = "change-me-to-at-least-32-random-bytes"  # noqa: S105 - the value that is refused
 
@@ -45,7 +48,7 @@ class Settings(BaseSettings):
     """Everything settable. Times carry their unit in the name."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
+        env_file=ENV_FILE, env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
     )
 
     database_url: str = Field(
@@ -93,6 +96,18 @@ class Settings(BaseSettings):
     openai_base_url: str = Field("https://api.openai.com/v1", validation_alias=_named("OPENAI_BASE_URL"))
     openai_model: str = Field("gpt-4o-mini", validation_alias=_named("OPENAI_MODEL"))
 
+    anthropic_api_key: SecretStr | None = Field(None, validation_alias=_named("ANTHROPIC_API_KEY"))
+    anthropic_auth_token: SecretStr | None = Field(None, validation_alias=_named("ANTHROPIC_AUTH_TOKEN"))
+    anthropic_base_url: str = Field("https://api.anthropic.com", validation_alias=_named("ANTHROPIC_BASE_URL"))
+    anthropic_model: str = Field("claude-haiku-4-5", validation_alias=_named("ANTHROPIC_MODEL"))
+
+    ollama_base_url: str | None = Field(None, validation_alias=_named("OLLAMA_BASE_URL"))
+    ollama_model: str = Field("llama3.2", validation_alias=_named("OLLAMA_MODEL"))
+
+    catalog: Path | None = Field(None, validation_alias=_named("TOLLKEEPER_CATALOG"))
+    breaker_failures: int = Field(5, ge=0, le=1_000, validation_alias=_named("TOLLKEEPER_BREAKER_FAILURES"))
+    breaker_seconds: float = Field(10.0, gt=0, le=600, validation_alias=_named("TOLLKEEPER_BREAKER_SECONDS"))
+
     echo_tokens: int = Field(0, ge=0, le=1_000_000, validation_alias=_named("TOLLKEEPER_ECHO_TOKENS"))
     echo_delay_seconds: float = Field(0.0, ge=0, le=600, validation_alias=_named("TOLLKEEPER_ECHO_DELAY_SECONDS"))
     echo_tokens_per_second: float = Field(
@@ -137,6 +152,12 @@ def load_settings(**overrides: object) -> Settings:
             for problem in error.errors(include_input=False, include_url=False)
         )
         raise ConfigurationError(f"A setting is not valid. {problems}.") from None
+
+
+def read_variable(name: str) -> SecretStr | None:
+    """A variable that is no setting but is named by one, from where the settings come from. Empty is not set."""
+    value = os.environ.get(name) or dotenv_values(ENV_FILE).get(name)
+    return SecretStr(value) if value else None
 
 
 def check_secret(secret: SecretStr) -> SecretStr:

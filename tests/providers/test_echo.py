@@ -1,0 +1,84 @@
+"""The offline provider is deterministic, keeps to its limits, and fails as it is told to."""
+
+import asyncio
+import time
+from contextlib import aclosing
+
+import pytest
+
+from tollkeeper.chat import ChatRequest, Completion, Finish, Message, TextDelta, Usage
+from tollkeeper.errors import UnsupportedParameter
+from tollkeeper.providers.base import Model, PreparedCall, Question
+from tollkeeper.providers.echo import _FAILURES, EchoProvider
+from tollkeeper.quota.bounds import input_bound
+from tollkeeper.settings import EchoFailure
+
+
+def prepared(provider: EchoProvider, *texts: str, choices: int = 1) -> PreparedCall:
+    request = ChatRequest(tuple(Message("user", text) for text in texts))
+    return provider.prepare(Model("echo", provider), Question(lambda: request, choices=choices))
+
+
+async def ask(provider: EchoProvider, *texts: str, max_output: int = 100) -> Completion:
+    return await provider.complete(prepared(provider, *texts), max_output)
+
+
+async def test_echo_says_the_last_message_back_one_word_a_token() -> None:
+    assert await ask(EchoProvider(), "be kind", "one two  three") == Completion("one two three", "stop", Usage(5, 3))
+
+
+async def test_echo_keeps_to_the_output_limit_and_says_so() -> None:
+    assert await ask(EchoProvider(), "one two three", max_output=2) == Completion("one two", "length", Usage(3, 2))
+
+
+async def test_echo_can_be_made_longer_than_its_prompt() -> None:
+    assert await ask(EchoProvider(tokens=5), "one two") == Completion("one two one two one", "stop", Usage(2, 5))
+
+
+async def test_echo_answers_silence_too() -> None:
+    assert await ask(EchoProvider(), "  ") == Completion("(nothing)", "stop", Usage(1, 1))
+
+
+async def test_echo_streams_the_same_answer_word_by_word() -> None:
+    provider = EchoProvider()
+    async with aclosing(provider.stream(prepared(provider, "one two three"), 2)) as stream:
+        pieces = [piece async for piece in stream]
+    said = [delta for piece in pieces for delta in piece.deltas]
+    assert said == [TextDelta("one"), TextDelta(" two"), Finish("length"), Usage(3, 2)]
+    assert [piece.last for piece in pieces] == [False, False, False, True]
+
+
+async def test_echo_takes_the_time_it_is_told_to() -> None:
+    started = time.monotonic()
+    await asyncio.gather(ask(EchoProvider(delay_s=0.1), "x"), ask(EchoProvider(tokens_per_second=20), "one two"))
+    assert time.monotonic() - started >= 0.1
+
+
+@pytest.mark.parametrize("failure", _FAILURES)
+async def test_echo_fails_as_it_is_told_to(failure: EchoFailure) -> None:
+    provider = EchoProvider(failure=failure)
+    with pytest.raises(_FAILURES[failure]):
+        await ask(provider, "x")
+    with pytest.raises(_FAILURES[failure]):
+        await anext(provider.stream(prepared(provider, "x"), 10))
+
+
+async def test_echo_can_leave_its_usage_out() -> None:
+    provider = EchoProvider(failure="no_usage")
+    assert (await ask(provider, "one two")).usage is None
+    assert await provider.count_output("one two") == 2
+    assert await provider.cut("one two three", 2) == "one two"
+
+
+def test_echo_has_one_answer_only() -> None:
+    with pytest.raises(UnsupportedParameter):
+        prepared(EchoProvider(), "x", choices=2)
+
+
+async def test_the_bounds_are_never_below_what_echo_uses() -> None:
+    provider = EchoProvider()
+    for text in ("", "a", "a b c", "é è", " " * 50, "word " * 500):
+        call = prepared(provider, text)
+        used = await provider.count_input(call)
+        assert used <= input_bound(used, call.shape.messages, 0)
+        assert used <= input_bound(len(call.body), call.shape.messages, 0)
