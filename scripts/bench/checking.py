@@ -4,22 +4,23 @@ import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from bench import upstream
 from bench.load import ask, http_request
 from bench.population import TENANT_PERIOD, USER_PERIOD
 from bench.processes import BenchError, clean_environment
 from bench.targets import TOLLKEEPER, Lab, Target
+from bench.work import Work
 
 VERIFY_S = 60
 
 
 async def check(lab: Lab, targets: Sequence[Target], started: datetime) -> list[str]:
     """What was checked, in sentences. Raises BenchError for the first thing that is wrong."""
-    calls = sum(target.calls for target in targets)
+    streams = sum(target.answered[Work.STREAMS] for target in targets)
+    answered = sum(target.calls for target in targets) - streams, streams
     served = await lab.served()
-    if served != calls:
-        raise BenchError(f"{calls} calls were answered, but the upstream served {served}.")
-    said = [f"The upstream served {served:,} calls, as many as were answered."]
+    if served != answered:
+        raise BenchError(f"Whole answers and streams: {answered} came, but the upstream served {served}.")
+    said = [f"The upstream served {served[0]:,} whole answers and {served[1]:,} streams, as many as came."]
     for target in targets:
         if target.metered:
             said += [await _check_quota(target, started), _verify(target)]
@@ -41,15 +42,14 @@ async def _check_quota(target: Target, started: datetime) -> str:
             raise BenchError(f"{target.kind}: {user.email} still has something reserved: {quotas}")
         used_by_users += quotas[f"user-{USER_PERIOD}"]["used"]
         used_by_tenant[user.tenant] = quotas[f"tenant-{TENANT_PERIOD}"]["used"]
-    expected = target.calls * upstream.COST
+    expected = target.cost
     if not used_by_users == sum(used_by_tenant.values()) == expected:
         raise BenchError(
             f"{target.kind}: {target.calls} calls cost {expected} tokens, but the quotas of the users show"
             f" {used_by_users} and those of the tenants {sum(used_by_tenant.values())}."
         )
-    return (
-        f"{target.kind}: {target.calls:,} calls × {upstream.COST} tokens = {expected:,}, exactly what its quotas show."
-    )
+    sums = " + ".join(f"{times:,} {work} × {work.cost}" for work, times in sorted(target.answered.items()))
+    return f"{target.kind}: {sums} tokens = {expected:,}, exactly what its quotas show."
 
 
 def _verify(target: Target) -> str:

@@ -2,33 +2,41 @@
 
 import asyncio
 import json
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from bench.processes import BenchError
+from bench.replies import Reply
 
 HOST = "127.0.0.1"
 MOST_SECONDS = 120.0
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A request ready to be written, and what a good answer to it must contain."""
+    """A request ready to be written, what a good answer to it must contain, and where that is known, its whole body."""
 
     request: bytes
-    needles: tuple[bytes, ...]
+    needles: tuple[bytes, ...] = ()
+    body: bytes | None = None
+
+    def answered_by(self, body: bytes) -> bool:
+        return all(needle in body for needle in self.needles) and self.body in (None, body)
 
 
 @dataclass(frozen=True, slots=True)
 class Drive:
-    """What one run of the load saw: how long it took, and each call's latency, both in seconds."""
+    """What one run of the load saw, in seconds: how long it took; for each call, until its answer began and was whole.
+
+    `arrivals` is how often something was read from a connection, all answers together.
+    """
 
     seconds: float
+    beginnings: list[float]
     latencies: list[float]
+    arrivals: int
 
 
 def http_request(method: str, path: str, *, token: str | None = None, body: Mapping[str, Any] | None = None) -> bytes:
@@ -49,39 +57,33 @@ class _Connection(asyncio.Protocol):
         self._load = load
         self._question = question
         self._transport: asyncio.Transport | None = None
-        self._received = b""
-        self._asked_at = 0.0
+        self.asked_at = self.begun_at = 0.0
+        self.reply = Reply()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, but not by inheritance
 
     def ask(self) -> None:
         assert self._transport is not None
-        self._received = b""
-        self._asked_at = time.perf_counter()
+        self.reply = Reply()
+        self.begun_at = 0.0
+        self.asked_at = time.perf_counter()
         self._transport.write(self._question.request)
 
     def data_received(self, data: bytes) -> None:
-        self._received += data
-        head = self._received.find(b"\r\n\r\n")
-        if head < 0:
+        reply = self.reply
+        whole = reply.feed(data)
+        if not self.begun_at and reply.begun:
+            self.begun_at = time.perf_counter()
+        if not whole:
             return
-        length = _LENGTH.search(self._received, 0, head + 2)
-        missing = head + 4 + int(length[1]) - len(self._received) if length else -1
-        if missing > 0:
-            return
-        good = missing == 0 and self._received.startswith(b"HTTP/1.1 200 ")
-        if not good or any(needle not in self._received for needle in self._question.needles):
-            self._load.fail(f"An answer is not what it must be: {self._received[:1_000]!r}")
+        if reply.good and self._question.answered_by(reply.body):
+            self._load.answered(self, time.perf_counter())
         else:
-            self._load.answered(self, time.perf_counter() - self._asked_at)
+            self._load.fail(f"An answer is not what it must be: {reply.received[:1_000]!r}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._load.fail(f"A connection was lost: {exc}")
-
-    @property
-    def answer(self) -> bytes:
-        return self._received.partition(b"\r\n\r\n")[2]
 
     def close(self) -> None:
         if self._transport is not None:
@@ -89,12 +91,14 @@ class _Connection(asyncio.Protocol):
 
 
 class _Load:
-    """What the connections share: how many questions are left, and the answers' latencies."""
+    """What the connections share: how many questions are left, and when the answers came."""
 
     def __init__(self, calls: int) -> None:
         self._left = calls
         self._calls = calls
+        self.beginnings: list[float] = []
         self.latencies: list[float] = []
+        self.arrivals = 0
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def next(self, connection: _Connection) -> None:
@@ -102,8 +106,10 @@ class _Load:
             self._left -= 1
             connection.ask()
 
-    def answered(self, connection: _Connection, seconds: float) -> None:
-        self.latencies.append(seconds)
+    def answered(self, connection: _Connection, now: float) -> None:
+        self.beginnings.append(connection.begun_at - connection.asked_at)
+        self.latencies.append(now - connection.asked_at)
+        self.arrivals += connection.reply.arrivals
         if len(self.latencies) < self._calls:
             self.next(connection)
         elif not self.done.done():
@@ -150,16 +156,17 @@ class Driver:
                 await self._load.done
         except TimeoutError:
             raise BenchError(f"{self._calls} calls took longer than {MOST_SECONDS:.0f} s.") from None
-        return Drive(time.perf_counter() - started, self._load.latencies)
+        load = self._load
+        return Drive(time.perf_counter() - started, load.beginnings, load.latencies, load.arrivals)
 
     @property
     def last_answer(self) -> bytes:
         """The body that the first connection received last."""
-        return self._connections[0].answer
+        return self._connections[0].reply.body
 
 
 async def ask(port: int, request: bytes) -> Any:
     """One request on a connection of its own; the answer's JSON. Raises BenchError unless it is 200."""
-    async with Driver(port, [Question(request, ())], connections=1, calls=1) as driver:
+    async with Driver(port, [Question(request)], connections=1, calls=1) as driver:
         await driver.run()
         return json.loads(driver.last_answer)

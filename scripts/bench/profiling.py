@@ -11,33 +11,35 @@ from typing import Any
 from bench.measuring import Plan, loaded, run
 from bench.processes import SCRIPTS, BenchError, main_thread_cpu_seconds
 from bench.targets import SQLITE, Lab
+from bench.work import Work
 
 MOST_FUNCTIONS = 40
 WRITE_S = 30.0
 PROFILED = SCRIPTS / "bench" / "profiled.py"
 
 
-async def profile(lab: Lab, plan: Plan, folder: Path) -> str:
+async def profile(lab: Lab, work: Work, plan: Plan, folder: Path) -> str:
     """One turn measured, one turn profiled, as text."""
+    amount = plan.amounts[work]
     file = folder / "profile"
     target = await lab.start(SQLITE, (sys.executable, str(PROFILED), str(file)))
-    await run(target, connections=plan.connections, calls=plan.warm_up)
+    await run(target, work, connections=plan.connections, calls=amount.warm_up)
     main_before = main_thread_cpu_seconds(target.child.pid)
-    plain = await loaded(target, plan)
+    plain = await loaded(target, work, plan)
     main_us = (main_thread_cpu_seconds(target.child.pid) - main_before) / plain.calls * 1e6
     target.child.process.send_signal(signal.SIGUSR1)
-    profiled = await loaded(target, plan)
+    profiled = await loaded(target, work, plan)
     target.child.process.send_signal(signal.SIGUSR2)
     stats = await _read(file)
     return "\n".join(
         (
-            f"{plan.calls:,} calls over {plan.connections} connections, Tollkeeper on SQLite.",
-            f"Without the profiler: {plain.cpu_us():.0f} µs of CPU a call, of which the main thread {main_us:.0f}, the"
+            f"{amount.loaded:,} × {work.question}, over {plan.connections} connections, Tollkeeper on SQLite.",
+            f"Without the profiler: {plain.cpu_us():.0f} µs of CPU each, of which the main thread {main_us:.0f}, the"
             f" ledger's {plain.cpu_us() - main_us:.0f}.",
             f"With it: {profiled.cpu_us():.0f} µs. Read the shares: the profiler makes small functions look large, and"
             " what the main thread waits for the ledger's (the GIL) falls on whatever it was doing.",
             "",
-            *_functions(stats, plan.calls),
+            *_functions(stats, amount.loaded),
         )
     )
 
@@ -56,7 +58,7 @@ async def _read(file: Path) -> dict[Any, Any]:
 def _functions(stats: dict[Any, Any], calls: int) -> list[str]:
     """The functions that take the most time of their own."""
     total = sum(own for _, _, own, _, _ in stats.values())
-    lines = [f"{'own µs':>7} {'share':>6} {'with callees':>13} {'× a call':>9}  function"]
+    lines = [f"{'own µs':>7} {'share':>6} {'with callees':>13} {'times':>9}  function"]
     by_own_time = sorted(stats.items(), key=lambda item: item[1][2], reverse=True)
     for (path, line, name), (_, count, own, cumulative, _) in by_own_time[:MOST_FUNCTIONS]:
         lines.append(

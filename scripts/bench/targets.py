@@ -4,15 +4,17 @@ import asyncio
 import os
 import secrets
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import forwarder, upstream
+from bench import forwarder
 from bench.load import Question, ask, http_request
 from bench.population import User, populate, sign_in
 from bench.processes import Child, Cores, cpu_seconds, family, family_cpu_seconds, free_port, serve_asgi
+from bench.work import MODEL, Work
 from tollkeeper.migrations import migrate
 from tollkeeper.settings import Settings
 
@@ -20,10 +22,6 @@ FORWARDER, SQLITE, POSTGRES = "forwarder", "sqlite", "postgres"
 KINDS = (FORWARDER, SQLITE, POSTGRES)
 SERVER, DATABASE = "server", "database"
 
-MODEL = "gpt-4o-mini"
-SYSTEM = "You are a careful assistant. Answer in plain words, briefly, and never make anything up."
-PROMPT = "Explain in one short sentence what a toll keeper does, and why nobody passes the gate twice on one coin."
-MAX_TOKENS = 64
 FAST = "1000000/minute"
 QUICK_BCRYPT = 4  # logging in is not what is measured
 TOLLKEEPER = Path(sys.executable).with_name("tollkeeper")
@@ -31,20 +29,32 @@ TOLLKEEPER = Path(sys.executable).with_name("tollkeeper")
 
 @dataclass(slots=True)
 class Target:
-    """A running server. `calls` counts the metered calls that it has answered, `cost` is what they must have cost."""
+    """A running server. `answered` counts the calls that it has answered, `cost` is what they must have cost."""
 
     kind: str
     child: Child
     port: int
-    questions: Sequence[Question]
     database_pid: int | None = None
     environment: dict[str, str] = field(default_factory=dict)
     users: Sequence[User] = ()
-    calls: int = 0
+    answered: Counter[Work] = field(default_factory=Counter)
 
     @property
     def metered(self) -> bool:
         return self.kind != FORWARDER
+
+    @property
+    def calls(self) -> int:
+        return self.answered.total()
+
+    @property
+    def cost(self) -> int:
+        return sum(work.cost * times for work, times in self.answered.items())
+
+    def questions(self, work: Work) -> list[Question]:
+        """One such call, by each of its users."""
+        tokens = [user.token for user in self.users] if self.metered else ["bench"]
+        return [work.asked(token, metered=self.metered) for token in tokens]
 
     def cpu_seconds(self) -> dict[str, float]:
         """CPU time so far, part by part."""
@@ -66,10 +76,10 @@ class Lab:
             "upstream", serve_asgi("bench.upstream:app", self._upstream_port), self._upstream_port, {}, cores.driver
         )
 
-    async def served(self) -> int:
-        """How many chat completions the upstream has served."""
-        count: int = await ask(self._upstream_port, http_request("GET", "/served"))
-        return count
+    async def served(self) -> tuple[int, int]:
+        """How many answers the upstream has served, whole ones and streams."""
+        count = await ask(self._upstream_port, http_request("GET", "/served"))
+        return count["whole"], count["streamed"]
 
     async def start(self, kind: str, command: Sequence[str] = (str(TOLLKEEPER),)) -> Target:
         """A target that answers. `command` is what runs the `tollkeeper` command."""
@@ -84,10 +94,7 @@ class Lab:
         port = free_port()
         environment = {forwarder.UPSTREAM_VARIABLE: self._upstream_url}
         child = self._launch(FORWARDER, serve_asgi("bench.forwarder:app", port), port, environment, self._cores.server)
-        messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": PROMPT}]
-        body = {"model": MODEL, "messages": messages, "max_tokens": MAX_TOKENS}
-        request = http_request("POST", "/v1/chat/completions", token="bench", body=body)
-        return Target(FORWARDER, child, port, [Question(request, (upstream.COMPLETION,))])
+        return Target(FORWARDER, child, port)
 
     async def _start_tollkeeper(
         self, kind: str, command: Sequence[str], database_url: str, database_pid: int | None
@@ -110,8 +117,7 @@ class Lab:
         }
         child = self._launch(kind, [*command, "serve", "--port", str(port)], port, environment, self._cores.server)
         users = await sign_in(port, people)
-        questions = [Question(query(user), NEEDLES) for user in users]
-        return Target(kind, child, port, questions, database_pid, environment, users)
+        return Target(kind, child, port, database_pid, environment, users)
 
     @property
     def _upstream_url(self) -> str:
@@ -122,16 +128,6 @@ class Lab:
         self._closing.callback(child.stop)
         child.wait_until_listening(port)
         return child
-
-
-NEEDLES = (upstream.ANSWER.encode(), b'"cost":%d,' % upstream.COST, b'"reserved":')
-"""What every metered answer must contain: the upstream's text, the exact cost, and how the tightest quota stands."""
-
-
-def query(user: User, **more: int) -> bytes:
-    """One call to `POST /ai/query`."""
-    body = {"prompt": PROMPT, "system_prompt": SYSTEM, "max_tokens": MAX_TOKENS, **more}
-    return http_request("POST", "/ai/query", token=user.token, body=body)
 
 
 @contextmanager

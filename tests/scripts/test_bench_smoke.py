@@ -16,6 +16,10 @@ import pytest
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 BENCH = (sys.executable, str(SCRIPTS / "bench"))
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nright"
+GOOD_STREAM = (
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nquit\r\nA\r\ne\r\n0\r\n\r\nri\r\n3\r\nght\r\n0\r\n\r\n"
+)
+STREAMED = b"quite\r\n0\r\n\r\nright"
 PATIENCE_S = 90
 
 
@@ -23,7 +27,7 @@ def test_every_call_of_a_small_run_reaches_the_upstream_and_is_charged_exactly(t
     written = tmp_path / "numbers.json"
     amount = ["--rounds", "1", "--calls", "40", "--connections", "4", "--latency-calls", "5", "--warm-up", "10"]
     ran = subprocess.run(
-        [*BENCH, *amount, "--only", "forwarder,sqlite", "--json", str(written)],
+        [*BENCH, *amount, "--streams", "8", "--latency-streams", "2", "--only", "forwarder,sqlite", "--json", written],
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
@@ -31,11 +35,16 @@ def test_every_call_of_a_small_run_reaches_the_upstream_and_is_charged_exactly(t
     )
     assert ran.returncode == 0, ran.stderr
     numbers = json.loads(written.read_text())
-    assert numbers["forwarder"]["calls"] == 10 + 40 + 5
-    assert numbers["sqlite"]["calls"] == 10 + 40 + 5 + 1  # the one that needs the tokenizer
-    assert numbers["sqlite"]["cpu_us"] > 0
-    assert "The upstream served 111 calls, as many as were answered." in ran.stdout
-    assert "sqlite: 56 calls × 74 tokens = 4,144, exactly what its quotas show." in ran.stdout
+    made = {work: {kind: one["calls"] for kind, one in kinds.items()} for work, kinds in numbers.items()}
+    assert made == {
+        "calls": {"forwarder": 10 + 40 + 5, "sqlite": 10 + 40 + 5 + 1},  # the one that needs the tokenizer
+        "chat": {"forwarder": 10 + 40 + 5, "sqlite": 10 + 40 + 5},
+        "streams": {"forwarder": 4 + 8 + 2, "sqlite": 4 + 8 + 2},
+    }
+    assert all(kinds["sqlite"]["cpu_us"] > 0 for kinds in numbers.values())
+    assert "The upstream served 221 whole answers and 28 streams, as many as came." in ran.stdout
+    charged = "sqlite: 56 calls × 74 + 55 chat × 74 + 14 streams × 78 tokens = 9,306, exactly what its quotas show."
+    assert charged in ran.stdout
 
 
 def test_interrupted_it_ends_its_processes_and_removes_its_folder(tmp_path: Path) -> None:
@@ -62,26 +71,83 @@ def test_interrupted_it_ends_its_processes_and_removes_its_folder(tmp_path: Path
 
 @pytest.mark.parametrize(
     "answer",
-    [GOOD.replace(b"right", b"wrong"), GOOD.replace(b"200", b"500"), GOOD + b"more", GOOD[:-1]],
-    ids=["another text", "another status", "more than was announced", "less than was announced"],
+    [
+        GOOD.replace(b"right", b"wrong"),
+        GOOD.replace(b"200", b"500"),
+        GOOD + b"more",
+        GOOD[:-1],
+        GOOD_STREAM,
+    ],
+    ids=[
+        "another text",
+        "another status",
+        "more than was announced",
+        "less than was announced",
+        "more around what is looked for, when the whole body is known",
+    ],
 )
 async def test_an_answer_that_is_not_the_expected_one_stops_the_bench(
     answer: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(SCRIPTS)
     with pytest.raises(importlib.import_module("bench.processes").BenchError):
-        await _drive(answer)
+        await _drive(answer, b"right")
 
 
-async def test_expected_answers_are_counted_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        GOOD_STREAM.replace(b"ght", b"GHT"),
+        GOOD_STREAM.replace(b"200", b"500"),
+        GOOD_STREAM.replace(b"3\r\nght\r\n", b""),
+        GOOD_STREAM.replace(b"4\r\n", b"5\r\n"),
+        GOOD_STREAM.replace(b"4\r\n", b"x\r\n"),
+        GOOD_STREAM + b"0\r\n\r\n",
+        GOOD_STREAM[:-5],
+    ],
+    ids=["another text", "another status", "a chunk short", "a wrong size", "no size", "more than its end", "no end"],
+)
+async def test_a_stream_that_is_not_the_expected_one_stops_the_bench(
+    answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(SCRIPTS)
-    driven = await _drive(GOOD)
+    with pytest.raises(importlib.import_module("bench.processes").BenchError):
+        await _drive(answer, STREAMED)
+
+
+@pytest.mark.parametrize(("answer", "body"), [(GOOD, b"right"), (GOOD_STREAM, STREAMED)], ids=["whole", "streamed"])
+async def test_expected_answers_are_counted_one_by_one(
+    answer: bytes, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    driven = await _drive(answer, body)
     assert len(driven.latencies) == 7
-    assert all(seconds > 0 for seconds in driven.latencies)
+    assert all(0 < begun <= whole for begun, whole in zip(driven.beginnings, driven.latencies, strict=True))
+    assert driven.arrivals >= 7
 
 
-async def _drive(answer: bytes) -> Any:
-    """Seven calls over two connections to a server that always says the same, and then hangs up if it is not `GOOD`."""
+async def test_the_upstream_writes_every_delta_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    upstream = importlib.import_module("bench.upstream")
+    asked = {"messages": [{}], "max_tokens": 1, "stream": True, "stream_options": {"include_usage": True}}
+    written: list[bytes] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": json.dumps(asked).encode()}
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.body":
+            written.append(message["body"])
+
+    await upstream.app({"path": "/v1/chat/completions"}, receive, send)
+    assert b"".join(written) == upstream.STREAM
+    assert [body.count(b"data: ") for body in written] == [1] * 20 + [3]
+    assert [body.count(b'"content":') for body in written] == [1] * 20 + [0]
+    assert upstream.STREAM.endswith(b"data: [DONE]\n\n")
+
+
+async def _drive(answer: bytes, body: bytes) -> Any:
+    """Seven calls over two connections to a server that always says the same, and hangs up if that is not good."""
     load = importlib.import_module("bench.load")
     writers: list[asyncio.StreamWriter] = []
 
@@ -89,13 +155,13 @@ async def _drive(answer: bytes) -> Any:
         writers.append(writer)
         while await reader.read(1_000):
             writer.write(answer)
-            if answer != GOOD:
+            if answer not in (GOOD, GOOD_STREAM):
                 break
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    question = load.Question(load.http_request("GET", "/"), (b"right",))
+    question = load.Question(load.http_request("GET", "/"), (b"right",), body)
     try:
         async with load.Driver(port, [question], connections=2, calls=7) as driver:
             return await driver.run()
