@@ -19,6 +19,7 @@ from tollkeeper.chat import Usage
 from tollkeeper.db import SCHEMA_REVISION, Database, async_url
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.migrations import config, migrate
+from tollkeeper.principal import Principal
 from tollkeeper.quota.keys import Attempt, KeptAnswer
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.models import Charge, Entry
@@ -99,43 +100,46 @@ def test_the_ledgers_rows_have_the_tables_columns() -> None:
     assert set(EntryRow._fields) == {column.name for column in Entry.__table__.columns}  # type: ignore[attr-defined]
 
 
-async def test_a_database_with_calls_in_it_is_brought_up_and_taken_back(database_url: str) -> None:
-    """What was there before the idempotency keys stays as it was, and the ledger goes on with it."""
+async def test_a_database_with_calls_in_it_is_taken_back_and_brought_up_again(database_url: str) -> None:
+    """To the first schema, whose charges and entries stay what they are; and the ledger goes on with them."""
     import asyncio
 
-    await asyncio.to_thread(command.downgrade, config(database_url), "0001")
     database = Database(database_url)
-    with pytest.raises(ConfigurationError, match="is at 0001"):
-        await database.require_current_schema()
+    caller = await make_principal(database)
     ledger = Ledger(make_store(database_url), lease_seconds=60)
     ledger.start()
-    caller = await make_principal(database)
     await set_limit(ledger, user_quota(caller), 1_000)
-    async with ledger.reservation(caller, make_terms()) as made:
-        made.report(Usage(7, 30))
+    assert await call(ledger, caller) is None
     before = await rows(database)
+    await asyncio.to_thread(command.downgrade, config(database_url), "0001")
+    with pytest.raises(ConfigurationError, match="is at 0001"):
+        await database.require_current_schema()
+    assert await rows(database) == before
     await asyncio.to_thread(migrate, database_url)
     await database.require_current_schema()
     assert await rows(database) == before
-    for _ in range(2):
-        async with ledger.reservation(caller, make_terms(), attempt=Attempt("key", "a" * 64)) as made:
-            made.report(Usage(7, 30))
-            made.keep(lambda _: KeptAnswer(200, "text/plain", b"answer"))
-    assert made.replayed is not None
+    assert await call(ledger, caller) is None, "its keys were forgotten"
+    assert await call(ledger, caller) == b"answer"
+    await ledger.stop()
     report = await verify(database, now_ms=0)
     assert (report.problems, report.charges) == ([], 3)
-    await ledger.stop()
-    after = await rows(database)
-    await asyncio.to_thread(command.downgrade, config(database_url), "0001")
-    assert await rows(database) == after
     await database.close()
 
 
+async def call(ledger: Ledger, caller: Principal) -> bytes | None:
+    """A call with a key. Returns what is repeated."""
+    async with ledger.reservation(caller, make_terms(), attempt=Attempt("key", "a" * 64)) as made:
+        made.report(Usage(7, 30))
+        made.keep(lambda _: KeptAnswer(200, "text/plain", b"answer"))
+    return made.replayed.answer.body if made.replayed is not None else None
+
+
 async def rows(database: Database) -> list[tuple[object, ...]]:
-    """Every charge and every entry."""
+    """Every charge and every entry, in the columns that they have had from the first."""
+    columns = ", ".join(column for column in CHARGE_COLUMNS if column != "price_cache_write")
     found: list[tuple[object, ...]] = []
     async with database.session() as session:
         connection = await session.connection()
-        for statement in ("SELECT * FROM charges ORDER BY id", "SELECT * FROM entries ORDER BY window_id, sequence"):
-            found += [tuple(row) for row in await connection.execute(sa.text(statement))]
+        for query in (f"SELECT {columns} FROM charges", "SELECT * FROM entries ORDER BY window_id, sequence"):
+            found += [tuple(row) for row in await connection.execute(sa.text(query))]
     return found

@@ -1,4 +1,4 @@
-"""Idempotency keys, each with the charge it was used for and the answer that may be given again."""
+"""Idempotency keys, with the charge and the answer of each; and what it costs to write to a provider's cache."""
 
 import sqlalchemy as sa
 
@@ -24,7 +24,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user_id", "key"),
     )
     op.create_index("idempotency_keys_by_age", "idempotency_keys", ["created_ms"])
+    op.add_column("charges", sa.Column("price_cache_write", sa.BigInteger(), nullable=True))
 
 
 def downgrade() -> None:
+    op.drop_column("charges", "price_cache_write")
     op.drop_table("idempotency_keys")

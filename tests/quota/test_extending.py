@@ -244,9 +244,9 @@ async def test_cancelled_after_a_commit_whose_answer_was_lost_it_leaves_no_hold(
 async def test_an_outage_refuses_it_after_a_moment_and_leaves_no_hold(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    reservation = await books.ledger.reservation(books.caller, make_terms()).__aenter__()
     monkeypatch.setattr(ledger_module, "RESERVE_WAIT_S", 0.03)
     monkeypatch.setattr(ledger_module, "SETTLE_WAIT_S", 0.03)
-    reservation = await books.ledger.reservation(books.caller, make_terms()).__aenter__()
     books.store.down = True
     with pytest.raises(LedgerUnavailable):
         await reservation.extend(make_terms(), "provider_error")

@@ -64,6 +64,50 @@ async def test_a_call_found_expired_brings_its_truth_as_an_adjustment(books: Boo
     assert (charge.adjusted, charge.overrun, charge.basis) == (True, False, "provider")
 
 
+async def test_a_renewal_takes_the_checkpoint_of_who_measures(books: Books) -> None:
+    async def fail() -> tuple[int, int]:
+        raise ZeroDivisionError
+
+    async def measure() -> tuple[int, int]:
+        return 10, 44
+
+    one, two = (books.ledger.reservation(books.caller, make_terms()) for _ in range(2))
+    async with one, two:
+        one.measure, two.measure = fail, measure
+        await books.ledger.renew()
+        charges = await books.charges()
+        assert [charges[call.charge_id].checkpoint_output for call in (one, two)] == [0, 44]
+
+
+async def test_one_that_takes_too_long_to_measure_is_renewed_all_the_same(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "MEASURING", 0.0005)
+
+    async def measure() -> tuple[int, int]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with books.ledger.reservation(books.caller, make_terms()) as reservation:
+        reservation.measure = measure
+        books.clock.step(20)
+        await books.ledger.renew()
+        charge = await books.only_charge()
+        assert (charge.lease_ms, charge.checkpoint_input) == (books.clock.ms + LEASE_S * 1000, 10)
+
+
+async def test_a_checkpoint_of_an_attempt_that_failed_is_not_the_next_ones(books: Books) -> None:
+    async with books.ledger.reservation(books.caller, make_terms()) as reservation:
+
+        async def measure() -> tuple[int, int]:
+            await reservation.extend(make_terms(5, 90), "provider_error")
+            return 10, 44
+
+        reservation.measure = measure
+        await reservation.take_checkpoint()
+        assert reservation.checkpoint == (5, 0)
+
+
 async def test_a_call_found_closed_is_told_once_and_runs_on(books: Books) -> None:
     told = []
     silent = books.ledger.reservation(books.caller, make_terms(10, 90))

@@ -13,9 +13,9 @@ from tollkeeper.quota.prices import Meter
 
 tokens = st.integers(0, 2_000_000)
 amounts = st.integers(0, 10**9)
-prices = st.builds(Price, amounts, amounts, amounts)
+prices = st.builds(Price, amounts, amounts, amounts, st.none() | amounts)
 meters = st.builds(Meter, st.integers(0, 100_000), prices)
-usages = st.builds(Usage, tokens, tokens, tokens)
+usages = st.builds(Usage, tokens, tokens, tokens, tokens)
 units = st.sampled_from(Unit)
 same_everywhere = settings(deadline=None, derandomize=True, database=None)
 rooms = st.integers(-(10**6), 10**15)
@@ -52,6 +52,14 @@ def test_money_has_a_price_of_its_own_for_cached_input(usage: Usage, cost: int) 
     assert Meter(1_000, Price(2_500_000, 1_250_000, 10_000_000)).micro_usd(usage) == cost
 
 
+@pytest.mark.parametrize(
+    ("usage", "cost"),
+    [(Usage(4, 0), 4), (Usage(4, 0, 0, 4), 5), (Usage(4, 0, 2, 9), 3), (Usage(4, 0, 9, 9), 1), (Usage(4, 1, 0, 4), 7)],
+)
+def test_money_has_a_price_of_its_own_for_what_is_written_to_a_cache(usage: Usage, cost: int) -> None:
+    assert Meter(1_000, Price(1_000_000, 100_000, 2_000_000, 1_250_000)).micro_usd(usage) == cost
+
+
 def test_a_model_without_a_price_has_no_cost_in_money_and_pays_for_nothing() -> None:
     assert Meter(1_000).micro_usd(Usage(1, 1)) is None
     assert Meter(1_000).cost(Unit.MICRO_USD, Usage(1, 1)) is None
@@ -65,9 +73,12 @@ def test_a_cost_is_the_exact_one_rounded_up(meter: Meter, usage: Usage) -> None:
     total = usage.input_tokens + usage.output_tokens
     assert meter.cost(Unit.TOKENS, usage) == ceil(Fraction(total * meter.weight_milli, 1_000))
     cached = min(usage.cached_input_tokens, usage.input_tokens)
+    written = min(usage.cache_write_tokens, usage.input_tokens - cached)
+    dear = meter.price.input if meter.price.cache_write is None else meter.price.cache_write
     exact = (
-        Fraction((usage.input_tokens - cached) * meter.price.input, 10**6)
+        Fraction((usage.input_tokens - cached - written) * meter.price.input, 10**6)
         + Fraction(cached * meter.price.cached_input, 10**6)
+        + Fraction(written * dear, 10**6)
         + Fraction(usage.output_tokens * meter.price.output, 10**6)
     )
     assert meter.cost(Unit.MICRO_USD, usage) == ceil(exact)
@@ -78,10 +89,10 @@ def test_a_cost_is_the_exact_one_rounded_up(meter: Meter, usage: Usage) -> None:
 def test_the_most_output_is_the_largest_that_fits(meter: Meter, unit: Unit, input_tokens: int, room: int) -> None:
     most = meter.most_output(unit, input_tokens, room)
     if most >= 0:
-        cost = meter.cost(unit, Usage(input_tokens, most))
+        cost = meter.cost(unit, meter.dearest(input_tokens, most))
         assert cost is not None
         assert cost <= room
-    more = meter.cost(unit, Usage(input_tokens, max(0, most + 1)))
+    more = meter.cost(unit, meter.dearest(input_tokens, max(0, most + 1)))
     assert more is not None
     per_token = meter.weight_milli if unit is Unit.TOKENS else meter.price.output if meter.price else 0
     assert more > room or (most >= 0 and per_token == 0)
@@ -91,5 +102,17 @@ def test_the_most_output_is_the_largest_that_fits(meter: Meter, unit: Unit, inpu
 @given(units, tokens, st.integers(0, 10**9), st.builds(Price, amounts, amounts, st.just(0)))
 def test_free_output_is_unbounded_where_the_input_fits(unit: Unit, input_tokens: int, room: int, price: Price) -> None:
     meter = Meter(0, price)
-    fits = (meter.cost(unit, Usage(input_tokens, 0)) or 0) <= room
+    fits = (meter.cost(unit, meter.dearest(input_tokens, 0)) or 0) <= room
     assert (meter.most_output(unit, input_tokens, room) >= 10**9) == fits
+
+
+@same_everywhere
+@given(meters, units, usages)
+def test_what_a_hold_covers_is_the_dearest_there_is(meter: Meter, unit: Unit, usage: Usage) -> None:
+    """As long as what is read from a cache costs no more than what is not."""
+    assert meter.price is not None
+    meter = meter._replace(price=meter.price._replace(cached_input=meter.price.input // 2))
+    most, cost = meter.cost(unit, meter.dearest(usage.input_tokens, usage.output_tokens)), meter.cost(unit, usage)
+    assert most is not None
+    assert cost is not None
+    assert cost <= most

@@ -3,6 +3,7 @@
 import pytest
 from pages import CALLER, LEASE_MS, NOW_MS, OWN, PRICE, SHARED, balances, hold, page_of, quota, terms_of, window
 
+from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerUnavailable, QuotaExceeded, QuotaHeld, QuotaRefusal, Unauthenticated
 from tollkeeper.principal import Principal, Role
 from tollkeeper.quota.models import Unit
@@ -41,6 +42,15 @@ def test_tokens_and_money_are_held_together() -> None:
     charge = page.charges["a"]
     assert (charge.held_tokens, charge.held_micro_usd, charge.weight_milli) == (150, 925, 1_500)
     assert (charge.price_input, charge.price_cached, charge.price_output) == PRICE[:3]
+
+
+def test_a_hold_in_money_covers_writing_all_of_the_input_to_a_cache() -> None:
+    page = page_of({DAY: 1_000, MONEY: 1_100})
+    held = hold(page, "a", terms_of(100, 500, least=16, price=PRICE._replace(cache_write=5_000_000)))
+    assert held.granted_output == 60, "1,100 less 500 for the input, at 10 a token"
+    charge = page.charges["a"]
+    assert (charge.held_micro_usd, charge.price_cache_write) == (1_100, 5_000_000)
+    assert charge.meter.micro_usd(Usage(100, 60, 0, 100)) == 1_100
 
 
 def test_exactly_what_is_left_fits() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -36,6 +37,8 @@ RESERVE_WAIT_S = 2.0
 SETTLE_WAIT_S = 5.0
 ADMINISTER_WAIT_S = 10.0
 MOST_LAPSED = 500
+MEASURING = 0.1
+"""Of a lease: how long a renewal waits for checkpoints. Those not taken by then are as they were the last time."""
 MOST_FORGOTTEN = 50
 FORGET_PAUSE_S = 0.05
 """Between two batches of keys that are forgotten, so that those of the ledger do not wait for more than one."""
@@ -103,7 +106,9 @@ class Ledger:
 
     async def renew(self) -> None:
         """Prove that every call in flight of this process is alive, in one operation; tell those found closed."""
-        await asyncio.gather(*(held.take_checkpoint() for held in list(self._in_flight.values())))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._lease_ms / 1000 * MEASURING):
+                await asyncio.gather(*(held.take_checkpoint() for held in list(self._in_flight.values())))
         checkpoints = {charge_id: held.checkpoint for charge_id, held in self._in_flight.items()}
         if checkpoints:
             gone: set[str] = await self._journal.submit(Renew(checkpoints, self._lease_ms))

@@ -99,6 +99,7 @@ class Charge(SQLModel, table=True):
     price_input: int | None = Field(default=None, sa_type=BigInteger)
     price_cached: int | None = Field(default=None, sa_type=BigInteger)
     price_output: int | None = Field(default=None, sa_type=BigInteger)
+    price_cache_write: int | None = Field(default=None, sa_type=BigInteger)
     input_bound: int = Field(sa_type=BigInteger)
     granted_output: int = Field(sa_type=BigInteger)
     held_tokens: int = Field(sa_type=BigInteger)

@@ -125,11 +125,15 @@ class Reservation:
 
     async def take_checkpoint(self) -> None:
         """Bring the checkpoint up to date, if anybody measures."""
+        charge_id = self.charge_id
         if self.measure is not None:
             try:
-                self.checkpoint = await self.measure()
+                measured = await self.measure()
             except Exception:
-                log.exception("ledger.checkpoint_failed", charge_id=self.charge_id)
+                log.exception("ledger.checkpoint_failed", charge_id=charge_id)
+            else:
+                if charge_id == self.charge_id:
+                    self.checkpoint = measured
 
     def lost(self) -> None:
         """Take note that the charge was found closed: its lease was over, and someone has swept it up."""

@@ -81,7 +81,7 @@ def _hold(page: Page, operation: Reserve, account: Account) -> Held:
     windows = _current(page, account)
     granted_output = _grant_output(windows, terms, page.now_ms)
     holds = _holds(windows, terms, granted_output, page.now_ms)
-    charge = _charge(page, operation, Usage(terms.input_bound, granted_output))
+    charge = _charge(page, operation, terms.meter.dearest(terms.input_bound, granted_output))
     for window, pending in holds:
         page.move(window, Kind.RESERVE, charge.id, pending=pending)
     page.open_charge(charge, holds)
@@ -104,6 +104,7 @@ def _charge(page: Page, operation: Reserve, most: Usage) -> ChargeRow:
         price_input=price.input if price else None,
         price_cached=price.cached_input if price else None,
         price_output=price.output if price else None,
+        price_cache_write=price.cache_write if price else None,
         input_bound=most.input_tokens,
         granted_output=most.output_tokens,
         held_tokens=terms.meter.tokens(most),
@@ -158,7 +159,7 @@ def _is_own_token_quota(quota: QuotaRow) -> bool:
 
 def _holds(windows: list[WindowRow], terms: Terms, granted_output: int, now_ms: int) -> list[Hold]:
     """What the call takes of each window. Raises QuotaHeld when calls in flight are in the way."""
-    most = Usage(terms.input_bound, granted_output)
+    most = terms.meter.dearest(terms.input_bound, granted_output)
     holds = []
     for window in windows:
         needed = terms.meter.cost(window.quota.key.unit, most) or 0
@@ -176,7 +177,7 @@ def _refusal(kind: type[QuotaRefusal], window: WindowRow, terms: Terms, output: 
         limit=window.granted,
         used=window.settled,
         reserved=window.pending,
-        needed=terms.meter.cost(window.quota.key.unit, Usage(terms.input_bound, output)) or 0,
+        needed=terms.meter.cost(window.quota.key.unit, terms.meter.dearest(terms.input_bound, output)) or 0,
         resets_ms=window.ends_ms,
         retry_after_s=HELD_RETRY_S if kind is QuotaHeld else until_reset_s,
     )

@@ -96,6 +96,7 @@ class ChargeRow:
     price_input: int | None
     price_cached: int | None
     price_output: int | None
+    price_cache_write: int | None
     input_bound: int
     granted_output: int
     held_tokens: int
@@ -128,7 +129,8 @@ class ChargeRow:
     def meter(self) -> Meter:
         if self.price_input is None or self.price_cached is None or self.price_output is None:
             return Meter(self.weight_milli)
-        return Meter(self.weight_milli, Price(self.price_input, self.price_cached, self.price_output))
+        price = Price(self.price_input, self.price_cached, self.price_output, self.price_cache_write)
+        return Meter(self.weight_milli, price)
 
     def held(self, unit: Unit) -> int:
         return self.held_tokens if unit is Unit.TOKENS else self.held_micro_usd or 0
