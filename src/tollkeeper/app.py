@@ -15,9 +15,10 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from tollkeeper import __version__
 from tollkeeper.api import auth, me, operations
 from tollkeeper.api.ai import DOORS as NATIVE_DOORS
-from tollkeeper.api.ai import sessions, socket
+from tollkeeper.api.ai import models, sessions, socket
 from tollkeeper.api.compat import DOORS as COMPAT_DOORS
 from tollkeeper.api.compat import manner_of
+from tollkeeper.api.compat import models as models_of_others
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.doors import Entrance
 from tollkeeper.api.middleware import Envelope
@@ -52,6 +53,8 @@ def create_app(
     app.include_router(operations.router)
     app.include_router(auth.auth_router(throttle))
     app.include_router(me.router)
+    app.include_router(models.router)
+    app.include_router(models_of_others.router)
     app.include_router(sessions.router)
     app.include_router(socket.router)
     _add_error_handlers(app)

@@ -9,7 +9,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from tollkeeper.candidate import Ask, Candidate
 from tollkeeper.chat import Completion, Usage
@@ -22,11 +22,12 @@ from tollkeeper.errors import (
     TollkeeperError,
 )
 from tollkeeper.principal import Principal
+from tollkeeper.providers.base import Model
 from tollkeeper.providers.catalog import Catalog
 from tollkeeper.quota.keys import Attempt, KeptAnswer
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.models import Basis
-from tollkeeper.quota.operations import Closed, Replayed
+from tollkeeper.quota.operations import Closed, Replayed, Terms
 from tollkeeper.quota.reservation import Reservation
 from tollkeeper.relaying import Deadlines, Listener, Relay
 from tollkeeper.throttle import Throttle
@@ -60,6 +61,15 @@ class Keeping:
 
     attempt: Attempt
     render: Callable[[Answer], KeptAnswer | None]
+
+
+class Estimate(NamedTuple):
+    """What a call would ask of the ledger: at first, and if that is refused. `input_tokens` are as counted."""
+
+    model: Model
+    first: Terms
+    tighter: Terms
+    input_tokens: int
 
 
 class FailedCall(TollkeeperError):
@@ -122,10 +132,11 @@ class Gateway:
                 reservation.keep(lambda closed: keeping.render(answered(closed)))
         return answered(_closed(reservation))
 
-    async def estimate(self, ask: Ask) -> tuple[Candidate, int, int]:
-        """What a call would hold, without making it: the model, and the input bound by bytes and by count."""
+    async def estimate(self, ask: Ask) -> Estimate:
+        """What a call would hold, without making it. Raises NotFound (model), InputError."""
         candidate = self._candidate(ask, ask.model, stream=False)
-        return candidate, (await candidate.first()).input_bound, (await candidate.tighter()).input_bound
+        counted = await candidate.model.provider.count_input(candidate.call)
+        return Estimate(candidate.model, await candidate.first(), await candidate.tighter(), counted)
 
     async def count(self, ask: Ask) -> int:
         """The input's tokens, by the best tokenizer at hand. Nobody is asked, and nothing is charged."""

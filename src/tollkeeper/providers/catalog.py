@@ -64,7 +64,8 @@ class Catalog:
         self.default = default
         self._find = lru_cache(maxsize=MODELS_REMEMBERED)(find)
         self._providers = providers
-        self._listed = listed
+        self._list = listed
+        self._listing: tuple[Listing, ...] = ()
 
     def model(self, name: str | None) -> Model:
         """The model of that name. Raises NotFound."""
@@ -80,9 +81,11 @@ class Catalog:
 
     def listing(self) -> tuple[Listing, ...]:
         """The models that can be shown, the default first. Others may be there too, for those who know their names."""
-        default = self.model(None)
-        listed = {one.model.name: one for one in self._listed()}
-        return (listed.pop(default.name, Listing(default)), *listed.values())
+        if not self._listing:
+            default = self.model(None)
+            listed = {one.model.name: one for one in self._list()}
+            self._listing = (listed.pop(default.name, Listing(default)), *listed.values())
+        return self._listing
 
     async def close(self) -> None:
         for provider in self._providers:
