@@ -13,6 +13,7 @@ TollkeeperError
 │   ├── InvalidCredentials       login: unknown user and wrong password look alike
 │   ├── Forbidden                right tenant, wrong role
 │   └── NotFound                 absent, or another tenant's: they look alike
+│       └── ModelNotFound
 ├── Refusal                      the caller may come back later
 │   ├── QuotaExceeded            it cannot fit in this window
 │   ├── QuotaHeld                it would fit, but calls in flight hold the room
@@ -112,6 +113,10 @@ class Forbidden(AccessError):
 class NotFound(AccessError):
     code = "not_found"
     sentence = "There is no such thing here."
+
+
+class ModelNotFound(NotFound):
+    sentence = "There is no such model here."
 
 
 class Refusal(TollkeeperError):

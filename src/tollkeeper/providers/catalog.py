@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from tollkeeper.chat import Price
-from tollkeeper.errors import ConfigurationError, NotFound
+from tollkeeper.errors import ConfigurationError, ModelNotFound
 from tollkeeper.providers.base import LARGEST_CONTEXT, Model, Provider
 from tollkeeper.providers.catalog_file import CatalogFile, ModelEntry
 from tollkeeper.providers.families import traits
@@ -68,15 +68,15 @@ class Catalog:
         self._listing: tuple[Listing, ...] = ()
 
     def model(self, name: str | None) -> Model:
-        """The model of that name. Raises NotFound."""
+        """The model of that name. Raises ModelNotFound."""
         model = self._find(name or self.default)
         if model is None:
-            raise NotFound("There is no such model here.")
+            raise ModelNotFound
         return model
 
     @property
     def provider(self) -> Provider:
-        """Who answers when nobody says which model. Raises NotFound."""
+        """Who answers when nobody says which model. Raises ModelNotFound."""
         return self.model(None).provider
 
     def listing(self) -> tuple[Listing, ...]:

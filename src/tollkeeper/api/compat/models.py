@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header
 
 from tollkeeper.api.dependencies import Caller, Parts
-from tollkeeper.errors import NotFound
+from tollkeeper.errors import ModelNotFound
 from tollkeeper.providers.base import Model
 
 router = APIRouter(prefix="/v1", tags=["ai"])
@@ -32,7 +32,7 @@ async def one_model(
 ) -> dict[str, Any]:
     """Any model that can be asked for, listed or not."""
     if not model_id:
-        raise NotFound
+        raise ModelNotFound
     model = parts.gateway.catalog.model(model_id)
     return _for_openai(model) if anthropic_version is None else _for_anthropic(model)
 

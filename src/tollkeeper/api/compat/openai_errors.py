@@ -11,7 +11,7 @@ CODES: dict[type[errors.TollkeeperError], tuple[str, str | None]] = {
     errors.UnsupportedParameter: ("invalid_request_error", "unsupported_parameter"),
     errors.InputError: ("invalid_request_error", None),
     errors.Unauthenticated: ("invalid_request_error", "invalid_api_key"),
-    errors.NotFound: ("invalid_request_error", "model_not_found"),
+    errors.ModelNotFound: ("invalid_request_error", "model_not_found"),
     errors.AccessError: ("invalid_request_error", None),
     errors.QuotaExceeded: ("insufficient_quota", "insufficient_quota"),
     errors.Refusal: ("requests", "rate_limit_exceeded"),
