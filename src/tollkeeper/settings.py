@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     )
     stream_ping_seconds: float = Field(15.0, gt=0, le=600, validation_alias=_named("TOLLKEEPER_STREAM_PING_SECONDS"))
     conversation_tokens: int = Field(
-        4000, ge=100, le=1_000_000, validation_alias=_named("TOLLKEEPER_CONVERSATION_TOKENS")
+        16_000, ge=100, le=1_000_000, validation_alias=_named("TOLLKEEPER_CONVERSATION_TOKENS")
     )
     allowed_origins: str = Field("", validation_alias=_named("TOLLKEEPER_ALLOWED_ORIGINS"))
 

@@ -13,7 +13,7 @@ Text = Annotated[str, Meta(min_length=1)]
 MaxTokens = Annotated[int, Meta(ge=1, le=MOST_TOKENS, description="The longest answer wanted.")]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 SessionId = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,100}\Z", description="The conversation that this goes on with.")
+    str, Meta(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}\Z", description="The conversation that this goes on with.")
 ]
 Allocation = Annotated[int, Meta(ge=1, le=10**12, description="The most this call may cost, in tokens.")]
 
