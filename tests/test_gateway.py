@@ -2,99 +2,44 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 
 import pytest
-from sqlmodel import select
 
-from factories import make_principal, make_store, set_limit, user_quota
-from tollkeeper import errors
-from tollkeeper.chat import ChatRequest, Completion, Message, Price, Usage
-from tollkeeper.db import Database
-from tollkeeper.gateway import Ask, FailedCall, Gateway
-from tollkeeper.principal import Principal
-from tollkeeper.providers.base import PreparedCall
-from tollkeeper.providers.catalog import Catalog, Model
-from tollkeeper.quota.ledger import Ledger
-from tollkeeper.quota.models import Basis, Charge
-from tollkeeper.throttle import Throttle
+from factories import set_limit, user_quota
+from house import BOUND, EXACT, INPUT_TOKENS, Ear, House, make_ask, open_house, text
+from tollkeeper import errors, gateway
+from tollkeeper.chat import Completion, ToolCall, Usage
+from tollkeeper.gateway import Answer, FailedCall, Keeping
+from tollkeeper.quota.keys import Attempt, KeptAnswer
+from tollkeeper.quota.models import Basis
 
-BODY_BYTES, INPUT_TOKENS = 1000, 50
-BOUND, EXACT = BODY_BYTES + 8 + 64, INPUT_TOKENS + 8 + 64
-
-
-@dataclass
-class FakeProvider:
-    """Answers with `completion`, or raises it; remembers the limits it was given."""
-
-    completion: Completion | Exception = field(default_factory=lambda: Completion("yes", "stop", Usage(40, 10)))
-    limits: list[int] = field(default_factory=list)
-    counted: int = 0
-    name: str = "fake"
-
-    def prepare(self, request: ChatRequest) -> PreparedCall:
-        return PreparedCall(b"", BODY_BYTES, len(request.messages), ())
-
-    async def complete(self, call: PreparedCall, max_output: int) -> Completion:
-        self.limits.append(max_output)
-        if isinstance(self.completion, Exception):
-            raise self.completion
-        return self.completion
-
-    async def count_input(self, call: PreparedCall) -> int:
-        self.counted += 1
-        return INPUT_TOKENS
-
-    async def count_output(self, text: str) -> int:
-        return len(text)
-
-    async def cut(self, text: str, tokens: int) -> str:
-        return text[:tokens]
-
-    async def close(self) -> None:
-        """Nothing to close."""
-
-
-@dataclass
-class House:
-    """A gateway, and what it is made of."""
-
-    gateway: Gateway
-    ledger: Ledger
-    provider: FakeProvider
-    caller: Principal
-    database: Database
-
-    async def ask(self, **changes: object) -> object:
-        wanted = {"surface": "query", "messages": (Message("user", "?"),)} | changes
-        return await self.gateway.complete(self.caller, Ask(**wanted))  # type: ignore[arg-type]
-
-    async def charge(self) -> Charge:
-        async with self.database.session() as session:
-            return (await session.exec(select(Charge))).one()
+UNBILLED = (errors.ProviderUnavailable, errors.ProviderFailed, errors.ProviderRateLimited, errors.ProviderAuthFailed)
+BILLED = (errors.ProviderTimeout, errors.ProviderInterrupted, errors.ProviderBadResponse)
 
 
 @pytest.fixture
-async def house(sqlite_url: str) -> AsyncIterator[House]:
-    database = Database(sqlite_url)
-    ledger = Ledger(make_store(sqlite_url), lease_seconds=60)
-    ledger.start()
-    caller = await make_principal(database)
-    provider = FakeProvider()
-    model = Model("m", provider, context_window=5000, price=Price(1_000_000, 500_000, 2_000_000))
-    catalog = Catalog("m", lambda name: model if name == "m" else None, provider)
-    gateway = Gateway(ledger, catalog, Throttle(login="off", ai="20/minute"), default_output=500)
-    await set_limit(ledger, user_quota(caller), 10_000)
-    yield House(gateway, ledger, provider, caller, database)
-    await ledger.stop()
-    await database.close()
+async def house(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
+    monkeypatch.setattr(gateway, "RETRY_PAUSE_S", 0.001)
+    async with open_house(sqlite_url) as made:
+        yield made
+
+
+def keeping(key: str = "key", fingerprint: str = "f") -> Keeping:
+    """Keeps an answer as its text and what it cost."""
+
+    def render(answer: Answer) -> KeptAnswer:
+        said = f"{answer.completion.text} {answer.charge.cost_tokens}"
+        return KeptAnswer(200, "text/plain", said.encode())
+
+    return Keeping(Attempt(key, fingerprint), render)
 
 
 async def test_with_room_the_cheap_bound_is_held_in_full_and_nothing_is_counted(house: House) -> None:
-    await house.ask()
+    answer = await house.ask()
     charge = await house.charge()
     assert (charge.input_bound, charge.granted_output, charge.held_tokens) == (BOUND, 500, BOUND + 500)
     assert (charge.cost_tokens, charge.cost_micro_usd, charge.basis) == (50, 60, "provider")
+    assert (answer.charge.charge_id, answer.model, answer.provider) == (charge.id, "m", "fake")
     assert house.provider.limits == [500]
     assert house.provider.counted == 0
 
@@ -118,7 +63,7 @@ async def test_with_too_little_room_the_call_is_refused_and_the_provider_not_ask
     with pytest.raises(errors.QuotaExceeded) as raised:
         await house.ask()
     assert (raised.value.limit, raised.value.needed) == (EXACT + 15, EXACT + 16)
-    assert house.provider.limits == []
+    assert house.provider.asked == []
 
 
 async def test_a_limit_that_the_caller_gave_is_never_clamped(house: House) -> None:
@@ -136,64 +81,80 @@ async def test_the_callers_own_cap_bounds_the_hold(house: House) -> None:
 
 
 async def test_a_cap_that_is_too_small_is_the_callers_mistake(house: House) -> None:
-    for changes in ({"allocation": EXACT + 15}, {"allocation": EXACT + 30, "max_output": 31}, {"allocation": 1}):
+    for allocation, max_output in ((EXACT + 15, None), (EXACT + 30, 31), (1, None)):
         with pytest.raises(errors.InvalidRequest):
-            await house.ask(**changes)
-    assert house.provider.limits == []
+            await house.ask(allocation=allocation, max_output=max_output)
+    assert house.provider.asked == []
 
 
-async def test_without_a_believable_report_the_text_is_counted(house: House) -> None:
+async def test_without_a_believable_report_everything_that_was_said_is_counted(house: House) -> None:
+    calls = (ToolCall("id", "123", "4567"),)
     for usage in (None, Usage(5001, 1), Usage(1, 5001)):
-        house.provider.completion = Completion("12345", "stop", usage)
+        house.provider.answers = [Completion("12345", "stop", usage, calls, reasoning="12")]
         await house.ask()
-    async with house.database.session() as session:
-        charges = (await session.exec(select(Charge))).all()
-    assert {(charge.basis, charge.cost_tokens) for charge in charges} == {(Basis.COUNTED, INPUT_TOKENS + 5)}
+    charges = await house.charges()
+    assert {(one.basis, one.input_tokens, one.output_tokens) for one in charges} == {("counted", INPUT_TOKENS, 14)}
 
 
 async def test_an_explicit_zero_is_charged_as_reported(house: House) -> None:
-    house.provider.completion = Completion("for free", "stop", Usage(0, 0))
+    house.provider.answers = [Completion("for free", "stop", Usage(0, 0))]
     await house.ask()
     charge = await house.charge()
     assert (charge.basis, charge.cost_tokens, charge.state) == (Basis.PROVIDER, 0, "settled")
 
 
 async def test_an_answer_beyond_the_limit_is_cut_and_its_whole_cost_booked(house: House) -> None:
-    house.provider.completion = Completion("x" * 900, "stop", Usage(1000, 900))
+    house.provider.answers = [Completion("x" * 900, "stop", Usage(1000, 900), raw=b"all of it")]
     answer = await house.ask(max_output=100)
-    assert getattr(answer, "completion")[:2] == ("x" * 100, "length")  # noqa: B009
+    assert answer.completion == Completion("x" * 100, "length", Usage(1000, 900))
     charge = await house.charge()
     assert (charge.cost_tokens, charge.overrun) == (1900, True)
 
 
-async def test_a_failure_that_cannot_have_been_billed_is_released(house: House) -> None:
-    house.provider.completion = errors.ProviderRejected()
-    with pytest.raises(FailedCall) as raised:
-        await house.ask()
-    assert raised.value.cause.code == "provider_rejected"
-    assert raised.value.charge is not None
+async def test_what_only_reads_is_never_cut(house: House) -> None:
+    house.provider.answers = [Completion("", "stop", Usage(40, 3), raw=b"vectors")]
+    answer = await house.ask(without_output=True)
+    assert answer.completion.raw == b"vectors"
     charge = await house.charge()
-    assert (charge.state, charge.basis, charge.cost_tokens, charge.error) == (
-        "released",
-        "none",
-        0,
-        "provider_rejected",
-    )
+    assert (charge.held_tokens, charge.cost_tokens) == (BOUND, 43)
 
 
-async def test_an_unknown_outcome_charges_the_input_and_forgives_the_rest(house: House) -> None:
-    house.provider.completion = errors.ProviderTimeout()
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", [*UNBILLED, errors.ProviderRejected])
+async def test_a_failure_that_cannot_have_been_billed_is_released(
+    house: House, kind: type[errors.ProviderError], streaming: bool
+) -> None:
+    house.provider.answers, house.provider.streams = [kind()], [[kind()]]
+    with pytest.raises(FailedCall) as raised:
+        await (house.listen() if streaming else house.ask())
+    assert (type(raised.value.cause), str(raised.value)) == (kind, kind.sentence)
+    charge = await house.charge()
+    assert (charge.state, charge.basis, charge.cost_tokens, charge.error) == ("released", "none", 0, kind.code)
+    assert raised.value.charge is not None
+    assert raised.value.charge.charge_id == charge.id
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", BILLED)
+async def test_an_unknown_outcome_charges_the_input_and_forgives_the_rest_and_is_not_tried_again(
+    house: House, kind: type[errors.ProviderError], streaming: bool
+) -> None:
+    house.model(fallbacks=("second",))
+    house.model("second", fallbacks=())
+    house.provider.answers, house.provider.streams = [kind()], [[kind()]]
     with pytest.raises(FailedCall):
-        await house.ask()
+        await (house.listen() if streaming else house.ask())
     charge = await house.charge()
     assert (charge.state, charge.basis, charge.cost_tokens) == ("settled", "unknown", INPUT_TOKENS)
     assert charge.forgiven_tokens == charge.held_tokens - INPUT_TOKENS
+    assert house.provider.asked == [("m", 500)]
 
 
-async def test_a_bug_in_a_provider_leaves_no_hold(house: House) -> None:
-    house.provider.completion = ZeroDivisionError()
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_bug_in_a_provider_leaves_no_hold(house: House, streaming: bool) -> None:
+    house.provider.answers, house.provider.streams = [ZeroDivisionError()], [[ZeroDivisionError()]]
     with pytest.raises(ZeroDivisionError):
-        await house.ask()
+        await (house.listen() if streaming else house.ask())
     charge = await house.charge()
     assert (charge.state, charge.basis, charge.error) == ("settled", "unknown", "ZeroDivisionError")
 
@@ -201,17 +162,17 @@ async def test_a_bug_in_a_provider_leaves_no_hold(house: House) -> None:
 async def test_a_model_that_is_not_there_costs_nothing(house: House) -> None:
     with pytest.raises(errors.NotFound):
         await house.ask(model="other")
-    async with house.database.session() as session:
-        assert (await session.exec(select(Charge))).all() == []
+    assert await house.charges() == []
 
 
-async def test_the_limit_on_requests_comes_first(house: House) -> None:
+async def test_the_limit_on_requests_comes_before_the_hold(house: House) -> None:
     for _ in range(20):
         await house.ask()
-    with pytest.raises(errors.RateLimited) as raised:
-        await house.ask()
-    assert 1 <= (raised.value.retry_after_s or 0) <= 60
-    assert len(house.provider.limits) == 20
+    for refused in (house.ask, house.listen):
+        with pytest.raises(errors.RateLimited) as raised:
+            await refused()
+        assert 1 <= (raised.value.retry_after_s or 0) <= 60
+    assert len(house.provider.asked) == len(await house.charges()) == 20
 
 
 async def test_calls_at_once_never_hold_more_than_there_is(house: House) -> None:
@@ -220,3 +181,44 @@ async def test_calls_at_once_never_hold_more_than_there_is(house: House) -> None
     kinds = [type(result).__name__ for result in results]
     assert kinds.count("QuotaHeld") + kinds.count("Answer") == 8
     assert kinds.count("Answer") >= 3
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_call_with_a_key_is_made_once_and_its_answer_given_again(house: House, streaming: bool) -> None:
+    ears = (Ear(), Ear()) if streaming else (None, None)
+    answer = await (house.listen(ears[0], keeping()) if streaming else house.ask(keeping()))
+    again = await house.replay(keeping(), ears[1])
+    assert (answer.charge.cost_tokens, again.answer.body) == (50, b"yes 50")
+    assert {(one.basis, one.cost_tokens) for one in await house.charges()} == {("provider", 50), ("cache", 0)}
+    assert len(house.provider.asked) == 1
+    with pytest.raises(errors.IdempotencyMismatch):
+        await house.ask(keeping(fingerprint="other"))
+
+
+async def test_a_stream_that_nobody_heard_out_is_not_kept(house: House) -> None:
+    ear = Ear()
+    house.provider.streams = [[text("half"), ear.leave_soon, asyncio.Event()]]
+    answer = await house.listen(ear, keeping())
+    assert answer.cut_short
+    with pytest.raises(errors.PreviousAttemptInterrupted):
+        await house.ask(keeping())
+
+
+async def test_an_estimate_asks_nobody_and_holds_nothing(house: House) -> None:
+    estimate = await house.gateway.estimate(make_ask())
+    assert (estimate.model.name, estimate.input_tokens) == ("m", INPUT_TOKENS)
+    assert (estimate.first.input_bound, estimate.tighter.input_bound) == (BOUND, EXACT)
+    assert await house.gateway.count(make_ask()) == INPUT_TOKENS
+    assert (await house.charges(), house.provider.asked) == ([], [])
+
+
+async def test_a_renewal_measures_the_input_of_a_call_in_one_piece(house: House) -> None:
+    house.provider.gate = asyncio.Event()
+    call = asyncio.create_task(house.ask())
+    await house.provider.asking.wait()
+    [reservation] = house.ledger._in_flight.values()
+    assert reservation.checkpoint == (BOUND, 0)
+    await house.ledger.renew()
+    assert reservation.checkpoint == (INPUT_TOKENS, 0)
+    house.provider.gate.set()
+    await call

@@ -35,6 +35,11 @@ class Cut:
             return False
         return task.uncancel() <= self._cancelling and kind is asyncio.CancelledError
 
+    @property
+    def over(self) -> bool:
+        """Whether the block was left, so that there is nothing to end any more."""
+        return self._task is None
+
 
 class Patience:
     """How long to wait for someone. Calls `out` when that is over, with what `waiting_for` says at that time.
@@ -72,6 +77,7 @@ class Patience:
     def __exit__(self, *_: object) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def moved(self, waiting_for: str, *, begun: bool = True) -> None:
         """A sign of life, who is to give the next one, and whether they have begun."""

@@ -63,7 +63,7 @@ class Relay:
         self._provider = candidate.model.provider
         self._listener = listener
         self._deadlines = deadlines
-        self._counted = self._counted_size = self._counted_deltas = 0
+        self._counted = self._counted_deltas = 0
         self._most = 0
         self.received = Received()
         self.tail = b""
@@ -133,6 +133,8 @@ class Relay:
 
     def _hung_up(self, cut: Cut, patience: Patience) -> None:
         """The listener is gone: so is the provider, unless it can bill what it would not have said by then."""
+        if cut.over:
+            return
         if self._candidate.call.bills_unseen:
             self.cut_short = True
             patience.at_most(self._deadlines.idle_s)
@@ -154,9 +156,11 @@ class Relay:
 
     async def _report_of_broken(self, error: BaseException) -> None:
         """What a stream used that did not come to its end: the unknown rule for one that brought nothing."""
-        if self.begun or self.cut_short or isinstance(error, asyncio.CancelledError):
-            await self._report(cut=True)
-        elif isinstance(error, ProviderError) and error.billed:
+        billed = not isinstance(error, ProviderError) or error.billed
+        cut = self.cut_short or isinstance(error, asyncio.CancelledError)
+        if self.begun or (billed and cut):
+            await self._report(cut=cut)
+        elif billed:
             self._reservation.checkpoint = (await self._count_input(), 0)
 
     async def _report(self, *, cut: bool) -> None:

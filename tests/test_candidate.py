@@ -1,0 +1,148 @@
+"""How large a hold is asked for: by the bytes first, by the count then, and never less than it may cost."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from house import BODY_BYTES, INPUT_TOKENS, PRICE, FakeProvider, make_ask
+from tollkeeper.candidate import Ask, Candidate
+from tollkeeper.dialects.shape import Shape
+from tollkeeper.errors import InvalidRequest
+from tollkeeper.providers.base import IMAGE_TOKENS, OVERHEAD, OVERHEAD_WITH_TOOLS, Model, Question
+from tollkeeper.quota.prices import Meter
+
+MESSAGE = 8
+
+
+ONE = Shape(1)
+
+
+def candidate(shape: Shape = ONE, *, choices: int = 1, facts: dict[str, Any] | None = None, **ask: Any) -> Candidate:
+    provider = FakeProvider(shape=shape)
+    model = Model("m", provider, **{"price": PRICE} | (facts or {}))
+    question = replace(make_ask().question, choices=choices)
+    asked = make_ask(question=question, **ask)
+    return Candidate(asked, model, provider.prepare(model, question), 500)
+
+
+async def test_terms_say_whom_they_are_for() -> None:
+    terms = await candidate(facts={"weight_milli": 1500}, surface="chat").first()
+    assert (terms.surface, terms.provider, terms.model, terms.meter) == ("chat", "fake", "m", Meter(1500, PRICE))
+
+
+async def test_first_the_bytes_bound_the_input_and_the_output_is_wanted_in_full() -> None:
+    terms = await candidate(Shape(3)).first()
+    assert terms.input_bound == BODY_BYTES + 3 * MESSAGE + OVERHEAD
+    assert (terms.wanted_output, terms.least_output) == (500, 500)
+
+
+async def test_then_the_count_bounds_it_and_less_output_will_do() -> None:
+    terms = await candidate(Shape(3), facts={"least_output": 40}).tighter()
+    assert terms.input_bound == INPUT_TOKENS + 3 * MESSAGE + OVERHEAD
+    assert (terms.wanted_output, terms.least_output) == (500, 40)
+
+
+async def test_a_limit_that_the_caller_gave_is_wanted_in_full_even_where_it_is_below_the_least() -> None:
+    for given_output in (5, 2000):
+        asked = candidate(max_output=given_output)
+        for terms in (await asked.first(), await asked.tighter()):
+            assert (terms.wanted_output, terms.least_output) == (given_output, given_output)
+
+
+async def test_the_least_is_never_more_than_what_is_wanted() -> None:
+    terms = await replace(candidate(facts={"least_output": 256}), default_output=100).tighter()
+    assert (terms.wanted_output, terms.least_output) == (100, 100)
+
+
+async def test_pictures_are_priced_apart_from_the_bytes_they_came_in() -> None:
+    terms = await candidate(Shape(1, images=2, image_bytes=900)).first()
+    assert terms.input_bound == BODY_BYTES - 900 + 2 * IMAGE_TOKENS + MESSAGE + OVERHEAD
+    terms = await candidate(Shape(1, images=2, image_bytes=900), facts={"image_tokens": 7}).first()
+    assert terms.input_bound == BODY_BYTES - 900 + 2 * 7 + MESSAGE + OVERHEAD
+
+
+async def test_with_tools_the_provider_adds_more_of_its_own() -> None:
+    asked = candidate(Shape(1, tools=True))
+    assert (await asked.first()).input_bound == BODY_BYTES + MESSAGE + OVERHEAD_WITH_TOOLS
+    assert (await asked.tighter()).input_bound == INPUT_TOKENS + MESSAGE + OVERHEAD_WITH_TOOLS
+    asked = candidate(Shape(1, tools=True), facts={"overhead_with_tools": 3})
+    assert (await asked.first()).input_bound == BODY_BYTES + MESSAGE + 3
+
+
+async def test_each_of_several_choices_may_be_as_long_as_the_limit() -> None:
+    asked = candidate(choices=4, max_output=25)
+    assert (await asked.first()).wanted_output == (await asked.tighter()).least_output == 100
+    assert [asked.limit(granted) for granted in (100, 99, 4)] == [25, 24, 1]
+
+
+async def test_of_several_choices_each_has_the_least_that_a_model_needs() -> None:
+    terms = await candidate(choices=4, facts={"least_output": 30}).tighter()
+    assert (terms.wanted_output, terms.least_output) == (2000, 120)
+
+
+async def test_what_only_reads_wants_no_output() -> None:
+    asked = candidate(without_output=True)
+    for terms in (await asked.first(), await asked.tighter()):
+        assert (terms.wanted_output, terms.least_output) == (0, 0)
+
+
+EXACT = INPUT_TOKENS + MESSAGE + OVERHEAD
+
+
+async def test_a_cap_on_the_cost_counts_at_once_and_takes_what_fits() -> None:
+    asked = candidate(allocation=EXACT + 77)
+    for terms in (await asked.first(), await asked.tighter()):
+        assert (terms.input_bound, terms.wanted_output, terms.least_output) == (EXACT, 77, 16)
+
+
+async def test_a_cap_is_in_tokens_after_the_weight() -> None:
+    terms = await candidate(allocation=2 * (EXACT + 77), facts={"weight_milli": 2000}).first()
+    assert terms.wanted_output == 77
+
+
+@pytest.mark.parametrize(
+    ("make", "allocation"),
+    [
+        (lambda allocation: candidate(allocation=allocation), EXACT + 16),
+        (lambda allocation: candidate(allocation=allocation, max_output=100), EXACT + 100),
+        (lambda allocation: candidate(allocation=allocation, max_output=5), EXACT + 5),
+        (lambda allocation: candidate(allocation=allocation, choices=3), EXACT + 48),
+        (lambda allocation: candidate(allocation=allocation, without_output=True), EXACT),
+    ],
+)
+async def test_a_cap_that_is_too_small_by_one_is_the_callers_mistake(
+    make: Callable[[int], Candidate], allocation: int
+) -> None:
+    terms = await make(allocation).first()
+    assert terms.input_bound + terms.least_output == allocation
+    with pytest.raises(InvalidRequest, match="context_allocation"):
+        await make(allocation - 1).first()
+
+
+@given(
+    weight=st.integers(0, 5000),
+    allocation=st.integers(1, 10**6),
+    choices=st.integers(1, 5),
+    max_output=st.none() | st.integers(1, 2000),
+)
+async def test_a_call_never_costs_more_than_its_cap(
+    weight: int, allocation: int, choices: int, max_output: int | None
+) -> None:
+    asked = candidate(choices=choices, allocation=allocation, max_output=max_output, facts={"weight_milli": weight})
+    try:
+        terms = await asked.first()
+    except InvalidRequest:
+        return
+    most = terms.input_bound + terms.wanted_output
+    assert -(-most * weight // 1000) <= allocation
+    assert 0 < terms.least_output <= terms.wanted_output
+    assert asked.limit(terms.wanted_output) * choices <= terms.wanted_output
+
+
+def test_an_ask_has_no_limits_of_its_own() -> None:
+    ask = Ask("query", Question(lambda: make_ask().question.request))
+    assert (ask.model, ask.max_output, ask.allocation, ask.without_output) == (None, None, None, False)

@@ -1,0 +1,151 @@
+"""Whoever listens to a stream goes away, or does not keep up: what is paid, and whom the provider goes on for."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from house import (
+    BOUND,
+    INPUT_TOKENS,
+    Ear,
+    House,
+    Step,
+    assert_charged,
+    ending,
+    fail,
+    make_ask,
+    nap,
+    open_house,
+    text,
+)
+from tollkeeper import errors, gateway
+from tollkeeper.candidate import Candidate
+from tollkeeper.providers.base import Piece
+from tollkeeper.relaying import Deadlines, Relay
+
+HELD = BOUND + 500
+NEVER = 3600.0
+
+
+@pytest.fixture
+async def house(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
+    """First 0.6 s, then 0.2 s between pieces."""
+    monkeypatch.setattr(gateway, "RETRY_PAUSE_S", 0.001)
+    async with open_house(sqlite_url, Deadlines(first_s=0.6, idle_s=0.2, total_s=NEVER, ping_s=NEVER)) as made:
+        yield made
+
+
+async def test_a_caller_who_hangs_up_pays_the_input_and_what_came_and_the_provider_is_hung_up_on(house: House) -> None:
+    ear = Ear()
+    house.provider.streams = [[text("Hel"), text("lo"), ear.leave_soon, asyncio.Event()]]
+    answer = await house.listen(ear)
+    assert answer.cut_short
+    assert (ear.said, house.provider.hung_up) == (b"Hello", 1)
+    assert_charged(await house.charge(), "counted", INPUT_TOKENS, 5)
+
+
+async def test_a_caller_who_hangs_up_before_the_first_piece_pays_the_input(house: House) -> None:
+    ear = Ear()
+    house.provider.streams = [[ear.leave_soon, asyncio.Event()]]
+    answer = await house.listen(ear)
+    assert (answer.cut_short, house.provider.hung_up, ear.heard) == (True, 1, [])
+    assert_charged(await house.charge(), "counted", INPUT_TOKENS, 0)
+
+
+async def test_a_caller_who_was_gone_before_the_provider_was_asked_is_waited_for_by_nobody(house: House) -> None:
+    house.provider.streams = [[asyncio.Event()]]
+    answer = await house.listen(Ear(gone=True))
+    assert answer.cut_short
+    assert_charged(await house.charge(), "counted", INPUT_TOKENS, 0)
+
+
+async def test_a_model_that_bills_unseen_is_heard_out_for_its_report_though_the_caller_is_gone(house: House) -> None:
+    ear, report = Ear(), asyncio.Event()
+    house.provider.thinks = True
+    house.provider.streams = [[text("He"), ear.leave_soon, lambda: later(report), report, text("llo"), *ending()]]
+    answer = await house.listen(ear)
+    assert (answer.cut_short, ear.said, house.provider.hung_up) == (True, b"He", 0)
+    assert_charged(await house.charge(), "provider", 40, 10)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_model_that_bills_unseen_and_does_not_report_in_time_costs_the_hold(house: House, begun: bool) -> None:
+    """However lively it is: `idle_s` is for all that is still to come."""
+    ear = Ear()
+    house.model(bills_unseen=True)
+    endless: list[Step] = [text("x"), nap()] * 100 if begun else [asyncio.Event()]
+    house.provider.streams = [[ear.leave_soon, *endless]]
+    _, charge = await fail(house, ear)
+    assert_charged(charge, "counted", BOUND, 500)
+    assert (charge.cost_tokens, charge.forgiven_tokens, house.provider.hung_up) == (HELD, 0, 1)
+
+
+async def test_a_model_that_bills_unseen_and_breaks_after_the_caller_has_gone_costs_the_hold(house: House) -> None:
+    ear, gone = Ear(), asyncio.Event()
+    house.provider.thinks = True
+    house.provider.streams = [[ear.leave_soon, lambda: later(gone), gone, errors.ProviderInterrupted()]]
+    _, charge = await fail(house, ear)
+    assert_charged(charge, "counted", BOUND, 500)
+
+
+async def test_a_refusal_that_comes_after_the_caller_has_gone_costs_nothing_even_with_a_model_that_bills_unseen(
+    house: House,
+) -> None:
+    ear, gone = Ear(), asyncio.Event()
+    house.provider.thinks = True
+    house.provider.streams = [[ear.leave_soon, lambda: later(gone), gone, errors.ProviderRejected()]]
+    _, charge = await fail(house, ear)
+    assert (charge.state, charge.basis, charge.cost_tokens) == ("released", "none", 0)
+
+
+async def test_a_caller_who_stops_reading_is_given_up_as_if_they_had_gone(house: House) -> None:
+    ear = Ear(deaf=asyncio.Event())
+    house.provider.streams = [[text("Hello"), text("never")]]
+    answer = await house.listen(ear)
+    assert (answer.cut_short, ear.said, house.provider.hung_up) == (True, b"Hello", 1)
+    assert_charged(await house.charge(), "counted", INPUT_TOKENS, 5)
+
+
+async def test_a_caller_who_stops_reading_what_bills_unseen_pays_the_hold(house: House) -> None:
+    house.provider.thinks = True
+    house.provider.streams = [[text("Hello"), text("never")]]
+    answer = await house.listen(Ear(deaf=asyncio.Event()))
+    assert answer.cut_short
+    assert_charged(await house.charge(), "counted", BOUND, 500)
+
+
+async def test_a_caller_who_reads_slowly_is_waited_for(house: House) -> None:
+    """Each piece takes half of the time; all of them together take more than it."""
+    house.provider.streams = [[*[text("x")] * 5, *ending()]]
+    answer = await house.listen(Slow())
+    assert not answer.cut_short
+    assert_charged(await house.charge(), "provider", 40, 10)
+
+
+async def test_whoever_hangs_up_after_the_end_changes_nothing(house: House) -> None:
+    ask, ear = make_ask(), Ear()
+    house.provider.thinks = True
+    model = house.models["m"]
+    candidate = Candidate(ask, model, house.provider.prepare(model, ask.question, stream=True), 500)
+    async with house.ledger.reservation(house.caller, await candidate.first()) as reservation:
+        relay = Relay(reservation, candidate, ear, Deadlines(idle_s=0.001))
+        await relay.run()
+        ear.hang_up()
+        reservation.lost()
+        await asyncio.sleep(0.01)
+    assert not relay.cut_short
+    assert_charged(await house.charge(), "provider", 40, 10)
+
+
+class Slow(Ear):
+    """Takes half of the time that there is, for each piece."""
+
+    async def deliver(self, piece: Piece) -> None:
+        await super().deliver(piece)
+        await asyncio.sleep(0.1)
+
+
+def later(event: asyncio.Event) -> None:
+    """When those who wait have been told that the listener is gone."""
+    asyncio.get_running_loop().call_later(0.02, event.set)
