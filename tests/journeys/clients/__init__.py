@@ -1,0 +1,1 @@
+"""Clients that others have made, as they come out of the box."""

@@ -1,0 +1,71 @@
+"""A server with a provider of every kind, and the clients of a new caller."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from openai import AsyncOpenAI
+
+from journeys.people import Person, person
+from journeys.server import Server
+from journeys.upstream import Upstream
+from tollkeeper.migrations import migrate
+
+CATALOG = """
+[providers.echo]
+kind = "echo"
+
+[models.echo]
+provider = "echo"
+
+[models.at-anthropic]
+provider = "anthropic"
+model = "claude-3-5-haiku-20241022"
+aliases = ["claude"]
+
+[models.at-openai]
+provider = "openai"
+model = "gpt-4.1-mini"
+"""
+
+
+@pytest.fixture(scope="session")
+def shared_house(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Server]:
+    folder: Path = tmp_path_factory.mktemp("house")
+    url = f"sqlite:///{folder / 'tollkeeper.db'}"
+    migrate(url)
+    (folder / "catalog.toml").write_text(CATALOG)
+    settings = {
+        "OPENAI_BASE_URL": upstream.base_url,
+        "ANTHROPIC_API_KEY": "sk-ant-of-the-house",
+        "ANTHROPIC_BASE_URL": upstream.anthropic_url,
+        "TOLLKEEPER_CATALOG": str(folder / "catalog.toml"),
+        "TOLLKEEPER_RATE_LIMIT_AI": "off",
+        "TIMEOUT_SECONDS": "2",
+    }
+    server = Server(url, folder, settings)
+    try:
+        yield server.start()
+        server.stop()
+    finally:
+        server.free()
+
+
+@pytest.fixture
+def house(shared_house: Server) -> Iterator[Server]:
+    """A running server on SQLite. OpenAI's and Anthropic's models are at `upstream`, and `echo` is there too."""
+    yield shared_house
+    shared_house.assert_quiet()
+
+
+@pytest.fixture
+async def caller(house: Server) -> AsyncIterator[Person]:
+    async with person(house) as made:
+        yield made
+
+
+@pytest.fixture
+async def openai(house: Server, caller: Person) -> AsyncIterator[AsyncOpenAI]:
+    """The client of `caller`, with nothing set but where the server is and who is calling."""
+    async with AsyncOpenAI(base_url=f"{house.url}/v1", api_key=caller.token) as client:
+        yield client

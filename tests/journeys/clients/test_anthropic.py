@@ -1,0 +1,268 @@
+"""The `anthropic` client as it comes: on a model that lives at Anthropic's, at OpenAI's, and nowhere (`echo`)."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anthropic as sdk
+import pytest
+from anthropic import Anthropic, AsyncAnthropic
+from anthropic.types import MessageParam, ToolParam
+
+from journeys.clients.asking import ANSWER, CALL, CHUNKS, PIXEL, USAGE, WEATHER, cost_of_all
+from journeys.people import Person, person
+from journeys.server import Server
+from journeys.upstream import Upstream, scripted
+from tollkeeper.providers import tokenizer
+
+AT_HOME, ABROAD = "at-anthropic", "gpt-4o-mini"
+EVERYWHERE = [AT_HOME, ABROAD, "echo"]
+TOOLS: list[ToolParam] = [{"name": "get_weather", "description": "Tells.", "input_schema": WEATHER}]
+
+
+@pytest.fixture
+async def anthropic(house: Server, caller: Person) -> AsyncIterator[AsyncAnthropic]:
+    """The client of `caller`, with nothing set but where the server is and who is calling."""
+    async with AsyncAnthropic(base_url=house.url, api_key=caller.token) as client:
+        yield client
+
+
+def asked(prompt: str) -> list[MessageParam]:
+    return [{"role": "user", "content": prompt}]
+
+
+async def test_chats_streams_and_calls_tools_on_either_database(server: Server) -> None:
+    """The main job, with the plain client: one charge for each of the calls, settled when its answer is there."""
+    async with person(server) as caller:
+
+        def all_of_it() -> None:
+            with Anthropic(base_url=server.url, api_key=caller.token) as client:
+                prompt = scripted(caller.marker, chunks=CHUNKS, usage=USAGE)
+                whole = client.messages.create(model=ABROAD, max_tokens=50, messages=asked(prompt))
+                assert [block.text for block in whole.content if block.type == "text"] == [ANSWER]
+                with client.messages.stream(model=ABROAD, max_tokens=50, messages=asked(prompt)) as stream:
+                    assert "".join(stream.text_stream) == ANSWER
+                prompt = scripted(caller.marker, tool_call=CALL, usage=USAGE)
+                called = client.messages.create(model=ABROAD, max_tokens=50, messages=asked(prompt), tools=TOOLS)
+                assert called.stop_reason == "tool_use"
+
+        await asyncio.to_thread(all_of_it)
+        assert await cost_of_all(caller, 3) == 72
+
+
+@pytest.mark.parametrize("model", EVERYWHERE)
+async def test_a_message_comes_whole_and_as_events(anthropic: AsyncAnthropic, caller: Person, model: str) -> None:
+    prompt = ANSWER if model == "echo" else scripted(caller.marker, chunks=CHUNKS)
+    whole = await anthropic.messages.create(model=model, max_tokens=50, system="Be brief.", messages=asked(prompt))
+    async with anthropic.messages.stream(
+        model=model, max_tokens=50, system="Be brief.", messages=asked(prompt)
+    ) as stream:
+        pieces = [text async for text in stream.text_stream]
+        final = await stream.get_final_message()
+    assert "".join(pieces) == ANSWER
+    assert len(pieces) > 1
+    for message in (whole, final):
+        assert [(block.type, block.text) for block in message.content if block.type == "text"] == [("text", ANSWER)]
+        assert (message.role, message.stop_reason, message.type) == ("assistant", "end_turn", "message")
+        assert message.usage.output_tokens == 4
+    assert whole.usage.input_tokens == final.usage.input_tokens > 0
+    assert await cost_of_all(caller, 2) == 2 * (whole.usage.input_tokens + whole.usage.output_tokens)
+
+
+async def test_on_its_own_wire_all_is_passed_on_as_it_came(
+    anthropic: AsyncAnthropic, caller: Person, upstream: Upstream
+) -> None:
+    fields: dict[str, Any] = {
+        "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+        "messages": asked(scripted(caller.marker, usage=USAGE)),
+        "stop_sequences": ["END"],
+        "metadata": {"user_id": "someone"},
+    }
+    await anthropic.messages.create(model="claude", max_tokens=50, **fields)
+    (seen,) = upstream.seen(caller.marker)
+    assert seen["headers"]["x-api-key"] == "sk-ant-of-the-house"
+    assert caller.token not in json.dumps(seen["headers"])
+    assert seen["body"] == fields | {"model": "claude-3-5-haiku-20241022", "max_tokens": 50}
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("model", [AT_HOME, ABROAD])
+async def test_a_tool_is_called_and_its_result_answered(
+    anthropic: AsyncAnthropic, caller: Person, upstream: Upstream, model: str, *, streaming: bool
+) -> None:
+    messages = asked(scripted(caller.marker, answer=ANSWER, tool_call=CALL, usage=USAGE))
+    if streaming:
+        async with anthropic.messages.stream(model=model, max_tokens=50, messages=messages, tools=TOOLS) as stream:
+            first: Any = await stream.get_final_message()
+    else:
+        first = await anthropic.messages.create(model=model, max_tokens=50, messages=messages, tools=TOOLS)
+    assert first.stop_reason == "tool_use"
+    (call,) = [block for block in first.content if block.type == "tool_use"]
+    assert (call.name, call.input) == (CALL["name"], CALL["arguments"])
+    messages.append({"role": "assistant", "content": first.content})
+    result: Any = {"type": "tool_result", "tool_use_id": call.id, "content": "20 degrees"}
+    messages.append({"role": "user", "content": [result]})
+    second = await anthropic.messages.create(model=model, max_tokens=50, messages=messages, tools=TOOLS)
+    assert [block.text for block in second.content if block.type == "text"] == [ANSWER]
+    told = json.dumps(upstream.seen(caller.marker)[1]["body"])
+    assert call.id in told
+    assert "20 degrees" in told
+    assert await cost_of_all(caller, 2) == 48
+
+
+@pytest.mark.parametrize("model", [AT_HOME, ABROAD])
+async def test_a_picture_is_passed_on(
+    anthropic: AsyncAnthropic, caller: Person, upstream: Upstream, model: str
+) -> None:
+    data = PIXEL.partition(",")[2]
+    content: Any = [
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}},
+        {"type": "text", "text": scripted(caller.marker, answer=ANSWER)},
+    ]
+    message = await anthropic.messages.create(
+        model=model, max_tokens=50, messages=[{"role": "user", "content": content}]
+    )
+    assert message.stop_reason == "end_turn"
+    (seen,) = upstream.seen(caller.marker)
+    picture = seen["body"]["messages"][0]["content"][0]
+    assert picture == (content[0] if model == AT_HOME else {"type": "image_url", "image_url": {"url": PIXEL}})
+
+
+@pytest.mark.parametrize("model", EVERYWHERE)
+async def test_an_answer_that_is_cut_says_so(anthropic: AsyncAnthropic, caller: Person, model: str) -> None:
+    words = " ".join(["word"] * 40)
+    messages = asked(words if model == "echo" else scripted(caller.marker, answer=words))
+    whole = await anthropic.messages.create(model=model, max_tokens=20, messages=messages)
+    async with anthropic.messages.stream(model=model, max_tokens=20, messages=messages) as stream:
+        streamed = await stream.get_final_message()
+    assert (whole.stop_reason, streamed.stop_reason) == ("max_tokens", "max_tokens")
+    assert [charge["output_tokens"] for charge in await caller.charges()] == [20, 20]
+
+
+@pytest.mark.parametrize("model", EVERYWHERE)
+async def test_tokens_are_counted_for_nothing(
+    anthropic: AsyncAnthropic, caller: Person, upstream: Upstream, model: str
+) -> None:
+    text = f"{caller.marker} How many tokens is this?"
+    counted = await anthropic.messages.count_tokens(model=model, messages=asked(text))
+    longer = await anthropic.messages.count_tokens(model=model, messages=asked(text), system="Be brief.", tools=TOOLS)
+    assert counted.input_tokens > 0
+    assert longer.input_tokens > counted.input_tokens
+    if model != "echo":
+        words = await tokenizer.count(tokenizer.BEST_AT_HAND, (text,))
+        assert words <= counted.input_tokens <= words + 10
+    assert upstream.seen(caller.marker) == await caller.charges() == []
+
+
+async def test_a_token_may_come_as_bearer_too(house: Server, caller: Person) -> None:
+    async with AsyncAnthropic(base_url=house.url, auth_token=caller.token, api_key=None) as client:
+        message = await client.messages.create(model="echo", max_tokens=50, messages=asked("one two"))
+    assert message.stop_reason == "end_turn"
+    assert await cost_of_all(caller, 1) == 4
+
+
+async def test_what_goes_wrong_is_one_of_the_clients_own_errors(
+    house: Server, anthropic: AsyncAnthropic, caller: Person, upstream: Upstream
+) -> None:
+    async with AsyncAnthropic(base_url=house.url, api_key="wrong") as stranger:
+        with pytest.raises(sdk.AuthenticationError) as unknown:
+            await stranger.messages.create(model=AT_HOME, max_tokens=50, messages=asked("x"))
+        with pytest.raises(sdk.AuthenticationError):
+            await stranger.messages.count_tokens(model=AT_HOME, messages=asked("x"))
+    assert _type(unknown.value) == "authentication_error"
+    with pytest.raises(sdk.NotFoundError) as absent:
+        await anthropic.messages.create(model="no-such-model", max_tokens=50, messages=asked("x"))
+    assert _type(absent.value) == "not_found_error"
+    with pytest.raises(sdk.BadRequestError) as refused:
+        await anthropic.messages.create(
+            model=AT_HOME, max_tokens=50, messages=asked(caller.marker), extra_body={"shiny": True}
+        )
+    assert _type(refused.value) == "invalid_request_error"
+    assert "shiny" in refused.value.message
+    with pytest.raises(sdk.BadRequestError) as rejected:
+        await anthropic.messages.create(
+            model=AT_HOME, max_tokens=50, messages=asked(scripted(caller.marker, status=400))
+        )
+    assert "SECRET" not in str(rejected.value.body)
+    assert (await caller.quota())["used"] == 0
+
+
+async def test_a_quota_that_is_used_up_is_told_once(house: Server, upstream: Upstream) -> None:
+    """With the client's default retries."""
+    async with person(house, limit=20) as poor, AsyncAnthropic(base_url=house.url, api_key=poor.token) as client:
+        with pytest.raises(sdk.RateLimitError) as caught:
+            await client.messages.create(model=AT_HOME, max_tokens=50, messages=asked(poor.marker))
+        assert _type(caught.value) == "rate_limit_error"
+        assert caught.value.response.headers["x-should-retry"] == "false"
+        assert caught.value.request.headers["x-stainless-retry-count"] == "0"
+        assert upstream.seen(poor.marker) == await poor.charges() == []
+
+
+@pytest.mark.parametrize("model", [AT_HOME, ABROAD])
+@pytest.mark.parametrize("fault", [{"reset_after": 2}, {"error_after": 2}])
+async def test_a_stream_that_breaks_raises(
+    anthropic: AsyncAnthropic, caller: Person, upstream: Upstream, model: str, fault: dict[str, Any]
+) -> None:
+    prompt = scripted(caller.marker, chunks=["one ", "two ", "three "], **fault)
+    async with anthropic.messages.stream(model=model, max_tokens=50, messages=asked(prompt)) as stream:
+        with pytest.raises(sdk.APIError) as caught:
+            await stream.get_final_message()
+    assert "SECRET" not in str(caught.value.body)
+    (charge,) = await caller.charges()
+    assert (charge["state"], charge["basis"]) == ("settled", "counted")
+    assert len(upstream.seen(caller.marker)) == 1
+
+
+async def test_a_call_that_may_have_been_billed_is_not_made_again(
+    anthropic: AsyncAnthropic, caller: Person, upstream: Upstream
+) -> None:
+    with upstream.gate(caller.marker), pytest.raises(sdk.InternalServerError) as caught:
+        await anthropic.messages.create(
+            model=AT_HOME, max_tokens=50, messages=asked(scripted(caller.marker, gate_after_log=caller.marker))
+        )
+    assert caught.value.status_code == 504
+    assert caught.value.request.headers["x-stainless-retry-count"] == "0"
+    assert len(upstream.seen(caller.marker)) == len(await caller.charges()) == 1
+
+
+async def test_a_call_with_the_same_key_is_made_once(
+    anthropic: AsyncAnthropic, caller: Person, upstream: Upstream
+) -> None:
+    prompt, key = scripted(caller.marker, usage=USAGE), {"Idempotency-Key": caller.marker}
+    first, again = [
+        await anthropic.messages.create(model=AT_HOME, max_tokens=50, messages=asked(prompt), extra_headers=key)
+        for _ in range(2)
+    ]
+    assert first == again
+    assert len(upstream.seen(caller.marker)) == 1
+    assert (await caller.quota())["used"] == 24
+
+
+async def test_what_was_thought_comes_through(anthropic: AsyncAnthropic, caller: Person) -> None:
+    prompt = scripted(caller.marker, reasoning="I think so.", answer=ANSWER, usage=USAGE)
+    async with anthropic.messages.stream(
+        model=AT_HOME,
+        max_tokens=2000,
+        messages=asked(prompt),
+        thinking={"type": "enabled", "budget_tokens": 1024},
+    ) as stream:
+        final = await stream.get_final_message()
+    thought, said = final.content
+    assert (thought.type, said.type) == ("thinking", "text")
+    assert thought.type == "thinking"
+    assert (thought.thinking, bool(thought.signature)) == ("I think so.", True)
+    assert await cost_of_all(caller, 1) == 24
+
+
+async def test_the_models_are_listed(anthropic: AsyncAnthropic, caller: Person) -> None:
+    listed = [model async for model in anthropic.models.list()]
+    assert {"at-anthropic", "echo"} <= {model.id for model in listed}
+    assert {model.type for model in listed} == {"model"}
+    assert (await anthropic.models.retrieve("at-anthropic")).id == "at-anthropic"
+
+
+def _type(error: sdk.APIStatusError) -> str:
+    body: Any = error.body
+    assert body["type"] == "error"
+    return str(body["error"]["type"])

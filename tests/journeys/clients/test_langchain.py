@@ -1,0 +1,148 @@
+"""`langchain-openai` as it comes."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import tiktoken
+import tiktoken.registry
+from langchain_core.messages import HumanMessage, SystemMessage
+from langchain_core.tools import tool
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
+from openai import DefaultAsyncHttpxClient
+from pydantic import SecretStr
+
+from journeys.clients.asking import ANSWER, CHUNKS, USAGE, Report, cost_of_all
+from journeys.people import Person, person
+from journeys.server import Server
+from journeys.upstream import Upstream, scripted
+
+MODELS = ["gpt-4o-mini", "at-anthropic"]
+CALL = {"name": "get_weather", "arguments": {"city": "Oslo"}}
+
+
+@tool
+def get_weather(city: str) -> str:
+    """The weather in a city."""
+    return f"20 degrees in {city}"
+
+
+@pytest.fixture
+def letters() -> Iterator[None]:
+    """A vocabulary in place of the one that the client would fetch from the network: each byte is a token."""
+    ranks = {bytes([number]): number for number in range(256)}
+    made = tiktoken.Encoding("cl100k_base", pat_str=r"(?s).", mergeable_ranks=ranks, special_tokens={})
+    before = dict(tiktoken.registry.ENCODINGS)
+    tiktoken.registry.ENCODINGS["cl100k_base"] = made
+    yield
+    tiktoken.registry.ENCODINGS.clear()
+    tiktoken.registry.ENCODINGS.update(before)
+
+
+def chat(house: Server, caller: Person, model: str = "gpt-4o-mini", **more: Any) -> ChatOpenAI:
+    """Used from threads: it keeps its asynchronous connections for all models, and beyond the loop of a test."""
+    return ChatOpenAI(model=model, base_url=f"{house.url}/v1", api_key=SecretStr(caller.token), **more)
+
+
+async def test_invokes_and_streams_on_either_database(server: Server) -> None:
+    async with person(server) as caller, DefaultAsyncHttpxClient() as http:
+        model = chat(server, caller, http_async_client=http)
+        prompt = scripted(caller.marker, chunks=CHUNKS, usage=USAGE)
+        whole = await model.ainvoke(prompt)
+        pieces = [piece async for piece in model.astream(prompt)]
+        assert (whole.content, "".join(str(piece.content) for piece in pieces)) == (ANSWER, ANSWER)
+        assert whole.usage_metadata is not None
+        assert (whole.usage_metadata["input_tokens"], whole.usage_metadata["output_tokens"]) == (15, 9)
+        assert await cost_of_all(caller, 2) == 48
+
+
+@pytest.mark.parametrize("model", [*MODELS, "echo"])
+async def test_invokes_and_streams(house: Server, caller: Person, model: str) -> None:
+    prompt = ANSWER if model == "echo" else scripted(caller.marker, chunks=CHUNKS)
+    asked = [SystemMessage("Be brief."), HumanMessage(prompt)]
+    plain = chat(house, caller, model, max_completion_tokens=50, temperature=0.5)
+    whole = await asyncio.to_thread(plain.invoke, asked)
+    telling = chat(house, caller, model, stream_usage=True)
+    summed: Any = None
+    for piece in await asyncio.to_thread(lambda: list(telling.stream(asked))):
+        summed = piece if summed is None else summed + piece
+    assert (whole.content, summed.content) == (ANSWER, ANSWER)
+    assert whole.usage_metadata is not None
+    assert summed.usage_metadata["total_tokens"] == whole.usage_metadata["total_tokens"]
+    assert summed.response_metadata["finish_reason"] == "stop"
+    assert await cost_of_all(caller, 2) == 2 * whole.usage_metadata["total_tokens"]
+
+
+@pytest.mark.parametrize("over_responses", [False, True])
+@pytest.mark.parametrize("model", MODELS)
+async def test_a_bound_tool_is_called_and_its_result_answered(
+    house: Server, caller: Person, upstream: Upstream, model: str, *, over_responses: bool
+) -> None:
+    bound = chat(house, caller, model, use_responses_api=over_responses).bind_tools([get_weather])
+    asked: list[Any] = [HumanMessage(scripted(caller.marker, answer=ANSWER, tool_call=CALL, usage=USAGE))]
+    first = await asyncio.to_thread(bound.invoke, asked)
+    (call,) = first.tool_calls
+    assert (call["name"], call["args"]) == ("get_weather", {"city": "Oslo"})
+    result = get_weather.invoke(call)
+    second = await asyncio.to_thread(bound.invoke, [*asked, first, result])
+    assert second.text == ANSWER
+    assert "20 degrees in Oslo" in json.dumps(upstream.seen(caller.marker)[1]["body"])
+    assert await cost_of_all(caller, 2) == 48
+
+
+@pytest.mark.parametrize("model", MODELS)
+async def test_it_streams_over_responses_too(house: Server, caller: Person, model: str) -> None:
+    telling = chat(house, caller, model, use_responses_api=True)
+    prompt = scripted(caller.marker, chunks=CHUNKS)
+    pieces = await asyncio.to_thread(lambda: list(telling.stream(prompt)))
+    assert "".join(piece.text for piece in pieces) == ANSWER
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])
+@pytest.mark.parametrize("model", MODELS)
+async def test_a_structured_answer_has_the_callers_own_type(
+    house: Server, caller: Person, model: str, method: Any
+) -> None:
+    said = {"city": "Oslo", "degrees": 20}
+    script: dict[str, Any] = (
+        {"tool_call": {"name": "Report", "arguments": said}} if method == "function_calling" else {}
+    )
+    prompt = scripted(caller.marker, **(script or {"answer": json.dumps(said)}))
+    structured = chat(house, caller, model).with_structured_output(Report, method=method)
+    assert await asyncio.to_thread(structured.invoke, prompt) == Report(city="Oslo", degrees=20)
+
+
+async def test_several_prompts_are_several_charges(house: Server, caller: Person) -> None:
+    prompts: list[Any] = [scripted(caller.marker, usage=USAGE, answer=f"Number {number}.") for number in range(4)]
+    answers = await asyncio.to_thread(chat(house, caller).batch, prompts)
+    assert [answer.content for answer in answers] == [f"Number {number}." for number in range(4)]
+    assert await cost_of_all(caller, 4) == 96
+
+
+@pytest.mark.usefixtures("letters")
+async def test_embeds_with_its_default_settings(house: Server, caller: Person, upstream: Upstream) -> None:
+    """By default it sends tokens. Which, it looks up in a vocabulary that it fetches from the network."""
+    made = embeddings(house, caller)
+    before = upstream.requests_to("/v1/embeddings")
+    first, second = await asyncio.to_thread(made.embed_documents, ["one", "three"])
+    assert upstream.requests_to("/v1/embeddings") == before + 1
+    assert first != second
+    assert await asyncio.to_thread(made.embed_query, "one") == pytest.approx(first)
+    assert await cost_of_all(caller, 2) == 11, "each letter is a token"
+
+
+async def test_embeds_texts_where_there_is_no_network(house: Server, caller: Person, upstream: Upstream) -> None:
+    made = embeddings(house, caller, check_embedding_ctx_length=False)
+    texts = [f"{caller.marker} one", f"{caller.marker} two"]
+    vectors = await asyncio.to_thread(made.embed_documents, texts)
+    assert [len(vector) for vector in vectors] == [8, 8]
+    (seen,) = upstream.seen(caller.marker)
+    assert seen["body"]["input"] == texts
+    assert await cost_of_all(caller, 1) == 4
+
+
+def embeddings(house: Server, caller: Person, **more: Any) -> OpenAIEmbeddings:
+    where: dict[str, Any] = {"base_url": f"{house.url}/v1", "api_key": SecretStr(caller.token)}
+    return OpenAIEmbeddings(model="text-embedding-3-small", **where, **more)
