@@ -122,6 +122,24 @@ BAD_SETTINGS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("catalog", "place"),
+    [
+        ('[providers.groq]\nkind = "openai"\napi_key = "tell-nobody"', "providers.groq.api_key: there is no such"),
+        ('[providers.groq]\nkind = "openai"\napi_key_env = "tell_nobody"', "providers.groq.api_key_env: that variable"),
+        ('default = "tell-nobody"', "default: there is no such model"),
+        ('default = "tell-nobody', "not valid TOML"),
+    ],
+)
+def test_with_a_catalog_that_is_wrong(
+    refusal: Start, sqlite_url: str, tmp_path: Path, catalog: str, place: str
+) -> None:
+    (tmp_path / "catalog.toml").write_text(catalog)
+    said = refusal("serve", TOLLKEEPER_DATABASE_URL=sqlite_url, TOLLKEEPER_CATALOG=str(tmp_path / "catalog.toml"))
+    assert place in said
+    assert "nobody" not in said
+
+
 def test_with_a_database_it_does_not_speak(refusal: Start) -> None:
     said = refusal("serve", TOLLKEEPER_DATABASE_URL="mysql://someone:tell-nobody@host/db")
     assert "TOLLKEEPER_DATABASE_URL" in said

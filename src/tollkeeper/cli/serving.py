@@ -11,11 +11,12 @@ import typer
 import uvicorn
 
 from tollkeeper.api.middleware import LARGEST_BODY
-from tollkeeper.bootstrap import make_app, make_openai
+from tollkeeper.bootstrap import Parts, make_app, make_openai, make_parts
 from tollkeeper.cli.first_run import prepare, show_credentials
 from tollkeeper.db import Database
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.identity.secret import signing_secret
+from tollkeeper.providers.catalog import Catalog
 from tollkeeper.settings import Settings, load_settings
 
 GRACE_S = 30
@@ -44,13 +45,14 @@ def serve(
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     settings = load_settings(**given)
     signing_secret(settings)
+    parts = make_parts(settings)
     listening = _listen(settings)
     credentials = asyncio.run(_check(settings, first_run=first_run))
     typer.echo(f"Tollkeeper listens on http://{settings.host}:{settings.port} (interactive docs at /docs).")
-    typer.echo(_who_answers(settings))
+    typer.echo(_who_answers(parts.catalog))
     if credentials is not None:
         show_credentials(credentials, settings)
-    _run(settings, listening, reload=reload)
+    _run(settings, parts, listening, reload=reload)
 
 
 def migrate() -> None:
@@ -83,10 +85,11 @@ async def _check(settings: Settings, *, first_run: bool) -> dict[str, str] | Non
         await database.close()
 
 
-def _who_answers(settings: Settings) -> str:
-    if settings.openai_api_key is None:
-        return "No OPENAI_API_KEY is set: the echo provider answers, offline, one word a token."
-    return f"OpenAI answers at {settings.openai_base_url}, by default with {settings.openai_model}."
+def _who_answers(catalog: Catalog) -> str:
+    if catalog.providers == ("echo",):
+        return "No provider is configured, so the echo provider answers, offline, one word a token."
+    default = catalog.model(None)
+    return f"Models of {', '.join(catalog.providers)} answer, by default {default.name} of {default.provider.name}."
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -108,7 +111,7 @@ def _listen(settings: Settings) -> socket.socket:
     return listening
 
 
-def _run(settings: Settings, listening: socket.socket, *, reload: bool) -> None:
+def _run(settings: Settings, parts: Parts, listening: socket.socket, *, reload: bool) -> None:
     """Serve until a signal; then drain and return."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # uvicorn raises it again after its own clean stop
@@ -134,5 +137,5 @@ def _run(settings: Settings, listening: socket.socket, *, reload: bool) -> None:
             **common,  # type: ignore[arg-type]
         )
         return
-    server = uvicorn.Server(uvicorn.Config(make_app(settings), **common))  # type: ignore[arg-type]
+    server = uvicorn.Server(uvicorn.Config(make_app(settings, parts), **common))  # type: ignore[arg-type]
     server.run(sockets=[listening])

@@ -75,6 +75,11 @@ class Catalog:
         return model
 
     @property
+    def providers(self) -> tuple[str, ...]:
+        """Who answers, by name."""
+        return tuple(provider.name for provider in self._providers)
+
+    @property
     def provider(self) -> Provider:
         """Who answers when nobody says which model. Raises ModelNotFound."""
         return self.model(None).provider
