@@ -4,6 +4,7 @@ A door declares its access, its input and its output once. The entrance, the Ope
 are all made from that declaration.
 """
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
@@ -174,9 +175,10 @@ async def _stream(
         if not listener.begun:
             raise
         await listener.finish(visit.broken(failed.cause))
-    except BaseException:
+    except BaseException as error:
         if listener.begun:
-            await listener.finish(visit.broken(ShuttingDown()))
+            told = ShuttingDown() if isinstance(error, asyncio.CancelledError) else TollkeeperError()
+            await listener.finish(visit.broken(error if isinstance(error, TollkeeperError) else told))
         raise
 
 
