@@ -8,6 +8,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from journeys.many_wires import HASTY, write_catalog
 from journeys.processes import ReservedPort
 from journeys.server import Server
 from journeys.upstream import Upstream
@@ -99,6 +100,30 @@ def impatient(shared_impatient: Server) -> Iterator[Server]:
     shared_impatient.assert_quiet()
 
 
+@pytest.fixture(scope="session")
+def doors_sqlite(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("doors")
+    url = f"sqlite:///{folder / 'tollkeeper.db'}"
+    migrate(url)
+    yield from _serving_on_many_wires(url, folder, upstream)
+
+
+@pytest.fixture(scope="session")
+def doors_postgres(
+    tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, postgres_server: str, migrated_template: str
+) -> Iterator[Server]:
+    url = _new_database(postgres_server, migrated_template)
+    yield from _serving_on_many_wires(url, tmp_path_factory.mktemp("doors"), upstream)
+
+
+@pytest.fixture(params=DATABASES)
+def doors(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A running server to which `upstream` is a provider on each wire: see `many_wires`."""
+    running: Server = request.getfixturevalue(f"doors_{request.param}")
+    yield running
+    running.assert_quiet()
+
+
 @pytest.fixture
 def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Makes servers of the test's own, not started: `make_server(database_url, NAME=value)`."""
@@ -115,12 +140,35 @@ def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         one.free()
 
 
+@pytest.fixture
+def hasty_doors(
+    make_server: Callable[..., Server], database_url: str, own_upstream: Upstream, tmp_path: Path
+) -> Iterator[Server]:
+    """A server of the test's own, not started, like `doors` but with short deadlines, in front of `own_upstream`."""
+    nobody = ReservedPort()
+    yield make_server(database_url, "doors", **write_catalog(tmp_path, own_upstream, nobody), **HASTY)
+    nobody.free()
+
+
 def _serving(server: Server) -> Iterator[Server]:
     try:
         yield server.start()
         server.stop()
     finally:
         server.free()
+
+
+def _serving_on_many_wires(url: str, folder: Path, upstream: Upstream) -> Iterator[Server]:
+    """In the end nothing is left open, and the books are right."""
+    nobody = ReservedPort()
+    server = Server(url, folder, write_catalog(folder, upstream, nobody))
+    try:
+        yield server.start()
+        assert "open holds: 0\nClean:" in server.command("ledger", "verify")
+        server.stop()
+    finally:
+        server.free()
+        nobody.free()
 
 
 def _new_database(server_url: str, template: str) -> str:
