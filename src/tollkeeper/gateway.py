@@ -179,7 +179,7 @@ class Gateway:
             except ProviderError as error:
                 if error.billed or isinstance(error, ProviderRejected):
                     raise
-                if retries and isinstance(error, ProviderUnavailable | ProviderFailed):
+                if retries and isinstance(error, ProviderUnavailable | ProviderFailed) and error.retry_after_s is None:
                     retries -= 1
                     await asyncio.sleep(RETRY_PAUSE_S * (1 + random.random()))
                     continue

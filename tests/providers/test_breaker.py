@@ -18,7 +18,6 @@ DOWN = (
     errors.ProviderFailed,
     errors.ProviderTimeout,
     errors.ProviderInterrupted,
-    errors.ProviderAuthFailed,
 )
 
 

@@ -14,11 +14,10 @@ _DOWN = (
     errors.ProviderFailed,
     errors.ProviderTimeout,
     errors.ProviderInterrupted,
-    errors.ProviderAuthFailed,
 )
 """Failures that say that the provider, and not the call, is at fault."""
-_UP = (errors.ProviderRateLimited, errors.ProviderRejected)
-"""Failures that only someone can tell who is there."""
+_UP = (errors.ProviderRateLimited, errors.ProviderRejected, errors.ProviderAuthFailed)
+"""Failures that only someone can tell who is there. A key may be good for one model, and not for another."""
 
 NEARLY = 0.9
 """Whoever gives up a stream began to wait a little before it was asked."""
