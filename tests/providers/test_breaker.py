@@ -153,7 +153,7 @@ async def test_a_success_in_between_begins_the_row_anew(world: World) -> None:
     assert not await world.is_open()
 
 
-@pytest.mark.parametrize("error", [errors.ProviderRateLimited, errors.ProviderRejected])
+@pytest.mark.parametrize("error", [errors.ProviderRateLimited, errors.ProviderRejected, errors.ProviderAuthFailed])
 async def test_a_refusal_is_a_sign_of_life(world: World, error: type[errors.ProviderError]) -> None:
     await world.fail(error, times=FAILURES + 1)
     await world.fail(times=FAILURES - 1)
