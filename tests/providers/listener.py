@@ -25,8 +25,8 @@ async def listening(answer: bytes, status: int = 200) -> AsyncIterator[Listener]
 
     async def handle(request: web.Request) -> web.Response:
         headers = {name.lower(): value for name, value in request.headers.items()}
-        listener.asked.append((request.path, headers, orjson.loads(await request.read())))
-        return web.Response(body=answer, status=status)
+        listener.asked.append((request.path, headers, orjson.loads(await request.read() or b"{}")))
+        return web.Response(body=answer, status=status, content_type="application/json")
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handle)

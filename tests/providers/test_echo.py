@@ -1,15 +1,19 @@
 """The offline provider is deterministic, keeps to its limits, and fails as it is told to."""
 
 import asyncio
+import math
 import time
 from contextlib import aclosing
 
+import orjson
 import pytest
+from openai.types import CreateEmbeddingResponse
 
 from tollkeeper.chat import ChatRequest, Completion, Finish, Message, TextDelta, Usage
-from tollkeeper.errors import UnsupportedParameter
-from tollkeeper.providers.base import Model, PreparedCall, Question
-from tollkeeper.providers.echo import _FAILURES, EchoProvider
+from tollkeeper.dialects.shape import Shape
+from tollkeeper.errors import ProviderRejected, UnsupportedParameter
+from tollkeeper.providers.base import Model, PreparedCall, Question, Raw, Wire
+from tollkeeper.providers.echo import _FAILURES, DIMENSIONS, EchoProvider
 from tollkeeper.quota.bounds import input_bound
 from tollkeeper.settings import EchoFailure
 
@@ -82,3 +86,56 @@ async def test_the_bounds_are_never_below_what_echo_uses() -> None:
         used = await provider.count_input(call)
         assert used <= input_bound(used, call.shape.messages, 0)
         assert used <= input_bound(len(call.body), call.shape.messages, 0)
+
+
+def embeddings(provider: EchoProvider, **fields: object) -> PreparedCall:
+    raw = Raw(Wire.EMBEDDINGS, {name: orjson.dumps(value) for name, value in fields.items()}, Shape(1))
+
+    def read() -> ChatRequest:
+        raise AssertionError("embeddings are not read as a conversation")
+
+    return provider.prepare(Model("echo", provider), Question(read, raw))
+
+
+async def test_echo_embeds_each_text_where_its_words_point() -> None:
+    provider = EchoProvider()
+    call = embeddings(provider, input=["red green", "green red", "blue"])
+    completion = await provider.complete(call, 0)
+    assert completion.raw is not None
+    answer = CreateEmbeddingResponse.model_validate_json(completion.raw)
+    red, same, blue = (one.embedding for one in answer.data)
+    assert red == same != blue
+    assert {len(vector) for vector in (red, blue)} == {DIMENSIONS}
+    assert all(math.isclose(math.hypot(*vector), 1) for vector in (red, blue))
+    assert (completion.usage, completion.text) == (Usage(2 + 2 + 1, 0), "")
+
+
+async def test_echo_embeds_tokens_as_words() -> None:
+    provider = EchoProvider()
+    completion = await provider.complete(embeddings(provider, input=[[1, 2, 3], [4]]), 0)
+    assert completion.usage == Usage(4, 0)
+
+
+async def test_echo_embeds_in_as_many_dimensions_as_are_wanted() -> None:
+    provider = EchoProvider()
+    completion = await provider.complete(embeddings(provider, input="a", dimensions=7), 0)
+    assert completion.raw is not None
+    assert len(CreateEmbeddingResponse.model_validate_json(completion.raw).data[0].embedding) == 7
+
+
+@pytest.mark.parametrize("dimensions", [0, -1, 4097, "7", True])
+async def test_echo_rejects_dimensions_that_are_none(dimensions: object) -> None:
+    provider = EchoProvider()
+    with pytest.raises(ProviderRejected):
+        await provider.complete(embeddings(provider, input="a", dimensions=dimensions), 0)
+
+
+async def test_echo_streams_without_usage_when_it_leaves_that_out() -> None:
+    provider = EchoProvider(failure="no_usage")
+    pieces = [piece async for piece in provider.stream(prepared(provider, "one"), 5)]
+    assert [delta for piece in pieces for delta in piece.deltas] == [TextDelta("one"), Finish("stop")]
+
+
+async def test_echo_needs_no_closing() -> None:
+    await EchoProvider().close()
+    assert (await ask(EchoProvider(), "x")).text == "x"

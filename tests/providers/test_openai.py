@@ -1,43 +1,126 @@
-"""What the OpenAI adapter sends, and how it reads what comes back, without a network."""
+"""What the OpenAI adapter sends, on each of the wires, and how it reads what comes back."""
 
 from typing import Any, get_type_hints
 
 import orjson
 import pytest
+from listener import listening
 from openai.types.chat import completion_create_params
+from openai.types.responses import response_create_params
 
 from tollkeeper import errors
-from tollkeeper.chat import ChatRequest, Completion, Message, Usage
-from tollkeeper.providers.openai import OpenAIProvider, _completion, status_error
+from tollkeeper.chat import ChatRequest, Completion, Finish, Image, Message, Options, TextDelta, Tool, Usage
+from tollkeeper.dialects.shape import Shape
+from tollkeeper.errors import InvalidRequest, UnsupportedParameter
+from tollkeeper.providers.base import IMAGE_TOKENS, Model, Piece, PreparedCall, Question, Raw, Wire
+from tollkeeper.providers.openai import OpenAIProvider
 
 COMPATIBLE = "http://127.0.0.1:1/v1"
+REQUEST = ChatRequest((Message("system", "Be brief."), Message("user", 'Say "hi"\n☃')), Options(temperature=0.5))
+HELLO = ChatRequest((Message("user", "hello"),))
+CHUNKS = [
+    {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "Hi"}, "finish_reason": None}]},
+    {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+    {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2}},
+]
+STREAM = [*(b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in CHUNKS), b"data: [DONE]\n\n"]
 
 
-def make(base_url: str = COMPATIBLE) -> OpenAIProvider:
-    return OpenAIProvider(api_key="sk-test", base_url=base_url, timeout_s=1)
+def make(base_url: str = COMPATIBLE, **how: Any) -> OpenAIProvider:
+    return OpenAIProvider(api_key="sk-test", base_url=base_url, timeout_s=5, **how)
 
 
-def sent(model: str, *, base_url: str = COMPATIBLE, temperature: float | None = None) -> dict[str, Any]:
-    request = ChatRequest(model, (Message("system", "Be brief."), Message("user", 'Say "hi"\n☃')), temperature)
-    call = make(base_url).prepare(request)
-    body: dict[str, Any] = orjson.loads(call.body + b"%d}" % 77)
+def prepared(
+    question: Question, provider: OpenAIProvider | None = None, *, stream: bool = False, **facts: Any
+) -> PreparedCall:
+    provider = provider or make()
+    return provider.prepare(Model(facts.pop("name", "gpt-4o-mini"), provider, **facts), question, stream=stream)
+
+
+def asked(request: ChatRequest = REQUEST) -> Question:
+    return Question(lambda: request)
+
+
+def as_it_came(wire: Wire, **fields: Any) -> Question:
+    raw = Raw(wire, {name: orjson.dumps(value) for name, value in fields.items()}, Shape(7, images=2))
+    return Question(lambda: REQUEST, raw)
+
+
+def sent(call: PreparedCall, limit: int = 77) -> dict[str, Any]:
+    body: dict[str, Any] = orjson.loads(call.limited_to(limit))
     return body
 
 
 def test_the_body_is_a_chat_completion_that_is_never_stored() -> None:
-    body = sent("gpt-4o-mini", temperature=0.5)
-    assert body == {
+    assert sent(prepared(asked())) == {
         "model": "gpt-4o-mini",
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": 'Say "hi"\n☃'}],
-        "store": False,
         "temperature": 0.5,
+        "store": False,
         "max_tokens": 77,
     }
 
 
+def test_a_stream_is_asked_for_with_its_usage() -> None:
+    body = sent(prepared(asked(), stream=True))
+    assert (body["stream"], body["stream_options"], body["store"]) == (True, {"include_usage": True}, False)
+
+
 def test_every_field_sent_is_one_that_openai_knows() -> None:
-    known = get_type_hints(completion_create_params.CompletionCreateParamsNonStreaming)
-    assert set(sent("gpt-5", temperature=1.0)) | set(sent("gpt-4o")) <= set(known)
+    known = get_type_hints(completion_create_params.CompletionCreateParamsStreaming)
+    assert sent(prepared(asked(), stream=True)).keys() | sent(prepared(asked(), name="gpt-5")).keys() <= known.keys()
+    known = get_type_hints(response_create_params.ResponseCreateParamsStreaming)
+    assert sent(prepared(asked(), make(wire=Wire.RESPONSES), stream=True)).keys() <= known.keys()
+
+
+def test_a_provider_can_be_asked_on_the_responses_wire() -> None:
+    body = sent(prepared(asked(), make(wire=Wire.RESPONSES)))
+    assert (body["max_output_tokens"], body["store"], body["temperature"]) == (77, False, 0.5)
+    assert "messages" not in body
+
+
+def test_a_request_on_one_of_its_wires_goes_out_as_it_came() -> None:
+    """Even what our nouns have no word for, and down to the spaces."""
+    spaced = b'[ {"role": "user", "content": "hi"} ]'
+    raw = Raw(Wire.CHAT, {"messages": spaced, "logit_bias": b'{"1": 2}'}, Shape(7, images=2))
+    call = prepared(Question(lambda: REQUEST, raw), upstream="gpt-x")
+    body = b'{"messages":' + spaced + b',"logit_bias":{"1": 2},"model":"gpt-x","store":false,"max_tokens":9}'
+    assert call.limited_to(9) == body
+    assert (call.raw, call.wire, call.shape) == (True, Wire.CHAT, Shape(7, images=2))
+
+
+def test_a_request_on_a_wire_that_it_does_not_speak_is_translated() -> None:
+    provider = make(wires=frozenset({Wire.CHAT}))
+    call = prepared(as_it_came(Wire.RESPONSES, input="hi"), provider)
+    assert (call.raw, call.wire, call.shape) == (False, Wire.CHAT, Shape(2))
+    assert sent(call)["messages"][0] == {"role": "system", "content": "Be brief."}
+
+
+def test_embeddings_have_no_limit_and_are_not_told_what_they_do_not_know() -> None:
+    call = prepared(as_it_came(Wire.EMBEDDINGS, input="hi"), name="text-embedding-3-small")
+    assert sent(call) == {"input": "hi", "model": "text-embedding-3-small"}
+    assert call.tail is None
+
+
+@pytest.mark.parametrize(
+    ("question", "parameter"),
+    [
+        (as_it_came(Wire.EMBEDDINGS, input="a"), "model"),
+        (Question(lambda: REQUEST, choices=2), "n"),
+    ],
+)
+def test_what_it_cannot_be_asked_is_refused(question: Question, parameter: str) -> None:
+    with pytest.raises(UnsupportedParameter) as refused:
+        prepared(question, make(wires=frozenset({Wire.RESPONSES})))
+    assert refused.value.parameter == parameter
+
+
+@pytest.mark.parametrize("question", [asked(), as_it_came(Wire.CHAT, messages=[], temperature=0.5)])
+def test_a_model_without_sampling_takes_no_temperature(question: Question) -> None:
+    with pytest.raises(UnsupportedParameter) as refused:
+        prepared(question, sampling=frozenset({"seed"}))
+    assert refused.value.parameter == "temperature"
+    assert prepared(question, sampling=frozenset({"temperature"}))
 
 
 @pytest.mark.parametrize(
@@ -54,25 +137,49 @@ def test_every_field_sent_is_one_that_openai_knows() -> None:
     ],
 )
 def test_the_output_limit_has_the_name_that_the_model_accepts(model: str, base_url: str, name: str) -> None:
-    body = sent(model, base_url=base_url)
-    assert [key for key in body if key.startswith("max_")] == [name]
-    assert body[name] == 77
+    for question in (asked(HELLO), as_it_came(Wire.CHAT, messages=[])):
+        body = sent(prepared(question, make(base_url), name="ours", upstream=model))
+        assert [key for key in body if key.startswith("max_")] == [name]
+        assert body[name] == 77
+
+
+def test_the_operator_may_say_how_the_limit_is_called() -> None:
+    assert sent(prepared(asked(), limit_name="max_new_tokens"))["max_new_tokens"] == 77
 
 
 def test_the_bytes_that_bound_the_input_cover_the_whole_body() -> None:
-    call = make().prepare(ChatRequest("m", (Message("user", "é" * 1000),)))
-    assert call.body_bytes == len(call.body) > 2000
-    assert call.messages == 1
+    call = prepared(asked(ChatRequest((Message("user", "é" * 1000),))))
+    assert len(call.body) > 2000
+    assert call.shape == Shape(1)
 
 
-async def test_input_is_counted_with_the_template_and_output_without() -> None:
+async def test_input_is_counted_with_the_template_and_its_pictures_and_output_without() -> None:
     provider = make()
-    call = provider.prepare(ChatRequest("gpt-4o", (Message("system", "hello world"), Message("user", "hello world"))))
-    assert await provider.count_input(call) == 2 * 2 + 2 * 4 + 3
+    twice = ChatRequest((Message("system", "hello world"), Message("user", "hello world")))
+    assert await provider.count_input(prepared(asked(twice), name="gpt-4o")) == 2 * 2 + 2 * 4 + 3
+    seen = ChatRequest((Message("user", ("hello world", Image("https://example.com/a.png"))),))
+    assert await provider.count_input(prepared(asked(seen), name="gpt-4o")) == 2 + 4 + 3 + IMAGE_TOKENS
     assert await provider.count_output("hello world") == 2
     assert await provider.count_output("<|endoftext|>") > 0
     assert await provider.cut("hello world again", 2) == "hello world"
     assert await provider.cut("hello", 5) == "hello"
+
+
+async def test_of_what_our_nouns_cannot_hold_every_field_is_counted() -> None:
+    def read() -> ChatRequest:
+        raise InvalidRequest
+
+    raw = Raw(Wire.CHAT, {"messages": b'"hello world"', "functions": b'"hello world"'}, Shape(1))
+    call = prepared(Question(read, raw))
+    assert call.texts() == ('"hello world"', '"hello world"')
+    assert await make().count_input(call) >= 2 * 2 + 4 + 3
+
+
+async def test_tools_are_counted_as_text() -> None:
+    tool = Tool("weather", "Tells the weather", {"type": "object", "properties": {"city": {"type": "string"}}})
+    provider = make()
+    without = await provider.count_input(prepared(asked(HELLO)))
+    assert await provider.count_input(prepared(asked(HELLO._replace(options=Options(tools=(tool,)))))) > without + 10
 
 
 async def test_a_cut_never_leaves_half_a_character() -> None:
@@ -95,119 +202,104 @@ def answer(**changes: Any) -> bytes:
     return orjson.dumps(whole | changes)
 
 
-def test_an_answer_is_read_with_its_usage() -> None:
-    assert _completion(answer()) == Completion("Hi", "stop", Usage(9, 2, 4))
+async def complete(question: Question, body: bytes, status: int = 200, **how: Any) -> Completion:
+    async with listening(body, status) as upstream:
+        provider = make(upstream.url + "/v1/", **how)
+        try:
+            completion = await provider.complete(prepared(question, provider), 5)
+        finally:
+            await provider.close()
+        [(path, headers, _)] = upstream.asked
+        assert path == f"/v1/{prepared(question, provider).wire}"
+        assert (headers["authorization"], headers["content-type"]) == ("Bearer sk-test", "application/json")
+        return completion
 
 
-def test_a_refusal_is_an_answer() -> None:
-    message = {"role": "assistant", "content": None, "refusal": "No."}
-    body = answer(choices=[{"message": message, "finish_reason": "stop"}])
-    assert _completion(body).text == "No."
+async def test_an_answer_in_our_nouns_is_read_and_one_as_it_came_is_passed_on_too() -> None:
+    assert await complete(asked(), answer()) == Completion("Hi", "stop", Usage(9, 2, 4))
+    raw = await complete(as_it_came(Wire.CHAT, messages=[]), answer())
+    assert (raw.text, raw.usage, raw.raw) == ("Hi", Usage(9, 2, 4), answer())
 
 
-def test_an_answer_without_text_is_empty() -> None:
-    body = answer(choices=[{"message": {"role": "assistant", "content": None}, "finish_reason": None}])
-    assert _completion(body) == Completion("", "stop", Usage(9, 2, 4))
+async def test_embeddings_are_read_for_their_usage() -> None:
+    vectors = {"object": "list", "data": [{"index": 0, "embedding": [0.5]}], "usage": {"prompt_tokens": 3}}
+    completion = await complete(as_it_came(Wire.EMBEDDINGS, input="a"), orjson.dumps(vectors))
+    assert (completion.usage, completion.raw) == (Usage(3, 0), orjson.dumps(vectors))
 
 
-@pytest.mark.parametrize(
-    "usage",
-    [
-        None,
-        "many",
-        [],
-        {},
-        {"prompt_tokens": 9},
-        {"prompt_tokens": -1, "completion_tokens": 2},
-        {"prompt_tokens": 9, "completion_tokens": 2.0},
-        {"prompt_tokens": "9", "completion_tokens": 2},
-        {"prompt_tokens": True, "completion_tokens": 2},
-        {"prompt_tokens": 9, "completion_tokens": 2**60},
-        {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 10}},
-        {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": -1}},
-    ],
-)
-def test_a_report_that_cannot_be_true_is_no_report(usage: object) -> None:
-    assert _completion(answer(usage=usage)).usage is None
+async def test_a_response_is_read() -> None:
+    said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hi"}]}
+    body = {"status": "completed", "output": [said], "usage": {"input_tokens": 9, "output_tokens": 2}}
+    completion = await complete(asked(), orjson.dumps(body), wire=Wire.RESPONSES)
+    assert (completion.text, completion.finish_reason, completion.usage) == ("Hi", "stop", Usage(9, 2))
 
 
-@pytest.mark.parametrize("details", [None, {}, "x", {"cached_tokens": None}])
-def test_a_report_without_cached_tokens_has_none(details: object) -> None:
-    usage = {"prompt_tokens": 0, "completion_tokens": 0, "prompt_tokens_details": details}
-    assert _completion(answer(usage=usage)).usage == Usage(0, 0, 0)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"<html>",
-        b"[]",
-        b"null",
-        b"{}",
-        answer(choices=[]),
-        answer(choices=[{}]),
-        answer(choices=[{"message": {"content": 5}}]),
-        answer()[:-5],
-        b"\xff\xfe",
-        b"[" * 100_000,
-    ],
-)
-def test_an_unreadable_answer_may_have_been_billed(body: bytes) -> None:
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", answer(choices=[]), answer()[:-5], b"[" * 100_000])
+async def test_an_unreadable_answer_may_have_been_billed(body: bytes) -> None:
     with pytest.raises(errors.ProviderBadResponse) as raised:
-        _completion(body)
+        await complete(asked(), body)
     assert raised.value.billed
 
 
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [
-        (401, errors.ProviderAuthFailed),
-        (403, errors.ProviderAuthFailed),
-        (429, errors.ProviderRateLimited),
-        (400, errors.ProviderRejected),
-        (404, errors.ProviderRejected),
-        (422, errors.ProviderRejected),
-        (302, errors.ProviderFailed),
-        (500, errors.ProviderFailed),
-        (503, errors.ProviderFailed),
-    ],
-)
-def test_a_refusal_is_named_and_not_billed(status: int, kind: type[errors.ProviderError]) -> None:
-    error = status_error(status)
-    assert type(error) is kind
-    assert not error.billed
+async def heard(question: Question, body: bytes) -> list[Piece]:
+    async with listening(body) as upstream:
+        provider = make(upstream.url)
+        try:
+            return [piece async for piece in provider.stream(prepared(question, provider, stream=True), 5)]
+        finally:
+            await provider.close()
 
 
-def test_an_odd_success_may_have_been_billed() -> None:
-    assert status_error(204).billed
+async def test_a_stream_comes_event_by_event_its_end_marked() -> None:
+    pieces = await heard(asked(), b"".join(STREAM))
+    assert [piece.deltas for piece in pieces] == [(TextDelta("Hi"),), (Finish("stop"),), (Usage(9, 2),), ()]
+    assert [piece.last for piece in pieces] == [False, False, True, True]
+    assert {piece.raw for piece in pieces} == {b""}
 
 
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [("7", 7), ("0", 0), (None, None), ("soon", None), ("-5", None), ("99999999", 3600), ("²", None)],
-)
-def test_retry_after_is_taken_over_if_it_is_a_sensible_number(header: str | None, seconds: int | None) -> None:
-    assert status_error(429, header).retry_after_s == seconds
+async def test_a_stream_on_the_callers_wire_is_passed_on_byte_by_byte() -> None:
+    pieces = await heard(as_it_came(Wire.CHAT, messages=[]), b": hello\n\n" + b"".join(STREAM))
+    assert [piece.raw for piece in pieces] == STREAM
+
+
+@pytest.mark.parametrize("kept", [[], STREAM[:1], [STREAM[0], STREAM[3]], [*STREAM[:2], STREAM[2][:-1]]])
+async def test_a_stream_that_ends_before_its_end_was_interrupted(kept: list[bytes]) -> None:
+    with pytest.raises(errors.ProviderInterrupted):
+        await heard(asked(), b"".join(kept))
+
+
+async def test_a_stream_that_only_leaves_out_the_last_word_is_whole() -> None:
+    assert len(await heard(asked(), b"".join(STREAM[:2]))) == 2
+
+
+async def test_an_event_that_is_none_may_have_been_billed_and_an_error_is_not_shown() -> None:
+    with pytest.raises(errors.ProviderBadResponse):
+        await heard(asked(), STREAM[0] + b"data: {\n\n")
+    with pytest.raises(errors.ProviderFailed) as raised:
+        await heard(asked(), b'data: {"error": {"message": "SECRET"}}\n\n')
+    assert "SECRET" not in str(raised.value)
+    assert raised.value.__cause__ is None
 
 
 async def test_nobody_there_is_unavailable_and_not_billed() -> None:
     provider = make()
-    call = provider.prepare(ChatRequest("m", (Message("user", "hi"),)))
     with pytest.raises(errors.ProviderUnavailable) as raised:
-        await provider.complete(call, 5)
+        await provider.complete(prepared(asked(), provider), 5)
+    with pytest.raises(errors.ProviderUnavailable):
+        await anext(provider.stream(prepared(asked(), provider, stream=True), 5))
     await provider.close()
     assert not raised.value.billed
 
 
-async def test_a_base_url_that_is_none_is_unavailable() -> None:
-    provider = make("not a url")
-    call = provider.prepare(ChatRequest("m", (Message("user", "hi"),)))
-    with pytest.raises(errors.ProviderUnavailable):
-        await provider.complete(call, 5)
-    await provider.close()
+async def test_the_models_of_a_key_are_listed() -> None:
+    models = [{"id": name, "object": "model", "created": 1, "owned_by": "x"} for name in ("b", "a")]
+    async with listening(orjson.dumps({"object": "list", "data": models})) as upstream:
+        assert await make(upstream.url).list_models() == ["a", "b"]
 
 
-async def test_listing_models_without_a_server_is_unavailable() -> None:
+async def test_listing_models_fails_as_a_call_does() -> None:
     with pytest.raises(errors.ProviderUnavailable):
         await make().list_models()
+    async with listening(b"{}", 401) as upstream:
+        with pytest.raises(errors.ProviderAuthFailed):
+            await make(upstream.url).list_models()
