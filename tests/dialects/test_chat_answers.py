@@ -1,0 +1,175 @@
+"""Chat completions: whole answers, read and written."""
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types.chat import ChatCompletion
+
+from tollkeeper.chat import Completion, ToolCall, Usage
+from tollkeeper.dialects import chat
+from tollkeeper.dialects.head import Head
+from tollkeeper.dialects.reading import BadAnswer
+
+HEAD = Head("chg_1", "ours", 1_700_000_000)
+
+
+def answer(**changes: Any) -> bytes:
+    whole = {
+        "id": "x",
+        "object": "chat.completion",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}},
+    }
+    return orjson.dumps(whole | changes)
+
+
+def said(finish_reason: str | None = "stop", **message: Any) -> bytes:
+    return answer(choices=[{"message": {"role": "assistant", **message}, "finish_reason": finish_reason}])
+
+
+def test_an_answer_is_read_with_its_usage() -> None:
+    assert chat.read_answer(answer()) == Completion("Hi", "stop", Usage(9, 2, 4))
+
+
+def test_a_refusal_is_an_answer_and_known_as_one() -> None:
+    completion = chat.read_answer(said(content=None, refusal="No."))
+    assert (completion.text, completion.refusal) == ("No.", "No.")
+
+
+def test_an_answer_without_text_is_empty() -> None:
+    assert chat.read_answer(said(None, content=None)) == Completion("", "stop", Usage(9, 2, 4))
+
+
+def test_calls_thinking_and_why_it_ended_survive() -> None:
+    function = {"name": "f", "arguments": '{"a": 1'}
+    body = said("tool_calls", content=None, reasoning_content="hm", tool_calls=[{"id": "c", "function": function}, {}])
+    completion = chat.read_answer(body)
+    assert completion.tool_calls == (ToolCall("c", "f", '{"a": 1'),)
+    assert (completion.finish_reason, completion.reasoning) == ("tool_calls", "hm")
+
+
+def test_the_text_of_every_choice_can_be_counted() -> None:
+    choices = [{"message": {"content": text}} for text in ("one", "two", None)]
+    assert chat.read_answer(answer(choices=choices)).text == "onetwo"
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        "many",
+        [],
+        {},
+        {"prompt_tokens": 9},
+        {"prompt_tokens": "9", "completion_tokens": 2},
+        {"prompt_tokens": True, "completion_tokens": 2},
+        {"prompt_tokens": 9.0, "completion_tokens": 2},
+        {"prompt_tokens": -1, "completion_tokens": 2},
+        {"prompt_tokens": 9, "completion_tokens": 2**60},
+        {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 10}},
+        {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": -1}},
+    ],
+)
+def test_a_report_that_cannot_be_true_is_no_report(usage: object) -> None:
+    assert chat.read_answer(answer(usage=usage)).usage is None
+
+
+@pytest.mark.parametrize("details", [None, {}, "x", {"cached_tokens": None}])
+def test_a_report_without_cached_tokens_has_none(details: object) -> None:
+    usage = {"prompt_tokens": 0, "completion_tokens": 0, "prompt_tokens_details": details}
+    assert chat.read_answer(answer(usage=usage)).usage == Usage(0, 0, 0)
+
+
+def test_what_was_thought_and_written_to_a_cache_is_reported() -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 3}}
+    usage["prompt_tokens_details"] = {"cached_tokens": 2, "cache_write_tokens": 1}
+    assert chat.read_answer(answer(usage=usage)).usage == Usage(9, 5, 2, 1, 3)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>",
+        b"[]",
+        b"null",
+        b"{}",
+        answer(choices=[]),
+        answer(choices=[{}]),
+        answer(choices=[{"message": {"content": 5}}]),
+        answer()[:-5],
+        b"\xff\xfe",
+        b"[" * 100_000,
+    ],
+)
+def test_what_is_no_answer_is_bad(body: bytes) -> None:
+    with pytest.raises(BadAnswer):
+        chat.read_answer(body)
+
+
+counts = st.integers(0, 10**6)
+usages = st.builds(
+    lambda cached, more, output, thought: Usage(cached + more, output + thought, cached, 0, thought),
+    *[counts] * 4,
+)
+calls = st.lists(st.builds(ToolCall, st.text(max_size=3), st.text(max_size=3), st.text(max_size=9)), max_size=2)
+reasons = st.sampled_from(["stop", "length", "tool_calls", "content_filter"])
+completions = st.builds(
+    lambda text, reason, usage, called, thought: Completion(text, reason, usage, tuple(called), None, thought),
+    st.text(max_size=9),
+    reasons,
+    usages,
+    calls,
+    st.none() | st.text(min_size=1, max_size=5),
+) | st.builds(lambda text, usage: Completion(text, "refusal", usage, refusal=text), st.text(max_size=5), usages)
+
+
+@given(completions)
+def test_what_is_written_is_known_to_the_client_and_reads_the_same(completion: Completion) -> None:
+    assert completion.usage is not None
+    written = chat.write_answer(completion, HEAD, completion.usage)
+    known = ChatCompletion.model_validate_json(written)
+    assert (known.id, known.model, known.created) == HEAD
+    message = known.choices[0].message
+    assert (message.content, message.refusal) in {(completion.text, None), (None, completion.refusal)}
+    assert known.usage is not None
+    assert known.usage.total_tokens == completion.usage.total_tokens
+    expected = completion._replace(finish_reason="stop") if completion.refusal is not None else completion
+    assert chat.read_answer(written) == expected
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+strange = st.fixed_dictionaries(
+    {},
+    optional={
+        "choices": json_values
+        | st.lists(
+            st.fixed_dictionaries(
+                {"message": json_values | st.fixed_dictionaries({"content": json_values, "tool_calls": json_values})},
+                optional={"finish_reason": json_values},
+            ),
+            max_size=2,
+        ),
+        "usage": json_values
+        | st.fixed_dictionaries({"prompt_tokens": json_values, "completion_tokens": json_values, "x": json_values}),
+    },
+)
+
+
+@given(strange | json_values, st.integers(0, 40))
+def test_a_strange_answer_is_bad_or_read_and_breaks_nothing(document: Any, cut: int) -> None:
+    body = json.dumps(document).encode()
+    for one in (body, body[:cut]):
+        try:
+            completion = chat.read_answer(one)
+        except BadAnswer:
+            continue
+        assert isinstance(completion.text, str)

@@ -1,0 +1,268 @@
+"""Chat completions: requests, read into our nouns and written from them."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types.chat import completion_create_params
+from pydantic import TypeAdapter
+
+from tollkeeper.chat import ChatRequest, Image, Message, Options, Tool, ToolCall, ToolResult
+from tollkeeper.dialects import chat
+from tollkeeper.errors import InvalidRequest, UnsupportedParameter
+
+_known = TypeAdapter(completion_create_params.CompletionCreateParamsNonStreaming)
+
+
+def read(*messages: dict[str, Any], **parameters: Any) -> ChatRequest:
+    return chat.read_request({"messages": list(messages), **parameters})
+
+
+def told(*parts: dict[str, Any], role: str = "user", **fields: Any) -> Message:
+    [message] = read({"role": role, "content": list(parts), **fields}).messages
+    return message
+
+
+USER = {"role": "user", "content": "hi"}
+
+
+def test_each_role_has_its_place_in_our_nouns() -> None:
+    roles = ("system", "developer", "user", "assistant")
+    request = read(*({"role": role, "content": role} for role in roles))
+    assert request.messages == (
+        Message("system", "system"),
+        Message("system", "developer"),
+        Message("user", "user"),
+        Message("assistant", "assistant"),
+    )
+
+
+def test_parts_keep_their_order() -> None:
+    text = {"type": "text", "text": "look"}
+    picture = {"type": "image_url", "image_url": {"url": "https://example.com/a.png", "detail": "low"}}
+    assert told(picture, text) == Message("user", (Image("https://example.com/a.png", "low"), "look"))
+    assert told(text) == Message("user", "look")
+    assert told(text, text) == Message("user", ("look", "look"))
+
+
+def test_a_refusal_of_before_is_text() -> None:
+    assert told({"type": "refusal", "refusal": "No."}, role="assistant") == Message("assistant", "No.")
+    [message] = read({"role": "assistant", "content": None, "refusal": "No."}).messages
+    assert message == Message("assistant", "No.")
+
+
+def test_calls_and_results_are_told_apart_from_text() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    request = read(
+        {"role": "assistant", "content": "wait", "tool_calls": [call]},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "42"},
+        {
+            "role": "tool",
+            "tool_call_id": "c1",
+            "content": [{"type": "text", "text": "4"}, {"type": "text", "text": "2"}],
+        },
+    )
+    assert request.messages == (
+        Message("assistant", ("wait", ToolCall("c1", "f", "{}"))),
+        Message("assistant", (ToolCall("c1", "f", "{}"),)),
+        Message("user", (ToolResult("c1", "42"),)),
+        Message("user", (ToolResult("c1", "42"),)),
+    )
+
+
+def test_options_are_read() -> None:
+    schema = {"type": "object"}
+    request = read(
+        USER,
+        temperature=0.5,
+        top_p=1,
+        stop="END",
+        seed=7,
+        presence_penalty=1.0,
+        frequency_penalty=-1.0,
+        reasoning_effort="low",
+        parallel_tool_calls=False,
+        tools=[{"type": "function", "function": {"name": "f", "description": "d", "parameters": {}, "strict": True}}],
+        tool_choice={"type": "function", "function": {"name": "f"}},
+        response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": schema}},
+    )
+    assert request.options == Options(
+        temperature=0.5,
+        top_p=1.0,
+        stop=("END",),
+        seed=7,
+        presence_penalty=1.0,
+        frequency_penalty=-1.0,
+        effort="low",
+        tools=(Tool("f", "d", {}, strict=True),),
+        tool_choice="tool:f",
+        parallel_tools=False,
+        schema=schema,
+        schema_name="n",
+    )
+    assert read(USER, response_format={"type": "json_object"}).options == Options(json=True)
+    assert read(USER, response_format={"type": "text"}, stop=["a", "b"]).options == Options(stop=("a", "b"))
+    assert [read(USER, tool_choice=one).options.tool_choice for one in ("auto", "none", "required")] == [
+        "auto",
+        "none",
+        "required",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("document", "parameter"),
+    [
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"function_call": "auto"}, "function_call"),
+        ({"logit_bias": {"1": 1}}, "logit_bias"),
+        ({"logprobs": True}, "logprobs"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"verbosity": "low"}, "verbosity"),
+        ({"tools": [{"type": "custom", "custom": {"name": "c"}}]}, "tools"),
+        ({"tool_choice": {"type": "custom", "custom": {"name": "c"}}}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "function": "f"}}, "tool_choice"),
+        ({"tool_choice": "whatever"}, "tool_choice"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"id": "c", "type": "custom"}]}]}, "messages.tool_calls"),
+    ],
+)
+def test_what_our_nouns_have_no_word_for_is_refused(document: dict[str, Any], parameter: str) -> None:
+    with pytest.raises(UnsupportedParameter) as refused:
+        chat.read_request({"messages": [USER]} | document)
+    assert refused.value.parameter == parameter
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"temperature": "hot"},
+        {"stop": 5},
+        {"messages": [{"role": "tool", "content": "42"}]},
+        {"messages": [{"role": "function", "content": "42"}]},
+        {"messages": "hi"},
+        {"messages": [{"content": "hi"}]},
+        {"tools": [{"type": "function", "function": {"description": "no name"}}]},
+    ],
+)
+def test_what_is_no_chat_is_invalid(document: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest):
+        chat.read_request({"messages": [USER]} | document)
+
+
+texts = st.text(min_size=1, max_size=5)
+tool_calls = st.builds(ToolCall, texts, texts, texts)
+images = st.builds(Image, st.just("https://example.com/a.png"), st.sampled_from([None, "low", "high"]))
+seen = st.lists(texts | images, min_size=1, max_size=3).flatmap(lambda some: images.map(lambda one: (*some, one)))
+users = texts | seen
+assistants = (
+    texts
+    | st.lists(tool_calls, min_size=1, max_size=2).map(tuple)
+    | st.builds(lambda text, call: (text, call), texts, tool_calls)
+)
+turns = (
+    st.builds(Message, st.just("user"), users)
+    | st.builds(Message, st.just("assistant"), assistants)
+    | st.builds(Message, st.just("system"), texts)
+    | st.builds(Message, st.just("user"), st.builds(ToolResult, texts, texts).map(lambda result: (result,)))
+)
+schemas = st.just({"type": "object", "properties": {"a": {"type": "string"}}})
+tools = st.builds(Tool, texts, st.none() | texts, st.none() | schemas, st.none() | st.booleans())
+numbers = st.none() | st.floats(0, 1)
+plain: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {
+        "temperature": numbers,
+        "top_p": numbers,
+        "presence_penalty": numbers,
+        "frequency_penalty": numbers,
+        "seed": st.none() | st.integers(0, 99),
+        "stop": st.lists(texts, max_size=2).map(tuple),
+        "effort": st.sampled_from([None, "low", "high"]),
+    }
+)
+with_tools = st.fixed_dictionaries(
+    {
+        "tools": st.lists(tools, min_size=1, max_size=2).map(tuple),
+        "tool_choice": st.sampled_from([None, "auto", "none", "required", "tool:f"]),
+        "parallel_tools": st.none() | st.booleans(),
+    }
+)
+formats = (
+    st.just({"json": True})
+    | st.fixed_dictionaries({"schema": schemas, "schema_name": texts})
+    | st.just(dict[str, Any]())
+)
+options = st.builds(lambda *some: Options(**{k: v for one in some for k, v in one.items()}), plain, with_tools, formats)
+
+
+@given(st.lists(turns, min_size=1, max_size=4).map(tuple), options | plain.map(lambda some: Options(**some)))
+def test_what_is_written_is_known_to_the_client_and_reads_the_same(
+    messages: tuple[Message, ...], wanted: Options
+) -> None:
+    request = ChatRequest(messages, wanted)
+    written = chat.write_request(request, "m")
+    _known.validate_python(written)
+    assert set(written) <= set(chat.PARAMETERS)
+    assert chat.read_request(written) == request
+
+
+def test_what_is_said_between_results_is_a_message_of_its_own() -> None:
+    turn = Message("user", (ToolResult("c1", "1"), "and", ToolResult("c2", "2")))
+    assert chat.write_request(ChatRequest((turn,)), "m")["messages"] == [
+        {"role": "tool", "tool_call_id": "c1", "content": "1"},
+        {"role": "tool", "tool_call_id": "c2", "content": "2"},
+        {"role": "user", "content": "and"},
+    ]
+
+
+def test_a_schema_without_a_name_gets_one_and_tools_that_are_not_there_no_say() -> None:
+    wanted = Options(schema={"type": "object"}, tool_choice="auto", parallel_tools=True)
+    written = chat.write_request(ChatRequest((Message("user", "hi"),), wanted), "m")
+    assert written["response_format"]["json_schema"] == {"name": "answer", "schema": {"type": "object"}}
+    assert written.keys() == {"model", "messages", "response_format"}
+
+
+def test_several_texts_are_written_as_one() -> None:
+    written = chat.write_request(ChatRequest((Message("user", ("one", " two")),)), "m")
+    assert written["messages"] == [{"role": "user", "content": "one two"}]
+
+
+def test_a_turn_of_nothing_is_a_turn() -> None:
+    assert chat.write_request(ChatRequest((Message("user", ""),)), "m")["messages"] == [{"role": "user", "content": ""}]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+parts = st.fixed_dictionaries(
+    {"type": st.sampled_from(["text", "image_url", "refusal", "file"]) | json_values},
+    optional={"text": json_values, "refusal": json_values, "image_url": json_values | st.just({"url": "data:,"})},
+)
+calls = st.fixed_dictionaries(
+    {"id": st.just("c") | json_values},
+    optional={"type": json_values, "function": json_values | st.fixed_dictionaries({"name": st.just("f")})},
+)
+strange_turns = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "system", "tool"]) | json_values},
+    optional={
+        "content": st.text(max_size=3) | st.lists(parts, max_size=2) | json_values,
+        "tool_calls": st.lists(calls, max_size=2) | json_values,
+        "tool_call_id": st.just("c") | json_values,
+        "refusal": json_values,
+    },
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(sorted(chat.PARAMETERS)), json_values, max_size=4),
+    st.lists(strange_turns, max_size=3) | json_values,
+)
+def test_a_strange_request_is_refused_or_read_and_breaks_nothing(document: dict[str, Any], messages: Any) -> None:
+    try:
+        request = chat.read_request(document | {"messages": messages})
+    except (InvalidRequest, UnsupportedParameter):
+        return
+    assert len(request.messages) == len(messages)
+    assert all(isinstance(text, str) for text in request.texts)

@@ -1,0 +1,260 @@
+"""Chat completions: streamed answers, read and written."""
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+
+from tollkeeper.chat import Delta, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
+from tollkeeper.dialects import chat, sse
+from tollkeeper.dialects.head import Head
+from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError
+from tollkeeper.received import Received
+
+HEAD = Head("chg_1", "ours", 1_700_000_000)
+USAGE = Usage(18, 7, 5, 0, 4)
+
+
+def said(document: Any) -> sse.Event:
+    return sse.Event(b"", b"", document if isinstance(document, bytes) else orjson.dumps(document))
+
+
+def chunk(finish_reason: str | None = None, index: int = 0, **delta: Any) -> dict[str, Any]:
+    return {"choices": [{"index": index, "delta": delta, "finish_reason": finish_reason}]}
+
+
+def usage(**reported: Any) -> dict[str, Any]:
+    return {"choices": [], "usage": reported}
+
+
+def read_all(*documents: dict[str, Any]) -> list[Delta]:
+    reader = chat.EventReader()
+    return [delta for document in documents for delta in reader.read(said(document))]
+
+
+def streamed(*deltas: Delta, reason: str = "stop", with_usage: bool = True) -> bytes:
+    writer = chat.StreamWriter(HEAD, with_usage=with_usage)
+    return b"".join(writer.write(delta) for delta in deltas) + writer.end(reason, USAGE)
+
+
+def chunks_of(stream: bytes) -> list[ChatCompletionChunk]:
+    """The chunks of a whole stream, every one of which the client knows."""
+    *events, done = sse.Splitter().feed(stream)
+    assert done.data == b"[DONE]"
+    return [ChatCompletionChunk.model_validate_json(event.data) for event in events]
+
+
+def as_the_client_sees(stream: bytes) -> ChatCompletion:
+    """What the client's own code makes of a stream."""
+    state = ChatCompletionStreamState()
+    for one in chunks_of(stream):
+        state.handle_chunk(one)
+    return ChatCompletion.model_validate(state.current_completion_snapshot.to_dict())
+
+
+def test_a_stream_is_read_piece_by_piece() -> None:
+    call = {"index": 0, "id": "c0", "type": "function", "function": {"name": "f", "arguments": ""}}
+    assert read_all(
+        chunk(role="assistant", content=""),
+        chunk(reasoning_content="hm"),
+        chunk(reasoning="hm"),
+        chunk(content="Hi"),
+        chunk(refusal="No."),
+        chunk(tool_calls=[call]),
+        chunk(tool_calls=[{"index": 0, "function": {"arguments": "{}"}}, {"index": 1, "id": "c1"}]),
+        chunk("tool_calls"),
+        usage(prompt_tokens=9, completion_tokens=2),
+    ) == [
+        ReasoningDelta("hm"),
+        ReasoningDelta("hm"),
+        TextDelta("Hi"),
+        RefusalDelta("No."),
+        ToolCallDelta(0, "c0", "f", ""),
+        ToolCallDelta(0, None, None, "{}"),
+        ToolCallDelta(1, "c1", "", ""),
+        Finish("tool_calls"),
+        Usage(9, 2),
+    ]
+
+
+def test_some_servers_repeat_a_calls_name_with_every_piece() -> None:
+    call = {"index": 0, "id": "c0", "function": {"name": "f", "arguments": "x"}}
+    assert read_all(*[chunk(tool_calls=[call])] * 2) == [
+        ToolCallDelta(0, "c0", "f", "x"),
+        ToolCallDelta(0, None, None, "x"),
+    ]
+
+
+def test_a_function_call_of_old_is_a_call() -> None:
+    assert read_all(chunk(function_call={"name": "f", "arguments": "{"}), chunk(function_call={"arguments": "}"})) == [
+        ToolCallDelta(0, "", "f", "{"),
+        ToolCallDelta(0, None, None, "}"),
+    ]
+
+
+def test_the_calls_of_each_choice_are_begun_apart() -> None:
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}
+    deltas = read_all(*(chunk(index=index, tool_calls=[call]) for index in (0, 1)))
+    assert deltas == [ToolCallDelta(0, "c", "f", "")] * 2
+
+
+def test_the_end_is_known_by_its_usage_and_its_last_word() -> None:
+    reader = chat.EventReader()
+    seen = []
+    for document in (chunk(content="Hi"), chunk("stop"), usage(prompt_tokens=1, completion_tokens=1), b"[DONE]"):
+        reader.read(said(document))
+        seen.append((reader.last, reader.finished))
+    assert seen == [(False, False), (False, True), (True, True), (True, True)]
+
+
+def test_a_running_count_is_a_report_and_no_end() -> None:
+    """Some servers report with every chunk."""
+    reader = chat.EventReader()
+    running = chunk(content="Hi") | {"usage": {"prompt_tokens": 9, "completion_tokens": 1}}
+    assert reader.read(said(running)) == [TextDelta("Hi"), Usage(9, 1)]
+    assert not reader.last
+
+
+def test_a_report_that_cannot_be_true_is_no_report() -> None:
+    reader = chat.EventReader()
+    assert reader.read(said(usage(prompt_tokens=-1, completion_tokens=1))) == []
+    assert reader.last
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"choices": {}}', b'{"choices": [5]}'])
+def test_what_is_no_chunk_is_bad(data: bytes) -> None:
+    with pytest.raises(BadAnswer):
+        chat.EventReader().read(said(data))
+
+
+@pytest.mark.parametrize("error", [{"message": "SECRET"}, "SECRET", {}])
+def test_an_error_is_one_and_what_it_says_is_lost(error: Any) -> None:
+    with pytest.raises(ProviderSaidError) as raised:
+        chat.EventReader().read(said({"error": error}))
+    assert "SECRET" not in repr(raised.value)
+
+
+def test_the_client_puts_our_chunks_together() -> None:
+    stream = streamed(
+        ReasoningDelta("hm"),
+        TextDelta("He"),
+        TextDelta("llo"),
+        ToolCallDelta(0, "c0", "f", ""),
+        ToolCallDelta(0, None, None, '{"a":'),
+        ToolCallDelta(0, None, None, "1}"),
+        ToolCallDelta(1, "c1", "g", "{}"),
+        Usage(1, 1),
+        Finish("stop"),
+        reason="tool_calls",
+    )
+    seen = as_the_client_sees(stream)
+    assert (seen.id, seen.model, seen.created) == HEAD
+    [choice] = seen.choices
+    assert (choice.message.role, choice.message.content, choice.finish_reason) == ("assistant", "Hello", "tool_calls")
+    calls_seen = [one.to_dict()["function"] for one in choice.message.tool_calls or ()]
+    assert [(one["name"], one["arguments"]) for one in calls_seen] == [("f", '{"a":1}'), ("g", "{}")]  # type: ignore[index]
+    assert seen.usage is not None
+    assert (seen.usage.prompt_tokens, seen.usage.completion_tokens, seen.usage.total_tokens) == (18, 7, 25)
+
+
+def test_only_the_first_chunk_names_the_role_and_only_the_last_the_reason() -> None:
+    chunks = chunks_of(streamed(TextDelta("a"), TextDelta("b"), with_usage=False))
+    assert [one.choices[0].delta.role for one in chunks] == ["assistant", None, None]
+    assert [one.choices[0].finish_reason for one in chunks] == [None, None, "stop"]
+
+
+def test_the_usage_has_a_chunk_of_its_own_that_can_be_left_out() -> None:
+    with_usage, without = (chunks_of(streamed(TextDelta("a"), with_usage=wanted)) for wanted in (True, False))
+    assert [(one.choices, one.usage is not None) for one in with_usage if not one.choices] == [([], True)]
+    assert all(one.choices and one.usage is None for one in without)
+    assert len(with_usage) == len(without) + 1
+
+
+def test_a_refusal_is_one_and_ends_as_any_answer() -> None:
+    [choice] = as_the_client_sees(streamed(RefusalDelta("No."), reason="refusal")).choices
+    assert (choice.message.refusal, choice.message.content, choice.finish_reason) == ("No.", None, "stop")
+
+
+def test_an_answer_of_nothing_is_a_whole_stream() -> None:
+    [choice] = as_the_client_sees(streamed()).choices
+    assert (choice.message.role, choice.finish_reason) == ("assistant", "stop")
+
+
+def test_a_stream_that_broke_says_so_and_has_no_last_word() -> None:
+    [event] = sse.Splitter().feed(chat.write_stream_error("provider_error", "It broke."))
+    error = {"message": "It broke.", "type": "server_error", "param": None, "code": "provider_error"}
+    assert orjson.loads(event.data) == {"error": error}
+
+
+pieces = (
+    st.builds(TextDelta, st.text(min_size=1, max_size=3))
+    | st.builds(RefusalDelta, st.text(min_size=1, max_size=3))
+    | st.builds(ReasoningDelta, st.text(min_size=1, max_size=3))
+)
+calls = st.lists(st.tuples(st.text(max_size=3), st.lists(st.text(max_size=3), max_size=3)), max_size=3)
+
+
+@given(st.lists(pieces, max_size=6), calls, st.sampled_from(["stop", "length", "tool_calls", "content_filter"]))
+def test_what_is_written_is_known_to_the_client_and_reads_the_same(
+    said_first: list[Delta], called: list[tuple[str, list[str]]], reason: str
+) -> None:
+    deltas = list(said_first)
+    for index, (name, arguments) in enumerate(called):
+        deltas.append(ToolCallDelta(index, f"c{index}", name, ""))
+        deltas += [ToolCallDelta(index, None, None, one) for one in arguments]
+    stream = streamed(*deltas, reason=reason)
+    chunks_of(stream)
+    written, read, reader = Received(), Received(), chat.EventReader()
+    written.add((*deltas, Finish(reason), USAGE))
+    for event in sse.Splitter().feed(stream):
+        read.add(tuple(reader.read(event)))
+    assert read.completion() == written.completion()
+    assert (read.size, reader.finished, reader.last) == (written.size, True, True)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+functions = json_values | st.fixed_dictionaries({}, optional={"name": json_values, "arguments": json_values})
+strange_calls = st.fixed_dictionaries({}, optional={"index": json_values, "id": json_values, "function": functions})
+strange_deltas = st.fixed_dictionaries(
+    {},
+    optional={
+        "content": json_values,
+        "tool_calls": json_values | st.lists(strange_calls, max_size=2),
+        "function_call": functions,
+        "reasoning": json_values,
+    },
+)
+strange_choices = st.fixed_dictionaries(
+    {}, optional={"delta": strange_deltas | json_values, "finish_reason": json_values, "index": json_values}
+)
+strange = st.fixed_dictionaries(
+    {},
+    optional={
+        "choices": st.lists(strange_choices | json_values, max_size=2) | json_values,
+        "usage": json_values | st.fixed_dictionaries({"prompt_tokens": json_values, "completion_tokens": json_values}),
+        "error": json_values,
+    },
+)
+
+
+@given(st.lists(strange | json_values, max_size=3), st.integers(0, 40))
+def test_a_strange_stream_is_bad_or_read_and_breaks_nothing(documents: list[Any], cut: int) -> None:
+    reader, received = chat.EventReader(), Received()
+    for document in documents:
+        body = json.dumps(document).encode()
+        for data in (body, body[:cut]):
+            try:
+                received.add(tuple(reader.read(said(data))))
+            except (BadAnswer, ProviderSaidError):
+                continue
+    assert received.size == len(received.text_since(0).encode())
+    received.completion()

@@ -1,0 +1,115 @@
+"""Server-sent events: taken apart however the network cuts them, and put together."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tollkeeper.dialects import sse
+from tollkeeper.dialects.sse import DONE, MOST_EVENT_BYTES, PING, Event, Splitter, TooLarge, event
+
+
+def split(stream: bytes) -> list[Event]:
+    return Splitter().feed(stream)
+
+
+def test_an_event_is_its_data() -> None:
+    assert split(b"data: hello\n\n") == [Event(b"data: hello\n\n", b"", b"hello")]
+
+
+@pytest.mark.parametrize(
+    ("raw", "name", "data"),
+    [
+        (b"data:hello\n\n", b"", b"hello"),
+        (b"data:  hello \n\n", b"", b" hello "),
+        (b"data: a: b\n\n", b"", b"a: b"),
+        (b"data: a\ndata: b\n\n", b"", b"a\nb"),
+        (b"data: a\ndata\n\n", b"", b"a\n"),
+        (b"data: \n\n", b"", b""),
+        (b"event: ping\ndata: {}\n\n", b"ping", b"{}"),
+        (b"data: {}\nevent: ping\nid: 7\nretry: 5\nother: x\n\n", b"ping", b"{}"),
+        (b": comment\ndata: {}\n\n", b"", b"{}"),
+        (b"event: ping\r\ndata: {}\r\n\r\n", b"ping", b"{}"),
+        (b"data: {}\r\r", b"", b"{}"),
+        (b"data: a\rb\n\n", b"", b"a"),
+    ],
+)
+def test_an_event_in_any_form_is_read(raw: bytes, name: bytes, data: bytes) -> None:
+    assert split(raw) == [Event(raw, name, data)]
+
+
+@pytest.mark.parametrize("stream", [b": comment\n\n", b"\n\n", b"event: x\n\n", b"id: 5\n\n", PING, b"\r\n\r\n"])
+def test_what_has_no_data_is_no_event(stream: bytes) -> None:
+    splitter = Splitter()
+    assert splitter.feed(stream) == []
+    assert not splitter.unfinished
+
+
+def test_what_has_begun_and_did_not_end_is_known() -> None:
+    splitter = Splitter()
+    blocks = (b"data: a\n\ndata: b\n", b"\n", b"\r\n")
+    seen = [([one.data for one in splitter.feed(block)], splitter.unfinished) for block in blocks]
+    assert seen == [([b"a"], True), ([b"b"], False), ([], False)]
+
+
+def test_an_event_that_does_not_end_is_too_large() -> None:
+    splitter, block = Splitter(), b"data: " + b"x" * (MOST_EVENT_BYTES // 4)
+    for _ in range(3):
+        splitter.feed(block)
+    with pytest.raises(TooLarge):
+        splitter.feed(block)
+
+
+def test_many_events_in_one_block_are_not_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "MOST_EVENT_BYTES", 100)
+    assert len(split(b"data: x\n\n" * 1000)) == 1000
+
+
+line_ends = st.sampled_from([b"\n", b"\r\n", b"\r"])
+words = st.text(st.sampled_from("ab:{} é☃"), max_size=6).map(str.encode)
+lines = st.tuples(st.sampled_from([b"data: ", b"data:", b"event: ", b": ", b"id: ", b"da"]), words).map(b"".join)
+blocks = st.lists(lines, max_size=3)
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> bytes:
+    """Events, comments and noise, all with the same end of line."""
+    end = draw(line_ends)
+    return b"".join(end.join(block) + end + end for block in draw(st.lists(blocks, max_size=5)))
+
+
+@given(streams(), st.lists(st.integers(0, 200), max_size=8))
+def test_any_splitting_gives_the_same_events(stream: bytes, cuts: list[int]) -> None:
+    places = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+    splitter = Splitter()
+    found = [one for at, to in pairwise(places) for one in splitter.feed(stream[at:to])]
+    assert found == split(stream)
+
+
+@given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=5))
+def test_any_splitting_of_anything_gives_the_same_events(stream: bytes, cuts: list[int]) -> None:
+    soup = stream.translate(bytes(b"\r\n:d at"[byte % 7] for byte in range(256)))
+    places = sorted({0, len(soup), *(cut for cut in cuts if cut < len(soup))})
+    splitter, whole = Splitter(), Splitter()
+    found = [one for at, to in pairwise(places) for one in splitter.feed(soup[at:to])]
+    assert (found, splitter.unfinished) == (whole.feed(soup), whole.unfinished)
+
+
+@given(st.lists(words, min_size=1, max_size=4), line_ends)
+def test_the_bytes_of_each_event_are_kept_as_they_came(said: list[bytes], end: bytes) -> None:
+    raw = [b"data: " + word + end + end for word in said]
+    events = split(b"".join(raw))
+    assert [one.raw for one in events] == raw
+    assert [one.data for one in events] == said
+
+
+@given(words, st.sampled_from([None, "error", "ping"]))
+def test_what_is_put_together_is_taken_apart_again(data: bytes, name: str | None) -> None:
+    [found] = split(PING + event(data, name) + PING)
+    assert (found.data, found.name) == (data, (name or "").encode())
+    assert found.raw == event(data, name)
+
+
+def test_the_last_word_of_a_stream_is_an_event() -> None:
+    assert [one.data for one in split(DONE)] == [b"[DONE]"]
