@@ -94,7 +94,7 @@ async def test_a_first_frame_without_a_good_token_is_the_last(
 
 async def test_a_token_that_expires_shuts_out_before_the_next_turn(shared_sqlite: Server, upstream: Upstream) -> None:
     async with person(shared_sqlite) as caller, dialled(shared_sqlite) as call:
-        expires_at = int(time.time()) + 2
+        expires_at = int(time.time()) + 3
         await call.say("auth", token=forge(caller.principal, {"exp": expires_at}))
         await call.hear()
         prompt = scripted(caller.marker, usage=USAGE, delay=max(0.0, expires_at - time.time()) + 0.05)

@@ -31,24 +31,12 @@ model = "gpt-4.1-mini"
 
 @pytest.fixture(scope="session")
 def shared_house(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Server]:
-    folder: Path = tmp_path_factory.mktemp("house")
-    url = f"sqlite:///{folder / 'tollkeeper.db'}"
-    migrate(url)
-    (folder / "catalog.toml").write_text(CATALOG)
-    settings = {
-        "OPENAI_BASE_URL": upstream.base_url,
-        "ANTHROPIC_API_KEY": "sk-ant-of-the-house",
-        "ANTHROPIC_BASE_URL": upstream.anthropic_url,
-        "TOLLKEEPER_CATALOG": str(folder / "catalog.toml"),
-        "TOLLKEEPER_RATE_LIMIT_AI": "off",
-        "TIMEOUT_SECONDS": "2",
-    }
-    server = Server(url, folder, settings)
-    try:
-        yield server.start()
-        server.stop()
-    finally:
-        server.free()
+    yield from _serving(tmp_path_factory.mktemp("house"), upstream)
+
+
+@pytest.fixture(scope="session")
+def shared_hasty(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Server]:
+    yield from _serving(tmp_path_factory.mktemp("hasty"), upstream, TIMEOUT_SECONDS="1")
 
 
 @pytest.fixture
@@ -56,6 +44,13 @@ def house(shared_house: Server) -> Iterator[Server]:
     """A running server on SQLite. OpenAI's and Anthropic's models are at `upstream`, and `echo` is there too."""
     yield shared_house
     shared_house.assert_quiet()
+
+
+@pytest.fixture
+def hasty(shared_hasty: Server) -> Iterator[Server]:
+    """The same, but it waits for its providers for one second only."""
+    yield shared_hasty
+    shared_hasty.assert_quiet()
 
 
 @pytest.fixture
@@ -69,3 +64,22 @@ async def openai(house: Server, caller: Person) -> AsyncIterator[AsyncOpenAI]:
     """The client of `caller`, with nothing set but where the server is and who is calling."""
     async with AsyncOpenAI(base_url=f"{house.url}/v1", api_key=caller.token) as client:
         yield client
+
+
+def _serving(folder: Path, upstream: Upstream, **more: str) -> Iterator[Server]:
+    url = f"sqlite:///{folder / 'tollkeeper.db'}"
+    migrate(url)
+    (folder / "catalog.toml").write_text(CATALOG)
+    settings = {
+        "OPENAI_BASE_URL": upstream.base_url,
+        "ANTHROPIC_API_KEY": "sk-ant-of-the-house",
+        "ANTHROPIC_BASE_URL": upstream.anthropic_url,
+        "TOLLKEEPER_CATALOG": str(folder / "catalog.toml"),
+        "TOLLKEEPER_RATE_LIMIT_AI": "off",
+    }
+    server = Server(url, folder, settings | more)
+    try:
+        yield server.start()
+        server.stop()
+    finally:
+        server.free()

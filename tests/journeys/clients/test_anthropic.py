@@ -214,16 +214,15 @@ async def test_a_stream_that_breaks_raises(
     assert len(upstream.seen(caller.marker)) == 1
 
 
-async def test_a_call_that_may_have_been_billed_is_not_made_again(
-    anthropic: AsyncAnthropic, caller: Person, upstream: Upstream
-) -> None:
-    with upstream.gate(caller.marker), pytest.raises(sdk.InternalServerError) as caught:
-        await anthropic.messages.create(
-            model=AT_HOME, max_tokens=50, messages=asked(scripted(caller.marker, gate_after_log=caller.marker))
-        )
+async def test_a_call_that_may_have_been_billed_is_not_made_again(hasty: Server, upstream: Upstream) -> None:
+    async with person(hasty) as caller, AsyncAnthropic(base_url=hasty.url, api_key=caller.token) as client:
+        with upstream.gate(caller.marker), pytest.raises(sdk.InternalServerError) as caught:
+            await client.messages.create(
+                model=AT_HOME, max_tokens=50, messages=asked(scripted(caller.marker, gate_after_log=caller.marker))
+            )
+        assert len(upstream.seen(caller.marker)) == len(await caller.charges()) == 1
     assert caught.value.status_code == 504
     assert caught.value.request.headers["x-stainless-retry-count"] == "0"
-    assert len(upstream.seen(caller.marker)) == len(await caller.charges()) == 1
 
 
 async def test_a_call_with_the_same_key_is_made_once(

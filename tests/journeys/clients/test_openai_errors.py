@@ -1,17 +1,15 @@
 """The `openai` client as it comes, with its retries: what goes wrong reaches the caller as the client's own errors."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx2
 import openai as sdk
 import pytest
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
 from journeys.clients.asking import USAGE
+from journeys.clients.watching import watched
 from journeys.people import Person, person, set_limit
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
@@ -71,25 +69,25 @@ async def test_a_parameter_that_nobody_knows_is_a_bad_request_that_names_it(
 
 
 async def test_a_quota_that_is_used_up_is_told_once_and_not_asked_for_again(house: Server, upstream: Upstream) -> None:
-    async with person(house, limit=20) as poor, counting(house, poor) as (client, sent):
+    async with person(house, limit=20) as poor, watched(house, poor) as (client, watch):
         with pytest.raises(sdk.RateLimitError) as caught:
             await client.chat.completions.create(model=MODEL, messages=asked(poor.marker))
         assert (caught.value.code, caught.value.type) == ("insufficient_quota", "insufficient_quota")
-        assert len(sent) == 1
+        assert len(watch.sent) == 1
         with pytest.raises(sdk.RateLimitError):
             await client.chat.completions.create(model=MODEL, messages=asked(poor.marker), stream=True)
         with pytest.raises(sdk.RateLimitError):
             await client.responses.create(model=MODEL, input=poor.marker)
         with pytest.raises(sdk.RateLimitError):
             await client.embeddings.create(model="text-embedding-3-small", input=poor.marker * 10)
-        assert len(sent) == 4
+        assert len(watch.sent) == 4
         assert upstream.seen(poor.marker) == []
         assert "X-Quota-Remaining" in caught.value.response.headers
 
 
 async def test_room_that_is_held_for_a_moment_is_waited_for(house: Server, upstream: Upstream) -> None:
     """Here a retry is right: the client waits as it is told, and gets its answer."""
-    async with person(house, limit=900) as caller, counting(house, caller) as (client, sent):
+    async with person(house, limit=900) as caller, watched(house, caller) as (client, watch):
         with upstream.gate(caller.marker):
             prompt = scripted(caller.marker, gate=caller.marker, usage=USAGE)
             first = asyncio.create_task(
@@ -104,11 +102,10 @@ async def test_room_that_is_held_for_a_moment_is_waited_for(house: Server, upstr
                 )
             )
             async with asyncio.timeout(20):
-                while len(sent) < 2:
+                while watch.heard != [429]:
                     await asyncio.sleep(0.02)
-            await asyncio.sleep(0.1)
         await asyncio.gather(first, second)
-        assert len(sent) == 3
+        assert sorted(watch.heard) == [200, 200, 429]
         assert (await caller.quota())["used"] == 48
 
 
@@ -142,16 +139,16 @@ async def test_a_response_that_breaks_ends_with_an_error_event(
     assert {(charge["state"], charge["basis"]) for charge in await caller.charges()} == {("settled", "counted")}
 
 
-async def test_a_call_that_may_have_been_billed_is_not_made_again(house: Server, upstream: Upstream) -> None:
+async def test_a_call_that_may_have_been_billed_is_not_made_again(hasty: Server, upstream: Upstream) -> None:
     """A provider that is too late: the client's retries would be paid twice."""
-    async with person(house) as caller, counting(house, caller) as (client, sent):
+    async with person(hasty) as caller, watched(hasty, caller) as (client, watch):
         with upstream.gate(caller.marker), pytest.raises(sdk.InternalServerError) as caught:
             await client.chat.completions.create(
                 model=MODEL, messages=asked(scripted(caller.marker, gate_after_log=caller.marker)), max_tokens=50
             )
         assert (caught.value.status_code, caught.value.code) == (504, "provider_timeout")
         assert caught.value.response.headers["x-should-retry"] == "false"
-        assert len(sent) == len(upstream.seen(caller.marker)) == len(await caller.charges()) == 1
+        assert len(watch.sent) == len(upstream.seen(caller.marker)) == len(await caller.charges()) == 1
 
 
 async def test_a_provider_that_failed_for_once_is_not_noticed(openai: AsyncOpenAI, caller: Person) -> None:
@@ -199,25 +196,12 @@ async def test_a_route_that_is_not_here_is_not_found_in_the_clients_words(openai
 
 
 async def test_a_raised_quota_is_good_at_once(house: Server) -> None:
-    async with person(house, limit=20) as poor, counting(house, poor) as (client, _):
+    async with person(house, limit=20) as poor, watched(house, poor) as (client, _):
         with pytest.raises(sdk.RateLimitError):
             await client.chat.completions.create(model=MODEL, messages=asked(poor.marker))
         await set_limit(house, poor.principal, 100_000)
         await client.chat.completions.create(model=MODEL, messages=asked(scripted(poor.marker, usage=USAGE)))
         assert (await poor.quota())["used"] == 24
-
-
-@asynccontextmanager
-async def counting(house: Server, caller: Person) -> AsyncIterator[tuple[AsyncOpenAI, list[str]]]:
-    """The client of a caller, and the paths of the requests that it has sent, retries among them."""
-    sent: list[str] = []
-
-    async def note(request: httpx2.Request) -> None:
-        sent.append(request.url.path)
-
-    http = sdk.DefaultAsyncHttpxClient(event_hooks={"request": [note]})
-    async with AsyncOpenAI(base_url=f"{house.url}/v1", api_key=caller.token, http_client=http) as client:
-        yield client, sent
 
 
 async def _read(stream: Any) -> list[Any]:

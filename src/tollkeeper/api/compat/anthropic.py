@@ -45,7 +45,8 @@ def render(error: errors.TollkeeperError) -> Rendered:
     headers = headers_of(cause, status) | {"Content-Type": "application/json", "X-Error-Code": cause.code}
     if is_final(cause):
         headers["x-should-retry"] = "false"
-    return status, messages.error_body(messages.error_type(status), cause.detail), headers
+    refused = cause.parameter if isinstance(cause, errors.UnsupportedParameter) else None
+    return status, messages.error_body(messages.error_type(status), cause.detail, refused), headers
 
 
 def _read(body: bytes, *, surface: str, needs_limit: bool) -> tuple[Ask, str, bool]:

@@ -1,5 +1,7 @@
 """Errors, as the wire says them."""
 
+from typing import Any
+
 import orjson
 
 from tollkeeper.dialects.sse import event
@@ -24,14 +26,21 @@ _BY_CODE = {
 }
 
 
+_DETAILS = {"thread": {"error_code": "thread_unsupported_request"}}
+"""Anthropic's tool runner asks for a thread of its own accord, and goes on without one when it hears this."""
+
+
 def error_type(status: int) -> str:
     """The wire's name for what an HTTP status means."""
     return _BY_STATUS.get(status, "invalid_request_error" if 400 <= status < 500 else "api_error")
 
 
-def error_body(error_type: str, message: str) -> bytes:
-    """The body of an answer that is an error."""
-    return orjson.dumps({"type": "error", "error": {"type": error_type, "message": message}})
+def error_body(error_type: str, message: str, refused: str | None = None) -> bytes:
+    """The body of an answer that is an error; `refused` is the parameter that was."""
+    error: dict[str, Any] = {"type": error_type, "message": message}
+    if refused in _DETAILS:
+        error["details"] = _DETAILS[refused]
+    return orjson.dumps({"type": "error", "error": error})
 
 
 def write_stream_error(code: str, message: str) -> bytes:

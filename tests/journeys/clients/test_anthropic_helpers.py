@@ -1,0 +1,103 @@
+"""What the `anthropic` client does beyond one call: it runs tools, parses answers, has previews of what is to come."""
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from anthropic import AsyncAnthropic, beta_async_tool
+from anthropic.types.beta import BetaMessageParam
+
+from journeys.clients.asking import ANSWER, CHUNKS, USAGE, Report, cost_of_all
+from journeys.people import Person
+from journeys.server import Server
+from journeys.upstream import Upstream, scripted
+
+MODELS = ["at-anthropic", "gpt-4o-mini"]
+CALL = {"name": "get_weather", "arguments": {"city": "Oslo"}}
+
+
+@pytest.fixture
+async def anthropic(house: Server, caller: Person) -> AsyncIterator[AsyncAnthropic]:
+    async with AsyncAnthropic(base_url=house.url, api_key=caller.token) as client:
+        yield client
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("model", MODELS)
+async def test_the_tool_runner_runs_a_plain_function(
+    anthropic: AsyncAnthropic, caller: Person, upstream: Upstream, model: str, *, streaming: bool
+) -> None:
+    """It asks for the conversation to be kept at the provider, is told that this cannot be, and goes on without."""
+    asked_for = []
+
+    @beta_async_tool
+    async def get_weather(city: str) -> str:
+        """The weather in a city."""
+        asked_for.append(city)
+        return "20 degrees"
+
+    prompt = scripted(caller.marker, answer=ANSWER, tool_call=CALL, usage=USAGE)
+    messages: list[BetaMessageParam] = [{"role": "user", "content": prompt}]
+    if streaming:
+        runner = anthropic.beta.messages.tool_runner(
+            model=model, max_tokens=50, tools=[get_weather], messages=messages, stream=True
+        )
+        async for stream in runner:
+            final = await stream.get_final_message()
+    else:
+        whole = anthropic.beta.messages.tool_runner(model=model, max_tokens=50, tools=[get_weather], messages=messages)
+        final = await whole.until_done()
+    assert asked_for == ["Oslo"]
+    assert [block.text for block in final.content if block.type == "text"] == [ANSWER]
+    first, second = upstream.seen(caller.marker)
+    assert "thread" not in first["body"]
+    assert "20 degrees" in json.dumps(second["body"])
+    assert await cost_of_all(caller, 2) == 48
+
+
+@pytest.mark.parametrize("model", MODELS)
+async def test_an_answer_is_parsed_into_the_callers_own_type(
+    anthropic: AsyncAnthropic, caller: Person, upstream: Upstream, model: str
+) -> None:
+    prompt = scripted(caller.marker, answer='{"city": "Oslo", "degrees": 20}', usage=USAGE)
+    parsed = await anthropic.messages.parse(
+        model=model, max_tokens=50, output_format=Report, messages=[{"role": "user", "content": prompt}]
+    )
+    assert parsed.parsed_output == Report(city="Oslo", degrees=20)
+    assert '"degrees"' in json.dumps(upstream.seen(caller.marker)[0]["body"])
+
+
+@pytest.mark.parametrize("model", MODELS)
+async def test_previews_of_what_is_to_come_can_be_named(
+    anthropic: AsyncAnthropic, caller: Person, upstream: Upstream, model: str
+) -> None:
+    """Their names are not passed on: what they would change is not known here."""
+    message = await anthropic.beta.messages.create(
+        model=model,
+        max_tokens=50,
+        betas=["interleaved-thinking-2025-05-14"],
+        messages=[{"role": "user", "content": scripted(caller.marker, usage=USAGE)}],
+    )
+    assert message.stop_reason == "end_turn"
+    assert "anthropic-beta" not in upstream.seen(caller.marker)[0]["headers"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+async def test_the_events_of_a_stream_are_those_of_the_wire(
+    anthropic: AsyncAnthropic, caller: Person, model: str
+) -> None:
+    stream = await anthropic.messages.create(
+        model=model,
+        max_tokens=50,
+        stream=True,
+        messages=[{"role": "user", "content": scripted(caller.marker, chunks=CHUNKS, usage=USAGE)}],
+    )
+    events = [event.type async for event in stream]
+    assert events == [
+        "message_start",
+        "content_block_start",
+        *["content_block_delta"] * len(CHUNKS),
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
