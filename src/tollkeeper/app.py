@@ -68,7 +68,7 @@ def create_app(
     app.openapi = openapi  # type: ignore[method-assign]
     behind_proxies = cast(ASGIApp, ProxyHeadersMiddleware(app, trusted_proxies))  # type: ignore[arg-type]
     entrance = Entrance(behind_proxies, DOORS, lambda: cast(Services, app.state.services))
-    return Envelope(entrance, access_log, unread=[door.path for door in DOORS])
+    return Envelope(entrance, access_log, unread=[door.path for door in DOORS], manner_of=manner_of)
 
 
 def _add_error_handlers(app: FastAPI) -> None:

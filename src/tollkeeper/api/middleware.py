@@ -4,13 +4,13 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tollkeeper.api.errors import render
+from tollkeeper.api.errors import NATIVE, Manner
 from tollkeeper.errors import BodyTooLarge, ShuttingDown, TollkeeperError
 from tollkeeper.telemetry.logging import AccessLog, correlation_id
 
@@ -34,12 +34,20 @@ class Envelope:
     """Wraps the whole application. The inner application finds the body read, and bounded.
 
     But on the paths of `unread`: there, who may send how much is known only later, and `read_body` is called for it.
+    What nobody inside has answered is told in the manner of `manner_of`.
     """
 
-    def __init__(self, app: ASGIApp, access_log: AccessLog, unread: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        access_log: AccessLog,
+        unread: Collection[str] = (),
+        manner_of: Callable[[Scope], Manner] = lambda _: NATIVE,
+    ) -> None:
         self._app = app
         self._access_log = access_log
         self._unread = frozenset(unread)
+        self._manner_of = manner_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -69,15 +77,15 @@ class Envelope:
             await self._app(scope, receive, sending)
         except TollkeeperError as error:
             if status == 0:
-                await send_error(error, sending)
+                await self._send_error(error, scope, sending)
         except asyncio.CancelledError:
             log.warning("http.cut")
             if status == 0:
-                await send_error(ShuttingDown(), sending)
+                await self._send_error(ShuttingDown(), scope, sending)
         except Exception:
             log.exception("http.failed")
             if status == 0:
-                await send_error(TollkeeperError(), sending)
+                await self._send_error(TollkeeperError(), scope, sending)
         if self._access_log.enabled:
             self._access_log.write(
                 method=scope["method"],
@@ -87,11 +95,9 @@ class Envelope:
                 correlation_id=current,
             )
 
-
-async def send_error(error: TollkeeperError, send: Send) -> None:
-    """Answer with a problem."""
-    status, body, headers = render(error)
-    await send_response(status, body, headers, send)
+    async def _send_error(self, error: TollkeeperError, scope: Scope, send: Send) -> None:
+        status, body, headers = self._manner_of(scope)(error)
+        await send_response(status, body, headers, send)
 
 
 async def send_response(status: int, body: bytes, headers: dict[str, str], send: Send) -> None:

@@ -9,9 +9,13 @@ from tollkeeper.api.errors import NATIVE, Manner
 
 DOORS = (CHAT_COMPLETIONS, RESPONSES, EMBEDDINGS, MESSAGES, COUNT_TOKENS)
 
+_MANNERS = {door.path: door.manner for door in DOORS}
+
 
 def manner_of(scope: Scope) -> Manner:
     """How whoever sent this request wants to hear what went wrong."""
+    if (manner := _MANNERS.get(scope["path"])) is not None:
+        return manner
     if not scope["path"].startswith("/v1/"):
         return NATIVE
     speaks_anthropic = any(name == b"anthropic-version" for name, _ in scope["headers"])

@@ -58,9 +58,9 @@ class _ChatVisit(CompatVisit):
         super().__init__(ask, dialect, model, streaming=streaming)
         self._include_usage = include_usage
 
-    def end(self, answer: Answer) -> bytes:
+    def _end(self, answer: Answer) -> bytes:
         if not self._passed_on or answer.shortened:
-            return super().end(answer)
+            return super()._end(answer)
         if not self._include_usage:
             return DONE
         told = b"".join(event.raw for event in Splitter().feed(answer.tail) if event.data != b"[DONE]")

@@ -43,4 +43,6 @@ def is_final(error: errors.TollkeeperError) -> bool:
     """Whether trying the same again helps nobody: it cannot fit, or what it cost is not known, and would be twice."""
     if isinstance(error, errors.ProviderError):
         return error.billed
+    if isinstance(error, errors.ShuttingDown | errors.LeaseLost):
+        return True
     return isinstance(error, errors.QuotaExceeded | errors.IdempotencyMismatch | errors.PreviousAttemptInterrupted)

@@ -62,6 +62,7 @@ class CompatVisit:
         self._head = Head(f"{dialect.id_prefix}{uuid4().hex}", model, int(time.time()))
         self._writer: Writer | None = None
         self._passed_on = False
+        self._ended: bytes | None = None
 
     def whole(self, answer: Answer) -> bytes:
         if answer.completion.raw is not None:
@@ -75,7 +76,15 @@ class CompatVisit:
         return b"".join(map(self._open().write, piece.deltas))
 
     def end(self, answer: Answer) -> bytes:
-        """As the provider ended it; but where it was cut, or is translated, as the dialect ends it."""
+        """As the provider ended it; but where it was cut, or is translated, as the dialect ends it.
+
+        A stream ends once: said again, to be kept, it is what was said.
+        """
+        if self._ended is None:
+            self._ended = self._end(answer)
+        return self._ended
+
+    def _end(self, answer: Answer) -> bytes:
         if self._passed_on and not answer.shortened:
             return answer.tail
         if self._passed_on:
