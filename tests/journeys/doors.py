@@ -56,7 +56,8 @@ class Door:
         return self.dialect.body(prompt, model, limit) | dict(self.extra)
 
 
-STREAM = {"stream": True}
+SSE = {"stream": True}
+STREAM = Door("stream", "/ai/stream", Native(), streams=True)
 SOCKET = Door("ws", "/ai/ws", Frames(), streams=True)
 EMBEDDINGS = Door("embeddings", "/v1/embeddings", Embeddings())
 WHOLE = (
@@ -67,12 +68,12 @@ WHOLE = (
     Door("messages", "/v1/messages", Messages()),
 )
 STREAMED = (
-    Door("stream", "/ai/stream", Native(), streams=True),
-    Door("chat-sse", "/ai/chat", NativeChat(), streams=True, extra=STREAM),
+    STREAM,
+    Door("chat-sse", "/ai/chat", NativeChat(), streams=True, extra=SSE),
     SOCKET,
-    Door("chat-completions-sse", "/v1/chat/completions", Chat(), streams=True, extra=STREAM),
-    Door("responses-sse", "/v1/responses", Responses(), streams=True, extra=STREAM),
-    Door("messages-sse", "/v1/messages", Messages(), streams=True, extra=STREAM),
+    Door("chat-completions-sse", "/v1/chat/completions", Chat(), streams=True, extra=SSE),
+    Door("responses-sse", "/v1/responses", Responses(), streams=True, extra=SSE),
+    Door("messages-sse", "/v1/messages", Messages(), streams=True, extra=SSE),
 )
 DOORS = (*WHOLE, *STREAMED, EMBEDDINGS)
 
@@ -90,6 +91,8 @@ class Call:
         self.raw = b""
         self.code: str | None = None
         """What went wrong before anything was said."""
+        self.closed: int | None = None
+        """The code with which a WebSocket was closed by the server."""
 
     async def hear(self, words: int) -> None:
         """Listen until so many words were said."""
@@ -152,9 +155,12 @@ class _SocketCall(Call):
         self.status = 200
 
     async def _more(self) -> bool:
-        frame = await self._socket.receive_str()
-        self.raw += frame.encode() + b"\n"
-        event = Event("", frame)
+        message = await self._socket.receive()
+        if message.type is not aiohttp.WSMsgType.TEXT:
+            self.closed = self._socket.close_code
+            return False
+        self.raw += message.data.encode() + b"\n"
+        event = Event("", message.data)
         self.door.dialect.hear(event, self.said)
         if self.said.error is not None and not self.said.text:
             self.status, self.code = self.said.error["status"], self.said.error["code"]

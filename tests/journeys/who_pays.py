@@ -137,7 +137,7 @@ async def _visit(cell: Cell, caller: Person, prompt: str, visit: Visit) -> End:
 
 
 async def _assert_paid(cell: Cell, caller: Person, prompt: str, end: End) -> None:
-    """The one charge is as it has to be, and nothing is held any more."""
+    """The first charge is as it has to be, the only one that costs something, and nothing is held any more."""
     charge = await closed_charge(caller)
     assert (charge["state"], charge["basis"], charge["error"]) == (end.state, end.basis, end.code), charge
     assert charge["model"] == cell.wire.model
@@ -197,13 +197,13 @@ def _should_retry(door: Door, end: End) -> str | None:
 
 
 async def closed_charge(caller: Person) -> dict[str, Any]:
-    """The one charge, as soon as it is closed."""
+    """The first charge, as soon as it is closed."""
     async with asyncio.timeout(LONGEST_WAIT_S):
         while True:
             charges = await caller.charges()
-            assert len(charges) <= 1
-            if charges and charges[0]["closed_at"] is not None:
-                return charges[0]
+            assert len(charges) <= 1 or {one["basis"] for one in charges[:-1]} == {"cache"}, charges
+            if charges and charges[-1]["closed_at"] is not None:
+                return charges[-1]
             await asyncio.sleep(0.05)
 
 
