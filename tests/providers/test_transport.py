@@ -1,0 +1,292 @@
+"""HTTP to a provider, over a real socket: what comes back, in whatever form, is an answer or a named failure."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from tollkeeper import errors
+from tollkeeper.providers import transport as transport_module
+from tollkeeper.providers.transport import Transport, status_error
+
+WITHIN_S = 10.0
+STREAM = b"data: one\n\n: ping\n\ndata: two\n\n"
+
+
+def answer(body: bytes, status: str = "200 OK", *fields: str, length: int | None = None) -> bytes:
+    told = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}", *fields]
+    return "\r\n".join(told).encode() + b"\r\n\r\n" + body
+
+
+def chunked(*parts: bytes, fields: Sequence[str] = (), whole: bool = True) -> bytes:
+    head = "\r\n".join(["HTTP/1.1 200 OK", "Transfer-Encoding: chunked", *fields]).encode() + b"\r\n\r\n"
+    return head + b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + (b"0\r\n\r\n" if whole else b"")
+
+
+@dataclass
+class Server:
+    """Answers each request with the next of `answers`, the last one again and again; an empty one is none at all.
+
+    With `ends`, the connection is closed after an answer. `gone` is set when a client closes one.
+    """
+
+    url: str = ""
+    answers: list[bytes] = field(default_factory=list)
+    ends: bool = False
+    asked: list[bytes] = field(default_factory=list)
+    connections: int = 0
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                self.asked.append(head + await reader.readexactly(length))
+                writer.write(self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])
+                await writer.drain()
+                if self.ends:
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.gone.set()
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def serving(
+    *answers: bytes, ends: bool = False, timeout_s: float = 5.0
+) -> AsyncIterator[tuple[Server, Transport]]:
+    served = Server(answers=list(answers), ends=ends)
+    server = await asyncio.start_server(served.serve, "127.0.0.1", 0)
+    served.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    transport = Transport(f"{served.url}/v1/", {"X-Key": "secret"}, timeout_s=timeout_s)
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            yield served, transport
+    finally:
+        await transport.close()
+        server.close()
+
+
+async def events(transport: Transport) -> list[bytes]:
+    async with aclosing(transport.events("/stream", b"{}")) as blocks:
+        return [event.data async for block in blocks for event in block]
+
+
+async def lines(transport: Transport) -> list[bytes]:
+    async with aclosing(transport.lines("/stream", b"{}")) as blocks:
+        return [line async for block in blocks for line in block]
+
+
+async def post(transport: Transport) -> bytes:
+    return await transport.post("/path", b"{}")
+
+
+Way = Callable[[Transport], Awaitable[object]]
+WAYS: dict[str, Way] = {"post": post, "events": events, "lines": lines}
+every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
+
+
+async def test_a_request_is_sent_once_with_our_headers_and_the_answer_given_as_it_came() -> None:
+    async with serving(answer(b"hello")) as (server, transport):
+        assert await transport.post("/path", b'{"a":1}') == b"hello"
+    [asked] = server.asked
+    assert asked.startswith(b"POST /v1/path HTTP/1.1\r\n")
+    assert asked.endswith(b'\r\n\r\n{"a":1}')
+    for header in (b"X-Key: secret", b"Content-Type: application/json", b"Accept-Encoding: identity"):
+        assert header in asked
+
+
+@every_way
+async def test_a_connection_is_kept_for_the_next_call(way: Way) -> None:
+    async with serving(chunked(b"data: x\n\n")) as (server, transport):
+        for _ in range(3):
+            await way(transport)
+    assert (server.connections, len(server.asked)) == (1, 3)
+
+
+@every_way
+@pytest.mark.parametrize(
+    ("status", "kind", "billed"),
+    [
+        ("204 No Content", errors.ProviderBadResponse, True),
+        ("206 Partial Content", errors.ProviderBadResponse, True),
+        ("302 Found", errors.ProviderFailed, False),
+        ("400 Bad Request", errors.ProviderRejected, False),
+        ("401 Unauthorized", errors.ProviderAuthFailed, False),
+        ("500 Internal Server Error", errors.ProviderFailed, False),
+    ],
+)
+async def test_a_refusal_is_named_and_neither_followed_nor_tried_again(
+    way: Way, status: str, kind: type[errors.ProviderError], billed: bool
+) -> None:
+    body = b"" if status.startswith("204") else b"SECRET"
+    async with serving(answer(body, status, "Location: /elsewhere")) as (server, transport):
+        with pytest.raises(kind) as raised:
+            await way(transport)
+    assert (raised.value.billed, len(server.asked)) == (billed, 1)
+    assert "SECRET" not in str(raised.value)
+
+
+@every_way
+async def test_a_limit_says_when_to_come_back(way: Way) -> None:
+    async with serving(answer(b"", "429 Too Many Requests", "Retry-After: 7")) as (_, transport):
+        with pytest.raises(errors.ProviderRateLimited) as raised:
+            await way(transport)
+    assert raised.value.retry_after_s == 7
+
+
+BROKEN = {
+    "nothing": (b"", errors.ProviderInterrupted),
+    "no HTTP": (b"\x00\x01 hello\r\n\r\n", errors.ProviderBadResponse),
+    "half a head": (b"HTTP/1.1 200 OK\r\nContent-Le", errors.ProviderInterrupted),
+    "half a body": (answer(b"data: x\n", length=400), errors.ProviderInterrupted),
+    "half of its chunks": (chunked(b"data: x\n", whole=False), errors.ProviderInterrupted),
+    "encoded": (chunked(b"data: x\n\n", fields=["Content-Encoding: gzip"]), errors.ProviderBadResponse),
+}
+
+
+@every_way
+@pytest.mark.parametrize(("sent", "kind"), BROKEN.values(), ids=BROKEN.keys())
+async def test_an_answer_that_is_broken_may_have_been_billed(
+    way: Way, sent: bytes, kind: type[errors.ProviderError]
+) -> None:
+    async with serving(sent, ends=True) as (server, transport):
+        with pytest.raises(kind) as raised:
+            await way(transport)
+    assert (raised.value.billed, len(server.asked)) == (True, 1)
+
+
+@pytest.mark.parametrize("sent", [answer(b"x" * 101), chunked(*[b"x"] * 101)], ids=["announced", "in chunks"])
+async def test_an_answer_that_is_too_large_is_not_read(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport_module, "MOST_ANSWER_BYTES", 100)
+    async with serving(sent) as (_, transport):
+        with pytest.raises(errors.ProviderBadResponse):
+            await post(transport)
+
+
+async def test_an_answer_that_is_just_not_too_large_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport_module, "MOST_ANSWER_BYTES", 100)
+    async with serving(answer(b"x" * 100), chunked(b"x" * 50, b"x" * 50)) as (_, transport):
+        assert [await post(transport), await post(transport)] == [b"x" * 100] * 2
+
+
+async def test_a_call_in_one_piece_has_its_time_and_no_more() -> None:
+    async with serving(answer(b"half", length=400), timeout_s=0.2) as (_, transport):
+        with pytest.raises(errors.ProviderTimeout):
+            await post(transport)
+
+
+@every_way
+async def test_nobody_there_is_unavailable_and_not_billed(way: Way) -> None:
+    for url in ("http://127.0.0.1:1/v1", "not a url", "http://"):
+        transport = Transport(url, {}, timeout_s=5)
+        with pytest.raises(errors.ProviderUnavailable) as raised:
+            await way(transport)
+        await transport.close()
+        assert not raised.value.billed
+
+
+async def test_events_come_whole_however_they_are_cut() -> None:
+    async with serving(*(chunked(*cut) for cut in ([STREAM], [bytes([one]) for one in STREAM]))) as (_, transport):
+        assert await events(transport) == await events(transport) == [b"one", b"two"]
+
+
+async def test_events_that_end_in_the_middle_of_one_were_interrupted() -> None:
+    async with serving(chunked(STREAM, b"data: thr")) as (_, transport):
+        heard: list[bytes] = []
+
+        async def hear() -> None:
+            async for block in transport.events("/stream", b"{}"):
+                heard.extend(event.data for event in block)
+
+        with pytest.raises(errors.ProviderInterrupted):
+            await hear()
+    assert heard == [b"one", b"two"]
+
+
+async def test_an_event_or_a_line_without_an_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tollkeeper.dialects.sse.MOST_EVENT_BYTES", 100)
+    monkeypatch.setattr(transport_module, "MOST_LINE_BYTES", 100)
+    async with serving(chunked(b"data: " + b"x" * 101)) as (_, transport):
+        for way in (events, lines):
+            with pytest.raises(errors.ProviderBadResponse):
+                await way(transport)
+
+
+async def test_lines_come_whole_however_they_are_cut_and_blank_ones_not_at_all() -> None:
+    sent = b'{"a":1}\n\n{"b":2}\r\n \n{"c":3}'
+    async with serving(*(chunked(*cut) for cut in ([sent], [bytes([one]) for one in sent]))) as (_, transport):
+        for _ in range(2):
+            assert [line.strip() for line in await lines(transport)] == [b'{"a":1}', b'{"b":2}', b'{"c":3}']
+
+
+@pytest.mark.parametrize("way", ["events", "lines"])
+async def test_whoever_leaves_a_stream_early_hangs_up_on_the_provider(way: str) -> None:
+    async with serving(chunked(STREAM, whole=False)) as (server, transport):
+        blocks: AsyncGenerator[list[object]] = getattr(transport, way)("/stream", b"{}")
+        async with aclosing(blocks):
+            assert await anext(blocks)
+            assert not server.gone.is_set()
+        await server.gone.wait()
+
+
+@pytest.mark.parametrize("sent", [b"", chunked(STREAM, whole=False)], ids=["before it begins", "while it comes"])
+async def test_a_stream_that_is_cancelled_hangs_up_on_the_provider(sent: bytes) -> None:
+    async with serving(sent) as (server, transport):
+        call = asyncio.create_task(events(transport))
+        while not server.asked:
+            await asyncio.sleep(0.005)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await server.gone.wait()
+
+
+async def test_a_stream_has_no_deadline_but_its_callers() -> None:
+    async with serving(chunked(STREAM, whole=False), timeout_s=0.1) as (_, transport):
+        blocks = transport.events("/stream", b"{}")
+        async with aclosing(blocks):
+            await anext(blocks)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(blocks), 0.3)
+
+
+async def test_what_was_never_opened_can_be_closed() -> None:
+    await Transport("http://127.0.0.1:1", {}, timeout_s=5).close()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (401, errors.ProviderAuthFailed),
+        (403, errors.ProviderAuthFailed),
+        (429, errors.ProviderRateLimited),
+        (400, errors.ProviderRejected),
+        (404, errors.ProviderRejected),
+        (422, errors.ProviderRejected),
+        (302, errors.ProviderFailed),
+        (500, errors.ProviderFailed),
+        (503, errors.ProviderFailed),
+    ],
+)
+def test_each_status_has_its_meaning_and_none_is_billed(status: int, kind: type[errors.ProviderError]) -> None:
+    error = status_error(status)
+    assert type(error) is kind
+    assert not error.billed
+
+
+def test_an_odd_success_may_have_been_billed() -> None:
+    assert status_error(204).billed
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7), ("0", 0), (None, None), ("soon", None), ("-5", None), ("99999999", 3600), ("²", None)],
+)
+def test_retry_after_is_taken_over_if_it_is_a_sensible_number(header: str | None, seconds: int | None) -> None:
+    assert status_error(429, header).retry_after_s == seconds
