@@ -3,7 +3,16 @@
 from typing import Any
 
 import pytest
-from agents import Agent, Model, ModelSettings, OpenAIChatCompletionsModel, OpenAIResponsesModel, RunConfig, Runner
+from agents import (
+    Agent,
+    Model,
+    ModelSettings,
+    OpenAIChatCompletionsModel,
+    OpenAIProvider,
+    OpenAIResponsesModel,
+    RunConfig,
+    Runner,
+)
 from agents import function_tool as as_tool
 from openai import AsyncOpenAI
 
@@ -93,3 +102,11 @@ async def test_settings_of_the_agent_reach_the_model(
     (seen,) = upstream.seen(caller.marker)
     assert (seen["body"]["temperature"], seen["body"]["top_p"]) == (0.5, 0.9)
     assert seen["body"].get("max_tokens", seen["body"].get("max_output_tokens")) == 50
+
+
+async def test_an_agent_that_names_its_model_needs_nothing_but_the_client(openai: AsyncOpenAI, caller: Person) -> None:
+    where = RunConfig(model_provider=OpenAIProvider(openai_client=openai), tracing_disabled=True)
+    plain = Agent[None](name="Plain", model="gpt-4o-mini")
+    result = await Runner.run(plain, scripted(caller.marker, answer=ANSWER, usage=USAGE), run_config=where)
+    assert result.final_output == ANSWER
+    assert (await caller.charges())[0]["surface"] == "responses"
