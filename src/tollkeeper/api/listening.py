@@ -55,7 +55,9 @@ class HttpListener:
         if content := self._say(piece):
             if self._keeps:
                 self._kept.append(content)
-            await self._write(content)
+            if not self.begun:
+                await self._begin()
+            await self._send({"type": "http.response.body", "body": content, "more_body": True})
 
     def ping(self) -> None:
         self._start(self._write(PING))
@@ -79,10 +81,13 @@ class HttpListener:
 
     async def _write(self, content: bytes, *, more: bool = True) -> None:
         if not self.begun:
-            self.begun = True
-            headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
-            if self._reservation is not None:
-                headers |= charge_headers(self._reservation.charge_id, self._reservation.held.balances)
-            raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-            await self._send({"type": "http.response.start", "status": 200, "headers": raw})
+            await self._begin()
         await self._send({"type": "http.response.body", "body": content, "more_body": more})
+
+    async def _begin(self) -> None:
+        self.begun = True
+        headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
+        if self._reservation is not None:
+            headers |= charge_headers(self._reservation.charge_id, self._reservation.held.balances)
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        await self._send({"type": "http.response.start", "status": 200, "headers": raw})
