@@ -34,6 +34,14 @@ async def test_what_a_provider_may_recover_from_is_tried_once_more_on_the_same_h
     assert house.provider.asked == [("m", 500)] * 2
 
 
+async def test_a_provider_that_says_when_to_come_back_is_not_tried_before(house: House) -> None:
+    house.model(fallbacks=("second",))
+    house.model("second", fallbacks=())
+    house.provider.answers.insert(0, errors.ProviderUnavailable(retry_after_s=7))
+    assert (await house.ask()).model == "second"
+    assert [model for model, _ in house.provider.asked] == ["m", "second"]
+
+
 @pytest.mark.parametrize("kind", [*UNBILLED, errors.ProviderRejected])
 async def test_nothing_is_tried_more_than_twice(house: House, kind: type[errors.ProviderError]) -> None:
     tries = 2 if kind in (errors.ProviderUnavailable, errors.ProviderFailed) else 1
