@@ -77,6 +77,19 @@ async def test_each_fallback_is_a_charge_of_its_own_with_its_own_price(
         assert (ear.attached, ear.reservation.charge_id) == (2 * tried + 1, third.id)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_request_that_was_rejected_is_asked_of_nobody_else(house: House, streaming: bool) -> None:
+    """It is the caller's mistake, wherever it goes."""
+    house.model(fallbacks=("second",))
+    house.model("second", fallbacks=())
+    house.provider.answers.insert(0, errors.ProviderRejected())
+    house.provider.streams.insert(0, [errors.ProviderRejected()])
+    with pytest.raises(FailedCall):
+        await (house.listen() if streaming else house.ask())
+    assert house.provider.asked == [("m", 500)]
+    assert (await house.charge()).state == "released"
+
+
 async def test_when_every_fallback_fails_the_last_failure_is_told_with_the_last_charge(house: House) -> None:
     house.model(fallbacks=("second",))
     house.model("second", fallbacks=("third",))

@@ -22,7 +22,7 @@ from house import (
     text,
 )
 from tollkeeper import errors, gateway
-from tollkeeper.chat import ReasoningDelta, RefusalDelta, ToolCallDelta, Usage
+from tollkeeper.chat import ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
 from tollkeeper.gateway import Answer, FailedCall
 from tollkeeper.providers.base import Piece, Question
 from tollkeeper.quota.ledger import Ledger
@@ -157,6 +157,15 @@ async def test_what_is_longer_than_was_granted_and_some_more_is_cut(house: House
     charge = await house.charge()
     assert (charge.basis, charge.output_tokens, charge.overrun) == ("counted", 40, False)
     assert charge.cost_tokens == INPUT_TOKENS + 40
+
+
+async def test_of_an_over_long_answer_a_report_that_came_on_the_way_is_not_the_truth(house: House) -> None:
+    """Some providers report with every chunk, and are behind with it."""
+    running = [Piece(b"", (TextDelta("0123456789"), Usage(1, 1)))] * 100
+    house.provider.streams = [running]
+    await house.listen(max_output=16)
+    charge = await house.charge()
+    assert (charge.basis, charge.output_tokens) == ("counted", 40)
 
 
 async def test_an_over_long_answer_costs_at_most_the_hold_when_it_was_counted(house: House) -> None:
