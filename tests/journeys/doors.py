@@ -177,10 +177,10 @@ class _SocketCall(Call):
 
 @asynccontextmanager
 async def calling(
-    caller: Person, door: Door, prompt: str, model: str, limit: int = 100, **more: Any
+    caller: Person, door: Door, prompt: str, model: str, limit: int = 100, *, more: Mapping[str, Any] | None = None
 ) -> AsyncIterator[Call]:
     """A call that is answered. `more` are further headers; over a WebSocket, further fields."""
-    body = door.body(prompt, model, limit)
+    body, more = door.body(prompt, model, limit), dict(more or {})
     if door.is_socket:
         async with caller.http.ws_connect(door.path) as websocket:
             await websocket.send_json({"type": "auth", "token": caller.token})
@@ -192,9 +192,11 @@ async def calling(
             yield _HttpCall(door, response)
 
 
-async def call(caller: Person, door: Door, prompt: str, model: str, limit: int = 100, **more: Any) -> Call:
+async def call(
+    caller: Person, door: Door, prompt: str, model: str, limit: int = 100, *, more: Mapping[str, Any] | None = None
+) -> Call:
     """A call, heard to its end."""
-    async with calling(caller, door, prompt, model, limit, **more) as made:
+    async with calling(caller, door, prompt, model, limit, more=more) as made:
         return await made.rest()
 
 

@@ -17,11 +17,11 @@ from journeys.who_pays import (
     EVERY_STREAM,
     EVERY_WHOLE,
     NUMBERS,
-    TEMPLATE,
     Cell,
     End,
     closed_charge,
     counted,
+    input_counts,
     paid,
     tokens,
     walk,
@@ -162,7 +162,7 @@ async def test_told_to_stop_the_server_cuts_what_is_in_flight_and_settles_it(
         assert charge.output_tokens == (3 if cell.door.streams else 0), cell
         assert charge.input_tokens is not None
         if cell.door.streams:
-            assert charge.input_tokens == tokens(prompt) + TEMPLATE, cell
+            assert charge.input_tokens in input_counts(cell.door, prompt), cell
         else:
             assert tokens(prompt) < charge.input_tokens <= charge.held_tokens, cell
             assert charge.cost_tokens + charge.forgiven_tokens == charge.held_tokens, cell

@@ -44,7 +44,7 @@ async def test_the_same_key_with_another_body_is_refused(doors: Server, upstream
 
 
 async def _call(cell: Cell, caller: Person, prompt: str) -> Call:
-    return await call(caller, cell.door, prompt, cell.wire.model, **_key(cell.door, caller))
+    return await call(caller, cell.door, prompt, cell.wire.model, more=_key(cell.door, caller))
 
 
 def _key(door: Door, caller: Person) -> dict[str, Any]:

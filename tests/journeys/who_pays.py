@@ -47,7 +47,8 @@ class End(NamedTuple):
     """How a call has to end.
 
     `text` is what is heard of the answer, `received` what came of it, if that is more; None: as much as was heard.
-    `cut`: it is told to have been too long. `twice`: the provider says everything twice.
+    `cut`: it is told to have been too long. `twice`: the provider says everything twice. `late`: the charge was swept
+    up before.
     """
 
     basis: str
@@ -59,6 +60,7 @@ class End(NamedTuple):
     asked: int = 1
     cut: bool = False
     twice: bool = False
+    late: bool = False
 
     @property
     def state(self) -> str:
@@ -151,19 +153,28 @@ async def _assert_paid(cell: Cell, caller: Person, prompt: str, end: End) -> Non
 
 
 def _assert_counted(cell: Cell, charge: dict[str, Any], prompt: str, end: End) -> None:
-    read = tokens(prompt) + TEMPLATE
+    assert charge["input_tokens"] in input_counts(cell.door, prompt), charge
     if cell.door.writes:
-        assert charge["input_tokens"] == read, charge
         received = end.text if end.received is None else end.received
         assert received is not None
         assert charge["output_tokens"] == tokens(received), charge
     else:
-        assert tokens(prompt) <= charge["input_tokens"] <= 2 * read, charge
         assert charge["output_tokens"] == 0
     total = charge["input_tokens"] + charge["output_tokens"]
     assert charge["cost"] == min(total, charge["held"]), charge
-    assert charge["forgiven"] == (charge["held"] - charge["cost"] if end.basis == "unknown" else 0)
+    assert end.late or charge["forgiven"] == (charge["held"] - charge["cost"] if end.basis == "unknown" else 0)
+    assert charge["adjusted"] == end.late
     assert not charge["overrun"]
+
+
+def input_counts(door: Door, prompt: str) -> range:
+    """What the input of a call may be counted as. Exact on the native doors; on others' wires, where a request goes out
+    as it came, a word besides the prompt's may count, as that of the role, and quoted text is counted with its quotes.
+    """
+    counted = tokens(prompt) + TEMPLATE
+    if not door.writes:
+        return range(tokens(prompt), 2 * counted)
+    return range(counted, counted + (1 if door.path.startswith("/ai/") else 4))
 
 
 def check_told(cell: Cell, made: Call, end: End) -> End:
