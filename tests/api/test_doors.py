@@ -18,6 +18,7 @@ from tollkeeper.api.dependencies import Services
 from tollkeeper.api.doors import Entrance
 from tollkeeper.chat import Completion
 from tollkeeper.dialects.sse import DONE, Splitter
+from tollkeeper.throttle import Throttle
 
 TOKEN = (b"authorization", b"Bearer good")
 PROMPT = b'{"prompt": "hi"}'
@@ -98,7 +99,8 @@ async def porch(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
                 raise errors.Unauthenticated
             return house.caller
 
-        services = SimpleNamespace(gateway=house.gateway, tokens=SimpleNamespace(verify=verify))
+        tokens = SimpleNamespace(verify=verify)
+        services = SimpleNamespace(gateway=house.gateway, tokens=tokens, throttle=Throttle(login="off", ai="20/minute"))
 
         async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
             await send({"type": "http.response.start", "status": 418, "headers": []})
@@ -139,6 +141,16 @@ async def test_whoever_does_not_get_through_is_told_why_and_nobody_is_asked(
     refused = await porch(path, **call)
     assert (refused.status, refused.document["code"], refused.over) == (status, code, True)
     assert (porch.house.provider.asked, await porch.house.charges()) == ([], [])
+
+
+async def test_whoever_comes_too_often_is_told_when_to_come_back(porch: Porch) -> None:
+    for _ in range(20):
+        assert (await porch(QUERY.path)).status == 200
+    for path in (QUERY.path, STREAM.path):
+        refused = await porch(path)
+        assert (refused.status, refused.document["code"]) == (429, "rate_limited")
+        assert 1 <= int(refused.answer["retry-after"]) <= 60
+    assert len(porch.house.provider.asked) == len(await porch.house.charges()) == 20
 
 
 async def test_a_key_can_come_where_anthropics_clients_put_it(porch: Porch) -> None:

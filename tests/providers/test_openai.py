@@ -171,7 +171,7 @@ async def test_of_what_our_nouns_cannot_hold_every_field_is_counted() -> None:
 
     raw = Raw(Wire.CHAT, {"messages": b'"hello world"', "functions": b'"hello world"'}, Shape(1))
     call = prepared(Question(read, raw))
-    assert call.texts() == ('"hello world"', '"hello world"')
+    assert "".join(call.texts()).count("hello world") == 2
     assert await make().count_input(call) >= 2 * 2 + 4 + 3
 
 
