@@ -25,7 +25,6 @@ from tollkeeper.quota.models import Charge, Window
 from tollkeeper.quota.operations import Replayed
 from tollkeeper.quota.reservation import Reservation
 from tollkeeper.relaying import Deadlines
-from tollkeeper.throttle import Throttle
 
 BODY_BYTES, INPUT_TOKENS = 1000, 50
 BOUND, EXACT = BODY_BYTES + 8 + 64, INPUT_TOKENS + 8 + 64
@@ -106,6 +105,9 @@ class FakeProvider:
             whole = True
         finally:
             self.hung_up += not whole
+
+    async def bound_input(self, call: PreparedCall) -> int | None:
+        return await self.count_input(call)
 
     async def count_input(self, call: PreparedCall) -> int:
         self.counted += 1
@@ -234,10 +236,7 @@ async def open_house(
     caller = await make_principal(database)
     provider = FakeProvider()
     models = {"m": Model("m", provider, context_window=5000, price=PRICE)}
-    throttle = Throttle(login="off", ai="20/minute")
-    gateway = Gateway(
-        ledger, Catalog("m", models.get, provider), throttle, deadlines or Deadlines(), default_output=500
-    )
+    gateway = Gateway(ledger, Catalog("m", models.get, provider), deadlines or Deadlines(), default_output=500)
     await set_limit(ledger, user_quota(caller), 10_000)
     try:
         yield House(gateway, ledger, provider, models, caller, database)

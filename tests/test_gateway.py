@@ -165,16 +165,6 @@ async def test_a_model_that_is_not_there_costs_nothing(house: House) -> None:
     assert await house.charges() == []
 
 
-async def test_the_limit_on_requests_comes_before_the_hold(house: House) -> None:
-    for _ in range(20):
-        await house.ask()
-    for refused in (house.ask, house.listen):
-        with pytest.raises(errors.RateLimited) as raised:
-            await refused()
-        assert 1 <= (raised.value.retry_after_s or 0) <= 60
-    assert len(house.provider.asked) == len(await house.charges()) == 20
-
-
 async def test_calls_at_once_never_hold_more_than_there_is(house: House) -> None:
     await set_limit(house.ledger, user_quota(house.caller), 3 * (BOUND + 100))
     results = await asyncio.gather(*(house.ask(max_output=100) for _ in range(8)), return_exceptions=True)

@@ -233,7 +233,7 @@ async def _services(settings: Settings, throttle: Throttle, parts: Parts) -> Asy
             total_s=settings.stream_total_seconds,
             ping_s=settings.stream_ping_seconds,
         )
-        gateway = Gateway(ledger, parts.catalog, throttle, deadlines, default_output=settings.max_tokens)
+        gateway = Gateway(ledger, parts.catalog, deadlines, default_output=settings.max_tokens)
         conversations = Conversations(database, settings.conversation_tokens)
         yield Services(settings, database, passwords, tokens, throttle, ledger, gateway, conversations)
     finally:

@@ -29,8 +29,8 @@ class Ask:
 class Candidate:
     """One model that may answer. `default_output` is the output wanted when the caller does not say.
 
-    The hold is sized first by the bytes, in full; then, refused, by a tokenizer's count, as much as fits. A limit that
-    the caller gave is never made smaller.
+    The hold is sized first by the bytes, in full; then, refused, by a tokenizer's count where the model's vocabulary is
+    known, as much as fits. A limit that the caller gave is never made smaller.
     """
 
     ask: Ask
@@ -46,12 +46,12 @@ class Candidate:
         """The cheap bound in full; a cap on the cost of the call needs the exact one at once."""
         if self.ask.allocation is not None:
             return await self.tighter()
-        text_bytes = len(self.call.body) - self.call.shape.image_bytes
-        return self._terms(self._bound(text_bytes) + self._images(), self._wanted, self._wanted)
+        return self._terms(self._bound_by_bytes, self._wanted, self._wanted)
 
     async def tighter(self) -> Terms:
         """The exact count, in full if it fits. Raises InvalidRequest when the caller's own cap is too small."""
-        bound = self._bound(await self.model.provider.count_input(self.call))
+        counted = await self.model.provider.bound_input(self.call)
+        bound = self._bound(counted) if counted is not None else self._bound_by_bytes
         given = self.ask.max_output is not None or self.ask.without_output
         least = self._wanted if given else min(self._wanted, self.model.least_output * self.ask.question.choices)
         wanted = self._wanted
@@ -71,8 +71,10 @@ class Candidate:
     def _meter(self) -> Meter:
         return Meter(self.model.weight_milli, self.model.price)
 
-    def _images(self) -> int:
-        return self.call.shape.images * self.model.image_tokens
+    @property
+    def _bound_by_bytes(self) -> int:
+        shape = self.call.shape
+        return self._bound(max(0, len(self.call.body) - shape.image_bytes)) + shape.images * self.model.image_tokens
 
     def _bound(self, text_tokens: int) -> int:
         shape = self.call.shape

@@ -1,7 +1,8 @@
 """THE PATH: every call to a model walks it, whatever door it came through.
 
-limit → reserve (committed before the provider hears of it) → call → settle (on the one exit) → answer. A provider that
-fails before it says anything, and cannot have billed anything, is tried again or followed by the model's fallbacks.
+reserve (committed before the provider hears of it) → call → settle (on the one exit) → answer. Whoever comes through a
+door has been let in and counted there. A provider that fails before it says anything, and cannot have billed anything,
+is tried again or followed by the model's fallbacks.
 """
 
 import asyncio
@@ -30,7 +31,6 @@ from tollkeeper.quota.models import Basis
 from tollkeeper.quota.operations import Closed, Replayed, Terms
 from tollkeeper.quota.reservation import Reservation
 from tollkeeper.relaying import Deadlines, Listener, Relay
-from tollkeeper.throttle import Throttle
 
 RETRIES = 1
 RETRY_PAUSE_S = 0.2
@@ -84,11 +84,8 @@ class FailedCall(TollkeeperError):
 class Gateway:
     """Composed of what stands below it; `default_output` is the output wanted when the caller does not say."""
 
-    def __init__(
-        self, ledger: Ledger, catalog: Catalog, throttle: Throttle, deadlines: Deadlines, *, default_output: int
-    ) -> None:
+    def __init__(self, ledger: Ledger, catalog: Catalog, deadlines: Deadlines, *, default_output: int) -> None:
         self._ledger = ledger
-        self._throttle = throttle
         self._deadlines = deadlines
         self._default_output = default_output
         self.catalog = catalog
@@ -96,7 +93,7 @@ class Gateway:
     async def complete(self, caller: Principal, ask: Ask, keeping: Keeping | None = None) -> Answer | Replayed:
         """One question, one whole answer, one charge.
 
-        Raises RateLimited, NotFound (model), InputError, Unauthenticated, QuotaExceeded, QuotaHeld, LedgerUnavailable,
+        Raises ModelNotFound, InputError, Unauthenticated, QuotaExceeded, QuotaHeld, LedgerUnavailable,
         IdempotencyInFlight, IdempotencyMismatch, PreviousAttemptInterrupted, FailedCall.
         """
         candidate = self._candidate(ask, ask.model, stream=False)
@@ -152,8 +149,7 @@ class Gateway:
     async def _reserved(
         self, caller: Principal, candidate: Candidate, keeping: Keeping | None
     ) -> AsyncIterator[Reservation]:
-        """The limit and the hold; leaving settles, and a failure is told with the charge's end."""
-        self._throttle.check(caller)
+        """The hold; leaving settles, and a failure is told with the charge's end."""
         attempt = keeping.attempt if keeping is not None else None
         reservation = self._ledger.reservation(caller, await candidate.first(), candidate.tighter, attempt)
         try:

@@ -118,6 +118,9 @@ class DyingProvider:
                 yield piece
         self.failpoint.reached(AFTER_UPSTREAM_ANSWERED)
 
+    async def bound_input(self, call: PreparedCall) -> int | None:
+        return await self.provider.bound_input(call)
+
     async def count_input(self, call: PreparedCall) -> int:
         return await self.provider.count_input(call)
 

@@ -52,6 +52,9 @@ class Scripted:
         finally:
             self.streams_closed += 1
 
+    async def bound_input(self, call: PreparedCall) -> int | None:
+        return await self.count_input(call)
+
     async def count_input(self, call: PreparedCall) -> int:
         return 11
 

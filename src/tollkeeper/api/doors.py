@@ -105,6 +105,7 @@ class Entrance:
                 raise MethodNotAllowed("POST")
             services = self._services()
             caller = services.tokens.verify(access_token(scope))
+            services.throttle.check(caller)
             body = await read_body(scope, receive, door.largest_body)
             visit = await door.opens(services, caller, body)
             if isinstance(visit, bytes):

@@ -29,7 +29,7 @@ from tollkeeper.errors import InvalidRequest
 NOTHING_IN = {"type": "object", "properties": {}}
 """The schema of a tool that takes nothing."""
 
-_PICTURE = re.compile(r"data:image/[a-z0-9.+-]+;base64,")
+_PICTURE = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,")
 _THINK = {"none": False, "minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high"}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import orjson
 
@@ -10,8 +11,10 @@ from tollkeeper.chat import ChatRequest
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError
 from tollkeeper.dialects.shape import Shape
-from tollkeeper.errors import InputError
 from tollkeeper.providers.base import Model, Question, Raw
+
+LONGEST_URL = 2_000
+"""A longer one is no address, but the picture itself."""
 
 
 def body_of(raw: Raw, ours: dict[str, object], limit_name: str | None) -> tuple[bytes, bytes | None]:
@@ -39,21 +42,39 @@ def refuse_sampling(model: Model, names: Iterable[str], sampling: frozenset[str]
 def shape_of_request(request: ChatRequest) -> Shape:
     """What bounds the input of a request in our nouns."""
     pictures = request.pictures
-    image_bytes = sum(len(picture.url) for picture in pictures if picture.url.startswith("data:"))
+    image_bytes = sum(len(picture.url.partition(",")[2]) for picture in pictures if picture.url.startswith("data:"))
     return Shape(len(request.messages), len(pictures), image_bytes, bool(request.options.tools))
 
 
 def texts_of(question: Question) -> Callable[[], tuple[str, ...]]:
-    """What a tokenizer has to count; of a request that our nouns cannot hold, everything in it."""
+    """What a tokenizer has to count. Of a request that goes out as it came that is all text in it, known or not."""
+    raw = question.raw
+    return (lambda: question.request.texts) if raw is None else (lambda: tuple(_texts_in(raw)))
 
-    def texts() -> tuple[str, ...]:
-        try:
-            return question.request.texts
-        except InputError:
-            assert question.raw is not None
-            return tuple(value.decode() for value in question.raw.fields.values())
 
-    return texts
+_GRAMMAR = frozenset(
+    {"role", "content", "type", "text", "id", "name", "function", "input", "image_url", "url", "source"}
+)
+"""Keys that make up a request, and are not part of what the model reads."""
+_PICTURE_KEYS = frozenset({"url", "image_url", "data"})
+
+
+def _texts_in(raw: Raw) -> Iterator[str]:
+    """Every string but those that hold pictures, every number, and every key that someone has chosen."""
+    found: list[tuple[str, Any]] = [(name, orjson.loads(value)) for name, value in raw.fields.items()]
+    while found:
+        key, value = found.pop()
+        match value:
+            case str():
+                if not (raw.shape.images and key in _PICTURE_KEYS and len(value) > LONGEST_URL):
+                    yield value
+            case list():
+                found += [(key, one) for one in value]
+            case dict():
+                found += value.items()
+                yield from value.keys() - _GRAMMAR
+            case int() | float() if not isinstance(value, bool):
+                yield str(value)
 
 
 @contextmanager

@@ -123,6 +123,10 @@ class Provider(Protocol):
         """
         ...
 
+    async def bound_input(self, call: PreparedCall) -> int | None:
+        """No fewer tokens than the input's text has, by the model's own vocabulary; None where that is not known."""
+        ...
+
     async def count_input(self, call: PreparedCall) -> int:
         """The input's tokens, by the best tokenizer at hand."""
         ...

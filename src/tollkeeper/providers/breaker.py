@@ -86,6 +86,9 @@ class Guarded:
                 self._left(probing=probing)
             raise
 
+    async def bound_input(self, call: PreparedCall) -> int | None:
+        return await self.provider.bound_input(call)
+
     async def count_input(self, call: PreparedCall) -> int:
         return await self.provider.count_input(call)
 

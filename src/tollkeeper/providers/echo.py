@@ -76,6 +76,9 @@ class EchoProvider:
         if self.failure != "no_usage":
             yield Piece(b"", (Usage(_words(call.texts()), len(words)),), last=True)
 
+    async def bound_input(self, call: PreparedCall) -> int | None:
+        return _words(call.texts())
+
     async def count_input(self, call: PreparedCall) -> int:
         return _words(call.texts())
 

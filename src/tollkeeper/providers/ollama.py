@@ -63,6 +63,9 @@ class OllamaProvider:
         if not reader.finished:
             raise errors.ProviderInterrupted
 
+    async def bound_input(self, call: PreparedCall) -> int | None:
+        return None
+
     async def count_input(self, call: PreparedCall) -> int:
         template = TEMPLATE_PER_MESSAGE * call.shape.messages + TEMPLATE_PER_CALL
         images = call.shape.images * call.model.image_tokens

@@ -115,6 +115,9 @@ class OpenAIProvider:
         if not reader.finished:
             raise errors.ProviderInterrupted
 
+    async def bound_input(self, call: PreparedCall) -> int | None:
+        return None if call.shape.images else await tokenizer.bound(call.model.asked_as, call.body)
+
     async def count_input(self, call: PreparedCall) -> int:
         template = TEMPLATE_PER_MESSAGE * call.shape.messages + TEMPLATE_PER_CALL
         images = call.shape.images * call.model.image_tokens

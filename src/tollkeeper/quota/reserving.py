@@ -9,6 +9,7 @@ from contextlib import suppress
 from tollkeeper.chat import Usage
 from tollkeeper.errors import (
     IdempotencyInFlight,
+    InvalidRequest,
     LedgerConflict,
     LedgerUnavailable,
     QuotaExceeded,
@@ -78,6 +79,8 @@ def _kept_answer(page: Page, operation: Reserve) -> KeptAnswer | None:
 
 def _hold(page: Page, operation: Reserve, account: Account) -> Held:
     terms = operation.terms
+    if min(terms.input_bound, terms.wanted_output, terms.least_output) < 0:
+        raise InvalidRequest("A call cannot be of less than no tokens.")
     windows = _current(page, account)
     granted_output = _grant_output(windows, terms, page.now_ms)
     holds = _holds(windows, terms, granted_output, page.now_ms)

@@ -56,7 +56,6 @@ async def _estimate(services: Services, caller: Principal, body: bytes) -> bytes
         if request.messages is not None or request.message is not None:
             raise InvalidRequest("Either prompt, messages or message is needed.")
         request = msgspec.structs.replace(request, message=request.prompt)
-    services.throttle.check(caller)
     own, others = await _balances(services, caller)
     asked, _ = await ask(services, caller, "estimate", request, chat_turns(request))
     estimate = await services.gateway.estimate(asked)

@@ -176,6 +176,7 @@ class _Connection:
         """One turn, from its limit check to its final frame."""
         try:
             caller = self._caller()
+            self._services.throttle.check(caller)
             visit = await self._visit(caller, turn)
             await self._relay(caller, visit, turn, listener)
         except Unauthenticated:
