@@ -20,7 +20,7 @@ from journeys.upstream import Upstream, scripted
 ANSWER = "one two three four five six seven"
 TEMPLATE = 7
 """What is counted for the template of one message, besides its text."""
-LONGEST_WAIT_S = 20.0
+LONGEST_WAIT_S, LONGEST_VISIT_S = 20.0, 60.0
 
 
 class Cell(NamedTuple):
@@ -130,7 +130,8 @@ async def walk(
 
 async def _visit(cell: Cell, caller: Person, prompt: str, visit: Visit) -> End:
     try:
-        end = await visit(cell, caller, prompt)
+        async with asyncio.timeout(LONGEST_VISIT_S):
+            end = await visit(cell, caller, prompt)
         await _assert_paid(cell, caller, prompt, end)
     except Exception as error:
         error.add_note(f"at {cell}")
