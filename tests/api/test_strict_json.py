@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tollkeeper.api.strict_json import DEEPEST, check
+from tollkeeper.api.strict_json import DEEPEST, MOST_DIGITS, MOST_OBJECTS, MOST_VALUES, SMALL, check
 from tollkeeper.errors import InvalidJson
 
 BAD = {
@@ -35,7 +35,11 @@ BAD = {
     "UTF-16": '{"a": 1}'.encode("utf-16"),
     "too deep lists": b"[" * (DEEPEST + 1) + b"]" * (DEEPEST + 1),
     "too deep objects": b'{"a":' * (DEEPEST + 1) + b"1" + b"}" * (DEEPEST + 1),
-    "far too deep": b"[" * 500_000,
+    "far too deep": b"[" * 300_000,
+    "brackets that close nothing": b"[" + b"]" * SMALL,
+    "brackets in the wrong order": b"][" * SMALL,
+    "an end of another kind": b"[" + b"[}," * SMALL + b"[]]",
+    "NUL after backslashes": b'{"a": "' + b"\\\\" * SMALL + b'\\u0000"}',
 }
 
 GOOD = {
@@ -45,9 +49,25 @@ GOOD = {
     "as deep as may be": b"[" * DEEPEST + b"]" * DEEPEST,
     "many brackets in text": b'{"a": "' + b"[{" * 5000 + b'"}',
     "quotes and brackets in text": b'{"a": "' + b'\\"[' * 500 + b'\\\\"}',
+    "text that spells an escape, at length": b'{"a": "' + b"\\\\" * SMALL + b'u0000"}',
+    "many digits in text": b'{"a": "' + b"9" * SMALL + b'"}',
+    "as many digits as may be": b"[" + b" " * SMALL + b"0." + b"3" * (MOST_DIGITS - 1) + b"]",
+    "as many values as may be": b"[" + b"1," * (MOST_VALUES - 2) + b"1]",
+    "as deep as may be, often": b"[" + (b"[" * (DEEPEST - 1) + b"]" * (DEEPEST - 1) + b",") * 100 + b"1]",
     "many shallow objects": b"[" + b"{}," * 5000 + b"{}]",
     "the same key in two objects": b'[{"a": 1}, {"a": 1}]',
     "the largest float": b"[1.7976931348623157e308]",
+}
+
+MORE_THAN_ANYONE_NEEDS = {
+    "values": b"[" + b"1," * MOST_VALUES + b"1]",
+    "lists of nothing": b"[" + b"[]," * (MOST_VALUES // 2) + b"[]]",
+    "lists without commas": b"[]" * (MOST_VALUES + 1),
+    "lists that never end": b"[" * (MOST_VALUES + 1),
+    "objects": b"[" + b"{}," * MOST_OBJECTS + b"{}]",
+    "texts": b"[" + b'"",' * (2 * MOST_VALUES) + b'""]',
+    "digits": b"[" + b" " * SMALL + b"9" * MOST_DIGITS + b"]",
+    "digits after others": b"[" + (b"9" * (MOST_DIGITS - 1) + b",") * 20 + b"0." + b"9" * MOST_DIGITS + b"]",
 }
 
 
@@ -60,6 +80,12 @@ def test_it_refuses(body: bytes) -> None:
 @pytest.mark.parametrize("body", GOOD.values(), ids=GOOD.keys())
 def test_it_passes(body: bytes) -> None:
     check(body)
+
+
+@pytest.mark.parametrize("body", MORE_THAN_ANYONE_NEEDS.values(), ids=MORE_THAN_ANYONE_NEEDS.keys())
+def test_what_would_take_long_is_refused_for_its_size_before_it_is_parsed(body: bytes) -> None:
+    with pytest.raises(InvalidJson, match="too many"):
+        check(body)
 
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
