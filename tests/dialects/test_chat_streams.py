@@ -18,6 +18,7 @@ from tollkeeper.received import Received
 
 HEAD = Head("chg_1", "ours", 1_700_000_000)
 USAGE = Usage(18, 7, 5, 0, 4)
+MESSAGE = b'{"message":"SECRET","code":400}'
 
 
 def said(document: Any) -> sse.Event:
@@ -126,16 +127,30 @@ def test_a_report_that_cannot_be_true_is_no_report() -> None:
     assert reader.last
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"choices": {}}', b'{"choices": [5]}'])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"choices": {}}', b'{"choices": [5]}', b"{}", MESSAGE]
+)
 def test_what_is_no_chunk_is_bad(data: bytes) -> None:
     with pytest.raises(BadAnswer):
         chat.EventReader().read(said(data))
 
 
-@pytest.mark.parametrize("error", [{"message": "SECRET"}, "SECRET", {}])
-def test_an_error_is_one_and_what_it_says_is_lost(error: Any) -> None:
+@pytest.mark.parametrize(
+    ("document", "name"),
+    [
+        ({"error": {"message": "SECRET"}}, b""),
+        ({"error": "SECRET"}, b""),
+        ({"error": {}}, b""),
+        (chunk("error", content="SECRET"), b""),
+        ({"choices": [{"delta": {}, "finish_reason": "stop", "error": {"message": "SECRET"}}]}, b""),
+        ({"object": "error", "message": "SECRET", "type": "BadRequestError", "code": 400}, b""),
+        ({"message": "SECRET"}, b"error"),
+        (chunk(content="SECRET"), b"error"),
+    ],
+)
+def test_an_error_is_one_however_it_is_said_and_what_it_says_is_lost(document: Any, name: bytes) -> None:
     with pytest.raises(ProviderSaidError) as raised:
-        chat.EventReader().read(said({"error": error}))
+        chat.EventReader().read(said(document)._replace(name=name))
     assert "SECRET" not in repr(raised.value)
 
 

@@ -146,11 +146,18 @@ def test_what_ends_an_answer_is_known_as_such() -> None:
     assert seen == [(False, False)] * 3 + [(True, True)] * 2
 
 
-@pytest.mark.parametrize("name", ["error", ""])
-def test_an_error_of_the_provider_is_told_without_its_text(name: str) -> None:
-    error = {"type": "error", "error": {"type": "overloaded_error", "message": "secret"}}
+@pytest.mark.parametrize(
+    ("name", "document"),
+    [
+        ("error", {"type": "error", "error": {"type": "overloaded_error", "message": "secret"}}),
+        ("", {"type": "error", "error": {"type": "overloaded_error", "message": "secret"}}),
+        ("error", {"message": "secret"}),
+        ("ping", {"type": "ping", "error": {"message": "secret"}}),
+    ],
+)
+def test_an_error_of_the_provider_is_told_without_its_text(name: str, document: dict[str, Any]) -> None:
     with pytest.raises(ProviderSaidError) as told:
-        messages.EventReader().read(said(error, name))
+        messages.EventReader().read(said(document, name))
     assert "secret" not in repr(told.value)
 
 

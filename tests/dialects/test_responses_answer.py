@@ -138,6 +138,7 @@ def test_a_usage_that_cannot_be_true_is_none(usage: Any) -> None:
         b'{"output": [{"type": "message", "content": "\xff"}]}',
         answer(status="failed", error={"code": "server_error", "message": "x"}),
         answer(status="in_progress"),
+        answer(error={"code": "server_error", "message": "x"}),
         answer(output=[{"type": "function_call", "name": "f", "arguments": "{}"}]),
     ],
 )

@@ -22,6 +22,9 @@ def event(name: str = "", **fields: Any) -> Event:
         event(type="error", code="x", message="secret", param=None, sequence_number=3),
         event("error", error={"message": "secret"}),
         event(error={"message": "secret"}),
+        event("error", type="response.output_text.delta", delta="secret"),
+        event(object="error", message="secret", type="BadRequestError", code=400),
+        event(type="response.in_progress", error={"message": "secret"}),
     ],
 )
 def test_the_providers_own_error_is_raised_without_its_words(said: Event) -> None:
@@ -39,6 +42,8 @@ def test_the_providers_own_error_is_raised_without_its_words(said: Event) -> Non
         Event(b"", b"", b"[]"),
         Event(b"", b"", b"\xff"),
         Event(b"", b"", b'{"type":"response.created","response":' + b"[" * 100_000),
+        event(),
+        event(message="secret", code=400),
         event(type=7),
         event(type="response.output_text.delta", delta=7),
         event(type="response.output_text.done", text=7),
@@ -59,7 +64,7 @@ def test_events_of_no_interest_tell_nothing() -> None:
         event(type="response.output_item.added", item={"type": "web_search_call", "action": {}}, output_index=0),
         event(type="response.web_search_call.completed", item_id="w", output_index=0),
         event(type="response.audio.delta", delta={"not": "text"}),
-        event(),
+        event(type="keepalive", sequence_number=3),
     ):
         assert reader.read(said) == []
         assert not reader.last

@@ -77,10 +77,10 @@ def test_a_request_on_the_wire_goes_out_as_it_came() -> None:
 
 
 def test_a_request_on_another_wire_is_translated() -> None:
-    call = prepared(as_it_came(Wire.CHAT, messages=[]))
+    call = prepared(as_it_came(Wire.CHAT, messages=[{"role": "user", "content": "All that came is counted."}]))
     assert (call.raw, orjson.loads(call.limited_to(1))["system"]) == (False, "Be brief.")
     assert call.shape == Shape(2)
-    assert call.texts() == ("Be brief.", 'Say "hi"\n☃')
+    assert call.texts() == ("All that came is counted.",)
 
 
 @pytest.mark.parametrize(

@@ -59,10 +59,10 @@ def test_the_limit_is_the_last_of_the_options(options: Options, said: dict[str, 
 
 def test_a_call_is_translated_whatever_wire_it_came_on() -> None:
     provider = make()
-    raw = Raw(Wire.CHAT, {"messages": b"[]"}, Shape(9))
+    raw = Raw(Wire.CHAT, {"messages": b'[{"role":"user","content":"All that came is counted."}]'}, Shape(9))
     call = provider.prepare(model(provider), Question(lambda: REQUEST, raw))
     assert (call.raw, call.wire, call.shape) == (False, None, Shape(2))
-    assert call.texts() == ("Be brief.", "Say hi")
+    assert call.texts() == ("All that came is counted.",)
 
 
 @pytest.mark.parametrize(

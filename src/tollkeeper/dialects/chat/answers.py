@@ -30,6 +30,7 @@ class _Message(msgspec.Struct):
 class _Choice(msgspec.Struct):
     message: _Message
     finish_reason: str | None = None
+    error: Any = None
 
 
 class _Answer(msgspec.Struct):
@@ -37,18 +38,21 @@ class _Answer(msgspec.Struct):
 
     choices: list[_Choice]
     usage: Any = None
+    error: Any = None
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
 def read_answer(body: bytes) -> Completion:
-    """A provider's chat completion: its first choice. Raises BadAnswer."""
+    """A provider's chat completion: its first choice. Raises BadAnswer, also for one that tells of an error."""
     try:
         answer = _decode(body)
         first = answer.choices[0]
     except (msgspec.MsgspecError, UnicodeDecodeError, IndexError, RecursionError) as error:
         raise BadAnswer from error
+    if answer.error is not None or any(map(_failed, answer.choices)):
+        raise BadAnswer
     message = first.message
     calls = tuple(
         ToolCall(call.id, call.function.name, call.function.arguments)
@@ -66,6 +70,10 @@ def read_answer(body: bytes) -> Completion:
         message.refusal if message.content is None else None,
         message.reasoning_content,
     )
+
+
+def _failed(choice: _Choice) -> bool:
+    return choice.error is not None or choice.finish_reason == "error"
 
 
 def read_usage(reported: Any) -> Usage | None:

@@ -36,13 +36,15 @@ class _Choice(msgspec.Struct):
     delta: _Delta | None = None
     finish_reason: str | None = None
     index: int = 0
+    error: Any = None
 
 
 class _Chunk(msgspec.Struct):
     """What we need of a chunk; everything else is skipped unread."""
 
-    choices: list[_Choice] = []
+    choices: list[_Choice] | None = None
     usage: Any = None
+    object: Any = None
     error: Any = None
 
 
@@ -58,7 +60,9 @@ class EventReader:
         self._begun: set[tuple[int, int]] = set()
 
     def read(self, event: Event) -> list[Delta]:
-        """What the event brings. Raises BadAnswer, ProviderSaidError."""
+        """What the event brings. Raises BadAnswer, ProviderSaidError: servers have many ways to say one."""
+        if event.name == b"error":
+            raise ProviderSaidError
         if event.data == b"[DONE]":
             self.last = True
             return []
@@ -66,10 +70,14 @@ class EventReader:
             chunk = _decode(event.data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise BadAnswer from error
-        if chunk.error is not None:
+        if chunk.error is not None or chunk.object == "error":
             raise ProviderSaidError
+        if chunk.choices is None and chunk.usage is None:
+            raise BadAnswer
         deltas: list[Delta] = []
-        for choice in chunk.choices:
+        for choice in chunk.choices or ():
+            if choice.error is not None or choice.finish_reason == "error":
+                raise ProviderSaidError
             if choice.delta is not None:
                 self._read_delta(choice.delta, choice.index, deltas)
             if choice.finish_reason is not None:

@@ -52,6 +52,7 @@ class _Event(msgspec.Struct):
     content_block: _Block | None = None
     message: _Message | None = None
     usage: Any = None
+    error: Any = None
 
 
 _decode = msgspec.json.Decoder(_Event).decode
@@ -84,6 +85,8 @@ class EventReader:
             raise ProviderSaidError
         try:
             read = _decode(event.data)
+            if read.type == "error" or read.error is not None:
+                raise ProviderSaidError
             self.last = read.type in {"message_delta", "message_stop"}
             match read.type:
                 case "content_block_delta":
@@ -96,8 +99,6 @@ class EventReader:
                     self._note_usage(read.message.usage if read.message is not None else None)
                 case "message_delta":
                     return self._end(read)
-                case "error":
-                    raise ProviderSaidError
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise BadAnswer from error
         return []

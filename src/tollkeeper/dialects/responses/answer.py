@@ -44,6 +44,7 @@ class _Answer(msgspec.Struct):
     status: str | None = None
     incomplete_details: Details | None = None
     usage: Any = None
+    error: Any = None
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
@@ -55,7 +56,7 @@ def read_answer(body: bytes) -> Completion:
         answer = _decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise BadAnswer from None
-    if answer.status not in {None, "completed", "incomplete"}:
+    if answer.status not in {None, "completed", "incomplete"} or answer.error is not None:
         raise BadAnswer
     said: dict[str, list[str]] = {"output_text": [], "refusal": [], "reasoning": []}
     calls: list[ToolCall] = []

@@ -44,6 +44,7 @@ class _Event(msgspec.Struct):
     input: Any = None
     item: msgspec.Raw = msgspec.Raw(b"null")
     response: msgspec.Raw = msgspec.Raw(b"null")
+    object: Any = None
     error: Any = None
 
 
@@ -82,6 +83,11 @@ class EventReader:
             raise BadAnswer from None
 
     def _read(self, said: _Event, name: bytes) -> list[Delta]:
+        if said.type in ERRORS or name == b"error" or said.error is not None or said.object == "error":
+            self.last = True
+            raise ProviderSaidError
+        if not said.type:
+            raise BadAnswer
         stem, _, ending = said.type.rpartition(".")
         if ending == "delta":
             return self._piece(stem, said)
@@ -91,9 +97,6 @@ class EventReader:
             return self._item(said)
         if said.type in ENDS:
             return self._end(said)
-        if said.type in ERRORS or name == b"error" or (not said.type and said.error is not None):
-            self.last = True
-            raise ProviderSaidError
         return []
 
     def _piece(self, stem: str, said: _Event) -> list[Delta]:
