@@ -80,7 +80,7 @@ def test_what_is_free_to_choose_goes_out_as_it_came_and_what_is_ours_does_not() 
 def test_the_shape_counts_turns_pictures_and_tools() -> None:
     messages = [*asked(PICTURE, LINKED, {"type": "text", "text": "a"}), *HELLO]
     shape = chat.shape_of(fields(messages=messages, tools=[TOOL]))
-    assert shape == Shape(2, images=2, image_bytes=len(DATA), tools=True)
+    assert shape == Shape(2, images=2, image_bytes=len("aGVsbG8="), tools=True)
     assert chat.shape_of(fields(messages=HELLO)) == Shape(1)
 
 
@@ -125,6 +125,17 @@ def test_every_other_kind_of_content_is_refused(kind: str) -> None:
         ({"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}, "messages.audio"),
         ({"messages": asked({"type": "text", "text": "a", "prompt_cache_breakpoint": {}})}, "messages.content"),
         ({"messages": HELLO, "tools": [TOOL, {"type": "web_search"}]}, "tools"),
+        *[
+            ({"messages": asked(LINKED, {"type": kind, "text": "a", "image_url": {"url": url}})}, "messages.content")
+            for kind in ("image_url", "text")
+            for url in (
+                "http://10.0.0.1/a.png",
+                "file:///etc/passwd",
+                "data:application/pdf;base64,AAAA",
+                " https://a",
+                "",
+            )
+        ],
     ],
 )
 def test_what_nobody_can_bound_is_refused(document: dict[str, Any], parameter: str) -> None:

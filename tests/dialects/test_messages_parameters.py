@@ -127,6 +127,17 @@ def test_files_longer_caches_and_unknown_fields_are_refused(blocks: list[dict[st
         messages.shape_of(fields(messages=asked(*blocks)))
 
 
+@pytest.mark.parametrize("url", ["http://10.0.0.1/a.png", "file:///etc/passwd", "data:application/pdf;base64,AA", ""])
+def test_a_picture_is_linked_by_https(url: str) -> None:
+    """In what a tool answered too."""
+    picture = {"type": "image", "source": {"type": "url", "url": url}}
+    answered = {"type": "tool_result", "tool_use_id": "t", "content": [picture]}
+    for block, place in ((picture, ""), (answered, ".content[0]")):
+        with pytest.raises(UnsupportedParameter) as refused:
+            messages.shape_of(fields(messages=asked(block)))
+        assert refused.value.parameter == f"messages[0].content[0]{place}.source.url"
+
+
 @pytest.mark.parametrize(
     "document",
     [

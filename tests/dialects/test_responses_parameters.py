@@ -198,12 +198,24 @@ def test_every_item_counts_and_only_the_bytes_of_pictures_that_are_sent_along_do
     asked = [
         *in_message({"type": "input_image", "image_url": PICTURE}, {"type": "input_text", "text": PICTURE}),
         *in_message({"type": "input_image", "image_url": "https://example.org/1.png", "detail": "low"}),
-        *in_message({"type": "input_image", "image_url": "data:text/plain,not-a-picture"}),
         {"type": "function_call", "call_id": "c", "name": "draw", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image", "image_url": PICTURE}]},
     ]
     counted = shape(input=asked, tools=[LOOKUP])
-    assert counted == Shape(messages=5, images=4, image_bytes=2 * len(PICTURE), tools=True)
+    assert counted == Shape(messages=4, images=3, image_bytes=2 * len("iVBORw0KGgo="), tools=True)
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.1/a.png", "file:///etc/passwd", "data:application/pdf;base64,AA", ""])
+def test_a_picture_is_linked_by_https_or_sent_along(url: str) -> None:
+    """In what a tool answered too."""
+    picture = {"type": "input_image", "image_url": url}
+    answered = {"type": "function_call_output", "call_id": "c", "output": [picture]}
+    for asked in (in_message(picture), [answered]):
+        with pytest.raises(UnsupportedParameter) as raw:
+            shape(input=asked)
+        with pytest.raises(UnsupportedParameter) as read:
+            read_request({"input": asked})
+        assert raw.value.parameter == read.value.parameter == "input"
 
 
 @pytest.mark.parametrize(

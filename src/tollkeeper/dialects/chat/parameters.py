@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from tollkeeper.dialects.parameters import DROP, OURS, PASS, PRICE, REFUSE, Only, Rule, refusal
+from tollkeeper.dialects.pictures import bytes_sent
 from tollkeeper.dialects.shape import Shape
 from tollkeeper.errors import InvalidRequest
 
@@ -102,7 +103,7 @@ def shape_of(fields: Mapping[str, msgspec.Raw]) -> Shape:
                 raise refusal("messages.content")
             if part.image_url is not None:
                 images += 1
-                image_bytes += len(part.image_url.url) if part.image_url.url.startswith("data:") else 0
+                image_bytes += bytes_sent(part.image_url.url, "messages.content")
     return Shape(len(messages), images, image_bytes, tools=_has_tools(fields))
 
 

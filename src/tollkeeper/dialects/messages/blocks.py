@@ -4,7 +4,7 @@ A picture's data and a tool's input are left as they came: nobody has to look in
 """
 
 import re
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -14,7 +14,7 @@ from tollkeeper.errors import InputError, InvalidRequest
 T = TypeVar("T")
 
 _PLACE = re.compile(r" - at `\$(.*)`$")
-_NOT_HERE = ("Invalid value ", "Invalid enum value ", "Object contains unknown field ")
+_NOT_HERE = ("Invalid value ", "Invalid enum value ", "Object contains unknown field ", "Expected `str` matching ")
 
 
 class Strict(msgspec.Struct, forbid_unknown_fields=True):
@@ -53,7 +53,9 @@ class Base64(Block, tag="base64"):
 
 
 class Url(Block, tag="url"):
-    url: str
+    """Other addresses could be of the provider's own network."""
+
+    url: Annotated[str, msgspec.Meta(pattern="^https://")]
 
 
 class Picture(Block, tag="image"):

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 
 from tollkeeper.dialects.parameters import refusal
+from tollkeeper.dialects.pictures import bytes_sent
 from tollkeeper.dialects.shape import Shape
 from tollkeeper.errors import InvalidRequest
 
@@ -121,9 +122,9 @@ def shape_of(fields: Mapping[str, msgspec.Raw]) -> Shape:
     for item in items:
         check_item(item)
         for part in item.parts:
-            if part.type == "input_image":
+            if part.image_url is not None:
                 images += 1
-                image_bytes += _bytes_sent(part)
+                image_bytes += bytes_sent(part.image_url, "input")
     tools = _decoded(fields, "tools", _tools) or []
     if any(tool.type not in TOOLS for tool in tools):
         raise refusal("tools")
@@ -207,9 +208,3 @@ def _decoded(fields: Mapping[str, msgspec.Raw], name: str, decode: Callable[[msg
         return decode(raw)
     except BAD_JSON:
         raise (refusal(name) if name == "prompt_cache_options" else bad_shape(name)) from None
-
-
-def _bytes_sent(image: Part) -> int:
-    """Of a picture that is sent along. Whatever else a URL may be counts as text."""
-    url = image.image_url or ""
-    return len(url) if url.startswith("data:image/") else 0

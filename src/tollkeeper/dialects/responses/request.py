@@ -9,13 +9,12 @@ import msgspec
 
 from tollkeeper.chat import ChatRequest, Image, Message, Options, Part, Role, Tool, ToolCall, ToolResult
 from tollkeeper.dialects.parameters import refusal
+from tollkeeper.dialects.pictures import bytes_sent
 from tollkeeper.dialects.responses import items as wire
 from tollkeeper.dialects.responses.asking import NAMED_TOOL
 from tollkeeper.dialects.responses.parameters import check
-from tollkeeper.errors import InvalidRequest
 
 ROLES: dict[str | None, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-URLS = ("https://", "data:")
 _PLACE = re.compile(r"at `\$\.(\w+)")
 
 
@@ -144,8 +143,7 @@ def _turn(item: wire.Item) -> _Turn:
 def _part(part: wire.Part) -> Part:
     if part.type == "input_image":
         url = part.image_url or ""
-        if not url.startswith(URLS):
-            raise InvalidRequest("input: a picture is given by https: or data: URL.", parameter="input")
+        bytes_sent(url, "input")
         return Image(url, part.detail)
     text = part.refusal if part.type == "refusal" else part.text
     if text is None:
