@@ -1,4 +1,4 @@
-"""A provider that is down is left alone for a while, and then asked by one call."""
+"""A model that is down is asked by a call now and then, and nobody closes it to the others for nothing."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -9,16 +9,12 @@ import pytest
 from tollkeeper import errors
 from tollkeeper.chat import ChatRequest, Completion, Message, TextDelta, Usage
 from tollkeeper.providers.base import Model, Piece, PreparedCall, Question
-from tollkeeper.providers.breaker import Guarded
+from tollkeeper.providers.breaker import MOST_MODELS, PROBES, Guarded
 from tollkeeper.providers.echo import EchoProvider
 
-FAILURES, SECONDS, PATIENCE_S = 3, 10.0, 100.0
-DOWN = (
-    errors.ProviderUnavailable,
-    errors.ProviderFailed,
-    errors.ProviderTimeout,
-    errors.ProviderInterrupted,
-)
+FAILURES, SECONDS, PATIENCE_S = 3, 100.0, 1_000.0
+PROBE_S = SECONDS / PROBES
+UNANSWERED = (errors.ProviderUnavailable, errors.ProviderTimeout, errors.ProviderInterrupted)
 
 
 class Scripted:
@@ -84,7 +80,11 @@ class World:
             self.provider, failures=FAILURES, seconds=SECONDS, patience_s=PATIENCE_S, now=lambda: self.now
         )
         request = ChatRequest((Message("user", "one"),))
-        self.call = self.guarded.prepare(Model("m", self.guarded), Question(lambda: request))
+        self.question = Question(lambda: request)
+        self.call = self.of("m")
+
+    def of(self, model: str) -> PreparedCall:
+        return self.guarded.prepare(Model(model, self.guarded), self.question)
 
     async def complete(self) -> Completion:
         return await self.guarded.complete(self.call, 10)
@@ -97,7 +97,7 @@ class World:
                 pieces += 1
         return pieces
 
-    async def fail(self, error: type[errors.ProviderError] = errors.ProviderFailed, times: int = 1) -> None:
+    async def fail(self, error: type[errors.ProviderError] = errors.ProviderTimeout, times: int = 1) -> None:
         self.provider.error = error
         for _ in range(times):
             with pytest.raises(error):
@@ -113,6 +113,18 @@ class World:
             return self.provider.asked == before
         return False
 
+    async def lets_all_through(self) -> bool:
+        """Whether two calls at once reach the provider, both."""
+        before, self.provider.gate = self.provider.asked, asyncio.Event()
+        calls = [asyncio.create_task(self.complete()) for _ in range(2)]
+        await asyncio.sleep(0)
+        reached = self.provider.asked - before
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        self.provider.gate = None
+        return reached == 2
+
 
 @pytest.fixture
 def world() -> World:
@@ -126,7 +138,7 @@ async def opened(world: World) -> World:
     return world
 
 
-@pytest.mark.parametrize("error", DOWN)
+@pytest.mark.parametrize("error", UNANSWERED)
 async def test_it_opens_after_failures_in_a_row_and_then_asks_nobody(
     world: World, error: type[errors.ProviderError]
 ) -> None:
@@ -137,7 +149,7 @@ async def test_it_opens_after_failures_in_a_row_and_then_asks_nobody(
     with pytest.raises(errors.ProviderUnavailable):
         await world.stream()
     assert world.provider.asked == asked == FAILURES
-    assert raised.value.retry_after_s == SECONDS
+    assert raised.value.retry_after_s == PROBE_S
     assert not raised.value.billed
 
 
@@ -165,6 +177,70 @@ async def test_a_refusal_is_a_sign_of_life(world: World, error: type[errors.Prov
     assert not await world.is_open()
 
 
+async def test_an_error_that_is_answered_is_no_failure_where_others_have_succeeded_lately(world: World) -> None:
+    """One member's requests may make a model fail; that others' calls succeed shows that it is up."""
+    for _ in range(5):
+        await world.complete()
+        world.now += SECONDS - 1
+        await world.fail(errors.ProviderFailed, times=FAILURES + 1)
+        assert await world.lets_all_through()
+
+
+async def test_errors_that_are_answered_open_it_where_nobody_has_succeeded_for_the_whole_time(world: World) -> None:
+    await world.complete()
+    world.now += SECONDS
+    await world.fail(errors.ProviderFailed, times=FAILURES)
+    assert not await world.lets_all_through()
+
+
+async def test_a_model_never_asked_before_counts_as_one_that_succeeds(world: World) -> None:
+    await world.fail(errors.ProviderFailed, times=FAILURES)
+    world.now += SECONDS - 1
+    await world.fail(errors.ProviderFailed)
+    assert await world.lets_all_through()
+
+
+async def test_one_whose_requests_are_answered_by_errors_does_not_take_the_probes_from_the_others(
+    world: World,
+) -> None:
+    """Twenty calls a second that fail at once, and one of somebody else a second: that one always comes through."""
+    await world.complete()
+    world.now += SECONDS
+    for _ in range(5):
+        await world.fail(errors.ProviderFailed, times=20)
+        world.now += SECONDS
+        assert (await world.complete()).text == "one"
+
+
+async def test_a_probe_answered_by_an_error_slowly_delays_the_others_no_longer_than_a_probe(opened: World) -> None:
+    opened.now += PROBE_S
+    opened.provider.gate = asyncio.Event()
+    opened.provider.error = errors.ProviderFailed
+    slow = asyncio.create_task(opened.complete())
+    await asyncio.sleep(0)
+    assert await opened.is_open()
+    opened.now += PROBE_S
+    gate, opened.provider.gate, opened.provider.error = opened.provider.gate, None, None
+    assert not await opened.is_open()
+    gate.set()
+    await asyncio.gather(slow, return_exceptions=True)
+    assert not await opened.is_open()
+
+
+async def test_one_model_that_is_down_closes_no_other(opened: World) -> None:
+    assert await opened.is_open()
+    assert (await opened.guarded.complete(opened.of("other"), 10)).text == "one"
+    assert await opened.is_open()
+
+
+async def test_no_more_models_are_watched_than_can_be(opened: World) -> None:
+    for number in range(MOST_MODELS - 1):
+        await opened.guarded.complete(opened.of(f"m{number}"), 10)
+    assert await opened.is_open()
+    await opened.guarded.complete(opened.of("one more"), 10)
+    assert not await opened.is_open()
+
+
 async def test_an_answer_that_makes_no_sense_says_nothing(world: World) -> None:
     await world.fail(times=FAILURES - 1)
     await world.fail(errors.ProviderBadResponse, times=FAILURES)
@@ -174,7 +250,7 @@ async def test_an_answer_that_makes_no_sense_says_nothing(world: World) -> None:
 
 
 async def test_after_the_time_one_call_alone_is_let_through_and_its_success_closes_it(opened: World) -> None:
-    opened.now += SECONDS
+    opened.now += PROBE_S
     opened.provider.gate = asyncio.Event()
     probe = asyncio.create_task(opened.complete())
     await asyncio.sleep(0)
@@ -187,22 +263,22 @@ async def test_after_the_time_one_call_alone_is_let_through_and_its_success_clos
 
 
 async def test_a_probe_that_fails_opens_it_for_as_long_again(opened: World) -> None:
-    opened.now += SECONDS
-    await opened.fail(errors.ProviderTimeout)
-    opened.now += SECONDS - 1
+    opened.now += PROBE_S
+    await opened.fail()
+    opened.now += PROBE_S - 1
     assert await opened.is_open()
     opened.now += 1
     assert not await opened.is_open()
 
 
 async def test_a_probe_that_does_not_end_is_followed_by_another(opened: World) -> None:
-    opened.now += SECONDS
+    opened.now += PROBE_S
     opened.provider.gate = asyncio.Event()
     stuck = asyncio.create_task(opened.complete())
     await asyncio.sleep(0)
     opened.provider.gate = None
     assert await opened.is_open()
-    opened.now += SECONDS
+    opened.now += PROBE_S
     assert not await opened.is_open()
     stuck.cancel()
     await asyncio.gather(stuck, return_exceptions=True)
@@ -211,7 +287,7 @@ async def test_a_probe_that_does_not_end_is_followed_by_another(opened: World) -
 
 @pytest.mark.parametrize("streaming", [False, True])
 async def test_a_caller_who_hangs_up_is_no_failure_and_the_next_call_may_try(opened: World, streaming: bool) -> None:
-    opened.now += SECONDS
+    opened.now += PROBE_S
     opened.provider.gate = asyncio.Event()
     probe = asyncio.create_task(opened.stream() if streaming else opened.complete())
     await asyncio.sleep(0)
@@ -247,13 +323,13 @@ async def test_a_stream_given_up_after_all_patience_is_a_failure(world: World) -
 
 async def test_calls_that_were_out_when_it_opened_do_not_keep_it_open(world: World) -> None:
     world.provider.gate = asyncio.Event()
-    world.provider.error = errors.ProviderFailed
+    world.provider.error = errors.ProviderTimeout
     late = [asyncio.create_task(world.complete()) for _ in range(FAILURES)]
     await asyncio.sleep(0)
     gate, world.provider.gate = world.provider.gate, None
     await world.fail(times=FAILURES)
-    world.now += SECONDS
-    world.provider.error = errors.ProviderFailed
+    world.now += PROBE_S
+    world.provider.error = errors.ProviderTimeout
     gate.set()
     await asyncio.gather(*late, return_exceptions=True)
     world.provider.error = None

@@ -1,8 +1,17 @@
-"""A circuit breaker: a provider that is down is not asked, until it may have come back."""
+"""A circuit breaker: a model that is down is hardly asked, until it may have come back.
+
+It spares callers the wait for somebody who is not there, and takes the load off somebody who is about to break down.
+Those who are let through are never told apart by who they are. So one caller whose requests make a model fail must not
+close it to the others: an error that the provider answers counts only where nobody has succeeded for a while, and
+while all calls end so, each is followed at once by the next. What is left: where nobody else has asked for a while,
+requests that take long to fail can open it and delay the others until one of them is let through, and so can those that
+end in a timeout, which are charged. Models are judged one by one: it takes a few calls to each to find a provider down.
+"""
 
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 from math import ceil
 
 from tollkeeper import errors
@@ -22,13 +31,32 @@ _UP = (errors.ProviderRateLimited, errors.ProviderRejected, errors.ProviderAuthF
 NEARLY = 0.9
 """Whoever gives up a stream began to wait a little before it was asked."""
 
+PROBES = 10
+"""How many calls an open circuit lets through in the time that it is told."""
+MOST_MODELS = 1_000
+"""How many models are watched: names may be made up."""
+
+
+@dataclass(slots=True)
+class _Circuit:
+    """What is known of one model: its failures in a row, and when it succeeded last. One never seen counts as fine."""
+
+    succeeded: float
+    failures: int = 0
+    next_probe: float = 0.0
+
+    def succeed(self, now: float) -> None:
+        self.failures = 0
+        self.succeeded = now
+
 
 class Guarded:
-    """A provider behind a breaker.
+    """A provider behind a breaker that watches each of its models.
 
-    After `failures` in a row it is open for `seconds`: calls fail at once with ProviderUnavailable, which is not
-    billed. Then one call in each such time is let through, until one succeeds. A stream that is given up after
-    `patience_s` without a piece counts as a failure. `now` is a clock in seconds that never goes back.
+    After `failures` in a row a model's circuit is open: calls fail at once with ProviderUnavailable, which is not
+    billed, but for ten in `seconds` that are let through, until one succeeds. A 5xx answer is a failure only when the
+    model has not succeeded for `seconds`; and after one the next call is let through at once. A stream that is given up
+    after `patience_s` without a piece counts as a failure. `now` is a clock in seconds that never goes back.
     """
 
     def __init__(
@@ -46,44 +74,46 @@ class Guarded:
         self._seconds = seconds
         self._patience_s = patience_s * NEARLY
         self._now = now
-        self._failures = 0
-        self._next_probe = 0.0
+        self._circuits: dict[str, _Circuit] = {}
 
     def prepare(self, model: Model, question: Question, *, stream: bool = False) -> PreparedCall:
         return self.provider.prepare(model, question, stream=stream)
 
     async def complete(self, call: PreparedCall, max_output: int) -> Completion:
-        probing = self._failures >= self._most and self._probe()
+        circuit = self._circuit(call)
+        probing = self._enter(circuit)
         try:
             completion = await self.provider.complete(call, max_output)
         except errors.ProviderError as error:
-            self._failed(error, probing=probing)
+            self._failed(circuit, error, probing=probing)
             raise
         except BaseException:
-            self._left(probing=probing)
+            self._left(circuit, probing=probing)
             raise
-        self._failures = 0
+        circuit.succeed(self._now())
         return completion
 
     async def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
         """With the first piece it has succeeded, whatever comes after."""
-        probing = self._failures >= self._most and self._probe()
+        circuit = self._circuit(call)
+        probing = self._enter(circuit)
         begun, started = False, self._now()
         try:
             async with aclosing(self.provider.stream(call, max_output)) as pieces:
                 async for piece in pieces:
                     if not begun:
-                        begun, self._failures = True, 0
+                        begun = True
+                        circuit.succeed(self._now())
                     yield piece
         except errors.ProviderError as error:
             if not begun:
-                self._failed(error, probing=probing)
+                self._failed(circuit, error, probing=probing)
             raise
         except BaseException:
             if not begun and self._now() - started >= self._patience_s:
-                self._failed(errors.ProviderTimeout(), probing=probing)
+                self._failed(circuit, errors.ProviderTimeout(), probing=probing)
             elif not begun:
-                self._left(probing=probing)
+                self._left(circuit, probing=probing)
             raise
 
     async def bound_input(self, call: PreparedCall) -> int | None:
@@ -101,25 +131,37 @@ class Guarded:
     async def close(self) -> None:
         await self.provider.close()
 
-    def _probe(self) -> bool:
-        """Whether this call may try; another may when it has not answered in time. Raises ProviderUnavailable."""
+    def _circuit(self, call: PreparedCall) -> _Circuit:
+        """The circuit of the model that is asked; the oldest is forgotten when there are too many."""
+        name = call.model.asked_as
+        if (circuit := self._circuits.get(name)) is None:
+            if len(self._circuits) >= MOST_MODELS:
+                del self._circuits[next(iter(self._circuits))]
+            circuit = self._circuits[name] = _Circuit(succeeded=self._now())
+        return circuit
+
+    def _enter(self, circuit: _Circuit) -> bool:
+        """Whether the call only probes; another may when it has not answered in time. Raises ProviderUnavailable."""
+        if circuit.failures < self._most:
+            return False
         now = self._now()
-        if now < self._next_probe:
-            raise errors.ProviderUnavailable(retry_after_s=ceil(self._next_probe - now))
-        self._next_probe = now + self._seconds
+        if now < circuit.next_probe:
+            raise errors.ProviderUnavailable(retry_after_s=ceil(circuit.next_probe - now))
+        circuit.next_probe = now + self._seconds / PROBES
         return True
 
-    def _failed(self, error: errors.ProviderError, *, probing: bool) -> None:
+    def _failed(self, circuit: _Circuit, error: errors.ProviderError, *, probing: bool) -> None:
         """Calls that were out when it opened change nothing when they fail too."""
+        now, answered = self._now(), isinstance(error, errors.ProviderFailed)
         if isinstance(error, _UP):
-            self._failures = 0
-        elif not isinstance(error, _DOWN):
-            self._left(probing=probing)
-        elif probing or self._failures < self._most:
-            self._failures = min(self._failures + 1, self._most)
-            self._next_probe = self._now() + self._seconds
+            circuit.succeed(now)
+        elif not isinstance(error, _DOWN) or (answered and now - circuit.succeeded < self._seconds):
+            self._left(circuit, probing=probing)
+        elif probing or circuit.failures < self._most:
+            circuit.failures = min(circuit.failures + 1, self._most)
+            circuit.next_probe = now if answered else now + self._seconds / PROBES
 
-    def _left(self, *, probing: bool) -> None:
-        """The call said nothing of the provider: its caller hung up, or the answer made no sense."""
+    def _left(self, circuit: _Circuit, *, probing: bool) -> None:
+        """The call changed nothing: its caller hung up, or the answer was no sign that the model is down."""
         if probing:
-            self._next_probe = self._now()
+            circuit.next_probe = self._now()
