@@ -144,7 +144,8 @@ async def test_told_to_stop_the_server_cuts_what_is_in_flight_and_settles_it(
     cells = [*EVERY_WHOLE, *EVERY_STREAM, NUMBERS]
     in_flight = asyncio.Barrier(len(cells) + 1)
     hasty_doors.start(("journeys.short_grace", "serve"), TIMEOUT_SECONDS="60", TOLLKEEPER_STREAM_IDLE_SECONDS="60")
-    async with crowd(hasty_doors, len(cells)) as people:
+    async with crowd(hasty_doors, len(cells) + 1) as (other, *people):
+        await call(other, STREAM, scripted(other.marker, without_usage=True), CHAT.model)  # so that it can count
         prompts = [scripted(one.marker, answer=ANSWER, gate_after=[3, one.marker]) for one in people]
         calls = [
             asyncio.create_task(_cut(in_flight, own_upstream, cell, caller, prompt))

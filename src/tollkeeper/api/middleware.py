@@ -4,7 +4,8 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 import structlog
@@ -51,7 +52,8 @@ class Envelope:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            with _cut_quietly() if scope["type"] == "websocket" else nullcontext():
+                await self._app(scope, receive, send)
             return
         started = time.perf_counter()
         asked = _asked_id(scope)
@@ -106,6 +108,15 @@ async def send_response(status: int, body: bytes, headers: dict[str, str], send:
     raw.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": body})
+
+
+@contextmanager
+def _cut_quietly() -> Iterator[None]:
+    """A connection that the end of the grace period cuts has told its caller, and is nothing to be traced."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        log.warning("websocket.cut")
 
 
 def _asked_id(scope: Scope) -> str | None:
