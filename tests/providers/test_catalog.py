@@ -1,6 +1,7 @@
 """The catalog knows what must be known before a call, and finds each model by every name that it has."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,8 @@ import pytest
 from tollkeeper import errors
 from tollkeeper.chat import Price, Usage
 from tollkeeper.errors import ConfigurationError
-from tollkeeper.providers.base import IMAGE_TOKENS, LARGEST_CONTEXT, LEAST_OUTPUT, OVERHEAD, OVERHEAD_WITH_TOOLS
-from tollkeeper.providers.catalog import MODELS_REMEMBERED, Catalog, Source, build_catalog
+from tollkeeper.providers.base import IMAGE_TOKENS, LARGEST_CONTEXT, LEAST_OUTPUT, OVERHEAD, OVERHEAD_WITH_TOOLS, Model
+from tollkeeper.providers.catalog import LONGEST_NAME, MODELS_REMEMBERED, Catalog, Source, build_catalog
 from tollkeeper.providers.catalog_file import read_catalog
 from tollkeeper.providers.echo import EchoProvider
 from tollkeeper.providers.families import LEAST_REASONING_OUTPUT, traits
@@ -133,6 +134,60 @@ def test_a_described_model_cannot_be_had_under_another_name_for_less(tmp_path: P
     for name in ("best", "gpt-4o", "openai/gpt-4o", "openai/GPT-4o"):
         assert catalog.model(name) is dear, name
     assert catalog.model("gpt-4o-mini").weight_milli == 1_000
+
+
+def test_ollama_has_the_latest_of_a_model_under_its_bare_name_too(tmp_path: Path) -> None:
+    text = '[models.one]\nprovider = "ollama"\nmodel = "phi4"\n[models.two]\nprovider = "ollama"\nmodel = "qwq:latest"'
+    catalog = build(tmp_path, text)
+    for name in ("ollama/phi4:latest", "ollama/Phi4:LATEST", "ollama/phi4"):
+        assert catalog.model(name) is catalog.model("one"), name
+    assert catalog.model("ollama/qwq") is catalog.model("two")
+    assert catalog.model("ollama/phi4:14b").name == "ollama/phi4:14b"
+
+
+DEAR = '[models.dear]\nprovider = "openai"\nmodel = "gpt-4o"\nweight = 5\nfallbacks = ["gpt-5"]'
+PUBLISHED = (Source(EchoProvider(name="openai"), "openai"), Source(EchoProvider(name="house")))
+
+
+def test_a_dated_variant_of_a_described_model_is_that_model_but_asked_for_by_its_own_name(tmp_path: Path) -> None:
+    catalog = build(tmp_path, DEAR, PUBLISHED)
+    dear = catalog.model("dear")
+    for name in ("gpt-4o-2024-11-20", "openai/gpt-4o-2024-11-20"):
+        assert catalog.model(name) == replace(dear, upstream="gpt-4o-2024-11-20")
+    for name in ("gpt-4o-2024-05-13", "gpt-4o-mini", "house/gpt-4o-2024-11-20"):
+        assert catalog.model(name).name == name
+
+
+def test_what_is_published_as_no_model_is_no_variant_of_another_such(tmp_path: Path) -> None:
+    catalog = build(tmp_path, '[models.own]\nprovider = "openai"\nmodel = "of-our-own"\nweight = 5', PUBLISHED)
+    assert catalog.model("openai/another").weight_milli == 1_000
+
+
+def test_a_variant_with_a_description_of_its_own_is_as_described(tmp_path: Path) -> None:
+    own = '\n[models.dated]\nprovider = "openai"\nmodel = "gpt-4o-2024-11-20"\nweight = 7'
+    catalog = build(tmp_path, DEAR + own, PUBLISHED)
+    assert catalog.model("openai/gpt-4o-2024-11-20") is catalog.model("dated")
+    assert catalog.model("gpt-4o-2024-08-06").weight_milli == 5_000
+
+
+def test_a_closed_catalog_has_no_variants_that_it_does_not_name(tmp_path: Path) -> None:
+    catalog = build(tmp_path, f"closed = true\n{DEAR}".replace('fallbacks = ["gpt-5"]', ""), PUBLISHED)
+    with pytest.raises(errors.NotFound):
+        catalog.model("gpt-4o-2024-11-20")
+
+
+def test_what_is_too_long_to_be_a_name_is_neither_looked_for_nor_remembered() -> None:
+    looked_for: list[str] = []
+
+    def find(name: str) -> Model:
+        looked_for.append(name)
+        return Model(name, EchoProvider())
+
+    catalog = Catalog("m", find)
+    assert catalog.model("m" * LONGEST_NAME).name == "m" * LONGEST_NAME
+    with pytest.raises(errors.ModelNotFound):
+        catalog.model("m" * (LONGEST_NAME + 1))
+    assert looked_for == ["m" * LONGEST_NAME]
 
 
 def test_what_is_not_said_is_as_usual(tmp_path: Path) -> None:

@@ -38,6 +38,11 @@ def test_what_nobody_published_by_the_token_has_no_price(real: Published, provid
     assert real.look_up(provider, model) == UNKNOWN
 
 
+def test_a_model_is_published_under_one_name_whichever_it_is_known_by(real: Published) -> None:
+    assert real.name("openai", "gpt-4o-2024-08-06") == real.name("openai", "gpt-4o") == "gpt-4o"
+    assert real.name("openai", "my-own") is real.name(None, "gpt-4o") is None
+
+
 def test_the_models_to_show_chat_or_make_embeddings_and_have_a_price(real: Published) -> None:
     names = real.names("openai")
     assert {"gpt-4o", "gpt-4o-mini", "o3", "text-embedding-3-small"} <= set(names)

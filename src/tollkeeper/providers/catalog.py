@@ -18,6 +18,7 @@ from tollkeeper.providers.families import traits
 from tollkeeper.providers.published import Published
 
 MODELS_REMEMBERED = 1_000
+LONGEST_NAME = 200
 EMBEDDINGS_AT_ONCE = 300_000
 """OpenAI's limit for all inputs of one embeddings call together; the published window is that of one input."""
 
@@ -68,8 +69,9 @@ class Catalog:
         self._listing: tuple[Listing, ...] = ()
 
     def model(self, name: str | None) -> Model:
-        """The model of that name. Raises ModelNotFound."""
-        model = self._find(name or self.default)
+        """The model of that name. Raises ModelNotFound, for what is too long to be a name without a look."""
+        name = name or self.default
+        model = self._find(name) if len(name) <= LONGEST_NAME else None
         if model is None:
             raise ModelNotFound
         return model
@@ -122,10 +124,19 @@ class _Known:
         self._aliases = _aliases(file)
         self._models = {name: self._entry(name, entry) for name, entry in file.models.items()}
         self._served = {_served(model): model for model in reversed(self._models.values())}
+        self._variants = {
+            variant: model
+            for model in reversed(self._models.values())
+            if (variant := self._published_as(self._sources[model.provider.name], model.asked_as)) is not None
+        }
         self._check_fallbacks()
 
     def find(self, name: str) -> Model | None:
-        """By whatever name it is asked for, a model in the catalog is the one that the catalog describes."""
+        """By whatever name it is asked for, a model in the catalog is the one that the catalog describes.
+
+        A variant that is published as the same model, as one of a certain date, is that model too, but asked for by
+        its own name.
+        """
         named = self._models.get(self._aliases.get(name, name))
         if named is not None:
             return named
@@ -137,6 +148,9 @@ class _Known:
             return described
         if self._file.closed or (source.only_default and upstream != source.default):
             return None
+        variant = self._published_as(source, upstream)
+        if variant is not None and (described := self._variants.get(variant)) is not None:
+            return replace(described, upstream=upstream)
         return model
 
     def default(self) -> str:
@@ -172,6 +186,11 @@ class _Known:
                 return self._sources[provider], name
         with_any_model = [source for source in self._sources.values() if not source.only_default]
         return (with_any_model[0], name) if len(with_any_model) == 1 else (None, name)
+
+    def _published_as(self, source: Source, upstream: str) -> tuple[str, str] | None:
+        """The provider, and the name of the published model that this is."""
+        published = self._published.name(source.published_as, upstream)
+        return None if published is None else (source.provider.name, published)
 
     def _made(self, name: str, source: Source, upstream: str) -> Model:
         """A model as its name and what is published tell it."""
@@ -230,8 +249,10 @@ class _Known:
 
 
 def _served(model: Model) -> tuple[str, str]:
-    """What makes it the same model under any name. Some providers do not tell large letters from small ones."""
-    return model.provider.name, model.asked_as.casefold()
+    """What makes it the same model under any name. Some providers do not tell large letters from small ones, and
+    Ollama takes a name without a tag for the latest.
+    """
+    return model.provider.name, model.asked_as.casefold().removesuffix(":latest")
 
 
 def _aliases(file: CatalogFile) -> dict[str, str]:

@@ -51,16 +51,22 @@ class Published:
 
     def look_up(self, provider: str | None, model: str) -> Facts:
         """What is known of a model, under any name that the provider has for it."""
-        known = self._providers.get(provider) if provider is not None else None
-        found = known.find_model(model) if known is not None else None
-        if found is None:
-            return UNKNOWN
-        return Facts(found.context_window, _price(found))
+        found = self._find(provider, model)
+        return UNKNOWN if found is None else Facts(found.context_window, _price(found))
+
+    def name(self, provider: str | None, model: str) -> str | None:
+        """The name under which a model is published, whichever name it is known by."""
+        found = self._find(provider, model)
+        return None if found is None else found.id
 
     def names(self, provider: str | None) -> list[str]:
         """The provider's models that chat or make embeddings and have a price, as the provider calls them."""
         known = self._providers.get(provider) if provider is not None else None
         return [model.id for model in known.models if _is_ours(model)] if known is not None else []
+
+    def _find(self, provider: str | None, model: str) -> ModelInfo | None:
+        known = self._providers.get(provider) if provider is not None else None
+        return known.find_model(model) if known is not None else None
 
 
 def _is_ours(model: ModelInfo) -> bool:

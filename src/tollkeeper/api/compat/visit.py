@@ -1,5 +1,6 @@
 """A call on a wire that others have made: passed on as it came where the provider speaks it too, else translated."""
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -27,7 +28,7 @@ from tollkeeper.providers.base import Piece
 LARGEST_BODY = 20 * 1024 * 1024
 """With pictures in it."""
 MOST_TOKENS = 10_000_000
-LONGEST_NAME = 200
+_NAME = re.compile(r"\S{1,200}")
 
 
 class Writer(Protocol):
@@ -139,10 +140,10 @@ def fields_of(body: bytes) -> dict[str, msgspec.Raw]:
 
 
 def text(fields: Mapping[str, msgspec.Raw], name: str) -> str | None:
-    """A field that is text. Raises InvalidRequest when it is something else, or too long for a name."""
+    """A field that is a name. Raises InvalidRequest when it is something else."""
     value: str | None = _one(fields, name, str, "a string")
-    if value is not None and not 0 < len(value) <= LONGEST_NAME:
-        raise InvalidRequest(f"{name} is not of a length that it can have.", parameter=name)
+    if value is not None and not _NAME.fullmatch(value):
+        raise InvalidRequest(f"{name} must be 1 to 200 characters without white space.", parameter=name)
     return value
 
 
