@@ -83,6 +83,7 @@ async def test_on_its_own_wire_all_is_passed_on_as_it_came(
     (seen,) = upstream.seen(caller.marker)
     assert seen["headers"]["x-api-key"] == "sk-ant-of-the-house"
     assert caller.token not in json.dumps(seen["headers"])
+    assert seen["body"].pop("metadata") != fields.pop("metadata")
     assert seen["body"] == fields | {"model": "claude-3-5-haiku-20241022", "max_tokens": 50}
 
 

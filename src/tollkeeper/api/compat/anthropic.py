@@ -6,6 +6,7 @@ import orjson
 
 from tollkeeper import errors
 from tollkeeper.api.compat.openai_errors import is_final
+from tollkeeper.api.compat.pseudonym import pseudonym
 from tollkeeper.api.compat.visit import LARGEST_BODY, CompatVisit, Writer, fields_of, flag, number, text
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.doors import OF_OTHERS, Door, Visit
@@ -49,7 +50,7 @@ def render(error: errors.TollkeeperError) -> Rendered:
     return status, messages.error_body(messages.error_type(status), cause.detail, refused), headers
 
 
-def _read(body: bytes, *, surface: str, needs_limit: bool) -> tuple[Ask, str, bool]:
+def _read(body: bytes, caller: Principal, *, surface: str, needs_limit: bool) -> tuple[Ask, str, bool]:
     fields = fields_of(body)
     passed = sort_out(fields, messages.PARAMETERS)
     model = text(fields, "model")
@@ -60,12 +61,21 @@ def _read(body: bytes, *, surface: str, needs_limit: bool) -> tuple[Ask, str, bo
     def read() -> ChatRequest:
         return messages.read_request({name: orjson.loads(value) for name, value in passed.items()})
 
-    raw = Raw(Wire.MESSAGES, passed, messages.shape_of(fields))
+    shape = messages.shape_of(fields)
+    if "metadata" in passed:
+        passed["metadata"] = _metadata(caller, passed["metadata"])
+    raw = Raw(Wire.MESSAGES, passed, shape)
     return Ask(surface, Question(read, raw), model, limit), model or "", flag(fields, "stream")
 
 
-async def _open(_services: Services, _caller: Principal, body: bytes) -> Visit:
-    ask, model, streaming = _read(body, surface="messages", needs_limit=True)
+def _metadata(caller: Principal, given: bytes) -> bytes:
+    """There is nothing in it but what the caller calls someone."""
+    user_id = orjson.loads(given).get("user_id")
+    return given if user_id is None else orjson.dumps({"user_id": pseudonym(caller, user_id, "metadata.user_id")})
+
+
+async def _open(_services: Services, caller: Principal, body: bytes) -> Visit:
+    ask, model, streaming = _read(body, caller, surface="messages", needs_limit=True)
     return CompatVisit(ask, _Messages(), model, streaming=streaming)
 
 
@@ -73,7 +83,7 @@ async def _count(services: Services, caller: Principal, body: bytes) -> bytes:
     """Counted here, so that no provider hears of it."""
     async with services.database.session() as session:
         await accounts.current(session, caller)
-    ask, _, _ = _read(body, surface="messages", needs_limit=False)
+    ask, _, _ = _read(body, caller, surface="messages", needs_limit=False)
     return messages.write_token_count(await services.gateway.count(ask))
 
 

@@ -7,6 +7,7 @@ import msgspec
 import orjson
 
 from tollkeeper.api.compat import openai_errors
+from tollkeeper.api.compat.pseudonym import pseudonym
 from tollkeeper.api.compat.visit import LARGEST_BODY, CompatVisit, Writer, fields_of, flag, number, text
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.doors import OF_OTHERS, Door, Visit
@@ -14,14 +15,16 @@ from tollkeeper.candidate import Ask
 from tollkeeper.chat import ChatRequest, Completion, Usage
 from tollkeeper.dialects import chat, embeddings, responses
 from tollkeeper.dialects.head import Head
-from tollkeeper.dialects.parameters import sort_out
+from tollkeeper.dialects.parameters import Rule, sort_out
 from tollkeeper.dialects.sse import DONE, Splitter
 from tollkeeper.errors import InvalidRequest, TollkeeperError
 from tollkeeper.gateway import Answer
 from tollkeeper.principal import Principal
-from tollkeeper.providers.base import Question, Raw, Wire
+from tollkeeper.providers.base import Piece, Question, Raw, Wire
 
 MOST_CHOICES = 128
+NAMES = ("user", "safety_identifier", "prompt_cache_key")
+"""What callers call people and caches."""
 
 
 class _StreamOptions(msgspec.Struct):
@@ -72,6 +75,10 @@ class _Responses:
 
     id_prefix = "resp_"
 
+    def __init__(self) -> None:
+        self.told = 0
+        """The events so far, whoever wrote them: they are numbered."""
+
     def read_request(self, document: dict[str, Any]) -> ChatRequest:
         return responses.read_request(document)
 
@@ -83,7 +90,20 @@ class _Responses:
 
     def write_stream_error(self, error: TollkeeperError) -> bytes:
         told = openai_errors.told(error)
-        return responses.write_stream_error(told["code"] or told["type"], told["message"])
+        return responses.write_stream_error(told["code"] or told["type"], told["message"], self.told)
+
+
+class _ResponsesVisit(CompatVisit):
+    """Its events are counted."""
+
+    def __init__(self, ask: Ask, dialect: _Responses, model: str, *, streaming: bool) -> None:
+        super().__init__(ask, dialect, model, streaming=streaming)
+        self._responses = dialect
+
+    def piece(self, piece: Piece) -> bytes:
+        told = super().piece(piece)
+        self._responses.told += 1 if piece.raw else told.count(b"\n\n")
+        return told
 
 
 class _EmbeddingsVisit:
@@ -111,9 +131,9 @@ class _EmbeddingsVisit:
         """There is nothing to remember."""
 
 
-async def _open_chat(_services: Services, _caller: Principal, body: bytes) -> Visit:
+async def _open_chat(_services: Services, caller: Principal, body: bytes) -> Visit:
     fields = fields_of(body)
-    passed = sort_out(fields, chat.PARAMETERS)
+    passed = _passed_on(fields, chat.PARAMETERS, caller)
     shape = chat.shape_of(fields)
     limits = [number(fields, name) for name in ("max_completion_tokens", "max_tokens")]
     choices = number(fields, "n", MOST_CHOICES) or 1
@@ -130,9 +150,9 @@ async def _open_chat(_services: Services, _caller: Principal, body: bytes) -> Vi
     return _ChatVisit(ask, dialect, model or "", streaming=streaming, include_usage=include_usage)
 
 
-async def _open_responses(_services: Services, _caller: Principal, body: bytes) -> Visit:
+async def _open_responses(_services: Services, caller: Principal, body: bytes) -> Visit:
     fields = fields_of(body)
-    passed = sort_out(fields, responses.PARAMETERS)
+    passed = _passed_on(fields, responses.PARAMETERS, caller)
     model = text(fields, "model")
     ask = Ask(
         surface="responses",
@@ -142,12 +162,12 @@ async def _open_responses(_services: Services, _caller: Principal, body: bytes) 
         model=model,
         max_output=number(fields, "max_output_tokens"),
     )
-    return CompatVisit(ask, _Responses(), model or "", streaming=flag(fields, "stream"))
+    return _ResponsesVisit(ask, _Responses(), model or "", streaming=flag(fields, "stream"))
 
 
-async def _open_embeddings(_services: Services, _caller: Principal, body: bytes) -> Visit:
+async def _open_embeddings(_services: Services, caller: Principal, body: bytes) -> Visit:
     fields = fields_of(body)
-    passed = sort_out(fields, embeddings.PARAMETERS)
+    passed = _passed_on(fields, embeddings.PARAMETERS, caller)
     raw = Raw(Wire.EMBEDDINGS, passed, embeddings.shape_of(fields))
 
     def read() -> ChatRequest:
@@ -155,6 +175,15 @@ async def _open_embeddings(_services: Services, _caller: Principal, body: bytes)
 
     ask = Ask("embeddings", Question(read, raw), text(fields, "model"), without_output=True)
     return _EmbeddingsVisit(ask)
+
+
+def _passed_on(fields: Mapping[str, msgspec.Raw], rules: Mapping[str, Rule], caller: Principal) -> dict[str, bytes]:
+    """What goes out: as it came, but for names."""
+    passed = sort_out(fields, rules)
+    for name in NAMES:
+        if name in passed:
+            passed[name] = orjson.dumps(pseudonym(caller, orjson.loads(passed[name]), name))
+    return passed
 
 
 def _reader(read: Any, passed: Mapping[str, bytes]) -> Any:
