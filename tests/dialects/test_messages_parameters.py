@@ -150,6 +150,8 @@ def test_a_picture_is_linked_by_https(url: str) -> None:
         {"messages": asked({"type": "tool_use", "id": "t", "name": "n", "input": []})},
         {"messages": HELLO, "system": 5},
         {"messages": HELLO, "tools": {}},
+        {"messages": HELLO, "thinking": "disabled"},
+        {"messages": HELLO, "thinking": {"budget_tokens": 2000}},
     ],
 )
 def test_what_is_no_message_is_invalid(document: dict[str, Any]) -> None:

@@ -84,6 +84,19 @@ def test_a_request_on_another_wire_is_translated() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, False),
+        ({"thinking": {"type": "disabled", "display": "enabled"}}, False),
+        ({"thinking": {"type": "enabled", "budget_tokens": 9000, "display": "disabled"}}, True),
+        ({"thinking": {"type": "adaptive"}}, True),
+    ],
+)
+def test_only_the_kind_of_thinking_says_whether_the_model_thinks(fields: dict[str, Any], expected: bool) -> None:
+    assert prepared(as_it_came(messages=[], **fields)).thinks is expected
+
+
+@pytest.mark.parametrize(
     ("question", "parameter"),
     [
         (as_it_came(Wire.EMBEDDINGS, input="a"), "model"),

@@ -52,7 +52,7 @@ class AnthropicProvider:
         if raw is not None and raw.wire is Wire.MESSAGES:
             refuse_sampling(model, raw.fields, messages.SAMPLING)
             body, tail = body_of(raw, ours, LIMIT_NAME)
-            thinks = b'"disabled"' not in raw.fields.get("thinking", b'"disabled"')
+            thinks = "thinking" in raw.fields and messages.thinks(raw.fields["thinking"])
             return PreparedCall(
                 model, body, tail, raw.shape, texts_of(question), Wire.MESSAGES, raw=True, thinks=thinks
             )

@@ -2,7 +2,7 @@
 
 from tollkeeper.dialects.messages.answers import read_answer, read_usage, write_answer, write_token_count, write_usage
 from tollkeeper.dialects.messages.errors import error_body, error_type, write_stream_error
-from tollkeeper.dialects.messages.parameters import PARAMETERS, SAMPLING, shape_of
+from tollkeeper.dialects.messages.parameters import PARAMETERS, SAMPLING, shape_of, thinks
 from tollkeeper.dialects.messages.requests import read_request, write_request
 from tollkeeper.dialects.messages.streams import EventReader, StreamWriter
 
@@ -17,6 +17,7 @@ __all__ = [
     "read_request",
     "read_usage",
     "shape_of",
+    "thinks",
     "write_answer",
     "write_request",
     "write_stream_error",

@@ -133,6 +133,12 @@ class Metadata(Strict):
     user_id: str | None = None
 
 
+class Thinks(msgspec.Struct):
+    """How much is thought is a part of the output, so that only the kind matters."""
+
+    type: str
+
+
 class Format(Strict):
     type: Literal["json_schema"]
     schema: dict[str, Any]
@@ -147,6 +153,7 @@ TURNS = msgspec.json.Decoder(list[Turn])
 SYSTEM = msgspec.json.Decoder(str | list[Text])
 TOOLS = msgspec.json.Decoder(list[ToolDefinition])
 METADATA = msgspec.json.Decoder(Metadata)
+THINKING = msgspec.json.Decoder(Thinks)
 OUTPUT_CONFIG = msgspec.json.Decoder(OutputConfig)
 
 

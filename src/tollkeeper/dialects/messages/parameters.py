@@ -50,6 +50,11 @@ SAMPLING = frozenset({"temperature", "top_p", "top_k"})
 """What a model may not take, as the catalog says."""
 
 
+def thinks(thinking: bytes) -> bool:
+    """Whether the model is asked to think, which it need not show. Raises InvalidRequest."""
+    return blocks.read("thinking", thinking, blocks.THINKING).type != "disabled"
+
+
 def shape_of(fields: Mapping[str, msgspec.Raw]) -> Shape:
     """What bounds the input. Raises InvalidRequest, and UnsupportedParameter for what nobody can bound or price."""
     if not _given(fields, "messages"):
@@ -61,6 +66,8 @@ def shape_of(fields: Mapping[str, msgspec.Raw]) -> Shape:
         blocks.read("metadata", fields["metadata"], blocks.METADATA)
     if _given(fields, "output_config"):
         blocks.read("output_config", fields["output_config"], blocks.OUTPUT_CONFIG)
+    if _given(fields, "thinking"):
+        thinks(fields["thinking"])
     system = _given(fields, "system")
     if system:
         blocks.read("system", fields["system"], blocks.SYSTEM)
