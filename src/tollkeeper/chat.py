@@ -168,7 +168,13 @@ class Finish(NamedTuple):
     reason: FinishReason
 
 
-Delta = TextDelta | RefusalDelta | ReasoningDelta | ToolCallDelta | Finish | Usage
+class InputTokens(NamedTuple):
+    """What the provider says of the input before it answers. It is no report: the answer is still to be counted."""
+
+    tokens: int
+
+
+Delta = TextDelta | RefusalDelta | ReasoningDelta | ToolCallDelta | InputTokens | Finish | Usage
 """One event of a streamed answer. `Usage` is the provider's report; a later one replaces an earlier one."""
 
 

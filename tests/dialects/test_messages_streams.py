@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from tollkeeper.chat import Delta, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
+from tollkeeper.chat import Delta, Finish, InputTokens, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
 from tollkeeper.dialects import messages, sse
 from tollkeeper.dialects.head import Head
 from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError
@@ -89,6 +89,7 @@ def test_a_stream_is_read_piece_by_piece() -> None:
         ended("tool_use", output_tokens=7, output_tokens_details={"thinking_tokens": 4}),
         {"type": "message_stop"},
     ) == [
+        InputTokens(15),
         ReasoningDelta("hm"),
         TextDelta("Hi"),
         ToolCallDelta(0, "t1", "f", ""),
@@ -119,16 +120,24 @@ def test_a_repeated_beginning_is_another_call() -> None:
     assert [delta.index for delta in deltas if isinstance(delta, ToolCallDelta)] == [0, 1, 2]
 
 
-def test_the_usage_of_the_first_event_is_no_report() -> None:
-    """It counts what was written before anything was."""
-    assert read_all(started(input_tokens=10, output_tokens=1)) == []
-    assert read_all(started(input_tokens=10, output_tokens=1), {"type": "message_delta", "delta": {}}) == []
+def test_the_first_event_tells_the_input_and_is_no_report() -> None:
+    """It counts what was written before anything was. Input from and for the cache is input."""
+    told = started(input_tokens=2, cache_read_input_tokens=5, cache_creation_input_tokens=3, output_tokens=1)
+    assert read_all(told) == [InputTokens(10)]
+    assert read_all(told, {"type": "message_delta", "delta": {}}) == [InputTokens(10)]
     assert read_all(ended("end_turn")) == [Finish("stop")]
+
+
+@pytest.mark.parametrize(
+    "usage", [{}, {"input_tokens": 0, "output_tokens": 0}, {"input_tokens": -1, "output_tokens": 0}]
+)
+def test_an_input_that_is_not_known_yet_is_not_told(usage: dict[str, int]) -> None:
+    assert read_all(started(**usage)) == []
 
 
 def test_later_counts_replace_earlier_ones() -> None:
     deltas = read_all(started(input_tokens=10, output_tokens=1), ended(None, output_tokens=3, input_tokens=None))
-    assert deltas == [Usage(10, 3)]
+    assert deltas == [InputTokens(10), Usage(10, 3)]
 
 
 def test_a_refusal_is_explained() -> None:

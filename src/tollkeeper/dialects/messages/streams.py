@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from tollkeeper.chat import Delta, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
+from tollkeeper.chat import Delta, Finish, InputTokens, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
 from tollkeeper.dialects.head import Head
 from tollkeeper.dialects.messages.answers import (
     explanation,
@@ -69,7 +69,7 @@ class _Call:
 class EventReader:
     """Reads the events of one stream. `last` says of the event just read that it ends the answer.
 
-    Usage is told only at the end, when it is whole: what the first event says of the output is no report yet.
+    Usage is told only at the end, when it is whole: of what the first event says, only the input is known by then.
     """
 
     def __init__(self) -> None:
@@ -96,12 +96,18 @@ class EventReader:
                 case "content_block_stop":
                     return self._end_block(read.index)
                 case "message_start":
-                    self._note_usage(read.message.usage if read.message is not None else None)
+                    return self._start(read.message.usage if read.message is not None else None)
                 case "message_delta":
                     return self._end(read)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise BadAnswer from error
         return []
+
+    def _start(self, reported: Any) -> list[Delta]:
+        """Servers that do not know the input by then say 0."""
+        self._note_usage(reported)
+        usage = read_usage(reported)
+        return [InputTokens(usage.input_tokens)] if usage is not None and usage.input_tokens else []
 
     def _read_delta(self, read: _Event) -> list[Delta]:
         if (delta := read.delta) is None:
