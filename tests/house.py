@@ -131,14 +131,14 @@ class Ear:
     pings: int = 0
     attached: int = 0
     deaf: asyncio.Event | None = None
-    gone: bool = False
+    left: bool = False
     hang_up: Callable[[], None] = lambda: None
     reservation: Reservation | None = None
 
     def attach(self, hang_up: Callable[[], None], reservation: Reservation) -> None:
         self.attached += 1
         self.hang_up, self.reservation = hang_up, reservation
-        if self.gone:
+        if self.left:
             asyncio.get_running_loop().call_soon(hang_up)
 
     async def deliver(self, piece: Piece) -> None:
@@ -151,7 +151,7 @@ class Ear:
 
     def leave_soon(self) -> None:
         """To be called by the provider: the listener leaves as soon as it waits."""
-        self.gone = True
+        self.left = True
         asyncio.get_running_loop().call_soon(self.hang_up)
 
     @property

@@ -209,6 +209,8 @@ async def test_a_renewal_measures_the_input_of_a_call_in_one_piece(house: House)
     [reservation] = house.ledger._in_flight.values()
     assert reservation.checkpoint == (BOUND, 0)
     await house.ledger.renew()
+    assert reservation.checkpoint == (BOUND, 0)  # a call is not measured before it has lasted for two renewals
+    await house.ledger.renew()
     assert reservation.checkpoint == (INPUT_TOKENS, 0)
     house.provider.gate.set()
     await call

@@ -55,7 +55,7 @@ async def test_a_caller_who_hangs_up_before_the_first_piece_pays_the_input(house
 
 async def test_a_caller_who_was_gone_before_the_provider_was_asked_is_waited_for_by_nobody(house: House) -> None:
     house.provider.streams = [[asyncio.Event()]]
-    answer = await house.listen(Ear(gone=True))
+    answer = await house.listen(Ear(left=True))
     assert answer.cut_short
     assert_charged(await house.charge(), "counted", INPUT_TOKENS, 0)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from tollkeeper.chat import Usage
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.providers.base import Model, PreparedCall, Question
 from tollkeeper.quota.bounds import input_bound
@@ -41,6 +42,14 @@ class Candidate:
     def limit(self, granted_output: int) -> int:
         """What the provider is told: each of several choices may be so long."""
         return granted_output // self.ask.question.choices
+
+    def allowed(self, granted_output: int) -> int:
+        """What the provider may say by our count before it is cut: its tokens are not quite ours."""
+        return granted_output * 9 // 8 + 16
+
+    def believes(self, usage: Usage) -> bool:
+        """Whether a report can be true."""
+        return self.model.can_have_used(usage, self.ask.question.choices)
 
     async def first(self) -> Terms:
         """The cheap bound in full; a cap on the cost of the call needs the exact one at once."""

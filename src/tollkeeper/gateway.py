@@ -15,11 +15,14 @@ from typing import NamedTuple, TypeVar
 from tollkeeper.candidate import Ask, Candidate
 from tollkeeper.chat import Completion, Usage
 from tollkeeper.errors import (
+    InputError,
     LeaseLost,
+    ModelNotFound,
     ProviderError,
     ProviderFailed,
     ProviderRejected,
     ProviderUnavailable,
+    QuotaRefusal,
     TollkeeperError,
 )
 from tollkeeper.principal import Principal
@@ -100,7 +103,7 @@ class Gateway:
         async with self._reserved(caller, candidate, keeping) as reservation:
             if reservation.replayed is not None:
                 return reservation.replayed
-            candidate, completion = await self._ask(reservation, candidate, _complete, stream=False)
+            candidate, completion = await self._ask(reservation, candidate, _complete)
             answered = _answers(candidate, completion)
             if keeping is not None:
                 reservation.keep(lambda closed: keeping.render(answered(closed)))
@@ -123,7 +126,7 @@ class Gateway:
                 await relay.run()
                 return relay
 
-            candidate, relayed = await self._ask(reservation, candidate, relay, stream=True)
+            candidate, relayed = await self._ask(reservation, candidate, relay, listener)
             answered = _answers(candidate, relayed.received.completion(), relayed)
             if keeping is not None and not relayed.cut_short:
                 reservation.keep(lambda closed: keeping.render(answered(closed)))
@@ -163,8 +166,7 @@ class Gateway:
         reservation: Reservation,
         candidate: Candidate,
         ask: Callable[[Reservation, Candidate], Awaitable[Result]],
-        *,
-        stream: bool,
+        listener: Listener | None = None,
     ) -> tuple[Candidate, Result]:
         """Ask the model, again if that is safe, then each of its fallbacks; each of those is a charge of its own."""
         following = list(candidate.model.fallbacks)
@@ -178,15 +180,32 @@ class Gateway:
                 if retries and isinstance(error, ProviderUnavailable | ProviderFailed) and error.retry_after_s is None:
                     retries -= 1
                     await asyncio.sleep(RETRY_PAUSE_S * (1 + random.random()))
-                    continue
-                if not following:
+                else:
+                    candidate = await self._follow(
+                        reservation, candidate, following, error, stream=listener is not None
+                    )
+                    retries = RETRIES
+                if listener is not None and listener.left:
                     raise
+
+    async def _follow(
+        self, reservation: Reservation, failed: Candidate, following: list[str], error: ProviderError, *, stream: bool
+    ) -> Candidate:
+        """The next fallback that can be asked, its hold reserved. Raises the error where there is none."""
+        while following:
+            try:
+                candidate = self._candidate(failed.ask, following.pop(0), stream=stream)
+            except (InputError, ModelNotFound):
+                continue
+            try:
                 try:
-                    candidate = self._candidate(candidate.ask, following.pop(0), stream=stream)
                     await reservation.extend(await candidate.first(), error.code)
-                except TollkeeperError:
-                    raise error from None
-                retries = RETRIES
+                except QuotaRefusal:
+                    await reservation.extend(await candidate.tighter(), error.code)
+            except TollkeeperError:
+                raise error from None
+            return candidate
+        raise error
 
 
 async def _complete(reservation: Reservation, candidate: Candidate) -> Completion:
@@ -204,15 +223,17 @@ async def _complete(reservation: Reservation, candidate: Candidate) -> Completio
         if error.billed:
             reservation.checkpoint = await measure()
         raise
+    granted = reservation.granted_output
     usage = completion.usage
-    if usage is not None and model.can_have_used(usage):
+    if usage is not None and candidate.believes(usage):
         reservation.report(usage)
     else:
         said = [completion.text, completion.reasoning or ""]
         said += [part for one in completion.tool_calls for part in (one.name, one.arguments)]
         usage = Usage(await provider.count_input(call), await provider.count_output("".join(said)))
         reservation.report(usage, Basis.COUNTED)
-    if usage.output_tokens > reservation.granted_output and not candidate.ask.without_output:
+        granted = candidate.allowed(granted)
+    if usage.output_tokens > granted and not candidate.ask.without_output:
         text = await provider.cut(completion.text, reservation.granted_output)
         return completion._replace(text=text, finish_reason="length", raw=None)
     return completion

@@ -50,7 +50,7 @@ class Received:
     def completion(self) -> Completion:
         """The answer as far as it came."""
         text, refusal, reasoning = [], [], []
-        calls: dict[int, ToolCall] = {}
+        calls: dict[int, tuple[str, str, list[str]]] = {}
         for delta in self.deltas:
             match delta:
                 case TextDelta(piece):
@@ -60,13 +60,12 @@ class Received:
                 case ReasoningDelta(piece):
                     reasoning.append(piece)
                 case ToolCallDelta(index, call_id, name, arguments):
-                    call = calls.get(index) or ToolCall(call_id or "", name or "", "")
-                    calls[index] = call._replace(arguments=call.arguments + arguments)
+                    calls.setdefault(index, (call_id or "", name or "", []))[2].append(arguments)
         return Completion(
             "".join(text) or "".join(refusal),
             self.finish_reason or "stop",
             self.usage,
-            tuple(calls[index] for index in sorted(calls)),
+            tuple(ToolCall(*calls[index][:2], "".join(calls[index][2])) for index in sorted(calls)),
             "".join(refusal) or None,
             "".join(reasoning) or None,
         )

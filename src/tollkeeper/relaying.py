@@ -15,6 +15,8 @@ from tollkeeper.quota.models import Basis
 from tollkeeper.quota.reservation import Reservation
 from tollkeeper.received import Received
 
+AFTER_THE_END_S = 5.0
+"""How long the provider may take to close what it has ended."""
 PROVIDER, LISTENER, LEASE = "provider", "listener", "lease"
 """Whom a relay waits for, or who ended it."""
 
@@ -44,6 +46,11 @@ class Listener(Protocol):
         """Nothing has come for a while."""
         ...
 
+    @property
+    def left(self) -> bool:
+        """Whether they are gone for good."""
+        ...
+
 
 class Cutting(Protocol):
     """What a listener calls when it is gone."""
@@ -70,6 +77,8 @@ class Relay:
         self.begun = False
         self.shortened = False
         self.cut_short = False
+        self._ended = False
+        self._delivering: Cut | None = None
 
     async def run(self) -> None:
         """Relay all of it, and report to the reservation what it used. Raises ProviderError, LeaseLost."""
@@ -83,11 +92,11 @@ class Relay:
             if isinstance(error, ProviderError) and self.begun and not error.billed:
                 raise ProviderInterrupted from error
             raise
-        if reason == PROVIDER:
+        if reason == PROVIDER and not self._ended:
             late = ProviderInterrupted() if self.begun else ProviderTimeout()
             await self._report_of_broken(late)
             raise late
-        await self._report(cut=reason is not None)
+        await self._report(cut=self.cut_short or (reason is not None and not self._ended))
         if reason == LEASE:
             raise LeaseLost
         self.cut_short = self.cut_short or reason == LISTENER
@@ -98,7 +107,7 @@ class Relay:
         with Cut() as cut:
             self._reservation.on_lost = partial(cut, LEASE)
             with Patience(
-                cut,
+                lambda who: self._out_of_patience(who, cut, patience),
                 self._listener.ping,
                 first_s=deadlines.first_s,
                 idle_s=deadlines.idle_s,
@@ -119,10 +128,12 @@ class Relay:
                 received.add(piece.deltas)
                 if piece.last:
                     self.tail += piece.raw
+                    self._ended = received.finish_reason is not None
+                    patience.at_most(AFTER_THE_END_S)
                     continue
                 if not self.cut_short:
                     patience.moved(LISTENER)
-                    await listener.deliver(piece)
+                    await self._deliver(piece, listener)
                 patience.moved(PROVIDER, begun=bool(received.deltas))
                 if received.size > self._most and await self._is_too_long():
                     received.finish_reason = "length"
@@ -130,6 +141,23 @@ class Relay:
                     self.tail = b""
                     received.usage = None
                     break
+                patience.moved(PROVIDER, begun=bool(received.deltas))
+
+    async def _deliver(self, piece: Piece, listener: Listener) -> None:
+        """Until it is heard; or until nobody waits for that any more, though the provider is to be heard out."""
+        if not self._candidate.call.bills_unseen:
+            await listener.deliver(piece)
+            return
+        with Cut() as self._delivering:
+            await listener.deliver(piece)
+
+    def _out_of_patience(self, who: str, cut: Cut, patience: Patience) -> None:
+        if who == LISTENER and self._candidate.call.bills_unseen and self._delivering is not None:
+            patience.moved(PROVIDER)
+            self._hung_up(cut, patience)
+            self._delivering(LISTENER)
+        else:
+            cut(who)
 
     def _hung_up(self, cut: Cut, patience: Patience) -> None:
         """The listener is gone: so is the provider, unless it can bill what it would not have said by then."""
@@ -151,8 +179,7 @@ class Relay:
 
     @property
     def _allowed(self) -> int:
-        """The output granted, and some more: the provider's tokens are not quite ours."""
-        return self._reservation.granted_output * 9 // 8 + 16
+        return self._candidate.allowed(self._reservation.granted_output)
 
     async def _report_of_broken(self, error: BaseException) -> None:
         """What a stream used that did not come to its end: the unknown rule for one that brought nothing."""
@@ -165,7 +192,8 @@ class Relay:
 
     async def _report(self, *, cut: bool) -> None:
         usage = self.received.usage
-        if usage is not None and self._candidate.model.can_have_used(usage):
+        finished = self.received.finish_reason is not None  # before that, a report is one of the beginning
+        if usage is not None and finished and self._candidate.believes(usage):
             self._reservation.report(usage)
             return
         if cut and self._candidate.call.bills_unseen:

@@ -181,7 +181,7 @@ class Model:
             if call is None or call.ended_by is not None:
                 gone.add(call_id)
             else:
-                call.checkpoint = max(call.checkpoint[0], tokens_in), max(call.checkpoint[1], tokens_out)
+                call.checkpoint = min(call.checkpoint[0], tokens_in), max(call.checkpoint[1], tokens_out)
                 call.lease = max(call.lease, self.now + lease)
         return frozenset(gone)
 

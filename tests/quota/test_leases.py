@@ -75,6 +75,8 @@ async def test_a_renewal_takes_the_checkpoint_of_who_measures(books: Books) -> N
     async with one, two:
         one.measure, two.measure = fail, measure
         await books.ledger.renew()
+        assert [one.checkpoint, two.checkpoint] == [(10, 0), (10, 0)]  # not before a call has lasted for two renewals
+        await books.ledger.renew()
         charges = await books.charges()
         assert [charges[call.charge_id].checkpoint_output for call in (one, two)] == [0, 44]
 
@@ -90,6 +92,7 @@ async def test_one_that_takes_too_long_to_measure_is_renewed_all_the_same(
 
     async with books.ledger.reservation(books.caller, make_terms()) as reservation:
         reservation.measure = measure
+        await books.ledger.renew()
         books.clock.step(20)
         await books.ledger.renew()
         charge = await books.only_charge()
@@ -104,6 +107,7 @@ async def test_a_checkpoint_of_an_attempt_that_failed_is_not_the_next_ones(books
             return 10, 44
 
         reservation.measure = measure
+        await reservation.take_checkpoint()
         await reservation.take_checkpoint()
         assert reservation.checkpoint == (5, 0)
 

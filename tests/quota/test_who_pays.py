@@ -138,13 +138,13 @@ def test_a_lease_is_over_after_its_last_millisecond() -> None:
     assert not expire(page, Expire("never there"))
 
 
-def test_a_checkpoint_never_goes_back() -> None:
+def test_what_a_checkpoint_knows_never_gets_less() -> None:
     page = page_of({DAY: 1_000})
     hold(page, "a")
     renew(page, Renew({"a": (5, 40)}, LEASE_MS))
     renew(page, Renew({"a": (7, 20)}, 10))
     charge = page.charges["a"]
-    assert (charge.checkpoint_input, charge.checkpoint_output) == (10, 40)
+    assert (charge.checkpoint_input, charge.checkpoint_output) == (5, 40)
     assert charge.lease_ms == page.now_ms + LEASE_MS
 
 

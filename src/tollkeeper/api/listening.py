@@ -24,7 +24,7 @@ class HttpListener:
         self._send = send
         self._keeps = keeps
         self._kept: list[bytes] = []
-        self._gone = False
+        self.left = False
         self._hang_up: Callable[[], None] | None = None
         self._reservation: Reservation | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -46,7 +46,7 @@ class HttpListener:
 
     def attach(self, hang_up: Callable[[], None], reservation: Reservation) -> None:
         self._hang_up, self._reservation = hang_up, reservation
-        if self._gone:
+        if self.left:
             asyncio.get_running_loop().call_soon(hang_up)
         elif not self._tasks:
             self._start(self._watch())
@@ -75,7 +75,7 @@ class HttpListener:
         """Wait until the caller hangs up."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._gone = True
+        self.left = True
         if self._hang_up is not None:
             self._hang_up()
 

@@ -5,15 +5,13 @@ reference, "Messages"; `dialects/messages` reads and writes it.
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
-from tollkeeper import errors
 from tollkeeper.chat import Completion
 from tollkeeper.dialects import messages
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.errors import UnsupportedParameter
 from tollkeeper.providers import tokenizer
-from tollkeeper.providers.asking import body_of, opened, reading, refuse_sampling, shape_of_request, texts_of
+from tollkeeper.providers.asking import body_of, opened, pieces, reading, refuse_sampling, shape_of_request, texts_of
 from tollkeeper.providers.base import Model, Piece, PreparedCall, Question, Wire
 from tollkeeper.providers.transport import Transport
 
@@ -75,16 +73,9 @@ class AnthropicProvider:
             completion = messages.read_answer(answer)
         return completion._replace(raw=answer) if call.raw else completion
 
-    async def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
-        reader = messages.EventReader()
-        async with aclosing(self._transport.events(PATH, call.limited_to(max_output))) as blocks:
-            async for events in blocks:
-                for event in events:
-                    with reading():
-                        deltas = reader.read(event)
-                    yield Piece(event.raw if call.raw else b"", tuple(deltas), reader.last)
-        if not reader.finished:
-            raise errors.ProviderInterrupted
+    def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
+        events = self._transport.events(PATH, call.limited_to(max_output))
+        return pieces(events, messages.EventReader(), raw=call.raw)
 
     async def bound_input(self, call: PreparedCall) -> int | None:
         return None
@@ -95,7 +86,7 @@ class AnthropicProvider:
         return await tokenizer.count(tokenizer.BEST_AT_HAND, call.texts()) + template + images
 
     async def count_output(self, text: str) -> int:
-        return await tokenizer.count(tokenizer.BEST_AT_HAND, (text,))
+        return await tokenizer.count(tokenizer.BEST_AT_HAND, (text,), output=True)
 
     async def cut(self, text: str, tokens: int) -> str:
         return await tokenizer.cut(tokenizer.BEST_AT_HAND, text, tokens)

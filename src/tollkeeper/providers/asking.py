@@ -1,20 +1,17 @@
 """What the providers that are reached over HTTP have in common."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any, Protocol
 
 import orjson
 
 from tollkeeper import errors
-from tollkeeper.chat import ChatRequest
+from tollkeeper.chat import ChatRequest, Delta
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError
 from tollkeeper.dialects.shape import Shape
-from tollkeeper.providers.base import Model, Question, Raw
-
-LONGEST_URL = 2_000
-"""A longer one is no address, but the picture itself."""
+from tollkeeper.providers.base import Model, Piece, Question, Raw
 
 
 def body_of(raw: Raw, ours: dict[str, object], limit_name: str | None) -> tuple[bytes, bytes | None]:
@@ -52,27 +49,41 @@ def texts_of(question: Question) -> Callable[[], tuple[str, ...]]:
     return (lambda: question.request.texts) if raw is None else (lambda: tuple(_texts_in(raw)))
 
 
+_READ = frozenset(
+    {"messages", "input", "system", "instructions", "tools", "functions", "response_format", "text", "output_config"}
+)
+"""The fields whose content a model reads."""
 _GRAMMAR = frozenset(
     {"role", "content", "type", "text", "id", "name", "function", "input", "image_url", "url", "source"}
 )
 """Keys that make up a request, and are not part of what the model reads."""
-_PICTURE_KEYS = frozenset({"url", "image_url", "data"})
+_NAMES, LONGEST_NAME = frozenset({"role", "type"}), 32
+_PICTURES = frozenset({"image_url", "input_image", "image"})
+_OF_A_PICTURE = frozenset({"type", "image_url", "source", "detail", "cache_control"})
+_FREE = frozenset({"input", "input_schema", "parameters", "schema", "json_schema"})
+"""Under these keys an object is whatever someone has written: nothing in it is a picture."""
 
 
 def _texts_in(raw: Raw) -> Iterator[str]:
     """Every string but those that hold pictures, every number, and every key that someone has chosen."""
-    found: list[tuple[str, Any]] = [(name, orjson.loads(value)) for name, value in raw.fields.items()]
+    found: list[tuple[Any, bool]] = [
+        (orjson.loads(value), False) for name, value in raw.fields.items() if name in _READ
+    ]
     while found:
-        key, value = found.pop()
+        value, free = found.pop()
         match value:
             case str():
-                if not (raw.shape.images and key in _PICTURE_KEYS and len(value) > LONGEST_URL):
-                    yield value
+                yield value
             case list():
-                found += [(key, one) for one in value]
+                found += [(one, free) for one in value]
             case dict():
-                found += value.items()
                 yield from value.keys() - _GRAMMAR
+                if free or str(value.get("type")) not in _PICTURES or value.keys() - _OF_A_PICTURE:
+                    found += [
+                        (one, free or (key in _FREE and isinstance(one, dict)))
+                        for key, one in value.items()
+                        if key not in _NAMES or not isinstance(one, str) or len(one) > LONGEST_NAME
+                    ]
             case int() | float() if not isinstance(value, bool):
                 yield str(value)
 
@@ -86,3 +97,24 @@ def reading() -> Iterator[None]:
         raise errors.ProviderBadResponse from error
     except ProviderSaidError:
         raise errors.ProviderFailed from None
+
+
+class Reader(Protocol):
+    """Reads one stream, an event at a time. `last` says of the event just read that it ends the answer."""
+
+    last: bool
+    finished: bool
+
+    def read(self, event: Any) -> list[Delta]: ...
+
+
+async def pieces(blocks: AsyncGenerator[list[Any]], reader: Reader, *, raw: bool) -> AsyncGenerator[Piece]:
+    """A provider's events as pieces; with `raw`, each as it came. Raises ProviderError, also for a missing end."""
+    with reading():
+        async with aclosing(blocks):
+            async for events in blocks:
+                for event in events:
+                    deltas = reader.read(event)
+                    yield Piece(event.raw if raw else b"", tuple(deltas), reader.last)
+    if not reader.finished:
+        raise errors.ProviderInterrupted

@@ -15,8 +15,10 @@ LARGEST_CONTEXT = 2_000_000
 LEAST_OUTPUT = 16
 OVERHEAD, OVERHEAD_WITH_TOOLS = 64, 600
 """Tokens that a provider adds to a call of its own accord, at most."""
-IMAGE_TOKENS = 5_000
-"""What one picture takes at most, where the catalog does not say."""
+IMAGE_TOKENS = 16_384
+"""What one picture takes at most, where neither the catalog nor the family says: no usual model takes more than
+Qwen-VL does ("4 to 16,384 visual tokens", model card of Qwen2-VL, image resolution).
+"""
 
 
 class Wire(StrEnum):
@@ -170,6 +172,6 @@ class Model:
     def asked_as(self) -> str:
         return self.upstream or self.name
 
-    def can_have_used(self, usage: Usage) -> bool:
-        """Whether a report can be true: nothing beyond what the model can read and write in one call."""
-        return usage.input_tokens <= self.context_window and usage.output_tokens <= self.context_window
+    def can_have_used(self, usage: Usage, choices: int = 1) -> bool:
+        """Whether a report can be true: nothing beyond what the model can read, and write so many times."""
+        return usage.input_tokens <= self.context_window and usage.output_tokens <= self.context_window * choices

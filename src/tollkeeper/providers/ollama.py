@@ -4,17 +4,15 @@ Wire format: Ollama API reference; `dialects/ollama` reads and writes it.
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 import orjson
 
-from tollkeeper import errors
 from tollkeeper.chat import Completion
 from tollkeeper.dialects import ollama
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.errors import UnsupportedParameter
 from tollkeeper.providers import tokenizer
-from tollkeeper.providers.asking import reading, shape_of_request, texts_of
+from tollkeeper.providers.asking import pieces, reading, shape_of_request, texts_of
 from tollkeeper.providers.base import Model, Piece, PreparedCall, Question, Wire
 from tollkeeper.providers.transport import Transport
 
@@ -52,16 +50,8 @@ class OllamaProvider:
         with reading():
             return ollama.read_answer(answer)
 
-    async def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
-        reader = ollama.LineReader()
-        async with aclosing(self._transport.lines(PATH, call.limited_to(max_output))) as blocks:
-            async for lines in blocks:
-                for line in lines:
-                    with reading():
-                        deltas = reader.read(line)
-                    yield Piece(b"", tuple(deltas), reader.last)
-        if not reader.finished:
-            raise errors.ProviderInterrupted
+    def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
+        return pieces(self._transport.lines(PATH, call.limited_to(max_output)), ollama.LineReader(), raw=False)
 
     async def bound_input(self, call: PreparedCall) -> int | None:
         return None
@@ -72,7 +62,7 @@ class OllamaProvider:
         return await tokenizer.count(tokenizer.BEST_AT_HAND, call.texts()) + template + images
 
     async def count_output(self, text: str) -> int:
-        return await tokenizer.count(tokenizer.BEST_AT_HAND, (text,))
+        return await tokenizer.count(tokenizer.BEST_AT_HAND, (text,), output=True)
 
     async def cut(self, text: str, tokens: int) -> str:
         return await tokenizer.cut(tokenizer.BEST_AT_HAND, text, tokens)

@@ -6,7 +6,6 @@ decides the limit. Wire formats: OpenAI API reference; `dialects/` reads and wri
 
 import re
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 from tollkeeper import errors
 from tollkeeper.chat import Completion
@@ -14,7 +13,7 @@ from tollkeeper.dialects import chat, embeddings, responses
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.errors import UnsupportedParameter
 from tollkeeper.providers import tokenizer
-from tollkeeper.providers.asking import body_of, opened, reading, refuse_sampling, shape_of_request, texts_of
+from tollkeeper.providers.asking import body_of, opened, pieces, reading, refuse_sampling, shape_of_request, texts_of
 from tollkeeper.providers.base import Model, Piece, PreparedCall, Question, Raw, Wire
 from tollkeeper.providers.transport import Transport, status_error
 
@@ -103,20 +102,13 @@ class OpenAIProvider:
                 completion = _DIALECTS[call.wire].read_answer(answer)
         return completion._replace(raw=answer) if call.raw else completion
 
-    async def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
+    def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
         assert call.wire is not None
-        reader = _DIALECTS[call.wire].EventReader()
-        async with aclosing(self._transport.events(f"/{call.wire}", call.limited_to(max_output))) as blocks:
-            async for events in blocks:
-                for event in events:
-                    with reading():
-                        deltas = reader.read(event)
-                    yield Piece(event.raw if call.raw else b"", tuple(deltas), reader.last)
-        if not reader.finished:
-            raise errors.ProviderInterrupted
+        events = self._transport.events(f"/{call.wire}", call.limited_to(max_output))
+        return pieces(events, _DIALECTS[call.wire].EventReader(), raw=call.raw)
 
     async def bound_input(self, call: PreparedCall) -> int | None:
-        return None if call.shape.images else await tokenizer.bound(call.model.asked_as, call.body)
+        return None if call.shape.images else await tokenizer.bound(call.model.asked_as, call.limited_to(0))
 
     async def count_input(self, call: PreparedCall) -> int:
         template = TEMPLATE_PER_MESSAGE * call.shape.messages + TEMPLATE_PER_CALL
@@ -124,7 +116,7 @@ class OpenAIProvider:
         return await tokenizer.count(call.model.asked_as, call.texts()) + template + images
 
     async def count_output(self, text: str) -> int:
-        return await tokenizer.count(tokenizer.BEST_AT_HAND, (text,))
+        return await tokenizer.count(tokenizer.BEST_AT_HAND, (text,), output=True)
 
     async def cut(self, text: str, tokens: int) -> str:
         return await tokenizer.cut(tokenizer.BEST_AT_HAND, text, tokens)

@@ -1,14 +1,18 @@
 """Counting tokens in text, with the vocabularies that come with `bpe-openai`.
 
-Loading one takes a third of a second and 100 MB, so it happens on first need, and off the event loop.
+Loading one takes a third of a second and 100 MB, so it happens on first need, and off the event loop. The tokenizer
+keeps Python's global lock while it counts: so no text is counted in one go, and none that is very long in full.
 """
 
 import asyncio
+import random
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
+
+import orjson
 
 if TYPE_CHECKING:
     from bpe_openai._bindings import PyTokenizer
@@ -19,43 +23,73 @@ BEST_AT_HAND = "o200k_base"
 LONGEST_CHARACTER = 4
 """Bytes in UTF-8, and so tokens at most."""
 
-MOST_EXACT_BYTES = 2 * 1024 * 1024
+MOST_BOUNDED_BYTES = 512 * 1024
 """Larger requests are bounded by their bytes alone."""
 SLICE = 32 * 1024
-"""Characters counted at a time: the tokenizer keeps Python's global lock, and others want it too."""
+"""Characters counted at a time."""
+SAMPLES, SAMPLE = 512, 1024
+"""Of longer texts so many samples are counted, of so many characters, taken from anywhere in them."""
+AT_ONCE = 2_000
+"""Characters that are counted faster than a thread can be woken."""
 
-_OLDER = ("gpt-4-", "gpt-3.5", "text-embedding-")
-_KNOWN = re.compile(r"(ft:)?(gpt-|chatgpt-|o\d|text-embedding-)")
+_STRING = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)
+_OLDER = re.compile(r"gpt-3|gpt-4(-|$)|text-embedding-")
+_KNOWN = re.compile(r"gpt-3\.5|gpt-35|gpt-4|gpt-5|chatgpt-4o|o[134](-|$)|text-embedding-(3|ada)")
 
 
 def encoding_name(model: str) -> str:
     """The vocabulary of an OpenAI model; the best at hand for any other."""
-    return "cl100k_base" if model == "gpt-4" or model.startswith(_OLDER) else BEST_AT_HAND
+    return "cl100k_base" if _OLDER.match(model.removeprefix("ft:")) else BEST_AT_HAND
 
 
 async def bound(model: str, body: bytes) -> int | None:
-    """The tokens of a whole request as text: what a provider reads of it is no more, but for its template.
+    """No fewer tokens than a model of OpenAI's reads of this JSON, but for its template.
 
-    None where that is no bound, because the model's vocabulary is not known, or would take too long.
+    None where that cannot be said: the vocabulary is not known, or it would take too long.
     """
-    if not _KNOWN.match(model) or len(body) > MOST_EXACT_BYTES:
+    if not _KNOWN.match(model.removeprefix("ft:")) or len(body) > MOST_BOUNDED_BYTES:
         return None
-    return await count(model, (body.decode(),))
+    return await asyncio.get_running_loop().run_in_executor(_thread("input"), _bound, model, body)
 
 
-async def count(model: str, texts: tuple[str, ...]) -> int:
-    """The tokens in these texts together."""
-    return await asyncio.get_running_loop().run_in_executor(_threads(), _count, model, texts)
+async def count(model: str, texts: tuple[str, ...], *, output: bool = False) -> int:
+    """The tokens in these texts together. An `output` does not wait for anybody's input."""
+    name = encoding_name(model)
+    if name in _loaded and sum(map(len, texts)) <= AT_ONCE:
+        return _count(name, texts)
+    thread = _thread("output" if output else "input")
+    return await asyncio.get_running_loop().run_in_executor(thread, _count, name, texts)
 
 
 async def cut(model: str, text: str, tokens: int) -> str:
     """The first `tokens` tokens of a text."""
-    return await asyncio.get_running_loop().run_in_executor(_threads(), _cut, model, text, tokens)
+    return await asyncio.get_running_loop().run_in_executor(_thread("output"), _cut, model, text, tokens)
 
 
-def _count(model: str, texts: tuple[str, ...]) -> int:
+def _count(name: str, texts: tuple[str, ...]) -> int:
+    encoding = _encoding(name)
+    length = sum(map(len, texts))
+    long = length > SAMPLES * SAMPLE
+    size = SAMPLE if long else SLICE
+    pieces = [text[at : at + size] for text in texts for at in range(0, len(text), size)]
+    counted = random.sample(pieces, SAMPLES) if long else pieces
+    tokens = sum(int(encoding.count(piece)) for piece in counted)
+    return -(-tokens * length // sum(map(len, counted))) if long else tokens
+
+
+def _bound(model: str, body: bytes) -> int:
+    """Each string as it is and as it is written, whichever is more; and whatever holds them together."""
     encoding = _encoding(encoding_name(model))
-    return sum(encoding.count(text[at : at + SLICE]) for text in texts for at in range(0, len(text), SLICE))
+
+    def tokens(text: str) -> int:
+        return sum(int(encoding.count(text[at : at + SLICE])) for at in range(0, len(text), SLICE))
+
+    total = tokens(_STRING.sub(b'""', body).decode())
+    for found in _STRING.finditer(body):
+        written = found[1].decode()
+        said = orjson.loads(found[0]) if "\\" in written else ""
+        total += max(tokens(written), tokens(said))
+    return total
 
 
 def _cut(model: str, text: str, tokens: int) -> str:
@@ -70,9 +104,12 @@ def _cut(model: str, text: str, tokens: int) -> str:
 
 
 @cache
-def _threads() -> ThreadPoolExecutor:
-    """Few, and nobody else's: counting is no reason for others to wait."""
-    return ThreadPoolExecutor(max_workers=2, thread_name_prefix="tokenizer")
+def _thread(of: str) -> ThreadPoolExecutor:
+    """One for what callers send, another for what they get."""
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"tokenizer-{of}")
+
+
+_loaded: set[str] = set()
 
 
 @cache
@@ -80,4 +117,6 @@ def _encoding(name: str) -> "PyTokenizer":
     """The compiled tokenizer itself: the package's front builds tables in Python, 25 MB that nobody here looks at."""
     from bpe_openai._bindings import tokenizer_for_encoding  # 100 MB of memory that most processes never need
 
-    return tokenizer_for_encoding(name)
+    encoding = tokenizer_for_encoding(name)
+    _loaded.add(name)
+    return encoding

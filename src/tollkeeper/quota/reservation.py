@@ -61,6 +61,7 @@ class Reservation:
         self.measure: Callable[[], Awaitable[tuple[int, int]]] | None = None
         """Tells the checkpoint of a call that runs for long, when one is to be taken."""
         self.is_lost = False
+        self._renewed = False
         self._unbilled = False
         self._usage: Usage | None = None
         self._basis = Basis.UNKNOWN
@@ -73,8 +74,8 @@ class Reservation:
     async def __aenter__(self) -> "Reservation":
         try:
             answer = await self._ledger._open(self)
-        except QuotaRefusal:
-            if self._tighter is None:
+        except QuotaRefusal as refusal:
+            if self._tighter is None or not refusal.limit:
                 raise
             self.terms = await self._tighter()
             answer = await self._ledger._open(self)
@@ -124,9 +125,10 @@ class Reservation:
         self._answer = answer
 
     async def take_checkpoint(self) -> None:
-        """Bring the checkpoint up to date, if anybody measures."""
+        """Bring the checkpoint up to date, if anybody measures. A call's first renewal is too early for that."""
         charge_id = self.charge_id
-        if self.measure is not None:
+        seen_before, self._renewed = self._renewed, True
+        if self.measure is not None and seen_before:
             try:
                 measured = await self.measure()
             except Exception:

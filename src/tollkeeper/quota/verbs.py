@@ -88,14 +88,14 @@ def dispatch(page: Page, operation: Dispatch) -> bool:
 
 
 def renew(page: Page, operation: Renew) -> set[str]:
-    """Move the leases of the open ones; a checkpoint never goes back."""
+    """Move the leases of the open ones. What is known never gets less: the input was bounded and is measured later."""
     gone = set()
     for charge_id, (input_tokens, output_tokens) in operation.checkpoints.items():
         charge = page.charges.get(charge_id)
         if charge is None or not charge.open:
             gone.add(charge_id)
             continue
-        charge.checkpoint_input = max(charge.checkpoint_input, input_tokens)
+        charge.checkpoint_input = min(charge.checkpoint_input, input_tokens)
         charge.checkpoint_output = max(charge.checkpoint_output, output_tokens)
         charge.lease_ms = max(charge.lease_ms, page.now_ms + operation.lease_ms)
         page.change(charge)

@@ -232,18 +232,18 @@ class _Listener:
         self._websocket = websocket
         self._id = turn_id
         self._hang_up: Callable[[], None] | None = None
-        self._gone = self.cancelled = False
+        self.left = self.cancelled = False
         self._said: list[bytes] = []
         self.says: Callable[[Piece], msgspec.Struct | None] = lambda _: None
 
     def attach(self, hang_up: Callable[[], None], reservation: Reservation) -> None:
         self._hang_up = hang_up
-        if self._gone:
+        if self.left:
             asyncio.get_running_loop().call_soon(hang_up)
 
     def gone(self, *, cancelled: bool = False) -> None:
         """The caller wants no more of it, or is not there any more."""
-        self._gone, self.cancelled = True, cancelled
+        self.left, self.cancelled = True, cancelled
         if self._hang_up is not None:
             self._hang_up()
 
