@@ -327,9 +327,12 @@ def test_fallbacks_may_meet_again_as_long_as_none_leads_back(tmp_path: Path) -> 
         ("claude-opus-4-5-20251101", 1_600, False),
         ("claude-opus-4-20250514", 1_600, False),
         ("claude-sonnet-4", 1_600, False),
-        ("claude-opus-4-7", IMAGE_TOKENS, False),
-        ("claude-opus-5", IMAGE_TOKENS, False),
-        ("llava", IMAGE_TOKENS, False),
+        ("claude-opus-4-7", 5_000, False),
+        ("claude-opus-5", 5_000, False),
+        ("gpt-4", 5_000, False),
+        ("o9", 5_000, True),
+        ("llava", 16_384, False),
+        ("qwen/qwen2.5-vl-72b-instruct", 16_384, False),
     ],
 )
 def test_what_a_family_is_known_for(name: str, image_tokens: int, reasons: bool) -> None:

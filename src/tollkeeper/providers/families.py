@@ -1,7 +1,8 @@
 """What is known of models by their names alone, whoever serves them.
 
 Tokens of a picture: OpenAI, "Images and vision" (calculating costs); Anthropic, "Vision" (image costs). Each number is
-the most that one picture can take, at the highest detail.
+the most that one picture can take, at the highest detail. A model of theirs that is not named there is expected to take
+no more than `LATEST_PICTURE`; one of nobody known, as much as the seam's `IMAGE_TOKENS`.
 """
 
 import re
@@ -12,6 +13,7 @@ from tollkeeper.providers.base import IMAGE_TOKENS, LEAST_OUTPUT
 LEAST_REASONING_OUTPUT = 256
 """A reasoning model spends its first tokens thinking."""
 
+LATEST_PICTURE = 5_000
 MOST_TILES = 8
 """A picture is fit into 2,048 x 2,048 and its shorter side into 768: at most 4 x 2 tiles of 512."""
 
@@ -35,6 +37,7 @@ _PICTURES = (
     (re.compile(r"gpt-5\.\d.*-(mini|nano)"), _patches(2_500, 246)),
     (re.compile(r"gpt-[5-9]"), _patches(10_000, 120)),
     (re.compile(r"claude-[23]|claude-(haiku|opus|sonnet)-4(-([0-6]|\d{8})(-.*)?)?$"), 1_600),
+    (re.compile(r"claude-|chatgpt-|gpt-|o\d"), LATEST_PICTURE),
 )
 _REASONING = re.compile(r"o\d|gpt-[5-9]")
 
