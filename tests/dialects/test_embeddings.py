@@ -17,6 +17,7 @@ from openai.types.embedding_create_params import EmbeddingCreateParams
 
 from tollkeeper.chat import Completion, Usage
 from tollkeeper.dialects.embeddings import (
+    MOST_INPUTS,
     PARAMETERS,
     EncodingFormat,
     read_answer,
@@ -71,6 +72,18 @@ def test_any_other_input_is_refused(asked: Any) -> None:
     with pytest.raises(InvalidRequest) as raised:
         shape_of(fields_of({"input": asked}))
     assert raised.value.parameter == "input"
+
+
+@pytest.mark.parametrize("one", ["a", [5]])
+def test_a_call_has_as_many_inputs_as_openai_takes_and_no_more(one: Any) -> None:
+    assert len(read_inputs(fields_of({"input": [one] * MOST_INPUTS})).each) == MOST_INPUTS == 2_048
+    with pytest.raises(InvalidRequest) as raised:
+        shape_of(fields_of({"input": [one] * (MOST_INPUTS + 1)}))
+    assert raised.value.parameter == "input"
+
+
+def test_one_input_may_have_more_tokens_than_there_may_be_inputs() -> None:
+    assert read_inputs(fields_of({"input": [5] * 8_191})).tokens == 8_191
 
 
 def test_no_input_is_refused() -> None:

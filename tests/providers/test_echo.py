@@ -13,7 +13,7 @@ from tollkeeper.chat import ChatRequest, Completion, Finish, Message, TextDelta,
 from tollkeeper.dialects.shape import Shape
 from tollkeeper.errors import ProviderRejected, UnsupportedParameter
 from tollkeeper.providers.base import Model, PreparedCall, Question, Raw, Wire
-from tollkeeper.providers.echo import _FAILURES, DIMENSIONS, EchoProvider
+from tollkeeper.providers.echo import _FAILURES, DIMENSIONS, MOST_DIMENSIONS, MOST_NUMBERS, EchoProvider
 from tollkeeper.quota.bounds import input_bound
 from tollkeeper.settings import EchoFailure
 
@@ -128,6 +128,15 @@ async def test_echo_rejects_dimensions_that_are_none(dimensions: object) -> None
     provider = EchoProvider()
     with pytest.raises(ProviderRejected):
         await provider.complete(embeddings(provider, input="a", dimensions=dimensions), 0)
+
+
+async def test_echo_makes_no_more_numbers_in_one_call_than_it_can_at_once() -> None:
+    provider = EchoProvider()
+    most = MOST_NUMBERS // MOST_DIMENSIONS
+    completion = await provider.complete(embeddings(provider, input=["a"] * most, dimensions=MOST_DIMENSIONS), 0)
+    assert completion.usage == Usage(most, 0)
+    with pytest.raises(ProviderRejected):
+        await provider.complete(embeddings(provider, input=["a"] * (most + 1), dimensions=MOST_DIMENSIONS), 0)
 
 
 async def test_echo_streams_without_usage_when_it_leaves_that_out() -> None:

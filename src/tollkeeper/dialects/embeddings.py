@@ -26,6 +26,9 @@ PARAMETERS: dict[str, Rule] = {
     "user": PASS,
 }
 
+MOST_INPUTS = 2_048
+"""In one call; it is OpenAI's own limit."""
+
 EncodingFormat = Literal["float", "base64"]
 Token = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -59,7 +62,7 @@ _decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
 def read_inputs(fields: Mapping[str, msgspec.Raw]) -> Inputs:
-    """Raises InvalidRequest for anything but a text, texts, tokens, or lists of tokens."""
+    """Raises InvalidRequest for anything but a text, texts, tokens, or lists of tokens, and for too many of them."""
     raw = fields.get("input")
     if raw is None:
         raise _bad_input()
@@ -75,6 +78,8 @@ def read_inputs(fields: Mapping[str, msgspec.Raw]) -> Inputs:
     kinds = [kind for kind in (texts, tokens, lists) if kind]
     if len(kinds) != 1:
         raise _bad_input()
+    if len(texts) > MOST_INPUTS or len(lists) > MOST_INPUTS:
+        raise InvalidRequest(f"input must be {MOST_INPUTS} texts, or lists of tokens, at most.", parameter="input")
     return Inputs((tuple(tokens),)) if tokens else Inputs((*texts, *lists))
 
 

@@ -25,6 +25,8 @@ from tollkeeper.settings import EchoFailure
 NOTHING_SAID = "(nothing)"
 DIMENSIONS = 256
 MOST_DIMENSIONS = 4_096
+MOST_NUMBERS = 1_000_000
+"""In all vectors of one call."""
 
 _FAILURES: dict[EchoFailure, type[errors.ProviderError]] = {
     "unavailable": errors.ProviderUnavailable,
@@ -61,7 +63,7 @@ class EchoProvider:
         await self._pause(self.delay_s + self._pace_s * len(words))
         self._fail()
         if call.wire is Wire.EMBEDDINGS:
-            return _embedded(call)
+            return await asyncio.to_thread(_embedded, call)
         usage = None if self.failure == "no_usage" else Usage(_words(call.texts()), len(words))
         return Completion("".join(words), reason, usage)
 
@@ -127,6 +129,8 @@ def _embedded(call: PreparedCall) -> Completion:
     asked = orjson.loads(call.body)
     dimensions = asked.get("dimensions", DIMENSIONS)
     if type(dimensions) is not int or not 1 <= dimensions <= MOST_DIMENSIONS:
+        raise errors.ProviderRejected
+    if len(call.texts()) * dimensions > MOST_NUMBERS:
         raise errors.ProviderRejected
     usage = Usage(_words(call.texts()), 0)
     vectors = [_vector(text, dimensions) for text in call.texts()]
