@@ -4,6 +4,7 @@ from tollkeeper.chat import (
     Completion,
     Delta,
     Finish,
+    InputTokens,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
@@ -19,12 +20,18 @@ class Received:
     def __init__(self) -> None:
         self.deltas: list[Delta] = []
         self.usage: Usage | None = None
+        self.input_tokens: int | None = None
+        """As the provider says before it answers."""
         self.finish_reason: str | None = None
         self.size = 0
         """Bytes of all text in it; a token is at least one."""
 
     def add(self, deltas: tuple[Delta, ...]) -> None:
         for delta in deltas:
+            if isinstance(delta, InputTokens):
+                self.input_tokens = delta.tokens
+                continue
+            self.deltas.append(delta)
             match delta:
                 case TextDelta(text) | RefusalDelta(text) | ReasoningDelta(text):
                     self.size += len(text) if text.isascii() else len(text.encode())
@@ -34,7 +41,6 @@ class Received:
                     self.usage = delta
                 case Finish(reason):
                     self.finish_reason = reason
-        self.deltas.extend(deltas)
 
     def text_since(self, position: int) -> str:
         """All text of the deltas from that one on, whatever kind of text it is."""

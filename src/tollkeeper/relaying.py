@@ -204,9 +204,11 @@ class Relay:
         self._reservation.report(usage, Basis.COUNTED)
 
     async def _measure(self) -> tuple[int, int]:
-        """Input and what was received, counted."""
-        text = self.received.text_since(0)
-        return await self._count_input(), await self._provider.count_output(text) if text else 0
+        """Input, as told or counted, and what was received, counted."""
+        told, text = self.received.input_tokens, self.received.text_since(0)
+        if told is None or not self._candidate.believes(Usage(told, 0)):
+            told = await self._count_input()
+        return told, await self._provider.count_output(text) if text else 0
 
     async def _count_input(self) -> int:
         return await self._provider.count_input(self._candidate.call)
