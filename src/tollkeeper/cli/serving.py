@@ -11,7 +11,8 @@ import typer
 import uvicorn
 
 from tollkeeper.api.middleware import LARGEST_BODY
-from tollkeeper.bootstrap import Parts, make_app, make_openai, make_parts
+from tollkeeper.bootstrap import Parts, make_app, make_catalog, make_parts
+from tollkeeper.cli import tables
 from tollkeeper.cli.first_run import prepare, show_credentials
 from tollkeeper.db import Database
 from tollkeeper.errors import ConfigurationError
@@ -19,6 +20,7 @@ from tollkeeper.identity.secret import signing_secret
 from tollkeeper.providers.catalog import Catalog
 from tollkeeper.settings import Settings, load_settings
 
+MODEL_COLUMNS = ("model", "provider", "also named")
 GRACE_S = 30
 KEEP_ALIVE_S = 75
 """Longer than what clients and load balancers keep an idle connection for, so that they close it, not we under them."""
@@ -65,14 +67,10 @@ def migrate() -> None:
 
 
 def models() -> None:
-    """List the models that the provider offers to this server's key."""
-
-    async def listed() -> list[str]:
-        provider = make_openai(load_settings())
-        return await provider.list_models()
-
-    for name in asyncio.run(listed()):
-        typer.echo(name)
+    """List the models of all providers, the default first. Nobody is asked for them."""
+    listing = make_catalog(load_settings()).listing()
+    rows = [(one.model.name, one.model.provider.name, ", ".join(one.aliases)) for one in listing]
+    tables.show(MODEL_COLUMNS, rows)
 
 
 async def _check(settings: Settings, *, first_run: bool) -> dict[str, str] | None:
