@@ -10,8 +10,16 @@ from tollkeeper.chat import Completion
 from tollkeeper.dialects import messages
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.errors import UnsupportedParameter
-from tollkeeper.providers import tokenizer
-from tollkeeper.providers.asking import body_of, opened, pieces, reading, refuse_sampling, shape_of_request, texts_of
+from tollkeeper.providers.asking import (
+    Counting,
+    body_of,
+    opened,
+    pieces,
+    reading,
+    refuse_sampling,
+    shape_of_request,
+    texts_of,
+)
 from tollkeeper.providers.base import Model, Piece, PreparedCall, Question, Wire
 from tollkeeper.providers.transport import Transport
 
@@ -19,11 +27,9 @@ OFFICIAL_URL = "https://api.anthropic.com"
 API_VERSION = "2023-06-01"
 PATH = "/v1/messages"
 LIMIT_NAME = "max_tokens"
-TEMPLATE_PER_MESSAGE, TEMPLATE_PER_CALL = 4, 3
-"""What the chat template may add. It is not public; this is what others' add."""
 
 
-class AnthropicProvider:
+class AnthropicProvider(Counting):
     """Asked with an API key, or without one, with a bearer token.
 
     `timeout_s` bounds a whole call that is not streamed. Claude's vocabulary is not public: tokens are counted with the
@@ -76,20 +82,6 @@ class AnthropicProvider:
     def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
         events = self._transport.events(PATH, call.limited_to(max_output))
         return pieces(events, messages.EventReader(), raw=call.raw)
-
-    async def bound_input(self, call: PreparedCall) -> int | None:
-        return None
-
-    async def count_input(self, call: PreparedCall) -> int:
-        template = TEMPLATE_PER_MESSAGE * call.shape.messages + TEMPLATE_PER_CALL
-        images = call.shape.images * call.model.image_tokens
-        return await tokenizer.count(tokenizer.BEST_AT_HAND, call.texts()) + template + images
-
-    async def count_output(self, text: str) -> int:
-        return await tokenizer.count(tokenizer.BEST_AT_HAND, (text,), output=True)
-
-    async def cut(self, text: str, tokens: int) -> str:
-        return await tokenizer.cut(tokenizer.BEST_AT_HAND, text, tokens)
 
     async def close(self) -> None:
         await self._transport.close()

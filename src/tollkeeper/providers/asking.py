@@ -11,7 +11,8 @@ from tollkeeper.chat import ChatRequest, Delta
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError
 from tollkeeper.dialects.shape import Shape
-from tollkeeper.providers.base import Model, Piece, Question, Raw
+from tollkeeper.providers import tokenizer
+from tollkeeper.providers.base import Model, Piece, PreparedCall, Question, Raw
 
 
 def body_of(raw: Raw, ours: dict[str, object], limit_name: str | None) -> tuple[bytes, bytes | None]:
@@ -118,3 +119,26 @@ async def pieces(blocks: AsyncGenerator[list[Any]], reader: Reader, *, raw: bool
                     yield Piece(event.raw if raw else b"", tuple(deltas), reader.last)
     if not reader.finished:
         raise errors.ProviderInterrupted
+
+
+TEMPLATE_PER_MESSAGE, TEMPLATE_PER_CALL = 4, 3
+"""What a chat template adds, as OpenAI's cookbook counts it ("How to count tokens with tiktoken"). Others' are not
+public, and much like it."""
+
+
+class Counting:
+    """Counts with the vocabularies at hand. Only OpenAI's are known; for others it is the best that can be had."""
+
+    async def bound_input(self, call: PreparedCall) -> int | None:
+        return None
+
+    async def count_input(self, call: PreparedCall) -> int:
+        template = TEMPLATE_PER_MESSAGE * call.shape.messages + TEMPLATE_PER_CALL
+        images = call.shape.images * call.model.image_tokens
+        return await tokenizer.count(call.model.asked_as, call.texts()) + template + images
+
+    async def count_output(self, text: str) -> int:
+        return await tokenizer.count(tokenizer.BEST_AT_HAND, (text,), output=True)
+
+    async def cut(self, text: str, tokens: int) -> str:
+        return await tokenizer.cut(tokenizer.BEST_AT_HAND, text, tokens)

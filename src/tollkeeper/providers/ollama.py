@@ -11,18 +11,15 @@ from tollkeeper.chat import Completion
 from tollkeeper.dialects import ollama
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.errors import UnsupportedParameter
-from tollkeeper.providers import tokenizer
-from tollkeeper.providers.asking import pieces, reading, shape_of_request, texts_of
+from tollkeeper.providers.asking import Counting, pieces, reading, shape_of_request, texts_of
 from tollkeeper.providers.base import Model, Piece, PreparedCall, Question, Wire
 from tollkeeper.providers.transport import Transport
 
 USUAL_URL = "http://127.0.0.1:11434"
 PATH = "/api/chat"
-TEMPLATE_PER_MESSAGE, TEMPLATE_PER_CALL = 4, 3
-"""What the chat template may add; each model has its own."""
 
 
-class OllamaProvider:
+class OllamaProvider(Counting):
     """`timeout_s` bounds a whole call that is not streamed. `api_key` is for a server behind a guard."""
 
     def __init__(self, *, base_url: str = USUAL_URL, timeout_s: float, api_key: str = "", name: str = "ollama") -> None:
@@ -52,20 +49,6 @@ class OllamaProvider:
 
     def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
         return pieces(self._transport.lines(PATH, call.limited_to(max_output)), ollama.LineReader(), raw=False)
-
-    async def bound_input(self, call: PreparedCall) -> int | None:
-        return None
-
-    async def count_input(self, call: PreparedCall) -> int:
-        template = TEMPLATE_PER_MESSAGE * call.shape.messages + TEMPLATE_PER_CALL
-        images = call.shape.images * call.model.image_tokens
-        return await tokenizer.count(tokenizer.BEST_AT_HAND, call.texts()) + template + images
-
-    async def count_output(self, text: str) -> int:
-        return await tokenizer.count(tokenizer.BEST_AT_HAND, (text,), output=True)
-
-    async def cut(self, text: str, tokens: int) -> str:
-        return await tokenizer.cut(tokenizer.BEST_AT_HAND, text, tokens)
 
     async def close(self) -> None:
         await self._transport.close()

@@ -13,12 +13,19 @@ from tollkeeper.dialects import chat, embeddings, responses
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.errors import UnsupportedParameter
 from tollkeeper.providers import tokenizer
-from tollkeeper.providers.asking import body_of, opened, pieces, reading, refuse_sampling, shape_of_request, texts_of
+from tollkeeper.providers.asking import (
+    Counting,
+    body_of,
+    opened,
+    pieces,
+    reading,
+    refuse_sampling,
+    shape_of_request,
+    texts_of,
+)
 from tollkeeper.providers.base import Model, Piece, PreparedCall, Question, Raw, Wire
 from tollkeeper.providers.transport import Transport, status_error
 
-TEMPLATE_PER_MESSAGE, TEMPLATE_PER_CALL = 4, 3
-"""What the chat template adds, as OpenAI's cookbook counts it ("How to count tokens with tiktoken")."""
 OFFICIAL_HOST = "https://api.openai.com"
 ALL_WIRES = frozenset({Wire.CHAT, Wire.RESPONSES, Wire.EMBEDDINGS})
 
@@ -27,7 +34,7 @@ _NEW_MODELS = re.compile(r"o\d|gpt-[5-9]")
 _DIALECTS = {Wire.CHAT: chat, Wire.RESPONSES: responses}
 
 
-class OpenAIProvider:
+class OpenAIProvider(Counting):
     """`wires` are those it speaks; `wire` is the one for questions that did not come on one of them.
 
     `timeout_s` bounds a whole call that is not streamed.
@@ -109,17 +116,6 @@ class OpenAIProvider:
 
     async def bound_input(self, call: PreparedCall) -> int | None:
         return None if call.shape.images else await tokenizer.bound(call.model.asked_as, call.limited_to(0))
-
-    async def count_input(self, call: PreparedCall) -> int:
-        template = TEMPLATE_PER_MESSAGE * call.shape.messages + TEMPLATE_PER_CALL
-        images = call.shape.images * call.model.image_tokens
-        return await tokenizer.count(call.model.asked_as, call.texts()) + template + images
-
-    async def count_output(self, text: str) -> int:
-        return await tokenizer.count(tokenizer.BEST_AT_HAND, (text,), output=True)
-
-    async def cut(self, text: str, tokens: int) -> str:
-        return await tokenizer.cut(tokenizer.BEST_AT_HAND, text, tokens)
 
     async def list_models(self) -> list[str]:
         """The models that the key may use, as the provider lists them. Raises ProviderError."""
