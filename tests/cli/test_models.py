@@ -62,3 +62,10 @@ def test_the_models_of_every_provider_of_the_environment_are_listed(
 
 def test_without_a_provider_there_is_the_echo(offline: Keyboard) -> None:
     assert listed(offline) == [["echo", "echo"]]
+
+
+def test_with_ask_openai_is_asked(offline: Keyboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "OPENAI_API_KEY" in offline.refused("models", "--ask")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-nobody")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    assert "cannot be reached" in offline.refused("models", "--ask")

@@ -11,7 +11,7 @@ import typer
 import uvicorn
 
 from tollkeeper.api.middleware import LARGEST_BODY
-from tollkeeper.bootstrap import Parts, make_app, make_catalog, make_parts
+from tollkeeper.bootstrap import Parts, make_app, make_catalog, make_openai, make_parts
 from tollkeeper.cli import tables
 from tollkeeper.cli.first_run import prepare, show_credentials
 from tollkeeper.db import Database
@@ -66,10 +66,16 @@ def migrate() -> None:
     typer.echo("The database schema is up to date.")
 
 
-def models() -> None:
-    """List the models of all providers, the default first. Nobody is asked for them."""
-    listing = make_catalog(load_settings()).listing()
-    rows = [(one.model.name, one.model.provider.name, ", ".join(one.aliases)) for one in listing]
+def models(
+    ask: Annotated[bool, typer.Option("--ask", help="Ask OpenAI which of its models the key may use.")] = False,
+) -> None:
+    """List the models of all providers, the default first. Nobody is asked for them, unless with --ask."""
+    settings = load_settings()
+    if ask:
+        rows = [(name, "openai", "") for name in asyncio.run(make_openai(settings).list_models())]
+    else:
+        listing = make_catalog(settings).listing()
+        rows = [(one.model.name, one.model.provider.name, ", ".join(one.aliases)) for one in listing]
     tables.show(MODEL_COLUMNS, rows)
 
 
