@@ -6,6 +6,7 @@ TollkeeperError
 │   ├── InvalidRequest           the body is JSON, but not what this door takes
 │   ├── UnsupportedParameter     a field whose feature does not exist (yet)
 │   ├── BodyTooLarge
+│   ├── BodyTooSlow              not all of it came in time
 │   ├── MethodNotAllowed
 │   └── TurnInProgress           one turn at a time on a connection
 ├── AccessError
@@ -17,7 +18,8 @@ TollkeeperError
 ├── Refusal                      the caller may come back later
 │   ├── QuotaExceeded            it cannot fit in this window
 │   ├── QuotaHeld                it would fit, but calls in flight hold the room
-│   └── RateLimited
+│   ├── RateLimited
+│   └── Overloaded               everybody together asks too much of this process
 ├── LedgerError
 │   ├── LedgerUnavailable        nothing was reserved, nothing may be called
 │   ├── ShuttingDown             the grace period is over
@@ -73,6 +75,11 @@ class UnsupportedParameter(InputError):
 class BodyTooLarge(InputError):
     code = "body_too_large"
     sentence = "The body is larger than this endpoint accepts."
+
+
+class BodyTooSlow(InputError):
+    code = "body_too_slow"
+    sentence = "The body did not arrive in time."
 
 
 class MethodNotAllowed(InputError):
@@ -164,6 +171,11 @@ class QuotaHeld(QuotaRefusal):
 class RateLimited(Refusal):
     code = "rate_limited"
     sentence = "Too many requests."
+
+
+class Overloaded(Refusal):
+    code = "overloaded"
+    sentence = "The server holds as much as it can. Try again in a moment."
 
 
 class LedgerError(TollkeeperError):

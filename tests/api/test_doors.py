@@ -8,16 +8,21 @@ from typing import Any, cast
 
 import orjson
 import pytest
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from house import USAGE, House, ending, open_house, text
 from tollkeeper import errors, gateway
+from tollkeeper.api import middleware
 from tollkeeper.api.ai.query import QUERY, STREAM
+from tollkeeper.api.bodies import Bodies
 from tollkeeper.api.compat.openai import CHAT_COMPLETIONS
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.doors import Entrance
-from tollkeeper.chat import Completion
+from tollkeeper.chat import Completion, TextDelta
 from tollkeeper.dialects.sse import DONE, Splitter
+from tollkeeper.providers.base import Piece
+from tollkeeper.quota.keys import MOST_KEPT
 from tollkeeper.throttle import Throttle
 
 TOKEN = (b"authorization", b"Bearer good")
@@ -26,18 +31,24 @@ PROMPT = b'{"prompt": "hi"}'
 
 @dataclass
 class Call:
-    """One request and what was sent in answer. `leave` hangs up."""
+    """One request and what was sent in answer. `leave` hangs up.
+
+    `parts` come before the body; where that is None, nothing more comes.
+    """
 
     path: str
-    body: bytes = PROMPT
+    body: bytes | None = PROMPT
     headers: list[tuple[bytes, bytes]] = field(default_factory=lambda: [TOKEN])
     method: str = "POST"
+    parts: list[bytes] = field(default_factory=list)
     sent: list[Message] = field(default_factory=list)
     leave: asyncio.Event = field(default_factory=asyncio.Event)
     read: bool = False
 
     async def receive(self) -> Message:
-        if not self.read:
+        if self.parts:
+            return {"type": "http.request", "body": self.parts.pop(0), "more_body": True}
+        if not self.read and self.body is not None:
             self.read = True
             return {"type": "http.request", "body": self.body, "more_body": False}
         await self.leave.wait()
@@ -78,6 +89,7 @@ class Porch:
     """The entrance of a house."""
 
     house: House
+    services: SimpleNamespace
     entrance: Entrance
 
     async def __call__(self, path: str, **call: Any) -> Call:
@@ -106,7 +118,7 @@ async def porch(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
             await send({"type": "http.response.start", "status": 418, "headers": []})
 
         doors = (QUERY, STREAM, CHAT_COMPLETIONS)
-        yield Porch(house, Entrance(elsewhere, doors, lambda: cast(Services, services)))
+        yield Porch(house, services, Entrance(elsewhere, doors, lambda: cast(Services, services)))
 
 
 def with_key(key: bytes = b"key", *more: bytes) -> list[tuple[bytes, bytes]]:
@@ -153,6 +165,55 @@ async def test_whoever_comes_too_often_is_told_when_to_come_back(porch: Porch) -
     assert len(porch.house.provider.asked) == len(await porch.house.charges()) == 20
 
 
+async def test_whoever_comes_too_often_is_told_before_anything_is_read(porch: Porch) -> None:
+    porch.services.throttle = Throttle(login="off", ai="1/minute")
+    await porch(QUERY.path)
+    call = await porch(QUERY.path, body=b"{")
+    assert (call.status, call.document["code"], call.read) == (429, "rate_limited", False)
+
+
+async def test_a_body_that_does_not_come_in_time_is_waited_for_no_longer(
+    porch: Porch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(middleware, "BODY_WITHIN_S", 0.01)
+    for path, code in ((QUERY.path, "code"), (CHAT_COMPLETIONS.path, "error")):
+        call = await porch(path, parts=[PROMPT], body=None)
+        assert (call.status, call.answer["connection"], code in call.document) == (408, "close", True)
+    assert (porch.house.provider.asked, await porch.house.charges()) == ([], [])
+
+
+async def test_whoever_hangs_up_within_a_body_has_asked_nothing_even_if_it_reads_as_a_whole(porch: Porch) -> None:
+    call = Call(QUERY.path, parts=[PROMPT], body=None)
+    call.leave.set()
+    with pytest.raises(ClientDisconnect):
+        await porch.take(call)
+    assert (call.sent, porch.house.provider.asked, await porch.house.charges()) == ([], [], [])
+
+
+async def test_a_body_may_come_in_parts(porch: Porch) -> None:
+    assert (await porch(QUERY.path, parts=[b"", PROMPT[:3]], body=PROMPT[3:])).status == 200
+    refused = await porch(QUERY.path, parts=[b"x" * 2**20], body=b"x")
+    assert (refused.status, refused.document["code"]) == (413, "body_too_large")
+
+
+async def test_what_a_call_has_sent_is_held_until_it_is_over(porch: Porch, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len(PROMPT)
+    monkeypatch.setattr(porch.entrance, "_bodies", Bodies(most_of_one=2 * size - 1, most_in_all=3 * size - 1))
+    asked = asyncio.Event()
+    porch.house.provider.streams = [[text("He"), asked.set, asyncio.Event()]]
+    first = Call(STREAM.path)
+    running = asyncio.create_task(porch.take(first))
+    await asked.wait()
+    refused = await porch(QUERY.path)
+    assert (refused.status, refused.document["code"], refused.answer["retry-after"]) == (429, "rate_limited", "1")
+    assert len(porch.house.provider.asked) == 1
+    first.leave.set()
+    await running
+    assert [(await porch(QUERY.path)).status for _ in range(3)] == [200] * 3
+    assert (await porch(QUERY.path, body=b"{")).status == 400
+    assert (await porch(QUERY.path)).status == 200
+
+
 async def test_a_key_can_come_where_anthropics_clients_put_it(porch: Porch) -> None:
     assert (await porch(QUERY.path, headers=[(b"x-api-key", b"good")])).status == 200
 
@@ -190,6 +251,15 @@ async def test_a_key_is_for_one_door_and_one_body(porch: Porch) -> None:
     for call in ({"path": STREAM.path}, {"path": QUERY.path, "body": b'{"prompt": "ho"}'}):
         refused = await porch(headers=with_key(), **call)
         assert (refused.status, refused.document["code"]) == (422, "idempotency_key_reused")
+
+
+async def test_a_stream_too_long_to_be_kept_is_said_whole_and_cannot_be_said_again(porch: Porch) -> None:
+    porch.house.provider.streams = [[Piece(b"x" * MOST_KEPT, (TextDelta("x"),)), text("y"), *ending()]]
+    body = b'{"model": "m", "stream": true, "messages": [{"role": "user", "content": "hi"}]}'
+    first, again = [await porch(CHAT_COMPLETIONS.path, body=body, headers=with_key()) for _ in range(2)]
+    assert first.said == b"x" * MOST_KEPT + b"y<finish>" + DONE
+    assert (again.status, again.answer["x-error-code"]) == (409, "previous_attempt_interrupted")
+    assert len(porch.house.provider.asked) == 1
 
 
 async def test_a_stream_is_settled_before_its_final_event(porch: Porch) -> None:

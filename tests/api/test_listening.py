@@ -9,6 +9,7 @@ from tollkeeper.api.listening import HttpListener
 from tollkeeper.chat import TextDelta
 from tollkeeper.dialects.sse import PING
 from tollkeeper.providers.base import Piece
+from tollkeeper.quota.keys import MOST_KEPT
 
 
 @dataclass
@@ -117,6 +118,39 @@ async def test_a_ping_begins_the_answer_and_is_not_kept() -> None:
         await settled()
         await listener.deliver(piece(b"one"))
         assert (line.starts, line.body, listener.said) == (1, PING + b"one", b"one")
+
+
+async def test_an_answer_that_begins_with_a_ping_names_no_charge_for_another_may_follow() -> None:
+    line = Line()
+    with listening(line) as listener:
+        listener.attach(Cut(), Held())  # type: ignore[arg-type]
+        listener.ping()
+        await settled()
+        await listener.deliver(piece(b"one"))
+    headers = dict(line.sent[0]["headers"])
+    assert (line.body, headers[b"content-type"]) == (PING + b"one", b"text/event-stream")
+    assert b"x-charge-id" not in headers
+
+
+async def test_a_ping_within_an_answer_takes_nothing_from_its_head() -> None:
+    line = Line()
+    with listening(line) as listener:
+        listener.attach(Cut(), Held())  # type: ignore[arg-type]
+        await listener.deliver(piece(b"one"))
+        listener.ping()
+        await settled()
+    assert dict(line.sent[0]["headers"])[b"x-charge-id"] == b"chg_1"
+
+
+async def test_what_is_too_long_to_be_kept_is_let_go_at_once_and_goes_out_all_the_same() -> None:
+    line = Line()
+    with listening(line, keeps=True) as listener:
+        await listener.deliver(piece(b"x" * MOST_KEPT))
+        assert listener.said == b"x" * MOST_KEPT
+        for raw in (b"y", b"z"):
+            await listener.deliver(piece(raw))
+            assert [listener.said, *listener._kept] == [None]
+    assert line.body == b"x" * MOST_KEPT + b"yz"
 
 
 async def test_only_what_is_to_be_kept_is_kept() -> None:

@@ -1,6 +1,7 @@
 """Requests that are wrong in any other way: too large, to nowhere, malformed, by another method."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -64,6 +65,22 @@ async def test_a_body_that_never_comes_holds_nothing_and_others_are_served(serve
     assert (await caller.get("/me")).status == 200
     writer.transport.abort()
     assert await reader.read() == b""
+
+
+async def test_who_hangs_up_within_a_body_has_asked_nothing_and_the_log_says_so(server: Server, caller: Person) -> None:
+    """Also where what has come until then could be read as a whole document."""
+    name = f"left-{caller.marker}"
+    length = {"Content-Length": "1000", "X-Correlation-ID": name}
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(request("POST", "/ai/query", DOCUMENT, caller.bearer | length))
+    await writer.drain()
+    await asyncio.sleep(0.05)
+    writer.close()
+    async with asyncio.timeout(10):
+        while not (lines := [line for line in server.program.output.splitlines() if name in line]):
+            await asyncio.sleep(0.02)
+    (line,) = map(json.loads, lines)
+    assert (line["event"], line["path"], line["status"]) == ("http.request", "/ai/query", 0)
 
 
 async def test_a_model_that_does_not_exist_here_is_not_found(echoing: Server) -> None:

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tollkeeper.api import strict_json
 from tollkeeper.api.balances import charge_headers
+from tollkeeper.api.bodies import Bodies
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.errors import NATIVE, Manner
 from tollkeeper.api.listening import HttpListener
@@ -94,6 +95,7 @@ class Entrance:
         self._app = app
         self._services = services
         self._doors = {door.path: door for door in doors}
+        self._bodies = Bodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         door = self._doors.get(scope["path"]) if scope["type"] == "http" else None
@@ -106,14 +108,17 @@ class Entrance:
             services = self._services()
             caller = services.tokens.verify(access_token(scope))
             services.throttle.check(caller)
-            body = await read_body(scope, receive, door.largest_body)
-            visit = await door.opens(services, caller, body)
-            if isinstance(visit, bytes):
-                await send_response(200, visit, {"Content-Type": JSON}, send)
-            elif visit.streaming:
-                await _stream(services, door, caller, visit, _Key.of(scope, door, body), receive, send)
-            else:
-                await _answer(services, caller, visit, _Key.of(scope, door, body), send)
+            with self._bodies.of(caller.user_id) as held:
+                body = await read_body(scope, receive, door.largest_body, held.grow)
+                visit = await door.opens(services, caller, body)
+                key = _Key.of(scope, door, body) if not isinstance(visit, bytes) else None
+                del body  # as long as the call lasts, only what the visit needs of it is kept
+                if isinstance(visit, bytes):
+                    await send_response(200, visit, {"Content-Type": JSON}, send)
+                elif visit.streaming:
+                    await _stream(services, door, caller, visit, key, receive, send)
+                else:
+                    await _answer(services, caller, visit, key, send)
         except TollkeeperError as error:
             await send_error(error, door.manner, send)
 
@@ -162,7 +167,7 @@ async def _stream(
     listener = HttpListener(visit.piece, receive, send, keeps=key is not None)
     keeping = None
     if key is not None:
-        keeping = Keeping(key.attempt, lambda answer: KeptAnswer(200, EVENTS, listener.said + visit.end(answer)))
+        keeping = Keeping(key.attempt, lambda answer: _kept(listener, visit, answer))
     try:
         with listener:
             answer = await services.gateway.stream(caller, visit.ask, listener, keeping)
@@ -181,6 +186,11 @@ async def _stream(
             told = ShuttingDown() if isinstance(error, asyncio.CancelledError) else TollkeeperError()
             await listener.finish(visit.broken(error if isinstance(error, TollkeeperError) else told))
         raise
+
+
+def _kept(listener: HttpListener, visit: Visit, answer: Answer) -> KeptAnswer | None:
+    """All that was said, unless it is too long for anyone to keep."""
+    return KeptAnswer(200, EVENTS, listener.said + visit.end(answer)) if listener.said is not None else None
 
 
 async def _say_again(replayed: Replayed, send: Send) -> None:

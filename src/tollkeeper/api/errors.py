@@ -23,6 +23,7 @@ STATUS: dict[type[errors.TollkeeperError], int] = {
     errors.InvalidRequest: 422,
     errors.UnsupportedParameter: 400,
     errors.BodyTooLarge: 413,
+    errors.BodyTooSlow: 408,
     errors.MethodNotAllowed: 405,
     errors.TurnInProgress: 409,
     errors.Unauthenticated: 401,
@@ -32,6 +33,7 @@ STATUS: dict[type[errors.TollkeeperError], int] = {
     errors.QuotaExceeded: 429,
     errors.QuotaHeld: 429,
     errors.RateLimited: 429,
+    errors.Overloaded: 503,
     errors.LedgerUnavailable: 503,
     errors.ShuttingDown: 503,
     errors.LeaseLost: 503,
@@ -85,6 +87,8 @@ def headers_of(error: errors.TollkeeperError, status: int) -> dict[str, str]:
     headers: dict[str, str] = {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, errors.BodyTooSlow):
+        headers["Connection"] = "close"  # what may still come of the body is no request
     if isinstance(error, errors.MethodNotAllowed):
         headers["Allow"] = error.allow
     if isinstance(error, errors.QuotaRefusal):

@@ -6,16 +6,17 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TypeVar
 
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tollkeeper.api.errors import NATIVE, Manner
-from tollkeeper.errors import BodyTooLarge, ShuttingDown, TollkeeperError
+from tollkeeper.errors import BodyTooLarge, BodyTooSlow, ShuttingDown, TollkeeperError
 from tollkeeper.telemetry.logging import AccessLog, correlation_id
 
 LARGEST_BODY = 1024 * 1024
+BODY_WITHIN_S = 30.0
 
 _WELL_FORMED_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _SECURITY_HEADERS = [
@@ -25,8 +26,6 @@ _SECURITY_HEADERS = [
     (b"cache-control", b"no-store"),
 ]
 _WITHOUT_BODY = {"GET", "HEAD", "OPTIONS", "DELETE"}
-
-Body = TypeVar("Body", bytes, bytearray)
 
 log = structlog.get_logger("tollkeeper.http")
 
@@ -77,17 +76,10 @@ class Envelope:
             if scope["method"] not in _WITHOUT_BODY and scope["path"] not in self._unread:
                 receive = _replay(await read_body(scope, receive, LARGEST_BODY), receive)
             await self._app(scope, receive, sending)
-        except TollkeeperError as error:
-            if status == 0:
-                await self._send_error(error, scope, sending)
-        except asyncio.CancelledError:
-            log.warning("http.cut")
-            if status == 0:
-                await self._send_error(ShuttingDown(), scope, sending)
-        except Exception:
-            log.exception("http.failed")
-            if status == 0:
-                await self._send_error(TollkeeperError(), scope, sending)
+        except (Exception, asyncio.CancelledError) as error:
+            told = _to_be_told(error)
+            if told is not None and status == 0:
+                await self._send_error(told, scope, sending)
         if self._access_log.enabled:
             self._access_log.write(
                 method=scope["method"],
@@ -100,6 +92,21 @@ class Envelope:
     async def _send_error(self, error: TollkeeperError, scope: Scope, send: Send) -> None:
         status, body, headers = self._manner_of(scope)(error)
         await send_response(status, body, headers, send)
+
+
+def _to_be_told(error: BaseException) -> TollkeeperError | None:
+    """What whoever waits for an answer hears of it; None, if nobody waits. What is not theirs to hear is logged."""
+    match error:
+        case TollkeeperError():
+            return error
+        case ClientDisconnect():
+            return None
+        case asyncio.CancelledError():
+            log.warning("http.cut")
+            return ShuttingDown()
+        case _:
+            log.exception("http.failed")
+            return TollkeeperError()
 
 
 async def send_response(status: int, body: bytes, headers: dict[str, str], send: Send) -> None:
@@ -127,27 +134,40 @@ def _asked_id(scope: Scope) -> str | None:
     return None
 
 
-async def read_body(scope: Scope, receive: Receive, largest: int) -> bytes:
-    """The whole body. Raises BodyTooLarge, as soon as that is known."""
+async def read_body(
+    scope: Scope, receive: Receive, largest: int, grow: Callable[[int], None] = lambda _: None
+) -> bytes:
+    """The whole body. `grow` is told of every part of it, and may raise.
+
+    Raises BodyTooLarge, as soon as that is known; BodyTooSlow, when it is not all there in time; ClientDisconnect, when
+    the caller hangs up before its end.
+    """
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value[:20]) > largest:
             raise BodyTooLarge
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        return _bounded(body, largest)
-    parts = bytearray(body)
-    while message.get("more_body", False):
-        _bounded(parts, largest)
+    try:
+        async with asyncio.timeout(BODY_WITHIN_S):
+            return await _read_parts(receive, largest, grow)
+    except TimeoutError:
+        raise BodyTooSlow from None
+
+
+async def _read_parts(receive: Receive, largest: int, grow: Callable[[int], None]) -> bytes:
+    parts = bytearray()
+    while True:
         message = await receive()
-        parts += message.get("body", b"")
-    return bytes(_bounded(parts, largest))
-
-
-def _bounded(body: Body, largest: int) -> Body:
-    if len(body) > largest:
-        raise BodyTooLarge
-    return body
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part: bytes = message.get("body", b"")
+        if len(parts) + len(part) > largest:
+            raise BodyTooLarge
+        grow(len(part))
+        more = message.get("more_body", False)
+        if not parts and not more:
+            return part
+        parts += part
+        if not more:
+            return bytes(parts)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
