@@ -59,6 +59,7 @@ class FakeProvider:
     streams: list[Sequence[Step]] = field(default_factory=lambda: [[text("yes"), *ending()]])
     shape: Shape = ONE_MESSAGE
     thinks: bool = False
+    knows_the_vocabulary: bool = True
     refuses: Exception | None = None
     asked: list[tuple[str, int]] = field(default_factory=list)
     counted: int = 0
@@ -107,7 +108,7 @@ class FakeProvider:
             self.hung_up += not whole
 
     async def bound_input(self, call: PreparedCall) -> int | None:
-        return await self.count_input(call)
+        return await self.count_input(call) if self.knows_the_vocabulary else None
 
     async def count_input(self, call: PreparedCall) -> int:
         self.counted += 1

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from house import BOUND, INPUT_TOKENS, USAGE, Ear, FakeProvider, House, ending, open_house, text
+from house import BOUND, EXACT, INPUT_TOKENS, USAGE, Ear, FakeProvider, House, ending, open_house, text
 from tollkeeper import errors, gateway
 from tollkeeper.chat import Completion
 from tollkeeper.gateway import FailedCall
@@ -40,6 +40,20 @@ async def test_a_provider_that_says_when_to_come_back_is_not_tried_before(house:
     house.provider.answers.insert(0, errors.ProviderUnavailable(retry_after_s=7))
     assert (await house.ask()).model == "second"
     assert [model for model, _ in house.provider.asked] == ["m", "second"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", [errors.ProviderUnavailable, errors.ProviderFailed])
+async def test_nor_is_it_tried_at_all_where_there_is_no_fallback(
+    house: House, kind: type[errors.ProviderError], streaming: bool
+) -> None:
+    house.provider.answers.insert(0, kind(retry_after_s=7))
+    house.provider.streams.insert(0, [kind(retry_after_s=7)])
+    with pytest.raises(FailedCall) as raised:
+        await (house.listen() if streaming else house.ask())
+    assert isinstance(raised.value.cause, kind)
+    assert raised.value.cause.retry_after_s == 7
+    assert (house.provider.asked, (await house.charge()).state) == ([("m", 500)], "released")
 
 
 @pytest.mark.parametrize("kind", [*UNBILLED, errors.ProviderRejected])
@@ -117,6 +131,32 @@ async def test_a_fallback_that_the_quota_has_no_room_for_gives_the_failure_that_
     assert raised.value.charge is not None
     assert raised.value.charge.charge_id == charge.id
     assert house.provider.asked == [("m", 500)]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_fallback_that_fits_only_by_the_exact_count_is_asked(house: House, streaming: bool) -> None:
+    house.model(fallbacks=("second",))
+    house.model("second", fallbacks=(), weight_milli=8000)
+    assert 8 * (EXACT + 500) <= 10_000 < 8 * (BOUND + 500)
+    house.provider.answers.insert(0, errors.ProviderRateLimited())
+    house.provider.streams.insert(0, [errors.ProviderRateLimited()])
+    answer = await (house.listen() if streaming else house.ask())
+    charges = await house.charges_by_model()
+    assert (charges["m"].state, charges["m"].cost_tokens) == ("released", 0)
+    assert (charges["second"].input_bound, charges["second"].held_tokens) == (EXACT, 8 * (EXACT + 500))
+    assert (answer.model, answer.charge.cost_tokens) == ("second", 8 * 50)
+
+
+@pytest.mark.parametrize("how", ["not there", "cannot be asked"])
+async def test_a_fallback_that_cannot_be_asked_is_passed_over(house: House, how: str) -> None:
+    house.model(fallbacks=("second", "third"))
+    if how == "cannot be asked":
+        house.model("second", provider=FakeProvider(refuses=errors.UnsupportedParameter()))
+    house.model("third", fallbacks=())
+    house.provider.answers.insert(0, errors.ProviderRateLimited())
+    assert (await house.ask()).model == "third"
+    charges = await house.charges_by_model()
+    assert {name: charge.state for name, charge in charges.items()} == {"m": "released", "third": "settled"}
 
 
 @pytest.mark.parametrize("how", ["not there", "cannot be asked"])

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from house import BODY_BYTES, INPUT_TOKENS, PRICE, FakeProvider, make_ask
+from factories import set_limit, user_quota
+from house import BODY_BYTES, INPUT_TOKENS, PRICE, FakeProvider, make_ask, open_house
 from tollkeeper.candidate import Ask, Candidate
+from tollkeeper.chat import Usage
 from tollkeeper.dialects.shape import Shape
-from tollkeeper.errors import InvalidRequest
+from tollkeeper.errors import InvalidRequest, QuotaExceeded
 from tollkeeper.providers.base import IMAGE_TOKENS, OVERHEAD, OVERHEAD_WITH_TOOLS, Model, Question
 from tollkeeper.quota.prices import Meter
 
@@ -21,8 +23,10 @@ MESSAGE = 8
 ONE = Shape(1)
 
 
-def candidate(shape: Shape = ONE, *, choices: int = 1, facts: dict[str, Any] | None = None, **ask: Any) -> Candidate:
-    provider = FakeProvider(shape=shape)
+def candidate(
+    shape: Shape = ONE, *, choices: int = 1, known: bool = True, facts: dict[str, Any] | None = None, **ask: Any
+) -> Candidate:
+    provider = FakeProvider(shape=shape, knows_the_vocabulary=known)
     model = Model("m", provider, **{"price": PRICE} | (facts or {}))
     question = replace(make_ask().question, choices=choices)
     asked = make_ask(question=question, **ask)
@@ -46,6 +50,33 @@ async def test_then_the_count_bounds_it_and_less_output_will_do() -> None:
     assert (terms.wanted_output, terms.least_output) == (500, 40)
 
 
+async def test_where_the_vocabulary_is_not_known_the_bytes_bound_it_still_and_less_output_will_do() -> None:
+    terms = await candidate(Shape(3), known=False, facts={"least_output": 40}).tighter()
+    assert terms.input_bound == BODY_BYTES + 3 * MESSAGE + OVERHEAD
+    assert (terms.wanted_output, terms.least_output) == (500, 40)
+
+
+async def test_what_no_vocabulary_bounds_is_admitted_with_as_much_output_as_fits_beside_its_bytes(
+    sqlite_url: str,
+) -> None:
+    async with open_house(sqlite_url) as house:
+        house.provider.knows_the_vocabulary = False
+        await set_limit(house.ledger, user_quota(house.caller), BODY_BYTES + MESSAGE + OVERHEAD + 77)
+        await house.ask()
+        charge = await house.charge()
+        assert (charge.input_bound, charge.granted_output) == (BODY_BYTES + MESSAGE + OVERHEAD, 77)
+        assert house.provider.limits == [77]
+
+
+async def test_who_has_no_quota_at_all_is_refused_without_a_count(sqlite_url: str) -> None:
+    """No count makes a call small enough."""
+    async with open_house(sqlite_url) as house:
+        await set_limit(house.ledger, user_quota(house.caller), 0)
+        with pytest.raises(QuotaExceeded):
+            await house.ask()
+        assert house.provider.counted == 0
+
+
 async def test_a_limit_that_the_caller_gave_is_wanted_in_full_even_where_it_is_below_the_least() -> None:
     for given_output in (5, 2000):
         asked = candidate(max_output=given_output)
@@ -65,6 +96,11 @@ async def test_pictures_are_priced_apart_from_the_bytes_they_came_in() -> None:
     assert terms.input_bound == BODY_BYTES - 900 + 2 * 7 + MESSAGE + OVERHEAD
 
 
+async def test_pictures_that_are_more_than_all_that_is_sent_are_no_discount() -> None:
+    terms = await candidate(Shape(1, images=1, image_bytes=BODY_BYTES + 900), facts={"image_tokens": 7}).first()
+    assert terms.input_bound == 7 + MESSAGE + OVERHEAD
+
+
 async def test_with_tools_the_provider_adds_more_of_its_own() -> None:
     asked = candidate(Shape(1, tools=True))
     assert (await asked.first()).input_bound == BODY_BYTES + MESSAGE + OVERHEAD_WITH_TOOLS
@@ -77,6 +113,13 @@ async def test_each_of_several_choices_may_be_as_long_as_the_limit() -> None:
     asked = candidate(choices=4, max_output=25)
     assert (await asked.first()).wanted_output == (await asked.tighter()).least_output == 100
     assert [asked.limit(granted) for granted in (100, 99, 4)] == [25, 24, 1]
+
+
+async def test_each_of_several_choices_may_fill_the_window_in_a_report_that_is_believed() -> None:
+    asked = candidate(choices=8, facts={"context_window": 8192})
+    assert asked.believes(Usage(8192, 8 * 8192))
+    assert not asked.believes(Usage(8192, 8 * 8192 + 1))
+    assert not asked.believes(Usage(8193, 1)), "all of them read the same"
 
 
 async def test_of_several_choices_each_has_the_least_that_a_model_needs() -> None:

@@ -21,6 +21,8 @@ from house import (
 )
 from tollkeeper import errors, gateway
 from tollkeeper.candidate import Candidate
+from tollkeeper.chat import Finish, Usage
+from tollkeeper.gateway import FailedCall
 from tollkeeper.providers.base import Piece
 from tollkeeper.relaying import Deadlines, Relay
 
@@ -115,6 +117,52 @@ async def test_a_caller_who_stops_reading_what_bills_unseen_pays_the_hold(house:
     assert_charged(await house.charge(), "counted", BOUND, 500)
 
 
+async def test_for_a_caller_who_stops_reading_what_bills_unseen_it_is_read_on_to_the_report(house: House) -> None:
+    house.provider.thinks = True
+    house.provider.streams = [[text("He"), text("llo"), nap(), *ending()]]
+    ear = Ear(deaf=asyncio.Event())
+    answer = await house.listen(ear)
+    assert (answer.cut_short, ear.said, house.provider.hung_up) == (True, b"He", 0)
+    assert_charged(await house.charge(), "provider", 40, 10)
+
+
+async def test_what_a_provider_tells_of_usage_on_the_way_is_no_report_when_the_caller_hangs_up(house: House) -> None:
+    """Else whoever hangs up would pay for no more than the first chunk."""
+    ear = Ear()
+    early = Piece(b"", (Usage(40, 1),))
+    house.provider.streams = [[early, text("Hello"), ear.leave_soon, asyncio.Event()]]
+    await house.listen(ear)
+    assert_charged(await house.charge(), "counted", INPUT_TOKENS, 5)
+
+
+async def test_nor_when_they_hang_up_between_the_end_of_the_answer_and_its_report(house: House) -> None:
+    ear = Ear()
+    early, finish = Piece(b"", (Usage(40, 1),)), Piece(b"", (Finish("stop"),))
+    house.provider.streams = [[early, text("Hello"), finish, ear.leave_soon, asyncio.Event()]]
+    await house.listen(ear)
+    assert_charged(await house.charge(), "counted", INPUT_TOKENS, 5)
+
+
+async def test_a_caller_who_leaves_before_the_second_try_is_asked_for_no_more_and_pays_nothing(house: House) -> None:
+    ear = Ear()
+    house.provider.streams = [[lambda: leaving(ear), errors.ProviderFailed()], [text("never"), *ending()]]
+    _, charge = await fail(house, ear)
+    assert (charge.state, charge.basis, charge.cost_tokens) == ("released", "none", 0)
+    assert house.provider.asked == [("m", 500)]
+
+
+async def test_nor_is_a_fallback_asked_for_a_caller_who_has_left(house: House) -> None:
+    ear = Ear()
+    house.model(fallbacks=("second",))
+    house.model("second", fallbacks=())
+    house.provider.streams = [[lambda: leaving(ear), errors.ProviderRateLimited()], [text("never"), *ending()]]
+    with pytest.raises(FailedCall):
+        await house.listen(ear)
+    assert house.provider.asked == [("m", 500)]
+    for charge in await house.charges():
+        assert (charge.state, charge.basis, charge.cost_tokens) == ("released", "none", 0)
+
+
 async def test_a_caller_who_reads_slowly_is_waited_for(house: House) -> None:
     """Each piece takes half of the time; all of them together take more than it."""
     house.provider.streams = [[*[text("x")] * 5, *ending()]]
@@ -149,3 +197,12 @@ class Slow(Ear):
 def later(event: asyncio.Event) -> None:
     """When those who wait have been told that the listener is gone."""
     asyncio.get_running_loop().call_later(0.02, event.set)
+
+
+def leaving(ear: Ear) -> None:
+    """They leave when nobody waits for the provider any more."""
+
+    def leave() -> None:
+        ear.left = True
+
+    asyncio.get_running_loop().call_soon(leave)

@@ -1,7 +1,10 @@
 """What has come of a streamed answer so far."""
 
+import pytest
+
 from tollkeeper.chat import (
     Completion,
+    Delta,
     Finish,
     ReasoningDelta,
     RefusalDelta,
@@ -44,6 +47,27 @@ def test_a_call_without_a_name_is_still_one() -> None:
     assert received.completion().tool_calls == (ToolCall("", "", "{}"),)
 
 
+class Uncopied(str):
+    """Text that must not be put together piece by piece: each time, all of it so far would be copied."""
+
+    __slots__ = ()
+
+    def __add__(self, other: str) -> str:
+        raise AssertionError
+
+    def __radd__(self, other: str) -> str:
+        raise AssertionError
+
+
+def test_a_long_call_is_put_together_at_once() -> None:
+    received = Received()
+    received.add((ToolCallDelta(0, "c0", "f", Uncopied("[")),))
+    for _ in range(100_000):
+        received.add((ToolCallDelta(0, None, None, Uncopied("1,")),))
+    [call] = received.completion().tool_calls
+    assert call == ToolCall("c0", "f", "[" + "1," * 100_000)
+
+
 def test_a_refusal_is_the_text_where_there_is_no_other() -> None:
     received = Received()
     received.add((RefusalDelta("I will "), RefusalDelta("not.")))
@@ -57,6 +81,31 @@ def test_the_last_report_and_the_last_reason_count() -> None:
     received.add((Usage(1, 1), Finish("length")))
     received.add((Usage(2, 2), Finish("stop")))
     assert (received.usage, received.finish_reason) == (Usage(2, 2), "stop")
+
+
+def test_usage_is_a_report_when_nothing_was_said_after_it_and_the_answer_is_finished() -> None:
+    def reported(*deltas: Delta) -> Usage | None:
+        received = Received()
+        for delta in deltas:
+            received.add((delta,))
+        return received.report
+
+    said, end = TextDelta("Hello"), Finish("stop")
+    assert reported(Usage(1, 0)) is None
+    assert reported(Usage(1, 0), said, end) is None
+    assert reported(said, Usage(1, 5)) is None
+    assert reported(Usage(1, 0), said, end, Usage(1, 5)) == Usage(1, 5)
+    assert reported(Usage(1, 0), said, Usage(1, 5), end) == Usage(1, 5)
+    assert reported(said, end, Usage(1, 5), said) is None, "of another choice"
+
+
+@pytest.mark.parametrize(
+    "said", [TextDelta("x"), RefusalDelta("x"), ReasoningDelta("x"), ToolCallDelta(0, "c0", "f", "{}")]
+)
+def test_whatever_is_said_after_it_makes_usage_no_report(said: Delta) -> None:
+    received = Received()
+    received.add((Finish("stop"), Usage(1, 1), said))
+    assert received.report is None
 
 
 def test_the_size_is_that_of_all_text_in_bytes() -> None:

@@ -21,7 +21,7 @@ from house import (
     open_house,
     text,
 )
-from tollkeeper import errors, gateway
+from tollkeeper import errors, gateway, relaying
 from tollkeeper.chat import ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
 from tollkeeper.gateway import Answer, FailedCall
 from tollkeeper.providers.base import Piece, Question
@@ -118,6 +118,26 @@ async def test_of_a_provider_that_falls_silent_what_came_is_paid(house: House) -
     assert isinstance(cause, errors.ProviderInterrupted)
     assert_charged(charge, "counted", INPUT_TOKENS, 5)
     assert house.provider.hung_up == 1
+
+
+@pytest.mark.parametrize("thinks", [False, True])
+async def test_an_answer_is_whole_though_the_provider_keeps_the_line_open_after_it(
+    house: House, monkeypatch: pytest.MonkeyPatch, thinks: bool
+) -> None:
+    monkeypatch.setattr(relaying, "AFTER_THE_END_S", 0.05)
+    house.provider.thinks = thinks
+    house.provider.streams = [[text("Hello"), *ending(), Piece(b"<done>", (), last=True), asyncio.Event()]]
+    answer = await house.listen()
+    assert (answer.completion.text, answer.tail, answer.cut_short) == ("Hello", b"<usage><done>", False)
+    charge = await house.charge()
+    assert_charged(charge, "provider", 40, 10)
+    assert (charge.error, house.provider.hung_up) == (None, 1)
+
+
+async def test_what_a_provider_says_right_after_its_end_is_waited_for(house: House) -> None:
+    done = Piece(b"<done>", (), last=True)
+    house.provider.streams = [[text("Hello"), *ending(), nap(), done]]
+    assert (await house.listen()).tail == b"<usage><done>"
 
 
 async def test_a_stream_that_goes_on_and_on_is_ended(sqlite_url: str) -> None:

@@ -23,6 +23,7 @@ class Received:
         self.input_tokens: int | None = None
         """As the provider says before it answers."""
         self.finish_reason: str | None = None
+        self._unreported = True
         self.size = 0
         """Bytes of all text in it; a token is at least one."""
 
@@ -35,12 +36,19 @@ class Received:
             match delta:
                 case TextDelta(text) | RefusalDelta(text) | ReasoningDelta(text):
                     self.size += len(text) if text.isascii() else len(text.encode())
+                    self._unreported = True
                 case ToolCallDelta(_, _, name, arguments):
                     self.size += len((name or "").encode()) + len(arguments.encode())
+                    self._unreported = True
                 case Usage():
-                    self.usage = delta
+                    self.usage, self._unreported = delta, False
                 case Finish(reason):
                     self.finish_reason = reason
+
+    @property
+    def report(self) -> Usage | None:
+        """The usage, if it is of a whole answer. Told on the way, it is of no more than was said by then."""
+        return None if self._unreported or self.finish_reason is None else self.usage
 
     def text_since(self, position: int) -> str:
         """All text of the deltas from that one on, whatever kind of text it is."""

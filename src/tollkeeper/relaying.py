@@ -191,9 +191,8 @@ class Relay:
             self._reservation.checkpoint = (await self._count_input(), 0)
 
     async def _report(self, *, cut: bool) -> None:
-        usage = self.received.usage
-        finished = self.received.finish_reason is not None  # before that, a report is one of the beginning
-        if usage is not None and finished and self._candidate.believes(usage):
+        usage = self.received.report
+        if usage is not None and self._candidate.believes(usage):
             self._reservation.report(usage)
             return
         if cut and self._candidate.call.bills_unseen:

@@ -33,8 +33,8 @@ AT_ONCE = 2_000
 """Characters that are counted faster than a thread can be woken."""
 
 _STRING = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)
-_OLDER = re.compile(r"gpt-3|gpt-4(-|$)|text-embedding-")
-_KNOWN = re.compile(r"gpt-3\.5|gpt-35|gpt-4|gpt-5|chatgpt-4o|o[134](-|$)|text-embedding-(3|ada)")
+_OLDER = re.compile(r"gpt-3|gpt-4([-:]|$)|text-embedding-")
+_KNOWN = re.compile(r"(gpt-(35|3\.5|4o?|4\.\d|5(\.\d)?)|chatgpt-4o|o[134]|text-embedding-(3|ada))([-:]|$)")
 
 
 def encoding_name(model: str) -> str:
@@ -70,15 +70,34 @@ def _count(name: str, texts: tuple[str, ...]) -> int:
     encoding = _encoding(name)
     length = sum(map(len, texts))
     long = length > SAMPLES * SAMPLE
-    size = SAMPLE if long else SLICE
-    pieces = [text[at : at + size] for text in texts for at in range(0, len(text), size)]
-    counted = random.sample(pieces, SAMPLES) if long else pieces
-    tokens = sum(int(encoding.count(piece)) for piece in counted)
-    return -(-tokens * length // sum(map(len, counted))) if long else tokens
+    pieces = _sample(texts) if long else _pieces(texts, SLICE)
+    tokens = sum([int(encoding.count(piece)) for piece in pieces])
+    return -(-tokens * length // sum(map(len, pieces))) if long else tokens
+
+
+def _pieces(texts: tuple[str, ...], size: int) -> list[str]:
+    return [text[at : at + size] for text in texts for at in range(0, len(text), size)]
+
+
+def _sample(texts: tuple[str, ...]) -> list[str]:
+    """Short texts are drawn together, as many as are a sample: else one would stand for as much as a long one does."""
+    samples: list[list[str]] = []
+    room = 0
+    for piece in _pieces(texts, SAMPLE):
+        if room <= 0:
+            samples.append([])
+            room = SAMPLE
+        samples[-1].append(piece)
+        room -= len(piece)
+    drawn = random.sample(samples, min(SAMPLES, len(samples)))
+    return [piece for one in drawn for piece in one]
 
 
 def _bound(model: str, body: bytes) -> int:
-    """Each string as it is and as it is written, whichever is more; and whatever holds them together."""
+    """Each string as it is and as it is written, whichever is more, and whatever holds them together; or all as it is.
+
+    The last is more where short strings stand side by side, and nothing but quotes and commas holds them together.
+    """
     encoding = _encoding(encoding_name(model))
 
     def tokens(text: str) -> int:
@@ -89,7 +108,7 @@ def _bound(model: str, body: bytes) -> int:
         written = found[1].decode()
         said = orjson.loads(found[0]) if "\\" in written else ""
         total += max(tokens(written), tokens(said))
-    return total
+    return max(total, tokens(body.decode()))
 
 
 def _cut(model: str, text: str, tokens: int) -> str:
