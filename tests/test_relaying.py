@@ -120,18 +120,17 @@ async def test_of_a_provider_that_falls_silent_what_came_is_paid(house: House) -
     assert house.provider.hung_up == 1
 
 
-@pytest.mark.parametrize("thinks", [False, True])
 async def test_an_answer_is_whole_though_the_provider_keeps_the_line_open_after_it(
-    house: House, monkeypatch: pytest.MonkeyPatch, thinks: bool
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relaying, "AFTER_THE_END_S", 0.05)
-    house.provider.thinks = thinks
-    house.provider.streams = [[text("Hello"), *ending(), Piece(b"<done>", (), last=True), asyncio.Event()]]
-    answer = await house.listen()
-    assert (answer.completion.text, answer.tail, answer.cut_short) == ("Hello", b"<usage><done>", False)
-    charge = await house.charge()
-    assert_charged(charge, "provider", 40, 10)
-    assert (charge.error, house.provider.hung_up) == (None, 1)
+    async with open_house(sqlite_url, Deadlines(first_s=NEVER, idle_s=NEVER, total_s=NEVER)) as house:
+        house.provider.streams = [[text("Hello"), *ending(), Piece(b"<done>", (), last=True), asyncio.Event()]]
+        answer = await house.listen()
+        assert (answer.completion.text, answer.tail, answer.cut_short) == ("Hello", b"<usage><done>", False)
+        charge = await house.charge()
+        assert_charged(charge, "provider", 40, 10)
+        assert (charge.error, house.provider.hung_up) == (None, 1)
 
 
 async def test_what_a_provider_says_right_after_its_end_is_waited_for(house: House) -> None:
