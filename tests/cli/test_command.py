@@ -12,6 +12,7 @@ from cli.keyboard import ME, Keyboard
 from factories import make_store, make_terms
 from tollkeeper.chat import Usage
 from tollkeeper.cli.install import actor
+from tollkeeper.db import SCHEMA_REVISION
 from tollkeeper.errors import TollkeeperError
 from tollkeeper.principal import Principal, Role
 from tollkeeper.quota.ledger import Ledger
@@ -126,7 +127,8 @@ def test_every_command_works_beside_a_ledger_at_work(acme: Keyboard) -> None:
 def test_a_schema_behind_the_code_is_refused(acme: Keyboard) -> None:
     acme.rows("UPDATE alembic_version SET version_num = '0000'")
     every_command_is_refused(
-        acme, "The database schema is at 0000, this version needs 0001. Bring it up with: tollkeeper migrate"
+        acme,
+        f"The database schema is at 0000, this version needs {SCHEMA_REVISION}. Bring it up with: tollkeeper migrate",
     )
 
 

@@ -122,17 +122,17 @@ async def test_who_stops_reading_is_hung_up_on_and_pays_for_what_was_received(
             charge = await closed_charge(caller)
         read = charge["input_tokens"]
         assert charge["cost"] == read + charge["output_tokens"] < charge["held"]
-        assert made.said.words <= charge["output_tokens"] < 1_000_000
+        assert made.said.words <= charge["output_tokens"] < 2_000_000
         received[caller.marker] = charge["output_tokens"]
         return End("counted", charge["cost"])
 
     received: dict[str, int] = {}
     hasty_doors.start(TOLLKEEPER_STREAM_IDLE_SECONDS="4", TOLLKEEPER_STREAM_TOTAL_SECONDS="60")
-    script = {"chunks": [" word" * 1_000], "repeat": 2_400}
+    script = {"chunks": [" word" * 1_000], "repeat": 4_800}
     arrived = await walk(hasty_doors, own_upstream, cells, visit, script, limit=100_000_000)
     for one in arrived:
         marker = next(marker for marker in received if marker in str(one["body"]))
-        assert received[marker] <= one["sent_tokens"] < 2_000_000
+        assert received[marker] <= one["sent_tokens"] < 4_000_000
         assert one["cancelled"]
     await _stop(hasty_doors)
 
@@ -163,7 +163,7 @@ async def test_told_to_stop_the_server_cuts_what_is_in_flight_and_settles_it(
         assert charge.output_tokens == (3 if cell.door.streams else 0), cell
         assert charge.input_tokens is not None
         if cell.door.streams:
-            assert charge.input_tokens in input_counts(cell.door, prompt), cell
+            assert charge.input_tokens in input_counts(cell, prompt), cell
         else:
             assert tokens(prompt) < charge.input_tokens <= charge.held_tokens, cell
             assert charge.cost_tokens + charge.forgiven_tokens == charge.held_tokens, cell

@@ -1,6 +1,7 @@
 """The table of who pays, as the journeys check it: where a call goes, how it has to end, and what it has to cost."""
 
 import asyncio
+import re
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -12,7 +13,7 @@ from bpe_openai import get_encoding
 from journeys import many_wires
 from journeys.crowd import crowd
 from journeys.doors import EMBEDDINGS, SOCKET, STREAMED, WHOLE, Call, Door
-from journeys.many_wires import WIRES, Wire
+from journeys.many_wires import MESSAGES, WIRES, Wire
 from journeys.people import PLENTY, Person
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
@@ -154,7 +155,7 @@ async def _assert_paid(cell: Cell, caller: Person, prompt: str, end: End) -> Non
 
 
 def _assert_counted(cell: Cell, charge: dict[str, Any], prompt: str, end: End) -> None:
-    assert charge["input_tokens"] in input_counts(cell.door, prompt), charge
+    assert charge["input_tokens"] in input_counts(cell, prompt), charge
     if cell.door.writes:
         received = end.text if end.received is None else end.received
         assert received is not None
@@ -168,14 +169,17 @@ def _assert_counted(cell: Cell, charge: dict[str, Any], prompt: str, end: End) -
     assert not charge["overrun"]
 
 
-def input_counts(door: Door, prompt: str) -> range:
+def input_counts(cell: Cell, prompt: str) -> set[int]:
     """What the input of a call may be counted as. Exact on the native doors; on others' wires, where a request goes out
     as it came, a word besides the prompt's may count, as that of the role, and quoted text is counted with its quotes.
+    On the messages wire the provider tells it before it answers: its words, unless a script says another number.
     """
-    counted = tokens(prompt) + TEMPLATE
+    counted, door = tokens(prompt) + TEMPLATE, cell.door
+    said = re.search(r'"usage": \{"input": (\d+)', prompt)
+    told = {int(said[1]) if said else len(prompt.split())} if cell.wire == MESSAGES else set()
     if not door.writes:
-        return range(tokens(prompt), 2 * counted)
-    return range(counted, counted + (1 if door.path.startswith("/ai/") else 4))
+        return {*range(tokens(prompt), 2 * counted)} | told
+    return {*range(counted, counted + (1 if door.path.startswith("/ai/") else 4))} | told
 
 
 def check_told(cell: Cell, made: Call, end: End) -> End:

@@ -61,7 +61,7 @@ _GRAMMAR = frozenset(
 _NAMES, LONGEST_NAME = frozenset({"role", "type"}), 32
 _PICTURES = frozenset({"image_url", "input_image", "image"})
 _OF_A_PICTURE = frozenset({"type", "image_url", "source", "detail", "cache_control"})
-_FREE = frozenset({"input", "input_schema", "parameters", "schema", "json_schema"})
+_FREE = frozenset({"input", "arguments", "input_schema", "parameters", "schema", "json_schema"})
 """Under these keys an object is whatever someone has written: nothing in it is a picture."""
 
 
