@@ -47,9 +47,19 @@ def test_logins_are_counted_per_account_apart_from_calls() -> None:
         throttle.check_login("ada@example.com")
 
 
+def test_handshakes_are_counted_per_address_apart_from_logins() -> None:
+    throttle = Throttle(login="1/minute", ai="off")
+    throttle.check_handshake("127.0.0.1")
+    throttle.check_handshake("127.0.0.2")
+    throttle.check_login("127.0.0.1")
+    with pytest.raises(RateLimited):
+        throttle.check_handshake("127.0.0.1")
+
+
 def test_off_is_off() -> None:
     throttle = Throttle(login="off", ai="off")
     for _ in range(1000):
+        throttle.check_handshake("127.0.0.1")
         throttle.check(ADA)
         throttle.check_login("ada@example.com")
 

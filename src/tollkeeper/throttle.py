@@ -66,7 +66,8 @@ class LoopStorage(Storage):
 
 
 class Throttle:
-    """One process's limits: on AI calls per user, on logins per account and (by `limiter`'s decorator) per address.
+    """One process's limits: on AI calls per user, on logins per account and (by `limiter`'s decorator) per address, and
+    on WebSockets opened per address, as many as logins.
 
     `login` and `ai` are in the notation of `limits` ("600/minute", several joined by ";"), or "off".
     """
@@ -84,6 +85,10 @@ class Throttle:
     def check_login(self, account: str) -> None:
         """Count one attempt to log in to this account, whether or not it exists. Raises RateLimited."""
         self._hit(self._login_limits, "login", account)
+
+    def check_handshake(self, address: str) -> None:
+        """Count one WebSocket that is opened from this address, by whomever. Raises RateLimited."""
+        self._hit(self._login_limits, "handshake", address)
 
     def _hit(self, limits: tuple[RateLimitItem, ...], *key: str) -> None:
         strategy = self.limiter.limiter

@@ -120,7 +120,7 @@ async def test_a_ping_begins_the_answer_and_is_not_kept() -> None:
         assert (line.starts, line.body, listener.said) == (1, PING + b"one", b"one")
 
 
-async def test_an_answer_that_begins_with_a_ping_names_no_charge_for_another_may_follow() -> None:
+async def test_an_answer_that_begins_with_a_ping_names_the_charge_of_then() -> None:
     line = Line()
     with listening(line) as listener:
         listener.attach(Cut(), Held())  # type: ignore[arg-type]
@@ -129,7 +129,7 @@ async def test_an_answer_that_begins_with_a_ping_names_no_charge_for_another_may
         await listener.deliver(piece(b"one"))
     headers = dict(line.sent[0]["headers"])
     assert (line.body, headers[b"content-type"]) == (PING + b"one", b"text/event-stream")
-    assert b"x-charge-id" not in headers
+    assert headers[b"x-charge-id"] == b"chg_1"
 
 
 async def test_a_ping_within_an_answer_takes_nothing_from_its_head() -> None:
@@ -149,7 +149,7 @@ async def test_what_is_too_long_to_be_kept_is_let_go_at_once_and_goes_out_all_th
         assert listener.said == b"x" * MOST_KEPT
         for raw in (b"y", b"z"):
             await listener.deliver(piece(raw))
-            assert [listener.said, *listener._kept] == [None]
+            assert [listener.said, *listener._said._parts] == [None]
     assert line.body == b"x" * MOST_KEPT + b"yz"
 
 

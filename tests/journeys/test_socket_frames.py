@@ -19,6 +19,8 @@ from tollkeeper.migrations import migrate
 
 USAGE = {"input": 15, "output": 9}
 LARGEST_FRAME = 1024 * 1024
+LARGEST_FIRST_FRAME = 32 * 1024
+MOST_BAD_FRAMES = 10
 CALLS = 2
 FRIEND = "https://console.example.com"
 
@@ -112,6 +114,71 @@ async def test_who_asks_too_fast_is_told_and_hung_up_on(strict: Server, upstream
         assert len(upstream.seen(caller.marker)) == len(await caller.charges()) == CALLS
     assert [turn.last["type"] for turn in turns] == ["final"] * CALLS + ["error"]
     assert (turns[-1].last["id"], turns[-1].last["code"]) == (str(CALLS), "rate_limited")
+
+
+async def test_every_frame_counts_against_the_limit_and_is_not_read_beyond_it(
+    strict: Server, upstream: Upstream
+) -> None:
+    async with person(strict) as caller, calling(strict, caller) as call:
+        for frame, code in (("{", "invalid_json"), ('{"type": "auth", "token": "x"}', "invalid_request")):
+            await call.connection.send(frame)
+            assert (await call.hear())["code"] == code
+        await call.connection.send("{")
+        assert (await call.hear())["code"] == "rate_limited"
+        assert await call.closed_with() == 4429
+        assert await caller.charges() == upstream.seen(caller.marker) == []
+
+
+async def test_a_turn_that_comes_too_early_counts_too_and_a_cancel_does_not(strict: Server, upstream: Upstream) -> None:
+    async with person(strict) as caller, calling(strict, caller) as call:
+        for _ in range(CALLS + 1):
+            await call.say("cancel")
+        with upstream.gate(caller.marker):
+            await call.say("query", prompt=scripted(caller.marker, gate_after=[1, caller.marker], chunks=["a ", "b"]))
+            await call.hear_deltas(1)
+            for code in ("turn_in_progress", "rate_limited"):
+                await call.say("query", id=code, prompt="early")
+                refused = await call.hear()
+                assert (refused["code"], refused["id"]) == (code, code)
+            assert await call.closed_with() == 4429
+        assert len(upstream.seen(caller.marker)) == len(await caller.charges()) == 1
+
+
+async def test_who_sends_many_bad_frames_is_hung_up_on(shared_sqlite: Server) -> None:
+    async with person(shared_sqlite) as caller, calling(shared_sqlite, caller) as call:
+        for _ in range(MOST_BAD_FRAMES):
+            await call.connection.send("{")
+            assert (await call.hear())["code"] == "invalid_json"
+        assert await call.closed_with() == 1008
+
+
+async def test_a_first_frame_that_no_token_needs_is_not_read(shared_sqlite: Server) -> None:
+    async with person(shared_sqlite) as caller, dialled(shared_sqlite) as call:
+        frame = _auth(caller.token)
+        await call.connection.send(frame + " " * (LARGEST_FIRST_FRAME - len(frame) + 1))
+        assert await call.closed_with() == 1009
+    async with person(shared_sqlite) as caller, dialled(shared_sqlite) as call:
+        await call.connection.send(_auth(caller.token).ljust(LARGEST_FIRST_FRAME))
+        assert (await call.hear())["type"] == "ready"
+
+
+async def test_an_address_that_calls_too_often_is_refused_and_the_others_are_not(
+    make_server: Callable[..., Server], sqlite_url: str
+) -> None:
+    server = make_server(sqlite_url, TOLLKEEPER_RATE_LIMIT_LOGIN="2/hour").start()
+    for _ in range(2):
+        async with dialled(server):
+            pass
+    with pytest.raises(InvalidStatus) as refused:
+        async with dialled(server):
+            pass
+    response = refused.value.response
+    assert response.body is not None
+    assert (response.status_code, json.loads(response.body)["code"]) == (429, "rate_limited")
+    assert 1 <= int(response.headers["Retry-After"]) <= 3_600
+    async with dialled(server, local_addr=("127.0.3.1", 0)) as call:
+        assert isinstance(call, Call)
+    server.stop()
 
 
 async def test_a_frame_may_be_as_large_as_a_body_and_no_larger(shared_sqlite: Server, upstream: Upstream) -> None:

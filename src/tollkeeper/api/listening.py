@@ -13,9 +13,34 @@ from tollkeeper.quota.keys import MOST_KEPT
 from tollkeeper.quota.reservation import Reservation
 
 
+class Said:
+    """What was said, for whoever may ask again; only as much as there is room for where answers are kept.
+
+    Nothing, unless it `keeps`.
+    """
+
+    def __init__(self, *, keeps: bool) -> None:
+        self._keeps = keeps
+        self._parts: list[bytes] = []
+        self._room = MOST_KEPT
+
+    def add(self, content: bytes) -> None:
+        if not self._keeps:
+            return
+        self._room -= len(content)
+        if self._room >= 0:
+            self._parts.append(content)
+        else:
+            self._parts.clear()
+
+    @property
+    def whole(self) -> bytes | None:
+        """None, if it is too long to be kept."""
+        return b"".join(self._parts) if self._room >= 0 else None
+
+
 class HttpListener:
-    """Server-sent events on one response, begun with the first that is to be said. With `keeps`, `said` is all of it,
-    as long as there is room for it where answers are kept.
+    """Server-sent events on one response, begun with the first that is to be said. With `keeps`, all of it is `said`.
 
     While the block lasts, it is noticed when the caller hangs up.
     """
@@ -24,9 +49,7 @@ class HttpListener:
         self._say = say
         self._receive = receive
         self._send = send
-        self._keeps = keeps
-        self._kept: list[bytes] = []
-        self._room = MOST_KEPT
+        self._said = Said(keeps=keeps)
         self.left = False
         self._hang_up: Callable[[], None] | None = None
         self._reservation: Reservation | None = None
@@ -46,7 +69,7 @@ class HttpListener:
     @property
     def said(self) -> bytes | None:
         """None, if it is too long to be kept."""
-        return b"".join(self._kept) if self._room >= 0 else None
+        return self._said.whole
 
     def attach(self, hang_up: Callable[[], None], reservation: Reservation) -> None:
         self._hang_up, self._reservation = hang_up, reservation
@@ -57,27 +80,19 @@ class HttpListener:
 
     async def deliver(self, piece: Piece) -> None:
         if content := self._say(piece):
-            if self._keeps:
-                self._keep(content)
+            self._said.add(content)
             if not self.begun:
                 await self._begin()
             await self._send({"type": "http.response.body", "body": content, "more_body": True})
 
     def ping(self) -> None:
-        # Until something is said, another attempt may follow this one, with a charge of its own: an answer that begins
-        # with a ping names none in its head. The native doors name it in the final event.
-        self._start(self._write(PING, named=False))
+        # Until something is said, another attempt may follow this one, with a charge of its own: the head of an answer
+        # that begins with a ping names the charge of then. The native doors name the last one in the final event.
+        self._start(self._write(PING))
 
     async def finish(self, content: bytes) -> None:
         """Say the last of it."""
         await self._write(content, more=False)
-
-    def _keep(self, content: bytes) -> None:
-        self._room -= len(content)
-        if self._room >= 0:
-            self._kept.append(content)
-        else:
-            self._kept.clear()
 
     def _start(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -92,15 +107,15 @@ class HttpListener:
         if self._hang_up is not None:
             self._hang_up()
 
-    async def _write(self, content: bytes, *, more: bool = True, named: bool = True) -> None:
+    async def _write(self, content: bytes, *, more: bool = True) -> None:
         if not self.begun:
-            await self._begin(named=named)
+            await self._begin()
         await self._send({"type": "http.response.body", "body": content, "more_body": more})
 
-    async def _begin(self, *, named: bool = True) -> None:
+    async def _begin(self) -> None:
         self.begun = True
         headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
-        if named and self._reservation is not None:
+        if self._reservation is not None:
             headers |= charge_headers(self._reservation.charge_id, self._reservation.held.balances)
         raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": 200, "headers": raw})

@@ -2,28 +2,31 @@
 
 Frames are JSON objects with a `type`. From the caller: `auth` (the first, with `token`), `query` (a turn), `cancel`.
 From here: `ready`, `delta`, `final`, `error`. One turn runs at a time.
+
+Every frame but `cancel` counts as a call against the caller's limit. A server that is told to stop closes with 1012: at
+once where no turn runs, else after it, or after it was cut at the end of the grace period. See cli/closing.py.
 """
 
 import asyncio
 import hashlib
 from collections.abc import Callable
-from typing import Annotated, Any
+from contextlib import suppress
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import msgspec
 import orjson
 import structlog
-from fastapi import APIRouter, WebSocket
-from msgspec import Meta
+from fastapi import APIRouter, Response, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from tollkeeper.api import strict_json
 from tollkeeper.api.ai.answers import NativeVisit
+from tollkeeper.api.ai.frames import Turn, id_of, is_cancel, read_token, read_turn
 from tollkeeper.api.ai.native import ask, chat_turns
-from tollkeeper.api.ai.schemas import ChatAsked
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.errors import problem
+from tollkeeper.api.errors import problem, render
+from tollkeeper.api.listening import Said
 from tollkeeper.api.middleware import LARGEST_BODY
 from tollkeeper.errors import (
     InvalidJson,
@@ -44,49 +47,41 @@ from tollkeeper.telemetry.logging import correlation_id
 
 PATH = "/ai/ws"
 AUTHENTICATES_WITHIN_S = 10.0
-NOT_AUTHENTICATED, TOO_FAST, TOO_LARGE, NOT_TEXT = 4401, 4429, 1009, 1003
+LARGEST_FIRST_FRAME = 32 * 1024
+MOST_BAD_FRAMES = 10
+NOT_AUTHENTICATED, TOO_FAST, TOO_LARGE, NOT_TEXT, TOO_BAD, GOING_AWAY = 4401, 4429, 1009, 1003, 1008, 1012
 
 router = APIRouter()
 log = structlog.get_logger("tollkeeper.ws")
-
-
-class Auth(msgspec.Struct, tag="auth", forbid_unknown_fields=True):
-    """The first frame: who is calling."""
-
-    token: Annotated[str, Meta(max_length=20_000)]
-
-
-class Turn(ChatAsked, tag="query", kw_only=True, forbid_unknown_fields=True):
-    """One question: a `prompt`, or messages as on /ai/chat. `id` comes back with every frame of the answer."""
-
-    id: Annotated[str, Meta(max_length=100)] | None = None
-    prompt: Annotated[str, Meta(min_length=1)] | None = None
-    idempotency_key: Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,255}\Z")] | None = None
-
-
-class Cancel(msgspec.Struct, tag="cancel", forbid_unknown_fields=True):
-    """Stop the turn that runs. What was said of it until then is paid."""
-
-
-_decode = msgspec.json.Decoder(Auth | Turn | Cancel).decode
 
 
 @router.websocket(PATH)
 async def socket(websocket: WebSocket) -> None:
     """Turns, until one side hangs up."""
     services: Services = websocket.app.state.services
+    try:
+        services.throttle.check_handshake(websocket.client.host if websocket.client is not None else "")
+    except RateLimited as error:
+        status, body, headers = render(error)
+        await websocket.send_denial_response(Response(body, status, headers))
+        return
     if not _may_come_from(websocket, services.settings.allowed_origins.split(",")):
         await websocket.close()
         return
     correlation_id.set(uuid4().hex)
     await websocket.accept(headers=[(b"x-correlation-id", correlation_id.get().encode())])
     connection = _Connection(websocket, services)
+    websocket.state.lets_turn_end = connection.lets_turn_end
+    cut = False
     try:
         await connection.serve()
     except WebSocketDisconnect:
         pass
+    except asyncio.CancelledError:
+        cut = True
+        raise
     finally:
-        await connection.stop()
+        await connection.stop(cut=cut)
 
 
 def _may_come_from(websocket: WebSocket, allowed: list[str]) -> bool:
@@ -98,12 +93,14 @@ def _may_come_from(websocket: WebSocket, allowed: list[str]) -> bool:
 
 
 class _Connection:
-    """One caller. `_turn` is the turn that runs, `_hang_up` cuts it."""
+    """One caller. `_turn` is the turn that runs, `_listener` hears it."""
 
     def __init__(self, websocket: WebSocket, services: Services) -> None:
         self._websocket = websocket
         self._services = services
         self._token = ""
+        self._bad_frames = 0
+        self._leaving = False
         self._turn: asyncio.Task[None] | None = None
         self._listener: _Listener | None = None
 
@@ -111,79 +108,89 @@ class _Connection:
         """Raises WebSocketDisconnect when the caller hangs up."""
         try:
             async with asyncio.timeout(AUTHENTICATES_WITHIN_S):
-                first = await self._receive()
-            if not isinstance(first, Auth):
-                raise Unauthenticated
-            self._token = first.token
-            self._caller()
-        except (Unauthenticated, InvalidJson, InvalidRequest, TimeoutError):
+                self._token = read_token(await self._receive(LARGEST_FIRST_FRAME))
+            caller = self._caller()
+        except (Unauthenticated, InvalidJson, TimeoutError):
             await self._websocket.close(NOT_AUTHENTICATED, "unauthenticated")
             return
         await self._send({"type": "ready", "correlation_id": correlation_id.get()})
         while True:
-            await self._next()
+            await self._hear(await self._receive(LARGEST_BODY), caller)
 
-    async def stop(self) -> None:
-        """Cut the turn that runs, and wait until it is settled."""
-        if self._listener is not None:
+    def lets_turn_end(self) -> bool:
+        """The server is told to stop: whether a turn runs, with whose end the connection closes."""
+        self._leaving = self._running
+        return self._leaving
+
+    async def stop(self, *, cut: bool) -> None:
+        """End the turn that runs, and wait until it is settled. Only who is cut hears of it: others have hung up."""
+        if self._turn is None:
+            return
+        if cut:
+            self._turn.cancel()
+        elif self._listener is not None:
             self._listener.gone()
-        if self._turn is not None:
-            await asyncio.gather(self._turn, return_exceptions=True)
+        await asyncio.gather(self._turn, return_exceptions=True)
 
-    async def _next(self) -> None:
+    @property
+    def _running(self) -> bool:
+        return self._turn is not None and not self._turn.done()
+
+    async def _hear(self, body: bytes, caller: Principal) -> None:
+        """What one frame wants. Raises WebSocketDisconnect, when it is one too many."""
+        if is_cancel(body):
+            if self._listener is not None:
+                self._listener.gone(cancelled=True)
+            return
         try:
-            frame = await self._receive()
+            self._services.throttle.check(caller)
+        except RateLimited as error:
+            await self._say(error, id_of(body))
+            await self._close(TOO_FAST, "rate limited")
+        try:
+            turn = read_turn(body)
         except TollkeeperError as error:
             await self._say(error, None)
+            self._bad_frames += 1
+            if self._bad_frames == MOST_BAD_FRAMES:
+                await self._close(TOO_BAD, "too many bad frames")
             return
-        match frame:
-            case Turn() if self._turn is None or self._turn.done():
-                self._listener = _Listener(self._websocket, frame.id)
-                self._turn = asyncio.create_task(self._take(frame, self._listener))
-            case Turn():
-                await self._say(TurnInProgress(), frame.id)
-            case Cancel() if self._listener is not None:
-                self._listener.gone(cancelled=True)
-            case Auth():
-                await self._say(InvalidRequest("This connection is authenticated already."), None)
+        if self._running:
+            await self._say(TurnInProgress(), turn.id)
+            return
+        self._listener = _Listener(self._websocket, turn)
+        self._turn = asyncio.create_task(self._take(turn, self._listener))
 
-    async def _receive(self) -> Any:
-        """The next frame. Raises InvalidJson, InvalidRequest, WebSocketDisconnect."""
+    async def _receive(self, largest: int) -> bytes:
+        """The next frame. Raises WebSocketDisconnect."""
         message = await self._websocket.receive()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         text = message.get("text")
         if text is None:
-            await self._websocket.close(NOT_TEXT, "frames are text")
-            raise WebSocketDisconnect(NOT_TEXT)
-        body = text.encode("utf-8", "surrogatepass")
-        if len(body) > LARGEST_BODY:
-            await self._websocket.close(TOO_LARGE, "the frame is too large")
-            raise WebSocketDisconnect(TOO_LARGE)
-        strict_json.check(body)
-        try:
-            return _decode(body)
-        except msgspec.ValidationError:
-            raise InvalidRequest("A frame must be auth, query or cancel, with the fields of it.") from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise InvalidJson from None
+            await self._close(NOT_TEXT, "frames are text")
+        body: bytes = text.encode("utf-8", "surrogatepass")
+        if len(body) > largest:
+            await self._close(TOO_LARGE, "the frame is too large")
+        return body
+
+    async def _close(self, code: int, reason: str) -> NoReturn:
+        """Raises WebSocketDisconnect."""
+        await self._websocket.close(code, reason)
+        raise WebSocketDisconnect(code)
 
     def _caller(self) -> Principal:
         """Raises Unauthenticated as soon as the token is no longer good."""
         return self._services.tokens.verify(self._token)
 
     async def _take(self, turn: Turn, listener: "_Listener") -> None:
-        """One turn, from its limit check to its final frame."""
+        """One turn, from its caller's token to its final frame."""
         try:
             caller = self._caller()
-            self._services.throttle.check(caller)
             visit = await self._visit(caller, turn)
             await self._relay(caller, visit, turn, listener)
         except Unauthenticated:
             await self._websocket.close(NOT_AUTHENTICATED, "unauthenticated")
-        except RateLimited as error:
-            await self._say(error, turn.id)
-            await self._websocket.close(TOO_FAST, "rate limited")
         except TollkeeperError as error:
             await self._say(error, turn.id)
         except asyncio.CancelledError:
@@ -192,6 +199,11 @@ class _Connection:
         except Exception:
             log.exception("ws.failed")
             await self._say(TollkeeperError(), turn.id)
+        finally:
+            self._listener = None
+            if self._leaving:
+                with suppress(RuntimeError, WebSocketDisconnect):  # they may have gone before
+                    await self._websocket.close(GOING_AWAY, "the server is going away")
 
     async def _visit(self, caller: Principal, turn: Turn) -> NativeVisit:
         if turn.prompt is not None and turn.message is not None:
@@ -228,12 +240,12 @@ class _Connection:
 class _Listener:
     """Whoever hears the answer of one turn."""
 
-    def __init__(self, websocket: WebSocket, turn_id: str | None) -> None:
+    def __init__(self, websocket: WebSocket, turn: Turn) -> None:
         self._websocket = websocket
-        self._id = turn_id
+        self._id = turn.id
         self._hang_up: Callable[[], None] | None = None
         self.left = self.cancelled = False
-        self._said: list[bytes] = []
+        self._said = Said(keeps=turn.idempotency_key is not None)
         self.says: Callable[[Piece], msgspec.Struct | None] = lambda _: None
 
     def attach(self, hang_up: Callable[[], None], reservation: Reservation) -> None:
@@ -250,8 +262,9 @@ class _Listener:
     async def deliver(self, piece: Piece) -> None:
         said = self.says(piece)
         if said is not None:
-            self._said.append(self._frame("delta", said))
-            await self.write(self._said[-1])
+            frame = self._frame("delta", said)
+            self._said.add(frame + b"\n")
+            await self.write(frame)
 
     def ping(self) -> None:
         """The WebSocket has pings of its own."""
@@ -263,9 +276,10 @@ class _Listener:
             ending.finish_reason = "cancelled"
         return self._frame("final", ending)
 
-    def kept(self, visit: NativeVisit, answer: Answer) -> KeptAnswer:
-        """Everything that was said, a frame a line."""
-        return KeptAnswer(200, "application/x-ndjson", b"\n".join([*self._said, self.final(visit, answer)]))
+    def kept(self, visit: NativeVisit, answer: Answer) -> KeptAnswer | None:
+        """Everything that was said, a frame a line; None, if it is too long to be kept."""
+        said = self._said.whole
+        return KeptAnswer(200, "application/x-ndjson", said + self.final(visit, answer)) if said is not None else None
 
     async def write(self, frame: bytes) -> None:
         await _send(self._websocket, frame)
