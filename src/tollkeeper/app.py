@@ -28,6 +28,7 @@ from tollkeeper.telemetry.logging import AccessLog
 from tollkeeper.throttle import Throttle
 
 DOORS = (*NATIVE_DOORS, *COMPAT_DOORS)
+CUT_CALLS_SETTLE_WITHIN_S = 5.0
 DESCRIPTION = "A secured multi-tenant AI API whose token quotas are exact."
 
 
@@ -47,6 +48,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with services() as app.state.services:
             yield
+            await envelope.wait_for_calls(CUT_CALLS_SETTLE_WITHIN_S)
 
     app = FastAPI(title="Tollkeeper", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.limiter = throttle.limiter
@@ -68,7 +70,8 @@ def create_app(
     app.openapi = openapi  # type: ignore[method-assign]
     behind_proxies = cast(ASGIApp, ProxyHeadersMiddleware(app, trusted_proxies))  # type: ignore[arg-type]
     entrance = Entrance(behind_proxies, DOORS, lambda: cast(Services, app.state.services))
-    return Envelope(entrance, access_log, unread=[door.path for door in DOORS], manner_of=manner_of)
+    envelope = Envelope(entrance, access_log, unread=[door.path for door in DOORS], manner_of=manner_of)
+    return envelope
 
 
 def _add_error_handlers(app: FastAPI) -> None:

@@ -5,7 +5,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 
 import structlog
 from starlette.requests import ClientDisconnect
@@ -48,12 +48,34 @@ class Envelope:
         self._access_log = access_log
         self._unread = frozenset(unread)
         self._manner_of = manner_of
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            with _cut_quietly() if scope["type"] == "websocket" else nullcontext():
-                await self._app(scope, receive, send)
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
             return
+        self._running += 1
+        self._idle.clear()
+        try:
+            if scope["type"] == "websocket":
+                with _cut_quietly():
+                    await self._app(scope, receive, send)
+            else:
+                await self._request(scope, receive, send)
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
+
+    async def wait_for_calls(self, seconds: float) -> None:
+        """Until all are over, but not longer. Those that were cut still settle and say so."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         asked = _asked_id(scope)
         current = asked if asked is not None else f"{random.getrandbits(128):032x}"

@@ -13,6 +13,7 @@ import uvicorn
 from tollkeeper.api.middleware import LARGEST_BODY
 from tollkeeper.bootstrap import Parts, make_app, make_catalog, make_openai, make_parts
 from tollkeeper.cli import tables
+from tollkeeper.cli.closing import TurnsEndFirst
 from tollkeeper.cli.first_run import prepare, show_credentials
 from tollkeeper.db import Database
 from tollkeeper.errors import ConfigurationError
@@ -126,6 +127,7 @@ def _run(settings: Settings, parts: Parts, listening: socket.socket, *, reload: 
         "proxy_headers": False,  # the application reads them itself, where they matter
         "timeout_graceful_shutdown": GRACE_S,
         "timeout_keep_alive": KEEP_ALIVE_S,
+        "ws": TurnsEndFirst,
         "ws_max_size": LARGEST_BODY,
     }
     if reload:
