@@ -86,7 +86,8 @@ async def test_a_name_that_is_no_text_is_refused(door: Door, document: dict[str,
 
 @pytest.mark.parametrize("raw", [True, False])
 async def test_the_error_that_ends_a_response_has_the_next_number(raw: bool) -> None:
-    visit = await opened(RESPONSES, ON_RESPONSES | {"stream": True})
+    visit = (await opened(RESPONSES, ON_RESPONSES | {"stream": True})).streamed
+    assert visit is not None
     told = b""
     for number in range(3):
         said = event(orjson.dumps({"type": "response.output_text.delta", "sequence_number": number}))

@@ -46,11 +46,21 @@ class Visit(Protocol):
     def ask(self) -> Ask: ...
 
     @property
-    def streaming(self) -> bool: ...
+    def streamed(self) -> "StreamedVisit | None":
+        """Itself, if the answer is to be said as it comes."""
+        ...
 
     def whole(self, answer: Answer) -> bytes:
         """The answer in one piece."""
         ...
+
+    async def remember(self, answer: Answer) -> None:
+        """The answer is about to be given."""
+        ...
+
+
+class StreamedVisit(Visit, Protocol):
+    """A call whose answer can be said piece by piece."""
 
     def piece(self, piece: Piece) -> bytes:
         """Some of a streamed answer; nothing, if there is nothing in it to be heard."""
@@ -62,10 +72,6 @@ class Visit(Protocol):
 
     def broken(self, error: TollkeeperError) -> bytes:
         """What ends a streamed answer that broke."""
-        ...
-
-    async def remember(self, answer: Answer) -> None:
-        """The answer is about to be given."""
         ...
 
 
@@ -115,8 +121,8 @@ class Entrance:
                 del body  # as long as the call lasts, only what the visit needs of it is kept
                 if isinstance(visit, bytes):
                     await send_response(200, visit, {"Content-Type": JSON}, send)
-                elif visit.streaming:
-                    await _stream(services, door, caller, visit, key, receive, send)
+                elif (streamed := visit.streamed) is not None:
+                    await _stream(services, door, caller, streamed, key, receive, send)
                 else:
                     await _answer(services, caller, visit, key, send)
         except TollkeeperError as error:
@@ -158,7 +164,7 @@ async def _stream(
     services: Services,
     door: Door,
     caller: Principal,
-    visit: Visit,
+    visit: StreamedVisit,
     key: _Key | None,
     receive: Receive,
     send: Send,
@@ -188,7 +194,7 @@ async def _stream(
         raise
 
 
-def _kept(listener: HttpListener, visit: Visit, answer: Answer) -> KeptAnswer | None:
+def _kept(listener: HttpListener, visit: StreamedVisit, answer: Answer) -> KeptAnswer | None:
     """All that was said, unless it is too long for anyone to keep."""
     return KeptAnswer(200, EVENTS, listener.said + visit.end(answer)) if listener.said is not None else None
 

@@ -26,12 +26,16 @@ class NativeVisit:
 
     def __init__(self, ask: Ask, *, streaming: bool = False, conversation: Conversation | None = None) -> None:
         self.ask = ask
-        self.streaming = streaming
+        self._streaming = streaming
         self._conversation = conversation
         self._started = time.perf_counter()
         self._correlation_id = correlation_id.get()
         self._sequence = 0
         self._took: float | None = None
+
+    @property
+    def streamed(self) -> "NativeVisit | None":
+        return self if self._streaming else None
 
     def whole(self, answer: Answer) -> bytes:
         return _encode(self.shown(answer))

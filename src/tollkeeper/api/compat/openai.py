@@ -109,7 +109,7 @@ class _ResponsesVisit(CompatVisit):
 class _EmbeddingsVisit:
     """Vectors come whole, and as the provider made them."""
 
-    streaming = False
+    streamed = None
 
     def __init__(self, ask: Ask) -> None:
         self.ask = ask
@@ -117,15 +117,6 @@ class _EmbeddingsVisit:
     def whole(self, answer: Answer) -> bytes:
         assert answer.completion.raw is not None
         return answer.completion.raw
-
-    def piece(self, piece: object) -> bytes:
-        raise NotImplementedError
-
-    def end(self, answer: Answer) -> bytes:
-        raise NotImplementedError
-
-    def broken(self, error: TollkeeperError) -> bytes:
-        raise NotImplementedError
 
     async def remember(self, answer: Answer) -> None:
         """There is nothing to remember."""

@@ -58,12 +58,16 @@ class CompatVisit:
 
     def __init__(self, ask: Ask, dialect: Dialect, model: str, *, streaming: bool) -> None:
         self.ask = ask
-        self.streaming = streaming
+        self._streaming = streaming
         self._dialect = dialect
         self._head = Head(f"{dialect.id_prefix}{uuid4().hex}", model, int(time.time()))
         self._writer: Writer | None = None
         self._passed_on = False
         self._ended: bytes | None = None
+
+    @property
+    def streamed(self) -> "CompatVisit | None":
+        return self if self._streaming else None
 
     def whole(self, answer: Answer) -> bytes:
         if answer.completion.raw is not None:
