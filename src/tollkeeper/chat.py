@@ -2,6 +2,8 @@
 
 from typing import Any, Literal, NamedTuple
 
+import msgspec
+
 Role = Literal["system", "user", "assistant"]
 
 
@@ -135,40 +137,40 @@ class Completion(NamedTuple):
     raw: bytes | None = None
 
 
-class TextDelta(NamedTuple):
+class TextDelta(msgspec.Struct, frozen=True, gc=False):
     """A piece of the answer's text."""
 
     text: str
 
 
-class RefusalDelta(NamedTuple):
+class RefusalDelta(msgspec.Struct, frozen=True, gc=False):
     """A piece of a refusal."""
 
     text: str
 
 
-class ReasoningDelta(NamedTuple):
+class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
     """A piece of what the model shows of its thinking."""
 
     text: str
 
 
-class ToolCallDelta(NamedTuple):
+class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
     """A piece of the `index`th tool call. `id` and `name` come with its first piece, and only there."""
 
-    index: int  # type: ignore[assignment]  # shadows a method of tuples that nobody needs
+    index: int
     id: str | None
     name: str | None
     arguments: str
 
 
-class Finish(NamedTuple):
+class Finish(msgspec.Struct, frozen=True, gc=False):
     """The answer is over, and why."""
 
     reason: FinishReason
 
 
-class InputTokens(NamedTuple):
+class InputTokens(msgspec.Struct, frozen=True, gc=False):
     """What the provider says of the input before it answers. It is no report: the answer is still to be counted."""
 
     tokens: int

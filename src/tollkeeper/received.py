@@ -29,12 +29,9 @@ class Received:
 
     def add(self, deltas: tuple[Delta, ...]) -> None:
         for delta in deltas:
-            if isinstance(delta, InputTokens):
-                self.input_tokens = delta.tokens
-                continue
-            self.deltas.append(delta)
             match delta:
-                case TextDelta(text) | RefusalDelta(text) | ReasoningDelta(text):
+                case TextDelta() | RefusalDelta() | ReasoningDelta():
+                    text = delta.text
                     self.size += len(text) if text.isascii() else len(text.encode())
                     self._unreported = True
                 case ToolCallDelta(_, _, name, arguments):
@@ -44,6 +41,10 @@ class Received:
                     self.usage, self._unreported = delta, False
                 case Finish(reason):
                     self.finish_reason = reason
+                case InputTokens(tokens):
+                    self.input_tokens = tokens
+                    continue
+            self.deltas.append(delta)
 
     @property
     def report(self) -> Usage | None:

@@ -68,6 +68,7 @@ class Relay:
         self._reservation = reservation
         self._candidate = candidate
         self._provider = candidate.model.provider
+        self._bills_unseen = candidate.call.bills_unseen
         self._listener = listener
         self._deadlines = deadlines
         self._counted = self._counted_deltas = 0
@@ -121,7 +122,8 @@ class Relay:
         return cut.reason
 
     async def _pieces(self, limit: int, patience: Patience) -> None:
-        received, listener = self.received, self._listener
+        received = self.received
+        deliver = self._deliver_or_leave if self._bills_unseen else self._listener.deliver
         async with aclosing(self._provider.stream(self._candidate.call, limit)) as pieces:
             async for piece in pieces:
                 self.begun = True
@@ -133,26 +135,24 @@ class Relay:
                     continue
                 if not self.cut_short:
                     patience.moved(LISTENER)
-                    await self._deliver(piece, listener)
+                    await deliver(piece)
                 patience.moved(PROVIDER, begun=bool(received.deltas))
-                if received.size > self._most and await self._is_too_long():
-                    received.finish_reason = "length"
-                    self.shortened = True
-                    self.tail = b""
-                    received.usage = None
-                    break
-                patience.moved(PROVIDER, begun=bool(received.deltas))
+                if received.size > self._most:
+                    if await self._is_too_long():
+                        received.finish_reason = "length"
+                        self.shortened = True
+                        self.tail = b""
+                        received.usage = None
+                        break
+                    patience.moved(PROVIDER)
 
-    async def _deliver(self, piece: Piece, listener: Listener) -> None:
+    async def _deliver_or_leave(self, piece: Piece) -> None:
         """Until it is heard; or until nobody waits for that any more, though the provider is to be heard out."""
-        if not self._candidate.call.bills_unseen:
-            await listener.deliver(piece)
-            return
         with Cut() as self._delivering:
-            await listener.deliver(piece)
+            await self._listener.deliver(piece)
 
     def _out_of_patience(self, who: str, cut: Cut, patience: Patience) -> None:
-        if who == LISTENER and self._candidate.call.bills_unseen and self._delivering is not None:
+        if who == LISTENER and self._bills_unseen and self._delivering is not None:
             patience.moved(PROVIDER)
             self._hung_up(cut, patience)
             self._delivering(LISTENER)
@@ -163,7 +163,7 @@ class Relay:
         """The listener is gone: so is the provider, unless it can bill what it would not have said by then."""
         if cut.over:
             return
-        if self._candidate.call.bills_unseen:
+        if self._bills_unseen:
             self.cut_short = True
             patience.at_most(self._deadlines.idle_s)
         else:
@@ -195,7 +195,7 @@ class Relay:
         if usage is not None and self._candidate.believes(usage):
             self._reservation.report(usage)
             return
-        if cut and self._candidate.call.bills_unseen:
+        if cut and self._bills_unseen:
             terms = self._reservation.terms
             usage = Usage(terms.input_bound, self._reservation.granted_output)
         else:

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import given
@@ -150,7 +151,7 @@ def test_what_is_no_chunk_is_bad(data: bytes) -> None:
 )
 def test_an_error_is_one_however_it_is_said_and_what_it_says_is_lost(document: Any, name: bytes) -> None:
     with pytest.raises(ProviderSaidError) as raised:
-        chat.EventReader().read(said(document)._replace(name=name))
+        chat.EventReader().read(msgspec.structs.replace(said(document), name=name))
     assert "SECRET" not in repr(raised.value)
 
 

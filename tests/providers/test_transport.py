@@ -1,15 +1,15 @@
 """HTTP to a provider, over a real socket: what comes back, in whatever form, is an answer or a named failure."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 
 import pytest
 
 from tollkeeper import errors
 from tollkeeper.providers import transport as transport_module
-from tollkeeper.providers.transport import Transport, status_error
+from tollkeeper.providers.transport import Stream, Transport, status_error
 
 WITHIN_S = 10.0
 STREAM = b"data: one\n\n: ping\n\ndata: two\n\n"
@@ -72,14 +72,14 @@ async def serving(
         server.close()
 
 
-async def events(transport: Transport) -> list[bytes]:
-    async with aclosing(transport.events("/stream", b"{}")) as blocks:
-        return [event.data async for block in blocks for event in block]
+async def stream(transport: Transport) -> list[bytes]:
+    with closing(transport.stream("/stream", b"{}")) as answer:
+        return [block async for block in blocks(answer)]
 
 
-async def lines(transport: Transport) -> list[bytes]:
-    async with aclosing(transport.lines("/stream", b"{}")) as blocks:
-        return [line async for block in blocks for line in block]
+async def blocks(answer: Stream) -> AsyncIterator[bytes]:
+    while block := await answer.read():
+        yield block
 
 
 async def post(transport: Transport) -> bytes:
@@ -87,7 +87,7 @@ async def post(transport: Transport) -> bytes:
 
 
 Way = Callable[[Transport], Awaitable[object]]
-WAYS: dict[str, Way] = {"post": post, "events": events, "lines": lines}
+WAYS: dict[str, Way] = {"post": post, "stream": stream}
 every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
 
 
@@ -191,46 +191,23 @@ async def test_nobody_there_is_unavailable_and_not_billed(way: Way) -> None:
         assert not raised.value.billed
 
 
-async def test_events_come_whole_however_they_are_cut() -> None:
-    async with serving(*(chunked(*cut) for cut in ([STREAM], [bytes([one]) for one in STREAM]))) as (_, transport):
-        assert await events(transport) == await events(transport) == [b"one", b"two"]
+async def test_a_stream_comes_as_it_is_cut() -> None:
+    async with serving(chunked(*[bytes([one]) for one in STREAM])) as (_, transport):
+        assert b"".join(await stream(transport)) == STREAM
 
 
-async def test_events_that_end_in_the_middle_of_one_were_interrupted() -> None:
-    async with serving(chunked(STREAM, b"data: thr")) as (_, transport):
-        heard: list[bytes] = []
-
-        async def hear() -> None:
-            async for block in transport.events("/stream", b"{}"):
-                heard.extend(event.data for event in block)
-
-        with pytest.raises(errors.ProviderInterrupted):
-            await hear()
-    assert heard == [b"one", b"two"]
+async def test_a_stream_that_breaks_off_has_brought_what_came_before() -> None:
+    async with serving(chunked(STREAM, whole=False), ends=True) as (_, transport):
+        with closing(transport.stream("/stream", b"{}")) as answer:
+            assert await answer.read() == STREAM
+            with pytest.raises(errors.ProviderInterrupted):
+                await answer.read()
 
 
-async def test_an_event_or_a_line_without_an_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tollkeeper.dialects.sse.MOST_EVENT_BYTES", 100)
-    monkeypatch.setattr(transport_module, "MOST_LINE_BYTES", 100)
-    async with serving(chunked(b"data: " + b"x" * 101)) as (_, transport):
-        for way in (events, lines):
-            with pytest.raises(errors.ProviderBadResponse):
-                await way(transport)
-
-
-async def test_lines_come_whole_however_they_are_cut_and_blank_ones_not_at_all() -> None:
-    sent = b'{"a":1}\n\n{"b":2}\r\n \n{"c":3}'
-    async with serving(*(chunked(*cut) for cut in ([sent], [bytes([one]) for one in sent]))) as (_, transport):
-        for _ in range(2):
-            assert [line.strip() for line in await lines(transport)] == [b'{"a":1}', b'{"b":2}', b'{"c":3}']
-
-
-@pytest.mark.parametrize("way", ["events", "lines"])
-async def test_whoever_leaves_a_stream_early_hangs_up_on_the_provider(way: str) -> None:
+async def test_whoever_leaves_a_stream_early_hangs_up_on_the_provider() -> None:
     async with serving(chunked(STREAM, whole=False)) as (server, transport):
-        blocks: AsyncGenerator[list[object]] = getattr(transport, way)("/stream", b"{}")
-        async with aclosing(blocks):
-            assert await anext(blocks)
+        with closing(transport.stream("/stream", b"{}")) as answer:
+            assert await answer.read()
             assert not server.gone.is_set()
         await server.gone.wait()
 
@@ -238,7 +215,7 @@ async def test_whoever_leaves_a_stream_early_hangs_up_on_the_provider(way: str) 
 @pytest.mark.parametrize("sent", [b"", chunked(STREAM, whole=False)], ids=["before it begins", "while it comes"])
 async def test_a_stream_that_is_cancelled_hangs_up_on_the_provider(sent: bytes) -> None:
     async with serving(sent) as (server, transport):
-        call = asyncio.create_task(events(transport))
+        call = asyncio.create_task(stream(transport))
         while not server.asked:
             await asyncio.sleep(0.005)
         call.cancel()
@@ -249,14 +226,14 @@ async def test_a_stream_that_is_cancelled_hangs_up_on_the_provider(sent: bytes) 
 
 async def test_a_stream_has_no_deadline_but_its_callers() -> None:
     async with serving(chunked(STREAM, whole=False), timeout_s=0.1) as (_, transport):
-        blocks = transport.events("/stream", b"{}")
-        async with aclosing(blocks):
-            await anext(blocks)
+        with closing(transport.stream("/stream", b"{}")) as answer:
+            await answer.read()
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(anext(blocks), 0.3)
+                await asyncio.wait_for(answer.read(), 0.3)
 
 
 async def test_what_was_never_opened_can_be_closed() -> None:
+    Transport("http://127.0.0.1:1", {}, timeout_s=5).stream("/stream", b"{}").close()
     await Transport("http://127.0.0.1:1", {}, timeout_s=5).close()
 
 

@@ -4,7 +4,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 
 import structlog
@@ -82,7 +82,7 @@ class Envelope:
         correlation_id.set(current)
         status = 0
 
-        async def sending(message: Message) -> None:
+        def sending(message: Message) -> Awaitable[None]:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -92,7 +92,7 @@ class Envelope:
                     (b"x-process-time", b"%.6f" % (time.perf_counter() - started)),
                     *_SECURITY_HEADERS,
                 ]
-            await send(message)
+            return send(message)
 
         try:
             if scope["method"] not in _WITHOUT_BODY and scope["path"] not in self._unread:

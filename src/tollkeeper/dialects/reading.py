@@ -10,6 +10,10 @@ class BadAnswer(Exception):
     """What came is no answer of this wire."""
 
 
+class Unfinished(Exception):
+    """The stream ended in the middle of something."""
+
+
 class ProviderSaidError(Exception):
     """The provider ended its stream with an error. What it said of it goes nowhere."""
 

@@ -2,7 +2,10 @@
 
 import re
 from itertools import pairwise
-from typing import NamedTuple
+
+import msgspec
+
+from tollkeeper.dialects.reading import BadAnswer, Unfinished
 
 MOST_EVENT_BYTES = 4 * 1024 * 1024
 PING = b": ping\n\n"
@@ -12,16 +15,12 @@ _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE = re.compile(rb"\r\n|\n|\r")
 
 
-class Event(NamedTuple):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One event: as it came, its name (empty: none), and its data."""
 
     raw: bytes
     name: bytes
     data: bytes
-
-
-class TooLarge(Exception):
-    """An event does not end."""
 
 
 class Splitter:
@@ -31,17 +30,20 @@ class Splitter:
         self._rest = b""
 
     def feed(self, block: bytes) -> list[Event]:
-        """The events that this block completes. Raises TooLarge."""
+        """The events that this block completes. Raises BadAnswer when one does not end."""
+        if not self._rest and _is_one_line_of_data(block):
+            return [Event(block, b"", block[6:-2])]
         block = self._rest + block if self._rest else block
         events = self._of_any_lines(block) if b"\r" in block else self._of_common_lines(block)
         if len(self._rest) > MOST_EVENT_BYTES:
-            raise TooLarge
+            raise BadAnswer
         return events
 
-    @property
-    def unfinished(self) -> bool:
-        """Whether something has begun that did not end."""
-        return bool(self._rest.strip())
+    def end(self) -> list[Event]:
+        """There is no more. Raises Unfinished when something has begun that did not end."""
+        if self._rest.strip():
+            raise Unfinished
+        return []
 
     def _of_common_lines(self, block: bytes) -> list[Event]:
         """Where lines end in \\n alone, as all providers' do: at half the cost."""
@@ -58,6 +60,13 @@ class Splitter:
         ends = [found.end() for found in _END.finditer(block)]
         *raws, self._rest = (block[start:end] for start, end in pairwise([0, *ends, len(block)]))
         return [event for raw in raws if (event := _event(raw)) is not None]
+
+
+def _is_one_line_of_data(block: bytes) -> bool:
+    """Whether it is one event of one line and no name: as most of them come."""
+    return (
+        block.startswith(b"data: ") and block.endswith(b"\n\n") and block.find(b"\n") == len(block) - 2
+    ) and b"\r" not in block
 
 
 def _event(raw: bytes) -> Event | None:

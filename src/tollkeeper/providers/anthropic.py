@@ -4,23 +4,22 @@ A request that came on that wire goes out as it came, with the output limit spli
 reference, "Messages"; `dialects/messages` reads and writes it.
 """
 
-from collections.abc import AsyncGenerator
-
 from tollkeeper.chat import Completion
 from tollkeeper.dialects import messages
 from tollkeeper.dialects.parameters import refusal
+from tollkeeper.dialects.sse import Splitter
 from tollkeeper.errors import UnsupportedParameter
 from tollkeeper.providers.asking import (
     Counting,
+    Heard,
     body_of,
     opened,
-    pieces,
     reading,
     refuse_sampling,
     shape_of_request,
     texts_of,
 )
-from tollkeeper.providers.base import Model, Piece, PreparedCall, Question, Wire
+from tollkeeper.providers.base import Model, PreparedCall, Question, Wire
 from tollkeeper.providers.transport import Transport
 
 OFFICIAL_URL = "https://api.anthropic.com"
@@ -79,9 +78,9 @@ class AnthropicProvider(Counting):
             completion = messages.read_answer(answer)
         return completion._replace(raw=answer) if call.raw else completion
 
-    def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
-        events = self._transport.events(PATH, call.limited_to(max_output))
-        return pieces(events, messages.EventReader(), raw=call.raw)
+    def stream(self, call: PreparedCall, max_output: int) -> Heard:
+        answer = self._transport.stream(PATH, call.limited_to(max_output))
+        return Heard(answer, Splitter(), messages.EventReader(), raw=call.raw)
 
     async def close(self) -> None:
         await self._transport.close()

@@ -1,7 +1,7 @@
 """What the providers that are reached over HTTP have in common."""
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import orjson
@@ -9,10 +9,11 @@ import orjson
 from tollkeeper import errors
 from tollkeeper.chat import ChatRequest, Delta
 from tollkeeper.dialects.parameters import refusal
-from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError
+from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError, Unfinished
 from tollkeeper.dialects.shape import Shape
 from tollkeeper.providers import tokenizer
 from tollkeeper.providers.base import Model, Piece, PreparedCall, Question, Raw
+from tollkeeper.providers.transport import Stream
 
 
 def body_of(raw: Raw, ours: dict[str, object], limit_name: str | None) -> tuple[bytes, bytes | None]:
@@ -91,13 +92,19 @@ def _texts_in(raw: Raw) -> Iterator[str]:
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Reading an answer, whose faults are the provider's."""
+    """Reading a whole answer, whose faults are the provider's."""
     try:
         yield
     except BadAnswer as error:
         raise errors.ProviderBadResponse from error
-    except ProviderSaidError:
-        raise errors.ProviderFailed from None
+
+
+class Splitter(Protocol):
+    """Cuts a stream into events, or lines. `end` gives what is left; it raises Unfinished."""
+
+    def feed(self, block: bytes) -> Sequence[Any]: ...
+
+    def end(self) -> Sequence[Any]: ...
 
 
 class Reader(Protocol):
@@ -109,16 +116,51 @@ class Reader(Protocol):
     def read(self, event: Any) -> list[Delta]: ...
 
 
-async def pieces(blocks: AsyncGenerator[list[Any]], reader: Reader, *, raw: bool) -> AsyncGenerator[Piece]:
-    """A provider's events as pieces; with `raw`, each as it came. Raises ProviderError, also for a missing end."""
-    with reading():
-        async with aclosing(blocks):
-            async for events in blocks:
-                for event in events:
-                    deltas = reader.read(event)
-                    yield Piece(event.raw if raw else b"", tuple(deltas), reader.last)
-    if not reader.finished:
-        raise errors.ProviderInterrupted
+class Heard:
+    """A provider's answer as it comes, an event a piece; with `raw`, each as it is. What breaks it hangs up."""
+
+    def __init__(self, stream: Stream, splitter: Splitter, reader: Reader, *, raw: bool) -> None:
+        self._stream = stream
+        self._splitter = splitter
+        self._reader = reader
+        self._raw = raw
+        self._events: Iterator[Any] = iter(())
+        self._read_all = False
+
+    def __aiter__(self) -> "Heard":
+        return self
+
+    async def __anext__(self) -> Piece:
+        """Raises ProviderError, also for a missing end."""
+        try:
+            while (event := next(self._events, None)) is None:
+                self._events = iter(await self._more())
+            deltas = self._reader.read(event)
+            return Piece(event.raw if self._raw else b"", tuple(deltas), self._reader.last)
+        except BaseException as error:
+            self._stream.close()
+            match error:
+                case BadAnswer():
+                    raise errors.ProviderBadResponse from error
+                case ProviderSaidError():
+                    raise errors.ProviderFailed from None
+                case Unfinished():
+                    raise errors.ProviderInterrupted from None
+            raise
+
+    async def aclose(self) -> None:
+        self._stream.close()
+
+    async def _more(self) -> Sequence[Any]:
+        """The events that the next block completes, if any."""
+        if not self._read_all:
+            if block := await self._stream.read():
+                return self._splitter.feed(block)
+            self._read_all = True
+            return self._splitter.end()
+        if not self._reader.finished:
+            raise Unfinished
+        raise StopAsyncIteration
 
 
 TEMPLATE_PER_MESSAGE, TEMPLATE_PER_CALL = 4, 3

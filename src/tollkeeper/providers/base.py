@@ -1,10 +1,12 @@
 """The seam between the path and a provider: what is asked, in which form it goes out, and what comes back."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import NamedTuple, Protocol
+
+import msgspec
 
 from tollkeeper.chat import ChatRequest, Completion, Delta, Price, Usage
 from tollkeeper.dialects.shape import Shape
@@ -86,7 +88,7 @@ class PreparedCall:
         return self.body if self.tail is None else self.body + b"%d" % max_output + self.tail
 
 
-class Piece(NamedTuple):
+class Piece(msgspec.Struct, frozen=True, gc=False):
     """Some of a streamed answer: one event or a few. `raw` is how the provider said it, framing included,
     where that is to be passed on.
 
@@ -96,6 +98,19 @@ class Piece(NamedTuple):
     raw: bytes
     deltas: tuple[Delta, ...]
     last: bool = False
+
+
+class Pieces(Protocol):
+    """A streamed answer. It is asked for with the first piece; one that ends well has brought a whole answer.
+
+    Closing it, or cancelling what waits for it, hangs up on the provider. Its pieces raise as `complete` does.
+    """
+
+    def __aiter__(self) -> AsyncIterator[Piece]: ...
+
+    def __anext__(self) -> Awaitable[Piece]: ...
+
+    async def aclose(self) -> None: ...
 
 
 class Provider(Protocol):
@@ -118,11 +133,8 @@ class Provider(Protocol):
         """
         ...
 
-    def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
-        """The same, piece by piece; an iterator that ends well has brought a whole answer.
-
-        Closing it, or cancelling what waits for it, hangs up on the provider. Raises as `complete` does.
-        """
+    def stream(self, call: PreparedCall, max_output: int) -> Pieces:
+        """The same, piece by piece."""
         ...
 
     async def bound_input(self, call: PreparedCall) -> int | None:

@@ -9,14 +9,14 @@ end in a timeout, which are charged. Models are judged one by one: it takes a fe
 """
 
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 
 from tollkeeper import errors
 from tollkeeper.chat import Completion
-from tollkeeper.providers.base import Model, Piece, PreparedCall, Provider, Question
+from tollkeeper.providers.base import Model, Piece, Pieces, PreparedCall, Provider, Question
 
 _DOWN = (
     errors.ProviderUnavailable,
@@ -48,6 +48,29 @@ class _Circuit:
     def succeed(self, now: float) -> None:
         self.failures = 0
         self.succeeded = now
+
+
+class _Watched:
+    """A stream of which only the first piece is looked at: `first` takes it."""
+
+    def __init__(self, pieces: Pieces, first: Callable[[Pieces], Awaitable[Piece]]) -> None:
+        self._pieces = pieces
+        self._first = first
+        self._next: Callable[[], Awaitable[Piece]] = self._begin
+
+    def __aiter__(self) -> "_Watched":
+        return self
+
+    def __anext__(self) -> Awaitable[Piece]:
+        return self._next()
+
+    async def aclose(self) -> None:
+        await self._pieces.aclose()
+
+    async def _begin(self) -> Piece:
+        piece = await self._first(self._pieces)
+        self._next = self._pieces.__anext__
+        return piece
 
 
 class Guarded:
@@ -93,28 +116,28 @@ class Guarded:
         circuit.succeed(self._now())
         return completion
 
-    async def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
+    def stream(self, call: PreparedCall, max_output: int) -> Pieces:
         """With the first piece it has succeeded, whatever comes after."""
-        circuit = self._circuit(call)
+        return _Watched(self.provider.stream(call, max_output), partial(self._first, self._circuit(call)))
+
+    async def _first(self, circuit: _Circuit, pieces: Pieces) -> Piece:
         probing = self._enter(circuit)
-        begun, started = False, self._now()
+        started = self._now()
         try:
-            async with aclosing(self.provider.stream(call, max_output)) as pieces:
-                async for piece in pieces:
-                    if not begun:
-                        begun = True
-                        circuit.succeed(self._now())
-                    yield piece
+            piece = await anext(pieces)
+        except StopAsyncIteration:
+            raise
         except errors.ProviderError as error:
-            if not begun:
-                self._failed(circuit, error, probing=probing)
+            self._failed(circuit, error, probing=probing)
             raise
         except BaseException:
-            if not begun and self._now() - started >= self._patience_s:
+            if self._now() - started >= self._patience_s:
                 self._failed(circuit, errors.ProviderTimeout(), probing=probing)
-            elif not begun:
+            else:
                 self._left(circuit, probing=probing)
             raise
+        circuit.succeed(self._now())
+        return piece
 
     async def bound_input(self, call: PreparedCall) -> int | None:
         return await self.provider.bound_input(call)

@@ -3,16 +3,15 @@
 Wire format: Ollama API reference; `dialects/ollama` reads and writes it.
 """
 
-from collections.abc import AsyncGenerator
-
 import orjson
 
 from tollkeeper.chat import Completion
 from tollkeeper.dialects import ollama
+from tollkeeper.dialects.lines import Splitter
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.errors import UnsupportedParameter
-from tollkeeper.providers.asking import Counting, pieces, reading, shape_of_request, texts_of
-from tollkeeper.providers.base import Model, Piece, PreparedCall, Question, Wire
+from tollkeeper.providers.asking import Counting, Heard, reading, shape_of_request, texts_of
+from tollkeeper.providers.base import Model, PreparedCall, Question, Wire
 from tollkeeper.providers.transport import Transport
 
 USUAL_URL = "http://127.0.0.1:11434"
@@ -47,8 +46,9 @@ class OllamaProvider(Counting):
         with reading():
             return ollama.read_answer(answer)
 
-    def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
-        return pieces(self._transport.lines(PATH, call.limited_to(max_output)), ollama.LineReader(), raw=False)
+    def stream(self, call: PreparedCall, max_output: int) -> Heard:
+        answer = self._transport.stream(PATH, call.limited_to(max_output))
+        return Heard(answer, Splitter(), ollama.LineReader(), raw=False)
 
     async def close(self) -> None:
         await self._transport.close()

@@ -5,25 +5,25 @@ decides the limit. Wire formats: OpenAI API reference; `dialects/` reads and wri
 """
 
 import re
-from collections.abc import AsyncGenerator
 
 from tollkeeper import errors
 from tollkeeper.chat import Completion
 from tollkeeper.dialects import chat, embeddings, responses
 from tollkeeper.dialects.parameters import refusal
+from tollkeeper.dialects.sse import Splitter
 from tollkeeper.errors import UnsupportedParameter
 from tollkeeper.providers import tokenizer
 from tollkeeper.providers.asking import (
     Counting,
+    Heard,
     body_of,
     opened,
-    pieces,
     reading,
     refuse_sampling,
     shape_of_request,
     texts_of,
 )
-from tollkeeper.providers.base import Model, Piece, PreparedCall, Question, Raw, Wire
+from tollkeeper.providers.base import Model, PreparedCall, Question, Raw, Wire
 from tollkeeper.providers.transport import Transport, status_error
 
 OFFICIAL_HOST = "https://api.openai.com"
@@ -109,10 +109,10 @@ class OpenAIProvider(Counting):
                 completion = _DIALECTS[call.wire].read_answer(answer)
         return completion._replace(raw=answer) if call.raw else completion
 
-    def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
+    def stream(self, call: PreparedCall, max_output: int) -> Heard:
         assert call.wire is not None
-        events = self._transport.events(f"/{call.wire}", call.limited_to(max_output))
-        return pieces(events, _DIALECTS[call.wire].EventReader(), raw=call.raw)
+        answer = self._transport.stream(f"/{call.wire}", call.limited_to(max_output))
+        return Heard(answer, Splitter(), _DIALECTS[call.wire].EventReader(), raw=call.raw)
 
     async def bound_input(self, call: PreparedCall) -> int | None:
         return None if call.shape.images else await tokenizer.bound(call.model.asked_as, call.limited_to(0))

@@ -4,19 +4,16 @@ One request is sent once: no retry, no redirect. What a status means is said her
 kept. A stream has no deadline here but for connecting: whoever reads it knows what it is waiting for.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 
 import aiohttp
 from yarl import URL
 
 from tollkeeper import errors
-from tollkeeper.dialects.sse import Event, Splitter, TooLarge
 
 CONNECT_S = 5.0
 KEEP_ALIVE_S = 30.0
 MOST_ANSWER_BYTES = 16 * 1024 * 1024
-MOST_LINE_BYTES = 4 * 1024 * 1024
 LONGEST_RETRY_AFTER_S = 3600
 
 
@@ -39,59 +36,32 @@ class Transport:
 
     async def post(self, path: str, body: bytes) -> bytes:
         """The whole answer. Raises ProviderError."""
-        with _named_errors():
-            async with self._open().post(
-                self._url(path), data=body, headers=self._headers, allow_redirects=False, timeout=self._whole
-            ) as response:
-                if response.status != 200:
-                    raise _refusal(response)
+        try:
+            async with await self._post(path, body, self._whole) as response:
                 return await _read(response)
+        except NETWORK_ERRORS as error:
+            raise _named(error) from error
 
-    async def events(self, path: str, body: bytes) -> AsyncGenerator[list[Event]]:
-        """The answer as server-sent events, as many at a time as came together. Raises ProviderError."""
-        splitter = Splitter()
-        async with self._streaming(path, body) as response:
-            while block := await response.content.readany():
-                try:
-                    events = splitter.feed(block)
-                except TooLarge:
-                    raise errors.ProviderBadResponse from None
-                if events:
-                    yield events
-        if splitter.unfinished:
-            raise errors.ProviderInterrupted
-
-    async def lines(self, path: str, body: bytes) -> AsyncGenerator[list[bytes]]:
-        """The answer as lines, as many at a time as came together. Raises ProviderError."""
-        rest = b""
-        async with self._streaming(path, body) as response:
-            while block := await response.content.readany():
-                *lines, rest = (rest + block).split(b"\n")
-                if len(rest) > MOST_LINE_BYTES:
-                    raise errors.ProviderBadResponse
-                if lines := [line for line in lines if line.strip()]:
-                    yield lines
-        if rest.strip():
-            yield [rest]
+    def stream(self, path: str, body: bytes) -> "Stream":
+        """The answer as it comes."""
+        return Stream(lambda: self._post(path, body, self._streamed))
 
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
 
-    @asynccontextmanager
-    async def _streaming(self, path: str, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A response whose body is yet to come; left early, the provider is hung up on."""
-        with _named_errors():
-            response = await self._open().post(
-                self._url(path), data=body, headers=self._headers, allow_redirects=False, timeout=self._streamed
-            )
-            try:
-                if response.status != 200:
-                    raise _refusal(response)
-                _refuse_encoded(response)
-                yield response
-            finally:
-                response.close() if not response.content.at_eof() else response.release()
+    async def _post(self, path: str, body: bytes, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+        """An answer that can be read, its body yet to come. Raises ProviderError, and what aiohttp raises."""
+        response = await self._open().post(
+            self._url(path), data=body, headers=self._headers, allow_redirects=False, timeout=timeout
+        )
+        if response.status != 200:
+            response.close()
+            raise status_error(response.status, response.headers.get("Retry-After"))
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            response.close()
+            raise errors.ProviderBadResponse
+        return response
 
     def _url(self, path: str) -> URL:
         if path not in self._urls:
@@ -109,19 +79,43 @@ class Transport:
         return self._session
 
 
-@contextmanager
-def _named_errors() -> Iterator[None]:
-    """What aiohttp raises, in our words."""
-    try:
-        yield
-    except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
-        raise errors.ProviderUnavailable from error
-    except TimeoutError as error:
-        raise errors.ProviderTimeout from error
-    except aiohttp.ClientResponseError as error:
-        raise errors.ProviderBadResponse from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise errors.ProviderInterrupted from error
+class Stream:
+    """One answer, as the network cuts it. It is asked for with the first block."""
+
+    def __init__(self, ask: Callable[[], Awaitable[aiohttp.ClientResponse]]) -> None:
+        self._ask = ask
+        self._response: aiohttp.ClientResponse | None = None
+
+    async def read(self) -> bytes:
+        """The next block; nothing when there is no more. Raises ProviderError."""
+        try:
+            if self._response is None:
+                self._response = await self._ask()
+            return await self._response.content.readany()
+        except NETWORK_ERRORS as error:
+            raise _named(error) from error
+
+    def close(self) -> None:
+        """Hang up on the provider, if not all has come."""
+        if self._response is not None:
+            self._response.release() if self._response.content.at_eof() else self._response.close()
+
+
+NETWORK_ERRORS = (aiohttp.ClientError, OSError)
+"""What aiohttp raises. A TimeoutError is an OSError."""
+
+
+def _named(error: Exception) -> errors.ProviderError:
+    """The same in our words."""
+    match error:
+        case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError() | aiohttp.InvalidURL():
+            return errors.ProviderUnavailable()
+        case TimeoutError():
+            return errors.ProviderTimeout()
+        case aiohttp.ClientResponseError():
+            return errors.ProviderBadResponse()
+        case _:
+            return errors.ProviderInterrupted()
 
 
 def status_error(status: int, retry_after: str | None = None) -> errors.ProviderError:
@@ -140,19 +134,8 @@ def status_error(status: int, retry_after: str | None = None) -> errors.Provider
     return errors.ProviderFailed()
 
 
-def _refusal(response: aiohttp.ClientResponse) -> errors.ProviderError:
-    response.close()
-    return status_error(response.status, response.headers.get("Retry-After"))
-
-
-def _refuse_encoded(response: aiohttp.ClientResponse) -> None:
-    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise errors.ProviderBadResponse
-
-
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """The whole body, if it is one we can read: not encoded, not larger than an answer can be."""
-    _refuse_encoded(response)
+    """The whole body, if it is not larger than an answer can be."""
     length = response.content_length
     if length is not None and length <= MOST_ANSWER_BYTES:
         return await response.read()
