@@ -30,10 +30,11 @@ ROOM_FOR_A_CALL = 10_000
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns 0, or 1 when the bench could not measure, or found a charge that is not exact."""
     options = _options(arguments)
-    calls = Amount(options.calls, options.latency_calls, options.warm_up)
-    streams = Amount(options.streams, options.latency_streams, options.connections)
+    calls = Amount(options.calls, options.connections, options.latency_calls, options.warm_up)
+    at_once = options.stream_connections
+    streams = Amount(options.streams, at_once, options.latency_streams, warm_up=at_once)
     amounts = {work: streams if work.streamed else calls for work in Work}
-    plan = Plan(options.rounds, options.connections, amounts)
+    plan = Plan(options.rounds, amounts)
     try:
         with _interruptible(), ExitStack() as closing:
             folder = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="tollkeeper-bench-")))
@@ -98,7 +99,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=_positive, default=9, metavar="N", help="turns of each target [%(default)s]")
     parser.add_argument("--calls", type=_positive, default=2_500, metavar="N", help="calls of a turn [%(default)s]")
     parser.add_argument("--streams", type=_positive, default=960, metavar="N", help="streams of a turn [%(default)s]")
-    parser.add_argument("--connections", type=_positive, default=32, metavar="N", help="at once [%(default)s]")
+    parser.add_argument("--connections", type=_positive, default=32, metavar="N", help="calls at once [%(default)s]")
+    parser.add_argument(
+        "--stream-connections", type=_positive, default=96, metavar="N", help="streams at once [%(default)s]"
+    )
     parser.add_argument(
         "--latency-calls", type=_latency, default=300, metavar="N", help="calls of a lone client, a turn [%(default)s]"
     )

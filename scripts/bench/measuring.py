@@ -17,19 +17,19 @@ QUIET_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """How many calls: in a turn under load, in a lone client's turn, and before anything is measured."""
+    """How many calls: in a turn under load over so many connections, in a lone client's turn, and before all that."""
 
     loaded: int
+    connections: int
     alone: int
     warm_up: int
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much to measure. A lone client has one connection; under load there are `connections`."""
+    """How much to measure. A lone client has one connection."""
 
     rounds: int
-    connections: int
     amounts: Mapping[Work, Amount]
 
 
@@ -121,7 +121,7 @@ async def measure(targets: Sequence[Target], work: Work, plan: Plan) -> list[Res
     gc.collect()
     gc.freeze()
     for target in targets:
-        await run(target, work, connections=plan.connections, calls=amount.warm_up)
+        await run(target, work, connections=amount.connections, calls=amount.warm_up)
     for _ in range(plan.rounds):
         for result in results:
             result.rounds.append(await loaded(result.target, work, plan))
@@ -134,8 +134,9 @@ async def measure(targets: Sequence[Target], work: Work, plan: Plan) -> list[Res
 
 async def loaded(target: Target, work: Work, plan: Plan) -> Round:
     """One turn under load."""
-    calls = plan.amounts[work].loaded
-    async with Driver(target.port, target.questions(work), connections=plan.connections, calls=calls) as driver:
+    amount = plan.amounts[work]
+    calls, connections = amount.loaded, amount.connections
+    async with Driver(target.port, target.questions(work), connections=connections, calls=calls) as driver:
         await asyncio.sleep(QUIET_S)
         before = target.cpu_seconds()
         drive = await driver.run()

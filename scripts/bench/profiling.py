@@ -23,7 +23,7 @@ async def profile(lab: Lab, work: Work, plan: Plan, folder: Path) -> str:
     amount = plan.amounts[work]
     file = folder / "profile"
     target = await lab.start(SQLITE, (sys.executable, str(PROFILED), str(file)))
-    await run(target, work, connections=plan.connections, calls=amount.warm_up)
+    await run(target, work, connections=amount.connections, calls=amount.warm_up)
     main_before = main_thread_cpu_seconds(target.child.pid)
     plain = await loaded(target, work, plan)
     main_us = (main_thread_cpu_seconds(target.child.pid) - main_before) / plain.calls * 1e6
@@ -33,7 +33,7 @@ async def profile(lab: Lab, work: Work, plan: Plan, folder: Path) -> str:
     stats = await _read(file)
     return "\n".join(
         (
-            f"{amount.loaded:,} × {work.question}, over {plan.connections} connections, Tollkeeper on SQLite.",
+            f"{amount.loaded:,} × {work.question}, over {amount.connections} connections, Tollkeeper on SQLite.",
             f"Without the profiler: {plain.cpu_us():.0f} µs of CPU each, of which the main thread {main_us:.0f}, the"
             f" ledger's {plain.cpu_us() - main_us:.0f}.",
             f"With it: {profiled.cpu_us():.0f} µs. Read the shares: the profiler makes small functions look large, and"

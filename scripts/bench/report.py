@@ -94,8 +94,7 @@ def explanation(tables: Sequence[Sequence[Result]], plan: Plan, cores: Cores, lo
     if load_before > BUSY:
         lines.append(f"It was busy with something else too (load average {load_before:.1f}): trust only the ratios.")
     lines += [
-        f"Medians of {plan.rounds} rounds, in which the targets take turns: {plan.connections} connections, then a lone"
-        " client.",
+        f"Medians of {plan.rounds} rounds, in which the targets take turns: many connections, then a lone client.",
         "CPU is user and system time of the whole server process. 100 ms per 1,000 calls are 100 µs a call. The ratio"
         " is taken round by round.",
         *(_of_work(results, plan) for results in tables),
@@ -111,7 +110,10 @@ def _of_work(results: Sequence[Result], plan: Plan) -> str:
     """How much of it there was, and what its latencies are."""
     work, bare = results[0].work, yardstick(results)
     amount = plan.amounts[work]
-    turns = f"{work.capitalize()}: {amount.loaded:,} of a loaded turn, {amount.alone:,} of a lone client's."
+    turns = (
+        f"{work.capitalize()}: {amount.loaded:,} of a loaded turn, {amount.connections} at once;"
+        f" {amount.alone:,} of a lone client's."
+    )
     if not work.streamed:
         through = f" ({bare.p50_ms:.2f} and {bare.p99_ms:.2f} ms)" if bare is not None else ""
         return (
@@ -123,8 +125,8 @@ def _of_work(results: Sequence[Result], plan: Plan) -> str:
     pace = f"{upstream.PAUSE_S * 1e3:.0f} ms"
     return (
         f"{turns} First token: until the first byte of the answer, minus the same through the forwarder{through}. The"
-        f" upstream writes its {upstream.DELTAS} deltas one by one, the first at once, then {pace} apart; that pace,"
-        f" not the server, sets how many come per second. Reads per stream at the client: {reads}."
+        f" upstream writes its {upstream.DELTAS} deltas one by one, the first at once, then {pace} apart; so"
+        f" streams mostly wait, and it takes more of them to keep a core busy. Reads per stream at the client: {reads}."
     )
 
 

@@ -87,10 +87,12 @@ class Patience:
 
     def at_most(self, seconds: float) -> None:
         """From now on, everything has to be over in that time."""
-        self._ends_at = min(self._ends_at, self._loop.time() + seconds)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._arm()
+        ends_at = self._loop.time() + seconds
+        if ends_at < self._ends_at:
+            self._ends_at = ends_at
+            if self._timer is not None:
+                self._timer.cancel()
+                self._arm()
 
     def _arm(self) -> None:
         quiet_since = max(self._moved_at, self._spoke_at)

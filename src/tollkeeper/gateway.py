@@ -7,9 +7,10 @@ is tried again or followed by the model's fallbacks.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cached_property
+from types import TracebackType
 from typing import NamedTuple, TypeVar
 
 from tollkeeper.candidate import Ask, Candidate
@@ -41,7 +42,7 @@ RETRY_PAUSE_S = 0.2
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answer:
     """What came of it.
 
@@ -52,10 +53,15 @@ class Answer:
     charge: Closed
     model: str
     provider: str
-    completion: Completion
+    read: Callable[[], Completion]
     tail: bytes = b""
     shortened: bool = False
     cut_short: bool = False
+
+    @cached_property
+    def completion(self) -> Completion:
+        """All of it. Of a stream it is put together when it is asked for."""
+        return self.read()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,23 @@ class FailedCall(TollkeeperError):
         self.charge = charge
 
 
+class _Reserved:
+    """The hold, for the length of a block; leaving settles, and a failure is told with the charge's end."""
+
+    def __init__(self, reservation: Reservation) -> None:
+        self._reservation = reservation
+
+    def __aenter__(self) -> Awaitable[Reservation]:
+        return self._reservation.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._reservation.__aexit__(kind, error, trace)
+        if isinstance(error, ProviderError | LeaseLost):
+            raise FailedCall(error, self._reservation.closed) from error
+
+
 class Gateway:
     """Composed of what stands below it; `default_output` is the output wanted when the caller does not say."""
 
@@ -100,11 +123,11 @@ class Gateway:
         IdempotencyInFlight, IdempotencyMismatch, PreviousAttemptInterrupted, FailedCall.
         """
         candidate = self._candidate(ask, ask.model, stream=False)
-        async with self._reserved(caller, candidate, keeping) as reservation:
+        async with await self._reserved(caller, candidate, keeping) as reservation:
             if reservation.replayed is not None:
                 return reservation.replayed
             candidate, completion = await self._ask(reservation, candidate, _complete)
-            answered = _answers(candidate, completion)
+            answered = _answers(candidate, lambda: completion)
             if keeping is not None:
                 reservation.keep(lambda closed: keeping.render(answered(closed)))
         return answered(_closed(reservation))
@@ -117,7 +140,7 @@ class Gateway:
         Raises as `complete` does; FailedCall also when it broke after something was heard.
         """
         candidate = self._candidate(ask, ask.model, stream=True)
-        async with self._reserved(caller, candidate, keeping) as reservation:
+        async with await self._reserved(caller, candidate, keeping) as reservation:
             if reservation.replayed is not None:
                 return reservation.replayed
 
@@ -127,7 +150,7 @@ class Gateway:
                 return relay
 
             candidate, relayed = await self._ask(reservation, candidate, relay, listener)
-            answered = _answers(candidate, relayed.received.completion(), relayed)
+            answered = _answers(candidate, relayed.received.completion, relayed)
             if keeping is not None and not relayed.cut_short:
                 reservation.keep(lambda closed: keeping.render(answered(closed)))
         return answered(_closed(reservation))
@@ -148,18 +171,9 @@ class Gateway:
         call = model.provider.prepare(model, ask.question, stream=stream)
         return Candidate(ask, model, call, self._default_output)
 
-    @asynccontextmanager
-    async def _reserved(
-        self, caller: Principal, candidate: Candidate, keeping: Keeping | None
-    ) -> AsyncIterator[Reservation]:
-        """The hold; leaving settles, and a failure is told with the charge's end."""
+    async def _reserved(self, caller: Principal, candidate: Candidate, keeping: Keeping | None) -> "_Reserved":
         attempt = keeping.attempt if keeping is not None else None
-        reservation = self._ledger.reservation(caller, await candidate.first(), candidate.tighter, attempt)
-        try:
-            async with reservation:
-                yield reservation
-        except (ProviderError, LeaseLost) as error:
-            raise FailedCall(error, reservation.closed) from error
+        return _Reserved(self._ledger.reservation(caller, await candidate.first(), candidate.tighter, attempt))
 
     async def _ask(
         self,
@@ -239,7 +253,9 @@ async def _complete(reservation: Reservation, candidate: Candidate) -> Completio
     return completion
 
 
-def _answers(candidate: Candidate, completion: Completion, relay: Relay | None = None) -> Callable[[Closed], Answer]:
+def _answers(
+    candidate: Candidate, read: Callable[[], Completion], relay: Relay | None = None
+) -> Callable[[Closed], Answer]:
     """The answer, but for how its charge ended."""
 
     def answered(closed: Closed) -> Answer:
@@ -247,7 +263,7 @@ def _answers(candidate: Candidate, completion: Completion, relay: Relay | None =
             closed,
             candidate.model.name,
             candidate.model.provider.name,
-            completion,
+            read,
             tail=relay.tail if relay is not None else b"",
             shortened=relay is not None and relay.shortened,
             cut_short=relay is not None and relay.cut_short,

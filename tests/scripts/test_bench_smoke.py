@@ -25,7 +25,20 @@ PATIENCE_S = 90
 
 def test_every_call_of_a_small_run_reaches_the_upstream_and_is_charged_exactly(tmp_path: Path) -> None:
     written = tmp_path / "numbers.json"
-    amount = ["--rounds", "1", "--calls", "40", "--connections", "4", "--latency-calls", "5", "--warm-up", "10"]
+    amount = [
+        "--rounds",
+        "1",
+        "--calls",
+        "40",
+        "--connections",
+        "4",
+        "--stream-connections",
+        "4",
+        "--latency-calls",
+        "5",
+        "--warm-up",
+        "10",
+    ]
     ran = subprocess.run(
         [*BENCH, *amount, "--streams", "8", "--latency-streams", "2", "--only", "forwarder,sqlite", "--json", written],
         capture_output=True,

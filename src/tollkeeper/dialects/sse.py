@@ -31,9 +31,15 @@ class Splitter:
 
     def feed(self, block: bytes) -> list[Event]:
         """The events that this block completes. Raises BadAnswer when one does not end."""
-        if not self._rest and _is_one_line_of_data(block):
+        if self._rest:
+            block = self._rest + block
+        elif (
+            block.startswith(b"data: ")
+            and block.endswith(b"\n\n")
+            and block.find(b"\n") == len(block) - 2
+            and b"\r" not in block
+        ):  # as most of them come: one line and no name
             return [Event(block, b"", block[6:-2])]
-        block = self._rest + block if self._rest else block
         events = self._of_any_lines(block) if b"\r" in block else self._of_common_lines(block)
         if len(self._rest) > MOST_EVENT_BYTES:
             raise BadAnswer
@@ -60,13 +66,6 @@ class Splitter:
         ends = [found.end() for found in _END.finditer(block)]
         *raws, self._rest = (block[start:end] for start, end in pairwise([0, *ends, len(block)]))
         return [event for raw in raws if (event := _event(raw)) is not None]
-
-
-def _is_one_line_of_data(block: bytes) -> bool:
-    """Whether it is one event of one line and no name: as most of them come."""
-    return (
-        block.startswith(b"data: ") and block.endswith(b"\n\n") and block.find(b"\n") == len(block) - 2
-    ) and b"\r" not in block
 
 
 def _event(raw: bytes) -> Event | None:

@@ -134,7 +134,8 @@ class Heard:
         """Raises ProviderError, also for a missing end."""
         try:
             while (event := next(self._events, None)) is None:
-                self._events = iter(await self._more())
+                block = b"" if self._read_all else await self._stream.read()
+                self._events = iter(self._splitter.feed(block) if block else self._left())
             deltas = self._reader.read(event)
             return Piece(event.raw if self._raw else b"", tuple(deltas), self._reader.last)
         except BaseException as error:
@@ -151,11 +152,9 @@ class Heard:
     async def aclose(self) -> None:
         self._stream.close()
 
-    async def _more(self) -> Sequence[Any]:
-        """The events that the next block completes, if any."""
+    def _left(self) -> Sequence[Any]:
+        """What there is still, when no block comes any more. Raises StopAsyncIteration when that was said too."""
         if not self._read_all:
-            if block := await self._stream.read():
-                return self._splitter.feed(block)
             self._read_all = True
             return self._splitter.end()
         if not self._reader.finished:

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -60,10 +61,15 @@ class CompatVisit:
         self.ask = ask
         self._streaming = streaming
         self._dialect = dialect
-        self._head = Head(f"{dialect.id_prefix}{uuid4().hex}", model, int(time.time()))
+        self._model = model
         self._writer: Writer | None = None
         self._passed_on = False
         self._ended: bytes | None = None
+
+    @cached_property
+    def _head(self) -> Head:
+        """Of an answer in our words."""
+        return Head(f"{self._dialect.id_prefix}{uuid4().hex}", self._model, int(time.time()))
 
     @property
     def streamed(self) -> "CompatVisit | None":
