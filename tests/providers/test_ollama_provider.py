@@ -113,6 +113,15 @@ async def test_a_stream_is_read_line_by_line() -> None:
     assert [piece.last for piece in pieces] == [False, False, True]
 
 
+async def test_the_last_line_of_a_stream_needs_no_end() -> None:
+    async with listening(line("h") + line("", **END).rstrip()) as upstream:
+        provider = make(upstream.url)
+        call = provider.prepare(model(provider), Question(lambda: REQUEST), stream=True)
+        pieces = [piece async for piece in provider.stream(call, 5)]
+        await provider.close()
+    assert pieces[-1].deltas == (Finish("stop"), Usage(9, 2))
+
+
 async def drain(pieces: AsyncIterator[Piece], seen: list[Delta]) -> None:
     async for piece in pieces:
         seen += piece.deltas
