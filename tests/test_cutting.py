@@ -296,3 +296,22 @@ async def test_the_time_for_everything_can_be_made_shorter_but_not_longer() -> N
         for second in range(1, 30):
             later(second, scene.patience.moved, "them")
     assert scene.out == [(17, "them")]
+
+
+@plays
+async def test_whoever_is_given_up_may_be_followed_by_others_who_are_given_up_in_turn() -> None:
+    """However little, or much, is left of the time for everything."""
+    for total, over in ((7, 7), (1000, 9)):
+        out: list[tuple[float, str]] = []
+        started = at()
+
+        def given_up(whom: str, out: list[tuple[float, str]] = out, started: float = started) -> None:
+            out.append((at() - started, whom))
+            if whom == "them":
+                patience.moved("others")
+                patience.at_most(50)
+
+        with Patience(given_up, lambda: None, first_s=5, idle_s=4, total_s=total, silent_s=1000) as patience:
+            patience.waiting_for = "them"
+            await asyncio.sleep(100)
+        assert out[:2] == [(5, "them"), (over, "others")]

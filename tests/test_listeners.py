@@ -1,7 +1,10 @@
 """Whoever listens to a stream goes away, or does not keep up: what is paid, and whom the provider goes on for."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 
@@ -126,6 +129,45 @@ async def test_for_a_caller_who_stops_reading_what_bills_unseen_it_is_read_on_to
     assert_charged(await house.charge(), "provider", 40, 10)
 
 
+async def test_whoever_hangs_up_on_what_bills_unseen_and_still_stops_reading_is_waited_for_no_longer(
+    house: House,
+) -> None:
+    """As one who cancels a turn over a WebSocket, and reads nothing more; while the provider says nothing either."""
+    ear = Ear(deaf=asyncio.Event())
+    house.provider.thinks = True
+    house.provider.streams = [
+        [lambda: asyncio.get_running_loop().call_later(0.05, ear.hang_up), text("He"), asyncio.Event()]
+    ]
+    async with asyncio.timeout(5):
+        _, charge = await fail(house, ear)
+    assert house.provider.hung_up == 1
+    assert_charged(charge, "counted", BOUND, 500)
+
+
+@pytest.mark.parametrize("end", ["whole", "interrupted", "refused", "silent"])
+async def test_nothing_of_a_call_outlives_it(house: House, end: str) -> None:
+    """Requests may be large: they are not to wait for the garbage collector."""
+    ask, ear = make_ask(), Ear()
+    question = weakref.ref(ask.question)
+    streams: dict[str, list[Step]] = {
+        "whole": [text("Hello"), *ending()],
+        "interrupted": [text("Hello"), lambda: raising(errors.ProviderInterrupted)],
+        "refused": [lambda: raising(errors.ProviderRateLimited)],
+        "silent": [text("Hello"), asyncio.Event()],
+    }
+    house.provider.streams = [streams[end]]
+    gc.disable()
+    try:
+        with suppress(FailedCall):
+            await house.gateway.stream(house.caller, ask, ear)
+        ear.hang_up, ear.reservation = (lambda: None), None
+        del ask
+        await asyncio.sleep(0)
+        assert question() is None
+    finally:
+        gc.enable()
+
+
 async def test_what_a_provider_tells_of_usage_on_the_way_is_no_report_when_the_caller_hangs_up(house: House) -> None:
     """Else whoever hangs up would pay for no more than the first chunk."""
     ear = Ear()
@@ -184,6 +226,10 @@ async def test_whoever_hangs_up_after_the_end_changes_nothing(house: House) -> N
         await asyncio.sleep(0.01)
     assert not relay.cut_short
     assert_charged(await house.charge(), "provider", 40, 10)
+
+
+def raising(error: type[errors.ProviderError]) -> None:
+    raise error
 
 
 class Slow(Ear):

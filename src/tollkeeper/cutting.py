@@ -41,6 +41,10 @@ class Cut:
         return self._task is None
 
 
+def _nobody(*_: object) -> None:
+    """Is told nothing."""
+
+
 class Patience:
     """How long to wait for someone. Calls `out` when that is over, with what `waiting_for` says at that time.
 
@@ -78,6 +82,7 @@ class Patience:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._out, self._silent = _nobody, _nobody  # they may know of this, and a circle would outlive the call
 
     def moved(self, waiting_for: str, *, begun: bool = True) -> None:
         """A sign of life, who is to give the next one, and whether they have begun."""
@@ -86,13 +91,11 @@ class Patience:
         self.waiting_for = waiting_for
 
     def at_most(self, seconds: float) -> None:
-        """From now on, everything has to be over in that time."""
-        ends_at = self._loop.time() + seconds
-        if ends_at < self._ends_at:
-            self._ends_at = ends_at
-            if self._timer is not None:
-                self._timer.cancel()
-                self._arm()
+        """From now on, everything has to be over in that time. Called out of patience, it is the time to wait on."""
+        self._ends_at = min(self._ends_at, self._loop.time() + seconds)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._arm()
 
     def _arm(self) -> None:
         quiet_since = max(self._moved_at, self._spoke_at)

@@ -195,31 +195,33 @@ class Gateway:
                     retries -= 1
                     await asyncio.sleep(RETRY_PAUSE_S * (1 + random.random()))
                 else:
-                    candidate = await self._follow(
-                        reservation, candidate, following, error, stream=listener is not None
+                    follower = await self._follow(
+                        reservation, candidate.ask, following, error.code, stream=listener is not None
                     )
-                    retries = RETRIES
+                    if follower is None:
+                        raise
+                    candidate, retries = follower, RETRIES
                 if listener is not None and listener.left:
                     raise
 
     async def _follow(
-        self, reservation: Reservation, failed: Candidate, following: list[str], error: ProviderError, *, stream: bool
-    ) -> Candidate:
-        """The next fallback that can be asked, its hold reserved. Raises the error where there is none."""
+        self, reservation: Reservation, ask: Ask, following: list[str], error_code: str, *, stream: bool
+    ) -> Candidate | None:
+        """The next fallback that can be asked, its hold reserved."""
         while following:
             try:
-                candidate = self._candidate(failed.ask, following.pop(0), stream=stream)
+                candidate = self._candidate(ask, following.pop(0), stream=stream)
             except (InputError, ModelNotFound):
                 continue
             try:
                 try:
-                    await reservation.extend(await candidate.first(), error.code)
+                    await reservation.extend(await candidate.first(), error_code)
                 except QuotaRefusal:
-                    await reservation.extend(await candidate.tighter(), error.code)
+                    await reservation.extend(await candidate.tighter(), error_code)
             except TollkeeperError:
-                raise error from None
+                return None
             return candidate
-        raise error
+        return None
 
 
 async def _complete(reservation: Reservation, candidate: Candidate) -> Completion:

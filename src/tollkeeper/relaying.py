@@ -83,19 +83,24 @@ class Relay:
 
     async def run(self) -> None:
         """Relay all of it, and report to the reservation what it used. Raises ProviderError, LeaseLost."""
-        limit = self._candidate.limit(self._reservation.granted_output)
         self._most = self._allowed
         self._reservation.measure = self._measure
         try:
-            reason = await self._until_cut(limit)
+            await self._to_its_end()
+        finally:
+            self._reservation.measure = None  # they would hold each other, and the request, for longer than the call
+
+    async def _to_its_end(self) -> None:
+        try:
+            reason = await self._until_cut(self._candidate.limit(self._reservation.granted_output))
         except (ProviderError, asyncio.CancelledError) as error:
             await self._report_of_broken(error)
             if isinstance(error, ProviderError) and self.begun and not error.billed:
                 raise ProviderInterrupted from error
             raise
         if reason == PROVIDER and not self._ended:
-            late = ProviderInterrupted() if self.begun else ProviderTimeout()
-            await self._report_of_broken(late)
+            late = ProviderInterrupted if self.begun else ProviderTimeout
+            await self._report_of_broken(late())
             raise late
         await self._report(cut=self.cut_short or (reason is not None and not self._ended))
         if reason == LEASE:

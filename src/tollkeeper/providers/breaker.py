@@ -65,6 +65,7 @@ class _Watched:
         return self._next()
 
     async def aclose(self) -> None:
+        self._next = self._pieces.__anext__  # and so no longer a method of its own, which would be a circle
         await self._pieces.aclose()
 
     async def _begin(self) -> Piece:

@@ -7,6 +7,7 @@ kept. A stream has no deadline here but for connecting: whoever reads it knows w
 from collections.abc import Awaitable, Callable, Mapping
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from tollkeeper import errors
@@ -101,7 +102,7 @@ class Stream:
             self._response.release() if self._response.content.at_eof() else self._response.close()
 
 
-NETWORK_ERRORS = (aiohttp.ClientError, OSError)
+NETWORK_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)
 """What aiohttp raises. A TimeoutError is an OSError."""
 
 
@@ -112,7 +113,7 @@ def _named(error: Exception) -> errors.ProviderError:
             return errors.ProviderUnavailable()
         case TimeoutError():
             return errors.ProviderTimeout()
-        case aiohttp.ClientResponseError():
+        case aiohttp.ClientResponseError() | HttpProcessingError():
             return errors.ProviderBadResponse()
         case _:
             return errors.ProviderInterrupted()
