@@ -258,6 +258,34 @@ async def test_what_waits_for_too_long_in_its_commit_is_answered_and_released(bo
     assert (await books.only_charge()).state == "released"
 
 
+async def test_who_waits_in_vain_while_nothing_lands_makes_it_an_outage(books: Books, journal: Journal) -> None:
+    """The database has not said so yet: it may have a longer patience than callers have."""
+    books.store.before.clear()
+    with pytest.raises(LedgerUnavailable):
+        await journal.submit(reserve(books, "late"), wait_s=0.02)
+    assert journal.failing
+    books.store.before.set()
+    assert (await journal.submit(reserve(books, "next")))[:2] == ("next", 90)
+    assert not journal.failing
+
+
+async def test_who_waits_in_vain_in_a_queue_that_moves_does_not(
+    books: Books, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "MOST_IN_A_BATCH", 1)
+    first = await begun(books, journal)
+    second = journal.submit(reserve(books, "second"))
+    third = journal.submit(reserve(books, "third"), wait_s=0.1)
+    books.store.before.set()
+    await first
+    books.store.before.clear()
+    with pytest.raises(LedgerUnavailable):
+        await third
+    assert not journal.failing
+    books.store.before.set()
+    assert (await second)[:2] == ("second", 90)
+
+
 async def test_a_settle_that_is_late_says_so_and_lands(books: Books, journal: Journal) -> None:
     await journal.submit(reserve(books, "a"))
     books.store.down = True

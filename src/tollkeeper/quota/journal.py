@@ -33,20 +33,22 @@ log = structlog.get_logger("tollkeeper.ledger")
 
 
 class _Waiting:
-    """An operation on its way, the future its caller waits on, and until when (on the loop's clock)."""
+    """An operation on its way, the future its caller waits on, since when and until when (on the loop's clock)."""
 
-    __slots__ = ("again", "deadline", "future", "landed", "operation")
+    __slots__ = ("again", "deadline", "future", "landed", "operation", "since")
 
     def __init__(
         self,
         operation: Operation,
         future: asyncio.Future[Any],
-        deadline: float,
+        since: float,
+        wait_s: float,
         landed: Callable[[], object] | None = None,
     ) -> None:
         self.operation = operation
         self.future = future
-        self.deadline = deadline
+        self.since = since
+        self.deadline = since + wait_s
         self.landed = landed
         self.again = False
 
@@ -66,12 +68,13 @@ class Journal:
         self._running: list[_Waiting] = []
         self._watching = False
         self._asleep = 0
+        self._landed_at = 0.0
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
         self.failing = False
-        """True from a batch that the database did not take until one that it did."""
+        """True from a batch that the database did not take, or not in time, until one that it did."""
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="ledger-journal")
@@ -104,7 +107,7 @@ class Journal:
         if len(self._queue) >= self._queue_limit and isinstance(operation, Reserve):
             raise LedgerUnavailable("The ledger's queue is full.")
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(operation, loop.create_future(), loop.time() + wait_s, landed)
+        waiting = _Waiting(operation, loop.create_future(), loop.time(), wait_s, landed)
         self._enqueue(waiting)
         if not self._watching:
             self._watching = True
@@ -117,11 +120,16 @@ class Journal:
         self._work.set()
 
     def _watch(self) -> None:
-        """Answer those who have waited for long enough; look again as long as anything is under way."""
+        """Answer those who have waited for long enough; look again as long as anything is under way.
+
+        Waiting in a long queue is no outage. Waiting while nothing landed is one, before the database says so.
+        """
         loop = asyncio.get_running_loop()
         now = loop.time()
         for waiting in itertools.chain(self._queue, self._running):
             if now >= waiting.deadline and not waiting.future.done():
+                if waiting.since > self._landed_at:
+                    self._failed("nothing landed in time")
                 if waiting.operation.must_land:
                     waiting.future.set_result(None)
                 else:
@@ -154,6 +162,11 @@ class Journal:
                 self._recovered()
         await self._work.wait()
 
+    def _failed(self, reason: str) -> None:
+        if not self.failing:
+            self.failing = True
+            log.warning("ledger.unavailable", reason=reason)
+
     def _recovered(self) -> None:
         if self.failing:
             self.failing = False
@@ -172,8 +185,8 @@ class Journal:
         return batch
 
     def _undo(self, operation: Reserve) -> _Waiting:
-        future = asyncio.get_running_loop().create_future()
-        return _Waiting(operation.undone(), future, math.inf)
+        loop = asyncio.get_running_loop()
+        return _Waiting(operation.undone(), loop.create_future(), loop.time(), math.inf)
 
     async def _commit(self, batch: list[_Waiting]) -> None:
         """Run a batch; on an outage put it back, on any other failure halve it until the culprit stands alone."""
@@ -190,6 +203,7 @@ class Journal:
             await self._commit(batch[:middle])
             await self._commit(batch[middle:])
         else:
+            self._landed_at = asyncio.get_running_loop().time()
             self._recovered()
             for waiting, answer in zip(batch, answers, strict=True):
                 self._answer(waiting, answer)
@@ -221,9 +235,7 @@ class Journal:
             waiting.future.set_result(answer)
 
     def _put_back(self, batch: list[_Waiting], failure: StoreFailed) -> None:
-        if not self.failing:
-            self.failing = True
-            log.warning("ledger.unavailable", reason=failure.reason)
+        self._failed(failure.reason)
         for waiting in batch:
             waiting.again = waiting.again or failure.maybe_committed
         self._queue.extendleft(reversed(batch))

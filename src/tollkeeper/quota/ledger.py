@@ -57,7 +57,7 @@ class Ledger:
 
     @property
     def available(self) -> bool:
-        """False from a batch that the database did not take until one that it did."""
+        """False from a batch that the database did not take, or not in time, until one that it did."""
         return not self._journal.failing
 
     @property
