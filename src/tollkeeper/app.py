@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from tollkeeper import __version__
-from tollkeeper.api import auth, me, operations
+from tollkeeper.api import auth, keys, me, operations
 from tollkeeper.api.ai import DOORS as NATIVE_DOORS
 from tollkeeper.api.ai import models, sessions, socket
 from tollkeeper.api.compat import DOORS as COMPAT_DOORS
@@ -54,6 +54,7 @@ def create_app(
     app.state.limiter = throttle.limiter
     app.include_router(operations.router)
     app.include_router(auth.auth_router(throttle))
+    app.include_router(keys.router)
     app.include_router(me.router)
     app.include_router(models.router)
     app.include_router(models_of_others.router)

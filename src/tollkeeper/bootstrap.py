@@ -16,6 +16,8 @@ from tollkeeper.conversations import Conversations
 from tollkeeper.db import Database
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.gateway import Gateway
+from tollkeeper.identity.credentials import Credentials
+from tollkeeper.identity.keys import ApiKeys
 from tollkeeper.identity.passwords import Passwords
 from tollkeeper.identity.secret import signing_secret
 from tollkeeper.identity.tokens import Tokens
@@ -221,6 +223,7 @@ async def _services(settings: Settings, throttle: Throttle, parts: Parts) -> Asy
         minutes=settings.access_token_minutes,
         clock=SystemClock(),
     )
+    credentials = Credentials(tokens, ApiKeys(database, SystemClock()), SystemClock())
     try:
         await database.require_current_schema()
         parts.catalog.model(None)
@@ -235,7 +238,7 @@ async def _services(settings: Settings, throttle: Throttle, parts: Parts) -> Asy
         )
         gateway = Gateway(ledger, parts.catalog, deadlines, default_output=settings.max_tokens)
         conversations = Conversations(database, settings.conversation_tokens)
-        yield Services(settings, database, passwords, tokens, throttle, ledger, gateway, conversations)
+        yield Services(settings, database, passwords, tokens, credentials, throttle, ledger, gateway, conversations)
     finally:
         await keeper.stop()
         await ledger.stop()

@@ -13,7 +13,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.errors import ConfigurationError, LedgerUnavailable
 
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 """The newest migration in `alembic/versions`; a test holds the two together."""
 
 SQLITE_BUSY_MS = 5_000

@@ -86,6 +86,10 @@ class Throttle:
         """Count one attempt to log in to this account, whether or not it exists. Raises RateLimited."""
         self._hit(self._login_limits, "login", account)
 
+    def check_keys(self, caller: Principal) -> None:
+        """Count one API key made or revoked by this user, as often as logins. Raises RateLimited."""
+        self._hit(self._login_limits, "keys", str(caller.user_id))
+
     def check_handshake(self, address: str) -> None:
         """Count one WebSocket that is opened from this address, by whomever. Raises RateLimited."""
         self._hit(self._login_limits, "handshake", address)

@@ -1,7 +1,8 @@
 """One process of the bank: calls at once, a provider that fails, callers who go away, and a log of what was seen.
 
-Run as `python worker.py PLAN`, where PLAN is JSON (see `Plan`). Each line of the log is written before the next thing
-happens, so it survives a SIGKILL. It ends with code 0 if nothing contradicted what the ledger had said before.
+Run as `python worker.py PLAN`, where PLAN is JSON (see `Plan`). It says "ready", and begins when it is told to. Each
+line of the log is written before the next thing happens, so it survives a SIGKILL. It ends with code 0 if nothing
+contradicted what the ledger had said before.
 """
 
 import asyncio
@@ -29,12 +30,16 @@ MOST_TRIES = 40
 
 
 class Plan(NamedTuple):
-    """What one process does. `users` are (user id, tenant id)."""
+    """What one process does. `users` are (user id, tenant id).
+
+    After `answers` calls its provider answers no more: whatever is asked then is in flight until the end.
+    """
 
     name: str
     database_url: str
     log: str
     calls: int
+    answers: int
     seed: int
     lease_s: float
     sweep_s: float
@@ -47,6 +52,7 @@ class Worker:
         self._ledger = ledger
         self._log = log
         self._luck = random.Random(plan.seed)
+        self._sent = 0
         self._room = asyncio.Semaphore(AT_ONCE)
 
     async def work(self) -> None:
@@ -90,6 +96,9 @@ class Worker:
         """The provider answers, or fails with a bill, or without one."""
         async with reservation:
             self._note("sent", reservation)
+            self._sent += 1
+            if self._sent > self._plan.answers:
+                await asyncio.Event().wait()
             await asyncio.sleep(self._luck.uniform(0, 0.15))
             usage = Usage(reservation.terms.input_bound, self._luck.randint(0, reservation.granted_output))
             luck = self._luck.random()
@@ -123,6 +132,8 @@ async def main(plan: Plan) -> None:
     keeper = Keeper(ledger, lease_seconds=plan.lease_s, sweep_seconds=plan.sweep_s)
     ledger.start()
     keeper.start()
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
     with Path(plan.log).open("a", encoding="utf-8") as log:
         try:
             await Worker(plan, ledger, log).work()

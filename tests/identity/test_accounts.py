@@ -12,6 +12,7 @@ from tollkeeper.identity.passwords import Passwords
 from tollkeeper.principal import Principal, Role
 
 PASSWORD = "correct horse battery"
+NOW_MS = 1_700_000_000_000
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ async def test_a_principal_is_good_until_something_about_it_changes(
     async def is_good() -> bool:
         async with database.session() as session:
             try:
-                user, tenant = await accounts.current(session, caller)
+                user, tenant = await accounts.current(session, caller, NOW_MS)
             except Unauthenticated:
                 return False
             return (user.email, tenant.name) == (ada.email, "acme")
@@ -103,13 +104,13 @@ async def test_disabling_kills_the_tokens_for_good(database: Database, passwords
         accounts.enable(await accounts.user_with_email(session, ada.email))
     async with database.session() as session:
         with pytest.raises(Unauthenticated):
-            await accounts.current(session, caller)
+            await accounts.current(session, caller, NOW_MS)
 
 
 async def test_a_principal_of_nobody_is_refused(database: Database) -> None:
     async with database.session() as session:
         with pytest.raises(Unauthenticated):
-            await accounts.current(session, Principal(999, 1, Role.MEMBER, 0))
+            await accounts.current(session, Principal(999, 1, Role.MEMBER, 0), NOW_MS)
 
 
 async def test_names_and_addresses_are_unique_and_sensible(database: Database, ada: User) -> None:

@@ -73,6 +73,17 @@ class Person:
         found: dict[str, Any] = (await self.get("/me/quota")).body
         return found
 
+    async def make_key(self, **fields: Any) -> Reply:
+        """POST /auth/keys."""
+        async with self.http.post("/auth/keys", json={"name": "robot"} | fields, headers=self.bearer) as response:
+            return await _reply(response)
+
+    async def with_api_key(self, **fields: Any) -> "Person":
+        """The same person, who uses a new API key in place of a login's token."""
+        made = await self.make_key(**fields)
+        assert made.status == 201, made
+        return replace(self, token=made.body["key"])
+
     @asynccontextmanager
     async def at(self, server: Server) -> AsyncIterator["Person"]:
         """The same person, with the same token, at another server."""

@@ -25,6 +25,9 @@ MESSAGES = [{"role": "user", "content": "How much?"}]
 METERED = {("WS" if door.is_socket else "POST", door.path) for door in DOORS}
 FREE: dict[Route, Any] = {
     ("POST", "/auth/login"): {"username": "nobody@example.com", "password": PASSWORD},
+    ("POST", "/auth/keys"): {"name": "robot"},
+    ("GET", "/auth/keys"): None,
+    ("DELETE", "/auth/keys/{key_id}"): None,
     ("POST", "/ai/estimate"): {"prompt": "How much?", "model": CHAT.model},
     ("POST", "/v1/messages/count_tokens"): {"model": CHAT.model, "messages": MESSAGES},
     ("GET", "/"): None,
@@ -114,13 +117,15 @@ async def _visit_free_routes(caller: Person) -> None:
     for (method, path), body in FREE.items():
         filled = path.replace("{model_id}", CHAT.model).replace("{session_id}", "none").replace("{charge_id}", "chg_0")
         async with caller.http.request(method, filled, json=body, headers=caller.bearer) as response:
-            assert response.status == _expected(path), (method, path, await response.text())
+            assert response.status == _expected(method, path), (method, path, await response.text())
 
 
-def _expected(path: str) -> int:
+def _expected(method: str, path: str) -> int:
     """What is looked for does not exist, but for the model."""
     if path == "/auth/login":
         return 401
+    if (method, path) == ("POST", "/auth/keys"):
+        return 201
     return 404 if "{" in path and "model_id" not in path else 200
 
 

@@ -26,8 +26,21 @@ async def test_no_secret_and_nothing_that_was_said_is_ever_logged(
         for body in (b'{"prompt": "said-in-confidence', b"[" * 100_000):
             await exchange(server.port, request("POST", "/ai/query", body, caller.bearer))
         await exchange(server.port, request("GET", "/me", b"", {"Authorization": f"Bearer {caller.token}x"}))
+        robot = await caller.with_api_key()
+        await exchange(server.port, request("GET", "/me", b"", {"Authorization": f"Bearer {robot.token}"}))
+        await exchange(server.port, request("GET", "/me", b"", {"X-Api-Key": f"{robot.token}x"}))
+        await robot.ask(caller.marker)
     server.stop()
-    for secret in (caller.token, caller.token.rpartition(".")[2], PASSWORD, SECRET, HOUSE_KEY, said, caller.marker):
+    for secret in (
+        robot.token,
+        caller.token,
+        caller.token.rpartition(".")[2],
+        PASSWORD,
+        SECRET,
+        HOUSE_KEY,
+        said,
+        caller.marker,
+    ):
         assert secret not in server.program.output
 
 

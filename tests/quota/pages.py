@@ -1,5 +1,7 @@
 """Pages made by hand, on which verbs can be decided without a database."""
 
+from collections.abc import Mapping
+
 from tollkeeper.chat import Price
 from tollkeeper.principal import Principal, Role
 from tollkeeper.quota.models import Unit
@@ -20,11 +22,13 @@ def quota(period: Period, subject: Subject = OWN, unit: Unit = Unit.TOKENS) -> Q
     return QuotaKey(subject, unit, period)
 
 
-def page_of(limits: dict[QuotaKey, int], *, active: bool = True) -> Page:
+def page_of(
+    limits: dict[QuotaKey, int], *, active: bool = True, api_keys: Mapping[str, int | None] | None = None
+) -> Page:
     """A page on which these quotas apply to the caller, each in an empty window."""
     page = Page(NOW_MS)
     rows = [QuotaRow(number, key, limit) for number, (key, limit) in enumerate(limits.items(), 1)]
-    page.accounts[CALLER.user_id] = Account(CALLER.tenant_id, active, 0, tuple(rows))
+    page.accounts[CALLER.user_id] = Account(CALLER.tenant_id, active, 0, tuple(rows), api_keys or {})
     for row in rows:
         page.current[row.id] = WindowRow(row.id, row, *span(row.key.period, NOW_MS), row.granted)
     return page

@@ -29,6 +29,8 @@ CALLS_EACH = 250
 LEASE_S = 1.5
 SWEEP_S = 0.3
 VICTIM = "worker-0"
+VICTIM_HEARS = 25
+"""So many answers; what it asks after them is what it has in flight when it is killed."""
 PATIENCE_S = 60.0
 SEVERAL = 5
 
@@ -62,6 +64,7 @@ class Process:
                 "database_url": database_url,
                 "log": str(self.log),
                 "calls": CALLS_EACH,
+                "answers": VICTIM_HEARS if self.name == VICTIM else CALLS_EACH,
                 "seed": number,
                 "lease_s": LEASE_S,
                 "sweep_s": SWEEP_S,
@@ -69,17 +72,21 @@ class Process:
             }
         )
 
-    async def run(self) -> tuple[int, str]:
+    async def run(self, all_are_ready: asyncio.Barrier) -> tuple[int, str]:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             str(WORKER),
             self.plan,
-            stdout=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
         try:
             async with asyncio.timeout(PATIENCE_S):
-                talking = asyncio.create_task(process.communicate())
+                assert process.stdout is not None
+                await process.stdout.readline()
+                await all_are_ready.wait()
+                talking = asyncio.create_task(process.communicate(b"go\n"))
                 if self.name == VICTIM:
                     await self._kill_in_mid_run(process)
                 _, said = await talking
@@ -91,9 +98,9 @@ class Process:
 
     async def _kill_in_mid_run(self, process: asyncio.subprocess.Process) -> None:
         """Kill it while several of its calls are with the provider: it is held still for the look that says so."""
-        while True:
+        while process.returncode is None:
             await asyncio.sleep(0.01)
-            if len(self.noted("sent")) < CALLS_EACH // 4:
+            if len(self.noted("sent")) <= VICTIM_HEARS:
                 continue
             process.send_signal(signal.SIGSTOP)
             if len(self.noted("sent").keys() - self.noted("ended").keys() - self.noted("gone").keys()) >= SEVERAL:
@@ -138,7 +145,8 @@ async def test_a_thousand_calls_from_several_processes_leave_books_that_balance(
     workers = [Process(number, database_url, tmp_path, users) for number in range(PROCESSES)]
     looks: list[Snapshot] = []
     watching = asyncio.create_task(watch(reader, looks))
-    working = asyncio.gather(*(worker.run() for worker in workers))
+    all_are_ready = asyncio.Barrier(PROCESSES)
+    working = asyncio.gather(*(worker.run(all_are_ready) for worker in workers))
     await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
     ends = dict(zip((worker.name for worker in workers), await working, strict=True))
     assert not watching.done(), watching.exception()

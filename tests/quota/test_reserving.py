@@ -1,5 +1,7 @@
 """What a reserve grants and what it refuses: in full where it fits, clamped where it may, on every window or none."""
 
+from dataclasses import replace
+
 import pytest
 from pages import CALLER, LEASE_MS, NOW_MS, OWN, PRICE, SHARED, balances, hold, page_of, quota, terms_of, window
 
@@ -172,6 +174,44 @@ def test_only_a_caller_who_is_still_good_reserves(stranger: Principal) -> None:
 def test_who_is_disabled_does_not_reserve() -> None:
     with pytest.raises(Unauthenticated):
         hold(page_of({DAY: 1_000}, active=False), "a")
+
+
+@pytest.mark.parametrize(
+    ("api_keys", "good"),
+    [
+        ({"key_1": None}, True),
+        ({"key_1": NOW_MS + 1}, True),
+        ({"key_1": NOW_MS}, False),
+        ({"key_2": None}, False),
+        ({}, False),
+    ],
+    ids=["for good", "for one more moment", "expired", "another's", "revoked"],
+)
+def test_with_an_api_key_that_key_must_be_good_and_the_version_of_tokens_says_nothing(
+    api_keys: dict[str, int | None], good: bool
+) -> None:
+    page = page_of({DAY: 1_000}, api_keys=api_keys)
+    operation = Reserve("a", replace(CALLER, token_version=9, api_key="key_1"), terms_of(), LEASE_MS)
+    if good:
+        reserve(page, operation)
+        assert page.charges["a"].open
+        return
+    with pytest.raises(Unauthenticated):
+        reserve(page, operation)
+    assert not page.dirty
+
+
+@pytest.mark.parametrize("changed", [replace(CALLER, tenant_id=4), replace(CALLER, user_id=8)])
+def test_a_good_api_key_is_good_in_the_hands_of_its_user_only(changed: Principal) -> None:
+    page = page_of({DAY: 1_000}, api_keys={"key_1": None})
+    with pytest.raises(Unauthenticated):
+        reserve(page, Reserve("a", replace(changed, api_key="key_1"), terms_of(), LEASE_MS))
+
+
+def test_an_api_key_of_who_is_disabled_does_not_reserve() -> None:
+    page = page_of({DAY: 1_000}, active=False, api_keys={"key_1": None})
+    with pytest.raises(Unauthenticated):
+        reserve(page, Reserve("a", replace(CALLER, api_key="key_1"), terms_of(), LEASE_MS))
 
 
 def test_run_again_it_answers_as_the_first_time() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from books import Books, batch, open_books
@@ -47,6 +48,46 @@ async def test_who_is_shut_out_elsewhere_is_refused_at_the_very_next_reserve(boo
     await books.reader.execute(change)
     with pytest.raises(Unauthenticated):
         await use(books)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE api_keys SET revoked_ms = 1 WHERE id = 'key_1'",
+        "DELETE FROM api_keys WHERE id = 'key_1'",
+        "UPDATE api_keys SET expires_ms = 1 WHERE id = 'key_1'",
+        "UPDATE users SET disabled_at = '2026-01-01 00:00:00'",
+    ],
+)
+async def test_a_key_that_is_revoked_elsewhere_is_refused_at_the_very_next_reserve(books: Books, change: str) -> None:
+    with_key = await _with_keys(books)
+    await use(with_key)
+    await books.reader.execute(change)
+    with pytest.raises(Unauthenticated):
+        await use(with_key)
+    if "users" not in change:
+        await use(replace(with_key, caller=replace(with_key.caller, api_key="key_2")))
+
+
+async def test_a_key_ends_on_the_ledgers_clock(books: Books) -> None:
+    with_key = await _with_keys(books, "key_2")
+    books.clock.step(59)
+    await use(with_key)
+    books.clock.step(1)
+    with pytest.raises(Unauthenticated):
+        await use(with_key)
+
+
+async def _with_keys(books: Books, used: str = "key_1") -> Books:
+    """The same books, but their caller comes with an API key. Of two keys the second ends after a minute."""
+    ends_ms = books.clock.now_ms() + 60_000
+    for number, expires_ms in enumerate(("NULL", ends_ms), 1):
+        await books.reader.execute(
+            "INSERT INTO api_keys (id, tenant_id, user_id, name, prefix, key_hash, scopes, created_ms, expires_ms)"
+            f" VALUES ('key_{number}', {books.caller.tenant_id}, {books.caller.user_id}, 'robot', 'tk-', '{number}',"
+            f" 'ai', 0, {expires_ms})"
+        )
+    return replace(books, caller=replace(books.caller, api_key=used))
 
 
 async def test_who_was_never_there_is_refused(books: Books) -> None:

@@ -1,22 +1,22 @@
 """What endpoints ask for in their signatures. The signature is the access rule."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
-from fastapi.security import OAuth2PasswordBearer
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, OAuth2PasswordBearer
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.api.tokens import access_token
 from tollkeeper.conversations import Conversations
 from tollkeeper.db import Database
 from tollkeeper.gateway import Gateway
-from tollkeeper.identity import accounts
+from tollkeeper.identity.credentials import Credentials
 from tollkeeper.identity.models import Tenant, User
 from tollkeeper.identity.passwords import Passwords
 from tollkeeper.identity.tokens import Tokens
-from tollkeeper.principal import Principal
+from tollkeeper.principal import Access, Principal
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.settings import Settings
 from tollkeeper.throttle import Throttle
@@ -30,6 +30,7 @@ class Services:
     database: Database
     passwords: Passwords
     tokens: Tokens
+    credentials: Credentials
     throttle: Throttle
     ledger: Ledger
     gateway: Gateway
@@ -46,6 +47,7 @@ class SignedIn:
 
 
 bearer = OAuth2PasswordBearer(tokenUrl="auth/login", auto_error=False)
+api_key = HTTPBearer(scheme_name="APIKey", description="An API key, in place of a login's token.", auto_error=False)
 
 
 def get_services(request: Request) -> Services:
@@ -61,12 +63,26 @@ Parts = Annotated[Services, Depends(get_services)]
 Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
 
 
-async def get_caller(
-    request: Request, services: Parts, session: Session, _documented: Annotated[str | None, Depends(bearer)]
-) -> SignedIn:
-    principal = services.tokens.verify(access_token(request.scope))
-    user, tenant = await accounts.current(session, principal)
-    return SignedIn(principal, user, tenant)
+def signed_in(access: Access) -> Callable[..., Awaitable[SignedIn]]:
+    """A dependency: the caller, whose credential opens this."""
+
+    async def get_caller(
+        request: Request,
+        services: Parts,
+        session: Session,
+        _token: Annotated[str | None, Depends(bearer)],
+        _api_key: Annotated[HTTPAuthorizationCredentials | None, Depends(api_key)],
+    ) -> SignedIn:
+        principal = await services.credentials.verify(access_token(request.scope), access)
+        user, tenant = await services.credentials.current(session, principal)
+        return SignedIn(principal, user, tenant)
+
+    return get_caller
 
 
-Caller = Annotated[SignedIn, Depends(get_caller)]
+Caller = Annotated[SignedIn, Depends(signed_in(Access.AI))]
+"""Who asks models."""
+Reader = Annotated[SignedIn, Depends(signed_in(Access.ME))]
+"""Who looks at their own account."""
+KeyOwner = Annotated[SignedIn, Depends(signed_in(Access.KEYS))]
+"""Who has logged in."""

@@ -25,7 +25,7 @@ from tollkeeper.api.tokens import access_token
 from tollkeeper.candidate import Ask
 from tollkeeper.errors import InvalidJson, InvalidRequest, MethodNotAllowed, ShuttingDown, TollkeeperError
 from tollkeeper.gateway import Answer, FailedCall, Keeping
-from tollkeeper.principal import Principal
+from tollkeeper.principal import Access, Principal
 from tollkeeper.providers.base import Piece
 from tollkeeper.quota.keys import Attempt, KeptAnswer
 from tollkeeper.quota.operations import Replayed
@@ -112,7 +112,7 @@ class Entrance:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("POST")
             services = self._services()
-            caller = services.tokens.verify(access_token(scope))
+            caller = await services.credentials.verify(access_token(scope), Access.AI)
             services.throttle.check(caller)
             with self._bodies.of(caller.user_id) as held:
                 body = await read_body(scope, receive, door.largest_body, held.grow)

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from tollkeeper.api.ai.answers import usd
 from tollkeeper.api.balances import iso, tightest
-from tollkeeper.api.dependencies import Caller, Parts, Session
+from tollkeeper.api.dependencies import Parts, Reader, Session
 from tollkeeper.clock import SystemClock
 from tollkeeper.quota import reading
 from tollkeeper.quota.models import Charge
@@ -86,12 +86,12 @@ class ChargePage(BaseModel):
 
 
 @router.get("", summary="Who am I")
-async def me(caller: Caller) -> Me:
+async def me(caller: Reader) -> Me:
     return Me(email=caller.user.email, tenant=caller.tenant.name, role=caller.user.role)
 
 
 @router.get("/quota", summary="What have I got left")
-async def my_quota(caller: Caller, session: Session, parts: Parts) -> MyQuota:
+async def my_quota(caller: Reader, session: Session, parts: Parts) -> MyQuota:
     principal = caller.principal
     subjects = [Subject(principal.tenant_id, principal.user_id), Subject(principal.tenant_id)]
     balances = await reading.balances_of(session, subjects, SystemClock().now_ms())
@@ -100,7 +100,7 @@ async def my_quota(caller: Caller, session: Session, parts: Parts) -> MyQuota:
 
 @router.get("/charges", summary="What did I spend")
 async def my_charges(
-    caller: Caller,
+    caller: Reader,
     session: Session,
     limit: Annotated[int, Query(ge=1, le=MOST_PER_PAGE)] = 20,
     cursor: Annotated[str | None, Query(max_length=40, pattern="^chg_[0-9a-f]+$")] = None,
@@ -111,7 +111,7 @@ async def my_charges(
 
 
 @router.get("/charges/{charge_id}", summary="Why did this cost what it cost")
-async def my_charge(charge_id: str, caller: Caller, session: Session) -> ChargeShown:
+async def my_charge(charge_id: str, caller: Reader, session: Session) -> ChargeShown:
     return show_charge(await reading.charge(session, charge_id, user_id=caller.principal.user_id))
 
 

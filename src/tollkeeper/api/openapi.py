@@ -66,7 +66,7 @@ def _operation(door: Door) -> dict[str, Any]:
         "summary": door.summary,
         "description": door.description,
         "operationId": door.path.strip("/").replace("/", "_"),
-        "security": [{"OAuth2PasswordBearer": []}],
+        "security": [{"OAuth2PasswordBearer": []}, {"APIKey": []}],
         "parameters": [IDEMPOTENCY_KEY],
         "requestBody": {"required": True, "content": _json(door.takes, "application/json")},
         "responses": responses,

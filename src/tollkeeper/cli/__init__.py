@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from tollkeeper.cli import audit, quotas, serving, tenants, users
+from tollkeeper.cli import audit, keys, quotas, serving, tenants, users
 from tollkeeper.cli.manner import run
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
 serving.register(app)
 app.add_typer(tenants.app, name="tenant", no_args_is_help=True)
 app.add_typer(users.app, name="user", no_args_is_help=True)
+app.add_typer(keys.app, name="key", no_args_is_help=True)
 app.add_typer(quotas.app, name="quota", no_args_is_help=True)
 app.add_typer(audit.app, name="ledger", no_args_is_help=True)
 

@@ -76,7 +76,7 @@ def enable(email: Email) -> None:
 
 @app.command()
 def password(email: Email, password_stdin: PasswordStdin = False) -> None:
-    """Give a user a new password. Every token given out so far is dead from the next request on."""
+    """Give a user a new password. Every token given out so far is dead from the next request on; API keys are not."""
     address = accounts.normal_email(email)
     chosen = values.password(from_stdin=password_stdin)
 

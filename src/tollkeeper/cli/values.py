@@ -7,13 +7,15 @@ from enum import StrEnum
 import typer
 
 from tollkeeper.errors import InvalidRequest
-from tollkeeper.principal import Role
+from tollkeeper.identity.keys import GRANTABLE
+from tollkeeper.principal import Access, Role
 from tollkeeper.quota.models import Unit
 from tollkeeper.quota.verbs import MOST_GRANTED
 from tollkeeper.quota.windows import Period
 
 LONGEST_REASON = 500
 LONGEST_PASSWORD_LINE = 4096
+MOST_DAYS = 3650
 UNITS = {"tokens": Unit.TOKENS, "usd": Unit.MICRO_USD}
 
 
@@ -49,6 +51,20 @@ def unit(text: str) -> Unit:
 def role(text: str) -> Role:
     """Raises InvalidRequest."""
     return Role(_one_of(text, "role", [role.value for role in Role]))
+
+
+def scopes(text: str) -> set[Access]:
+    """What an API key opens, separated by commas. Raises InvalidRequest."""
+    names = [scope.value for scope in GRANTABLE]
+    return {Access(_one_of(name.strip(), "scope", names)) for name in text.split(",")}
+
+
+def days(text: str) -> int:
+    """Raises InvalidRequest."""
+    number = int(text) if _WHOLE_NUMBER.fullmatch(text) else 0
+    if not 1 <= number <= MOST_DAYS:
+        raise InvalidRequest(f"--days takes a whole number from 1 to {MOST_DAYS}, not {shown(text)}.")
+    return number
 
 
 def action(text: str) -> Action:

@@ -9,7 +9,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.db import Database
 from tollkeeper.errors import InvalidCredentials, InvalidRequest, NotFound, Unauthenticated
-from tollkeeper.identity.models import Tenant, User
+from tollkeeper.identity.models import ApiKey, Tenant, User
 from tollkeeper.identity.passwords import Passwords
 from tollkeeper.principal import Principal, Role
 
@@ -43,10 +43,10 @@ async def login(database: Database, passwords: Passwords, email: str, password: 
     good = await passwords.verify(password, user.password_hash if user else None)
     if not good or user is None or tenant is None or user.disabled_at or tenant.disabled_at:
         raise InvalidCredentials
-    return _principal(user)
+    return principal_of(user)
 
 
-async def current(session: AsyncSession, caller: Principal) -> tuple[User, Tenant]:
+async def current(session: AsyncSession, caller: Principal, now_ms: int) -> tuple[User, Tenant]:
     """The rows behind a principal. Raises Unauthenticated when user, tenant or credential are no longer good."""
     found = (
         await session.exec(
@@ -56,14 +56,22 @@ async def current(session: AsyncSession, caller: Principal) -> tuple[User, Tenan
     if found is None:
         raise Unauthenticated
     user, tenant = found
-    if user.disabled_at or tenant.disabled_at or _principal(user) != caller:
+    if user.disabled_at or tenant.disabled_at or not await _is_good(session, user, caller, now_ms):
         raise Unauthenticated
     return user, tenant
 
 
-def _principal(user: User) -> Principal:
+async def _is_good(session: AsyncSession, user: User, caller: Principal, now_ms: int) -> bool:
+    if caller.api_key is None:
+        return principal_of(user) == caller
+    key = await session.get(ApiKey, caller.api_key)
+    return key is not None and key.user_id == user.id and user.tenant_id == caller.tenant_id and key.is_good(now_ms)
+
+
+def principal_of(user: User, api_key: str | None = None) -> Principal:
+    """Who acts when this user does, with one of the user's API keys or by a login."""
     assert user.id is not None
-    return Principal(user.id, user.tenant_id, Role(user.role), user.token_version)
+    return Principal(user.id, user.tenant_id, Role(user.role), user.token_version, api_key)
 
 
 async def create_tenant(session: AsyncSession, name: str) -> Tenant:

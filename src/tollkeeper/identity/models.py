@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
 
 from tollkeeper.principal import Role
@@ -35,3 +36,28 @@ class User(SQLModel, table=True):
     token_version: int = 0
     disabled_at: datetime | None = None
     created_at: datetime = Field(default_factory=_now)
+
+
+class ApiKey(SQLModel, table=True):
+    """A program's way in, as one user. Of the key itself only the SHA-256 is kept, and how it begins.
+
+    `scopes` are separated by spaces. Times are milliseconds since the epoch, UTC; without `expires_ms` it is good
+    until it is revoked.
+    """
+
+    __tablename__ = "api_keys"
+
+    id: str = Field(primary_key=True, max_length=40)
+    tenant_id: int = Field(foreign_key="tenants.id")
+    user_id: int = Field(foreign_key="users.id", index=True)
+    name: str = Field(max_length=100)
+    prefix: str = Field(max_length=20)
+    key_hash: str = Field(max_length=64, unique=True, repr=False)
+    scopes: str = Field(max_length=100)
+    created_ms: int = Field(sa_type=BigInteger)
+    expires_ms: int | None = Field(default=None, sa_type=BigInteger)
+    revoked_ms: int | None = Field(default=None, sa_type=BigInteger)
+
+    def is_good(self, now_ms: int) -> bool:
+        """Neither revoked nor expired."""
+        return self.revoked_ms is None and (self.expires_ms is None or now_ms < self.expires_ms)

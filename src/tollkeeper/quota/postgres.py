@@ -73,8 +73,10 @@ _READ_HOLDS = (
     "SELECT source_id, window_id, sum(pending)::bigint FROM entries WHERE source_id = ANY($1::text[])"
     " GROUP BY source_id, window_id"
 )
+_API_KEYS_OF = "ARRAY(SELECT {} FROM api_keys WHERE user_id = users.id AND revoked_ms IS NULL ORDER BY id)"
 _READ_ACCOUNTS = (
-    "SELECT users.id, users.tenant_id, users.disabled_at IS NULL AND tenants.disabled_at IS NULL, users.token_version"
+    "SELECT users.id, users.tenant_id, users.disabled_at IS NULL AND tenants.disabled_at IS NULL, users.token_version,"
+    f" {_API_KEYS_OF.format('id')}, {_API_KEYS_OF.format('expires_ms')}"
     " FROM users JOIN tenants ON tenants.id = users.tenant_id WHERE users.id = ANY($1::integer[])"
 )
 _READ_QUOTAS = (
@@ -234,8 +236,9 @@ class PostgresStore:
         quotas: dict[int, list[Any]] = {}
         for row in await connection.fetch(_READ_QUOTAS, unknown):
             quotas.setdefault(row[0], []).append(quota_row(row[1:]))
-        for user_id, tenant_id, active, token_version in await connection.fetch(_READ_ACCOUNTS, unknown):
-            account = Account(tenant_id, active, token_version, tuple(quotas.get(user_id, ())))
+        for user_id, tenant_id, active, version, ids, expiries in await connection.fetch(_READ_ACCOUNTS, unknown):
+            api_keys = dict(zip(ids, expiries, strict=True))
+            account = Account(tenant_id, active, version, tuple(quotas.get(user_id, ())), api_keys)
             self._policy.remember(user_id, account)
 
     async def _read_quotas(self, connection: "asyncpg.Connection[asyncpg.Record]", needs: Needs, page: Page) -> None:

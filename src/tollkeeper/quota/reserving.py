@@ -37,7 +37,7 @@ def reserve(page: Page, operation: Reserve) -> Held | Replayed:
     if (existing := page.charges.get(operation.charge_id)) is not None:
         return _run_again(page, operation, existing)
     account = page.accounts.get(operation.caller.user_id)
-    if account is None or not account.accepts(operation.caller):
+    if account is None or not account.accepts(operation.caller, page.now_ms):
         raise Unauthenticated
     if (answer := _kept_answer(page, operation)) is not None:
         charge = _charge(page, operation, Usage(0, 0))

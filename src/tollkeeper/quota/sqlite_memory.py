@@ -34,6 +34,7 @@ _READ_ACCOUNT = (
     "SELECT users.tenant_id, users.disabled_at IS NULL AND tenants.disabled_at IS NULL, users.token_version"
     " FROM users JOIN tenants ON tenants.id = users.tenant_id WHERE users.id = ?"
 )
+_READ_API_KEYS = "SELECT id, expires_ms FROM api_keys WHERE user_id = ? AND revoked_ms IS NULL"
 _READ_QUOTAS = (
     "SELECT id, tenant_id, user_id, unit, period, granted FROM quotas"
     " WHERE user_id = ? OR (tenant_id = ? AND user_id IS NULL) ORDER BY id"
@@ -130,7 +131,8 @@ class Memory:
             return None
         tenant_id, active, token_version = row
         quotas = connection.execute(_READ_QUOTAS, (user_id, tenant_id)).fetchall()
-        account = Account(tenant_id, bool(active), token_version, tuple(quota_row(quota) for quota in quotas))
+        api_keys = dict(connection.execute(_READ_API_KEYS, (user_id,)).fetchall())
+        account = Account(tenant_id, bool(active), token_version, tuple(map(quota_row, quotas)), api_keys)
         self._accounts[user_id] = account
         return account
 

@@ -1,6 +1,6 @@
 """The seam between the verbs and a database: what a batch reads (`Needs`), the `Page` it works on, and the `Store`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import NamedTuple, Protocol
 
@@ -61,9 +61,15 @@ class Account:
     active: bool
     token_version: int
     quotas: tuple[QuotaRow, ...]
+    api_keys: Mapping[str, int | None]
+    """Those that are not revoked, each with the moment at which it ends, if it ever does."""
 
-    def accepts(self, caller: Principal) -> bool:
-        return self.active and self.token_version == caller.token_version and self.tenant_id == caller.tenant_id
+    def accepts(self, caller: Principal, now_ms: int) -> bool:
+        """Whether user, tenant and credential are still good."""
+        ends_ms = self.api_keys.get(caller.api_key, 0) if caller.api_key is not None else None
+        is_latest = caller.api_key is not None or self.token_version == caller.token_version
+        is_good = is_latest and (ends_ms is None or now_ms < ends_ms)
+        return is_good and self.active and self.tenant_id == caller.tenant_id
 
 
 @dataclass(slots=True)

@@ -32,12 +32,14 @@ def asked(prompt: str) -> list[MessageParam]:
     return [{"role": "user", "content": prompt}]
 
 
-async def test_chats_streams_and_calls_tools_on_either_database(server: Server) -> None:
+@pytest.mark.parametrize("credential", ["token", "API key"])
+async def test_chats_streams_and_calls_tools_on_either_database(server: Server, credential: str) -> None:
     """The main job, with the plain client: one charge for each of the calls, settled when its answer is there."""
     async with person(server) as caller:
+        api_key = caller.token if credential == "token" else (await caller.with_api_key()).token
 
         def all_of_it() -> None:
-            with Anthropic(base_url=server.url, api_key=caller.token) as client:
+            with Anthropic(base_url=server.url, api_key=api_key) as client:
                 prompt = scripted(caller.marker, chunks=CHUNKS, usage=USAGE)
                 whole = client.messages.create(model=ABROAD, max_tokens=50, messages=asked(prompt))
                 assert [block.text for block in whole.content if block.type == "text"] == [ANSWER]

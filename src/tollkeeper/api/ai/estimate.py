@@ -14,7 +14,6 @@ from tollkeeper.api.dependencies import Services
 from tollkeeper.api.doors import Door, decode
 from tollkeeper.clock import SystemClock
 from tollkeeper.errors import InvalidRequest
-from tollkeeper.identity import accounts
 from tollkeeper.principal import Principal
 from tollkeeper.quota import reading
 from tollkeeper.quota.models import Unit
@@ -80,7 +79,7 @@ async def _balances(services: Services, caller: Principal) -> tuple[list[Balance
     """The quotas of the caller, and those of the tenant. Raises Unauthenticated."""
     now_ms = SystemClock().now_ms()
     async with services.database.session() as session:
-        await accounts.current(session, caller)
+        await services.credentials.current(session, caller)
         own = await reading.balances_of(session, [Subject(caller.tenant_id, caller.user_id)], now_ms)
         return own, await reading.balances_of(session, [Subject(caller.tenant_id)], now_ms)
 

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import NoReturn
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -29,6 +29,7 @@ from tollkeeper.api.errors import problem, render
 from tollkeeper.api.listening import Said
 from tollkeeper.api.middleware import LARGEST_BODY
 from tollkeeper.errors import (
+    Forbidden,
     InvalidJson,
     InvalidRequest,
     RateLimited,
@@ -38,7 +39,7 @@ from tollkeeper.errors import (
     Unauthenticated,
 )
 from tollkeeper.gateway import Answer, Keeping
-from tollkeeper.principal import Principal
+from tollkeeper.principal import Access, Principal
 from tollkeeper.providers.base import Piece
 from tollkeeper.quota.keys import Attempt, KeptAnswer
 from tollkeeper.quota.operations import Replayed
@@ -49,7 +50,8 @@ PATH = "/ai/ws"
 AUTHENTICATES_WITHIN_S = 10.0
 LARGEST_FIRST_FRAME = 32 * 1024
 MOST_BAD_FRAMES = 10
-NOT_AUTHENTICATED, TOO_FAST, TOO_LARGE, NOT_TEXT, TOO_BAD, GOING_AWAY = 4401, 4429, 1009, 1003, 1008, 1012
+NOT_AUTHENTICATED, FORBIDDEN, TOO_FAST = 4401, 4403, 4429
+TOO_LARGE, NOT_TEXT, TOO_BAD, GOING_AWAY, TRY_LATER = 1009, 1003, 1008, 1012, 1013
 
 router = APIRouter()
 log = structlog.get_logger("tollkeeper.ws")
@@ -109,11 +111,15 @@ class _Connection:
         try:
             async with asyncio.timeout(AUTHENTICATES_WITHIN_S):
                 self._token = read_token(await self._receive(LARGEST_FIRST_FRAME))
-            caller = self._caller()
+            caller = await self._caller()
         except (Unauthenticated, InvalidJson, TimeoutError):
             await self._websocket.close(NOT_AUTHENTICATED, "unauthenticated")
             return
-        await self._send({"type": "ready", "correlation_id": correlation_id.get()})
+        except TollkeeperError as error:
+            await self._say(error, None)
+            await self._websocket.close(FORBIDDEN if isinstance(error, Forbidden) else TRY_LATER, error.code)
+            return
+        await _send(self._websocket, orjson.dumps({"type": "ready", "correlation_id": correlation_id.get()}))
         while True:
             await self._hear(await self._receive(LARGEST_BODY), caller)
 
@@ -179,14 +185,14 @@ class _Connection:
         await self._websocket.close(code, reason)
         raise WebSocketDisconnect(code)
 
-    def _caller(self) -> Principal:
-        """Raises Unauthenticated as soon as the token is no longer good."""
-        return self._services.tokens.verify(self._token)
+    async def _caller(self) -> Principal:
+        """Raises Unauthenticated as soon as the token is no longer good, Forbidden, LedgerUnavailable."""
+        return await self._services.credentials.verify(self._token, Access.AI)
 
     async def _take(self, turn: Turn, listener: "_Listener") -> None:
         """One turn, from its caller's token to its final frame."""
         try:
-            caller = self._caller()
+            caller = await self._caller()
             visit = await self._visit(caller, turn)
             await self._relay(caller, visit, turn, listener)
         except Unauthenticated:
@@ -231,10 +237,7 @@ class _Connection:
 
     async def _say(self, error: TollkeeperError, turn_id: str | None) -> None:
         _, body, _ = problem(error)
-        await self._send({**body, "type": "error", "id": turn_id})
-
-    async def _send(self, frame: dict[str, Any]) -> None:
-        await _send(self._websocket, orjson.dumps(frame))
+        await _send(self._websocket, orjson.dumps({**body, "type": "error", "id": turn_id}))
 
 
 class _Listener:

@@ -16,7 +16,6 @@ from tollkeeper.chat import ChatRequest, Completion, Usage
 from tollkeeper.dialects import messages
 from tollkeeper.dialects.head import Head
 from tollkeeper.dialects.parameters import sort_out
-from tollkeeper.identity import accounts
 from tollkeeper.principal import Principal
 from tollkeeper.providers.base import Question, Raw, Wire
 
@@ -82,7 +81,7 @@ async def _open(_services: Services, caller: Principal, body: bytes) -> Visit:
 async def _count(services: Services, caller: Principal, body: bytes) -> bytes:
     """Counted here, so that no provider hears of it."""
     async with services.database.session() as session:
-        await accounts.current(session, caller)
+        await services.credentials.current(session, caller)
     ask, _, _ = _read(body, caller, surface="messages", needs_limit=False)
     return messages.write_token_count(await services.gateway.count(ask))
 

@@ -1,0 +1,262 @@
+"""API keys, on both databases: whom they speak for, what they open, and that they end."""
+
+import asyncio
+
+import pytest
+from sqlmodel import select
+
+from factories import FakeClock, make_principal
+from tollkeeper.db import Database
+from tollkeeper.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
+from tollkeeper.identity import accounts, keys
+from tollkeeper.identity.keys import ApiKeys, NewKey
+from tollkeeper.identity.models import ApiKey, Tenant, User
+from tollkeeper.principal import Access, Principal
+
+BOTH = {Access.AI, Access.ME}
+DAY_MS = 86_400_000
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def ada(database: Database) -> Principal:
+    return await make_principal(database)
+
+
+@pytest.fixture
+def api_keys(database: Database, clock: FakeClock) -> ApiKeys:
+    return ApiKeys(database, clock)
+
+
+async def make(
+    database: Database, owner: Principal, scopes: set[Access] = BOTH, *, days: int | None = None, name: str = "robot"
+) -> NewKey:
+    now_ms = FakeClock().now_ms()
+    async with database.session() as session:
+        user = await session.get_one(User, owner.user_id)
+        expires_ms = None if days is None else now_ms + days * DAY_MS
+        return await keys.create(session, user, name, scopes, expires_ms, now_ms)
+
+
+async def revoke(database: Database, owner: Principal, key_id: str) -> None:
+    async with database.session() as session:
+        await keys.revoke(session, await session.get_one(User, owner.user_id), key_id, FakeClock().now_ms())
+
+
+async def is_current(database: Database, caller: Principal, now_ms: int) -> bool:
+    async with database.session() as session:
+        try:
+            await accounts.current(session, caller, now_ms)
+        except Unauthenticated:
+            return False
+        return True
+
+
+async def test_a_key_speaks_for_the_user_who_made_it(database: Database, ada: Principal, api_keys: ApiKeys) -> None:
+    made = await make(database, ada)
+    caller = await api_keys.verify(made.secret, Access.AI)
+    assert caller == Principal(ada.user_id, ada.tenant_id, ada.role, 0, made.row.id)
+    assert await is_current(database, caller, FakeClock().now_ms())
+
+
+async def test_of_a_key_only_its_hash_and_how_it_begins_are_kept(database: Database, ada: Principal) -> None:
+    made = await make(database, ada)
+    async with database.session() as session:
+        [row] = (await session.exec(select(ApiKey))).all()
+    assert made.secret not in repr(row.model_dump())
+    assert made.secret.startswith(row.prefix)
+    assert len(row.prefix) < len(made.secret) / 4
+    assert row.key_hash not in repr(row)
+
+
+async def test_no_two_keys_are_the_same(database: Database, ada: Principal) -> None:
+    made = [await make(database, ada) for _ in range(5)]
+    assert len({key.secret for key in made}) == len({key.row.id for key in made}) == 5
+
+
+@pytest.mark.parametrize("access", Access)
+@pytest.mark.parametrize("scopes", [{Access.AI}, {Access.ME}, BOTH])
+async def test_a_key_opens_what_is_in_its_scopes_and_never_other_keys(
+    database: Database, ada: Principal, api_keys: ApiKeys, scopes: set[Access], access: Access
+) -> None:
+    made = await make(database, ada, scopes)
+    if access in scopes:
+        assert (await api_keys.verify(made.secret, access)).api_key == made.row.id
+        return
+    for _ in range(2):  # looked up, and remembered
+        with pytest.raises(Forbidden):
+            await api_keys.verify(made.secret, access)
+
+
+@pytest.mark.parametrize("changed", ["", "tk-", "tk-short", "one letter", "one more", "é", "\ud800", "\x00"])
+async def test_what_is_not_quite_a_key_opens_nothing(
+    database: Database, ada: Principal, api_keys: ApiKeys, changed: str
+) -> None:
+    secret = (await make(database, ada)).secret
+    if changed == "one letter":
+        changed = secret[:-1] + ("A" if secret[-1] != "A" else "B")
+    elif changed == "one more":
+        changed = secret + "A"
+    elif len(changed) == 1:
+        changed = secret[:-1] + changed
+    with pytest.raises(Unauthenticated):
+        await api_keys.verify(changed, Access.AI)
+
+
+async def test_a_key_ends_when_it_was_said_to_end(
+    database: Database, ada: Principal, api_keys: ApiKeys, clock: FakeClock
+) -> None:
+    made = await make(database, ada, days=1)
+    clock.step(24 * 3600 - 1)
+    caller = await api_keys.verify(made.secret, Access.AI)
+    assert await is_current(database, caller, clock.now_ms())
+    clock.step(1)
+    assert not await is_current(database, caller, clock.now_ms())
+    for fresh in (api_keys, ApiKeys(database, clock)):  # one that remembers it, and one that does not
+        with pytest.raises(Unauthenticated):
+            await fresh.verify(made.secret, Access.AI)
+
+
+async def test_a_revoked_key_is_current_no_more_though_it_is_remembered_for_a_while(
+    database: Database, ada: Principal, api_keys: ApiKeys, clock: FakeClock
+) -> None:
+    made = await make(database, ada)
+    caller = await api_keys.verify(made.secret, Access.AI)
+    await revoke(database, ada, made.row.id)
+    assert await api_keys.verify(made.secret, Access.AI) == caller
+    assert not await is_current(database, caller, clock.now_ms())
+    clock.step(31)
+    with pytest.raises(Unauthenticated):
+        await api_keys.verify(made.secret, Access.AI)
+
+
+@pytest.mark.parametrize("whose", ["user", "tenant"])
+async def test_a_key_of_who_is_disabled_opens_nothing_and_is_good_again_with_its_user(
+    database: Database, ada: Principal, api_keys: ApiKeys, clock: FakeClock, whose: str
+) -> None:
+    made = await make(database, ada)
+    caller = await api_keys.verify(made.secret, Access.AI)
+
+    async def switch(*, on: bool) -> None:
+        async with database.session() as session:
+            user, tenant = await session.get_one(User, ada.user_id), await session.get_one(Tenant, ada.tenant_id)
+            (accounts.enable if on else accounts.disable)(user if whose == "user" else tenant)
+
+    await switch(on=False)
+    assert not await is_current(database, caller, clock.now_ms())
+    with pytest.raises(Unauthenticated):
+        await ApiKeys(database, clock).verify(made.secret, Access.AI)
+    await switch(on=True)
+    assert await is_current(database, caller, clock.now_ms())
+    assert await ApiKeys(database, clock).verify(made.secret, Access.AI) is not None
+
+
+async def test_a_new_password_leaves_keys_alone(database: Database, ada: Principal, api_keys: ApiKeys) -> None:
+    caller = await api_keys.verify((await make(database, ada)).secret, Access.AI)
+    async with database.session() as session:
+        accounts.change_password(await session.get_one(User, ada.user_id), "-")
+    assert await is_current(database, caller, FakeClock().now_ms())
+
+
+async def test_one_users_key_is_no_credential_of_another(database: Database, ada: Principal) -> None:
+    made, now_ms = await make(database, ada), FakeClock().now_ms()
+    colleague = await make_principal(database, ada.tenant_id)
+    stranger = await make_principal(database)
+    for other in (colleague, stranger):
+        assert not await is_current(
+            database, Principal(other.user_id, other.tenant_id, other.role, 0, made.row.id), now_ms
+        )
+        assert not await is_current(database, Principal(ada.user_id, stranger.tenant_id, ada.role, 0, made.row.id), 0)
+        with pytest.raises(NotFound):
+            await revoke(database, other, made.row.id)
+    assert await is_current(database, Principal(ada.user_id, ada.tenant_id, ada.role, 0, made.row.id), now_ms)
+
+
+@pytest.mark.parametrize("key_id", ["key_" + "0" * 24, "", "key_\x00", "1", "key_'; --"])
+async def test_a_key_that_is_not_there_cannot_be_revoked(database: Database, ada: Principal, key_id: str) -> None:
+    with pytest.raises(NotFound):
+        await revoke(database, ada, key_id)
+
+
+async def test_a_key_is_revoked_once_and_listed_no_more(database: Database, ada: Principal) -> None:
+    first, second = await make(database, ada, name="first"), await make(database, ada, name=" second ")
+    await revoke(database, ada, first.row.id)
+    with pytest.raises(NotFound):
+        await revoke(database, ada, first.row.id)
+    async with database.session() as session:
+        left = await keys.keys_of(session, await session.get_one(User, ada.user_id))
+    assert [(key.id, key.name) for key in left] == [(second.row.id, "second")]
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 101, "line\nbreak", "bell\x07"])
+async def test_a_key_has_a_name_that_can_be_read(database: Database, ada: Principal, name: str) -> None:
+    with pytest.raises(InvalidRequest, match="printable"):
+        await make(database, ada, name=name)
+
+
+@pytest.mark.parametrize("scopes", [set(), {Access.KEYS}, {Access.AI, Access.KEYS}])
+async def test_no_key_has_no_scopes_or_those_of_a_login(
+    database: Database, ada: Principal, scopes: set[Access]
+) -> None:
+    with pytest.raises(InvalidRequest, match="ai, me"):
+        await make(database, ada, scopes)
+
+
+async def test_a_key_is_not_made_for_the_past(database: Database, ada: Principal) -> None:
+    with pytest.raises(InvalidRequest, match="future"):
+        await make(database, ada, days=0)
+
+
+async def test_a_user_has_only_so_many_keys(database: Database, ada: Principal) -> None:
+    made = [await make(database, ada) for _ in range(keys.MOST_KEYS)]
+    with pytest.raises(InvalidRequest, match=str(keys.MOST_KEYS)):
+        await make(database, ada)
+    await revoke(database, ada, made[0].row.id)
+    await make(database, ada)
+    await make(database, await make_principal(database, ada.tenant_id))
+
+
+async def test_who_asks_at_the_same_time_waits_for_one_look_up(
+    database: Database, ada: Principal, api_keys: ApiKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await make(database, ada)
+    opened, session = [0], database.session
+
+    def counted() -> object:
+        opened[0] += 1
+        return session()
+
+    monkeypatch.setattr(database, "session", counted)
+    callers = await asyncio.gather(*(api_keys.verify(made.secret, Access.AI) for _ in range(100)))
+    callers += [await api_keys.verify(made.secret, Access.ME)]
+    assert {caller.api_key for caller in callers} == {made.row.id}
+    assert opened == [1]
+
+
+async def test_who_leaves_while_others_wait_takes_nothing_from_them(
+    database: Database, ada: Principal, api_keys: ApiKeys
+) -> None:
+    made = await make(database, ada)
+    leaving, staying = (asyncio.create_task(api_keys.verify(made.secret, Access.AI)) for _ in range(2))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    assert (await staying).api_key == made.row.id
+    assert leaving.cancelled()
+
+
+async def test_only_so_many_keys_are_remembered(
+    database: Database, ada: Principal, api_keys: ApiKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "MOST_REMEMBERED", 2)
+    made = [await make(database, ada) for _ in range(3)]
+    for key in made:
+        await api_keys.verify(key.secret, Access.AI)
+    await revoke(database, ada, made[0].row.id)
+    await revoke(database, ada, made[2].row.id)
+    await api_keys.verify(made[2].secret, Access.AI)
+    with pytest.raises(Unauthenticated):
+        await api_keys.verify(made[0].secret, Access.AI)
