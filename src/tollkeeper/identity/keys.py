@@ -71,7 +71,7 @@ class ApiKeys:
         if known.expires_ms is not None and known.expires_ms <= now_ms:
             raise Unauthenticated
         if access not in known.scopes:
-            raise Forbidden("The scopes of this API key do not allow this.")
+            raise Forbidden(f"This API key does not open that: its scopes are {', '.join(sorted(known.scopes))}.")
         return known.principal
 
     async def _find(self, hashed: str) -> _Known:
