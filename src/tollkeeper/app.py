@@ -1,6 +1,6 @@
 """create_app(services): lifespan, middleware, routers, error handlers; nothing else."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, cast
 
@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from slowapi.errors import RateLimitExceeded
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -37,11 +38,13 @@ def create_app(
     throttle: Throttle,
     access_log: AccessLog,
     trusted_proxies: str,
+    allowed_origins: Collection[str] = (),
 ) -> ASGIApp:
     """The application: FastAPI, and in front of it the doors, and what every request passes.
 
     `services` is entered when it starts and left when it stops. `trusted_proxies` may say who the client is, in
-    X-Forwarded-For: addresses or networks, separated by commas, or "*".
+    X-Forwarded-For: addresses or networks, separated by commas, or "*". Pages of `allowed_origins` may call from a
+    browser.
     """
 
     @asynccontextmanager
@@ -71,8 +74,21 @@ def create_app(
     app.openapi = openapi  # type: ignore[method-assign]
     behind_proxies = cast(ASGIApp, ProxyHeadersMiddleware(app, trusted_proxies))  # type: ignore[arg-type]
     entrance = Entrance(behind_proxies, DOORS, lambda: cast(Services, app.state.services))
-    envelope = Envelope(entrance, access_log, unread=[door.path for door in DOORS], manner_of=manner_of)
+    front = _for_browsers(entrance, allowed_origins) if allowed_origins else entrance
+    envelope = Envelope(front, access_log, unread=[door.path for door in DOORS], manner_of=manner_of)
     return envelope
+
+
+def _for_browsers(app: ASGIApp, origins: Collection[str]) -> ASGIApp:
+    """Pages of these origins may call, with any header, and read those that we send. Credentials are no cookies."""
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=("GET", "POST", "DELETE"),
+        allow_headers=("*",),
+        expose_headers=("*",),
+        max_age=600,
+    )
 
 
 def _add_error_handlers(app: FastAPI) -> None:

@@ -199,7 +199,7 @@ def make_app(settings: Settings | None = None, parts: Parts | None = None) -> AS
         async with _services(settings, throttle, parts or make_parts(settings)) as made:
             yield made
 
-    return create_app(services, throttle, AccessLog(settings.log_level), settings.trusted_proxies)
+    return create_app(services, throttle, AccessLog(settings.log_level), settings.trusted_proxies, settings.origins)
 
 
 def _settle_in() -> None:

@@ -10,6 +10,9 @@ from tollkeeper.quota.models import Unit
 from tollkeeper.quota.operations import Terms
 from tollkeeper.quota.prices import Meter
 
+THINKING = 8
+"""How much longer the answer of a model is that thinks unseen, where the caller sets no limit: the limit is of both."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -74,7 +77,8 @@ class Candidate:
     def _wanted(self) -> int:
         if self.ask.without_output:
             return 0
-        return (self.ask.max_output or self.default_output) * self.ask.question.choices
+        usual = self.default_output * THINKING if self.call.bills_unseen else self.default_output
+        return (self.ask.max_output or usual) * self.ask.question.choices
 
     @property
     def _meter(self) -> Meter:

@@ -31,6 +31,7 @@ TollkeeperError
 │   └── PreviousAttemptInterrupted  nobody knows what it would have answered
 ├── ProviderError                `billed` tells the ledger what may have been spent
 │   ├── ProviderUnavailable  ProviderAuthFailed  ProviderRateLimited  ProviderRejected  ProviderFailed
+│   ├── ProviderLacksModel       no such model, or no such endpoint
 │   └── ProviderBadResponse  ProviderInterrupted  ProviderTimeout
 └── ConfigurationError           the process must not start; the sentence says what to do
 """
@@ -219,7 +220,7 @@ class IdempotencyMismatch(IdempotencyError):
 
 class PreviousAttemptInterrupted(IdempotencyError):
     code = "previous_attempt_interrupted"
-    sentence = "The call with this idempotency key was cut off; its answer was not kept. Use a new key to call again."
+    sentence = "The call with this idempotency key was cut off, or its answer was too long to keep. Use a new key."
 
 
 class ProviderError(TollkeeperError):
@@ -256,6 +257,12 @@ class ProviderRateLimited(ProviderError):
 class ProviderRejected(ProviderError):
     code = "provider_rejected"
     sentence = "The AI provider rejected the request as invalid."
+    billed = False
+
+
+class ProviderLacksModel(ProviderError):
+    code = "provider_error"
+    sentence = "The AI provider does not serve this model."
     billed = False
 
 

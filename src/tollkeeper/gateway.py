@@ -63,6 +63,14 @@ class Answer:
         """All of it. Of a stream it is put together when it is asked for."""
         return self.read()
 
+    @property
+    def usage(self) -> Usage:
+        """As charged; and how much of the output was thinking, where the provider reported it."""
+        told = self.completion.usage
+        if told is None or self.charge.basis is not Basis.PROVIDER:
+            return self.charge.usage
+        return self.charge.usage._replace(reasoning_tokens=told.reasoning_tokens)
+
 
 @dataclass(frozen=True, slots=True)
 class Keeping:

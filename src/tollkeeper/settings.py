@@ -122,6 +122,11 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def origins(self) -> tuple[str, ...]:
+        """Of the web pages from elsewhere that may call."""
+        return tuple(origin for one in self.allowed_origins.split(",") if (origin := one.strip()))
+
+    @property
     def sqlite_path(self) -> Path | None:
         """The database file, or None on PostgreSQL."""
         if not self.database_url.startswith("sqlite:///"):

@@ -11,7 +11,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from house import USAGE, House, ending, open_house, text
+from house import USAGE, WITHIN_S, House, ending, open_house, text
 from tollkeeper import errors, gateway
 from tollkeeper.api import middleware
 from tollkeeper.api.ai.query import QUERY, STREAM
@@ -21,6 +21,7 @@ from tollkeeper.api.dependencies import Services
 from tollkeeper.api.doors import Entrance
 from tollkeeper.chat import Completion, TextDelta
 from tollkeeper.dialects.sse import DONE, Splitter
+from tollkeeper.principal import Access
 from tollkeeper.providers.base import Piece
 from tollkeeper.quota.keys import MOST_KEPT
 from tollkeeper.throttle import Throttle
@@ -106,13 +107,14 @@ async def porch(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     monkeypatch.setattr(gateway, "RETRY_PAUSE_S", 0.001)
     async with open_house(sqlite_url) as house:
 
-        def verify(token: str) -> object:
-            if token != "good":
+        async def verify(token: str, access: Access) -> object:
+            if token != "good" or access is not Access.AI:
                 raise errors.Unauthenticated
             return house.caller
 
-        tokens = SimpleNamespace(verify=verify)
-        services = SimpleNamespace(gateway=house.gateway, tokens=tokens, throttle=Throttle(login="off", ai="20/minute"))
+        throttle = Throttle(login="off", ai="20/minute")
+        credentials = SimpleNamespace(verify=verify)
+        services = SimpleNamespace(gateway=house.gateway, credentials=credentials, throttle=throttle)
 
         async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
             await send({"type": "http.response.start", "status": 418, "headers": []})
@@ -203,7 +205,8 @@ async def test_what_a_call_has_sent_is_held_until_it_is_over(porch: Porch, monke
     porch.house.provider.streams = [[text("He"), asked.set, asyncio.Event()]]
     first = Call(STREAM.path)
     running = asyncio.create_task(porch.take(first))
-    await asked.wait()
+    async with asyncio.timeout(WITHIN_S):
+        await asked.wait()
     refused = await porch(QUERY.path)
     assert (refused.status, refused.document["code"], refused.answer["retry-after"]) == (429, "rate_limited", "1")
     assert len(porch.house.provider.asked) == 1

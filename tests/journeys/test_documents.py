@@ -12,7 +12,7 @@ async def test_the_openapi_document_describes_the_door_with_its_schemas_and_secu
         assert response.status == 200
         document = await response.json()
     asked = document["paths"]["/ai/query"]["post"]
-    assert asked["security"] == [{"OAuth2PasswordBearer": []}]
+    assert asked["security"] == [{"OAuth2PasswordBearer": []}, {"APIKey": []}]
     taken = _resolve(document, asked["requestBody"]["content"]["application/json"]["schema"])
     assert taken["required"] == ["prompt"]
     assert taken["additionalProperties"] is False

@@ -18,6 +18,9 @@ from tollkeeper.telemetry.logging import AccessLog, correlation_id
 LARGEST_BODY = 1024 * 1024
 BODY_WITHIN_S = 30.0
 
+FOR_SDKS = "/v1/"
+"""Where the correlation id is also said as OpenAI's and Anthropic's SDKs look for it: `x-request-id`, `request-id`."""
+
 _WELL_FORMED_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -77,10 +80,13 @@ class Envelope:
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        asked = _asked_id(scope)
+        asked = asked_id(scope)
         current = asked if asked is not None else f"{random.getrandbits(128):032x}"
         correlation_id.set(current)
         status = 0
+        added = [(b"x-correlation-id", current.encode()), *_SECURITY_HEADERS]
+        if scope["path"].startswith(FOR_SDKS):
+            added += [(b"x-request-id", current.encode()), (b"request-id", current.encode())]
 
         def sending(message: Message) -> Awaitable[None]:
             nonlocal status
@@ -88,9 +94,8 @@ class Envelope:
                 status = message["status"]
                 message["headers"] = [
                     *message.get("headers", ()),
-                    (b"x-correlation-id", current.encode()),
                     (b"x-process-time", b"%.6f" % (time.perf_counter() - started)),
-                    *_SECURITY_HEADERS,
+                    *added,
                 ]
             return send(message)
 
@@ -148,7 +153,7 @@ def _cut_quietly() -> Iterator[None]:
         log.warning("websocket.cut")
 
 
-def _asked_id(scope: Scope) -> str | None:
+def asked_id(scope: Scope) -> str | None:
     """The caller's correlation id, if it is well-formed."""
     for name, value in scope["headers"]:
         if name == b"x-correlation-id" and _WELL_FORMED_ID.fullmatch(value):

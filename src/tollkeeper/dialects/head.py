@@ -2,6 +2,10 @@
 
 from typing import NamedTuple
 
+import msgspec
+
+from tollkeeper.dialects.sse import Splitter
+
 
 class Head(NamedTuple):
     """The answer's id, the model as the caller named it, and when it was made, in seconds since the epoch."""
@@ -9,3 +13,31 @@ class Head(NamedTuple):
     id: str
     model: str
     created: int
+
+
+class _Said(msgspec.Struct):
+    id: str = ""
+    model: str = ""
+    created: int = 0
+    created_at: int = 0
+
+
+class _Event(_Said):
+    response: _Said | None = None
+    message: _Said | None = None
+
+
+_decode = msgspec.json.Decoder(_Event).decode
+
+
+def head_of(raw: bytes) -> Head | None:
+    """The head that a provider's stream has given itself, by the first events of it; None, if they do not say."""
+    for event in Splitter().feed(raw):
+        try:
+            first = _decode(event.data)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+        said = first.response or first.message or first
+        if said.id:
+            return Head(said.id, said.model, said.created or said.created_at)
+    return None

@@ -268,3 +268,14 @@ def _type(error: sdk.APIStatusError) -> str:
     body: Any = error.body
     assert body["type"] == "error"
     return str(body["error"]["type"])
+
+
+async def test_every_answer_and_every_error_has_a_request_id_which_is_the_correlation_id(
+    anthropic: AsyncAnthropic,
+) -> None:
+    known = {"X-Correlation-ID": "my-request.1"}
+    whole = await anthropic.messages.create(model="echo", max_tokens=9, messages=asked("hello"), extra_headers=known)
+    assert whole._request_id == "my-request.1"
+    with pytest.raises(sdk.BadRequestError) as refused:
+        await anthropic.messages.create(model="echo", max_tokens=9, messages=[], extra_headers=known)
+    assert refused.value.request_id == "my-request.1"

@@ -206,3 +206,14 @@ async def test_a_raised_quota_is_good_at_once(house: Server) -> None:
 
 async def _read(stream: Any) -> list[Any]:
     return [event async for event in stream]
+
+
+async def test_every_answer_and_every_error_has_a_request_id_which_is_the_correlation_id(
+    openai: AsyncOpenAI,
+) -> None:
+    known = {"X-Correlation-ID": "my-request.1"}
+    whole = await openai.chat.completions.create(model="echo", messages=asked("hello"), extra_headers=known)
+    assert whole._request_id == "my-request.1"
+    with pytest.raises(sdk.BadRequestError) as refused:
+        await openai.chat.completions.create(model="echo", messages=[], extra_headers=known)
+    assert refused.value.request_id == "my-request.1"

@@ -21,6 +21,7 @@ from tollkeeper.errors import InvalidRequest, TollkeeperError
 from tollkeeper.gateway import Answer
 from tollkeeper.principal import Principal
 from tollkeeper.providers.base import Piece, Question, Raw, Wire
+from tollkeeper.quota.models import Basis
 
 MOST_CHOICES = 128
 NAMES = ("user", "safety_identifier", "prompt_cache_key")
@@ -67,7 +68,9 @@ class _ChatVisit(CompatVisit):
         if not self._include_usage:
             return DONE
         told = b"".join(event.raw for event in Splitter().feed(answer.tail) if event.data != b"[DONE]")
-        return (told or chat.StreamWriter(self._head).usage(answer.charge.usage)) + DONE
+        if not told and answer.charge.basis is not Basis.PROVIDER:  # else it came with what was passed on
+            told = chat.StreamWriter(self._their_head).usage(answer.usage)
+        return told + DONE
 
 
 class _Responses:

@@ -21,7 +21,7 @@ from tollkeeper.chat import (
     ToolCallDelta,
     Usage,
 )
-from tollkeeper.dialects.head import Head
+from tollkeeper.dialects.head import Head, head_of
 from tollkeeper.errors import InvalidJson, InvalidRequest, TollkeeperError
 from tollkeeper.gateway import Answer
 from tollkeeper.providers.base import Piece
@@ -63,7 +63,8 @@ class CompatVisit:
         self._dialect = dialect
         self._model = model
         self._writer: Writer | None = None
-        self._passed_on = False
+        self._passed_on = b""
+        """The first of what came and went out as it is."""
         self._ended: bytes | None = None
 
     @cached_property
@@ -72,17 +73,22 @@ class CompatVisit:
         return Head(f"{self._dialect.id_prefix}{uuid4().hex}", self._model, int(time.time()))
 
     @property
+    def _their_head(self) -> Head:
+        """Of what the provider began, for what is added to it."""
+        return head_of(self._passed_on) or self._head
+
+    @property
     def streamed(self) -> "CompatVisit | None":
         return self if self._streaming else None
 
     def whole(self, answer: Answer) -> bytes:
         if answer.completion.raw is not None:
             return answer.completion.raw
-        return self._dialect.write_answer(answer.completion, self._head, answer.charge.usage)
+        return self._dialect.write_answer(answer.completion, self._head, answer.usage)
 
     def piece(self, piece: Piece) -> bytes:
         if piece.raw:
-            self._passed_on = True
+            self._passed_on = self._passed_on or piece.raw
             return piece.raw
         return b"".join(map(self._open().write, piece.deltas))
 
@@ -100,7 +106,7 @@ class CompatVisit:
             return answer.tail
         if self._passed_on:
             return self._end_for_them(answer)
-        return self._open().end(answer.completion.finish_reason, answer.charge.usage)
+        return self._open().end(answer.completion.finish_reason, answer.usage)
 
     def broken(self, error: TollkeeperError) -> bytes:
         return self._dialect.write_stream_error(error)
@@ -110,10 +116,10 @@ class CompatVisit:
 
     def _end_for_them(self, answer: Answer) -> bytes:
         """End what the provider began: to be at the same place, the same is said again, to nobody."""
-        writer = self._dialect.writer(self._head)
+        writer = self._dialect.writer(self._their_head)
         for delta in _said(answer.completion):
             writer.write(delta)
-        return writer.end(answer.completion.finish_reason, answer.charge.usage)
+        return writer.end(answer.completion.finish_reason, answer.usage)
 
     def _open(self) -> Writer:
         if self._writer is None:
