@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from journeys.audit import assert_books_are_right, charges_in
+import pytest
+
 from journeys.people import Person, person, set_limit
 from journeys.server import Server
-from journeys.sockets import PATIENCE_S, calling
+from journeys.sockets import PATIENCE_S, Heard, calling
 from journeys.upstream import Upstream, scripted
 from tollkeeper.providers import tokenizer
 
 USAGE = {"input": 15, "output": 9}
-GOING_AWAY = 1012
 WORDS = ["one ", "two ", "three ", "four"]
 
 
@@ -61,13 +61,16 @@ async def test_a_second_turn_is_refused_while_one_runs_and_the_first_goes_on(
     assert len(charges) == len(upstream.seen(caller.marker)) == 1
 
 
-async def test_cancelled_a_turn_costs_its_input_and_what_was_received(server: Server, upstream: Upstream) -> None:
+@pytest.mark.parametrize("named", [{}, {"id": "mine"}])
+async def test_cancelled_a_turn_costs_its_input_and_what_was_received(
+    server: Server, upstream: Upstream, named: dict[str, str]
+) -> None:
     async with person(server) as caller, calling(server, caller) as call:
         prompt = scripted(caller.marker, chunks=WORDS, gate_after=[2, caller.marker])
         with upstream.gate(caller.marker):
             await call.say("query", id="mine", prompt=prompt, max_tokens=50)
             said = await call.hear_deltas(2)
-            await call.say("cancel")
+            await call.say("cancel", **named)
             heard = await call.hear_turn()
             (sent,) = upstream.sent(caller.marker)
         (charge,) = await caller.charges()
@@ -78,6 +81,22 @@ async def test_cancelled_a_turn_costs_its_input_and_what_was_received(server: Se
     assert charge["cost"] == heard.last["cost"]
     assert (sent.cancelled, sent.chunks) == (True, 2)
     assert after.last["cost"] == 24
+
+
+@pytest.mark.parametrize("own", [{"id": "mine"}, {}])
+async def test_a_cancel_for_another_turn_leaves_the_one_that_runs_alone(
+    server: Server, upstream: Upstream, own: dict[str, str]
+) -> None:
+    async with person(server) as caller, calling(server, caller) as call:
+        with upstream.gate(caller.marker):
+            prompt = scripted(caller.marker, chunks=WORDS, usage=USAGE, gate_after=[2, caller.marker])
+            await call.say("query", prompt=prompt, **own)
+            said = await call.hear_deltas(2)
+            await call.say("cancel", id="another")
+            await call.say("query", prompt="x")
+            assert (await call.hear())["code"] == "turn_in_progress", "the cancel before it was heard"
+        heard = await call.hear_turn()
+    assert (said + heard.text, heard.last["finish_reason"]) == ("one two three four", "stop")
 
 
 async def test_a_cancel_before_the_first_word_costs_the_input(server: Server, upstream: Upstream) -> None:
@@ -124,6 +143,7 @@ async def test_a_provider_that_breaks_within_a_turn_ends_the_turn_and_not_the_co
         (charge,) = await caller.charges()
         after = await call.turn(scripted(caller.marker, usage=USAGE))
     assert (heard.last["type"], heard.last["id"], heard.last["code"]) == ("error", "breaks", "provider_error")
+    assert (heard.last["query_id"], "retry_after" in heard.last) == (charge["id"], False)
     assert len(upstream.seen(caller.marker)) == 2
     await _assert_paid_input_and(heard.text, charge, prompt)
     assert after.last["cost"] == 24
@@ -135,9 +155,18 @@ async def test_a_provider_that_refuses_a_turn_costs_nothing(server: Server) -> N
         (charge,) = await caller.charges()
         after = await call.turn(scripted(caller.marker, usage=USAGE))
     assert (heard.deltas, heard.last["type"], heard.last["code"]) == ([], "error", "provider_rejected")
+    assert heard.last["query_id"] == charge["id"]
     assert "SECRET" not in str(heard.last)
     assert (charge["state"], charge["cost"]) == ("released", 0)
     assert after.last["cost"] == 24
+
+
+async def test_a_wait_that_the_provider_asks_for_is_said_in_the_error_frame(server: Server) -> None:
+    async with person(server) as caller, calling(server, caller) as call:
+        heard = await call.turn(scripted(caller.marker, status=429, headers={"Retry-After": "7"}))
+        (charge,) = await caller.charges()
+    assert (heard.last["code"], heard.last["retry_after"]) == ("provider_rate_limited", 7)
+    assert (heard.last["query_id"], charge["state"]) == (charge["id"], "released")
 
 
 async def test_a_turn_that_does_not_fit_is_refused_and_the_connection_lives(server: Server, upstream: Upstream) -> None:
@@ -149,6 +178,7 @@ async def test_a_turn_that_does_not_fit_is_refused_and_the_connection_lives(serv
     last = refused.last
     assert (last["type"], last["id"], last["code"], last["limit"]) == ("error", "too dear", "quota_exceeded", 10)
     assert last["needed"] > 10
+    assert "query_id" not in last, "nothing was reserved"
     assert after.last["cost"] == 24
 
 
@@ -164,16 +194,18 @@ async def test_a_user_who_is_disabled_is_shut_out_before_the_next_turn(server: S
 async def test_a_turn_that_comes_again_with_its_key_is_said_again_and_costs_nothing(
     server: Server, upstream: Upstream
 ) -> None:
+    """Word for word, but under the id that it comes with."""
     async with person(server) as caller:
         turn: dict[str, Any] = {"prompt": scripted(caller.marker, chunks=WORDS, usage=USAGE), "idempotency_key": "key"}
         async with calling(server, caller) as call:
-            first, again = await call.turn(**turn), await call.turn(**turn)
+            first, again = await call.turn(id='"1\\', **turn), await call.turn(id='2",', **turn)
         async with calling(server, caller) as call:
             elsewhere = await call.turn(**turn)
             other = await call.turn(caller.marker, idempotency_key="key")
         quota = await caller.quota()
     assert first.text == "one two three four"
-    assert first == again == elsewhere
+    assert (_ids(first), _ids(again), _ids(elsewhere)) == ({'"1\\'}, {'2",'}, {None})
+    assert _but_ids(first) == _but_ids(again) == _but_ids(elsewhere)
     assert (other.last["type"], other.last["code"]) == ("error", "idempotency_key_reused")
     assert (quota["used"], quota["reserved"]) == (24, 0)
     assert len(upstream.seen(caller.marker)) == 1
@@ -190,7 +222,8 @@ async def test_a_turn_whose_key_is_at_work_elsewhere_waits_for_nobody(server: Se
             await here.hear_deltas(1)
             refused = await there.turn(**turn)
         await here.hear_turn()
-    assert refused.last["code"] == "idempotency_in_flight"
+    assert (refused.last["code"], refused.last["retry_after"]) == ("idempotency_in_flight", 1)
+    assert "query_id" not in refused.last, "the charge is another call's"
     assert len(upstream.seen(caller.marker)) == 1
 
 
@@ -211,62 +244,12 @@ async def test_a_session_goes_on_from_turn_to_turn(server: Server, upstream: Ups
     assert asked[2] == [("user", f"{caller.marker} apart")]
 
 
-async def test_told_to_stop_the_server_lets_the_turn_that_runs_come_to_its_end(
-    make_server: Callable[..., Server], database_url: str, upstream: Upstream
-) -> None:
-    """Connections on which no turn runs are closed at once."""
-    server = make_server(database_url, OPENAI_BASE_URL=upstream.base_url).start()
-    async with person(server) as caller, calling(server, caller) as idle, calling(server, caller) as call:
-        prompt = scripted(caller.marker, chunks=WORDS, usage=USAGE, gate_after=[2, caller.marker])
-        with upstream.gate(caller.marker):
-            await call.say("query", prompt=prompt, max_tokens=50)
-            said = await call.hear_deltas(2)
-            stopping = asyncio.create_task(asyncio.to_thread(server.stop))
-            assert await idle.closed_with() == GOING_AWAY
-        heard = await call.hear_turn()
-        assert await call.closed_with() == GOING_AWAY
-        await stopping
-    assert (said + heard.text, heard.last["type"], heard.last["cost"]) == ("one two three four", "final", 24)
-    await assert_books_are_right(server.database_url)
-    (charge,) = await charges_in(server.database_url)
-    assert (charge.state, charge.basis, charge.cost_tokens) == ("settled", "provider", 24)
+def _ids(heard: Heard) -> set[str | None]:
+    return {frame["id"] for frame in (*heard.deltas, heard.last)}
 
 
-async def test_who_hangs_up_on_a_server_that_is_told_to_stop_keeps_it_no_longer(
-    make_server: Callable[..., Server], sqlite_url: str, upstream: Upstream
-) -> None:
-    server = make_server(sqlite_url, OPENAI_BASE_URL=upstream.base_url).start()
-    async with person(server) as caller, calling(server, caller) as idle, calling(server, caller) as call:
-        with upstream.gate(caller.marker):
-            await call.say("query", prompt=scripted(caller.marker, chunks=WORDS, gate_after=[2, caller.marker]))
-            await call.hear_deltas(2)
-            stopping = asyncio.create_task(asyncio.to_thread(server.stop))
-            assert await idle.closed_with() == GOING_AWAY
-            call.connection.transport.abort()
-            await stopping
-    await assert_books_are_right(server.database_url)
-    (charge,) = await charges_in(server.database_url)
-    assert (charge.state, charge.basis) == ("settled", "counted")
-
-
-async def test_past_the_grace_period_the_turn_that_runs_is_cut_and_settled(
-    make_server: Callable[..., Server], database_url: str, upstream: Upstream
-) -> None:
-    server = make_server(database_url, OPENAI_BASE_URL=upstream.base_url).start(("journeys.short_grace", "serve"))
-    async with person(server) as caller:
-        prompt = scripted(caller.marker, chunks=WORDS, gate_after=[2, caller.marker])
-        with upstream.gate(caller.marker):
-            async with calling(server, caller) as call:
-                await call.say("query", id="cut", prompt=prompt, max_tokens=50)
-                said = await call.hear_deltas(2)
-                await asyncio.to_thread(server.stop)
-                told = await call.hear()
-                assert await call.closed_with() == GOING_AWAY
-    assert (told["type"], told["id"], told["code"]) == ("error", "cut", "shutting_down")
-    await assert_books_are_right(server.database_url)
-    (charge,) = await charges_in(server.database_url)
-    assert (charge.state, charge.basis) == ("settled", "counted")
-    assert charge.output_tokens == await tokenizer.count(tokenizer.BEST_AT_HAND, (said,))
+def _but_ids(heard: Heard) -> list[dict[str, Any]]:
+    return [frame | {"id": None} for frame in (*heard.deltas, heard.last)]
 
 
 async def _assert_paid_input_and(said: str, charge: dict[str, Any], prompt: str) -> None:

@@ -9,7 +9,10 @@ from tollkeeper.api import strict_json
 from tollkeeper.api.ai.schemas import ChatAsked
 from tollkeeper.errors import InvalidJson, InvalidRequest
 
-LONGEST_CANCEL = 1024
+LONGEST_CANCEL = 2048
+"""Bytes. The longest id has its place in it, even if every character of it is escaped."""
+
+Id = Annotated[str, Meta(max_length=100)]
 
 
 class Auth(msgspec.Struct, tag="auth", forbid_unknown_fields=True):
@@ -21,19 +24,21 @@ class Auth(msgspec.Struct, tag="auth", forbid_unknown_fields=True):
 class Turn(ChatAsked, tag="query", kw_only=True, forbid_unknown_fields=True):
     """One question: a `prompt`, or messages as on /ai/chat. `id` comes back with every frame of the answer."""
 
-    id: Annotated[str, Meta(max_length=100)] | None = None
+    id: Id | None = None
     prompt: Annotated[str, Meta(min_length=1)] | None = None
     idempotency_key: Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,255}\Z")] | None = None
 
 
 class Cancel(msgspec.Struct, tag="cancel", forbid_unknown_fields=True):
-    """Stop the turn that runs. What was said of it until then is paid."""
+    """Stop the turn that runs, or the one of that `id` if it runs. What was said of it until then is paid."""
+
+    id: Id | None = None
 
 
 class _Named(msgspec.Struct):
     """As much of a frame as a refusal of it needs."""
 
-    id: Annotated[str, Meta(max_length=100)] | None = None
+    id: Id | None = None
 
 
 _BAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -66,15 +71,14 @@ def read_turn(frame: bytes) -> Turn:
     return found
 
 
-def is_cancel(frame: bytes) -> bool:
-    """Whether it is one. That takes no time worth counting."""
+def read_cancel(frame: bytes) -> Cancel | None:
+    """None, if it is no cancel. That takes no time worth counting."""
     if len(frame) > LONGEST_CANCEL:
-        return False
+        return None
     try:
-        _decode_cancel(frame)
+        return _decode_cancel(frame)
     except _BAD:
-        return False
-    return True
+        return None
 
 
 def id_of(frame: bytes) -> str | None:

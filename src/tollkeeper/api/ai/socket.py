@@ -1,7 +1,8 @@
 """WS /ai/ws: one connection, many turns; each turn has its own limit check and its own charge.
 
 Frames are JSON objects with a `type`. From the caller: `auth` (the first, with `token`), `query` (a turn), `cancel`.
-From here: `ready`, `delta`, `final`, `error`. One turn runs at a time.
+From here: `ready`, `delta`, `final`, `error`. One turn runs at a time. A handshake is answered as an HTTP request is:
+with a correlation id, and with a problem where it is refused.
 
 Every frame but `cancel` counts as a call against the caller's limit. A server that is told to stop closes with 1012: at
 once where no turn runs, else after it, or after it was cut at the end of the grace period. See cli/closing.py.
@@ -9,7 +10,7 @@ once where no turn runs, else after it, or after it was cut at the end of the gr
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+import time
 from contextlib import suppress
 from typing import NoReturn
 from urllib.parse import urlsplit
@@ -22,12 +23,12 @@ from fastapi import APIRouter, Response, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from tollkeeper.api.ai.answers import NativeVisit
-from tollkeeper.api.ai.frames import Turn, id_of, is_cancel, read_token, read_turn
+from tollkeeper.api.ai.frames import Turn, id_of, read_cancel, read_token, read_turn
+from tollkeeper.api.ai.hearing import TurnListener, broken, send, under_id
 from tollkeeper.api.ai.native import ask, chat_turns
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.errors import problem, render
-from tollkeeper.api.listening import Said
-from tollkeeper.api.middleware import LARGEST_BODY
+from tollkeeper.api.errors import render
+from tollkeeper.api.middleware import LARGEST_BODY, asked_id
 from tollkeeper.errors import (
     Forbidden,
     InvalidJson,
@@ -38,12 +39,10 @@ from tollkeeper.errors import (
     TurnInProgress,
     Unauthenticated,
 )
-from tollkeeper.gateway import Answer, Keeping
+from tollkeeper.gateway import Keeping
 from tollkeeper.principal import Access, Principal
-from tollkeeper.providers.base import Piece
-from tollkeeper.quota.keys import Attempt, KeptAnswer
+from tollkeeper.quota.keys import Attempt
 from tollkeeper.quota.operations import Replayed
-from tollkeeper.quota.reservation import Reservation
 from tollkeeper.telemetry.logging import correlation_id
 
 PATH = "/ai/ws"
@@ -60,18 +59,19 @@ log = structlog.get_logger("tollkeeper.ws")
 @router.websocket(PATH)
 async def socket(websocket: WebSocket) -> None:
     """Turns, until one side hangs up."""
+    started = time.perf_counter()
     services: Services = websocket.app.state.services
+    correlation_id.set(asked_id(websocket.scope) or uuid4().hex)
     try:
         services.throttle.check_handshake(websocket.client.host if websocket.client is not None else "")
-    except RateLimited as error:
+        if not _may_come_from(websocket, services.settings.allowed_origins.split(",")):
+            raise Forbidden("Pages of this origin may not open a connection.")
+    except TollkeeperError as error:
         status, body, headers = render(error)
-        await websocket.send_denial_response(Response(body, status, headers))
+        await websocket.send_denial_response(Response(body, status, headers | _every_reply(started)))
         return
-    if not _may_come_from(websocket, services.settings.allowed_origins.split(",")):
-        await websocket.close()
-        return
-    correlation_id.set(uuid4().hex)
-    await websocket.accept(headers=[(b"x-correlation-id", correlation_id.get().encode())])
+    own = [(name.lower().encode(), value.encode()) for name, value in _every_reply(started).items()]
+    await websocket.accept(headers=own)
     connection = _Connection(websocket, services)
     websocket.state.lets_turn_end = connection.lets_turn_end
     cut = False
@@ -84,6 +84,10 @@ async def socket(websocket: WebSocket) -> None:
         raise
     finally:
         await connection.stop(cut=cut)
+
+
+def _every_reply(started: float) -> dict[str, str]:
+    return {"X-Correlation-ID": correlation_id.get(), "X-Process-Time": f"{time.perf_counter() - started:.6f}"}
 
 
 def _may_come_from(websocket: WebSocket, allowed: list[str]) -> bool:
@@ -104,7 +108,7 @@ class _Connection:
         self._bad_frames = 0
         self._leaving = False
         self._turn: asyncio.Task[None] | None = None
-        self._listener: _Listener | None = None
+        self._listener: TurnListener | None = None
 
     async def serve(self) -> None:
         """Raises WebSocketDisconnect when the caller hangs up."""
@@ -116,10 +120,10 @@ class _Connection:
             await self._websocket.close(NOT_AUTHENTICATED, "unauthenticated")
             return
         except TollkeeperError as error:
-            await self._say(error, None)
+            await self._say(broken(error))
             await self._websocket.close(FORBIDDEN if isinstance(error, Forbidden) else TRY_LATER, error.code)
             return
-        await _send(self._websocket, orjson.dumps({"type": "ready", "correlation_id": correlation_id.get()}))
+        await self._say(orjson.dumps({"type": "ready", "correlation_id": correlation_id.get()}))
         while True:
             await self._hear(await self._receive(LARGEST_BODY), caller)
 
@@ -144,27 +148,27 @@ class _Connection:
 
     async def _hear(self, body: bytes, caller: Principal) -> None:
         """What one frame wants. Raises WebSocketDisconnect, when it is one too many."""
-        if is_cancel(body):
-            if self._listener is not None:
+        if (cancel := read_cancel(body)) is not None:
+            if self._listener is not None and cancel.id in (None, self._listener.id):
                 self._listener.gone(cancelled=True)
             return
         try:
             self._services.throttle.check(caller)
         except RateLimited as error:
-            await self._say(error, id_of(body))
+            await self._say(broken(error, id_of(body)))
             await self._close(TOO_FAST, "rate limited")
         try:
             turn = read_turn(body)
         except TollkeeperError as error:
-            await self._say(error, None)
+            await self._say(broken(error, id_of(body)))
             self._bad_frames += 1
             if self._bad_frames == MOST_BAD_FRAMES:
                 await self._close(TOO_BAD, "too many bad frames")
             return
         if self._running:
-            await self._say(TurnInProgress(), turn.id)
+            await self._say(broken(TurnInProgress(), turn.id))
             return
-        self._listener = _Listener(self._websocket, turn)
+        self._listener = TurnListener(self._websocket, turn)
         self._turn = asyncio.create_task(self._take(turn, self._listener))
 
     async def _receive(self, largest: int) -> bytes:
@@ -189,7 +193,7 @@ class _Connection:
         """Raises Unauthenticated as soon as the token is no longer good, Forbidden, LedgerUnavailable."""
         return await self._services.credentials.verify(self._token, Access.AI)
 
-    async def _take(self, turn: Turn, listener: "_Listener") -> None:
+    async def _take(self, turn: Turn, listener: TurnListener) -> None:
         """One turn, from its caller's token to its final frame."""
         try:
             caller = await self._caller()
@@ -198,13 +202,13 @@ class _Connection:
         except Unauthenticated:
             await self._websocket.close(NOT_AUTHENTICATED, "unauthenticated")
         except TollkeeperError as error:
-            await self._say(error, turn.id)
+            await listener.write(listener.broken(error))
         except asyncio.CancelledError:
-            await self._say(ShuttingDown(), turn.id)
+            await listener.write(listener.broken(ShuttingDown()))
             raise
         except Exception:
             log.exception("ws.failed")
-            await self._say(TollkeeperError(), turn.id)
+            await listener.write(listener.broken(TollkeeperError()))
         finally:
             self._listener = None
             if self._leaving:
@@ -218,7 +222,7 @@ class _Connection:
         asked, conversation = await ask(self._services, caller, "ws", turn, chat_turns(turn))
         return NativeVisit(asked, streaming=True, conversation=conversation)
 
-    async def _relay(self, caller: Principal, visit: NativeVisit, turn: Turn, listener: "_Listener") -> None:
+    async def _relay(self, caller: Principal, visit: NativeVisit, turn: Turn, listener: TurnListener) -> None:
         listener.says = visit.said
         keeping = None
         if turn.idempotency_key is not None:
@@ -228,73 +232,12 @@ class _Connection:
         answer = await self._services.gateway.stream(caller, visit.ask, listener, keeping)
         if isinstance(answer, Replayed):
             for frame in answer.answer.body.splitlines():
-                await self._websocket.send_text(frame.decode())
+                await listener.write(under_id(turn.id, frame))
             return
         if not answer.cut_short:
             await visit.remember(answer)
         if not answer.cut_short or listener.cancelled:
             await listener.write(listener.final(visit, answer))
 
-    async def _say(self, error: TollkeeperError, turn_id: str | None) -> None:
-        _, body, _ = problem(error)
-        await _send(self._websocket, orjson.dumps({**body, "type": "error", "id": turn_id}))
-
-
-class _Listener:
-    """Whoever hears the answer of one turn."""
-
-    def __init__(self, websocket: WebSocket, turn: Turn) -> None:
-        self._websocket = websocket
-        self._id = turn.id
-        self._hang_up: Callable[[], None] | None = None
-        self.left = self.cancelled = False
-        self._said = Said(keeps=turn.idempotency_key is not None)
-        self.says: Callable[[Piece], msgspec.Struct | None] = lambda _: None
-
-    def attach(self, hang_up: Callable[[], None], reservation: Reservation) -> None:
-        self._hang_up = hang_up
-        if self.left:
-            asyncio.get_running_loop().call_soon(hang_up)
-
-    def gone(self, *, cancelled: bool = False) -> None:
-        """The caller wants no more of it, or is not there any more."""
-        self.left, self.cancelled = True, cancelled
-        if self._hang_up is not None:
-            self._hang_up()
-
-    async def deliver(self, piece: Piece) -> None:
-        said = self.says(piece)
-        if said is not None:
-            frame = self._frame("delta", said)
-            self._said.add(frame + b"\n")
-            await self.write(frame)
-
-    def ping(self) -> None:
-        """The WebSocket has pings of its own."""
-
-    def final(self, visit: NativeVisit, answer: Answer) -> bytes:
-        """The frame that ends the turn."""
-        ending = visit.ending(answer)
-        if self.cancelled and answer.cut_short:
-            ending.finish_reason = "cancelled"
-        return self._frame("final", ending)
-
-    def kept(self, visit: NativeVisit, answer: Answer) -> KeptAnswer | None:
-        """Everything that was said, a frame a line; None, if it is too long to be kept."""
-        said = self._said.whole
-        return KeptAnswer(200, "application/x-ndjson", said + self.final(visit, answer)) if said is not None else None
-
-    async def write(self, frame: bytes) -> None:
-        await _send(self._websocket, frame)
-
-    def _frame(self, kind: str, said: msgspec.Struct) -> bytes:
-        opening = orjson.dumps({"type": kind, "id": self._id})
-        return opening[:-1] + b"," + msgspec.json.encode(said)[1:]
-
-
-async def _send(websocket: WebSocket, frame: bytes) -> None:
-    """Nobody may be there any more; then there is nothing to say."""
-    try:
-        await websocket.send_text(frame.decode())
-    except (RuntimeError, WebSocketDisconnect):
-        return
+    async def _say(self, frame: bytes) -> None:
+        await send(self._websocket, frame)
