@@ -31,6 +31,7 @@ def _too_many(said: str | None, heard: str) -> Fault:
 
 NOTHING_BILLED = {
     "401": Fault({"status": 401} | SAID, 502, "provider_auth_failed"),
+    "402": Fault({"status": 402} | SAID, 502, "provider_auth_failed"),
     "403": Fault({"status": 403} | SAID, 502, "provider_auth_failed"),
     "429": _too_many("7", heard="7"),
     "429 without a time": _too_many(None, heard="1"),
@@ -38,8 +39,10 @@ NOTHING_BILLED = {
     "429 with nonsense": _too_many(f"-5 {LEAK}", heard="1"),
     "429 for a year": _too_many("31536000", heard="3600"),
     "400": Fault({"status": 400} | SAID, 400, "provider_rejected"),
-    "404": Fault({"status": 404} | SAID, 400, "provider_rejected"),
+    "413": Fault({"status": 413} | SAID, 400, "provider_rejected"),
     "422": Fault({"status": 422} | SAID, 400, "provider_rejected"),
+    "404": Fault({"status": 404} | SAID, 502, "provider_error"),
+    "409": Fault({"status": 409} | SAID, 502, "provider_error", asked=2),
     "500": Fault({"status": 500} | SAID, 502, "provider_error", asked=2),
     "503": Fault({"status": 503, "headers": {"Retry-After": "9"}} | SAID, 502, "provider_error", asked=2),
     "529": Fault({"status": 529} | SAID, 502, "provider_error", asked=2),
@@ -48,6 +51,7 @@ NOTHING_BILLED = {
 }
 
 UNREADABLE = {
+    "408": Fault({"status": 408} | SAID, 504, "provider_timeout"),
     "204": Fault({"status": 204, "raw": ""}, 502, "provider_bad_response"),
     "206": Fault({"status": 206} | SAID, 502, "provider_bad_response"),
     "garbage": Fault({"raw": f"<html>{LEAK}</html>"}, 502, "provider_bad_response"),

@@ -1,129 +1,13 @@
 """A model that is down is asked by a call now and then, and nobody closes it to the others for nothing."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import pytest
+from breaking import FAILURES, PATIENCE_S, PROBE_S, REFUSALS, SECONDS, UNANSWERED, World
 
 from tollkeeper import errors
-from tollkeeper.chat import ChatRequest, Completion, Message, TextDelta, Usage
-from tollkeeper.providers.base import Model, Piece, PreparedCall, Question
-from tollkeeper.providers.breaker import MOST_MODELS, PROBES, Guarded
-from tollkeeper.providers.echo import EchoProvider
-
-FAILURES, SECONDS, PATIENCE_S = 3, 100.0, 1_000.0
-PROBE_S = SECONDS / PROBES
-UNANSWERED = (errors.ProviderUnavailable, errors.ProviderTimeout, errors.ProviderInterrupted)
-
-
-class Scripted:
-    """A provider that fails as told, after so many pieces, or waits for `gate`."""
-
-    name = "scripted"
-
-    def __init__(self) -> None:
-        self.error: type[errors.ProviderError] | None = None
-        self.pieces_before_error = 0
-        self.gate: asyncio.Event | None = None
-        self.asked = 0
-        self.streams_closed = 0
-        self.closed = False
-
-    def prepare(self, model: Model, question: Question, *, stream: bool = False) -> PreparedCall:
-        return EchoProvider().prepare(model, question, stream=stream)
-
-    async def complete(self, call: PreparedCall, max_output: int) -> Completion:
-        self.asked += 1
-        await self._come()
-        return Completion("one", "stop", Usage(1, 1))
-
-    async def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
-        self.asked += 1
-        try:
-            for number in range(3):
-                if number == self.pieces_before_error:
-                    await self._come()
-                yield Piece(b"", (TextDelta("x"),))
-        finally:
-            self.streams_closed += 1
-
-    async def bound_input(self, call: PreparedCall) -> int | None:
-        return await self.count_input(call)
-
-    async def count_input(self, call: PreparedCall) -> int:
-        return 11
-
-    async def count_output(self, text: str) -> int:
-        return 12
-
-    async def cut(self, text: str, tokens: int) -> str:
-        return text[:tokens]
-
-    async def close(self) -> None:
-        self.closed = True
-
-    async def _come(self) -> None:
-        if self.gate is not None:
-            await self.gate.wait()
-        if self.error is not None:
-            raise self.error
-
-
-class World:
-    """A guarded provider, what it does, and what time it is."""
-
-    def __init__(self) -> None:
-        self.provider = Scripted()
-        self.now = 1_000.0
-        self.guarded = Guarded(
-            self.provider, failures=FAILURES, seconds=SECONDS, patience_s=PATIENCE_S, now=lambda: self.now
-        )
-        request = ChatRequest((Message("user", "one"),))
-        self.question = Question(lambda: request)
-        self.call = self.of("m")
-
-    def of(self, model: str) -> PreparedCall:
-        return self.guarded.prepare(Model(model, self.guarded), self.question)
-
-    async def complete(self) -> Completion:
-        return await self.guarded.complete(self.call, 10)
-
-    async def stream(self) -> int:
-        """How many pieces came."""
-        pieces = 0
-        async with aclosing(self.guarded.stream(self.call, 10)) as stream:
-            async for _ in stream:
-                pieces += 1
-        return pieces
-
-    async def fail(self, error: type[errors.ProviderError] = errors.ProviderTimeout, times: int = 1) -> None:
-        self.provider.error = error
-        for _ in range(times):
-            with pytest.raises(error):
-                await self.complete()
-        self.provider.error = None
-
-    async def is_open(self) -> bool:
-        """Whether a call fails without the provider hearing of it."""
-        before = self.provider.asked
-        try:
-            await self.complete()
-        except errors.ProviderUnavailable:
-            return self.provider.asked == before
-        return False
-
-    async def lets_all_through(self) -> bool:
-        """Whether two calls at once reach the provider, both."""
-        before, self.provider.gate = self.provider.asked, asyncio.Event()
-        calls = [asyncio.create_task(self.complete()) for _ in range(2)]
-        await asyncio.sleep(0)
-        reached = self.provider.asked - before
-        for call in calls:
-            call.cancel()
-        await asyncio.gather(*calls, return_exceptions=True)
-        self.provider.gate = None
-        return reached == 2
+from tollkeeper.providers.breaker import MOST_MODELS
 
 
 @pytest.fixture
@@ -168,7 +52,7 @@ async def test_a_success_in_between_begins_the_row_anew(world: World) -> None:
     assert not await world.is_open()
 
 
-@pytest.mark.parametrize("error", [errors.ProviderRateLimited, errors.ProviderRejected, errors.ProviderAuthFailed])
+@pytest.mark.parametrize("error", REFUSALS)
 async def test_a_refusal_is_a_sign_of_life(world: World, error: type[errors.ProviderError]) -> None:
     await world.fail(error, times=FAILURES + 1)
     await world.fail(times=FAILURES - 1)
@@ -322,17 +206,10 @@ async def test_a_stream_given_up_after_all_patience_is_a_failure(world: World) -
 
 
 async def test_calls_that_were_out_when_it_opened_do_not_keep_it_open(world: World) -> None:
-    world.provider.gate = asyncio.Event()
-    world.provider.error = errors.ProviderTimeout
-    late = [asyncio.create_task(world.complete()) for _ in range(FAILURES)]
-    await asyncio.sleep(0)
-    gate, world.provider.gate = world.provider.gate, None
-    await world.fail(times=FAILURES)
-    world.now += PROBE_S
-    world.provider.error = errors.ProviderTimeout
-    gate.set()
-    await asyncio.gather(*late, return_exceptions=True)
-    world.provider.error = None
+    async with world.calls_out("m") as out:
+        await world.fail(times=FAILURES)
+        world.now += PROBE_S
+        await out(errors.ProviderTimeout)
     assert not await world.is_open()
 
 

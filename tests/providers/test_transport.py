@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -118,6 +118,8 @@ async def test_a_connection_is_kept_for_the_next_call(way: Way) -> None:
         ("302 Found", errors.ProviderFailed, False),
         ("400 Bad Request", errors.ProviderRejected, False),
         ("401 Unauthorized", errors.ProviderAuthFailed, False),
+        ("404 Not Found", errors.ProviderLacksModel, False),
+        ("408 Request Timeout", errors.ProviderTimeout, True),
         ("500 Internal Server Error", errors.ProviderFailed, False),
     ],
 )
@@ -191,6 +193,28 @@ async def test_nobody_there_is_unavailable_and_not_billed(way: Way) -> None:
         assert not raised.value.billed
 
 
+@every_way
+@pytest.mark.parametrize("said", [b"this is not TLS\n", b""], ids=["something else", "nothing"])
+async def test_whoever_does_not_shake_hands_is_unavailable_and_not_billed(way: Way, said: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+        with suppress(ConnectionError):
+            await reader.read(-1)
+        writer.close()
+        left.set()
+
+    left = asyncio.Event()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    transport = Transport(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", {}, timeout_s=0.4)
+    async with asyncio.timeout(WITHIN_S):
+        with pytest.raises(errors.ProviderUnavailable) as raised:
+            await way(transport)
+        await left.wait()
+    await transport.close()
+    server.close()
+    assert not raised.value.billed
+
+
 async def test_a_stream_comes_as_it_is_cut() -> None:
     async with serving(chunked(*[bytes([one]) for one in STREAM])) as (_, transport):
         assert b"".join(await stream(transport)) == STREAM
@@ -241,12 +265,21 @@ async def test_what_was_never_opened_can_be_closed() -> None:
     ("status", "kind"),
     [
         (401, errors.ProviderAuthFailed),
+        (402, errors.ProviderAuthFailed),
         (403, errors.ProviderAuthFailed),
         (429, errors.ProviderRateLimited),
+        (404, errors.ProviderLacksModel),
+        (405, errors.ProviderLacksModel),
+        (410, errors.ProviderLacksModel),
         (400, errors.ProviderRejected),
-        (404, errors.ProviderRejected),
+        (413, errors.ProviderRejected),
+        (415, errors.ProviderRejected),
         (422, errors.ProviderRejected),
+        (499, errors.ProviderRejected),
         (302, errors.ProviderFailed),
+        (409, errors.ProviderFailed),
+        (425, errors.ProviderFailed),
+        (498, errors.ProviderFailed),
         (500, errors.ProviderFailed),
         (503, errors.ProviderFailed),
     ],
@@ -259,6 +292,12 @@ def test_each_status_has_its_meaning_and_none_is_billed(status: int, kind: type[
 
 def test_an_odd_success_may_have_been_billed() -> None:
     assert status_error(204).billed
+
+
+def test_a_provider_that_says_that_its_time_was_up_may_have_billed_it() -> None:
+    error = status_error(408)
+    assert type(error) is errors.ProviderTimeout
+    assert error.billed
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ STATUS: dict[type[errors.TollkeeperError], int] = {
     errors.ProviderAuthFailed: 502,
     errors.ProviderRateLimited: 503,
     errors.ProviderRejected: 400,
+    errors.ProviderLacksModel: 502,
     errors.ProviderFailed: 502,
     errors.ProviderInterrupted: 502,
     errors.ProviderBadResponse: 502,

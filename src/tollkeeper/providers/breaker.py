@@ -1,11 +1,12 @@
-"""A circuit breaker: a model that is down is hardly asked, until it may have come back.
+"""A circuit breaker: a provider or a model that is down is hardly asked, until it may have come back.
 
 It spares callers the wait for somebody who is not there, and takes the load off somebody who is about to break down.
 Those who are let through are never told apart by who they are. So one caller whose requests make a model fail must not
 close it to the others: an error that the provider answers counts only where nobody has succeeded for a while, and
 while all calls end so, each is followed at once by the next. What is left: where nobody else has asked for a while,
 requests that take long to fail can open it and delay the others until one of them is let through, and so can those that
-end in a timeout, which are charged. Models are judged one by one: it takes a few calls to each to find a provider down.
+end in a timeout, which are charged. So models are judged one by one, but for one failure that no request can provoke:
+where nobody takes the connection, the provider as a whole is down, whichever of its models was asked.
 """
 
 import time
@@ -18,14 +19,18 @@ from tollkeeper import errors
 from tollkeeper.chat import Completion
 from tollkeeper.providers.base import Model, Piece, Pieces, PreparedCall, Provider, Question
 
-_DOWN = (
-    errors.ProviderUnavailable,
-    errors.ProviderFailed,
-    errors.ProviderTimeout,
-    errors.ProviderInterrupted,
+_UNREACHABLE = errors.ProviderUnavailable
+"""Nobody took the connection: it was refused, or there is no such host, or no TLS, or no answer in time."""
+_BROKEN = (errors.ProviderTimeout, errors.ProviderInterrupted)
+"""The connection was made, some time ago; whether another could be made now is not known."""
+_DOWN = (errors.ProviderFailed, *_BROKEN)
+"""Failures that say that the model, and not the call, is at fault."""
+_UP = (
+    errors.ProviderRateLimited,
+    errors.ProviderRejected,
+    errors.ProviderAuthFailed,
+    errors.ProviderLacksModel,
 )
-"""Failures that say that the provider, and not the call, is at fault."""
-_UP = (errors.ProviderRateLimited, errors.ProviderRejected, errors.ProviderAuthFailed)
 """Failures that only someone can tell who is there. A key may be good for one model, and not for another."""
 
 NEARLY = 0.9
@@ -37,9 +42,12 @@ MOST_MODELS = 1_000
 """How many models are watched: names may be made up."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Circuit:
-    """What is known of one model: its failures in a row, and when it succeeded last. One never seen counts as fine."""
+    """What is known of one model, or of the way to the provider: its failures in a row, and when it succeeded last.
+
+    One never seen counts as fine.
+    """
 
     succeeded: float
     failures: int = 0
@@ -74,13 +82,19 @@ class _Watched:
         return piece
 
 
+_Probed = tuple[_Circuit, ...]
+"""The open circuits that a call was let through to probe; mostly none."""
+
+
 class Guarded:
-    """A provider behind a breaker that watches each of its models.
+    """A provider behind a breaker that watches the way to it, and each of its models.
 
     After `failures` in a row a model's circuit is open: calls fail at once with ProviderUnavailable, which is not
     billed, but for ten in `seconds` that are let through, until one succeeds. A 5xx answer is a failure only when the
     model has not succeeded for `seconds`; and after one the next call is let through at once. A stream that is given up
-    after `patience_s` without a piece counts as a failure. `now` is a clock in seconds that never goes back.
+    after `patience_s` without a piece counts as a failure. After `failures` in a row to connect, for whichever models,
+    the way to the provider is open like that, for all of its models, until a call for any of them comes through to it.
+    `now` is a clock in seconds that never goes back.
     """
 
     def __init__(
@@ -98,6 +112,7 @@ class Guarded:
         self._seconds = seconds
         self._patience_s = patience_s * NEARLY
         self._now = now
+        self._way = _Circuit(now())
         self._circuits: dict[str, _Circuit] = {}
 
     def prepare(self, model: Model, question: Question, *, stream: bool = False) -> PreparedCall:
@@ -105,16 +120,16 @@ class Guarded:
 
     async def complete(self, call: PreparedCall, max_output: int) -> Completion:
         circuit = self._circuit(call)
-        probing = self._enter(circuit)
+        probed = self._enter(circuit)
         try:
             completion = await self.provider.complete(call, max_output)
         except errors.ProviderError as error:
-            self._failed(circuit, error, probing=probing)
+            self._failed(circuit, error, probed)
             raise
         except BaseException:
-            self._left(circuit, probing=probing)
+            self._left(probed)
             raise
-        circuit.succeed(self._now())
+        self._succeeded(circuit)
         return completion
 
     def stream(self, call: PreparedCall, max_output: int) -> Pieces:
@@ -122,22 +137,22 @@ class Guarded:
         return _Watched(self.provider.stream(call, max_output), partial(self._first, self._circuit(call)))
 
     async def _first(self, circuit: _Circuit, pieces: Pieces) -> Piece:
-        probing = self._enter(circuit)
+        probed = self._enter(circuit)
         started = self._now()
         try:
             piece = await anext(pieces)
         except StopAsyncIteration:
             raise
         except errors.ProviderError as error:
-            self._failed(circuit, error, probing=probing)
+            self._failed(circuit, error, probed)
             raise
         except BaseException:
             if self._now() - started >= self._patience_s:
-                self._failed(circuit, errors.ProviderTimeout(), probing=probing)
+                self._failed(circuit, errors.ProviderTimeout(), probed)
             else:
-                self._left(circuit, probing=probing)
+                self._left(probed)
             raise
-        circuit.succeed(self._now())
+        self._succeeded(circuit)
         return piece
 
     async def bound_input(self, call: PreparedCall) -> int | None:
@@ -164,28 +179,45 @@ class Guarded:
             circuit = self._circuits[name] = _Circuit(succeeded=self._now())
         return circuit
 
-    def _enter(self, circuit: _Circuit) -> bool:
-        """Whether the call only probes; another may when it has not answered in time. Raises ProviderUnavailable."""
-        if circuit.failures < self._most:
-            return False
+    def _enter(self, circuit: _Circuit) -> _Probed:
+        """What the call probes; others may when it has not answered in time. Raises ProviderUnavailable."""
+        if circuit.failures < self._most and self._way.failures < self._most:
+            return ()
         now = self._now()
-        if now < circuit.next_probe:
-            raise errors.ProviderUnavailable(retry_after_s=ceil(circuit.next_probe - now))
-        circuit.next_probe = now + self._seconds / PROBES
-        return True
+        probed = tuple(one for one in (self._way, circuit) if one.failures >= self._most)
+        wait_s = max(one.next_probe for one in probed) - now
+        if wait_s > 0:
+            raise errors.ProviderUnavailable(retry_after_s=ceil(wait_s))
+        for one in probed:
+            one.next_probe = now + self._seconds / PROBES
+        return probed
 
-    def _failed(self, circuit: _Circuit, error: errors.ProviderError, *, probing: bool) -> None:
-        """Calls that were out when it opened change nothing when they fail too."""
+    def _succeeded(self, circuit: _Circuit) -> None:
+        circuit.succeed(self._now())
+        self._way.failures = 0
+
+    def _failed(self, circuit: _Circuit, error: errors.ProviderError, probed: _Probed) -> None:
+        """Of a probe, any failure but one to connect shows that the provider can be reached again."""
+        if isinstance(error, _UNREACHABLE):
+            self._count(self._way, probed, wait_s=self._seconds / PROBES)
+            return
+        if self._way in probed or not isinstance(error, _BROKEN):
+            self._way.failures = 0
         now, answered = self._now(), isinstance(error, errors.ProviderFailed)
         if isinstance(error, _UP):
             circuit.succeed(now)
         elif not isinstance(error, _DOWN) or (answered and now - circuit.succeeded < self._seconds):
-            self._left(circuit, probing=probing)
-        elif probing or circuit.failures < self._most:
-            circuit.failures = min(circuit.failures + 1, self._most)
-            circuit.next_probe = now if answered else now + self._seconds / PROBES
+            self._left(probed)
+        else:
+            self._count(circuit, probed, wait_s=0 if answered else self._seconds / PROBES)
 
-    def _left(self, circuit: _Circuit, *, probing: bool) -> None:
+    def _count(self, circuit: _Circuit, probed: _Probed, *, wait_s: float) -> None:
+        """One more failure. Calls that were out when it opened change nothing when they fail too."""
+        if circuit in probed or circuit.failures < self._most:
+            circuit.failures = min(circuit.failures + 1, self._most)
+            circuit.next_probe = self._now() + wait_s
+
+    def _left(self, probed: _Probed) -> None:
         """The call changed nothing: its caller hung up, or the answer was no sign that the model is down."""
-        if probing:
-            circuit.next_probe = self._now()
+        for one in probed:
+            one.next_probe = self._now()

@@ -119,12 +119,30 @@ def _named(error: Exception) -> errors.ProviderError:
             return errors.ProviderInterrupted()
 
 
+_REFUSALS: dict[int, type[errors.ProviderError]] = {
+    401: errors.ProviderAuthFailed,
+    402: errors.ProviderAuthFailed,
+    403: errors.ProviderAuthFailed,
+    404: errors.ProviderLacksModel,
+    405: errors.ProviderLacksModel,
+    408: errors.ProviderTimeout,
+    409: errors.ProviderFailed,
+    410: errors.ProviderLacksModel,
+    425: errors.ProviderFailed,
+    498: errors.ProviderFailed,
+}
+"""What a status means by which a provider says that the call, as it is, is not at fault; 498 is Groq's for a lack of
+capacity. After 408 it may have been billed: Azure bills what it was at work on ("Plan to manage costs for Azure
+OpenAI", HTTP error response code and billing status).
+"""
+
+
 def status_error(status: int, retry_after: str | None = None) -> errors.ProviderError:
-    """What a status other than 200 means. Only an odd success can have been billed."""
+    """What a status other than 200 means. Only an odd success and a timeout can have been billed."""
     if 200 <= status < 300:
         return errors.ProviderBadResponse()
-    if status in {401, 403}:
-        return errors.ProviderAuthFailed()
+    if (kind := _REFUSALS.get(status)) is not None:
+        return kind()
     if status == 429:
         seconds = int(retry_after) if retry_after and retry_after.isascii() and retry_after.isdigit() else None
         return errors.ProviderRateLimited(
