@@ -64,6 +64,9 @@ weight = 3
 """
 
 
+Script = Mapping[str, Any]
+
+
 class Chain(NamedTuple):
     """A model and its fallback, on another provider's wire."""
 
@@ -80,8 +83,8 @@ class Cell(NamedTuple):
 
     door: Door
     chain: Chain
-    first: Mapping[str, Any]
-    then: Mapping[str, Any]
+    first: Script
+    then: Script
 
     def __str__(self) -> str:
         return f"{self.door.name} {self.chain.first} {self.first} {self.then}"
@@ -92,10 +95,10 @@ class Cell(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """What came of a call: as the caller heard it, as it was charged, and which models the upstream was asked for."""
+    """What came of a call: as the caller heard it, as each model was charged, and which the upstream was asked for."""
 
     call: Call
-    charges: list[dict[str, Any]]
+    charges: dict[str, dict[str, Any]]
     used: int
     asked: list[str]
 
@@ -106,7 +109,7 @@ Check = Callable[[Cell, Heard], None]
 class Failure(NamedTuple):
     """How the first provider fails without billing: the error of its charge, and how often it is asked."""
 
-    script: Mapping[str, Any]
+    script: Script
     code: str
     asked: int = 1
     chains: tuple[Chain, ...] = CHAINS
@@ -149,9 +152,9 @@ async def test_a_fallback_answers_for_whoever_failed_without_billing_and_each_at
         def check(cell: Cell, heard: Heard, failure: Failure = failure) -> None:
             assert (heard.call.status, heard.call.said.text) == (200, ANSWER), heard.call.raw
             assert heard.call.said.error is None
-            then, first = heard.charges
-            _assert_released(first, cell.chain.first, failure.code)
-            assert (then["model"], then["state"], then["basis"]) == (cell.chain.then, "settled", "provider")
+            first, then = (heard.charges[model] for model in cell.chain)
+            _assert_released(first, failure.code)
+            assert (then["state"], then["basis"]) == ("settled", "provider")
             assert then["cost"] == heard.used == WEIGHT * sum(USAGE.values())
             assert then["held"] > WEIGHT * LIMIT, "the hold of the fallback is by its own weight"
             assert heard.asked == [cell.chain.first] * failure.asked + [cell.chain.then]
@@ -165,21 +168,21 @@ async def test_a_fallback_answers_for_whoever_failed_without_billing_and_each_at
 async def test_when_all_are_down_the_last_failure_is_told_and_nothing_is_paid(
     chained: Server, upstream: Upstream
 ) -> None:
-    limited = {"status": 429, "headers": {"Retry-After": "7"}}
+    limited: Script = {"status": 429, "headers": {"Retry-After": "7"}}
 
     def check(cell: Cell, heard: Heard) -> None:
+        first, then = (heard.charges[model] for model in cell.chain)
         told = {429: (503, "provider_rate_limited"), 404: (502, "provider_error")}[cell.then["status"]]
         assert (heard.call.status, heard.call.code) == told, heard.call.raw
         if cell.door is not SOCKET:
             assert heard.call.headers.get("Retry-After") == ("7" if told[0] == 503 else None)
-            assert heard.call.headers["X-Charge-ID"] == heard.charges[0]["id"]
-        then, first = heard.charges
-        _assert_released(first, cell.chain.first, "provider_error" if cell.then is limited else "provider_rate_limited")
-        _assert_released(then, cell.chain.then, told[1])
+            assert heard.call.headers["X-Charge-ID"] == then["id"]
+        _assert_released(first, "provider_error" if cell.then is limited else "provider_rate_limited")
+        _assert_released(then, told[1])
         assert heard.asked == [cell.chain.first] * (2 if cell.then is limited else 1) + [cell.chain.then]
         assert heard.used == 0
 
-    ends = [({"status": 500}, limited), (limited, {"status": 404})]
+    ends: list[tuple[Script, Script]] = [({"status": 500}, limited), (limited, {"status": 404})]
     cells = [Cell(door, chain, *end) for door in (*WHOLE, *STREAMED) for chain in CHAINS for end in ends]
     await _walk(chained, upstream, cells, check)
 
@@ -189,13 +192,14 @@ async def test_after_the_first_word_nobody_else_is_asked(chained: Server, upstre
         said = heard.call.said
         assert (heard.call.status, said.text, said.ends) == (200, HEARD, 0), heard.call.raw
         assert said.error is not None
-        (charge,) = heard.charges
-        assert (charge["model"], charge["state"], charge["basis"]) == (cell.chain.first, "settled", "counted")
+        assert heard.charges.keys() == {cell.chain.first}
+        charge = heard.charges[cell.chain.first]
+        assert (charge["state"], charge["basis"]) == ("settled", "counted")
         assert charge["output_tokens"] == 3
         assert heard.used == charge["cost"] == charge["input_tokens"] + 3
         assert heard.asked == [cell.chain.first]
 
-    breaks: list[Mapping[str, Any]] = [{"error_after": 3}, {"close_after": 3}]
+    breaks: list[Script] = [{"error_after": 3}, {"close_after": 3}]
     cells = [Cell(door, chain, script, {}) for door in STREAMED for chain in CHAINS for script in breaks]
     await _walk(chained, upstream, cells, check)
 
@@ -212,19 +216,20 @@ async def test_what_may_have_been_billed_or_is_the_callers_mistake_is_asked_of_n
     def check(cell: Cell, heard: Heard) -> None:
         *told, basis = ends[cell.first.get("status")]
         assert [heard.call.status, heard.call.code] == told, heard.call.raw
-        (charge,) = heard.charges
-        assert (charge["model"], charge["basis"], charge["error"]) == (cell.chain.first, basis, told[1])
+        assert heard.charges.keys() == {cell.chain.first}
+        charge = heard.charges[cell.chain.first]
+        assert (charge["basis"], charge["error"]) == (basis, told[1])
         assert (charge["cost"] > 0) == (basis == "unknown")
         assert heard.used == charge["cost"]
         assert heard.asked == [cell.chain.first]
 
-    scripts: list[Mapping[str, Any]] = [{"status": 400}, {"status": 408}, {"fault": "close"}]
+    scripts: list[Script] = [{"status": 400}, {"status": 408}, {"fault": "close"}]
     cells = [Cell(door, chain, script, {}) for door in (*WHOLE, *STREAMED) for chain in CHAINS for script in scripts]
     await _walk(chained, upstream, cells, check)
 
 
-def _assert_released(charge: dict[str, Any], model: str, code: str) -> None:
-    assert (charge["model"], charge["state"], charge["basis"]) == (model, "released", "none"), charge
+def _assert_released(charge: dict[str, Any], code: str) -> None:
+    assert (charge["state"], charge["basis"]) == ("released", "none"), charge
     assert (charge["error"], charge["cost"], charge["forgiven"]) == (code, 0, 0), charge
 
 
@@ -245,7 +250,10 @@ async def _visit(upstream: Upstream, cell: Cell, caller: Person, check: Check) -
             while (quota := await caller.quota())["reserved"]:
                 await asyncio.sleep(0.05)
         seen = await asyncio.to_thread(upstream.seen, caller.marker)
-        check(cell, Heard(made, await caller.charges(), quota["used"], [one["body"]["model"] for one in seen]))
+        charges = await caller.charges()
+        by_model = {one["model"]: one for one in charges}
+        assert len(charges) == len(by_model), charges
+        check(cell, Heard(made, by_model, quota["used"], [one["body"]["model"] for one in seen]))
     except Exception as error:
         error.add_note(f"at {cell}")
         raise
