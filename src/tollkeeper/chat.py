@@ -8,22 +8,26 @@ Role = Literal["system", "user", "assistant"]
 
 
 class Image(NamedTuple):
-    """A picture, by `https:` URL or as a `data:` URL."""
+    """A picture, by its address or as a `data:` URL."""
 
     url: str
     detail: str | None = None
 
 
 class ToolCall(NamedTuple):
-    """The model wants a function called. `arguments` is JSON, as the model wrote it: perhaps not valid."""
+    """The model wants a tool called. `arguments` is JSON, as the model wrote it: perhaps not valid.
+
+    A `custom` tool takes a text in place of it.
+    """
 
     id: str
     name: str
     arguments: str
+    custom: bool = False
 
 
 class ToolResult(NamedTuple):
-    """What a function answered to the call of that id."""
+    """What a tool answered to the call of that id."""
 
     call_id: str
     content: str
@@ -48,20 +52,32 @@ class Message(NamedTuple):
         return "".join(part for part in self.parts if isinstance(part, str))
 
 
+class Grammar(NamedTuple):
+    """What a text must be: the kind of grammar, say `lark` or `regex`, and the grammar itself."""
+
+    syntax: str
+    definition: str
+
+
 class Tool(NamedTuple):
-    """A function that the model may ask for. `parameters` is a JSON Schema."""
+    """A tool that the model may ask for: a function, whose `parameters` is a JSON Schema, or a `custom` one.
+
+    That takes a text, which follows the `grammar`, if there is one.
+    """
 
     name: str
     description: str | None
     parameters: dict[str, Any] | None
     strict: bool | None = None
+    custom: bool = False
+    grammar: Grammar | None = None
 
 
 class Options(NamedTuple):
     """How to answer. None: as the provider does when nobody says.
 
     `tool_choice` is "auto", "none", "required" or the name of a tool after "tool:". `schema` is a JSON Schema that the
-    answer must follow; `json` asks for any JSON object.
+    answer must follow, to the letter if that is `schema_strict`; `json` asks for any JSON object.
     """
 
     temperature: float | None = None
@@ -77,6 +93,8 @@ class Options(NamedTuple):
     json: bool = False
     schema: dict[str, Any] | None = None
     schema_name: str | None = None
+    schema_description: str | None = None
+    schema_strict: bool | None = None
 
 
 class ChatRequest(NamedTuple):
@@ -162,6 +180,7 @@ class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
     id: str | None
     name: str | None
     arguments: str
+    custom: bool = False
 
 
 class Finish(msgspec.Struct, frozen=True, gc=False):
@@ -194,7 +213,7 @@ def _texts(request: ChatRequest) -> list[str]:
                 case Image():
                     pass
     for tool in request.options.tools:
-        texts += [tool.name, tool.description or "", str(tool.parameters or "")]
+        texts += [tool.name, tool.description or "", str(tool.parameters or ""), *(tool.grammar or ())]
     if request.options.schema is not None:
-        texts.append(str(request.options.schema))
+        texts += [str(request.options.schema), request.options.schema_description or ""]
     return texts

@@ -65,7 +65,7 @@ class Received:
     def completion(self) -> Completion:
         """The answer as far as it came."""
         text, refusal, reasoning = [], [], []
-        calls: dict[int, tuple[str, str, list[str]]] = {}
+        calls: dict[int, tuple[str, str, list[str], bool]] = {}
         for delta in self.deltas:
             match delta:
                 case TextDelta(piece):
@@ -74,13 +74,16 @@ class Received:
                     refusal.append(piece)
                 case ReasoningDelta(piece):
                     reasoning.append(piece)
-                case ToolCallDelta(index, call_id, name, arguments):
-                    calls.setdefault(index, (call_id or "", name or "", []))[2].append(arguments)
+                case ToolCallDelta(index, call_id, name, arguments, custom):
+                    calls.setdefault(index, (call_id or "", name or "", [], custom))[2].append(arguments)
         return Completion(
             "".join(text) or "".join(refusal),
             self.finish_reason or "stop",
             self.usage,
-            tuple(ToolCall(*calls[index][:2], "".join(calls[index][2])) for index in sorted(calls)),
+            tuple(
+                ToolCall(call_id, name, "".join(pieces), custom)
+                for _, (call_id, name, pieces, custom) in sorted(calls.items())
+            ),
             "".join(refusal) or None,
             "".join(reasoning) or None,
         )

@@ -52,9 +52,58 @@ def test_calls_thinking_and_why_it_ended_survive() -> None:
     assert (completion.finish_reason, completion.reasoning) == ("tool_calls", "hm")
 
 
-def test_the_text_of_every_choice_can_be_counted() -> None:
-    choices = [{"message": {"content": text}} for text in ("one", "two", None)]
-    assert chat.read_answer(answer(choices=choices)).text == "onetwo"
+@pytest.mark.parametrize(
+    ("message", "thought"),
+    [
+        ({"reasoning": "hm"}, "hm"),
+        ({"reasoning": "hm", "reasoning_content": "hm"}, "hm"),
+        ({"reasoning": "hm", "reasoning_content": ""}, "hm"),
+        ({"reasoning": ""}, None),
+        ({"reasoning": {"effort": "low"}}, None),
+        ({"reasoning": ["hm"]}, None),
+    ],
+)
+def test_thinking_has_two_names_and_is_read_once(message: dict[str, Any], thought: str | None) -> None:
+    assert chat.read_answer(said(content="Hi", **message)) == Completion(
+        "Hi", "stop", Usage(9, 2, 4), (), None, thought
+    )
+
+
+def test_the_input_of_a_custom_tool_is_read_as_the_text_it_is() -> None:
+    call = {"id": "c", "type": "custom", "custom": {"name": "sql", "input": "select 1"}}
+    completion = chat.read_answer(said("tool_calls", content=None, tool_calls=[call]))
+    assert completion.tool_calls == (ToolCall("c", "sql", "select 1", custom=True),)
+    assert orjson.loads(chat.write_answer(completion, HEAD, Usage(1, 1)))["choices"][0]["message"]["tool_calls"] == [
+        call
+    ]
+
+
+def test_a_function_call_of_old_is_a_call() -> None:
+    body = said("function_call", content=None, function_call={"name": "f", "arguments": "{}"})
+    assert chat.read_answer(body).tool_calls == (ToolCall("", "f", "{}"),)
+    for nothing in (None, {}, {"name": None, "arguments": None}, {"name": "", "arguments": ""}):
+        assert chat.read_answer(said(content="Hi", function_call=nothing)).tool_calls == ()
+
+
+def test_everything_that_is_said_in_any_choice_can_be_counted() -> None:
+    function = {"name": "f", "arguments": "{}"}
+    custom = {"name": "sql", "input": "select"}
+    choices: list[dict[str, Any]] = [
+        {"message": {"content": "one", "reasoning_content": "h"}},
+        {"message": {"content": "two", "reasoning": "m"}},
+        {"message": {"content": None, "refusal": "No.", "tool_calls": [{"id": "a", "function": function}]}},
+        {"message": {"content": None, "tool_calls": [{"id": "b", "custom": custom}]}},
+    ]
+    completion = chat.read_answer(answer(choices=choices))
+    calls = (ToolCall("a", "f", "{}"), ToolCall("b", "sql", "select", custom=True))
+    assert (completion.text, completion.reasoning, completion.tool_calls) == ("onetwoNo.", "hm", calls)
+
+
+def test_an_answer_of_text_and_a_refusal_is_both() -> None:
+    completion = chat.read_answer(said(content="Well.", refusal="No."))
+    assert (completion.text, completion.refusal) == ("Well.", "No.")
+    message = ChatCompletion.model_validate_json(chat.write_answer(completion, HEAD, Usage(1, 1))).choices[0].message
+    assert (message.content, message.refusal) == ("Well.", "No.")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from openai.types.chat import completion_create_params
 from pydantic import TypeAdapter
 
-from tollkeeper.chat import ChatRequest, Image, Message, Options, Tool, ToolCall, ToolResult
+from tollkeeper.chat import ChatRequest, Grammar, Image, Message, Options, Tool, ToolCall, ToolResult
 from tollkeeper.dialects import chat
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
@@ -86,7 +86,10 @@ def test_options_are_read() -> None:
         parallel_tool_calls=False,
         tools=[{"type": "function", "function": {"name": "f", "description": "d", "parameters": {}, "strict": True}}],
         tool_choice={"type": "function", "function": {"name": "f"}},
-        response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": schema}},
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "n", "description": "about", "schema": schema, "strict": False},
+        },
     )
     assert request.options == Options(
         temperature=0.5,
@@ -101,6 +104,8 @@ def test_options_are_read() -> None:
         parallel_tools=False,
         schema=schema,
         schema_name="n",
+        schema_description="about",
+        schema_strict=False,
     )
     assert read(USER, response_format={"type": "json_object"}).options == Options(json=True)
     assert read(USER, response_format={"type": "text"}, stop=["a", "b"]).options == Options(stop=("a", "b"))
@@ -120,8 +125,10 @@ def test_options_are_read() -> None:
         ({"logprobs": True}, "logprobs"),
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"verbosity": "low"}, "verbosity"),
-        ({"tools": [{"type": "custom", "custom": {"name": "c"}}]}, "tools"),
-        ({"tool_choice": {"type": "custom", "custom": {"name": "c"}}}, "tool_choice"),
+        ({"tools": [{"type": "custom", "custom": {"name": "c", "format": {"type": "image"}}}]}, "tools"),
+        ({"tools": [{"type": "custom", "custom": {"name": "c", "format": {"type": "grammar"}}}]}, "tools"),
+        ({"tools": [{"type": "custom"}]}, "tools"),
+        ({"tool_choice": {"type": "custom", "custom": "c"}}, "tool_choice"),
         ({"tool_choice": {"type": "function", "function": "f"}}, "tool_choice"),
         ({"tool_choice": "whatever"}, "tool_choice"),
         ({"messages": [{"role": "assistant", "tool_calls": [{"id": "c", "type": "custom"}]}]}, "messages.tool_calls"),
@@ -151,7 +158,7 @@ def test_what_is_no_chat_is_invalid(document: dict[str, Any]) -> None:
 
 
 texts = st.text(min_size=1, max_size=5)
-tool_calls = st.builds(ToolCall, texts, texts, texts)
+tool_calls = st.builds(ToolCall, texts, texts, texts, st.booleans())
 images = st.builds(Image, st.just("https://example.com/a.png"), st.sampled_from([None, "low", "high"]))
 seen = st.lists(texts | images, min_size=1, max_size=3).flatmap(lambda some: images.map(lambda one: (*some, one)))
 users = texts | seen
@@ -167,7 +174,11 @@ turns = (
     | st.builds(Message, st.just("user"), st.builds(ToolResult, texts, texts).map(lambda result: (result,)))
 )
 schemas = st.just({"type": "object", "properties": {"a": {"type": "string"}}})
-tools = st.builds(Tool, texts, st.none() | texts, st.none() | schemas, st.none() | st.booleans())
+booleans = st.none() | st.booleans()
+grammars = st.none() | st.builds(Grammar, st.sampled_from(["lark", "regex"]), texts)
+tools = st.builds(Tool, texts, st.none() | texts, st.none() | schemas, booleans, st.just(False), st.none()) | st.builds(
+    Tool, texts, st.none() | texts, st.none(), st.none(), st.just(True), grammars
+)
 numbers = st.none() | st.floats(0, 1)
 plain: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
@@ -184,12 +195,19 @@ with_tools = st.fixed_dictionaries(
     {
         "tools": st.lists(tools, min_size=1, max_size=2).map(tuple),
         "tool_choice": st.sampled_from([None, "auto", "none", "required", "tool:f"]),
-        "parallel_tools": st.none() | st.booleans(),
+        "parallel_tools": booleans,
     }
 )
 formats = (
     st.just({"json": True})
-    | st.fixed_dictionaries({"schema": schemas, "schema_name": texts})
+    | st.fixed_dictionaries(
+        {
+            "schema": schemas,
+            "schema_name": texts,
+            "schema_description": st.none() | texts,
+            "schema_strict": booleans,
+        }
+    )
     | st.just(dict[str, Any]())
 )
 options = st.builds(lambda *some: Options(**{k: v for one in some for k, v in one.items()}), plain, with_tools, formats)

@@ -61,7 +61,10 @@ def test_why_an_answer_ended_is_told_in_our_words(theirs: str | None, ours: str)
 
 def test_a_refusal_is_explained() -> None:
     details = {"type": "refusal", "category": "bio", "explanation": "I must not."}
-    assert messages.read_answer(answer(stop_reason="refusal", stop_details=details)).refusal == "I must not."
+    said = messages.read_answer(answer(stop_reason="refusal", stop_details=details))
+    assert (said.text, said.refusal) == ("I must not.", "I must not.")
+    said = messages.read_answer(answer({"type": "text", "text": "Well."}, stop_details=details))
+    assert (said.text, said.refusal) == ("Well.", "I must not.")
 
 
 @pytest.mark.parametrize(
@@ -154,10 +157,16 @@ def test_why_an_answer_ended_is_told_in_the_wires_words(ours: str, theirs: str) 
     assert written(Completion("Hi", ours, None), Usage(1, 1)).stop_reason == theirs
 
 
-def test_a_refusal_of_another_wire_is_one_here() -> None:
-    message = written(Completion("", "stop", None, refusal="No."), Usage(1, 1))
+@pytest.mark.parametrize(("text", "told"), [("", ["No."]), ("No.", ["No."]), ("Well.", ["Well.", "No."])])
+def test_a_refusal_of_another_wire_is_one_here(text: str, told: list[str]) -> None:
+    message = written(Completion(text, "stop", None, refusal="No."), Usage(1, 1))
     assert message.stop_reason == "refusal"
-    assert [block.text for block in message.content if block.type == "text"] == ["No."]
+    assert [block.text for block in message.content if block.type == "text"] == told
+
+
+def test_what_was_given_to_a_custom_tool_stands_in_an_object() -> None:
+    message = written(Completion("", "tool_calls", None, (ToolCall("t", "sql", 'a "b"', custom=True),)), Usage(1, 1))
+    assert [block.input for block in message.content if block.type == "tool_use"] == [{"input": 'a "b"'}]
 
 
 words = st.text(st.characters(codec="utf-8"), min_size=1)

@@ -163,6 +163,7 @@ def test_no_effort_is_no_thinking() -> None:
         ({"frequency_penalty": -0.1}, "frequency_penalty"),
         ({"effort": "enormous"}, "reasoning_effort"),
         ({"tool_choice": "perhaps", "tools": (Tool("f", None, None),)}, "tool_choice"),
+        ({"tools": (Tool("f", None, None), Tool("sql", None, None, custom=True))}, "tools"),
     ],
 )
 def test_what_the_wire_cannot_say_is_refused(options: dict[str, Any], parameter: str) -> None:
@@ -186,6 +187,12 @@ def test_a_picture_is_linked_safely_or_of_a_known_kind(url: str) -> None:
         written(Message("user", (Image(url),)))
 
 
+def test_a_call_of_a_custom_tool_is_refused() -> None:
+    with pytest.raises(UnsupportedParameter) as refused:
+        written(Message("user", "hi"), Message("assistant", (ToolCall("a", "sql", "{}", custom=True),)))
+    assert refused.value.parameter == "messages.tool_calls"
+
+
 @pytest.mark.parametrize("arguments", ["{", "[]", "null", "7", '{"a":1}{'])
 def test_arguments_that_are_no_object_are_invalid(arguments: str) -> None:
     with pytest.raises(InvalidRequest):
@@ -196,7 +203,8 @@ words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
 names = st.text("abc_", min_size=1, max_size=5)
 arguments = st.dictionaries(names, st.integers(-9, 9) | words | st.none(), max_size=2)
 pictures = st.sampled_from([Image(PNG), Image("https://example.com/a.png"), Image("data:image/webp;base64,AAAA")])
-calls = st.builds(ToolCall, names, names, arguments.map(lambda given: msgspec.json.encode(given).decode()))
+written_arguments = arguments.map(lambda given: msgspec.json.encode(given).decode())
+calls = st.builds(ToolCall, names, names, written_arguments, st.just(False))
 results = st.lists(st.builds(ToolResult, names, words), max_size=2)
 said_by_user = words | st.tuples(results, st.lists(words | pictures, min_size=1, max_size=2)).map(
     lambda both: (*both[0], *both[1])
@@ -204,7 +212,9 @@ said_by_user = words | st.tuples(results, st.lists(words | pictures, min_size=1,
 said_by_model = words | st.lists(words | calls, min_size=1, max_size=3).map(tuple)
 exchanges = st.lists(st.tuples(said_by_user, said_by_model), min_size=1, max_size=3)
 tools = st.lists(
-    st.builds(Tool, names, st.none() | words, st.just(SCHEMA), st.none() | st.booleans()), min_size=1, max_size=2
+    st.builds(Tool, names, st.none() | words, st.just(SCHEMA), st.none() | st.booleans(), st.just(False), st.none()),
+    min_size=1,
+    max_size=2,
 )
 
 

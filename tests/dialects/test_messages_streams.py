@@ -242,6 +242,20 @@ def test_pieces_of_calls_that_are_mixed_are_each_put_in_place() -> None:
     assert [block.input for block in message.content if block.type == "tool_use"] == [{"x": 1}, {"y": 2}]
 
 
+def test_what_was_given_to_custom_tools_stands_in_an_object() -> None:
+    """Whatever else is said between its pieces."""
+    message = as_the_client_sees(
+        streamed(
+            ToolCallDelta(0, "a", "sql", 'sel"', custom=True),
+            ToolCallDelta(1, "b", "sql", "", custom=True),
+            TextDelta("Hm"),
+            ToolCallDelta(0, None, None, "ect", custom=True),
+        )
+    )
+    given = [block.input for block in message.content if block.type == "tool_use"]
+    assert given == [{"input": 'sel"ect'}, {"input": ""}]
+
+
 def test_an_answer_of_nothing_is_a_whole_stream() -> None:
     message = as_the_client_sees(streamed(TextDelta(""), Finish("length"), USAGE, reason="length"))
     assert (message.content, message.stop_reason) == ([], "max_tokens")

@@ -106,6 +106,8 @@ def test_form_and_effort_have_their_fields(options: dict[str, Any], field: str, 
         ({"tool_choice": "tool:f", "tools": (Tool("f", None, None),)}, "tool_choice"),
         ({"parallel_tools": False, "tools": (Tool("f", None, None),)}, "parallel_tool_calls"),
         ({"effort": "enormous"}, "reasoning_effort"),
+        ({"tools": (Tool("sql", None, None, custom=True),)}, "tools"),
+        ({"tools": (Tool("sql", None, None, custom=True),), "tool_choice": "none"}, "tools"),
     ],
 )
 def test_what_the_wire_cannot_say_is_refused(options: dict[str, Any], parameter: str) -> None:

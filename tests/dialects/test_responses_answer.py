@@ -32,9 +32,11 @@ completions = st.builds(
 @settings(max_examples=150, deadline=None)
 @given(completions)
 def test_what_is_written_is_what_the_sdk_takes_and_is_read_as_it_was(completion: Completion) -> None:
+    """A refusal is the text of an answer that has no other."""
+    completion = completion._replace(text=completion.text or completion.refusal or "")
     body = write_answer(completion, HEAD, USAGE)
     response = Response.model_validate_json(body)
-    assert response.output_text == completion.text
+    assert response.output_text == ("" if completion.text == completion.refusal else completion.text)
     reason = completion.finish_reason
     if reason == "stop":
         reason = "tool_calls" if completion.tool_calls else "refusal" if completion.refusal else "stop"
@@ -97,8 +99,21 @@ def test_text_refusal_reasoning_and_calls_of_all_items_are_read() -> None:
         )
     )
     assert said == Completion(
-        "ab", "tool_calls", Usage(3, 2), (ToolCall("c", "sql", "select 1"),), refusal="No.", reasoning="Hm."
+        "ab",
+        "tool_calls",
+        Usage(3, 2),
+        (ToolCall("c", "sql", "select 1", custom=True),),
+        refusal="No.",
+        reasoning="Hm.",
     )
+
+
+def test_a_refusal_is_an_answer_and_known_as_one() -> None:
+    refused = {"type": "message", "content": [{"type": "refusal", "refusal": "No."}]}
+    said = read_answer(answer(output=[refused]))
+    assert (said.text, said.refusal, said.finish_reason) == ("No.", "No.", "refusal")
+    (item,) = orjson.loads(write_answer(said, HEAD, USAGE))["output"]
+    assert item["content"] == refused["content"]
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,7 @@ def test_every_item_counts_and_only_the_bytes_of_pictures_that_are_sent_along_do
 
 
 @pytest.mark.parametrize("url", ["http://10.0.0.1/a.png", "file:///etc/passwd", "data:application/pdf;base64,AA", ""])
-def test_a_picture_is_linked_by_https_or_sent_along(url: str) -> None:
+def test_a_picture_is_linked_where_the_internet_is_or_sent_along(url: str) -> None:
     """In what a tool answered too."""
     picture = {"type": "input_image", "image_url": url}
     answered = {"type": "function_call_output", "call_id": "c", "output": [picture]}

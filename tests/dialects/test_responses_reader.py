@@ -88,7 +88,7 @@ def test_what_a_server_tells_only_at_once_is_not_lost_and_nothing_is_told_twice(
     assert told == [
         TextDelta("ab"),
         ToolCallDelta(0, "c", "f", "{}"),
-        ToolCallDelta(1, None, None, "select"),
+        ToolCallDelta(1, None, None, "select", custom=True),
     ]
 
 

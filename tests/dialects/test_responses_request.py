@@ -12,7 +12,7 @@ from openai.types.responses.response_input_param import ResponseInputParam
 from openai.types.responses.tool_param import ToolParam
 from pydantic import TypeAdapter
 
-from tollkeeper.chat import ChatRequest, Image, Message, Options, Tool, ToolCall, ToolResult
+from tollkeeper.chat import ChatRequest, Grammar, Image, Message, Options, Tool, ToolCall, ToolResult
 from tollkeeper.dialects.parameters import sort_out
 from tollkeeper.dialects.responses import PARAMETERS, read_request, shape_of, write_request
 from tollkeeper.errors import UnsupportedParameter
@@ -61,12 +61,12 @@ def test_the_output_of_an_earlier_answer_can_be_sent_back_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("tools", [{"type": "custom", "name": "sql"}]),
+        ("tools", [{"type": "custom", "name": "sql", "format": {"type": "image"}}]),
+        ("tools", [{"type": "custom", "name": "sql", "format": {"type": "grammar"}}]),
         ("tool_choice", {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}),
         ("include", ["message.output_text.logprobs"]),
         ("top_logprobs", 3),
         ("text", {"verbosity": "low"}),
-        ("input", [{"type": "custom_tool_call", "call_id": "c", "name": "sql", "input": "select"}]),
         (
             "input",
             [
@@ -94,16 +94,18 @@ def test_an_option_without_a_name_here_is_refused_rather_than_lost(option: dict[
     assert raised.value.parameter == next(iter(option))
 
 
-def test_a_schema_is_followed_strictly() -> None:
-    request = ChatRequest((Message("user", "Hi"),), Options(schema={"type": "object"}))
+@pytest.mark.parametrize("strict", [True, False, None])
+def test_a_schema_is_followed_as_strictly_as_was_asked(strict: bool | None) -> None:
+    request = ChatRequest((Message("user", "Hi"),), Options(schema={"type": "object"}, schema_strict=strict))
+    told = {} if strict is None else {"strict": strict}
     assert write_request(request, "m")["text"] == {
-        "format": {"type": "json_schema", "name": "answer", "schema": {"type": "object"}, "strict": True}
+        "format": {"type": "json_schema", "name": "answer", "schema": {"type": "object"}, **told}
     }
 
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
 pictures = st.builds(Image, st.just(PICTURE) | st.just("https://example.org/1.png"), st.sampled_from([None, "low"]))
-calls = st.builds(ToolCall, texts, texts, texts)
+calls = st.builds(ToolCall, texts, texts, texts, st.booleans())
 results = st.builds(ToolResult, texts, st.text(st.characters(codec="utf-8"), max_size=8))
 
 
@@ -122,16 +124,28 @@ def turns(draw_calls: bool) -> st.SearchStrategy[list[Message]]:
 
 
 schemas = st.just({"type": "object", "properties": {"a": {"type": "string"}}})
+booleans = st.none() | st.booleans()
+grammars = st.none() | st.builds(Grammar, st.sampled_from(["lark", "regex"]), texts)
+tools = st.builds(Tool, texts, st.none() | texts, st.none() | schemas, booleans, st.just(False), st.none()) | st.builds(
+    Tool, texts, st.none() | texts, st.none(), st.none(), st.just(True), grammars
+)
 options = st.builds(
     lambda **fields: Options(**fields),
     temperature=st.none() | st.floats(0, 2),
     top_p=st.none() | st.floats(0, 1),
     effort=st.sampled_from([None, "low", "high"]),
-    tools=tuples(st.builds(Tool, texts, st.none() | texts, st.none() | schemas, st.none() | st.booleans()), least=0),
+    tools=tuples(tools, least=0),
     tool_choice=st.sampled_from([None, "auto", "none", "required", "tool:sky"]),
-    parallel_tools=st.none() | st.booleans(),
+    parallel_tools=booleans,
 )
-formats = st.sampled_from([{}, {"json": True}, {"schema": {"type": "object"}, "schema_name": "weather"}])
+formats: st.SearchStrategy[dict[str, Any]] = st.sampled_from([{}, {"json": True}]) | st.fixed_dictionaries(
+    {
+        "schema": schemas,
+        "schema_name": st.just("weather"),
+        "schema_description": st.none() | texts,
+        "schema_strict": booleans,
+    }
+)
 requests = st.builds(
     lambda messages, options, form: ChatRequest(tuple(chain(*messages)), options._replace(**form)),
     st.lists(st.booleans().flatmap(turns), min_size=1, max_size=3),

@@ -53,7 +53,8 @@ def refused_parameter(read: Callable[[], object]) -> str | None:
 def test_a_request_is_read_or_refused_by_name(document: dict[str, Any]) -> None:
     fields = msgspec.json.decode(orjson.dumps(document), type=dict[str, msgspec.Raw])
     for read in (lambda: shape_of(fields), lambda: read_request(document), lambda: sort_out(fields, PARAMETERS)):
-        assert refused_parameter(read) in {None, "input", *document}
+        parameter = refused_parameter(read)
+        assert parameter is None or parameter.partition(".")[0] in {"input", *document}
 
 
 @settings(max_examples=300, deadline=None)

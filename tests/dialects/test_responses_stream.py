@@ -35,13 +35,13 @@ pieces = st.lists(
     st.builds(TextDelta, texts)
     | st.builds(RefusalDelta, texts)
     | st.builds(ReasoningDelta, texts)
-    | st.builds(ToolCallDelta, st.integers(0, 2), st.none(), st.none(), texts),
+    | st.builds(ToolCallDelta, st.integers(0, 3), st.none(), st.none(), texts),
     max_size=12,
 )
 
 
 def introduced(deltas: Sequence[Delta]) -> list[Delta]:
-    """Calls numbered in the order in which they appear, each with its id and name at first."""
+    """Calls numbered in the order in which they appear, each with its id and name at first; some of custom tools."""
     order: dict[int, int] = {}
     told: list[Delta] = []
     for delta in deltas:
@@ -49,7 +49,7 @@ def introduced(deltas: Sequence[Delta]) -> list[Delta]:
             first = delta.index not in order
             index = order.setdefault(delta.index, len(order))
             call_id, name = (f"call_{index}", f"tool_{index}") if first else (None, None)
-            told.append(ToolCallDelta(index, call_id, name, delta.arguments))
+            told.append(ToolCallDelta(index, call_id, name, delta.arguments, custom=delta.index > 1))
         else:
             told.append(delta)
     return told
@@ -81,13 +81,13 @@ def gathered(deltas: list[Delta]) -> Completion:
         match delta:
             case TextDelta(text) | RefusalDelta(text) | ReasoningDelta(text):
                 said[type(delta)] += text
-            case ToolCallDelta(index, call_id, name, arguments):
-                call = calls.get(index, ToolCall(call_id or "", name or "", ""))
+            case ToolCallDelta(index, call_id, name, arguments, custom):
+                call = calls.get(index, ToolCall(call_id or "", name or "", "", custom))
                 calls[index] = call._replace(arguments=call.arguments + arguments)
     usage = [delta for delta in deltas if isinstance(delta, Usage)]
     reason = [delta.reason for delta in deltas if isinstance(delta, Finish)]
     return Completion(
-        said[TextDelta],
+        said[TextDelta] or said[RefusalDelta],
         reason[0] if reason else "",
         usage[0] if usage else None,
         tuple(calls[index] for index in sorted(calls)),
@@ -106,7 +106,9 @@ EVERYTHING: list[Delta] = [
     ToolCallDelta(1, "call_b", "sky", "{"),
     ToolCallDelta(0, None, None, '"Ulm"}'),
     ToolCallDelta(1, None, None, "}"),
+    ToolCallDelta(2, "call_c", "sql", "select", custom=True),
     TextDelta("Well."),
+    ToolCallDelta(2, None, None, " 1", custom=True),
     RefusalDelta("No"),
     RefusalDelta("!"),
 ]
@@ -197,8 +199,11 @@ def test_the_sdk_gathers_what_was_written() -> None:
         "message",
         "function_call",
         "function_call",
+        "custom_tool_call",
         "message",
     ]
+    custom = [(item.call_id, item.name, item.input) for item in response.output if item.type == "custom_tool_call"]
+    assert custom == [("call_c", "sql", "select 1")]
     calls = [(item.call_id, item.arguments) for item in response.output if item.type == "function_call"]
     assert calls == [("call_a", '{"at":"Ulm"}'), ("call_b", "{}")]
 
@@ -207,7 +212,8 @@ def test_the_sdk_gathers_what_was_written() -> None:
 @given(pieces.map(introduced))
 def test_the_sdk_gathers_any_stream(deltas: list[Delta]) -> None:
     with client(write(deltas)) as openai, openai.responses.stream(model="m", input="Hi") as stream:
-        assert stream.get_final_response().output_text == gathered(deltas).text
+        spoken = "".join(delta.text for delta in deltas if isinstance(delta, TextDelta))
+        assert stream.get_final_response().output_text == spoken
 
 
 def test_the_sdk_knows_the_error_that_ends_a_broken_stream() -> None:

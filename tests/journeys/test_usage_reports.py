@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 from bpe_openai import get_encoding
 
+from journeys.custom_calls import CALLED, CALLING, SAID, assert_counted, pieces
+from journeys.many_wires import CHAT, RESPONSES
 from journeys.people import person
+from journeys.posting import CHAT_DOOR, answering, asked, events, post
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
 
@@ -142,3 +145,52 @@ async def test_text_comes_through_unchanged_whatever_its_script(server: Server) 
     async with person(server) as caller:
         reply = await caller.ask(scripted(caller.marker, answer=text))
         assert reply.body["answer"] == text
+
+
+OLD = {"function_call": {"name": "sql", "arguments": SAID}}
+RECEIVED = {
+    "a custom tool": (CALLED, CALLING, f"sql{SAID}"),
+    "a function of old": (OLD, [OLD], f"sql{SAID}"),
+    "reasoning": ({"reasoning": SAID}, [{"reasoning": piece} for piece in pieces(SAID)], SAID),
+    "reasoning_content": (
+        {"reasoning_content": SAID},
+        [{"reasoning_content": piece} for piece in pieces(SAID)],
+        SAID,
+    ),
+    "a refusal": ({"refusal": SAID}, [{"refusal": piece} for piece in pieces(SAID)], SAID),
+}
+
+
+@pytest.mark.parametrize(("message", "deltas", "text"), RECEIVED.values(), ids=RECEIVED.keys())
+async def test_whatever_is_received_is_counted_where_nothing_is_reported(
+    doors: Server, message: dict[str, Any], deltas: list[dict[str, Any]], text: str
+) -> None:
+    """Whole and streamed, it is as much."""
+    async with person(doors) as caller:
+        whole = answering(caller.marker, whole={"role": "assistant", "content": None} | message)
+        reply = await post(caller, CHAT_DOOR, model=CHAT.model, **asked(whole))
+        assert reply.body["choices"][0]["message"].items() >= message.items()
+        await assert_counted(caller, text)
+    async with person(doors) as caller:
+        streamed = answering(caller.marker, *deltas)
+        heard = await events(caller, CHAT_DOOR, model=CHAT.model, **asked(streamed))
+        assert [one["choices"][0]["delta"] for one in heard][:-1] == deltas
+        await assert_counted(caller, text)
+
+
+async def test_every_choice_is_counted_with_all_that_is_in_it(doors: Server) -> None:
+    async with person(doors) as caller:
+        messages = [{"content": "one two"}, {"content": None} | CALLED, {"content": None, "reasoning": SAID}]
+        document = {"choices": [{"message": message, "finish_reason": "stop"} for message in messages]}
+        prompt = scripted(caller.marker, json=document)
+        await post(caller, CHAT_DOOR, model=CHAT.model, n=3, **asked(prompt))
+        await assert_counted(caller, f"one two{SAID}sql{SAID}")
+
+
+async def test_a_refusal_is_shown_and_counted_whatever_the_providers_wire(doors: Server) -> None:
+    for wire in (CHAT, RESPONSES):
+        async with person(doors) as caller:
+            prompt = scripted(caller.marker, refusal=SAID, without_usage=True)
+            reply = await caller.ask(prompt, model=wire.model)
+            assert reply.body["answer"] == SAID
+            await assert_counted(caller, SAID)

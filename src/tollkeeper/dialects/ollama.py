@@ -79,6 +79,8 @@ def _written(turn: Message, names: dict[str, str]) -> list[dict[str, Any]]:
             case ToolResult(call_id, content):
                 result = {"role": "tool", "content": content, "tool_call_id": call_id}
                 messages.append(result | ({"tool_name": names[call_id]} if call_id in names else {}))
+            case ToolCall(custom=True):
+                raise refusal("messages.tool_calls")
             case ToolCall(call_id, name, arguments):
                 call = {"id": call_id, "function": {"name": name, "arguments": _arguments(arguments)}}
                 message.setdefault("tool_calls", []).append(call)
@@ -108,7 +110,9 @@ def _arguments(arguments: str) -> dict[str, Any]:
 
 
 def _tools(options: Options) -> list[dict[str, Any]]:
-    """The wire has no choice of tools but to offer none."""
+    """The wire has functions alone, and no choice of tools but to offer none."""
+    if any(tool.custom for tool in options.tools):
+        raise refusal("tools")
     if options.tools and options.tool_choice not in {None, "auto", "none"}:
         raise refusal("tool_choice")
     if options.tools and options.parallel_tools is False:

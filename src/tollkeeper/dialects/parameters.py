@@ -7,7 +7,7 @@ a parameter that is in no class.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -38,14 +38,26 @@ class Only:
     treatment: Treatment = Treatment.PASS
 
 
-Rule = Treatment | Only
+Fields: TypeAlias = "Mapping[str, Fields | None]"
+"""The fields of an object. Under one that is an object too, and as well known, stand its own; None: anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """If it is an object, one of which every field is known. Another field may cost something, and is refused."""
+
+    fields: Fields
+    treatment: Treatment = Treatment.PASS
+
+
+Rule = Treatment | Only | Known
 PASS, PRICE, OURS, DROP, REFUSE = Treatment.PASS, Treatment.PRICE, Treatment.OURS, Treatment.DROP, Treatment.REFUSE
 
 
 def sort_out(fields: Mapping[str, msgspec.Raw], rules: Mapping[str, Rule]) -> dict[str, bytes]:
     """The fields that go out as they came. A field that is null counts as absent.
 
-    Raises UnsupportedParameter, naming the first that is refused or unknown.
+    Raises UnsupportedParameter, naming the first that is refused or unknown, itself or in an object that is known.
     """
     passed: dict[str, bytes] = {}
     for name, value in fields.items():
@@ -53,15 +65,35 @@ def sort_out(fields: Mapping[str, msgspec.Raw], rules: Mapping[str, Rule]) -> di
         raw = bytes(value)
         if raw == NULL:
             continue
-        if isinstance(rule, Only):
-            if msgspec.json.decode(raw) not in rule.values:
-                raise refusal(name)
+        if not isinstance(rule, Treatment):
+            check_value(name, msgspec.json.decode(raw), rule)
             rule = rule.treatment
         if rule is REFUSE:
             raise refusal(name)
         if rule is PASS or rule is PRICE:
             passed[name] = raw
     return passed
+
+
+def check_value(name: str, value: Any, rule: Only | Known) -> None:
+    """Raises UnsupportedParameter for another value than the rule knows, or for a field in it that it does not."""
+    if isinstance(rule, Known):
+        _check_fields(name, value, rule.fields)
+    elif value not in rule.values:
+        raise refusal(name)
+
+
+def _check_fields(place: str, value: Any, known: Fields) -> None:
+    """Whether it is an object at all is for others to say."""
+    if not isinstance(value, dict):
+        return
+    for name, inner in value.items():
+        if inner is None:
+            continue
+        if name not in known:
+            raise refusal(f"{place}.{name}")
+        if (fields := known[name]) is not None:
+            _check_fields(f"{place}.{name}", inner, fields)
 
 
 def refusal(name: str) -> UnsupportedParameter:

@@ -11,20 +11,28 @@ from tollkeeper.dialects.reading import BadAnswer, count
 
 
 class _Function(msgspec.Struct):
-    name: str = ""
-    arguments: str = ""
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _Custom(msgspec.Struct):
+    name: str | None = None
+    input: str | None = None
 
 
 class _Call(msgspec.Struct):
-    id: str = ""
+    id: str | None = None
     function: _Function | None = None
+    custom: _Custom | None = None
 
 
 class _Message(msgspec.Struct):
     content: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
+    reasoning: Any = None
     tool_calls: list[_Call] | None = None
+    function_call: _Function | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -45,7 +53,10 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 
 def read_answer(body: bytes) -> Completion:
-    """A provider's chat completion: its first choice. Raises BadAnswer, also for one that tells of an error."""
+    """A provider's chat completion. Of several choices everything that was said is there, as if it were one answer.
+
+    Raises BadAnswer, also for one that tells of an error.
+    """
     try:
         answer = _decode(body)
         first = answer.choices[0]
@@ -54,22 +65,38 @@ def read_answer(body: bytes) -> Completion:
     if answer.error is not None or any(map(_failed, answer.choices)):
         raise BadAnswer
     message = first.message
-    calls = tuple(
-        ToolCall(call.id, call.function.name, call.function.arguments)
-        for call in message.tool_calls or ()
-        if call.function is not None
-    )
-    text = message.content if message.content is not None else message.refusal or ""
-    if len(answer.choices) > 1:
-        text += "".join(choice.message.content or "" for choice in answer.choices[1:])
-    return Completion(
-        text,
-        first.finish_reason or "stop",
-        read_usage(answer.usage),
-        calls,
-        message.refusal if message.content is None else None,
-        message.reasoning_content,
-    )
+    text, calls, thought = message.content or message.refusal or "", _calls(message), _thought(message)
+    for choice in answer.choices[1:]:
+        text += choice.message.content or choice.message.refusal or ""
+        calls += _calls(choice.message)
+        thought += _thought(choice.message)
+    refusal = None if message.content and not message.refusal else message.refusal
+    return Completion(text, first.finish_reason or "stop", read_usage(answer.usage), calls, refusal, thought or None)
+
+
+def _thought(message: _Message) -> str:
+    """Servers have two names for it; under the second one, some may mean something else."""
+    if message.reasoning_content:
+        return message.reasoning_content
+    return message.reasoning if isinstance(message.reasoning, str) else ""
+
+
+def _calls(message: _Message) -> tuple[ToolCall, ...]:
+    if not message.tool_calls and message.function_call is None:
+        return ()
+    calls = [called for call in message.tool_calls or () if (called := _read_call(call)) is not None]
+    old = message.function_call
+    if old is not None and (old.name or old.arguments):
+        calls.append(ToolCall("", old.name or "", old.arguments or ""))
+    return tuple(calls)
+
+
+def _read_call(call: _Call) -> ToolCall | None:
+    if (custom := call.custom) is not None:
+        return ToolCall(call.id or "", custom.name or "", custom.input or "", custom=True)
+    if (function := call.function) is None:
+        return None
+    return ToolCall(call.id or "", function.name or "", function.arguments or "")
 
 
 def _failed(choice: _Choice) -> bool:
@@ -110,19 +137,17 @@ FINISH_REASONS = {"refusal": "stop"}
 
 def write_answer(completion: Completion, head: Head, usage: Usage) -> bytes:
     """A whole chat completion."""
-    refused = completion.refusal is not None
+    text = "" if completion.text == completion.refusal else completion.text
+    without_text = not text and (completion.refusal is not None or completion.tool_calls)
     message: dict[str, Any] = {
         "role": "assistant",
-        "content": None if refused or (completion.tool_calls and not completion.text) else completion.text,
+        "content": None if without_text else text,
         "refusal": completion.refusal,
     }
     if completion.reasoning:
         message["reasoning_content"] = completion.reasoning
     if completion.tool_calls:
-        message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in completion.tool_calls
-        ]
+        message["tool_calls"] = [write_call(call) for call in completion.tool_calls]
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason(completion)}
     return orjson.dumps(
         {
@@ -134,6 +159,13 @@ def write_answer(completion: Completion, head: Head, usage: Usage) -> bytes:
             "usage": write_usage(usage),
         }
     )
+
+
+def write_call(call: ToolCall) -> dict[str, Any]:
+    """A call, as answers tell it and requests repeat it."""
+    if call.custom:
+        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments}}
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def finish_reason(completion: Completion) -> str:

@@ -5,10 +5,14 @@ from typing import Any
 
 import msgspec
 
-from tollkeeper.dialects.parameters import DROP, OURS, PASS, PRICE, REFUSE, Only, Rule, refusal
+from tollkeeper.dialects.parameters import DROP, OURS, PASS, PRICE, REFUSE, Known, Only, Rule, refusal
 from tollkeeper.dialects.pictures import bytes_sent
 from tollkeeper.dialects.shape import Shape
 from tollkeeper.errors import InvalidRequest
+
+_NAMED = {"name": None}
+_SCHEMA = {"name": None, "description": None, "schema": None, "strict": None}
+_CHOICE = {"type": None, "function": _NAMED, "custom": _NAMED, "allowed_tools": {"mode": None, "tools": None}}
 
 PARAMETERS: dict[str, Rule] = {
     "messages": PRICE,
@@ -17,15 +21,15 @@ PARAMETERS: dict[str, Rule] = {
     "max_completion_tokens": OURS,
     "n": PRICE,
     "stream": OURS,
-    "stream_options": OURS,
+    "stream_options": Known({"include_usage": None, "include_obfuscation": None}, OURS),
     "store": Only((False,), DROP),
     "metadata": DROP,
     "tools": PRICE,
     "functions": PRICE,
-    "tool_choice": PASS,
-    "function_call": PASS,
+    "tool_choice": Known(_CHOICE),
+    "function_call": Known(_NAMED),
     "parallel_tool_calls": PASS,
-    "response_format": PRICE,
+    "response_format": Known({"type": None, "json_schema": _SCHEMA}, PRICE),
     "reasoning_effort": PASS,
     "verbosity": PASS,
     "temperature": PASS,

@@ -4,7 +4,8 @@ from typing import Any, cast
 
 import msgspec
 
-from tollkeeper.chat import ChatRequest, Image, Message, Options, Part, Role, Tool, ToolCall, ToolResult
+from tollkeeper.chat import ChatRequest, Grammar, Image, Message, Options, Part, Role, Tool, ToolCall, ToolResult
+from tollkeeper.dialects.chat.answers import write_call
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
@@ -28,10 +29,15 @@ class _Function(msgspec.Struct):
     arguments: str = ""
 
 
+class _Custom(msgspec.Struct):
+    name: str
+    input: str = ""
+
+
 class _Call(msgspec.Struct):
     id: str
-    type: str = "function"
     function: _Function | None = None
+    custom: _Custom | None = None
 
 
 class _Message(msgspec.Struct):
@@ -49,14 +55,33 @@ class _Described(msgspec.Struct):
     strict: bool | None = None
 
 
+class _Grammar(msgspec.Struct):
+    syntax: str
+    definition: str
+
+
+class _TextFormat(msgspec.Struct):
+    type: str
+    grammar: _Grammar | None = None
+
+
+class _DescribedCustom(msgspec.Struct):
+    name: str
+    description: str | None = None
+    format: _TextFormat | None = None
+
+
 class _Tool(msgspec.Struct):
     type: str
     function: _Described | None = None
+    custom: _DescribedCustom | None = None
 
 
 class _Schema(msgspec.Struct):
     name: str | None = None
+    description: str | None = None
     schema: dict[str, Any] | None = None
+    strict: bool | None = None
 
 
 class _Format(msgspec.Struct):
@@ -92,8 +117,8 @@ def read_request(document: dict[str, Any]) -> ChatRequest:
         request = msgspec.convert(document, _Request)
     except msgspec.ValidationError:
         raise InvalidRequest("The request is not a chat completion's.") from None
-    kind = request.response_format.type if request.response_format else "text"
-    described = request.response_format.json_schema if request.response_format else None
+    wanted = request.response_format or _Format("text")
+    described = (wanted.json_schema if wanted.type == "json_schema" else None) or _Schema()
     return ChatRequest(
         tuple(_message(message) for message in request.messages),
         Options(
@@ -107,9 +132,11 @@ def read_request(document: dict[str, Any]) -> ChatRequest:
             tools=tuple(_tool(tool) for tool in request.tools or ()),
             tool_choice=_tool_choice(request.tool_choice),
             parallel_tools=request.parallel_tool_calls,
-            json=kind == "json_object",
-            schema=described.schema if described and kind == "json_schema" else None,
-            schema_name=described.name if described and kind == "json_schema" else None,
+            json=wanted.type == "json_object",
+            schema=described.schema,
+            schema_name=described.name,
+            schema_description=described.description,
+            schema_strict=described.strict,
         ),
     )
 
@@ -145,16 +172,28 @@ def _parts(content: str | list[_Part] | None) -> list[Part]:
 
 
 def _call(call: _Call) -> ToolCall:
+    if call.custom is not None:
+        return ToolCall(call.id, call.custom.name, call.custom.input, custom=True)
     if call.function is None:
         raise refusal("messages.tool_calls")
     return ToolCall(call.id, call.function.name, call.function.arguments)
 
 
 def _tool(tool: _Tool) -> Tool:
+    if tool.custom is not None:
+        return Tool(tool.custom.name, tool.custom.description, None, custom=True, grammar=_grammar(tool.custom.format))
     if tool.function is None:
         raise refusal("tools")
     described = tool.function
     return Tool(described.name, described.description, described.parameters, described.strict)
+
+
+def _grammar(wanted: _TextFormat | None) -> Grammar | None:
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type != "grammar" or wanted.grammar is None:
+        raise refusal("tools")
+    return Grammar(wanted.grammar.syntax, wanted.grammar.definition)
 
 
 def _tool_choice(choice: str | dict[str, Any] | None) -> str | None:
@@ -162,8 +201,8 @@ def _tool_choice(choice: str | dict[str, Any] | None) -> str | None:
         if choice not in (None, "auto", "none", "required"):
             raise refusal("tool_choice")
         return choice
-    function = choice.get("function")
-    name = function.get("name") if isinstance(function, dict) else None
+    named = choice.get("function", choice.get("custom"))
+    name = named.get("name") if isinstance(named, dict) else None
     if not isinstance(name, str):
         raise UnsupportedParameter("This tool_choice is not supported.", parameter="tool_choice")
     return f"tool:{name}"
@@ -185,11 +224,13 @@ def write_request(request: ChatRequest, model: str) -> dict[str, Any]:
     }
     body |= {name: value for name, value in plain.items() if value is not None}
     if options.tools:
-        body["tools"] = [{"type": "function", "function": _described(tool)} for tool in options.tools]
+        body["tools"] = [_written_tool(tool) for tool in options.tools]
         if options.tool_choice is not None:
-            body["tool_choice"] = _written_choice(options.tool_choice)
+            body["tool_choice"] = _written_choice(options.tool_choice, options.tools)
     if options.schema is not None:
-        named = {"name": options.schema_name or "answer", "schema": options.schema}
+        named: dict[str, Any] = {"name": options.schema_name or "answer", "schema": options.schema}
+        more = {"description": options.schema_description, "strict": options.schema_strict}
+        named |= {name: value for name, value in more.items() if value is not None}
         body["response_format"] = {"type": "json_schema", "json_schema": named}
     elif options.json:
         body["response_format"] = {"type": "json_object"}
@@ -212,10 +253,7 @@ def _written(turn: Message) -> list[dict[str, Any]]:
     message: dict[str, Any] = {"role": turn.role}
     message["content"] = (turn.text or None) if only_text else [_written_part(part) for part in said]
     if calls:
-        message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in calls
-        ]
+        message["tool_calls"] = [write_call(call) for call in calls]
     return [*messages, message]
 
 
@@ -226,12 +264,18 @@ def _written_part(part: str | Image) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": part.url, **detail}}
 
 
-def _described(tool: Tool) -> dict[str, Any]:
-    told = {"description": tool.description, "parameters": tool.parameters, "strict": tool.strict}
-    return {"name": tool.name} | {name: value for name, value in told.items() if value is not None}
+def _written_tool(tool: Tool) -> dict[str, Any]:
+    told: dict[str, Any] = {"description": tool.description, "parameters": tool.parameters, "strict": tool.strict}
+    if tool.grammar is not None:
+        told["format"] = {"type": "grammar", "grammar": tool.grammar._asdict()}
+    described = {"name": tool.name} | {name: value for name, value in told.items() if value is not None}
+    kind = "custom" if tool.custom else "function"
+    return {"type": kind, kind: described}
 
 
-def _written_choice(choice: str) -> Any:
-    if choice.startswith("tool:"):
-        return {"type": "function", "function": {"name": choice.removeprefix("tool:")}}
-    return choice
+def _written_choice(choice: str, tools: tuple[Tool, ...]) -> Any:
+    if not choice.startswith("tool:"):
+        return choice
+    name = choice.removeprefix("tool:")
+    kind = "custom" if any(tool.custom and tool.name == name for tool in tools) else "function"
+    return {"type": kind, kind: {"name": name}}

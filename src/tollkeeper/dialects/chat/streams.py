@@ -17,10 +17,16 @@ class _Function(msgspec.Struct):
     arguments: str | None = None
 
 
+class _Custom(msgspec.Struct):
+    name: str | None = None
+    input: str | None = None
+
+
 class _Call(msgspec.Struct):
     index: int = 0
     id: str | None = None
     function: _Function | None = None
+    custom: _Custom | None = None
 
 
 class _Delta(msgspec.Struct):
@@ -104,11 +110,15 @@ class EventReader:
 
     def _call(self, call: _Call, choice: int) -> ToolCallDelta:
         """Some servers repeat id and name with every piece; they are told once."""
-        function = call.function or _Function()
+        if (custom := call.custom) is not None:
+            given, piece = custom.name, custom.input
+        else:
+            function = call.function or _Function()
+            given, piece = function.name, function.arguments
         first = (choice, call.index) not in self._begun
         self._begun.add((choice, call.index))
-        call_id, name = (call.id or "", function.name or "") if first else (None, None)
-        return ToolCallDelta(call.index, call_id, name, function.arguments or "")
+        call_id, name = (call.id or "", given or "") if first else (None, None)
+        return ToolCallDelta(call.index, call_id, name, piece or "", custom is not None)
 
 
 class StreamWriter:
@@ -128,11 +138,11 @@ class StreamWriter:
                 return self._chunk({"refusal": text})
             case ReasoningDelta(text):
                 return self._chunk({"reasoning_content": text})
-            case ToolCallDelta(index, call_id, name, arguments):
-                call: dict[str, Any] = {"index": index, "function": {"arguments": arguments}}
+            case ToolCallDelta(index, call_id, name, arguments, custom):
+                kind, field = ("custom", "input") if custom else ("function", "arguments")
+                call: dict[str, Any] = {"index": index, kind: {field: arguments}}
                 if name is not None:
-                    call = {"index": index, "id": call_id, "type": "function"}
-                    call["function"] = {"name": name, "arguments": arguments}
+                    call = {"index": index, "id": call_id, "type": kind, kind: {"name": name, field: arguments}}
                 return self._chunk({"tool_calls": [call]})
             case _:
                 return b""

@@ -53,12 +53,13 @@ def read_answer(body: bytes) -> Completion:
         )
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadAnswer from error
+    refusal = explanation(answer.stop_details)
     return Completion(
-        "".join(block.text or "" for block in answer.content if block.type == "text"),
+        "".join(block.text or "" for block in answer.content if block.type == "text") or refusal or "",
         finish_reason(answer.stop_reason or "end_turn"),
         read_usage(answer.usage),
         calls,
-        explanation(answer.stop_details),
+        refusal,
         "".join(block.thinking or "" for block in answer.content if block.type == "thinking") or None,
     )
 
@@ -113,14 +114,16 @@ def write_usage(usage: Usage) -> dict[str, Any]:
 
 
 def write_answer(completion: Completion, head: Head, usage: Usage) -> bytes:
-    """A whole message. Arguments of a tool call that are no JSON object, say because they were cut, are left out."""
+    """A whole message. Arguments of a tool call that are no JSON object, say because they were cut, are left out.
+
+    What was given to a custom tool, which is a text, stands in an object under `input`.
+    """
     content: list[dict[str, Any]] = []
     if completion.reasoning:
         content.append({"type": "thinking", "thinking": completion.reasoning, "signature": ""})
-    if text := completion.text or completion.refusal:
-        content.append({"type": "text", "text": text})
+    content += [{"type": "text", "text": text} for text in dict.fromkeys((completion.text, completion.refusal)) if text]
     for call in completion.tool_calls:
-        given = _object(call.arguments)
+        given = {"input": call.arguments} if call.custom else _object(call.arguments)
         content.append({"type": "tool_use", "id": call.id, "name": call.name, "input": given})
     ended = stop_reason(completion.finish_reason, refused=completion.refusal is not None)
     return orjson.dumps(message(head, content, ended, write_usage(usage)))

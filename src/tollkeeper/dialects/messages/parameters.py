@@ -6,7 +6,7 @@ import msgspec
 
 from tollkeeper.dialects.messages import blocks
 from tollkeeper.dialects.messages.blocks import Base64, Content, Picture, ToolAnswer, Turn
-from tollkeeper.dialects.parameters import DROP, NULL, OURS, PASS, PRICE, REFUSE, Only, Rule, refusal
+from tollkeeper.dialects.parameters import DROP, NULL, OURS, PASS, PRICE, REFUSE, Known, Only, Rule, refusal
 from tollkeeper.dialects.shape import Shape
 from tollkeeper.errors import InvalidRequest
 
@@ -18,8 +18,8 @@ PARAMETERS: dict[str, Rule] = {
     "system": PRICE,
     "tools": PRICE,
     "output_config": PRICE,
-    "tool_choice": PASS,
-    "thinking": PASS,
+    "tool_choice": Known({"type": None, "name": None, "disable_parallel_tool_use": None}),
+    "thinking": Known({"type": None, "budget_tokens": None, "display": None, "block_binding": None}),
     "stop_sequences": PASS,
     "temperature": PASS,
     "top_p": PASS,

@@ -213,6 +213,8 @@ def _block(part: Part) -> dict[str, Any]:
             return {"type": "text", "text": part}
         case Image():
             return {"type": "image", "source": _source(part.url)}
+        case ToolCall(custom=True):
+            raise refusal("messages.tool_calls")
         case ToolCall():
             return {"type": "tool_use", "id": part.id, "name": part.name, "input": _input(part.arguments)}
         case ToolResult():
@@ -239,6 +241,8 @@ def _input(arguments: str) -> dict[str, Any]:
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
+    if tool.custom:
+        raise refusal("tools")
     written: dict[str, Any] = {"name": tool.name, "input_schema": tool.parameters or NOTHING_IN}
     if tool.description is not None:
         written["description"] = tool.description

@@ -172,6 +172,8 @@ class StreamWriter:
         """The kind of the block that is being written; of a tool call, its place too."""
         self._blocks = 0
         self._calls: dict[int, int] = {}
+        self._custom: dict[int, list[str]] = {}
+        """What was given to custom tools, by block. It stands in an object here, and is told when it is whole."""
         self._refused = False
 
     def write(self, delta: Delta) -> bytes:
@@ -192,6 +194,7 @@ class StreamWriter:
         ended = {"stop_reason": stop_reason(finish_reason, refused=self._refused), "stop_sequence": None}
         return (
             self._begin()
+            + b"".join(self._given(block, {"input": "".join(texts)}) for block, texts in self._custom.items())
             + self._close()
             + _event("message_delta", delta=ended, usage=write_usage(usage))
             + _event("message_stop")
@@ -230,10 +233,15 @@ class StreamWriter:
             block = {"type": "tool_use", "id": delta.id or f"call_{delta.index}", "name": delta.name or "", "input": {}}
             written = self._start(f"call {delta.index}", block)
             self._calls[delta.index] = self._blocks - 1
-        if not delta.arguments:
+        place = self._calls[delta.index]
+        if delta.custom:
+            self._custom.setdefault(place, []).append(delta.arguments)
             return written
-        piece = {"type": "input_json_delta", "partial_json": delta.arguments}
-        return written + _event("content_block_delta", index=self._calls[delta.index], delta=piece)
+        return written + self._given(place, delta.arguments) if delta.arguments else written
+
+    def _given(self, block: int, arguments: str | dict[str, str]) -> bytes:
+        told = arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
+        return _event("content_block_delta", index=block, delta={"type": "input_json_delta", "partial_json": told})
 
 
 def _event(name: str, **fields: Any) -> bytes:

@@ -62,14 +62,14 @@ def read_answer(body: bytes) -> Completion:
     calls: list[ToolCall] = []
     for item in answer.output:
         _read_item(item, said, calls)
-    refused = bool(said["refusal"])
-    reason = finish_reason(answer.status, answer.incomplete_details, calls=bool(calls), refused=refused)
+    refusal = "".join(said["refusal"])
+    reason = finish_reason(answer.status, answer.incomplete_details, calls=bool(calls), refused=bool(said["refusal"]))
     return Completion(
-        text="".join(said["output_text"]),
+        text="".join(said["output_text"]) or refusal,
         finish_reason=reason,
         usage=read_usage(answer.usage),
         tool_calls=tuple(calls),
-        refusal="".join(said["refusal"]) if refused else None,
+        refusal=refusal if said["refusal"] else None,
         reasoning="".join(said["reasoning"]) or None,
     )
 
@@ -87,7 +87,7 @@ def _read_item(item: _Item, said: dict[str, list[str]], calls: list[ToolCall]) -
             arguments = item.arguments if item.type == "function_call" else item.input
             if item.call_id is None or item.name is None or arguments is None:
                 raise BadAnswer
-            calls.append(ToolCall(item.call_id, item.name, arguments))
+            calls.append(ToolCall(item.call_id, item.name, arguments, item.type == "custom_tool_call"))
         case _:
             pass
 
@@ -131,13 +131,13 @@ def write_answer(completion: Completion, head: Head, usage: Usage) -> bytes:
     items: list[dict[str, Any]] = []
     if completion.reasoning:
         items.append(output.reasoning(output.new_id("rs", head, 0), completion.reasoning))
-    parts = [output.text_part(completion.text)] if completion.text else []
+    parts = [output.text_part(completion.text)] if completion.text and completion.text != completion.refusal else []
     if completion.refusal is not None:
         parts.append(output.refusal_part(completion.refusal))
     if parts:
         items.append(output.message(output.new_id("msg", head, len(items)), parts, status))
     for call in completion.tool_calls:
-        items.append(output.call(output.new_id("fc", head, len(items)), call, status))
+        items.append(output.call(output.new_id(output.call_prefix(call), head, len(items)), call, status))
     return orjson.dumps(output.response(head, status, items, usage, reason))
 
 

@@ -23,13 +23,15 @@ def write_request(request: ChatRequest, model: str) -> dict[str, Any]:
     for name in UNSAYABLE:
         if getattr(options, name):
             raise refusal(name)
+    parts = [part for message in request.messages for part in message.parts]
+    custom = frozenset(part.id for part in parts if isinstance(part, ToolCall) and part.custom)
     body: dict[str, Any] = {
         "model": model,
-        "input": [item for message in request.messages for item in _items(message)],
+        "input": [item for message in request.messages for item in _items(message, custom)],
         "temperature": options.temperature,
         "top_p": options.top_p,
         "parallel_tool_calls": options.parallel_tools,
-        "tool_choice": _written_choice(options.tool_choice),
+        "tool_choice": _written_choice(options),
         "reasoning": None if options.effort is None else {"effort": options.effort},
         "text": _written_format(options),
         "tools": [_written_tool(tool) for tool in options.tools] or None,
@@ -37,13 +39,13 @@ def write_request(request: ChatRequest, model: str) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value is not None}
 
 
-def _items(message: Message) -> Iterator[dict[str, Any]]:
+def _items(message: Message, custom: frozenset[str]) -> Iterator[dict[str, Any]]:
     if isinstance(message.content, str):
         yield {"type": "message", "role": message.role, "content": message.content}
         return
     parts: list[dict[str, Any]] = []
     for part in message.content:
-        item = _item(part)
+        item = _item(part, custom)
         if item is None:
             parts.append(_written_part(part, message.role))
             continue
@@ -55,9 +57,11 @@ def _items(message: Message) -> Iterator[dict[str, Any]]:
         yield {"type": "message", "role": message.role, "content": parts}
 
 
-def _item(part: Part) -> dict[str, Any] | None:
-    """What is an item of its own on this wire."""
+def _item(part: Part, custom: frozenset[str]) -> dict[str, Any] | None:
+    """What is an item of its own on this wire. `custom` are the ids of calls whose results are of another kind too."""
     match part:
+        case ToolCall(custom=True):
+            return {"type": "custom_tool_call", "call_id": part.id, "name": part.name, "input": part.arguments}
         case ToolCall():
             return {
                 "type": "function_call",
@@ -66,7 +70,8 @@ def _item(part: Part) -> dict[str, Any] | None:
                 "arguments": part.arguments,
             }
         case ToolResult():
-            return {"type": "function_call_output", "call_id": part.call_id, "output": part.content}
+            kind = "custom_tool_call_output" if part.call_id in custom else "function_call_output"
+            return {"type": kind, "call_id": part.call_id, "output": part.content}
         case _:
             return None
 
@@ -83,18 +88,27 @@ def _written_part(part: Part, role: Role) -> dict[str, Any]:
 
 
 def _written_tool(tool: Tool) -> dict[str, Any]:
-    written = {"type": "function", "name": tool.name, "parameters": tool.parameters, "strict": tool.strict}
+    written: dict[str, Any] = {"type": "custom", "name": tool.name}
+    if not tool.custom:
+        written = {"type": "function", "name": tool.name, "parameters": tool.parameters, "strict": tool.strict}
+    elif tool.grammar is not None:
+        written["format"] = {"type": "grammar", **tool.grammar._asdict()}
     return written if tool.description is None else written | {"description": tool.description}
 
 
-def _written_choice(choice: str | None) -> str | dict[str, str] | None:
-    if choice is not None and choice.startswith(NAMED_TOOL):
-        return {"type": "function", "name": choice.removeprefix(NAMED_TOOL)}
-    return choice
+def _written_choice(options: Options) -> str | dict[str, str] | None:
+    choice = options.tool_choice
+    if choice is None or not choice.startswith(NAMED_TOOL):
+        return choice
+    name = choice.removeprefix(NAMED_TOOL)
+    custom = any(tool.custom and tool.name == name for tool in options.tools)
+    return {"type": "custom" if custom else "function", "name": name}
 
 
 def _written_format(options: Options) -> dict[str, Any] | None:
     if options.schema is not None:
         name = options.schema_name or SCHEMA_NAME
-        return {"format": {"type": "json_schema", "name": name, "schema": options.schema, "strict": True}}
+        more = {"description": options.schema_description, "strict": options.schema_strict}
+        told = {name: value for name, value in more.items() if value is not None}
+        return {"format": {"type": "json_schema", "name": name, "schema": options.schema, **told}}
     return {"format": {"type": "json_object"}} if options.json else None

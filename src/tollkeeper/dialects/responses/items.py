@@ -61,6 +61,7 @@ class Item(msgspec.Struct):
     call_id: str | None = None
     name: str | None = None
     arguments: str | None = None
+    input: str | None = None
     output: str | list[Part] | None = None
 
     @property
@@ -77,12 +78,21 @@ class _Kind(msgspec.Struct):
     type: str | None = None
 
 
+class TextFormat(msgspec.Struct):
+    """What a custom tool takes."""
+
+    type: str
+    syntax: str | None = None
+    definition: str | None = None
+
+
 class ToolItem(msgspec.Struct):
     type: str
     name: str | None = None
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
+    format: TextFormat | None = None
 
 
 class Choice(msgspec.Struct):

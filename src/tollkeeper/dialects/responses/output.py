@@ -33,7 +33,21 @@ def reasoning(item_id: str, text: str | None) -> dict[str, Any]:
     return {"id": item_id, "type": "reasoning", "summary": [] if text is None else [summary_part(text)]}
 
 
+def call_prefix(call: ToolCall) -> str:
+    """How the ids of such items begin."""
+    return "ctc" if call.custom else "fc"
+
+
 def call(item_id: str, call: ToolCall, status: str) -> dict[str, Any]:
+    if call.custom:
+        return {
+            "id": item_id,
+            "type": "custom_tool_call",
+            "status": status,
+            "input": call.arguments,
+            "call_id": call.id,
+            "name": call.name,
+        }
     return {
         "id": item_id,
         "type": "function_call",

@@ -16,7 +16,8 @@ SPOKEN: dict[str, type[TextDelta] | type[RefusalDelta] | type[ReasoningDelta]] =
     "response.reasoning_text": ReasoningDelta,
 }
 """What is told by `.delta` and `.done`."""
-ARGUMENTS = frozenset({"response.function_call_arguments", "response.custom_tool_call_input"})
+CUSTOM = "response.custom_tool_call_input"
+ARGUMENTS = frozenset({"response.function_call_arguments", CUSTOM})
 CALLS = frozenset({"function_call", "custom_tool_call"})
 ENDS = {"response.completed": "completed", "response.incomplete": "incomplete"}
 ERRORS = frozenset({"response.failed", "error"})
@@ -120,7 +121,7 @@ class EventReader:
 
     def _delta(self, stem: str, output_index: int, text: str) -> list[Delta]:
         if stem in ARGUMENTS:
-            return [ToolCallDelta(self._call(output_index), None, None, text)]
+            return [ToolCallDelta(self._call(output_index), None, None, text, stem == CUSTOM)]
         self._refused |= stem == "response.refusal"
         return [SPOKEN[stem](text)]
 
@@ -128,11 +129,11 @@ class EventReader:
         item = _decode_item(said.item) or _Item()
         if item.type not in CALLS or said.output_index in self._calls:
             return []
-        arguments = (item.arguments if item.type == "function_call" else item.input) or ""
+        custom = item.type == "custom_tool_call"
+        arguments = (item.input if custom else item.arguments) or ""
         if arguments:
-            stem = "function_call_arguments" if item.type == "function_call" else "custom_tool_call_input"
-            self._told.add((f"response.{stem}", said.output_index, 0, 0))
-        return [ToolCallDelta(self._call(said.output_index), item.call_id, item.name, arguments)]
+            self._told.add((CUSTOM if custom else "response.function_call_arguments", said.output_index, 0, 0))
+        return [ToolCallDelta(self._call(said.output_index), item.call_id, item.name, arguments, custom)]
 
     def _call(self, output_index: int) -> int:
         return self._calls.setdefault(output_index, len(self._calls))

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from tollkeeper.chat import ChatRequest, Image, Message, Options, Part, Role, Tool, ToolCall, ToolResult
+from tollkeeper.chat import ChatRequest, Grammar, Image, Message, Options, Part, Role, Tool, ToolCall, ToolResult
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.dialects.pictures import bytes_sent
 from tollkeeper.dialects.responses import items as wire
@@ -21,7 +21,9 @@ _PLACE = re.compile(r"at `\$\.(\w+)")
 class _Format(msgspec.Struct):
     type: str
     name: str | None = None
+    description: str | None = None
     schema: dict[str, Any] | None = None
+    strict: bool | None = None
 
 
 class _Text(msgspec.Struct):
@@ -132,7 +134,12 @@ def _turn(item: wire.Item) -> _Turn:
             if item.call_id is None or item.name is None or item.arguments is None:
                 raise wire.bad_shape("input")
             return _Turn("assistant", parts=[ToolCall(item.call_id, item.name, item.arguments)], calls=True)
-        case "function_call_output":
+        case "custom_tool_call":
+            if item.call_id is None or item.name is None or item.input is None:
+                raise wire.bad_shape("input")
+            call = ToolCall(item.call_id, item.name, item.input, custom=True)
+            return _Turn("assistant", parts=[call], calls=True)
+        case "function_call_output" | "custom_tool_call_output":
             if item.call_id is None or item.output is None:
                 raise wire.bad_shape("input")
             return _Turn("user", parts=[ToolResult(item.call_id, _result(item.output))], results=True)
@@ -180,11 +187,21 @@ def _options(request: _Request) -> Options:
 
 
 def _tool(tool: wire.ToolItem) -> Tool:
-    if tool.type != "function":
+    if tool.type not in wire.TOOLS:
         raise refusal("tools")
     if tool.name is None:
         raise wire.bad_shape("tools")
+    if tool.type == "custom":
+        return Tool(tool.name, tool.description, None, custom=True, grammar=_grammar(tool.format))
     return Tool(tool.name, tool.description, tool.parameters, tool.strict)
+
+
+def _grammar(wanted: wire.TextFormat | None) -> Grammar | None:
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type != "grammar" or wanted.syntax is None or wanted.definition is None:
+        raise refusal("tools")
+    return Grammar(wanted.syntax, wanted.definition)
 
 
 def _choice(choice: str | wire.Choice | None) -> str | None:
@@ -194,7 +211,7 @@ def _choice(choice: str | wire.Choice | None) -> str | None:
         if choice in {"auto", "none", "required"}:
             return choice
         raise wire.bad_shape("tool_choice")
-    if choice.type != "function":
+    if choice.type not in wire.TOOLS:
         raise refusal("tool_choice")
     if choice.name is None:
         raise wire.bad_shape("tool_choice")
@@ -209,7 +226,9 @@ def _formatted(options: Options, text: _Text) -> Options:
             return options
         case _Format(type="json_object"):
             return options._replace(json=True)
-        case _Format(type="json_schema", schema=dict(schema), name=name):
-            return options._replace(schema=schema, schema_name=name)
+        case _Format("json_schema", name, description, dict(schema), strict):
+            return options._replace(
+                schema=schema, schema_name=name, schema_description=description, schema_strict=strict
+            )
         case _:
             raise wire.bad_shape("text")

@@ -34,13 +34,22 @@ class _Reasoning:
 class _Call:
     """A tool call in the making. It stays open to the end: pieces of several calls may come by turns."""
 
-    def __init__(self, item_id: str, index: int, call_id: str, name: str) -> None:
+    def __init__(self, item_id: str, index: int, call: ToolCall) -> None:
         self.id, self.index = item_id, index
-        self.call_id, self.name = call_id, name
+        self.call = call
         self.pieces: list[str] = []
 
+    @property
+    def event(self) -> str:
+        """What events name that tell of what is given to the tool."""
+        return "response.custom_tool_call_input" if self.call.custom else "response.function_call_arguments"
+
+    @property
+    def field(self) -> str:
+        return "input" if self.call.custom else "arguments"
+
     def item(self, status: str) -> dict[str, Any]:
-        return output.call(self.id, ToolCall(self.call_id, self.name, "".join(self.pieces)), status)
+        return output.call(self.id, self.call._replace(arguments="".join(self.pieces)), status)
 
 
 class StreamWriter:
@@ -125,19 +134,15 @@ class StreamWriter:
         call = self._calls.get(delta.index)
         if call is None:
             out += self._close(output.COMPLETED)
-            item_id = self._new_id("fc")
-            call = _Call(item_id, len(self._items), delta.id or f"call_{item_id}", delta.name or "")
+            told = ToolCall(delta.id or "", delta.name or "", "", delta.custom)
+            item_id = self._new_id(output.call_prefix(told))
+            call = _Call(item_id, len(self._items), told._replace(id=told.id or f"call_{item_id}"))
             self._calls[delta.index] = call
             out += self._added(call.item(output.IN_PROGRESS))
         if not delta.arguments:
             return out
         call.pieces.append(delta.arguments)
-        return out + self._event(
-            "response.function_call_arguments.delta",
-            item_id=call.id,
-            output_index=call.index,
-            delta=delta.arguments,
-        )
+        return out + self._event(f"{call.event}.delta", item_id=call.id, output_index=call.index, delta=delta.arguments)
 
     def _close(self, status: str) -> bytes:
         """Closes what is open beside tool calls."""
@@ -171,12 +176,8 @@ class StreamWriter:
 
     def _close_call(self, call: _Call, status: str) -> bytes:
         item = call.item(status)
-        out = self._event(
-            "response.function_call_arguments.done",
-            item_id=call.id,
-            output_index=call.index,
-            arguments=item["arguments"],
-        )
+        where = {"item_id": call.id, "output_index": call.index}
+        out = self._event(f"{call.event}.done", **where, **{call.field: item[call.field]})
         return out + self._done(call.index, item)
 
     def _new_id(self, prefix: str) -> str:

@@ -1,0 +1,161 @@
+"""What a request asks and an answer says beyond text survives on the way from one wire to another."""
+
+import json
+from typing import Any
+
+import pytest
+
+from journeys.custom_calls import CALLED, CALLING, SAID, assert_counted, pieces
+from journeys.many_wires import CHAT, MESSAGES, OLLAMA, RESPONSES
+from journeys.people import person
+from journeys.posting import CHAT_DOOR, MESSAGES_DOOR, RESPONSES_DOOR, answering, asked, assert_refused, events, post
+from journeys.server import Server
+from journeys.upstream import Upstream, scripted
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
+GRAMMAR = {"syntax": "regex", "definition": "select .*"}
+CHAT_FORMAT = {"type": "grammar", "grammar": GRAMMAR}
+CHAT_TOOL: dict[str, Any] = {"type": "custom", "custom": {"name": "sql", "description": "Asks.", "format": CHAT_FORMAT}}
+RESPONSES_TOOL = {"type": "custom", "name": "sql", "description": "Asks.", "format": {"type": "grammar"} | GRAMMAR}
+BEFORE = {"id": "c0", "type": "custom", "custom": {"name": "sql", "input": "select 0"}}
+ITEM = {"type": "custom_tool_call", "call_id": "c0", "name": "sql", "input": "select 0"}
+
+
+async def test_a_custom_tool_of_a_response_is_called_on_the_chat_wire(doors: Server, upstream: Upstream) -> None:
+    for streaming in (False, True):
+        async with person(doors) as caller:
+            prompt = answering(caller.marker, *CALLING, finish="tool_calls", whole=None if streaming else CALLED)
+            question: dict[str, Any] = {
+                "model": CHAT.model,
+                "input": [ITEM, {"type": "custom_tool_call_output", "call_id": "c0", "output": "0"}, prompt_of(prompt)],
+                "tools": [RESPONSES_TOOL],
+                "tool_choice": {"type": "custom", "name": "sql"},
+            }
+            if streaming:
+                heard = await events(caller, RESPONSES_DOOR, **question)
+                told = [one["delta"] for one in heard if one["type"] == "response.custom_tool_call_input.delta"]
+                assert "".join(told) == SAID
+                (item,) = heard[-1]["response"]["output"]
+            else:
+                (item,) = (await post(caller, RESPONSES_DOOR, **question)).body["output"]
+            assert (item["type"], item["call_id"], item["name"], item["input"]) == (
+                "custom_tool_call",
+                "c1",
+                "sql",
+                SAID,
+            )
+            (seen,) = upstream.seen(caller.marker)
+            body = seen["body"]
+            assert (seen["path"], body["tools"]) == (CHAT.path, [CHAT_TOOL])
+            assert body["tool_choice"] == {"type": "custom", "custom": {"name": "sql"}}
+            called, result, _ = body["messages"]
+            assert called["tool_calls"] == [BEFORE]
+            assert result == {"role": "tool", "tool_call_id": "c0", "content": "0"}
+            await assert_counted(caller, f"sql{SAID}")
+
+
+async def test_a_custom_tool_of_a_chat_is_called_on_the_responses_wire(doors: Server, upstream: Upstream) -> None:
+    item = {"type": "custom_tool_call", "id": "ctc_1", "call_id": "c1", "name": "sql", "input": SAID}
+    whole = {"id": "r", "object": "response", "status": "completed", "output": [item]}
+    said: list[dict[str, Any]] = [
+        {"type": "response.output_item.added", "output_index": 0, "item": item | {"input": ""}},
+        *({"type": "response.custom_tool_call_input.delta", "output_index": 0, "delta": one} for one in pieces(SAID)),
+        {"type": "response.custom_tool_call_input.done", "output_index": 0, "input": SAID},
+        {"type": "response.completed", "response": whole},
+    ]
+    raw = "".join(f"event: {one['type']}\ndata: {json.dumps(one)}\n\n" for one in said)
+    for streaming in (False, True):
+        async with person(doors) as caller:
+            script: dict[str, Any] = {"raw": raw, "headers": {"Content-Type": "text/event-stream"}}
+            prompt = scripted(caller.marker, **(script if streaming else {"json": whole}))
+            question: dict[str, Any] = {
+                "model": RESPONSES.model,
+                "messages": [
+                    {"role": "assistant", "tool_calls": [BEFORE]},
+                    {"role": "tool", "tool_call_id": "c0", "content": "0"},
+                    {"role": "user", "content": prompt},
+                ],
+                "tools": [CHAT_TOOL],
+                "tool_choice": {"type": "custom", "custom": {"name": "sql"}},
+            }
+            if streaming:
+                heard = await events(caller, CHAT_DOOR, **question)
+                told = [one for chunk in heard for one in chunk["choices"][0]["delta"].get("tool_calls", ())]
+                assert [(one["id"], one["type"], one["custom"]["name"]) for one in told[:1]] == [
+                    ("c1", "custom", "sql")
+                ]
+                assert "".join(one["custom"]["input"] for one in told) == SAID
+                assert heard[-1]["choices"][0]["finish_reason"] == "tool_calls"
+            else:
+                choice = (await post(caller, CHAT_DOOR, **question)).body["choices"][0]
+                assert choice["message"]["tool_calls"] == CALLED["tool_calls"]
+            (seen,) = upstream.seen(caller.marker)
+            body = seen["body"]
+            assert (seen["path"], body["tools"]) == (RESPONSES.path, [RESPONSES_TOOL])
+            assert body["tool_choice"] == {"type": "custom", "name": "sql"}
+            assert body["input"][:2] == [ITEM, {"type": "custom_tool_call_output", "call_id": "c0", "output": "0"}]
+            await assert_counted(caller, f"sql{SAID}")
+
+
+async def test_a_custom_tool_is_refused_where_the_providers_wire_has_none(doors: Server, upstream: Upstream) -> None:
+    async with person(doors) as caller:
+        for wire in (MESSAGES, OLLAMA):
+            reply = await post(caller, CHAT_DOOR, model=wire.model, tools=[CHAT_TOOL], **asked(caller.marker))
+            assert_refused(reply, "tools")
+            reply = await post(caller, RESPONSES_DOOR, model=wire.model, tools=[RESPONSES_TOOL], input=caller.marker)
+            assert_refused(reply, "tools")
+        assert (await caller.charges(), upstream.seen(caller.marker)) == ([], [])
+
+
+async def test_reasoning_of_a_whole_answer_survives_as_a_streams_does(doors: Server) -> None:
+    async with person(doors) as caller:
+        whole = answering(caller.marker, whole={"content": "Yes.", "reasoning": SAID})
+        streamed = answering(caller.marker, {"reasoning": SAID}, {"content": "Yes."})
+        reply = await post(caller, MESSAGES_DOOR, model=CHAT.model, max_tokens=100, **asked(whole))
+        thought, text = reply.body["content"]
+        assert (thought["type"], thought["thinking"], text["text"]) == ("thinking", SAID, "Yes.")
+        heard = await events(caller, MESSAGES_DOOR, model=CHAT.model, max_tokens=100, **asked(streamed))
+        assert [one["delta"]["thinking"] for one in heard if "thinking" in one.get("delta", {})] == [SAID]
+        output = (await post(caller, RESPONSES_DOOR, model=CHAT.model, input=whole)).body["output"]
+        *_, last = await events(caller, RESPONSES_DOOR, model=CHAT.model, input=streamed)
+        for items in (output, last["response"]["output"]):
+            assert [item["type"] for item in items] == ["reasoning", "message"]
+            assert items[0]["summary"] == [{"type": "summary_text", "text": SAID}]
+
+
+@pytest.mark.parametrize("strict", [{"strict": True}, {"strict": False}, {}], ids=["strict", "loose", "not said"])
+async def test_how_strictly_a_schema_binds_is_carried_from_wire_to_wire(
+    doors: Server, upstream: Upstream, strict: dict[str, bool]
+) -> None:
+    named = {"name": "weather", "description": "About it.", "schema": SCHEMA}
+    for_chat = {"type": "json_schema", "json_schema": named | strict}
+    for_responses = {"type": "json_schema"} | named | strict
+    async with person(doors) as caller:
+        for wire in (CHAT, RESPONSES):
+            chatted = await post(
+                caller, CHAT_DOOR, model=wire.model, response_format=for_chat, **asked(f"{caller.marker} chat")
+            )
+            responded = await post(
+                caller, RESPONSES_DOOR, model=wire.model, text={"format": for_responses}, input=f"{caller.marker} other"
+            )
+            assert (chatted.status, responded.status) == (200, 200)
+        bodies = [seen["body"] for seen in upstream.seen(caller.marker)]
+        assert [body.get("response_format") for body in bodies] == [for_chat, for_chat, None, None]
+        assert [body.get("text") for body in bodies[2:]] == [{"format": for_responses}] * 2
+
+
+@pytest.mark.parametrize("strict", [True, False])
+async def test_how_strictly_a_function_binds_is_carried_from_wire_to_wire(
+    doors: Server, upstream: Upstream, *, strict: bool
+) -> None:
+    described = {"name": "f", "parameters": SCHEMA, "strict": strict}
+    for_chat, for_responses = {"type": "function", "function": described}, {"type": "function"} | described
+    async with person(doors) as caller:
+        await post(caller, CHAT_DOOR, model=RESPONSES.model, tools=[for_chat], **asked(caller.marker))
+        await post(caller, RESPONSES_DOOR, model=CHAT.model, tools=[for_responses], input=caller.marker)
+        first, second = upstream.seen(caller.marker)
+        assert (first["body"]["tools"], second["body"]["tools"]) == ([for_responses], [for_chat])
+
+
+def prompt_of(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
