@@ -15,7 +15,7 @@ def upgrade() -> None:
         "api_keys",
         sa.Column("id", sa.String(40), primary_key=True),
         sa.Column("tenant_id", sa.Integer(), sa.ForeignKey("tenants.id"), nullable=False),
-        sa.Column("user_id", sa.Integer(), sa.ForeignKey("users.id"), nullable=False, index=True),
+        sa.Column("user_id", sa.Integer(), sa.ForeignKey("users.id"), nullable=False),
         sa.Column("name", sa.String(100), nullable=False),
         sa.Column("prefix", sa.String(20), nullable=False),
         sa.Column("key_hash", sa.String(64), nullable=False, unique=True),
@@ -23,6 +23,10 @@ def upgrade() -> None:
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
         sa.Column("expires_ms", sa.BigInteger(), nullable=True),
         sa.Column("revoked_ms", sa.BigInteger(), nullable=True),
+    )
+    unrevoked = sa.text("revoked_ms IS NULL")
+    op.create_index(
+        "api_keys_of_user", "api_keys", ["user_id"], sqlite_where=unrevoked, postgresql_where=unrevoked
     )
     create_triggers()
 

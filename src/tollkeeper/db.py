@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import event, inspect, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -44,7 +45,7 @@ class Database:
             async with AsyncSession(self._engine, expire_on_commit=False) as session:
                 yield session
                 await session.commit()
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, NoConnectionFree) as error:
             raise LedgerUnavailable from error
         except DBAPIError as error:
             if _is_outage(error):
@@ -63,7 +64,7 @@ class Database:
         try:
             self._check_file()
             found = await self.revision()
-        except (OSError, DBAPIError, sqlite3.Error) as error:
+        except (OSError, DBAPIError, NoConnectionFree, sqlite3.Error) as error:
             raise ConfigurationError(f"The database cannot be opened: {_reason(error)}.") from None
         if found == SCHEMA_REVISION:
             return

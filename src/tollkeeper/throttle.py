@@ -87,7 +87,7 @@ class Throttle:
         self._hit(self._login_limits, "login", account)
 
     def check_keys(self, caller: Principal) -> None:
-        """Count one API key made or revoked by this user, as often as logins. Raises RateLimited."""
+        """Count one API key made by this user, as often as logins. Raises RateLimited."""
         self._hit(self._login_limits, "keys", str(caller.user_id))
 
     def check_handshake(self, address: str) -> None:

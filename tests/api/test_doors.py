@@ -113,7 +113,7 @@ async def porch(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
             return house.caller
 
         throttle = Throttle(login="off", ai="20/minute")
-        credentials = SimpleNamespace(verify=verify)
+        credentials = SimpleNamespace(verify=verify, forget=lambda _: None)
         services = SimpleNamespace(gateway=house.gateway, credentials=credentials, throttle=throttle)
 
         async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:

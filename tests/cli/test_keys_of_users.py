@@ -69,6 +69,23 @@ def test_a_revoked_key_opens_nothing(acme: Keyboard) -> None:
     assert acme.refused("key", "revoke", ADA, key_id) == "There is no such API key."
 
 
+def test_a_new_password_says_how_many_keys_are_still_good_and_all_can_be_revoked(acme: Keyboard) -> None:
+    secrets = [made(acme), made(acme)]
+    said = acme.do("user", "password", ADA, "--password-stdin", stdin=b"another good password\n")
+    assert said.endswith(f"2 API keys are still good. To revoke them: tollkeeper key revoke {ADA} --all\n")
+    assert acme.do("key", "revoke", ADA, "--all") == "2 API keys are revoked.\n"
+    for secret in secrets:
+        with pytest.raises(Unauthenticated):
+            opened_by(acme.url, secret)
+    said = acme.do("user", "password", ADA, "--password-stdin", stdin=b"another good password\n")
+    assert said == f"The user {ADA} has a new password.\n"
+
+
+@pytest.mark.parametrize("words", [(), ("key_0", "--all")])
+def test_revoking_wants_one_key_or_all(acme: Keyboard, words: tuple[str, ...]) -> None:
+    assert acme.refused("key", "revoke", ADA, *words) == "Name a key, or give --all; not both."
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -1,13 +1,17 @@
 """API keys, on both databases: whom they speak for, what they open, and that they end."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from sqlmodel import select
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from factories import FakeClock, make_principal
 from tollkeeper.db import Database
-from tollkeeper.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
+from tollkeeper.errors import Forbidden, InvalidRequest, LedgerUnavailable, NotFound, Overloaded, Unauthenticated
 from tollkeeper.identity import accounts, keys
 from tollkeeper.identity.keys import ApiKeys, NewKey
 from tollkeeper.identity.models import ApiKey, Tenant, User
@@ -30,6 +34,20 @@ async def ada(database: Database) -> Principal:
 @pytest.fixture
 def api_keys(database: Database, clock: FakeClock) -> ApiKeys:
     return ApiKeys(database, clock)
+
+
+@pytest.fixture
+def sessions(database: Database, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One more for each session that is opened."""
+    opened: list[int] = []
+    session = database.session
+
+    def counted() -> AbstractAsyncContextManager[AsyncSession]:
+        opened.append(1)
+        return session()
+
+    monkeypatch.setattr(database, "session", counted)
+    return opened
 
 
 async def make(
@@ -71,6 +89,7 @@ async def test_of_a_key_only_its_hash_and_how_it_begins_are_kept(database: Datab
     assert made.secret.startswith(row.prefix)
     assert len(row.prefix) < len(made.secret) / 4
     assert row.key_hash not in repr(row)
+    assert made.secret not in repr(made)
 
 
 async def test_no_two_keys_are_the_same(database: Database, ada: Principal) -> None:
@@ -176,6 +195,12 @@ async def test_one_users_key_is_no_credential_of_another(database: Database, ada
     assert await is_current(database, Principal(ada.user_id, ada.tenant_id, ada.role, 0, made.row.id), now_ms)
 
 
+async def test_a_key_is_not_made_for_ever_and_a_day(database: Database, ada: Principal) -> None:
+    with pytest.raises(InvalidRequest, match="future"):
+        await make(database, ada, days=keys.MOST_DAYS + 1)
+    await make(database, ada, days=keys.MOST_DAYS)
+
+
 @pytest.mark.parametrize("key_id", ["key_" + "0" * 24, "", "key_\x00", "1", "key_'; --"])
 async def test_a_key_that_is_not_there_cannot_be_revoked(database: Database, ada: Principal, key_id: str) -> None:
     with pytest.raises(NotFound):
@@ -220,21 +245,102 @@ async def test_a_user_has_only_so_many_keys(database: Database, ada: Principal) 
     await make(database, await make_principal(database, ada.tenant_id))
 
 
-async def test_who_asks_at_the_same_time_waits_for_one_look_up(
+async def test_no_more_keys_are_made_at_once_than_one_after_the_other(database: Database, ada: Principal) -> None:
+    for _ in range(keys.MOST_KEYS - 3):
+        await make(database, ada)
+    made = await asyncio.gather(*(make(database, ada) for _ in range(8)), return_exceptions=True)
+    assert sum(isinstance(one, NewKey) for one in made) == 3
+    assert sum(isinstance(one, InvalidRequest) for one in made) == 5
+
+
+async def test_of_many_who_revoke_a_key_at_once_one_has_done_it(database: Database, ada: Principal) -> None:
+    key_id = (await make(database, ada)).row.id
+    done = await asyncio.gather(*(revoke(database, ada, key_id) for _ in range(8)), return_exceptions=True)
+    assert [type(one) for one in done if one is not None] == [NotFound] * 7
+
+
+async def test_all_keys_of_one_user_can_be_revoked_and_no_others(database: Database, ada: Principal) -> None:
+    colleague = await make_principal(database, ada.tenant_id)
+    made = [await make(database, ada), await make(database, ada), await make(database, colleague)]
+    async with database.session() as session:
+        user = await session.get_one(User, ada.user_id)
+        assert await keys.revoke_all(session, user, 1) == 2
+        assert await keys.revoke_all(session, user, 1) == 0
+    now_ms = FakeClock().now_ms()
+    good = [await is_current(database, using(key, ada, colleague), now_ms) for key in made]
+    assert good == [False, False, True]
+
+
+def using(key: NewKey, *owners: Principal) -> Principal:
+    [owner] = [owner for owner in owners if owner.user_id == key.row.user_id]
+    return replace(owner, api_key=key.row.id)
+
+
+async def test_who_is_told_that_a_key_is_good_no_more_refuses_it_at_once(
+    database: Database, ada: Principal, api_keys: ApiKeys, sessions: list[int]
+) -> None:
+    made, other = await make(database, ada), await make(database, ada)
+    caller = await api_keys.verify(made.secret, Access.AI)
+    await api_keys.verify(other.secret, Access.AI)
+    await revoke(database, ada, made.row.id)
+    api_keys.forget(caller)
+    before = len(sessions)
+    for _ in range(5):
+        with pytest.raises(Unauthenticated):
+            await api_keys.verify(made.secret, Access.AI)
+    await api_keys.verify(other.secret, Access.AI)
+    assert len(sessions) == before + 1, "what was refused is remembered, and so is the other key"
+
+
+async def test_an_outage_says_nothing_about_a_key(
     database: Database, ada: Principal, api_keys: ApiKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = await make(database, ada)
-    opened, session = [0], database.session
+    made, session = await make(database, ada), database.session
+    monkeypatch.setattr(database, "session", lambda: _raising(LedgerUnavailable()))
+    for _ in range(2):
+        with pytest.raises(LedgerUnavailable):
+            await api_keys.verify(made.secret, Access.AI)
+    monkeypatch.setattr(database, "session", session)
+    assert (await api_keys.verify(made.secret, Access.AI)).api_key == made.row.id
 
-    def counted() -> object:
-        opened[0] += 1
-        return session()
+
+@asynccontextmanager
+async def _raising(error: Exception) -> AsyncIterator[AsyncSession]:
+    raise error
+    yield
+
+
+async def test_strangers_with_wrong_keys_take_only_so_many_connections(
+    database: Database, api_keys: ApiKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_now, most, session = [0], [0], database.session
+
+    @asynccontextmanager
+    async def counted() -> AsyncIterator[AsyncSession]:
+        async with session() as made:
+            open_now[0] += 1
+            most[0] = max(most[0], open_now[0])
+            await asyncio.sleep(0.001)
+            yield made
+            open_now[0] -= 1
 
     monkeypatch.setattr(database, "session", counted)
+    wrong = [f"tk-{number:043}" for number in range(keys.MOST_LOOKING_UP + 50)]
+    told = await asyncio.gather(*(api_keys.verify(key, Access.AI) for key in wrong), return_exceptions=True)
+    assert {type(one) for one in told} == {Unauthenticated, Overloaded}
+    assert sum(isinstance(one, Overloaded) for one in told) == 50
+    assert most == [keys.LOOKING_UP]
+
+
+async def test_who_asks_at_the_same_time_waits_for_one_look_up(
+    database: Database, ada: Principal, api_keys: ApiKeys, sessions: list[int]
+) -> None:
+    made = await make(database, ada)
+    before = len(sessions)
     callers = await asyncio.gather(*(api_keys.verify(made.secret, Access.AI) for _ in range(100)))
     callers += [await api_keys.verify(made.secret, Access.ME)]
     assert {caller.api_key for caller in callers} == {made.row.id}
-    assert opened == [1]
+    assert len(sessions) == before + 1
 
 
 async def test_who_leaves_while_others_wait_takes_nothing_from_them(

@@ -30,6 +30,9 @@ async def test_no_secret_and_nothing_that_was_said_is_ever_logged(
         await exchange(server.port, request("GET", "/me", b"", {"Authorization": f"Bearer {robot.token}"}))
         await exchange(server.port, request("GET", "/me", b"", {"X-Api-Key": f"{robot.token}x"}))
         await robot.ask(caller.marker)
+        async with caller.http.delete(f"/auth/keys/{robot.token}", headers=caller.bearer) as response:
+            assert response.status == 404, "keys are revoked by their id"
+        await caller.get(f"/me/charges/{caller.token}")
     server.stop()
     for secret in (
         robot.token,

@@ -1,7 +1,10 @@
 """The journal: many operations in one commit, each answered once, whatever the database and the callers do."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 from books import Books, open_books
@@ -14,6 +17,8 @@ from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota.journal import Journal
 from tollkeeper.quota.models import Basis
 from tollkeeper.quota.operations import Administer, Expire, Held, Release, Renew, Reserve, SetLimit, Settle
+from tollkeeper.quota.store import Needs, Page
+from tollkeeper.telemetry.logging import correlation_id
 
 LEASE_MS = 60_000
 
@@ -37,6 +42,26 @@ async def journal(books: Books, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     books.store.before.set()
     await made.drain(5)
     await made.stop()
+
+
+class Told(NamedTuple):
+    """A line of the log: what, why, and of which call."""
+
+    event: str
+    reason: str
+    correlation_id: str
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[Told]:
+    """What the journal logs of outages."""
+    lines: list[Told] = []
+
+    def tell(event: str, reason: str = "", **_: object) -> None:
+        lines.append(Told(event, reason, correlation_id.get()))
+
+    monkeypatch.setattr(journal_module, "log", SimpleNamespace(warning=tell, info=tell, error=lambda *_, **__: None))
+    return lines
 
 
 def reserve(books: Books, charge_id: str, size: int = 100) -> Reserve:
@@ -270,20 +295,67 @@ async def test_who_waits_in_vain_while_nothing_lands_makes_it_an_outage(books: B
 
 
 async def test_who_waits_in_vain_in_a_queue_that_moves_does_not(
-    books: Books, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    books: Books, journal: Journal, told: list[Told], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_module, "MOST_IN_A_BATCH", 1)
-    first = await begun(books, journal)
-    second = journal.submit(reserve(books, "second"))
-    third = journal.submit(reserve(books, "third"), wait_s=0.1)
-    books.store.before.set()
-    await first
-    books.store.before.clear()
+    run = books.store.run
+
+    async def slowly(needs: Needs, decide: Callable[[Page], None]) -> None:
+        await run(needs, decide)
+        await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(books.store, "run", slowly)
+    others = [journal.submit(reserve(books, f"c{number}")) for number in range(60)]
     with pytest.raises(LedgerUnavailable):
-        await third
-    assert not journal.failing
+        await journal.submit(reserve(books, "late"), wait_s=2)
+    assert told == []
+    await asyncio.gather(*others)
+
+
+async def test_a_process_that_stood_still_takes_the_database_for_gone_no_sooner(
+    books: Books, journal: Journal, told: list[Told]
+) -> None:
+    first = await begun(books, journal)
+    late = journal.submit(reserve(books, "late"), wait_s=0.1)
+    time.sleep(0.3)
     books.store.before.set()
-    assert (await second)[:2] == ("second", 90)
+    with pytest.raises(LedgerUnavailable):
+        await late
+    await first
+    assert (told, journal.failing) == ([], False)
+
+
+async def test_an_outage_is_told_once_as_it_is_noticed_and_once_as_the_database_says_in_nobodys_name(
+    books: Books, journal: Journal, told: list[Told]
+) -> None:
+    books.store.before.clear()
+    correlation_id.set("somebody")
+    with pytest.raises(LedgerUnavailable):
+        await journal.submit(reserve(books, "late"), wait_s=0.02)
+    must_land = journal.submit(Release("never there"))
+    books.store.down = True
+    books.store.before.set()
+    async with asyncio.timeout(5):
+        while len(told) < 2:
+            await asyncio.sleep(0.005)
+    await asyncio.sleep(0.05)
+    assert told == [
+        Told("ledger.unavailable", "nothing landed in time", ""),
+        Told("ledger.unavailable", "out of order", ""),
+    ]
+    books.store.down = False
+    await must_land
+    assert told[2:] == [Told("ledger.recovered", "", "")]
+
+
+async def test_a_poisoned_settle_is_late_for_its_caller_too(books: Books, journal: Journal, told: list[Told]) -> None:
+    await journal.submit(reserve(books, "bad"))
+    books.store.poison = {"bad"}
+    assert await journal.submit(settle("bad"), wait_s=0.2) is None
+    assert not journal.failing
+    books.store.poison = set()
+    assert await journal.drain(5)
+    assert (await books.only_charge()).cost_tokens == 50
 
 
 async def test_a_settle_that_is_late_says_so_and_lands(books: Books, journal: Journal) -> None:

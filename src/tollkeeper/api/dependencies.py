@@ -67,11 +67,7 @@ def signed_in(access: Access) -> Callable[..., Awaitable[SignedIn]]:
     """A dependency: the caller, whose credential opens this."""
 
     async def get_caller(
-        request: Request,
-        services: Parts,
-        session: Session,
-        _token: Annotated[str | None, Depends(bearer)],
-        _api_key: Annotated[HTTPAuthorizationCredentials | None, Depends(api_key)],
+        request: Request, services: Parts, session: Session, _documented: Annotated[str | None, Depends(bearer)]
     ) -> SignedIn:
         principal = await services.credentials.verify(access_token(request.scope), access)
         user, tenant = await services.credentials.current(session, principal)
@@ -80,9 +76,21 @@ def signed_in(access: Access) -> Callable[..., Awaitable[SignedIn]]:
     return get_caller
 
 
-Caller = Annotated[SignedIn, Depends(signed_in(Access.AI))]
+def with_api_key(access: Access) -> Callable[..., Awaitable[SignedIn]]:
+    """The same, for what API keys open too."""
+
+    async def get_caller(
+        caller: Annotated[SignedIn, Depends(signed_in(access))],
+        _documented: Annotated[HTTPAuthorizationCredentials | None, Depends(api_key)],
+    ) -> SignedIn:
+        return caller
+
+    return get_caller
+
+
+Caller = Annotated[SignedIn, Depends(with_api_key(Access.AI))]
 """Who asks models."""
-Reader = Annotated[SignedIn, Depends(signed_in(Access.ME))]
+Reader = Annotated[SignedIn, Depends(with_api_key(Access.ME))]
 """Who looks at their own account."""
 KeyOwner = Annotated[SignedIn, Depends(signed_in(Access.KEYS))]
 """Who has logged in."""

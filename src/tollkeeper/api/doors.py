@@ -23,7 +23,14 @@ from tollkeeper.api.listening import HttpListener
 from tollkeeper.api.middleware import LARGEST_BODY, read_body, send_response
 from tollkeeper.api.tokens import access_token
 from tollkeeper.candidate import Ask
-from tollkeeper.errors import InvalidJson, InvalidRequest, MethodNotAllowed, ShuttingDown, TollkeeperError
+from tollkeeper.errors import (
+    InvalidJson,
+    InvalidRequest,
+    MethodNotAllowed,
+    ShuttingDown,
+    TollkeeperError,
+    Unauthenticated,
+)
 from tollkeeper.gateway import Answer, FailedCall, Keeping
 from tollkeeper.principal import Access, Principal
 from tollkeeper.providers.base import Piece
@@ -108,10 +115,11 @@ class Entrance:
         if door is None:
             await self._app(scope, receive, send)
             return
+        caller = None
+        services = self._services()
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("POST")
-            services = self._services()
             caller = await services.credentials.verify(access_token(scope), Access.AI)
             services.throttle.check(caller)
             with self._bodies.of(caller.user_id) as held:
@@ -126,6 +134,8 @@ class Entrance:
                 else:
                     await _answer(services, caller, visit, key, send)
         except TollkeeperError as error:
+            if isinstance(error, Unauthenticated):
+                services.credentials.forget(caller)
             await send_error(error, door.manner, send)
 
 

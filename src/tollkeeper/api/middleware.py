@@ -28,6 +28,8 @@ _SECURITY_HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 ]
+_SECRET = re.compile(r"tk-[\w-]+|eyJ[\w.-]+")
+"""An API key or a token, where somebody has put it into a path."""
 _WITHOUT_BODY = {"GET", "HEAD", "OPTIONS", "DELETE"}
 
 log = structlog.get_logger("tollkeeper.http")
@@ -110,7 +112,7 @@ class Envelope:
         if self._access_log.enabled:
             self._access_log.write(
                 method=scope["method"],
-                path=scope["path"],
+                path=_SECRET.sub("***", scope["path"]),
                 status=status,
                 seconds=time.perf_counter() - started,
                 correlation_id=current,

@@ -11,6 +11,7 @@ from tollkeeper.api.errors import MEDIA_TYPE
 REFUSALS = {
     "400": "Not valid JSON, or an unsupported parameter",
     "401": "No valid bearer token",
+    "403": "The API key does not open this",
     "413": "The body is too large",
     "422": "Not the shape this endpoint takes",
     "429": "A quota or a rate limit refuses; the body says which",

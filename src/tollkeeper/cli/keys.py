@@ -9,12 +9,11 @@ import typer
 from tollkeeper.cli import tables, values
 from tollkeeper.cli.install import opened
 from tollkeeper.clock import SystemClock
+from tollkeeper.errors import InvalidRequest
 from tollkeeper.identity import accounts, keys
 from tollkeeper.identity.models import ApiKey
 
 app = typer.Typer(help="Make, list and revoke a user's API keys.")
-
-MS_OF_A_DAY = 86_400_000
 
 Email = Annotated[str, typer.Argument(metavar="EMAIL", show_default=False, help="The user's e-mail address.")]
 
@@ -33,7 +32,7 @@ def create(
 
     async def work() -> str:
         now_ms = SystemClock().now_ms()
-        expires_ms = now_ms + good_for * MS_OF_A_DAY if good_for is not None else None
+        expires_ms = now_ms + good_for * keys.DAY_MS if good_for is not None else None
         async with opened() as install, install.database.session() as session:
             user = await accounts.user_with_email(session, email)
             return (await keys.create(session, user, values.name(name), wanted, expires_ms, now_ms)).secret
@@ -55,16 +54,26 @@ def list_(email: Email) -> None:
 
 
 @app.command()
-def revoke(email: Email, key_id: Annotated[str, typer.Argument(metavar="KEY", show_default=False)]) -> None:
+def revoke(
+    email: Email,
+    key_id: Annotated[str | None, typer.Argument(metavar="KEY", show_default=False, help="As in the list.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every key of the user.")] = False,
+) -> None:
     """Revoke a key, from the next request on. What is in flight is settled."""
+    if (key_id is None) != everything:
+        raise InvalidRequest("Name a key, or give --all; not both.")
 
-    async def work() -> None:
+    async def work() -> int:
+        now_ms = SystemClock().now_ms()
         async with opened() as install, install.database.session() as session:
             user = await accounts.user_with_email(session, email)
-            await keys.revoke(session, user, key_id, SystemClock().now_ms())
+            if key_id is None:
+                return await keys.revoke_all(session, user, now_ms)
+            await keys.revoke(session, user, key_id, now_ms)
+            return 1
 
-    asyncio.run(work())
-    typer.echo(f"The key {key_id} is revoked.")
+    count = asyncio.run(work())
+    typer.echo(f"The key {key_id} is revoked." if key_id is not None else f"{count} API keys are revoked.")
 
 
 def _row(key: ApiKey) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import typer
 
 from tollkeeper.cli import tables, values
 from tollkeeper.cli.install import Install, opened
-from tollkeeper.identity import accounts
+from tollkeeper.identity import accounts, keys
 from tollkeeper.identity.models import Tenant, User
 from tollkeeper.identity.passwords import Passwords
 
@@ -80,16 +80,20 @@ def password(email: Email, password_stdin: PasswordStdin = False) -> None:
     address = accounts.normal_email(email)
     chosen = values.password(from_stdin=password_stdin)
 
-    async def work() -> None:
+    async def work() -> int:
         async with opened() as install:
             async with install.database.session() as session:
                 await accounts.user_with_email(session, address)
             password_hash = await _hash(install, chosen)
             async with install.database.session() as session:
-                accounts.change_password(await accounts.user_with_email(session, address), password_hash)
+                user = await accounts.user_with_email(session, address)
+                accounts.change_password(user, password_hash)
+                return len(await keys.keys_of(session, user))
 
-    asyncio.run(work())
+    good_keys = asyncio.run(work())
     typer.echo(f"The user {address} has a new password.")
+    if good_keys:
+        typer.echo(f"{good_keys} API keys are still good. To revoke them: tollkeeper key revoke {address} --all")
 
 
 async def _switch(email: str, *, on: bool) -> None:

@@ -7,7 +7,7 @@ from enum import StrEnum
 import typer
 
 from tollkeeper.errors import InvalidRequest
-from tollkeeper.identity.keys import GRANTABLE
+from tollkeeper.identity.keys import GRANTABLE, MOST_DAYS
 from tollkeeper.principal import Access, Role
 from tollkeeper.quota.models import Unit
 from tollkeeper.quota.verbs import MOST_GRANTED
@@ -15,7 +15,6 @@ from tollkeeper.quota.windows import Period
 
 LONGEST_REASON = 500
 LONGEST_PASSWORD_LINE = 4096
-MOST_DAYS = 3650
 UNITS = {"tokens": Unit.TOKENS, "usd": Unit.MICRO_USD}
 
 

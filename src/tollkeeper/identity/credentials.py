@@ -3,6 +3,7 @@
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.clock import Clock
+from tollkeeper.errors import Unauthenticated
 from tollkeeper.identity import accounts, keys
 from tollkeeper.identity.keys import ApiKeys
 from tollkeeper.identity.models import Tenant, User
@@ -19,11 +20,20 @@ class Credentials:
         self._clock = clock
 
     async def verify(self, credential: str, access: Access) -> Principal:
-        """Who it speaks for, if it opens this. Raises Unauthenticated, Forbidden, LedgerUnavailable."""
+        """Who it speaks for, if it opens this. Raises Unauthenticated, Forbidden, LedgerUnavailable, Overloaded."""
         if credential.startswith(keys.BEGINNING):
             return await self._api_keys.verify(credential, access)
         return self._tokens.verify(credential)
 
     async def current(self, session: AsyncSession, caller: Principal) -> tuple[User, Tenant]:
         """The rows behind a principal. Raises Unauthenticated when user, tenant or credential are no longer good."""
-        return await accounts.current(session, caller, self._clock.now_ms())
+        try:
+            return await accounts.current(session, caller, self._clock.now_ms())
+        except Unauthenticated:
+            self.forget(caller)
+            raise
+
+    def forget(self, caller: Principal | None) -> None:
+        """Whoever this was, if anyone, was found to be good no longer."""
+        if caller is not None and caller.api_key is not None:
+            self._api_keys.forget(caller)

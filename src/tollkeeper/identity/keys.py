@@ -6,14 +6,15 @@ import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Collection
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from sqlmodel import col, select
+from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.clock import Clock
 from tollkeeper.db import Database
-from tollkeeper.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
+from tollkeeper.errors import Forbidden, InvalidRequest, NotFound, Overloaded, Unauthenticated
 from tollkeeper.identity.accounts import principal_of
 from tollkeeper.identity.models import ApiKey, Tenant, User
 from tollkeeper.principal import Access, Principal
@@ -27,17 +28,26 @@ LONGEST_NAME = 100
 MOST_KEYS = 50
 """Per user: the ledger reads all of them with the user's row."""
 GRANTABLE = (Access.AI, Access.ME)
+MOST_DAYS = 3650
+"""Between now and a key's end."""
 REMEMBERED_MS = 30_000
+REFUSED_MS = 5_000
 MOST_REMEMBERED = 10_000
+LOOKING_UP = 4
+"""How many keys are looked up at once: strangers with wrong keys must not take all connections to the database."""
+MOST_LOOKING_UP = 200
+
+DAY_MS = 86_400_000
 
 _ID = re.compile(r"key_[0-9a-f]{24}")
 
 
-class NewKey(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class NewKey:
     """A key that was just made, and its secret, which nobody will see again."""
 
     row: ApiKey
-    secret: str
+    secret: str = field(repr=False)
 
 
 class _Known(NamedTuple):
@@ -50,23 +60,28 @@ class _Known(NamedTuple):
 class ApiKeys:
     """Whom a key speaks for.
 
-    What was found is remembered for REMEMBERED_MS. That is safe for the same reason as with tokens: whether the key,
-    its user and its tenant are still good is checked by the reserve transaction and by the account look-up.
+    What was found is remembered for REMEMBERED_MS, and what was not, for REFUSED_MS. That is safe for the same reason
+    as with tokens: whether the key, its user and its tenant are still good is checked by the reserve transaction and by
+    the account look-up.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
         self._remembered: OrderedDict[str, _Known] = OrderedDict()
+        self._refused: OrderedDict[str, int] = OrderedDict()
         self._looking: dict[str, asyncio.Task[_Known]] = {}
+        self._room = asyncio.Semaphore(LOOKING_UP)
 
     async def verify(self, secret: str, access: Access) -> Principal:
-        """Raises Unauthenticated, Forbidden when the key's scopes do not include this, LedgerUnavailable."""
+        """Raises Unauthenticated, Forbidden (not in the key's scopes), LedgerUnavailable, Overloaded."""
         if len(secret) != LENGTH:
             raise Unauthenticated
         hashed, now_ms = _hash(secret), self._clock.now_ms()
         known = self._remembered.get(hashed)
         if known is None or known.until_ms <= now_ms:
+            if self._refused.get(hashed, 0) > now_ms:
+                raise Unauthenticated
             known = await self._find(hashed)
         if known.expires_ms is not None and known.expires_ms <= now_ms:
             raise Unauthenticated
@@ -74,10 +89,19 @@ class ApiKeys:
             raise Forbidden(f"This API key does not open that: its scopes are {', '.join(sorted(known.scopes))}.")
         return known.principal
 
+    def forget(self, caller: Principal) -> None:
+        """The caller's key was found to be good no longer: who comes with it again is refused at once."""
+        for hashed, known in self._remembered.items():
+            if known.principal.api_key == caller.api_key:
+                del self._remembered[hashed]
+                break
+
     async def _find(self, hashed: str) -> _Known:
         """Look a key up, once for all who ask at the same time."""
         looking = self._looking.get(hashed)
         if looking is None:
+            if len(self._looking) >= MOST_LOOKING_UP:
+                raise Overloaded
             looking = self._looking[hashed] = asyncio.create_task(self._look_up(hashed))
             looking.add_done_callback(lambda done: self._found(hashed, done))
         return await asyncio.shield(looking)
@@ -85,11 +109,15 @@ class ApiKeys:
     def _found(self, hashed: str, looking: "asyncio.Task[_Known]") -> None:
         del self._looking[hashed]
         self._remembered.pop(hashed, None)
-        if looking.cancelled() or looking.exception() is not None:
+        if looking.cancelled():
             return
-        self._remembered[hashed] = looking.result()
-        if len(self._remembered) > MOST_REMEMBERED:
-            self._remembered.popitem(last=False)
+        error = looking.exception()
+        if error is None:
+            self._remembered[hashed] = looking.result()
+            _bound(self._remembered)
+        elif isinstance(error, Unauthenticated):
+            self._refused[hashed] = self._clock.now_ms() + REFUSED_MS
+            _bound(self._refused)
 
     async def _look_up(self, hashed: str) -> _Known:
         query = (
@@ -99,7 +127,7 @@ class ApiKeys:
             .where(ApiKey.key_hash == hashed)
         )
         now_ms = self._clock.now_ms()
-        async with self._database.session() as session:
+        async with self._room, self._database.session() as session:
             found = (await session.exec(query)).first()
         if found is None:
             raise Unauthenticated
@@ -108,6 +136,11 @@ class ApiKeys:
             raise Unauthenticated
         principal = principal_of(user, key.id)
         return _Known(principal, frozenset(key.scopes.split()), key.expires_ms, now_ms + REMEMBERED_MS)
+
+
+def _bound(memory: OrderedDict[str, Any]) -> None:
+    if len(memory) > MOST_REMEMBERED:
+        memory.popitem(last=False)
 
 
 async def create(
@@ -119,8 +152,10 @@ async def create(
         raise InvalidRequest(f"A key's name has 1 to {LONGEST_NAME} printable characters.")
     if not scopes or not set(scopes) <= set(GRANTABLE):
         raise InvalidRequest(f"A key's scopes are one or more of: {', '.join(GRANTABLE)}.")
-    if expires_ms is not None and expires_ms <= now_ms:
-        raise InvalidRequest("A key's end lies in the future.")
+    if expires_ms is not None and not now_ms < expires_ms <= now_ms + MOST_DAYS * DAY_MS:
+        raise InvalidRequest(f"A key's end lies in the future, at most {MOST_DAYS} days from now.")
+    lock = update(User).where(col(User.id) == user.id).values(token_version=User.token_version)
+    await session.exec(lock)  # so that nobody makes one between the count and the insert
     if len(await keys_of(session, user)) >= MOST_KEYS:
         raise InvalidRequest(f"A user has at most {MOST_KEYS} API keys. Revoke one first.")
     assert user.id is not None
@@ -149,10 +184,18 @@ async def keys_of(session: AsyncSession, user: User) -> list[ApiKey]:
 
 async def revoke(session: AsyncSession, user: User, key_id: str, now_ms: int) -> None:
     """From the next request on the key opens nothing; what is in flight is settled. Raises NotFound."""
-    key = await session.get(ApiKey, key_id) if _ID.fullmatch(key_id) else None
-    if key is None or key.user_id != user.id or key.revoked_ms is not None:
-        raise NotFound("There is no such API key.")
-    key.revoked_ms = now_ms
+    theirs = (col(ApiKey.id) == key_id, col(ApiKey.user_id) == user.id, col(ApiKey.revoked_ms).is_(None))
+    if _ID.fullmatch(key_id):
+        revoked = await session.exec(update(ApiKey).where(*theirs).values(revoked_ms=now_ms))
+        if revoked.rowcount:
+            return
+    raise NotFound("There is no such API key.")
+
+
+async def revoke_all(session: AsyncSession, user: User, now_ms: int) -> int:
+    """Revoke every key of a user. Returns how many."""
+    theirs = (col(ApiKey.user_id) == user.id, col(ApiKey.revoked_ms).is_(None))
+    return (await session.exec(update(ApiKey).where(*theirs).values(revoked_ms=now_ms))).rowcount
 
 
 def _hash(secret: str) -> str:

@@ -49,7 +49,7 @@ class ApiKey(SQLModel, table=True):
 
     id: str = Field(primary_key=True, max_length=40)
     tenant_id: int = Field(foreign_key="tenants.id")
-    user_id: int = Field(foreign_key="users.id", index=True)
+    user_id: int = Field(foreign_key="users.id")
     name: str = Field(max_length=100)
     prefix: str = Field(max_length=20)
     key_hash: str = Field(max_length=64, unique=True, repr=False)

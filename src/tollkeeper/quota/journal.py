@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from contextvars import Context
 from typing import Any
 
 import structlog
@@ -28,6 +29,8 @@ PROBE_S = 0.5
 POISON_PAUSE_S = 1.0
 WATCH_S = 0.1
 """How often it looks for callers who have waited for long enough."""
+LATE = 10
+"""So many looks late, it is this process that stood still, and not the database."""
 
 log = structlog.get_logger("tollkeeper.ledger")
 
@@ -67,8 +70,10 @@ class Journal:
         self._queue: deque[_Waiting] = deque()
         self._running: list[_Waiting] = []
         self._watching = False
-        self._asleep = 0
+        self._watched_at = 0.0
+        self._asleep: list[_Waiting] = []
         self._landed_at = 0.0
+        self._refused = False
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -111,7 +116,7 @@ class Journal:
         self._enqueue(waiting)
         if not self._watching:
             self._watching = True
-            loop.call_later(WATCH_S, self._watch)
+            self._watch_again(loop)
         return waiting.future
 
     def _enqueue(self, waiting: _Waiting) -> None:
@@ -126,17 +131,25 @@ class Journal:
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
-        for waiting in itertools.chain(self._queue, self._running):
+        late = now - self._watched_at > LATE * WATCH_S
+        for waiting in itertools.chain(self._queue, self._running, self._asleep):
             if now >= waiting.deadline and not waiting.future.done():
-                if waiting.since > self._landed_at:
-                    self._failed("nothing landed in time")
+                in_vain = self._landed_at <= (waiting.since + now) / 2 and waiting not in self._asleep
+                if in_vain and not late and not self.failing:
+                    self.failing = True
+                    log.warning("ledger.unavailable", reason="nothing landed in time")
                 if waiting.operation.must_land:
                     waiting.future.set_result(None)
                 else:
                     waiting.future.set_exception(LedgerUnavailable())
-        self._watching = not self._idle.is_set()
+        self._watching = self._task is not None and not self._idle.is_set()
         if self._watching:
-            loop.call_later(WATCH_S, self._watch)
+            self._watch_again(loop)
+
+    def _watch_again(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In nobody's context: what is logged then is of no single call."""
+        self._watched_at = loop.time()
+        loop.call_later(WATCH_S, self._watch, context=Context())
 
     async def _run(self) -> None:
         while True:
@@ -162,14 +175,9 @@ class Journal:
                 self._recovered()
         await self._work.wait()
 
-    def _failed(self, reason: str) -> None:
-        if not self.failing:
-            self.failing = True
-            log.warning("ledger.unavailable", reason=reason)
-
     def _recovered(self) -> None:
         if self.failing:
-            self.failing = False
+            self.failing = self._refused = False
             log.info("ledger.recovered")
 
     def _take(self) -> list[_Waiting]:
@@ -235,7 +243,10 @@ class Journal:
             waiting.future.set_result(answer)
 
     def _put_back(self, batch: list[_Waiting], failure: StoreFailed) -> None:
-        self._failed(failure.reason)
+        self.failing = True
+        if not self._refused:
+            self._refused = True
+            log.warning("ledger.unavailable", reason=failure.reason)
         for waiting in batch:
             waiting.again = waiting.again or failure.maybe_committed
         self._queue.extendleft(reversed(batch))
@@ -246,7 +257,7 @@ class Journal:
         if refusal is not failure:
             log.error("ledger.operation_failed", operation=type(waiting.operation).__name__, exc_info=failure)
         if waiting.operation.must_land:
-            self._asleep += 1
+            self._asleep.append(waiting)
             asyncio.get_running_loop().call_later(POISON_PAUSE_S, self._requeue, waiting)
             return
         if isinstance(waiting.operation, Reserve):
@@ -255,5 +266,5 @@ class Journal:
             waiting.future.set_exception(refusal)
 
     def _requeue(self, waiting: _Waiting) -> None:
-        self._asleep -= 1
+        self._asleep.remove(waiting)
         self._enqueue(waiting)

@@ -45,6 +45,10 @@ class TurnListener:
         if self._hang_up is not None:
             self._hang_up()
 
+    def over(self) -> None:
+        """The turn is over: nothing can be hung up any more, and nothing of the call is held on to."""
+        self._hang_up = None
+
     async def deliver(self, piece: Piece) -> None:
         said = self.says(piece)
         if said is not None:

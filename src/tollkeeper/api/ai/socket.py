@@ -11,6 +11,7 @@ once where no turn runs, else after it, or after it was cut at the end of the gr
 import asyncio
 import hashlib
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from typing import NoReturn
 from urllib.parse import urlsplit
@@ -64,7 +65,7 @@ async def socket(websocket: WebSocket) -> None:
     correlation_id.set(asked_id(websocket.scope) or uuid4().hex)
     try:
         services.throttle.check_handshake(websocket.client.host if websocket.client is not None else "")
-        if not _may_come_from(websocket, services.settings.allowed_origins.split(",")):
+        if not _may_come_from(websocket, services.settings.origins):
             raise Forbidden("Pages of this origin may not open a connection.")
     except TollkeeperError as error:
         status, body, headers = render(error)
@@ -90,10 +91,10 @@ def _every_reply(started: float) -> dict[str, str]:
     return {"X-Correlation-ID": correlation_id.get(), "X-Process-Time": f"{time.perf_counter() - started:.6f}"}
 
 
-def _may_come_from(websocket: WebSocket, allowed: list[str]) -> bool:
+def _may_come_from(websocket: WebSocket, allowed: Collection[str]) -> bool:
     """Browsers say where a page comes from; a page from elsewhere must be on the list. Others send no Origin."""
     origin = websocket.headers.get("origin")
-    if origin is None or origin in [one.strip() for one in allowed]:
+    if origin is None or origin in allowed:
         return True
     return urlsplit(origin).netloc == websocket.headers.get("host")
 
@@ -117,11 +118,11 @@ class _Connection:
                 self._token = read_token(await self._receive(LARGEST_FIRST_FRAME))
             caller = await self._caller()
         except (Unauthenticated, InvalidJson, TimeoutError):
-            await self._websocket.close(NOT_AUTHENTICATED, "unauthenticated")
+            await self._close(NOT_AUTHENTICATED, "unauthenticated")
             return
         except TollkeeperError as error:
             await self._say(broken(error))
-            await self._websocket.close(FORBIDDEN if isinstance(error, Forbidden) else TRY_LATER, error.code)
+            await self._close(FORBIDDEN if isinstance(error, Forbidden) else TRY_LATER, error.code)
             return
         await self._say(orjson.dumps({"type": "ready", "correlation_id": correlation_id.get()}))
         while True:
@@ -156,14 +157,14 @@ class _Connection:
             self._services.throttle.check(caller)
         except RateLimited as error:
             await self._say(broken(error, id_of(body)))
-            await self._close(TOO_FAST, "rate limited")
+            await self._end(TOO_FAST, "rate limited")
         try:
             turn = read_turn(body)
         except TollkeeperError as error:
             await self._say(broken(error, id_of(body)))
             self._bad_frames += 1
             if self._bad_frames == MOST_BAD_FRAMES:
-                await self._close(TOO_BAD, "too many bad frames")
+                await self._end(TOO_BAD, "too many bad frames")
             return
         if self._running:
             await self._say(broken(TurnInProgress(), turn.id))
@@ -178,16 +179,20 @@ class _Connection:
             raise WebSocketDisconnect(message.get("code", 1005))
         text = message.get("text")
         if text is None:
-            await self._close(NOT_TEXT, "frames are text")
+            await self._end(NOT_TEXT, "frames are text")
         body: bytes = text.encode("utf-8", "surrogatepass")
         if len(body) > largest:
-            await self._close(TOO_LARGE, "the frame is too large")
+            await self._end(TOO_LARGE, "the frame is too large")
         return body
 
-    async def _close(self, code: int, reason: str) -> NoReturn:
+    async def _end(self, code: int, reason: str) -> NoReturn:
         """Raises WebSocketDisconnect."""
-        await self._websocket.close(code, reason)
+        await self._close(code, reason)
         raise WebSocketDisconnect(code)
+
+    async def _close(self, code: int, reason: str) -> None:
+        with suppress(RuntimeError, WebSocketDisconnect):  # they may have gone before
+            await self._websocket.close(code, reason)
 
     async def _caller(self) -> Principal:
         """Raises Unauthenticated as soon as the token is no longer good, Forbidden, LedgerUnavailable."""
@@ -195,12 +200,14 @@ class _Connection:
 
     async def _take(self, turn: Turn, listener: TurnListener) -> None:
         """One turn, from its caller's token to its final frame."""
+        caller = None
         try:
             caller = await self._caller()
             visit = await self._visit(caller, turn)
             await self._relay(caller, visit, turn, listener)
         except Unauthenticated:
-            await self._websocket.close(NOT_AUTHENTICATED, "unauthenticated")
+            self._services.credentials.forget(caller)
+            await self._close(NOT_AUTHENTICATED, "unauthenticated")
         except TollkeeperError as error:
             await listener.write(listener.broken(error))
         except asyncio.CancelledError:
@@ -210,10 +217,10 @@ class _Connection:
             log.exception("ws.failed")
             await listener.write(listener.broken(TollkeeperError()))
         finally:
+            listener.over()
             self._listener = None
             if self._leaving:
-                with suppress(RuntimeError, WebSocketDisconnect):  # they may have gone before
-                    await self._websocket.close(GOING_AWAY, "the server is going away")
+                await self._close(GOING_AWAY, "the server is going away")
 
     async def _visit(self, caller: Principal, turn: Turn) -> NativeVisit:
         if turn.prompt is not None and turn.message is not None:
