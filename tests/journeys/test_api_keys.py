@@ -141,7 +141,8 @@ async def test_a_key_opens_only_what_its_scopes_say(server: Server, upstream: Up
     async with person(server) as caller:
         robot = await caller.with_api_key(scopes=[scope])
         document = (await caller.get("/openapi.json")).body
-        opened, shut = set(), set()
+        opened: set[str] = set()
+        shut: set[str] = set()
         for path, operations in document["paths"].items():
             for method in (method for method, operation in operations.items() if "security" in operation):
                 filled = re.sub(r"{\w+}", "none", path)
