@@ -41,6 +41,14 @@ def test_calls_that_come_mixed_up_are_told_apart_by_their_index() -> None:
     assert received.completion().tool_calls == (ToolCall("c0", "f", "aA"), ToolCall("c1", "g", "bB"))
 
 
+def test_a_call_of_a_custom_tool_is_one_of_a_text() -> None:
+    received = Received()
+    received.add((ToolCallDelta(0, "c0", "sql", "", custom=True), ToolCallDelta(1, "c1", "f", "{}")))
+    received.add((ToolCallDelta(0, None, None, "select", custom=True),))
+    assert received.completion().tool_calls == (ToolCall("c0", "sql", "select", custom=True), ToolCall("c1", "f", "{}"))
+    assert received.size == len("sqlselectf{}")
+
+
 def test_a_call_without_a_name_is_still_one() -> None:
     received = Received()
     received.add((ToolCallDelta(0, None, None, "{}"),))
