@@ -262,7 +262,7 @@ class ProviderRejected(ProviderError):
 
 class ProviderLacksModel(ProviderError):
     code = "provider_error"
-    sentence = "The AI provider does not serve this model."
+    sentence = "The AI provider has no such model, or no such endpoint."
     billed = False
 
 
