@@ -87,6 +87,17 @@ async def test_a_cap_that_is_too_small_is_the_callers_mistake(house: House) -> N
     assert house.provider.asked == []
 
 
+@pytest.mark.parametrize(
+    ("text", "refusal", "tokens"), [("No, never", "No, never", 9), ("12345", "No", 7), ("", "No", 2)]
+)
+async def test_a_refusal_is_counted_beside_the_text_and_never_twice(
+    house: House, text: str, refusal: str, tokens: int
+) -> None:
+    house.provider.answers = [Completion(text, "refusal", None, refusal=refusal)]
+    await house.ask()
+    assert (await house.charge()).output_tokens == tokens
+
+
 async def test_without_a_believable_report_everything_that_was_said_is_counted(house: House) -> None:
     calls = (ToolCall("id", "123", "4567"),)
     for usage in (None, Usage(5001, 1), Usage(1, 5001)):

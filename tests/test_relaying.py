@@ -22,6 +22,7 @@ from house import (
     text,
 )
 from tollkeeper import errors, gateway, relaying
+from tollkeeper.candidate import THINKING
 from tollkeeper.chat import ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
 from tollkeeper.gateway import Answer, FailedCall
 from tollkeeper.providers.base import Piece, Question
@@ -256,7 +257,9 @@ async def test_a_stream_whose_hold_was_swept_up_is_cut_and_its_truth_booked(sqli
         assert charge.forgiven_tokens == HELD - BOUND, "what the sweep did not know"
 
 
-@pytest.mark.parametrize(("thinks", "input_tokens", "output_tokens"), [(False, INPUT_TOKENS, 5), (True, BOUND, 500)])
+@pytest.mark.parametrize(
+    ("thinks", "input_tokens", "output_tokens"), [(False, INPUT_TOKENS, 5), (True, BOUND, 500 * THINKING)]
+)
 async def test_a_stream_that_is_cancelled_from_outside_is_settled_before_it_is_gone(
     house: House, thinks: bool, input_tokens: int, output_tokens: int
 ) -> None:

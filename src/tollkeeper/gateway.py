@@ -253,6 +253,8 @@ async def _complete(reservation: Reservation, candidate: Candidate) -> Completio
         reservation.report(usage)
     else:
         said = [completion.text, completion.reasoning or ""]
+        if completion.refusal is not None and completion.refusal != completion.text:
+            said.append(completion.refusal)
         said += [part for one in completion.tool_calls for part in (one.name, one.arguments)]
         usage = Usage(await provider.count_input(call), await provider.count_output("".join(said)))
         reservation.report(usage, Basis.COUNTED)

@@ -133,10 +133,10 @@ def _said(completion: Completion) -> list[Delta]:
         said.append(ReasoningDelta(completion.reasoning))
     if completion.refusal is not None:
         said.append(RefusalDelta(completion.refusal))
-    elif completion.text:
+    if completion.text and completion.text != completion.refusal:
         said.append(TextDelta(completion.text))
     for index, call in enumerate(completion.tool_calls):
-        said.append(ToolCallDelta(index, call.id, call.name, call.arguments))
+        said.append(ToolCallDelta(index, call.id, call.name, call.arguments, call.custom))
     return said
 
 
