@@ -15,6 +15,7 @@ from tollkeeper.quota import ledger as ledger_module
 from tollkeeper.quota.ledger import Ledger, Reservation
 from tollkeeper.quota.models import Basis
 from tollkeeper.quota.operations import Terms
+from tollkeeper.quota.reservation import new_id
 
 
 @pytest.fixture
@@ -29,6 +30,20 @@ async def ends(books: Books) -> list[tuple[str, str | None, int]]:
     """How each charge stands; those released first."""
     charges = sorted((await books.charges()).values(), key=lambda charge: charge.state)
     return [(charge.state, charge.basis, charge.cost_tokens) for charge in charges]
+
+
+async def test_each_further_attempt_is_listed_behind_the_one_before_even_within_a_millisecond(books: Books) -> None:
+    ids = []
+    async with books.ledger.reservation(books.caller, make_terms()) as reservation:
+        ids.append(reservation.charge_id)
+        for _ in range(5):
+            await reservation.extend(make_terms(), "provider_unavailable")
+            ids.append(reservation.charge_id)
+        reservation.report(Usage(1, 1))
+    assert ids == sorted(ids)
+    far = "chg_ffff" + "0" * 28
+    assert new_id("chg", after=far) == f"{far[:-1]}1"
+    assert len(new_id("chg")) == len(far)
 
 
 async def try_to_extend(reservation: Reservation, terms: Terms, error: Exception | None = None) -> None:

@@ -172,7 +172,7 @@ class Ledger:
     async def _extend(self, reservation: Reservation, terms: Terms, error: str) -> Held:
         failed = reservation.charge_id
         operation = Extend(
-            new_id("chg"),
+            new_id("chg", after=failed),
             reservation.caller,
             terms,
             self._lease_ms,

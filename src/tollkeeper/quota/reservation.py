@@ -24,9 +24,15 @@ MOST_ERROR = 40
 """Characters of the code that a charge keeps of what went wrong."""
 
 
-def new_id(prefix: str) -> str:
-    """A fresh id that sorts by the time it was made: 48 bits of milliseconds, 80 random bits, in hex. Not a secret."""
-    return f"{prefix}_{time.time_ns() // 1_000_000:012x}{random.getrandbits(80):020x}"
+def new_id(prefix: str, after: str | None = None) -> str:
+    """A fresh id that sorts by the time it was made: 48 bits of milliseconds, 80 random bits, in hex. Not a secret.
+
+    It sorts behind `after`, whatever the clock says.
+    """
+    number = time.time_ns() // 1_000_000 << 80 | random.getrandbits(80)
+    if after is not None:
+        number = max(number, int(after.rpartition("_")[2], 16) + 1)
+    return f"{prefix}_{number:032x}"
 
 
 class Reservation:
