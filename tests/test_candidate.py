@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factories import set_limit, user_quota
-from house import BODY_BYTES, INPUT_TOKENS, PRICE, FakeProvider, make_ask, open_house
-from tollkeeper.candidate import Ask, Candidate
+from house import BODY_BYTES, BOUND, INPUT_TOKENS, PRICE, FakeProvider, make_ask, open_house
+from tollkeeper.candidate import THINKING_OUTPUT, Ask, Candidate
 from tollkeeper.chat import Usage
 from tollkeeper.dialects.shape import Shape
 from tollkeeper.errors import InvalidRequest, QuotaExceeded
@@ -42,6 +42,24 @@ async def test_first_the_bytes_bound_the_input_and_the_output_is_wanted_in_full(
     terms = await candidate(Shape(3)).first()
     assert terms.input_bound == BODY_BYTES + 3 * MESSAGE + OVERHEAD
     assert (terms.wanted_output, terms.least_output) == (500, 500)
+
+
+@pytest.mark.parametrize(
+    ("window", "choices", "wanted"),
+    [
+        (200_000, 1, THINKING_OUTPUT),
+        (200_000, 2, 2 * THINKING_OUTPUT),
+        (BOUND + 3_000, 1, 3_000),
+        (BOUND + 3_000, 2, 3_000),
+        (BOUND + 100, 1, 500),
+    ],
+)
+async def test_of_a_model_that_thinks_unseen_more_is_wanted_if_its_window_has_room(
+    window: int, choices: int, wanted: int
+) -> None:
+    facts = {"bills_unseen": True, "context_window": window}
+    assert (await candidate(choices=choices, facts=facts).first()).wanted_output == wanted
+    assert (await candidate(choices=choices, facts=facts, max_output=7).first()).wanted_output == 7 * choices
 
 
 async def test_then_the_count_bounds_it_and_less_output_will_do() -> None:

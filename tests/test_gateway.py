@@ -98,6 +98,13 @@ async def test_a_refusal_is_counted_beside_the_text_and_never_twice(
     assert (await house.charge()).output_tokens == tokens
 
 
+async def test_a_refusal_that_is_too_long_is_cut_wherever_it_is_said(house: House) -> None:
+    house.provider.answers = [Completion("n" * 900, "refusal", Usage(40, 900), refusal="n" * 900)]
+    answer = await house.ask(max_output=100)
+    assert (answer.completion.text, answer.completion.refusal) == ("n" * 100, "n" * 100)
+    assert answer.completion.finish_reason == "length"
+
+
 async def test_without_a_believable_report_everything_that_was_said_is_counted(house: House) -> None:
     calls = (ToolCall("id", "123", "4567"),)
     for usage in (None, Usage(5001, 1), Usage(1, 5001)):

@@ -23,13 +23,15 @@ from house import (
     text,
 )
 from tollkeeper import errors, gateway
-from tollkeeper.candidate import THINKING, Candidate
+from tollkeeper.candidate import Candidate
 from tollkeeper.chat import Finish, Usage
 from tollkeeper.gateway import FailedCall
 from tollkeeper.providers.base import Piece
 from tollkeeper.relaying import Deadlines, Relay
 
-HELD = BOUND + 500 * THINKING
+ROOM = 5_000 - BOUND
+"""What is wanted of a model that thinks: as much as its window has left."""
+HELD = BOUND + ROOM
 NEVER = 3600.0
 
 
@@ -82,7 +84,7 @@ async def test_a_model_that_bills_unseen_and_does_not_report_in_time_costs_the_h
     endless: list[Step] = [text("x"), nap()] * 100 if begun else [asyncio.Event()]
     house.provider.streams = [[ear.leave_soon, *endless]]
     _, charge = await fail(house, ear)
-    assert_charged(charge, "counted", BOUND, 500 * THINKING)
+    assert_charged(charge, "counted", BOUND, ROOM)
     assert (charge.cost_tokens, charge.forgiven_tokens, house.provider.hung_up) == (HELD, 0, 1)
 
 
@@ -91,7 +93,7 @@ async def test_a_model_that_bills_unseen_and_breaks_after_the_caller_has_gone_co
     house.provider.thinks = True
     house.provider.streams = [[ear.leave_soon, lambda: later(gone), gone, errors.ProviderInterrupted()]]
     _, charge = await fail(house, ear)
-    assert_charged(charge, "counted", BOUND, 500 * THINKING)
+    assert_charged(charge, "counted", BOUND, ROOM)
 
 
 async def test_a_refusal_that_comes_after_the_caller_has_gone_costs_nothing_even_with_a_model_that_bills_unseen(
@@ -117,7 +119,7 @@ async def test_a_caller_who_stops_reading_what_bills_unseen_pays_the_hold(house:
     house.provider.streams = [[text("Hello"), text("never")]]
     answer = await house.listen(Ear(deaf=asyncio.Event()))
     assert answer.cut_short
-    assert_charged(await house.charge(), "counted", BOUND, 500 * THINKING)
+    assert_charged(await house.charge(), "counted", BOUND, ROOM)
 
 
 async def test_for_a_caller_who_stops_reading_what_bills_unseen_it_is_read_on_to_the_report(house: House) -> None:
@@ -141,7 +143,7 @@ async def test_whoever_hangs_up_on_what_bills_unseen_and_still_stops_reading_is_
     async with asyncio.timeout(5):
         _, charge = await fail(house, ear)
     assert house.provider.hung_up == 1
-    assert_charged(charge, "counted", BOUND, 500 * THINKING)
+    assert_charged(charge, "counted", BOUND, ROOM)
 
 
 @pytest.mark.parametrize("end", ["whole", "interrupted", "refused", "silent"])

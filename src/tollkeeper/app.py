@@ -74,9 +74,8 @@ def create_app(
     app.openapi = openapi  # type: ignore[method-assign]
     behind_proxies = cast(ASGIApp, ProxyHeadersMiddleware(app, trusted_proxies))  # type: ignore[arg-type]
     entrance = Entrance(behind_proxies, DOORS, lambda: cast(Services, app.state.services))
-    front = _for_browsers(entrance, allowed_origins) if allowed_origins else entrance
-    envelope = Envelope(front, access_log, unread=[door.path for door in DOORS], manner_of=manner_of)
-    return envelope
+    envelope = Envelope(entrance, access_log, unread=[door.path for door in DOORS], manner_of=manner_of)
+    return _for_browsers(envelope, allowed_origins) if allowed_origins else envelope
 
 
 def _for_browsers(app: ASGIApp, origins: Collection[str]) -> ASGIApp:

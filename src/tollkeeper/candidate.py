@@ -10,8 +10,8 @@ from tollkeeper.quota.models import Unit
 from tollkeeper.quota.operations import Terms
 from tollkeeper.quota.prices import Meter
 
-THINKING = 8
-"""How much longer the answer of a model is that thinks unseen, where the caller sets no limit: the limit is of both."""
+THINKING_OUTPUT = 4_096
+"""The least that is wanted of a model that thinks unseen, if its window has room: the limit is of thoughts, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,14 @@ class Candidate:
     def _wanted(self) -> int:
         if self.ask.without_output:
             return 0
-        usual = self.default_output * THINKING if self.call.bills_unseen else self.default_output
-        return (self.ask.max_output or usual) * self.ask.question.choices
+        return (self.ask.max_output or self._usual) * self.ask.question.choices
+
+    @property
+    def _usual(self) -> int:
+        if not self.call.bills_unseen:
+            return self.default_output
+        room = (self.model.context_window - self._bound_by_bytes) // self.ask.question.choices
+        return max(self.default_output, min(THINKING_OUTPUT, room))
 
     @property
     def _meter(self) -> Meter:

@@ -261,7 +261,8 @@ async def _complete(reservation: Reservation, candidate: Candidate) -> Completio
         granted = candidate.allowed(granted)
     if usage.output_tokens > granted and not candidate.ask.without_output:
         text = await provider.cut(completion.text, reservation.granted_output)
-        return completion._replace(text=text, finish_reason="length", raw=None)
+        refusal = text if completion.refusal == completion.text else completion.refusal
+        return completion._replace(text=text, refusal=refusal, finish_reason="length", raw=None)
     return completion
 
 

@@ -1,6 +1,7 @@
 """What the operator may set, by environment or `.env`. Each line of `.env.example` is a field here."""
 
 import os
+import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -15,6 +16,8 @@ from tollkeeper.errors import ConfigurationError
 ENV_FILE = ".env"
 MIN_SECRET_BYTES = 32
 EXAMPLE_SECRET = "change-me-to-at-least-32-random-bytes"  # noqa: S105 - the value that is refused
+
+_ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
 
 EchoFailure = Literal[
     "none", "unavailable", "auth_failed", "rate_limited", "rejected", "error", "timeout", "bad_response", "no_usage"
@@ -34,6 +37,17 @@ def _rate(notation: str) -> str:
 
 
 Rate = Annotated[str, AfterValidator(_rate)]
+
+
+def _origins(listed: str) -> str:
+    """Check origins, and bring them into the form in which browsers send them (RFC 6454, 6.2)."""
+    origins = [one.strip().rstrip("/").lower() for one in listed.split(",") if one.strip()]
+    if not all(_ORIGIN.fullmatch(origin) for origin in origins):
+        raise ValueError("must be origins like https://app.example.com, separated by commas")
+    return ",".join(origins)
+
+
+Origins = Annotated[str, AfterValidator(_origins)]
 
 
 def _lower(word: object) -> object:
@@ -90,7 +104,7 @@ class Settings(BaseSettings):
     conversation_tokens: int = Field(
         16_000, ge=100, le=1_000_000, validation_alias=_named("TOLLKEEPER_CONVERSATION_TOKENS")
     )
-    allowed_origins: str = Field("", validation_alias=_named("TOLLKEEPER_ALLOWED_ORIGINS"))
+    allowed_origins: Origins = Field("", validation_alias=_named("TOLLKEEPER_ALLOWED_ORIGINS"))
 
     openai_api_key: SecretStr | None = Field(None, validation_alias=_named("OPENAI_API_KEY"))
     openai_base_url: str = Field("https://api.openai.com/v1", validation_alias=_named("OPENAI_BASE_URL"))
@@ -124,7 +138,7 @@ class Settings(BaseSettings):
     @property
     def origins(self) -> tuple[str, ...]:
         """Of the web pages from elsewhere that may call."""
-        return tuple(origin for one in self.allowed_origins.split(",") if (origin := one.strip()))
+        return tuple(self.allowed_origins.split(",")) if self.allowed_origins else ()
 
     @property
     def sqlite_path(self) -> Path | None:

@@ -99,6 +99,25 @@ def test_everything_that_is_said_in_any_choice_can_be_counted() -> None:
     assert (completion.text, completion.reasoning, completion.tool_calls) == ("onetwoNo.", "hm", calls)
 
 
+def test_a_refusal_in_one_of_several_choices_is_in_the_text_and_counted_once() -> None:
+    choices = [{"message": {"content": None, "refusal": "No."}}, {"message": {"content": "Well."}}]
+    completion = chat.read_answer(answer(choices=choices))
+    assert (completion.text, completion.refusal) == ("No.Well.", None)
+
+
+def test_an_empty_refusal_is_none() -> None:
+    assert chat.read_answer(said(content="", refusal="")).refusal is None
+
+
+def test_thinking_that_is_reported_beside_what_was_said_is_output_too() -> None:
+    """As xAI reports: only the total has both."""
+    usage = {"prompt_tokens": 10, "completion_tokens": 3, "completion_tokens_details": {"reasoning_tokens": 5}}
+    assert chat.read_answer(answer(usage=usage | {"total_tokens": 18})).usage == Usage(10, 8, 0, 0, 5)
+    usage["completion_tokens"] = 8
+    assert chat.read_answer(answer(usage=usage | {"total_tokens": 18})).usage == Usage(10, 8, 0, 0, 5)
+    assert chat.read_answer(answer(usage=usage)).usage == Usage(10, 8, 0, 0, 5)
+
+
 def test_an_answer_of_text_and_a_refusal_is_both() -> None:
     completion = chat.read_answer(said(content="Well.", refusal="No."))
     assert (completion.text, completion.refusal) == ("Well.", "No.")
@@ -177,7 +196,9 @@ completions = st.builds(
     usages,
     calls,
     st.none() | st.text(min_size=1, max_size=5),
-) | st.builds(lambda text, usage: Completion(text, "refusal", usage, refusal=text), st.text(max_size=5), usages)
+) | st.builds(
+    lambda text, usage: Completion(text, "refusal", usage, refusal=text), st.text(min_size=1, max_size=5), usages
+)
 
 
 @given(completions)

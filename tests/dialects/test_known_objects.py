@@ -11,9 +11,7 @@ import orjson
 import pytest
 from openai.types.chat import (
     ChatCompletionFunctionCallOptionParam,
-    ChatCompletionStreamOptionsParam,
     ChatCompletionToolChoiceOptionParam,
-    completion_create_params,
 )
 from openai.types.responses import (
     ResponseTextConfigParam,
@@ -26,7 +24,7 @@ from openai.types.shared_params import Reasoning
 from typing_extensions import get_type_hints, is_typeddict
 
 from tollkeeper.dialects import chat, messages, responses
-from tollkeeper.dialects.parameters import Fields, Known, Treatment, sort_out
+from tollkeeper.dialects.parameters import Fields, Known, sort_out
 from tollkeeper.errors import UnsupportedParameter
 
 
@@ -45,8 +43,6 @@ def members(union: Any) -> Iterable[Any]:
 
 
 CLIENTS: dict[tuple[ModuleType, str], Iterable[Any]] = {
-    (chat, "stream_options"): [ChatCompletionStreamOptionsParam],
-    (chat, "response_format"): members(completion_create_params.ResponseFormat),
     (chat, "tool_choice"): members(ChatCompletionToolChoiceOptionParam),
     (chat, "function_call"): [ChatCompletionFunctionCallOptionParam],
     (responses, "image"): [response_create_params.Image],
@@ -99,7 +95,6 @@ DEEP = [(wire, name, place) for (wire, name), rule in known().items() for place 
 
 def test_objects_within_objects_are_among_the_examples() -> None:
     """Else the tests below prove less than they say."""
-    assert (chat, "response_format", ("json_schema",)) in DEEP
     assert (chat, "tool_choice", ("allowed_tools",)) in DEEP
     assert (responses, "text", ("format",)) in DEEP
 
@@ -130,11 +125,6 @@ def test_another_field_is_refused_by_its_place(wire: ModuleType, name: str, plac
 )
 def test_what_callers_have_written_themselves_goes_out_as_it_came(wire: ModuleType, name: str, value: Any) -> None:
     assert sort(wire, name, value) == {name: orjson.dumps(value)}
-
-
-def test_what_is_ours_is_looked_into_and_not_passed_on() -> None:
-    assert known()[chat, "stream_options"].treatment is Treatment.OURS
-    assert sort(chat, "stream_options", {"include_usage": True}) == {}
 
 
 def test_a_translation_refuses_them_too() -> None:

@@ -159,3 +159,56 @@ async def test_how_strictly_a_function_binds_is_carried_from_wire_to_wire(
 
 def prompt_of(text: str) -> dict[str, Any]:
     return {"role": "user", "content": text}
+
+
+LAST_WORDS = "I must not say."
+
+
+async def test_a_refusal_that_comes_with_the_end_is_heard_on_every_wire(doors: Server) -> None:
+    """Anthropic explains a refusal where it says why it stops."""
+    details = {"type": "refusal", "category": None, "explanation": LAST_WORDS}
+    begun: dict[str, Any] = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "c",
+        "content": [],
+        "stop_reason": None,
+    }
+    said: list[dict[str, Any]] = [
+        {"type": "message_start", "message": begun | {"usage": {"input_tokens": 10, "output_tokens": 1}}},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "refusal", "stop_details": details},
+            "usage": {"output_tokens": 4},
+        },
+        {"type": "message_stop"},
+    ]
+    raw = "".join(f"event: {one['type']}\ndata: {json.dumps(one)}\n\n" for one in said)
+    async with person(doors) as caller:
+        prompt = scripted(caller.marker, raw=raw, headers={"Content-Type": "text/event-stream"})
+        heard = await events(caller, CHAT_DOOR, model=MESSAGES.model, **asked(prompt))
+        refusals = [one["choices"][0]["delta"].get("refusal") for one in heard if one["choices"]]
+        assert "".join(refusal or "" for refusal in refusals) == LAST_WORDS
+        heard = await events(caller, RESPONSES_DOOR, model=MESSAGES.model, input=prompt)
+        assert LAST_WORDS in [one["delta"] for one in heard if one["type"] == "response.refusal.delta"]
+        assert {(charge["cost"], charge["basis"]) for charge in await caller.charges()} == {(14, "provider")}
+
+
+async def test_words_and_calls_in_ollamas_last_line_are_heard(doors: Server) -> None:
+    call = {"function": {"name": "f", "arguments": {"a": 1}}}
+    end = {"done": True, "done_reason": "stop", "prompt_eval_count": 3, "eval_count": 2}
+    lines: list[dict[str, Any]] = [
+        {"model": "m", "message": {"role": "assistant", "content": "one "}, "done": False},
+        {"model": "m", "message": {"role": "assistant", "content": "two", "tool_calls": [call]}} | end,
+    ]
+    raw = "".join(json.dumps(line) + "\n" for line in lines)
+    async with person(doors) as caller:
+        prompt = scripted(caller.marker, raw=raw, headers={"Content-Type": "application/x-ndjson"})
+        heard = await events(caller, CHAT_DOOR, model=OLLAMA.model, **asked(prompt))
+        deltas = [one["choices"][0]["delta"] for one in heard if one["choices"]]
+        assert "".join(delta.get("content") or "" for delta in deltas) == "one two"
+        (called,) = [delta["tool_calls"][0]["function"] for delta in deltas if delta.get("tool_calls")]
+        assert (called["name"], json.loads(called["arguments"])) == ("f", {"a": 1})
+        (charge,) = await caller.charges()
+        assert (charge["cost"], charge["basis"]) == (5, "provider")

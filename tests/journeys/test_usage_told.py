@@ -107,7 +107,7 @@ def _names(event: dict[str, Any]) -> list[str]:
 
 async def test_a_model_that_thinks_unseen_has_room_for_it(doors: Server, upstream: Upstream) -> None:
     async with person(doors) as caller:
-        for model, limit in (("on-chat", 1024), ("silent", 8 * 1024)):
+        for model, limit in (("on-chat", 1024), ("silent", 4096)):
             prompt = scripted(f"{caller.marker}-{model}")
             await chat(caller, prompt, model)
             (seen,) = upstream.seen(f"{caller.marker}-{model}")

@@ -208,8 +208,9 @@ def check_told(cell: Cell, made: Call, end: End) -> End:
 
 
 def _should_retry(door: Door, end: End) -> str | None:
-    """SDKs are told not to ask again for what may have been billed."""
-    return "false" if door.path.startswith("/v1") and end.basis != "none" else None
+    """SDKs are told not to ask again for what may have been billed, or where our key is refused."""
+    final = end.basis != "none" or end.code == "provider_auth_failed"
+    return "false" if door.path.startswith("/v1") and final else None
 
 
 async def closed_charge(caller: Person) -> dict[str, Any]:

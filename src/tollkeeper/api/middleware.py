@@ -159,7 +159,8 @@ def asked_id(scope: Scope) -> str | None:
     """The caller's correlation id, if it is well-formed."""
     for name, value in scope["headers"]:
         if name == b"x-correlation-id" and _WELL_FORMED_ID.fullmatch(value):
-            return str(value.decode())
+            asked = value.decode()
+            return None if _SECRET.search(asked) else asked
     return None
 
 

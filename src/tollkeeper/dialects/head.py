@@ -16,10 +16,10 @@ class Head(NamedTuple):
 
 
 class _Said(msgspec.Struct):
-    id: str = ""
-    model: str = ""
-    created: int = 0
-    created_at: int = 0
+    id: str | None = None
+    model: str | None = None
+    created: float | None = None
+    created_at: float | None = None
 
 
 class _Event(_Said):
@@ -39,5 +39,5 @@ def head_of(raw: bytes) -> Head | None:
             return None
         said = first.response or first.message or first
         if said.id:
-            return Head(said.id, said.model, said.created or said.created_at)
+            return Head(said.id, said.model or "", int(said.created or said.created_at or 0))
     return None

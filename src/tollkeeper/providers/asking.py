@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import orjson
 
 from tollkeeper import errors
-from tollkeeper.chat import ChatRequest, Delta
+from tollkeeper.chat import ChatRequest, Delta, Finish, InputTokens, Usage
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError, Unfinished
 from tollkeeper.dialects.shape import Shape
@@ -116,8 +116,15 @@ class Reader(Protocol):
     def read(self, event: Any) -> list[Delta]: ...
 
 
+_UNSAID = (Finish, InputTokens, Usage)
+"""What is told of an answer beside its words."""
+
+
 class Heard:
-    """A provider's answer as it comes, an event a piece; with `raw`, each as it is. What breaks it hangs up."""
+    """A provider's answer as it comes, an event a piece; with `raw`, each as it is. What breaks it hangs up.
+
+    Words that come with the end are a piece of their own before it: the end itself is not heard where it is translated.
+    """
 
     def __init__(self, stream: Stream, splitter: Splitter, reader: Reader, *, raw: bool) -> None:
         self._stream = stream
@@ -126,17 +133,28 @@ class Heard:
         self._raw = raw
         self._events: Iterator[Any] = iter(())
         self._read_all = False
+        self._ending: Piece | None = None
 
     def __aiter__(self) -> "Heard":
         return self
 
     async def __anext__(self) -> Piece:
         """Raises ProviderError, also for a missing end."""
+        if self._ending is not None:
+            ending, self._ending = self._ending, None
+            return ending
         try:
             while (event := next(self._events, None)) is None:
                 block = b"" if self._read_all else await self._stream.read()
                 self._events = iter(self._splitter.feed(block) if block else self._left())
             deltas = self._reader.read(event)
+            if (
+                self._reader.last
+                and not self._raw
+                and (said := [one for one in deltas if not isinstance(one, _UNSAID)])
+            ):
+                self._ending = Piece(b"", tuple([one for one in deltas if isinstance(one, _UNSAID)]), last=True)
+                return Piece(b"", tuple(said))
             return Piece(event.raw if self._raw else b"", tuple(deltas), self._reader.last)
         except BaseException as error:
             self._stream.close()

@@ -217,3 +217,13 @@ async def test_every_answer_and_every_error_has_a_request_id_which_is_the_correl
     with pytest.raises(sdk.BadRequestError) as refused:
         await openai.chat.completions.create(model="echo", messages=[], extra_headers=known)
     assert refused.value.request_id == "my-request.1"
+
+
+@pytest.mark.parametrize(("status", "asked_for"), [(404, 1), (401, 1), (500, 6)])
+async def test_the_client_does_not_try_again_where_that_helps_nobody(
+    openai: AsyncOpenAI, caller: Person, upstream: Upstream, status: int, asked_for: int
+) -> None:
+    """By default it tries three times, and a provider that fails is asked twice each time."""
+    with pytest.raises(sdk.InternalServerError):
+        await openai.chat.completions.create(model=MODEL, messages=asked(scripted(caller.marker, status=status)))
+    assert len(upstream.seen(caller.marker)) == asked_for

@@ -40,7 +40,9 @@ def told(error: errors.TollkeeperError) -> dict[str, Any]:
 
 
 def is_final(error: errors.TollkeeperError) -> bool:
-    """Whether trying the same again helps nobody: it cannot fit, or what it cost is not known, and would be twice."""
+    """Whether trying the same again helps nobody: it cannot fit or be answered, or what it cost is not known."""
+    if isinstance(error, errors.ProviderLacksModel | errors.ProviderAuthFailed):
+        return True
     if isinstance(error, errors.ProviderError):
         return error.billed
     if isinstance(error, errors.ShuttingDown | errors.LeaseLost):

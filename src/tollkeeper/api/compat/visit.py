@@ -63,8 +63,8 @@ class CompatVisit:
         self._dialect = dialect
         self._model = model
         self._writer: Writer | None = None
-        self._passed_on = b""
-        """The first of what came and went out as it is."""
+        self._passed_on: list[bytes] = []
+        """The first of what came and went out as it is. Some servers say who they are with their second word."""
         self._ended: bytes | None = None
 
     @cached_property
@@ -75,7 +75,7 @@ class CompatVisit:
     @property
     def _their_head(self) -> Head:
         """Of what the provider began, for what is added to it."""
-        return head_of(self._passed_on) or self._head
+        return head_of(b"".join(self._passed_on)) or self._head
 
     @property
     def streamed(self) -> "CompatVisit | None":
@@ -88,7 +88,8 @@ class CompatVisit:
 
     def piece(self, piece: Piece) -> bytes:
         if piece.raw:
-            self._passed_on = self._passed_on or piece.raw
+            if len(self._passed_on) < 2:
+                self._passed_on.append(piece.raw)
             return piece.raw
         return b"".join(map(self._open().write, piece.deltas))
 

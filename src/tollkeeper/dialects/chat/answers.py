@@ -70,7 +70,7 @@ def read_answer(body: bytes) -> Completion:
         text += choice.message.content or choice.message.refusal or ""
         calls += _calls(choice.message)
         thought += _thought(choice.message)
-    refusal = None if message.content and not message.refusal else message.refusal
+    refusal = (message.refusal or None) if len(answer.choices) == 1 else None
     return Completion(text, first.finish_reason or "stop", read_usage(answer.usage), calls, refusal, thought or None)
 
 
@@ -112,8 +112,11 @@ def read_usage(reported: Any) -> Usage | None:
     cached = count(read.get("cached_tokens") or 0)
     if sent is None or received is None or cached is None or cached > sent:
         return None
-    written_to_cache, reasoning = count(read.get("cache_write_tokens")), count(written.get("reasoning_tokens"))
-    return Usage(sent, received, cached, written_to_cache or 0, reasoning or 0)
+    written_to_cache = count(read.get("cache_write_tokens")) or 0
+    reasoning = count(written.get("reasoning_tokens")) or 0
+    if reasoning and reported.get("total_tokens") == sent + received + reasoning:
+        received += reasoning  # as xAI counts: thinking is beside what was said, and only the total has both
+    return Usage(sent, received, cached, written_to_cache, reasoning)
 
 
 def _details(reported: dict[str, Any], name: str) -> dict[str, Any]:

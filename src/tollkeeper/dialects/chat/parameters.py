@@ -11,7 +11,6 @@ from tollkeeper.dialects.shape import Shape
 from tollkeeper.errors import InvalidRequest
 
 _NAMED = {"name": None}
-_SCHEMA = {"name": None, "description": None, "schema": None, "strict": None}
 _CHOICE = {"type": None, "function": _NAMED, "custom": _NAMED, "allowed_tools": {"mode": None, "tools": None}}
 
 PARAMETERS: dict[str, Rule] = {
@@ -21,7 +20,7 @@ PARAMETERS: dict[str, Rule] = {
     "max_completion_tokens": OURS,
     "n": PRICE,
     "stream": OURS,
-    "stream_options": Known({"include_usage": None, "include_obfuscation": None}, OURS),
+    "stream_options": OURS,
     "store": Only((False,), DROP),
     "metadata": DROP,
     "tools": PRICE,
@@ -29,7 +28,7 @@ PARAMETERS: dict[str, Rule] = {
     "tool_choice": Known(_CHOICE),
     "function_call": Known(_NAMED),
     "parallel_tool_calls": PASS,
-    "response_format": Known({"type": None, "json_schema": _SCHEMA}, PRICE),
+    "response_format": PRICE,
     "reasoning_effort": PASS,
     "verbosity": PASS,
     "temperature": PASS,
@@ -54,7 +53,7 @@ PARAMETERS: dict[str, Rule] = {
     "web_search_options": REFUSE,
 }
 """`service_tier` is left out, so that the provider's default applies; the others cost more. `metadata` is only for what
-is stored."""
+is stored. In `response_format` compatible servers take more than OpenAI: grammars, and schemas in other places."""
 
 SAMPLING = frozenset(
     {"temperature", "top_p", "seed", "presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "top_logprobs"}

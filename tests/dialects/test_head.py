@@ -1,0 +1,40 @@
+"""What a provider's stream says of itself."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tollkeeper.dialects.head import Head, head_of
+
+THEIRS = Head("theirs", "m", 17)
+
+
+def events(*documents: dict[str, Any]) -> bytes:
+    return b"".join(b"data: " + json.dumps(document).encode() + b"\n\n" for document in documents)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        [{"id": "theirs", "model": "m", "created": 17}],
+        [{"id": "theirs", "model": "m", "created": 17.9}],
+        [{"id": "", "model": "", "created": 0, "choices": []}, {"id": "theirs", "model": "m", "created": 17}],
+        [{"type": "response.created", "response": {"id": "theirs", "model": "m", "created_at": 17.0}}],
+    ],
+    ids=["chat", "a fraction of a second", "as on Azure", "responses"],
+)
+def test_a_stream_names_itself_in_its_first_events(first: list[dict[str, Any]]) -> None:
+    assert head_of(events(*first)) == THEIRS
+
+
+def test_a_name_is_enough() -> None:
+    assert head_of(events({"id": "theirs", "model": None})) == Head("theirs", "", 0)
+    assert head_of(events({"type": "message_start", "message": {"id": "msg_1", "model": "c"}})) == Head("msg_1", "c", 0)
+
+
+@pytest.mark.parametrize(
+    "first", [b"", b"data: [DONE]\n\n", b"data: {}\n\n", b'data: {"id": 5}\n\n', b"data: \xff\n\n"]
+)
+def test_a_stream_that_does_not_say_has_no_name(first: bytes) -> None:
+    assert head_of(first) is None
