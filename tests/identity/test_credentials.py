@@ -1,0 +1,83 @@
+"""What callers send: an API key and a token lead to the same user, each for as long as it is good."""
+
+import pytest
+
+from factories import FakeClock, make_principal
+from tollkeeper.clock import SystemClock
+from tollkeeper.db import Database
+from tollkeeper.errors import Forbidden, Unauthenticated
+from tollkeeper.identity import accounts, keys
+from tollkeeper.identity.credentials import Credentials
+from tollkeeper.identity.keys import ApiKeys, NewKey
+from tollkeeper.identity.models import User
+from tollkeeper.identity.tokens import Tokens
+from tollkeeper.principal import Access, Principal
+
+SECRET = "a-secret-for-tests-0123456789abcdef"
+
+
+@pytest.fixture
+def tokens() -> Tokens:
+    return Tokens(SECRET, minutes=15, clock=SystemClock())
+
+
+@pytest.fixture
+def credentials(database: Database, tokens: Tokens) -> Credentials:
+    return Credentials(tokens, ApiKeys(database, FakeClock()), FakeClock())
+
+
+@pytest.fixture
+async def ada(database: Database) -> Principal:
+    return await make_principal(database)
+
+
+async def make(database: Database, owner: Principal) -> NewKey:
+    async with database.session() as session:
+        user = await session.get_one(User, owner.user_id)
+        return await keys.create(session, user, "robot", {Access.AI}, None, FakeClock().now_ms())
+
+
+async def test_a_token_opens_everything_and_a_key_what_is_in_its_scopes(
+    database: Database, credentials: Credentials, tokens: Tokens, ada: Principal
+) -> None:
+    token, key = tokens.issue(ada), await make(database, ada)
+    for access in Access:
+        assert await credentials.verify(token, access) == ada
+    assert (await credentials.verify(key.secret, Access.AI)).user_id == ada.user_id
+    with pytest.raises(Forbidden):
+        await credentials.verify(key.secret, Access.KEYS)
+    for wrong in ("", "tk-", f"tk-{token}", token[:-1]):
+        with pytest.raises(Unauthenticated):
+            await credentials.verify(wrong, Access.AI)
+
+
+async def test_the_rows_behind_either_are_the_users_until_it_is_good_no_more(
+    database: Database, credentials: Credentials, tokens: Tokens, ada: Principal
+) -> None:
+    key = await make(database, ada)
+    callers = [
+        await credentials.verify(tokens.issue(ada), Access.ME),
+        await credentials.verify(key.secret, Access.AI),
+    ]
+    async with database.session() as session:
+        for caller in callers:
+            user, tenant = await credentials.current(session, caller)
+            assert (user.id, tenant.id) == (ada.user_id, ada.tenant_id)
+    async with database.session() as session:
+        accounts.disable(await session.get_one(User, ada.user_id))
+    async with database.session() as session:
+        for caller in callers:
+            with pytest.raises(Unauthenticated):
+                await credentials.current(session, caller)
+    with pytest.raises(Unauthenticated):
+        await credentials.verify(key.secret, Access.AI)
+
+
+async def test_nobody_and_who_has_logged_in_have_no_key_to_forget(
+    database: Database, credentials: Credentials, ada: Principal
+) -> None:
+    key = await make(database, ada)
+    caller = await credentials.verify(key.secret, Access.AI)
+    credentials.forget(None)
+    credentials.forget(ada)
+    assert await credentials.verify(key.secret, Access.AI) == caller
