@@ -12,6 +12,8 @@ import pytest
 from tollkeeper.db import Database
 from tollkeeper.migrations import migrate
 
+pytest_plugins = ("hangs",)
+
 DATABASES = ("sqlite", "postgres")
 
 
