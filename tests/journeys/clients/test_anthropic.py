@@ -143,6 +143,18 @@ async def test_an_answer_that_is_cut_says_so(anthropic: AsyncAnthropic, caller: 
     assert [charge["output_tokens"] for charge in await caller.charges()] == [20, 20]
 
 
+async def test_a_provider_that_goes_on_and_on_is_cut_in_its_own_places(
+    anthropic: AsyncAnthropic, caller: Person
+) -> None:
+    said = asked(scripted(caller.marker, reasoning="I think so.", over_generate=200))
+    async with anthropic.messages.stream(model=AT_HOME, max_tokens=20, messages=said) as stream:
+        stops = [event.index async for event in stream if event.type == "content_block_stop"]
+        final = await stream.get_final_message()
+    assert (stops, final.stop_reason) == ([0, 1], "max_tokens")
+    (charge,) = await caller.charges()
+    assert charge["cost"] == final.usage.input_tokens + final.usage.output_tokens
+
+
 @pytest.mark.parametrize("model", EVERYWHERE)
 async def test_tokens_are_counted_for_nothing(
     anthropic: AsyncAnthropic, caller: Person, upstream: Upstream, model: str

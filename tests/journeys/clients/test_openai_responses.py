@@ -113,6 +113,21 @@ async def test_an_answer_that_is_cut_says_so(openai: AsyncOpenAI, caller: Person
     assert [charge["output_tokens"] for charge in await caller.charges()] == [20, 20]
 
 
+async def test_a_provider_that_goes_on_and_on_is_cut_in_its_own_names(openai: AsyncOpenAI, caller: Person) -> None:
+    """The helper refuses an item that ends under another name than it had."""
+    prompt = scripted(caller.marker, reasoning="I think so.", over_generate=200)
+    async with openai.responses.stream(model=MODEL, input=prompt, max_output_tokens=20) as stream:
+        events = [event async for event in stream]
+    last = events[-1]
+    assert last.type == "response.incomplete"
+    assert [item.id for item in last.response.output] == ["rs_0", "item_1"]
+    spoken = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert last.response.output_text == spoken
+    (charge,) = await caller.charges()
+    assert last.response.usage is not None
+    assert charge["cost"] == last.response.usage.total_tokens
+
+
 async def test_what_was_thought_is_counted_and_told(openai: AsyncOpenAI, caller: Person) -> None:
     prompt = scripted(caller.marker, reasoning="I think so.", answer=ANSWER)
     response = await openai.responses.create(model=MODEL, input=prompt, reasoning={"effort": "low"})

@@ -17,13 +17,16 @@ from tollkeeper.dialects import messages
 from tollkeeper.dialects.head import Head
 from tollkeeper.dialects.parameters import sort_out
 from tollkeeper.principal import Principal
-from tollkeeper.providers.base import Question, Raw, Wire
+from tollkeeper.providers.base import Piece, Question, Raw, Wire
 
 
 class _Messages:
     """Messages, as a visit needs them."""
 
     id_prefix = "msg_"
+
+    def __init__(self) -> None:
+        self._follower = messages.Follower()
 
     def read_request(self, document: dict[str, Any]) -> ChatRequest:
         return messages.read_request(document)
@@ -33,6 +36,12 @@ class _Messages:
 
     def writer(self, head: Head) -> Writer:
         return messages.StreamWriter(head)
+
+    def follow(self, piece: Piece) -> None:
+        self._follower.follow(piece.raw)
+
+    def end_theirs(self, _head: Head, finish_reason: str, usage: Usage) -> bytes:
+        return self._follower.end(finish_reason, usage)
 
     def write_stream_error(self, error: errors.TollkeeperError) -> bytes:
         return messages.write_stream_error(error.code, error.detail)

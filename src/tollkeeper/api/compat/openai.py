@@ -50,6 +50,12 @@ class _Chat:
     def writer(self, head: Head) -> chat.StreamWriter:
         return chat.StreamWriter(head, with_usage=self._include_usage)
 
+    def follow(self, _piece: Piece) -> None:
+        """Chunks stand alone."""
+
+    def end_theirs(self, head: Head, finish_reason: str, usage: Usage) -> bytes:
+        return chat.StreamWriter(head, with_usage=self._include_usage, begun=True).end(finish_reason, usage)
+
     def write_stream_error(self, error: TollkeeperError) -> bytes:
         told = openai_errors.told(error)
         return chat.write_stream_error(told["code"] or told["type"], told["message"])
@@ -79,8 +85,8 @@ class _Responses:
     id_prefix = "resp_"
 
     def __init__(self) -> None:
-        self.told = 0
-        """The events so far, whoever wrote them: they are numbered."""
+        self._writer: responses.StreamWriter | None = None
+        self._follower = responses.Follower()
 
     def read_request(self, document: dict[str, Any]) -> ChatRequest:
         return responses.read_request(document)
@@ -89,24 +95,19 @@ class _Responses:
         return responses.write_answer(completion, head, usage)
 
     def writer(self, head: Head) -> Writer:
-        return responses.StreamWriter(head)
+        self._writer = responses.StreamWriter(head)
+        return self._writer
+
+    def follow(self, piece: Piece) -> None:
+        self._follower.follow(piece.raw, piece.deltas)
+
+    def end_theirs(self, head: Head, finish_reason: str, usage: Usage) -> bytes:
+        return self._follower.end(head, finish_reason, usage)
 
     def write_stream_error(self, error: TollkeeperError) -> bytes:
         told = openai_errors.told(error)
-        return responses.write_stream_error(told["code"] or told["type"], told["message"], self.told)
-
-
-class _ResponsesVisit(CompatVisit):
-    """Its events are counted."""
-
-    def __init__(self, ask: Ask, dialect: _Responses, model: str, *, streaming: bool) -> None:
-        super().__init__(ask, dialect, model, streaming=streaming)
-        self._responses = dialect
-
-    def piece(self, piece: Piece) -> bytes:
-        told = super().piece(piece)
-        self._responses.told += 1 if piece.raw else told.count(b"\n\n")
-        return told
+        number = self._follower.events if self._writer is None else self._writer.sequence_number
+        return responses.write_stream_error(told["code"] or told["type"], told["message"], number)
 
 
 class _EmbeddingsVisit:
@@ -156,7 +157,7 @@ async def _open_responses(_services: Services, caller: Principal, body: bytes) -
         model=model,
         max_output=number(fields, "max_output_tokens"),
     )
-    return _ResponsesVisit(ask, _Responses(), model or "", streaming=flag(fields, "stream"))
+    return CompatVisit(ask, _Responses(), model or "", streaming=flag(fields, "stream"))
 
 
 async def _open_embeddings(_services: Services, caller: Principal, body: bytes) -> Visit:

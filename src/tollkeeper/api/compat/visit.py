@@ -11,16 +11,7 @@ import msgspec
 
 from tollkeeper.api import strict_json
 from tollkeeper.candidate import Ask
-from tollkeeper.chat import (
-    ChatRequest,
-    Completion,
-    Delta,
-    ReasoningDelta,
-    RefusalDelta,
-    TextDelta,
-    ToolCallDelta,
-    Usage,
-)
+from tollkeeper.chat import ChatRequest, Completion, Delta, Usage
 from tollkeeper.dialects.head import Head, head_of
 from tollkeeper.errors import InvalidJson, InvalidRequest, TollkeeperError
 from tollkeeper.gateway import Answer
@@ -50,6 +41,14 @@ class Dialect(Protocol):
     def write_answer(self, completion: Completion, head: Head, usage: Usage) -> bytes: ...
 
     def writer(self, head: Head) -> Writer: ...
+
+    def follow(self, piece: Piece) -> None:
+        """The provider's own words went out."""
+        ...
+
+    def end_theirs(self, head: Head, finish_reason: str, usage: Usage) -> bytes:
+        """End what the provider began and did not end, from where it stands."""
+        ...
 
     def write_stream_error(self, error: TollkeeperError) -> bytes: ...
 
@@ -90,6 +89,7 @@ class CompatVisit:
         if piece.raw:
             if len(self._passed_on) < 2:
                 self._passed_on.append(piece.raw)
+            self._dialect.follow(piece)
             return piece.raw
         return b"".join(map(self._open().write, piece.deltas))
 
@@ -106,7 +106,7 @@ class CompatVisit:
         if self._passed_on and not answer.shortened:
             return answer.tail
         if self._passed_on:
-            return self._end_for_them(answer)
+            return self._dialect.end_theirs(self._their_head, answer.completion.finish_reason, answer.usage)
         return self._open().end(answer.completion.finish_reason, answer.usage)
 
     def broken(self, error: TollkeeperError) -> bytes:
@@ -115,30 +115,10 @@ class CompatVisit:
     async def remember(self, answer: Answer) -> None:
         """Others' wires have no conversations here."""
 
-    def _end_for_them(self, answer: Answer) -> bytes:
-        """End what the provider began: to be at the same place, the same is said again, to nobody."""
-        writer = self._dialect.writer(self._their_head)
-        for delta in _said(answer.completion):
-            writer.write(delta)
-        return writer.end(answer.completion.finish_reason, answer.usage)
-
     def _open(self) -> Writer:
         if self._writer is None:
             self._writer = self._dialect.writer(self._head)
         return self._writer
-
-
-def _said(completion: Completion) -> list[Delta]:
-    said: list[Delta] = []
-    if completion.reasoning:
-        said.append(ReasoningDelta(completion.reasoning))
-    if completion.refusal is not None:
-        said.append(RefusalDelta(completion.refusal))
-    if completion.text and completion.text != completion.refusal:
-        said.append(TextDelta(completion.text))
-    for index, call in enumerate(completion.tool_calls):
-        said.append(ToolCallDelta(index, call.id, call.name, call.arguments, call.custom))
-    return said
 
 
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

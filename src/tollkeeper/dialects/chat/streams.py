@@ -122,12 +122,12 @@ class EventReader:
 
 
 class StreamWriter:
-    """Writes one answer as chunks. `with_usage` adds the last chunk that tells the usage."""
+    """Writes one answer as chunks; `begun`: the rest of one. `with_usage` adds a last chunk that tells the usage."""
 
-    def __init__(self, head: Head, *, with_usage: bool = True) -> None:
+    def __init__(self, head: Head, *, with_usage: bool = True, begun: bool = False) -> None:
         self._head = head
         self._with_usage = with_usage
-        self._begun = False
+        self._begun = begun
 
     def write(self, delta: Delta) -> bytes:
         """The chunk that says this, if any."""

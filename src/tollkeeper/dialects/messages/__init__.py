@@ -4,12 +4,13 @@ from tollkeeper.dialects.messages.answers import read_answer, read_usage, write_
 from tollkeeper.dialects.messages.errors import error_body, error_type, write_stream_error
 from tollkeeper.dialects.messages.parameters import PARAMETERS, SAMPLING, shape_of, thinks
 from tollkeeper.dialects.messages.requests import read_request, write_request
-from tollkeeper.dialects.messages.streams import EventReader, StreamWriter
+from tollkeeper.dialects.messages.streams import EventReader, Follower, StreamWriter
 
 __all__ = [
     "PARAMETERS",
     "SAMPLING",
     "EventReader",
+    "Follower",
     "StreamWriter",
     "error_body",
     "error_type",

@@ -16,7 +16,7 @@ from tollkeeper.dialects.messages.answers import (
     write_usage,
 )
 from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError
-from tollkeeper.dialects.sse import Event, event
+from tollkeeper.dialects.sse import Event, Splitter, event
 
 NOTHING = "{}"
 
@@ -191,13 +191,11 @@ class StreamWriter:
 
     def end(self, finish_reason: str, usage: Usage) -> bytes:
         """What ends the stream."""
-        ended = {"stop_reason": stop_reason(finish_reason, refused=self._refused), "stop_sequence": None}
         return (
             self._begin()
             + b"".join(self._given(block, {"input": "".join(texts)}) for block, texts in self._custom.items())
             + self._close()
-            + _event("message_delta", delta=ended, usage=write_usage(usage))
-            + _event("message_stop")
+            + _ended(stop_reason(finish_reason, refused=self._refused), usage)
         )
 
     def _begin(self) -> bytes:
@@ -242,6 +240,35 @@ class StreamWriter:
     def _given(self, block: int, arguments: str | dict[str, str]) -> bytes:
         told = arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
         return _event("content_block_delta", index=block, delta={"type": "input_json_delta", "partial_json": told})
+
+
+_START, _STOP = b'"content_block_start"', b'"content_block_stop"'
+
+
+class Follower:
+    """Takes note of a stream that someone else writes, so that it can be ended at its place where it is cut."""
+
+    def __init__(self) -> None:
+        self._latest = b""
+
+    def follow(self, raw: bytes) -> None:
+        """One event."""
+        if _START in raw or _STOP in raw:
+            self._latest = raw
+
+    def end(self, finish_reason: str, usage: Usage) -> bytes:
+        """What closes the block that is open, and then the answer."""
+        closing = b""
+        for latest in Splitter().feed(self._latest):
+            block = _decode(latest.data)
+            if block.type == "content_block_start":
+                closing = _event("content_block_stop", index=block.index)
+        return closing + _ended(stop_reason(finish_reason), usage)
+
+
+def _ended(reason: str, usage: Usage) -> bytes:
+    delta = {"stop_reason": reason, "stop_sequence": None}
+    return _event("message_delta", delta=delta, usage=write_usage(usage)) + _event("message_stop")
 
 
 def _event(name: str, **fields: Any) -> bytes:

@@ -5,6 +5,7 @@ Wire format: OpenAI API reference, "Create a model response" and "Streaming even
 
 from tollkeeper.dialects.responses.answer import read_answer, write_answer
 from tollkeeper.dialects.responses.asking import write_request
+from tollkeeper.dialects.responses.following import Follower
 from tollkeeper.dialects.responses.items import shape_of
 from tollkeeper.dialects.responses.parameters import PARAMETERS
 from tollkeeper.dialects.responses.reader import EventReader
@@ -14,6 +15,7 @@ from tollkeeper.dialects.responses.writer import StreamWriter, write_stream_erro
 __all__ = [
     "PARAMETERS",
     "EventReader",
+    "Follower",
     "StreamWriter",
     "read_answer",
     "read_request",

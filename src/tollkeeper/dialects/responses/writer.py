@@ -38,6 +38,7 @@ class _Call:
         self.id, self.index = item_id, index
         self.call = call
         self.pieces: list[str] = []
+        self.open = True
 
     @property
     def event(self) -> str:
@@ -57,16 +58,12 @@ class StreamWriter:
 
     def __init__(self, head: Head) -> None:
         self._head = head
-        self._sequence = 0
-        self._items: list[dict[str, Any] | None] = []
+        self.sequence_number = 0
+        """Of the event that comes next."""
+        self._items: dict[int, dict[str, Any] | None] = {}
         self._open: _Message | _Reasoning | None = None
         self._calls: dict[int, _Call] = {}
         self._refused = False
-
-    @property
-    def sequence_number(self) -> int:
-        """The number of the event that comes next."""
-        return self._sequence
 
     def write(self, delta: Delta) -> bytes:
         """The events that tell it; none for Finish and Usage, which are for `end`."""
@@ -87,16 +84,37 @@ class StreamWriter:
         """Everything that closes the answer, with the whole of it in the last event."""
         reason = incomplete_reason(finish_reason, refused=self._refused)
         status = output.COMPLETED if reason is None else output.INCOMPLETE
-        last = len(self._items) - 1
+        last = max(self._items, default=0)
         out = self._begin() + self._close(status)
-        for call in self._calls.values():
+        for call in filter(lambda call: call.open, self._calls.values()):
             out += self._close_call(call, status if call.index == last else output.COMPLETED)
-        items = [item for item in self._items if item is not None]
+        items = [item for _, item in sorted(self._items.items()) if item is not None]
         response = output.response(self._head, status, items, usage, reason)
         return out + self._event(f"response.{status}", response=response)
 
+    def take_over(self, index: int, item: dict[str, Any]) -> None:
+        """Someone else has begun this item, and what is written now is in it."""
+        self._items[index] = item
+        item_id = str(item.get("id"))
+        match item.get("type"):
+            case "message":
+                self._open = _Message(item_id, index)
+            case "reasoning":
+                self._open = _Reasoning(item_id, index)
+            case "function_call" | "custom_tool_call" as kind:
+                told = ToolCall(str(item.get("call_id")), str(item.get("name")), "", kind == "custom_tool_call")
+                self._calls[len(self._calls)] = _Call(item_id, index, told)
+
+    def leave(self, index: int, item: dict[str, Any]) -> None:
+        """They have ended it, too."""
+        self._items[index] = item
+        if self._open is not None and self._open.index == index:
+            self._open = None
+        for call in self._calls.values():
+            call.open &= call.index != index
+
     def _begin(self) -> bytes:
-        if self._sequence:
+        if self.sequence_number:
             return b""
         response = output.response(self._head, output.IN_PROGRESS, [], None)
         return self._event("response.created", response=response) + self._event(
@@ -151,11 +169,11 @@ class StreamWriter:
                 out = self._close_part(spoken)
                 item = output.message(spoken.id, spoken.done, status)
             case _Reasoning() as thought:
-                text = "".join(thought.pieces)
-                out = self._summary_event("response.reasoning_summary_text.done", thought, text=text)
-                out += self._summary_event(
-                    "response.reasoning_summary_part.done", thought, part=output.summary_part(text)
-                )
+                out, text = b"", "".join(thought.pieces) or None
+                if text is not None:
+                    out = self._summary_event("response.reasoning_summary_text.done", thought, text=text)
+                    part = output.summary_part(text)
+                    out += self._summary_event("response.reasoning_summary_part.done", thought, part=part)
                 item = output.reasoning(thought.id, text)
             case None:
                 return b""
@@ -184,8 +202,9 @@ class StreamWriter:
         return output.new_id(prefix, self._head, len(self._items))
 
     def _added(self, item: dict[str, Any]) -> bytes:
-        self._items.append(None)
-        return self._event("response.output_item.added", output_index=len(self._items) - 1, item=item)
+        index = len(self._items)
+        self._items[index] = None
+        return self._event("response.output_item.added", output_index=index, item=item)
 
     def _done(self, index: int, item: dict[str, Any]) -> bytes:
         self._items[index] = item
@@ -199,8 +218,8 @@ class StreamWriter:
         return self._event(name, item_id=thought.id, output_index=thought.index, summary_index=0, **fields)
 
     def _event(self, name: str, **fields: Any) -> bytes:
-        document = {"type": name, "sequence_number": self._sequence, **fields}
-        self._sequence += 1
+        document = {"type": name, "sequence_number": self.sequence_number, **fields}
+        self.sequence_number += 1
         return event(orjson.dumps(document), name)
 
 

@@ -1,0 +1,53 @@
+"""A stream that someone else writes, followed, so that it can be ended under its own names where it is cut."""
+
+from typing import Any
+
+import msgspec
+
+from tollkeeper.chat import Delta, FinishReason, Usage
+from tollkeeper.dialects.head import Head
+from tollkeeper.dialects.responses.writer import StreamWriter
+from tollkeeper.dialects.sse import Splitter
+
+_MARK = b"response.output_item."
+
+
+class _Marked(msgspec.Struct):
+    type: str = ""
+    output_index: int = 0
+    item: dict[str, Any] | None = None
+
+
+_decode = msgspec.json.Decoder(_Marked).decode
+
+
+class Follower:
+    """Takes note while events pass by; what they begin and end is read only when it is needed."""
+
+    def __init__(self) -> None:
+        self._heard: list[tuple[bytes, tuple[Delta, ...]]] = []
+        self.events = 0
+        """How many have passed by: they are numbered."""
+
+    def follow(self, raw: bytes, deltas: tuple[Delta, ...]) -> None:
+        """One event, and what it brought."""
+        self.events += 1
+        self._heard.append((raw if _MARK in raw else b"", deltas))
+
+    def end(self, head: Head, finish_reason: FinishReason, usage: Usage) -> bytes:
+        """What closes everything that is open, and then the answer."""
+        writer = StreamWriter(head)
+        for raw, deltas in self._heard:
+            ended = None
+            for event in Splitter().feed(raw):
+                marked = _decode(event.data)
+                if marked.type == "response.output_item.added":
+                    writer.take_over(marked.output_index, marked.item or {})
+                elif marked.type == "response.output_item.done":
+                    ended = marked
+            for delta in deltas:
+                writer.write(delta)
+            if ended is not None:
+                writer.leave(ended.output_index, ended.item or {})
+        writer.sequence_number = self.events
+        return writer.end(finish_reason, usage)
