@@ -1,9 +1,12 @@
-"""A test that hangs is ended and named, and where every thread stood is in the report, beside the failures.
+"""A test that hangs is ended and named, and where its tasks and threads stood is in the report, beside the failures.
 
-Also what a crash of the interpreter leaves behind. pytest's own option writes it to stderr, far above the summary.
+Also what a crash of the interpreter leaves behind. pytest's own option writes it to stderr, far above the summary, and
+knows of no tasks.
 """
 
+import asyncio
 import faulthandler
+import signal
 import sys
 import tempfile
 from collections.abc import Generator
@@ -13,6 +16,8 @@ from typing import Any, TextIO
 import pytest
 
 HANGS_AFTER_S = 240.0
+TASKS_FIRST_S = 5.0
+"""So long before its end it says what it waits for."""
 
 _stacks: TextIO | None = None
 
@@ -24,14 +29,17 @@ def pytest_configure(config: pytest.Config) -> None:
     if worker is not None:
         _stacks = _file_of(worker).open("w", encoding="utf-8")
         faulthandler.enable(_stacks)
+    signal.signal(signal.SIGALRM, lambda *_: _tell_tasks())
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol() -> Generator[None, object, object]:
-    faulthandler.dump_traceback_later(HANGS_AFTER_S, exit=True, file=_stacks or sys.__stderr__ or sys.stderr)
+    faulthandler.dump_traceback_later(HANGS_AFTER_S, exit=True, file=_file())
+    signal.setitimer(signal.ITIMER_REAL, HANGS_AFTER_S - TASKS_FIRST_S)
     try:
         return (yield)
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         faulthandler.cancel_dump_traceback_later()
 
 
@@ -48,6 +56,24 @@ def pytest_unconfigure() -> None:
         faulthandler.disable()
         _stacks.close()
         Path(_stacks.name).unlink(missing_ok=True)
+
+
+def _tell_tasks() -> None:
+    try:
+        tasks = asyncio.all_tasks()
+    except RuntimeError:  # no loop is running
+        return
+    for task in tasks:
+        print(f"Task {task.get_name()} (most recent call last):", file=_file())
+        waiting: Any = task.get_coro()
+        while frame := getattr(waiting, "cr_frame", None) or getattr(waiting, "ag_frame", None):
+            print(f'  File "{frame.f_code.co_filename}", line {frame.f_lineno} in {frame.f_code.co_name}', file=_file())
+            waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "ag_await", None)
+    _file().flush()
+
+
+def _file() -> TextIO:
+    return _stacks or sys.__stderr__ or sys.stderr
 
 
 def _file_of(worker: dict[str, Any]) -> Path:
