@@ -86,6 +86,26 @@ def test_tools_are_described_as_functions() -> None:
 
 
 @pytest.mark.parametrize(
+    ("choice", "offered"),
+    [(None, ["f", "g"]), ("auto", ["f", "g"]), ("required", ["f", "g"]), ("tool:g", ["g"])],
+)
+@pytest.mark.parametrize("parallel", [None, True, False])
+def test_a_choice_of_tools_is_made_by_what_is_offered(
+    choice: str | None, offered: list[str], *, parallel: bool | None
+) -> None:
+    """The wire has no field for a choice, nor for one call at a time: nothing is sent for it."""
+    tools = (Tool("f", None, None), Tool("g", None, None))
+    document = written(Message("user", "hi"), tools=tools, tool_choice=choice, parallel_tools=parallel)
+    assert [tool["function"]["name"] for tool in document["tools"]] == offered
+    assert set(document) == {"model", "messages", "tools", "options"}
+
+
+def test_a_choice_among_no_tools_offers_none() -> None:
+    for choice in ("required", "tool:f"):
+        assert "tools" not in written(Message("user", "hi"), tool_choice=choice, parallel_tools=False)
+
+
+@pytest.mark.parametrize(
     ("options", "field", "value"),
     [
         ({"json": True}, "format", "json"),
@@ -102,9 +122,7 @@ def test_form_and_effort_have_their_fields(options: dict[str, Any], field: str, 
 @pytest.mark.parametrize(
     ("options", "parameter"),
     [
-        ({"tool_choice": "required", "tools": (Tool("f", None, None),)}, "tool_choice"),
-        ({"tool_choice": "tool:f", "tools": (Tool("f", None, None),)}, "tool_choice"),
-        ({"parallel_tools": False, "tools": (Tool("f", None, None),)}, "parallel_tool_calls"),
+        ({"tool_choice": "tool:g", "tools": (Tool("f", None, None),)}, "tool_choice"),
         ({"effort": "enormous"}, "reasoning_effort"),
         ({"tools": (Tool("sql", None, None, custom=True),)}, "tools"),
         ({"tools": (Tool("sql", None, None, custom=True),), "tool_choice": "none"}, "tools"),

@@ -212,3 +212,60 @@ async def test_words_and_calls_in_ollamas_last_line_are_heard(doors: Server) -> 
         assert (called["name"], json.loads(called["arguments"])) == ("f", {"a": 1})
         (charge,) = await caller.charges()
         assert (charge["cost"], charge["basis"]) == (5, "provider")
+
+
+FUNCTIONS = [{"name": name, "parameters": SCHEMA} for name in ("find", "pick")]
+FORCING: dict[str, dict[str, dict[str, Any]]] = {
+    CHAT_DOOR: {
+        "named": {"tool_choice": {"type": "function", "function": {"name": "pick"}}, "parallel_tool_calls": False},
+        "any": {"tool_choice": "required", "parallel_tool_calls": False},
+    },
+    RESPONSES_DOOR: {
+        "named": {"tool_choice": {"type": "function", "name": "pick"}, "parallel_tool_calls": False},
+        "any": {"tool_choice": "required", "parallel_tool_calls": False},
+    },
+    MESSAGES_DOOR: {
+        "named": {"tool_choice": {"type": "tool", "name": "pick", "disable_parallel_tool_use": True}},
+        "any": {"tool_choice": {"type": "any", "disable_parallel_tool_use": True}},
+    },
+}
+
+
+@pytest.mark.parametrize("path", FORCING)
+@pytest.mark.parametrize(("choice", "offered"), [("named", ["pick"]), ("any", ["find", "pick"])])
+async def test_a_tool_that_must_be_called_is_what_a_model_of_ollamas_is_offered(
+    doors: Server, upstream: Upstream, path: str, choice: str, offered: list[str]
+) -> None:
+    """Its wire has no field for a choice, nor for one call at a time, and its own compatible endpoint ignores both."""
+    async with person(doors) as caller:
+        prompt = scripted(caller.marker, tool_call={"name": "pick", "arguments": {"a": "b"}})
+        question: dict[str, Any] = {"model": OLLAMA.model} | FORCING[path][choice]
+        match path:
+            case "/v1/chat/completions":
+                question |= asked(prompt) | {"tools": [{"type": "function", "function": one} for one in FUNCTIONS]}
+            case "/v1/responses":
+                question |= {"input": prompt, "tools": [{"type": "function"} | one for one in FUNCTIONS]}
+            case _:
+                tools = [{"name": one["name"], "input_schema": SCHEMA} for one in FUNCTIONS]
+                question |= asked(prompt) | {"tools": tools, "max_tokens": 100}
+        reply = await post(caller, path, **question)
+        assert reply.status == 200, reply
+        assert _called(path, reply.body) == ("pick", {"a": "b"})
+        assert await events(caller, path, **question)
+        for seen in upstream.seen(caller.marker):
+            assert seen["path"] == OLLAMA.path
+            assert [tool["function"]["name"] for tool in seen["body"]["tools"]] == offered
+            assert {"tool_choice", "parallel_tool_calls"}.isdisjoint(seen["body"])
+        assert [charge["state"] for charge in await caller.charges()] == ["settled", "settled"]
+
+
+def _called(path: str, answer: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The one tool called in a whole answer, and with what."""
+    if path == MESSAGES_DOOR:
+        (block,) = answer["content"]
+        return block["name"], block["input"]
+    if path == RESPONSES_DOOR:
+        (call,) = answer["output"]
+    else:
+        (call,) = (one["function"] for one in answer["choices"][0]["message"]["tool_calls"])
+    return call["name"], json.loads(call["arguments"])

@@ -28,6 +28,8 @@ from tollkeeper.errors import InvalidRequest
 
 NOTHING_IN = {"type": "object", "properties": {}}
 """The schema of a tool that takes nothing."""
+NAMED_TOOL = "tool:"
+"""Before the name of the one tool that is to be called, in our nouns."""
 
 _PICTURE = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,")
 _THINK = {"none": False, "minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high"}
@@ -41,7 +43,7 @@ def write_request(request: ChatRequest, model: str) -> dict[str, Any]:
     """
     options = request.options
     document: dict[str, Any] = {"model": model, "messages": _messages(request.messages)}
-    if (tools := _tools(options)) and options.tool_choice != "none":
+    if tools := _tools(options):
         document["tools"] = tools
     if options.schema is not None:
         document["format"] = options.schema
@@ -110,14 +112,20 @@ def _arguments(arguments: str) -> dict[str, Any]:
 
 
 def _tools(options: Options) -> list[dict[str, Any]]:
-    """The wire has functions alone, and no choice of tools but to offer none."""
+    """Those that are offered. The wire has functions alone, and no field for which of them to call, or how many.
+
+    A choice is followed as far as an offer can: of one tool, it alone is offered; of none, none is. That some tool must
+    be called, and no two at once, is left to the model, as the server's own OpenAI-compatible endpoint leaves it:
+    refused, whole clients that always ask for it could not use these models.
+    """
     if any(tool.custom for tool in options.tools):
         raise refusal("tools")
-    if options.tools and options.tool_choice not in {None, "auto", "none"}:
-        raise refusal("tool_choice")
-    if options.tools and options.parallel_tools is False:
-        raise refusal("parallel_tool_calls")
-    return [{"type": "function", "function": _function(tool)} for tool in options.tools]
+    choice, offered = options.tool_choice or "auto", options.tools
+    if choice.startswith(NAMED_TOOL):
+        offered = tuple(tool for tool in offered if NAMED_TOOL + tool.name == choice)
+        if options.tools and not offered:
+            raise refusal("tool_choice")
+    return [] if choice == "none" else [{"type": "function", "function": _function(tool)} for tool in offered]
 
 
 def _function(tool: Tool) -> dict[str, Any]:
