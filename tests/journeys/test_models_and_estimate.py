@@ -239,6 +239,27 @@ async def test_without_a_quota_nothing_fits(server: Server) -> None:
         assert (await caller.ask("x")).code == "quota_exceeded"
 
 
+@pytest.mark.parametrize("tenant_limit", [None, 100_000])
+@pytest.mark.parametrize("money", [False, True])
+async def test_without_a_token_quota_of_ones_own_nothing_is_left_whatever_the_tenant_has(
+    server: Server, tenant_limit: int | None, money: bool
+) -> None:
+    """The quota, the estimate and the refusal say the same; what the tenant has is listed all the same."""
+    async with person(server, limit=None, tenant_limit=tenant_limit) as caller:
+        if money:
+            await set_limit(server, caller.principal, 1_000_000, unit=Unit.MICRO_USD)
+        nothing = {"limit": 0, "used": 0, "reserved": 0, "remaining": 0, "resets_at": None}
+        told = await caller.quota()
+        listed = {one["name"]: one["remaining"] for one in told.pop("quotas")}
+        assert told == {"name": "user"} | nothing
+        assert listed == ({"user-total-usd": 1_000_000} if money else {}) | (
+            {"tenant-total": tenant_limit} if tenant_limit else {}
+        )
+        assert (await estimate(caller, prompt="x")).body["quota"] == nothing
+        refused = (await caller.ask("x")).body
+        assert (refused["quota"], refused["limit"], refused["resets_at"]) == ("user", 0, None)
+
+
 async def test_a_money_quota_has_no_room_for_a_model_without_a_price(catalogued: Server) -> None:
     async with person(catalogued) as caller:
         await set_limit(catalogued, caller.principal, 1_000_000, unit=Unit.MICRO_USD)

@@ -4,12 +4,28 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
+from tollkeeper.quota.models import Unit
 from tollkeeper.quota.operations import Balance
+from tollkeeper.quota.windows import Period
+
+NO_TOKEN_QUOTA = Balance("user", Unit.TOKENS, Period.TOTAL, limit=0, used=0, reserved=0, resets_ms=None)
+"""How someone stands who has no token quota of their own. The refusal of their calls says the same."""
 
 
 def tightest(balances: Sequence[Balance]) -> Balance | None:
     """The quota with the lowest remaining ÷ limit."""
     return min(balances, key=lambda balance: balance.remaining / balance.limit if balance.limit else 0, default=None)
+
+
+def has_token_quota(own: Sequence[Balance]) -> bool:
+    """Whether any call can be admitted at all, for a user with these quotas of their own."""
+    return any(balance.unit is Unit.TOKENS for balance in own)
+
+
+def in_front(own: Sequence[Balance], tenants: Sequence[Balance]) -> Balance:
+    """What a user can spend: the tightest quota, and nothing without a token quota of their own."""
+    tight = tightest([*own, *tenants]) if has_token_quota(own) else None
+    return tight or NO_TOKEN_QUOTA
 
 
 def charge_headers(charge_id: str, balances: Sequence[Balance]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from tollkeeper.api.ai.answers import usd
-from tollkeeper.api.balances import iso, tightest
+from tollkeeper.api.balances import in_front, iso
 from tollkeeper.api.dependencies import Parts, Reader, Session
 from tollkeeper.clock import SystemClock
 from tollkeeper.quota import reading
@@ -41,9 +41,11 @@ class QuotaBalance(BaseModel):
 
 
 class MyQuota(BaseModel):
-    """The tightest quota in front, and every one that applies. Without any quota, the limit is 0."""
+    """What can be spent in front: the tightest quota; without a token quota of one's own, `user` with a limit of 0.
+    `quotas` are all that apply, the tenant's too.
+    """
 
-    name: str | None
+    name: str
     limit: int
     used: int
     reserved: int
@@ -93,9 +95,11 @@ async def me(caller: Reader) -> Me:
 @router.get("/quota", summary="What have I got left")
 async def my_quota(caller: Reader, session: Session, parts: Parts) -> MyQuota:
     principal = caller.principal
-    subjects = [Subject(principal.tenant_id, principal.user_id), Subject(principal.tenant_id)]
-    balances = await reading.balances_of(session, subjects, SystemClock().now_ms())
-    return _my_quota(balances)
+    now_ms = SystemClock().now_ms()
+    own = await reading.balances_of(session, [Subject(principal.tenant_id, principal.user_id)], now_ms)
+    tenants = await reading.balances_of(session, [Subject(principal.tenant_id)], now_ms)
+    front: dict[str, Any] = _show_balance(in_front(own, tenants)).model_dump(exclude={"unit", "window"})
+    return MyQuota(**front, quotas=[_show_balance(balance) for balance in (*own, *tenants)])
 
 
 @router.get("/charges", summary="What did I spend")
@@ -113,15 +117,6 @@ async def my_charges(
 @router.get("/charges/{charge_id}", summary="Why did this cost what it cost")
 async def my_charge(charge_id: str, caller: Reader, session: Session) -> ChargeShown:
     return show_charge(await reading.charge(session, charge_id, user_id=caller.principal.user_id))
-
-
-def _my_quota(balances: list[Balance]) -> MyQuota:
-    shown = [_show_balance(balance) for balance in balances]
-    front = tightest(balances)
-    if front is None:
-        return MyQuota(name=None, limit=0, used=0, reserved=0, remaining=0, resets_at=None, quotas=[])
-    first: dict[str, Any] = _show_balance(front).model_dump(exclude={"unit", "window"})
-    return MyQuota(**first, quotas=shown)
 
 
 def _show_balance(balance: Balance) -> QuotaBalance:

@@ -9,7 +9,7 @@ from msgspec import Meta
 from tollkeeper.api.ai.answers import show_quota, usd
 from tollkeeper.api.ai.native import ask, chat_turns
 from tollkeeper.api.ai.schemas import ChatAsked, QuotaShown
-from tollkeeper.api.balances import tightest
+from tollkeeper.api.balances import has_token_quota, in_front
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.doors import Door, decode
 from tollkeeper.clock import SystemClock
@@ -30,7 +30,7 @@ class EstimateAsked(ChatAsked, kw_only=True, forbid_unknown_fields=True):
 class Estimated(msgspec.Struct):
     """What a call would hold: `hold` at first, by the bytes of its input; `hold_exact` if that does not fit, by its
     tokens. Both in tokens after the model's weight. `fits` says whether a quota would refuse it now, `quota` is the
-    tightest one.
+    tightest one; without a token quota of one's own, its limit is 0.
     """
 
     model: str
@@ -55,7 +55,7 @@ async def _estimate(services: Services, caller: Principal, body: bytes) -> bytes
         if request.messages is not None or request.message is not None:
             raise InvalidRequest("Either prompt, messages or message is needed.")
         request = msgspec.structs.replace(request, message=request.prompt)
-    own, others = await _balances(services, caller)
+    own, tenants = await _balances(services, caller)
     asked, _ = await ask(services, caller, "estimate", request, chat_turns(request))
     estimate = await services.gateway.estimate(asked)
     first, tighter = estimate.first, estimate.tighter
@@ -69,8 +69,8 @@ async def _estimate(services: Services, caller: Principal, body: bytes) -> bytes
             hold=_hold(first, Unit.TOKENS) or 0,
             hold_exact=_hold(tighter, Unit.TOKENS) or 0,
             hold_usd=usd(_hold(first, Unit.MICRO_USD)),
-            fits=_has_token_quota(own) and any(_fits(terms, [*own, *others]) for terms in (first, tighter)),
-            quota=show_quota(tightest([*own, *others])),
+            fits=has_token_quota(own) and any(_fits(terms, [*own, *tenants]) for terms in (first, tighter)),
+            quota=show_quota(in_front(own, tenants)),
         )
     )
 
@@ -82,10 +82,6 @@ async def _balances(services: Services, caller: Principal) -> tuple[list[Balance
         await services.credentials.current(session, caller)
         own = await reading.balances_of(session, [Subject(caller.tenant_id, caller.user_id)], now_ms)
         return own, await reading.balances_of(session, [Subject(caller.tenant_id)], now_ms)
-
-
-def _has_token_quota(balances: Sequence[Balance]) -> bool:
-    return any(balance.unit is Unit.TOKENS for balance in balances)
 
 
 def _fits(terms: Terms, balances: Sequence[Balance]) -> bool:
