@@ -214,7 +214,7 @@ async def test_words_and_calls_in_ollamas_last_line_are_heard(doors: Server) -> 
         assert (charge["cost"], charge["basis"]) == (5, "provider")
 
 
-FUNCTIONS = [{"name": name, "parameters": SCHEMA} for name in ("find", "pick")]
+FUNCTIONS: list[dict[str, Any]] = [{"name": name, "parameters": SCHEMA} for name in ("find", "pick")]
 FORCING: dict[str, dict[str, dict[str, Any]]] = {
     CHAT_DOOR: {
         "named": {"tool_choice": {"type": "function", "function": {"name": "pick"}}, "parallel_tool_calls": False},
