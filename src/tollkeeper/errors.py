@@ -136,13 +136,14 @@ class Refusal(TollkeeperError):
 
 
 class QuotaRefusal(Refusal):
-    """A quota said no. `limit`, `used`, `reserved`, `needed` are in the quota's own unit."""
+    """A quota said no. `limit`, `used`, `reserved`, `needed` are in the quota's own `unit`: tokens or micro_usd."""
 
     def __init__(
         self,
         detail: str | None = None,
         *,
         quota: str = "",
+        unit: str = "tokens",
         limit: int = 0,
         used: int = 0,
         reserved: int = 0,
@@ -152,6 +153,7 @@ class QuotaRefusal(Refusal):
     ) -> None:
         super().__init__(detail, retry_after_s=retry_after_s)
         self.quota = quota
+        self.unit = unit
         self.limit = limit
         self.used = used
         self.reserved = reserved

@@ -2,9 +2,13 @@
 
 import asyncio
 import json
+import re
 from datetime import UTC, datetime
 
+import pytest
+
 from journeys.people import PASSWORD, login, person
+from journeys.posting import CHAT_DOOR, MESSAGES_DOOR, RESPONSES_DOOR, asked, post
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
 from tollkeeper.quota.windows import Period
@@ -168,6 +172,22 @@ async def test_a_quota_that_is_too_small_refuses_and_explains_itself(server: Ser
         assert reply.headers["X-Quota-Name"] == "user-month"
         assert await caller.charges() == []
     assert upstream.seen(caller.marker) == []
+
+
+@pytest.mark.parametrize("path", [CHAT_DOOR, RESPONSES_DOOR, MESSAGES_DOOR])
+async def test_a_client_that_asks_for_the_longest_answer_reads_what_that_needs(server: Server, path: str) -> None:
+    """Some send the most that a model can write as the limit of every call."""
+    async with person(server, limit=20_000, period=Period.MONTH) as caller:
+        limit = {"max_output_tokens" if path == RESPONSES_DOOR else "max_tokens": 64_000}
+        question = {"input": "hi"} if path == RESPONSES_DOOR else asked("hi")
+        reply = await post(caller, path, model="gpt-4o-mini", **question, **limit)
+        assert (reply.status, reply.headers["X-Error-Code"]) == (429, "quota_exceeded")
+        told = reply.body["error"]["message"]
+        needed = re.search(r"needs ([\d,]+) tokens, with room for its answer", told)
+        assert needed is not None, told
+        assert 64_000 < int(needed[1].replace(",", "")) < 65_000
+        assert "0 of 20,000 in user-month are used and 0 held" in told
+        assert f"resets at {reply.headers['X-Quota-Reset']}." in told
 
 
 async def test_a_used_up_quota_says_when_to_come_back(server: Server) -> None:

@@ -53,6 +53,9 @@ STATUS: dict[type[errors.TollkeeperError], int] = {
 }
 """A class that is not here has the status of its nearest base that is, else 500."""
 
+UNITS = {"tokens": "tokens", "micro_usd": "micro-USD"}
+"""What quotas count, for people."""
+
 DEFAULT_RETRY_AFTER_S = 1
 """Where a wait helps and nobody said how long."""
 
@@ -69,7 +72,7 @@ def problem(error: errors.TollkeeperError) -> tuple[int, dict[str, Any], dict[st
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": error.detail,
+        "detail": sentence_of(error),
         "code": error.code,
         "correlation_id": correlation_id.get(),
     }
@@ -81,6 +84,22 @@ def problem(error: errors.TollkeeperError) -> tuple[int, dict[str, Any], dict[st
 def cause_of(error: errors.TollkeeperError) -> errors.TollkeeperError:
     """What to tell of it: of a failed call, what failed."""
     return error.cause if isinstance(error, FailedCall) else error
+
+
+def sentence_of(error: errors.TollkeeperError) -> str:
+    """What went wrong, for people; of a quota without room, with the figures. Of a failed call, take `cause_of` it."""
+    if not isinstance(error, errors.QuotaRefusal):
+        return error.detail
+    unit = UNITS.get(error.unit, error.unit)
+    needs = f"call needs {error.needed:,} {unit}, with room for its answer"
+    if error.detail != error.sentence:  # there is no quota, or no price: what is used and held is not told
+        return f"{error.detail} The {needs}." if error.needed else error.detail
+    stands = (
+        f"{error.used:,} of {error.limit:,} in {error.quota} are used and {error.reserved:,} held by calls in flight"
+    )
+    resets_at = iso(error.resets_ms)
+    resets = "never resets" if resets_at is None else f"resets at {resets_at}"
+    return f"{error.sentence.removesuffix('.')}: the {needs}, and {stands}; the quota {resets}."
 
 
 def headers_of(error: errors.TollkeeperError, status: int) -> dict[str, str]:

@@ -146,6 +146,7 @@ def _grant_output(windows: list[WindowRow], terms: Terms, now_ms: int) -> int:
             raise QuotaExceeded(
                 "This model has no price, and a money quota applies to you.",
                 quota=window.quota.name,
+                unit=unit,
                 limit=window.granted,
             )
         fits = terms.meter.most_output(unit, terms.input_bound, window.granted - window.settled)
@@ -177,6 +178,7 @@ def _refusal(kind: type[QuotaRefusal], window: WindowRow, terms: Terms, output: 
     until_reset_s = None if window.ends_ms is None else -(-(window.ends_ms - now_ms) // 1000)
     return kind(
         quota=window.quota.name,
+        unit=window.quota.key.unit,
         limit=window.granted,
         used=window.settled,
         reserved=window.pending,

@@ -10,7 +10,7 @@ from tollkeeper.api.compat.pseudonym import pseudonym
 from tollkeeper.api.compat.visit import LARGEST_BODY, CompatVisit, Writer, fields_of, flag, number, text
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.doors import OF_OTHERS, Door, Visit
-from tollkeeper.api.errors import Rendered, cause_of, headers_of, status_of
+from tollkeeper.api.errors import Rendered, cause_of, headers_of, sentence_of, status_of
 from tollkeeper.candidate import Ask
 from tollkeeper.chat import ChatRequest, Completion, Usage
 from tollkeeper.dialects import messages
@@ -55,7 +55,7 @@ def render(error: errors.TollkeeperError) -> Rendered:
     if is_final(cause):
         headers["x-should-retry"] = "false"
     refused = cause.parameter if isinstance(cause, errors.UnsupportedParameter) else None
-    return status, messages.error_body(messages.error_type(status), cause.detail, refused), headers
+    return status, messages.error_body(messages.error_type(status), sentence_of(cause), refused), headers
 
 
 def _read(body: bytes, caller: Principal, *, surface: str, needs_limit: bool) -> tuple[Ask, str, bool]:

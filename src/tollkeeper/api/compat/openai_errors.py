@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 
 from tollkeeper import errors
-from tollkeeper.api.errors import Rendered, cause_of, headers_of, status_of
+from tollkeeper.api.errors import Rendered, cause_of, headers_of, sentence_of, status_of
 
 CODES: dict[type[errors.TollkeeperError], tuple[str, str | None]] = {
     errors.UnsupportedParameter: ("invalid_request_error", "unsupported_parameter"),
@@ -36,7 +36,7 @@ def told(error: errors.TollkeeperError) -> dict[str, Any]:
     kinds = [CODES[kind] for kind in type(error).__mro__ if kind in CODES]
     kind, code = kinds[0] if kinds else ("server_error", error.code)
     parameter = error.parameter if isinstance(error, errors.InputError) else None
-    return {"message": error.detail, "type": kind, "param": parameter, "code": code}
+    return {"message": sentence_of(error), "type": kind, "param": parameter, "code": code}
 
 
 def is_final(error: errors.TollkeeperError) -> bool:
