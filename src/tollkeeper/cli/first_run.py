@@ -1,6 +1,7 @@
 """The first start: an operator, a tenant and a member with a quota, and the three lines that do the main job."""
 
 import secrets
+import shlex
 
 import typer
 
@@ -46,9 +47,9 @@ async def prepare(settings: Settings, database: Database) -> dict[str, str] | No
     return credentials
 
 
-def show_credentials(credentials: dict[str, str], settings: Settings) -> None:
-    """Print what is never shown again, and how to use it."""
-    base = f"http://{settings.host}:{settings.port}"
+def show_credentials(credentials: dict[str, str], url: str) -> None:
+    """Print what is never shown again, and how to use it at this URL."""
+    base = shlex.quote(url)  # to some shells, the brackets of an IPv6 address are a pattern
     read_token = "python3 -c 'import json,sys; print(json.load(sys.stdin)[\"access_token\"])'"  # noqa: S105
     ask = f"{base}/ai/query -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json'"
     typer.echo(

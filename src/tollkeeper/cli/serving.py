@@ -51,10 +51,11 @@ def serve(
     parts = make_parts(settings)
     listening = _listen(settings)
     credentials = asyncio.run(_check(settings, first_run=first_run))
-    typer.echo(f"Tollkeeper listens on http://{settings.host}:{settings.port} (interactive docs at /docs).")
+    url = f"http://{_place(settings)}"
+    typer.echo(f"Tollkeeper listens on {url} (interactive docs at /docs).")
     typer.echo(_who_answers(parts.catalog))
     if credentials is not None:
-        show_credentials(credentials, settings)
+        show_credentials(credentials, url)
     _run(settings, parts, listening, reload=reload)
 
 
@@ -97,6 +98,11 @@ def _who_answers(catalog: Catalog) -> str:
     return f"Models of {', '.join(catalog.providers)} answer, by default {default.name} of {default.provider.name}."
 
 
+def _place(settings: Settings) -> str:
+    """Host and port as a URL has them: an IPv6 address is in brackets."""
+    return f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
+
+
 def _listen(settings: Settings) -> socket.socket:
     """A bound socket. Raises ConfigurationError when the port is taken or the address is not ours."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -110,9 +116,7 @@ def _listen(settings: Settings) -> socket.socket:
             raise ConfigurationError(
                 f"Port {settings.port} is taken. Choose another, for example: make run PORT={settings.port + 1}"
             ) from None
-        raise ConfigurationError(
-            f"Cannot listen on {settings.host}:{settings.port}: {error.strerror or error}."
-        ) from None
+        raise ConfigurationError(f"Cannot listen on {_place(settings)}: {error.strerror or error}.") from None
     return listening
 
 
