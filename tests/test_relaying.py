@@ -91,10 +91,22 @@ async def test_of_a_stream_that_breaks_what_came_is_paid_and_it_is_never_an_unbi
     assert charge.error == cause.code
 
 
-async def test_of_a_stream_that_breaks_after_its_report_the_report_is_paid(house: House) -> None:
+async def test_an_answer_is_whole_though_the_line_breaks_after_it(house: House) -> None:
+    """Some servers close the connection without the last chunk of HTTP's own framing."""
+    ear = Ear()
     house.provider.streams = [[text("Hello"), *ending(), errors.ProviderInterrupted()]]
-    _, charge = await fail(house)
+    answer = await house.listen(ear)
+    assert (answer.completion.text, answer.cut_short, answer.shortened) == ("Hello", False, False)
+    assert (ear.said, answer.tail) == (b"Hello<finish>", b"<usage>")
+    charge = await house.charge()
     assert_charged(charge, "provider", 40, 10)
+    assert charge.error is None
+
+
+async def test_a_stream_that_breaks_between_its_report_and_its_end_is_broken(house: House) -> None:
+    house.provider.streams = [[text("Hello"), Piece(b"", (Usage(40, 10),)), errors.ProviderInterrupted()]]
+    _, charge = await fail(house)
+    assert_charged(charge, "counted", INPUT_TOKENS, 5)
 
 
 async def test_a_first_event_that_says_nothing_is_a_beginning_all_the_same(house: House) -> None:

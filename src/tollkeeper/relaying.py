@@ -94,6 +94,9 @@ class Relay:
         try:
             reason = await self._until_cut(self._candidate.limit(self._reservation.granted_output))
         except (ProviderError, asyncio.CancelledError) as error:
+            if self._ended and isinstance(error, ProviderError):  # the line broke, but all had been said
+                await self._report(cut=False)
+                return
             await self._report_of_broken(error)
             if isinstance(error, ProviderError) and self.begun and not error.billed:
                 raise ProviderInterrupted from error

@@ -209,3 +209,35 @@ def test_a_deep_request_is_invalid() -> None:
     block = b'[{"role":"user","content":[{"type":"text","text":"a","citations":' + deep + b"}]}]"
     with pytest.raises(InvalidRequest):
         messages.shape_of({"messages": msgspec.Raw(block)})
+
+
+FORMAT = {"type": "json_schema", "schema": {"type": "object"}}
+
+
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [
+        ({"output_format": FORMAT}, {"output_config": {"format": FORMAT}}),
+        (
+            {"output_format": FORMAT, "output_config": {"effort": "low"}},
+            {"output_config": {"effort": "low", "format": FORMAT}},
+        ),
+        ({"output_format": None, "output_config": {"effort": "low"}}, {"output_config": {"effort": "low"}}),
+        ({"output_config": {"format": FORMAT}}, {"output_config": {"format": FORMAT}}),
+    ],
+)
+def test_the_older_name_of_the_format_is_taken_for_the_newer(given: dict[str, Any], passed: dict[str, Any]) -> None:
+    renamed = sort_out(messages.with_output_config(fields(**given)), messages.PARAMETERS)
+    assert {name: orjson.loads(value) for name, value in renamed.items()} == passed
+
+
+def test_both_names_at_once_are_refused() -> None:
+    both = fields(output_format=FORMAT, output_config={"format": FORMAT})
+    with pytest.raises(UnsupportedParameter) as raised:
+        sort_out(messages.with_output_config(both), messages.PARAMETERS)
+    assert raised.value.parameter == "output_format"
+
+
+def test_an_older_format_beside_a_config_that_is_none_is_invalid() -> None:
+    with pytest.raises(InvalidRequest):
+        messages.with_output_config(fields(output_format=FORMAT, output_config="low"))

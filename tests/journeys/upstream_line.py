@@ -214,6 +214,9 @@ class Sender:
         out = Outgoing(self.line, self.script, chunked=True, noted=note)
         try:
             await self._events(frames, out)
+            if self.script.get("close_at_end"):
+                await out.flush()
+                return False
             await out.end()
         except LineOver:
             return False

@@ -40,6 +40,7 @@ What goes wrong (0 chunks: before the first, after what comes ahead of it):
     error_after     k chunks, then the wire's error event with the secret in it, and the end of the body in good order;
                     in JSON: a status of 500
     no_done         true: all but the event that says that all is said, and the end of the body in good order
+    close_at_end    true: all events, and the end of the connection without the last chunk of HTTP's own framing
 Which requests:
     fail_times      n: only the first n requests with this text go wrong (status, headers, raw, json and this list)
     by_model        {model: script}: keys that hold for one model only; its `fail_times` are counted apart

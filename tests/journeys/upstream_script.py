@@ -14,7 +14,7 @@ SECRET = "SECRET-OF-THE-UPSTREAM"
 DEFAULT_ANSWER = "The upstream says hello."
 
 AFTER = ("stall_after", "reset_after", "close_after", "garbage_after", "error_after")
-FAULTY = frozenset({*AFTER, "status", "headers", "raw", "json", "fault", "reset_at_byte", "no_done"})
+FAULTY = frozenset({*AFTER, "status", "headers", "raw", "json", "fault", "reset_at_byte", "no_done", "close_at_end"})
 """What `fail_times` takes away once it is over."""
 COUNTED = frozenset({"chunks", "over_generate", "tool_call", "reasoning", "refusal"})
 KEYS = (

@@ -15,7 +15,8 @@ from tollkeeper.candidate import Ask
 from tollkeeper.chat import ChatRequest, Completion, Usage
 from tollkeeper.dialects import messages
 from tollkeeper.dialects.head import Head
-from tollkeeper.dialects.parameters import sort_out
+from tollkeeper.dialects.parameters import refusal, sort_out
+from tollkeeper.gateway import Answer
 from tollkeeper.principal import Principal
 from tollkeeper.providers.base import Piece, Question, Raw, Wire
 
@@ -47,9 +48,22 @@ class _Messages:
         return messages.write_stream_error(error.code, error.detail)
 
 
+class _MessagesVisit(CompatVisit):
+    """Its last event tells nothing; where the line broke before it, it is said for the provider."""
+
+    def _end(self, answer: Answer) -> bytes:
+        ended = super()._end(answer)
+        return ended if b'"message_stop"' in ended else ended + messages.STOP
+
+
+_NAMES = {"stop": "stop_sequences", "reasoning_effort": "output_config.effort"}
+"""What callers here call an option that a chat completion calls otherwise."""
+
+
+
 def render(error: errors.TollkeeperError) -> Rendered:
     """What went wrong, as Anthropic's API says it: `{"type": "error", "error": {type, message}}`."""
-    cause = cause_of(error)
+    cause = _in_their_words(cause_of(error))
     status = 400 if isinstance(cause, errors.InvalidRequest) else status_of(cause)
     headers = headers_of(cause, status) | {"Content-Type": "application/json", "X-Error-Code": cause.code}
     if is_final(cause):
@@ -58,8 +72,16 @@ def render(error: errors.TollkeeperError) -> Rendered:
     return status, messages.error_body(messages.error_type(status), sentence_of(cause), refused), headers
 
 
+def _in_their_words(error: errors.TollkeeperError) -> errors.TollkeeperError:
+    """An option that the model's wire cannot say goes by our name; the caller knows it by another."""
+    if isinstance(error, errors.UnsayableOption) and error.parameter in _NAMES:
+        return refusal(_NAMES[error.parameter])
+    return error
+
+
+
 def _read(body: bytes, caller: Principal, *, surface: str, needs_limit: bool) -> tuple[Ask, str, bool]:
-    fields = fields_of(body)
+    fields = messages.with_output_config(fields_of(body))
     passed = sort_out(fields, messages.PARAMETERS)
     model = text(fields, "model")
     limit = number(fields, "max_tokens")
@@ -84,7 +106,7 @@ def _metadata(caller: Principal, given: bytes) -> bytes:
 
 async def _open(_services: Services, caller: Principal, body: bytes) -> Visit:
     ask, model, streaming = _read(body, caller, surface="messages", needs_limit=True)
-    return CompatVisit(ask, _Messages(), model, streaming=streaming)
+    return _MessagesVisit(ask, _Messages(), model, streaming=streaming)
 
 
 async def _count(services: Services, caller: Principal, body: bytes) -> bytes:

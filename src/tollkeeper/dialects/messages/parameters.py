@@ -50,6 +50,24 @@ SAMPLING = frozenset({"temperature", "top_p", "top_k"})
 """What a model may not take, as the catalog says."""
 
 
+_CONFIG = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def with_output_config(fields: Mapping[str, msgspec.Raw]) -> Mapping[str, msgspec.Raw]:
+    """The fields, what older clients call `output_format` under its newer name, `output_config.format`.
+
+    Both at once stay as they are, to be refused. Raises InvalidRequest.
+    """
+    if not _given(fields, "output_format"):
+        return fields
+    config = blocks.read("output_config", fields["output_config"], _CONFIG) if _given(fields, "output_config") else {}
+    if "format" in config:
+        return fields
+    renamed = {name: value for name, value in fields.items() if name != "output_format"}
+    config["format"] = fields["output_format"]
+    return renamed | {"output_config": msgspec.Raw(msgspec.json.encode(config))}
+
+
 def thinks(thinking: bytes) -> bool:
     """Whether the model is asked to think, which it need not show. Raises InvalidRequest."""
     return blocks.read("thinking", thinking, blocks.THINKING).type != "disabled"

@@ -69,7 +69,8 @@ class _Call:
 class EventReader:
     """Reads the events of one stream. `last` says of the event just read that it ends the answer.
 
-    Usage is told only at the end, when it is whole: of what the first event says, only the input is known by then.
+    Usage is told only at the end, when it is whole: of what the first event says, only the input is known by then, and
+    its output is a placeholder.
     """
 
     def __init__(self) -> None:
@@ -152,7 +153,8 @@ class EventReader:
                 deltas.append(RefusalDelta(said))
             self.finished = True
             deltas.append(Finish(finish_reason(read.delta.stop_reason)))
-        if read.usage is not None and (usage := read_usage(self._usage)):
+        told = isinstance(read.usage, dict) and read.usage.get("output_tokens") is not None
+        if told and (usage := read_usage(self._usage)):
             deltas.append(usage)
         return deltas
 
@@ -268,8 +270,12 @@ class Follower:
 
 def _ended(reason: str, usage: Usage) -> bytes:
     delta = {"stop_reason": reason, "stop_sequence": None}
-    return _event("message_delta", delta=delta, usage=write_usage(usage)) + _event("message_stop")
+    return _event("message_delta", delta=delta, usage=write_usage(usage)) + STOP
 
 
 def _event(name: str, **fields: Any) -> bytes:
     return event(orjson.dumps({"type": name, **fields}), name=name)
+
+
+STOP = _event("message_stop")
+"""The last event of every answer."""
