@@ -10,7 +10,7 @@ from openai.types.responses import tool_param
 
 from tollkeeper.chat import ChatRequest, Message
 from tollkeeper.dialects.parameters import REFUSE, sort_out
-from tollkeeper.dialects.responses import PARAMETERS, read_request, shape_of
+from tollkeeper.dialects.responses import PARAMETERS, detached, read_request, shape_of
 from tollkeeper.dialects.shape import Shape
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
@@ -236,3 +236,41 @@ def test_what_has_another_shape_is_no_request(name: str, value: Any) -> None:
     with pytest.raises(InvalidRequest) as read:
         read_request(document)
     assert raw.value.parameter == read.value.parameter == name
+
+
+def test_who_refers_to_what_is_kept_is_told_what_to_send_instead() -> None:
+    with pytest.raises(UnsupportedParameter, match=r"item_reference.*`store`") as raised:
+        shape(input=[{"role": "user", "content": "Hi"}, {"type": "item_reference", "id": "msg_1"}])
+    assert raised.value.parameter == "input"
+
+
+BARE = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm"}]}
+SEALED = {**BARE, "encrypted_content": "gAAA"}
+THOUGHT = {**BARE, "content": [{"type": "reasoning_text", "text": "Hm"}]}
+CALL = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "f", "arguments": "{}"}
+SAID = {"type": "message", "id": "msg_1", "role": "assistant", "content": [{"type": "output_text", "text": "a"}]}
+
+
+def without_id(item: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in item.items() if name != "id"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "passed"),
+    [
+        ("Hi", "Hi"),
+        ('say "id"', 'say "id"'),
+        ([{"role": "user", "content": "Hi"}], [{"role": "user", "content": "Hi"}]),
+        ([BARE, SAID, CALL], [without_id(SAID), without_id(CALL)]),
+        ([{**BARE, "encrypted_content": None, "content": []}, SAID], [without_id(SAID)]),
+        ([SEALED, CALL], [SEALED, without_id(CALL)]),
+        ([THOUGHT, CALL], [THOUGHT, without_id(CALL)]),
+    ],
+)
+def test_nothing_goes_out_that_leads_to_what_a_provider_would_have_kept(sent: Any, passed: Any) -> None:
+    assert orjson.loads(detached(orjson.dumps(sent))) == passed
+
+
+def test_what_leads_nowhere_goes_out_byte_by_byte() -> None:
+    sent = b'[ {"role": "user",  "content": "1e3"} ]'
+    assert detached(sent) is sent

@@ -5,9 +5,10 @@ from typing import Any
 
 import httpx2
 import orjson
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openai import OpenAI
+from openai import APIError, OpenAI
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
@@ -216,14 +217,30 @@ def test_the_sdk_gathers_any_stream(deltas: list[Delta]) -> None:
         assert stream.get_final_response().output_text == spoken
 
 
-def test_the_sdk_knows_the_error_that_ends_a_broken_stream() -> None:
+def test_the_sdk_raises_at_the_error_that_ends_a_broken_stream() -> None:
+    """It looks for the error in the event; the reference shows it beside the type."""
     writer = StreamWriter(HEAD)
     begun = writer.write(TextDelta("a"))
-    broken = begun + write_stream_error("provider_interrupted", "It broke.", writer.sequence_number)
-    with client(broken) as openai, openai.responses.create(model="m", input="Hi", stream=True) as stream:
-        last = list(stream)[-1]
-    assert last.type == "error"
-    assert (last.code, last.message, last.sequence_number) == ("provider_interrupted", "It broke.", 5)
+    told = write_stream_error("server_error", "provider_interrupted", "It broke.", writer.sequence_number)
+    with (
+        client(begun + told) as openai,
+        openai.responses.create(model="m", input="Hi", stream=True) as stream,
+        pytest.raises(APIError) as raised,
+    ):
+        list(stream)
+    assert (raised.value.code, raised.value.type, raised.value.message) == (
+        "provider_interrupted",
+        "server_error",
+        "It broke.",
+    )
+    last = documents(told)[0]
+    assert (last["type"], last["code"], last["message"], last["sequence_number"]) == (
+        "error",
+        "provider_interrupted",
+        "It broke.",
+        5,
+    )
+    assert _known_event.validate_python(last).type == "error"
 
 
 def test_only_what_ends_the_answer_is_last() -> None:

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from openai import AsyncOpenAI
+from openai import APIError, AsyncOpenAI
 from openai.types.responses import FunctionToolParam
 
 from journeys.clients.asking import ANSWER, CALL, CHUNKS, PIXEL, USAGE, WEATHER, Report, cost_of_all
@@ -75,6 +75,31 @@ async def test_a_tool_is_called_and_its_result_answered(
     assert call.call_id in told
     assert "20 degrees" in told
     assert await cost_of_all(caller, 2) == 48
+
+
+async def test_what_was_answered_can_be_sent_back_as_it_came(
+    openai: AsyncOpenAI, caller: Person, upstream: Upstream
+) -> None:
+    """As OpenAI's guides do. The provider keeps nothing, and refuses ids and bare reasoning that it does not find."""
+    prompt = scripted(caller.marker, reasoning="I look outside.", answer=ANSWER, tool_call=CALL, usage=USAGE)
+    said: list[Any] = [{"role": "user", "content": prompt}]
+    first: Any = await openai.responses.create(model=MODEL, input=said, tools=TOOLS)
+    assert [item.type for item in first.output] == ["reasoning", "message", "function_call"]
+    said += first.output
+    said.append({"type": "function_call_output", "call_id": first.output[2].call_id, "output": "20 degrees"})
+    second = await openai.responses.create(model=MODEL, input=said, tools=TOOLS)
+    assert second.output_text == ANSWER
+    sent = upstream.seen(caller.marker)[1]["body"]["input"]
+    assert [item.get("type") for item in sent] == [None, "message", "function_call", "function_call_output"]
+    assert not any("id" in item for item in sent)
+
+
+@pytest.mark.parametrize("model", [MODEL, "at-anthropic"])
+async def test_a_stream_that_breaks_raises(openai: AsyncOpenAI, caller: Person, model: str) -> None:
+    prompt = scripted(caller.marker, chunks=CHUNKS, error_after=1)
+    stream = await openai.responses.create(model=model, input=prompt, stream=True)
+    with pytest.raises(APIError, match="provider"):
+        [event async for event in stream]
 
 
 @pytest.mark.parametrize("model", [MODEL, "at-anthropic"])

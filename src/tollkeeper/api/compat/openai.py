@@ -107,7 +107,7 @@ class _Responses:
     def write_stream_error(self, error: TollkeeperError) -> bytes:
         told = openai_errors.told(error)
         number = self._follower.events if self._writer is None else self._writer.sequence_number
-        return responses.write_stream_error(told["code"] or told["type"], told["message"], number)
+        return responses.write_stream_error(told["type"], told["code"] or told["type"], told["message"], number)
 
 
 class _EmbeddingsVisit:
@@ -148,12 +148,12 @@ async def _open_chat(_services: Services, caller: Principal, body: bytes) -> Vis
 async def _open_responses(_services: Services, caller: Principal, body: bytes) -> Visit:
     fields = fields_of(body)
     passed = _passed_on(fields, responses.PARAMETERS, caller)
+    shape = responses.shape_of(fields)
+    passed["input"] = responses.detached(passed["input"])
     model = text(fields, "model")
     ask = Ask(
         surface="responses",
-        question=Question(
-            _reader(responses.read_request, passed), Raw(Wire.RESPONSES, passed, responses.shape_of(fields))
-        ),
+        question=Question(_reader(responses.read_request, passed), Raw(Wire.RESPONSES, passed, shape)),
         model=model,
         max_output=number(fields, "max_output_tokens"),
     )

@@ -6,7 +6,7 @@ Wire format: OpenAI API reference, "Create a model response" and "Streaming even
 from tollkeeper.dialects.responses.answer import read_answer, write_answer
 from tollkeeper.dialects.responses.asking import write_request
 from tollkeeper.dialects.responses.following import Follower
-from tollkeeper.dialects.responses.items import shape_of
+from tollkeeper.dialects.responses.items import detached, shape_of
 from tollkeeper.dialects.responses.parameters import PARAMETERS
 from tollkeeper.dialects.responses.reader import EventReader
 from tollkeeper.dialects.responses.request import read_request
@@ -17,6 +17,7 @@ __all__ = [
     "EventReader",
     "Follower",
     "StreamWriter",
+    "detached",
     "read_answer",
     "read_request",
     "shape_of",

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tollkeeper.chat import ChatRequest, Image, Message, Options, Part, Role, Tool, ToolCall, ToolResult
-from tollkeeper.dialects.parameters import refusal
+from tollkeeper.dialects.parameters import unsayable
 from tollkeeper.errors import InvalidRequest
 
 NAMED_TOOL = "tool:"
@@ -17,12 +17,12 @@ UNSAYABLE = ("stop", "seed", "presence_penalty", "frequency_penalty")
 def write_request(request: ChatRequest, model: str) -> dict[str, Any]:
     """The request without its output limit, `store`, and what says how to deliver.
 
-    Raises UnsupportedParameter for an option that this wire has no name for.
+    Raises UnsayableOption for an option that this wire has no name for.
     """
     options = request.options
     for name in UNSAYABLE:
         if getattr(options, name):
-            raise refusal(name)
+            raise unsayable(name)
     parts = [part for message in request.messages for part in message.parts]
     custom = frozenset(part.id for part in parts if isinstance(part, ToolCall) and part.custom)
     body: dict[str, Any] = {

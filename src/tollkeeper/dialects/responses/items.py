@@ -12,7 +12,7 @@ import msgspec
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.dialects.pictures import bytes_sent
 from tollkeeper.dialects.shape import Shape
-from tollkeeper.errors import InvalidRequest
+from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
 MESSAGE_PARTS = frozenset({"input_text", "input_image", "output_text", "refusal"})
 OUTPUT_PARTS = frozenset({"input_text", "input_image"})
@@ -26,6 +26,7 @@ PARTS = {
 }
 """The items that pass, each with the parts that it may have."""
 
+REFERENCE = "item_reference"
 TOOLS = frozenset({"function", "custom"})
 INCLUDABLE = frozenset({"reasoning.encrypted_content", "message.output_text.logprobs"})
 DETAILS = frozenset({None, "auto", "low", "high"})
@@ -113,6 +114,7 @@ class _CacheOptions(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _items: Callable[[msgspec.Raw], str | list[Item] | None] = msgspec.json.Decoder(str | list[Item] | None).decode
+_as_sent = msgspec.json.Decoder(str | list[dict[str, msgspec.Raw]]).decode
 _kinds = msgspec.json.Decoder(list[_Kind]).decode
 _tools = msgspec.json.Decoder(list[_Kind] | None).decode
 _choice = msgspec.json.Decoder(str | Choice | None).decode
@@ -152,6 +154,12 @@ def shape_of(fields: Mapping[str, msgspec.Raw]) -> Shape:
 def check_item(item: Item) -> None:
     """Raises UnsupportedParameter for an item that must not go out, InvalidRequest for one that is none."""
     allowed = PARTS.get(item.kind)
+    if item.kind == REFERENCE:
+        raise UnsupportedParameter(
+            "Nothing is kept at the provider: send the items themselves, not an item_reference. Where a client has an"
+            " option `store`, false makes it do so.",
+            parameter="input",
+        )
     if allowed is None or (item.kind == "message" and item.content is None):
         raise refusal("input")
     for part in item.parts:
@@ -161,6 +169,28 @@ def check_item(item: Item) -> None:
             raise refusal("input")
         if part.type == "input_image" and part.image_url is None:
             raise bad_shape("input")
+
+
+def detached(sent: bytes) -> bytes:
+    """An input whose items all stand for themselves.
+
+    Clients send back what they were answered. Nothing of that is kept at the provider, which looks for whatever has an
+    id, and refuses what it does not find: reasoning is its own only with what is encrypted in it.
+    """
+    if b'"id"' not in sent and b'"reasoning"' not in sent:
+        return sent
+    items = _as_sent(sent)
+    if isinstance(items, str):
+        return sent
+    kept = []
+    for item in items:
+        given = {name for name, value in item.items() if bytes(value) not in {b"null", b"[]", b'""'}}
+        if bytes(item.get("type", b"")) != b'"reasoning"':
+            item.pop("id", None)
+        elif not given & {"encrypted_content", "content"}:
+            continue
+        kept.append(item)
+    return msgspec.json.encode(kept)
 
 
 def check_choice(choice: str | Choice | None) -> None:

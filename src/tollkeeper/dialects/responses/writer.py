@@ -223,13 +223,11 @@ class StreamWriter:
         return event(orjson.dumps(document), name)
 
 
-def write_stream_error(code: str, message: str, sequence_number: int = 0) -> bytes:
-    """The event that says that a running stream broke."""
-    document = {
-        "type": "error",
-        "code": code,
-        "message": message,
-        "param": None,
-        "sequence_number": sequence_number,
-    }
+def write_stream_error(kind: str, code: str, message: str, sequence_number: int = 0) -> bytes:
+    """The event that says that a running stream broke.
+
+    The reference shows it flat ("Streaming events", error); OpenAI's own clients raise only for an `error` in it.
+    """
+    said = {"code": code, "message": message, "param": None}
+    document = {"type": "error", **said, "sequence_number": sequence_number, "error": {"type": kind, **said}}
     return event(orjson.dumps(document), "error")
