@@ -5,6 +5,7 @@ TollkeeperError
 │   ├── InvalidJson              the body is not strict JSON
 │   ├── InvalidRequest           the body is JSON, but not what this door takes
 │   ├── UnsupportedParameter     a field whose feature does not exist (yet)
+│   │   └── UnsayableOption      the model's wire has no word for it
 │   ├── BodyTooLarge
 │   ├── BodyTooSlow              not all of it came in time
 │   ├── MethodNotAllowed
@@ -71,6 +72,10 @@ class InvalidRequest(InputError):
 class UnsupportedParameter(InputError):
     code = "unsupported_parameter"
     sentence = "A parameter in this request is not supported."
+
+
+class UnsayableOption(UnsupportedParameter):
+    """`parameter` is what a chat completion calls it; the caller's own wire may call it something else."""
 
 
 class BodyTooLarge(InputError):

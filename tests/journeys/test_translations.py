@@ -269,3 +269,19 @@ def _called(path: str, answer: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     else:
         (call,) = (one["function"] for one in answer["choices"][0]["message"]["tool_calls"])
     return call["name"], json.loads(call["arguments"])
+
+
+async def test_what_a_models_wire_cannot_say_is_refused_by_the_name_that_the_caller_knows(doors: Server) -> None:
+    async with person(doors) as caller:
+        question = asked("hi") | {"max_tokens": 9}
+        for model, given, name in (
+            (RESPONSES.model, {"stop_sequences": ["END"]}, "stop_sequences"),
+            (OLLAMA.model, {"output_config": {"effort": "max"}}, "output_config.effort"),
+            (RESPONSES.model, {"stop": ["END"]}, "stop"),
+        ):
+            reply = await post(caller, MESSAGES_DOOR, model=model, **question, **given)
+            assert (reply.status, reply.headers["X-Error-Code"]) == (400, "unsupported_parameter"), reply
+            assert reply.body["error"]["message"].startswith(f"{name} is not supported here"), reply
+        reply = await post(caller, CHAT_DOOR, model=RESPONSES.model, stop="END", **asked("hi"))
+        assert_refused(reply, "stop")
+        assert await caller.charges() == []

@@ -22,7 +22,7 @@ from tollkeeper.chat import (
     ToolResult,
     Usage,
 )
-from tollkeeper.dialects.parameters import refusal
+from tollkeeper.dialects.parameters import refusal, unsayable
 from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError, count
 from tollkeeper.errors import InvalidRequest
 
@@ -51,7 +51,7 @@ def write_request(request: ChatRequest, model: str) -> dict[str, Any]:
         document["format"] = "json"
     if options.effort is not None:
         if options.effort not in _THINK:
-            raise refusal("reasoning_effort")
+            raise unsayable("reasoning_effort")
         document["think"] = _THINK[options.effort]
     sampling = {
         "temperature": options.temperature,

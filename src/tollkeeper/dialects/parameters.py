@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from tollkeeper.errors import UnsupportedParameter
+from tollkeeper.errors import UnsayableOption, UnsupportedParameter
 
 NULL = b"null"
 
@@ -98,5 +98,14 @@ def _check_fields(place: str, value: Any, known: Fields) -> None:
 
 def refusal(name: str) -> UnsupportedParameter:
     """Names the parameter, as far as it can be a name."""
+    return UnsupportedParameter(_refused(name), parameter=name[:60])
+
+
+def unsayable(option: str) -> UnsayableOption:
+    """Names an option of ours that a wire has no word for."""
+    return UnsayableOption(_refused(option), parameter=option)
+
+
+def _refused(name: str) -> str:
     shown = name if name.isascii() and name.isprintable() and len(name) <= 60 else "This parameter"
-    return UnsupportedParameter(f"{shown} is not supported here, or not with this value.", parameter=name[:60])
+    return f"{shown} is not supported here, or not with this value."

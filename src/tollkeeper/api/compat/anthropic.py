@@ -60,7 +60,6 @@ _NAMES = {"stop": "stop_sequences", "reasoning_effort": "output_config.effort"}
 """What callers here call an option that a chat completion calls otherwise."""
 
 
-
 def render(error: errors.TollkeeperError) -> Rendered:
     """What went wrong, as Anthropic's API says it: `{"type": "error", "error": {type, message}}`."""
     cause = _in_their_words(cause_of(error))
@@ -77,7 +76,6 @@ def _in_their_words(error: errors.TollkeeperError) -> errors.TollkeeperError:
     if isinstance(error, errors.UnsayableOption) and error.parameter in _NAMES:
         return refusal(_NAMES[error.parameter])
     return error
-
 
 
 def _read(body: bytes, caller: Principal, *, surface: str, needs_limit: bool) -> tuple[Ask, str, bool]:
