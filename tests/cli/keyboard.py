@@ -12,7 +12,7 @@ import structlog
 import typer
 from sqlalchemy import text
 
-from tollkeeper.cli import app as tollkeeper
+from tollkeeper.cli.commands import app as tollkeeper
 from tollkeeper.cli.manner import run
 from tollkeeper.db import Database
 

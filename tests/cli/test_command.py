@@ -1,6 +1,7 @@
 """The command as a whole: the ledger's proof, work beside a running server, and every way not to get at a database."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -18,6 +19,17 @@ from tollkeeper.principal import Principal, Role
 from tollkeeper.quota.ledger import Ledger
 
 TOLLKEEPER = Path(sys.executable).with_name("tollkeeper")
+CTRL_C_AT_AN_IMPORT = """
+import os, sys
+
+class Hasty:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["HASTY"]:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Hasty())
+"""
+"""What a process runs that Ctrl-C reaches while it imports the module that HASTY names."""
 ADA = Principal(1, 1, Role.MEMBER, 0)
 READING_AND_WRITING = (
     "tenant list",
@@ -204,3 +216,14 @@ def test_the_installed_command_is_this_one(acme: Keyboard, tmp_path: Path) -> No
     assert (verified.returncode, verified.stderr) == (0, "")
     assert "open holds: 0" in verified.stdout
     assert "700" in acme.do("quota", "show", "ada@example.com")
+
+
+@pytest.mark.parametrize("imported", ["tollkeeper.cli.commands", "typer", "tollkeeper.bootstrap", "fastapi"])
+@pytest.mark.parametrize("command", [[TOLLKEEPER], [sys.executable, "-m", "tollkeeper"]], ids=["command", "module"])
+def test_ctrl_c_while_it_still_imports_ends_it_quietly(command: list[str], imported: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(CTRL_C_AT_AN_IMPORT)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "HASTY": imported}
+    done = subprocess.run(
+        [*command, "--help"], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path, env=environment
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

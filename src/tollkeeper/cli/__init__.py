@@ -2,26 +2,17 @@
 
 import sys
 
-import typer
-
-from tollkeeper.cli import audit, keys, quotas, serving, tenants, users
-from tollkeeper.cli.manner import run
-
-app = typer.Typer(
-    name="tollkeeper",
-    help="A secured multi-tenant AI API whose token quotas are exact.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-serving.register(app)
-app.add_typer(tenants.app, name="tenant", no_args_is_help=True)
-app.add_typer(users.app, name="user", no_args_is_help=True)
-app.add_typer(keys.app, name="key", no_args_is_help=True)
-app.add_typer(quotas.app, name="quota", no_args_is_help=True)
-app.add_typer(audit.app, name="ledger", no_args_is_help=True)
+INTERRUPTED = 130
+"""How shells name the end by Ctrl-C."""
 
 
 def main() -> None:
-    """Run a command. What the domain refuses is one sentence on standard error and exit code 2."""
-    sys.exit(run(app, "tollkeeper"))
+    """Run a command. What the domain refuses is one sentence on standard error and exit code 2; Ctrl-C is 130."""
+    try:
+        from tollkeeper.cli.commands import app  # takes a while, in which somebody may change their mind
+        from tollkeeper.cli.manner import run
+
+        code = run(app, "tollkeeper")
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    sys.exit(code)
