@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from slowapi.errors import RateLimitExceeded
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Match
 from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -30,6 +31,7 @@ from tollkeeper.throttle import Throttle
 
 DOORS = (*NATIVE_DOORS, *COMPAT_DOORS)
 CUT_CALLS_SETTLE_WITHIN_S = 5.0
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 DESCRIPTION = "A secured multi-tenant AI API whose token quotas are exact."
 
 
@@ -92,14 +94,14 @@ def _for_browsers(app: ASGIApp, origins: Collection[str]) -> ASGIApp:
 
 def _add_error_handlers(app: FastAPI) -> None:
     async def on_error(request: Request, error: Exception) -> Response:
-        status, body, headers = manner_of(request.scope)(_domain_error(error))
+        status, body, headers = manner_of(request.scope)(_domain_error(request, error))
         return Response(body, status, headers)
 
     for kind in (TollkeeperError, RateLimitExceeded, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, on_error)
 
 
-def _domain_error(error: Exception) -> TollkeeperError:
+def _domain_error(request: Request, error: Exception) -> TollkeeperError:
     """The framework's errors, in our words, and without what was sent."""
     match error:
         case TollkeeperError():
@@ -111,7 +113,16 @@ def _domain_error(error: Exception) -> TollkeeperError:
             return InvalidRequest(f"Look at: {', '.join(fields)}." if fields else None)
         case HTTPException(status_code=404):
             return NotFound()
-        case HTTPException(status_code=405, headers=headers):
-            return MethodNotAllowed((headers or {}).get("Allow", "GET"))
+        case HTTPException(status_code=405):
+            return MethodNotAllowed(_methods_of(request))
         case _:
             return InvalidRequest()
+
+
+def _methods_of(request: Request) -> str:
+    """What its path takes. The framework knows only what the first of the path's routes takes."""
+    asked = [(method, {**request.scope, "method": method}) for method in METHODS]
+    routes = request.app.routes
+    return ", ".join(
+        method for method, scope in asked if any(route.matches(scope)[0] is Match.FULL for route in routes)
+    )

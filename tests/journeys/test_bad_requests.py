@@ -102,6 +102,29 @@ async def test_a_door_takes_no_other_method(server: Server, caller: Person, meth
     assert raw.headers["allow"] == "POST"
 
 
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/", "GET, HEAD"),
+        ("/health", "GET, HEAD"),
+        ("/auth/login", "POST"),
+        ("/auth/keys", "GET, POST"),
+        ("/auth/keys/key_1", "DELETE"),
+        ("/me", "GET"),
+        ("/ai/sessions", "GET"),
+        ("/ai/sessions/x", "GET, DELETE"),
+        ("/v1/models/some/model", "GET"),
+        ("/docs", "GET, HEAD"),
+    ],
+)
+async def test_a_method_that_is_not_allowed_is_told_all_that_are(
+    server: Server, caller: Person, path: str, methods: str
+) -> None:
+    for method in ("PUT", "PATCH", "TRACE"):
+        raw = await exchange(server.port, request(method, path, b"", caller.bearer))
+        assert (raw.status, raw.headers["allow"]) == (405, methods)
+
+
 PATHS = (
     "/nowhere",
     "/ai/query/",
