@@ -1,6 +1,6 @@
 """Logging in."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -49,6 +49,7 @@ BODY = {
         },
     }
 }
+REFUSED: dict[int | str, dict[str, Any]] = {401: {"description": "Not the password of that e-mail address"}}
 
 
 def auth_router(throttle: Throttle) -> APIRouter:
@@ -64,7 +65,7 @@ def auth_router(throttle: Throttle) -> APIRouter:
 
     if throttle.login != "off":
         login = throttle.limiter.limit(throttle.login)(login)
-    router.post("/login", openapi_extra=BODY, summary="Log in")(login)
+    router.post("/login", openapi_extra=BODY, responses=REFUSED, summary="Log in")(login)
     return router
 
 
