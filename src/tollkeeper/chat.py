@@ -6,6 +6,9 @@ import msgspec
 
 Role = Literal["system", "user", "assistant"]
 
+NAMED_TOOL = "tool:"
+"""Before a tool's name, where it is the one that must be called."""
+
 
 class Image(NamedTuple):
     """A picture, by its address or as a `data:` URL."""
@@ -76,7 +79,7 @@ class Tool(NamedTuple):
 class Options(NamedTuple):
     """How to answer. None: as the provider does when nobody says.
 
-    `tool_choice` is "auto", "none", "required" or the name of a tool after "tool:". `schema` is a JSON Schema that the
+    `tool_choice` is "auto", "none", "required" or a tool's name after NAMED_TOOL. `schema` is a JSON Schema that the
     answer must follow, to the letter if that is `schema_strict`; `json` asks for any JSON object.
     """
 

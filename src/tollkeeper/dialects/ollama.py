@@ -7,6 +7,7 @@ import msgspec
 import orjson
 
 from tollkeeper.chat import (
+    NAMED_TOOL,
     ChatRequest,
     Completion,
     Delta,
@@ -28,8 +29,6 @@ from tollkeeper.errors import InvalidRequest
 
 NOTHING_IN = {"type": "object", "properties": {}}
 """The schema of a tool that takes nothing."""
-NAMED_TOOL = "tool:"
-"""Before the name of the one tool that is to be called, in our nouns."""
 
 _PICTURE = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,")
 _THINK = {"none": False, "minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high"}

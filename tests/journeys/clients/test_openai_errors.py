@@ -125,16 +125,18 @@ async def test_a_stream_that_breaks_raises(
     assert len(upstream.seen(caller.marker)) == 1
 
 
-async def test_a_response_that_breaks_ends_with_an_error_event(
-    openai: AsyncOpenAI, caller: Person, upstream: Upstream
+@pytest.mark.parametrize("model", [MODEL, "at-anthropic"])
+async def test_a_response_that_breaks_raises(
+    openai: AsyncOpenAI, caller: Person, upstream: Upstream, model: str
 ) -> None:
-    """On this wire the client gives the event to the caller. Whoever only wants the whole response gets an error."""
     prompt = scripted(caller.marker, chunks=["one ", "two ", "three "], reset_after=2)
-    events = await _read(await openai.responses.create(model=MODEL, input=prompt, stream=True, max_output_tokens=50))
-    assert (events[-1].type, events[-1].code) == ("error", "provider_error")
-    async with openai.responses.stream(model=MODEL, input=prompt, max_output_tokens=50) as stream:
-        with pytest.raises(RuntimeError):
-            await stream.get_final_response()
+    stream = await openai.responses.create(model=model, input=prompt, stream=True, max_output_tokens=50)
+    with pytest.raises(sdk.APIError) as caught:
+        await _read(stream)
+    assert caught.value.code == "provider_error"
+    async with openai.responses.stream(model=model, input=prompt, max_output_tokens=50) as helper:
+        with pytest.raises(sdk.APIError):
+            await helper.get_final_response()
     assert len(upstream.seen(caller.marker)) == 2
     assert {(charge["state"], charge["basis"]) for charge in await caller.charges()} == {("settled", "counted")}
 

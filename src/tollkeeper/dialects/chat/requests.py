@@ -4,7 +4,19 @@ from typing import Any, cast
 
 import msgspec
 
-from tollkeeper.chat import ChatRequest, Grammar, Image, Message, Options, Part, Role, Tool, ToolCall, ToolResult
+from tollkeeper.chat import (
+    NAMED_TOOL,
+    ChatRequest,
+    Grammar,
+    Image,
+    Message,
+    Options,
+    Part,
+    Role,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
 from tollkeeper.dialects.chat.answers import write_call
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
@@ -205,7 +217,7 @@ def _tool_choice(choice: str | dict[str, Any] | None) -> str | None:
     name = named.get("name") if isinstance(named, dict) else None
     if not isinstance(name, str):
         raise UnsupportedParameter("This tool_choice is not supported.", parameter="tool_choice")
-    return f"tool:{name}"
+    return NAMED_TOOL + name
 
 
 def write_request(request: ChatRequest, model: str) -> dict[str, Any]:
@@ -274,8 +286,8 @@ def _written_tool(tool: Tool) -> dict[str, Any]:
 
 
 def _written_choice(choice: str, tools: tuple[Tool, ...]) -> Any:
-    if not choice.startswith("tool:"):
+    if not choice.startswith(NAMED_TOOL):
         return choice
-    name = choice.removeprefix("tool:")
+    name = choice.removeprefix(NAMED_TOOL)
     kind = "custom" if any(tool.custom and tool.name == name for tool in tools) else "function"
     return {"type": kind, kind: {"name": name}}

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import msgspec
 import orjson
 
-from tollkeeper.chat import ChatRequest, Image, Message, Options, Part, Tool, ToolCall, ToolResult
+from tollkeeper.chat import NAMED_TOOL, ChatRequest, Image, Message, Options, Part, Tool, ToolCall, ToolResult
 from tollkeeper.dialects.messages import blocks
 from tollkeeper.dialects.messages.blocks import Base64, Content, OutputConfig, Picture, Text, ToolAnswer, ToolUse, Turn
 from tollkeeper.dialects.parameters import refusal
@@ -61,7 +61,7 @@ def read_request(document: dict[str, Any]) -> ChatRequest:
             stop=tuple(asked.stop_sequences or ()),
             effort=wanted.effort,
             tools=_read_tools(document),
-            tool_choice=_CHOICES.get(choice.type, f"tool:{choice.name}") if choice is not None else None,
+            tool_choice=_CHOICES.get(choice.type, NAMED_TOOL + choice.name) if choice is not None else None,
             parallel_tools=None if disabled is None else not disabled,
             schema=wanted.format.schema if wanted.format is not None else None,
         ),
@@ -257,8 +257,8 @@ def _tool_choice(options: Options) -> dict[str, Any] | None:
         return None
     if not options.tools and choice in {None, "auto", "none"}:
         return None
-    if choice is not None and choice.startswith("tool:"):
-        written: dict[str, Any] = {"type": "tool", "name": choice.removeprefix("tool:")}
+    if choice is not None and choice.startswith(NAMED_TOOL):
+        written: dict[str, Any] = {"type": "tool", "name": choice.removeprefix(NAMED_TOOL)}
     elif (choice or "auto") in _CHOICES_BACK:
         written = {"type": _CHOICES_BACK[choice or "auto"]}
     else:

@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from tollkeeper.chat import ChatRequest, Image, Message, Options, Part, Role, Tool, ToolCall, ToolResult
+from tollkeeper.chat import NAMED_TOOL, ChatRequest, Image, Message, Options, Part, Role, Tool, ToolCall, ToolResult
 from tollkeeper.dialects.parameters import unsayable
 from tollkeeper.errors import InvalidRequest
 
-NAMED_TOOL = "tool:"
 """Before the name of the one tool that is to be called, in our nouns."""
 SCHEMA_NAME = "answer"
 UNSAYABLE = ("stop", "seed", "presence_penalty", "frequency_penalty")

@@ -7,11 +7,22 @@ from typing import Any
 
 import msgspec
 
-from tollkeeper.chat import ChatRequest, Grammar, Image, Message, Options, Part, Role, Tool, ToolCall, ToolResult
+from tollkeeper.chat import (
+    NAMED_TOOL,
+    ChatRequest,
+    Grammar,
+    Image,
+    Message,
+    Options,
+    Part,
+    Role,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.dialects.pictures import bytes_sent
 from tollkeeper.dialects.responses import items as wire
-from tollkeeper.dialects.responses.asking import NAMED_TOOL
 from tollkeeper.dialects.responses.parameters import check
 
 ROLES: dict[str | None, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
