@@ -7,7 +7,6 @@ from tollkeeper.chat import NAMED_TOOL, ChatRequest, Image, Message, Options, Pa
 from tollkeeper.dialects.parameters import unsayable
 from tollkeeper.errors import InvalidRequest
 
-"""Before the name of the one tool that is to be called, in our nouns."""
 SCHEMA_NAME = "answer"
 UNSAYABLE = ("stop", "seed", "presence_penalty", "frequency_penalty")
 """Options that this wire has no name for."""
