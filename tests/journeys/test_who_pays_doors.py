@@ -192,8 +192,6 @@ async def test_a_stream_without_its_last_event_is_whole_if_the_provider_had_fini
         made = await call(caller, cell.door, prompt, cell.wire.model)
         if cell.wire not in (CHAT, MESSAGES):
             return check_told(cell, made, broken("provider_error", ANSWER))
-        if cell.wire is MESSAGES and cell.passes_on:
-            made.said.ends += 1
         return check_told(cell, made, paid(REPORTED))
 
     script = {"answer": ANSWER, "usage": {"input": 11, "output": 7}, "no_done": True}

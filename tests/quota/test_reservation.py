@@ -165,10 +165,11 @@ async def test_a_credential_that_is_no_longer_good_is_not_asked_twice(books: Boo
 async def test_an_outage_refuses_after_a_moment_and_admits_nothing_later(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_module, "RESERVE_WAIT_S", 0.03)
     books.store.down = True
-    with pytest.raises(LedgerUnavailable):
-        await books.ledger.reservation(books.caller, make_terms()).__aenter__()
+    with monkeypatch.context() as impatient:
+        impatient.setattr(ledger_module, "RESERVE_WAIT_S", 0.03)
+        with pytest.raises(LedgerUnavailable):
+            await books.ledger.reservation(books.caller, make_terms()).__aenter__()
     available = [books.ledger.available]
     books.store.down = False
     async with books.ledger.reservation(books.caller, make_terms()) as reservation:
