@@ -93,6 +93,7 @@ def item(index: int, ending: str, **fields: Any) -> bytes:
         (item(0, "added"), [None]),
         (item(0, "done"), [None]),
         (item(3, "done", type="message", id="only", content=[]), ["only"]),
+        (item(0, "added", type="message", id="x", note="AA").replace(b"AA", b"\xff"), []),
     ],
 )
 def test_strange_beginnings_are_ended_too(raw: bytes, ids: list[Any]) -> None:

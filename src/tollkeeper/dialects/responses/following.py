@@ -1,11 +1,13 @@
 """A stream that someone else writes, followed, so that it can be ended under its own names where it is cut."""
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from tollkeeper.chat import Delta, FinishReason, Usage
 from tollkeeper.dialects.head import Head
+from tollkeeper.dialects.responses.items import BAD_JSON
 from tollkeeper.dialects.responses.writer import StreamWriter
 from tollkeeper.dialects.sse import Splitter
 
@@ -19,6 +21,7 @@ class _Marked(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Marked).decode
+_NOTHING = _Marked()
 
 
 class Follower:
@@ -38,16 +41,20 @@ class Follower:
         """What closes everything that is open, and then the answer."""
         writer = StreamWriter(head)
         for raw, deltas in self._heard:
-            ended = None
-            for event in Splitter().feed(raw):
-                marked = _decode(event.data)
-                if marked.type == "response.output_item.added":
-                    writer.take_over(marked.output_index, marked.item or {})
-                elif marked.type == "response.output_item.done":
-                    ended = marked
+            marked = _read(raw)
+            if marked.type == "response.output_item.added":
+                writer.take_over(marked.output_index, marked.item or {})
             for delta in deltas:
                 writer.write(delta)
-            if ended is not None:
-                writer.leave(ended.output_index, ended.item or {})
+            if marked.type == "response.output_item.done":
+                writer.leave(marked.output_index, marked.item or {})
         writer.sequence_number = self.events
         return writer.end(finish_reason, usage)
+
+
+def _read(raw: bytes) -> _Marked:
+    """What an event begins or ends. It has been read before, but for what nobody needed of it, which may be garbage."""
+    for event in Splitter().feed(raw):
+        with suppress(*BAD_JSON):
+            return _decode(event.data)
+    return _NOTHING
