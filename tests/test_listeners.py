@@ -96,6 +96,17 @@ async def test_a_model_that_bills_unseen_and_breaks_after_the_caller_has_gone_co
     assert_charged(charge, "counted", BOUND, ROOM)
 
 
+@pytest.mark.parametrize("breaks", [(), (errors.ProviderInterrupted(),)], ids=["ends well", "line breaks"])
+async def test_a_model_that_bills_unseen_and_ends_without_a_report_after_the_caller_has_gone_costs_the_hold(
+    house: House, breaks: tuple[Step, ...]
+) -> None:
+    ear, gone = Ear(), asyncio.Event()
+    house.provider.thinks = True
+    house.provider.streams = [[text("He"), ear.leave_soon, lambda: later(gone), gone, *ending(None), *breaks]]
+    await house.listen(ear)
+    assert_charged(await house.charge(), "counted", BOUND, ROOM)
+
+
 async def test_a_refusal_that_comes_after_the_caller_has_gone_costs_nothing_even_with_a_model_that_bills_unseen(
     house: House,
 ) -> None:

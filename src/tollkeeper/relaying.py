@@ -95,7 +95,7 @@ class Relay:
             reason = await self._until_cut(self._candidate.limit(self._reservation.granted_output))
         except (ProviderError, asyncio.CancelledError) as error:
             if self._ended and isinstance(error, ProviderError):  # the line broke, but all had been said
-                await self._report(cut=False)
+                await self._report(cut=self.cut_short)
                 return
             await self._report_of_broken(error)
             if isinstance(error, ProviderError) and self.begun and not error.billed:
