@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from typing import Any
 
+import asyncpg
 from sqlalchemy import event, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
@@ -18,6 +19,19 @@ SCHEMA_REVISION = "0004"
 """The newest migration in `alembic/versions`; a test holds the two together."""
 
 SQLITE_BUSY_MS = 5_000
+
+
+class _PostgresConnection(asyncpg.Connection):  # type: ignore[type-arg]
+    """A connection whose transactions run without JIT: compiling a statement takes longer than any of ours runs.
+
+    The setting travels with BEGIN, in one round trip, and is local to the transaction: a connection pool in transaction
+    mode loses the settings of a session.
+    """
+
+    async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:
+        if query.startswith("BEGIN"):
+            query += " SET LOCAL jit = off"
+        return str(await super().execute(query, *args, timeout=timeout))
 
 
 def async_url(database_url: str) -> str:
@@ -93,7 +107,7 @@ def _make_engine(database_url: str) -> AsyncEngine:
             pool_size=5,
             max_overflow=5,
             pool_timeout=5,
-            connect_args={"timeout": 5, "command_timeout": 5},
+            connect_args={"timeout": 5, "command_timeout": 5, "connection_class": _PostgresConnection},
         )
     engine = create_async_engine(async_url(database_url))
 

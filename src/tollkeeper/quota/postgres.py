@@ -30,14 +30,18 @@ from tollkeeper.quota.store import (
 
 CONNECT_S = 5.0
 COMMAND_S = 10.0
-SERVER_SETTINGS = {
-    "application_name": "tollkeeper-ledger",
-    "lock_timeout": "2000",
-    "statement_timeout": "5000",
-    "idle_in_transaction_session_timeout": "10000",
-    "synchronous_commit": "on",
-    "enable_seqscan": "off",  # plans are cached while the tables are still small, and must stay good when they are not
-}
+BEGIN = (
+    "BEGIN; SET LOCAL lock_timeout = 2000; SET LOCAL statement_timeout = 5000;"
+    " SET LOCAL idle_in_transaction_session_timeout = 10000; SET LOCAL synchronous_commit = on;"
+    " SET LOCAL jit = off; SET LOCAL enable_seqscan = off"
+)
+"""Opens a transaction with its settings, in one round trip. Timeouts are in milliseconds.
+
+The settings are local because a connection pool in transaction mode loses those of the session. Plans are cached while
+the tables are small and must still be good when the tables are large, so sequential scans are off. Each plan that needs
+one (`policy` has a single row and no index) then counts as very costly, and PostgreSQL compiles costly plans: 60 ms a
+call with its default settings. So JIT is off, too.
+"""
 OUTAGES = (
     OSError,
     TimeoutError,
@@ -137,7 +141,7 @@ class PostgresStore:
         committing = False
         try:
             connection = await self._connect()
-            await connection.execute("BEGIN")
+            await connection.execute(BEGIN)
             page = await self._read(connection, needs)
             decide(page)
             if page.dirty:
@@ -165,7 +169,7 @@ class PostgresStore:
     async def probe(self) -> None:
         try:
             connection = await self._connect()
-            await connection.execute("UPDATE policy SET version = version")
+            await connection.execute(f"{BEGIN}; UPDATE policy SET version = version; COMMIT")
         except OUTAGES as error:
             await self._abandon()
             raise StoreFailed(_one_line(error), maybe_committed=False) from error
@@ -176,7 +180,10 @@ class PostgresStore:
     async def _connect(self) -> "asyncpg.Connection[asyncpg.Record]":
         if self._connection is None or self._connection.is_closed():
             self._connection = await asyncpg.connect(
-                self._url, timeout=CONNECT_S, command_timeout=COMMAND_S, server_settings=SERVER_SETTINGS
+                self._url,
+                timeout=CONNECT_S,
+                command_timeout=COMMAND_S,
+                server_settings={"application_name": "tollkeeper-ledger"},
             )
         return self._connection
 
@@ -186,7 +193,9 @@ class PostgresStore:
         try:
             connection = await asyncpg.connect(self._url, timeout=CONNECT_S, command_timeout=COMMAND_S)
             try:
+                await connection.execute(BEGIN)
                 yield connection
+                await connection.execute("COMMIT")
             finally:
                 await connection.close()
         except OUTAGES as error:

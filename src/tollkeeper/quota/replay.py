@@ -121,19 +121,13 @@ class WindowReplay:
         return Problem(fault, f"window {self.window_id}", what)
 
 
-def charge_problems(rows: Sequence[Any]) -> Iterator[Problem]:
-    """What is wrong with one charge. Each row carries the charge and one of its entries, by window and sequence.
-
-    A charge without entries comes as one row whose `window_id` is None.
-    """
-    charge = rows[0]
+def charge_problems(charge: Any, entries: Sequence[Any]) -> Iterator[Problem]:
+    """What is wrong with one charge, given its entries in the order of window and sequence."""
     for what in _contradictions(charge):
         yield Problem(Fault.CHARGE, f"charge {charge.id}", what)
-    if charge.window_id is None:
-        if charge.basis != Basis.CACHE:
-            yield Problem(Fault.CHARGE, f"charge {charge.id}", "it has no entries")
-        return
-    for window_id, lines in groupby(rows, key=lambda row: row.window_id):
+    if not entries and charge.basis != Basis.CACHE:
+        yield Problem(Fault.CHARGE, f"charge {charge.id}", "it has no entries")
+    for window_id, lines in groupby(entries, key=lambda row: row.window_id):
         for what in _window_of_charge(charge, list(lines)):
             yield Problem(Fault.CHARGE, f"charge {charge.id} in window {window_id}", what)
 

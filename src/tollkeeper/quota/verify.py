@@ -19,6 +19,12 @@ CHUNK = 5_000
 MOST_PROBLEMS = 100
 """More are counted, but not kept."""
 
+
+def _nulls_named(columns: str) -> str:
+    """NULL under the name of each of these columns."""
+    return ", ".join(f"NULL AS {column.split('.')[-1].split()[-1]}" for column in columns.split(", "))
+
+
 _FIRST_WINDOW = -(2**63)
 _ENTRIES = text(
     "SELECT entry.window_id, entry.sequence, entry.source_id, entry.kind,"
@@ -34,19 +40,27 @@ _WINDOWS = text(
     "SELECT id, EXISTS (SELECT 1 FROM entries WHERE window_id = windows.id) AS has_entries FROM windows"
     " WHERE id > :after ORDER BY id LIMIT :most"
 )
-_LAST_CHARGE = text(
-    "SELECT max(id) AS id FROM (SELECT id FROM charges WHERE id > :after ORDER BY id LIMIT :most) AS chunk",
+_CHUNK_OF_CHARGES = text(
+    "SELECT min(id) AS first, max(id) AS last FROM (SELECT id FROM charges WHERE id > :after ORDER BY id LIMIT :most)"
+    " AS chunk"
+)
+_OF_A_CHARGE = (
+    "tenant_id, user_id, state, basis, closed_by, closed_ms, overrun, adjusted, refunded, held_tokens, held_micro_usd,"
+    " cost_tokens, cost_micro_usd, forgiven_tokens, forgiven_micro_usd"
+)
+_OF_AN_ENTRY = (
+    "window_id, entries.sequence, kind, entries.settled, entries.pending, entries.forgiven, unit,"
+    " quotas.tenant_id AS quota_tenant_id, quotas.user_id AS quota_user_id"
 )
 _CHARGES = text(
-    "SELECT charges.id, charges.tenant_id, charges.user_id, state, basis, closed_by, closed_ms, overrun, adjusted,"
-    " refunded, held_tokens, held_micro_usd, cost_tokens, cost_micro_usd, forgiven_tokens, forgiven_micro_usd,"
-    " entries.window_id, kind, entries.settled, entries.pending, entries.forgiven,"
-    " unit, quotas.tenant_id AS quota_tenant_id, quotas.user_id AS quota_user_id"
-    " FROM charges LEFT JOIN entries ON entries.source_id = charges.id"
-    " AND entries.source_id > :after AND entries.source_id <= :last"
-    " LEFT JOIN windows ON windows.id = entries.window_id LEFT JOIN quotas ON quotas.id = windows.quota_id"
-    " WHERE charges.id > :after AND charges.id <= :last ORDER BY charges.id, entries.window_id, entries.sequence"
+    f"SELECT id, {_OF_A_CHARGE}, {_nulls_named(_OF_AN_ENTRY)} FROM charges WHERE id >= :first AND id <= :last"
+    f" UNION ALL SELECT source_id, {_nulls_named(_OF_A_CHARGE)}, {_OF_AN_ENTRY}"
+    " FROM entries LEFT JOIN windows ON windows.id = window_id LEFT JOIN quotas ON quotas.id = quota_id"
+    " WHERE source_id >= :first AND source_id <= :last ORDER BY id, window_id, sequence"
 )
+"""Charges and entries of a chunk, as rows of their own, each found by one range of an index. They are not joined: without
+statistics the planner compares every charge of a chunk with every entry of it, which takes seconds.
+"""
 _OPEN = text(
     "SELECT count(*) AS holds, coalesce(sum(CASE WHEN lease_ms < :now_ms THEN 1 ELSE 0 END), 0) AS lapsed FROM charges"
     " WHERE closed_ms IS NULL"
@@ -137,16 +151,29 @@ async def _find_empty_windows(database: Database, report: Report, chunk: int) ->
 async def _check_charges(database: Database, report: Report, chunk: int, progress: Callable[[Report], None]) -> None:
     after = ""
     while True:
-        last = (await _read(database, _LAST_CHARGE, after=after, most=max(1, chunk // 5)))[0].id
-        if last is None:
+        (ids,) = await _read(database, _CHUNK_OF_CHARGES, after=after, most=max(1, chunk // 5))
+        if ids.last is None:
             return
-        for _, lines in groupby(await _read(database, _CHARGES, after=after, last=last), key=lambda row: row.id):
-            rows = list(lines)
-            report.charges += 1
-            report.overruns += bool(rows[0].overrun)
-            report.add(charge_problems(rows))
-        after = last
+        rows = await _read(database, _CHARGES, first=ids.first, last=ids.last)
+        for _, group in groupby(rows, key=lambda row: row.id):
+            charge, entries = _apart(group)
+            if charge is not None:
+                report.charges += 1
+                report.overruns += bool(charge.overrun)
+                report.add(charge_problems(charge, entries))
+        after = ids.last
         progress(report)
+
+
+def _apart(rows: Iterable[Row[Any]]) -> tuple[Row[Any] | None, list[Row[Any]]]:
+    """A charge and its entries. There is no charge where the entries are another operation's."""
+    charge, entries = None, []
+    for row in rows:
+        if row.window_id is None:
+            charge = row
+        else:
+            entries.append(row)
+    return charge, entries
 
 
 async def _read(database: Database, statement: Any, **values: Any) -> Sequence[Row[Any]]:
