@@ -7,7 +7,7 @@ HOST ?=
 PORT ?=
 RELOAD ?=
 # What decides about quota and access: here branch coverage has a floor.
-EXACT := src/tollkeeper/quota/*,src/tollkeeper/gateway.py,src/tollkeeper/identity/*
+EXACT := src/tollkeeper/quota/*,src/tollkeeper/gateway/*,src/tollkeeper/identity/*
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check bench lint format migrate lock

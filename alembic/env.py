@@ -9,7 +9,7 @@ from sqlmodel import SQLModel
 
 import tollkeeper.conversations.models
 import tollkeeper.identity.models
-import tollkeeper.quota.models  # noqa: F401 - they fill the metadata that autogenerate compares with
+import tollkeeper.quota.rules.models  # noqa: F401 - they fill the metadata that autogenerate compares with
 from tollkeeper.db import async_url
 from tollkeeper.settings import load_settings
 

@@ -14,14 +14,14 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.cli import quota_file, subjects, tables, values
 from tollkeeper.cli.changes import Change, make, plan
-from tollkeeper.cli.install import Install, actor, opened
-from tollkeeper.cli.manner import run
+from tollkeeper.cli.context import Install, actor, opened
 from tollkeeper.cli.quota_file import Defaults, Row
+from tollkeeper.cli.runner import run
 from tollkeeper.cli.subjects import Target
 from tollkeeper.cli.values import Action
 from tollkeeper.clock import SystemClock
 from tollkeeper.errors import InvalidRequest, TollkeeperError
-from tollkeeper.quota import reading
+from tollkeeper.quota import queries
 
 PROGRAM = "adjust_quota"
 MOST_CHANGES = 2_000
@@ -108,7 +108,7 @@ async def _show(user: str | None, members_of: str | None, tenant: str | None) ->
     async with opened() as install, install.database.session() as session:
         now_ms, rows = SystemClock().now_ms(), []
         for target in await _targets(session, user, tenant, members_of):
-            balances = await reading.balances_of(session, [target.subject], now_ms)
+            balances = await queries.balances_of(session, [target.subject], now_ms)
             rows += [tables.balance_row(target.label, balance) for balance in balances]
             if not balances:
                 rows.append((target.label, "none", *[""] * (len(tables.BALANCE_COLUMNS) - 2)))

@@ -10,13 +10,14 @@ from tollkeeper.db import Database
 from tollkeeper.identity.models import Tenant, User
 from tollkeeper.principal import Principal, Role
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.quota.models import Unit
-from tollkeeper.quota.operations import SetLimit, Terms
-from tollkeeper.quota.postgres import PostgresStore
-from tollkeeper.quota.prices import Meter
-from tollkeeper.quota.sqlite import SqliteStore
-from tollkeeper.quota.store import QuotaKey, Store, Subject
-from tollkeeper.quota.windows import Period
+from tollkeeper.quota.rules.meter import Meter
+from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.rules.operations import SetLimit, Terms
+from tollkeeper.quota.rules.page import QuotaKey, Subject
+from tollkeeper.quota.rules.windows import Period
+from tollkeeper.quota.stores.base import Store
+from tollkeeper.quota.stores.postgres.store import PostgresStore
+from tollkeeper.quota.stores.sqlite.store import SqliteStore
 
 _numbers = itertools.count(1)
 

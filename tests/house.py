@@ -10,21 +10,21 @@ import pytest
 from sqlmodel import select
 
 from factories import make_principal, make_store, set_limit, user_quota
-from tollkeeper.candidate import Ask
 from tollkeeper.chat import ChatRequest, Completion, Finish, Message, Price, TextDelta, Usage
 from tollkeeper.clock import Clock
 from tollkeeper.db import Database
 from tollkeeper.dialects.shape import Shape
 from tollkeeper.errors import TollkeeperError
-from tollkeeper.gateway import Answer, FailedCall, Gateway, Keeping
+from tollkeeper.gateway.candidate import Ask
+from tollkeeper.gateway.path import Answer, FailedCall, Gateway, Keeping
+from tollkeeper.gateway.streaming import Deadlines
 from tollkeeper.principal import Principal
 from tollkeeper.providers.base import Model, Piece, PreparedCall, Question
 from tollkeeper.providers.catalog import Catalog
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.quota.models import Charge, Window
-from tollkeeper.quota.operations import Replayed
 from tollkeeper.quota.reservation import Reservation
-from tollkeeper.relaying import Deadlines
+from tollkeeper.quota.rules.models import Charge, Window
+from tollkeeper.quota.rules.operations import Replayed
 
 BODY_BYTES, INPUT_TOKENS = 1000, 50
 BOUND, EXACT = BODY_BYTES + 8 + 64, INPUT_TOKENS + 8 + 64

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from factories import set_limit, user_quota
 from house import BODY_BYTES, BOUND, INPUT_TOKENS, PRICE, FakeProvider, make_ask, open_house
-from tollkeeper.candidate import THINKING_OUTPUT, Ask, Candidate
 from tollkeeper.chat import Usage
 from tollkeeper.dialects.shape import Shape
 from tollkeeper.errors import InvalidRequest, QuotaExceeded
+from tollkeeper.gateway.candidate import THINKING_OUTPUT, Ask, Candidate
 from tollkeeper.providers.base import IMAGE_TOKENS, OVERHEAD, OVERHEAD_WITH_TOOLS, Model, Question
-from tollkeeper.quota.prices import Meter
+from tollkeeper.quota.rules.meter import Meter
 
 MESSAGE = 8
 

@@ -18,7 +18,7 @@ from tollkeeper.chat import Message
 from tollkeeper.conversations import Conversations, memory
 from tollkeeper.conversations.bounds import TOKENS_PER_TURN
 from tollkeeper.conversations.models import StoredConversation, StoredTurn
-from tollkeeper.conversations.shelf import Place, Shelf
+from tollkeeper.conversations.repository import Place, Shelf
 from tollkeeper.db import Database
 from tollkeeper.errors import InvalidRequest, LedgerUnavailable
 from tollkeeper.principal import Principal, Role

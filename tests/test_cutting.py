@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tollkeeper.cutting import Cut, Patience
+from tollkeeper.gateway.cancellation import Cut, Patience
 from virtual_time import run
 
 

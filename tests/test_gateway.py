@@ -7,11 +7,12 @@ import pytest
 
 from factories import set_limit, user_quota
 from house import BOUND, EXACT, INPUT_TOKENS, Ear, House, make_ask, open_house, text
-from tollkeeper import errors, gateway
+from tollkeeper import errors
 from tollkeeper.chat import Completion, ToolCall, Usage
-from tollkeeper.gateway import Answer, FailedCall, Keeping
-from tollkeeper.quota.keys import Attempt, KeptAnswer
-from tollkeeper.quota.models import Basis
+from tollkeeper.gateway import path
+from tollkeeper.gateway.path import Answer, FailedCall, Keeping
+from tollkeeper.quota.rules.keys import Attempt, KeptAnswer
+from tollkeeper.quota.rules.models import Basis
 
 UNBILLED = (errors.ProviderUnavailable, errors.ProviderFailed, errors.ProviderRateLimited, errors.ProviderAuthFailed)
 BILLED = (errors.ProviderTimeout, errors.ProviderInterrupted, errors.ProviderBadResponse)
@@ -19,7 +20,7 @@ BILLED = (errors.ProviderTimeout, errors.ProviderInterrupted, errors.ProviderBad
 
 @pytest.fixture
 async def house(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
-    monkeypatch.setattr(gateway, "RETRY_PAUSE_S", 0.001)
+    monkeypatch.setattr(path, "RETRY_PAUSE_S", 0.001)
     async with open_house(sqlite_url) as made:
         yield made
 

@@ -22,12 +22,13 @@ from house import (
     open_house,
     text,
 )
-from tollkeeper import errors, gateway
-from tollkeeper.candidate import Candidate
+from tollkeeper import errors
 from tollkeeper.chat import Finish, Usage
-from tollkeeper.gateway import FailedCall
+from tollkeeper.gateway import path
+from tollkeeper.gateway.candidate import Candidate
+from tollkeeper.gateway.path import FailedCall
+from tollkeeper.gateway.streaming import Deadlines, Relay
 from tollkeeper.providers.base import Piece
-from tollkeeper.relaying import Deadlines, Relay
 
 ROOM = 5_000 - BOUND
 """What is wanted of a model that thinks: as much as its window has left."""
@@ -38,7 +39,7 @@ NEVER = 3600.0
 @pytest.fixture
 async def house(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     """First 0.6 s, then 0.2 s between pieces."""
-    monkeypatch.setattr(gateway, "RETRY_PAUSE_S", 0.001)
+    monkeypatch.setattr(path, "RETRY_PAUSE_S", 0.001)
     async with open_house(sqlite_url, Deadlines(first_s=0.6, idle_s=0.2, total_s=NEVER, ping_s=NEVER)) as made:
         yield made
 

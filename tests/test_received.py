@@ -13,7 +13,7 @@ from tollkeeper.chat import (
     ToolCallDelta,
     Usage,
 )
-from tollkeeper.received import Received
+from tollkeeper.gateway.accumulator import Received
 
 
 def test_nothing_is_an_empty_answer() -> None:

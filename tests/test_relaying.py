@@ -21,12 +21,13 @@ from house import (
     open_house,
     text,
 )
-from tollkeeper import errors, gateway, relaying
+from tollkeeper import errors
 from tollkeeper.chat import ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
-from tollkeeper.gateway import Answer, FailedCall
+from tollkeeper.gateway import path, streaming
+from tollkeeper.gateway.path import Answer, FailedCall
+from tollkeeper.gateway.streaming import Deadlines
 from tollkeeper.providers.base import Piece, Question
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.relaying import Deadlines
 
 HELD = BOUND + 500
 ROOM = 5_000 - BOUND
@@ -37,7 +38,7 @@ NEVER = 3600.0
 @pytest.fixture
 async def house(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     """First 0.6 s, then 0.2 s between pieces."""
-    monkeypatch.setattr(gateway, "RETRY_PAUSE_S", 0.001)
+    monkeypatch.setattr(path, "RETRY_PAUSE_S", 0.001)
     async with open_house(sqlite_url, Deadlines(first_s=0.6, idle_s=0.2, total_s=NEVER, ping_s=NEVER)) as made:
         yield made
 
@@ -137,7 +138,7 @@ async def test_of_a_provider_that_falls_silent_what_came_is_paid(house: House) -
 async def test_an_answer_is_whole_though_the_provider_keeps_the_line_open_after_it(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relaying, "AFTER_THE_END_S", 0.05)
+    monkeypatch.setattr(streaming, "AFTER_THE_END_S", 0.05)
     async with open_house(sqlite_url, Deadlines(first_s=NEVER, idle_s=NEVER, total_s=NEVER)) as house:
         house.provider.streams = [[text("Hello"), *ending(), Piece(b"<done>", (), last=True), asyncio.Event()]]
         answer = await house.listen()

@@ -20,11 +20,11 @@ from tollkeeper.db import SCHEMA_REVISION, Database, async_url
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.migrations import config, migrate
 from tollkeeper.principal import Principal
-from tollkeeper.quota.keys import Attempt, KeptAnswer
+from tollkeeper.quota.audit.verify import verify
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.quota.models import Charge, Entry
-from tollkeeper.quota.store import CHARGE_COLUMNS, ChargeRow, EntryRow
-from tollkeeper.quota.verify import verify
+from tollkeeper.quota.rules.keys import Attempt, KeptAnswer
+from tollkeeper.quota.rules.models import Charge, Entry
+from tollkeeper.quota.rules.page import CHARGE_COLUMNS, ChargeRow, EntryRow
 
 
 async def inspected(database_url: str) -> tuple[list[object], set[str]]:

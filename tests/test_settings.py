@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from tollkeeper.errors import ConfigurationError
-from tollkeeper.identity.secret import FILE_NAME, signing_secret
+from tollkeeper.identity.signing_secret import FILE_NAME, signing_secret
 from tollkeeper.settings import EXAMPLE_SECRET, Settings, check_secret, load_settings, read_variable
 
 ROOT = Path(__file__).parents[1]

@@ -15,15 +15,15 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from tollkeeper import __version__
-from tollkeeper.api import auth, keys, me, operations
-from tollkeeper.api.ai import DOORS as NATIVE_DOORS
-from tollkeeper.api.ai import models, sessions, socket
+from tollkeeper.api import auth, health, keys, me
 from tollkeeper.api.compat import DOORS as COMPAT_DOORS
 from tollkeeper.api.compat import manner_of
 from tollkeeper.api.compat import models as models_of_others
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.doors import Entrance
+from tollkeeper.api.metered import Entrance
 from tollkeeper.api.middleware import Envelope
+from tollkeeper.api.native import DOORS as NATIVE_DOORS
+from tollkeeper.api.native import models, sessions, socket
 from tollkeeper.api.openapi import describe
 from tollkeeper.errors import InvalidRequest, MethodNotAllowed, NotFound, RateLimited, TollkeeperError
 from tollkeeper.telemetry.logging import AccessLog
@@ -57,7 +57,7 @@ def create_app(
 
     app = FastAPI(title="Tollkeeper", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.limiter = throttle.limiter
-    app.include_router(operations.router)
+    app.include_router(health.router)
     app.include_router(auth.auth_router(throttle))
     app.include_router(keys.router)
     app.include_router(me.router)

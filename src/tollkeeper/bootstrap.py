@@ -15,11 +15,12 @@ from tollkeeper.clock import SystemClock
 from tollkeeper.conversations import Conversations
 from tollkeeper.db import Database
 from tollkeeper.errors import ConfigurationError
-from tollkeeper.gateway import Gateway
-from tollkeeper.identity.credentials import Credentials
+from tollkeeper.gateway.path import Gateway
+from tollkeeper.gateway.streaming import Deadlines
+from tollkeeper.identity.authenticator import Credentials
 from tollkeeper.identity.keys import ApiKeys
 from tollkeeper.identity.passwords import Passwords
-from tollkeeper.identity.secret import signing_secret
+from tollkeeper.identity.signing_secret import signing_secret
 from tollkeeper.identity.tokens import Tokens
 from tollkeeper.providers import anthropic, ollama, openai
 from tollkeeper.providers.anthropic import AnthropicProvider
@@ -30,12 +31,11 @@ from tollkeeper.providers.catalog_file import CatalogFile, ProviderEntry, read_c
 from tollkeeper.providers.echo import EchoProvider
 from tollkeeper.providers.ollama import OllamaProvider
 from tollkeeper.providers.openai import OpenAIProvider
-from tollkeeper.quota.keeper import Keeper
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.quota.postgres import PostgresStore
-from tollkeeper.quota.sqlite import SqliteStore
-from tollkeeper.quota.store import Store
-from tollkeeper.relaying import Deadlines
+from tollkeeper.quota.maintenance import Keeper
+from tollkeeper.quota.stores.base import Store
+from tollkeeper.quota.stores.postgres.store import PostgresStore
+from tollkeeper.quota.stores.sqlite.store import SqliteStore
 from tollkeeper.settings import Settings, check_secret, load_settings, read_variable
 from tollkeeper.telemetry.logging import AccessLog, configure
 from tollkeeper.throttle import Throttle

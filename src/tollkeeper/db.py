@@ -21,7 +21,7 @@ SCHEMA_REVISION = "0004"
 SQLITE_BUSY_MS = 5_000
 
 
-class _PostgresConnection(asyncpg.Connection):  # type: ignore[type-arg]
+class _PostgresConnection(asyncpg.Connection):  # type: ignore[misc]
     """A connection whose transactions run without JIT: compiling a statement takes longer than any of ours runs.
 
     The setting travels with BEGIN, in one round trip, and is local to the transaction: a connection pool in transaction

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tollkeeper.api.bodies import Bodies
+from tollkeeper.api.body_budget import Bodies
 from tollkeeper.errors import Overloaded, RateLimited
 
 

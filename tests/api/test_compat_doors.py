@@ -8,7 +8,7 @@ import pytest
 from tollkeeper.api.compat.anthropic import MESSAGES
 from tollkeeper.api.compat.openai import CHAT_COMPLETIONS, EMBEDDINGS, RESPONSES
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.doors import Door, Visit
+from tollkeeper.api.metered import Door, Visit
 from tollkeeper.chat import TextDelta
 from tollkeeper.dialects.sse import Splitter, event
 from tollkeeper.errors import InputError, ProviderFailed

@@ -12,18 +12,19 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from house import USAGE, WITHIN_S, House, ending, open_house, text
-from tollkeeper import errors, gateway
+from tollkeeper import errors
 from tollkeeper.api import middleware
-from tollkeeper.api.ai.query import QUERY, STREAM
-from tollkeeper.api.bodies import Bodies
+from tollkeeper.api.body_budget import Bodies
 from tollkeeper.api.compat.openai import CHAT_COMPLETIONS
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.doors import Entrance
+from tollkeeper.api.metered import Entrance
+from tollkeeper.api.native.query import QUERY, STREAM
 from tollkeeper.chat import Completion, TextDelta
 from tollkeeper.dialects.sse import DONE, Splitter
+from tollkeeper.gateway import path
 from tollkeeper.principal import Access
 from tollkeeper.providers.base import Piece
-from tollkeeper.quota.keys import MOST_KEPT
+from tollkeeper.quota.rules.keys import MOST_KEPT
 from tollkeeper.throttle import Throttle
 
 TOKEN = (b"authorization", b"Bearer good")
@@ -104,7 +105,7 @@ class Porch:
 
 @pytest.fixture
 async def porch(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Porch]:
-    monkeypatch.setattr(gateway, "RETRY_PAUSE_S", 0.001)
+    monkeypatch.setattr(path, "RETRY_PAUSE_S", 0.001)
     async with open_house(sqlite_url) as house:
 
         async def verify(token: str, access: Access) -> object:
@@ -160,8 +161,8 @@ async def test_whoever_does_not_get_through_is_told_why_and_nobody_is_asked(
 async def test_whoever_comes_too_often_is_told_when_to_come_back(porch: Porch) -> None:
     for _ in range(20):
         assert (await porch(QUERY.path)).status == 200
-    for path in (QUERY.path, STREAM.path):
-        refused = await porch(path)
+    for endpoint in (QUERY.path, STREAM.path):
+        refused = await porch(endpoint)
         assert (refused.status, refused.document["code"]) == (429, "rate_limited")
         assert 1 <= int(refused.answer["retry-after"]) <= 60
     assert len(porch.house.provider.asked) == len(await porch.house.charges()) == 20
@@ -178,8 +179,8 @@ async def test_a_body_that_does_not_come_in_time_is_waited_for_no_longer(
     porch: Porch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(middleware, "BODY_WITHIN_S", 0.01)
-    for path, code in ((QUERY.path, "code"), (CHAT_COMPLETIONS.path, "error")):
-        call = await porch(path, parts=[PROMPT], body=None)
+    for endpoint, code in ((QUERY.path, "code"), (CHAT_COMPLETIONS.path, "error")):
+        call = await porch(endpoint, parts=[PROMPT], body=None)
         assert (call.status, call.answer["connection"], code in call.document) == (408, "close", True)
     assert (porch.house.provider.asked, await porch.house.charges()) == ([], [])
 

@@ -5,9 +5,9 @@ from typing import Any, cast
 
 import pytest
 
-from tollkeeper.api.ai.frames import LONGEST_CANCEL, Cancel, Turn, id_of, read_cancel, read_token, read_turn
-from tollkeeper.api.ai.hearing import TurnListener, broken, under_id
-from tollkeeper.api.ai.schemas import StreamPiece
+from tollkeeper.api.native.schemas import StreamPiece
+from tollkeeper.api.native.socket_frames import LONGEST_CANCEL, Cancel, Turn, id_of, read_cancel, read_token, read_turn
+from tollkeeper.api.native.socket_listener import TurnListener, broken, under_id
 from tollkeeper.chat import TextDelta
 from tollkeeper.errors import InvalidJson, InvalidRequest, LedgerUnavailable, ProviderTimeout, RateLimited
 from tollkeeper.providers.base import Piece

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 from starlette.types import Message
 
-from tollkeeper.api.listening import HttpListener
+from tollkeeper.api.sse_listener import HttpListener
 from tollkeeper.chat import TextDelta
 from tollkeeper.dialects.sse import PING
 from tollkeeper.providers.base import Piece
-from tollkeeper.quota.keys import MOST_KEPT
+from tollkeeper.quota.rules.keys import MOST_KEPT
 
 
 @dataclass

@@ -4,7 +4,7 @@ import msgspec
 import orjson
 import pytest
 
-from tollkeeper.api.compat.visit import text
+from tollkeeper.api.compat.exchange import text
 from tollkeeper.errors import InvalidRequest
 
 

@@ -18,11 +18,11 @@ from factories import make_store
 from tollkeeper.chat import Price, Usage
 from tollkeeper.errors import ProviderError, ProviderTimeout, ProviderUnavailable, QuotaExceeded, QuotaHeld
 from tollkeeper.principal import Principal, Role
-from tollkeeper.quota.keeper import Keeper
 from tollkeeper.quota.ledger import Ledger, Reservation
-from tollkeeper.quota.models import Basis
-from tollkeeper.quota.operations import Operation, Release, Settle, Terms
-from tollkeeper.quota.prices import Meter
+from tollkeeper.quota.maintenance import Keeper
+from tollkeeper.quota.rules.meter import Meter
+from tollkeeper.quota.rules.models import Basis
+from tollkeeper.quota.rules.operations import Operation, Release, Settle, Terms
 
 METER = Meter(1_500, Price(2_500_000, 1_250_000, 10_000_000))
 AT_ONCE = 50

@@ -13,7 +13,7 @@ import typer
 from sqlalchemy import text
 
 from tollkeeper.cli.commands import app as tollkeeper
-from tollkeeper.cli.manner import run
+from tollkeeper.cli.runner import run
 from tollkeeper.db import Database
 
 PASSWORD = b"correct horse battery\n"

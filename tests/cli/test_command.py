@@ -12,7 +12,7 @@ import pytest
 from cli.keyboard import ME, Keyboard
 from factories import make_store, make_terms
 from tollkeeper.chat import Usage
-from tollkeeper.cli.install import actor
+from tollkeeper.cli.context import actor
 from tollkeeper.db import SCHEMA_REVISION
 from tollkeeper.errors import TollkeeperError
 from tollkeeper.principal import Principal, Role

@@ -11,8 +11,8 @@ from openai.types.chat import ChatCompletion
 
 from tollkeeper.chat import Completion, ToolCall, Usage
 from tollkeeper.dialects import chat
-from tollkeeper.dialects.head import Head
 from tollkeeper.dialects.reading import BadAnswer
+from tollkeeper.dialects.response_meta import Head
 
 HEAD = Head("chg_1", "ours", 1_700_000_000)
 

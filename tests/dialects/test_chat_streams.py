@@ -13,9 +13,9 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from tollkeeper.chat import Delta, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
 from tollkeeper.dialects import chat, sse
-from tollkeeper.dialects.head import Head
 from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError
-from tollkeeper.received import Received
+from tollkeeper.dialects.response_meta import Head
+from tollkeeper.gateway.accumulator import Received
 
 HEAD = Head("chg_1", "ours", 1_700_000_000)
 USAGE = Usage(18, 7, 5, 0, 4)

@@ -25,9 +25,9 @@ from tollkeeper.dialects.embeddings import (
     shape_of,
     write_answer,
 )
-from tollkeeper.dialects.head import Head
 from tollkeeper.dialects.parameters import sort_out
 from tollkeeper.dialects.reading import BadAnswer
+from tollkeeper.dialects.response_meta import Head
 from tollkeeper.dialects.shape import Shape
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 

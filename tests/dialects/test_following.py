@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from tollkeeper.chat import Delta, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
 from tollkeeper.dialects import messages, responses
-from tollkeeper.dialects.head import Head
+from tollkeeper.dialects.response_meta import Head
 from tollkeeper.dialects.sse import Event, Splitter, event
 
 HEAD = Head("resp_theirs", "gpt-x", 1_700_000_000)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tollkeeper.dialects.head import Head, head_of
+from tollkeeper.dialects.response_meta import Head, head_of
 
 THEIRS = Head("theirs", "m", 17)
 

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 
 from tollkeeper.chat import Delta, Finish, InputTokens, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
 from tollkeeper.dialects import messages, sse
-from tollkeeper.dialects.head import Head
 from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError
+from tollkeeper.dialects.response_meta import Head
 
 HEAD = Head("chg_1", "our-claude", 1_700_000_000)
 USAGE = Usage(18, 7, 5, 3, 4)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from openai.types.responses import Response
 
 from tollkeeper.chat import Completion, ToolCall, Usage
-from tollkeeper.dialects.head import Head
 from tollkeeper.dialects.reading import BadAnswer
+from tollkeeper.dialects.response_meta import Head
 from tollkeeper.dialects.responses import read_answer, write_answer
 
 HEAD = Head("resp_0123", "gpt-x", 1_700_000_000)

@@ -23,7 +23,7 @@ from tollkeeper.chat import (
     ToolCallDelta,
     Usage,
 )
-from tollkeeper.dialects.head import Head
+from tollkeeper.dialects.response_meta import Head
 from tollkeeper.dialects.responses import EventReader, StreamWriter, read_answer, write_stream_error
 from tollkeeper.dialects.sse import Event, Splitter
 

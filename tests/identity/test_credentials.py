@@ -7,7 +7,7 @@ from tollkeeper.clock import SystemClock
 from tollkeeper.db import Database
 from tollkeeper.errors import Forbidden, Unauthenticated
 from tollkeeper.identity import accounts, keys
-from tollkeeper.identity.credentials import Credentials
+from tollkeeper.identity.authenticator import Credentials
 from tollkeeper.identity.keys import ApiKeys, NewKey
 from tollkeeper.identity.models import User
 from tollkeeper.identity.tokens import Tokens

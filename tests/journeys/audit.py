@@ -8,7 +8,7 @@ from operator import attrgetter
 from sqlmodel import col, select
 
 from tollkeeper.db import Database
-from tollkeeper.quota.models import Charge, Entry, Window
+from tollkeeper.quota.rules.models import Charge, Entry, Window
 
 CLOSING = {"settle", "release", "expire"}
 

@@ -13,10 +13,10 @@ from tollkeeper.identity.models import Tenant, User
 from tollkeeper.identity.passwords import Passwords
 from tollkeeper.principal import Principal, Role
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.quota.models import Unit
-from tollkeeper.quota.operations import SetLimit
-from tollkeeper.quota.store import QuotaKey, Subject
-from tollkeeper.quota.windows import Period
+from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.rules.operations import SetLimit
+from tollkeeper.quota.rules.page import QuotaKey, Subject
+from tollkeeper.quota.rules.windows import Period
 
 
 @asynccontextmanager

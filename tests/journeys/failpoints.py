@@ -18,7 +18,8 @@ from tollkeeper.bootstrap import Parts, make_app, make_parts
 from tollkeeper.chat import Completion
 from tollkeeper.providers.base import Model, Piece, PreparedCall, Provider, Question
 from tollkeeper.providers.catalog import Catalog
-from tollkeeper.quota.store import Needs, Page, Store
+from tollkeeper.quota.rules.page import Needs, Page
+from tollkeeper.quota.stores.base import Store
 from tollkeeper.settings import load_settings
 
 BEFORE_RESERVE_COMMIT = "before-reserve-commit"

@@ -1,6 +1,6 @@
 """The `tollkeeper` command that waits only briefly for the first frame of a WebSocket, so that a test need not."""
 
-from tollkeeper.api.ai import socket
+from tollkeeper.api.native import socket
 from tollkeeper.cli import main
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from journeys.people import Person, person
 from journeys.server import SERVE, Server
 from journeys.upstream import Served, Upstream, scripted
 from journeys.who_pays import EVERY_WHOLE, NUMBERS
-from tollkeeper.quota.models import Charge
+from tollkeeper.quota.rules.models import Charge
 
 LEASES = {"TOLLKEEPER_LEASE_SECONDS": "1", "TOLLKEEPER_SWEEP_SECONDS": "0.2"}
 USAGE = {"input": 11, "output": 7}

@@ -11,7 +11,7 @@ from journeys.people import PASSWORD, login, person
 from journeys.posting import CHAT_DOOR, MESSAGES_DOOR, RESPONSES_DOOR, asked, post
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
-from tollkeeper.quota.windows import Period
+from tollkeeper.quota.rules.windows import Period
 
 USAGE = {"prompt_tokens": 15, "completion_tokens": 9, "total_tokens": 24}
 

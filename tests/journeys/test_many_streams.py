@@ -14,7 +14,7 @@ from journeys.processes import ReservedPort
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
 from journeys.who_pays import tokens
-from tollkeeper.quota.models import Charge
+from tollkeeper.quota.rules.models import Charge
 
 WORDS = 30
 ANSWER = " ".join(["word"] * WORDS)

@@ -13,7 +13,7 @@ from journeys.people import Person, Reply, person, set_limit, visitor
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
 from tollkeeper.migrations import migrate
-from tollkeeper.quota.models import Unit
+from tollkeeper.quota.rules.models import Unit
 
 CATALOG = """
 default = "fast"

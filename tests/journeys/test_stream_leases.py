@@ -18,7 +18,7 @@ from journeys.server import Server
 from journeys.upstream import Upstream, scripted
 from journeys.who_pays import ANSWER, EVERY_STREAM, Cell, End, check_told, input_counts, paid, walk
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.quota.models import Charge
+from tollkeeper.quota.rules.models import Charge
 
 USAGE = {"input": 11, "output": 7}
 LEASE_S = 1.0

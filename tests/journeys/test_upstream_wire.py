@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from journeys.people import person
 from journeys.server import Server
 from journeys.upstream import Upstream
-from tollkeeper.candidate import THINKING_OUTPUT
+from tollkeeper.gateway.candidate import THINKING_OUTPUT
 
 LIMITS = {
     "gpt-4o-mini": "max_tokens",

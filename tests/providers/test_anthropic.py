@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from tollkeeper import errors
 from tollkeeper.chat import ChatRequest, Delta, Finish, Image, Message, Options, TextDelta, Tool, Usage
 from tollkeeper.dialects import chat, messages
-from tollkeeper.dialects.head import Head
+from tollkeeper.dialects.response_meta import Head
 from tollkeeper.dialects.shape import Shape
 from tollkeeper.errors import UnsupportedParameter
 from tollkeeper.providers.anthropic import AnthropicProvider

@@ -8,8 +8,8 @@ import pytest
 
 from tollkeeper.chat import ChatRequest, Message, Options, Tool
 from tollkeeper.dialects.shape import Shape
-from tollkeeper.providers.asking import texts_of
 from tollkeeper.providers.base import Question, Raw, Wire
+from tollkeeper.providers.http_common import texts_of
 
 REQUEST = ChatRequest((Message("user", "in our nouns"),), Options(tools=(Tool("look_up", "Looks it up.", None),)))
 READ = "this is read"

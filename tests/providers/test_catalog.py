@@ -13,7 +13,7 @@ from tollkeeper.providers.base import IMAGE_TOKENS, LARGEST_CONTEXT, LEAST_OUTPU
 from tollkeeper.providers.catalog import LONGEST_NAME, MODELS_REMEMBERED, Catalog, Source, build_catalog
 from tollkeeper.providers.catalog_file import read_catalog
 from tollkeeper.providers.echo import EchoProvider
-from tollkeeper.providers.families import LEAST_REASONING_OUTPUT, traits
+from tollkeeper.providers.model_traits import LEAST_REASONING_OUTPUT, traits
 
 SECRET = "gsk_a1b2c3d4e5f6"
 

@@ -14,7 +14,7 @@ from tollkeeper.dialects.shape import Shape
 from tollkeeper.errors import ProviderRejected, UnsupportedParameter
 from tollkeeper.providers.base import Model, PreparedCall, Question, Raw, Wire
 from tollkeeper.providers.echo import _FAILURES, DIMENSIONS, MOST_DIMENSIONS, MOST_NUMBERS, EchoProvider
-from tollkeeper.quota.bounds import input_bound
+from tollkeeper.quota.rules.input_bound import input_bound
 from tollkeeper.settings import EchoFailure
 
 

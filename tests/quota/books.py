@@ -11,10 +11,11 @@ from factories import FakeClock, make_principal, make_store, set_limit, user_quo
 from tollkeeper.db import Database
 from tollkeeper.principal import Principal
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.quota.operations import Operation
-from tollkeeper.quota.store import Needs, Page, Store
-from tollkeeper.quota.verbs import decide
-from tollkeeper.quota.windows import Period
+from tollkeeper.quota.rules.decide import decide
+from tollkeeper.quota.rules.operations import Operation
+from tollkeeper.quota.rules.page import Needs, Page
+from tollkeeper.quota.rules.windows import Period
+from tollkeeper.quota.stores.base import Store
 
 LEASE_S = 60.0
 

@@ -5,7 +5,8 @@ from collections import deque
 from collections.abc import Callable
 from enum import Enum
 
-from tollkeeper.quota.store import Needs, Page, Store, StoreFailed
+from tollkeeper.quota.rules.page import Needs, Page
+from tollkeeper.quota.stores.base import Store, StoreFailed
 
 
 class Fault(Enum):

@@ -12,8 +12,8 @@ from factories import make_terms
 from tollkeeper.chat import Usage
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota.journal import Journal
-from tollkeeper.quota.models import Basis
-from tollkeeper.quota.operations import Reserve, Settle
+from tollkeeper.quota.rules.models import Basis
+from tollkeeper.quota.rules.operations import Reserve, Settle
 
 LEASE_MS = 60_000
 

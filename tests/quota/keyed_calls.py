@@ -8,9 +8,9 @@ from snapshot import Key
 from factories import make_terms
 from tollkeeper.chat import Usage
 from tollkeeper.errors import IdempotencyError
-from tollkeeper.quota.keys import Attempt, KeptAnswer
 from tollkeeper.quota.ledger import Ledger, Reservation
-from tollkeeper.quota.operations import Closed
+from tollkeeper.quota.rules.keys import Attempt, KeptAnswer
+from tollkeeper.quota.rules.operations import Closed
 
 DAY_S = 86_400
 LEASE_MS = 60_000

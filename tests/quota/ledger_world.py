@@ -9,9 +9,10 @@ from snapshot import Reader, Snapshot, make_reader, take
 
 from factories import FakeClock, make_store
 from tollkeeper.errors import TollkeeperError
-from tollkeeper.quota.operations import Answer, Balance, Closed, Held, Operation, Replayed
-from tollkeeper.quota.store import Needs, Page, Store
-from tollkeeper.quota.verbs import decide
+from tollkeeper.quota.rules.decide import decide
+from tollkeeper.quota.rules.operations import Answer, Balance, Closed, Held, Operation, Replayed
+from tollkeeper.quota.rules.page import Needs, Page
+from tollkeeper.quota.stores.base import Store
 
 
 class Fate(StrEnum):

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 
 from tollkeeper.chat import Price
 from tollkeeper.principal import Principal, Role
-from tollkeeper.quota.models import Unit
-from tollkeeper.quota.operations import Held, Reserve, Terms
-from tollkeeper.quota.prices import Meter
-from tollkeeper.quota.reserving import reserve
-from tollkeeper.quota.store import Account, Page, QuotaKey, QuotaRow, Subject, WindowRow
-from tollkeeper.quota.windows import Period, span
+from tollkeeper.quota.rules.admission import reserve
+from tollkeeper.quota.rules.meter import Meter
+from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.rules.operations import Held, Reserve, Terms
+from tollkeeper.quota.rules.page import Account, Page, QuotaKey, QuotaRow, Subject, WindowRow
+from tollkeeper.quota.rules.windows import Period, span
 
 NOW_MS = 1_700_000_000_000
 LEASE_MS = 60_000

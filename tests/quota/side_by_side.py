@@ -12,9 +12,10 @@ from snapshot import Snapshot, audit
 
 from tollkeeper.chat import Price, Usage
 from tollkeeper.principal import Principal, Role
-from tollkeeper.quota.keys import MOST_KEPT, Attempt, KeptAnswer, KeyName
-from tollkeeper.quota.models import Basis, Unit
-from tollkeeper.quota.operations import (
+from tollkeeper.quota.rules.keys import MOST_KEPT, Attempt, KeptAnswer, KeyName
+from tollkeeper.quota.rules.meter import Meter
+from tollkeeper.quota.rules.models import Basis, Unit
+from tollkeeper.quota.rules.operations import (
     Administer,
     Closed,
     Dispatch,
@@ -31,9 +32,8 @@ from tollkeeper.quota.operations import (
     Settle,
     Terms,
 )
-from tollkeeper.quota.prices import Meter
-from tollkeeper.quota.store import QuotaKey, Subject
-from tollkeeper.quota.windows import Period
+from tollkeeper.quota.rules.page import QuotaKey, Subject
+from tollkeeper.quota.rules.windows import Period
 
 LEASE_MS = 60_000
 TOO_LONG = KeptAnswer(200, "text/plain", b"x" * (MOST_KEPT + 1))

@@ -19,9 +19,9 @@ from factories import make_principal, make_store, make_tenant, tenant_quota, use
 from tollkeeper.db import Database
 from tollkeeper.principal import Principal
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.quota.models import Unit
-from tollkeeper.quota.operations import SetLimit
-from tollkeeper.quota.windows import Period
+from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.rules.operations import SetLimit
+from tollkeeper.quota.rules.windows import Period
 
 WORKER = Path(__file__).resolve().parents[1] / "bank" / "worker.py"
 PROCESSES = 4

@@ -7,10 +7,10 @@ from catching import Break, caught
 from keyed_machine import KeyedMachine
 from ledger_world import World
 
-from tollkeeper.quota import keys, repeating, reserving, verbs
-from tollkeeper.quota.keys import Attempt, KeptAnswer, KeyName, KeyRow
-from tollkeeper.quota.operations import Closed, Extend, Held, Keep, Replayed
-from tollkeeper.quota.store import Page
+from tollkeeper.quota.rules import admission, decide, idempotency, keys
+from tollkeeper.quota.rules.keys import Attempt, KeptAnswer, KeyName, KeyRow
+from tollkeeper.quota.rules.operations import Closed, Extend, Held, Keep, Replayed
+from tollkeeper.quota.rules.page import Page
 
 
 def a_key_stands_for_ever(patch: pytest.MonkeyPatch) -> None:
@@ -30,8 +30,8 @@ def the_key_is_all_that_counts(patch: pytest.MonkeyPatch) -> None:
         row = page.keys.get(name)
         return genuine(page, name, attempt if row is None else Attempt(attempt.key, row.fingerprint))
 
-    genuine = repeating.kept_answer
-    patch.setattr(reserving, "kept_answer", kept_answer)
+    genuine = idempotency.kept_answer
+    patch.setattr(admission, "kept_answer", kept_answer)
 
 
 def any_answer_will_do(patch: pytest.MonkeyPatch) -> None:
@@ -41,13 +41,13 @@ def any_answer_will_do(patch: pytest.MonkeyPatch) -> None:
         row = page.keys.get(wish.name)
         genuine(page, wish, closed if row is None else closed._replace(charge_id=row.charge_id))
 
-    genuine = repeating.keep
-    patch.setattr(verbs, "keep", keep)
+    genuine = idempotency.keep
+    patch.setattr(decide, "keep", keep)
 
 
 def a_key_is_only_looked_at(patch: pytest.MonkeyPatch) -> None:
     """Nothing is left under it, so every call is the first."""
-    patch.setattr(reserving, "take", lambda page, name, attempt, charge: None)
+    patch.setattr(admission, "take", lambda page, name, attempt, charge: None)
 
 
 def the_key_stays_with_what_failed(patch: pytest.MonkeyPatch) -> None:
@@ -57,13 +57,13 @@ def the_key_stays_with_what_failed(patch: pytest.MonkeyPatch) -> None:
         operation.attempt = None
         return genuine(page, operation)
 
-    genuine = reserving.extend
-    patch.setattr(verbs, "extend", extend)
+    genuine = admission.extend
+    patch.setattr(decide, "extend", extend)
 
 
 def the_state_from_before_the_batch(patch: pytest.MonkeyPatch) -> None:
     """What this very batch did to the call of a key is not seen."""
-    patch.setattr(repeating, "_row", lambda page, name: page.keys.get(name))
+    patch.setattr(idempotency, "_row", lambda page, name: page.keys.get(name))
 
 
 VARIANTS: list[Break] = [

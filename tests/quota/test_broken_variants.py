@@ -14,13 +14,13 @@ from ledger_world import World
 from factories import FakeClock, make_store
 from tollkeeper.chat import Usage
 from tollkeeper.errors import QuotaRefusal
-from tollkeeper.quota import closing as ends
-from tollkeeper.quota import reserving, verbs
-from tollkeeper.quota.models import Basis, Kind
-from tollkeeper.quota.operations import Closed, Expire, Extend, Held, Release, Replayed, Reserve, Settle
-from tollkeeper.quota.sqlite_memory import Memory
-from tollkeeper.quota.store import ChargeRow, Needs, Page, WindowRow
-from tollkeeper.quota.windows import Period, span
+from tollkeeper.quota.rules import admission, decide
+from tollkeeper.quota.rules import settlement as ends
+from tollkeeper.quota.rules.models import Basis, Kind
+from tollkeeper.quota.rules.operations import Closed, Expire, Extend, Held, Release, Replayed, Reserve, Settle
+from tollkeeper.quota.rules.page import ChargeRow, Needs, Page, WindowRow
+from tollkeeper.quota.rules.windows import Period, span
+from tollkeeper.quota.stores.sqlite.row_cache import Memory
 
 
 def no_compare_and_set(patch: pytest.MonkeyPatch) -> None:
@@ -31,7 +31,7 @@ def no_compare_and_set(patch: pytest.MonkeyPatch) -> None:
         return genuine(page, charge, kind, basis, usage, error)
 
     genuine = ends.close
-    patch.setattr(verbs, "close", close)
+    patch.setattr(decide, "close", close)
 
 
 def nothing_for_a_count(patch: pytest.MonkeyPatch) -> None:
@@ -42,8 +42,8 @@ def nothing_for_a_count(patch: pytest.MonkeyPatch) -> None:
             operation.usage = Usage(0, 0)
         return genuine(page, operation)
 
-    genuine = verbs.settle
-    patch.setattr(verbs, "settle", settle)
+    genuine = decide.settle
+    patch.setattr(decide, "settle", settle)
 
 
 def only_what_is_settled_counts(patch: pytest.MonkeyPatch) -> None:
@@ -59,8 +59,8 @@ def only_what_is_settled_counts(patch: pytest.MonkeyPatch) -> None:
             for window in page.current.values():
                 window.pending += pending[window.id]
 
-    genuine = reserving.reserve
-    patch.setattr(verbs, "reserve", reserve)
+    genuine = admission.reserve
+    patch.setattr(decide, "reserve", reserve)
 
 
 def a_part_is_enough(patch: pytest.MonkeyPatch) -> None:
@@ -75,8 +75,8 @@ def a_part_is_enough(patch: pytest.MonkeyPatch) -> None:
             page.accounts[operation.caller.user_id] = replace(account, quotas=own)
             return genuine(page, operation)
 
-    genuine = reserving.reserve
-    patch.setattr(verbs, "reserve", reserve)
+    genuine = admission.reserve
+    patch.setattr(decide, "reserve", reserve)
 
 
 def a_refusal_keeps_its_hold(patch: pytest.MonkeyPatch) -> None:
@@ -90,8 +90,8 @@ def a_refusal_keeps_its_hold(patch: pytest.MonkeyPatch) -> None:
             page.move(first, Kind.RESERVE, operation.charge_id, pending=1)
             raise
 
-    genuine = reserving.reserve
-    patch.setattr(verbs, "reserve", reserve)
+    genuine = admission.reserve
+    patch.setattr(decide, "reserve", reserve)
 
 
 def forgiveness_without_end(patch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def the_late_truth_is_dropped(patch: pytest.MonkeyPatch) -> None:
         return genuine(page, charge, kind, basis, usage, error)
 
     genuine = ends.close
-    patch.setattr(verbs, "close", close)
+    patch.setattr(decide, "close", close)
 
 
 def leases_do_not_count(patch: pytest.MonkeyPatch) -> None:
@@ -143,13 +143,13 @@ def leases_do_not_count(patch: pytest.MonkeyPatch) -> None:
             page.charges[operation.charge_id].lease_ms = 0
         return genuine(page, operation)
 
-    genuine = verbs.expire
-    patch.setattr(verbs, "expire", expire)
+    genuine = decide.expire
+    patch.setattr(decide, "expire", expire)
 
 
 def released_whatever_was_sent(patch: pytest.MonkeyPatch) -> None:
     """A lapsed call is given back whole, as if nothing had gone out."""
-    patch.setattr(verbs, "outcome_of_lapse", lambda charge: (Basis.NONE, Usage(0, 0)))
+    patch.setattr(decide, "outcome_of_lapse", lambda charge: (Basis.NONE, Usage(0, 0)))
 
 
 def a_release_that_books(patch: pytest.MonkeyPatch) -> None:
@@ -161,7 +161,7 @@ def a_release_that_books(patch: pytest.MonkeyPatch) -> None:
             return None
         return ends.close(page, charge, Kind.RELEASE, Basis.COUNTED, Usage(10**6, 0), None)
 
-    patch.setattr(verbs, "release", release)
+    patch.setattr(decide, "release", release)
 
 
 def a_run_again_is_new(patch: pytest.MonkeyPatch) -> None:
@@ -187,19 +187,19 @@ def months_of_thirty_days(patch: pytest.MonkeyPatch) -> None:
         starts = now_ms - now_ms % length
         return (starts, starts + length) if period is Period.MONTH else span(period, now_ms)
 
-    patch.setattr("tollkeeper.quota.sqlite_memory.span", thirty_days)
+    patch.setattr("tollkeeper.quota.stores.sqlite.row_cache.span", thirty_days)
 
 
 def a_refused_extension_keeps_what_failed(patch: pytest.MonkeyPatch) -> None:
     """The failed attempt is released only when there is a next one."""
 
     def extend(page: Page, operation: Extend) -> Held | Replayed:
-        held = reserving.reserve(page, operation)
+        held = admission.reserve(page, operation)
         genuine(page, operation)
         return held
 
-    genuine = reserving.extend
-    patch.setattr(verbs, "extend", extend)
+    genuine = admission.extend
+    patch.setattr(decide, "extend", extend)
 
 
 def a_failed_attempt_is_paid(patch: pytest.MonkeyPatch) -> None:
@@ -209,9 +209,9 @@ def a_failed_attempt_is_paid(patch: pytest.MonkeyPatch) -> None:
         failed = page.charges.get(operation.previous)
         if failed is not None and failed.open:
             ends.close(page, failed, Kind.SETTLE, Basis.COUNTED, Usage(failed.input_bound, 0), None)
-        return reserving.reserve(page, operation)
+        return admission.reserve(page, operation)
 
-    patch.setattr(verbs, "extend", extend)
+    patch.setattr(decide, "extend", extend)
 
 
 VARIANTS: list[Break] = [

@@ -13,9 +13,9 @@ from tollkeeper.errors import LedgerUnavailable, ProviderUnavailable, QuotaExcee
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota import ledger as ledger_module
 from tollkeeper.quota.ledger import Ledger, Reservation
-from tollkeeper.quota.models import Basis
-from tollkeeper.quota.operations import Terms
 from tollkeeper.quota.reservation import new_id
+from tollkeeper.quota.rules.models import Basis
+from tollkeeper.quota.rules.operations import Terms
 
 
 @pytest.fixture

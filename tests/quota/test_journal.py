@@ -12,7 +12,7 @@ from factories import make_principal, make_terms, tenant_quota, user_quota
 from tollkeeper.errors import InvalidRequest, LedgerUnavailable, NotFound, QuotaHeld, TollkeeperError
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota.journal import Journal
-from tollkeeper.quota.operations import Administer, Expire, Held, Release, Renew, Reserve, SetLimit
+from tollkeeper.quota.rules.operations import Administer, Expire, Held, Release, Renew, Reserve, SetLimit
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from books import Books, open_books
 
 from factories import FakeClock, make_store, make_terms
 from tollkeeper.chat import Usage
-from tollkeeper.quota import keeper as keeper_module
-from tollkeeper.quota.keeper import Keeper
+from tollkeeper.quota import maintenance as keeper_module
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.quota.store import StoreFailed
+from tollkeeper.quota.maintenance import Keeper
+from tollkeeper.quota.stores.base import StoreFailed
 
 LEASE_S = 60.0
 

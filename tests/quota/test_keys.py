@@ -20,11 +20,11 @@ from tollkeeper.errors import (
     Unauthenticated,
 )
 from tollkeeper.quota import journal as journal_module
-from tollkeeper.quota.keys import MOST_KEPT, Attempt, KeptAnswer, KeyName
+from tollkeeper.quota.audit.verify import verify
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.quota.models import Basis
-from tollkeeper.quota.operations import Closed, Keep, Replayed, Reserve, Settle
-from tollkeeper.quota.verify import verify
+from tollkeeper.quota.rules.keys import MOST_KEPT, Attempt, KeptAnswer, KeyName
+from tollkeeper.quota.rules.models import Basis
+from tollkeeper.quota.rules.operations import Closed, Keep, Replayed, Reserve, Settle
 
 
 @pytest.fixture

@@ -23,11 +23,11 @@ from tollkeeper.errors import (
 from tollkeeper.principal import Principal
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota import ledger as ledger_module
-from tollkeeper.quota.keys import Attempt, KeyName
 from tollkeeper.quota.ledger import Ledger, Reservation
-from tollkeeper.quota.models import Basis
-from tollkeeper.quota.operations import Held, Keep, Replayed, Reserve, Settle
-from tollkeeper.quota.store import Store
+from tollkeeper.quota.rules.keys import Attempt, KeyName
+from tollkeeper.quota.rules.models import Basis
+from tollkeeper.quota.rules.operations import Held, Keep, Replayed, Reserve, Settle
+from tollkeeper.quota.stores.base import Store
 
 
 @pytest.fixture

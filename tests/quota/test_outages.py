@@ -15,8 +15,8 @@ from factories import user_quota
 from tollkeeper.errors import LedgerUnavailable
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota.journal import Journal
-from tollkeeper.quota.operations import Administer, Release, SetLimit
-from tollkeeper.quota.store import Needs, Page
+from tollkeeper.quota.rules.operations import Administer, Release, SetLimit
+from tollkeeper.quota.rules.page import Needs, Page
 from tollkeeper.telemetry.logging import correlation_id
 
 

@@ -11,15 +11,16 @@ from books import Books, batch, open_books
 from factories import make_store, make_terms, set_limit, user_quota
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerUnavailable
-from tollkeeper.quota import postgres as postgres_module
-from tollkeeper.quota import postgres_windows
-from tollkeeper.quota.keys import Attempt, KeyName
 from tollkeeper.quota.ledger import Ledger, Reservation
-from tollkeeper.quota.operations import Held, Reserve
-from tollkeeper.quota.postgres import PostgresStore
-from tollkeeper.quota.postgres_keys import read_keys
-from tollkeeper.quota.store import Needs, Page, StoreFailed
-from tollkeeper.quota.windows import Period
+from tollkeeper.quota.rules.keys import Attempt, KeyName
+from tollkeeper.quota.rules.operations import Held, Reserve
+from tollkeeper.quota.rules.page import Needs, Page
+from tollkeeper.quota.rules.windows import Period
+from tollkeeper.quota.stores.base import StoreFailed
+from tollkeeper.quota.stores.postgres import store as postgres_module
+from tollkeeper.quota.stores.postgres import windows
+from tollkeeper.quota.stores.postgres.keys import read_keys
+from tollkeeper.quota.stores.postgres.store import PostgresStore
 
 Other: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -91,7 +92,8 @@ async def test_a_lock_that_another_holds_only_delays(books: Books, other: Other)
 async def test_a_lock_that_is_held_for_too_long_is_an_outage_and_passes(
     postgres_url: str, other: Other, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(postgres_module.SERVER_SETTINGS, "lock_timeout", "50")
+    impatient = postgres_module.BEGIN.replace("lock_timeout = 2000", "lock_timeout = 50")
+    monkeypatch.setattr(postgres_module, "BEGIN", impatient)
     async with open_books(postgres_url) as books, asyncio.timeout(10):
         await use(books)
         async with other.transaction():
@@ -250,7 +252,7 @@ async def test_a_key_that_another_process_has_locked_delays_its_own_calls_alone(
 async def test_the_numbers_of_windows_that_are_remembered_have_a_limit(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_windows, "MOST_KNOWN", 3)
+    monkeypatch.setattr(windows, "MOST_KNOWN", 3)
     await set_limit(books.ledger, user_quota(books.caller, Period.MINUTE), 10_000)
     for number in range(10):
         [held] = await batch(books.store, Reserve(f"c{number}", books.caller, make_terms(0, 1), LEASE_MS))

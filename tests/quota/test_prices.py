@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tollkeeper.chat import Price, Usage
-from tollkeeper.quota.models import Unit
-from tollkeeper.quota.prices import Meter
+from tollkeeper.quota.rules.meter import Meter
+from tollkeeper.quota.rules.models import Unit
 
 tokens = st.integers(0, 2_000_000)
 amounts = st.integers(0, 10**9)

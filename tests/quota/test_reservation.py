@@ -22,8 +22,8 @@ from tollkeeper.errors import (
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota import ledger as ledger_module
 from tollkeeper.quota.ledger import Reservation
-from tollkeeper.quota.models import Basis
-from tollkeeper.quota.operations import Terms
+from tollkeeper.quota.rules.models import Basis
+from tollkeeper.quota.rules.operations import Terms
 
 
 @pytest.fixture

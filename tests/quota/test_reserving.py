@@ -8,10 +8,10 @@ from pages import CALLER, LEASE_MS, NOW_MS, OWN, PRICE, SHARED, balances, hold, 
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerUnavailable, QuotaExceeded, QuotaHeld, QuotaRefusal, Unauthenticated
 from tollkeeper.principal import Principal, Role
-from tollkeeper.quota.models import Unit
-from tollkeeper.quota.operations import Reserve
-from tollkeeper.quota.reserving import reserve
-from tollkeeper.quota.windows import Period
+from tollkeeper.quota.rules.admission import reserve
+from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.rules.operations import Reserve
+from tollkeeper.quota.rules.windows import Period
 
 DAY = quota(Period.DAY)
 MONTH = quota(Period.MONTH, SHARED)

@@ -11,12 +11,12 @@ from books import Books, batch, open_books
 
 from factories import FakeClock, make_terms, set_limit, user_quota
 from tollkeeper.chat import Usage
-from tollkeeper.quota import sqlite as sqlite_module
-from tollkeeper.quota import sqlite_memory
-from tollkeeper.quota.operations import Held, Renew, Reserve
-from tollkeeper.quota.sqlite import SqliteStore
-from tollkeeper.quota.store import StoreFailed
-from tollkeeper.quota.windows import Period
+from tollkeeper.quota.rules.operations import Held, Renew, Reserve
+from tollkeeper.quota.rules.windows import Period
+from tollkeeper.quota.stores.base import StoreFailed
+from tollkeeper.quota.stores.sqlite import row_cache
+from tollkeeper.quota.stores.sqlite import store as sqlite_module
+from tollkeeper.quota.stores.sqlite.store import SqliteStore
 
 LEASE_MS = 60_000
 HOLD_THE_LOCK = """
@@ -112,7 +112,7 @@ async def test_what_is_committed_survives_in_the_file(books: Books, sqlite_url: 
 
 async def test_what_is_remembered_has_a_limit(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of every minute that ever was do not fill the memory; forgetting changes no balance."""
-    monkeypatch.setattr(sqlite_memory, "MOST_REMEMBERED", 3)
+    monkeypatch.setattr(row_cache, "MOST_REMEMBERED", 3)
     await set_limit(books.ledger, user_quota(books.caller, Period.MINUTE), 10_000)
     for number in range(10):
         [held] = await batch(books.store, Reserve(f"c{number}", books.caller, make_terms(0, 1), LEASE_MS))

@@ -15,11 +15,12 @@ from tollkeeper.db import Database
 from tollkeeper.errors import QuotaExceeded, TollkeeperError, Unauthenticated
 from tollkeeper.principal import Principal, Role
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.quota.models import Basis
-from tollkeeper.quota.operations import Administer, Held, Operation, Renew, Reserve, SetLimit, Settle
-from tollkeeper.quota.store import Needs, Page, Store
-from tollkeeper.quota.verbs import decide
-from tollkeeper.quota.windows import Period
+from tollkeeper.quota.rules.decide import decide
+from tollkeeper.quota.rules.models import Basis
+from tollkeeper.quota.rules.operations import Administer, Held, Operation, Renew, Reserve, SetLimit, Settle
+from tollkeeper.quota.rules.page import Needs, Page
+from tollkeeper.quota.rules.windows import Period
+from tollkeeper.quota.stores.base import Store
 
 LEASE_MS = 60_000
 

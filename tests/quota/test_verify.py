@@ -14,11 +14,11 @@ from tollkeeper.chat import Price, Usage
 from tollkeeper.db import Database
 from tollkeeper.errors import ProviderRejected
 from tollkeeper.principal import Principal
+from tollkeeper.quota.audit.replay import Fault
+from tollkeeper.quota.audit.verify import MOST_PROBLEMS, Report, verify
 from tollkeeper.quota.ledger import Ledger, Reservation
-from tollkeeper.quota.models import Unit
-from tollkeeper.quota.replay import Fault
-from tollkeeper.quota.verify import MOST_PROBLEMS, Report, verify
-from tollkeeper.quota.windows import Period
+from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.rules.windows import Period
 
 PRICE = Price(2_000_000, 1_000_000, 4_000_000)
 

@@ -5,11 +5,11 @@ from pages import LEASE_MS, OWN, PRICE, SHARED, balances, hold, page_of, quota, 
 
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerConflict
-from tollkeeper.quota.models import Basis, Unit
-from tollkeeper.quota.operations import Closed, Dispatch, Expire, Refund, Release, Renew, Settle
-from tollkeeper.quota.store import Page
-from tollkeeper.quota.verbs import dispatch, expire, refund, release, renew, settle
-from tollkeeper.quota.windows import Period
+from tollkeeper.quota.rules.decide import dispatch, expire, refund, release, renew, settle
+from tollkeeper.quota.rules.models import Basis, Unit
+from tollkeeper.quota.rules.operations import Closed, Dispatch, Expire, Refund, Release, Renew, Settle
+from tollkeeper.quota.rules.page import Page
+from tollkeeper.quota.rules.windows import Period
 
 DAY = quota(Period.DAY)
 MINUTE = quota(Period.MINUTE)

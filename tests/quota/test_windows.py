@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tollkeeper.quota.windows import Period, span
+from tollkeeper.quota.rules.windows import Period, span
 
 moments = st.integers(0, int(datetime(2400, 1, 1, tzinfo=UTC).timestamp()) * 1000)
 calendar = st.sampled_from([period for period in Period if period is not Period.TOTAL])

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from tollkeeper.quota.models import Unit
-from tollkeeper.quota.operations import Balance
-from tollkeeper.quota.windows import Period
+from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.rules.operations import Balance
+from tollkeeper.quota.rules.windows import Period
 
 NO_TOKEN_QUOTA = Balance("user", Unit.TOKENS, Period.TOTAL, limit=0, used=0, reserved=0, resets_ms=None)
 """How someone stands who has no token quota of their own. The refusal of their calls says the same."""

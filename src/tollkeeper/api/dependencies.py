@@ -8,11 +8,11 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, OAuth2PasswordBearer
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollkeeper.api.tokens import access_token
+from tollkeeper.api.bearer import access_token
 from tollkeeper.conversations import Conversations
 from tollkeeper.db import Database
-from tollkeeper.gateway import Gateway
-from tollkeeper.identity.credentials import Credentials
+from tollkeeper.gateway.path import Gateway
+from tollkeeper.identity.authenticator import Credentials
 from tollkeeper.identity.models import Tenant, User
 from tollkeeper.identity.passwords import Passwords
 from tollkeeper.identity.tokens import Tokens

@@ -8,7 +8,7 @@ import orjson
 
 from tollkeeper import errors
 from tollkeeper.api.balances import iso, quota_headers
-from tollkeeper.gateway import FailedCall
+from tollkeeper.gateway.path import FailedCall
 from tollkeeper.telemetry.logging import correlation_id
 
 MEDIA_TYPE = "application/problem+json"

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from tollkeeper.api.balances import iso
 from tollkeeper.api.dependencies import KeyOwner, Parts, Session
-from tollkeeper.api.doors import decode
+from tollkeeper.api.metered import decode
 from tollkeeper.clock import SystemClock
 from tollkeeper.identity import keys
 from tollkeeper.identity.models import ApiKey

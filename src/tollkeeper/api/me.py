@@ -5,14 +5,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from tollkeeper.api.ai.answers import usd
 from tollkeeper.api.balances import in_front, iso
 from tollkeeper.api.dependencies import Parts, Reader, Session
+from tollkeeper.api.native.exchange import usd
 from tollkeeper.clock import SystemClock
-from tollkeeper.quota import reading
-from tollkeeper.quota.models import Charge
-from tollkeeper.quota.operations import Balance
-from tollkeeper.quota.store import Subject
+from tollkeeper.quota import queries
+from tollkeeper.quota.rules.models import Charge
+from tollkeeper.quota.rules.operations import Balance
+from tollkeeper.quota.rules.page import Subject
 
 router = APIRouter(prefix="/me", tags=["me"])
 
@@ -96,8 +96,8 @@ async def me(caller: Reader) -> Me:
 async def my_quota(caller: Reader, session: Session, parts: Parts) -> MyQuota:
     principal = caller.principal
     now_ms = SystemClock().now_ms()
-    own = await reading.balances_of(session, [Subject(principal.tenant_id, principal.user_id)], now_ms)
-    tenants = await reading.balances_of(session, [Subject(principal.tenant_id)], now_ms)
+    own = await queries.balances_of(session, [Subject(principal.tenant_id, principal.user_id)], now_ms)
+    tenants = await queries.balances_of(session, [Subject(principal.tenant_id)], now_ms)
     front: dict[str, Any] = _show_balance(in_front(own, tenants)).model_dump(exclude={"unit", "window"})
     return MyQuota(**front, quotas=[_show_balance(balance) for balance in (*own, *tenants)])
 
@@ -109,14 +109,14 @@ async def my_charges(
     limit: Annotated[int, Query(ge=1, le=MOST_PER_PAGE)] = 20,
     cursor: Annotated[str | None, Query(max_length=40, pattern="^chg_[0-9a-f]+$")] = None,
 ) -> ChargePage:
-    rows = await reading.charges_of(session, caller.principal.user_id, before=cursor, most=limit + 1)
+    rows = await queries.charges_of(session, caller.principal.user_id, before=cursor, most=limit + 1)
     shown = [show_charge(row) for row in rows[:limit]]
     return ChargePage(data=shown, next_cursor=shown[-1].id if len(rows) > limit else None)
 
 
 @router.get("/charges/{charge_id}", summary="Why did this cost what it cost")
 async def my_charge(charge_id: str, caller: Reader, session: Session) -> ChargeShown:
-    return show_charge(await reading.charge(session, charge_id, user_id=caller.principal.user_id))
+    return show_charge(await queries.charge(session, charge_id, user_id=caller.principal.user_id))
 
 
 def _show_balance(balance: Balance) -> QuotaBalance:
@@ -143,7 +143,7 @@ def show_charge(charge: Charge) -> ChargeShown:
         provider=charge.provider,
         state=charge.state,
         basis=charge.basis,
-        reason=reading.reason(charge),
+        reason=queries.reason(charge),
         error=charge.error,
         held=charge.held_tokens,
         granted_output=charge.granted_output,

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from tollkeeper.api.doors import OF_OTHERS, Door
 from tollkeeper.api.errors import MEDIA_TYPE
+from tollkeeper.api.metered import OF_OTHERS, Door
 from tollkeeper.api.middleware import FOR_SDKS
 
 REFUSALS = {

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollkeeper.cli.install import Install
+from tollkeeper.cli.context import Install
 from tollkeeper.cli.subjects import Target, only_window
 from tollkeeper.cli.values import Action
 from tollkeeper.errors import InvalidRequest
-from tollkeeper.quota import reading
-from tollkeeper.quota.models import Unit
-from tollkeeper.quota.operations import Balance, Grant, SetLimit
-from tollkeeper.quota.store import QuotaKey
-from tollkeeper.quota.verbs import MOST_GRANTED
-from tollkeeper.quota.windows import Period
+from tollkeeper.quota import queries
+from tollkeeper.quota.rules.decide import MOST_GRANTED
+from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.rules.operations import Balance, Grant, SetLimit
+from tollkeeper.quota.rules.page import QuotaKey
+from tollkeeper.quota.rules.windows import Period
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ async def plan(session: AsyncSession, wish: Wish, now_ms: int) -> Change:
     """What a wish comes to. Raises InvalidRequest when there is no quota to grant to, or it would grow too large."""
     target = wish.target
     window = wish.window or await only_window(session, target, wish.unit)
-    balances = await reading.balances_of(session, [target.subject], now_ms)
+    balances = await queries.balances_of(session, [target.subject], now_ms)
     before = next((one.limit for one in balances if (one.unit, one.period) == (wish.unit, window)), None)
     if before is None and wish.action is Action.GRANT:
         raise InvalidRequest(f"{target.label} has no quota for the {window} window to grant to: set a limit first.")

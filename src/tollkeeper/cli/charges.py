@@ -7,11 +7,11 @@ import typer
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.cli import tables, values
-from tollkeeper.cli.install import actor, opened
+from tollkeeper.cli.context import actor, opened
 from tollkeeper.errors import NotFound
 from tollkeeper.identity.models import Tenant, User
-from tollkeeper.quota import reading
-from tollkeeper.quota.models import Charge, Entry
+from tollkeeper.quota import queries
+from tollkeeper.quota.rules.models import Charge, Entry
 
 PROGRAM = "cli"
 ENTRY_COLUMNS = ("at", "quota", "kind", ">granted", ">settled", ">pending", ">forgiven", "actor", "reason")
@@ -46,19 +46,19 @@ def explain(charge_id: ChargeId) -> None:
             charge = await _find(session, values.name(charge_id))
             user, tenant = await session.get(User, charge.user_id), await session.get(Tenant, charge.tenant_id)
             whose = f"{user.email if user else charge.user_id}, tenant {tenant.name if tenant else charge.tenant_id}"
-            return charge, whose, await reading.entries_of(session, charge.id)
+            return charge, whose, await queries.entries_of(session, charge.id)
 
     charge, whose, entries = asyncio.run(read())
     tables.show_pairs(_told(charge, whose))
     typer.echo()
     tables.show(ENTRY_COLUMNS, [_entry_row(entry, quota) for entry, quota in entries])
     typer.echo()
-    typer.echo(reading.reason(charge))
+    typer.echo(queries.reason(charge))
 
 
 async def _find(session: AsyncSession, charge_id: str) -> Charge:
     try:
-        return await reading.charge(session, charge_id)
+        return await queries.charge(session, charge_id)
     except NotFound:
         raise NotFound(f"There is no charge {charge_id}.") from None
 

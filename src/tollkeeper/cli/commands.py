@@ -2,7 +2,7 @@
 
 import typer
 
-from tollkeeper.cli import audit, keys, quotas, serving, tenants, users
+from tollkeeper.cli import keys, ledger, quotas, serving, tenants, users
 
 app = typer.Typer(
     name="tollkeeper",
@@ -16,4 +16,4 @@ app.add_typer(tenants.app, name="tenant", no_args_is_help=True)
 app.add_typer(users.app, name="user", no_args_is_help=True)
 app.add_typer(keys.app, name="key", no_args_is_help=True)
 app.add_typer(quotas.app, name="quota", no_args_is_help=True)
-app.add_typer(audit.app, name="ledger", no_args_is_help=True)
+app.add_typer(ledger.app, name="ledger", no_args_is_help=True)

@@ -10,10 +10,10 @@ from tollkeeper.db import Database
 from tollkeeper.identity import accounts
 from tollkeeper.identity.passwords import Passwords
 from tollkeeper.principal import Role
-from tollkeeper.quota.models import Unit
-from tollkeeper.quota.operations import SetLimit
-from tollkeeper.quota.store import QuotaKey, Subject
-from tollkeeper.quota.windows import Period
+from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.rules.operations import SetLimit
+from tollkeeper.quota.rules.page import QuotaKey, Subject
+from tollkeeper.quota.rules.windows import Period
 from tollkeeper.settings import Settings
 
 OPERATOR, MEMBER = "operator@example.com", "member@example.com"

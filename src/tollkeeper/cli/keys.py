@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tollkeeper.cli import tables, values
-from tollkeeper.cli.install import opened
+from tollkeeper.cli.context import opened
 from tollkeeper.clock import SystemClock
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.identity import accounts, keys

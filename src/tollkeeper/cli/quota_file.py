@@ -11,8 +11,8 @@ from tollkeeper.cli.changes import Wish
 from tollkeeper.cli.subjects import Target
 from tollkeeper.cli.values import Action
 from tollkeeper.errors import InvalidRequest
-from tollkeeper.quota.models import Unit
-from tollkeeper.quota.windows import Period
+from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.rules.windows import Period
 
 COLUMNS = ("email", "tenant", "action", "window", "limit", "tokens", "unit", "reason")
 MOST_BYTES = 4 * 1024 * 1024

@@ -7,14 +7,14 @@ import typer
 
 from tollkeeper.cli import charges, tables, values
 from tollkeeper.cli.changes import Wish, make, plan
-from tollkeeper.cli.install import actor, opened
+from tollkeeper.cli.context import actor, opened
 from tollkeeper.cli.subjects import Target, find
 from tollkeeper.cli.values import Action
 from tollkeeper.clock import SystemClock
-from tollkeeper.quota import reading
-from tollkeeper.quota.models import Unit
-from tollkeeper.quota.operations import Balance
-from tollkeeper.quota.store import Subject
+from tollkeeper.quota import queries
+from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.rules.operations import Balance
+from tollkeeper.quota.rules.page import Subject
 
 app = typer.Typer(help="Show and change quotas; refund and explain charges.")
 
@@ -41,10 +41,10 @@ def show(email: Email = None, tenant: Tenant = None) -> None:
     async def read() -> tuple[Target, list[Balance], list[Balance]]:
         async with opened() as install, install.database.session() as session:
             target, now_ms = await find(session, email, tenant), SystemClock().now_ms()
-            own = await reading.balances_of(session, [target.subject], now_ms)
+            own = await queries.balances_of(session, [target.subject], now_ms)
             shared: list[Balance] = []
             if target.subject.user_id is not None:
-                shared = await reading.balances_of(session, [Subject(target.subject.tenant_id)], now_ms)
+                shared = await queries.balances_of(session, [Subject(target.subject.tenant_id)], now_ms)
             return target, own, shared
 
     target, own, shared = asyncio.run(read())

@@ -17,7 +17,7 @@ from tollkeeper.cli.closing import TurnsEndFirst
 from tollkeeper.cli.first_run import prepare, show_credentials
 from tollkeeper.db import Database
 from tollkeeper.errors import ConfigurationError
-from tollkeeper.identity.secret import signing_secret
+from tollkeeper.identity.signing_secret import signing_secret
 from tollkeeper.providers.catalog import Catalog
 from tollkeeper.settings import Settings, load_settings
 

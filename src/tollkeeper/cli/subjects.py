@@ -7,10 +7,10 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from tollkeeper.cli import values
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.identity import accounts
-from tollkeeper.quota import reading
-from tollkeeper.quota.models import Unit
-from tollkeeper.quota.store import Subject
-from tollkeeper.quota.windows import Period
+from tollkeeper.quota import queries
+from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.rules.page import Subject
+from tollkeeper.quota.rules.windows import Period
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ async def find_members(session: AsyncSession, tenant_name: str) -> list[Target]:
 
 async def only_window(session: AsyncSession, target: Target, unit: Unit) -> Period:
     """The window of the one quota that the target has in this unit. Raises InvalidRequest unless there is just one."""
-    periods = [quota.key.period for quota in await reading.quotas_of(session, target.subject) if quota.key.unit is unit]
+    periods = [quota.key.period for quota in await queries.quotas_of(session, target.subject) if quota.key.unit is unit]
     if len(periods) == 1:
         return periods[0]
     noun = "token quota" if unit is Unit.TOKENS else "money quota"

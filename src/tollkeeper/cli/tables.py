@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.table import Table
 
-from tollkeeper.quota.models import Unit
-from tollkeeper.quota.operations import Balance
+from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.rules.operations import Balance
 
 PIPE_COLUMNS = 4_000
 """A pipe has no width: wide enough for the longest row."""

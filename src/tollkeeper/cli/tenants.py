@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from tollkeeper.cli import tables, values
-from tollkeeper.cli.install import opened
+from tollkeeper.cli.context import opened
 from tollkeeper.identity import accounts
 
 app = typer.Typer(help="Create, list, disable and enable tenants.")

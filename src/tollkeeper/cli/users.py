@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tollkeeper.cli import tables, values
-from tollkeeper.cli.install import Install, opened
+from tollkeeper.cli.context import Install, opened
 from tollkeeper.identity import accounts, keys
 from tollkeeper.identity.models import Tenant, User
 from tollkeeper.identity.passwords import Passwords

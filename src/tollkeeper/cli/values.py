@@ -9,9 +9,9 @@ import typer
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.identity.keys import GRANTABLE, MOST_DAYS
 from tollkeeper.principal import Access, Role
-from tollkeeper.quota.models import Unit
-from tollkeeper.quota.verbs import MOST_GRANTED
-from tollkeeper.quota.windows import Period
+from tollkeeper.quota.rules.decide import MOST_GRANTED
+from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.rules.windows import Period
 
 LONGEST_REASON = 500
 LONGEST_PASSWORD_LINE = 4096

@@ -14,7 +14,7 @@ from tollkeeper.chat import Message
 from tollkeeper.clock import Clock, SystemClock
 from tollkeeper.conversations.bounds import first_kept, most_tokens_of
 from tollkeeper.conversations.models import StoredConversation, StoredTurn
-from tollkeeper.conversations.shelf import Shelf, Turn
+from tollkeeper.conversations.repository import Shelf, Turn
 from tollkeeper.db import Database
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.principal import Principal

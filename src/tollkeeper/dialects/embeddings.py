@@ -12,9 +12,9 @@ import msgspec
 import orjson
 
 from tollkeeper.chat import Completion, Usage
-from tollkeeper.dialects.head import Head
 from tollkeeper.dialects.parameters import OURS, PASS, PRICE, Only, Rule
 from tollkeeper.dialects.reading import BadAnswer, count
+from tollkeeper.dialects.response_meta import Head
 from tollkeeper.dialects.shape import Shape
 from tollkeeper.errors import InvalidRequest
 

@@ -9,7 +9,8 @@ from tollkeeper.dialects import messages
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.dialects.sse import Splitter
 from tollkeeper.errors import UnsupportedParameter
-from tollkeeper.providers.asking import (
+from tollkeeper.providers.base import Model, PreparedCall, Question, Wire
+from tollkeeper.providers.http_common import (
     Counting,
     Heard,
     body_of,
@@ -19,7 +20,6 @@ from tollkeeper.providers.asking import (
     shape_of_request,
     texts_of,
 )
-from tollkeeper.providers.base import Model, PreparedCall, Question, Wire
 from tollkeeper.providers.transport import Transport
 
 OFFICIAL_URL = "https://api.anthropic.com"

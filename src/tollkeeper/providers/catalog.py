@@ -14,7 +14,7 @@ from tollkeeper.chat import Price
 from tollkeeper.errors import ConfigurationError, ModelNotFound
 from tollkeeper.providers.base import LARGEST_CONTEXT, Model, Provider
 from tollkeeper.providers.catalog_file import CatalogFile, ModelEntry
-from tollkeeper.providers.families import traits
+from tollkeeper.providers.model_traits import traits
 from tollkeeper.providers.published import Published
 
 MODELS_REMEMBERED = 1_000

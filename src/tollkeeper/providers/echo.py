@@ -16,10 +16,10 @@ import orjson
 from tollkeeper import errors
 from tollkeeper.chat import Completion, Finish, TextDelta, Usage
 from tollkeeper.dialects import embeddings
-from tollkeeper.dialects.head import Head
 from tollkeeper.dialects.parameters import refusal
-from tollkeeper.providers.asking import shape_of_request
+from tollkeeper.dialects.response_meta import Head
 from tollkeeper.providers.base import Model, Piece, PreparedCall, Question, Raw, Wire
+from tollkeeper.providers.http_common import shape_of_request
 from tollkeeper.settings import EchoFailure
 
 NOTHING_SAID = "(nothing)"

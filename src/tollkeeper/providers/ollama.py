@@ -7,11 +7,11 @@ import orjson
 
 from tollkeeper.chat import Completion
 from tollkeeper.dialects import ollama
-from tollkeeper.dialects.lines import Splitter
+from tollkeeper.dialects.ndjson import Splitter
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.errors import UnsupportedParameter
-from tollkeeper.providers.asking import Counting, Heard, reading, shape_of_request, texts_of
 from tollkeeper.providers.base import Model, PreparedCall, Question, Wire
+from tollkeeper.providers.http_common import Counting, Heard, reading, shape_of_request, texts_of
 from tollkeeper.providers.transport import Transport
 
 USUAL_URL = "http://127.0.0.1:11434"

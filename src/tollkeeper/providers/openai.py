@@ -13,7 +13,8 @@ from tollkeeper.dialects.parameters import refusal
 from tollkeeper.dialects.sse import Splitter
 from tollkeeper.errors import UnsupportedParameter
 from tollkeeper.providers import tokenizer
-from tollkeeper.providers.asking import (
+from tollkeeper.providers.base import Model, PreparedCall, Question, Raw, Wire
+from tollkeeper.providers.http_common import (
     Counting,
     Heard,
     body_of,
@@ -23,7 +24,6 @@ from tollkeeper.providers.asking import (
     shape_of_request,
     texts_of,
 )
-from tollkeeper.providers.base import Model, PreparedCall, Question, Raw, Wire
 from tollkeeper.providers.transport import Transport, status_error
 
 OFFICIAL_HOST = "https://api.openai.com"

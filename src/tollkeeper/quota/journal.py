@@ -16,9 +16,10 @@ from typing import Any
 import structlog
 
 from tollkeeper.errors import LedgerUnavailable, TollkeeperError
-from tollkeeper.quota.operations import Answer, Operation, Reserve
-from tollkeeper.quota.store import Needs, Page, Store, StoreFailed
-from tollkeeper.quota.verbs import decide
+from tollkeeper.quota.rules.decide import decide
+from tollkeeper.quota.rules.operations import Answer, Operation, Reserve
+from tollkeeper.quota.rules.page import Needs, Page
+from tollkeeper.quota.stores.base import Store, StoreFailed
 
 MOST_IN_A_BATCH = 512
 GATHER_S = 0.004

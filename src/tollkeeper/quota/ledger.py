@@ -10,8 +10,9 @@ import structlog
 
 from tollkeeper.principal import Principal
 from tollkeeper.quota.journal import Journal
-from tollkeeper.quota.keys import Attempt
-from tollkeeper.quota.operations import (
+from tollkeeper.quota.reservation import MOST_ERROR, Reservation, new_id
+from tollkeeper.quota.rules.keys import Attempt
+from tollkeeper.quota.rules.operations import (
     Administer,
     Balance,
     Closed,
@@ -28,8 +29,7 @@ from tollkeeper.quota.operations import (
     Settle,
     Terms,
 )
-from tollkeeper.quota.reservation import MOST_ERROR, Reservation, new_id
-from tollkeeper.quota.store import Store
+from tollkeeper.quota.stores.base import Store
 
 __all__ = ["Ledger", "Reservation"]
 

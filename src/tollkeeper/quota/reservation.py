@@ -11,9 +11,9 @@ import structlog
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerConflict, ProviderError, QuotaRefusal, TollkeeperError
 from tollkeeper.principal import Principal
-from tollkeeper.quota.keys import Attempt, KeptAnswer
-from tollkeeper.quota.models import Basis
-from tollkeeper.quota.operations import Closed, Held, Keep, Release, Replayed, Settle, Terms
+from tollkeeper.quota.rules.keys import Attempt, KeptAnswer
+from tollkeeper.quota.rules.models import Basis
+from tollkeeper.quota.rules.operations import Closed, Held, Keep, Release, Replayed, Settle, Terms
 
 if TYPE_CHECKING:
     from tollkeeper.quota.ledger import Ledger

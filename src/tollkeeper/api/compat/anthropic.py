@@ -5,18 +5,18 @@ from typing import Any
 import orjson
 
 from tollkeeper import errors
+from tollkeeper.api.compat.exchange import LARGEST_BODY, CompatVisit, Writer, fields_of, flag, number, text
 from tollkeeper.api.compat.openai_errors import is_final
 from tollkeeper.api.compat.pseudonym import pseudonym
-from tollkeeper.api.compat.visit import LARGEST_BODY, CompatVisit, Writer, fields_of, flag, number, text
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.doors import OF_OTHERS, Door, Visit
 from tollkeeper.api.errors import Rendered, cause_of, headers_of, sentence_of, status_of
-from tollkeeper.candidate import Ask
+from tollkeeper.api.metered import OF_OTHERS, Door, Visit
 from tollkeeper.chat import ChatRequest, Completion, Usage
 from tollkeeper.dialects import messages
-from tollkeeper.dialects.head import Head
 from tollkeeper.dialects.parameters import refusal, sort_out
-from tollkeeper.gateway import Answer
+from tollkeeper.dialects.response_meta import Head
+from tollkeeper.gateway.candidate import Ask
+from tollkeeper.gateway.path import Answer
 from tollkeeper.principal import Principal
 from tollkeeper.providers.base import Piece, Question, Raw, Wire
 

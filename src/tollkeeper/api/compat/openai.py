@@ -7,21 +7,21 @@ import msgspec
 import orjson
 
 from tollkeeper.api.compat import openai_errors
+from tollkeeper.api.compat.exchange import LARGEST_BODY, CompatVisit, Writer, fields_of, flag, number, text
 from tollkeeper.api.compat.pseudonym import pseudonym
-from tollkeeper.api.compat.visit import LARGEST_BODY, CompatVisit, Writer, fields_of, flag, number, text
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.doors import OF_OTHERS, Door, Visit
-from tollkeeper.candidate import Ask
+from tollkeeper.api.metered import OF_OTHERS, Door, Visit
 from tollkeeper.chat import ChatRequest, Completion, Usage
 from tollkeeper.dialects import chat, embeddings, responses
-from tollkeeper.dialects.head import Head
 from tollkeeper.dialects.parameters import Rule, sort_out
+from tollkeeper.dialects.response_meta import Head
 from tollkeeper.dialects.sse import DONE, Splitter
 from tollkeeper.errors import InvalidRequest, TollkeeperError
-from tollkeeper.gateway import Answer
+from tollkeeper.gateway.candidate import Ask
+from tollkeeper.gateway.path import Answer
 from tollkeeper.principal import Principal
 from tollkeeper.providers.base import Piece, Question, Raw, Wire
-from tollkeeper.quota.models import Basis
+from tollkeeper.quota.rules.models import Basis
 
 MOST_CHOICES = 128
 NAMES = ("user", "safety_identifier", "prompt_cache_key")

@@ -6,8 +6,8 @@ import msgspec
 import orjson
 
 from tollkeeper.chat import Completion, ToolCall, Usage
-from tollkeeper.dialects.head import Head
 from tollkeeper.dialects.reading import BadAnswer, count
+from tollkeeper.dialects.response_meta import Head
 
 
 class _Function(msgspec.Struct):

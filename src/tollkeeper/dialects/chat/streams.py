@@ -7,8 +7,8 @@ import orjson
 
 from tollkeeper.chat import Delta, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
 from tollkeeper.dialects.chat.answers import FINISH_REASONS, read_usage, write_usage
-from tollkeeper.dialects.head import Head
 from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError
+from tollkeeper.dialects.response_meta import Head
 from tollkeeper.dialects.sse import DONE, Event, event
 
 

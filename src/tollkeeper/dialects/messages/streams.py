@@ -6,7 +6,6 @@ import msgspec
 import orjson
 
 from tollkeeper.chat import Delta, Finish, InputTokens, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
-from tollkeeper.dialects.head import Head
 from tollkeeper.dialects.messages.answers import (
     explanation,
     finish_reason,
@@ -16,6 +15,7 @@ from tollkeeper.dialects.messages.answers import (
     write_usage,
 )
 from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError
+from tollkeeper.dialects.response_meta import Head
 from tollkeeper.dialects.sse import Event, Splitter, event
 
 NOTHING = "{}"

@@ -6,8 +6,8 @@ import msgspec
 import orjson
 
 from tollkeeper.chat import Completion, FinishReason, ToolCall, Usage
-from tollkeeper.dialects.head import Head
 from tollkeeper.dialects.reading import BadAnswer, count
+from tollkeeper.dialects.response_meta import Head
 from tollkeeper.dialects.responses import output
 
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter", "refusal": "content_filter"}

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from tollkeeper.chat import Delta, FinishReason, Usage
-from tollkeeper.dialects.head import Head
+from tollkeeper.dialects.response_meta import Head
 from tollkeeper.dialects.responses.items import BAD_JSON
 from tollkeeper.dialects.responses.writer import StreamWriter
 from tollkeeper.dialects.sse import Splitter

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tollkeeper.chat import ToolCall, Usage
-from tollkeeper.dialects.head import Head
+from tollkeeper.dialects.response_meta import Head
 
 COMPLETED, INCOMPLETE, IN_PROGRESS = "completed", "incomplete", "in_progress"
 

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 
 from tollkeeper.chat import Delta, FinishReason, ReasoningDelta, RefusalDelta, TextDelta, ToolCall, ToolCallDelta, Usage
-from tollkeeper.dialects.head import Head
+from tollkeeper.dialects.response_meta import Head
 from tollkeeper.dialects.responses import output
 from tollkeeper.dialects.responses.answer import incomplete_reason
 from tollkeeper.dialects.sse import event

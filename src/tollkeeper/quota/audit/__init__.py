@@ -1,0 +1,1 @@
+"""The proof that the ledger's rows add up."""

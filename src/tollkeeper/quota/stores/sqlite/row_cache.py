@@ -1,0 +1,183 @@
+"""What the ledger reads on SQLite, and what it may remember between two batches.
+
+As long as no other connection has committed, what this one wrote is what is there: `PRAGMA data_version` tells (SQLite
+manual, "PRAGMA data_version"). So an install of one process reads each row once.
+"""
+
+import sqlite3
+
+from tollkeeper.quota.rules.page import (
+    CHARGE_COLUMNS,
+    Account,
+    ChargeRow,
+    Hold,
+    Needs,
+    Page,
+    QuotaKey,
+    QuotaRow,
+    WindowRow,
+)
+from tollkeeper.quota.rules.windows import span
+from tollkeeper.quota.stores.rows import opening_entry, quota_row, window_row
+from tollkeeper.quota.stores.sqlite.keys import read_key
+from tollkeeper.quota.stores.sqlite.writing import write_entry
+
+MOST_REMEMBERED = 50_000
+
+_READ_CHARGE = f"SELECT {', '.join(CHARGE_COLUMNS)} FROM charges WHERE id = ?"
+_READ_HOLDS = "SELECT window_id, pending FROM entries WHERE source_id = ?"
+_READ_WINDOW = (
+    "SELECT id, quota_id, starts_ms, ends_ms, granted, settled, pending, forgiven, sequence FROM windows WHERE id = ?"
+)
+_FIND_WINDOW = _READ_WINDOW.replace("id = ?", "quota_id = ? AND starts_ms = ?")
+_READ_ACCOUNT = (
+    "SELECT users.tenant_id, users.disabled_at IS NULL AND tenants.disabled_at IS NULL, users.token_version"
+    " FROM users JOIN tenants ON tenants.id = users.tenant_id WHERE users.id = ?"
+)
+_READ_API_KEYS = "SELECT id, expires_ms FROM api_keys WHERE user_id = ? AND revoked_ms IS NULL"
+_READ_QUOTAS = (
+    "SELECT id, tenant_id, user_id, unit, period, granted FROM quotas"
+    " WHERE user_id = ? OR (tenant_id = ? AND user_id IS NULL) ORDER BY id"
+)
+_READ_QUOTA = "SELECT id, tenant_id, user_id, unit, period, granted FROM quotas WHERE id = ?"
+_FIND_USER_QUOTA = (
+    "SELECT id, tenant_id, user_id, unit, period, granted FROM quotas"
+    " WHERE tenant_id = ? AND user_id = ? AND unit = ? AND period = ?"
+)
+_FIND_TENANT_QUOTA = (
+    "SELECT id, tenant_id, user_id, unit, period, granted FROM quotas"
+    " WHERE tenant_id = ? AND user_id IS NULL AND unit = ? AND period = ?"
+)
+_OPEN_QUOTA = "INSERT INTO quotas (tenant_id, user_id, unit, period, granted) VALUES (?, ?, ?, ?, 0)"
+_OPEN_WINDOW = (
+    "INSERT INTO windows (quota_id, starts_ms, ends_ms, granted, settled, pending, forgiven, sequence)"
+    " VALUES (?, ?, ?, ?, 0, 0, 0, 1)"
+)
+
+
+class Memory:
+    """The rows as last read or written, each once: a window in memory is the same object wherever it is needed."""
+
+    def __init__(self) -> None:
+        self._version: int | None = None
+        self._accounts: dict[int, Account] = {}
+        self._quotas: dict[int, QuotaRow] = {}
+        self._windows: dict[int, WindowRow] = {}
+        self._current: dict[int, WindowRow] = {}
+        self._charges: dict[str, tuple[ChargeRow, list[Hold]]] = {}
+
+    def forget(self) -> None:
+        """After a batch that failed, nothing in memory can be trusted."""
+        self._version = None
+        for rows in (self._accounts, self._quotas, self._windows, self._current, self._charges):
+            rows.clear()
+
+    def read(self, connection: sqlite3.Connection, needs: Needs, now_ms: int) -> Page:
+        """The page of a batch. The write lock is held."""
+        (version,) = connection.execute("PRAGMA data_version").fetchone()
+        if version != self._version or len(self._windows) > MOST_REMEMBERED or len(self._accounts) > MOST_REMEMBERED:
+            self.forget()
+            self._version = version
+        page = Page(now_ms)
+        for charge_id in needs.charges:
+            self._read_charge(connection, page, charge_id)
+        for key in needs.quotas | needs.create:
+            quota = _find_quota(connection, key, create=key in needs.create)
+            if quota is not None:
+                page.quotas[key] = quota
+                self._read_current(connection, page, quota)
+        for user_id in needs.callers:
+            account = self._accounts.get(user_id) or self._read_account(connection, user_id)
+            if account is not None:
+                page.accounts[user_id] = account
+                for quota in account.quotas:
+                    self._read_current(connection, page, quota)
+        for name in needs.keys:
+            if (found := read_key(connection, name)) is not None:
+                page.keys[name] = found
+        for source_id in needs.sources:
+            if connection.execute("SELECT 1 FROM entries WHERE source_id = ? LIMIT 1", (source_id,)).fetchone():
+                page.done.add(source_id)
+        return page
+
+    def keep(self, page: Page) -> None:
+        """After the commit: remember open charges, forget closed ones, and the policy if the batch changed it."""
+        for charge in page.opened:
+            self._charges[charge.id] = charge, page.holds[charge.id]
+        for charge_id, charge in page.changed.items():
+            if not charge.open:
+                self._charges.pop(charge_id, None)
+        if page.quotas:
+            self.forget()
+
+    def _read_charge(self, connection: sqlite3.Connection, page: Page, charge_id: str) -> None:
+        known = self._charges.get(charge_id)
+        if known is None:
+            row = connection.execute(_READ_CHARGE, (charge_id,)).fetchone()
+            if row is None:
+                return
+            known = ChargeRow(*row), self._read_holds(connection, charge_id)
+        page.charges[charge_id], page.holds[charge_id] = known
+
+    def _read_holds(self, connection: sqlite3.Connection, charge_id: str) -> list[Hold]:
+        pending: dict[int, int] = {}
+        for window_id, amount in connection.execute(_READ_HOLDS, (charge_id,)):
+            pending[window_id] = pending.get(window_id, 0) + amount
+        return [Hold(self._read_window(connection, window_id), amount) for window_id, amount in pending.items()]
+
+    def _read_account(self, connection: sqlite3.Connection, user_id: int) -> Account | None:
+        row = connection.execute(_READ_ACCOUNT, (user_id,)).fetchone()
+        if row is None:
+            return None
+        tenant_id, active, token_version = row
+        quotas = connection.execute(_READ_QUOTAS, (user_id, tenant_id)).fetchall()
+        api_keys = dict(connection.execute(_READ_API_KEYS, (user_id,)).fetchall())
+        account = Account(tenant_id, bool(active), token_version, tuple(map(quota_row, quotas)), api_keys)
+        self._accounts[user_id] = account
+        return account
+
+    def _read_current(self, connection: sqlite3.Connection, page: Page, quota: QuotaRow) -> None:
+        """The quota's window of now, created where there is none."""
+        if quota.id in page.current:
+            return
+        starts_ms, ends_ms = span(quota.key.period, page.now_ms)
+        window = self._current.get(quota.id)
+        if window is None or window.starts_ms != starts_ms:
+            row = connection.execute(_FIND_WINDOW, (quota.id, starts_ms)).fetchone()
+            if row is None:
+                window = _open_window(connection, page, quota, starts_ms, ends_ms)
+            else:
+                window = self._windows.get(row[0]) or window_row(row, quota)
+            self._windows[window.id] = self._current[quota.id] = window
+        page.current[quota.id] = window
+
+    def _read_window(self, connection: sqlite3.Connection, window_id: int) -> WindowRow:
+        window = self._windows.get(window_id)
+        if window is None:
+            row = connection.execute(_READ_WINDOW, (window_id,)).fetchone()
+            quota = self._quotas.get(row[1])
+            if quota is None:
+                quota = quota_row(connection.execute(_READ_QUOTA, (row[1],)).fetchone())
+                self._quotas[quota.id] = quota
+            window = self._windows[window_id] = window_row(row, quota)
+        return window
+
+
+def _open_window(
+    connection: sqlite3.Connection, page: Page, quota: QuotaRow, starts_ms: int, ends_ms: int | None
+) -> WindowRow:
+    opened = connection.execute(_OPEN_WINDOW, (quota.id, starts_ms, ends_ms, quota.granted))
+    window = WindowRow(opened.lastrowid or 0, quota, starts_ms, ends_ms, quota.granted, sequence=1)
+    page.opened_windows = True
+    write_entry(connection, opening_entry(window, page.now_ms))
+    return window
+
+
+def _find_quota(connection: sqlite3.Connection, key: QuotaKey, *, create: bool) -> QuotaRow | None:
+    tenant_id, user_id = key.subject.tenant_id, key.subject.user_id
+    find, owner = (_FIND_TENANT_QUOTA, (tenant_id,)) if user_id is None else (_FIND_USER_QUOTA, (tenant_id, user_id))
+    row = connection.execute(find, (*owner, str(key.unit), str(key.period))).fetchone()
+    if row is None and create:
+        connection.execute(_OPEN_QUOTA, (tenant_id, user_id, str(key.unit), str(key.period)))
+        row = connection.execute(find, (*owner, str(key.unit), str(key.period))).fetchone()
+    return quota_row(row) if row is not None else None
