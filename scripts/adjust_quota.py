@@ -14,7 +14,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.cli import quota_file, subjects, tables, values
 from tollkeeper.cli.changes import Change, make, plan
-from tollkeeper.cli.context import Install, actor, opened
+from tollkeeper.cli.context import CommandContext, actor, opened
 from tollkeeper.cli.quota_file import Defaults, Row
 from tollkeeper.cli.runner import run
 from tollkeeper.cli.subjects import Target
@@ -24,9 +24,9 @@ from tollkeeper.errors import InvalidRequest, TollkeeperError
 from tollkeeper.quota import queries
 
 PROGRAM = "adjust_quota"
-MOST_CHANGES = 2_000
+MAX_CHANGES = 2_000
 """In one operation: on PostgreSQL, calls that open a new window wait for it."""
-MOST_ERRORS_SHOWN = 20
+MAX_ERRORS_SHOWN = 20
 CHANGE_COLUMNS = (">line", "whose", "window", "unit", "action", ">limit now", ">limit after", "reason")
 
 HELP = f"""Show or change quotas, safely while the server runs.
@@ -138,7 +138,7 @@ async def _change(rows: list[Row | str], members_of: str | None, *, apply: bool)
 
 
 async def _plan(
-    install: Install, rows: list[Row | str], members_of: str | None, progress: Progress
+    install: CommandContext, rows: list[Row | str], members_of: str | None, progress: Progress
 ) -> list[tuple[int, Change]]:
     """What the rows come to, each with its line. Raises InvalidRequest telling every one that is wrong."""
     planned: list[tuple[int, Change]] = []
@@ -161,8 +161,8 @@ async def _plan(
                 except InvalidRequest as error:
                     errors.append(where + error.detail)
     _refuse(errors or _repeated(planned))
-    if len(planned) > MOST_CHANGES:
-        raise InvalidRequest(f"These are {len(planned):,} changes; at most {MOST_CHANGES:,} are made at once.")
+    if len(planned) > MAX_CHANGES:
+        raise InvalidRequest(f"These are {len(planned):,} changes; at most {MAX_CHANGES:,} are made at once.")
     return planned
 
 
@@ -190,7 +190,7 @@ def _refuse(errors: list[str]) -> None:
         return
     if len(errors) == 1:
         raise InvalidRequest(errors[0])
-    for error in errors[:MOST_ERRORS_SHOWN]:
+    for error in errors[:MAX_ERRORS_SHOWN]:
         typer.echo(f"{PROGRAM}: {error}", err=True)
     raise InvalidRequest(f"Nothing was written: {len(errors):,} changes are wrong.")
 

@@ -13,13 +13,13 @@ from factories import make_principal, make_store, set_limit, user_quota
 from tollkeeper.chat import ChatRequest, Completion, Finish, Message, Price, TextDelta, Usage
 from tollkeeper.clock import Clock
 from tollkeeper.db import Database
-from tollkeeper.dialects.shape import Shape
+from tollkeeper.dialects.shape import InputSize
 from tollkeeper.errors import TollkeeperError
-from tollkeeper.gateway.candidate import Ask
-from tollkeeper.gateway.path import Answer, FailedCall, Gateway, Keeping
+from tollkeeper.gateway.candidate import ModelCall
+from tollkeeper.gateway.path import CallFailed, CallResult, Gateway, IdempotentCall
 from tollkeeper.gateway.streaming import Deadlines
 from tollkeeper.principal import Principal
-from tollkeeper.providers.base import Model, Piece, PreparedCall, Question
+from tollkeeper.providers.base import CallInput, Model, PreparedCall, StreamChunk
 from tollkeeper.providers.catalog import Catalog
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.reservation import Reservation
@@ -30,21 +30,21 @@ BODY_BYTES, INPUT_TOKENS = 1000, 50
 BOUND, EXACT = BODY_BYTES + 8 + 64, INPUT_TOKENS + 8 + 64
 USAGE = Usage(40, 10)
 PRICE = Price(1_000_000, 500_000, 2_000_000)
-ONE_MESSAGE = Shape(1)
+ONE_MESSAGE = InputSize(1)
 WITHIN_S = 10.0
 
-Step = Piece | Exception | asyncio.Event | Callable[[], object]
+Step = StreamChunk | Exception | asyncio.Event | Callable[[], object]
 """What a stream does next: bring a piece, fail, wait until something is set, or do something."""
 
 
-def text(said: str) -> Piece:
-    return Piece(said.encode(), (TextDelta(said),))
+def text(said: str) -> StreamChunk:
+    return StreamChunk(said.encode(), (TextDelta(said),))
 
 
-def ending(usage: Usage | None = USAGE, reason: str = "stop") -> list[Piece]:
+def ending(usage: Usage | None = USAGE, reason: str = "stop") -> list[StreamChunk]:
     """What ends a whole stream."""
     report = (usage,) if usage is not None else ()
-    return [Piece(b"<finish>", (Finish(reason),)), Piece(b"<usage>", report, last=True)]
+    return [StreamChunk(b"<finish>", (Finish(reason),)), StreamChunk(b"<usage>", report, last=True)]
 
 
 @dataclass
@@ -57,7 +57,7 @@ class FakeProvider:
     name: str = "fake"
     answers: list[Completion | Exception] = field(default_factory=lambda: [Completion("yes", "stop", USAGE)])
     streams: list[Sequence[Step]] = field(default_factory=lambda: [[text("yes"), *ending()]])
-    shape: Shape = ONE_MESSAGE
+    shape: InputSize = ONE_MESSAGE
     thinks: bool = False
     knows_the_vocabulary: bool = True
     refuses: Exception | None = None
@@ -71,7 +71,7 @@ class FakeProvider:
     def limits(self) -> list[int]:
         return [limit for _, limit in self.asked]
 
-    def prepare(self, model: Model, question: Question, *, stream: bool = False) -> PreparedCall:
+    def prepare(self, model: Model, question: CallInput, *, stream: bool = False) -> PreparedCall:
         if self.refuses is not None:
             raise self.refuses
         return PreparedCall(model, b"x" * BODY_BYTES, b"", self.shape, lambda: (), thinks=self.thinks)
@@ -86,7 +86,7 @@ class FakeProvider:
             raise answer
         return answer
 
-    async def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
+    async def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[StreamChunk]:
         self.asked.append((call.model.name, max_output))
         self.asking.set()
         steps = self.streams.pop(0) if len(self.streams) > 1 else self.streams[0]
@@ -99,7 +99,7 @@ class FakeProvider:
                         raise step
                     case asyncio.Event():
                         await step.wait()
-                    case Piece():
+                    case StreamChunk():
                         yield step
                     case _:
                         step()
@@ -128,7 +128,7 @@ class FakeProvider:
 class Ear:
     """Someone who listens. `heard` is everything that was delivered; `deaf` stops it from being taken."""
 
-    heard: list[Piece] = field(default_factory=list)
+    heard: list[StreamChunk] = field(default_factory=list)
     pings: int = 0
     attached: int = 0
     deaf: asyncio.Event | None = None
@@ -142,7 +142,7 @@ class Ear:
         if self.left:
             asyncio.get_running_loop().call_soon(hang_up)
 
-    async def deliver(self, piece: Piece) -> None:
+    async def deliver(self, piece: StreamChunk) -> None:
         self.heard.append(piece)
         if self.deaf is not None:
             await self.deaf.wait()
@@ -176,19 +176,19 @@ class House:
         known = self.models.get(name, self.models["m"])
         self.models[name] = replace(known, name=name, **facts)
 
-    async def ask(self, keeping: Keeping | None = None, **changes: Any) -> Answer:
+    async def ask(self, keeping: IdempotentCall | None = None, **changes: Any) -> CallResult:
         async with asyncio.timeout(WITHIN_S):
             answer = await self.gateway.complete(self.caller, make_ask(**changes), keeping)
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, CallResult)
         return answer
 
-    async def listen(self, ear: Ear | None = None, keeping: Keeping | None = None, **changes: Any) -> Answer:
+    async def listen(self, ear: Ear | None = None, keeping: IdempotentCall | None = None, **changes: Any) -> CallResult:
         async with asyncio.timeout(WITHIN_S):
             answer = await self.gateway.stream(self.caller, make_ask(**changes), ear or Ear(), keeping)
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, CallResult)
         return answer
 
-    async def replay(self, keeping: Keeping, ear: Ear | None = None, **changes: Any) -> Replayed:
+    async def replay(self, keeping: IdempotentCall, ear: Ear | None = None, **changes: Any) -> Replayed:
         """The same call once more, of which nothing but its answer is wanted."""
         ask = make_ask(**changes)
         if ear is None:
@@ -220,10 +220,10 @@ class House:
         return charge
 
 
-def make_ask(**changes: Any) -> Ask:
+def make_ask(**changes: Any) -> ModelCall:
     request = ChatRequest((Message("user", "?"),))
-    wanted: dict[str, Any] = {"surface": "query", "question": Question(lambda: request)} | changes
-    return Ask(**wanted)
+    wanted: dict[str, Any] = {"surface": "query", "question": CallInput(lambda: request)} | changes
+    return ModelCall(**wanted)
 
 
 @asynccontextmanager
@@ -259,7 +259,7 @@ def nap() -> asyncio.Event:
 
 async def fail(house: House, ear: Ear | None = None) -> tuple[TollkeeperError, Charge]:
     """A stream that fails: with what, and its charge."""
-    with pytest.raises(FailedCall) as raised:
+    with pytest.raises(CallFailed) as raised:
         await house.listen(ear)
     charge = await house.charge()
     assert raised.value.charge is not None

@@ -8,7 +8,7 @@ from house import BOUND, EXACT, INPUT_TOKENS, USAGE, Ear, FakeProvider, House, e
 from tollkeeper import errors
 from tollkeeper.chat import Completion
 from tollkeeper.gateway import path
-from tollkeeper.gateway.path import FailedCall
+from tollkeeper.gateway.path import CallFailed
 
 UNBILLED = (errors.ProviderUnavailable, errors.ProviderFailed, errors.ProviderRateLimited, errors.ProviderAuthFailed)
 BILLED = (errors.ProviderTimeout, errors.ProviderInterrupted, errors.ProviderBadResponse)
@@ -50,7 +50,7 @@ async def test_nor_is_it_tried_at_all_where_there_is_no_fallback(
 ) -> None:
     house.provider.answers.insert(0, kind(retry_after_s=7))
     house.provider.streams.insert(0, [kind(retry_after_s=7)])
-    with pytest.raises(FailedCall) as raised:
+    with pytest.raises(CallFailed) as raised:
         await (house.listen() if streaming else house.ask())
     assert isinstance(raised.value.cause, kind)
     assert raised.value.cause.retry_after_s == 7
@@ -61,7 +61,7 @@ async def test_nor_is_it_tried_at_all_where_there_is_no_fallback(
 async def test_nothing_is_tried_more_than_twice(house: House, kind: type[errors.ProviderError]) -> None:
     tries = 2 if kind in (errors.ProviderUnavailable, errors.ProviderFailed) else 1
     house.provider.answers = [*([kind()] * tries), Completion("too late", "stop", USAGE)]
-    with pytest.raises(FailedCall):
+    with pytest.raises(CallFailed):
         await house.ask()
     assert len(house.provider.asked) == tries
 
@@ -99,7 +99,7 @@ async def test_a_request_that_was_rejected_is_asked_of_nobody_else(house: House,
     house.model("second", fallbacks=())
     house.provider.answers.insert(0, errors.ProviderRejected())
     house.provider.streams.insert(0, [errors.ProviderRejected()])
-    with pytest.raises(FailedCall):
+    with pytest.raises(CallFailed):
         await (house.listen() if streaming else house.ask())
     assert house.provider.asked == [("m", 500)]
     assert (await house.charge()).state == "released"
@@ -110,7 +110,7 @@ async def test_when_every_fallback_fails_the_last_failure_is_told_with_the_last_
     house.model("second", fallbacks=("third",))
     house.model("third")
     house.provider.answers = [errors.ProviderRateLimited(), errors.ProviderAuthFailed()]
-    with pytest.raises(FailedCall) as raised:
+    with pytest.raises(CallFailed) as raised:
         await house.ask()
     charges = await house.charges_by_model()
     assert isinstance(raised.value.cause, errors.ProviderAuthFailed)
@@ -124,7 +124,7 @@ async def test_a_fallback_that_the_quota_has_no_room_for_gives_the_failure_that_
     house.model(fallbacks=("second",))
     house.model("second", fallbacks=(), weight_milli=100_000)
     house.provider.answers = [errors.ProviderRateLimited()]
-    with pytest.raises(FailedCall) as raised:
+    with pytest.raises(CallFailed) as raised:
         await house.ask()
     assert isinstance(raised.value.cause, errors.ProviderRateLimited)
     charge = await house.charge()
@@ -166,7 +166,7 @@ async def test_a_fallback_that_cannot_be_asked_gives_the_failure_that_led_to_it(
     if how == "cannot be asked":
         house.model("second", provider=FakeProvider(refuses=errors.UnsupportedParameter()))
     house.provider.answers = [errors.ProviderRateLimited()]
-    with pytest.raises(FailedCall) as raised:
+    with pytest.raises(CallFailed) as raised:
         await house.ask()
     assert isinstance(raised.value.cause, errors.ProviderRateLimited)
     assert (await house.charge()).state == "released"
@@ -177,7 +177,7 @@ async def test_after_the_first_piece_there_is_no_fallback_and_no_other_attempt(h
     house.model("second", fallbacks=())
     house.provider.streams = [[text("12345"), errors.ProviderFailed()], [text("never"), *ending()]]
     ear = Ear()
-    with pytest.raises(FailedCall) as raised:
+    with pytest.raises(CallFailed) as raised:
         await house.listen(ear)
     assert isinstance(raised.value.cause, errors.ProviderInterrupted)
     charge = await house.charge()
@@ -189,7 +189,7 @@ async def test_an_attempt_that_may_be_billed_after_one_that_cannot_be_is_the_las
     house.model(fallbacks=("second",))
     house.model("second", fallbacks=())
     house.provider.answers = [errors.ProviderFailed(), errors.ProviderTimeout(), Completion("no", "stop", USAGE)]
-    with pytest.raises(FailedCall) as raised:
+    with pytest.raises(CallFailed) as raised:
         await house.ask()
     assert isinstance(raised.value.cause, errors.ProviderTimeout)
     assert ((await house.charge()).basis, len(house.provider.asked)) == ("unknown", 2)

@@ -11,20 +11,20 @@ from hypothesis import strategies as st
 from factories import set_limit, user_quota
 from house import BODY_BYTES, BOUND, INPUT_TOKENS, PRICE, FakeProvider, make_ask, open_house
 from tollkeeper.chat import Usage
-from tollkeeper.dialects.shape import Shape
+from tollkeeper.dialects.shape import InputSize
 from tollkeeper.errors import InvalidRequest, QuotaExceeded
-from tollkeeper.gateway.candidate import THINKING_OUTPUT, Ask, Candidate
-from tollkeeper.providers.base import IMAGE_TOKENS, OVERHEAD, OVERHEAD_WITH_TOOLS, Model, Question
+from tollkeeper.gateway.candidate import MIN_THINKING_OUTPUT, Candidate, ModelCall
+from tollkeeper.providers.base import IMAGE_TOKENS, OVERHEAD, OVERHEAD_WITH_TOOLS, CallInput, Model
 from tollkeeper.quota.rules.meter import Meter
 
 MESSAGE = 8
 
 
-ONE = Shape(1)
+ONE = InputSize(1)
 
 
 def candidate(
-    shape: Shape = ONE, *, choices: int = 1, known: bool = True, facts: dict[str, Any] | None = None, **ask: Any
+    shape: InputSize = ONE, *, choices: int = 1, known: bool = True, facts: dict[str, Any] | None = None, **ask: Any
 ) -> Candidate:
     provider = FakeProvider(shape=shape, knows_the_vocabulary=known)
     model = Model("m", provider, **{"price": PRICE} | (facts or {}))
@@ -39,7 +39,7 @@ async def test_terms_say_whom_they_are_for() -> None:
 
 
 async def test_first_the_bytes_bound_the_input_and_the_output_is_wanted_in_full() -> None:
-    terms = await candidate(Shape(3)).first()
+    terms = await candidate(InputSize(3)).first()
     assert terms.input_bound == BODY_BYTES + 3 * MESSAGE + OVERHEAD
     assert (terms.wanted_output, terms.least_output) == (500, 500)
 
@@ -47,8 +47,8 @@ async def test_first_the_bytes_bound_the_input_and_the_output_is_wanted_in_full(
 @pytest.mark.parametrize(
     ("window", "choices", "wanted"),
     [
-        (200_000, 1, THINKING_OUTPUT),
-        (200_000, 2, 2 * THINKING_OUTPUT),
+        (200_000, 1, MIN_THINKING_OUTPUT),
+        (200_000, 2, 2 * MIN_THINKING_OUTPUT),
         (BOUND + 3_000, 1, 3_000),
         (BOUND + 3_000, 2, 3_000),
         (BOUND + 100, 1, 500),
@@ -57,19 +57,19 @@ async def test_first_the_bytes_bound_the_input_and_the_output_is_wanted_in_full(
 async def test_of_a_model_that_thinks_unseen_more_is_wanted_if_its_window_has_room(
     window: int, choices: int, wanted: int
 ) -> None:
-    facts = {"bills_unseen": True, "context_window": window}
+    facts = {"bills_hidden_output": True, "context_window": window}
     assert (await candidate(choices=choices, facts=facts).first()).wanted_output == wanted
     assert (await candidate(choices=choices, facts=facts, max_output=7).first()).wanted_output == 7 * choices
 
 
 async def test_then_the_count_bounds_it_and_less_output_will_do() -> None:
-    terms = await candidate(Shape(3), facts={"least_output": 40}).tighter()
+    terms = await candidate(InputSize(3), facts={"least_output": 40}).tighter()
     assert terms.input_bound == INPUT_TOKENS + 3 * MESSAGE + OVERHEAD
     assert (terms.wanted_output, terms.least_output) == (500, 40)
 
 
 async def test_where_the_vocabulary_is_not_known_the_bytes_bound_it_still_and_less_output_will_do() -> None:
-    terms = await candidate(Shape(3), known=False, facts={"least_output": 40}).tighter()
+    terms = await candidate(InputSize(3), known=False, facts={"least_output": 40}).tighter()
     assert terms.input_bound == BODY_BYTES + 3 * MESSAGE + OVERHEAD
     assert (terms.wanted_output, terms.least_output) == (500, 40)
 
@@ -108,22 +108,22 @@ async def test_the_least_is_never_more_than_what_is_wanted() -> None:
 
 
 async def test_pictures_are_priced_apart_from_the_bytes_they_came_in() -> None:
-    terms = await candidate(Shape(1, images=2, image_bytes=900)).first()
+    terms = await candidate(InputSize(1, images=2, image_bytes=900)).first()
     assert terms.input_bound == BODY_BYTES - 900 + 2 * IMAGE_TOKENS + MESSAGE + OVERHEAD
-    terms = await candidate(Shape(1, images=2, image_bytes=900), facts={"image_tokens": 7}).first()
+    terms = await candidate(InputSize(1, images=2, image_bytes=900), facts={"image_tokens": 7}).first()
     assert terms.input_bound == BODY_BYTES - 900 + 2 * 7 + MESSAGE + OVERHEAD
 
 
 async def test_pictures_that_are_more_than_all_that_is_sent_are_no_discount() -> None:
-    terms = await candidate(Shape(1, images=1, image_bytes=BODY_BYTES + 900), facts={"image_tokens": 7}).first()
+    terms = await candidate(InputSize(1, images=1, image_bytes=BODY_BYTES + 900), facts={"image_tokens": 7}).first()
     assert terms.input_bound == 7 + MESSAGE + OVERHEAD
 
 
 async def test_with_tools_the_provider_adds_more_of_its_own() -> None:
-    asked = candidate(Shape(1, tools=True))
+    asked = candidate(InputSize(1, tools=True))
     assert (await asked.first()).input_bound == BODY_BYTES + MESSAGE + OVERHEAD_WITH_TOOLS
     assert (await asked.tighter()).input_bound == INPUT_TOKENS + MESSAGE + OVERHEAD_WITH_TOOLS
-    asked = candidate(Shape(1, tools=True), facts={"overhead_with_tools": 3})
+    asked = candidate(InputSize(1, tools=True), facts={"overhead_with_tools": 3})
     assert (await asked.first()).input_bound == BODY_BYTES + MESSAGE + 3
 
 
@@ -205,5 +205,5 @@ async def test_a_call_never_costs_more_than_its_cap(
 
 
 def test_an_ask_has_no_limits_of_its_own() -> None:
-    ask = Ask("query", Question(lambda: make_ask().question.request))
+    ask = ModelCall("query", CallInput(lambda: make_ask().question.request))
     assert (ask.model, ask.max_output, ask.allocation, ask.without_output) == (None, None, None, False)

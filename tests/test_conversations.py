@@ -18,7 +18,7 @@ from tollkeeper.chat import Message
 from tollkeeper.conversations import Conversations, memory
 from tollkeeper.conversations.bounds import TOKENS_PER_TURN
 from tollkeeper.conversations.models import StoredConversation, StoredTurn
-from tollkeeper.conversations.repository import Place, Shelf
+from tollkeeper.conversations.repository import ConversationRepository, Cursor
 from tollkeeper.db import Database
 from tollkeeper.errors import InvalidRequest, LedgerUnavailable
 from tollkeeper.principal import Principal, Role
@@ -53,7 +53,7 @@ async def remembered(conversations: Conversations, caller: Principal, name: str)
 
 async def stored(database: Database, caller: Principal, name: str) -> tuple[StoredConversation, list[StoredTurn]]:
     async with database.session() as session:
-        shelf = Shelf(session, caller)
+        shelf = ConversationRepository(session, caller)
         found = await shelf.find(name)
         assert found is not None
         assert found.id is not None
@@ -112,7 +112,7 @@ async def test_several_system_messages_of_one_call_are_one_prompt(database: Data
 
 async def test_a_system_prompt_that_is_too_large_to_be_kept_is_refused(database: Database) -> None:
     conversations, caller = Conversations(database, PLENTY), await make_principal(database)
-    largest = "é" * (memory.LARGEST_SYSTEM_PROMPT // 2)
+    largest = "é" * (memory.MAX_SYSTEM_PROMPT // 2)
     assert (await conversations.open(caller, "a", (system(largest),))).turns == (system(largest),)
     with pytest.raises(InvalidRequest, match="65536 bytes"):
         await conversations.open(caller, "a", (system(largest + "!"),))
@@ -183,8 +183,8 @@ async def test_a_name_means_something_to_its_user_only(database: Database) -> No
     for other in (colleague, stranger):
         assert await remembered(conversations, other, "a") == ()
         async with database.session() as session:
-            assert await Shelf(session, other).page(after=None, most=10) == []
-            assert not await Shelf(session, other).delete("a")
+            assert await ConversationRepository(session, other).page(after=None, most=10) == []
+            assert not await ConversationRepository(session, other).delete("a")
         await say(conversations, other, "a", "Red.", user("Mine?"))
         assert await remembered(conversations, other, "a") == (user("Mine?"), assistant("Red."))
     assert len(await remembered(conversations, owner, "a")) == 3
@@ -199,7 +199,7 @@ async def test_a_user_id_without_its_tenant_opens_nothing(database: Database) ->
     conversation, _ = await stored(database, owner, "a")
     assert conversation.id is not None
     async with database.session() as session:
-        assert await Shelf(session, mixed).turns(conversation.id) == []
+        assert await ConversationRepository(session, mixed).turns(conversation.id) == []
 
 
 async def test_opening_writes_nothing_and_leaves_no_transaction_open(database: Database, database_url: str) -> None:
@@ -259,7 +259,7 @@ async def test_of_too_many_conversations_the_one_not_used_for_the_longest_time_f
         clock.step(1)
         await say(conversations, caller, name, "Yes.", user("New?"))
     async with database.session() as session:
-        left = await Shelf(session, caller).page(after=None, most=10)
+        left = await ConversationRepository(session, caller).page(after=None, most=10)
     assert [conversation.name for conversation in left] == ["d", "c", "a"]
     assert await count(database, StoredTurn) == 2 + 2 + 2 + 4, "their turns are gone too"
     assert len(await remembered(conversations, other, "theirs")) == 2
@@ -277,15 +277,15 @@ async def test_the_list_comes_in_pages_and_what_is_used_meanwhile_is_neither_mis
     after = None
     while True:
         async with database.session() as session:
-            page = await Shelf(session, caller).page(after=after, most=2)
+            page = await ConversationRepository(session, caller).page(after=after, most=2)
         if not page:
             break
         found += [conversation.name for conversation in page]
-        after = Place(page[-1].created_ms, page[-1].name)
+        after = Cursor(page[-1].created_ms, page[-1].name)
         clock.step(1)
         await say(conversations, caller, "s-1", "Yes.", user("Again?"))
         async with database.session() as session:
-            await Shelf(session, caller).delete(found[-1])
+            await ConversationRepository(session, caller).delete(found[-1])
     assert found == [f"s-{number}" for number in (6, 5, 4, 3, 2, 1, 0)]
 
 
@@ -293,9 +293,9 @@ async def test_deleting_takes_the_turns_and_the_system_prompt_with_it(database: 
     conversations, caller = Conversations(database, PLENTY), await make_principal(database)
     await say(conversations, caller, "a", "Yes.", system("Be brief."), user("There?"))
     async with database.session() as session:
-        assert await Shelf(session, caller).delete("a")
+        assert await ConversationRepository(session, caller).delete("a")
     async with database.session() as session:
-        assert not await Shelf(session, caller).delete("a")
+        assert not await ConversationRepository(session, caller).delete("a")
     assert await remembered(conversations, caller, "a") == ()
     assert await count(database, StoredTurn) == 0
 
@@ -306,7 +306,7 @@ async def test_what_is_deleted_while_the_model_speaks_stays_deleted(database: Da
     await say(conversations, caller, "a", "Noted.", user("Something private."))
     conversation = await conversations.open(caller, "a", (user("What did I say?"),))
     async with database.session() as session:
-        assert await Shelf(session, caller).delete("a")
+        assert await ConversationRepository(session, caller).delete("a")
     if meanwhile != "nothing":
         await say(conversations, caller, "a", "Hello.", user("Hello."))
     await conversation.add("Something private.")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tollkeeper.gateway.cancellation import Cut, Patience
+from tollkeeper.gateway.cancellation import CancelScope, StreamTimeouts
 from virtual_time import run
 
 
@@ -27,13 +27,13 @@ def me() -> asyncio.Task[Any]:
 
 
 async def test_a_block_that_nobody_cuts_goes_on_to_its_end() -> None:
-    with Cut() as cut:
+    with CancelScope() as cut:
         await asyncio.sleep(0)
     assert (cut.reason, cut.over, me().cancelling()) == (None, True, 0)
 
 
 async def test_whoever_cuts_first_says_why() -> None:
-    with Cut() as cut:
+    with CancelScope() as cut:
         assert not cut.over
         later(0, cut, "first")
         later(0, cut, "second")
@@ -44,7 +44,7 @@ async def test_whoever_cuts_first_says_why() -> None:
 
 async def test_nothing_is_cancelled_after_the_block() -> None:
     """Neither by what was said in time, nor by what is said too late."""
-    with Cut() as cut:
+    with CancelScope() as cut:
         later(0, cut, "in time")
         await asyncio.Event().wait()
     cut("too late")
@@ -54,7 +54,7 @@ async def test_nothing_is_cancelled_after_the_block() -> None:
 
 
 async def test_what_is_said_after_the_end_of_a_whole_block_changes_nothing() -> None:
-    with Cut() as cut:
+    with CancelScope() as cut:
         pass
     cut("too late")
     await asyncio.sleep(0)
@@ -63,7 +63,7 @@ async def test_what_is_said_after_the_end_of_a_whole_block_changes_nothing() -> 
 
 async def test_a_cancellation_from_elsewhere_passes() -> None:
     async def work() -> None:
-        with Cut():
+        with CancelScope():
             await asyncio.Event().wait()
 
     task = asyncio.create_task(work())
@@ -76,10 +76,10 @@ async def test_a_cancellation_from_elsewhere_passes() -> None:
 
 @pytest.mark.parametrize("order", ["cut, then cancelled", "cancelled, then cut"])
 async def test_a_cancellation_from_elsewhere_passes_even_where_it_was_cut_too(order: str) -> None:
-    cuts: list[Cut] = []
+    cuts: list[CancelScope] = []
 
     async def work() -> None:
-        with Cut() as cut:
+        with CancelScope() as cut:
             cuts.append(cut)
             await asyncio.Event().wait()
 
@@ -95,7 +95,7 @@ async def test_a_cancellation_from_elsewhere_passes_even_where_it_was_cut_too(or
 
 async def test_an_error_of_the_block_passes_and_leaves_no_cancellation() -> None:
     """It was cut, but what it was doing failed while it ended."""
-    cut = Cut()
+    cut = CancelScope()
 
     async def work() -> None:
         with cut:
@@ -112,8 +112,8 @@ async def test_an_error_of_the_block_passes_and_leaves_no_cancellation() -> None
 
 
 async def test_the_inner_of_two_blocks_can_be_cut_and_the_outer_goes_on() -> None:
-    with Cut() as outer:
-        with Cut() as inner:
+    with CancelScope() as outer:
+        with CancelScope() as inner:
             later(0, inner, "inner")
             await asyncio.Event().wait()
         await asyncio.sleep(0)
@@ -121,8 +121,8 @@ async def test_the_inner_of_two_blocks_can_be_cut_and_the_outer_goes_on() -> Non
 
 
 async def test_the_outer_of_two_blocks_can_be_cut_and_ends_both() -> None:
-    with Cut() as outer:
-        with Cut() as inner:
+    with CancelScope() as outer:
+        with CancelScope() as inner:
             later(0, outer, "outer")
             await asyncio.Event().wait()
         pytest.fail("the outer block went on")
@@ -130,7 +130,7 @@ async def test_the_outer_of_two_blocks_can_be_cut_and_ends_both() -> None:
 
 
 async def test_both_of_two_blocks_can_be_cut_at_once() -> None:
-    with Cut() as outer, Cut() as inner:
+    with CancelScope() as outer, CancelScope() as inner:
         later(0, inner, "inner")
         later(0, outer, "outer")
         await asyncio.Event().wait()
@@ -141,20 +141,20 @@ async def test_both_of_two_blocks_can_be_cut_at_once() -> None:
 def test_inside_a_timeout_it_is_told_apart_which_came_first() -> None:
     async def cut_first() -> None:
         async with asyncio.timeout(2):
-            with Cut() as cut:
+            with CancelScope() as cut:
                 later(1, cut, "why")
                 await asyncio.Event().wait()
             assert (cut.reason, at()) == ("why", 1)
             await asyncio.sleep(0.5)
 
-    async def within_a_second(cut: Cut, seconds: float) -> None:
+    async def within_a_second(cut: CancelScope, seconds: float) -> None:
         async with asyncio.timeout(1):
             with cut:
                 later(seconds, cut, "why")
                 await asyncio.Event().wait()
 
     async def late_first() -> None:
-        cut = Cut()
+        cut = CancelScope()
         with pytest.raises(TimeoutError):
             await within_a_second(cut, 2)
         assert (cut.reason, at()) == (None, 1)
@@ -162,7 +162,7 @@ def test_inside_a_timeout_it_is_told_apart_which_came_first() -> None:
 
     async def together() -> None:
         with pytest.raises(TimeoutError):
-            await within_a_second(Cut(), 1)
+            await within_a_second(CancelScope(), 1)
         assert me().cancelling() == 0
         await asyncio.sleep(5)
 
@@ -172,7 +172,7 @@ def test_inside_a_timeout_it_is_told_apart_which_came_first() -> None:
 
 def test_around_a_timeout_it_is_told_apart_too() -> None:
     async def scene() -> None:
-        with Cut() as cut:
+        with CancelScope() as cut:
             later(1, cut, "why")
             async with asyncio.timeout(2):
                 await asyncio.Event().wait()
@@ -185,7 +185,7 @@ def test_around_a_timeout_it_is_told_apart_too() -> None:
 class Waiting:
     """What became of waiting: when it was over and for whom, and when there was a ping."""
 
-    patience: Patience
+    patience: StreamTimeouts
     out: list[tuple[float, str]] = field(default_factory=list)
     pings: list[float] = field(default_factory=list)
 
@@ -205,7 +205,7 @@ async def waiting(
     def ping() -> None:
         made[0].pings.append(at())
 
-    with Patience(out, ping, first_s=first, idle_s=idle, total_s=total, silent_s=silent) as patience:
+    with StreamTimeouts(out, ping, first_s=first, idle_s=idle, total_s=total, silent_s=silent) as patience:
         made.append(Waiting(patience))
         patience.waiting_for = "them"
         yield made[0]
@@ -280,7 +280,7 @@ async def test_no_ping_comes_after_the_end() -> None:
 @plays
 async def test_what_is_left_in_time_is_given_up_by_nobody() -> None:
     loop_out: list[str] = []
-    with Patience(loop_out.append, lambda: None, first_s=1, idle_s=1, total_s=1, silent_s=1) as patience:
+    with StreamTimeouts(loop_out.append, lambda: None, first_s=1, idle_s=1, total_s=1, silent_s=1) as patience:
         await asyncio.sleep(0.5)
     patience.at_most(0.1)
     patience.moved("them")
@@ -311,7 +311,7 @@ async def test_whoever_is_given_up_may_be_followed_by_others_who_are_given_up_in
                 patience.moved("others")
                 patience.at_most(50)
 
-        with Patience(given_up, lambda: None, first_s=5, idle_s=4, total_s=total, silent_s=1000) as patience:
+        with StreamTimeouts(given_up, lambda: None, first_s=5, idle_s=4, total_s=total, silent_s=1000) as patience:
             patience.waiting_for = "them"
             await asyncio.sleep(100)
         assert out[:2] == [(5, "them"), (over, "others")]

@@ -10,8 +10,8 @@ from house import BOUND, EXACT, INPUT_TOKENS, Ear, House, make_ask, open_house, 
 from tollkeeper import errors
 from tollkeeper.chat import Completion, ToolCall, Usage
 from tollkeeper.gateway import path
-from tollkeeper.gateway.path import Answer, FailedCall, Keeping
-from tollkeeper.quota.rules.keys import Attempt, KeptAnswer
+from tollkeeper.gateway.path import CallFailed, CallResult, IdempotentCall
+from tollkeeper.quota.rules.keys import KeyedRequest, StoredResponse
 from tollkeeper.quota.rules.models import Basis
 
 UNBILLED = (errors.ProviderUnavailable, errors.ProviderFailed, errors.ProviderRateLimited, errors.ProviderAuthFailed)
@@ -25,14 +25,14 @@ async def house(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         yield made
 
 
-def keeping(key: str = "key", fingerprint: str = "f") -> Keeping:
+def keeping(key: str = "key", fingerprint: str = "f") -> IdempotentCall:
     """Keeps an answer as its text and what it cost."""
 
-    def render(answer: Answer) -> KeptAnswer:
+    def render(answer: CallResult) -> StoredResponse:
         said = f"{answer.completion.text} {answer.charge.cost_tokens}"
-        return KeptAnswer(200, "text/plain", said.encode())
+        return StoredResponse(200, "text/plain", said.encode())
 
-    return Keeping(Attempt(key, fingerprint), render)
+    return IdempotentCall(KeyedRequest(key, fingerprint), render)
 
 
 async def test_with_room_the_cheap_bound_is_held_in_full_and_nothing_is_counted(house: House) -> None:
@@ -144,7 +144,7 @@ async def test_a_failure_that_cannot_have_been_billed_is_released(
     house: House, kind: type[errors.ProviderError], streaming: bool
 ) -> None:
     house.provider.answers, house.provider.streams = [kind()], [[kind()]]
-    with pytest.raises(FailedCall) as raised:
+    with pytest.raises(CallFailed) as raised:
         await (house.listen() if streaming else house.ask())
     assert (type(raised.value.cause), str(raised.value)) == (kind, kind.sentence)
     charge = await house.charge()
@@ -161,7 +161,7 @@ async def test_an_unknown_outcome_charges_the_input_and_forgives_the_rest_and_is
     house.model(fallbacks=("second",))
     house.model("second", fallbacks=())
     house.provider.answers, house.provider.streams = [kind()], [[kind()]]
-    with pytest.raises(FailedCall):
+    with pytest.raises(CallFailed):
         await (house.listen() if streaming else house.ask())
     charge = await house.charge()
     assert (charge.state, charge.basis, charge.cost_tokens) == ("settled", "unknown", INPUT_TOKENS)
@@ -188,8 +188,8 @@ async def test_calls_at_once_never_hold_more_than_there_is(house: House) -> None
     await set_limit(house.ledger, user_quota(house.caller), 3 * (BOUND + 100))
     results = await asyncio.gather(*(house.ask(max_output=100) for _ in range(8)), return_exceptions=True)
     kinds = [type(result).__name__ for result in results]
-    assert kinds.count("QuotaHeld") + kinds.count("Answer") == 8
-    assert kinds.count("Answer") >= 3
+    assert kinds.count("QuotaHeld") + kinds.count("CallResult") == 8
+    assert kinds.count("CallResult") >= 3
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -26,9 +26,9 @@ from tollkeeper import errors
 from tollkeeper.chat import Finish, Usage
 from tollkeeper.gateway import path
 from tollkeeper.gateway.candidate import Candidate
-from tollkeeper.gateway.path import FailedCall
+from tollkeeper.gateway.path import CallFailed
 from tollkeeper.gateway.streaming import Deadlines, Relay
-from tollkeeper.providers.base import Piece
+from tollkeeper.providers.base import StreamChunk
 
 ROOM = 5_000 - BOUND
 """What is wanted of a model that thinks: as much as its window has left."""
@@ -81,7 +81,7 @@ async def test_a_model_that_bills_unseen_is_heard_out_for_its_report_though_the_
 async def test_a_model_that_bills_unseen_and_does_not_report_in_time_costs_the_hold(house: House, begun: bool) -> None:
     """However lively it is: `idle_s` is for all that is still to come."""
     ear = Ear()
-    house.model(bills_unseen=True)
+    house.model(bills_hidden_output=True)
     endless: list[Step] = [text("x"), nap()] * 100 if begun else [asyncio.Event()]
     house.provider.streams = [[ear.leave_soon, *endless]]
     _, charge = await fail(house, ear)
@@ -172,7 +172,7 @@ async def test_nothing_of_a_call_outlives_it(house: House, end: str) -> None:
     house.provider.streams = [streams[end]]
     gc.disable()
     try:
-        with suppress(FailedCall):
+        with suppress(CallFailed):
             await house.gateway.stream(house.caller, ask, ear)
         ear.hang_up, ear.reservation = (lambda: None), None
         del ask
@@ -185,7 +185,7 @@ async def test_nothing_of_a_call_outlives_it(house: House, end: str) -> None:
 async def test_what_a_provider_tells_of_usage_on_the_way_is_no_report_when_the_caller_hangs_up(house: House) -> None:
     """Else whoever hangs up would pay for no more than the first chunk."""
     ear = Ear()
-    early = Piece(b"", (Usage(40, 1),))
+    early = StreamChunk(b"", (Usage(40, 1),))
     house.provider.streams = [[early, text("Hello"), ear.leave_soon, asyncio.Event()]]
     await house.listen(ear)
     assert_charged(await house.charge(), "counted", INPUT_TOKENS, 5)
@@ -193,7 +193,7 @@ async def test_what_a_provider_tells_of_usage_on_the_way_is_no_report_when_the_c
 
 async def test_nor_when_they_hang_up_between_the_end_of_the_answer_and_its_report(house: House) -> None:
     ear = Ear()
-    early, finish = Piece(b"", (Usage(40, 1),)), Piece(b"", (Finish("stop"),))
+    early, finish = StreamChunk(b"", (Usage(40, 1),)), StreamChunk(b"", (Finish("stop"),))
     house.provider.streams = [[early, text("Hello"), finish, ear.leave_soon, asyncio.Event()]]
     await house.listen(ear)
     assert_charged(await house.charge(), "counted", INPUT_TOKENS, 5)
@@ -212,7 +212,7 @@ async def test_nor_is_a_fallback_asked_for_a_caller_who_has_left(house: House) -
     house.model(fallbacks=("second",))
     house.model("second", fallbacks=())
     house.provider.streams = [[lambda: leaving(ear), errors.ProviderRateLimited()], [text("never"), *ending()]]
-    with pytest.raises(FailedCall):
+    with pytest.raises(CallFailed):
         await house.listen(ear)
     assert house.provider.asked == [("m", 500)]
     for charge in await house.charges():
@@ -249,7 +249,7 @@ def raising(error: type[errors.ProviderError]) -> None:
 class Slow(Ear):
     """Takes half of the time that there is, for each piece."""
 
-    async def deliver(self, piece: Piece) -> None:
+    async def deliver(self, piece: StreamChunk) -> None:
         await super().deliver(piece)
         await asyncio.sleep(0.1)
 

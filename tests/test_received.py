@@ -13,17 +13,17 @@ from tollkeeper.chat import (
     ToolCallDelta,
     Usage,
 )
-from tollkeeper.gateway.accumulator import Received
+from tollkeeper.gateway.accumulator import StreamAccumulator
 
 
 def test_nothing_is_an_empty_answer() -> None:
-    received = Received()
+    received = StreamAccumulator()
     assert received.completion() == Completion("", "stop", None)
     assert (received.size, received.text_since(0)) == (0, "")
 
 
 def test_pieces_of_every_kind_become_one_answer() -> None:
-    received = Received()
+    received = StreamAccumulator()
     received.add((ReasoningDelta("h"), ReasoningDelta("m")))
     received.add((TextDelta("He"), TextDelta("llo")))
     received.add((ToolCallDelta(0, "c0", "f", ""), ToolCallDelta(0, None, None, '{"a":')))
@@ -35,14 +35,14 @@ def test_pieces_of_every_kind_become_one_answer() -> None:
 
 
 def test_calls_that_come_mixed_up_are_told_apart_by_their_index() -> None:
-    received = Received()
+    received = StreamAccumulator()
     received.add((ToolCallDelta(1, "c1", "g", "b"), ToolCallDelta(0, "c0", "f", "a")))
     received.add((ToolCallDelta(1, None, None, "B"), ToolCallDelta(0, None, None, "A")))
     assert received.completion().tool_calls == (ToolCall("c0", "f", "aA"), ToolCall("c1", "g", "bB"))
 
 
 def test_a_call_of_a_custom_tool_is_one_of_a_text() -> None:
-    received = Received()
+    received = StreamAccumulator()
     received.add((ToolCallDelta(0, "c0", "sql", "", custom=True), ToolCallDelta(1, "c1", "f", "{}")))
     received.add((ToolCallDelta(0, None, None, "select", custom=True),))
     assert received.completion().tool_calls == (ToolCall("c0", "sql", "select", custom=True), ToolCall("c1", "f", "{}"))
@@ -50,7 +50,7 @@ def test_a_call_of_a_custom_tool_is_one_of_a_text() -> None:
 
 
 def test_a_call_without_a_name_is_still_one() -> None:
-    received = Received()
+    received = StreamAccumulator()
     received.add((ToolCallDelta(0, None, None, "{}"),))
     assert received.completion().tool_calls == (ToolCall("", "", "{}"),)
 
@@ -68,7 +68,7 @@ class Uncopied(str):
 
 
 def test_a_long_call_is_put_together_at_once() -> None:
-    received = Received()
+    received = StreamAccumulator()
     received.add((ToolCallDelta(0, "c0", "f", Uncopied("[")),))
     for _ in range(100_000):
         received.add((ToolCallDelta(0, None, None, Uncopied("1,")),))
@@ -77,7 +77,7 @@ def test_a_long_call_is_put_together_at_once() -> None:
 
 
 def test_a_refusal_is_the_text_where_there_is_no_other() -> None:
-    received = Received()
+    received = StreamAccumulator()
     received.add((RefusalDelta("I will "), RefusalDelta("not.")))
     assert received.completion() == Completion("I will not.", "stop", None, refusal="I will not.")
     received.add((TextDelta("But"),))
@@ -85,7 +85,7 @@ def test_a_refusal_is_the_text_where_there_is_no_other() -> None:
 
 
 def test_the_last_report_and_the_last_reason_count() -> None:
-    received = Received()
+    received = StreamAccumulator()
     received.add((Usage(1, 1), Finish("length")))
     received.add((Usage(2, 2), Finish("stop")))
     assert (received.usage, received.finish_reason) == (Usage(2, 2), "stop")
@@ -93,7 +93,7 @@ def test_the_last_report_and_the_last_reason_count() -> None:
 
 def test_usage_is_a_report_when_nothing_was_said_after_it_and_the_answer_is_finished() -> None:
     def reported(*deltas: Delta) -> Usage | None:
-        received = Received()
+        received = StreamAccumulator()
         for delta in deltas:
             received.add((delta,))
         return received.report
@@ -111,21 +111,21 @@ def test_usage_is_a_report_when_nothing_was_said_after_it_and_the_answer_is_fini
     "said", [TextDelta("x"), RefusalDelta("x"), ReasoningDelta("x"), ToolCallDelta(0, "c0", "f", "{}")]
 )
 def test_whatever_is_said_after_it_makes_usage_no_report(said: Delta) -> None:
-    received = Received()
+    received = StreamAccumulator()
     received.add((Finish("stop"), Usage(1, 1), said))
     assert received.report is None
 
 
 def test_the_size_is_that_of_all_text_in_bytes() -> None:
     """A token is at least one of them, whatever the text is for."""
-    received = Received()
+    received = StreamAccumulator()
     received.add((TextDelta("ab"), RefusalDelta("é"), ReasoningDelta("☃"), ToolCallDelta(0, "id", "é", "x")))
     received.add((ToolCallDelta(0, None, None, "☃"), Finish("stop"), Usage(9, 9)))
     assert received.size == 2 + 2 + 3 + (2 + 1) + 3 == len(received.text_since(0).encode())
 
 
 def test_text_can_be_had_from_a_place_on() -> None:
-    received = Received()
+    received = StreamAccumulator()
     received.add((TextDelta("a"), Finish("stop")))
     place = len(received.deltas)
     received.add((TextDelta("b"), ToolCallDelta(0, "id", "name", "{}"), ReasoningDelta("c"), Usage(1, 1)))

@@ -24,9 +24,9 @@ from house import (
 from tollkeeper import errors
 from tollkeeper.chat import ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
 from tollkeeper.gateway import path, streaming
-from tollkeeper.gateway.path import Answer, FailedCall
+from tollkeeper.gateway.path import CallFailed, CallResult
 from tollkeeper.gateway.streaming import Deadlines
-from tollkeeper.providers.base import Piece, Question
+from tollkeeper.providers.base import CallInput, StreamChunk
 from tollkeeper.quota.ledger import Ledger
 
 HELD = BOUND + 500
@@ -47,7 +47,7 @@ async def test_a_whole_stream_costs_what_was_reported_and_its_end_is_held_back_u
     house: House,
 ) -> None:
     ear = Ear()
-    house.provider.streams = [[text("He"), text("llo"), *ending(), Piece(b"<done>", (), last=True)]]
+    house.provider.streams = [[text("He"), text("llo"), *ending(), StreamChunk(b"<done>", (), last=True)]]
     answer = await house.listen(ear)
     assert (ear.said, answer.tail) == (b"Hello<finish>", b"<usage><done>")
     assert (answer.completion.text, answer.completion.finish_reason, answer.completion.usage) == (
@@ -63,7 +63,7 @@ async def test_a_whole_stream_costs_what_was_reported_and_its_end_is_held_back_u
 
 
 async def test_a_later_report_replaces_an_earlier_one(house: House) -> None:
-    house.provider.streams = [[text("a"), Piece(b"", (Usage(1, 1),)), *ending()]]
+    house.provider.streams = [[text("a"), StreamChunk(b"", (Usage(1, 1),)), *ending()]]
     await house.listen()
     assert_charged(await house.charge(), "provider", 40, 10)
 
@@ -71,7 +71,7 @@ async def test_a_later_report_replaces_an_earlier_one(house: House) -> None:
 @pytest.mark.parametrize("usage", [None, Usage(5001, 1), Usage(1, 5001)])
 async def test_without_a_believable_report_what_came_is_counted(house: House, usage: Usage | None) -> None:
     said = (ReasoningDelta("12"), RefusalDelta("345"), ToolCallDelta(0, "id", "name", "{}"))
-    house.provider.streams = [[text("Hello"), Piece(b"", said), *ending(usage)]]
+    house.provider.streams = [[text("Hello"), StreamChunk(b"", said), *ending(usage)]]
     await house.listen()
     assert_charged(await house.charge(), "counted", INPUT_TOKENS, 5 + 2 + 3 + 4 + 2)
 
@@ -105,14 +105,14 @@ async def test_an_answer_is_whole_though_the_line_breaks_after_it(house: House) 
 
 
 async def test_a_stream_that_breaks_between_its_report_and_its_end_is_broken(house: House) -> None:
-    house.provider.streams = [[text("Hello"), Piece(b"", (Usage(40, 10),)), errors.ProviderInterrupted()]]
+    house.provider.streams = [[text("Hello"), StreamChunk(b"", (Usage(40, 10),)), errors.ProviderInterrupted()]]
     _, charge = await fail(house)
     assert_charged(charge, "counted", INPUT_TOKENS, 5)
 
 
 async def test_a_first_event_that_says_nothing_is_a_beginning_all_the_same(house: House) -> None:
     """The provider was at work: nobody knows that it has not billed that."""
-    house.provider.streams = [[Piece(b"<hello>", ()), errors.ProviderFailed()]]
+    house.provider.streams = [[StreamChunk(b"<hello>", ()), errors.ProviderFailed()]]
     cause, charge = await fail(house)
     assert isinstance(cause, errors.ProviderInterrupted)
     assert_charged(charge, "counted", INPUT_TOKENS, 0)
@@ -140,7 +140,7 @@ async def test_an_answer_is_whole_though_the_provider_keeps_the_line_open_after_
 ) -> None:
     monkeypatch.setattr(streaming, "AFTER_THE_END_S", 0.05)
     async with open_house(sqlite_url, Deadlines(first_s=NEVER, idle_s=NEVER, total_s=NEVER)) as house:
-        house.provider.streams = [[text("Hello"), *ending(), Piece(b"<done>", (), last=True), asyncio.Event()]]
+        house.provider.streams = [[text("Hello"), *ending(), StreamChunk(b"<done>", (), last=True), asyncio.Event()]]
         answer = await house.listen()
         assert (answer.completion.text, answer.tail, answer.cut_short) == ("Hello", b"<usage><done>", False)
         charge = await house.charge()
@@ -149,14 +149,14 @@ async def test_an_answer_is_whole_though_the_provider_keeps_the_line_open_after_
 
 
 async def test_what_a_provider_says_right_after_its_end_is_waited_for(house: House) -> None:
-    done = Piece(b"<done>", (), last=True)
+    done = StreamChunk(b"<done>", (), last=True)
     house.provider.streams = [[text("Hello"), *ending(), nap(), done]]
     assert (await house.listen()).tail == b"<usage><done>"
 
 
 async def test_a_stream_that_goes_on_and_on_is_ended(sqlite_url: str) -> None:
     async with open_house(sqlite_url, Deadlines(first_s=NEVER, idle_s=NEVER, total_s=0.3, ping_s=NEVER)) as house:
-        lively: list[Step] = [Piece(b"", ()), nap()] * 100
+        lively: list[Step] = [StreamChunk(b"", ()), nap()] * 100
         house.provider.streams = [[text("Hello"), *lively]]
         cause, charge = await fail(house)
         assert isinstance(cause, errors.ProviderInterrupted)
@@ -195,7 +195,7 @@ async def test_what_is_longer_than_was_granted_and_some_more_is_cut(house: House
 
 async def test_of_an_over_long_answer_a_report_that_came_on_the_way_is_not_the_truth(house: House) -> None:
     """Some providers report with every chunk, and are behind with it."""
-    running = [Piece(b"", (TextDelta("0123456789"), Usage(1, 1)))] * 100
+    running = [StreamChunk(b"", (TextDelta("0123456789"), Usage(1, 1)))] * 100
     house.provider.streams = [running]
     await house.listen(max_output=16)
     charge = await house.charge()
@@ -242,7 +242,7 @@ async def test_bytes_that_are_no_tokens_cut_nothing(house: House) -> None:
 async def test_each_of_several_choices_may_be_as_long_as_its_share(house: House) -> None:
     request = make_ask().question.request
     house.provider.streams = [[text("x" * 60), *ending(Usage(40, 60))]]
-    answer = await house.listen(question=Question(lambda: request, choices=3), max_output=20)
+    answer = await house.listen(question=CallInput(lambda: request, choices=3), max_output=20)
     charge = await house.charge()
     assert (house.provider.limits, charge.granted_output, answer.shortened) == ([20], 60, False)
     assert_charged(charge, "provider", 40, 60)
@@ -262,7 +262,7 @@ async def test_a_stream_whose_hold_was_swept_up_is_cut_and_its_truth_booked(sqli
         assert await other.sweep() == 1
         await other.stop()
         await house.ledger.renew()
-        with pytest.raises(FailedCall) as raised:
+        with pytest.raises(CallFailed) as raised:
             await call
         assert isinstance(raised.value.cause, errors.LeaseLost)
         charge = await house.charge()
@@ -316,6 +316,6 @@ async def test_a_renewal_measures_what_came_so_far(house: House) -> None:
 async def test_between_two_attempts_the_listener_hears_nothing_of_the_first(house: House) -> None:
     house.provider.streams = [[errors.ProviderFailed()], [text("yes"), *ending()]]
     ear = Ear()
-    answer: Answer = await house.listen(ear)
+    answer: CallResult = await house.listen(ear)
     assert (ear.said, answer.completion.text, ear.attached) == (b"yes<finish>", "yes", 2)
     assert_charged(await house.charge(), "provider", 40, 10)

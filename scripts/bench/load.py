@@ -11,7 +11,7 @@ from bench.processes import BenchError
 from bench.replies import Reply
 
 HOST = "127.0.0.1"
-MOST_SECONDS = 120.0
+MAX_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +147,15 @@ class Driver:
         await asyncio.sleep(0)
 
     async def run(self) -> Drive:
-        """Make the calls. Raises BenchError for an answer that is not 200 and whole, or when MOST_SECONDS are over."""
+        """Make the calls. Raises BenchError for an answer that is not 200 and whole, or when MAX_SECONDS are over."""
         started = time.perf_counter()
         for connection in self._connections:
             self._load.next(connection)
         try:
-            async with asyncio.timeout(MOST_SECONDS):
+            async with asyncio.timeout(MAX_SECONDS):
                 await self._load.done
         except TimeoutError:
-            raise BenchError(f"{self._calls} calls took longer than {MOST_SECONDS:.0f} s.") from None
+            raise BenchError(f"{self._calls} calls took longer than {MAX_SECONDS:.0f} s.") from None
         load = self._load
         return Drive(time.perf_counter() - started, load.beginnings, load.latencies, load.arrivals)
 

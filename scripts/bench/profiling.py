@@ -13,7 +13,7 @@ from bench.processes import SCRIPTS, BenchError, main_thread_cpu_seconds
 from bench.targets import SQLITE, Lab
 from bench.work import Work
 
-MOST_FUNCTIONS = 40
+MAX_FUNCTIONS = 40
 WRITE_S = 30.0
 PROFILED = SCRIPTS / "bench" / "profiled.py"
 
@@ -60,7 +60,7 @@ def _functions(stats: dict[Any, Any], calls: int) -> list[str]:
     total = sum(own for _, _, own, _, _ in stats.values())
     lines = [f"{'own µs':>7} {'share':>6} {'with callees':>13} {'times':>9}  function"]
     by_own_time = sorted(stats.items(), key=lambda item: item[1][2], reverse=True)
-    for (path, line, name), (_, count, own, cumulative, _) in by_own_time[:MOST_FUNCTIONS]:
+    for (path, line, name), (_, count, own, cumulative, _) in by_own_time[:MAX_FUNCTIONS]:
         lines.append(
             f"{own / calls * 1e6:7.1f} {own / total:6.1%} {cumulative / calls * 1e6:13.1f} {count / calls:9.2f}"
             f"  {_place(path, line)}{name}"

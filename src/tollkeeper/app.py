@@ -20,7 +20,7 @@ from tollkeeper.api.compat import DOORS as COMPAT_DOORS
 from tollkeeper.api.compat import manner_of
 from tollkeeper.api.compat import models as models_of_others
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.metered import Entrance
+from tollkeeper.api.metered import MeteredRouter
 from tollkeeper.api.middleware import Envelope
 from tollkeeper.api.native import DOORS as NATIVE_DOORS
 from tollkeeper.api.native import models, sessions, socket
@@ -75,7 +75,7 @@ def create_app(
 
     app.openapi = openapi  # type: ignore[method-assign]
     behind_proxies = cast(ASGIApp, ProxyHeadersMiddleware(app, trusted_proxies))  # type: ignore[arg-type]
-    entrance = Entrance(behind_proxies, DOORS, lambda: cast(Services, app.state.services))
+    entrance = MeteredRouter(behind_proxies, DOORS, lambda: cast(Services, app.state.services))
     envelope = Envelope(entrance, access_log, unread=[door.path for door in DOORS], manner_of=manner_of)
     return _for_browsers(envelope, allowed_origins) if allowed_origins else envelope
 

@@ -17,7 +17,7 @@ from tollkeeper.db import Database
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.gateway.path import Gateway
 from tollkeeper.gateway.streaming import Deadlines
-from tollkeeper.identity.authenticator import Credentials
+from tollkeeper.identity.authenticator import Authenticator
 from tollkeeper.identity.keys import ApiKeys
 from tollkeeper.identity.passwords import Passwords
 from tollkeeper.identity.signing_secret import signing_secret
@@ -25,14 +25,14 @@ from tollkeeper.identity.tokens import Tokens
 from tollkeeper.providers import anthropic, ollama, openai
 from tollkeeper.providers.anthropic import AnthropicProvider
 from tollkeeper.providers.base import Provider, Wire
-from tollkeeper.providers.breaker import Guarded
+from tollkeeper.providers.breaker import CircuitBreaker
 from tollkeeper.providers.catalog import Catalog, Source, build_catalog
 from tollkeeper.providers.catalog_file import CatalogFile, ProviderEntry, read_catalog
 from tollkeeper.providers.echo import EchoProvider
 from tollkeeper.providers.ollama import OllamaProvider
 from tollkeeper.providers.openai import OpenAIProvider
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.quota.maintenance import Keeper
+from tollkeeper.quota.maintenance import Maintenance
 from tollkeeper.quota.stores.base import Store
 from tollkeeper.quota.stores.postgres.store import PostgresStore
 from tollkeeper.quota.stores.sqlite.store import SqliteStore
@@ -168,7 +168,7 @@ def _guarded(settings: Settings, provider: Provider) -> Provider:
     """Behind a circuit breaker, unless that is turned off."""
     if settings.breaker_failures == 0:
         return provider
-    return Guarded(
+    return CircuitBreaker(
         provider,
         failures=settings.breaker_failures,
         seconds=settings.breaker_seconds,
@@ -214,7 +214,7 @@ async def _services(settings: Settings, throttle: Throttle, parts: Parts) -> Asy
     """Everything that runs while the server does. Leaving lets the ledger land what is queued."""
     database = Database(settings.database_url)
     ledger = make_ledger(settings, parts.store)
-    keeper = Keeper(ledger, lease_seconds=settings.lease_seconds, sweep_seconds=settings.sweep_seconds)
+    keeper = Maintenance(ledger, lease_seconds=settings.lease_seconds, sweep_seconds=settings.sweep_seconds)
     passwords = Passwords(settings.bcrypt_rounds)
     previous = settings.previous_signing_secret
     tokens = Tokens(
@@ -223,7 +223,7 @@ async def _services(settings: Settings, throttle: Throttle, parts: Parts) -> Asy
         minutes=settings.access_token_minutes,
         clock=SystemClock(),
     )
-    credentials = Credentials(tokens, ApiKeys(database, SystemClock()), SystemClock())
+    credentials = Authenticator(tokens, ApiKeys(database, SystemClock()), SystemClock())
     try:
         await database.require_current_schema()
         parts.catalog.model(None)

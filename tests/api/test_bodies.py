@@ -2,12 +2,12 @@
 
 import pytest
 
-from tollkeeper.api.body_budget import Bodies
+from tollkeeper.api.body_budget import BodyBudget
 from tollkeeper.errors import Overloaded, RateLimited
 
 
 def test_one_user_holds_so_much_and_no_more_and_the_others_do_not_suffer() -> None:
-    bodies = Bodies(most_of_one=10, most_in_all=100)
+    bodies = BodyBudget(most_of_one=10, most_in_all=100)
     with bodies.of(1) as first, bodies.of(1) as second, bodies.of(2) as other:
         first.grow(6)
         second.grow(4)
@@ -18,7 +18,7 @@ def test_one_user_holds_so_much_and_no_more_and_the_others_do_not_suffer() -> No
 
 
 def test_all_together_hold_so_much_and_no_more() -> None:
-    bodies = Bodies(most_of_one=10, most_in_all=15)
+    bodies = BodyBudget(most_of_one=10, most_in_all=15)
     with bodies.of(1) as one, bodies.of(2) as other:
         one.grow(10)
         other.grow(5)
@@ -28,7 +28,7 @@ def test_all_together_hold_so_much_and_no_more() -> None:
 
 
 def test_what_was_held_is_given_back_once_however_the_call_ends() -> None:
-    bodies = Bodies(most_of_one=10, most_in_all=10)
+    bodies = BodyBudget(most_of_one=10, most_in_all=10)
     for user_id in (1, 1, 2):
         with bodies.of(user_id) as held:
             held.grow(4)
@@ -37,7 +37,7 @@ def test_what_was_held_is_given_back_once_however_the_call_ends() -> None:
             _fail_after_10(bodies, user_id)
 
 
-def _fail_after_10(bodies: Bodies, user_id: int) -> None:
+def _fail_after_10(bodies: BodyBudget, user_id: int) -> None:
     with bodies.of(user_id) as held:
         held.grow(10)
         held.grow(1)

@@ -8,12 +8,12 @@ import pytest
 from tollkeeper.api.compat.anthropic import MESSAGES
 from tollkeeper.api.compat.openai import CHAT_COMPLETIONS, EMBEDDINGS, RESPONSES
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.metered import Door, Visit
+from tollkeeper.api.metered import Exchange, MeteredEndpoint
 from tollkeeper.chat import TextDelta
 from tollkeeper.dialects.sse import Splitter, event
 from tollkeeper.errors import InputError, ProviderFailed
 from tollkeeper.principal import Principal, Role
-from tollkeeper.providers.base import Piece
+from tollkeeper.providers.base import StreamChunk
 
 NOBODY = cast("Services", None)
 CALLER = Principal(user_id=12, tenant_id=1, role=Role.MEMBER, token_version=0)
@@ -30,13 +30,13 @@ NAMES = [
 ]
 
 
-async def opened(door: Door, document: dict[str, Any], caller: Principal = CALLER) -> Visit:
+async def opened(door: MeteredEndpoint, document: dict[str, Any], caller: Principal = CALLER) -> Exchange:
     visit = await door.opens(NOBODY, caller, orjson.dumps(document))
     assert not isinstance(visit, bytes)
     return visit
 
 
-async def sent(door: Door, document: dict[str, Any], caller: Principal = CALLER) -> dict[str, Any]:
+async def sent(door: MeteredEndpoint, document: dict[str, Any], caller: Principal = CALLER) -> dict[str, Any]:
     """What goes out of it, where the provider speaks the wire."""
     raw = (await opened(door, document, caller)).ask.question.raw
     assert raw is not None
@@ -45,7 +45,7 @@ async def sent(door: Door, document: dict[str, Any], caller: Principal = CALLER)
 
 @pytest.mark.parametrize(("door", "document", "name"), NAMES)
 async def test_a_name_goes_out_as_one_that_is_the_callers_alone(
-    door: Door, document: dict[str, Any], name: str
+    door: MeteredEndpoint, document: dict[str, Any], name: str
 ) -> None:
     """Also where the numbers and the name, put together, read the same."""
     callers = [
@@ -78,7 +78,7 @@ async def test_who_gives_no_name_has_none(metadata: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("door", "document", "name"), NAMES)
-async def test_a_name_that_is_no_text_is_refused(door: Door, document: dict[str, Any], name: str) -> None:
+async def test_a_name_that_is_no_text_is_refused(door: MeteredEndpoint, document: dict[str, Any], name: str) -> None:
     with pytest.raises(InputError) as refused:
         await opened(door, document | {name: ["alice"]})
     assert refused.value.parameter == name
@@ -91,6 +91,6 @@ async def test_the_error_that_ends_a_response_has_the_next_number(raw: bool) -> 
     told = b""
     for number in range(3):
         said = event(orjson.dumps({"type": "response.output_text.delta", "sequence_number": number}))
-        told += visit.piece(Piece(said if raw else b"", (TextDelta("a"),)))
+        told += visit.piece(StreamChunk(said if raw else b"", (TextDelta("a"),)))
     events = Splitter().feed(told + visit.broken(ProviderFailed()))
     assert [orjson.loads(one.data)["sequence_number"] for one in events] == list(range(len(events)))

@@ -14,17 +14,17 @@ from starlette.types import Message, Receive, Scope, Send
 from house import USAGE, WITHIN_S, House, ending, open_house, text
 from tollkeeper import errors
 from tollkeeper.api import middleware
-from tollkeeper.api.body_budget import Bodies
+from tollkeeper.api.body_budget import BodyBudget
 from tollkeeper.api.compat.openai import CHAT_COMPLETIONS
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.metered import Entrance
+from tollkeeper.api.metered import MeteredRouter
 from tollkeeper.api.native.query import QUERY, STREAM
 from tollkeeper.chat import Completion, TextDelta
 from tollkeeper.dialects.sse import DONE, Splitter
 from tollkeeper.gateway import path
 from tollkeeper.principal import Access
-from tollkeeper.providers.base import Piece
-from tollkeeper.quota.rules.keys import MOST_KEPT
+from tollkeeper.providers.base import StreamChunk
+from tollkeeper.quota.rules.keys import MAX_STORED_BYTES
 from tollkeeper.throttle import Throttle
 
 TOKEN = (b"authorization", b"Bearer good")
@@ -92,7 +92,7 @@ class Porch:
 
     house: House
     services: SimpleNamespace
-    entrance: Entrance
+    entrance: MeteredRouter
 
     async def __call__(self, path: str, **call: Any) -> Call:
         return await self.take(Call(path, **call))
@@ -121,7 +121,7 @@ async def porch(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
             await send({"type": "http.response.start", "status": 418, "headers": []})
 
         doors = (QUERY, STREAM, CHAT_COMPLETIONS)
-        yield Porch(house, services, Entrance(elsewhere, doors, lambda: cast(Services, services)))
+        yield Porch(house, services, MeteredRouter(elsewhere, doors, lambda: cast(Services, services)))
 
 
 def with_key(key: bytes = b"key", *more: bytes) -> list[tuple[bytes, bytes]]:
@@ -201,7 +201,7 @@ async def test_a_body_may_come_in_parts(porch: Porch) -> None:
 
 async def test_what_a_call_has_sent_is_held_until_it_is_over(porch: Porch, monkeypatch: pytest.MonkeyPatch) -> None:
     size = len(PROMPT)
-    monkeypatch.setattr(porch.entrance, "_bodies", Bodies(most_of_one=2 * size - 1, most_in_all=3 * size - 1))
+    monkeypatch.setattr(porch.entrance, "_bodies", BodyBudget(most_of_one=2 * size - 1, most_in_all=3 * size - 1))
     asked = asyncio.Event()
     porch.house.provider.streams = [[text("He"), asked.set, asyncio.Event()]]
     first = Call(STREAM.path)
@@ -258,10 +258,10 @@ async def test_a_key_is_for_one_door_and_one_body(porch: Porch) -> None:
 
 
 async def test_a_stream_too_long_to_be_kept_is_said_whole_and_cannot_be_said_again(porch: Porch) -> None:
-    porch.house.provider.streams = [[Piece(b"x" * MOST_KEPT, (TextDelta("x"),)), text("y"), *ending()]]
+    porch.house.provider.streams = [[StreamChunk(b"x" * MAX_STORED_BYTES, (TextDelta("x"),)), text("y"), *ending()]]
     body = b'{"model": "m", "stream": true, "messages": [{"role": "user", "content": "hi"}]}'
     first, again = [await porch(CHAT_COMPLETIONS.path, body=body, headers=with_key()) for _ in range(2)]
-    assert first.said == b"x" * MOST_KEPT + b"y<finish>" + DONE
+    assert first.said == b"x" * MAX_STORED_BYTES + b"y<finish>" + DONE
     assert (again.status, again.answer["x-error-code"]) == (409, "previous_attempt_interrupted")
     assert len(porch.house.provider.asked) == 1
 

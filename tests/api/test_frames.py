@@ -6,11 +6,19 @@ from typing import Any, cast
 import pytest
 
 from tollkeeper.api.native.schemas import StreamPiece
-from tollkeeper.api.native.socket_frames import LONGEST_CANCEL, Cancel, Turn, id_of, read_cancel, read_token, read_turn
+from tollkeeper.api.native.socket_frames import (
+    MAX_CANCEL_LENGTH,
+    Cancel,
+    Turn,
+    id_of,
+    read_cancel,
+    read_token,
+    read_turn,
+)
 from tollkeeper.api.native.socket_listener import TurnListener, broken, under_id
 from tollkeeper.chat import TextDelta
 from tollkeeper.errors import InvalidJson, InvalidRequest, LedgerUnavailable, ProviderTimeout, RateLimited
-from tollkeeper.providers.base import Piece
+from tollkeeper.providers.base import StreamChunk
 
 CANCEL = b'{"type": "cancel"}'
 
@@ -51,10 +59,10 @@ def test_a_later_frame_is_a_turn() -> None:
 
 def test_a_cancel_is_a_small_frame_with_an_id_or_without_and_with_nothing_else() -> None:
     assert read_cancel(CANCEL) == read_cancel(b'{"type": "cancel", "id": null}') == Cancel()
-    assert read_cancel(CANCEL.ljust(LONGEST_CANCEL)) == Cancel()
+    assert read_cancel(CANCEL.ljust(MAX_CANCEL_LENGTH)) == Cancel()
     assert read_cancel(b'{"type": "cancel", "id": "a"}') == Cancel("a")
     for frame in (
-        CANCEL.ljust(LONGEST_CANCEL + 1),
+        CANCEL.ljust(MAX_CANCEL_LENGTH + 1),
         b'{"type": "cancel", "id": 1}',
         b'{"type": "cancel", "id": "' + b"x" * 101 + b'"}',
         b'{"type": "cancel", "why": "a"}',
@@ -98,7 +106,7 @@ async def test_what_is_said_is_kept_only_for_a_turn_that_may_come_again(key: str
     listener = TurnListener(cast(Any, Line()), Turn(prompt="x", idempotency_key=key))
     listener.says = lambda piece: StreamPiece(piece.raw.decode(), 0, False, "id")
     for raw in (b"one", b"two"):
-        await listener.deliver(Piece(raw, (TextDelta("x"),)))
+        await listener.deliver(StreamChunk(raw, (TextDelta("x"),)))
     assert len((listener._said.whole or b"").splitlines()) == kept
 
 
@@ -108,5 +116,5 @@ async def _heard(turn_id: str | None, *words: str) -> list[bytes]:
     listener = TurnListener(cast(Any, line), Turn(prompt="x", id=turn_id))
     listener.says = lambda piece: StreamPiece(piece.raw.decode(), 0, False, "id")
     for word in words:
-        await listener.deliver(Piece(word.encode(), (TextDelta("x"),)))
+        await listener.deliver(StreamChunk(word.encode(), (TextDelta("x"),)))
     return line.heard

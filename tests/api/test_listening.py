@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 from starlette.types import Message
 
-from tollkeeper.api.sse_listener import HttpListener
+from tollkeeper.api.sse_listener import SseListener
 from tollkeeper.chat import TextDelta
 from tollkeeper.dialects.sse import PING
-from tollkeeper.providers.base import Piece
-from tollkeeper.quota.rules.keys import MOST_KEPT
+from tollkeeper.providers.base import StreamChunk
+from tollkeeper.quota.rules.keys import MAX_STORED_BYTES
 
 
 @dataclass
@@ -64,12 +64,12 @@ class Cut:
         self.times += 1
 
 
-def say(piece: Piece) -> bytes:
+def say(piece: StreamChunk) -> bytes:
     return piece.raw
 
 
-def piece(raw: bytes) -> Piece:
-    return Piece(raw, (TextDelta("x"),))
+def piece(raw: bytes) -> StreamChunk:
+    return StreamChunk(raw, (TextDelta("x"),))
 
 
 async def settled() -> None:
@@ -77,8 +77,8 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-def listening(line: Line, *, keeps: bool = False) -> HttpListener:
-    return HttpListener(say, line.receive, line.send, keeps=keeps)
+def listening(line: Line, *, keeps: bool = False) -> SseListener:
+    return SseListener(say, line.receive, line.send, keeps=keeps)
 
 
 async def test_nothing_is_sent_before_there_is_something_to_be_heard() -> None:
@@ -145,12 +145,12 @@ async def test_a_ping_within_an_answer_takes_nothing_from_its_head() -> None:
 async def test_what_is_too_long_to_be_kept_is_let_go_at_once_and_goes_out_all_the_same() -> None:
     line = Line()
     with listening(line, keeps=True) as listener:
-        await listener.deliver(piece(b"x" * MOST_KEPT))
-        assert listener.said == b"x" * MOST_KEPT
+        await listener.deliver(piece(b"x" * MAX_STORED_BYTES))
+        assert listener.said == b"x" * MAX_STORED_BYTES
         for raw in (b"y", b"z"):
             await listener.deliver(piece(raw))
             assert [listener.said, *listener._said._parts] == [None]
-    assert line.body == b"x" * MOST_KEPT + b"yz"
+    assert line.body == b"x" * MAX_STORED_BYTES + b"yz"
 
 
 async def test_only_what_is_to_be_kept_is_kept() -> None:

@@ -9,7 +9,7 @@ from tollkeeper.api import errors as native
 from tollkeeper.api.compat import openai_errors
 from tollkeeper.api.compat.anthropic import MESSAGES
 from tollkeeper.errors import QuotaExceeded, QuotaHeld, QuotaRefusal, RateLimited
-from tollkeeper.gateway.path import FailedCall
+from tollkeeper.gateway.path import CallFailed
 
 DECEMBER_MS = 1_796_083_200_000
 FIGURES: dict[str, Any] = {"limit": 20_000, "used": 28, "reserved": 1_000, "needed": 64_158}
@@ -46,7 +46,7 @@ def test_it_says_what_is_needed_and_how_the_quota_stands(refusal: QuotaRefusal, 
 
 
 def test_it_says_so_in_every_manner() -> None:
-    for error in (EXCEEDED, FailedCall(EXCEEDED, None)):
+    for error in (EXCEEDED, CallFailed(EXCEEDED, None)):
         for manner, place in ((openai_errors.render, "error"), (MESSAGES.manner, "error"), (native.render, "")):
             status, body, headers = manner(error)
             document = orjson.loads(body)

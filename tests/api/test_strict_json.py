@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tollkeeper.api.strict_json import DEEPEST, MOST_DIGITS, MOST_OBJECTS, MOST_VALUES, SMALL, check
+from tollkeeper.api.strict_json import MAX_DEPTH, MAX_DIGITS, MAX_OBJECTS, MAX_VALUES, SMALL, check
 from tollkeeper.errors import InvalidJson
 
 BAD = {
@@ -33,8 +33,8 @@ BAD = {
     "not UTF-8": b'{"a": "\xff"}',
     "a surrogate as UTF-8": b'{"a": "\xed\xa0\x80"}',
     "UTF-16": '{"a": 1}'.encode("utf-16"),
-    "too deep lists": b"[" * (DEEPEST + 1) + b"]" * (DEEPEST + 1),
-    "too deep objects": b'{"a":' * (DEEPEST + 1) + b"1" + b"}" * (DEEPEST + 1),
+    "too deep lists": b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1),
+    "too deep objects": b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1),
     "far too deep": b"[" * 300_000,
     "brackets that close nothing": b"[" + b"]" * SMALL,
     "brackets in the wrong order": b"][" * SMALL,
@@ -46,28 +46,28 @@ GOOD = {
     "an object": b'{"prompt": "Hello", "temperature": 0.5, "cache": false, "model": null}',
     "pairs of surrogates": b'{"a": "\\ud83d\\ude00"}',
     "text that spells an escape": b'{"a": "\\\\u0000 \\\\ud800"}',
-    "as deep as may be": b"[" * DEEPEST + b"]" * DEEPEST,
+    "as deep as may be": b"[" * MAX_DEPTH + b"]" * MAX_DEPTH,
     "many brackets in text": b'{"a": "' + b"[{" * 5000 + b'"}',
     "quotes and brackets in text": b'{"a": "' + b'\\"[' * 500 + b'\\\\"}',
     "text that spells an escape, at length": b'{"a": "' + b"\\\\" * SMALL + b'u0000"}',
     "many digits in text": b'{"a": "' + b"9" * SMALL + b'"}',
-    "as many digits as may be": b"[" + b" " * SMALL + b"0." + b"3" * (MOST_DIGITS - 1) + b"]",
-    "as many values as may be": b"[" + b"1," * (MOST_VALUES - 2) + b"1]",
-    "as deep as may be, often": b"[" + (b"[" * (DEEPEST - 1) + b"]" * (DEEPEST - 1) + b",") * 100 + b"1]",
+    "as many digits as may be": b"[" + b" " * SMALL + b"0." + b"3" * (MAX_DIGITS - 1) + b"]",
+    "as many values as may be": b"[" + b"1," * (MAX_VALUES - 2) + b"1]",
+    "as deep as may be, often": b"[" + (b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1) + b",") * 100 + b"1]",
     "many shallow objects": b"[" + b"{}," * 5000 + b"{}]",
     "the same key in two objects": b'[{"a": 1}, {"a": 1}]',
     "the largest float": b"[1.7976931348623157e308]",
 }
 
 MORE_THAN_ANYONE_NEEDS = {
-    "values": b"[" + b"1," * MOST_VALUES + b"1]",
-    "lists of nothing": b"[" + b"[]," * (MOST_VALUES // 2) + b"[]]",
-    "lists without commas": b"[]" * (MOST_VALUES + 1),
-    "lists that never end": b"[" * (MOST_VALUES + 1),
-    "objects": b"[" + b"{}," * MOST_OBJECTS + b"{}]",
-    "texts": b"[" + b'"",' * (2 * MOST_VALUES) + b'""]',
-    "digits": b"[" + b" " * SMALL + b"9" * MOST_DIGITS + b"]",
-    "digits after others": b"[" + (b"9" * (MOST_DIGITS - 1) + b",") * 20 + b"0." + b"9" * MOST_DIGITS + b"]",
+    "values": b"[" + b"1," * MAX_VALUES + b"1]",
+    "lists of nothing": b"[" + b"[]," * (MAX_VALUES // 2) + b"[]]",
+    "lists without commas": b"[]" * (MAX_VALUES + 1),
+    "lists that never end": b"[" * (MAX_VALUES + 1),
+    "objects": b"[" + b"{}," * MAX_OBJECTS + b"{}]",
+    "texts": b"[" + b'"",' * (2 * MAX_VALUES) + b'""]',
+    "digits": b"[" + b" " * SMALL + b"9" * MAX_DIGITS + b"]",
+    "digits after others": b"[" + (b"9" * (MAX_DIGITS - 1) + b",") * 20 + b"0." + b"9" * MAX_DIGITS + b"]",
 }
 
 

@@ -19,14 +19,14 @@ from tollkeeper.chat import Price, Usage
 from tollkeeper.errors import ProviderError, ProviderTimeout, ProviderUnavailable, QuotaExceeded, QuotaHeld
 from tollkeeper.principal import Principal, Role
 from tollkeeper.quota.ledger import Ledger, Reservation
-from tollkeeper.quota.maintenance import Keeper
+from tollkeeper.quota.maintenance import Maintenance
 from tollkeeper.quota.rules.meter import Meter
 from tollkeeper.quota.rules.models import Basis
 from tollkeeper.quota.rules.operations import Operation, Release, Settle, Terms
 
 METER = Meter(1_500, Price(2_500_000, 1_250_000, 10_000_000))
 AT_ONCE = 50
-MOST_TRIES = 40
+MAX_TRIES = 40
 
 
 class Plan(NamedTuple):
@@ -72,7 +72,7 @@ class Worker:
             async with self._room:
                 user_id, tenant_id = self._luck.choice(self._plan.users)
                 caller = Principal(user_id, tenant_id, Role.MEMBER, 0)
-                for _ in range(MOST_TRIES):
+                for _ in range(MAX_TRIES):
                     wanted = self._luck.randint(5, 60)
                     least = self._luck.choice([wanted, 5])
                     size = self._luck.randint(1, 20)
@@ -129,7 +129,7 @@ class Worker:
 
 async def main(plan: Plan) -> None:
     ledger = Ledger(make_store(plan.database_url), lease_seconds=plan.lease_s)
-    keeper = Keeper(ledger, lease_seconds=plan.lease_s, sweep_seconds=plan.sweep_s)
+    keeper = Maintenance(ledger, lease_seconds=plan.lease_s, sweep_seconds=plan.sweep_s)
     ledger.start()
     keeper.start()
     print("ready", flush=True)

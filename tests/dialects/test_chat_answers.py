@@ -12,9 +12,9 @@ from openai.types.chat import ChatCompletion
 from tollkeeper.chat import Completion, ToolCall, Usage
 from tollkeeper.dialects import chat
 from tollkeeper.dialects.reading import BadAnswer
-from tollkeeper.dialects.response_meta import Head
+from tollkeeper.dialects.response_meta import ResponseMeta
 
-HEAD = Head("chg_1", "ours", 1_700_000_000)
+HEAD = ResponseMeta("chg_1", "ours", 1_700_000_000)
 
 
 def answer(**changes: Any) -> bytes:

@@ -14,8 +14,8 @@ from openai.types.chat import (
 )
 
 from tollkeeper.dialects import chat
-from tollkeeper.dialects.parameters import sort_out
-from tollkeeper.dialects.shape import Shape
+from tollkeeper.dialects.parameters import filter_parameters
+from tollkeeper.dialects.shape import InputSize
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -65,7 +65,7 @@ def test_every_parameter_of_the_client_is_classed_and_no_other() -> None:
 )
 def test_what_costs_more_or_stays_at_the_provider_is_refused(name: str, value: Any) -> None:
     with pytest.raises(UnsupportedParameter) as refused:
-        sort_out(fields(messages=HELLO, **{name: value}), chat.PARAMETERS)
+        filter_parameters(fields(messages=HELLO, **{name: value}), chat.PARAMETERS)
     assert refused.value.parameter == name
 
 
@@ -73,15 +73,15 @@ def test_what_is_free_to_choose_goes_out_as_it_came_and_what_is_ours_does_not() 
     given = {"messages": HELLO, "logit_bias": {"1": 2}, "n": 2, "user": "u", "prompt_cache_retention": "in_memory"}
     ours = {"model": "x", "max_tokens": 5, "max_completion_tokens": 5, "stream": True, "stream_options": {}}
     dropped = {"store": False, "metadata": {"a": "b"}, "service_tier": "auto", "modalities": ["text"], "seed": None}
-    passed = sort_out(fields(**given, **ours, **dropped), chat.PARAMETERS)
+    passed = filter_parameters(fields(**given, **ours, **dropped), chat.PARAMETERS)
     assert passed == {name: orjson.dumps(value) for name, value in given.items()}
 
 
 def test_the_shape_counts_turns_pictures_and_tools() -> None:
     messages = [*asked(PICTURE, LINKED, {"type": "text", "text": "a"}), *HELLO]
     shape = chat.shape_of(fields(messages=messages, tools=[TOOL]))
-    assert shape == Shape(2, images=2, image_bytes=len("aGVsbG8="), tools=True)
-    assert chat.shape_of(fields(messages=HELLO)) == Shape(1)
+    assert shape == InputSize(2, images=2, image_bytes=len("aGVsbG8="), tools=True)
+    assert chat.shape_of(fields(messages=HELLO)) == InputSize(1)
 
 
 @pytest.mark.parametrize(

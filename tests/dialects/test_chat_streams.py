@@ -14,10 +14,10 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from tollkeeper.chat import Delta, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
 from tollkeeper.dialects import chat, sse
 from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError
-from tollkeeper.dialects.response_meta import Head
-from tollkeeper.gateway.accumulator import Received
+from tollkeeper.dialects.response_meta import ResponseMeta
+from tollkeeper.gateway.accumulator import StreamAccumulator
 
-HEAD = Head("chg_1", "ours", 1_700_000_000)
+HEAD = ResponseMeta("chg_1", "ours", 1_700_000_000)
 USAGE = Usage(18, 7, 5, 0, 4)
 MESSAGE = b'{"message":"SECRET","code":400}'
 
@@ -237,7 +237,7 @@ def test_what_is_written_is_known_to_the_client_and_reads_the_same(
     stream = streamed(*deltas, reason=reason)
     if not any(custom for _, _, custom in called):  # the client's types of chunks know functions alone
         chunks_of(stream)
-    written, read, reader = Received(), Received(), chat.EventReader()
+    written, read, reader = StreamAccumulator(), StreamAccumulator(), chat.EventReader()
     written.add((*deltas, Finish(reason), USAGE))
     for event in sse.Splitter().feed(stream):
         read.add(tuple(reader.read(event)))
@@ -278,7 +278,7 @@ strange = st.fixed_dictionaries(
 
 @given(st.lists(strange | json_values, max_size=3), st.integers(0, 40))
 def test_a_strange_stream_is_bad_or_read_and_breaks_nothing(documents: list[Any], cut: int) -> None:
-    reader, received = chat.EventReader(), Received()
+    reader, received = chat.EventReader(), StreamAccumulator()
     for document in documents:
         body = json.dumps(document).encode()
         for data in (body, body[:cut]):

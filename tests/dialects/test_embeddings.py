@@ -17,7 +17,7 @@ from openai.types.embedding_create_params import EmbeddingCreateParams
 
 from tollkeeper.chat import Completion, Usage
 from tollkeeper.dialects.embeddings import (
-    MOST_INPUTS,
+    MAX_INPUTS,
     PARAMETERS,
     EncodingFormat,
     read_answer,
@@ -25,13 +25,13 @@ from tollkeeper.dialects.embeddings import (
     shape_of,
     write_answer,
 )
-from tollkeeper.dialects.parameters import sort_out
+from tollkeeper.dialects.parameters import filter_parameters
 from tollkeeper.dialects.reading import BadAnswer
-from tollkeeper.dialects.response_meta import Head
-from tollkeeper.dialects.shape import Shape
+from tollkeeper.dialects.response_meta import ResponseMeta
+from tollkeeper.dialects.shape import InputSize
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
-HEAD = Head("emb_1", "small", 1_700_000_000)
+HEAD = ResponseMeta("emb_1", "small", 1_700_000_000)
 VECTORS = [[0.5, -0.25, 1.0], [0.0, 2.0, -1.5]]
 
 
@@ -45,9 +45,9 @@ def test_every_parameter_that_openai_knows_is_classed_and_no_other() -> None:
 
 def test_the_model_is_ours_and_the_rest_passes() -> None:
     document = {"model": "m", "input": "a", "dimensions": 3, "encoding_format": "base64", "user": "u"}
-    assert set(sort_out(fields_of(document), PARAMETERS)) == set(document) - {"model"}
+    assert set(filter_parameters(fields_of(document), PARAMETERS)) == set(document) - {"model"}
     with pytest.raises(UnsupportedParameter):
-        sort_out(fields_of({"input": "a", "encoding_format": "int8"}), PARAMETERS)
+        filter_parameters(fields_of({"input": "a", "encoding_format": "int8"}), PARAMETERS)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_an_input_is_text_or_tokens_one_or_many(
 ) -> None:
     inputs = read_inputs(fields_of({"input": asked}))
     assert (inputs.each, inputs.texts, inputs.tokens) == (each, texts, tokens)
-    assert shape_of(fields_of({"input": asked})) == Shape(messages=1)
+    assert shape_of(fields_of({"input": asked})) == InputSize(messages=1)
 
 
 @pytest.mark.parametrize("asked", [None, 7, {}, [], ["a", 1], [1, [2]], [True], [-1], [1.5], [["a"]], [[[1]]]])
@@ -76,9 +76,9 @@ def test_any_other_input_is_refused(asked: Any) -> None:
 
 @pytest.mark.parametrize("one", ["a", [5]])
 def test_a_call_has_as_many_inputs_as_openai_takes_and_no_more(one: Any) -> None:
-    assert len(read_inputs(fields_of({"input": [one] * MOST_INPUTS})).each) == MOST_INPUTS == 2_048
+    assert len(read_inputs(fields_of({"input": [one] * MAX_INPUTS})).each) == MAX_INPUTS == 2_048
     with pytest.raises(InvalidRequest) as raised:
-        shape_of(fields_of({"input": [one] * (MOST_INPUTS + 1)}))
+        shape_of(fields_of({"input": [one] * (MAX_INPUTS + 1)}))
     assert raised.value.parameter == "input"
 
 

@@ -15,10 +15,10 @@ from pydantic import TypeAdapter
 
 from tollkeeper.chat import Delta, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
 from tollkeeper.dialects import messages, responses
-from tollkeeper.dialects.response_meta import Head
+from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.dialects.sse import Event, Splitter, event
 
-HEAD = Head("resp_theirs", "gpt-x", 1_700_000_000)
+HEAD = ResponseMeta("resp_theirs", "gpt-x", 1_700_000_000)
 USAGE = Usage(20, 12)
 EVERYTHING: list[Delta] = [
     ReasoningDelta("Hm"),
@@ -45,7 +45,7 @@ def response_events(deltas: list[Delta]) -> list[Event]:
 
 
 def cut(events: list[Event]) -> bytes:
-    reader, follower = responses.EventReader(), responses.Follower()
+    reader, follower = responses.EventReader(), responses.StreamTracker()
     for each in events:
         follower.follow(each.raw, tuple(reader.read(each)))
     return b"".join(each.raw for each in events) + follower.end(HEAD, "length", USAGE)
@@ -128,7 +128,7 @@ def message_events() -> list[Event]:
 @pytest.mark.parametrize("heard", range(1, len(message_events()) + 1))
 def test_a_message_that_is_cut_anywhere_is_one_answer_to_the_sdk(heard: int) -> None:
     events = message_events()[:heard]
-    follower = messages.Follower()
+    follower = messages.StreamTracker()
     for each in events:
         follower.follow(each.raw)
     stream = b"".join(each.raw for each in events) + follower.end("length", USAGE)
@@ -147,7 +147,7 @@ def test_a_message_that_is_cut_anywhere_is_one_answer_to_the_sdk(heard: int) -> 
 
 
 def test_words_that_sound_like_an_end_end_nothing() -> None:
-    follower = messages.Follower()
+    follower = messages.StreamTracker()
     start = {"type": "content_block_start", "index": 4, "content_block": {"type": "text", "text": ""}}
     said = {"type": "text_delta", "text": 'they say "content_block_stop"'}
     follower.follow(event(orjson.dumps(start), "content_block_start"))

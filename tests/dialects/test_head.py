@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tollkeeper.dialects.response_meta import Head, head_of
+from tollkeeper.dialects.response_meta import ResponseMeta, response_meta_of
 
-THEIRS = Head("theirs", "m", 17)
+THEIRS = ResponseMeta("theirs", "m", 17)
 
 
 def events(*documents: dict[str, Any]) -> bytes:
@@ -25,16 +25,18 @@ def events(*documents: dict[str, Any]) -> bytes:
     ids=["chat", "a fraction of a second", "as on Azure", "responses"],
 )
 def test_a_stream_names_itself_in_its_first_events(first: list[dict[str, Any]]) -> None:
-    assert head_of(events(*first)) == THEIRS
+    assert response_meta_of(events(*first)) == THEIRS
 
 
 def test_a_name_is_enough() -> None:
-    assert head_of(events({"id": "theirs", "model": None})) == Head("theirs", "", 0)
-    assert head_of(events({"type": "message_start", "message": {"id": "msg_1", "model": "c"}})) == Head("msg_1", "c", 0)
+    assert response_meta_of(events({"id": "theirs", "model": None})) == ResponseMeta("theirs", "", 0)
+    assert response_meta_of(
+        events({"type": "message_start", "message": {"id": "msg_1", "model": "c"}})
+    ) == ResponseMeta("msg_1", "c", 0)
 
 
 @pytest.mark.parametrize(
     "first", [b"", b"data: [DONE]\n\n", b"data: {}\n\n", b'data: {"id": 5}\n\n', b"data: \xff\n\n"]
 )
 def test_a_stream_that_does_not_say_has_no_name(first: bytes) -> None:
-    assert head_of(first) is None
+    assert response_meta_of(first) is None

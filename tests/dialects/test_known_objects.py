@@ -24,7 +24,7 @@ from openai.types.shared_params import Reasoning
 from typing_extensions import get_type_hints, is_typeddict
 
 from tollkeeper.dialects import chat, messages, responses
-from tollkeeper.dialects.parameters import Fields, Known, sort_out
+from tollkeeper.dialects.parameters import Fields, Known, filter_parameters
 from tollkeeper.errors import UnsupportedParameter
 
 
@@ -65,7 +65,7 @@ def known() -> dict[tuple[ModuleType, str], Known]:
 
 def sort(wire: ModuleType, name: str, value: Any) -> Mapping[str, bytes]:
     fields = msgspec.json.decode(orjson.dumps({name: value}), type=dict[str, msgspec.Raw])
-    return sort_out(fields, wire.PARAMETERS)
+    return filter_parameters(fields, wire.PARAMETERS)
 
 
 def test_every_field_of_the_clients_types_is_known_and_no_other() -> None:

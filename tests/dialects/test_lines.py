@@ -30,7 +30,7 @@ def test_any_splitting_gives_the_same_lines(stream: bytes, cuts: list[int]) -> N
 
 
 def test_a_line_that_does_not_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ndjson, "MOST_LINE_BYTES", 100)
+    monkeypatch.setattr(ndjson, "MAX_LINE_BYTES", 100)
     splitter = Splitter()
     assert splitter.feed(b"x" * 100) == []
     with pytest.raises(BadAnswer):

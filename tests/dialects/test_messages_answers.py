@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tollkeeper.chat import Completion, ToolCall, Usage
 from tollkeeper.dialects import messages
 from tollkeeper.dialects.reading import BadAnswer
-from tollkeeper.dialects.response_meta import Head
+from tollkeeper.dialects.response_meta import ResponseMeta
 
-HEAD = Head("chg_1", "our-claude", 1_700_000_000)
+HEAD = ResponseMeta("chg_1", "our-claude", 1_700_000_000)
 USAGE = {"input_tokens": 10, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 3, "output_tokens": 7}
 
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from typing_extensions import get_type_hints
 
 from tollkeeper.dialects import messages
-from tollkeeper.dialects.parameters import sort_out
-from tollkeeper.dialects.shape import Shape
+from tollkeeper.dialects.parameters import filter_parameters
+from tollkeeper.dialects.shape import InputSize
 from tollkeeper.errors import InputError, InvalidRequest, UnsupportedParameter
 
 TOOL = {"name": "weather", "input_schema": {"type": "object"}}
@@ -70,14 +70,16 @@ def test_every_parameter_of_the_client_is_classed(parameters: Any) -> None:
 )
 def test_what_costs_more_or_stays_at_the_provider_is_refused(name: str, value: Any) -> None:
     with pytest.raises(UnsupportedParameter) as refused:
-        sort_out(fields(**{name: value}), messages.PARAMETERS)
+        filter_parameters(fields(**{name: value}), messages.PARAMETERS)
     assert refused.value.parameter == name
 
 
 def test_what_is_free_to_choose_goes_out_as_it_came() -> None:
     given = {"thinking": {"type": "enabled", "budget_tokens": 2000}, "top_k": 5, "service_tier": "standard_only"}
     ours = {"model": "x", "max_tokens": 5, "stream": True, "speed": "standard"}
-    assert sort_out(fields(**given, **ours), messages.PARAMETERS) == {k: orjson.dumps(v) for k, v in given.items()}
+    assert filter_parameters(fields(**given, **ours), messages.PARAMETERS) == {
+        k: orjson.dumps(v) for k, v in given.items()
+    }
 
 
 def test_the_shape_counts_turns_pictures_and_tools() -> None:
@@ -85,8 +87,8 @@ def test_the_shape_counts_turns_pictures_and_tools() -> None:
     linked = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
     result = {"type": "tool_result", "tool_use_id": "t", "content": [picture, {"type": "text", "text": "a"}]}
     document = {"messages": [*asked(picture, linked, result), *HELLO], "system": "be kind", "tools": [TOOL]}
-    assert messages.shape_of(fields(**document)) == Shape(3, images=3, image_bytes=16, tools=True)
-    assert messages.shape_of(fields(messages=HELLO, system=None, tools=[])) == Shape(1)
+    assert messages.shape_of(fields(**document)) == InputSize(3, images=3, image_bytes=16, tools=True)
+    assert messages.shape_of(fields(messages=HELLO, system=None, tools=[])) == InputSize(1)
 
 
 KNOWN = {"text", "image", "search_result", "thinking", "redacted_thinking", "tool_use", "tool_result"}
@@ -227,14 +229,14 @@ FORMAT = {"type": "json_schema", "schema": {"type": "object"}}
     ],
 )
 def test_the_older_name_of_the_format_is_taken_for_the_newer(given: dict[str, Any], passed: dict[str, Any]) -> None:
-    renamed = sort_out(messages.with_output_config(fields(**given)), messages.PARAMETERS)
+    renamed = filter_parameters(messages.with_output_config(fields(**given)), messages.PARAMETERS)
     assert {name: orjson.loads(value) for name, value in renamed.items()} == passed
 
 
 def test_both_names_at_once_are_refused() -> None:
     both = fields(output_format=FORMAT, output_config={"format": FORMAT})
     with pytest.raises(UnsupportedParameter) as raised:
-        sort_out(messages.with_output_config(both), messages.PARAMETERS)
+        filter_parameters(messages.with_output_config(both), messages.PARAMETERS)
     assert raised.value.parameter == "output_format"
 
 

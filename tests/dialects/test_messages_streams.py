@@ -14,9 +14,9 @@ from pydantic import TypeAdapter
 from tollkeeper.chat import Delta, Finish, InputTokens, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
 from tollkeeper.dialects import messages, sse
 from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError
-from tollkeeper.dialects.response_meta import Head
+from tollkeeper.dialects.response_meta import ResponseMeta
 
-HEAD = Head("chg_1", "our-claude", 1_700_000_000)
+HEAD = ResponseMeta("chg_1", "our-claude", 1_700_000_000)
 USAGE = Usage(18, 7, 5, 3, 4)
 
 _event = TypeAdapter[wire.RawMessageStreamEvent](wire.RawMessageStreamEvent)

@@ -10,10 +10,10 @@ from openai.types.responses import Response
 
 from tollkeeper.chat import Completion, ToolCall, Usage
 from tollkeeper.dialects.reading import BadAnswer
-from tollkeeper.dialects.response_meta import Head
+from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.dialects.responses import read_answer, write_answer
 
-HEAD = Head("resp_0123", "gpt-x", 1_700_000_000)
+HEAD = ResponseMeta("resp_0123", "gpt-x", 1_700_000_000)
 USAGE = Usage(20, 12, 4, 3, 5)
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)

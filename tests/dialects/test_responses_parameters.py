@@ -9,9 +9,9 @@ from openai.types.responses import response_create_params as sdk
 from openai.types.responses import tool_param
 
 from tollkeeper.chat import ChatRequest, Message
-from tollkeeper.dialects.parameters import REFUSE, sort_out
+from tollkeeper.dialects.parameters import REFUSE, filter_parameters
 from tollkeeper.dialects.responses import PARAMETERS, detached, read_request, shape_of
-from tollkeeper.dialects.shape import Shape
+from tollkeeper.dialects.shape import InputSize
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
 PICTURE = "data:image/png;base64,iVBORw0KGgo="
@@ -22,7 +22,7 @@ def fields_of(document: dict[str, Any]) -> dict[str, msgspec.Raw]:
     return msgspec.json.decode(orjson.dumps(document), type=dict[str, msgspec.Raw])
 
 
-def shape(**document: Any) -> Shape:
+def shape(**document: Any) -> InputSize:
     return shape_of(fields_of(document))
 
 
@@ -55,7 +55,7 @@ REFUSED = {
 def test_what_is_unbounded_or_kept_at_the_provider_is_refused_from_both_sides(name: str) -> None:
     document = {"input": "Hi", name: REFUSED[name]}
     with pytest.raises(UnsupportedParameter) as raw:
-        sort_out(fields_of(document), PARAMETERS)
+        filter_parameters(fields_of(document), PARAMETERS)
     with pytest.raises(UnsupportedParameter) as read:
         read_request(document)
     assert raw.value.parameter == read.value.parameter == name
@@ -67,13 +67,13 @@ def test_every_refused_parameter_is_among_the_examples() -> None:
 
 def test_a_null_parameter_counts_as_absent() -> None:
     document = {"input": "Hi", **dict.fromkeys(REFUSED)}
-    assert sort_out(fields_of(document), PARAMETERS) == {"input": b'"Hi"'}
+    assert filter_parameters(fields_of(document), PARAMETERS) == {"input": b'"Hi"'}
     assert read_request(document) == ChatRequest((Message("user", "Hi"),))
 
 
 def test_what_says_how_to_deliver_and_what_is_kept_is_not_passed_on() -> None:
     ours = {"model": "m", "max_output_tokens": 5, "stream": True, "stream_options": {}, "store": False}
-    assert sort_out(fields_of({**ours, "background": False, "top_p": 0.5}), PARAMETERS) == {"top_p": b"0.5"}
+    assert filter_parameters(fields_of({**ours, "background": False, "top_p": 0.5}), PARAMETERS) == {"top_p": b"0.5"}
 
 
 HOSTED = [
@@ -186,12 +186,12 @@ def test_what_costs_or_is_kept_inside_of_a_parameter_is_refused(name: str, value
     ],
 )
 def test_what_costs_nothing_more_passes(name: str, value: Any) -> None:
-    assert shape(**{"input": "Hi", name: value}) == Shape(messages=1)
+    assert shape(**{"input": "Hi", name: value}) == InputSize(messages=1)
 
 
 def test_a_text_is_one_message_and_instructions_are_another() -> None:
-    assert shape(input="Hi") == Shape(messages=1)
-    assert shape(input="Hi", instructions="Be kind.") == Shape(messages=2)
+    assert shape(input="Hi") == InputSize(messages=1)
+    assert shape(input="Hi", instructions="Be kind.") == InputSize(messages=2)
 
 
 def test_every_item_counts_and_only_the_bytes_of_pictures_that_are_sent_along_do() -> None:
@@ -202,7 +202,7 @@ def test_every_item_counts_and_only_the_bytes_of_pictures_that_are_sent_along_do
         {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image", "image_url": PICTURE}]},
     ]
     counted = shape(input=asked, tools=[LOOKUP])
-    assert counted == Shape(messages=4, images=3, image_bytes=2 * len("iVBORw0KGgo="), tools=True)
+    assert counted == InputSize(messages=4, images=3, image_bytes=2 * len("iVBORw0KGgo="), tools=True)
 
 
 @pytest.mark.parametrize("url", ["http://10.0.0.1/a.png", "file:///etc/passwd", "data:application/pdf;base64,AA", ""])

@@ -13,7 +13,7 @@ from openai.types.responses.tool_param import ToolParam
 from pydantic import TypeAdapter
 
 from tollkeeper.chat import ChatRequest, Grammar, Image, Message, Options, Tool, ToolCall, ToolResult
-from tollkeeper.dialects.parameters import sort_out
+from tollkeeper.dialects.parameters import filter_parameters
 from tollkeeper.dialects.responses import PARAMETERS, read_request, shape_of, write_request
 from tollkeeper.errors import UnsupportedParameter
 
@@ -165,7 +165,7 @@ def test_what_is_written_is_read_as_it_was(request: ChatRequest) -> None:
 @given(requests)
 def test_what_is_written_passes_our_own_door_and_names_only_parameters(request: ChatRequest) -> None:
     fields = fields_of(write_request(request, "m"))
-    assert set(sort_out(fields, PARAMETERS)) == set(fields) - {"model"}
+    assert set(filter_parameters(fields, PARAMETERS)) == set(fields) - {"model"}
     parts = [part for message in request.messages for part in message.parts]
     assert shape_of(fields).images == sum(isinstance(part, Image) for part in parts)
 

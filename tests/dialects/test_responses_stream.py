@@ -23,11 +23,11 @@ from tollkeeper.chat import (
     ToolCallDelta,
     Usage,
 )
-from tollkeeper.dialects.response_meta import Head
+from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.dialects.responses import EventReader, StreamWriter, read_answer, write_stream_error
 from tollkeeper.dialects.sse import Event, Splitter
 
-HEAD = Head("resp_0123", "gpt-x", 1_700_000_000)
+HEAD = ResponseMeta("resp_0123", "gpt-x", 1_700_000_000)
 USAGE = Usage(20, 12, 4, 3, 5)
 _known_event = TypeAdapter(ResponseStreamEvent)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tollkeeper.dialects import sse
 from tollkeeper.dialects.reading import BadAnswer, Unfinished
-from tollkeeper.dialects.sse import DONE, MOST_EVENT_BYTES, PING, Event, Splitter, event
+from tollkeeper.dialects.sse import DONE, MAX_EVENT_BYTES, PING, Event, Splitter, event
 
 
 def split(stream: bytes) -> list[Event]:
@@ -62,7 +62,7 @@ def test_what_has_begun_and_did_not_end_is_known() -> None:
 
 
 def test_an_event_that_does_not_end_is_too_large() -> None:
-    splitter, block = Splitter(), b"data: " + b"x" * (MOST_EVENT_BYTES // 4)
+    splitter, block = Splitter(), b"data: " + b"x" * (MAX_EVENT_BYTES // 4)
     for _ in range(3):
         splitter.feed(block)
     with pytest.raises(BadAnswer):
@@ -70,7 +70,7 @@ def test_an_event_that_does_not_end_is_too_large() -> None:
 
 
 def test_many_events_in_one_block_are_not_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "MOST_EVENT_BYTES", 100)
+    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 100)
     assert len(split(b"data: x\n\n" * 1000)) == 1000
 
 

@@ -197,8 +197,8 @@ async def test_one_users_key_is_no_credential_of_another(database: Database, ada
 
 async def test_a_key_is_not_made_for_ever_and_a_day(database: Database, ada: Principal) -> None:
     with pytest.raises(InvalidRequest, match="future"):
-        await make(database, ada, days=keys.MOST_DAYS + 1)
-    await make(database, ada, days=keys.MOST_DAYS)
+        await make(database, ada, days=keys.MAX_DAYS + 1)
+    await make(database, ada, days=keys.MAX_DAYS)
 
 
 @pytest.mark.parametrize("key_id", ["key_" + "0" * 24, "", "key_\x00", "1", "key_'; --"])
@@ -237,8 +237,8 @@ async def test_a_key_is_not_made_for_the_past(database: Database, ada: Principal
 
 
 async def test_a_user_has_only_so_many_keys(database: Database, ada: Principal) -> None:
-    made = [await make(database, ada) for _ in range(keys.MOST_KEYS)]
-    with pytest.raises(InvalidRequest, match=str(keys.MOST_KEYS)):
+    made = [await make(database, ada) for _ in range(keys.MAX_KEYS)]
+    with pytest.raises(InvalidRequest, match=str(keys.MAX_KEYS)):
         await make(database, ada)
     await revoke(database, ada, made[0].row.id)
     await make(database, ada)
@@ -246,7 +246,7 @@ async def test_a_user_has_only_so_many_keys(database: Database, ada: Principal) 
 
 
 async def test_no_more_keys_are_made_at_once_than_one_after_the_other(database: Database, ada: Principal) -> None:
-    for _ in range(keys.MOST_KEYS - 3):
+    for _ in range(keys.MAX_KEYS - 3):
         await make(database, ada)
     made = await asyncio.gather(*(make(database, ada) for _ in range(8)), return_exceptions=True)
     assert sum(isinstance(one, NewKey) for one in made) == 3
@@ -323,7 +323,7 @@ async def test_strangers_with_wrong_keys_take_only_so_many_connections(
             open_now[0] -= 1
 
     monkeypatch.setattr(database, "session", counted)
-    wrong = [f"tk-{number:043}" for number in range(keys.MOST_LOOKING_UP + 50)]
+    wrong = [f"tk-{number:043}" for number in range(keys.MAX_LOOKING_UP + 50)]
     told = await asyncio.gather(*(api_keys.verify(key, Access.AI) for key in wrong), return_exceptions=True)
     assert {type(one) for one in told} == {Unauthenticated, Overloaded}
     assert sum(isinstance(one, Overloaded) for one in told) == 50
@@ -355,7 +355,7 @@ async def test_who_leaves_while_others_wait_takes_nothing_from_them(
 async def test_only_so_many_keys_are_remembered(
     database: Database, ada: Principal, api_keys: ApiKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys, "MOST_REMEMBERED", 2)
+    monkeypatch.setattr(keys, "MAX_REMEMBERED", 2)
     made = [await make(database, ada) for _ in range(3)]
     for key in made:
         await api_keys.verify(key.secret, Access.AI)

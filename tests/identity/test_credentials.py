@@ -7,7 +7,7 @@ from tollkeeper.clock import SystemClock
 from tollkeeper.db import Database
 from tollkeeper.errors import Forbidden, Unauthenticated
 from tollkeeper.identity import accounts, keys
-from tollkeeper.identity.authenticator import Credentials
+from tollkeeper.identity.authenticator import Authenticator
 from tollkeeper.identity.keys import ApiKeys, NewKey
 from tollkeeper.identity.models import User
 from tollkeeper.identity.tokens import Tokens
@@ -22,8 +22,8 @@ def tokens() -> Tokens:
 
 
 @pytest.fixture
-def credentials(database: Database, tokens: Tokens) -> Credentials:
-    return Credentials(tokens, ApiKeys(database, FakeClock()), FakeClock())
+def credentials(database: Database, tokens: Tokens) -> Authenticator:
+    return Authenticator(tokens, ApiKeys(database, FakeClock()), FakeClock())
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ async def make(database: Database, owner: Principal) -> NewKey:
 
 
 async def test_a_token_opens_everything_and_a_key_what_is_in_its_scopes(
-    database: Database, credentials: Credentials, tokens: Tokens, ada: Principal
+    database: Database, credentials: Authenticator, tokens: Tokens, ada: Principal
 ) -> None:
     token, key = tokens.issue(ada), await make(database, ada)
     for access in Access:
@@ -52,7 +52,7 @@ async def test_a_token_opens_everything_and_a_key_what_is_in_its_scopes(
 
 
 async def test_the_rows_behind_either_are_the_users_until_it_is_good_no_more(
-    database: Database, credentials: Credentials, tokens: Tokens, ada: Principal
+    database: Database, credentials: Authenticator, tokens: Tokens, ada: Principal
 ) -> None:
     key = await make(database, ada)
     callers = [
@@ -74,7 +74,7 @@ async def test_the_rows_behind_either_are_the_users_until_it_is_good_no_more(
 
 
 async def test_nobody_and_who_has_logged_in_have_no_key_to_forget(
-    database: Database, credentials: Credentials, ada: Principal
+    database: Database, credentials: Authenticator, ada: Principal
 ) -> None:
     key = await make(database, ada)
     caller = await credentials.verify(key.secret, Access.AI)

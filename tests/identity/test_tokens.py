@@ -15,7 +15,7 @@ from jose import jwt
 
 from tollkeeper.clock import SystemClock
 from tollkeeper.errors import Unauthenticated
-from tollkeeper.identity.tokens import ALGORITHM, LONGEST_TOKEN, MOST_REMEMBERED, Tokens, key_id
+from tollkeeper.identity.tokens import ALGORITHM, MAX_REMEMBERED, MAX_TOKEN_LENGTH, Tokens, key_id
 from tollkeeper.principal import Principal, Role
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -129,7 +129,7 @@ def test_an_unknown_or_missing_key_id_is_refused() -> None:
 
 
 def test_a_token_that_is_too_long_is_refused_unread() -> None:
-    assert refused(signed(claims(jti="x" * LONGEST_TOKEN)))
+    assert refused(signed(claims(jti="x" * MAX_TOKEN_LENGTH)))
     assert refused("x" * 100_000)
 
 
@@ -171,9 +171,9 @@ def test_the_memory_of_tokens_is_bounded() -> None:
     tokens = make()
     first = tokens.issue(CALLER)
     tokens.verify(first)
-    tokens._remembered.update({bytes([0]) + number.to_bytes(4): (CALLER, 0.0) for number in range(MOST_REMEMBERED)})
+    tokens._remembered.update({bytes([0]) + number.to_bytes(4): (CALLER, 0.0) for number in range(MAX_REMEMBERED)})
     tokens.verify(tokens.issue(CALLER))
-    assert len(tokens._remembered) <= MOST_REMEMBERED + 1
+    assert len(tokens._remembered) <= MAX_REMEMBERED + 1
 
 
 def test_the_secret_before_is_still_accepted_while_rotating_and_not_after() -> None:

@@ -16,9 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tollkeeper.bootstrap import Parts, make_app, make_parts
 from tollkeeper.chat import Completion
-from tollkeeper.providers.base import Model, Piece, PreparedCall, Provider, Question
+from tollkeeper.providers.base import CallInput, Model, PreparedCall, Provider, StreamChunk
 from tollkeeper.providers.catalog import Catalog
-from tollkeeper.quota.rules.page import Needs, Page
+from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.stores.base import Store
 from tollkeeper.settings import load_settings
 
@@ -60,7 +60,7 @@ class DyingStore:
     store: Store
     failpoint: Failpoint
 
-    async def run(self, needs: Needs, decide: Callable[[Page], None]) -> None:
+    async def run(self, needs: ReadSet, decide: Callable[[Page], None]) -> None:
         pages: list[Page] = []
 
         def deciding(page: Page) -> None:
@@ -105,7 +105,7 @@ class DyingProvider:
     def name(self) -> str:
         return self.provider.name
 
-    def prepare(self, model: Model, question: Question, *, stream: bool = False) -> PreparedCall:
+    def prepare(self, model: Model, question: CallInput, *, stream: bool = False) -> PreparedCall:
         return self.provider.prepare(model, question, stream=stream)
 
     async def complete(self, call: PreparedCall, max_output: int) -> Completion:
@@ -113,7 +113,7 @@ class DyingProvider:
         self.failpoint.reached(AFTER_UPSTREAM_ANSWERED)
         return completion
 
-    async def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
+    async def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[StreamChunk]:
         async with aclosing(self.provider.stream(call, max_output)) as pieces:
             async for piece in pieces:
                 yield piece

@@ -54,7 +54,7 @@ provider = "chatty"
 
 [models.silent]
 provider = "chatty"
-bills_unseen = true
+bills_hidden_output = true
 
 [models.gone]
 provider = "gone"

@@ -21,7 +21,7 @@ ANSWER = " ".join(["word"] * WORDS)
 PACE_S = 0.1
 PEOPLE = 20
 PATIENCE_S = 30.0
-LEAST_LIMIT = 100
+MIN_LIMIT = 100
 """No two calls have the same limit: by it, a call's charge is found."""
 
 
@@ -40,7 +40,7 @@ class Stream(NamedTuple):
 
     @property
     def limit(self) -> int:
-        return LEAST_LIMIT + self.number
+        return MIN_LIMIT + self.number
 
 
 async def test_500_streams_at_once_on_sqlite(sqlite_url: str, tmp_path: Path, own_upstream: Upstream) -> None:

@@ -15,9 +15,9 @@ from journeys.upstream import Upstream, scripted
 from tollkeeper.migrations import migrate
 
 USAGE = {"input": 15, "output": 9}
-LARGEST_FRAME = 1024 * 1024
-LARGEST_FIRST_FRAME = 32 * 1024
-MOST_BAD_FRAMES = 10
+MAX_FRAME = 1024 * 1024
+MAX_FIRST_FRAME = 32 * 1024
+MAX_BAD_FRAMES = 10
 CALLS = 2
 
 
@@ -140,7 +140,7 @@ async def test_a_turn_that_comes_too_early_counts_too_and_a_cancel_does_not(stri
 
 async def test_who_sends_many_bad_frames_is_hung_up_on(shared_sqlite: Server) -> None:
     async with person(shared_sqlite) as caller, calling(shared_sqlite, caller) as call:
-        for _ in range(MOST_BAD_FRAMES):
+        for _ in range(MAX_BAD_FRAMES):
             await call.connection.send("{")
             assert (await call.hear())["code"] == "invalid_json"
         assert await call.closed_with() == 1008
@@ -149,19 +149,19 @@ async def test_who_sends_many_bad_frames_is_hung_up_on(shared_sqlite: Server) ->
 async def test_a_first_frame_that_no_token_needs_is_not_read(shared_sqlite: Server) -> None:
     async with person(shared_sqlite) as caller, dialled(shared_sqlite) as call:
         frame = _auth(caller.token)
-        await call.connection.send(frame + " " * (LARGEST_FIRST_FRAME - len(frame) + 1))
+        await call.connection.send(frame + " " * (MAX_FIRST_FRAME - len(frame) + 1))
         assert await call.closed_with() == 1009
     async with person(shared_sqlite) as caller, dialled(shared_sqlite) as call:
-        await call.connection.send(_auth(caller.token).ljust(LARGEST_FIRST_FRAME))
+        await call.connection.send(_auth(caller.token).ljust(MAX_FIRST_FRAME))
         assert (await call.hear())["type"] == "ready"
 
 
 async def test_a_frame_may_be_as_large_as_a_body_and_no_larger(shared_sqlite: Server, upstream: Upstream) -> None:
     async with person(shared_sqlite) as caller:
         async with calling(shared_sqlite, caller) as call:
-            await call.connection.send(_padded(caller, LARGEST_FRAME))
+            await call.connection.send(_padded(caller, MAX_FRAME))
             assert (await call.hear_turn()).last["type"] == "final"
-            await call.connection.send(_padded(caller, LARGEST_FRAME + 1))
+            await call.connection.send(_padded(caller, MAX_FRAME + 1))
             assert await call.closed_with() == 1009
         assert len(upstream.seen(caller.marker)) == len(await caller.charges()) == 1
 

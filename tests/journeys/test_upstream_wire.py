@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from journeys.people import person
 from journeys.server import Server
 from journeys.upstream import Upstream
-from tollkeeper.gateway.candidate import THINKING_OUTPUT
+from tollkeeper.gateway.candidate import MIN_THINKING_OUTPUT
 
 LIMITS = {
     "gpt-4o-mini": "max_tokens",
@@ -33,7 +33,7 @@ async def test_the_granted_output_goes_along_under_the_name_that_the_model_takes
         assert (asked.status, unasked.status) == (200, 200)
         granted = [charge["granted_output"] for charge in (await caller.charges())[::-1]]
     sent = [request["body"] for request in upstream.seen(caller.marker)]
-    usual = 1024 if limit == "max_tokens" else THINKING_OUTPUT  # those of the newer name think unseen
+    usual = 1024 if limit == "max_tokens" else MIN_THINKING_OUTPUT  # those of the newer name think unseen
     assert [body[limit] for body in sent] == granted == [321, usual]
     for body in sent:
         _assert_openai_takes(body)

@@ -8,8 +8,8 @@ import pytest
 
 from tollkeeper import errors
 from tollkeeper.chat import ChatRequest, Completion, Message, TextDelta, Usage
-from tollkeeper.providers.base import Model, Piece, PreparedCall, Question
-from tollkeeper.providers.breaker import PROBES, Guarded
+from tollkeeper.providers.base import CallInput, Model, PreparedCall, StreamChunk
+from tollkeeper.providers.breaker import PROBES, CircuitBreaker
 from tollkeeper.providers.echo import EchoProvider
 
 FAILURES, SECONDS, PATIENCE_S = 3, 100.0, 1_000.0
@@ -37,7 +37,7 @@ class Scripted:
         self.streams_closed = 0
         self.closed = False
 
-    def prepare(self, model: Model, question: Question, *, stream: bool = False) -> PreparedCall:
+    def prepare(self, model: Model, question: CallInput, *, stream: bool = False) -> PreparedCall:
         return EchoProvider().prepare(model, question, stream=stream)
 
     async def complete(self, call: PreparedCall, max_output: int) -> Completion:
@@ -45,13 +45,13 @@ class Scripted:
         await self._come()
         return Completion("one", "stop", Usage(1, 1))
 
-    async def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
+    async def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[StreamChunk]:
         self.asked += 1
         try:
             for number in range(3):
                 if number == self.pieces_before_error:
                     await self._come()
-                yield Piece(b"", (TextDelta("x"),))
+                yield StreamChunk(b"", (TextDelta("x"),))
         finally:
             self.streams_closed += 1
 
@@ -83,11 +83,11 @@ class World:
     def __init__(self) -> None:
         self.provider = Scripted()
         self.now = 1_000.0
-        self.guarded = Guarded(
+        self.guarded = CircuitBreaker(
             self.provider, failures=FAILURES, seconds=SECONDS, patience_s=PATIENCE_S, now=lambda: self.now
         )
         request = ChatRequest((Message("user", "one"),))
-        self.question = Question(lambda: request)
+        self.question = CallInput(lambda: request)
         self.call = self.of("m")
         self.models = 0
 

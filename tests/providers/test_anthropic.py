@@ -12,11 +12,11 @@ from pydantic import TypeAdapter
 from tollkeeper import errors
 from tollkeeper.chat import ChatRequest, Delta, Finish, Image, Message, Options, TextDelta, Tool, Usage
 from tollkeeper.dialects import chat, messages
-from tollkeeper.dialects.response_meta import Head
-from tollkeeper.dialects.shape import Shape
+from tollkeeper.dialects.response_meta import ResponseMeta
+from tollkeeper.dialects.shape import InputSize
 from tollkeeper.errors import UnsupportedParameter
 from tollkeeper.providers.anthropic import AnthropicProvider
-from tollkeeper.providers.base import Model, Piece, PreparedCall, Question, Raw, Wire
+from tollkeeper.providers.base import CallInput, Model, PreparedCall, RawRequest, StreamChunk, Wire
 
 NOWHERE = "http://127.0.0.1:1"
 REQUEST = ChatRequest((Message("system", "Be brief."), Message("user", 'Say "hi"\n☃')), Options(temperature=0.5))
@@ -38,18 +38,18 @@ def model(provider: AnthropicProvider, **facts: Any) -> Model:
     return Model("our-claude", provider, upstream="claude-opus-5", **facts)
 
 
-def prepared(question: Question, *, stream: bool = False, **facts: Any) -> PreparedCall:
+def prepared(question: CallInput, *, stream: bool = False, **facts: Any) -> PreparedCall:
     provider = make()
     return provider.prepare(model(provider, **facts), question, stream=stream)
 
 
-def asked(request: ChatRequest = REQUEST) -> Question:
-    return Question(lambda: request)
+def asked(request: ChatRequest = REQUEST) -> CallInput:
+    return CallInput(lambda: request)
 
 
-def as_it_came(wire: Wire = Wire.MESSAGES, **fields: Any) -> Question:
-    raw = Raw(wire, {name: orjson.dumps(value) for name, value in fields.items()}, Shape(7, images=2))
-    return Question(lambda: REQUEST, raw)
+def as_it_came(wire: Wire = Wire.MESSAGES, **fields: Any) -> CallInput:
+    raw = RawRequest(wire, {name: orjson.dumps(value) for name, value in fields.items()}, InputSize(7, images=2))
+    return CallInput(lambda: REQUEST, raw)
 
 
 def test_a_question_of_ours_is_a_message_with_the_limit_last() -> None:
@@ -69,17 +69,17 @@ def test_a_question_of_ours_is_a_message_with_the_limit_last() -> None:
 def test_a_request_on_the_wire_goes_out_as_it_came() -> None:
     """Even what our nouns have no word for, and down to the spaces."""
     spaced = b'[ {"role": "user", "content": "hi"} ]'
-    raw = Raw(Wire.MESSAGES, {"messages": spaced, "top_k": b"5"}, Shape(7, images=2))
-    call = prepared(Question(lambda: REQUEST, raw), stream=True)
+    raw = RawRequest(Wire.MESSAGES, {"messages": spaced, "top_k": b"5"}, InputSize(7, images=2))
+    call = prepared(CallInput(lambda: REQUEST, raw), stream=True)
     body = b'{"messages":' + spaced + b',"top_k":5,"model":"claude-opus-5","stream":true,"max_tokens":9}'
     assert call.limited_to(9) == body
-    assert (call.raw, call.wire, call.shape) == (True, Wire.MESSAGES, Shape(7, images=2))
+    assert (call.raw, call.wire, call.shape) == (True, Wire.MESSAGES, InputSize(7, images=2))
 
 
 def test_a_request_on_another_wire_is_translated() -> None:
     call = prepared(as_it_came(Wire.CHAT, messages=[{"role": "user", "content": "All that came is counted."}]))
     assert (call.raw, orjson.loads(call.limited_to(1))["system"]) == (False, "Be brief.")
-    assert call.shape == Shape(2)
+    assert call.shape == InputSize(2)
     assert call.texts() == ("All that came is counted.",)
 
 
@@ -100,18 +100,18 @@ def test_only_the_kind_of_thinking_says_whether_the_model_thinks(fields: dict[st
     ("question", "parameter"),
     [
         (as_it_came(Wire.EMBEDDINGS, input="a"), "model"),
-        (Question(lambda: REQUEST, choices=2), "n"),
+        (CallInput(lambda: REQUEST, choices=2), "n"),
         (asked(REQUEST._replace(options=Options(seed=1))), "seed"),
     ],
 )
-def test_what_it_cannot_be_asked_is_refused(question: Question, parameter: str) -> None:
+def test_what_it_cannot_be_asked_is_refused(question: CallInput, parameter: str) -> None:
     with pytest.raises(UnsupportedParameter) as refused:
         prepared(question)
     assert refused.value.parameter == parameter
 
 
 @pytest.mark.parametrize("question", [asked(), as_it_came(messages=[], temperature=0.5)])
-def test_a_model_without_sampling_takes_no_temperature(question: Question) -> None:
+def test_a_model_without_sampling_takes_no_temperature(question: CallInput) -> None:
     with pytest.raises(UnsupportedParameter) as refused:
         prepared(question, sampling=frozenset({"top_p"}))
     assert refused.value.parameter == "temperature"
@@ -143,7 +143,9 @@ async def test_an_answer_is_read_and_passed_on_where_the_caller_speaks_the_wire(
 
 
 async def test_an_answer_of_another_wire_is_a_bad_response() -> None:
-    async with listening(chat.write_answer(messages.read_answer(ANSWER), Head("a", "b", 1), Usage(1, 1))) as upstream:
+    async with listening(
+        chat.write_answer(messages.read_answer(ANSWER), ResponseMeta("a", "b", 1), Usage(1, 1))
+    ) as upstream:
         provider = make(upstream.url)
         with pytest.raises(errors.ProviderBadResponse):
             await provider.complete(provider.prepare(model(provider), asked()), 5)
@@ -151,7 +153,7 @@ async def test_an_answer_of_another_wire_is_a_bad_response() -> None:
 
 
 def a_stream() -> list[bytes]:
-    writer = messages.StreamWriter(Head("msg_1", "claude", 1))
+    writer = messages.StreamWriter(ResponseMeta("msg_1", "claude", 1))
     return [writer.write(TextDelta("h")), writer.write(TextDelta("i")), writer.end("stop", Usage(9, 2))]
 
 
@@ -175,7 +177,7 @@ async def test_a_stream_brings_deltas_and_for_the_wires_own_callers_its_bytes(ra
     assert [piece.last for piece in pieces][-3:] == [False, True, True]
 
 
-async def drain(pieces: AsyncIterator[Piece], seen: list[Delta]) -> None:
+async def drain(pieces: AsyncIterator[StreamChunk], seen: list[Delta]) -> None:
     async for piece in pieces:
         seen += piece.deltas
 

@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from tollkeeper.chat import ChatRequest, Message, Options, Tool
-from tollkeeper.dialects.shape import Shape
-from tollkeeper.providers.base import Question, Raw, Wire
+from tollkeeper.dialects.shape import InputSize
+from tollkeeper.providers.base import CallInput, RawRequest, Wire
 from tollkeeper.providers.http_common import texts_of
 
 REQUEST = ChatRequest((Message("user", "in our nouns"),), Options(tools=(Tool("look_up", "Looks it up.", None),)))
@@ -18,8 +18,8 @@ PICTURE = "data:image/png;base64," + "A" * 100
 
 
 def counted(wire: Wire, **fields: Any) -> Counter[str]:
-    raw = Raw(wire, {name: orjson.dumps(value) for name, value in fields.items()}, Shape(1))
-    return Counter(texts_of(Question(lambda: REQUEST, raw))())
+    raw = RawRequest(wire, {name: orjson.dumps(value) for name, value in fields.items()}, InputSize(1))
+    return Counter(texts_of(CallInput(lambda: REQUEST, raw))())
 
 
 def chat(message: dict[str, Any]) -> dict[str, Any]:
@@ -150,4 +150,4 @@ def test_what_makes_up_a_request_is_not_counted_as_read() -> None:
 
 
 def test_of_a_question_in_our_nouns_its_own_texts_are_counted() -> None:
-    assert texts_of(Question(lambda: REQUEST))() == REQUEST.texts
+    assert texts_of(CallInput(lambda: REQUEST))() == REQUEST.texts

@@ -7,7 +7,7 @@ import pytest
 from breaking import FAILURES, PATIENCE_S, PROBE_S, REFUSALS, SECONDS, UNANSWERED, World
 
 from tollkeeper import errors
-from tollkeeper.providers.breaker import MOST_MODELS
+from tollkeeper.providers.breaker import MAX_MODELS
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ async def test_one_model_that_is_down_closes_no_other(opened: World) -> None:
 
 
 async def test_no_more_models_are_watched_than_can_be(opened: World) -> None:
-    for number in range(MOST_MODELS - 1):
+    for number in range(MAX_MODELS - 1):
         await opened.guarded.complete(opened.of(f"m{number}"), 10)
     assert await opened.is_open()
     await opened.guarded.complete(opened.of("one more"), 10)

@@ -9,11 +9,11 @@ import pytest
 from tollkeeper import errors
 from tollkeeper.chat import Price, Usage
 from tollkeeper.errors import ConfigurationError
-from tollkeeper.providers.base import IMAGE_TOKENS, LARGEST_CONTEXT, LEAST_OUTPUT, OVERHEAD, OVERHEAD_WITH_TOOLS, Model
-from tollkeeper.providers.catalog import LONGEST_NAME, MODELS_REMEMBERED, Catalog, Source, build_catalog
+from tollkeeper.providers.base import IMAGE_TOKENS, MAX_CONTEXT, MIN_OUTPUT, OVERHEAD, OVERHEAD_WITH_TOOLS, Model
+from tollkeeper.providers.catalog import MAX_NAME_LENGTH, MODELS_REMEMBERED, Catalog, Source, build_catalog
 from tollkeeper.providers.catalog_file import read_catalog
 from tollkeeper.providers.echo import EchoProvider
-from tollkeeper.providers.model_traits import LEAST_REASONING_OUTPUT, traits
+from tollkeeper.providers.model_traits import MIN_REASONING_OUTPUT, traits
 
 SECRET = "gsk_a1b2c3d4e5f6"
 
@@ -33,7 +33,7 @@ def build(tmp_path: Path, text: str, sources: Iterable[Source] = ALL) -> Catalog
 
 def served(catalog: Catalog, name: str | None) -> tuple[str, str]:
     model = catalog.model(name)
-    return model.provider.name, model.asked_as
+    return model.provider.name, model.upstream_name
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_what_the_operator_says_of_a_model_holds(tmp_path: Path) -> None:
         sampling = ["temperature"]
         weight = "0.125"
         price = { input = 0.15, cached_input = "0.075", output = 1, cache_write = 0.1875 }
-        bills_unseen = true
+        bills_hidden_output = true
         overhead = 1
         overhead_with_tools = 2
         image_tokens = 3
@@ -116,7 +116,7 @@ def test_what_the_operator_says_of_a_model_holds(tmp_path: Path) -> None:
         """,
     )
     model = catalog.model(None)
-    assert (model.name, model.asked_as, model.provider.name) == ("fast", "llama3.2", "ollama")
+    assert (model.name, model.upstream_name, model.provider.name) == ("fast", "llama3.2", "ollama")
     assert (model.context_window, model.limit_name, model.sampling) == (
         8192,
         "max_new_tokens",
@@ -124,7 +124,7 @@ def test_what_the_operator_says_of_a_model_holds(tmp_path: Path) -> None:
     )
     assert (model.weight_milli, model.price) == (125, Price(150_000, 75_000, 1_000_000, 187_500))
     assert (model.overhead, model.overhead_with_tools, model.image_tokens, model.least_output) == (1, 2, 3, 4)
-    assert (model.bills_unseen, model.fallbacks) == (True, ("gpt-4o", "ollama/other"))
+    assert (model.bills_hidden_output, model.fallbacks) == (True, ("gpt-4o", "ollama/other"))
 
 
 def test_a_described_model_cannot_be_had_under_another_name_for_less(tmp_path: Path) -> None:
@@ -184,18 +184,18 @@ def test_what_is_too_long_to_be_a_name_is_neither_looked_for_nor_remembered() ->
         return Model(name, EchoProvider())
 
     catalog = Catalog("m", find)
-    assert catalog.model("m" * LONGEST_NAME).name == "m" * LONGEST_NAME
+    assert catalog.model("m" * MAX_NAME_LENGTH).name == "m" * MAX_NAME_LENGTH
     with pytest.raises(errors.ModelNotFound):
-        catalog.model("m" * (LONGEST_NAME + 1))
-    assert looked_for == ["m" * LONGEST_NAME]
+        catalog.model("m" * (MAX_NAME_LENGTH + 1))
+    assert looked_for == ["m" * MAX_NAME_LENGTH]
 
 
 def test_what_is_not_said_is_as_usual(tmp_path: Path) -> None:
     model = build(tmp_path, '[models.fast]\nprovider = "ollama"').model("fast")
     assert (model.overhead, model.overhead_with_tools) == (OVERHEAD, OVERHEAD_WITH_TOOLS) == (64, 600)
-    assert (model.asked_as, model.context_window, model.price) == ("fast", LARGEST_CONTEXT, None)
-    assert (model.least_output, model.image_tokens, model.weight_milli) == (LEAST_OUTPUT, IMAGE_TOKENS, 1_000)
-    assert (model.sampling, model.limit_name, model.bills_unseen, model.fallbacks) == (None, None, False, ())
+    assert (model.upstream_name, model.context_window, model.price) == ("fast", MAX_CONTEXT, None)
+    assert (model.least_output, model.image_tokens, model.weight_milli) == (MIN_OUTPUT, IMAGE_TOKENS, 1_000)
+    assert (model.sampling, model.limit_name, model.bills_hidden_output, model.fallbacks) == (None, None, False, ())
 
 
 def test_a_closed_catalog_has_no_models_but_its_own(tmp_path: Path) -> None:
@@ -336,10 +336,10 @@ def test_fallbacks_may_meet_again_as_long_as_none_leads_back(tmp_path: Path) -> 
     ],
 )
 def test_what_a_family_is_known_for(name: str, image_tokens: int, reasons: bool) -> None:
-    least = LEAST_REASONING_OUTPUT if reasons else LEAST_OUTPUT
+    least = MIN_REASONING_OUTPUT if reasons else MIN_OUTPUT
     assert traits(name) == (reasons, least, image_tokens)
     model = build_catalog(ALL).model(f"openai/{name}")
-    assert (model.image_tokens, model.least_output, model.bills_unseen) == (image_tokens, least, reasons)
+    assert (model.image_tokens, model.least_output, model.bills_hidden_output) == (image_tokens, least, reasons)
 
 
 def test_a_report_beyond_the_context_window_cannot_be_true(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tollkeeper.chat import Price
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.providers.anthropic import AnthropicProvider
 from tollkeeper.providers.base import Provider, Wire
-from tollkeeper.providers.breaker import Guarded
+from tollkeeper.providers.breaker import CircuitBreaker
 from tollkeeper.providers.catalog import Catalog
 from tollkeeper.providers.echo import EchoProvider
 from tollkeeper.providers.ollama import OllamaProvider
@@ -55,7 +55,7 @@ class Make:
 
 def behind(provider: Provider) -> Provider:
     """What is behind the breaker."""
-    assert isinstance(provider, Guarded)
+    assert isinstance(provider, CircuitBreaker)
     return provider.provider
 
 

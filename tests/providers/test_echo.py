@@ -10,17 +10,17 @@ import pytest
 from openai.types import CreateEmbeddingResponse
 
 from tollkeeper.chat import ChatRequest, Completion, Finish, Message, TextDelta, Usage
-from tollkeeper.dialects.shape import Shape
+from tollkeeper.dialects.shape import InputSize
 from tollkeeper.errors import ProviderRejected, UnsupportedParameter
-from tollkeeper.providers.base import Model, PreparedCall, Question, Raw, Wire
-from tollkeeper.providers.echo import _FAILURES, DIMENSIONS, MOST_DIMENSIONS, MOST_NUMBERS, EchoProvider
+from tollkeeper.providers.base import CallInput, Model, PreparedCall, RawRequest, Wire
+from tollkeeper.providers.echo import _FAILURES, DIMENSIONS, MAX_DIMENSIONS, MAX_NUMBERS, EchoProvider
 from tollkeeper.quota.rules.input_bound import input_bound
 from tollkeeper.settings import EchoFailure
 
 
 def prepared(provider: EchoProvider, *texts: str, choices: int = 1) -> PreparedCall:
     request = ChatRequest(tuple(Message("user", text) for text in texts))
-    return provider.prepare(Model("echo", provider), Question(lambda: request, choices=choices))
+    return provider.prepare(Model("echo", provider), CallInput(lambda: request, choices=choices))
 
 
 async def ask(provider: EchoProvider, *texts: str, max_output: int = 100) -> Completion:
@@ -89,12 +89,12 @@ async def test_the_bounds_are_never_below_what_echo_uses() -> None:
 
 
 def embeddings(provider: EchoProvider, **fields: object) -> PreparedCall:
-    raw = Raw(Wire.EMBEDDINGS, {name: orjson.dumps(value) for name, value in fields.items()}, Shape(1))
+    raw = RawRequest(Wire.EMBEDDINGS, {name: orjson.dumps(value) for name, value in fields.items()}, InputSize(1))
 
     def read() -> ChatRequest:
         raise AssertionError("embeddings are not read as a conversation")
 
-    return provider.prepare(Model("echo", provider), Question(read, raw))
+    return provider.prepare(Model("echo", provider), CallInput(read, raw))
 
 
 async def test_echo_embeds_each_text_where_its_words_point() -> None:
@@ -132,11 +132,11 @@ async def test_echo_rejects_dimensions_that_are_none(dimensions: object) -> None
 
 async def test_echo_makes_no_more_numbers_in_one_call_than_it_can_at_once() -> None:
     provider = EchoProvider()
-    most = MOST_NUMBERS // MOST_DIMENSIONS
-    completion = await provider.complete(embeddings(provider, input=["a"] * most, dimensions=MOST_DIMENSIONS), 0)
+    most = MAX_NUMBERS // MAX_DIMENSIONS
+    completion = await provider.complete(embeddings(provider, input=["a"] * most, dimensions=MAX_DIMENSIONS), 0)
     assert completion.usage == Usage(most, 0)
     with pytest.raises(ProviderRejected):
-        await provider.complete(embeddings(provider, input=["a"] * (most + 1), dimensions=MOST_DIMENSIONS), 0)
+        await provider.complete(embeddings(provider, input=["a"] * (most + 1), dimensions=MAX_DIMENSIONS), 0)
 
 
 async def test_echo_streams_without_usage_when_it_leaves_that_out() -> None:

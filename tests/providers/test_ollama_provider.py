@@ -9,9 +9,9 @@ from listener import listening
 
 from tollkeeper import errors
 from tollkeeper.chat import ChatRequest, Delta, Finish, Message, Options, TextDelta, Usage
-from tollkeeper.dialects.shape import Shape
+from tollkeeper.dialects.shape import InputSize
 from tollkeeper.errors import UnsupportedParameter
-from tollkeeper.providers.base import Model, Piece, PreparedCall, Question, Raw, Wire
+from tollkeeper.providers.base import CallInput, Model, PreparedCall, RawRequest, StreamChunk, Wire
 from tollkeeper.providers.ollama import OllamaProvider
 
 NOWHERE = "http://127.0.0.1:1"
@@ -29,7 +29,7 @@ def model(provider: OllamaProvider, **facts: Any) -> Model:
 
 def prepared(options: Options, *, stream: bool = False, **facts: Any) -> PreparedCall:
     provider = make()
-    question = Question(lambda: REQUEST._replace(options=options))
+    question = CallInput(lambda: REQUEST._replace(options=options))
     return provider.prepare(model(provider, **facts), question, stream=stream)
 
 
@@ -59,20 +59,20 @@ def test_the_limit_is_the_last_of_the_options(options: Options, said: dict[str, 
 
 def test_a_call_is_translated_whatever_wire_it_came_on() -> None:
     provider = make()
-    raw = Raw(Wire.CHAT, {"messages": b'[{"role":"user","content":"All that came is counted."}]'}, Shape(9))
-    call = provider.prepare(model(provider), Question(lambda: REQUEST, raw))
-    assert (call.raw, call.wire, call.shape) == (False, None, Shape(2))
+    raw = RawRequest(Wire.CHAT, {"messages": b'[{"role":"user","content":"All that came is counted."}]'}, InputSize(9))
+    call = provider.prepare(model(provider), CallInput(lambda: REQUEST, raw))
+    assert (call.raw, call.wire, call.shape) == (False, None, InputSize(2))
     assert call.texts() == ("All that came is counted.",)
 
 
 @pytest.mark.parametrize(
     ("question", "parameter"),
     [
-        (Question(lambda: REQUEST, Raw(Wire.EMBEDDINGS, {"input": b'"a"'}, Shape(0))), "model"),
-        (Question(lambda: REQUEST, choices=2), "n"),
+        (CallInput(lambda: REQUEST, RawRequest(Wire.EMBEDDINGS, {"input": b'"a"'}, InputSize(0))), "model"),
+        (CallInput(lambda: REQUEST, choices=2), "n"),
     ],
 )
-def test_what_it_cannot_be_asked_is_refused(question: Question, parameter: str) -> None:
+def test_what_it_cannot_be_asked_is_refused(question: CallInput, parameter: str) -> None:
     provider = make()
     with pytest.raises(UnsupportedParameter) as refused:
         provider.prepare(model(provider), question)
@@ -90,7 +90,7 @@ def test_a_model_takes_only_its_own_sampling_parameters() -> None:
 async def test_an_answer_is_read_and_no_key_is_needed(key: str) -> None:
     async with listening(line("hi", **END)) as upstream:
         provider = OllamaProvider(base_url=upstream.url + "/", timeout_s=5, api_key=key)
-        completion = await provider.complete(provider.prepare(model(provider), Question(lambda: REQUEST)), 5)
+        completion = await provider.complete(provider.prepare(model(provider), CallInput(lambda: REQUEST)), 5)
         await provider.close()
     path, headers, _ = upstream.asked[0]
     assert (path, headers.get("authorization")) == ("/api/chat", f"Bearer {key}" if key else None)
@@ -101,7 +101,7 @@ async def test_an_answer_is_read_and_no_key_is_needed(key: str) -> None:
 async def test_a_stream_is_read_line_by_line() -> None:
     async with listening(line("h") + line("i") + line("", **END)) as upstream:
         provider = make(upstream.url)
-        call = provider.prepare(model(provider), Question(lambda: REQUEST), stream=True)
+        call = provider.prepare(model(provider), CallInput(lambda: REQUEST), stream=True)
         pieces = [piece async for piece in provider.stream(call, 5)]
         await provider.close()
     assert upstream.asked[0][2]["stream"] is True
@@ -116,13 +116,13 @@ async def test_a_stream_is_read_line_by_line() -> None:
 async def test_the_last_line_of_a_stream_needs_no_end() -> None:
     async with listening(line("h") + line("", **END).rstrip()) as upstream:
         provider = make(upstream.url)
-        call = provider.prepare(model(provider), Question(lambda: REQUEST), stream=True)
+        call = provider.prepare(model(provider), CallInput(lambda: REQUEST), stream=True)
         pieces = [piece async for piece in provider.stream(call, 5)]
         await provider.close()
     assert pieces[-1].deltas == (Finish("stop"), Usage(9, 2))
 
 
-async def drain(pieces: AsyncIterator[Piece], seen: list[Delta]) -> None:
+async def drain(pieces: AsyncIterator[StreamChunk], seen: list[Delta]) -> None:
     async for piece in pieces:
         seen += piece.deltas
 
@@ -139,7 +139,7 @@ async def drain(pieces: AsyncIterator[Piece], seen: list[Delta]) -> None:
 async def test_a_stream_that_does_not_end_well_is_an_error(end: bytes, error: type[errors.ProviderError]) -> None:
     async with listening(line("h") + end) as upstream:
         provider = make(upstream.url)
-        call = provider.prepare(model(provider), Question(lambda: REQUEST), stream=True)
+        call = provider.prepare(model(provider), CallInput(lambda: REQUEST), stream=True)
         seen: list[Delta] = []
         with pytest.raises(error) as raised:
             await drain(provider.stream(call, 5), seen)
@@ -151,6 +151,6 @@ async def test_a_stream_that_does_not_end_well_is_an_error(end: bytes, error: ty
 async def test_tokens_are_counted_with_what_the_template_takes() -> None:
     provider = make()
     request = ChatRequest((Message("user", "hello"),))
-    call = provider.prepare(model(provider), Question(lambda: request))
+    call = provider.prepare(model(provider), CallInput(lambda: request))
     assert await provider.count_input(call) == 1 + 4 + 3
     assert (await provider.count_output("hello"), await provider.cut("hello world", 1)) == (1, "hello")

@@ -10,9 +10,9 @@ from openai.types.responses import response_create_params
 
 from tollkeeper import errors
 from tollkeeper.chat import ChatRequest, Completion, Finish, Image, Message, Options, TextDelta, Tool, Usage
-from tollkeeper.dialects.shape import Shape
+from tollkeeper.dialects.shape import InputSize
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
-from tollkeeper.providers.base import IMAGE_TOKENS, Model, Piece, PreparedCall, Question, Raw, Wire
+from tollkeeper.providers.base import IMAGE_TOKENS, CallInput, Model, PreparedCall, RawRequest, StreamChunk, Wire
 from tollkeeper.providers.openai import OpenAIProvider
 
 COMPATIBLE = "http://127.0.0.1:1/v1"
@@ -31,19 +31,19 @@ def make(base_url: str = COMPATIBLE, **how: Any) -> OpenAIProvider:
 
 
 def prepared(
-    question: Question, provider: OpenAIProvider | None = None, *, stream: bool = False, **facts: Any
+    question: CallInput, provider: OpenAIProvider | None = None, *, stream: bool = False, **facts: Any
 ) -> PreparedCall:
     provider = provider or make()
     return provider.prepare(Model(facts.pop("name", "gpt-4o-mini"), provider, **facts), question, stream=stream)
 
 
-def asked(request: ChatRequest = REQUEST) -> Question:
-    return Question(lambda: request)
+def asked(request: ChatRequest = REQUEST) -> CallInput:
+    return CallInput(lambda: request)
 
 
-def as_it_came(wire: Wire, **fields: Any) -> Question:
-    raw = Raw(wire, {name: orjson.dumps(value) for name, value in fields.items()}, Shape(7, images=2))
-    return Question(lambda: REQUEST, raw)
+def as_it_came(wire: Wire, **fields: Any) -> CallInput:
+    raw = RawRequest(wire, {name: orjson.dumps(value) for name, value in fields.items()}, InputSize(7, images=2))
+    return CallInput(lambda: REQUEST, raw)
 
 
 def sent(call: PreparedCall, limit: int = 77) -> dict[str, Any]:
@@ -82,17 +82,17 @@ def test_a_provider_can_be_asked_on_the_responses_wire() -> None:
 def test_a_request_on_one_of_its_wires_goes_out_as_it_came() -> None:
     """Even what our nouns have no word for, and down to the spaces."""
     spaced = b'[ {"role": "user", "content": "hi"} ]'
-    raw = Raw(Wire.CHAT, {"messages": spaced, "logit_bias": b'{"1": 2}'}, Shape(7, images=2))
-    call = prepared(Question(lambda: REQUEST, raw), upstream="gpt-x")
+    raw = RawRequest(Wire.CHAT, {"messages": spaced, "logit_bias": b'{"1": 2}'}, InputSize(7, images=2))
+    call = prepared(CallInput(lambda: REQUEST, raw), upstream="gpt-x")
     body = b'{"messages":' + spaced + b',"logit_bias":{"1": 2},"model":"gpt-x","store":false,"max_tokens":9}'
     assert call.limited_to(9) == body
-    assert (call.raw, call.wire, call.shape) == (True, Wire.CHAT, Shape(7, images=2))
+    assert (call.raw, call.wire, call.shape) == (True, Wire.CHAT, InputSize(7, images=2))
 
 
 def test_a_request_on_a_wire_that_it_does_not_speak_is_translated() -> None:
     provider = make(wires=frozenset({Wire.CHAT}))
     call = prepared(as_it_came(Wire.RESPONSES, input="hi"), provider)
-    assert (call.raw, call.wire, call.shape) == (False, Wire.CHAT, Shape(2))
+    assert (call.raw, call.wire, call.shape) == (False, Wire.CHAT, InputSize(2))
     assert sent(call)["messages"][0] == {"role": "system", "content": "Be brief."}
 
 
@@ -106,17 +106,17 @@ def test_embeddings_have_no_limit_and_are_not_told_what_they_do_not_know() -> No
     ("question", "parameter"),
     [
         (as_it_came(Wire.EMBEDDINGS, input="a"), "model"),
-        (Question(lambda: REQUEST, choices=2), "n"),
+        (CallInput(lambda: REQUEST, choices=2), "n"),
     ],
 )
-def test_what_it_cannot_be_asked_is_refused(question: Question, parameter: str) -> None:
+def test_what_it_cannot_be_asked_is_refused(question: CallInput, parameter: str) -> None:
     with pytest.raises(UnsupportedParameter) as refused:
         prepared(question, make(wires=frozenset({Wire.RESPONSES})))
     assert refused.value.parameter == parameter
 
 
 @pytest.mark.parametrize("question", [asked(), as_it_came(Wire.CHAT, messages=[], temperature=0.5)])
-def test_a_model_without_sampling_takes_no_temperature(question: Question) -> None:
+def test_a_model_without_sampling_takes_no_temperature(question: CallInput) -> None:
     with pytest.raises(UnsupportedParameter) as refused:
         prepared(question, sampling=frozenset({"seed"}))
     assert refused.value.parameter == "temperature"
@@ -150,7 +150,7 @@ def test_the_operator_may_say_how_the_limit_is_called() -> None:
 def test_the_bytes_that_bound_the_input_cover_the_whole_body() -> None:
     call = prepared(asked(ChatRequest((Message("user", "é" * 1000),))))
     assert len(call.body) > 2000
-    assert call.shape == Shape(1)
+    assert call.shape == InputSize(1)
 
 
 async def test_input_is_counted_with_the_template_and_its_pictures_and_output_without() -> None:
@@ -169,8 +169,8 @@ async def test_of_what_our_nouns_cannot_hold_every_field_is_counted() -> None:
     def read() -> ChatRequest:
         raise InvalidRequest
 
-    raw = Raw(Wire.CHAT, {"messages": b'"hello world"', "functions": b'"hello world"'}, Shape(1))
-    call = prepared(Question(read, raw))
+    raw = RawRequest(Wire.CHAT, {"messages": b'"hello world"', "functions": b'"hello world"'}, InputSize(1))
+    call = prepared(CallInput(read, raw))
     assert "".join(call.texts()).count("hello world") == 2
     assert await make().count_input(call) >= 2 * 2 + 4 + 3
 
@@ -202,7 +202,7 @@ def answer(**changes: Any) -> bytes:
     return orjson.dumps(whole | changes)
 
 
-async def complete(question: Question, body: bytes, status: int = 200, **how: Any) -> Completion:
+async def complete(question: CallInput, body: bytes, status: int = 200, **how: Any) -> Completion:
     async with listening(body, status) as upstream:
         provider = make(upstream.url + "/v1/", **how)
         try:
@@ -241,7 +241,7 @@ async def test_an_unreadable_answer_may_have_been_billed(body: bytes) -> None:
     assert raised.value.billed
 
 
-async def heard(question: Question, body: bytes) -> list[Piece]:
+async def heard(question: CallInput, body: bytes) -> list[StreamChunk]:
     async with listening(body) as upstream:
         provider = make(upstream.url)
         try:

@@ -124,7 +124,7 @@ async def test_for_a_vocabulary_that_is_known_there_is_one(model: str) -> None:
 
 async def test_a_large_body_has_no_bound_but_its_bytes() -> None:
     body = b'"' + b" word" * 200_000 + b'"'
-    assert len(body) > tokenizer.MOST_BOUNDED_BYTES
+    assert len(body) > tokenizer.MAX_BOUNDED_BYTES
     assert await bound("gpt-4o", body) is None
 
 

@@ -165,14 +165,14 @@ async def test_an_answer_that_is_broken_may_have_been_billed(
 
 @pytest.mark.parametrize("sent", [answer(b"x" * 101), chunked(*[b"x"] * 101)], ids=["announced", "in chunks"])
 async def test_an_answer_that_is_too_large_is_not_read(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport_module, "MOST_ANSWER_BYTES", 100)
+    monkeypatch.setattr(transport_module, "MAX_ANSWER_BYTES", 100)
     async with serving(sent) as (_, transport):
         with pytest.raises(errors.ProviderBadResponse):
             await post(transport)
 
 
 async def test_an_answer_that_is_just_not_too_large_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport_module, "MOST_ANSWER_BYTES", 100)
+    monkeypatch.setattr(transport_module, "MAX_ANSWER_BYTES", 100)
     async with serving(answer(b"x" * 100), chunked(b"x" * 50, b"x" * 50)) as (_, transport):
         assert [await post(transport), await post(transport)] == [b"x" * 100] * 2
 

@@ -13,7 +13,7 @@ from tollkeeper.principal import Principal
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.decide import decide
 from tollkeeper.quota.rules.operations import Operation
-from tollkeeper.quota.rules.page import Needs, Page
+from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.rules.windows import Period
 from tollkeeper.quota.stores.base import Store
 
@@ -87,7 +87,7 @@ async def open_books(database_url: str, *, limit: int = 1_000, queue_limit: int 
 
 async def batch(store: Store, *operations: Operation, again: bool = False) -> list[object]:
     """Straight into a store, without a journal that would hide a failure. `again`: the answer of COMMIT was lost."""
-    needs = Needs()
+    needs = ReadSet()
     for operation in operations:
         operation.declare(needs, again=again)
     answers: list[object] = []

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from enum import Enum
 
-from tollkeeper.quota.rules.page import Needs, Page
+from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.stores.base import Store, StoreFailed
 
 
@@ -39,7 +39,7 @@ class FaultyStore:
         self.begun = asyncio.Event()
         self.committed: Callable[[], object] = lambda: None
 
-    async def run(self, needs: Needs, decide: Callable[[Page], None]) -> None:
+    async def run(self, needs: ReadSet, decide: Callable[[Page], None]) -> None:
         self.runs += 1
         self.begun.set()
         await self.before.wait()

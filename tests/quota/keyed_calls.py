@@ -9,24 +9,24 @@ from factories import make_terms
 from tollkeeper.chat import Usage
 from tollkeeper.errors import IdempotencyError
 from tollkeeper.quota.ledger import Ledger, Reservation
-from tollkeeper.quota.rules.keys import Attempt, KeptAnswer
-from tollkeeper.quota.rules.operations import Closed
+from tollkeeper.quota.rules.keys import KeyedRequest, StoredResponse
+from tollkeeper.quota.rules.operations import ClosedCharge
 
 DAY_S = 86_400
 LEASE_MS = 60_000
-ONE = Attempt("order 66", "a" * 64)
-Answer = Callable[[Closed], KeptAnswer | None]
+ONE = KeyedRequest("order 66", "a" * 64)
+Answer = Callable[[ClosedCharge], StoredResponse | None]
 
 
-def bill(closed: Closed) -> KeptAnswer:
-    return KeptAnswer(200, "application/json", f'{{"cost":{closed.cost_tokens}}}'.encode())
+def bill(closed: ClosedCharge) -> StoredResponse:
+    return StoredResponse(200, "application/json", f'{{"cost":{closed.cost_tokens}}}'.encode())
 
 
-def reservation(books: Books, attempt: Attempt | None = ONE, ledger: Ledger | None = None) -> Reservation:
+def reservation(books: Books, attempt: KeyedRequest | None = ONE, ledger: Ledger | None = None) -> Reservation:
     return (ledger or books.ledger).reservation(books.caller, make_terms(10, 90), attempt=attempt)
 
 
-async def call(books: Books, answer: Answer | None = bill, attempt: Attempt = ONE) -> Reservation:
+async def call(books: Books, answer: Answer | None = bill, attempt: KeyedRequest = ONE) -> Reservation:
     """A call that costs 37, unless it is a replay."""
     async with reservation(books, attempt) as made:
         made.report(Usage(7, 30))
@@ -35,7 +35,7 @@ async def call(books: Books, answer: Answer | None = bill, attempt: Attempt = ON
     return made
 
 
-async def refusal(books: Books, attempt: Attempt = ONE) -> type[IdempotencyError] | None:
+async def refusal(books: Books, attempt: KeyedRequest = ONE) -> type[IdempotencyError] | None:
     """Why a reserve with the key is refused, and that nothing is left of it."""
     before = await books.snapshot()
     try:

@@ -11,7 +11,7 @@ from math import ceil
 from typing import NamedTuple
 
 LABELS = {"minute": "%Y-%m-%d %H:%M", "hour": "%Y-%m-%d %H", "day": "%Y-%m-%d", "month": "%Y-%m", "total": "ever"}
-MOST_GRANTED = 10**15
+MAX_GRANTED = 10**15
 
 Outcome = tuple[object, ...] | str | int | bool | frozenset[str] | None
 
@@ -224,7 +224,7 @@ class Model:
             if act == "grant" and name not in self.limits:
                 return "NotFound"
             before = 0 if act == "limit" else self.granted[self.place(name)]
-            if not 0 <= before + amount <= MOST_GRANTED:
+            if not 0 <= before + amount <= MAX_GRANTED:
                 return "InvalidRequest"
         for act, name, amount in acts:
             self.limits.setdefault(name, 0)

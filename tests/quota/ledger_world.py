@@ -10,8 +10,8 @@ from snapshot import Reader, Snapshot, make_reader, take
 from factories import FakeClock, make_store
 from tollkeeper.errors import TollkeeperError
 from tollkeeper.quota.rules.decide import decide
-from tollkeeper.quota.rules.operations import Answer, Balance, Closed, Held, Operation, Replayed
-from tollkeeper.quota.rules.page import Needs, Page
+from tollkeeper.quota.rules.operations import Balance, ClosedCharge, Held, Operation, Replayed, Result
+from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.stores.base import Store
 
 
@@ -39,12 +39,12 @@ class World:
 
     def run(
         self, operations: Sequence[Operation], *, process: int, again: bool = False, crash: bool = False
-    ) -> list[Answer | TollkeeperError]:
+    ) -> list[Result | TollkeeperError]:
         """One transaction. Whatever it raises that is not a refusal means that the ledger is broken."""
-        needs = Needs()
+        needs = ReadSet()
         for operation in operations:
             operation.declare(needs, again=again)
-        answers: list[Answer | TollkeeperError] = []
+        answers: list[Result | TollkeeperError] = []
 
         def work(page: Page) -> None:
             answers[:] = decide(page, operations)
@@ -107,7 +107,7 @@ class World:
         self._loop.close()
 
 
-def told(answer: Answer | TollkeeperError) -> Outcome:
+def told(answer: Result | TollkeeperError) -> Outcome:
     """An answer of the ledger as the model words it."""
     match answer:
         case Held():
@@ -115,7 +115,7 @@ def told(answer: Answer | TollkeeperError) -> Outcome:
         case Replayed():
             balances = tuple(sorted(map(_shown, answer.balances)))
             return "replayed", answer.answer.status, answer.answer.body.decode(), balances
-        case Closed():
+        case ClosedCharge():
             usage = answer.usage
             spent = usage.input_tokens, usage.output_tokens, usage.cached_input_tokens
             balances = tuple(sorted(map(_shown, answer.balances)))

@@ -4,25 +4,24 @@ import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
-from keyed_model import Attempt as Named
 from keyed_model import Key, KeyedModel
+from keyed_model import Attempt as Named
 from ledger_model import Ask, Outcome, QuotaName, label
 from ledger_world import Fate, World, told
 from snapshot import Snapshot, audit
 
 from tollkeeper.chat import Price, Usage
 from tollkeeper.principal import Principal, Role
-from tollkeeper.quota.rules.keys import MOST_KEPT, Attempt, KeptAnswer, KeyName
+from tollkeeper.quota.rules.keys import MAX_STORED_BYTES, KeyedRequest, KeyName, StoredResponse
 from tollkeeper.quota.rules.meter import Meter
 from tollkeeper.quota.rules.models import Basis, Unit
 from tollkeeper.quota.rules.operations import (
     Administer,
-    Closed,
+    ClosedCharge,
     Dispatch,
     Expire,
     Extend,
     Grant,
-    Keep,
     Operation,
     Refund,
     Release,
@@ -30,13 +29,14 @@ from tollkeeper.quota.rules.operations import (
     Reserve,
     SetLimit,
     Settle,
+    StoreResponse,
     Terms,
 )
 from tollkeeper.quota.rules.page import QuotaKey, Subject
 from tollkeeper.quota.rules.windows import Period
 
 LEASE_MS = 60_000
-TOO_LONG = KeptAnswer(200, "text/plain", b"x" * (MOST_KEPT + 1))
+TOO_LONG = StoredResponse(200, "text/plain", b"x" * (MAX_STORED_BYTES + 1))
 START_MS = 1_709_164_740_000
 """2024-02-28 23:59:00 UTC: a minute before midnight, a day and a minute before the end of a leap month."""
 
@@ -110,7 +110,7 @@ class SideBySide:
         generation = account.version + version
         call_id = self._new_call()
         caller = Principal(user, of_tenant, Role.MEMBER, generation)
-        operation = Reserve(call_id, caller, _terms(ask), LEASE_MS, dispatch, attempt and Attempt(*attempt))
+        operation = Reserve(call_id, caller, _terms(ask), LEASE_MS, dispatch, attempt and KeyedRequest(*attempt))
         asked = call_id, user, of_tenant, generation, ask, LEASE_MS, "dispatched" if dispatch else "reserved"
         if attempt is None:
             return Move(operation, lambda _: self.model.reserve(*asked))
@@ -125,18 +125,18 @@ class SideBySide:
         asked = failed, call_id, user, account.tenant, account.version, ask, LEASE_MS
         if attempt is None:
             return Move(operation, lambda _: self.model.extend(*asked))
-        operation.attempt = Attempt(*attempt)
+        operation.attempt = KeyedRequest(*attempt)
         return Move(operation, lambda _: self.model.attempt_further(*asked, attempt))
 
     def keeping(self, call_id: str, key: str, usage: tuple[int, int, int], kept: str) -> Move:
         """A settle that leaves its answer, or something that cannot be kept, under a key."""
 
-        def answer(closed: Closed) -> KeptAnswer | None:
+        def answer(closed: ClosedCharge) -> StoredResponse | None:
             body = f"{closed.charge_id} {closed.cost_tokens}".encode()
-            answers = {"kept": KeptAnswer(200, "text/plain", body), "nothing": None, "too long": TOO_LONG}
+            answers = {"kept": StoredResponse(200, "text/plain", body), "nothing": None, "too long": TOO_LONG}
             return answers[kept]
 
-        keep = Keep(KeyName(self.model.calls[call_id].user, key), answer)
+        keep = StoreResponse(KeyName(self.model.calls[call_id].user, key), answer)
         return Move(
             Settle(call_id, Usage(*usage), Basis.PROVIDER, keep=keep),
             lambda _: self.model.keep(call_id, key, usage, kept=kept == "kept"),

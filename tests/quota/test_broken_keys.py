@@ -8,27 +8,27 @@ from keyed_machine import KeyedMachine
 from ledger_world import World
 
 from tollkeeper.quota.rules import admission, decide, idempotency, keys
-from tollkeeper.quota.rules.keys import Attempt, KeptAnswer, KeyName, KeyRow
-from tollkeeper.quota.rules.operations import Closed, Extend, Held, Keep, Replayed
+from tollkeeper.quota.rules.keys import KeyedRequest, KeyName, KeyRow, StoredResponse
+from tollkeeper.quota.rules.operations import ClosedCharge, Extend, Held, Replayed, StoreResponse
 from tollkeeper.quota.rules.page import Page
 
 
 def a_key_stands_for_ever(patch: pytest.MonkeyPatch) -> None:
     """An answer of yesterday is given again."""
-    patch.setattr(keys, "KEPT_MS", 10**15)
+    patch.setattr(keys, "KEY_LIFETIME_MS", 10**15)
 
 
 def a_released_call_keeps_its_key(patch: pytest.MonkeyPatch) -> None:
     """Who was refused by the provider may not try again."""
-    patch.setattr(KeyRow, "free", lambda row, now_ms: now_ms - row.created_ms >= keys.KEPT_MS)
+    patch.setattr(KeyRow, "free", lambda row, now_ms: now_ms - row.created_ms >= keys.KEY_LIFETIME_MS)
 
 
 def the_key_is_all_that_counts(patch: pytest.MonkeyPatch) -> None:
     """Another request gets the answer of the first."""
 
-    def kept_answer(page: Page, name: KeyName, attempt: Attempt) -> KeptAnswer | None:
+    def kept_answer(page: Page, name: KeyName, attempt: KeyedRequest) -> StoredResponse | None:
         row = page.keys.get(name)
-        return genuine(page, name, attempt if row is None else Attempt(attempt.key, row.fingerprint))
+        return genuine(page, name, attempt if row is None else KeyedRequest(attempt.key, row.fingerprint))
 
     genuine = idempotency.kept_answer
     patch.setattr(admission, "kept_answer", kept_answer)
@@ -37,7 +37,7 @@ def the_key_is_all_that_counts(patch: pytest.MonkeyPatch) -> None:
 def any_answer_will_do(patch: pytest.MonkeyPatch) -> None:
     """A call leaves its answer under a key that is another's."""
 
-    def keep(page: Page, wish: Keep, closed: Closed) -> None:
+    def keep(page: Page, wish: StoreResponse, closed: ClosedCharge) -> None:
         row = page.keys.get(wish.name)
         genuine(page, wish, closed if row is None else closed._replace(charge_id=row.charge_id))
 

@@ -17,16 +17,16 @@ from tollkeeper.errors import QuotaRefusal
 from tollkeeper.quota.rules import admission, decide
 from tollkeeper.quota.rules import settlement as ends
 from tollkeeper.quota.rules.models import Basis, Kind
-from tollkeeper.quota.rules.operations import Closed, Expire, Extend, Held, Release, Replayed, Reserve, Settle
-from tollkeeper.quota.rules.page import ChargeRow, Needs, Page, WindowRow
+from tollkeeper.quota.rules.operations import ClosedCharge, Expire, Extend, Held, Release, Replayed, Reserve, Settle
+from tollkeeper.quota.rules.page import ChargeRow, Page, ReadSet, WindowRow
 from tollkeeper.quota.rules.windows import Period, span
-from tollkeeper.quota.stores.sqlite.row_cache import Memory
+from tollkeeper.quota.stores.sqlite.row_cache import RowCache
 
 
 def no_compare_and_set(patch: pytest.MonkeyPatch) -> None:
     """Whoever comes second closes the charge again."""
 
-    def close(page: Page, charge: ChargeRow, kind: Kind, basis: Basis, usage: Usage, error: str | None) -> Closed:
+    def close(page: Page, charge: ChargeRow, kind: Kind, basis: Basis, usage: Usage, error: str | None) -> ClosedCharge:
         charge.closed_ms = None
         return genuine(page, charge, kind, basis, usage, error)
 
@@ -126,7 +126,7 @@ def a_balance_without_its_entry(patch: pytest.MonkeyPatch) -> None:
 def the_late_truth_is_dropped(patch: pytest.MonkeyPatch) -> None:
     """What comes after an expiry changes nothing."""
 
-    def close(page: Page, charge: ChargeRow, kind: Kind, basis: Basis, usage: Usage, error: str | None) -> Closed:
+    def close(page: Page, charge: ChargeRow, kind: Kind, basis: Basis, usage: Usage, error: str | None) -> ClosedCharge:
         if not charge.open:
             return ends.closed(page, charge)
         return genuine(page, charge, kind, basis, usage, error)
@@ -167,7 +167,7 @@ def a_release_that_books(patch: pytest.MonkeyPatch) -> None:
 def a_run_again_is_new(patch: pytest.MonkeyPatch) -> None:
     """After a lost answer to COMMIT, a reserve holds once more."""
 
-    def declare(operation: Reserve, needs: Needs, *, again: bool) -> None:
+    def declare(operation: Reserve, needs: ReadSet, *, again: bool) -> None:
         needs.callers.add(operation.caller.user_id)
         operation.charge_id += "x" * again
 
@@ -176,7 +176,7 @@ def a_run_again_is_new(patch: pytest.MonkeyPatch) -> None:
 
 def memory_of_what_others_changed(patch: pytest.MonkeyPatch) -> None:
     """Rows are remembered although another process has committed since, or although the batch failed."""
-    patch.setattr(Memory, "forget", lambda memory: None)
+    patch.setattr(RowCache, "forget", lambda memory: None)
 
 
 def months_of_thirty_days(patch: pytest.MonkeyPatch) -> None:
@@ -243,7 +243,7 @@ class ResettingStore:
         self._clock = clock
         self._genuine = make_store(database_url, clock)
 
-    async def run(self, needs: Needs, decide: Callable[[Page], None]) -> None:
+    async def run(self, needs: ReadSet, decide: Callable[[Page], None]) -> None:
         with closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
             over = connection.execute(
                 "SELECT windows.id, period FROM windows JOIN quotas ON quotas.id = quota_id WHERE ends_ms <= ?",

@@ -49,7 +49,7 @@ async def test_what_arrives_during_a_commit_shares_the_next_one(books: Books, jo
 
 
 async def test_a_batch_has_a_limit(books: Books, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_module, "MOST_IN_A_BATCH", 10)
+    monkeypatch.setattr(journal_module, "MAX_BATCH", 10)
     first = await begun(books, journal)
     others = [journal.submit(reserve(books, f"c{number}")) for number in range(25)]
     books.store.before.set()

@@ -10,7 +10,7 @@ from factories import FakeClock, make_store, make_terms
 from tollkeeper.chat import Usage
 from tollkeeper.quota import maintenance as keeper_module
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.quota.maintenance import Keeper
+from tollkeeper.quota.maintenance import Maintenance
 from tollkeeper.quota.stores.base import StoreFailed
 
 LEASE_S = 60.0
@@ -83,18 +83,18 @@ def ledger() -> RecordingLedger:
 
 
 @pytest.fixture
-async def keeper(ledger: RecordingLedger, wall: Wall) -> AsyncIterator[Keeper]:
-    made = Keeper(ledger, lease_seconds=LEASE_S, sweep_seconds=0)
+async def keeper(ledger: RecordingLedger, wall: Wall) -> AsyncIterator[Maintenance]:
+    made = Maintenance(ledger, lease_seconds=LEASE_S, sweep_seconds=0)
     made.start()
     yield made
     await made.stop()
 
 
-async def test_it_sweeps_at_once_and_again(keeper: Keeper, ledger: RecordingLedger, wall: Wall) -> None:
+async def test_it_sweeps_at_once_and_again(keeper: Maintenance, ledger: RecordingLedger, wall: Wall) -> None:
     assert await wall.rounds(ledger) >= 2
 
 
-async def test_after_an_outage_it_waits_one_lease(keeper: Keeper, ledger: RecordingLedger, wall: Wall) -> None:
+async def test_after_an_outage_it_waits_one_lease(keeper: Maintenance, ledger: RecordingLedger, wall: Wall) -> None:
     ledger.up = False
     await wall.rounds(ledger)
     assert await wall.rounds(ledger) == 0
@@ -108,7 +108,7 @@ async def test_after_an_outage_it_waits_one_lease(keeper: Keeper, ledger: Record
 
 @pytest.mark.parametrize("leap", [LEASE_S, -LEASE_S], ids=["forward", "back"])
 async def test_after_a_leap_of_the_clock_it_waits_one_lease(
-    keeper: Keeper, ledger: RecordingLedger, wall: Wall, leap: float
+    keeper: Maintenance, ledger: RecordingLedger, wall: Wall, leap: float
 ) -> None:
     """As after a suspended machine: the others have slept as well."""
     await wall.rounds(ledger)
@@ -122,7 +122,7 @@ async def test_after_a_leap_of_the_clock_it_waits_one_lease(
 
 
 async def test_a_sweep_that_spans_an_outage_is_followed_by_one_lease(
-    keeper: Keeper, ledger: RecordingLedger, wall: Wall
+    keeper: Maintenance, ledger: RecordingLedger, wall: Wall
 ) -> None:
     def suspend() -> None:
         wall.now += 10 * LEASE_S
@@ -134,7 +134,7 @@ async def test_a_sweep_that_spans_an_outage_is_followed_by_one_lease(
 
 
 async def test_a_database_that_cannot_be_read_means_one_lease(
-    keeper: Keeper, ledger: RecordingLedger, wall: Wall
+    keeper: Maintenance, ledger: RecordingLedger, wall: Wall
 ) -> None:
     await wall.rounds(ledger)
     ledger.error = StoreFailed("out of order", maybe_committed=False)
@@ -143,13 +143,13 @@ async def test_a_database_that_cannot_be_read_means_one_lease(
     assert await wall.rounds(ledger) == 0
 
 
-async def test_no_surprise_ends_the_sweeping(keeper: Keeper, ledger: RecordingLedger, wall: Wall) -> None:
+async def test_no_surprise_ends_the_sweeping(keeper: Maintenance, ledger: RecordingLedger, wall: Wall) -> None:
     ledger.error = ZeroDivisionError()
     assert await wall.rounds(ledger) >= 2
 
 
 async def test_no_surprise_ends_the_renewing(ledger: RecordingLedger) -> None:
-    keeper = Keeper(ledger, lease_seconds=0.003, sweep_seconds=1)
+    keeper = Maintenance(ledger, lease_seconds=0.003, sweep_seconds=1)
     ledger.error = ZeroDivisionError()
     keeper.start()
     async with asyncio.timeout(5):
@@ -165,7 +165,7 @@ async def test_it_tidies_up_now_and_then_whatever_becomes_of_it(
     ledger: RecordingLedger, monkeypatch: pytest.MonkeyPatch, error: Exception | None
 ) -> None:
     monkeypatch.setattr(keeper_module, "TIDY_S", 0.003)
-    keeper = Keeper(ledger, lease_seconds=LEASE_S, sweep_seconds=LEASE_S)
+    keeper = Maintenance(ledger, lease_seconds=LEASE_S, sweep_seconds=LEASE_S)
     ledger.error = error
     keeper.start()
     async with asyncio.timeout(5):
@@ -178,7 +178,7 @@ async def test_it_renews_what_is_in_flight_and_ends_what_is_lost(sqlite_url: str
     """The real ledger, two processes, and nobody who asks."""
     async with open_books(sqlite_url) as books:
         lost = await lose_a_call(books)
-        keeper = Keeper(books.ledger, lease_seconds=0.03, sweep_seconds=0.01)
+        keeper = Maintenance(books.ledger, lease_seconds=0.03, sweep_seconds=0.01)
         async with books.ledger.reservation(books.caller, make_terms()) as reservation:
             before = (await books.charges())[reservation.charge_id].lease_ms
             books.clock.step(61)

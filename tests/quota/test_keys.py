@@ -22,9 +22,9 @@ from tollkeeper.errors import (
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota.audit.verify import verify
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.quota.rules.keys import MOST_KEPT, Attempt, KeptAnswer, KeyName
+from tollkeeper.quota.rules.keys import MAX_STORED_BYTES, KeyedRequest, KeyName, StoredResponse
 from tollkeeper.quota.rules.models import Basis
-from tollkeeper.quota.rules.operations import Closed, Keep, Replayed, Reserve, Settle
+from tollkeeper.quota.rules.operations import ClosedCharge, Replayed, Reserve, Settle, StoreResponse
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ async def test_the_same_request_is_one_call_and_gets_the_same_answer(books: Book
     assert first.replayed is None
     again = await call(books)
     assert again.replayed is not None
-    assert again.replayed.answer == KeptAnswer(200, "application/json", b'{"cost":37}')
+    assert again.replayed.answer == StoredResponse(200, "application/json", b'{"cost":37}')
     [balance] = again.replayed.balances
     assert (balance.used, balance.reserved) == (37, 0)
     charges = await books.charges()
@@ -94,13 +94,13 @@ async def test_a_replay_cannot_be_refunded(books: Books) -> None:
 
 async def test_another_request_is_refused(books: Books) -> None:
     await call(books)
-    assert await refusal(books, Attempt(ONE.key, "b" * 64)) is IdempotencyMismatch
+    assert await refusal(books, KeyedRequest(ONE.key, "b" * 64)) is IdempotencyMismatch
 
 
 async def test_while_the_first_is_in_flight_the_second_is_refused(books: Books) -> None:
     async with reservation(books) as first:
         assert await refusal(books) is IdempotencyInFlight
-        assert await refusal(books, Attempt(ONE.key, "b" * 64)) is IdempotencyMismatch
+        assert await refusal(books, KeyedRequest(ONE.key, "b" * 64)) is IdempotencyMismatch
         first.report(Usage(1, 1))
 
 
@@ -116,13 +116,13 @@ async def test_of_several_in_one_batch_one_is_admitted(books: Books) -> None:
 
 async def test_within_a_batch_an_answer_is_there_for_who_comes_after_it(books: Books) -> None:
     await batch(books.store, Reserve("a", books.caller, make_terms(), LEASE_MS, attempt=ONE))
-    settle = Settle("a", Usage(7, 30), Basis.PROVIDER, keep=Keep(KeyName(books.caller.user_id, ONE.key), bill))
+    settle = Settle("a", Usage(7, 30), Basis.PROVIDER, keep=StoreResponse(KeyName(books.caller.user_id, ONE.key), bill))
     [_, replay] = await batch(books.store, settle, Reserve("b", books.caller, make_terms(), LEASE_MS, attempt=ONE))
     assert isinstance(replay, Replayed)
     assert replay.answer.body == b'{"cost":37}'
 
 
-def fail(closed: Closed) -> KeptAnswer:
+def fail(closed: ClosedCharge) -> StoredResponse:
     raise ZeroDivisionError
 
 
@@ -132,10 +132,10 @@ def fail(closed: Closed) -> KeptAnswer:
         None,
         lambda closed: None,
         fail,
-        lambda closed: KeptAnswer(200, "text/plain", b"x" * (MOST_KEPT + 1)),
-        lambda closed: KeptAnswer(200, "text/\0plain", b""),
-        lambda closed: KeptAnswer(200, "x" * 101, b""),
-        lambda closed: KeptAnswer(10**12, "text/plain", b""),
+        lambda closed: StoredResponse(200, "text/plain", b"x" * (MAX_STORED_BYTES + 1)),
+        lambda closed: StoredResponse(200, "text/\0plain", b""),
+        lambda closed: StoredResponse(200, "x" * 101, b""),
+        lambda closed: StoredResponse(10**12, "text/plain", b""),
         lambda closed: "no answer at all",
     ],
     ids=["never said", "none", "fails", "too long", "unprintable", "a long type", "no status", "another type"],
@@ -150,15 +150,15 @@ async def test_where_no_answer_could_be_kept_the_next_call_is_refused(books: Boo
 
 async def test_the_longest_answer_that_is_kept(books: Books) -> None:
     body = bytes(range(256)) * 1024
-    assert len(body) == MOST_KEPT
-    await call(books, lambda closed: KeptAnswer(207, "application/octet-stream", body))
+    assert len(body) == MAX_STORED_BYTES
+    await call(books, lambda closed: StoredResponse(207, "application/octet-stream", body))
     again = await call(books)
     assert again.replayed is not None
     assert again.replayed.answer == (207, "application/octet-stream", body)
 
 
 async def test_an_answer_of_no_bytes_is_an_answer(books: Books) -> None:
-    await call(books, lambda closed: KeptAnswer(200, "", b""))
+    await call(books, lambda closed: StoredResponse(200, "", b""))
     again = await call(books)
     assert again.replayed is not None
     assert again.replayed.answer == (200, "", b"")
@@ -183,7 +183,7 @@ async def lose_a_call(books: Books) -> None:
 
 async def test_a_late_answer_is_kept_with_the_late_truth(books: Books) -> None:
     await lose_a_call(books)
-    keep = Keep(KeyName(books.caller.user_id, ONE.key), bill)
+    keep = StoreResponse(KeyName(books.caller.user_id, ONE.key), bill)
     await batch(books.store, Settle("lost", Usage(7, 30), Basis.PROVIDER, keep=keep))
     again = await call(books)
     assert again.replayed is not None
@@ -200,7 +200,7 @@ async def test_a_refused_call_does_not_use_up_its_key(books: Books) -> None:
 async def test_a_released_call_frees_its_key(books: Books) -> None:
     with pytest.raises(ProviderUnavailable):
         await fail_unbilled(books)
-    other = Attempt(ONE.key, "b" * 64)
+    other = KeyedRequest(ONE.key, "b" * 64)
     assert (await call(books, attempt=other)).replayed is None
     assert (await key_row(books)).fingerprint == other.fingerprint
 

@@ -24,9 +24,9 @@ from tollkeeper.principal import Principal
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota import ledger as ledger_module
 from tollkeeper.quota.ledger import Ledger, Reservation
-from tollkeeper.quota.rules.keys import Attempt, KeyName
+from tollkeeper.quota.rules.keys import KeyedRequest, KeyName
 from tollkeeper.quota.rules.models import Basis
-from tollkeeper.quota.rules.operations import Held, Keep, Replayed, Reserve, Settle
+from tollkeeper.quota.rules.operations import Held, Replayed, Reserve, Settle, StoreResponse
 from tollkeeper.quota.stores.base import Store
 
 
@@ -146,7 +146,7 @@ async def test_of_two_processes_with_the_same_key_one_calls(books: Books, databa
             warm.report(Usage(0, 0))
     charges = len(await books.charges())
     for number in range(10):
-        attempt = Attempt(f"key {number}", "a" * 64)
+        attempt = KeyedRequest(f"key {number}", "a" * 64)
         entering = [reservation(books, attempt, other).__aenter__() for other in others * 3]
         answers = await asyncio.gather(*entering, return_exceptions=True)
         [made] = [answer for answer in answers if isinstance(answer, Reservation)]
@@ -187,10 +187,10 @@ async def busy(books: Books, store: Store, numbers: "itertools.count[int]", orde
     mine: list[tuple[str, KeyName]] = []
     for turn in range(40):
         settles = [
-            Settle(one, Usage(1, 1), Basis.PROVIDER, keep=Keep(name, bill))
+            Settle(one, Usage(1, 1), Basis.PROVIDER, keep=StoreResponse(name, bill))
             for one, name in (mine if turn % 2 else mine[::-1])
         ]
-        attempts = [(user, Attempt(key, "a" * 64)) for user in order for key in ("x", "y")]
+        attempts = [(user, KeyedRequest(key, "a" * 64)) for user in order for key in ("x", "y")]
         reserves = [
             Reserve(f"c{next(numbers)}", user, make_terms(1, 1), LEASE_MS, attempt=one) for user, one in attempts
         ]
@@ -211,10 +211,10 @@ async def busy(books: Books, store: Store, numbers: "itertools.count[int]", orde
 async def test_keys_that_are_a_day_old_are_forgotten_some_at_a_time(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_module, "MOST_FORGOTTEN", 3)
+    monkeypatch.setattr(ledger_module, "MAX_FORGOTTEN", 3)
     monkeypatch.setattr(ledger_module, "FORGET_PAUSE_S", 0)
     for number in range(8):
-        await call(books, attempt=Attempt(f"old {number}", "a" * 64))
+        await call(books, attempt=KeyedRequest(f"old {number}", "a" * 64))
     books.clock.ms += 1
     await call(books)
     books.clock.ms += DAY_S * 1000 - 2
@@ -224,7 +224,7 @@ async def test_keys_that_are_a_day_old_are_forgotten_some_at_a_time(
     assert (await key_row(books)).key == ONE.key
     assert (await call(books)).replayed is not None
     assert await books.ledger.tidy() == 0
-    assert (await call(books, attempt=Attempt("old 1", "b" * 64))).replayed is None
+    assert (await call(books, attempt=KeyedRequest("old 1", "b" * 64))).replayed is None
 
 
 async def test_forgetting_fails_as_an_outage(books: Books) -> None:

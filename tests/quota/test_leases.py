@@ -155,7 +155,7 @@ async def test_a_process_never_expires_its_own_calls(books: Books) -> None:
 async def test_one_sweep_ends_every_call_of_a_process_that_was_lost(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_module, "MOST_LAPSED", 10)
+    monkeypatch.setattr(ledger_module, "MAX_LAPSED", 10)
     lost = Ledger(books.store, lease_seconds=LEASE_S)
     lost.start()
     await asyncio.gather(*(lost.reservation(books.caller, make_terms(1, 1)).__aenter__() for _ in range(35)))

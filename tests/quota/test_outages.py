@@ -16,7 +16,7 @@ from tollkeeper.errors import LedgerUnavailable
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota.journal import Journal
 from tollkeeper.quota.rules.operations import Administer, Release, SetLimit
-from tollkeeper.quota.rules.page import Needs, Page
+from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.telemetry.logging import correlation_id
 
 
@@ -97,10 +97,10 @@ async def test_who_waits_in_vain_while_nothing_lands_makes_it_an_outage(books: B
 async def test_who_waits_in_vain_in_a_queue_that_moves_does_not(
     books: Books, journal: Journal, told: list[Told], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "MOST_IN_A_BATCH", 1)
+    monkeypatch.setattr(journal_module, "MAX_BATCH", 1)
     run = books.store.run
 
-    async def slowly(needs: Needs, decide: Callable[[Page], None]) -> None:
+    async def slowly(needs: ReadSet, decide: Callable[[Page], None]) -> None:
         await run(needs, decide)
         await asyncio.sleep(0.05)
 

@@ -12,9 +12,9 @@ from factories import make_store, make_terms, set_limit, user_quota
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerUnavailable
 from tollkeeper.quota.ledger import Ledger, Reservation
-from tollkeeper.quota.rules.keys import Attempt, KeyName
+from tollkeeper.quota.rules.keys import KeyedRequest, KeyName
 from tollkeeper.quota.rules.operations import Held, Reserve
-from tollkeeper.quota.rules.page import Needs, Page
+from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.rules.windows import Period
 from tollkeeper.quota.stores.base import StoreFailed
 from tollkeeper.quota.stores.postgres import store as postgres_module
@@ -225,7 +225,7 @@ async def test_what_another_process_has_locked_is_left_to_it(books: Books, other
 
 async def test_an_old_key_that_another_process_is_using_is_not_forgotten(books: Books, other: Other) -> None:
     for key in ("a", "b"):
-        await batch(books.store, Reserve(key, books.caller, make_terms(), LEASE_MS, attempt=Attempt(key, "-")))
+        await batch(books.store, Reserve(key, books.caller, make_terms(), LEASE_MS, attempt=KeyedRequest(key, "-")))
     books.clock.step(86_400)
     async with other.transaction():
         await other.execute("SELECT 1 FROM idempotency_keys WHERE key = 'a' FOR UPDATE")
@@ -238,7 +238,7 @@ async def test_a_key_that_another_process_has_locked_delays_its_own_calls_alone(
 ) -> None:
     """The lock is the key's, not its row's: there is no row yet."""
     await use(books)
-    entering = Reserve("a", books.caller, make_terms(), LEASE_MS, attempt=Attempt("key", "-"))
+    entering = Reserve("a", books.caller, make_terms(), LEASE_MS, attempt=KeyedRequest("key", "-"))
     async with other.transaction():
         await read_keys(other, [KeyName(books.caller.user_id, "key")])
         waiting = asyncio.create_task(batch(books.store, entering))
@@ -252,7 +252,7 @@ async def test_a_key_that_another_process_has_locked_delays_its_own_calls_alone(
 async def test_the_numbers_of_windows_that_are_remembered_have_a_limit(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(windows, "MOST_KNOWN", 3)
+    monkeypatch.setattr(windows, "MAX_KNOWN", 3)
     await set_limit(books.ledger, user_quota(books.caller, Period.MINUTE), 10_000)
     for number in range(10):
         [held] = await batch(books.store, Reserve(f"c{number}", books.caller, make_terms(0, 1), LEASE_MS))
@@ -267,7 +267,7 @@ async def test_a_window_opened_by_a_batch_that_failed_is_not_remembered(books: B
 
     books.clock.step(86_400)
     reserve = Reserve("a", books.caller, make_terms(), LEASE_MS)
-    needs = Needs()
+    needs = ReadSet()
     reserve.declare(needs, again=False)
     with pytest.raises(ZeroDivisionError):
         await books.store.run(needs, work)

@@ -112,7 +112,7 @@ async def test_what_is_committed_survives_in_the_file(books: Books, sqlite_url: 
 
 async def test_what_is_remembered_has_a_limit(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of every minute that ever was do not fill the memory; forgetting changes no balance."""
-    monkeypatch.setattr(row_cache, "MOST_REMEMBERED", 3)
+    monkeypatch.setattr(row_cache, "MAX_REMEMBERED", 3)
     await set_limit(books.ledger, user_quota(books.caller, Period.MINUTE), 10_000)
     for number in range(10):
         [held] = await batch(books.store, Reserve(f"c{number}", books.caller, make_terms(0, 1), LEASE_MS))

@@ -18,7 +18,7 @@ from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.decide import decide
 from tollkeeper.quota.rules.models import Basis
 from tollkeeper.quota.rules.operations import Administer, Held, Operation, Renew, Reserve, SetLimit, Settle
-from tollkeeper.quota.rules.page import Needs, Page
+from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.rules.windows import Period
 from tollkeeper.quota.stores.base import Store
 
@@ -133,7 +133,7 @@ async def test_what_raises_in_a_batch_undoes_all_of_it_and_the_next_one_works(bo
         raise ZeroDivisionError
 
     operation = Reserve("a", books.caller, make_terms(), LEASE_MS)
-    needs = Needs()
+    needs = ReadSet()
     operation.declare(needs, again=False)
     with pytest.raises(ZeroDivisionError):
         await books.store.run(needs, work)

@@ -15,7 +15,7 @@ from tollkeeper.db import Database
 from tollkeeper.errors import ProviderRejected
 from tollkeeper.principal import Principal
 from tollkeeper.quota.audit.replay import Fault
-from tollkeeper.quota.audit.verify import MOST_PROBLEMS, Report, verify
+from tollkeeper.quota.audit.verify import MAX_PROBLEMS, Report, verify
 from tollkeeper.quota.ledger import Ledger, Reservation
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.windows import Period
@@ -336,7 +336,7 @@ async def test_problems_beyond_the_most_that_are_kept_are_counted(history: Histo
     )
     report = await history.verify()
     assert report.problem_count == 150
-    assert len(report.problems) == MOST_PROBLEMS
+    assert len(report.problems) == MAX_PROBLEMS
 
 
 async def test_a_ledger_at_work_never_looks_wrong(database_url: str, database: Database) -> None:

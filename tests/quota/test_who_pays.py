@@ -7,7 +7,7 @@ from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerConflict
 from tollkeeper.quota.rules.decide import dispatch, expire, refund, release, renew, settle
 from tollkeeper.quota.rules.models import Basis, Unit
-from tollkeeper.quota.rules.operations import Closed, Dispatch, Expire, Refund, Release, Renew, Settle
+from tollkeeper.quota.rules.operations import ClosedCharge, Dispatch, Expire, Refund, Release, Renew, Settle
 from tollkeeper.quota.rules.page import Page
 from tollkeeper.quota.rules.windows import Period
 
@@ -17,9 +17,9 @@ MONTH = quota(Period.MONTH, SHARED)
 MONEY = quota(Period.DAY, OWN, Unit.MICRO_USD)
 
 
-def end(page: Page, charge_id: str, basis: Basis, usage: tuple[int, int]) -> Closed:
+def end(page: Page, charge_id: str, basis: Basis, usage: tuple[int, int]) -> ClosedCharge:
     closed = settle(page, Settle(charge_id, Usage(*usage), basis))
-    assert isinstance(closed, Closed)
+    assert isinstance(closed, ClosedCharge)
     return closed
 
 
@@ -58,7 +58,7 @@ def test_what_was_not_billed_costs_nothing() -> None:
     page = page_of({DAY: 1_000, MONTH: 5_000})
     hold(page, "a")
     closed = release(page, Release("a", "provider_unavailable"))
-    assert isinstance(closed, Closed)
+    assert isinstance(closed, ClosedCharge)
     assert (closed.basis, closed.cost_tokens) == (Basis.NONE, 0)
     assert balances(page) == [(0, 0, 0)] * 2
     assert (page.charges["a"].state, page.charges["a"].error) == ("released", "provider_unavailable")
@@ -68,7 +68,7 @@ def test_both_units_are_paid_and_cached_input_has_its_own_price() -> None:
     page = page_of({DAY: 1_000, MONEY: 10_000})
     hold(page, "a", terms_of(10, 90, weight_milli=2_000, price=PRICE))
     closed = settle(page, Settle("a", Usage(10, 30, 4), Basis.PROVIDER))
-    assert isinstance(closed, Closed)
+    assert isinstance(closed, ClosedCharge)
     assert (closed.cost_tokens, closed.cost_micro_usd) == (80, 320)
     assert balances(page) == [(80, 0, 0), (320, 0, 0)]
 
@@ -181,7 +181,7 @@ def test_the_late_truth_comes_out_of_what_was_forgiven_and_the_rest_is_overrun(
     lose(page, "a")
     for _ in range(2):
         closed = release(page, Release("a")) if basis is Basis.NONE else end(page, "a", basis, usage)
-        assert isinstance(closed, Closed)
+        assert isinstance(closed, ClosedCharge)
         assert (closed.cost_tokens, closed.overrun, closed.basis) == (settled, overrun, basis)
         assert balances(page) == [(settled, 0, forgiven)] * 2
     assert end(page, "a", Basis.PROVIDER, (10, 77)).cost_tokens == settled, "there is only one late truth"

@@ -244,7 +244,7 @@ def test_a_mistake_in_the_options_is_one_sentence_and_writes_nothing(script: Scr
 
 
 def test_too_many_changes_at_once_are_refused(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(APP.registered_commands[0].callback.__globals__, "MOST_CHANGES", 1)  # type: ignore[union-attr]
+    monkeypatch.setitem(APP.registered_commands[0].callback.__globals__, "MAX_CHANGES", 1)  # type: ignore[union-attr]
     words = ("set", "--members-of", "acme", "--window", "day", "--limit", "5", "--reason", "x", "--yes")
     assert script.refused(*words) == "These are 2 changes; at most 1 are made at once."
     assert script.entries() == []

@@ -11,7 +11,7 @@ from tollkeeper.errors import InvalidRequest
 from tollkeeper.identity import accounts
 from tollkeeper.throttle import Throttle
 
-LONGEST_FIELD = 4096
+MAX_FIELD_LENGTH = 4096
 
 
 class Credentials(BaseModel):
@@ -19,8 +19,8 @@ class Credentials(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    username: Annotated[str, Field(min_length=1, max_length=LONGEST_FIELD)]
-    password: Annotated[str, Field(min_length=1, max_length=LONGEST_FIELD)]
+    username: Annotated[str, Field(min_length=1, max_length=MAX_FIELD_LENGTH)]
+    password: Annotated[str, Field(min_length=1, max_length=MAX_FIELD_LENGTH)]
 
 
 class Form(Credentials):

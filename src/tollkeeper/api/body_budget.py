@@ -5,15 +5,15 @@ from types import TracebackType
 from tollkeeper.errors import Overloaded, RateLimited
 
 MIB = 1024 * 1024
-MOST_OF_ONE = 64 * MIB
-MOST_IN_ALL = 512 * MIB
+MAX_BYTES_PER_USER = 64 * MIB
+MAX_BYTES_IN_TOTAL = 512 * MIB
 RETRY_AFTER_S = 1
 
 
-class Bodies:
+class BodyBudget:
     """The bytes of bodies whose calls are not over. A body counts for what has come of it."""
 
-    def __init__(self, most_of_one: int = MOST_OF_ONE, most_in_all: int = MOST_IN_ALL) -> None:
+    def __init__(self, most_of_one: int = MAX_BYTES_PER_USER, most_in_all: int = MAX_BYTES_IN_TOTAL) -> None:
         self._most_of_one = most_of_one
         self._most_in_all = most_in_all
         self._of: dict[int, int] = {}
@@ -45,7 +45,7 @@ class Hold:
 
     __slots__ = ("_bodies", "_size", "_user_id")
 
-    def __init__(self, bodies: Bodies, user_id: int) -> None:
+    def __init__(self, bodies: BodyBudget, user_id: int) -> None:
         self._bodies = bodies
         self._user_id = user_id
         self._size = 0

@@ -12,7 +12,7 @@ from tollkeeper.api.bearer import access_token
 from tollkeeper.conversations import Conversations
 from tollkeeper.db import Database
 from tollkeeper.gateway.path import Gateway
-from tollkeeper.identity.authenticator import Credentials
+from tollkeeper.identity.authenticator import Authenticator
 from tollkeeper.identity.models import Tenant, User
 from tollkeeper.identity.passwords import Passwords
 from tollkeeper.identity.tokens import Tokens
@@ -30,7 +30,7 @@ class Services:
     database: Database
     passwords: Passwords
     tokens: Tokens
-    credentials: Credentials
+    credentials: Authenticator
     throttle: Throttle
     ledger: Ledger
     gateway: Gateway

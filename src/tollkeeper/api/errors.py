@@ -8,14 +8,14 @@ import orjson
 
 from tollkeeper import errors
 from tollkeeper.api.balances import iso, quota_headers
-from tollkeeper.gateway.path import FailedCall
+from tollkeeper.gateway.path import CallFailed
 from tollkeeper.telemetry.logging import correlation_id
 
 MEDIA_TYPE = "application/problem+json"
 
 Rendered = tuple[int, bytes, dict[str, str]]
 """Status, body and headers, ready to be sent."""
-Manner = Callable[[errors.TollkeeperError], Rendered]
+RenderError = Callable[[errors.TollkeeperError], Rendered]
 """How a surface says what went wrong."""
 
 STATUS: dict[type[errors.TollkeeperError], int] = {
@@ -83,7 +83,7 @@ def problem(error: errors.TollkeeperError) -> tuple[int, dict[str, Any], dict[st
 
 def cause_of(error: errors.TollkeeperError) -> errors.TollkeeperError:
     """What to tell of it: of a failed call, what failed."""
-    return error.cause if isinstance(error, FailedCall) else error
+    return error.cause if isinstance(error, CallFailed) else error
 
 
 def sentence_of(error: errors.TollkeeperError) -> str:
@@ -124,7 +124,7 @@ def render(error: errors.TollkeeperError) -> Rendered:
     return status, orjson.dumps(body), headers | {"Content-Type": MEDIA_TYPE}
 
 
-NATIVE: Manner = render
+NATIVE: RenderError = render
 
 
 def _quota_fields(error: errors.QuotaRefusal) -> dict[str, Any]:

@@ -22,7 +22,7 @@ router = APIRouter(prefix="/auth/keys", tags=["auth"])
 class KeyWanted(msgspec.Struct, forbid_unknown_fields=True):
     """What the key is for, what it opens, and until when. Without `expires_at`, until it is revoked."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=keys.LONGEST_NAME)]
+    name: Annotated[str, Meta(min_length=1, max_length=keys.MAX_NAME_LENGTH)]
     scopes: Annotated[tuple[Literal["ai", "me"], ...], Meta(min_length=1, max_length=2)] = ("ai", "me")
     expires_at: Annotated[datetime, Meta(tz=True)] | None = None
 

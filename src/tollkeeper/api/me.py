@@ -16,7 +16,7 @@ from tollkeeper.quota.rules.page import Subject
 
 router = APIRouter(prefix="/me", tags=["me"])
 
-MOST_PER_PAGE = 100
+MAX_PER_PAGE = 100
 
 
 class Me(BaseModel):
@@ -106,7 +106,7 @@ async def my_quota(caller: Reader, session: Session, parts: Parts) -> MyQuota:
 async def my_charges(
     caller: Reader,
     session: Session,
-    limit: Annotated[int, Query(ge=1, le=MOST_PER_PAGE)] = 20,
+    limit: Annotated[int, Query(ge=1, le=MAX_PER_PAGE)] = 20,
     cursor: Annotated[str | None, Query(max_length=40, pattern="^chg_[0-9a-f]+$")] = None,
 ) -> ChargePage:
     rows = await queries.charges_of(session, caller.principal.user_id, before=cursor, most=limit + 1)

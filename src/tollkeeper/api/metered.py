@@ -17,11 +17,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tollkeeper.api import strict_json
 from tollkeeper.api.balances import charge_headers
 from tollkeeper.api.bearer import access_token
-from tollkeeper.api.body_budget import Bodies
+from tollkeeper.api.body_budget import BodyBudget
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.errors import NATIVE, Manner
-from tollkeeper.api.middleware import LARGEST_BODY, read_body, send_response
-from tollkeeper.api.sse_listener import HttpListener
+from tollkeeper.api.errors import NATIVE, RenderError
+from tollkeeper.api.middleware import MAX_BODY_BYTES, read_body, send_response
+from tollkeeper.api.sse_listener import SseListener
 from tollkeeper.errors import (
     InvalidJson,
     InvalidRequest,
@@ -30,11 +30,11 @@ from tollkeeper.errors import (
     TollkeeperError,
     Unauthenticated,
 )
-from tollkeeper.gateway.candidate import Ask
-from tollkeeper.gateway.path import Answer, FailedCall, Keeping
+from tollkeeper.gateway.candidate import ModelCall
+from tollkeeper.gateway.path import CallFailed, CallResult, IdempotentCall
 from tollkeeper.principal import Access, Principal
-from tollkeeper.providers.base import Piece
-from tollkeeper.quota.rules.keys import Attempt, KeptAnswer
+from tollkeeper.providers.base import StreamChunk
+from tollkeeper.quota.rules.keys import KeyedRequest, StoredResponse
 from tollkeeper.quota.rules.operations import Replayed
 
 OF_OTHERS: Any = dict[str, Any]
@@ -46,34 +46,34 @@ EVENTS = "text/event-stream"
 _KEY = re.compile(rb"[\x21-\x7e]{1,255}")
 
 
-class Visit(Protocol):
+class Exchange(Protocol):
     """One call through a door: what is asked, and how its answer is said. Saying it changes nothing."""
 
     @property
-    def ask(self) -> Ask: ...
+    def ask(self) -> ModelCall: ...
 
     @property
-    def streamed(self) -> "StreamedVisit | None":
+    def streamed(self) -> "StreamedExchange | None":
         """Itself, if the answer is to be said as it comes."""
         ...
 
-    def whole(self, answer: Answer) -> bytes:
+    def whole(self, answer: CallResult) -> bytes:
         """The answer in one piece."""
         ...
 
-    async def remember(self, answer: Answer) -> None:
+    async def remember(self, answer: CallResult) -> None:
         """The answer is about to be given."""
         ...
 
 
-class StreamedVisit(Visit, Protocol):
+class StreamedExchange(Exchange, Protocol):
     """A call whose answer can be said piece by piece."""
 
-    def piece(self, piece: Piece) -> bytes:
+    def piece(self, piece: StreamChunk) -> bytes:
         """Some of a streamed answer; nothing, if there is nothing in it to be heard."""
         ...
 
-    def end(self, answer: Answer) -> bytes:
+    def end(self, answer: CallResult) -> bytes:
         """What ends a streamed answer."""
         ...
 
@@ -83,7 +83,7 @@ class StreamedVisit(Visit, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class MeteredEndpoint:
     """One metered endpoint, for any signed-in caller.
 
     `takes` and `gives` are the shapes of input and output, `manner` is how it says what went wrong. `opens` reads a
@@ -93,22 +93,22 @@ class Door:
     path: str
     takes: Any
     gives: Any
-    opens: Callable[[Services, Principal, bytes], Awaitable[Visit | bytes]]
+    opens: Callable[[Services, Principal, bytes], Awaitable[Exchange | bytes]]
     summary: str
     description: str
-    manner: Manner = NATIVE
-    largest_body: int = LARGEST_BODY
+    manner: RenderError = NATIVE
+    largest_body: int = MAX_BODY_BYTES
     streams: bool = False
 
 
-class Entrance:
+class MeteredRouter:
     """Stands in front of the application and serves the doors; everything else passes."""
 
-    def __init__(self, app: ASGIApp, doors: Sequence[Door], services: Callable[[], Services]) -> None:
+    def __init__(self, app: ASGIApp, doors: Sequence[MeteredEndpoint], services: Callable[[], Services]) -> None:
         self._app = app
         self._services = services
         self._doors = {door.path: door for door in doors}
-        self._bodies = Bodies()
+        self._bodies = BodyBudget()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         door = self._doors.get(scope["path"]) if scope["type"] == "http" else None
@@ -143,24 +143,24 @@ class Entrance:
 class _Key:
     """What makes a call one that may come again: its Idempotency-Key, and what it was sent with."""
 
-    attempt: Attempt
+    attempt: KeyedRequest
 
     @classmethod
-    def of(cls, scope: Scope, door: Door, body: bytes) -> "_Key | None":
+    def of(cls, scope: Scope, door: MeteredEndpoint, body: bytes) -> "_Key | None":
         """Raises InvalidRequest for a key that is none."""
         found = [value for name, value in scope["headers"] if name == b"idempotency-key"]
         if not found:
             return None
         if len(found) > 1 or not _KEY.fullmatch(found[0]):
             raise InvalidJson("An Idempotency-Key is 1 to 255 printable characters without spaces.")
-        return cls(Attempt(found[0].decode(), hashlib.sha256(door.path.encode() + b"\0" + body).hexdigest()))
+        return cls(KeyedRequest(found[0].decode(), hashlib.sha256(door.path.encode() + b"\0" + body).hexdigest()))
 
 
-async def _answer(services: Services, caller: Principal, visit: Visit, key: _Key | None, send: Send) -> None:
+async def _answer(services: Services, caller: Principal, visit: Exchange, key: _Key | None, send: Send) -> None:
     """One whole answer."""
     keeping = None
     if key is not None:
-        keeping = Keeping(key.attempt, lambda answer: KeptAnswer(200, JSON, visit.whole(answer)))
+        keeping = IdempotentCall(key.attempt, lambda answer: StoredResponse(200, JSON, visit.whole(answer)))
     answer = await services.gateway.complete(caller, visit.ask, keeping)
     if isinstance(answer, Replayed):
         await _say_again(answer, send)
@@ -172,18 +172,18 @@ async def _answer(services: Services, caller: Principal, visit: Visit, key: _Key
 
 async def _stream(
     services: Services,
-    door: Door,
+    door: MeteredEndpoint,
     caller: Principal,
-    visit: StreamedVisit,
+    visit: StreamedExchange,
     key: _Key | None,
     receive: Receive,
     send: Send,
 ) -> None:
     """An answer piece by piece. What goes wrong before the first is an error like another, and an event after it."""
-    listener = HttpListener(visit.piece, receive, send, keeps=key is not None)
+    listener = SseListener(visit.piece, receive, send, keeps=key is not None)
     keeping = None
     if key is not None:
-        keeping = Keeping(key.attempt, lambda answer: _kept(listener, visit, answer))
+        keeping = IdempotentCall(key.attempt, lambda answer: _kept(listener, visit, answer))
     try:
         with listener:
             answer = await services.gateway.stream(caller, visit.ask, listener, keeping)
@@ -193,7 +193,7 @@ async def _stream(
             if not answer.cut_short:  # else nobody reads what would be said now
                 await visit.remember(answer)
                 await listener.finish(visit.end(answer))
-    except FailedCall as failed:
+    except CallFailed as failed:
         if not listener.begun:
             raise
         await listener.finish(visit.broken(failed.cause))
@@ -204,9 +204,9 @@ async def _stream(
         raise
 
 
-def _kept(listener: HttpListener, visit: StreamedVisit, answer: Answer) -> KeptAnswer | None:
+def _kept(listener: SseListener, visit: StreamedExchange, answer: CallResult) -> StoredResponse | None:
     """All that was said, unless it is too long for anyone to keep."""
-    return KeptAnswer(200, EVENTS, listener.said + visit.end(answer)) if listener.said is not None else None
+    return StoredResponse(200, EVENTS, listener.said + visit.end(answer)) if listener.said is not None else None
 
 
 async def _say_again(replayed: Replayed, send: Send) -> None:
@@ -215,10 +215,10 @@ async def _say_again(replayed: Replayed, send: Send) -> None:
     await send_response(status, body, headers | charge_headers(replayed.charge_id, replayed.balances), send)
 
 
-async def send_error(error: TollkeeperError, manner: Manner, send: Send) -> None:
-    """Answer with what went wrong, and with the charge if there was one."""
+async def send_error(error: TollkeeperError, manner: RenderError, send: Send) -> None:
+    """Send the response for an error, with the charge if there is one."""
     status, content, headers = manner(error)
-    if isinstance(error, FailedCall) and error.charge is not None:
+    if isinstance(error, CallFailed) and error.charge is not None:
         headers |= charge_headers(error.charge.charge_id, error.charge.balances)
     await send_response(status, content, headers, send)
 

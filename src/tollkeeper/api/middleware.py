@@ -11,11 +11,11 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tollkeeper.api.errors import NATIVE, Manner
+from tollkeeper.api.errors import NATIVE, RenderError
 from tollkeeper.errors import BodyTooLarge, BodyTooSlow, ShuttingDown, TollkeeperError
 from tollkeeper.telemetry.logging import AccessLog, correlation_id
 
-LARGEST_BODY = 1024 * 1024
+MAX_BODY_BYTES = 1024 * 1024
 BODY_WITHIN_S = 30.0
 
 FOR_SDKS = "/v1/"
@@ -47,7 +47,7 @@ class Envelope:
         app: ASGIApp,
         access_log: AccessLog,
         unread: Collection[str] = (),
-        manner_of: Callable[[Scope], Manner] = lambda _: NATIVE,
+        manner_of: Callable[[Scope], RenderError] = lambda _: NATIVE,
     ) -> None:
         self._app = app
         self._access_log = access_log
@@ -103,7 +103,7 @@ class Envelope:
 
         try:
             if scope["method"] not in _WITHOUT_BODY and scope["path"] not in self._unread:
-                receive = _replay(await read_body(scope, receive, LARGEST_BODY), receive)
+                receive = _replay(await read_body(scope, receive, MAX_BODY_BYTES), receive)
             await self._app(scope, receive, sending)
         except (Exception, asyncio.CancelledError) as error:
             told = _to_be_told(error)

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from tollkeeper.api.errors import MEDIA_TYPE
-from tollkeeper.api.metered import OF_OTHERS, Door
+from tollkeeper.api.metered import OF_OTHERS, MeteredEndpoint
 from tollkeeper.api.middleware import FOR_SDKS
 
 REFUSALS = {
@@ -52,7 +52,7 @@ PROBLEM = {
 }
 
 
-def describe(document: dict[str, Any], doors: Sequence[Door]) -> dict[str, Any]:
+def describe(document: dict[str, Any], doors: Sequence[MeteredEndpoint]) -> dict[str, Any]:
     """The document with each door as an operation, and with what the other operations refuse."""
     shapes = [shape for door in doors for shape in (door.takes, door.gives) if shape is not OF_OTHERS]
     _, components = msgspec.json.schema_components(shapes, ref_template="#/components/schemas/{name}")
@@ -89,7 +89,7 @@ def _refusals(told: dict[str, str], *, of_others: bool) -> dict[str, Any]:
     return {status: {"description": description, "content": content} for status, description in told.items()}
 
 
-def _operation(door: Door) -> dict[str, Any]:
+def _operation(door: MeteredEndpoint) -> dict[str, Any]:
     content = _json(door.gives, "application/json")
     if door.streams:
         content |= {"text/event-stream": {"schema": {"type": "string"}}}

@@ -8,12 +8,12 @@ from starlette.types import Receive, Send
 
 from tollkeeper.api.balances import charge_headers
 from tollkeeper.dialects.sse import PING
-from tollkeeper.providers.base import Piece
+from tollkeeper.providers.base import StreamChunk
 from tollkeeper.quota.reservation import Reservation
-from tollkeeper.quota.rules.keys import MOST_KEPT
+from tollkeeper.quota.rules.keys import MAX_STORED_BYTES
 
 
-class Said:
+class RecordedResponse:
     """What was said, for whoever may ask again; only as much as there is room for where answers are kept.
 
     Nothing, unless it `keeps`.
@@ -22,7 +22,7 @@ class Said:
     def __init__(self, *, keeps: bool) -> None:
         self._keeps = keeps
         self._parts: list[bytes] = []
-        self._room = MOST_KEPT
+        self._room = MAX_STORED_BYTES
 
     def add(self, content: bytes) -> None:
         if not self._keeps:
@@ -39,24 +39,24 @@ class Said:
         return b"".join(self._parts) if self._room >= 0 else None
 
 
-class HttpListener:
+class SseListener:
     """Server-sent events on one response, begun with the first that is to be said. With `keeps`, all of it is `said`.
 
     While the block lasts, it is noticed when the caller hangs up.
     """
 
-    def __init__(self, say: Callable[[Piece], bytes], receive: Receive, send: Send, *, keeps: bool) -> None:
+    def __init__(self, say: Callable[[StreamChunk], bytes], receive: Receive, send: Send, *, keeps: bool) -> None:
         self._say = say
         self._receive = receive
         self._send = send
-        self._said = Said(keeps=keeps)
+        self._said = RecordedResponse(keeps=keeps)
         self.left = False
         self._hang_up: Callable[[], None] | None = None
         self._reservation: Reservation | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.begun = False
 
-    def __enter__(self) -> "HttpListener":
+    def __enter__(self) -> "SseListener":
         return self
 
     def __exit__(
@@ -78,7 +78,7 @@ class HttpListener:
         elif not self._tasks:
             self._start(self._watch())
 
-    async def deliver(self, piece: Piece) -> None:
+    async def deliver(self, piece: StreamChunk) -> None:
         if content := self._say(piece):
             self._said.add(content)
             if not self.begun:

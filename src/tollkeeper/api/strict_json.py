@@ -8,11 +8,11 @@ import msgspec
 
 from tollkeeper.errors import InvalidJson
 
-DEEPEST = 64
-MOST_VALUES = 400_000
+MAX_DEPTH = 64
+MAX_VALUES = 400_000
 """More than the 300,000 tokens that OpenAI takes in one embeddings request; and no parser is busy for long."""
-MOST_OBJECTS = 50_000
-MOST_DIGITS = 310
+MAX_OBJECTS = 50_000
+MAX_DIGITS = 310
 """Of a number in a large body. One that has more is no double or says nothing with them, and is slow to read."""
 SMALL = 4_096
 
@@ -26,10 +26,10 @@ def check(body: bytes) -> None:
     """Raise InvalidJson for what parsers disagree about.
 
     That is: duplicate keys, NaN and infinities (also by overflow), lone surrogates, NUL characters, bytes that are not
-    UTF-8, and more than DEEPEST levels of nesting. Also for more values than anyone needs: parsing them would keep
+    UTF-8, and more than MAX_DEPTH levels of nesting. Also for more values than anyone needs: parsing them would keep
     everybody else waiting.
     """
-    if len(body) > SMALL or body.count(b"[") + body.count(b"{") > DEEPEST:
+    if len(body) > SMALL or body.count(b"[") + body.count(b"{") > MAX_DEPTH:
         _check_size(body)
     try:
         _parse(body)
@@ -57,18 +57,18 @@ _keys = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse)
 def _check_size(body: bytes) -> None:
     """Raise InvalidJson for too many values, too long numbers or too deep nesting. No step takes long on any bytes."""
     too_many = InvalidJson("The body has too many values.")
-    if body.count(b'"') > 4 * MOST_VALUES:
+    if body.count(b'"') > 4 * MAX_VALUES:
         raise too_many
     skeleton = _STRING.sub(b"", body)
     opened = skeleton.count(b"[") + skeleton.count(b"{")
-    if skeleton.count(b",") + opened > MOST_VALUES or skeleton.count(b"{") > MOST_OBJECTS:
+    if skeleton.count(b",") + opened > MAX_VALUES or skeleton.count(b"{") > MAX_OBJECTS:
         raise too_many
-    if b"0" * MOST_DIGITS in skeleton.translate(_ZEROS):
+    if b"0" * MAX_DIGITS in skeleton.translate(_ZEROS):
         raise InvalidJson("The body has a number of too many digits.")
     brackets = skeleton.translate(_BRACKETS, _BUT_BRACKETS)
     if len(brackets) != 2 * opened:
         raise InvalidJson
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         brackets = brackets.replace(b"[]", b"")  # the innermost of each
     if brackets:
-        raise InvalidJson(f"The body is nested over {DEEPEST} levels.")
+        raise InvalidJson(f"The body is nested over {MAX_DEPTH} levels.")

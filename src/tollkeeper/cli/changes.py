@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollkeeper.cli.context import Install
+from tollkeeper.cli.context import CommandContext
 from tollkeeper.cli.subjects import Target, only_window
 from tollkeeper.cli.values import Action
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.quota import queries
-from tollkeeper.quota.rules.decide import MOST_GRANTED
+from tollkeeper.quota.rules.decide import MAX_GRANTED
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.operations import Balance, Grant, SetLimit
 from tollkeeper.quota.rules.page import QuotaKey
@@ -18,7 +18,7 @@ from tollkeeper.quota.rules.windows import Period
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class QuotaChange:
     """A change as asked for. Without a window, it is the one quota that the target has."""
 
     target: Target
@@ -33,7 +33,7 @@ class Wish:
 class Change:
     """A change as it would be made now. `before` and `after` are limits of the current window; None: no quota yet."""
 
-    wish: Wish
+    wish: QuotaChange
     key: QuotaKey
     before: int | None
 
@@ -50,7 +50,7 @@ class Change:
         return Grant(self.key, self.wish.amount, self.wish.reason)
 
 
-async def plan(session: AsyncSession, wish: Wish, now_ms: int) -> Change:
+async def plan(session: AsyncSession, wish: QuotaChange, now_ms: int) -> Change:
     """What a wish comes to. Raises InvalidRequest when there is no quota to grant to, or it would grow too large."""
     target = wish.target
     window = wish.window or await only_window(session, target, wish.unit)
@@ -59,12 +59,12 @@ async def plan(session: AsyncSession, wish: Wish, now_ms: int) -> Change:
     if before is None and wish.action is Action.GRANT:
         raise InvalidRequest(f"{target.label} has no quota for the {window} window to grant to: set a limit first.")
     change = Change(wish, QuotaKey(target.subject, wish.unit, window), before)
-    if change.after > MOST_GRANTED:
-        raise InvalidRequest(f"{target.label} would have {change.after}; no quota is above {MOST_GRANTED}.")
+    if change.after > MAX_GRANTED:
+        raise InvalidRequest(f"{target.label} would have {change.after}; no quota is above {MAX_GRANTED}.")
     return change
 
 
-async def make(install: Install, changes: Sequence[Change], *, actor: str) -> tuple[Balance, ...]:
+async def make(install: CommandContext, changes: Sequence[Change], *, actor: str) -> tuple[Balance, ...]:
     """Make them all in one operation of the ledger, or none. Answers how each quota stands after it.
 
     Each is an entry with the actor and its own reason. Raises InvalidRequest, LedgerUnavailable.

@@ -19,7 +19,7 @@ from tollkeeper.settings import Settings, load_settings
 
 
 @dataclass(frozen=True, slots=True)
-class Install:
+class CommandContext:
     """What `opened` opens."""
 
     settings: Settings
@@ -41,7 +41,7 @@ class Install:
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[Install]:
+async def opened() -> AsyncIterator[CommandContext]:
     """The install that the environment names.
 
     Raises ConfigurationError when its schema is not ours or the database refuses, LedgerUnavailable when it is gone.
@@ -53,7 +53,7 @@ async def opened() -> AsyncIterator[Install]:
     database = Database(settings.database_url)
     try:
         await database.require_current_schema()
-        yield Install(settings, database)
+        yield CommandContext(settings, database)
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise ConfigurationError(f"The database refused: {reason}.") from None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tollkeeper.cli import values
-from tollkeeper.cli.changes import Wish
+from tollkeeper.cli.changes import QuotaChange
 from tollkeeper.cli.subjects import Target
 from tollkeeper.cli.values import Action
 from tollkeeper.errors import InvalidRequest
@@ -15,7 +15,7 @@ from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.windows import Period
 
 COLUMNS = ("email", "tenant", "action", "window", "limit", "tokens", "unit", "reason")
-MOST_BYTES = 4 * 1024 * 1024
+MAX_BYTES = 4 * 1024 * 1024
 FORMAT = """The CSV file starts with a header that names its columns, in any order:
   email or tenant   whose quota: a user's, or a tenant's own
   action            set or grant; may be left out where ACTION is given
@@ -54,8 +54,8 @@ class Row:
     unit: Unit
     reason: str
 
-    def wish(self, target: Target) -> Wish:
-        return Wish(target, self.action, self.amount, self.reason, self.window, self.unit)
+    def wish(self, target: Target) -> QuotaChange:
+        return QuotaChange(target, self.action, self.amount, self.reason, self.window, self.unit)
 
 
 def read(path: Path, defaults: Defaults) -> Iterator[Row | str]:
@@ -87,14 +87,14 @@ def read(path: Path, defaults: Defaults) -> Iterator[Row | str]:
 def _text(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+            content = file.read(MAX_BYTES + 1)
         text = content.decode("utf-8-sig")
     except OSError as error:
         raise InvalidRequest(f"The file {path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise InvalidRequest(f"The file {path} is not UTF-8 text.") from None
-    if len(content) > MOST_BYTES:
-        raise InvalidRequest(f"The file {path} is larger than {MOST_BYTES // 1024 // 1024} MiB.")
+    if len(content) > MAX_BYTES:
+        raise InvalidRequest(f"The file {path} is larger than {MAX_BYTES // 1024 // 1024} MiB.")
     return text
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from tollkeeper.cli import charges, tables, values
-from tollkeeper.cli.changes import Wish, make, plan
+from tollkeeper.cli.changes import QuotaChange, make, plan
 from tollkeeper.cli.context import actor, opened
 from tollkeeper.cli.subjects import Target, find
 from tollkeeper.cli.values import Action
@@ -108,7 +108,9 @@ def _change(
         async with opened() as install:
             async with install.database.session() as session:
                 target = await find(session, email, tenant)
-                change = await plan(session, Wish(target, action, amount, why, period, unit), SystemClock().now_ms())
+                change = await plan(
+                    session, QuotaChange(target, action, amount, why, period, unit), SystemClock().now_ms()
+                )
             (balance,) = await make(install, [change], actor=actor(PROGRAM))
             return target, change.before, balance
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 import uvicorn
 
-from tollkeeper.api.middleware import LARGEST_BODY
+from tollkeeper.api.middleware import MAX_BODY_BYTES
 from tollkeeper.bootstrap import Parts, make_app, make_catalog, make_openai, make_parts
 from tollkeeper.cli import tables
 from tollkeeper.cli.closing import TurnsEndFirst
@@ -132,7 +132,7 @@ def _run(settings: Settings, parts: Parts, listening: socket.socket, *, reload: 
         "timeout_graceful_shutdown": GRACE_S,
         "timeout_keep_alive": KEEP_ALIVE_S,
         "ws": TurnsEndFirst,
-        "ws_max_size": LARGEST_BODY,
+        "ws_max_size": MAX_BODY_BYTES,
     }
     if reload:
         os.environ |= {"TOLLKEEPER_HOST": settings.host, "TOLLKEEPER_PORT": str(settings.port)}

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tollkeeper.cli import tables, values
-from tollkeeper.cli.context import Install, opened
+from tollkeeper.cli.context import CommandContext, opened
 from tollkeeper.identity import accounts, keys
 from tollkeeper.identity.models import Tenant, User
 from tollkeeper.identity.passwords import Passwords
@@ -102,7 +102,7 @@ async def _switch(email: str, *, on: bool) -> None:
         (accounts.enable if on else accounts.disable)(user)
 
 
-async def _hash(install: Install, password: str) -> str:
+async def _hash(install: CommandContext, password: str) -> str:
     with closing(Passwords(install.settings.bcrypt_rounds)) as passwords:
         return await passwords.hash(password)
 

@@ -7,14 +7,14 @@ from enum import StrEnum
 import typer
 
 from tollkeeper.errors import InvalidRequest
-from tollkeeper.identity.keys import GRANTABLE, MOST_DAYS
+from tollkeeper.identity.keys import GRANTABLE, MAX_DAYS
 from tollkeeper.principal import Access, Role
-from tollkeeper.quota.rules.decide import MOST_GRANTED
+from tollkeeper.quota.rules.decide import MAX_GRANTED
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.windows import Period
 
-LONGEST_REASON = 500
-LONGEST_PASSWORD_LINE = 4096
+MAX_REASON_LENGTH = 500
+MAX_PASSWORD_LINE_LENGTH = 4096
 UNITS = {"tokens": Unit.TOKENS, "usd": Unit.MICRO_USD}
 
 
@@ -30,10 +30,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def amount(text: str, name: str, *, least: int = 1) -> int:
-    """A plain whole number from `least` to MOST_GRANTED. Raises InvalidRequest."""
+    """A plain whole number from `least` to MAX_GRANTED. Raises InvalidRequest."""
     number = int(text) if _WHOLE_NUMBER.fullmatch(text) else -1
-    if not least <= number <= MOST_GRANTED:
-        raise InvalidRequest(f"{name} takes a whole number from {least} to {MOST_GRANTED}, not {shown(text)}.")
+    if not least <= number <= MAX_GRANTED:
+        raise InvalidRequest(f"{name} takes a whole number from {least} to {MAX_GRANTED}, not {shown(text)}.")
     return number
 
 
@@ -61,8 +61,8 @@ def scopes(text: str) -> set[Access]:
 def days(text: str) -> int:
     """Raises InvalidRequest."""
     number = int(text) if _WHOLE_NUMBER.fullmatch(text) else 0
-    if not 1 <= number <= MOST_DAYS:
-        raise InvalidRequest(f"--days takes a whole number from 1 to {MOST_DAYS}, not {shown(text)}.")
+    if not 1 <= number <= MAX_DAYS:
+        raise InvalidRequest(f"--days takes a whole number from 1 to {MAX_DAYS}, not {shown(text)}.")
     return number
 
 
@@ -76,8 +76,8 @@ def reason(text: str) -> str:
     text = text.strip()
     if not text:
         raise InvalidRequest("A reason is needed: it is written into the ledger.")
-    if len(text) > LONGEST_REASON or _CONTROL.search(text):
-        raise InvalidRequest(f"A reason is one line of at most {LONGEST_REASON} characters.")
+    if len(text) > MAX_REASON_LENGTH or _CONTROL.search(text):
+        raise InvalidRequest(f"A reason is one line of at most {MAX_REASON_LENGTH} characters.")
     return text
 
 
@@ -95,7 +95,7 @@ def password(*, from_stdin: bool) -> str:
             raise InvalidRequest("Give the password on standard input, with --password-stdin.")
         return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
     try:
-        line = sys.stdin.buffer.readline(LONGEST_PASSWORD_LINE).decode()
+        line = sys.stdin.buffer.readline(MAX_PASSWORD_LINE_LENGTH).decode()
     except UnicodeDecodeError:
         raise InvalidRequest("The password is not valid UTF-8.") from None
     return line.removesuffix("\n").removesuffix("\r")

@@ -14,15 +14,15 @@ from tollkeeper.chat import Message
 from tollkeeper.clock import Clock, SystemClock
 from tollkeeper.conversations.bounds import first_kept, most_tokens_of
 from tollkeeper.conversations.models import StoredConversation, StoredTurn
-from tollkeeper.conversations.repository import Shelf, Turn
+from tollkeeper.conversations.repository import ConversationRepository, Turn
 from tollkeeper.db import Database
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.principal import Principal
 
-MOST_CONVERSATIONS = 1_000
+MAX_CONVERSATIONS = 1_000
 """Per user. Of more, the one that was not used for the longest time falls out."""
 
-LARGEST_SYSTEM_PROMPT = 65_536
+MAX_SYSTEM_PROMPT = 65_536
 """In bytes: it stays, so it cannot be as large as one likes."""
 
 ADDS_WITHIN_S = 5.0
@@ -42,7 +42,7 @@ class Conversations:
         database: Database,
         most_tokens: int,
         *,
-        most_conversations: int = MOST_CONVERSATIONS,
+        most_conversations: int = MAX_CONVERSATIONS,
         clock: Clock | None = None,
     ) -> None:
         self._database = database
@@ -57,11 +57,11 @@ class Conversations:
         large to be kept, LedgerUnavailable when the database cannot be reached.
         """
         given = "\n\n".join(turn.text for turn in turns if turn.role == "system") or None
-        if given is not None and len(given.encode()) > LARGEST_SYSTEM_PROMPT:
-            raise InvalidRequest(f"In a session, the system prompt can have at most {LARGEST_SYSTEM_PROMPT} bytes.")
+        if given is not None and len(given.encode()) > MAX_SYSTEM_PROMPT:
+            raise InvalidRequest(f"In a session, the system prompt can have at most {MAX_SYSTEM_PROMPT} bytes.")
         said = tuple(turn for turn in turns if turn.role != "system")
         async with self._database.session() as session:
-            shelf = Shelf(session, caller)
+            shelf = ConversationRepository(session, caller)
             stored = await shelf.find(session_id)
             known = await shelf.turns(stored.id) if stored is not None and stored.id is not None else []
         known = known[first_kept(known, self._most_tokens) :]
@@ -75,7 +75,7 @@ class Conversations:
         turns = [*(_turn(turn.role, turn.text) for turn in opening.said), _turn("assistant", answer)]
         now_ms, made = self._clock.now_ms(), False
         async with asyncio.timeout(ADDS_WITHIN_S), self._database.session() as session:
-            shelf = Shelf(session, opening.owner)
+            shelf = ConversationRepository(session, opening.owner)
             if opening.conversation_id is None:
                 made = await shelf.make(opening.name, now_ms)
             await shelf.append(opening.which, turns, opening.system_prompt, self._most_tokens, now_ms)

@@ -25,14 +25,14 @@ class Turn(NamedTuple):
     tokens: int
 
 
-class Place(NamedTuple):
+class Cursor(NamedTuple):
     """Where a page of the list goes on: after the conversation that was made then, and has that name."""
 
     created_ms: int
     name: str
 
 
-class Shelf:
+class ConversationRepository:
     """What one user may see and change, in one transaction."""
 
     def __init__(self, session: AsyncSession, owner: Principal) -> None:
@@ -48,7 +48,7 @@ class Shelf:
         query = select(StoredTurn).where(self._of(conversation_id)).order_by(col(StoredTurn.sequence))
         return list((await self._session.exec(query)).all())
 
-    async def page(self, *, after: Place | None, most: int) -> list[StoredConversation]:
+    async def page(self, *, after: Cursor | None, most: int) -> list[StoredConversation]:
         """Conversations, the last made first."""
         made, name = col(StoredConversation.created_ms), col(StoredConversation.name)
         query = select(StoredConversation).where(self._mine(StoredConversation))

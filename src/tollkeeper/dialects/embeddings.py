@@ -14,8 +14,8 @@ import orjson
 from tollkeeper.chat import Completion, Usage
 from tollkeeper.dialects.parameters import OURS, PASS, PRICE, Only, Rule
 from tollkeeper.dialects.reading import BadAnswer, count
-from tollkeeper.dialects.response_meta import Head
-from tollkeeper.dialects.shape import Shape
+from tollkeeper.dialects.response_meta import ResponseMeta
+from tollkeeper.dialects.shape import InputSize
 from tollkeeper.errors import InvalidRequest
 
 PARAMETERS: dict[str, Rule] = {
@@ -26,7 +26,7 @@ PARAMETERS: dict[str, Rule] = {
     "user": PASS,
 }
 
-MOST_INPUTS = 2_048
+MAX_INPUTS = 2_048
 """In one call; it is OpenAI's own limit."""
 
 EncodingFormat = Literal["float", "base64"]
@@ -78,18 +78,18 @@ def read_inputs(fields: Mapping[str, msgspec.Raw]) -> Inputs:
     kinds = [kind for kind in (texts, tokens, lists) if kind]
     if len(kinds) != 1:
         raise _bad_input()
-    if len(texts) > MOST_INPUTS or len(lists) > MOST_INPUTS:
-        raise InvalidRequest(f"input must be {MOST_INPUTS} texts, or lists of tokens, at most.", parameter="input")
+    if len(texts) > MAX_INPUTS or len(lists) > MAX_INPUTS:
+        raise InvalidRequest(f"input must be {MAX_INPUTS} texts, or lists of tokens, at most.", parameter="input")
     return Inputs((tuple(tokens),)) if tokens else Inputs((*texts, *lists))
 
 
-def shape_of(fields: Mapping[str, msgspec.Raw]) -> Shape:
+def shape_of(fields: Mapping[str, msgspec.Raw]) -> InputSize:
     """An input is one message, whatever it holds: its bytes bound its tokens, and no template is added.
 
     Raises InvalidRequest as `read_inputs`.
     """
     read_inputs(fields)
-    return Shape(messages=1)
+    return InputSize(messages=1)
 
 
 def read_answer(body: bytes) -> Completion:
@@ -103,7 +103,7 @@ def read_answer(body: bytes) -> Completion:
 
 
 def write_answer(
-    vectors: Sequence[Sequence[float]], head: Head, usage: Usage, encoding_format: EncodingFormat = "float"
+    vectors: Sequence[Sequence[float]], head: ResponseMeta, usage: Usage, encoding_format: EncodingFormat = "float"
 ) -> bytes:
     """The vectors in order: as numbers, or each as base64 of its little-endian 32-bit floats."""
     return orjson.dumps(

@@ -2,7 +2,7 @@
 
 from tollkeeper.dialects.reading import BadAnswer
 
-MOST_LINE_BYTES = 4 * 1024 * 1024
+MAX_LINE_BYTES = 4 * 1024 * 1024
 
 
 class Splitter:
@@ -14,7 +14,7 @@ class Splitter:
     def feed(self, block: bytes) -> list[bytes]:
         """The lines that this block completes. Raises BadAnswer when one does not end."""
         *lines, self._rest = (self._rest + block).split(b"\n")
-        if len(self._rest) > MOST_LINE_BYTES:
+        if len(self._rest) > MAX_LINE_BYTES:
             raise BadAnswer
         return [line for line in lines if line.strip()]
 

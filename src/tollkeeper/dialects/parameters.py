@@ -54,7 +54,7 @@ Rule = Treatment | Only | Known
 PASS, PRICE, OURS, DROP, REFUSE = Treatment.PASS, Treatment.PRICE, Treatment.OURS, Treatment.DROP, Treatment.REFUSE
 
 
-def sort_out(fields: Mapping[str, msgspec.Raw], rules: Mapping[str, Rule]) -> dict[str, bytes]:
+def filter_parameters(fields: Mapping[str, msgspec.Raw], rules: Mapping[str, Rule]) -> dict[str, bytes]:
     """The fields that go out as they came. A field that is null counts as absent.
 
     Raises UnsupportedParameter, naming the first that is refused or unknown, itself or in an object that is known.

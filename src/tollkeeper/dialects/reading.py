@@ -2,7 +2,7 @@
 
 from typing import Any
 
-MOST_TOKENS = 2**53
+MAX_TOKENS = 2**53
 """Larger numbers in a usage report are not counts."""
 
 
@@ -20,4 +20,4 @@ class ProviderSaidError(Exception):
 
 def count(value: Any) -> int | None:
     """A number of tokens, or None for what cannot be one."""
-    return value if type(value) is int and 0 <= value < MOST_TOKENS else None
+    return value if type(value) is int and 0 <= value < MAX_TOKENS else None

@@ -7,7 +7,7 @@ import msgspec
 from tollkeeper.dialects.sse import Splitter
 
 
-class Head(NamedTuple):
+class ResponseMeta(NamedTuple):
     """The answer's id, the model as the caller named it, and when it was made, in seconds since the epoch."""
 
     id: str
@@ -30,7 +30,7 @@ class _Event(_Said):
 _decode = msgspec.json.Decoder(_Event).decode
 
 
-def head_of(raw: bytes) -> Head | None:
+def response_meta_of(raw: bytes) -> ResponseMeta | None:
     """The head that a provider's stream has given itself, by the first events of it; None, if they do not say."""
     for event in Splitter().feed(raw):
         try:
@@ -39,5 +39,5 @@ def head_of(raw: bytes) -> Head | None:
             return None
         said = first.response or first.message or first
         if said.id:
-            return Head(said.id, said.model or "", int(said.created or said.created_at or 0))
+            return ResponseMeta(said.id, said.model or "", int(said.created or said.created_at or 0))
     return None

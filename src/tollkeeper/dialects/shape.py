@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 
-class Shape(NamedTuple):
+class InputSize(NamedTuple):
     """Counts of a request. `image_bytes` are the bytes of pictures sent along, which are not text."""
 
     messages: int

@@ -7,7 +7,7 @@ import msgspec
 
 from tollkeeper.dialects.reading import BadAnswer, Unfinished
 
-MOST_EVENT_BYTES = 4 * 1024 * 1024
+MAX_EVENT_BYTES = 4 * 1024 * 1024
 PING = b": ping\n\n"
 DONE = b"data: [DONE]\n\n"
 
@@ -41,7 +41,7 @@ class Splitter:
         ):  # as most of them come: one line and no name
             return [Event(block, b"", block[6:-2])]
         events = self._of_any_lines(block) if b"\r" in block else self._of_common_lines(block)
-        if len(self._rest) > MOST_EVENT_BYTES:
+        if len(self._rest) > MAX_EVENT_BYTES:
             raise BadAnswer
         return events
 

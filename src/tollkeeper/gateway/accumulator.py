@@ -14,7 +14,7 @@ from tollkeeper.chat import (
 )
 
 
-class Received:
+class StreamAccumulator:
     """Everything that the provider sent: what the caller pays for, whatever becomes of the stream."""
 
     def __init__(self) -> None:

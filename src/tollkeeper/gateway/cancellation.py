@@ -5,7 +5,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 
-class Cut:
+class CancelScope:
     """A block that others can end. Whoever calls it first says why; afterwards `reason` tells.
 
     A cancellation that comes from elsewhere passes through. To be called by others than the task in the block.
@@ -16,7 +16,7 @@ class Cut:
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
 
-    def __enter__(self) -> "Cut":
+    def __enter__(self) -> "CancelScope":
         self._task = asyncio.current_task()
         assert self._task is not None
         self._cancelling = self._task.cancelling()
@@ -45,7 +45,7 @@ def _nobody(*_: object) -> None:
     """Is told nothing."""
 
 
-class Patience:
+class StreamTimeouts:
     """How long to wait for someone. Calls `out` when that is over, with what `waiting_for` says at that time.
 
     `first_s` is for whoever has not begun yet, `idle_s` for each sign of life after that, `total_s` for everything.
@@ -74,7 +74,7 @@ class Patience:
         self._ends_at = now + total_s
         self._timer: asyncio.TimerHandle | None = None
 
-    def __enter__(self) -> "Patience":
+    def __enter__(self) -> "StreamTimeouts":
         self._arm()
         return self
 

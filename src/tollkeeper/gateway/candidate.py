@@ -4,25 +4,25 @@ from dataclasses import dataclass
 
 from tollkeeper.chat import Usage
 from tollkeeper.errors import InvalidRequest
-from tollkeeper.providers.base import Model, PreparedCall, Question
+from tollkeeper.providers.base import CallInput, Model, PreparedCall
 from tollkeeper.quota.rules.input_bound import input_bound
 from tollkeeper.quota.rules.meter import Meter
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.operations import Terms
 
-THINKING_OUTPUT = 4_096
+MIN_THINKING_OUTPUT = 4_096
 """The least that is wanted of a model that thinks unseen, if its window has room: the limit is of thoughts, too."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ModelCall:
     """What a caller wants. Without `max_output` the answer is as long as the house allows and the quota has room for.
 
     `allocation` caps what the call may cost, in weighted tokens. `without_output`: nothing is written, only read.
     """
 
     surface: str
-    question: Question
+    question: CallInput
     model: str | None = None
     max_output: int | None = None
     allocation: int | None = None
@@ -37,7 +37,7 @@ class Candidate:
     known, as much as fits. A limit that the caller gave is never made smaller.
     """
 
-    ask: Ask
+    ask: ModelCall
     model: Model
     call: PreparedCall
     default_output: int
@@ -81,10 +81,10 @@ class Candidate:
 
     @property
     def _usual(self) -> int:
-        if not self.call.bills_unseen:
+        if not self.call.bills_hidden_output:
             return self.default_output
         room = (self.model.context_window - self._bound_by_bytes) // self.ask.question.choices
-        return max(self.default_output, min(THINKING_OUTPUT, room))
+        return max(self.default_output, min(MIN_THINKING_OUTPUT, room))
 
     @property
     def _meter(self) -> Meter:

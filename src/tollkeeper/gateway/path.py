@@ -25,16 +25,16 @@ from tollkeeper.errors import (
     QuotaRefusal,
     TollkeeperError,
 )
-from tollkeeper.gateway.candidate import Ask, Candidate
+from tollkeeper.gateway.candidate import Candidate, ModelCall
 from tollkeeper.gateway.streaming import Deadlines, Listener, Relay
 from tollkeeper.principal import Principal
 from tollkeeper.providers.base import Model
 from tollkeeper.providers.catalog import Catalog
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.reservation import Reservation
-from tollkeeper.quota.rules.keys import Attempt, KeptAnswer
+from tollkeeper.quota.rules.keys import KeyedRequest, StoredResponse
 from tollkeeper.quota.rules.models import Basis
-from tollkeeper.quota.rules.operations import Closed, Replayed, Terms
+from tollkeeper.quota.rules.operations import ClosedCharge, Replayed, Terms
 
 RETRIES = 1
 RETRY_PAUSE_S = 0.2
@@ -43,14 +43,14 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Answer:
+class CallResult:
     """What came of it.
 
     `tail` is how the provider ended a streamed answer. `shortened`: it was cut for being too long; `cut_short`: nobody
     listens any more.
     """
 
-    charge: Closed
+    charge: ClosedCharge
     model: str
     provider: str
     read: Callable[[], Completion]
@@ -73,11 +73,11 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class IdempotentCall:
     """For a call that may come again: the key it comes with, and how its answer is put into bytes to be kept."""
 
-    attempt: Attempt
-    render: Callable[[Answer], KeptAnswer | None]
+    attempt: KeyedRequest
+    render: Callable[[CallResult], StoredResponse | None]
 
 
 class Estimate(NamedTuple):
@@ -89,10 +89,10 @@ class Estimate(NamedTuple):
     input_tokens: int
 
 
-class FailedCall(TollkeeperError):
+class CallFailed(TollkeeperError):
     """A call that was reserved and then failed: what failed, and how its charge ended."""
 
-    def __init__(self, cause: TollkeeperError, charge: Closed | None) -> None:
+    def __init__(self, cause: TollkeeperError, charge: ClosedCharge | None) -> None:
         super().__init__(cause.detail)
         self.cause = cause
         self.charge = charge
@@ -112,7 +112,7 @@ class _Reserved:
     ) -> None:
         await self._reservation.__aexit__(kind, error, trace)
         if isinstance(error, ProviderError | LeaseLost):
-            raise FailedCall(error, self._reservation.closed) from error
+            raise CallFailed(error, self._reservation.closed) from error
 
 
 class Gateway:
@@ -124,11 +124,13 @@ class Gateway:
         self._default_output = default_output
         self.catalog = catalog
 
-    async def complete(self, caller: Principal, ask: Ask, keeping: Keeping | None = None) -> Answer | Replayed:
+    async def complete(
+        self, caller: Principal, ask: ModelCall, keeping: IdempotentCall | None = None
+    ) -> CallResult | Replayed:
         """One question, one whole answer, one charge.
 
         Raises ModelNotFound, InputError, Unauthenticated, QuotaExceeded, QuotaHeld, LedgerUnavailable,
-        IdempotencyInFlight, IdempotencyMismatch, PreviousAttemptInterrupted, FailedCall.
+        IdempotencyInFlight, IdempotencyMismatch, PreviousAttemptInterrupted, CallFailed.
         """
         candidate = self._candidate(ask, ask.model, stream=False)
         async with await self._reserved(caller, candidate, keeping) as reservation:
@@ -141,11 +143,11 @@ class Gateway:
         return answered(_closed(reservation))
 
     async def stream(
-        self, caller: Principal, ask: Ask, listener: Listener, keeping: Keeping | None = None
-    ) -> Answer | Replayed:
+        self, caller: Principal, ask: ModelCall, listener: Listener, keeping: IdempotentCall | None = None
+    ) -> CallResult | Replayed:
         """The same, heard piece by piece; settled before the last piece, which is the answer's `tail`.
 
-        Raises as `complete` does; FailedCall also when it broke after something was heard.
+        Raises as `complete` does; CallFailed also when it broke after something was heard.
         """
         candidate = self._candidate(ask, ask.model, stream=True)
         async with await self._reserved(caller, candidate, keeping) as reservation:
@@ -163,23 +165,23 @@ class Gateway:
                 reservation.keep(lambda closed: keeping.render(answered(closed)))
         return answered(_closed(reservation))
 
-    async def estimate(self, ask: Ask) -> Estimate:
+    async def estimate(self, ask: ModelCall) -> Estimate:
         """What a call would hold, without making it. Raises NotFound (model), InputError."""
         candidate = self._candidate(ask, ask.model, stream=False)
         counted = await candidate.model.provider.count_input(candidate.call)
         return Estimate(candidate.model, await candidate.first(), await candidate.tighter(), counted)
 
-    async def count(self, ask: Ask) -> int:
+    async def count(self, ask: ModelCall) -> int:
         """The input's tokens, by the best tokenizer at hand. Nobody is asked, and nothing is charged."""
         candidate = self._candidate(ask, ask.model, stream=False)
         return await candidate.model.provider.count_input(candidate.call)
 
-    def _candidate(self, ask: Ask, name: str | None, *, stream: bool) -> Candidate:
+    def _candidate(self, ask: ModelCall, name: str | None, *, stream: bool) -> Candidate:
         model = self.catalog.model(name)
         call = model.provider.prepare(model, ask.question, stream=stream)
         return Candidate(ask, model, call, self._default_output)
 
-    async def _reserved(self, caller: Principal, candidate: Candidate, keeping: Keeping | None) -> "_Reserved":
+    async def _reserved(self, caller: Principal, candidate: Candidate, keeping: IdempotentCall | None) -> "_Reserved":
         attempt = keeping.attempt if keeping is not None else None
         return _Reserved(self._ledger.reservation(caller, await candidate.first(), candidate.tighter, attempt))
 
@@ -190,7 +192,7 @@ class Gateway:
         ask: Callable[[Reservation, Candidate], Awaitable[Result]],
         listener: Listener | None = None,
     ) -> tuple[Candidate, Result]:
-        """Ask the model, again if that is safe, then each of its fallbacks; each of those is a charge of its own."""
+        """Call the model, again if that is safe, then each of its fallbacks; each fallback is a charge of its own."""
         following = list(candidate.model.fallbacks)
         retries = RETRIES
         while True:
@@ -213,7 +215,7 @@ class Gateway:
                     raise
 
     async def _follow(
-        self, reservation: Reservation, ask: Ask, following: list[str], error_code: str, *, stream: bool
+        self, reservation: Reservation, ask: ModelCall, following: list[str], error_code: str, *, stream: bool
     ) -> Candidate | None:
         """The next fallback that can be asked, its hold reserved."""
         while following:
@@ -233,7 +235,7 @@ class Gateway:
 
 
 async def _complete(reservation: Reservation, candidate: Candidate) -> Completion:
-    """Ask the provider, once, and report what it used; when its outcome is unknown, what is known of it."""
+    """Call the provider, once, and report what it used; when its outcome is unknown, what is known of it."""
     call, model = candidate.call, candidate.model
     provider = model.provider
 
@@ -268,11 +270,11 @@ async def _complete(reservation: Reservation, candidate: Candidate) -> Completio
 
 def _answers(
     candidate: Candidate, read: Callable[[], Completion], relay: Relay | None = None
-) -> Callable[[Closed], Answer]:
+) -> Callable[[ClosedCharge], CallResult]:
     """The answer, but for how its charge ended."""
 
-    def answered(closed: Closed) -> Answer:
-        return Answer(
+    def answered(closed: ClosedCharge) -> CallResult:
+        return CallResult(
             closed,
             candidate.model.name,
             candidate.model.provider.name,
@@ -285,6 +287,6 @@ def _answers(
     return answered
 
 
-def _closed(reservation: Reservation) -> Closed:
+def _closed(reservation: Reservation) -> ClosedCharge:
     assert reservation.closed is not None
     return reservation.closed

@@ -8,10 +8,10 @@ from typing import Protocol
 
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LeaseLost, ProviderError, ProviderInterrupted, ProviderTimeout
-from tollkeeper.gateway.accumulator import Received
-from tollkeeper.gateway.cancellation import Cut, Patience
+from tollkeeper.gateway.accumulator import StreamAccumulator
+from tollkeeper.gateway.cancellation import CancelScope, StreamTimeouts
 from tollkeeper.gateway.candidate import Candidate
-from tollkeeper.providers.base import Piece
+from tollkeeper.providers.base import StreamChunk
 from tollkeeper.quota.reservation import Reservation
 from tollkeeper.quota.rules.models import Basis
 
@@ -38,7 +38,7 @@ class Listener(Protocol):
         """The answer is about to come. To be called when the listener is gone: `hang_up()`."""
         ...
 
-    async def deliver(self, piece: Piece) -> None:
+    async def deliver(self, piece: StreamChunk) -> None:
         """Hear this. Takes as long as the listener needs."""
         ...
 
@@ -68,18 +68,18 @@ class Relay:
         self._reservation = reservation
         self._candidate = candidate
         self._provider = candidate.model.provider
-        self._bills_unseen = candidate.call.bills_unseen
+        self._bills_unseen = candidate.call.bills_hidden_output
         self._listener = listener
         self._deadlines = deadlines
         self._counted = self._counted_deltas = 0
         self._most = 0
-        self.received = Received()
+        self.received = StreamAccumulator()
         self.tail = b""
         self.begun = False
         self.shortened = False
         self.cut_short = False
         self._ended = False
-        self._delivering: Cut | None = None
+        self._delivering: CancelScope | None = None
 
     async def run(self) -> None:
         """Relay all of it, and report to the reservation what it used. Raises ProviderError, LeaseLost."""
@@ -113,9 +113,9 @@ class Relay:
     async def _until_cut(self, limit: int) -> str | None:
         """Returns who ended it; None: it came to its end."""
         deadlines = self._deadlines
-        with Cut() as cut:
+        with CancelScope() as cut:
             self._reservation.on_lost = partial(cut, LEASE)
-            with Patience(
+            with StreamTimeouts(
                 lambda who: self._out_of_patience(who, cut, patience),
                 self._listener.ping,
                 first_s=deadlines.first_s,
@@ -129,7 +129,7 @@ class Relay:
         self._reservation.on_lost = None
         return cut.reason
 
-    async def _pieces(self, limit: int, patience: Patience) -> None:
+    async def _pieces(self, limit: int, patience: StreamTimeouts) -> None:
         received = self.received
         deliver = self._deliver_or_leave if self._bills_unseen else self._listener.deliver
         async with aclosing(self._provider.stream(self._candidate.call, limit)) as pieces:
@@ -154,12 +154,12 @@ class Relay:
                         break
                     patience.moved(PROVIDER)
 
-    async def _deliver_or_leave(self, piece: Piece) -> None:
+    async def _deliver_or_leave(self, piece: StreamChunk) -> None:
         """Until it is heard; or until nobody waits for that any more, though the provider is to be heard out."""
-        with Cut() as self._delivering:
+        with CancelScope() as self._delivering:
             await self._listener.deliver(piece)
 
-    def _out_of_patience(self, who: str, cut: Cut, patience: Patience) -> None:
+    def _out_of_patience(self, who: str, cut: CancelScope, patience: StreamTimeouts) -> None:
         if who == LISTENER and self._bills_unseen and self._delivering is not None:
             patience.moved(PROVIDER)
             self._hung_up(cut, patience)
@@ -167,7 +167,7 @@ class Relay:
         else:
             cut(who)
 
-    def _hung_up(self, cut: Cut, patience: Patience) -> None:
+    def _hung_up(self, cut: CancelScope, patience: StreamTimeouts) -> None:
         """The listener is gone: so is the provider, unless it can bill what it would not have said by then."""
         if cut.over:
             return

@@ -13,8 +13,8 @@ from tollkeeper.identity.models import ApiKey, Tenant, User
 from tollkeeper.identity.passwords import Passwords
 from tollkeeper.principal import Principal, Role
 
-LONGEST_EMAIL = 254
-LONGEST_NAME = 100
+MAX_EMAIL_LENGTH = 254
+MAX_NAME_LENGTH = 100
 _EMAIL = re.compile(r"[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+")
 _NAME = re.compile(r"[^\x00-\x1f]+")
 
@@ -22,7 +22,7 @@ _NAME = re.compile(r"[^\x00-\x1f]+")
 def normal_email(email: str) -> str:
     """The form in which e-mail addresses are stored and compared. Raises InvalidRequest."""
     normal = email.strip().lower()
-    if len(normal) > LONGEST_EMAIL or not _EMAIL.fullmatch(normal):
+    if len(normal) > MAX_EMAIL_LENGTH or not _EMAIL.fullmatch(normal):
         raise InvalidRequest("That is not an e-mail address.")
     return normal
 
@@ -77,8 +77,8 @@ def principal_of(user: User, api_key: str | None = None) -> Principal:
 async def create_tenant(session: AsyncSession, name: str) -> Tenant:
     """Raises InvalidRequest for a name that is taken or is none."""
     name = name.strip()
-    if len(name) > LONGEST_NAME or not _NAME.fullmatch(name):
-        raise InvalidRequest(f"A tenant's name has 1 to {LONGEST_NAME} printable characters.")
+    if len(name) > MAX_NAME_LENGTH or not _NAME.fullmatch(name):
+        raise InvalidRequest(f"A tenant's name has 1 to {MAX_NAME_LENGTH} printable characters.")
     tenant = Tenant(name=name)
     session.add(tenant)
     await _flush(session, f"There is a tenant named {name} already.")

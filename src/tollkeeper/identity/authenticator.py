@@ -11,7 +11,7 @@ from tollkeeper.identity.tokens import Tokens
 from tollkeeper.principal import Access, Principal
 
 
-class Credentials:
+class Authenticator:
     """The one way from a credential to a principal."""
 
     def __init__(self, tokens: Tokens, api_keys: ApiKeys, clock: Clock) -> None:
@@ -21,7 +21,7 @@ class Credentials:
 
     async def verify(self, credential: str, access: Access) -> Principal:
         """Who it speaks for, if it opens this. Raises Unauthenticated, Forbidden, LedgerUnavailable, Overloaded."""
-        if credential.startswith(keys.BEGINNING):
+        if credential.startswith(keys.PREFIX):
             return await self._api_keys.verify(credential, access)
         return self._tokens.verify(credential)
 

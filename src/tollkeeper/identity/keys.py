@@ -19,23 +19,23 @@ from tollkeeper.identity.accounts import principal_of
 from tollkeeper.identity.models import ApiKey, Tenant, User
 from tollkeeper.principal import Access, Principal
 
-BEGINNING = "tk-"
+PREFIX = "tk-"
 """By which people, and programs that look for leaked secrets, know one."""
 SHOWN = 10
 """How many characters of a key stay visible."""
-LENGTH = len(BEGINNING) + 43
-LONGEST_NAME = 100
-MOST_KEYS = 50
+LENGTH = len(PREFIX) + 43
+MAX_NAME_LENGTH = 100
+MAX_KEYS = 50
 """Per user: the ledger reads all of them with the user's row."""
 GRANTABLE = (Access.AI, Access.ME)
-MOST_DAYS = 3650
+MAX_DAYS = 3650
 """Between now and a key's end."""
 REMEMBERED_MS = 30_000
 REFUSED_MS = 5_000
-MOST_REMEMBERED = 10_000
+MAX_REMEMBERED = 10_000
 LOOKING_UP = 4
 """How many keys are looked up at once: strangers with wrong keys must not take all connections to the database."""
-MOST_LOOKING_UP = 200
+MAX_LOOKING_UP = 200
 
 DAY_MS = 86_400_000
 
@@ -100,7 +100,7 @@ class ApiKeys:
         """Look a key up, once for all who ask at the same time."""
         looking = self._looking.get(hashed)
         if looking is None:
-            if len(self._looking) >= MOST_LOOKING_UP:
+            if len(self._looking) >= MAX_LOOKING_UP:
                 raise Overloaded
             looking = self._looking[hashed] = asyncio.create_task(self._look_up(hashed))
             looking.add_done_callback(lambda done: self._found(hashed, done))
@@ -139,7 +139,7 @@ class ApiKeys:
 
 
 def _bound(memory: OrderedDict[str, Any]) -> None:
-    if len(memory) > MOST_REMEMBERED:
+    if len(memory) > MAX_REMEMBERED:
         memory.popitem(last=False)
 
 
@@ -148,18 +148,18 @@ async def create(
 ) -> NewKey:
     """A new key of this user. Raises InvalidRequest."""
     name = name.strip()
-    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
-        raise InvalidRequest(f"A key's name has 1 to {LONGEST_NAME} printable characters.")
+    if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable():
+        raise InvalidRequest(f"A key's name has 1 to {MAX_NAME_LENGTH} printable characters.")
     if not scopes or not set(scopes) <= set(GRANTABLE):
         raise InvalidRequest(f"A key's scopes are one or more of: {', '.join(GRANTABLE)}.")
-    if expires_ms is not None and not now_ms < expires_ms <= now_ms + MOST_DAYS * DAY_MS:
-        raise InvalidRequest(f"A key's end lies in the future, at most {MOST_DAYS} days from now.")
+    if expires_ms is not None and not now_ms < expires_ms <= now_ms + MAX_DAYS * DAY_MS:
+        raise InvalidRequest(f"A key's end lies in the future, at most {MAX_DAYS} days from now.")
     lock = update(User).where(col(User.id) == user.id).values(token_version=User.token_version)
     await session.exec(lock)  # so that nobody makes one between the count and the insert
-    if len(await keys_of(session, user)) >= MOST_KEYS:
-        raise InvalidRequest(f"A user has at most {MOST_KEYS} API keys. Revoke one first.")
+    if len(await keys_of(session, user)) >= MAX_KEYS:
+        raise InvalidRequest(f"A user has at most {MAX_KEYS} API keys. Revoke one first.")
     assert user.id is not None
-    secret = BEGINNING + secrets.token_urlsafe(32)
+    secret = PREFIX + secrets.token_urlsafe(32)
     row = ApiKey(
         id=f"key_{secrets.token_hex(12)}",
         tenant_id=user.tenant_id,

@@ -13,7 +13,7 @@ from tollkeeper.errors import InvalidRequest, RateLimited
 MIN_CHARACTERS = 12
 MAX_BYTES = 1024
 HASHING_THREADS = 2
-MOST_WAITING = 64
+MAX_WAITING = 64
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class Passwords:
 
     async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
         """Hash in a thread, unless too many wait already. Raises RateLimited."""
-        if self._waiting >= MOST_WAITING:
+        if self._waiting >= MAX_WAITING:
             raise RateLimited("Too many logins at once.", retry_after_s=1)
         self._waiting += 1
         try:

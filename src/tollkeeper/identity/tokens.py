@@ -20,9 +20,9 @@ from tollkeeper.principal import Principal, Role
 ALGORITHM = "HS256"
 ISSUER = AUDIENCE = "tollkeeper"
 ACCESS = "access"
-LONGEST_TOKEN = 4096
-MOST_REMEMBERED = 10_000
-LARGEST_NUMBER = 2**31
+MAX_TOKEN_LENGTH = 4096
+MAX_REMEMBERED = 10_000
+MAX_NUMBER = 2**31
 """Ids are that wide in the database. Moments are compared on their own."""
 
 _REQUIRED = ("exp", "iat", "sub", "jti", "aud", "iss")
@@ -81,12 +81,12 @@ class Tokens:
             del self._remembered[digest]
         principal, expires_s = self._verify(token, now_s)
         self._remembered[digest] = principal, expires_s
-        if len(self._remembered) > MOST_REMEMBERED:
+        if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
         return principal
 
     def _verify(self, token: str, now_s: float) -> tuple[Principal, float]:
-        if len(token) > LONGEST_TOKEN:
+        if len(token) > MAX_TOKEN_LENGTH:
             raise Unauthenticated
         try:
             key = self._key_of(jws.get_unverified_header(token))
@@ -116,6 +116,6 @@ def _principal(claims: dict[str, Any], now_s: float) -> tuple[Principal, float]:
         raise ValueError
     if any(type(number) is not int for number in (expires_s, claims["iat"], version, tenant_id)) or now_s >= expires_s:
         raise ValueError
-    if not all(0 <= number < LARGEST_NUMBER for number in (version, tenant_id, user_id)):
+    if not all(0 <= number < MAX_NUMBER for number in (version, tenant_id, user_id)):
         raise ValueError
     return Principal(user_id, tenant_id, Role(claims["role"]), version), float(expires_s)

@@ -9,10 +9,10 @@ from tollkeeper.dialects import messages
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.dialects.sse import Splitter
 from tollkeeper.errors import UnsupportedParameter
-from tollkeeper.providers.base import Model, PreparedCall, Question, Wire
+from tollkeeper.providers.base import CallInput, Model, PreparedCall, Wire
 from tollkeeper.providers.http_common import (
-    Counting,
-    Heard,
+    ProviderStream,
+    TokenCounting,
     body_of,
     opened,
     reading,
@@ -28,7 +28,7 @@ PATH = "/v1/messages"
 LIMIT_NAME = "max_tokens"
 
 
-class AnthropicProvider(Counting):
+class AnthropicProvider(TokenCounting):
     """Asked with an API key, or without one, with a bearer token.
 
     `timeout_s` bounds a whole call that is not streamed. Claude's vocabulary is not public: tokens are counted with the
@@ -49,9 +49,9 @@ class AnthropicProvider(Counting):
         headers = {"anthropic-version": API_VERSION, **credentials}
         self._transport = Transport(base_url.rstrip("/").removesuffix("/v1"), headers, timeout_s=timeout_s)
 
-    def prepare(self, model: Model, question: Question, *, stream: bool = False) -> PreparedCall:
+    def prepare(self, model: Model, question: CallInput, *, stream: bool = False) -> PreparedCall:
         raw = question.raw
-        ours: dict[str, object] = {"model": model.asked_as} | ({"stream": True} if stream else {})
+        ours: dict[str, object] = {"model": model.upstream_name} | ({"stream": True} if stream else {})
         if raw is not None and raw.wire is Wire.MESSAGES:
             refuse_sampling(model, raw.fields, messages.SAMPLING)
             body, tail = body_of(raw, ours, LIMIT_NAME)
@@ -64,7 +64,7 @@ class AnthropicProvider(Counting):
         if question.choices > 1:
             raise refusal("n")
         request = question.request
-        document = messages.write_request(request, model.asked_as)
+        document = messages.write_request(request, model.upstream_name)
         refuse_sampling(model, document, messages.SAMPLING)
         body, tail = opened(document | ours, LIMIT_NAME)
         thinks = request.options.effort not in {None, "none"}
@@ -78,9 +78,9 @@ class AnthropicProvider(Counting):
             completion = messages.read_answer(answer)
         return completion._replace(raw=answer) if call.raw else completion
 
-    def stream(self, call: PreparedCall, max_output: int) -> Heard:
+    def stream(self, call: PreparedCall, max_output: int) -> ProviderStream:
         answer = self._transport.stream(PATH, call.limited_to(max_output))
-        return Heard(answer, Splitter(), messages.EventReader(), raw=call.raw)
+        return ProviderStream(answer, Splitter(), messages.EventReader(), raw=call.raw)
 
     async def close(self) -> None:
         await self._transport.close()

@@ -9,12 +9,12 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from tollkeeper.chat import ChatRequest, Completion, Delta, Price, Usage
-from tollkeeper.dialects.shape import Shape
+from tollkeeper.dialects.shape import InputSize
 
-LARGEST_CONTEXT = 2_000_000
+MAX_CONTEXT = 2_000_000
 """For models whose context window is not known: no model's is larger."""
 
-LEAST_OUTPUT = 16
+MIN_OUTPUT = 16
 OVERHEAD, OVERHEAD_WITH_TOOLS = 64, 600
 """Tokens that a provider adds to a call of its own accord, at most."""
 IMAGE_TOKENS = 16_384
@@ -32,7 +32,7 @@ class Wire(StrEnum):
     MESSAGES = "messages"
 
 
-class Raw(NamedTuple):
+class RawRequest(NamedTuple):
     """A request as it came, on a wire that its provider speaks too: each top-level field, as JSON.
 
     Without the model, the output limit, and what says how to deliver: those are written anew.
@@ -40,11 +40,11 @@ class Raw(NamedTuple):
 
     wire: Wire
     fields: dict[str, bytes]
-    shape: Shape
+    shape: InputSize
 
 
 @dataclass
-class Question:
+class CallInput:
     """What is asked: in our nouns, read when they are needed, and perhaps as it came.
 
     `choices` is how many answers are wanted: each may be as long as the limit. Reading raises InvalidRequest or
@@ -52,7 +52,7 @@ class Question:
     """
 
     read: Callable[[], ChatRequest]
-    raw: Raw | None = None
+    raw: RawRequest | None = None
     choices: int = 1
 
     @cached_property
@@ -71,7 +71,7 @@ class PreparedCall:
     model: "Model"
     body: bytes
     tail: bytes | None
-    shape: Shape
+    shape: InputSize
     texts: Callable[[], tuple[str, ...]]
     wire: Wire | None = None
     raw: bool = False
@@ -80,15 +80,15 @@ class PreparedCall:
     """Whether this call asks for thinking that may be billed without being shown."""
 
     @property
-    def bills_unseen(self) -> bool:
-        return self.thinks or self.model.bills_unseen
+    def bills_hidden_output(self) -> bool:
+        return self.thinks or self.model.bills_hidden_output
 
     def limited_to(self, max_output: int) -> bytes:
         """The whole body."""
         return self.body if self.tail is None else self.body + b"%d" % max_output + self.tail
 
 
-class Piece(msgspec.Struct, frozen=True, gc=False):
+class StreamChunk(msgspec.Struct, frozen=True, gc=False):
     """Some of a streamed answer: one event or a few. `raw` is how the provider said it, framing included,
     where that is to be passed on.
 
@@ -100,15 +100,15 @@ class Piece(msgspec.Struct, frozen=True, gc=False):
     last: bool = False
 
 
-class Pieces(Protocol):
+class ChunkStream(Protocol):
     """A streamed answer. It is asked for with the first piece; one that ends well has brought a whole answer.
 
     Closing it, or cancelling what waits for it, hangs up on the provider. Its pieces raise as `complete` does.
     """
 
-    def __aiter__(self) -> AsyncIterator[Piece]: ...
+    def __aiter__(self) -> AsyncIterator[StreamChunk]: ...
 
-    def __anext__(self) -> Awaitable[Piece]: ...
+    def __anext__(self) -> Awaitable[StreamChunk]: ...
 
     async def aclose(self) -> None: ...
 
@@ -119,7 +119,7 @@ class Provider(Protocol):
     @property
     def name(self) -> str: ...
 
-    def prepare(self, model: "Model", question: Question, *, stream: bool = False) -> PreparedCall:
+    def prepare(self, model: "Model", question: CallInput, *, stream: bool = False) -> PreparedCall:
         """Put a question into the wire format, before anything is reserved.
 
         Raises InvalidRequest or UnsupportedParameter for what this provider cannot be asked.
@@ -133,7 +133,7 @@ class Provider(Protocol):
         """
         ...
 
-    def stream(self, call: PreparedCall, max_output: int) -> Pieces:
+    def stream(self, call: PreparedCall, max_output: int) -> ChunkStream:
         """The same, piece by piece."""
         ...
 
@@ -162,7 +162,7 @@ class Model:
 
     `name` is what callers say, `upstream` what the provider calls it. `limit_name` is the field of the chat wire that
     limits the output; None: as the provider thinks best. `sampling` are the sampling parameters it accepts; None: any.
-    `bills_unseen` says that it can bill output that it does not send. `fallbacks` are asked in turn when it fails.
+    `bills_hidden_output`: it can bill output that it does not send. `fallbacks` are called in turn when it fails.
     """
 
     name: str
@@ -171,17 +171,17 @@ class Model:
     overhead: int = OVERHEAD
     overhead_with_tools: int = OVERHEAD_WITH_TOOLS
     image_tokens: int = IMAGE_TOKENS
-    least_output: int = LEAST_OUTPUT
-    context_window: int = LARGEST_CONTEXT
+    least_output: int = MIN_OUTPUT
+    context_window: int = MAX_CONTEXT
     weight_milli: int = 1_000
     price: Price | None = None
     limit_name: str | None = None
     sampling: frozenset[str] | None = None
-    bills_unseen: bool = False
+    bills_hidden_output: bool = False
     fallbacks: tuple[str, ...] = field(default=())
 
     @property
-    def asked_as(self) -> str:
+    def upstream_name(self) -> str:
         return self.upstream or self.name
 
     def can_have_used(self, usage: Usage, choices: int = 1) -> bool:

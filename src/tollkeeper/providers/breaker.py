@@ -17,7 +17,7 @@ from math import ceil
 
 from tollkeeper import errors
 from tollkeeper.chat import Completion
-from tollkeeper.providers.base import Model, Piece, Pieces, PreparedCall, Provider, Question
+from tollkeeper.providers.base import CallInput, ChunkStream, Model, PreparedCall, Provider, StreamChunk
 
 _UNREACHABLE = errors.ProviderUnavailable
 """Nobody took the connection: it was refused, or there is no such host, or no TLS, or no answer in time."""
@@ -38,7 +38,7 @@ NEARLY = 0.9
 
 PROBES = 10
 """How many calls an open circuit lets through in the time that it is told."""
-MOST_MODELS = 1_000
+MAX_MODELS = 1_000
 """How many models are watched: names may be made up."""
 
 
@@ -61,22 +61,22 @@ class _Circuit:
 class _Watched:
     """A stream of which only the first piece is looked at: `first` takes it."""
 
-    def __init__(self, pieces: Pieces, first: Callable[[Pieces], Awaitable[Piece]]) -> None:
+    def __init__(self, pieces: ChunkStream, first: Callable[[ChunkStream], Awaitable[StreamChunk]]) -> None:
         self._pieces = pieces
         self._first = first
-        self._next: Callable[[], Awaitable[Piece]] = self._begin
+        self._next: Callable[[], Awaitable[StreamChunk]] = self._begin
 
     def __aiter__(self) -> "_Watched":
         return self
 
-    def __anext__(self) -> Awaitable[Piece]:
+    def __anext__(self) -> Awaitable[StreamChunk]:
         return self._next()
 
     async def aclose(self) -> None:
         self._next = self._pieces.__anext__  # and so no longer a method of its own, which would be a circle
         await self._pieces.aclose()
 
-    async def _begin(self) -> Piece:
+    async def _begin(self) -> StreamChunk:
         piece = await self._first(self._pieces)
         self._next = self._pieces.__anext__
         return piece
@@ -86,7 +86,7 @@ _Probed = tuple[_Circuit, ...]
 """The open circuits that a call was let through to probe; mostly none."""
 
 
-class Guarded:
+class CircuitBreaker:
     """A provider behind a breaker that watches the way to it, and each of its models.
 
     After `failures` in a row a model's circuit is open: calls fail at once with ProviderUnavailable, which is not
@@ -115,7 +115,7 @@ class Guarded:
         self._way = _Circuit(now())
         self._circuits: dict[str, _Circuit] = {}
 
-    def prepare(self, model: Model, question: Question, *, stream: bool = False) -> PreparedCall:
+    def prepare(self, model: Model, question: CallInput, *, stream: bool = False) -> PreparedCall:
         return self.provider.prepare(model, question, stream=stream)
 
     async def complete(self, call: PreparedCall, max_output: int) -> Completion:
@@ -132,11 +132,11 @@ class Guarded:
         self._succeeded(circuit)
         return completion
 
-    def stream(self, call: PreparedCall, max_output: int) -> Pieces:
+    def stream(self, call: PreparedCall, max_output: int) -> ChunkStream:
         """With the first piece it has succeeded, whatever comes after."""
         return _Watched(self.provider.stream(call, max_output), partial(self._first, self._circuit(call)))
 
-    async def _first(self, circuit: _Circuit, pieces: Pieces) -> Piece:
+    async def _first(self, circuit: _Circuit, pieces: ChunkStream) -> StreamChunk:
         probed = self._enter(circuit)
         started = self._now()
         try:
@@ -172,9 +172,9 @@ class Guarded:
 
     def _circuit(self, call: PreparedCall) -> _Circuit:
         """The circuit of the model that is asked; the oldest is forgotten when there are too many."""
-        name = call.model.asked_as
+        name = call.model.upstream_name
         if (circuit := self._circuits.get(name)) is None:
-            if len(self._circuits) >= MOST_MODELS:
+            if len(self._circuits) >= MAX_MODELS:
                 del self._circuits[next(iter(self._circuits))]
             circuit = self._circuits[name] = _Circuit(succeeded=self._now())
         return circuit

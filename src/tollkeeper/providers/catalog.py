@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 from tollkeeper.chat import Price
 from tollkeeper.errors import ConfigurationError, ModelNotFound
-from tollkeeper.providers.base import LARGEST_CONTEXT, Model, Provider
+from tollkeeper.providers.base import MAX_CONTEXT, Model, Provider
 from tollkeeper.providers.catalog_file import CatalogFile, ModelEntry
 from tollkeeper.providers.model_traits import traits
 from tollkeeper.providers.published import Published
 
 MODELS_REMEMBERED = 1_000
-LONGEST_NAME = 200
+MAX_NAME_LENGTH = 200
 EMBEDDINGS_AT_ONCE = 300_000
 """OpenAI's limit for all inputs of one embeddings call together; the published window is that of one input."""
 
@@ -71,7 +71,7 @@ class Catalog:
     def model(self, name: str | None) -> Model:
         """The model of that name. Raises ModelNotFound, for what is too long to be a name without a look."""
         name = name or self.default
-        model = self._find(name) if len(name) <= LONGEST_NAME else None
+        model = self._find(name) if len(name) <= MAX_NAME_LENGTH else None
         if model is None:
             raise ModelNotFound
         return model
@@ -127,7 +127,7 @@ class _Known:
         self._variants = {
             variant: model
             for model in reversed(self._models.values())
-            if (variant := self._published_as(self._sources[model.provider.name], model.asked_as)) is not None
+            if (variant := self._published_as(self._sources[model.provider.name], model.upstream_name)) is not None
         }
         self._check_fallbacks()
 
@@ -202,11 +202,11 @@ class _Known:
             name,
             source.provider,
             upstream="" if upstream == name else upstream,
-            context_window=context_window or LARGEST_CONTEXT,
+            context_window=context_window or MAX_CONTEXT,
             price=price or source.price,
             least_output=least_output,
             image_tokens=image_tokens,
-            bills_unseen=reasons,
+            bills_hidden_output=reasons,
         )
 
     def _entry(self, name: str, entry: ModelEntry) -> Model:
@@ -219,7 +219,7 @@ class _Known:
             "limit_name": entry.limit_name,
             "sampling": None if entry.sampling is None else frozenset(entry.sampling),
             "price": None if entry.price is None else entry.price.price,
-            "bills_unseen": entry.bills_unseen,
+            "bills_hidden_output": entry.bills_hidden_output,
             "overhead": entry.overhead,
             "overhead_with_tools": entry.overhead_with_tools,
             "image_tokens": entry.image_tokens,
@@ -252,7 +252,7 @@ def _served(model: Model) -> tuple[str, str]:
     """What makes it the same model under any name. Some providers do not tell large letters from small ones, and
     Ollama takes a name without a tag for the latest.
     """
-    return model.provider.name, model.asked_as.casefold().removesuffix(":latest")
+    return model.provider.name, model.upstream_name.casefold().removesuffix(":latest")
 
 
 def _aliases(file: CatalogFile) -> dict[str, str]:

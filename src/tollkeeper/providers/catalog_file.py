@@ -16,9 +16,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from tollkeeper.chat import Price
 from tollkeeper.errors import ConfigurationError
 
-MOST_TOKENS = 100_000_000
-HIGHEST_WEIGHT = 1_000
-HIGHEST_USD = 1_000_000
+MAX_TOKENS = 100_000_000
+MAX_WEIGHT = 1_000
+MAX_USD = 1_000_000
 
 _COMPLAINTS = {
     "extra_forbidden": "there is no such setting",
@@ -46,16 +46,16 @@ def _exactly(value: object, parts: int, most: int) -> int:
 
 
 def _micro_usd(value: object) -> int:
-    return _exactly(value, 1_000_000, HIGHEST_USD)
+    return _exactly(value, 1_000_000, MAX_USD)
 
 
 def _thousandths(value: object) -> int:
-    return _exactly(value, 1_000, HIGHEST_WEIGHT)
+    return _exactly(value, 1_000, MAX_WEIGHT)
 
 
 MicroUsd = Annotated[int, BeforeValidator(_micro_usd)]
 Thousandths = Annotated[int, BeforeValidator(_thousandths)]
-Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
+Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
 ModelName = Annotated[str, Field(pattern=r"^\S{1,200}$")]
 ProviderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -119,16 +119,16 @@ class ModelEntry(_Table):
     provider: ProviderName
     model: ModelName | None = None
     aliases: list[ModelName] = []
-    context_window: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
+    context_window: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
     limit_name: FieldName | None = None
     sampling: list[SamplingParameter] | None = None
     weight: Thousandths = 1_000
     price: PriceEntry | None = None
-    bills_unseen: bool | None = None
+    bills_hidden_output: bool | None = None
     overhead: Tokens | None = None
     overhead_with_tools: Tokens | None = None
     image_tokens: Tokens | None = None
-    least_output: Annotated[int, Field(ge=1, le=MOST_TOKENS)] | None = None
+    least_output: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
     fallbacks: list[ModelName] = []
 
 

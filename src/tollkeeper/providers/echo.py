@@ -17,15 +17,15 @@ from tollkeeper import errors
 from tollkeeper.chat import Completion, Finish, TextDelta, Usage
 from tollkeeper.dialects import embeddings
 from tollkeeper.dialects.parameters import refusal
-from tollkeeper.dialects.response_meta import Head
-from tollkeeper.providers.base import Model, Piece, PreparedCall, Question, Raw, Wire
+from tollkeeper.dialects.response_meta import ResponseMeta
+from tollkeeper.providers.base import CallInput, Model, PreparedCall, RawRequest, StreamChunk, Wire
 from tollkeeper.providers.http_common import shape_of_request
 from tollkeeper.settings import EchoFailure
 
 NOTHING_SAID = "(nothing)"
 DIMENSIONS = 256
-MOST_DIMENSIONS = 4_096
-MOST_NUMBERS = 1_000_000
+MAX_DIMENSIONS = 4_096
+MAX_NUMBERS = 1_000_000
 """In all vectors of one call."""
 
 _FAILURES: dict[EchoFailure, type[errors.ProviderError]] = {
@@ -49,7 +49,7 @@ class EchoProvider:
     failure: EchoFailure = "none"
     name: str = "echo"
 
-    def prepare(self, model: Model, question: Question, *, stream: bool = False) -> PreparedCall:
+    def prepare(self, model: Model, question: CallInput, *, stream: bool = False) -> PreparedCall:
         if question.raw is not None and question.raw.wire is Wire.EMBEDDINGS:
             return _prepared_embeddings(model, question.raw)
         if question.choices > 1:
@@ -67,16 +67,16 @@ class EchoProvider:
         usage = None if self.failure == "no_usage" else Usage(_words(call.texts()), len(words))
         return Completion("".join(words), reason, usage)
 
-    async def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[Piece]:
+    async def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[StreamChunk]:
         words, reason = self._answer(call, max_output)
         await self._pause(self.delay_s)
         self._fail()
         for word in words:
             await self._pause(self._pace_s)
-            yield Piece(b"", (TextDelta(word),))
-        yield Piece(b"", (Finish(reason),))
+            yield StreamChunk(b"", (TextDelta(word),))
+        yield StreamChunk(b"", (Finish(reason),))
         if self.failure != "no_usage":
-            yield Piece(b"", (Usage(_words(call.texts()), len(words)),), last=True)
+            yield StreamChunk(b"", (Usage(_words(call.texts()), len(words)),), last=True)
 
     async def bound_input(self, call: PreparedCall) -> int | None:
         return _words(call.texts())
@@ -118,7 +118,7 @@ def _words(texts: tuple[str, ...]) -> int:
     return sum(max(1, len(text.split())) for text in texts)
 
 
-def _prepared_embeddings(model: Model, raw: Raw) -> PreparedCall:
+def _prepared_embeddings(model: Model, raw: RawRequest) -> PreparedCall:
     body = b"{" + b",".join(orjson.dumps(name) + b":" + value for name, value in raw.fields.items()) + b"}"
     inputs = embeddings.read_inputs({"input": msgspec.Raw(raw.fields["input"])})
     texts = tuple(one if isinstance(one, str) else " ".join(map(str, one)) for one in inputs.each)
@@ -128,13 +128,13 @@ def _prepared_embeddings(model: Model, raw: Raw) -> PreparedCall:
 def _embedded(call: PreparedCall) -> Completion:
     asked = orjson.loads(call.body)
     dimensions = asked.get("dimensions", DIMENSIONS)
-    if type(dimensions) is not int or not 1 <= dimensions <= MOST_DIMENSIONS:
+    if type(dimensions) is not int or not 1 <= dimensions <= MAX_DIMENSIONS:
         raise errors.ProviderRejected
-    if len(call.texts()) * dimensions > MOST_NUMBERS:
+    if len(call.texts()) * dimensions > MAX_NUMBERS:
         raise errors.ProviderRejected
     usage = Usage(_words(call.texts()), 0)
     vectors = [_vector(text, dimensions) for text in call.texts()]
-    head = Head("", call.model.name, 0)
+    head = ResponseMeta("", call.model.name, 0)
     raw = embeddings.write_answer(vectors, head, usage, asked.get("encoding_format", "float"))
     return Completion("", "stop", usage, raw=raw)
 

@@ -10,13 +10,13 @@ from tollkeeper import errors
 from tollkeeper.chat import ChatRequest, Delta, Finish, InputTokens, Usage
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError, Unfinished
-from tollkeeper.dialects.shape import Shape
+from tollkeeper.dialects.shape import InputSize
 from tollkeeper.providers import tokenizer
-from tollkeeper.providers.base import Model, Piece, PreparedCall, Question, Raw
+from tollkeeper.providers.base import CallInput, Model, PreparedCall, RawRequest, StreamChunk
 from tollkeeper.providers.transport import Stream
 
 
-def body_of(raw: Raw, ours: dict[str, object], limit_name: str | None) -> tuple[bytes, bytes | None]:
+def body_of(raw: RawRequest, ours: dict[str, object], limit_name: str | None) -> tuple[bytes, bytes | None]:
     """A request that goes out as it came, but for our own fields: what stands before the output limit, and after."""
     fields = [orjson.dumps(name) + b":" + value for name, value in raw.fields.items()]
     fields += [orjson.dumps(name) + b":" + orjson.dumps(value) for name, value in ours.items()]
@@ -38,14 +38,14 @@ def refuse_sampling(model: Model, names: Iterable[str], sampling: frozenset[str]
             raise refusal(name)
 
 
-def shape_of_request(request: ChatRequest) -> Shape:
+def shape_of_request(request: ChatRequest) -> InputSize:
     """What bounds the input of a request in our nouns."""
     pictures = request.pictures
     image_bytes = sum(len(picture.url.partition(",")[2]) for picture in pictures if picture.url.startswith("data:"))
-    return Shape(len(request.messages), len(pictures), image_bytes, bool(request.options.tools))
+    return InputSize(len(request.messages), len(pictures), image_bytes, bool(request.options.tools))
 
 
-def texts_of(question: Question) -> Callable[[], tuple[str, ...]]:
+def texts_of(question: CallInput) -> Callable[[], tuple[str, ...]]:
     """What a tokenizer has to count. Of a request that goes out as it came that is all text in it, known or not."""
     raw = question.raw
     return (lambda: question.request.texts) if raw is None else (lambda: tuple(_texts_in(raw)))
@@ -59,14 +59,14 @@ _GRAMMAR = frozenset(
     {"role", "content", "type", "text", "id", "name", "function", "input", "image_url", "url", "source"}
 )
 """Keys that make up a request, and are not part of what the model reads."""
-_NAMES, LONGEST_NAME = frozenset({"role", "type"}), 32
+_NAMES, MAX_NAME_LENGTH = frozenset({"role", "type"}), 32
 _PICTURES = frozenset({"image_url", "input_image", "image"})
 _OF_A_PICTURE = frozenset({"type", "image_url", "source", "detail", "cache_control"})
 _FREE = frozenset({"input", "arguments", "input_schema", "parameters", "schema", "json_schema"})
 """Under these keys an object is whatever someone has written: nothing in it is a picture."""
 
 
-def _texts_in(raw: Raw) -> Iterator[str]:
+def _texts_in(raw: RawRequest) -> Iterator[str]:
     """Every string but those that hold pictures, every number, and every key that someone has chosen."""
     found: list[tuple[Any, bool]] = [
         (orjson.loads(value), False) for name, value in raw.fields.items() if name in _READ
@@ -84,7 +84,7 @@ def _texts_in(raw: Raw) -> Iterator[str]:
                     found += [
                         (one, free or (key in _FREE and isinstance(one, dict)))
                         for key, one in value.items()
-                        if key not in _NAMES or not isinstance(one, str) or len(one) > LONGEST_NAME
+                        if key not in _NAMES or not isinstance(one, str) or len(one) > MAX_NAME_LENGTH
                     ]
             case int() | float() if not isinstance(value, bool):
                 yield str(value)
@@ -120,7 +120,7 @@ _UNSAID = (Finish, InputTokens, Usage)
 """What is told of an answer beside its words."""
 
 
-class Heard:
+class ProviderStream:
     """A provider's answer as it comes, an event a piece; with `raw`, each as it is. What breaks it hangs up.
 
     Words that come with the end are a piece of their own before it: the end itself is not heard where it is translated.
@@ -133,12 +133,12 @@ class Heard:
         self._raw = raw
         self._events: Iterator[Any] = iter(())
         self._read_all = False
-        self._ending: Piece | None = None
+        self._ending: StreamChunk | None = None
 
-    def __aiter__(self) -> "Heard":
+    def __aiter__(self) -> "ProviderStream":
         return self
 
-    async def __anext__(self) -> Piece:
+    async def __anext__(self) -> StreamChunk:
         """Raises ProviderError, also for a missing end."""
         if self._ending is not None:
             ending, self._ending = self._ending, None
@@ -153,9 +153,9 @@ class Heard:
                 and not self._raw
                 and (said := [one for one in deltas if not isinstance(one, _UNSAID)])
             ):
-                self._ending = Piece(b"", tuple([one for one in deltas if isinstance(one, _UNSAID)]), last=True)
-                return Piece(b"", tuple(said))
-            return Piece(event.raw if self._raw else b"", tuple(deltas), self._reader.last)
+                self._ending = StreamChunk(b"", tuple([one for one in deltas if isinstance(one, _UNSAID)]), last=True)
+                return StreamChunk(b"", tuple(said))
+            return StreamChunk(event.raw if self._raw else b"", tuple(deltas), self._reader.last)
         except BaseException as error:
             self._stream.close()
             match error:
@@ -185,7 +185,7 @@ TEMPLATE_PER_MESSAGE, TEMPLATE_PER_CALL = 4, 3
 public, and much like it."""
 
 
-class Counting:
+class TokenCounting:
     """Counts with the vocabularies at hand. Only OpenAI's are known; for others it is the best that can be had."""
 
     async def bound_input(self, call: PreparedCall) -> int | None:
@@ -194,7 +194,7 @@ class Counting:
     async def count_input(self, call: PreparedCall) -> int:
         template = TEMPLATE_PER_MESSAGE * call.shape.messages + TEMPLATE_PER_CALL
         images = call.shape.images * call.model.image_tokens
-        return await tokenizer.count(call.model.asked_as, call.texts()) + template + images
+        return await tokenizer.count(call.model.upstream_name, call.texts()) + template + images
 
     async def count_output(self, text: str) -> int:
         return await tokenizer.count(tokenizer.BEST_AT_HAND, (text,), output=True)

@@ -8,18 +8,18 @@ no more than `LATEST_PICTURE`; one of nobody known, as much as the seam's `IMAGE
 import re
 from typing import NamedTuple
 
-from tollkeeper.providers.base import IMAGE_TOKENS, LEAST_OUTPUT
+from tollkeeper.providers.base import IMAGE_TOKENS, MIN_OUTPUT
 
-LEAST_REASONING_OUTPUT = 256
+MIN_REASONING_OUTPUT = 256
 """A reasoning model spends its first tokens thinking."""
 
 LATEST_PICTURE = 5_000
-MOST_TILES = 8
+MAX_TILES = 8
 """A picture is fit into 2,048 x 2,048 and its shorter side into 768: at most 4 x 2 tiles of 512."""
 
 
 def _tiles(base: int, tile: int) -> int:
-    return base + MOST_TILES * tile
+    return base + MAX_TILES * tile
 
 
 def _patches(most: int, hundredths: int) -> int:
@@ -55,4 +55,4 @@ def traits(upstream: str) -> Traits:
     name = upstream.rpartition("/")[2].removeprefix("ft:")
     reasons = _REASONING.match(name) is not None
     pictures = next((most for pattern, most in _PICTURES if pattern.match(name)), IMAGE_TOKENS)
-    return Traits(reasons, LEAST_REASONING_OUTPUT if reasons else LEAST_OUTPUT, pictures)
+    return Traits(reasons, MIN_REASONING_OUTPUT if reasons else MIN_OUTPUT, pictures)

@@ -13,10 +13,10 @@ from tollkeeper.dialects.parameters import refusal
 from tollkeeper.dialects.sse import Splitter
 from tollkeeper.errors import UnsupportedParameter
 from tollkeeper.providers import tokenizer
-from tollkeeper.providers.base import Model, PreparedCall, Question, Raw, Wire
+from tollkeeper.providers.base import CallInput, Model, PreparedCall, RawRequest, Wire
 from tollkeeper.providers.http_common import (
-    Counting,
-    Heard,
+    ProviderStream,
+    TokenCounting,
     body_of,
     opened,
     reading,
@@ -34,7 +34,7 @@ _NEW_MODELS = re.compile(r"o\d|gpt-[5-9]")
 _DIALECTS = {Wire.CHAT: chat, Wire.RESPONSES: responses}
 
 
-class OpenAIProvider(Counting):
+class OpenAIProvider(TokenCounting):
     """`wires` are those it speaks; `wire` is the one for questions that did not come on one of them.
 
     `timeout_s` bounds a whole call that is not streamed.
@@ -56,7 +56,7 @@ class OpenAIProvider(Counting):
         self._wires = wires
         self._wire = wire
 
-    def prepare(self, model: Model, question: Question, *, stream: bool = False) -> PreparedCall:
+    def prepare(self, model: Model, question: CallInput, *, stream: bool = False) -> PreparedCall:
         raw = question.raw
         if raw is not None and raw.wire in self._wires:
             return self._as_it_came(model, question, raw, stream=stream)
@@ -65,21 +65,21 @@ class OpenAIProvider(Counting):
         if question.choices > 1:
             raise refusal("n")
         request = question.request
-        document = _DIALECTS[self._wire].write_request(request, model.asked_as)
+        document = _DIALECTS[self._wire].write_request(request, model.upstream_name)
         refuse_sampling(model, document, chat.SAMPLING)
         document |= self._ours(model, self._wire, stream=stream)
         body, tail = opened(document, self._limit_name(model, self._wire))
         shape = shape_of_request(request)
         return PreparedCall(model, body, tail, shape, texts_of(question), self._wire)
 
-    def _as_it_came(self, model: Model, question: Question, raw: Raw, *, stream: bool) -> PreparedCall:
+    def _as_it_came(self, model: Model, question: CallInput, raw: RawRequest, *, stream: bool) -> PreparedCall:
         refuse_sampling(model, raw.fields, chat.SAMPLING)
         limit_name = None if raw.wire is Wire.EMBEDDINGS else self._limit_name(model, raw.wire)
         body, tail = body_of(raw, self._ours(model, raw.wire, stream=stream), limit_name)
         return PreparedCall(model, body, tail, raw.shape, texts_of(question), raw.wire, raw=True)
 
     def _ours(self, model: Model, wire: Wire, *, stream: bool) -> dict[str, object]:
-        ours: dict[str, object] = {"model": model.asked_as}
+        ours: dict[str, object] = {"model": model.upstream_name}
         if wire is not Wire.EMBEDDINGS:
             ours["store"] = False
         if stream:
@@ -95,7 +95,7 @@ class OpenAIProvider(Counting):
         if model.limit_name is not None:
             return model.limit_name
         official = self._transport.base_url.startswith(OFFICIAL_HOST)
-        if _NEW_MODELS.match(model.asked_as) or (official and not _OLD_MODELS.match(model.asked_as)):
+        if _NEW_MODELS.match(model.upstream_name) or (official and not _OLD_MODELS.match(model.upstream_name)):
             return "max_completion_tokens"
         return "max_tokens"
 
@@ -109,13 +109,13 @@ class OpenAIProvider(Counting):
                 completion = _DIALECTS[call.wire].read_answer(answer)
         return completion._replace(raw=answer) if call.raw else completion
 
-    def stream(self, call: PreparedCall, max_output: int) -> Heard:
+    def stream(self, call: PreparedCall, max_output: int) -> ProviderStream:
         assert call.wire is not None
         answer = self._transport.stream(f"/{call.wire}", call.limited_to(max_output))
-        return Heard(answer, Splitter(), _DIALECTS[call.wire].EventReader(), raw=call.raw)
+        return ProviderStream(answer, Splitter(), _DIALECTS[call.wire].EventReader(), raw=call.raw)
 
     async def bound_input(self, call: PreparedCall) -> int | None:
-        return None if call.shape.images else await tokenizer.bound(call.model.asked_as, call.limited_to(0))
+        return None if call.shape.images else await tokenizer.bound(call.model.upstream_name, call.limited_to(0))
 
     async def list_models(self) -> list[str]:
         """The models that the key may use, as the provider lists them. Raises ProviderError."""

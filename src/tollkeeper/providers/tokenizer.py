@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 BEST_AT_HAND = "o200k_base"
 """For models whose vocabulary is not public: the newest there is."""
 
-LONGEST_CHARACTER = 4
+MAX_CHARACTER_LENGTH = 4
 """Bytes in UTF-8, and so tokens at most."""
 
-MOST_BOUNDED_BYTES = 512 * 1024
+MAX_BOUNDED_BYTES = 512 * 1024
 """Larger requests are bounded by their bytes alone."""
 SLICE = 32 * 1024
 """Characters counted at a time."""
@@ -47,7 +47,7 @@ async def bound(model: str, body: bytes) -> int | None:
 
     None where that cannot be said: the vocabulary is not known, or it would take too long.
     """
-    if not _KNOWN.match(model.removeprefix("ft:")) or len(body) > MOST_BOUNDED_BYTES:
+    if not _KNOWN.match(model.removeprefix("ft:")) or len(body) > MAX_BOUNDED_BYTES:
         return None
     return await asyncio.get_running_loop().run_in_executor(_thread("input"), _bound, model, body)
 
@@ -116,7 +116,7 @@ def _cut(model: str, text: str, tokens: int) -> str:
     encoded = encoding.encode(text)
     if len(encoded) <= tokens:
         return text
-    for end in range(tokens, max(0, tokens - LONGEST_CHARACTER), -1):
+    for end in range(tokens, max(0, tokens - MAX_CHARACTER_LENGTH), -1):
         with suppress(ValueError):  # the cut is inside a character: so leave out what there is of it
             return str(encoding.decode(encoded[:end]))
     return ""

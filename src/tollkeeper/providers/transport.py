@@ -14,8 +14,8 @@ from tollkeeper import errors
 
 CONNECT_S = 5.0
 KEEP_ALIVE_S = 30.0
-MOST_ANSWER_BYTES = 16 * 1024 * 1024
-LONGEST_RETRY_AFTER_S = 3600
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+MAX_RETRY_AFTER_S = 3600
 
 
 class Transport:
@@ -146,7 +146,7 @@ def status_error(status: int, retry_after: str | None = None) -> errors.Provider
     if status == 429:
         seconds = int(retry_after) if retry_after and retry_after.isascii() and retry_after.isdigit() else None
         return errors.ProviderRateLimited(
-            retry_after_s=min(seconds, LONGEST_RETRY_AFTER_S) if seconds is not None else None
+            retry_after_s=min(seconds, MAX_RETRY_AFTER_S) if seconds is not None else None
         )
     if 400 <= status < 500:
         return errors.ProviderRejected()
@@ -156,11 +156,11 @@ def status_error(status: int, retry_after: str | None = None) -> errors.Provider
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     """The whole body, if it is not larger than an answer can be."""
     length = response.content_length
-    if length is not None and length <= MOST_ANSWER_BYTES:
+    if length is not None and length <= MAX_ANSWER_BYTES:
         return await response.read()
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > MOST_ANSWER_BYTES:
+        if len(body) > MAX_ANSWER_BYTES:
             raise errors.ProviderBadResponse
     return bytes(body)

@@ -17,11 +17,11 @@ import structlog
 
 from tollkeeper.errors import LedgerUnavailable, TollkeeperError
 from tollkeeper.quota.rules.decide import decide
-from tollkeeper.quota.rules.operations import Answer, Operation, Reserve
-from tollkeeper.quota.rules.page import Needs, Page
+from tollkeeper.quota.rules.operations import Operation, Reserve, Result
+from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.stores.base import Store, StoreFailed
 
-MOST_IN_A_BATCH = 512
+MAX_BATCH = 512
 GATHER_S = 0.004
 """The pause after a batch of several: the next one grows by it, and other processes get in. No lone caller waits."""
 OUTAGE_PAUSE_S = 0.1
@@ -184,7 +184,7 @@ class Journal:
     def _take(self) -> list[_Waiting]:
         """The next batch, in the order of turns. A withdrawn reserve that may be committed becomes its release."""
         batch: list[_Waiting] = []
-        while self._queue and len(batch) < MOST_IN_A_BATCH:
+        while self._queue and len(batch) < MAX_BATCH:
             waiting = self._queue.popleft()
             if not waiting.abandoned:
                 batch.append(waiting)
@@ -217,12 +217,12 @@ class Journal:
             for waiting, answer in zip(batch, answers, strict=True):
                 self._answer(waiting, answer)
 
-    async def _attempt(self, batch: Sequence[_Waiting]) -> list[Answer | TollkeeperError]:
-        needs = Needs()
+    async def _attempt(self, batch: Sequence[_Waiting]) -> list[Result | TollkeeperError]:
+        needs = ReadSet()
         for waiting in batch:
             waiting.operation.declare(needs, again=waiting.again)
         operations = [waiting.operation for waiting in batch]
-        answers: list[Answer | TollkeeperError] = []
+        answers: list[Result | TollkeeperError] = []
 
         def work(page: Page) -> None:
             answers[:] = decide(page, operations)
@@ -230,7 +230,7 @@ class Journal:
         await self._store.run(needs, work)
         return answers
 
-    def _answer(self, waiting: _Waiting, answer: Answer | TollkeeperError) -> None:
+    def _answer(self, waiting: _Waiting, answer: Result | TollkeeperError) -> None:
         if waiting.landed is not None:
             waiting.landed()
         if waiting.abandoned:

@@ -10,12 +10,12 @@ import structlog
 
 from tollkeeper.principal import Principal
 from tollkeeper.quota.journal import Journal
-from tollkeeper.quota.reservation import MOST_ERROR, Reservation, new_id
-from tollkeeper.quota.rules.keys import Attempt
+from tollkeeper.quota.reservation import MAX_ERROR, Reservation, new_id
+from tollkeeper.quota.rules.keys import KeyedRequest
 from tollkeeper.quota.rules.operations import (
     Administer,
     Balance,
-    Closed,
+    ClosedCharge,
     Expire,
     Extend,
     Grant,
@@ -36,10 +36,10 @@ __all__ = ["Ledger", "Reservation"]
 RESERVE_WAIT_S = 2.0
 SETTLE_WAIT_S = 5.0
 ADMINISTER_WAIT_S = 10.0
-MOST_LAPSED = 500
+MAX_LAPSED = 500
 MEASURING = 0.1
 """Of a lease: how long a renewal waits for checkpoints. Those not taken by then are as they were the last time."""
-MOST_FORGOTTEN = 50
+MAX_FORGOTTEN = 50
 FORGET_PAUSE_S = 0.05
 """Between two batches of keys that are forgotten, so that those of the ledger do not wait for more than one."""
 
@@ -80,7 +80,7 @@ class Ledger:
         caller: Principal,
         terms: Terms,
         tighter: Callable[[], Awaitable[Terms]] | None = None,
-        attempt: Attempt | None = None,
+        attempt: KeyedRequest | None = None,
     ) -> Reservation:
         """A hold on every quota that applies, for the length of an `async with` block.
 
@@ -126,12 +126,12 @@ class Ledger:
         """
         swept = 0
         while True:
-            lapsed = await self._store.lapsed(MOST_LAPSED + len(self._in_flight))
+            lapsed = await self._store.lapsed(MAX_LAPSED + len(self._in_flight))
             foreign = [charge_id for charge_id in lapsed if charge_id not in self._in_flight]
             expiring = (self._journal.submit(Expire(charge_id)) for charge_id in foreign)
             ended = sum(one is True for one in await asyncio.gather(*expiring, return_exceptions=True))
             swept += ended
-            if ended < MOST_LAPSED:
+            if ended < MAX_LAPSED:
                 break
         if swept:
             log.info("ledger.swept", charges=swept)
@@ -140,7 +140,7 @@ class Ledger:
     async def tidy(self) -> int:
         """Forget idempotency keys that are too old, some at a time. Returns how many. Raises StoreFailed."""
         forgotten = 0
-        while some := await self._store.forget_keys(MOST_FORGOTTEN):
+        while some := await self._store.forget_keys(MAX_FORGOTTEN):
             forgotten += some
             await asyncio.sleep(FORGET_PAUSE_S)
         return forgotten
@@ -178,16 +178,16 @@ class Ledger:
             self._lease_ms,
             attempt=reservation.attempt,
             previous=failed,
-            error=error[:MOST_ERROR],
+            error=error[:MAX_ERROR],
         )
         held: Held = await self._ask(operation, RESERVE_WAIT_S, landed=partial(self._in_flight.pop, failed, None))
         self._in_flight[held.charge_id] = reservation
         return held
 
-    async def _close(self, operation: Settle | Release) -> Closed | None:
+    async def _close(self, operation: Settle | Release) -> ClosedCharge | None:
         """Queue the end of a charge, which lands whatever happens to the caller. None: it has not, in SETTLE_WAIT_S."""
         landed = partial(self._in_flight.pop, operation.charge_id, None)
-        closed: Closed | None = await self._journal.submit(operation, wait_s=SETTLE_WAIT_S, landed=landed)
+        closed: ClosedCharge | None = await self._journal.submit(operation, wait_s=SETTLE_WAIT_S, landed=landed)
         if closed is None:
             log.warning("ledger.settle_is_late", charge_id=operation.charge_id)
         return closed

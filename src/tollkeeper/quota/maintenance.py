@@ -14,7 +14,7 @@ TIDY_S = 60.0
 log = structlog.get_logger("tollkeeper.ledger")
 
 
-class Keeper:
+class Maintenance:
     """Runs beside the server. `lease_seconds` and `sweep_seconds` as in the settings."""
 
     def __init__(self, ledger: Ledger, *, lease_seconds: float, sweep_seconds: float) -> None:

@@ -11,16 +11,16 @@ import structlog
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerConflict, ProviderError, QuotaRefusal, TollkeeperError
 from tollkeeper.principal import Principal
-from tollkeeper.quota.rules.keys import Attempt, KeptAnswer
+from tollkeeper.quota.rules.keys import KeyedRequest, StoredResponse
 from tollkeeper.quota.rules.models import Basis
-from tollkeeper.quota.rules.operations import Closed, Held, Keep, Release, Replayed, Settle, Terms
+from tollkeeper.quota.rules.operations import ClosedCharge, Held, Release, Replayed, Settle, StoreResponse, Terms
 
 if TYPE_CHECKING:
     from tollkeeper.quota.ledger import Ledger
 
 log = structlog.get_logger("tollkeeper.ledger")
 
-MOST_ERROR = 40
+MAX_ERROR = 40
 """Characters of the code that a charge keeps of what went wrong."""
 
 
@@ -49,7 +49,7 @@ class Reservation:
         caller: Principal,
         terms: Terms,
         tighter: Callable[[], Awaitable[Terms]] | None,
-        attempt: Attempt | None = None,
+        attempt: KeyedRequest | None = None,
     ) -> None:
         self._ledger = ledger
         self._tighter = tighter
@@ -59,7 +59,7 @@ class Reservation:
         self.charge_id = new_id("chg")
         self.held = Held(self.charge_id, 0)
         self.checkpoint = (0, 0)
-        self.closed: Closed | None = None
+        self.closed: ClosedCharge | None = None
         self.replayed: Replayed | None = None
         """The answer of an earlier call with the same key. Then nothing is held, and the exit does nothing."""
         self.on_lost: Callable[[], object] | None = None
@@ -71,7 +71,7 @@ class Reservation:
         self._unbilled = False
         self._usage: Usage | None = None
         self._basis = Basis.UNKNOWN
-        self._answer: Callable[[Closed], KeptAnswer | None] | None = None
+        self._answer: Callable[[ClosedCharge], StoredResponse | None] | None = None
 
     @property
     def granted_output(self) -> int:
@@ -95,7 +95,7 @@ class Reservation:
         self.replayed = replayed
         self.held = Held(replayed.charge_id, 0, replayed.balances)
         money = self.terms.meter.micro_usd(Usage(0, 0))
-        self.closed = Closed(
+        self.closed = ClosedCharge(
             replayed.charge_id, Basis.CACHE, Usage(0, 0), 0, money, overrun=False, balances=replayed.balances
         )
 
@@ -123,8 +123,8 @@ class Reservation:
         """Say what the call used: as the provider reported it, or counted."""
         self._usage, self._basis = usage, basis
 
-    def keep(self, answer: Callable[[Closed], KeptAnswer | None]) -> None:
-        """Keep the call's answer under its key, if it has one: made, with the end of the charge, when that is booked.
+    def keep(self, answer: Callable[[ClosedCharge], StoredResponse | None]) -> None:
+        """Store the response under its key, if the call has one. It is made, with the closed charge, when that is booked.
 
         `answer` must depend on nothing else: it is called in another thread, and maybe more than once.
         """
@@ -155,7 +155,7 @@ class Reservation:
     ) -> None:
         if self.replayed is not None:
             return
-        code = error.code if isinstance(error, TollkeeperError) else kind.__name__[:MOST_ERROR] if kind else None
+        code = error.code if isinstance(error, TollkeeperError) else kind.__name__[:MAX_ERROR] if kind else None
         if self._usage is not None:
             operation: Settle | Release = Settle(self.charge_id, self._usage, self._basis, code, self._keep())
         elif self._unbilled or (isinstance(error, ProviderError) and not error.billed):
@@ -164,16 +164,16 @@ class Reservation:
             operation = Settle(self.charge_id, Usage(*self.checkpoint), Basis.UNKNOWN, code, self._keep())
         self.closed = await self._ledger._close(operation) or self._computed(operation)
 
-    def _keep(self) -> Keep | None:
+    def _keep(self) -> StoreResponse | None:
         if self.attempt is None or self._answer is None:
             return None
-        return Keep(self.attempt.name(self.caller.user_id), self._answer)
+        return StoreResponse(self.attempt.name(self.caller.user_id), self._answer)
 
-    def _computed(self, operation: Settle | Release) -> Closed:
+    def _computed(self, operation: Settle | Release) -> ClosedCharge:
         """The end as far as it can be told without the ledger's answer."""
         if isinstance(operation, Release):
-            return Closed(self.charge_id, Basis.NONE, Usage(0, 0), 0, None, overrun=False)
+            return ClosedCharge(self.charge_id, Basis.NONE, Usage(0, 0), 0, None, overrun=False)
         meter, usage = self.terms.meter, operation.usage
-        return Closed(
+        return ClosedCharge(
             self.charge_id, operation.basis, usage, meter.tokens(usage), meter.micro_usd(usage), overrun=False
         )

@@ -5,20 +5,20 @@ from typing import Any
 import orjson
 
 from tollkeeper import errors
-from tollkeeper.api.compat.exchange import LARGEST_BODY, CompatVisit, Writer, fields_of, flag, number, text
+from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, Writer, fields_of, flag, number, text
 from tollkeeper.api.compat.openai_errors import is_final
 from tollkeeper.api.compat.pseudonym import pseudonym
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.errors import Rendered, cause_of, headers_of, sentence_of, status_of
-from tollkeeper.api.metered import OF_OTHERS, Door, Visit
+from tollkeeper.api.metered import OF_OTHERS, Exchange, MeteredEndpoint
 from tollkeeper.chat import ChatRequest, Completion, Usage
 from tollkeeper.dialects import messages
-from tollkeeper.dialects.parameters import refusal, sort_out
-from tollkeeper.dialects.response_meta import Head
-from tollkeeper.gateway.candidate import Ask
-from tollkeeper.gateway.path import Answer
+from tollkeeper.dialects.parameters import filter_parameters, refusal
+from tollkeeper.dialects.response_meta import ResponseMeta
+from tollkeeper.gateway.candidate import ModelCall
+from tollkeeper.gateway.path import CallResult
 from tollkeeper.principal import Principal
-from tollkeeper.providers.base import Piece, Question, Raw, Wire
+from tollkeeper.providers.base import CallInput, RawRequest, StreamChunk, Wire
 
 
 class _Messages:
@@ -27,31 +27,31 @@ class _Messages:
     id_prefix = "msg_"
 
     def __init__(self) -> None:
-        self._follower = messages.Follower()
+        self._follower = messages.StreamTracker()
 
     def read_request(self, document: dict[str, Any]) -> ChatRequest:
         return messages.read_request(document)
 
-    def write_answer(self, completion: Completion, head: Head, usage: Usage) -> bytes:
+    def write_answer(self, completion: Completion, head: ResponseMeta, usage: Usage) -> bytes:
         return messages.write_answer(completion, head, usage)
 
-    def writer(self, head: Head) -> Writer:
+    def writer(self, head: ResponseMeta) -> Writer:
         return messages.StreamWriter(head)
 
-    def follow(self, piece: Piece) -> None:
+    def follow(self, piece: StreamChunk) -> None:
         self._follower.follow(piece.raw)
 
-    def end_theirs(self, _head: Head, finish_reason: str, usage: Usage) -> bytes:
+    def end_theirs(self, _head: ResponseMeta, finish_reason: str, usage: Usage) -> bytes:
         return self._follower.end(finish_reason, usage)
 
     def write_stream_error(self, error: errors.TollkeeperError) -> bytes:
         return messages.write_stream_error(error.code, error.detail)
 
 
-class _MessagesVisit(CompatVisit):
+class _MessagesVisit(CompatExchange):
     """Its last event tells nothing; where the line broke before it, it is said for the provider."""
 
-    def _end(self, answer: Answer) -> bytes:
+    def _end(self, answer: CallResult) -> bytes:
         ended = super()._end(answer)
         return ended if b'"message_stop"' in ended else ended + messages.STOP
 
@@ -78,9 +78,9 @@ def _in_their_words(error: errors.TollkeeperError) -> errors.TollkeeperError:
     return error
 
 
-def _read(body: bytes, caller: Principal, *, surface: str, needs_limit: bool) -> tuple[Ask, str, bool]:
+def _read(body: bytes, caller: Principal, *, surface: str, needs_limit: bool) -> tuple[ModelCall, str, bool]:
     fields = messages.with_output_config(fields_of(body))
-    passed = sort_out(fields, messages.PARAMETERS)
+    passed = filter_parameters(fields, messages.PARAMETERS)
     model = text(fields, "model")
     limit = number(fields, "max_tokens")
     if limit is None and needs_limit:
@@ -92,8 +92,8 @@ def _read(body: bytes, caller: Principal, *, surface: str, needs_limit: bool) ->
     shape = messages.shape_of(fields)
     if "metadata" in passed:
         passed["metadata"] = _metadata(caller, passed["metadata"])
-    raw = Raw(Wire.MESSAGES, passed, shape)
-    return Ask(surface, Question(read, raw), model, limit), model or "", flag(fields, "stream")
+    raw = RawRequest(Wire.MESSAGES, passed, shape)
+    return ModelCall(surface, CallInput(read, raw), model, limit), model or "", flag(fields, "stream")
 
 
 def _metadata(caller: Principal, given: bytes) -> bytes:
@@ -102,7 +102,7 @@ def _metadata(caller: Principal, given: bytes) -> bytes:
     return given if user_id is None else orjson.dumps({"user_id": pseudonym(caller, user_id, "metadata.user_id")})
 
 
-async def _open(_services: Services, caller: Principal, body: bytes) -> Visit:
+async def _open(_services: Services, caller: Principal, body: bytes) -> Exchange:
     ask, model, streaming = _read(body, caller, surface="messages", needs_limit=True)
     return _MessagesVisit(ask, _Messages(), model, streaming=streaming)
 
@@ -115,7 +115,7 @@ async def _count(services: Services, caller: Principal, body: bytes) -> bytes:
     return messages.write_token_count(await services.gateway.count(ask))
 
 
-MESSAGES = Door(
+MESSAGES = MeteredEndpoint(
     path="/v1/messages",
     takes=OF_OTHERS,
     gives=OF_OTHERS,
@@ -123,10 +123,10 @@ MESSAGES = Door(
     summary="Anthropic: messages",
     description="Anthropic's wire format, JSON and SSE. Parameters that would escape the quota are refused.",
     manner=render,
-    largest_body=LARGEST_BODY,
+    largest_body=MAX_BODY_BYTES,
     streams=True,
 )
-COUNT_TOKENS = Door(
+COUNT_TOKENS = MeteredEndpoint(
     path="/v1/messages/count_tokens",
     takes=OF_OTHERS,
     gives=OF_OTHERS,
@@ -134,5 +134,5 @@ COUNT_TOKENS = Door(
     summary="Anthropic: count tokens",
     description="Counted with the best tokenizer at hand, without asking the provider. Costs nothing.",
     manner=render,
-    largest_body=LARGEST_BODY,
+    largest_body=MAX_BODY_BYTES,
 )

@@ -11,15 +11,15 @@ import msgspec
 
 from tollkeeper.api import strict_json
 from tollkeeper.chat import ChatRequest, Completion, Delta, Usage
-from tollkeeper.dialects.response_meta import Head, head_of
+from tollkeeper.dialects.response_meta import ResponseMeta, response_meta_of
 from tollkeeper.errors import InvalidJson, InvalidRequest, TollkeeperError
-from tollkeeper.gateway.candidate import Ask
-from tollkeeper.gateway.path import Answer
-from tollkeeper.providers.base import Piece
+from tollkeeper.gateway.candidate import ModelCall
+from tollkeeper.gateway.path import CallResult
+from tollkeeper.providers.base import StreamChunk
 
-LARGEST_BODY = 20 * 1024 * 1024
+MAX_BODY_BYTES = 20 * 1024 * 1024
 """With pictures in it."""
-MOST_TOKENS = 10_000_000
+MAX_TOKENS = 10_000_000
 _NAME = re.compile(r"\S{1,200}")
 
 
@@ -38,25 +38,25 @@ class Dialect(Protocol):
 
     def read_request(self, document: dict[str, Any]) -> ChatRequest: ...
 
-    def write_answer(self, completion: Completion, head: Head, usage: Usage) -> bytes: ...
+    def write_answer(self, completion: Completion, head: ResponseMeta, usage: Usage) -> bytes: ...
 
-    def writer(self, head: Head) -> Writer: ...
+    def writer(self, head: ResponseMeta) -> Writer: ...
 
-    def follow(self, piece: Piece) -> None:
+    def follow(self, piece: StreamChunk) -> None:
         """The provider's own words went out."""
         ...
 
-    def end_theirs(self, head: Head, finish_reason: str, usage: Usage) -> bytes:
+    def end_theirs(self, head: ResponseMeta, finish_reason: str, usage: Usage) -> bytes:
         """End what the provider began and did not end, from where it stands."""
         ...
 
     def write_stream_error(self, error: TollkeeperError) -> bytes: ...
 
 
-class CompatVisit:
+class CompatExchange:
     """One call. What has come as it is goes out as it is; the rest is said by the dialect."""
 
-    def __init__(self, ask: Ask, dialect: Dialect, model: str, *, streaming: bool) -> None:
+    def __init__(self, ask: ModelCall, dialect: Dialect, model: str, *, streaming: bool) -> None:
         self.ask = ask
         self._streaming = streaming
         self._dialect = dialect
@@ -67,25 +67,25 @@ class CompatVisit:
         self._ended: bytes | None = None
 
     @cached_property
-    def _head(self) -> Head:
+    def _head(self) -> ResponseMeta:
         """Of an answer in our words."""
-        return Head(f"{self._dialect.id_prefix}{uuid4().hex}", self._model, int(time.time()))
+        return ResponseMeta(f"{self._dialect.id_prefix}{uuid4().hex}", self._model, int(time.time()))
 
     @property
-    def _their_head(self) -> Head:
+    def _their_head(self) -> ResponseMeta:
         """Of what the provider began, for what is added to it."""
-        return head_of(b"".join(self._passed_on)) or self._head
+        return response_meta_of(b"".join(self._passed_on)) or self._head
 
     @property
-    def streamed(self) -> "CompatVisit | None":
+    def streamed(self) -> "CompatExchange | None":
         return self if self._streaming else None
 
-    def whole(self, answer: Answer) -> bytes:
+    def whole(self, answer: CallResult) -> bytes:
         if answer.completion.raw is not None:
             return answer.completion.raw
         return self._dialect.write_answer(answer.completion, self._head, answer.usage)
 
-    def piece(self, piece: Piece) -> bytes:
+    def piece(self, piece: StreamChunk) -> bytes:
         if piece.raw:
             if len(self._passed_on) < 2:
                 self._passed_on.append(piece.raw)
@@ -93,7 +93,7 @@ class CompatVisit:
             return piece.raw
         return b"".join(map(self._open().write, piece.deltas))
 
-    def end(self, answer: Answer) -> bytes:
+    def end(self, answer: CallResult) -> bytes:
         """As the provider ended it; but where it was cut, or is translated, as the dialect ends it.
 
         A stream ends once: said again, to be kept, it is what was said.
@@ -102,7 +102,7 @@ class CompatVisit:
             self._ended = self._end(answer)
         return self._ended
 
-    def _end(self, answer: Answer) -> bytes:
+    def _end(self, answer: CallResult) -> bytes:
         if self._passed_on and not answer.shortened:
             return answer.tail
         if self._passed_on:
@@ -112,7 +112,7 @@ class CompatVisit:
     def broken(self, error: TollkeeperError) -> bytes:
         return self._dialect.write_stream_error(error)
 
-    async def remember(self, answer: Answer) -> None:
+    async def remember(self, answer: CallResult) -> None:
         """Others' wires have no conversations here."""
 
     def _open(self) -> Writer:
@@ -144,7 +144,7 @@ def text(fields: Mapping[str, msgspec.Raw], name: str) -> str | None:
     return value
 
 
-def number(fields: Mapping[str, msgspec.Raw], name: str, most: int = MOST_TOKENS) -> int | None:
+def number(fields: Mapping[str, msgspec.Raw], name: str, most: int = MAX_TOKENS) -> int | None:
     """A field that is a whole number of 1 or more. Raises InvalidRequest when it is something else."""
     value: int | None = _one(fields, name, int, "an integer")
     if value is not None and not 1 <= value <= most:

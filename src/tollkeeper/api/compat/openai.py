@@ -7,23 +7,23 @@ import msgspec
 import orjson
 
 from tollkeeper.api.compat import openai_errors
-from tollkeeper.api.compat.exchange import LARGEST_BODY, CompatVisit, Writer, fields_of, flag, number, text
+from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, Writer, fields_of, flag, number, text
 from tollkeeper.api.compat.pseudonym import pseudonym
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.metered import OF_OTHERS, Door, Visit
+from tollkeeper.api.metered import OF_OTHERS, Exchange, MeteredEndpoint
 from tollkeeper.chat import ChatRequest, Completion, Usage
 from tollkeeper.dialects import chat, embeddings, responses
-from tollkeeper.dialects.parameters import Rule, sort_out
-from tollkeeper.dialects.response_meta import Head
+from tollkeeper.dialects.parameters import Rule, filter_parameters
+from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.dialects.sse import DONE, Splitter
 from tollkeeper.errors import InvalidRequest, TollkeeperError
-from tollkeeper.gateway.candidate import Ask
-from tollkeeper.gateway.path import Answer
+from tollkeeper.gateway.candidate import ModelCall
+from tollkeeper.gateway.path import CallResult
 from tollkeeper.principal import Principal
-from tollkeeper.providers.base import Piece, Question, Raw, Wire
+from tollkeeper.providers.base import CallInput, RawRequest, StreamChunk, Wire
 from tollkeeper.quota.rules.models import Basis
 
-MOST_CHOICES = 128
+MAX_CHOICES = 128
 NAMES = ("user", "safety_identifier", "prompt_cache_key")
 """What callers call people and caches."""
 
@@ -44,16 +44,16 @@ class _Chat:
     def read_request(self, document: dict[str, Any]) -> ChatRequest:
         return chat.read_request(document)
 
-    def write_answer(self, completion: Completion, head: Head, usage: Usage) -> bytes:
+    def write_answer(self, completion: Completion, head: ResponseMeta, usage: Usage) -> bytes:
         return chat.write_answer(completion, head, usage)
 
-    def writer(self, head: Head) -> chat.StreamWriter:
+    def writer(self, head: ResponseMeta) -> chat.StreamWriter:
         return chat.StreamWriter(head, with_usage=self._include_usage)
 
-    def follow(self, _piece: Piece) -> None:
+    def follow(self, _piece: StreamChunk) -> None:
         """Chunks stand alone."""
 
-    def end_theirs(self, head: Head, finish_reason: str, usage: Usage) -> bytes:
+    def end_theirs(self, head: ResponseMeta, finish_reason: str, usage: Usage) -> bytes:
         return chat.StreamWriter(head, with_usage=self._include_usage, begun=True).end(finish_reason, usage)
 
     def write_stream_error(self, error: TollkeeperError) -> bytes:
@@ -61,14 +61,14 @@ class _Chat:
         return chat.write_stream_error(told["code"] or told["type"], told["message"])
 
 
-class _ChatVisit(CompatVisit):
+class _ChatVisit(CompatExchange):
     """Its usage comes in an event of its own, which the caller may not have asked for."""
 
-    def __init__(self, ask: Ask, dialect: _Chat, model: str, *, streaming: bool, include_usage: bool) -> None:
+    def __init__(self, ask: ModelCall, dialect: _Chat, model: str, *, streaming: bool, include_usage: bool) -> None:
         super().__init__(ask, dialect, model, streaming=streaming)
         self._include_usage = include_usage
 
-    def _end(self, answer: Answer) -> bytes:
+    def _end(self, answer: CallResult) -> bytes:
         if not self._passed_on or answer.shortened:
             return super()._end(answer)
         if not self._include_usage:
@@ -86,22 +86,22 @@ class _Responses:
 
     def __init__(self) -> None:
         self._writer: responses.StreamWriter | None = None
-        self._follower = responses.Follower()
+        self._follower = responses.StreamTracker()
 
     def read_request(self, document: dict[str, Any]) -> ChatRequest:
         return responses.read_request(document)
 
-    def write_answer(self, completion: Completion, head: Head, usage: Usage) -> bytes:
+    def write_answer(self, completion: Completion, head: ResponseMeta, usage: Usage) -> bytes:
         return responses.write_answer(completion, head, usage)
 
-    def writer(self, head: Head) -> Writer:
+    def writer(self, head: ResponseMeta) -> Writer:
         self._writer = responses.StreamWriter(head)
         return self._writer
 
-    def follow(self, piece: Piece) -> None:
+    def follow(self, piece: StreamChunk) -> None:
         self._follower.follow(piece.raw, piece.deltas)
 
-    def end_theirs(self, head: Head, finish_reason: str, usage: Usage) -> bytes:
+    def end_theirs(self, head: ResponseMeta, finish_reason: str, usage: Usage) -> bytes:
         return self._follower.end(head, finish_reason, usage)
 
     def write_stream_error(self, error: TollkeeperError) -> bytes:
@@ -115,29 +115,29 @@ class _EmbeddingsVisit:
 
     streamed = None
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: ModelCall) -> None:
         self.ask = ask
 
-    def whole(self, answer: Answer) -> bytes:
+    def whole(self, answer: CallResult) -> bytes:
         assert answer.completion.raw is not None
         return answer.completion.raw
 
-    async def remember(self, answer: Answer) -> None:
+    async def remember(self, answer: CallResult) -> None:
         """There is nothing to remember."""
 
 
-async def _open_chat(_services: Services, caller: Principal, body: bytes) -> Visit:
+async def _open_chat(_services: Services, caller: Principal, body: bytes) -> Exchange:
     fields = fields_of(body)
     passed = _passed_on(fields, chat.PARAMETERS, caller)
     shape = chat.shape_of(fields)
     limits = [number(fields, name) for name in ("max_completion_tokens", "max_tokens")]
-    choices = number(fields, "n", MOST_CHOICES) or 1
+    choices = number(fields, "n", MAX_CHOICES) or 1
     streaming = flag(fields, "stream")
     include_usage = _stream_options(fields).include_usage
     model = text(fields, "model")
-    ask = Ask(
+    ask = ModelCall(
         surface="chat/completions",
-        question=Question(_reader(chat.read_request, passed), Raw(Wire.CHAT, passed, shape), choices),
+        question=CallInput(_reader(chat.read_request, passed), RawRequest(Wire.CHAT, passed, shape), choices),
         model=model,
         max_output=next((limit for limit in limits if limit is not None), None),
     )
@@ -145,36 +145,38 @@ async def _open_chat(_services: Services, caller: Principal, body: bytes) -> Vis
     return _ChatVisit(ask, dialect, model or "", streaming=streaming, include_usage=include_usage)
 
 
-async def _open_responses(_services: Services, caller: Principal, body: bytes) -> Visit:
+async def _open_responses(_services: Services, caller: Principal, body: bytes) -> Exchange:
     fields = fields_of(body)
     passed = _passed_on(fields, responses.PARAMETERS, caller)
     shape = responses.shape_of(fields)
     passed["input"] = responses.detached(passed["input"])
     model = text(fields, "model")
-    ask = Ask(
+    ask = ModelCall(
         surface="responses",
-        question=Question(_reader(responses.read_request, passed), Raw(Wire.RESPONSES, passed, shape)),
+        question=CallInput(_reader(responses.read_request, passed), RawRequest(Wire.RESPONSES, passed, shape)),
         model=model,
         max_output=number(fields, "max_output_tokens"),
     )
-    return CompatVisit(ask, _Responses(), model or "", streaming=flag(fields, "stream"))
+    return CompatExchange(ask, _Responses(), model or "", streaming=flag(fields, "stream"))
 
 
-async def _open_embeddings(_services: Services, caller: Principal, body: bytes) -> Visit:
+async def _open_embeddings(_services: Services, caller: Principal, body: bytes) -> Exchange:
     fields = fields_of(body)
     passed = _passed_on(fields, embeddings.PARAMETERS, caller)
-    raw = Raw(Wire.EMBEDDINGS, passed, embeddings.shape_of(fields))
+    raw = RawRequest(Wire.EMBEDDINGS, passed, embeddings.shape_of(fields))
 
     def read() -> ChatRequest:
         raise InvalidRequest("An embeddings request is not a conversation.")
 
-    ask = Ask("embeddings", Question(read, raw), text(fields, "model"), without_output=True)
+    ask = ModelCall("embeddings", CallInput(read, raw), text(fields, "model"), without_output=True)
     return _EmbeddingsVisit(ask)
 
 
-def _passed_on(fields: Mapping[str, msgspec.Raw], rules: Mapping[str, Rule], caller: Principal) -> dict[str, bytes]:
+def _passed_on(
+    fields: Mapping[str, msgspec.Raw], rules: Mapping[str, Rule], caller: Principal
+) -> dict[str, bytes]:
     """What goes out: as it came, but for names."""
-    passed = sort_out(fields, rules)
+    passed = filter_parameters(fields, rules)
     for name in NAMES:
         if name in passed:
             passed[name] = orjson.dumps(pseudonym(caller, orjson.loads(passed[name]), name))
@@ -195,7 +197,7 @@ def _stream_options(fields: Mapping[str, msgspec.Raw]) -> _StreamOptions:
         raise InvalidRequest("stream_options is not what it must be.", parameter="stream_options") from None
 
 
-CHAT_COMPLETIONS = Door(
+CHAT_COMPLETIONS = MeteredEndpoint(
     path="/v1/chat/completions",
     takes=OF_OTHERS,
     gives=OF_OTHERS,
@@ -203,10 +205,10 @@ CHAT_COMPLETIONS = Door(
     summary="OpenAI: chat completions",
     description="OpenAI's wire format, JSON and SSE. Parameters that would escape the quota are refused.",
     manner=openai_errors.render,
-    largest_body=LARGEST_BODY,
+    largest_body=MAX_BODY_BYTES,
     streams=True,
 )
-RESPONSES = Door(
+RESPONSES = MeteredEndpoint(
     path="/v1/responses",
     takes=OF_OTHERS,
     gives=OF_OTHERS,
@@ -214,10 +216,10 @@ RESPONSES = Door(
     summary="OpenAI: responses",
     description="OpenAI's wire format, JSON and SSE. Nothing is kept at the provider.",
     manner=openai_errors.render,
-    largest_body=LARGEST_BODY,
+    largest_body=MAX_BODY_BYTES,
     streams=True,
 )
-EMBEDDINGS = Door(
+EMBEDDINGS = MeteredEndpoint(
     path="/v1/embeddings",
     takes=OF_OTHERS,
     gives=OF_OTHERS,
@@ -225,5 +227,5 @@ EMBEDDINGS = Door(
     summary="OpenAI: embeddings",
     description="OpenAI's wire format. Only input is charged.",
     manner=openai_errors.render,
-    largest_body=LARGEST_BODY,
+    largest_body=MAX_BODY_BYTES,
 )

@@ -3,8 +3,8 @@
 import msgspec
 
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.metered import Door, Visit, decode
-from tollkeeper.api.native.exchange import NativeVisit
+from tollkeeper.api.metered import Exchange, MeteredEndpoint, decode
+from tollkeeper.api.native.exchange import NativeExchange
 from tollkeeper.api.native.model_call import ask, chat_turns
 from tollkeeper.api.native.schemas import ChatAsked, QueryAnswer
 from tollkeeper.principal import Principal
@@ -12,13 +12,13 @@ from tollkeeper.principal import Principal
 _decoder = msgspec.json.Decoder(ChatAsked)
 
 
-async def _chat(services: Services, caller: Principal, body: bytes) -> Visit:
+async def _chat(services: Services, caller: Principal, body: bytes) -> Exchange:
     request = decode(_decoder, body)
     asked, conversation = await ask(services, caller, "chat", request, chat_turns(request))
-    return NativeVisit(asked, streaming=request.stream, conversation=conversation)
+    return NativeExchange(asked, streaming=request.stream, conversation=conversation)
 
 
-CHAT = Door(
+CHAT = MeteredEndpoint(
     path="/ai/chat",
     takes=ChatAsked,
     gives=QueryAnswer,

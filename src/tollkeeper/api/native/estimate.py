@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from tollkeeper.api.balances import has_token_quota, in_front
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.metered import Door, decode
+from tollkeeper.api.metered import MeteredEndpoint, decode
 from tollkeeper.api.native.exchange import show_quota, usd
 from tollkeeper.api.native.model_call import ask, chat_turns
 from tollkeeper.api.native.schemas import ChatAsked, QuotaShown
@@ -103,7 +103,7 @@ def _hold(terms: Terms, unit: Unit, output: int | None = None) -> int | None:
     return terms.meter.cost(unit, terms.meter.dearest(terms.input_bound, wanted))
 
 
-ESTIMATE = Door(
+ESTIMATE = MeteredEndpoint(
     path="/ai/estimate",
     takes=EstimateAsked,
     gives=Estimated,

@@ -12,19 +12,19 @@ from tollkeeper.chat import RefusalDelta, TextDelta, Usage
 from tollkeeper.conversations import Conversation
 from tollkeeper.dialects.sse import DONE, event
 from tollkeeper.errors import TollkeeperError
-from tollkeeper.gateway.candidate import Ask
-from tollkeeper.gateway.path import Answer
-from tollkeeper.providers.base import Piece
+from tollkeeper.gateway.candidate import ModelCall
+from tollkeeper.gateway.path import CallResult
+from tollkeeper.providers.base import StreamChunk
 from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.telemetry.logging import correlation_id
 
 _encode = msgspec.json.Encoder().encode
 
 
-class NativeVisit:
+class NativeExchange:
     """A call through a native door. `conversation` is the one it goes on with."""
 
-    def __init__(self, ask: Ask, *, streaming: bool = False, conversation: Conversation | None = None) -> None:
+    def __init__(self, ask: ModelCall, *, streaming: bool = False, conversation: Conversation | None = None) -> None:
         self.ask = ask
         self._streaming = streaming
         self._conversation = conversation
@@ -34,13 +34,13 @@ class NativeVisit:
         self._took: float | None = None
 
     @property
-    def streamed(self) -> "NativeVisit | None":
+    def streamed(self) -> "NativeExchange | None":
         return self if self._streaming else None
 
-    def whole(self, answer: Answer) -> bytes:
+    def whole(self, answer: CallResult) -> bytes:
         return _encode(self.shown(answer))
 
-    def shown(self, answer: Answer) -> QueryAnswer:
+    def shown(self, answer: CallResult) -> QueryAnswer:
         """The answer and what it cost."""
         charge, completion = answer.charge, answer.completion
         return QueryAnswer(
@@ -59,11 +59,11 @@ class NativeVisit:
             quota=show_quota(tightest(charge.balances)),
         )
 
-    def piece(self, piece: Piece) -> bytes:
+    def piece(self, piece: StreamChunk) -> bytes:
         said = self.said(piece)
         return event(_encode(said)) if said is not None else b""
 
-    def said(self, piece: Piece) -> StreamPiece | None:
+    def said(self, piece: StreamChunk) -> StreamPiece | None:
         """Each event of the provider that brings text is one of ours."""
         text = "".join(delta.text for delta in piece.deltas if isinstance(delta, TextDelta | RefusalDelta))
         if not text:
@@ -72,10 +72,10 @@ class NativeVisit:
         self._sequence += 1
         return said
 
-    def end(self, answer: Answer) -> bytes:
+    def end(self, answer: CallResult) -> bytes:
         return event(_encode(self.ending(answer))) + DONE
 
-    def ending(self, answer: Answer) -> StreamEnd:
+    def ending(self, answer: CallResult) -> StreamEnd:
         """What the last event says."""
         charge = answer.charge
         return StreamEnd(
@@ -100,7 +100,7 @@ class NativeVisit:
         _, body, _ = problem(error)
         return event(orjson.dumps(body), "error")
 
-    async def remember(self, answer: Answer) -> None:
+    async def remember(self, answer: CallResult) -> None:
         if self._conversation is not None:
             await self._conversation.add(answer.completion.text)
 

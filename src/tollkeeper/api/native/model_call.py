@@ -5,9 +5,9 @@ from tollkeeper.api.native.schemas import ChatAsked, ChatMessage, QueryRequest, 
 from tollkeeper.chat import ChatRequest, Message, Options
 from tollkeeper.conversations import Conversation
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
-from tollkeeper.gateway.candidate import Ask
+from tollkeeper.gateway.candidate import ModelCall
 from tollkeeper.principal import Principal
-from tollkeeper.providers.base import Question
+from tollkeeper.providers.base import CallInput
 
 NOT_BUILT = ("evaluate", "retrieve")
 
@@ -31,7 +31,7 @@ def chat_turns(request: ChatAsked) -> tuple[Message, ...]:
 
 async def ask(
     services: Services, caller: Principal, surface: str, request: Wanted, turns: tuple[Message, ...]
-) -> tuple[Ask, Conversation | None]:
+) -> tuple[ModelCall, Conversation | None]:
     """What is asked, after what was said before. Raises UnsupportedParameter for features that are not there."""
     for name in NOT_BUILT:
         if getattr(request, name):
@@ -42,9 +42,9 @@ async def ask(
         turns = conversation.turns
     asked = ChatRequest(turns, Options(temperature=request.temperature))
     return (
-        Ask(
+        ModelCall(
             surface=surface,
-            question=Question(lambda: asked),
+            question=CallInput(lambda: asked),
             model=request.model,
             max_output=request.max_tokens,
             allocation=request.context_allocation,

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 from tollkeeper.api.dependencies import Caller, Parts
 from tollkeeper.api.native.exchange import usd
 from tollkeeper.chat import Price
-from tollkeeper.providers.base import LARGEST_CONTEXT
+from tollkeeper.providers.base import MAX_CONTEXT
 from tollkeeper.providers.catalog import Listing
 
 router = APIRouter(prefix="/ai", tags=["ai"])
@@ -50,7 +50,7 @@ def _show(listing: Listing, *, default: bool) -> ModelShown:
         id=model.name,
         provider=model.provider.name,
         weight=model.weight_milli / 1_000,
-        context_window=model.context_window if model.context_window != LARGEST_CONTEXT else None,
+        context_window=model.context_window if model.context_window != MAX_CONTEXT else None,
         price=_show_price(model.price) if model.price is not None else None,
         aliases=list(listing.aliases),
         default=default,

@@ -3,8 +3,8 @@
 import msgspec
 
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.metered import Door, Visit, decode
-from tollkeeper.api.native.exchange import NativeVisit
+from tollkeeper.api.metered import Exchange, MeteredEndpoint, decode
+from tollkeeper.api.native.exchange import NativeExchange
 from tollkeeper.api.native.model_call import ask, query_turns
 from tollkeeper.api.native.schemas import QueryAnswer, QueryRequest, StreamEnd
 from tollkeeper.principal import Principal
@@ -12,19 +12,19 @@ from tollkeeper.principal import Principal
 _decoder = msgspec.json.Decoder(QueryRequest)
 
 
-async def _query(services: Services, caller: Principal, body: bytes) -> Visit:
+async def _query(services: Services, caller: Principal, body: bytes) -> Exchange:
     request = decode(_decoder, body)
     asked, conversation = await ask(services, caller, "query", request, query_turns(request))
-    return NativeVisit(asked, conversation=conversation)
+    return NativeExchange(asked, conversation=conversation)
 
 
-async def _stream(services: Services, caller: Principal, body: bytes) -> Visit:
+async def _stream(services: Services, caller: Principal, body: bytes) -> Exchange:
     request = decode(_decoder, body)
     asked, conversation = await ask(services, caller, "stream", request, query_turns(request))
-    return NativeVisit(asked, streaming=True, conversation=conversation)
+    return NativeExchange(asked, streaming=True, conversation=conversation)
 
 
-QUERY = Door(
+QUERY = MeteredEndpoint(
     path="/ai/query",
     takes=QueryRequest,
     gives=QueryAnswer,
@@ -32,7 +32,7 @@ QUERY = Door(
     summary="Ask one prompt",
     description="Reserves on every quota that applies, asks the model once, and charges what it used.",
 )
-STREAM = Door(
+STREAM = MeteredEndpoint(
     path="/ai/stream",
     takes=QueryRequest,
     gives=StreamEnd,

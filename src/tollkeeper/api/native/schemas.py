@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-MOST_TOKENS = 1_000_000
+MAX_TOKENS = 1_000_000
 
 
 Model = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^\S+\Z")]
 Text = Annotated[str, Meta(min_length=1)]
-MaxTokens = Annotated[int, Meta(ge=1, le=MOST_TOKENS, description="The longest answer wanted.")]
+MaxTokens = Annotated[int, Meta(ge=1, le=MAX_TOKENS, description="The longest answer wanted.")]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 SessionId = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}\Z", description="The conversation that this goes on with.")

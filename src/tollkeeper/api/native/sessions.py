@@ -9,12 +9,12 @@ from pydantic import BaseModel
 from tollkeeper.api.balances import iso
 from tollkeeper.api.dependencies import Caller, Session
 from tollkeeper.conversations.models import StoredConversation
-from tollkeeper.conversations.repository import Place, Shelf
+from tollkeeper.conversations.repository import ConversationRepository, Cursor
 from tollkeeper.errors import NotFound
 
 router = APIRouter(prefix="/ai/sessions", tags=["ai"])
 
-MOST_PER_PAGE = 100
+MAX_PER_PAGE = 100
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _CURSOR = r"^[0-9]{1,16}\.[A-Za-z0-9_.-]{1,100}$"
@@ -55,10 +55,10 @@ class SessionRead(SessionShown):
 async def my_sessions(
     caller: Caller,
     session: Session,
-    limit: Annotated[int, Query(ge=1, le=MOST_PER_PAGE)] = 20,
+    limit: Annotated[int, Query(ge=1, le=MAX_PER_PAGE)] = 20,
     cursor: Annotated[str | None, Query(max_length=120, pattern=_CURSOR)] = None,
 ) -> SessionPage:
-    found = await Shelf(session, caller.principal).page(after=_place(cursor), most=limit + 1)
+    found = await ConversationRepository(session, caller.principal).page(after=_place(cursor), most=limit + 1)
     more = len(found) > limit
     return SessionPage(
         data=[_shown(one) for one in found[:limit]], next_cursor=_cursor(found[limit - 1]) if more else None
@@ -67,7 +67,7 @@ async def my_sessions(
 
 @router.get("/{session_id}", summary="What was said in a conversation")
 async def my_session(session_id: str, caller: Caller, session: Session) -> SessionRead:
-    shelf = Shelf(session, caller.principal)
+    shelf = ConversationRepository(session, caller.principal)
     found = await shelf.find(_name(session_id))
     if found is None or found.id is None:
         raise NotFound
@@ -80,7 +80,7 @@ async def my_session(session_id: str, caller: Caller, session: Session) -> Sessi
 
 @router.delete("/{session_id}", status_code=204, summary="Forget a conversation")
 async def forget_my_session(session_id: str, caller: Caller, session: Session) -> None:
-    if not await Shelf(session, caller.principal).delete(_name(session_id)):
+    if not await ConversationRepository(session, caller.principal).delete(_name(session_id)):
         raise NotFound
 
 
@@ -91,11 +91,11 @@ def _name(session_id: str) -> str:
     return session_id
 
 
-def _place(cursor: str | None) -> Place | None:
+def _place(cursor: str | None) -> Cursor | None:
     if cursor is None:
         return None
     made, _, name = cursor.partition(".")
-    return Place(int(made), name)
+    return Cursor(int(made), name)
 
 
 def _cursor(last: StoredConversation) -> str:

@@ -25,8 +25,8 @@ from starlette.websockets import WebSocketDisconnect
 
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.errors import render
-from tollkeeper.api.middleware import LARGEST_BODY, asked_id
-from tollkeeper.api.native.exchange import NativeVisit
+from tollkeeper.api.middleware import MAX_BODY_BYTES, asked_id
+from tollkeeper.api.native.exchange import NativeExchange
 from tollkeeper.api.native.model_call import ask, chat_turns
 from tollkeeper.api.native.socket_frames import Turn, id_of, read_cancel, read_token, read_turn
 from tollkeeper.api.native.socket_listener import TurnListener, broken, send, under_id
@@ -40,16 +40,16 @@ from tollkeeper.errors import (
     TurnInProgress,
     Unauthenticated,
 )
-from tollkeeper.gateway.path import Keeping
+from tollkeeper.gateway.path import IdempotentCall
 from tollkeeper.principal import Access, Principal
-from tollkeeper.quota.rules.keys import Attempt
+from tollkeeper.quota.rules.keys import KeyedRequest
 from tollkeeper.quota.rules.operations import Replayed
 from tollkeeper.telemetry.logging import correlation_id
 
 PATH = "/ai/ws"
 AUTHENTICATES_WITHIN_S = 10.0
-LARGEST_FIRST_FRAME = 32 * 1024
-MOST_BAD_FRAMES = 10
+MAX_FIRST_FRAME = 32 * 1024
+MAX_BAD_FRAMES = 10
 NOT_AUTHENTICATED, FORBIDDEN, TOO_FAST = 4401, 4403, 4429
 TOO_LARGE, NOT_TEXT, TOO_BAD, GOING_AWAY, TRY_LATER = 1009, 1003, 1008, 1012, 1013
 
@@ -115,7 +115,7 @@ class _Connection:
         """Raises WebSocketDisconnect when the caller hangs up."""
         try:
             async with asyncio.timeout(AUTHENTICATES_WITHIN_S):
-                self._token = read_token(await self._receive(LARGEST_FIRST_FRAME))
+                self._token = read_token(await self._receive(MAX_FIRST_FRAME))
             caller = await self._caller()
         except (Unauthenticated, InvalidJson, TimeoutError):
             await self._close(NOT_AUTHENTICATED, "unauthenticated")
@@ -126,7 +126,7 @@ class _Connection:
             return
         await self._say(orjson.dumps({"type": "ready", "correlation_id": correlation_id.get()}))
         while True:
-            await self._hear(await self._receive(LARGEST_BODY), caller)
+            await self._hear(await self._receive(MAX_BODY_BYTES), caller)
 
     def lets_turn_end(self) -> bool:
         """The server is told to stop: whether a turn runs, with whose end the connection closes."""
@@ -163,7 +163,7 @@ class _Connection:
         except TollkeeperError as error:
             await self._say(broken(error, id_of(body)))
             self._bad_frames += 1
-            if self._bad_frames == MOST_BAD_FRAMES:
+            if self._bad_frames == MAX_BAD_FRAMES:
                 await self._end(TOO_BAD, "too many bad frames")
             return
         if self._running:
@@ -222,20 +222,22 @@ class _Connection:
             if self._leaving:
                 await self._close(GOING_AWAY, "the server is going away")
 
-    async def _visit(self, caller: Principal, turn: Turn) -> NativeVisit:
+    async def _visit(self, caller: Principal, turn: Turn) -> NativeExchange:
         if turn.prompt is not None and turn.message is not None:
             raise InvalidRequest("Either prompt or messages is needed.")
         turn.message = turn.prompt or turn.message
         asked, conversation = await ask(self._services, caller, "ws", turn, chat_turns(turn))
-        return NativeVisit(asked, streaming=True, conversation=conversation)
+        return NativeExchange(asked, streaming=True, conversation=conversation)
 
-    async def _relay(self, caller: Principal, visit: NativeVisit, turn: Turn, listener: TurnListener) -> None:
+    async def _relay(self, caller: Principal, visit: NativeExchange, turn: Turn, listener: TurnListener) -> None:
         listener.says = visit.said
         keeping = None
         if turn.idempotency_key is not None:
             asked = msgspec.json.encode(msgspec.structs.replace(turn, id=None))
             fingerprint = hashlib.sha256(PATH.encode() + b"\0" + asked).hexdigest()
-            keeping = Keeping(Attempt(turn.idempotency_key, fingerprint), lambda answer: listener.kept(visit, answer))
+            keeping = IdempotentCall(
+                KeyedRequest(turn.idempotency_key, fingerprint), lambda answer: listener.kept(visit, answer)
+            )
         answer = await self._services.gateway.stream(caller, visit.ask, listener, keeping)
         if isinstance(answer, Replayed):
             for frame in answer.answer.body.splitlines():

@@ -9,7 +9,7 @@ from tollkeeper.api import strict_json
 from tollkeeper.api.native.schemas import ChatAsked
 from tollkeeper.errors import InvalidJson, InvalidRequest
 
-LONGEST_CANCEL = 2048
+MAX_CANCEL_LENGTH = 2048
 """Bytes. The longest id has its place in it, even if every character of it is escaped."""
 
 Id = Annotated[str, Meta(max_length=100)]
@@ -73,7 +73,7 @@ def read_turn(frame: bytes) -> Turn:
 
 def read_cancel(frame: bytes) -> Cancel | None:
     """None, if it is no cancel. That takes no time worth counting."""
-    if len(frame) > LONGEST_CANCEL:
+    if len(frame) > MAX_CANCEL_LENGTH:
         return None
     try:
         return _decode_cancel(frame)

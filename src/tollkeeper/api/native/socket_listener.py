@@ -10,14 +10,14 @@ from fastapi import WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from tollkeeper.api.errors import problem
-from tollkeeper.api.native.exchange import NativeVisit
+from tollkeeper.api.native.exchange import NativeExchange
 from tollkeeper.api.native.socket_frames import Turn
-from tollkeeper.api.sse_listener import Said
+from tollkeeper.api.sse_listener import RecordedResponse
 from tollkeeper.errors import TollkeeperError
-from tollkeeper.gateway.path import Answer
-from tollkeeper.providers.base import Piece
+from tollkeeper.gateway.path import CallResult
+from tollkeeper.providers.base import StreamChunk
 from tollkeeper.quota.reservation import Reservation
-from tollkeeper.quota.rules.keys import KeptAnswer
+from tollkeeper.quota.rules.keys import StoredResponse
 
 _UP_TO_ID = re.compile(rb'(\{"type":"(?:delta|final)","id":)(?:null|"(?:[^"\\]|\\.)*")')
 
@@ -31,8 +31,8 @@ class TurnListener:
         self._hang_up: Callable[[], None] | None = None
         self._charge_id: str | None = None
         self.left = self.cancelled = False
-        self._said = Said(keeps=turn.idempotency_key is not None)
-        self.says: Callable[[Piece], msgspec.Struct | None] = lambda _: None
+        self._said = RecordedResponse(keeps=turn.idempotency_key is not None)
+        self.says: Callable[[StreamChunk], msgspec.Struct | None] = lambda _: None
 
     def attach(self, hang_up: Callable[[], None], reservation: Reservation) -> None:
         self._hang_up, self._charge_id = hang_up, reservation.charge_id
@@ -49,7 +49,7 @@ class TurnListener:
         """The turn is over: nothing can be hung up any more, and nothing of the call is held on to."""
         self._hang_up = None
 
-    async def deliver(self, piece: Piece) -> None:
+    async def deliver(self, piece: StreamChunk) -> None:
         said = self.says(piece)
         if said is not None:
             frame = self._frame("delta", said)
@@ -59,7 +59,7 @@ class TurnListener:
     def ping(self) -> None:
         """The WebSocket has pings of its own."""
 
-    def final(self, visit: NativeVisit, answer: Answer) -> bytes:
+    def final(self, visit: NativeExchange, answer: CallResult) -> bytes:
         """The frame that ends the turn."""
         ending = visit.ending(answer)
         if self.cancelled and answer.cut_short:
@@ -70,10 +70,12 @@ class TurnListener:
         """The frame that ends a turn that failed. It names the charge, if there is one."""
         return broken(error, self.id, self._charge_id)
 
-    def kept(self, visit: NativeVisit, answer: Answer) -> KeptAnswer | None:
+    def kept(self, visit: NativeExchange, answer: CallResult) -> StoredResponse | None:
         """Everything that was said, a frame a line; None, if it is too long to be kept."""
         said = self._said.whole
-        return KeptAnswer(200, "application/x-ndjson", said + self.final(visit, answer)) if said is not None else None
+        return (
+            StoredResponse(200, "application/x-ndjson", said + self.final(visit, answer)) if said is not None else None
+        )
 
     async def write(self, frame: bytes) -> None:
         await send(self._websocket, frame)

@@ -7,7 +7,7 @@ import orjson
 
 from tollkeeper.chat import Completion, ToolCall, Usage
 from tollkeeper.dialects.reading import BadAnswer, count
-from tollkeeper.dialects.response_meta import Head
+from tollkeeper.dialects.response_meta import ResponseMeta
 
 
 class _Function(msgspec.Struct):
@@ -138,7 +138,7 @@ FINISH_REASONS = {"refusal": "stop"}
 """Ours that this wire has another word for."""
 
 
-def write_answer(completion: Completion, head: Head, usage: Usage) -> bytes:
+def write_answer(completion: Completion, head: ResponseMeta, usage: Usage) -> bytes:
     """A whole chat completion."""
     text = "" if completion.text == completion.refusal else completion.text
     without_text = not text and (completion.refusal is not None or completion.tool_calls)

@@ -7,7 +7,7 @@ import msgspec
 
 from tollkeeper.dialects.parameters import DROP, OURS, PASS, PRICE, REFUSE, Known, Only, Rule, refusal
 from tollkeeper.dialects.pictures import bytes_sent
-from tollkeeper.dialects.shape import Shape
+from tollkeeper.dialects.shape import InputSize
 from tollkeeper.errors import InvalidRequest
 
 _NAMED = {"name": None}
@@ -85,7 +85,7 @@ _read_messages = msgspec.json.Decoder(list[_Message]).decode
 _read_tools = msgspec.json.Decoder(list[_Tool]).decode
 
 
-def shape_of(fields: Mapping[str, msgspec.Raw]) -> Shape:
+def shape_of(fields: Mapping[str, msgspec.Raw]) -> InputSize:
     """What bounds the input. Raises InvalidRequest, and UnsupportedParameter for content that nobody can bound."""
     if "messages" not in fields:
         raise InvalidRequest("messages is missing.", parameter="messages")
@@ -107,7 +107,7 @@ def shape_of(fields: Mapping[str, msgspec.Raw]) -> Shape:
             if part.image_url is not None:
                 images += 1
                 image_bytes += bytes_sent(part.image_url.url, "messages.content")
-    return Shape(len(messages), images, image_bytes, tools=_has_tools(fields))
+    return InputSize(len(messages), images, image_bytes, tools=_has_tools(fields))
 
 
 def _has_tools(fields: Mapping[str, msgspec.Raw]) -> bool:

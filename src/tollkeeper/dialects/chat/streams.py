@@ -8,7 +8,7 @@ import orjson
 from tollkeeper.chat import Delta, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
 from tollkeeper.dialects.chat.answers import FINISH_REASONS, read_usage, write_usage
 from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError
-from tollkeeper.dialects.response_meta import Head
+from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.dialects.sse import DONE, Event, event
 
 
@@ -124,7 +124,7 @@ class EventReader:
 class StreamWriter:
     """Writes one answer as chunks; `begun`: the rest of one. `with_usage` adds a last chunk that tells the usage."""
 
-    def __init__(self, head: Head, *, with_usage: bool = True, begun: bool = False) -> None:
+    def __init__(self, head: ResponseMeta, *, with_usage: bool = True, begun: bool = False) -> None:
         self._head = head
         self._with_usage = with_usage
         self._begun = begun

@@ -4,14 +4,14 @@ from tollkeeper.dialects.messages.answers import read_answer, read_usage, write_
 from tollkeeper.dialects.messages.errors import error_body, error_type, write_stream_error
 from tollkeeper.dialects.messages.parameters import PARAMETERS, SAMPLING, shape_of, thinks, with_output_config
 from tollkeeper.dialects.messages.requests import read_request, write_request
-from tollkeeper.dialects.messages.streams import STOP, EventReader, Follower, StreamWriter
+from tollkeeper.dialects.messages.streams import STOP, EventReader, StreamTracker, StreamWriter
 
 __all__ = [
     "PARAMETERS",
     "SAMPLING",
     "STOP",
     "EventReader",
-    "Follower",
+    "StreamTracker",
     "StreamWriter",
     "error_body",
     "error_type",

@@ -7,7 +7,7 @@ import orjson
 
 from tollkeeper.chat import Completion, ToolCall, Usage
 from tollkeeper.dialects.reading import BadAnswer, count
-from tollkeeper.dialects.response_meta import Head
+from tollkeeper.dialects.response_meta import ResponseMeta
 
 _READ_REASONS = {
     "end_turn": "stop",
@@ -113,7 +113,7 @@ def write_usage(usage: Usage) -> dict[str, Any]:
     return written
 
 
-def write_answer(completion: Completion, head: Head, usage: Usage) -> bytes:
+def write_answer(completion: Completion, head: ResponseMeta, usage: Usage) -> bytes:
     """A whole message. Arguments of a tool call that are no JSON object, say because they were cut, are left out.
 
     What was given to a custom tool, which is a text, stands in an object under `input`.
@@ -129,7 +129,7 @@ def write_answer(completion: Completion, head: Head, usage: Usage) -> bytes:
     return orjson.dumps(message(head, content, ended, write_usage(usage)))
 
 
-def message(head: Head, content: list[Any], stop_reason: str | None, usage: dict[str, Any]) -> dict[str, Any]:
+def message(head: ResponseMeta, content: list[Any], stop_reason: str | None, usage: dict[str, Any]) -> dict[str, Any]:
     """The document that a message is."""
     return {
         "id": head.id,

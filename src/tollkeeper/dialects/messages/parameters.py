@@ -7,7 +7,7 @@ import msgspec
 from tollkeeper.dialects.messages import blocks
 from tollkeeper.dialects.messages.blocks import Base64, Content, Picture, ToolAnswer, Turn
 from tollkeeper.dialects.parameters import DROP, NULL, OURS, PASS, PRICE, REFUSE, Known, Only, Rule, refusal
-from tollkeeper.dialects.shape import Shape
+from tollkeeper.dialects.shape import InputSize
 from tollkeeper.errors import InvalidRequest
 
 PARAMETERS: dict[str, Rule] = {
@@ -73,7 +73,7 @@ def thinks(thinking: bytes) -> bool:
     return blocks.read("thinking", thinking, blocks.THINKING).type != "disabled"
 
 
-def shape_of(fields: Mapping[str, msgspec.Raw]) -> Shape:
+def shape_of(fields: Mapping[str, msgspec.Raw]) -> InputSize:
     """What bounds the input. Raises InvalidRequest, and UnsupportedParameter for what nobody can bound or price."""
     if not _given(fields, "messages"):
         raise InvalidRequest("messages is missing.", parameter="messages")
@@ -91,7 +91,7 @@ def shape_of(fields: Mapping[str, msgspec.Raw]) -> Shape:
         blocks.read("system", fields["system"], blocks.SYSTEM)
     pictures = [picture for turn in turns for picture in _pictures(turn)]
     sizes = [picture.source.size for picture in pictures if isinstance(picture.source, Base64)]
-    return Shape(len(turns) + system, len(pictures), sum(sizes), _has_tools(fields))
+    return InputSize(len(turns) + system, len(pictures), sum(sizes), _has_tools(fields))
 
 
 def _given(fields: Mapping[str, msgspec.Raw], name: str) -> bool:

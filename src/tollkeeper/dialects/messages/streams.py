@@ -15,7 +15,7 @@ from tollkeeper.dialects.messages.answers import (
     write_usage,
 )
 from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError
-from tollkeeper.dialects.response_meta import Head
+from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.dialects.sse import Event, Splitter, event
 
 NOTHING = "{}"
@@ -167,7 +167,7 @@ class EventReader:
 class StreamWriter:
     """Writes one answer as events. The usage comes in the last but one; the first says nothing of it yet."""
 
-    def __init__(self, head: Head) -> None:
+    def __init__(self, head: ResponseMeta) -> None:
         self._head = head
         self._begun = False
         self._open: str | None = None
@@ -247,7 +247,7 @@ class StreamWriter:
 _START, _STOP = b'"content_block_start"', b'"content_block_stop"'
 
 
-class Follower:
+class StreamTracker:
     """Takes note of a stream that someone else writes, so that it can be ended at its place where it is cut."""
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ Wire format: OpenAI API reference, "Create a model response" and "Streaming even
 
 from tollkeeper.dialects.responses.answer import read_answer, write_answer
 from tollkeeper.dialects.responses.asking import write_request
-from tollkeeper.dialects.responses.following import Follower
+from tollkeeper.dialects.responses.following import StreamTracker
 from tollkeeper.dialects.responses.items import detached, shape_of
 from tollkeeper.dialects.responses.parameters import PARAMETERS
 from tollkeeper.dialects.responses.reader import EventReader
@@ -15,7 +15,7 @@ from tollkeeper.dialects.responses.writer import StreamWriter, write_stream_erro
 __all__ = [
     "PARAMETERS",
     "EventReader",
-    "Follower",
+    "StreamTracker",
     "StreamWriter",
     "detached",
     "read_answer",

@@ -7,7 +7,7 @@ import orjson
 
 from tollkeeper.chat import Completion, FinishReason, ToolCall, Usage
 from tollkeeper.dialects.reading import BadAnswer, count
-from tollkeeper.dialects.response_meta import Head
+from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.dialects.responses import output
 
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter", "refusal": "content_filter"}
@@ -124,7 +124,7 @@ def _detail(reported: dict[str, Any], group: str, name: str) -> int | None:
     return 0 if value is None else count(value)
 
 
-def write_answer(completion: Completion, head: Head, usage: Usage) -> bytes:
+def write_answer(completion: Completion, head: ResponseMeta, usage: Usage) -> bytes:
     """The response as OpenAI would say it."""
     reason = incomplete_reason(completion.finish_reason, refused=completion.refusal is not None)
     status = output.COMPLETED if reason is None else output.INCOMPLETE

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from tollkeeper.chat import Delta, FinishReason, Usage
-from tollkeeper.dialects.response_meta import Head
+from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.dialects.responses.items import BAD_JSON
 from tollkeeper.dialects.responses.writer import StreamWriter
 from tollkeeper.dialects.sse import Splitter
@@ -24,7 +24,7 @@ _decode = msgspec.json.Decoder(_Marked).decode
 _NOTHING = _Marked()
 
 
-class Follower:
+class StreamTracker:
     """Takes note while events pass by; what they begin and end is read only when it is needed."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Follower:
         self.events += 1
         self._heard.append((raw if _MARK in raw else b"", deltas))
 
-    def end(self, head: Head, finish_reason: FinishReason, usage: Usage) -> bytes:
+    def end(self, head: ResponseMeta, finish_reason: FinishReason, usage: Usage) -> bytes:
         """What closes everything that is open, and then the answer."""
         writer = StreamWriter(head)
         for raw, deltas in self._heard:

@@ -11,7 +11,7 @@ import msgspec
 
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.dialects.pictures import bytes_sent
-from tollkeeper.dialects.shape import Shape
+from tollkeeper.dialects.shape import InputSize
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
 MESSAGE_PARTS = frozenset({"input_text", "input_image", "output_text", "refusal"})
@@ -124,7 +124,7 @@ _reasoning = msgspec.json.Decoder(Reasoning | None).decode
 _cache_options = msgspec.json.Decoder(_CacheOptions | None).decode
 
 
-def shape_of(fields: Mapping[str, msgspec.Raw]) -> Shape:
+def shape_of(fields: Mapping[str, msgspec.Raw]) -> InputSize:
     """How much is asked. Raises UnsupportedParameter for what is unbounded or kept elsewhere, and InvalidRequest."""
     asked = _read_input(fields.get("input"))
     if asked is None:
@@ -148,7 +148,7 @@ def shape_of(fields: Mapping[str, msgspec.Raw]) -> Shape:
         raise refusal("prompt_cache_options")
     instructions = _decoded(fields, "instructions", _text)
     messages = (len(items) or 1) + (instructions is not None)
-    return Shape(messages, images, image_bytes, bool(tools))
+    return InputSize(messages, images, image_bytes, bool(tools))
 
 
 def check_item(item: Item) -> None:

@@ -3,12 +3,12 @@
 from typing import Any
 
 from tollkeeper.chat import ToolCall, Usage
-from tollkeeper.dialects.response_meta import Head
+from tollkeeper.dialects.response_meta import ResponseMeta
 
 COMPLETED, INCOMPLETE, IN_PROGRESS = "completed", "incomplete", "in_progress"
 
 
-def new_id(prefix: str, head: Head, index: int) -> str:
+def new_id(prefix: str, head: ResponseMeta, index: int) -> str:
     """The same answer has the same ids, streamed or whole."""
     return f"{prefix}_{head.id.removeprefix('resp_')}_{index}"
 
@@ -59,7 +59,7 @@ def call(item_id: str, call: ToolCall, status: str) -> dict[str, Any]:
 
 
 def response(
-    head: Head, status: str, items: list[dict[str, Any]], usage: Usage | None, incomplete: str | None = None
+    head: ResponseMeta, status: str, items: list[dict[str, Any]], usage: Usage | None, incomplete: str | None = None
 ) -> dict[str, Any]:
     """The response itself. What the caller had asked for is not repeated in it."""
     return {

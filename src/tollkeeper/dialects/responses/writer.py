@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 
 from tollkeeper.chat import Delta, FinishReason, ReasoningDelta, RefusalDelta, TextDelta, ToolCall, ToolCallDelta, Usage
-from tollkeeper.dialects.response_meta import Head
+from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.dialects.responses import output
 from tollkeeper.dialects.responses.answer import incomplete_reason
 from tollkeeper.dialects.sse import event
@@ -56,7 +56,7 @@ class _Call:
 class StreamWriter:
     """Puts deltas into events. The same deltas give the same bytes."""
 
-    def __init__(self, head: Head) -> None:
+    def __init__(self, head: ResponseMeta) -> None:
         self._head = head
         self.sequence_number = 0
         """Of the event that comes next."""

@@ -16,7 +16,7 @@ from tollkeeper.db import Database
 from tollkeeper.quota.audit.replay import Fault, Problem, WindowReplay, charge_problems
 
 CHUNK = 5_000
-MOST_PROBLEMS = 100
+MAX_PROBLEMS = 100
 """More are counted, but not kept."""
 
 
@@ -87,10 +87,10 @@ class Report:
         return self.problem_count == 0
 
     def add(self, problems: Iterable[Problem]) -> None:
-        """Count problems, and keep the first MOST_PROBLEMS."""
+        """Count problems, and keep the first MAX_PROBLEMS."""
         for problem in problems:
             self.problem_count += 1
-            if len(self.problems) < MOST_PROBLEMS:
+            if len(self.problems) < MAX_PROBLEMS:
                 self.problems.append(problem)
 
 

@@ -18,7 +18,7 @@ from tollkeeper.errors import (
     Unauthenticated,
 )
 from tollkeeper.quota.rules.idempotency import kept_answer, take
-from tollkeeper.quota.rules.keys import KeptAnswer
+from tollkeeper.quota.rules.keys import StoredResponse
 from tollkeeper.quota.rules.models import Basis, Kind, State, Unit
 from tollkeeper.quota.rules.operations import Balance, Extend, Held, Replayed, Reserve, Terms
 from tollkeeper.quota.rules.page import Account, ChargeRow, Hold, Page, QuotaRow, WindowRow
@@ -72,7 +72,7 @@ def _run_again(page: Page, operation: Reserve, charge: ChargeRow) -> Held | Repl
     raise LedgerUnavailable
 
 
-def _kept_answer(page: Page, operation: Reserve) -> KeptAnswer | None:
+def _kept_answer(page: Page, operation: Reserve) -> StoredResponse | None:
     attempt = operation.attempt
     return None if attempt is None else kept_answer(page, attempt.name(operation.caller.user_id), attempt)
 

@@ -14,7 +14,6 @@ from tollkeeper.quota.rules.idempotency import keep
 from tollkeeper.quota.rules.models import Basis, Kind, State
 from tollkeeper.quota.rules.operations import (
     Administer,
-    Answer,
     Balance,
     Dispatch,
     Expire,
@@ -24,22 +23,23 @@ from tollkeeper.quota.rules.operations import (
     Release,
     Renew,
     Reserve,
+    Result,
     SetLimit,
     Settle,
 )
 from tollkeeper.quota.rules.page import ChargeRow, Page
 from tollkeeper.quota.rules.settlement import balance, close, closed, outcome_of_lapse
 
-MOST_GRANTED = 10**15
+MAX_GRANTED = 10**15
 """No window ever holds more: sums stay far inside 64 bits."""
 
 
-def decide(page: Page, operations: Sequence[Operation]) -> list[Answer | TollkeeperError]:
+def decide(page: Page, operations: Sequence[Operation]) -> list[Result | TollkeeperError]:
     """Decide each operation in turn; a refusal is an answer like another.
 
     But a refused `Administer` raises: the quotas that were made for it must go with the transaction.
     """
-    answers: list[Answer | TollkeeperError] = []
+    answers: list[Result | TollkeeperError] = []
     for operation in operations:
         try:
             answers.append(_decide(page, operation))
@@ -50,7 +50,7 @@ def decide(page: Page, operations: Sequence[Operation]) -> list[Answer | Tollkee
     return answers
 
 
-def _decide(page: Page, operation: Operation) -> Answer:
+def _decide(page: Page, operation: Operation) -> Result:
     match operation:
         case Extend():
             return extend(page, operation)
@@ -102,7 +102,7 @@ def renew(page: Page, operation: Renew) -> set[str]:
     return gone
 
 
-def settle(page: Page, operation: Settle) -> Answer:
+def settle(page: Page, operation: Settle) -> Result:
     """Book a cost: in full when the provider reported it, at most the hold when it was counted. Raises NotFound."""
     charge = _charge(page, operation.charge_id)
     end = close(page, charge, Kind.SETTLE, operation.basis, operation.usage, operation.error)
@@ -111,7 +111,7 @@ def settle(page: Page, operation: Settle) -> Answer:
     return end
 
 
-def release(page: Page, operation: Release) -> Answer:
+def release(page: Page, operation: Release) -> Result:
     """Give the whole hold back; what was answered without one has nothing to give."""
     charge = page.charges.get(operation.charge_id)
     if charge is None:
@@ -146,8 +146,8 @@ def administer(page: Page, operation: Administer) -> tuple[Balance, ...]:
         if done:
             continue
         after = act.limit if isinstance(act, SetLimit) else window.granted + act.amount
-        if not 0 <= after <= MOST_GRANTED:
-            raise InvalidRequest(f"A quota is between 0 and {MOST_GRANTED:,}.")
+        if not 0 <= after <= MAX_GRANTED:
+            raise InvalidRequest(f"A quota is between 0 and {MAX_GRANTED:,}.")
     if not done:
         for act, quota, window in windows:
             if isinstance(act, SetLimit):

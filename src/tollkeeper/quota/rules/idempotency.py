@@ -3,14 +3,14 @@
 import structlog
 
 from tollkeeper.errors import IdempotencyInFlight, IdempotencyMismatch, PreviousAttemptInterrupted
-from tollkeeper.quota.rules.keys import Attempt, KeptAnswer, KeyName, KeyRow
-from tollkeeper.quota.rules.operations import Closed, Keep
+from tollkeeper.quota.rules.keys import KeyedRequest, KeyName, KeyRow, StoredResponse
+from tollkeeper.quota.rules.operations import ClosedCharge, StoreResponse
 from tollkeeper.quota.rules.page import ChargeRow, Page
 
 log = structlog.get_logger("tollkeeper.ledger")
 
 
-def kept_answer(page: Page, name: KeyName, attempt: Attempt) -> KeptAnswer | None:
+def kept_answer(page: Page, name: KeyName, attempt: KeyedRequest) -> StoredResponse | None:
     """The answer to give again; None when the key is free.
 
     Raises IdempotencyMismatch, IdempotencyInFlight, PreviousAttemptInterrupted.
@@ -27,13 +27,13 @@ def kept_answer(page: Page, name: KeyName, attempt: Attempt) -> KeptAnswer | Non
     return row.answer
 
 
-def take(page: Page, name: KeyName, attempt: Attempt, charge: ChargeRow) -> None:
+def take(page: Page, name: KeyName, attempt: KeyedRequest, charge: ChargeRow) -> None:
     """Let the key stand for a new charge, whatever it stood for."""
     page.write_key(KeyRow(name, charge.id, attempt.fingerprint, page.now_ms, charge.state, charge.basis))
 
 
-def keep(page: Page, wish: Keep, closed: Closed) -> None:
-    """Keep a call's answer under its key, if it still is its key. What goes wrong here costs the answer, no more."""
+def keep(page: Page, wish: StoreResponse, closed: ClosedCharge) -> None:
+    """Store a response under its key, if it still is its key. A failure here loses the stored response, no more."""
     row = page.keys.get(wish.name)
     if row is None or row.charge_id != closed.charge_id:
         return

@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 from tollkeeper.quota.rules.models import Basis, State
 
-KEPT_MS = 86_400_000
+KEY_LIFETIME_MS = 86_400_000
 """How long a key stands for its call: 24 hours."""
-MOST_KEPT = 256 * 1024
+MAX_STORED_BYTES = 256 * 1024
 """Bytes of the longest answer that is kept."""
-MOST_CONTENT_TYPE = 100
+MAX_CONTENT_TYPE = 100
 
 
 class KeyName(NamedTuple):
@@ -18,7 +18,7 @@ class KeyName(NamedTuple):
     key: str
 
 
-class Attempt(NamedTuple):
+class KeyedRequest(NamedTuple):
     """A caller's key (1 to 255 printable ASCII characters) and the SHA-256 of the request, in hex."""
 
     key: str
@@ -28,7 +28,7 @@ class Attempt(NamedTuple):
         return KeyName(user_id, self.key)
 
 
-class KeptAnswer(NamedTuple):
+class StoredResponse(NamedTuple):
     """An answer to be given again: its HTTP status, content type and body."""
 
     status: int
@@ -39,8 +39,8 @@ class KeptAnswer(NamedTuple):
     def storable(self) -> bool:
         """Whether it has room in a row."""
         kind = self.content_type
-        plain = kind.isascii() and kind.isprintable() and len(kind) <= MOST_CONTENT_TYPE
-        return plain and 100 <= self.status <= 599 and len(self.body) <= MOST_KEPT
+        plain = kind.isascii() and kind.isprintable() and len(kind) <= MAX_CONTENT_TYPE
+        return plain and 100 <= self.status <= 599 and len(self.body) <= MAX_STORED_BYTES
 
 
 class KeyRow(NamedTuple):
@@ -52,11 +52,11 @@ class KeyRow(NamedTuple):
     created_ms: int
     state: str
     basis: str | None
-    answer: KeptAnswer | None = None
+    answer: StoredResponse | None = None
 
     def free(self, now_ms: int) -> bool:
         """Whether the next call may have the key: nothing was billed for its call, or it is too old."""
-        return self.state == State.RELEASED or self.basis == Basis.NONE or now_ms - self.created_ms >= KEPT_MS
+        return self.state == State.RELEASED or self.basis == Basis.NONE or now_ms - self.created_ms >= KEY_LIFETIME_MS
 
     @property
     def in_flight(self) -> bool:

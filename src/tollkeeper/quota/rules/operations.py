@@ -10,17 +10,17 @@ from typing import ClassVar, NamedTuple
 
 from tollkeeper.chat import Usage
 from tollkeeper.principal import Principal
-from tollkeeper.quota.rules.keys import Attempt, KeptAnswer, KeyName
+from tollkeeper.quota.rules.keys import KeyedRequest, KeyName, StoredResponse
 from tollkeeper.quota.rules.meter import Meter
 from tollkeeper.quota.rules.models import Basis, Unit
-from tollkeeper.quota.rules.page import Needs, QuotaKey
+from tollkeeper.quota.rules.page import QuotaKey, ReadSet
 from tollkeeper.quota.rules.windows import Period
 
-LEAST_OUTPUT = 16
+MIN_OUTPUT = 16
 """No call is clamped to fewer output tokens than this: a shorter answer helps nobody."""
 
 
-class Turn(IntEnum):
+class BatchOrder(IntEnum):
     """The order within a batch: what frees room comes before what takes it, what proves life before what expires."""
 
     CLOSE = 0
@@ -73,10 +73,10 @@ class Replayed(NamedTuple):
 
     charge_id: str
     balances: tuple[Balance, ...]
-    answer: KeptAnswer
+    answer: StoredResponse
 
 
-class Closed(NamedTuple):
+class ClosedCharge(NamedTuple):
     """How a charge ended. Costs are what was deducted."""
 
     charge_id: str
@@ -88,14 +88,14 @@ class Closed(NamedTuple):
     balances: tuple[Balance, ...] = ()
 
 
-class Keep(NamedTuple):
+class StoreResponse(NamedTuple):
     """Under which key to keep an answer, and how to make it from the end of the charge.
 
     `answer` is called with the decision, in whatever thread and as often as that is made; None keeps nothing.
     """
 
     name: KeyName
-    answer: Callable[[Closed], KeptAnswer | None]
+    answer: Callable[[ClosedCharge], StoredResponse | None]
 
 
 @dataclass(slots=True, eq=False)
@@ -105,16 +105,16 @@ class Reserve:
     With an `attempt` whose key stands for an answer, nothing is held, and that is `Replayed`.
     """
 
-    turn: ClassVar[Turn] = Turn.RESERVE
+    turn: ClassVar[BatchOrder] = BatchOrder.RESERVE
     must_land: ClassVar[bool] = False
     charge_id: str
     caller: Principal
     terms: Terms
     lease_ms: int
     dispatch: bool = True
-    attempt: Attempt | None = None
+    attempt: KeyedRequest | None = None
 
-    def declare(self, needs: Needs, *, again: bool) -> None:
+    def declare(self, needs: ReadSet, *, again: bool) -> None:
         needs.callers.add(self.caller.user_id)
         if self.attempt is not None:
             needs.keys.add(self.attempt.name(self.caller.user_id))
@@ -136,7 +136,7 @@ class Extend(Reserve):
     previous: str = field(kw_only=True)
     error: str | None = field(default=None, kw_only=True)
 
-    def declare(self, needs: Needs, *, again: bool) -> None:
+    def declare(self, needs: ReadSet, *, again: bool) -> None:
         Reserve.declare(self, needs, again=again)
         needs.charges.add(self.previous)
 
@@ -145,14 +145,14 @@ class Extend(Reserve):
 class Dispatch:
     """Say that the first byte is about to go out. Answers True to the first who says so, while the hold stands."""
 
-    turn: ClassVar[Turn] = Turn.CLOSE
+    turn: ClassVar[BatchOrder] = BatchOrder.CLOSE
     must_land: ClassVar[bool] = False
     charge_id: str
     lease_ms: int
     lease_until_ms: int | None = None
     """What it wrote when it was decided; so it knows its own work when it is run again."""
 
-    def declare(self, needs: Needs, *, again: bool) -> None:
+    def declare(self, needs: ReadSet, *, again: bool) -> None:
         needs.charges.add(self.charge_id)
         if not again:
             self.lease_until_ms = None
@@ -162,31 +162,31 @@ class Dispatch:
 class Renew:
     """Prove that calls are alive: id → checkpoint (input, received output). Answers the ids found closed."""
 
-    turn: ClassVar[Turn] = Turn.CLOSE
+    turn: ClassVar[BatchOrder] = BatchOrder.CLOSE
     must_land: ClassVar[bool] = True
     checkpoints: dict[str, tuple[int, int]]
     lease_ms: int
 
-    def declare(self, needs: Needs, *, again: bool) -> None:
+    def declare(self, needs: ReadSet, *, again: bool) -> None:
         needs.charges.update(self.checkpoints)
 
 
 @dataclass(slots=True, eq=False)
 class Settle:
-    """Book what a call cost. Answers `Closed`.
+    """Book what a call cost. Answers `ClosedCharge`.
 
     With basis `unknown`, `usage` is the checkpoint, and forgiveness is decided under the lock.
     """
 
-    turn: ClassVar[Turn] = Turn.CLOSE
+    turn: ClassVar[BatchOrder] = BatchOrder.CLOSE
     must_land: ClassVar[bool] = True
     charge_id: str
     usage: Usage
     basis: Basis
     error: str | None = None
-    keep: Keep | None = None
+    keep: StoreResponse | None = None
 
-    def declare(self, needs: Needs, *, again: bool) -> None:
+    def declare(self, needs: ReadSet, *, again: bool) -> None:
         needs.charges.add(self.charge_id)
         if self.keep is not None:
             needs.keys.add(self.keep.name)
@@ -194,14 +194,14 @@ class Settle:
 
 @dataclass(slots=True, eq=False)
 class Release:
-    """Give a hold back: nothing was billed. Answers `Closed`, or None when there never was such a charge."""
+    """Give a hold back: nothing was billed. Answers `ClosedCharge`, or None when there never was such a charge."""
 
-    turn: ClassVar[Turn] = Turn.CLOSE
+    turn: ClassVar[BatchOrder] = BatchOrder.CLOSE
     must_land: ClassVar[bool] = True
     charge_id: str
     error: str | None = None
 
-    def declare(self, needs: Needs, *, again: bool) -> None:
+    def declare(self, needs: ReadSet, *, again: bool) -> None:
         needs.charges.add(self.charge_id)
 
 
@@ -209,11 +209,11 @@ class Release:
 class Expire:
     """End a charge whose lease is over. Answers True when it did."""
 
-    turn: ClassVar[Turn] = Turn.EXPIRE
+    turn: ClassVar[BatchOrder] = BatchOrder.EXPIRE
     must_land: ClassVar[bool] = False
     charge_id: str
 
-    def declare(self, needs: Needs, *, again: bool) -> None:
+    def declare(self, needs: ReadSet, *, again: bool) -> None:
         needs.charges.add(self.charge_id)
 
 
@@ -221,14 +221,14 @@ class Expire:
 class Refund:
     """Give a settled charge's cost back, once. Answers the tokens given back."""
 
-    turn: ClassVar[Turn] = Turn.ADMINISTER
+    turn: ClassVar[BatchOrder] = BatchOrder.ADMINISTER
     must_land: ClassVar[bool] = False
     charge_id: str
     actor: str
     reason: str
     again: bool = False
 
-    def declare(self, needs: Needs, *, again: bool) -> None:
+    def declare(self, needs: ReadSet, *, again: bool) -> None:
         needs.charges.add(self.charge_id)
         self.again = again
 
@@ -255,14 +255,14 @@ class Grant:
 class Administer:
     """Several changes of quotas, all or none. Answers the balances after it, one per act."""
 
-    turn: ClassVar[Turn] = Turn.ADMINISTER
+    turn: ClassVar[BatchOrder] = BatchOrder.ADMINISTER
     must_land: ClassVar[bool] = False
     operation_id: str
     acts: tuple[SetLimit | Grant, ...]
     actor: str
     reason: str
 
-    def declare(self, needs: Needs, *, again: bool) -> None:
+    def declare(self, needs: ReadSet, *, again: bool) -> None:
         for act in self.acts:
             (needs.create if isinstance(act, SetLimit) else needs.quotas).add(act.key)
         if again:
@@ -270,4 +270,4 @@ class Administer:
 
 
 Operation = Reserve | Dispatch | Renew | Settle | Release | Expire | Refund | Administer
-Answer = Held | Replayed | Closed | bool | set[str] | int | tuple[Balance, ...] | None
+Result = Held | Replayed | ClosedCharge | bool | set[str] | int | tuple[Balance, ...] | None

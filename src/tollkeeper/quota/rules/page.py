@@ -1,4 +1,4 @@
-"""What a batch of operations reads (`Needs`), and the `Page` of rows that the rules work on."""
+"""What a batch of operations reads (`ReadSet`), and the `Page` of rows that the rules work on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -175,7 +175,7 @@ class Hold(NamedTuple):
 
 
 @dataclass(slots=True)
-class Needs:
+class ReadSet:
     """What a batch must see: named before its transaction begins, so that locks are taken in one order."""
 
     callers: set[int] = field(default_factory=set)
@@ -198,7 +198,7 @@ class Page:
     keys: dict[KeyName, KeyRow] = field(default_factory=dict)
     current: dict[int, WindowRow] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
-    """The `Needs.sources` that have entries already: the batch that wrote them did commit."""
+    """The `ReadSet.sources` that have entries already: the batch that wrote them did commit."""
 
     opened: list[ChargeRow] = field(default_factory=list)
     changed: dict[str, ChargeRow] = field(default_factory=dict)

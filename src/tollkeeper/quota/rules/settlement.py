@@ -5,7 +5,7 @@ from typing import NamedTuple
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerConflict
 from tollkeeper.quota.rules.models import Basis, Kind, State, Unit
-from tollkeeper.quota.rules.operations import Balance, Closed
+from tollkeeper.quota.rules.operations import Balance, ClosedCharge
 from tollkeeper.quota.rules.page import ChargeRow, Page, WindowRow
 
 
@@ -23,7 +23,7 @@ FORGIVEN_PERCENT = 5
 """Of a window's grant: how much of unknown outcomes the house carries before the user does."""
 
 
-def close(page: Page, charge: ChargeRow, kind: Kind, basis: Basis, usage: Usage, error: str | None) -> Closed:
+def close(page: Page, charge: ChargeRow, kind: Kind, basis: Basis, usage: Usage, error: str | None) -> ClosedCharge:
     """Bring a charge to its one terminal state.
 
     Found closed by the same verb, it answers as the first time; found expired, what comes now is the late truth.
@@ -133,7 +133,7 @@ def _book(charge: ChargeRow, usage: Usage, costs: Costs) -> None:
         charge.cost_micro_usd = costs.micro_usd
 
 
-def closed(page: Page, charge: ChargeRow) -> Closed:
+def closed(page: Page, charge: ChargeRow) -> ClosedCharge:
     """The end of a charge, with its windows as they stand now; those that are over only when there is no other."""
     windows = [hold.window for hold in page.holds[charge.id]]
     running = [window for window in windows if window.ends_ms is None or window.ends_ms > page.now_ms]
@@ -143,7 +143,7 @@ def closed(page: Page, charge: ChargeRow) -> Closed:
         charge.cached_input_tokens or 0,
         charge.cache_write_tokens or 0,
     )
-    return Closed(
+    return ClosedCharge(
         charge.id,
         Basis(charge.basis or Basis.NONE),
         usage,

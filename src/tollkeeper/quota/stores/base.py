@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from tollkeeper.errors import LedgerUnavailable
-from tollkeeper.quota.rules.page import Needs, Page
+from tollkeeper.quota.rules.page import Page, ReadSet
 
 
 class StoreFailed(LedgerUnavailable):
@@ -19,7 +19,7 @@ class StoreFailed(LedgerUnavailable):
 class Store(Protocol):
     """One database of the ledger."""
 
-    async def run(self, needs: Needs, decide: Callable[[Page], None]) -> None:
+    async def run(self, needs: ReadSet, decide: Callable[[Page], None]) -> None:
         """Read what is needed under locks, let `decide` work on it, write and commit; all in one transaction.
 
         Locks are taken in one order: charges by id, policy rows, idempotency keys, windows by id. Whatever `decide`

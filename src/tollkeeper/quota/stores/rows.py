@@ -18,7 +18,7 @@ from tollkeeper.quota.rules.page import (
 )
 from tollkeeper.quota.rules.windows import Period
 
-MOST_REMEMBERED = 50_000
+MAX_REMEMBERED = 50_000
 
 
 def quota_row(row: Sequence[Any]) -> QuotaRow:
@@ -32,7 +32,7 @@ def window_row(row: Sequence[Any], quota: QuotaRow) -> WindowRow:
     return WindowRow(row[0], quota, *row[2:])
 
 
-class Policy:
+class PolicyCache:
     """Accounts and quotas as read at one policy version. Triggers raise the version with every change of them."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Policy:
 
     def at(self, version: int) -> None:
         """Forget everything unless this is the version it was read at."""
-        if version != self._version or len(self.accounts) > MOST_REMEMBERED:
+        if version != self._version or len(self.accounts) > MAX_REMEMBERED:
             self.forget()
             self._version = version
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import asyncpg
 
-from tollkeeper.quota.rules.keys import KEPT_MS, KeptAnswer, KeyName, KeyRow
+from tollkeeper.quota.rules.keys import KEY_LIFETIME_MS, KeyName, KeyRow, StoredResponse
 
 _LOCK = "SELECT pg_advisory_xact_lock(number) FROM unnest($1::bigint[]) AS number"
 _READ = (
@@ -44,7 +44,7 @@ async def read_keys(
     keys = {}
     for user_id, key, charge_id, fingerprint, created_ms, state, basis, *answer in rows:
         name = KeyName(user_id, key)
-        kept = None if answer[0] is None else KeptAnswer(*answer)
+        kept = None if answer[0] is None else StoredResponse(*answer)
         keys[name] = KeyRow(name, charge_id, fingerprint, created_ms, state, basis, kept)
     return keys
 
@@ -58,7 +58,7 @@ async def write_keys(connection: "asyncpg.Connection[asyncpg.Record]", keys: Ite
 
 async def forget_keys(connection: "asyncpg.Connection[asyncpg.Record]", now_ms: int | None, most: int) -> int:
     """Delete keys that are too old, passing by those that someone is using. Returns how many."""
-    done = await connection.execute(_FORGET, now_ms, KEPT_MS, most)
+    done = await connection.execute(_FORGET, now_ms, KEY_LIFETIME_MS, most)
     return int(done.rsplit(" ", 1)[1])
 
 

@@ -19,14 +19,14 @@ from tollkeeper.quota.rules.page import (
     Account,
     ChargeRow,
     EntryRow,
-    Needs,
     Page,
     QuotaKey,
+    ReadSet,
 )
 from tollkeeper.quota.stores.base import StoreFailed
 from tollkeeper.quota.stores.postgres.keys import forget_keys, read_keys, write_keys
 from tollkeeper.quota.stores.postgres.windows import Windows
-from tollkeeper.quota.stores.rows import Policy, changing_values, opening_values, quota_row
+from tollkeeper.quota.stores.rows import PolicyCache, changing_values, opening_values, quota_row
 
 CONNECT_S = 5.0
 COMMAND_S = 10.0
@@ -133,11 +133,11 @@ class PostgresStore:
         """`clock` replaces the database's own, for tests."""
         self._url = database_url
         self._clock = clock
-        self._policy = Policy()
+        self._policy = PolicyCache()
         self._windows = Windows()
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
 
-    async def run(self, needs: Needs, decide: Callable[[Page], None]) -> None:
+    async def run(self, needs: ReadSet, decide: Callable[[Page], None]) -> None:
         committing = False
         try:
             connection = await self._connect()
@@ -213,7 +213,7 @@ class PostgresStore:
     def _injected_ms(self) -> int | None:
         return self._clock.now_ms() if self._clock is not None else None
 
-    async def _read(self, connection: "asyncpg.Connection[asyncpg.Record]", needs: Needs) -> Page:
+    async def _read(self, connection: "asyncpg.Connection[asyncpg.Record]", needs: ReadSet) -> Page:
         charges: list[asyncpg.Record] = []
         holds: list[asyncpg.Record] = []
         if needs.charges:
@@ -250,7 +250,7 @@ class PostgresStore:
             account = Account(tenant_id, active, version, tuple(quotas.get(user_id, ())), api_keys)
             self._policy.remember(user_id, account)
 
-    async def _read_quotas(self, connection: "asyncpg.Connection[asyncpg.Record]", needs: Needs, page: Page) -> None:
+    async def _read_quotas(self, connection: "asyncpg.Connection[asyncpg.Record]", needs: ReadSet, page: Page) -> None:
         for key in sorted(needs.quotas | needs.create, key=_sortable):
             named = (key.subject.tenant_id, key.subject.user_id, key.unit.value, key.period.value)
             row = await connection.fetchrow(_FIND_QUOTA, *named)

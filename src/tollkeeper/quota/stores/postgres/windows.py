@@ -6,10 +6,10 @@ import asyncpg
 
 from tollkeeper.quota.rules.page import EntryRow, Hold, Page, QuotaRow, WindowRow
 from tollkeeper.quota.rules.windows import span
-from tollkeeper.quota.stores.rows import Policy, opening_entry, quota_row, window_row
+from tollkeeper.quota.stores.rows import PolicyCache, opening_entry, quota_row, window_row
 
 Connection = "asyncpg.Connection[asyncpg.Record]"
-MOST_KNOWN = 100_000
+MAX_KNOWN = 100_000
 
 _FIND = (
     "SELECT windows.id, windows.quota_id, windows.starts_ms FROM windows"
@@ -43,7 +43,7 @@ class Windows:
         self._fresh: dict[tuple[int, int], int] = {}
 
     def committed(self) -> None:
-        if len(self._known) > MOST_KNOWN:
+        if len(self._known) > MAX_KNOWN:
             self._known.clear()
         self._known.update(self._fresh)
         self._fresh.clear()
@@ -55,7 +55,7 @@ class Windows:
         self,
         connection: "asyncpg.Connection[asyncpg.Record]",
         page: Page,
-        policy: Policy,
+        policy: PolicyCache,
         holds: Sequence[tuple[str, int, int]],
     ) -> None:
         """Fill `page.current` and `page.holds` with windows that are locked from here on."""
@@ -103,7 +103,7 @@ class Windows:
     async def _read_quotas_of(
         self,
         connection: "asyncpg.Connection[asyncpg.Record]",
-        policy: Policy,
+        policy: PolicyCache,
         rows: Sequence[asyncpg.Record],
         at_hand: dict[int, QuotaRow],
     ) -> None:

@@ -2,7 +2,7 @@
 
 import sqlite3
 
-from tollkeeper.quota.rules.keys import KEPT_MS, KeptAnswer, KeyName, KeyRow
+from tollkeeper.quota.rules.keys import KEY_LIFETIME_MS, KeyName, KeyRow, StoredResponse
 
 _READ = (
     "SELECT charge_id, fingerprint, idempotency_keys.created_ms, state, basis, status, content_type, body"
@@ -26,7 +26,7 @@ def read_key(connection: sqlite3.Connection, name: KeyName) -> KeyRow | None:
     if row is None:
         return None
     charge_id, fingerprint, created_ms, state, basis, *kept = row
-    answer = None if kept[0] is None else KeptAnswer(*kept)
+    answer = None if kept[0] is None else StoredResponse(*kept)
     return KeyRow(name, charge_id, fingerprint, created_ms, state, basis, answer)
 
 
@@ -37,4 +37,4 @@ def write_key(connection: sqlite3.Connection, row: KeyRow) -> None:
 
 def forget_keys(connection: sqlite3.Connection, now_ms: int, most: int) -> int:
     """Delete keys that are too old. Returns how many."""
-    return connection.execute(_FORGET, (now_ms - KEPT_MS, most)).rowcount
+    return connection.execute(_FORGET, (now_ms - KEY_LIFETIME_MS, most)).rowcount

@@ -11,10 +11,10 @@ from tollkeeper.quota.rules.page import (
     Account,
     ChargeRow,
     Hold,
-    Needs,
     Page,
     QuotaKey,
     QuotaRow,
+    ReadSet,
     WindowRow,
 )
 from tollkeeper.quota.rules.windows import span
@@ -22,7 +22,7 @@ from tollkeeper.quota.stores.rows import opening_entry, quota_row, window_row
 from tollkeeper.quota.stores.sqlite.keys import read_key
 from tollkeeper.quota.stores.sqlite.writing import write_entry
 
-MOST_REMEMBERED = 50_000
+MAX_REMEMBERED = 50_000
 
 _READ_CHARGE = f"SELECT {', '.join(CHARGE_COLUMNS)} FROM charges WHERE id = ?"
 _READ_HOLDS = "SELECT window_id, pending FROM entries WHERE source_id = ?"
@@ -55,7 +55,7 @@ _OPEN_WINDOW = (
 )
 
 
-class Memory:
+class RowCache:
     """The rows as last read or written, each once: a window in memory is the same object wherever it is needed."""
 
     def __init__(self) -> None:
@@ -72,10 +72,10 @@ class Memory:
         for rows in (self._accounts, self._quotas, self._windows, self._current, self._charges):
             rows.clear()
 
-    def read(self, connection: sqlite3.Connection, needs: Needs, now_ms: int) -> Page:
+    def read(self, connection: sqlite3.Connection, needs: ReadSet, now_ms: int) -> Page:
         """The page of a batch. The write lock is held."""
         (version,) = connection.execute("PRAGMA data_version").fetchone()
-        if version != self._version or len(self._windows) > MOST_REMEMBERED or len(self._accounts) > MOST_REMEMBERED:
+        if version != self._version or len(self._windows) > MAX_REMEMBERED or len(self._accounts) > MAX_REMEMBERED:
             self.forget()
             self._version = version
         page = Page(now_ms)

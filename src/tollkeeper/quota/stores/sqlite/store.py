@@ -13,10 +13,10 @@ from pathlib import Path
 
 from tollkeeper.clock import Clock
 from tollkeeper.errors import ConfigurationError
-from tollkeeper.quota.rules.page import Needs, Page
+from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.stores.base import StoreFailed
 from tollkeeper.quota.stores.sqlite.keys import forget_keys
-from tollkeeper.quota.stores.sqlite.row_cache import Memory
+from tollkeeper.quota.stores.sqlite.row_cache import RowCache
 from tollkeeper.quota.stores.sqlite.writing import write
 
 OLDEST = (3, 32)
@@ -38,11 +38,11 @@ class SqliteStore:
             raise ConfigurationError(f"SQLite {sqlite3.sqlite_version} is too old: at least 3.32 is needed.")
         self._path = path
         self._clock = clock
-        self._memory = Memory()
+        self._memory = RowCache()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._connection: sqlite3.Connection | None = None
 
-    async def run(self, needs: Needs, decide: Callable[[Page], None]) -> None:
+    async def run(self, needs: ReadSet, decide: Callable[[Page], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._run, needs, decide)
 
     async def lapsed(self, most: int) -> list[str]:
@@ -58,7 +58,7 @@ class SqliteStore:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
         self._thread.shutdown()
 
-    def _run(self, needs: Needs, decide: Callable[[Page], None]) -> None:
+    def _run(self, needs: ReadSet, decide: Callable[[Page], None]) -> None:
         committing = False
         try:
             connection = self._begin()

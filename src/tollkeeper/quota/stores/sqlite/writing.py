@@ -22,7 +22,7 @@ from tollkeeper.quota.rules.page import (
 from tollkeeper.quota.stores.rows import opening_values
 from tollkeeper.quota.stores.sqlite.keys import write_key
 
-LARGEST_GROUP = 64
+MAX_GROUP = 64
 """Rows in one statement; with the widest row that is under SQLite's 32,766 parameters."""
 
 _BALANCES = ("granted", "settled", "pending", "forgiven", "sequence")
@@ -36,7 +36,7 @@ class Insert:
         changes = ", ".join(f"{column} = excluded.{column}" for column in update)
         conflict = f" ON CONFLICT (id) DO UPDATE SET {changes}" if update else ""
         row = f"({', '.join('?' * len(columns))})"
-        sizes = [1 << power for power in range(LARGEST_GROUP.bit_length() - 1, -1, -1)]
+        sizes = [1 << power for power in range(MAX_GROUP.bit_length() - 1, -1, -1)]
         self._statements = [
             (size, f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * size)}{conflict}")
             for size in sizes
