@@ -13,15 +13,13 @@ from rich.progress import Progress
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.cli import quota_file, subjects, tables, values
-from tollkeeper.cli.changes import Change, make, plan
 from tollkeeper.cli.context import CommandContext, actor, opened
 from tollkeeper.cli.quota_file import Defaults, Row
 from tollkeeper.cli.runner import run
-from tollkeeper.cli.subjects import Target
-from tollkeeper.cli.values import Action
 from tollkeeper.clock import SystemClock
 from tollkeeper.errors import InvalidRequest, TollkeeperError
 from tollkeeper.quota import queries
+from tollkeeper.quota.changes import Action, PlannedChange, Target, make, plan
 
 PROGRAM = "adjust_quota"
 MAX_CHANGES = 2_000
@@ -123,7 +121,8 @@ async def _change(rows: list[Row | str], members_of: str | None, *, apply: bool)
             planned = await _plan(install, rows, members_of, progress)
             if apply:
                 task = progress.add_task("Writing", total=None)
-                balances = await make(install, [change for _, change in planned], actor=actor(PROGRAM))
+                async with install.ledger() as ledger:
+                    balances = await make(ledger, [change for _, change in planned], actor=actor(PROGRAM))
                 progress.remove_task(task)
     number = f"{len(planned):,} changes" if len(planned) > 1 else "1 change"
     after = [one.limit for one in balances] if apply else [change.after for _, change in planned]
@@ -139,9 +138,9 @@ async def _change(rows: list[Row | str], members_of: str | None, *, apply: bool)
 
 async def _plan(
     install: CommandContext, rows: list[Row | str], members_of: str | None, progress: Progress
-) -> list[tuple[int, Change]]:
+) -> list[tuple[int, PlannedChange]]:
     """What the rows come to, each with its line. Raises InvalidRequest telling every one that is wrong."""
-    planned: list[tuple[int, Change]] = []
+    planned: list[tuple[int, PlannedChange]] = []
     errors: list[str] = []
     now_ms = SystemClock().now_ms()
     async with install.database.session() as session:
@@ -157,7 +156,7 @@ async def _plan(
                 continue
             for target in progress.track(targets, description="Members") if members_of else targets:
                 try:
-                    planned.append((row.line, await plan(session, row.wish(target), now_ms)))
+                    planned.append((row.line, await plan(session, row.change(target), now_ms)))
                 except InvalidRequest as error:
                     errors.append(where + error.detail)
     _refuse(errors or _repeated(planned))
@@ -173,7 +172,7 @@ async def _targets(session: AsyncSession, user: str | None, tenant: str | None, 
     return [await subjects.find(session, user, tenant)]
 
 
-def _repeated(planned: list[tuple[int, Change]]) -> list[str]:
+def _repeated(planned: list[tuple[int, PlannedChange]]) -> list[str]:
     """One operation changes a quota once: what would come first is not said by a file."""
     lines: dict[object, int] = {}
     errors = []
@@ -195,17 +194,17 @@ def _refuse(errors: list[str]) -> None:
     raise InvalidRequest(f"Nothing was written: {len(errors):,} changes are wrong.")
 
 
-def _change_row(line: int, change: Change, after: int) -> tuple[str, ...]:
-    wish = change.wish
+def _change_row(line: int, change: PlannedChange, after: int) -> tuple[str, ...]:
+    request = change.request
     return (
         str(line or ""),
-        wish.target.label,
+        request.target.label,
         str(change.key.period),
-        tables.UNIT_NAMES[wish.unit],
-        f"{wish.action} {wish.amount:,}",
+        tables.UNIT_NAMES[request.unit],
+        f"{request.action} {request.amount:,}",
         f"{change.before:,}" if change.before is not None else "none",
         f"{after:,}",
-        wish.reason,
+        request.reason,
     )
 
 

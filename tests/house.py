@@ -13,10 +13,11 @@ from factories import make_principal, make_store, set_limit, user_quota
 from tollkeeper.chat import ChatRequest, Completion, Finish, Message, Price, TextDelta, Usage
 from tollkeeper.clock import Clock
 from tollkeeper.db import Database
-from tollkeeper.dialects.shape import InputSize
+from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.errors import TollkeeperError
 from tollkeeper.gateway.candidate import ModelCall
-from tollkeeper.gateway.path import CallFailed, CallResult, Gateway, IdempotentCall
+from tollkeeper.gateway.path import Gateway
+from tollkeeper.gateway.results import CallFailed, CallResult, IdempotentCall
 from tollkeeper.gateway.streaming import Deadlines
 from tollkeeper.principal import Principal
 from tollkeeper.providers.base import CallInput, Model, PreparedCall, StreamChunk
@@ -57,7 +58,7 @@ class FakeProvider:
     name: str = "fake"
     answers: list[Completion | Exception] = field(default_factory=lambda: [Completion("yes", "stop", USAGE)])
     streams: list[Sequence[Step]] = field(default_factory=lambda: [[text("yes"), *ending()]])
-    shape: InputSize = ONE_MESSAGE
+    input_size: InputSize = ONE_MESSAGE
     thinks: bool = False
     knows_the_vocabulary: bool = True
     refuses: Exception | None = None
@@ -74,7 +75,7 @@ class FakeProvider:
     def prepare(self, model: Model, question: CallInput, *, stream: bool = False) -> PreparedCall:
         if self.refuses is not None:
             raise self.refuses
-        return PreparedCall(model, b"x" * BODY_BYTES, b"", self.shape, lambda: (), thinks=self.thinks)
+        return PreparedCall(model, b"x" * BODY_BYTES, b"", self.input_size, lambda: (), thinks=self.thinks)
 
     async def complete(self, call: PreparedCall, max_output: int) -> Completion:
         self.asked.append((call.model.name, max_output))
@@ -222,7 +223,7 @@ class House:
 
 def make_ask(**changes: Any) -> ModelCall:
     request = ChatRequest((Message("user", "?"),))
-    wanted: dict[str, Any] = {"surface": "query", "question": CallInput(lambda: request)} | changes
+    wanted: dict[str, Any] = {"surface": "query", "input": CallInput(lambda: request)} | changes
     return ModelCall(**wanted)
 
 

@@ -7,8 +7,8 @@ import pytest
 from house import BOUND, EXACT, INPUT_TOKENS, USAGE, Ear, FakeProvider, House, ending, open_house, text
 from tollkeeper import errors
 from tollkeeper.chat import Completion
-from tollkeeper.gateway import path
-from tollkeeper.gateway.path import CallFailed
+from tollkeeper.gateway import attempts
+from tollkeeper.gateway.results import CallFailed
 
 UNBILLED = (errors.ProviderUnavailable, errors.ProviderFailed, errors.ProviderRateLimited, errors.ProviderAuthFailed)
 BILLED = (errors.ProviderTimeout, errors.ProviderInterrupted, errors.ProviderBadResponse)
@@ -16,7 +16,7 @@ BILLED = (errors.ProviderTimeout, errors.ProviderInterrupted, errors.ProviderBad
 
 @pytest.fixture
 async def house(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
-    monkeypatch.setattr(path, "RETRY_PAUSE_S", 0.001)
+    monkeypatch.setattr(attempts, "RETRY_PAUSE_S", 0.001)
     async with open_house(sqlite_url) as made:
         yield made
 

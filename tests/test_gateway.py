@@ -9,8 +9,8 @@ from factories import set_limit, user_quota
 from house import BOUND, EXACT, INPUT_TOKENS, Ear, House, make_ask, open_house, text
 from tollkeeper import errors
 from tollkeeper.chat import Completion, ToolCall, Usage
-from tollkeeper.gateway import path
-from tollkeeper.gateway.path import CallFailed, CallResult, IdempotentCall
+from tollkeeper.gateway import attempts
+from tollkeeper.gateway.results import CallFailed, CallResult, IdempotentCall
 from tollkeeper.quota.rules.keys import KeyedRequest, StoredResponse
 from tollkeeper.quota.rules.models import Basis
 
@@ -20,7 +20,7 @@ BILLED = (errors.ProviderTimeout, errors.ProviderInterrupted, errors.ProviderBad
 
 @pytest.fixture
 async def house(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
-    monkeypatch.setattr(path, "RETRY_PAUSE_S", 0.001)
+    monkeypatch.setattr(attempts, "RETRY_PAUSE_S", 0.001)
     async with open_house(sqlite_url) as made:
         yield made
 
@@ -208,7 +208,7 @@ async def test_a_stream_that_nobody_heard_out_is_not_kept(house: House) -> None:
     ear = Ear()
     house.provider.streams = [[text("half"), ear.leave_soon, asyncio.Event()]]
     answer = await house.listen(ear, keeping())
-    assert answer.cut_short
+    assert answer.outcome.cut_short
     with pytest.raises(errors.PreviousAttemptInterrupted):
         await house.ask(keeping())
 
@@ -216,8 +216,8 @@ async def test_a_stream_that_nobody_heard_out_is_not_kept(house: House) -> None:
 async def test_an_estimate_asks_nobody_and_holds_nothing(house: House) -> None:
     estimate = await house.gateway.estimate(make_ask())
     assert (estimate.model.name, estimate.input_tokens) == ("m", INPUT_TOKENS)
-    assert (estimate.first.input_bound, estimate.tighter.input_bound) == (BOUND, EXACT)
-    assert await house.gateway.count(make_ask()) == INPUT_TOKENS
+    assert (estimate.byte_terms.input_bound, estimate.exact_terms.input_bound) == (BOUND, EXACT)
+    assert await house.gateway.count_input(make_ask()) == INPUT_TOKENS
     assert (await house.charges(), house.provider.asked) == ([], [])
 
 
@@ -225,7 +225,7 @@ async def test_a_renewal_measures_the_input_of_a_call_in_one_piece(house: House)
     house.provider.gate = asyncio.Event()
     call = asyncio.create_task(house.ask())
     await house.provider.asking.wait()
-    [reservation] = house.ledger._in_flight.values()
+    [reservation] = house.ledger._calls._calls.values()
     assert reservation.checkpoint == (BOUND, 0)
     await house.ledger.renew()
     assert reservation.checkpoint == (BOUND, 0)  # a call is not measured before it has lasted for two renewals

@@ -24,9 +24,9 @@ from house import (
 )
 from tollkeeper import errors
 from tollkeeper.chat import Finish, Usage
-from tollkeeper.gateway import path
+from tollkeeper.gateway import attempts
 from tollkeeper.gateway.candidate import Candidate
-from tollkeeper.gateway.path import CallFailed
+from tollkeeper.gateway.results import CallFailed
 from tollkeeper.gateway.streaming import Deadlines, Relay
 from tollkeeper.providers.base import StreamChunk
 
@@ -39,7 +39,7 @@ NEVER = 3600.0
 @pytest.fixture
 async def house(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     """First 0.6 s, then 0.2 s between pieces."""
-    monkeypatch.setattr(path, "RETRY_PAUSE_S", 0.001)
+    monkeypatch.setattr(attempts, "RETRY_PAUSE_S", 0.001)
     async with open_house(sqlite_url, Deadlines(first_s=0.6, idle_s=0.2, total_s=NEVER, ping_s=NEVER)) as made:
         yield made
 
@@ -48,7 +48,7 @@ async def test_a_caller_who_hangs_up_pays_the_input_and_what_came_and_the_provid
     ear = Ear()
     house.provider.streams = [[text("Hel"), text("lo"), ear.leave_soon, asyncio.Event()]]
     answer = await house.listen(ear)
-    assert answer.cut_short
+    assert answer.outcome.cut_short
     assert (ear.said, house.provider.hung_up) == (b"Hello", 1)
     assert_charged(await house.charge(), "counted", INPUT_TOKENS, 5)
 
@@ -57,14 +57,14 @@ async def test_a_caller_who_hangs_up_before_the_first_piece_pays_the_input(house
     ear = Ear()
     house.provider.streams = [[ear.leave_soon, asyncio.Event()]]
     answer = await house.listen(ear)
-    assert (answer.cut_short, house.provider.hung_up, ear.heard) == (True, 1, [])
+    assert (answer.outcome.cut_short, house.provider.hung_up, ear.heard) == (True, 1, [])
     assert_charged(await house.charge(), "counted", INPUT_TOKENS, 0)
 
 
 async def test_a_caller_who_was_gone_before_the_provider_was_asked_is_waited_for_by_nobody(house: House) -> None:
     house.provider.streams = [[asyncio.Event()]]
     answer = await house.listen(Ear(left=True))
-    assert answer.cut_short
+    assert answer.outcome.cut_short
     assert_charged(await house.charge(), "counted", INPUT_TOKENS, 0)
 
 
@@ -73,7 +73,7 @@ async def test_a_model_that_bills_unseen_is_heard_out_for_its_report_though_the_
     house.provider.thinks = True
     house.provider.streams = [[text("He"), ear.leave_soon, lambda: later(report), report, text("llo"), *ending()]]
     answer = await house.listen(ear)
-    assert (answer.cut_short, ear.said, house.provider.hung_up) == (True, b"He", 0)
+    assert (answer.outcome.cut_short, ear.said, house.provider.hung_up) == (True, b"He", 0)
     assert_charged(await house.charge(), "provider", 40, 10)
 
 
@@ -122,7 +122,7 @@ async def test_a_caller_who_stops_reading_is_given_up_as_if_they_had_gone(house:
     ear = Ear(deaf=asyncio.Event())
     house.provider.streams = [[text("Hello"), text("never")]]
     answer = await house.listen(ear)
-    assert (answer.cut_short, ear.said, house.provider.hung_up) == (True, b"Hello", 1)
+    assert (answer.outcome.cut_short, ear.said, house.provider.hung_up) == (True, b"Hello", 1)
     assert_charged(await house.charge(), "counted", INPUT_TOKENS, 5)
 
 
@@ -130,7 +130,7 @@ async def test_a_caller_who_stops_reading_what_bills_unseen_pays_the_hold(house:
     house.provider.thinks = True
     house.provider.streams = [[text("Hello"), text("never")]]
     answer = await house.listen(Ear(deaf=asyncio.Event()))
-    assert answer.cut_short
+    assert answer.outcome.cut_short
     assert_charged(await house.charge(), "counted", BOUND, ROOM)
 
 
@@ -139,7 +139,7 @@ async def test_for_a_caller_who_stops_reading_what_bills_unseen_it_is_read_on_to
     house.provider.streams = [[text("He"), text("llo"), nap(), *ending()]]
     ear = Ear(deaf=asyncio.Event())
     answer = await house.listen(ear)
-    assert (answer.cut_short, ear.said, house.provider.hung_up) == (True, b"He", 0)
+    assert (answer.outcome.cut_short, ear.said, house.provider.hung_up) == (True, b"He", 0)
     assert_charged(await house.charge(), "provider", 40, 10)
 
 
@@ -162,7 +162,7 @@ async def test_whoever_hangs_up_on_what_bills_unseen_and_still_stops_reading_is_
 async def test_nothing_of_a_call_outlives_it(house: House, end: str) -> None:
     """Requests may be large: they are not to wait for the garbage collector."""
     ask, ear = make_ask(), Ear()
-    question = weakref.ref(ask.question)
+    question = weakref.ref(ask.input)
     streams: dict[str, list[Step]] = {
         "whole": [text("Hello"), *ending()],
         "interrupted": [text("Hello"), lambda: raising(errors.ProviderInterrupted)],
@@ -223,7 +223,7 @@ async def test_a_caller_who_reads_slowly_is_waited_for(house: House) -> None:
     """Each piece takes half of the time; all of them together take more than it."""
     house.provider.streams = [[*[text("x")] * 5, *ending()]]
     answer = await house.listen(Slow())
-    assert not answer.cut_short
+    assert not answer.outcome.cut_short
     assert_charged(await house.charge(), "provider", 40, 10)
 
 
@@ -231,8 +231,8 @@ async def test_whoever_hangs_up_after_the_end_changes_nothing(house: House) -> N
     ask, ear = make_ask(), Ear()
     house.provider.thinks = True
     model = house.models["m"]
-    candidate = Candidate(ask, model, house.provider.prepare(model, ask.question, stream=True), 500)
-    async with house.ledger.reservation(house.caller, await candidate.first()) as reservation:
+    candidate = Candidate(ask, model, house.provider.prepare(model, ask.input, stream=True), 500)
+    async with house.ledger.reservation(house.caller, await candidate.byte_terms()) as reservation:
         relay = Relay(reservation, candidate, ear, Deadlines(idle_s=0.001))
         await relay.run()
         ear.hang_up()

@@ -23,8 +23,8 @@ from house import (
 )
 from tollkeeper import errors
 from tollkeeper.chat import ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
-from tollkeeper.gateway import path, streaming
-from tollkeeper.gateway.path import CallFailed, CallResult
+from tollkeeper.gateway import attempts, streaming
+from tollkeeper.gateway.results import CallFailed, CallResult
 from tollkeeper.gateway.streaming import Deadlines
 from tollkeeper.providers.base import CallInput, StreamChunk
 from tollkeeper.quota.ledger import Ledger
@@ -38,7 +38,7 @@ NEVER = 3600.0
 @pytest.fixture
 async def house(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     """First 0.6 s, then 0.2 s between pieces."""
-    monkeypatch.setattr(path, "RETRY_PAUSE_S", 0.001)
+    monkeypatch.setattr(attempts, "RETRY_PAUSE_S", 0.001)
     async with open_house(sqlite_url, Deadlines(first_s=0.6, idle_s=0.2, total_s=NEVER, ping_s=NEVER)) as made:
         yield made
 
@@ -49,13 +49,13 @@ async def test_a_whole_stream_costs_what_was_reported_and_its_end_is_held_back_u
     ear = Ear()
     house.provider.streams = [[text("He"), text("llo"), *ending(), StreamChunk(b"<done>", (), last=True)]]
     answer = await house.listen(ear)
-    assert (ear.said, answer.tail) == (b"Hello<finish>", b"<usage><done>")
+    assert (ear.said, answer.outcome.tail) == (b"Hello<finish>", b"<usage><done>")
     assert (answer.completion.text, answer.completion.finish_reason, answer.completion.usage) == (
         "Hello",
         "stop",
         USAGE,
     )
-    assert (answer.shortened, answer.cut_short, house.provider.hung_up) == (False, False, 0)
+    assert (answer.outcome.shortened, answer.outcome.cut_short, house.provider.hung_up) == (False, False, 0)
     charge = await house.charge()
     assert_charged(charge, "provider", 40, 10)
     assert (answer.charge.cost_tokens, charge.forgiven_tokens, charge.error) == (50, 0, None)
@@ -97,8 +97,8 @@ async def test_an_answer_is_whole_though_the_line_breaks_after_it(house: House) 
     ear = Ear()
     house.provider.streams = [[text("Hello"), *ending(), errors.ProviderInterrupted()]]
     answer = await house.listen(ear)
-    assert (answer.completion.text, answer.cut_short, answer.shortened) == ("Hello", False, False)
-    assert (ear.said, answer.tail) == (b"Hello<finish>", b"<usage>")
+    assert (answer.completion.text, answer.outcome.cut_short, answer.outcome.shortened) == ("Hello", False, False)
+    assert (ear.said, answer.outcome.tail) == (b"Hello<finish>", b"<usage>")
     charge = await house.charge()
     assert_charged(charge, "provider", 40, 10)
     assert charge.error is None
@@ -138,11 +138,15 @@ async def test_of_a_provider_that_falls_silent_what_came_is_paid(house: House) -
 async def test_an_answer_is_whole_though_the_provider_keeps_the_line_open_after_it(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "AFTER_THE_END_S", 0.05)
+    monkeypatch.setattr(streaming, "CLOSE_S", 0.05)
     async with open_house(sqlite_url, Deadlines(first_s=NEVER, idle_s=NEVER, total_s=NEVER)) as house:
         house.provider.streams = [[text("Hello"), *ending(), StreamChunk(b"<done>", (), last=True), asyncio.Event()]]
         answer = await house.listen()
-        assert (answer.completion.text, answer.tail, answer.cut_short) == ("Hello", b"<usage><done>", False)
+        assert (answer.completion.text, answer.outcome.tail, answer.outcome.cut_short) == (
+            "Hello",
+            b"<usage><done>",
+            False,
+        )
         charge = await house.charge()
         assert_charged(charge, "provider", 40, 10)
         assert (charge.error, house.provider.hung_up) == (None, 1)
@@ -151,7 +155,7 @@ async def test_an_answer_is_whole_though_the_provider_keeps_the_line_open_after_
 async def test_what_a_provider_says_right_after_its_end_is_waited_for(house: House) -> None:
     done = StreamChunk(b"<done>", (), last=True)
     house.provider.streams = [[text("Hello"), *ending(), nap(), done]]
-    assert (await house.listen()).tail == b"<usage><done>"
+    assert (await house.listen()).outcome.tail == b"<usage><done>"
 
 
 async def test_a_stream_that_goes_on_and_on_is_ended(sqlite_url: str) -> None:
@@ -185,7 +189,7 @@ async def test_what_is_longer_than_was_granted_and_some_more_is_cut(house: House
     ear = Ear()
     house.provider.streams = [[*[text("0123456789")] * 100, *ending(Usage(40, 1000))]]
     answer = await house.listen(ear, max_output=16)
-    assert (answer.shortened, answer.completion.finish_reason, answer.tail) == (True, "length", b"")
+    assert (answer.outcome.shortened, answer.completion.finish_reason, answer.outcome.tail) == (True, "length", b"")
     assert (len(ear.said), house.provider.hung_up) == (40, 1)
     assert answer.completion.text == "0123456789" * 4
     charge = await house.charge()
@@ -205,7 +209,7 @@ async def test_of_an_over_long_answer_a_report_that_came_on_the_way_is_not_the_t
 async def test_an_over_long_answer_costs_at_most_the_hold_when_it_was_counted(house: House) -> None:
     house.provider.streams = [[text("x" * 5000), *ending(Usage(40, 4000))]]
     answer = await house.listen(max_output=16)
-    assert answer.shortened
+    assert answer.outcome.shortened
     charge = await house.charge()
     assert (charge.basis, charge.cost_tokens, charge.held_tokens) == ("counted", BOUND + 16, BOUND + 16)
 
@@ -215,7 +219,7 @@ async def test_an_over_long_answer_that_came_whole_is_paid_as_reported(house: Ho
     await set_limit(house.ledger, user_quota(house.caller), INPUT_TOKENS + 8 + 64 + 16)
     house.provider.streams = [[text("x" * 34), *ending(Usage(INPUT_TOKENS + 80, 34))]]
     answer = await house.listen()
-    assert not answer.shortened
+    assert not answer.outcome.shortened
     charge = await house.charge()
     assert_charged(charge, "provider", INPUT_TOKENS + 80, 34)
     assert charge.overrun
@@ -233,18 +237,18 @@ async def test_bytes_that_are_no_tokens_cut_nothing(house: House) -> None:
     words = [text("internationalisation ")] * 16
     house.provider.streams = [[*words, *ending()]]
     answer = await house.listen(max_output=16)
-    assert not answer.shortened
+    assert not answer.outcome.shortened
     assert len(counted) > 1
     assert ("internationalisation " * 16).startswith("".join(counted))
     assert_charged(await house.charge(), "provider", 40, 10)
 
 
 async def test_each_of_several_choices_may_be_as_long_as_its_share(house: House) -> None:
-    request = make_ask().question.request
+    request = make_ask().input.request
     house.provider.streams = [[text("x" * 60), *ending(Usage(40, 60))]]
-    answer = await house.listen(question=CallInput(lambda: request, choices=3), max_output=20)
+    answer = await house.listen(input=CallInput(lambda: request, choices=3), max_output=20)
     charge = await house.charge()
-    assert (house.provider.limits, charge.granted_output, answer.shortened) == ([20], 60, False)
+    assert (house.provider.limits, charge.granted_output, answer.outcome.shortened) == ([20], 60, False)
     assert_charged(charge, "provider", 40, 60)
 
 

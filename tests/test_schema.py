@@ -128,9 +128,9 @@ async def test_a_database_with_calls_in_it_is_taken_back_and_brought_up_again(da
 
 async def call(ledger: Ledger, caller: Principal) -> bytes | None:
     """A call with a key. Returns what is repeated."""
-    async with ledger.reservation(caller, make_terms(), attempt=KeyedRequest("key", "a" * 64)) as made:
+    async with ledger.reservation(caller, make_terms(), keyed_request=KeyedRequest("key", "a" * 64)) as made:
         made.report(Usage(7, 30))
-        made.keep(lambda _: StoredResponse(200, "text/plain", b"answer"))
+        made.store_response(lambda _: StoredResponse(200, "text/plain", b"answer"))
     return made.replayed.answer.body if made.replayed is not None else None
 
 

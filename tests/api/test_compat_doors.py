@@ -38,7 +38,7 @@ async def opened(door: MeteredEndpoint, document: dict[str, Any], caller: Princi
 
 async def sent(door: MeteredEndpoint, document: dict[str, Any], caller: Principal = CALLER) -> dict[str, Any]:
     """What goes out of it, where the provider speaks the wire."""
-    raw = (await opened(door, document, caller)).ask.question.raw
+    raw = (await opened(door, document, caller)).ask.input.raw
     assert raw is not None
     return {name: orjson.loads(value) for name, value in raw.fields.items()}
 

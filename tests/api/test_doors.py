@@ -21,7 +21,7 @@ from tollkeeper.api.metered import MeteredRouter
 from tollkeeper.api.native.query import QUERY, STREAM
 from tollkeeper.chat import Completion, TextDelta
 from tollkeeper.dialects.sse import DONE, Splitter
-from tollkeeper.gateway import path
+from tollkeeper.gateway import attempts
 from tollkeeper.principal import Access
 from tollkeeper.providers.base import StreamChunk
 from tollkeeper.quota.rules.keys import MAX_STORED_BYTES
@@ -105,7 +105,7 @@ class Porch:
 
 @pytest.fixture
 async def porch(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Porch]:
-    monkeypatch.setattr(path, "RETRY_PAUSE_S", 0.001)
+    monkeypatch.setattr(attempts, "RETRY_PAUSE_S", 0.001)
     async with open_house(sqlite_url) as house:
 
         async def verify(token: str, access: Access) -> object:

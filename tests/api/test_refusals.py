@@ -9,7 +9,7 @@ from tollkeeper.api import errors as native
 from tollkeeper.api.compat import openai_errors
 from tollkeeper.api.compat.anthropic import MESSAGES
 from tollkeeper.errors import QuotaExceeded, QuotaHeld, QuotaRefusal, RateLimited
-from tollkeeper.gateway.path import CallFailed
+from tollkeeper.gateway.results import CallFailed
 
 DECEMBER_MS = 1_796_083_200_000
 FIGURES: dict[str, Any] = {"limit": 20_000, "used": 28, "reserved": 1_000, "needed": 64_158}

@@ -18,8 +18,9 @@ from factories import make_store
 from tollkeeper.chat import Price, Usage
 from tollkeeper.errors import ProviderError, ProviderTimeout, ProviderUnavailable, QuotaExceeded, QuotaHeld
 from tollkeeper.principal import Principal, Role
-from tollkeeper.quota.ledger import Ledger, Reservation
+from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.maintenance import Maintenance
+from tollkeeper.quota.reservation import Reservation
 from tollkeeper.quota.rules.meter import Meter
 from tollkeeper.quota.rules.models import Basis
 from tollkeeper.quota.rules.operations import Operation, Release, Settle, Terms

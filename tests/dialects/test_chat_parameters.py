@@ -14,8 +14,8 @@ from openai.types.chat import (
 )
 
 from tollkeeper.dialects import chat
+from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.dialects.parameters import filter_parameters
-from tollkeeper.dialects.shape import InputSize
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
 HELLO = [{"role": "user", "content": "hello"}]

@@ -25,10 +25,10 @@ from tollkeeper.dialects.embeddings import (
     shape_of,
     write_answer,
 )
+from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.dialects.parameters import filter_parameters
 from tollkeeper.dialects.reading import BadAnswer
 from tollkeeper.dialects.response_meta import ResponseMeta
-from tollkeeper.dialects.shape import InputSize
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
 HEAD = ResponseMeta("emb_1", "small", 1_700_000_000)

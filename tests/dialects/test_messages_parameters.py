@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from typing_extensions import get_type_hints
 
 from tollkeeper.dialects import messages
+from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.dialects.parameters import filter_parameters
-from tollkeeper.dialects.shape import InputSize
 from tollkeeper.errors import InputError, InvalidRequest, UnsupportedParameter
 
 TOOL = {"name": "weather", "input_schema": {"type": "object"}}

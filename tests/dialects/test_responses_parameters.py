@@ -9,9 +9,9 @@ from openai.types.responses import response_create_params as sdk
 from openai.types.responses import tool_param
 
 from tollkeeper.chat import ChatRequest, Message
+from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.dialects.parameters import REFUSE, filter_parameters
 from tollkeeper.dialects.responses import PARAMETERS, detached, read_request, shape_of
-from tollkeeper.dialects.shape import InputSize
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
 PICTURE = "data:image/png;base64,iVBORw0KGgo="

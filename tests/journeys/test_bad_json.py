@@ -1,4 +1,4 @@
-"""Bodies that are no strict JSON, or JSON of another shape: refused, not echoed, not booked, not sent upstream.
+"""Bodies that are no strict JSON, or JSON of another input_size: refused, not echoed, not booked, not sent upstream.
 
 They are refused before any database is asked, so one is enough here.
 """

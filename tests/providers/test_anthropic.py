@@ -12,8 +12,8 @@ from pydantic import TypeAdapter
 from tollkeeper import errors
 from tollkeeper.chat import ChatRequest, Delta, Finish, Image, Message, Options, TextDelta, Tool, Usage
 from tollkeeper.dialects import chat, messages
+from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.dialects.response_meta import ResponseMeta
-from tollkeeper.dialects.shape import InputSize
 from tollkeeper.errors import UnsupportedParameter
 from tollkeeper.providers.anthropic import AnthropicProvider
 from tollkeeper.providers.base import CallInput, Model, PreparedCall, RawRequest, StreamChunk, Wire
@@ -73,13 +73,13 @@ def test_a_request_on_the_wire_goes_out_as_it_came() -> None:
     call = prepared(CallInput(lambda: REQUEST, raw), stream=True)
     body = b'{"messages":' + spaced + b',"top_k":5,"model":"claude-opus-5","stream":true,"max_tokens":9}'
     assert call.limited_to(9) == body
-    assert (call.raw, call.wire, call.shape) == (True, Wire.MESSAGES, InputSize(7, images=2))
+    assert (call.raw, call.wire, call.input_size) == (True, Wire.MESSAGES, InputSize(7, images=2))
 
 
 def test_a_request_on_another_wire_is_translated() -> None:
     call = prepared(as_it_came(Wire.CHAT, messages=[{"role": "user", "content": "All that came is counted."}]))
     assert (call.raw, orjson.loads(call.limited_to(1))["system"]) == (False, "Be brief.")
-    assert call.shape == InputSize(2)
+    assert call.input_size == InputSize(2)
     assert call.texts() == ("All that came is counted.",)
 
 

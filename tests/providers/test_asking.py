@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from tollkeeper.chat import ChatRequest, Message, Options, Tool
-from tollkeeper.dialects.shape import InputSize
+from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.providers.base import CallInput, RawRequest, Wire
 from tollkeeper.providers.http_common import texts_of
 

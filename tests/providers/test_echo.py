@@ -10,11 +10,11 @@ import pytest
 from openai.types import CreateEmbeddingResponse
 
 from tollkeeper.chat import ChatRequest, Completion, Finish, Message, TextDelta, Usage
-from tollkeeper.dialects.shape import InputSize
+from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.errors import ProviderRejected, UnsupportedParameter
 from tollkeeper.providers.base import CallInput, Model, PreparedCall, RawRequest, Wire
 from tollkeeper.providers.echo import _FAILURES, DIMENSIONS, MAX_DIMENSIONS, MAX_NUMBERS, EchoProvider
-from tollkeeper.quota.rules.input_bound import input_bound
+from tollkeeper.quota.rules.meter import input_bound
 from tollkeeper.settings import EchoFailure
 
 
@@ -84,8 +84,8 @@ async def test_the_bounds_are_never_below_what_echo_uses() -> None:
     for text in ("", "a", "a b c", "é è", " " * 50, "word " * 500):
         call = prepared(provider, text)
         used = await provider.count_input(call)
-        assert used <= input_bound(used, call.shape.messages, 0)
-        assert used <= input_bound(len(call.body), call.shape.messages, 0)
+        assert used <= input_bound(used, call.input_size.messages, 0)
+        assert used <= input_bound(len(call.body), call.input_size.messages, 0)
 
 
 def embeddings(provider: EchoProvider, **fields: object) -> PreparedCall:

@@ -9,7 +9,7 @@ from listener import listening
 
 from tollkeeper import errors
 from tollkeeper.chat import ChatRequest, Delta, Finish, Message, Options, TextDelta, Usage
-from tollkeeper.dialects.shape import InputSize
+from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.errors import UnsupportedParameter
 from tollkeeper.providers.base import CallInput, Model, PreparedCall, RawRequest, StreamChunk, Wire
 from tollkeeper.providers.ollama import OllamaProvider
@@ -61,7 +61,7 @@ def test_a_call_is_translated_whatever_wire_it_came_on() -> None:
     provider = make()
     raw = RawRequest(Wire.CHAT, {"messages": b'[{"role":"user","content":"All that came is counted."}]'}, InputSize(9))
     call = provider.prepare(model(provider), CallInput(lambda: REQUEST, raw))
-    assert (call.raw, call.wire, call.shape) == (False, None, InputSize(2))
+    assert (call.raw, call.wire, call.input_size) == (False, None, InputSize(2))
     assert call.texts() == ("All that came is counted.",)
 
 

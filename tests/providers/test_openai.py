@@ -10,7 +10,7 @@ from openai.types.responses import response_create_params
 
 from tollkeeper import errors
 from tollkeeper.chat import ChatRequest, Completion, Finish, Image, Message, Options, TextDelta, Tool, Usage
-from tollkeeper.dialects.shape import InputSize
+from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 from tollkeeper.providers.base import IMAGE_TOKENS, CallInput, Model, PreparedCall, RawRequest, StreamChunk, Wire
 from tollkeeper.providers.openai import OpenAIProvider
@@ -86,13 +86,13 @@ def test_a_request_on_one_of_its_wires_goes_out_as_it_came() -> None:
     call = prepared(CallInput(lambda: REQUEST, raw), upstream="gpt-x")
     body = b'{"messages":' + spaced + b',"logit_bias":{"1": 2},"model":"gpt-x","store":false,"max_tokens":9}'
     assert call.limited_to(9) == body
-    assert (call.raw, call.wire, call.shape) == (True, Wire.CHAT, InputSize(7, images=2))
+    assert (call.raw, call.wire, call.input_size) == (True, Wire.CHAT, InputSize(7, images=2))
 
 
 def test_a_request_on_a_wire_that_it_does_not_speak_is_translated() -> None:
     provider = make(wires=frozenset({Wire.CHAT}))
     call = prepared(as_it_came(Wire.RESPONSES, input="hi"), provider)
-    assert (call.raw, call.wire, call.shape) == (False, Wire.CHAT, InputSize(2))
+    assert (call.raw, call.wire, call.input_size) == (False, Wire.CHAT, InputSize(2))
     assert sent(call)["messages"][0] == {"role": "system", "content": "Be brief."}
 
 
@@ -150,7 +150,7 @@ def test_the_operator_may_say_how_the_limit_is_called() -> None:
 def test_the_bytes_that_bound_the_input_cover_the_whole_body() -> None:
     call = prepared(asked(ChatRequest((Message("user", "é" * 1000),))))
     assert len(call.body) > 2000
-    assert call.shape == InputSize(1)
+    assert call.input_size == InputSize(1)
 
 
 async def test_input_is_counted_with_the_template_and_its_pictures_and_output_without() -> None:

@@ -8,7 +8,8 @@ from snapshot import Key
 from factories import make_terms
 from tollkeeper.chat import Usage
 from tollkeeper.errors import IdempotencyError
-from tollkeeper.quota.ledger import Ledger, Reservation
+from tollkeeper.quota.ledger import Ledger
+from tollkeeper.quota.reservation import Reservation
 from tollkeeper.quota.rules.keys import KeyedRequest, StoredResponse
 from tollkeeper.quota.rules.operations import ClosedCharge
 
@@ -23,7 +24,7 @@ def bill(closed: ClosedCharge) -> StoredResponse:
 
 
 def reservation(books: Books, attempt: KeyedRequest | None = ONE, ledger: Ledger | None = None) -> Reservation:
-    return (ledger or books.ledger).reservation(books.caller, make_terms(10, 90), attempt=attempt)
+    return (ledger or books.ledger).reservation(books.caller, make_terms(10, 90), keyed_request=attempt)
 
 
 async def call(books: Books, answer: Answer | None = bill, attempt: KeyedRequest = ONE) -> Reservation:
@@ -31,7 +32,7 @@ async def call(books: Books, answer: Answer | None = bill, attempt: KeyedRequest
     async with reservation(books, attempt) as made:
         made.report(Usage(7, 30))
         if answer is not None:
-            made.keep(answer)
+            made.store_response(answer)
     return made
 
 

@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
-from keyed_model import Key, KeyedModel
 from keyed_model import Attempt as Named
+from keyed_model import Key, KeyedModel
 from ledger_model import Ask, Outcome, QuotaName, label
 from ledger_world import Fate, World, told
 from snapshot import Snapshot, audit
@@ -125,7 +125,7 @@ class SideBySide:
         asked = failed, call_id, user, account.tenant, account.version, ask, LEASE_MS
         if attempt is None:
             return Move(operation, lambda _: self.model.extend(*asked))
-        operation.attempt = KeyedRequest(*attempt)
+        operation.keyed_request = KeyedRequest(*attempt)
         return Move(operation, lambda _: self.model.attempt_further(*asked, attempt))
 
     def keeping(self, call_id: str, key: str, usage: tuple[int, int, int], kept: str) -> Move:

@@ -54,7 +54,7 @@ def the_key_stays_with_what_failed(patch: pytest.MonkeyPatch) -> None:
     """A further attempt does not take it over, and another call may have it."""
 
     def extend(page: Page, operation: Extend) -> Held | Replayed:
-        operation.attempt = None
+        operation.keyed_request = None
         return genuine(page, operation)
 
     genuine = admission.extend

@@ -10,12 +10,13 @@ from faulty_store import Fault
 from factories import make_store, make_terms
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerUnavailable, ProviderUnavailable, QuotaExceeded, QuotaHeld, Unauthenticated
+from tollkeeper.quota import in_flight
 from tollkeeper.quota import journal as journal_module
-from tollkeeper.quota import ledger as ledger_module
-from tollkeeper.quota.ledger import Ledger, Reservation
-from tollkeeper.quota.reservation import new_id
+from tollkeeper.quota.ledger import Ledger
+from tollkeeper.quota.reservation import Reservation
 from tollkeeper.quota.rules.models import Basis
 from tollkeeper.quota.rules.operations import Terms
+from tollkeeper.quota.time_sorted_ids import new_id
 
 
 @pytest.fixture
@@ -260,8 +261,8 @@ async def test_an_outage_refuses_it_after_a_moment_and_leaves_no_hold(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reservation = await books.ledger.reservation(books.caller, make_terms()).__aenter__()
-    monkeypatch.setattr(ledger_module, "RESERVE_WAIT_S", 0.03)
-    monkeypatch.setattr(ledger_module, "SETTLE_WAIT_S", 0.03)
+    monkeypatch.setattr(in_flight, "RESERVE_WAIT_S", 0.03)
+    monkeypatch.setattr(in_flight, "SETTLE_WAIT_S", 0.03)
     books.store.down = True
     with pytest.raises(LedgerUnavailable):
         await reservation.extend(make_terms(), "provider_error")

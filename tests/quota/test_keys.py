@@ -76,9 +76,9 @@ async def misuse(books: Books) -> None:
 async def test_the_books_are_clean_with_a_replay_in_money_too(books: Books) -> None:
     terms = make_terms(10, 90, price=Price(1_000_000, 1_000_000, 1_000_000))
     for _ in range(2):
-        async with books.ledger.reservation(books.caller, terms, attempt=ONE) as made:
+        async with books.ledger.reservation(books.caller, terms, keyed_request=ONE) as made:
             made.report(Usage(7, 30))
-            made.keep(bill)
+            made.store_response(bill)
     assert made.closed is not None
     assert (made.closed.basis, made.closed.cost_micro_usd) == (Basis.CACHE, 0)
     report = await verify(books.database, now_ms=books.clock.ms)
@@ -115,9 +115,11 @@ async def test_of_several_in_one_batch_one_is_admitted(books: Books) -> None:
 
 
 async def test_within_a_batch_an_answer_is_there_for_who_comes_after_it(books: Books) -> None:
-    await batch(books.store, Reserve("a", books.caller, make_terms(), LEASE_MS, attempt=ONE))
+    await batch(books.store, Reserve("a", books.caller, make_terms(), LEASE_MS, keyed_request=ONE))
     settle = Settle("a", Usage(7, 30), Basis.PROVIDER, keep=StoreResponse(KeyName(books.caller.user_id, ONE.key), bill))
-    [_, replay] = await batch(books.store, settle, Reserve("b", books.caller, make_terms(), LEASE_MS, attempt=ONE))
+    [_, replay] = await batch(
+        books.store, settle, Reserve("b", books.caller, make_terms(), LEASE_MS, keyed_request=ONE)
+    )
     assert isinstance(replay, Replayed)
     assert replay.answer.body == b'{"cost":37}'
 
@@ -176,7 +178,7 @@ async def test_after_a_call_that_was_lost_with_its_process_the_next_one_is_refus
 
 
 async def lose_a_call(books: Books) -> None:
-    await batch(books.store, Reserve("lost", books.caller, make_terms(), LEASE_MS, attempt=ONE))
+    await batch(books.store, Reserve("lost", books.caller, make_terms(), LEASE_MS, keyed_request=ONE))
     books.clock.step(LEASE_S + 1)
     assert await books.ledger.sweep() == 1
 
@@ -192,7 +194,7 @@ async def test_a_late_answer_is_kept_with_the_late_truth(books: Books) -> None:
 
 async def test_a_refused_call_does_not_use_up_its_key(books: Books) -> None:
     with pytest.raises(QuotaExceeded):
-        await books.ledger.reservation(books.caller, make_terms(10, 5_000), attempt=ONE).__aenter__()
+        await books.ledger.reservation(books.caller, make_terms(10, 5_000), keyed_request=ONE).__aenter__()
     assert (await books.snapshot()).keys == {}
     assert (await call(books)).replayed is None
 
@@ -207,7 +209,7 @@ async def test_a_released_call_frees_its_key(books: Books) -> None:
 
 async def fail_unbilled(books: Books) -> None:
     async with reservation(books) as made:
-        made.keep(bill)
+        made.store_response(bill)
         raise ProviderUnavailable
 
 
@@ -223,7 +225,7 @@ async def test_a_call_that_was_swept_up_and_then_found_to_have_cost_nothing_free
 
 
 async def test_a_reserve_that_never_went_out_frees_its_key(books: Books) -> None:
-    await batch(books.store, Reserve("job", books.caller, make_terms(), LEASE_MS, dispatch=False, attempt=ONE))
+    await batch(books.store, Reserve("job", books.caller, make_terms(), LEASE_MS, dispatch=False, keyed_request=ONE))
     assert await refusal(books) is IdempotencyInFlight
     books.clock.step(LEASE_S + 1)
     assert await books.ledger.sweep() == 1
@@ -246,7 +248,7 @@ async def test_a_refused_call_does_not_take_over_an_old_key(books: Books) -> Non
     before = await key_row(books)
     books.clock.step(DAY_S)
     with pytest.raises(QuotaExceeded):
-        await books.ledger.reservation(books.caller, make_terms(10, 5_000), attempt=ONE).__aenter__()
+        await books.ledger.reservation(books.caller, make_terms(10, 5_000), keyed_request=ONE).__aenter__()
     assert await key_row(books) == before
 
 
@@ -257,11 +259,11 @@ async def test_who_lost_the_key_leaves_no_answer_under_it(books: Books) -> None:
         await books.ledger.renew()
         async with reservation(books) as new:
             old.report(Usage(1, 1))
-            old.keep(bill)
+            old.store_response(bill)
             await old.__aexit__(None, None, None)
             assert (await key_row(books)).status is None
             new.report(Usage(2, 2))
-            new.keep(bill)
+            new.store_response(bill)
     row = await key_row(books)
     assert (row.charge_id, row.body) == (new.charge_id, b'{"cost":4}')
 
@@ -270,7 +272,7 @@ async def test_a_key_is_its_users_own(books: Books) -> None:
     await call(books)
     other = await make_principal(books.database, books.caller.tenant_id)
     await set_limit(books.ledger, user_quota(other), 1_000)
-    async with books.ledger.reservation(other, make_terms(), attempt=ONE) as made:
+    async with books.ledger.reservation(other, make_terms(), keyed_request=ONE) as made:
         assert made.replayed is None
         made.report(Usage(1, 1))
 
@@ -292,7 +294,7 @@ async def test_a_replay_needs_no_room(books: Books) -> None:
 async def test_an_answer_is_only_kept_under_a_key(books: Books) -> None:
     async with reservation(books, attempt=None) as made:
         made.report(Usage(1, 1))
-        made.keep(bill)
+        made.store_response(bill)
     assert (await books.snapshot()).keys == {}
 
 
@@ -300,8 +302,13 @@ async def test_a_call_without_a_key_looks_at_none(books: Books, monkeypatch: pyt
     def unexpected(*_: object) -> None:
         raise AssertionError
 
-    for name in ("sqlite_memory.read_key", "sqlite_writing.write_key", "postgres.read_keys", "postgres.write_keys"):
-        monkeypatch.setattr(f"tollkeeper.quota.{name}", unexpected)
+    for name in (
+        "sqlite.row_cache.read_key",
+        "sqlite.writing.write_key",
+        "postgres.store.read_keys",
+        "postgres.store.write_keys",
+    ):
+        monkeypatch.setattr(f"tollkeeper.quota.stores.{name}", unexpected)
     async with reservation(books, attempt=None) as made:
         await made.extend(make_terms(), "provider_error")
         made.report(Usage(1, 1))

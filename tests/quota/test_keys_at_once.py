@@ -23,7 +23,8 @@ from tollkeeper.errors import (
 from tollkeeper.principal import Principal
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota import ledger as ledger_module
-from tollkeeper.quota.ledger import Ledger, Reservation
+from tollkeeper.quota.ledger import Ledger
+from tollkeeper.quota.reservation import Reservation
 from tollkeeper.quota.rules.keys import KeyedRequest, KeyName
 from tollkeeper.quota.rules.models import Basis
 from tollkeeper.quota.rules.operations import Held, Replayed, Reserve, Settle, StoreResponse
@@ -44,7 +45,7 @@ async def test_whatever_became_of_the_commits_there_is_one_call_and_one_answer(b
         books.store.faults.append(Fault.REFUSED)
         assert made.replayed is None
         made.report(Usage(7, 30))
-        made.keep(bill)
+        made.store_response(bill)
         books.store.faults.append(fault)
     books.store.faults.append(fault)
     again = await call(books)
@@ -65,7 +66,7 @@ async def test_whatever_became_of_its_reserve_the_key_is_its_own(books: Books, f
 async def test_a_replay_that_was_committed_in_vain_is_refused(books: Books) -> None:
     """Its answer was lost for so long that the key stands for nothing any more."""
     await call(books)
-    operation = Reserve("again", books.caller, make_terms(), LEASE_MS, attempt=ONE)
+    operation = Reserve("again", books.caller, make_terms(), LEASE_MS, keyed_request=ONE)
     assert isinstance((await batch(books.store, operation))[0], Replayed)
     books.clock.step(DAY_S)
     [answer] = await batch(books.store, operation, again=True)
@@ -104,13 +105,13 @@ async def test_a_further_attempt_takes_the_key_with_it(books: Books) -> None:
         assert (await key_row(books)).charge_id == made.charge_id
         assert await refusal(books) is IdempotencyInFlight
         made.report(Usage(7, 30))
-        made.keep(bill)
+        made.store_response(bill)
     assert (await call(books)).replayed is not None
 
 
 async def test_what_the_attempt_that_failed_would_have_kept_is_not_the_next_ones(books: Books) -> None:
     async with reservation(books) as made:
-        made.keep(bill)
+        made.store_response(bill)
         await made.extend(make_terms(), "provider_error")
         made.report(Usage(7, 30))
     assert await refusal(books) is PreviousAttemptInterrupted
@@ -133,7 +134,7 @@ async def test_a_further_attempt_has_the_key_whatever_became_of_the_commit(books
         await made.extend(make_terms(), "provider_error")
         assert (await key_row(books)).charge_id == made.charge_id
         made.report(Usage(7, 30))
-        made.keep(bill)
+        made.store_response(bill)
     assert (await call(books)).replayed is not None
 
 
@@ -153,7 +154,7 @@ async def test_of_two_processes_with_the_same_key_one_calls(books: Books, databa
         refusals = [type(answer) for answer in answers if answer is not made]
         assert refusals == [IdempotencyInFlight] * 5
         made.report(Usage(1, 1))
-        made.keep(bill)
+        made.store_response(bill)
         leaving = made.__aexit__(None, None, None)
         entering = [reservation(books, attempt, other).__aenter__() for other in others]
         _, *replays = await asyncio.gather(leaving, *entering, return_exceptions=True)
@@ -192,7 +193,7 @@ async def busy(books: Books, store: Store, numbers: "itertools.count[int]", orde
         ]
         attempts = [(user, KeyedRequest(key, "a" * 64)) for user in order for key in ("x", "y")]
         reserves = [
-            Reserve(f"c{next(numbers)}", user, make_terms(1, 1), LEASE_MS, attempt=one) for user, one in attempts
+            Reserve(f"c{next(numbers)}", user, make_terms(1, 1), LEASE_MS, keyed_request=one) for user, one in attempts
         ]
         answers = await batch(store, *settles, *reserves)
         assert not [
@@ -200,9 +201,9 @@ async def busy(books: Books, store: Store, numbers: "itertools.count[int]", orde
         ]
         admitted = {one.charge_id for one in answers if isinstance(one, Held)}
         mine = [
-            (one.charge_id, KeyName(one.caller.user_id, one.attempt.key))
+            (one.charge_id, KeyName(one.caller.user_id, one.keyed_request.key))
             for one in reserves
-            if one.charge_id in admitted and one.attempt is not None
+            if one.charge_id in admitted and one.keyed_request is not None
         ]
         if turn % 5 == 0:
             books.clock.step(DAY_S / 2)

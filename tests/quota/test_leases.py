@@ -9,6 +9,7 @@ from books import LEASE_S, Books, open_books
 from factories import make_terms, set_limit, user_quota
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerConflict, LedgerUnavailable
+from tollkeeper.quota import in_flight
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota import ledger as ledger_module
 from tollkeeper.quota.ledger import Ledger
@@ -84,7 +85,7 @@ async def test_a_renewal_takes_the_checkpoint_of_who_measures(books: Books) -> N
 async def test_one_that_takes_too_long_to_measure_is_renewed_all_the_same(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_module, "MEASURING", 0.0005)
+    monkeypatch.setattr(in_flight, "MEASURE_SHARE_OF_LEASE", 0.0005)
 
     async def measure() -> tuple[int, int]:
         await asyncio.Event().wait()

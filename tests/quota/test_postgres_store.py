@@ -11,7 +11,8 @@ from books import Books, batch, open_books
 from factories import make_store, make_terms, set_limit, user_quota
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerUnavailable
-from tollkeeper.quota.ledger import Ledger, Reservation
+from tollkeeper.quota.ledger import Ledger
+from tollkeeper.quota.reservation import Reservation
 from tollkeeper.quota.rules.keys import KeyedRequest, KeyName
 from tollkeeper.quota.rules.operations import Held, Reserve
 from tollkeeper.quota.rules.page import Page, ReadSet
@@ -225,7 +226,9 @@ async def test_what_another_process_has_locked_is_left_to_it(books: Books, other
 
 async def test_an_old_key_that_another_process_is_using_is_not_forgotten(books: Books, other: Other) -> None:
     for key in ("a", "b"):
-        await batch(books.store, Reserve(key, books.caller, make_terms(), LEASE_MS, attempt=KeyedRequest(key, "-")))
+        await batch(
+            books.store, Reserve(key, books.caller, make_terms(), LEASE_MS, keyed_request=KeyedRequest(key, "-"))
+        )
     books.clock.step(86_400)
     async with other.transaction():
         await other.execute("SELECT 1 FROM idempotency_keys WHERE key = 'a' FOR UPDATE")
@@ -238,7 +241,7 @@ async def test_a_key_that_another_process_has_locked_delays_its_own_calls_alone(
 ) -> None:
     """The lock is the key's, not its row's: there is no row yet."""
     await use(books)
-    entering = Reserve("a", books.caller, make_terms(), LEASE_MS, attempt=KeyedRequest("key", "-"))
+    entering = Reserve("a", books.caller, make_terms(), LEASE_MS, keyed_request=KeyedRequest("key", "-"))
     async with other.transaction():
         await read_keys(other, [KeyName(books.caller.user_id, "key")])
         waiting = asyncio.create_task(batch(books.store, entering))

@@ -63,7 +63,7 @@ def test_money_has_a_price_of_its_own_for_what_is_written_to_a_cache(usage: Usag
 def test_a_model_without_a_price_has_no_cost_in_money_and_pays_for_nothing() -> None:
     assert Meter(1_000).micro_usd(Usage(1, 1)) is None
     assert Meter(1_000).cost(Unit.MICRO_USD, Usage(1, 1)) is None
-    assert Meter(1_000).most_output(Unit.MICRO_USD, 0, 10**9) < 0
+    assert Meter(1_000).max_output(Unit.MICRO_USD, 0, 10**9) < 0
 
 
 @same_everywhere
@@ -87,7 +87,7 @@ def test_a_cost_is_the_exact_one_rounded_up(meter: Meter, usage: Usage) -> None:
 @same_everywhere
 @given(meters, units, tokens, rooms)
 def test_the_most_output_is_the_largest_that_fits(meter: Meter, unit: Unit, input_tokens: int, room: int) -> None:
-    most = meter.most_output(unit, input_tokens, room)
+    most = meter.max_output(unit, input_tokens, room)
     if most >= 0:
         cost = meter.cost(unit, meter.dearest(input_tokens, most))
         assert cost is not None
@@ -103,7 +103,7 @@ def test_the_most_output_is_the_largest_that_fits(meter: Meter, unit: Unit, inpu
 def test_free_output_is_unbounded_where_the_input_fits(unit: Unit, input_tokens: int, room: int, price: Price) -> None:
     meter = Meter(0, price)
     fits = (meter.cost(unit, meter.dearest(input_tokens, 0)) or 0) <= room
-    assert (meter.most_output(unit, input_tokens, room) >= 10**9) == fits
+    assert (meter.max_output(unit, input_tokens, room) >= 10**9) == fits
 
 
 @same_everywhere

@@ -17,13 +17,11 @@ from tollkeeper.errors import (
     ProviderUnavailable,
     QuotaExceeded,
     TollkeeperError,
-    Unauthenticated,
 )
+from tollkeeper.quota import in_flight
 from tollkeeper.quota import journal as journal_module
-from tollkeeper.quota import ledger as ledger_module
-from tollkeeper.quota.ledger import Reservation
+from tollkeeper.quota.reservation import Reservation
 from tollkeeper.quota.rules.models import Basis
-from tollkeeper.quota.rules.operations import Terms
 
 
 @pytest.fixture
@@ -128,46 +126,12 @@ async def test_the_charge_says_what_went_wrong(books: Books) -> None:
     assert found == [("provider_timeout",), ("ZeroDivisionError",)]
 
 
-async def test_a_refusal_asks_once_more_with_tighter_terms(books: Books) -> None:
-    asked = []
-
-    async def tighter() -> Terms:
-        asked.append(True)
-        return make_terms(10, 2_000, least=16)
-
-    async with books.ledger.reservation(books.caller, make_terms(500, 2_000), tighter) as reservation:
-        assert reservation.granted_output == 990
-        assert reservation.checkpoint == (10, 0)
-        reservation.report(Usage(1, 1))
-    assert asked == [True]
-    assert len(await books.charges()) == 1
-
-
-async def test_a_second_refusal_stands(books: Books) -> None:
-    async def tighter() -> Terms:
-        return make_terms(10, 2_000)
-
-    with pytest.raises(QuotaExceeded):
-        await books.ledger.reservation(books.caller, make_terms(500, 2_000), tighter).__aenter__()
-    assert await books.charges() == {}
-    assert books.ledger.in_flight == 0
-
-
-async def test_a_credential_that_is_no_longer_good_is_not_asked_twice(books: Books) -> None:
-    async def tighter() -> Terms:
-        raise AssertionError
-
-    await books.reader.execute("UPDATE users SET token_version = 1")
-    with pytest.raises(Unauthenticated):
-        await books.ledger.reservation(books.caller, make_terms(), tighter).__aenter__()
-
-
 async def test_an_outage_refuses_after_a_moment_and_admits_nothing_later(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     books.store.down = True
     with monkeypatch.context() as impatient:
-        impatient.setattr(ledger_module, "RESERVE_WAIT_S", 0.03)
+        impatient.setattr(in_flight, "RESERVE_WAIT_S", 0.03)
         with pytest.raises(LedgerUnavailable):
             await books.ledger.reservation(books.caller, make_terms()).__aenter__()
     available = [books.ledger.available]
@@ -247,7 +211,7 @@ async def test_cancelled_while_it_settles_it_settles(books: Books) -> None:
 
 async def test_a_caller_does_not_wait_for_an_outage_to_end(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cost is then told as computed, and books itself when it can."""
-    monkeypatch.setattr(ledger_module, "SETTLE_WAIT_S", 0.03)
+    monkeypatch.setattr(in_flight, "SETTLE_WAIT_S", 0.03)
     one, two = (books.ledger.reservation(books.caller, make_terms()) for _ in range(2))
     await one.__aenter__()
     await two.__aenter__()

@@ -16,7 +16,7 @@ from tollkeeper.errors import ProviderRejected
 from tollkeeper.principal import Principal
 from tollkeeper.quota.audit.replay import Fault
 from tollkeeper.quota.audit.verify import MAX_PROBLEMS, Report, verify
-from tollkeeper.quota.ledger import Ledger, Reservation
+from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.windows import Period
 
@@ -82,7 +82,7 @@ async def make_history(database_url: str) -> History:
     with pytest.raises(ProviderRejected):
         async with ledger.reservation(caller, make_terms(price=PRICE)):
             raise ProviderRejected
-    lost = Reservation(ledger, caller, make_terms(price=PRICE), None)
+    lost = ledger.reservation(caller, make_terms(price=PRICE))
     await lost.__aenter__()
     clock.step(61)
     assert await other.sweep() == 1
@@ -91,7 +91,7 @@ async def make_history(database_url: str) -> History:
     refunded = await spend(ledger, caller, Usage(7, 30))
     await ledger.refund(refunded, actor="test", reason="it was nonsense")
     overrun = await spend(ledger, caller, Usage(10, 200))
-    open_ = Reservation(ledger, caller, make_terms(price=PRICE), None)
+    open_ = ledger.reservation(caller, make_terms(price=PRICE))
     await open_.__aenter__()
     await ledger.stop()
     await other.stop()

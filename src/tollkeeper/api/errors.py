@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 
 from tollkeeper import errors
-from tollkeeper.api.balances import iso, quota_headers
-from tollkeeper.gateway.path import CallFailed
+from tollkeeper.api.formats import iso, quota_headers
+from tollkeeper.gateway.results import CallFailed
 from tollkeeper.telemetry.logging import correlation_id
 
 MEDIA_TYPE = "application/problem+json"

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request
 from msgspec import Meta
 from pydantic import BaseModel, Field
 
-from tollkeeper.api.balances import iso
 from tollkeeper.api.dependencies import KeyOwner, Parts, Session
+from tollkeeper.api.formats import iso
 from tollkeeper.api.metered import decode
 from tollkeeper.clock import SystemClock
 from tollkeeper.identity import keys

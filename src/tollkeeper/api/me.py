@@ -5,11 +5,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from tollkeeper.api.balances import in_front, iso
 from tollkeeper.api.dependencies import Parts, Reader, Session
-from tollkeeper.api.native.exchange import usd
+from tollkeeper.api.formats import iso, usd
 from tollkeeper.clock import SystemClock
 from tollkeeper.quota import queries
+from tollkeeper.quota.rules.balances import spendable
 from tollkeeper.quota.rules.models import Charge
 from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.quota.rules.page import Subject
@@ -98,7 +98,7 @@ async def my_quota(caller: Reader, session: Session, parts: Parts) -> MyQuota:
     now_ms = SystemClock().now_ms()
     own = await queries.balances_of(session, [Subject(principal.tenant_id, principal.user_id)], now_ms)
     tenants = await queries.balances_of(session, [Subject(principal.tenant_id)], now_ms)
-    front: dict[str, Any] = _show_balance(in_front(own, tenants)).model_dump(exclude={"unit", "window"})
+    front: dict[str, Any] = _show_balance(spendable(own, tenants)).model_dump(exclude={"unit", "window"})
     return MyQuota(**front, quotas=[_show_balance(balance) for balance in (*own, *tenants)])
 
 

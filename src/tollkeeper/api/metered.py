@@ -15,11 +15,11 @@ import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tollkeeper.api import strict_json
-from tollkeeper.api.balances import charge_headers
 from tollkeeper.api.bearer import access_token
 from tollkeeper.api.body_budget import BodyBudget
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.errors import NATIVE, RenderError
+from tollkeeper.api.formats import charge_headers
 from tollkeeper.api.middleware import MAX_BODY_BYTES, read_body, send_response
 from tollkeeper.api.sse_listener import SseListener
 from tollkeeper.errors import (
@@ -31,7 +31,7 @@ from tollkeeper.errors import (
     Unauthenticated,
 )
 from tollkeeper.gateway.candidate import ModelCall
-from tollkeeper.gateway.path import CallFailed, CallResult, IdempotentCall
+from tollkeeper.gateway.results import CallFailed, CallResult, IdempotentCall
 from tollkeeper.principal import Access, Principal
 from tollkeeper.providers.base import StreamChunk
 from tollkeeper.quota.rules.keys import KeyedRequest, StoredResponse
@@ -143,7 +143,7 @@ class MeteredRouter:
 class _Key:
     """What makes a call one that may come again: its Idempotency-Key, and what it was sent with."""
 
-    attempt: KeyedRequest
+    request: KeyedRequest
 
     @classmethod
     def of(cls, scope: Scope, door: MeteredEndpoint, body: bytes) -> "_Key | None":
@@ -160,7 +160,7 @@ async def _answer(services: Services, caller: Principal, visit: Exchange, key: _
     """One whole answer."""
     keeping = None
     if key is not None:
-        keeping = IdempotentCall(key.attempt, lambda answer: StoredResponse(200, JSON, visit.whole(answer)))
+        keeping = IdempotentCall(key.request, lambda answer: StoredResponse(200, JSON, visit.whole(answer)))
     answer = await services.gateway.complete(caller, visit.ask, keeping)
     if isinstance(answer, Replayed):
         await _say_again(answer, send)
@@ -183,14 +183,14 @@ async def _stream(
     listener = SseListener(visit.piece, receive, send, keeps=key is not None)
     keeping = None
     if key is not None:
-        keeping = IdempotentCall(key.attempt, lambda answer: _kept(listener, visit, answer))
+        keeping = IdempotentCall(key.request, lambda answer: _kept(listener, visit, answer))
     try:
         with listener:
             answer = await services.gateway.stream(caller, visit.ask, listener, keeping)
             if isinstance(answer, Replayed):
                 await _say_again(answer, send)
                 return
-            if not answer.cut_short:  # else nobody reads what would be said now
+            if not answer.outcome.cut_short:  # else nobody reads what would be said now
                 await visit.remember(answer)
                 await listener.finish(visit.end(answer))
     except CallFailed as failed:

@@ -6,7 +6,7 @@ from types import TracebackType
 
 from starlette.types import Receive, Send
 
-from tollkeeper.api.balances import charge_headers
+from tollkeeper.api.formats import charge_headers
 from tollkeeper.dialects.sse import PING
 from tollkeeper.providers.base import StreamChunk
 from tollkeeper.quota.reservation import Reservation

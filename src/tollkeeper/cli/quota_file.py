@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tollkeeper.cli import values
-from tollkeeper.cli.changes import QuotaChange
-from tollkeeper.cli.subjects import Target
-from tollkeeper.cli.values import Action
 from tollkeeper.errors import InvalidRequest
+from tollkeeper.quota.changes import Action, QuotaChange, Target
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.windows import Period
 
@@ -54,7 +52,7 @@ class Row:
     unit: Unit
     reason: str
 
-    def wish(self, target: Target) -> QuotaChange:
+    def change(self, target: Target) -> QuotaChange:
         return QuotaChange(target, self.action, self.amount, self.reason, self.window, self.unit)
 
 

@@ -6,12 +6,11 @@ from typing import Annotated
 import typer
 
 from tollkeeper.cli import charges, tables, values
-from tollkeeper.cli.changes import QuotaChange, make, plan
 from tollkeeper.cli.context import actor, opened
-from tollkeeper.cli.subjects import Target, find
-from tollkeeper.cli.values import Action
+from tollkeeper.cli.subjects import find
 from tollkeeper.clock import SystemClock
 from tollkeeper.quota import queries
+from tollkeeper.quota.changes import Action, QuotaChange, Target, make, plan
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.quota.rules.page import Subject
@@ -111,7 +110,8 @@ def _change(
                 change = await plan(
                     session, QuotaChange(target, action, amount, why, period, unit), SystemClock().now_ms()
                 )
-            (balance,) = await make(install, [change], actor=actor(PROGRAM))
+            async with install.ledger() as ledger:
+                (balance,) = await make(ledger, [change], actor=actor(PROGRAM))
             return target, change.before, balance
 
     target, before, balance = asyncio.run(work())

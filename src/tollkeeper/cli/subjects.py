@@ -1,24 +1,12 @@
 """Whom a command is about, found by the names that people use."""
 
-from dataclasses import dataclass
-
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.cli import values
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.identity import accounts
-from tollkeeper.quota import queries
-from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.changes import Target
 from tollkeeper.quota.rules.page import Subject
-from tollkeeper.quota.rules.windows import Period
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Whose quota, and what to call them."""
-
-    subject: Subject
-    label: str
 
 
 async def find(session: AsyncSession, email: str | None, tenant: str | None) -> Target:
@@ -50,14 +38,3 @@ async def find_members(session: AsyncSession, tenant_name: str) -> list[Target]:
     if not users:
         raise InvalidRequest(f"The tenant {tenant.name} has no users.")
     return [Target(Subject(user.tenant_id, user.id), user.email) for user, _ in users]
-
-
-async def only_window(session: AsyncSession, target: Target, unit: Unit) -> Period:
-    """The window of the one quota that the target has in this unit. Raises InvalidRequest unless there is just one."""
-    periods = [quota.key.period for quota in await queries.quotas_of(session, target.subject) if quota.key.unit is unit]
-    if len(periods) == 1:
-        return periods[0]
-    noun = "token quota" if unit is Unit.TOKENS else "money quota"
-    if not periods:
-        raise InvalidRequest(f"{target.label} has no {noun} yet: say for which window.")
-    raise InvalidRequest(f"{target.label} has more than one {noun} ({', '.join(periods)}): say for which window.")

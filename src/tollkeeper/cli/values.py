@@ -2,13 +2,13 @@
 
 import re
 import sys
-from enum import StrEnum
 
 import typer
 
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.identity.keys import GRANTABLE, MAX_DAYS
 from tollkeeper.principal import Access, Role
+from tollkeeper.quota.changes import Action
 from tollkeeper.quota.rules.decide import MAX_GRANTED
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.windows import Period
@@ -16,13 +16,6 @@ from tollkeeper.quota.rules.windows import Period
 MAX_REASON_LENGTH = 500
 MAX_PASSWORD_LINE_LENGTH = 4096
 UNITS = {"tokens": Unit.TOKENS, "usd": Unit.MICRO_USD}
-
-
-class Action(StrEnum):
-    """What can be done to a quota: make it or change its limit; top up its current window."""
-
-    SET = "set"
-    GRANT = "grant"
 
 
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,16}")

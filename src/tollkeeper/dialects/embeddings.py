@@ -12,10 +12,10 @@ import msgspec
 import orjson
 
 from tollkeeper.chat import Completion, Usage
+from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.dialects.parameters import OURS, PASS, PRICE, Only, Rule
 from tollkeeper.dialects.reading import BadAnswer, count
 from tollkeeper.dialects.response_meta import ResponseMeta
-from tollkeeper.dialects.shape import InputSize
 from tollkeeper.errors import InvalidRequest
 
 PARAMETERS: dict[str, Rule] = {

@@ -1,4 +1,4 @@
-"""Ending what a task is doing from outside, and for a reason: the line went dead, the time is up."""
+"""Ending what a task does from outside, for a reason; and the timeouts of a stream, which do so."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,23 +6,24 @@ from types import TracebackType
 
 
 class CancelScope:
-    """A block that others can end. Whoever calls it first says why; afterwards `reason` tells.
+    """A block that others can cancel. The first call of `cancel` sets the `reason`.
 
-    A cancellation that comes from elsewhere passes through. To be called by others than the task in the block.
+    A cancellation of the task itself passes through. Only other tasks and callbacks may call `cancel`.
     """
 
     def __init__(self) -> None:
         self.reason: str | None = None
         self._task: asyncio.Task[object] | None = None
-        self._cancelling = 0
+        self._cancelling_before = 0
 
     def __enter__(self) -> "CancelScope":
         self._task = asyncio.current_task()
         assert self._task is not None
-        self._cancelling = self._task.cancelling()
+        self._cancelling_before = self._task.cancelling()
         return self
 
-    def __call__(self, reason: str) -> None:
+    def cancel(self, reason: str) -> None:
+        """End the block. Does nothing before it is entered, after it was left, and the second time."""
         if self._task is not None and self.reason is None:
             self.reason = reason
             self._task.cancel()
@@ -33,44 +34,45 @@ class CancelScope:
         task, self._task = self._task, None
         if self.reason is None or task is None:
             return False
-        return task.uncancel() <= self._cancelling and kind is asyncio.CancelledError
+        return task.uncancel() <= self._cancelling_before and kind is asyncio.CancelledError
 
     @property
-    def over(self) -> bool:
-        """Whether the block was left, so that there is nothing to end any more."""
+    def left(self) -> bool:
+        """Whether the task is not in the block, so that there is nothing to cancel."""
         return self._task is None
 
 
-def _nobody(*_: object) -> None:
-    """Is told nothing."""
+def _ignore(*_: object) -> None:
+    """Do nothing."""
 
 
 class StreamTimeouts:
-    """How long to wait for someone. Calls `out` when that is over, with what `waiting_for` says at that time.
+    """The timeouts of one stream. When one expires, `on_timeout` is called with the current `waiting_for`.
 
-    `first_s` is for whoever has not begun yet, `idle_s` for each sign of life after that, `total_s` for everything.
-    While nothing moves, `silent` is called every `silent_s` seconds. One timer, however many signs there are.
+    `first_s` applies until the first progress, `idle_s` between two signs of progress, `total_s` to everything. While
+    there is no progress, `on_silence` is called every `ping_s` seconds. All of it takes one timer, however much
+    progress there is.
     """
 
     def __init__(
         self,
-        out: Callable[[str], None],
-        silent: Callable[[], None],
+        on_timeout: Callable[[str], None],
+        on_silence: Callable[[], None],
         *,
         first_s: float,
         idle_s: float,
         total_s: float,
-        silent_s: float,
+        ping_s: float,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._out = out
-        self._silent = silent
+        self._on_timeout = on_timeout
+        self._on_silence = on_silence
         self._first_s = first_s
         self._idle_s = idle_s
-        self._silent_s = silent_s
+        self._ping_s = ping_s
         self.waiting_for = ""
-        self._moved_at = self._spoke_at = now = self._loop.time()
-        self._patient_s = first_s
+        self._progress_at = self._pinged_at = now = self._loop.time()
+        self._timeout_s = first_s
         self._ends_at = now + total_s
         self._timer: asyncio.TimerHandle | None = None
 
@@ -82,33 +84,36 @@ class StreamTimeouts:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._out, self._silent = _nobody, _nobody  # they may know of this, and a circle would outlive the call
+        self._on_timeout, self._on_silence = (
+            _ignore,
+            _ignore,
+        )  # they may refer to this object: no cycle outlives the call
 
-    def moved(self, waiting_for: str, *, begun: bool = True) -> None:
-        """A sign of life, who is to give the next one, and whether they have begun."""
-        self._moved_at = self._loop.time()
-        self._patient_s = self._idle_s if begun else self._first_s
+    def progress(self, waiting_for: str, *, begun: bool = True) -> None:
+        """There was progress. The next is expected of `waiting_for`, within `idle_s` once it has `begun`."""
+        self._progress_at = self._loop.time()
+        self._timeout_s = self._idle_s if begun else self._first_s
         self.waiting_for = waiting_for
 
-    def at_most(self, seconds: float) -> None:
-        """From now on, everything has to be over in that time. Called out of patience, it is the time to wait on."""
+    def end_within(self, seconds: float) -> None:
+        """From now on, everything must end within that time. Called by `on_timeout`, it sets the time to wait on."""
         self._ends_at = min(self._ends_at, self._loop.time() + seconds)
         if self._timer is not None:
             self._timer.cancel()
             self._arm()
 
     def _arm(self) -> None:
-        quiet_since = max(self._moved_at, self._spoke_at)
-        due = min(self._ends_at, self._moved_at + self._patient_s, quiet_since + self._silent_s)
-        due = min(due, self._loop.time() + self._idle_s)  # patience may become this short before the timer is due
-        self._timer = self._loop.call_at(due, self._look)
+        quiet_since = max(self._progress_at, self._pinged_at)
+        due = min(self._ends_at, self._progress_at + self._timeout_s, quiet_since + self._ping_s)
+        due = min(due, self._loop.time() + self._idle_s)  # the timeout may become this short before the timer is due
+        self._timer = self._loop.call_at(due, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = self._loop.time()
-        if now >= self._ends_at or now >= self._moved_at + self._patient_s:
-            self._out(self.waiting_for)
+        if now >= self._ends_at or now >= self._progress_at + self._timeout_s:
+            self._on_timeout(self.waiting_for)
             return
-        if now >= max(self._moved_at, self._spoke_at) + self._silent_s:
-            self._spoke_at = now
-            self._silent()
+        if now >= max(self._progress_at, self._pinged_at) + self._ping_s:
+            self._pinged_at = now
+            self._on_silence()
         self._arm()

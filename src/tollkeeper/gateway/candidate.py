@@ -1,28 +1,30 @@
-"""What a caller wants, and one model that may answer it: how large a hold to ask for, and how to ask the model."""
+"""What a caller wants, and one model that may answer it: how much quota to hold, and what to send to the provider."""
 
 from dataclasses import dataclass
 
 from tollkeeper.chat import Usage
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.providers.base import CallInput, Model, PreparedCall
-from tollkeeper.quota.rules.input_bound import input_bound
-from tollkeeper.quota.rules.meter import Meter
+from tollkeeper.quota.rules.meter import Meter, input_bound
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.operations import Terms
 
 MIN_THINKING_OUTPUT = 4_096
-"""The least that is wanted of a model that thinks unseen, if its window has room: the limit is of thoughts, too."""
+"""The least output limit, in tokens, of a model that bills hidden thinking, if its window has room for it.
+
+The limit applies to the thinking, too.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCall:
-    """What a caller wants. Without `max_output` the answer is as long as the house allows and the quota has room for.
+    """What a caller wants of a model. Without `max_output`, the default and the quota limit the answer.
 
-    `allocation` caps what the call may cost, in weighted tokens. `without_output`: nothing is written, only read.
+    `allocation` caps the cost of the call, in tokens after the model's weight. `without_output`: the model only reads.
     """
 
     surface: str
-    question: CallInput
+    input: CallInput
     model: str | None = None
     max_output: int | None = None
     allocation: int | None = None
@@ -31,59 +33,62 @@ class ModelCall:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One model that may answer. `default_output` is the output wanted when the caller does not say.
+    """A call, prepared for one model that may answer it. `default_output` is the output limit of a call without one.
 
-    The hold is sized first by the bytes, in full; then, refused, by a tokenizer's count where the model's vocabulary is
-    known, as much as fits. A limit that the caller gave is never made smaller.
+    The hold is first sized by the bytes of the input. If a quota refuses that, it is sized by a tokenizer's count where
+    the model's vocabulary is known, with as much output as fits. A limit that the caller gave is never made smaller.
     """
 
-    ask: ModelCall
+    call: ModelCall
     model: Model
-    call: PreparedCall
+    prepared: PreparedCall
     default_output: int
 
-    def limit(self, granted_output: int) -> int:
-        """What the provider is told: each of several choices may be so long."""
-        return granted_output // self.ask.question.choices
+    def output_limit(self, granted_output: int) -> int:
+        """The output limit, in tokens, to send to the provider. It applies to each of several choices."""
+        return granted_output // self.call.input.choices
 
-    def allowed(self, granted_output: int) -> int:
-        """What the provider may say by our count before it is cut: its tokens are not quite ours."""
+    def allowed_output(self, granted_output: int) -> int:
+        """How many tokens the provider may send, by our count, before it is cut: its tokenizer is not quite ours."""
         return granted_output * 9 // 8 + 16
 
-    def believes(self, usage: Usage) -> bool:
-        """Whether a report can be true."""
-        return self.model.can_have_used(usage, self.ask.question.choices)
+    def is_plausible(self, usage: Usage) -> bool:
+        """Whether a reported usage can be true."""
+        return self.model.can_have_used(usage, self.call.input.choices)
 
-    async def first(self) -> Terms:
-        """The cheap bound in full; a cap on the cost of the call needs the exact one at once."""
-        if self.ask.allocation is not None:
-            return await self.tighter()
-        return self._terms(self._bound_by_bytes, self._wanted, self._wanted)
+    async def byte_terms(self) -> Terms:
+        """The bound by bytes, with all the wanted output. A call with an allocation has its exact terms at once."""
+        if self.call.allocation is not None:
+            return await self.exact_terms()
+        return self._terms(self._bound_by_bytes, self._wanted_output, self._wanted_output)
 
-    async def tighter(self) -> Terms:
-        """The exact count, in full if it fits. Raises InvalidRequest when the caller's own cap is too small."""
-        counted = await self.model.provider.bound_input(self.call)
+    async def exact_terms(self) -> Terms:
+        """The exact count, with as much of the wanted output as fits.
+
+        Raises InvalidRequest when the allocation is too small.
+        """
+        counted = await self.model.provider.bound_input(self.prepared)
         bound = self._bound(counted) if counted is not None else self._bound_by_bytes
-        given = self.ask.max_output is not None or self.ask.without_output
-        least = self._wanted if given else min(self._wanted, self.model.least_output * self.ask.question.choices)
-        wanted = self._wanted
-        if self.ask.allocation is not None:
-            wanted = min(wanted, self._meter.most_output(Unit.TOKENS, bound, self.ask.allocation))
+        wanted = self._wanted_output
+        is_fixed = self.call.max_output is not None or self.call.without_output
+        least = wanted if is_fixed else min(wanted, self.model.least_output * self.call.input.choices)
+        if self.call.allocation is not None:
+            wanted = min(wanted, self._meter.max_output(Unit.TOKENS, bound, self.call.allocation))
         if wanted < least:
             raise InvalidRequest("context_allocation is too small for this prompt and its answer.")
         return self._terms(bound, wanted, least)
 
     @property
-    def _wanted(self) -> int:
-        if self.ask.without_output:
+    def _wanted_output(self) -> int:
+        if self.call.without_output:
             return 0
-        return (self.ask.max_output or self._usual) * self.ask.question.choices
+        return (self.call.max_output or self._output_by_default) * self.call.input.choices
 
     @property
-    def _usual(self) -> int:
-        if not self.call.bills_hidden_output:
+    def _output_by_default(self) -> int:
+        if not self.prepared.bills_hidden_output:
             return self.default_output
-        room = (self.model.context_window - self._bound_by_bytes) // self.ask.question.choices
+        room = (self.model.context_window - self._bound_by_bytes) // self.call.input.choices
         return max(self.default_output, min(MIN_THINKING_OUTPUT, room))
 
     @property
@@ -92,21 +97,21 @@ class Candidate:
 
     @property
     def _bound_by_bytes(self) -> int:
-        shape = self.call.shape
-        return self._bound(max(0, len(self.call.body) - shape.image_bytes)) + shape.images * self.model.image_tokens
+        size = self.prepared.input_size
+        return self._bound(max(0, len(self.prepared.body) - size.image_bytes)) + size.images * self.model.image_tokens
 
     def _bound(self, text_tokens: int) -> int:
-        shape = self.call.shape
-        overhead = self.model.overhead_with_tools if shape.tools else self.model.overhead
-        return input_bound(text_tokens, shape.messages, overhead)
+        size = self.prepared.input_size
+        overhead = self.model.overhead_with_tools if size.tools else self.model.overhead
+        return input_bound(text_tokens, size.messages, overhead)
 
-    def _terms(self, bound: int, wanted: int, least: int) -> Terms:
+    def _terms(self, bound: int, wanted_output: int, least_output: int) -> Terms:
         return Terms(
-            surface=self.ask.surface,
+            surface=self.call.surface,
             provider=self.model.provider.name,
             model=self.model.name,
             meter=self._meter,
             input_bound=bound,
-            wanted_output=wanted,
-            least_output=least,
+            wanted_output=wanted_output,
+            least_output=least_output,
         )

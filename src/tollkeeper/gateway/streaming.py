@@ -1,6 +1,7 @@
-"""A streamed call, piece by piece from the provider to whoever listens; and what it cost, however it ended."""
+"""A streamed call: chunks go from the provider to the listener, and the usage is known however the stream ends."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -11,19 +12,22 @@ from tollkeeper.errors import LeaseLost, ProviderError, ProviderInterrupted, Pro
 from tollkeeper.gateway.accumulator import StreamAccumulator
 from tollkeeper.gateway.cancellation import CancelScope, StreamTimeouts
 from tollkeeper.gateway.candidate import Candidate
+from tollkeeper.gateway.results import Outcome
 from tollkeeper.providers.base import StreamChunk
 from tollkeeper.quota.reservation import Reservation
 from tollkeeper.quota.rules.models import Basis
 
-AFTER_THE_END_S = 5.0
-"""How long the provider may take to close what it has ended."""
+CLOSE_S = 5.0
+"""How long the provider may take to close a stream after its last chunk."""
+MIN_UNCOUNTED_BYTES = 64
+"""How much more text is received, at the least, before it is counted against the output limit again."""
 PROVIDER, LISTENER, LEASE = "provider", "listener", "lease"
-"""Whom a relay waits for, or who ended it."""
+"""Which side a relay waits for, or which side ended it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """In seconds: for the first piece, between two pieces, for all of them, and of silence until a ping."""
+    """In seconds: until the first chunk, between two chunks, for the whole stream, and between two pings in silence."""
 
     first_s: float = 120.0
     idle_s: float = 30.0
@@ -32,165 +36,171 @@ class Deadlines:
 
 
 class Listener(Protocol):
-    """Whoever the answer is for. Nothing it does may raise."""
+    """Delivers a streamed answer to the client. None of its methods may raise."""
 
-    def attach(self, hang_up: "Cutting", reservation: Reservation) -> None:
-        """The answer is about to come. To be called when the listener is gone: `hang_up()`."""
+    def attach(self, on_disconnect: Callable[[], None], reservation: Reservation) -> None:
+        """An attempt begins. The listener must call `on_disconnect` when the client disconnects."""
         ...
 
-    async def deliver(self, piece: StreamChunk) -> None:
-        """Hear this. Takes as long as the listener needs."""
+    async def deliver(self, chunk: StreamChunk) -> None:
+        """Send a chunk; returns when the client has taken it."""
         ...
 
     def ping(self) -> None:
-        """Nothing has come for a while."""
+        """Send a sign of life: nothing has been received from the provider for a while."""
         ...
 
     @property
     def left(self) -> bool:
-        """Whether they are gone for good."""
+        """Whether the client has disconnected."""
         ...
 
 
-class Cutting(Protocol):
-    """What a listener calls when it is gone."""
-
-    def __call__(self) -> None: ...
+async def relay_stream(
+    reservation: Reservation, candidate: Candidate, *, listener: Listener, deadlines: Deadlines
+) -> Outcome:
+    """Relay one attempt at one model, and report to the reservation what it used. Raises ProviderError, LeaseLost."""
+    relay = Relay(reservation, candidate, listener, deadlines)
+    await relay.run()
+    received = relay.received
+    return Outcome(candidate, received.completion, relay.tail, relay.shortened, relay.cut_short)
 
 
 class Relay:
     """One attempt at one model. `tail` is how the provider ended the answer.
 
-    `begun`: a piece has come; `shortened`: it was longer than allowed; `cut_short`: the listener was gone too early.
+    `begun`: a chunk was received; `shortened`: the answer was longer than allowed; `cut_short`: the client disconnected
+    before the end.
     """
 
     def __init__(self, reservation: Reservation, candidate: Candidate, listener: Listener, deadlines: Deadlines):
         self._reservation = reservation
         self._candidate = candidate
         self._provider = candidate.model.provider
-        self._bills_unseen = candidate.call.bills_hidden_output
+        self._bills_hidden_output = candidate.prepared.bills_hidden_output
         self._listener = listener
         self._deadlines = deadlines
-        self._counted = self._counted_deltas = 0
-        self._most = 0
+        self._counted_tokens = self._counted_deltas = 0
+        self._count_at_bytes = 0
         self.received = StreamAccumulator()
         self.tail = b""
         self.begun = False
         self.shortened = False
         self.cut_short = False
         self._ended = False
-        self._delivering: CancelScope | None = None
+        self._delivery: CancelScope | None = None
 
     async def run(self) -> None:
-        """Relay all of it, and report to the reservation what it used. Raises ProviderError, LeaseLost."""
-        self._most = self._allowed
+        """Relay the stream to its end. Raises ProviderError, LeaseLost."""
+        self._count_at_bytes = self._allowed_output
         self._reservation.measure = self._measure
         try:
-            await self._to_its_end()
+            await self._run()
         finally:
-            self._reservation.measure = None  # they would hold each other, and the request, for longer than the call
+            self._reservation.measure = None  # else relay and reservation keep each other, and the request, in memory
 
-    async def _to_its_end(self) -> None:
+    async def _run(self) -> None:
         try:
-            reason = await self._until_cut(self._candidate.limit(self._reservation.granted_output))
+            ended_by = await self._relay(self._candidate.output_limit(self._reservation.granted_output))
         except (ProviderError, asyncio.CancelledError) as error:
-            if self._ended and isinstance(error, ProviderError):  # the line broke, but all had been said
+            if self._ended and isinstance(error, ProviderError):  # the connection broke after the whole answer
                 await self._report(cut=self.cut_short)
                 return
-            await self._report_of_broken(error)
+            await self._report_broken(error)
             if isinstance(error, ProviderError) and self.begun and not error.billed:
                 raise ProviderInterrupted from error
             raise
-        if reason == PROVIDER and not self._ended:
+        if ended_by == PROVIDER and not self._ended:
             late = ProviderInterrupted if self.begun else ProviderTimeout
-            await self._report_of_broken(late())
+            await self._report_broken(late())
             raise late
-        await self._report(cut=self.cut_short or (reason is not None and not self._ended))
-        if reason == LEASE:
+        await self._report(cut=self.cut_short or (ended_by is not None and not self._ended))
+        if ended_by == LEASE:
             raise LeaseLost
-        self.cut_short = self.cut_short or reason == LISTENER
+        self.cut_short = self.cut_short or ended_by == LISTENER
 
-    async def _until_cut(self, limit: int) -> str | None:
-        """Returns who ended it; None: it came to its end."""
+    async def _relay(self, output_limit: int) -> str | None:
+        """Returns which side ended the stream before its end; None when it came to its end."""
         deadlines = self._deadlines
-        with CancelScope() as cut:
-            self._reservation.on_lost = partial(cut, LEASE)
+        with CancelScope() as scope:
+            self._reservation.on_lost = partial(scope.cancel, LEASE)
             with StreamTimeouts(
-                lambda who: self._out_of_patience(who, cut, patience),
+                lambda waiting_for: self._timed_out(waiting_for, scope, timeouts),
                 self._listener.ping,
                 first_s=deadlines.first_s,
                 idle_s=deadlines.idle_s,
                 total_s=deadlines.total_s,
-                silent_s=deadlines.ping_s,
-            ) as patience:
-                patience.waiting_for = PROVIDER
-                self._listener.attach(partial(self._hung_up, cut, patience), self._reservation)
-                await self._pieces(limit, patience)
+                ping_s=deadlines.ping_s,
+            ) as timeouts:
+                timeouts.waiting_for = PROVIDER
+                self._listener.attach(partial(self._disconnected, scope, timeouts), self._reservation)
+                await self._relay_chunks(output_limit, timeouts)
         self._reservation.on_lost = None
-        return cut.reason
+        return scope.reason
 
-    async def _pieces(self, limit: int, patience: StreamTimeouts) -> None:
+    async def _relay_chunks(self, output_limit: int, timeouts: StreamTimeouts) -> None:
         received = self.received
-        deliver = self._deliver_or_leave if self._bills_unseen else self._listener.deliver
-        async with aclosing(self._provider.stream(self._candidate.call, limit)) as pieces:
-            async for piece in pieces:
+        deliver = self._deliver_or_leave if self._bills_hidden_output else self._listener.deliver
+        async with aclosing(self._provider.stream(self._candidate.prepared, output_limit)) as chunks:
+            async for chunk in chunks:
                 self.begun = True
-                received.add(piece.deltas)
-                if piece.last:
-                    self.tail += piece.raw
+                received.add(chunk.deltas)
+                if chunk.last:
+                    self.tail += chunk.raw
                     self._ended = received.finish_reason is not None
-                    patience.at_most(AFTER_THE_END_S)
+                    timeouts.end_within(CLOSE_S)
                     continue
                 if not self.cut_short:
-                    patience.moved(LISTENER)
-                    await deliver(piece)
-                patience.moved(PROVIDER, begun=bool(received.deltas))
-                if received.size > self._most:
+                    timeouts.progress(LISTENER)
+                    await deliver(chunk)
+                timeouts.progress(PROVIDER, begun=bool(received.deltas))
+                if received.size > self._count_at_bytes:
                     if await self._is_too_long():
                         received.finish_reason = "length"
                         self.shortened = True
                         self.tail = b""
                         received.usage = None
                         break
-                    patience.moved(PROVIDER)
+                    timeouts.progress(PROVIDER)
 
-    async def _deliver_or_leave(self, piece: StreamChunk) -> None:
-        """Until it is heard; or until nobody waits for that any more, though the provider is to be heard out."""
-        with CancelScope() as self._delivering:
-            await self._listener.deliver(piece)
+    async def _deliver_or_leave(self, chunk: StreamChunk) -> None:
+        """Deliver a chunk; or stop waiting for a client that does not take it, and read the provider to its end."""
+        with CancelScope() as self._delivery:
+            await self._listener.deliver(chunk)
 
-    def _out_of_patience(self, who: str, cut: CancelScope, patience: StreamTimeouts) -> None:
-        if who == LISTENER and self._bills_unseen and self._delivering is not None:
-            patience.moved(PROVIDER)
-            self._hung_up(cut, patience)
-            self._delivering(LISTENER)
+    def _timed_out(self, waiting_for: str, scope: CancelScope, timeouts: StreamTimeouts) -> None:
+        if waiting_for == LISTENER and self._bills_hidden_output and self._delivery is not None:
+            timeouts.progress(PROVIDER)
+            self._disconnected(scope, timeouts)
+            self._delivery.cancel(LISTENER)
         else:
-            cut(who)
+            scope.cancel(waiting_for)
 
-    def _hung_up(self, cut: CancelScope, patience: StreamTimeouts) -> None:
-        """The listener is gone: so is the provider, unless it can bill what it would not have said by then."""
-        if cut.over:
+    def _disconnected(self, scope: CancelScope, timeouts: StreamTimeouts) -> None:
+        """The client has disconnected. The provider is cut off too, unless it can bill output that it has not sent."""
+        if scope.left:
             return
-        if self._bills_unseen:
+        if self._bills_hidden_output:
             self.cut_short = True
-            patience.at_most(self._deadlines.idle_s)
+            timeouts.end_within(self._deadlines.idle_s)
         else:
-            cut(LISTENER)
+            scope.cancel(LISTENER)
 
     async def _is_too_long(self) -> bool:
-        """Whether the provider says more than it was allowed to. Counts only what was not counted before."""
-        fresh = self.received.text_since(self._counted_deltas)
+        """Whether the answer is longer than allowed. Counts only the text that was not counted before."""
+        uncounted = self.received.text_since(self._counted_deltas)
         self._counted_deltas = len(self.received.deltas)
-        self._counted += await self._provider.count_output(fresh)
-        self._most = self.received.size + max(self._allowed - self._counted, 64)
-        return self._counted > self._allowed
+        self._counted_tokens += await self._provider.count_output(uncounted)
+        allowed = self._allowed_output
+        self._count_at_bytes = self.received.size + max(allowed - self._counted_tokens, MIN_UNCOUNTED_BYTES)
+        return self._counted_tokens > allowed
 
     @property
-    def _allowed(self) -> int:
-        return self._candidate.allowed(self._reservation.granted_output)
+    def _allowed_output(self) -> int:
+        return self._candidate.allowed_output(self._reservation.granted_output)
 
-    async def _report_of_broken(self, error: BaseException) -> None:
-        """What a stream used that did not come to its end: the unknown rule for one that brought nothing."""
+    async def _report_broken(self, error: BaseException) -> None:
+        """Report what a broken stream used. Without a chunk, the rule for unknown outcomes applies."""
         billed = not isinstance(error, ProviderError) or error.billed
         cut = self.cut_short or isinstance(error, asyncio.CancelledError)
         if self.begun or (billed and cut):
@@ -200,22 +210,21 @@ class Relay:
 
     async def _report(self, *, cut: bool) -> None:
         usage = self.received.report
-        if usage is not None and self._candidate.believes(usage):
+        if usage is not None and self._candidate.is_plausible(usage):
             self._reservation.report(usage)
             return
-        if cut and self._bills_unseen:
-            terms = self._reservation.terms
-            usage = Usage(terms.input_bound, self._reservation.granted_output)
+        if cut and self._bills_hidden_output:
+            usage = Usage(self._reservation.terms.input_bound, self._reservation.granted_output)
         else:
             usage = Usage(*await self._measure())
         self._reservation.report(usage, Basis.COUNTED)
 
     async def _measure(self) -> tuple[int, int]:
-        """Input, as told or counted, and what was received, counted."""
-        told, text = self.received.input_tokens, self.received.text_since(0)
-        if told is None or not self._candidate.believes(Usage(told, 0)):
-            told = await self._count_input()
-        return told, await self._provider.count_output(text) if text else 0
+        """Tokens of the input, reported or counted, and of the output received so far, counted."""
+        input_tokens, text = self.received.input_tokens, self.received.text_since(0)
+        if input_tokens is None or not self._candidate.is_plausible(Usage(input_tokens, 0)):
+            input_tokens = await self._count_input()
+        return input_tokens, await self._provider.count_output(text) if text else 0
 
     async def _count_input(self) -> int:
-        return await self._provider.count_input(self._candidate.call)
+        return await self._provider.count_input(self._candidate.prepared)

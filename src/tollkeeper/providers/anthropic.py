@@ -57,7 +57,7 @@ class AnthropicProvider(TokenCounting):
             body, tail = body_of(raw, ours, LIMIT_NAME)
             thinks = "thinking" in raw.fields and messages.thinks(raw.fields["thinking"])
             return PreparedCall(
-                model, body, tail, raw.shape, texts_of(question), Wire.MESSAGES, raw=True, thinks=thinks
+                model, body, tail, raw.input_size, texts_of(question), Wire.MESSAGES, raw=True, thinks=thinks
             )
         if raw is not None and raw.wire is Wire.EMBEDDINGS:
             raise UnsupportedParameter("This model makes no embeddings.", parameter="model")

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from tollkeeper.chat import ChatRequest, Completion, Delta, Price, Usage
-from tollkeeper.dialects.shape import InputSize
+from tollkeeper.dialects.input_size import InputSize
 
 MAX_CONTEXT = 2_000_000
 """For models whose context window is not known: no model's is larger."""
@@ -40,7 +40,7 @@ class RawRequest(NamedTuple):
 
     wire: Wire
     fields: dict[str, bytes]
-    shape: InputSize
+    input_size: InputSize
 
 
 @dataclass
@@ -71,7 +71,7 @@ class PreparedCall:
     model: "Model"
     body: bytes
     tail: bytes | None
-    shape: InputSize
+    input_size: InputSize
     texts: Callable[[], tuple[str, ...]]
     wire: Wire | None = None
     raw: bool = False

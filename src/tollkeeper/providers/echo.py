@@ -122,7 +122,7 @@ def _prepared_embeddings(model: Model, raw: RawRequest) -> PreparedCall:
     body = b"{" + b",".join(orjson.dumps(name) + b":" + value for name, value in raw.fields.items()) + b"}"
     inputs = embeddings.read_inputs({"input": msgspec.Raw(raw.fields["input"])})
     texts = tuple(one if isinstance(one, str) else " ".join(map(str, one)) for one in inputs.each)
-    return PreparedCall(model, body, None, raw.shape, lambda: texts, Wire.EMBEDDINGS, raw=True)
+    return PreparedCall(model, body, None, raw.input_size, lambda: texts, Wire.EMBEDDINGS, raw=True)
 
 
 def _embedded(call: PreparedCall) -> Completion:

@@ -8,9 +8,9 @@ import orjson
 
 from tollkeeper import errors
 from tollkeeper.chat import ChatRequest, Delta, Finish, InputTokens, Usage
+from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError, Unfinished
-from tollkeeper.dialects.shape import InputSize
 from tollkeeper.providers import tokenizer
 from tollkeeper.providers.base import CallInput, Model, PreparedCall, RawRequest, StreamChunk
 from tollkeeper.providers.transport import Stream
@@ -192,8 +192,8 @@ class TokenCounting:
         return None
 
     async def count_input(self, call: PreparedCall) -> int:
-        template = TEMPLATE_PER_MESSAGE * call.shape.messages + TEMPLATE_PER_CALL
-        images = call.shape.images * call.model.image_tokens
+        template = TEMPLATE_PER_MESSAGE * call.input_size.messages + TEMPLATE_PER_CALL
+        images = call.input_size.images * call.model.image_tokens
         return await tokenizer.count(call.model.upstream_name, call.texts()) + template + images
 
     async def count_output(self, text: str) -> int:

@@ -69,14 +69,14 @@ class OpenAIProvider(TokenCounting):
         refuse_sampling(model, document, chat.SAMPLING)
         document |= self._ours(model, self._wire, stream=stream)
         body, tail = opened(document, self._limit_name(model, self._wire))
-        shape = shape_of_request(request)
-        return PreparedCall(model, body, tail, shape, texts_of(question), self._wire)
+        input_size = shape_of_request(request)
+        return PreparedCall(model, body, tail, input_size, texts_of(question), self._wire)
 
     def _as_it_came(self, model: Model, question: CallInput, raw: RawRequest, *, stream: bool) -> PreparedCall:
         refuse_sampling(model, raw.fields, chat.SAMPLING)
         limit_name = None if raw.wire is Wire.EMBEDDINGS else self._limit_name(model, raw.wire)
         body, tail = body_of(raw, self._ours(model, raw.wire, stream=stream), limit_name)
-        return PreparedCall(model, body, tail, raw.shape, texts_of(question), raw.wire, raw=True)
+        return PreparedCall(model, body, tail, raw.input_size, texts_of(question), raw.wire, raw=True)
 
     def _ours(self, model: Model, wire: Wire, *, stream: bool) -> dict[str, object]:
         ours: dict[str, object] = {"model": model.upstream_name}
@@ -115,7 +115,7 @@ class OpenAIProvider(TokenCounting):
         return ProviderStream(answer, Splitter(), _DIALECTS[call.wire].EventReader(), raw=call.raw)
 
     async def bound_input(self, call: PreparedCall) -> int | None:
-        return None if call.shape.images else await tokenizer.bound(call.model.upstream_name, call.limited_to(0))
+        return None if call.input_size.images else await tokenizer.bound(call.model.upstream_name, call.limited_to(0))
 
     async def list_models(self) -> list[str]:
         """The models that the key may use, as the provider lists them. Raises ProviderError."""

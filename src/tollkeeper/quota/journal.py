@@ -120,6 +120,20 @@ class Journal:
             self._watch_again(loop)
         return waiting.future
 
+    async def request(self, operation: Operation, wait_s: float, landed: Callable[[], object] | None = None) -> Any:
+        """Submit an operation that can be withdrawn, and wait for its answer. Raises what `submit` does.
+
+        Cancelled while it waits, it is withdrawn; cancelled when the answer is there but not yet taken, a reserve is
+        released.
+        """
+        future = self.submit(operation, wait_s=wait_s, landed=landed)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if isinstance(operation, Reserve) and not future.cancelled() and future.exception() is None:
+                self.submit(operation.undone())
+            raise
+
     def _enqueue(self, waiting: _Waiting) -> None:
         self._queue.append(waiting)
         self._idle.clear()

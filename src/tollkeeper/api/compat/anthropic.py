@@ -16,7 +16,7 @@ from tollkeeper.dialects import messages
 from tollkeeper.dialects.parameters import filter_parameters, refusal
 from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.gateway.candidate import ModelCall
-from tollkeeper.gateway.path import CallResult
+from tollkeeper.gateway.results import CallResult
 from tollkeeper.principal import Principal
 from tollkeeper.providers.base import CallInput, RawRequest, StreamChunk, Wire
 
@@ -89,10 +89,10 @@ def _read(body: bytes, caller: Principal, *, surface: str, needs_limit: bool) ->
     def read() -> ChatRequest:
         return messages.read_request({name: orjson.loads(value) for name, value in passed.items()})
 
-    shape = messages.shape_of(fields)
+    input_size = messages.shape_of(fields)
     if "metadata" in passed:
         passed["metadata"] = _metadata(caller, passed["metadata"])
-    raw = RawRequest(Wire.MESSAGES, passed, shape)
+    raw = RawRequest(Wire.MESSAGES, passed, input_size)
     return ModelCall(surface, CallInput(read, raw), model, limit), model or "", flag(fields, "stream")
 
 
@@ -112,7 +112,7 @@ async def _count(services: Services, caller: Principal, body: bytes) -> bytes:
     async with services.database.session() as session:
         await services.credentials.current(session, caller)
     ask, _, _ = _read(body, caller, surface="messages", needs_limit=False)
-    return messages.write_token_count(await services.gateway.count(ask))
+    return messages.write_token_count(await services.gateway.count_input(ask))
 
 
 MESSAGES = MeteredEndpoint(

@@ -14,7 +14,7 @@ from tollkeeper.chat import ChatRequest, Completion, Delta, Usage
 from tollkeeper.dialects.response_meta import ResponseMeta, response_meta_of
 from tollkeeper.errors import InvalidJson, InvalidRequest, TollkeeperError
 from tollkeeper.gateway.candidate import ModelCall
-from tollkeeper.gateway.path import CallResult
+from tollkeeper.gateway.results import CallResult
 from tollkeeper.providers.base import StreamChunk
 
 MAX_BODY_BYTES = 20 * 1024 * 1024
@@ -103,8 +103,8 @@ class CompatExchange:
         return self._ended
 
     def _end(self, answer: CallResult) -> bytes:
-        if self._passed_on and not answer.shortened:
-            return answer.tail
+        if self._passed_on and not answer.outcome.shortened:
+            return answer.outcome.tail
         if self._passed_on:
             return self._dialect.end_theirs(self._their_head, answer.completion.finish_reason, answer.usage)
         return self._open().end(answer.completion.finish_reason, answer.usage)

@@ -18,7 +18,7 @@ from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.dialects.sse import DONE, Splitter
 from tollkeeper.errors import InvalidRequest, TollkeeperError
 from tollkeeper.gateway.candidate import ModelCall
-from tollkeeper.gateway.path import CallResult
+from tollkeeper.gateway.results import CallResult
 from tollkeeper.principal import Principal
 from tollkeeper.providers.base import CallInput, RawRequest, StreamChunk, Wire
 from tollkeeper.quota.rules.models import Basis
@@ -69,11 +69,11 @@ class _ChatVisit(CompatExchange):
         self._include_usage = include_usage
 
     def _end(self, answer: CallResult) -> bytes:
-        if not self._passed_on or answer.shortened:
+        if not self._passed_on or answer.outcome.shortened:
             return super()._end(answer)
         if not self._include_usage:
             return DONE
-        told = b"".join(event.raw for event in Splitter().feed(answer.tail) if event.data != b"[DONE]")
+        told = b"".join(event.raw for event in Splitter().feed(answer.outcome.tail) if event.data != b"[DONE]")
         if not told and answer.charge.basis is not Basis.PROVIDER:  # else it came with what was passed on
             told = chat.StreamWriter(self._their_head).usage(answer.usage)
         return told + DONE
@@ -129,7 +129,7 @@ class _EmbeddingsVisit:
 async def _open_chat(_services: Services, caller: Principal, body: bytes) -> Exchange:
     fields = fields_of(body)
     passed = _passed_on(fields, chat.PARAMETERS, caller)
-    shape = chat.shape_of(fields)
+    input_size = chat.shape_of(fields)
     limits = [number(fields, name) for name in ("max_completion_tokens", "max_tokens")]
     choices = number(fields, "n", MAX_CHOICES) or 1
     streaming = flag(fields, "stream")
@@ -137,7 +137,7 @@ async def _open_chat(_services: Services, caller: Principal, body: bytes) -> Exc
     model = text(fields, "model")
     ask = ModelCall(
         surface="chat/completions",
-        question=CallInput(_reader(chat.read_request, passed), RawRequest(Wire.CHAT, passed, shape), choices),
+        input=CallInput(_reader(chat.read_request, passed), RawRequest(Wire.CHAT, passed, input_size), choices),
         model=model,
         max_output=next((limit for limit in limits if limit is not None), None),
     )
@@ -148,12 +148,12 @@ async def _open_chat(_services: Services, caller: Principal, body: bytes) -> Exc
 async def _open_responses(_services: Services, caller: Principal, body: bytes) -> Exchange:
     fields = fields_of(body)
     passed = _passed_on(fields, responses.PARAMETERS, caller)
-    shape = responses.shape_of(fields)
+    input_size = responses.shape_of(fields)
     passed["input"] = responses.detached(passed["input"])
     model = text(fields, "model")
     ask = ModelCall(
         surface="responses",
-        question=CallInput(_reader(responses.read_request, passed), RawRequest(Wire.RESPONSES, passed, shape)),
+        input=CallInput(_reader(responses.read_request, passed), RawRequest(Wire.RESPONSES, passed, input_size)),
         model=model,
         max_output=number(fields, "max_output_tokens"),
     )
@@ -172,9 +172,7 @@ async def _open_embeddings(_services: Services, caller: Principal, body: bytes) 
     return _EmbeddingsVisit(ask)
 
 
-def _passed_on(
-    fields: Mapping[str, msgspec.Raw], rules: Mapping[str, Rule], caller: Principal
-) -> dict[str, bytes]:
+def _passed_on(fields: Mapping[str, msgspec.Raw], rules: Mapping[str, Rule], caller: Principal) -> dict[str, bytes]:
     """What goes out: as it came, but for names."""
     passed = filter_parameters(fields, rules)
     for name in NAMES:

@@ -1,23 +1,24 @@
 """POST /ai/estimate: what a call would hold, without making it."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from tollkeeper.api.balances import has_token_quota, in_front
 from tollkeeper.api.dependencies import Services
+from tollkeeper.api.formats import usd
 from tollkeeper.api.metered import MeteredEndpoint, decode
-from tollkeeper.api.native.exchange import show_quota, usd
+from tollkeeper.api.native.exchange import show_quota
 from tollkeeper.api.native.model_call import ask, chat_turns
 from tollkeeper.api.native.schemas import ChatAsked, QuotaShown
 from tollkeeper.clock import SystemClock
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.principal import Principal
 from tollkeeper.quota import queries
+from tollkeeper.quota.rules.admission import hold_of, would_admit
+from tollkeeper.quota.rules.balances import spendable
 from tollkeeper.quota.rules.models import Unit
-from tollkeeper.quota.rules.operations import Balance, Terms
+from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.quota.rules.page import Subject
 
 
@@ -58,19 +59,19 @@ async def _estimate(services: Services, caller: Principal, body: bytes) -> bytes
     own, tenants = await _balances(services, caller)
     asked, _ = await ask(services, caller, "estimate", request, chat_turns(request))
     estimate = await services.gateway.estimate(asked)
-    first, tighter = estimate.first, estimate.tighter
+    by_bytes, exact = estimate.byte_terms, estimate.exact_terms
     return _encode(
         Estimated(
-            model=first.model,
-            provider=first.provider,
+            model=by_bytes.model,
+            provider=by_bytes.provider,
             input_tokens=estimate.input_tokens,
-            input_bound=first.input_bound,
-            max_output=first.wanted_output,
-            hold=_hold(first, Unit.TOKENS) or 0,
-            hold_exact=_hold(tighter, Unit.TOKENS) or 0,
-            hold_usd=usd(_hold(first, Unit.MICRO_USD)),
-            fits=has_token_quota(own) and any(_fits(terms, [*own, *tenants]) for terms in (first, tighter)),
-            quota=show_quota(in_front(own, tenants)),
+            input_bound=by_bytes.input_bound,
+            max_output=by_bytes.wanted_output,
+            hold=hold_of(by_bytes, Unit.TOKENS, by_bytes.wanted_output) or 0,
+            hold_exact=hold_of(exact, Unit.TOKENS, exact.wanted_output) or 0,
+            hold_usd=usd(hold_of(by_bytes, Unit.MICRO_USD, by_bytes.wanted_output)),
+            fits=any(would_admit(terms, own, tenants) for terms in (by_bytes, exact)),
+            quota=show_quota(spendable(own, tenants)),
         )
     )
 
@@ -82,25 +83,6 @@ async def _balances(services: Services, caller: Principal) -> tuple[list[Balance
         await services.credentials.current(session, caller)
         own = await queries.balances_of(session, [Subject(caller.tenant_id, caller.user_id)], now_ms)
         return own, await queries.balances_of(session, [Subject(caller.tenant_id)], now_ms)
-
-
-def _fits(terms: Terms, balances: Sequence[Balance]) -> bool:
-    """Whether these terms would be admitted now, on every quota. Decides as `quota.reserving` does."""
-    if terms.meter.price is None and any(balance.unit is Unit.MICRO_USD for balance in balances):
-        return False
-    rooms = [
-        terms.meter.most_output(balance.unit, terms.input_bound, balance.limit - balance.used) for balance in balances
-    ]
-    granted = min([terms.wanted_output, *rooms])
-    if granted < terms.least_output:
-        return False
-    return all((_hold(terms, balance.unit, granted) or 0) <= balance.remaining for balance in balances)
-
-
-def _hold(terms: Terms, unit: Unit, output: int | None = None) -> int | None:
-    """What a call with so much output (all that is wanted, unless said) would hold; None without a price."""
-    wanted = terms.wanted_output if output is None else output
-    return terms.meter.cost(unit, terms.meter.dearest(terms.input_bound, wanted))
 
 
 ESTIMATE = MeteredEndpoint(

@@ -5,16 +5,17 @@ import time
 import msgspec
 import orjson
 
-from tollkeeper.api.balances import iso, tightest
 from tollkeeper.api.errors import problem
+from tollkeeper.api.formats import iso, usd
 from tollkeeper.api.native.schemas import QueryAnswer, QuotaShown, StreamEnd, StreamPiece, UsageShown
 from tollkeeper.chat import RefusalDelta, TextDelta, Usage
 from tollkeeper.conversations import Conversation
 from tollkeeper.dialects.sse import DONE, event
 from tollkeeper.errors import TollkeeperError
 from tollkeeper.gateway.candidate import ModelCall
-from tollkeeper.gateway.path import CallResult
+from tollkeeper.gateway.results import CallResult
 from tollkeeper.providers.base import StreamChunk
+from tollkeeper.quota.rules.balances import tightest
 from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.telemetry.logging import correlation_id
 
@@ -123,8 +124,3 @@ def show_quota(balance: Balance | None) -> QuotaShown | None:
     if balance is None:
         return None
     return QuotaShown(balance.limit, balance.used, balance.reserved, balance.remaining, iso(balance.resets_ms))
-
-
-def usd(micro_usd: int | None) -> str | None:
-    """Micro-USD as a decimal string in USD."""
-    return None if micro_usd is None else f"{micro_usd // 1_000_000}.{micro_usd % 1_000_000:06d}"

@@ -44,7 +44,7 @@ async def ask(
     return (
         ModelCall(
             surface=surface,
-            question=CallInput(lambda: asked),
+            input=CallInput(lambda: asked),
             model=request.model,
             max_output=request.max_tokens,
             allocation=request.context_allocation,

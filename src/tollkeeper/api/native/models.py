@@ -4,7 +4,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from tollkeeper.api.dependencies import Caller, Parts
-from tollkeeper.api.native.exchange import usd
+from tollkeeper.api.formats import usd
 from tollkeeper.chat import Price
 from tollkeeper.providers.base import MAX_CONTEXT
 from tollkeeper.providers.catalog import Listing

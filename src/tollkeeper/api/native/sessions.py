@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from tollkeeper.api.balances import iso
 from tollkeeper.api.dependencies import Caller, Session
+from tollkeeper.api.formats import iso
 from tollkeeper.conversations.models import StoredConversation
 from tollkeeper.conversations.repository import ConversationRepository, Cursor
 from tollkeeper.errors import NotFound

@@ -40,7 +40,7 @@ from tollkeeper.errors import (
     TurnInProgress,
     Unauthenticated,
 )
-from tollkeeper.gateway.path import IdempotentCall
+from tollkeeper.gateway.results import IdempotentCall
 from tollkeeper.principal import Access, Principal
 from tollkeeper.quota.rules.keys import KeyedRequest
 from tollkeeper.quota.rules.operations import Replayed
@@ -243,9 +243,9 @@ class _Connection:
             for frame in answer.answer.body.splitlines():
                 await listener.write(under_id(turn.id, frame))
             return
-        if not answer.cut_short:
+        if not answer.outcome.cut_short:
             await visit.remember(answer)
-        if not answer.cut_short or listener.cancelled:
+        if not answer.outcome.cut_short or listener.cancelled:
             await listener.write(listener.final(visit, answer))
 
     async def _say(self, frame: bytes) -> None:

@@ -14,7 +14,7 @@ from tollkeeper.api.native.exchange import NativeExchange
 from tollkeeper.api.native.socket_frames import Turn
 from tollkeeper.api.sse_listener import RecordedResponse
 from tollkeeper.errors import TollkeeperError
-from tollkeeper.gateway.path import CallResult
+from tollkeeper.gateway.results import CallResult
 from tollkeeper.providers.base import StreamChunk
 from tollkeeper.quota.reservation import Reservation
 from tollkeeper.quota.rules.keys import StoredResponse
@@ -62,7 +62,7 @@ class TurnListener:
     def final(self, visit: NativeExchange, answer: CallResult) -> bytes:
         """The frame that ends the turn."""
         ending = visit.ending(answer)
-        if self.cancelled and answer.cut_short:
+        if self.cancelled and answer.outcome.cut_short:
             ending.finish_reason = "cancelled"
         return self._frame("final", ending)
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 
+from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.dialects.parameters import DROP, OURS, PASS, PRICE, REFUSE, Known, Only, Rule, refusal
 from tollkeeper.dialects.pictures import bytes_sent
-from tollkeeper.dialects.shape import InputSize
 from tollkeeper.errors import InvalidRequest
 
 _NAMED = {"name": None}

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.dialects.messages import blocks
 from tollkeeper.dialects.messages.blocks import Base64, Content, Picture, ToolAnswer, Turn
 from tollkeeper.dialects.parameters import DROP, NULL, OURS, PASS, PRICE, REFUSE, Known, Only, Rule, refusal
-from tollkeeper.dialects.shape import InputSize
 from tollkeeper.errors import InvalidRequest
 
 PARAMETERS: dict[str, Rule] = {

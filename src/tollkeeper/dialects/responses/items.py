@@ -9,9 +9,9 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
+from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.dialects.parameters import refusal
 from tollkeeper.dialects.pictures import bytes_sent
-from tollkeeper.dialects.shape import InputSize
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
 MESSAGE_PARTS = frozenset({"input_text", "input_image", "output_text", "refusal"})

@@ -3,7 +3,7 @@
 Pure, as the other verbs are.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from tollkeeper.chat import Usage
@@ -17,11 +17,12 @@ from tollkeeper.errors import (
     QuotaRefusal,
     Unauthenticated,
 )
+from tollkeeper.quota.rules.balances import has_token_quota
 from tollkeeper.quota.rules.idempotency import kept_answer, take
 from tollkeeper.quota.rules.keys import StoredResponse
 from tollkeeper.quota.rules.models import Basis, Kind, State, Unit
 from tollkeeper.quota.rules.operations import Balance, Extend, Held, Replayed, Reserve, Terms
-from tollkeeper.quota.rules.page import Account, ChargeRow, Hold, Page, QuotaRow, WindowRow
+from tollkeeper.quota.rules.page import Account, ChargeRow, Hold, Page, WindowRow
 from tollkeeper.quota.rules.settlement import balance, close, end_at_nothing
 
 HELD_RETRY_S = 1
@@ -73,8 +74,8 @@ def _run_again(page: Page, operation: Reserve, charge: ChargeRow) -> Held | Repl
 
 
 def _kept_answer(page: Page, operation: Reserve) -> StoredResponse | None:
-    attempt = operation.attempt
-    return None if attempt is None else kept_answer(page, attempt.name(operation.caller.user_id), attempt)
+    request = operation.keyed_request
+    return None if request is None else kept_answer(page, request.name(operation.caller.user_id), request)
 
 
 def _hold(page: Page, operation: Reserve, account: Account) -> Held:
@@ -88,8 +89,8 @@ def _hold(page: Page, operation: Reserve, account: Account) -> Held:
     for window, pending in holds:
         page.move(window, Kind.RESERVE, charge.id, pending=pending)
     page.open_charge(charge, holds)
-    if operation.attempt is not None:
-        take(page, operation.attempt.name(charge.user_id), operation.attempt, charge)
+    if operation.keyed_request is not None:
+        take(page, operation.keyed_request.name(charge.user_id), operation.keyed_request, charge)
     return Held(charge.id, granted_output, _balances(windows))
 
 
@@ -133,7 +134,7 @@ def _grant_output(windows: list[WindowRow], terms: Terms, now_ms: int) -> int:
     Raises QuotaExceeded naming the window with the least room when that is below `least_output`, or when the user has
     no token quota of their own.
     """
-    if not any(_is_own_token_quota(window.quota) for window in windows):
+    if not any(window.quota.is_own_token_quota for window in windows):
         raise QuotaExceeded(
             "You have no token quota. An administrator can set one.",
             quota="user",
@@ -149,7 +150,7 @@ def _grant_output(windows: list[WindowRow], terms: Terms, now_ms: int) -> int:
                 unit=unit,
                 limit=window.granted,
             )
-        fits = terms.meter.most_output(unit, terms.input_bound, window.granted - window.settled)
+        fits = _fitting_output(terms, unit, window.granted, window.settled)
         if fits < granted:
             granted, tightest = fits, window
     if tightest is not None and granted < terms.least_output:
@@ -157,20 +158,39 @@ def _grant_output(windows: list[WindowRow], terms: Terms, now_ms: int) -> int:
     return granted
 
 
-def _is_own_token_quota(quota: QuotaRow) -> bool:
-    return quota.key.unit is Unit.TOKENS and quota.key.subject.user_id is not None
-
-
 def _holds(windows: list[WindowRow], terms: Terms, granted_output: int, now_ms: int) -> list[Hold]:
     """What the call takes of each window. Raises QuotaHeld when calls in flight are in the way."""
-    most = terms.meter.dearest(terms.input_bound, granted_output)
     holds = []
     for window in windows:
-        needed = terms.meter.cost(window.quota.key.unit, most) or 0
+        needed = hold_of(terms, window.quota.key.unit, granted_output) or 0
         if window.settled + window.pending + needed > window.granted:
             raise _refusal(QuotaHeld, window, terms, granted_output, now_ms)
         holds.append(Hold(window, needed))
     return holds
+
+
+def hold_of(terms: Terms, unit: Unit, output: int) -> int | None:
+    """What a call with so much output holds of a quota in this unit; None for money where the model has no price."""
+    return terms.meter.cost(unit, terms.meter.dearest(terms.input_bound, output))
+
+
+def would_admit(terms: Terms, own: Sequence[Balance], tenants: Sequence[Balance]) -> bool:
+    """Whether a call with these terms would be admitted now. `own` are its user's balances, `tenants` the tenant's."""
+    balances = [*own, *tenants]
+    if not has_token_quota(own):
+        return False
+    if terms.meter.price is None and any(balance.unit is Unit.MICRO_USD for balance in balances):
+        return False
+    fitting = (_fitting_output(terms, balance.unit, balance.limit, balance.used) for balance in balances)
+    granted = min(terms.wanted_output, *fitting)
+    if granted < terms.least_output:
+        return False
+    return all((hold_of(terms, balance.unit, granted) or 0) <= balance.remaining for balance in balances)
+
+
+def _fitting_output(terms: Terms, unit: Unit, limit: int, used: int) -> int:
+    """The largest output that fits a quota with nothing else in flight; negative where the input alone does not fit."""
+    return terms.meter.max_output(unit, terms.input_bound, limit - used)
 
 
 def _refusal(kind: type[QuotaRefusal], window: WindowRow, terms: Terms, output: int, now_ms: int) -> QuotaRefusal:
@@ -182,7 +202,7 @@ def _refusal(kind: type[QuotaRefusal], window: WindowRow, terms: Terms, output: 
         limit=window.granted,
         used=window.settled,
         reserved=window.pending,
-        needed=terms.meter.cost(window.quota.key.unit, terms.meter.dearest(terms.input_bound, output)) or 0,
+        needed=hold_of(terms, window.quota.key.unit, output) or 0,
         resets_ms=window.ends_ms,
         retry_after_s=HELD_RETRY_S if kind is QuotaHeld else until_reset_s,
     )

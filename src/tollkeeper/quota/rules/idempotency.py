@@ -10,7 +10,7 @@ from tollkeeper.quota.rules.page import ChargeRow, Page
 log = structlog.get_logger("tollkeeper.ledger")
 
 
-def kept_answer(page: Page, name: KeyName, attempt: KeyedRequest) -> StoredResponse | None:
+def kept_answer(page: Page, name: KeyName, request: KeyedRequest) -> StoredResponse | None:
     """The answer to give again; None when the key is free.
 
     Raises IdempotencyMismatch, IdempotencyInFlight, PreviousAttemptInterrupted.
@@ -18,7 +18,7 @@ def kept_answer(page: Page, name: KeyName, attempt: KeyedRequest) -> StoredRespo
     row = _row(page, name)
     if row is None or row.free(page.now_ms):
         return None
-    if row.fingerprint != attempt.fingerprint:
+    if row.fingerprint != request.fingerprint:
         raise IdempotencyMismatch
     if row.in_flight:
         raise IdempotencyInFlight
@@ -27,9 +27,9 @@ def kept_answer(page: Page, name: KeyName, attempt: KeyedRequest) -> StoredRespo
     return row.answer
 
 
-def take(page: Page, name: KeyName, attempt: KeyedRequest, charge: ChargeRow) -> None:
+def take(page: Page, name: KeyName, request: KeyedRequest, charge: ChargeRow) -> None:
     """Let the key stand for a new charge, whatever it stood for."""
-    page.write_key(KeyRow(name, charge.id, attempt.fingerprint, page.now_ms, charge.state, charge.basis))
+    page.write_key(KeyRow(name, charge.id, request.fingerprint, page.now_ms, charge.state, charge.basis))
 
 
 def keep(page: Page, wish: StoreResponse, closed: ClosedCharge) -> None:

@@ -1,4 +1,7 @@
-"""What tokens cost: by weight for token quotas, by price for money; one ceiling per call and unit."""
+"""What a call can take and what it costs: a bound on its input, the weight for token quotas, the price for money.
+
+Each cost is rounded up once, per call and unit.
+"""
 
 from typing import NamedTuple
 
@@ -7,6 +10,17 @@ from tollkeeper.quota.rules.models import Unit
 
 WEIGHT_ONE = 1_000
 MILLION = 1_000_000
+TOKENS_PER_MESSAGE = 8
+
+
+def input_bound(text_tokens: int, messages: int, overhead: int) -> int:
+    """A sound upper bound of the input tokens. `text_tokens` is a tokenizer's count, or the bytes of the request.
+
+    A token of byte-pair encoding covers at least one byte, so the bytes of the request bound the tokens of its text.
+    Chat templates add a few tokens per message (3 to 4 by OpenAI's cookbook, "How to count tokens with tiktoken") and
+    some per call, which is the `overhead`.
+    """
+    return text_tokens + TOKENS_PER_MESSAGE * messages + overhead
 
 
 class Meter(NamedTuple):
@@ -48,7 +62,7 @@ class Meter(NamedTuple):
         """The cost in `unit`; None where the model has no price."""
         return self.tokens(usage) if unit is Unit.TOKENS else self.micro_usd(usage)
 
-    def most_output(self, unit: Unit, input_tokens: int, room: int) -> int:
+    def max_output(self, unit: Unit, input_tokens: int, room: int) -> int:
         """The largest output that, with this input, costs at most `room`, the input at its dearest. Negative when the
         input alone does not fit.
 

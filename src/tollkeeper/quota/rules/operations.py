@@ -102,7 +102,7 @@ class StoreResponse(NamedTuple):
 class Reserve:
     """Hold on every quota that applies, or on none. Answers `Held`.
 
-    With an `attempt` whose key stands for an answer, nothing is held, and that is `Replayed`.
+    With a `keyed_request` for which a response is stored, nothing is held, and the answer is `Replayed`.
     """
 
     turn: ClassVar[BatchOrder] = BatchOrder.RESERVE
@@ -112,12 +112,12 @@ class Reserve:
     terms: Terms
     lease_ms: int
     dispatch: bool = True
-    attempt: KeyedRequest | None = None
+    keyed_request: KeyedRequest | None = None
 
     def declare(self, needs: ReadSet, *, again: bool) -> None:
         needs.callers.add(self.caller.user_id)
-        if self.attempt is not None:
-            needs.keys.add(self.attempt.name(self.caller.user_id))
+        if self.keyed_request is not None:
+            needs.keys.add(self.keyed_request.name(self.caller.user_id))
         if again:
             needs.charges.add(self.charge_id)
 

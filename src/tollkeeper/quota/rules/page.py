@@ -38,6 +38,11 @@ class QuotaRow:
     name: str = field(init=False)
     """What people see: `user-day`, `tenant-total`, `user-month-usd`."""
 
+    @property
+    def is_own_token_quota(self) -> bool:
+        """Whether it is a user's own and counts tokens. Without one, a user can spend nothing."""
+        return self.key.unit is Unit.TOKENS and self.key.subject.user_id is not None
+
     def __post_init__(self) -> None:
         scope = "tenant" if self.key.subject.user_id is None else "user"
         self.name = f"{scope}-{self.key.period}" + ("-usd" if self.key.unit is Unit.MICRO_USD else "")

@@ -94,11 +94,7 @@ def _may_forgive(page: Page, charge: ChargeRow, usage: Usage) -> bool:
 
 
 def _shortest_own_window(page: Page, charge: ChargeRow) -> WindowRow:
-    own = (
-        hold.window
-        for hold in page.holds[charge.id]
-        if hold.window.quota.key.unit is Unit.TOKENS and hold.window.quota.key.subject.user_id is not None
-    )
+    own = (hold.window for hold in page.holds[charge.id] if hold.window.quota.is_own_token_quota)
     return min(own, key=lambda window: window.quota.key.period.rank)
 
 

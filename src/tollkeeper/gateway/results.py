@@ -1,0 +1,85 @@
+"""What a call to a model results in, and what callers add to it to make it idempotent."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from tollkeeper.chat import Completion, Usage
+from tollkeeper.errors import TollkeeperError
+from tollkeeper.gateway.candidate import Candidate
+from tollkeeper.providers.base import Model
+from tollkeeper.quota.rules.keys import KeyedRequest, StoredResponse
+from tollkeeper.quota.rules.models import Basis
+from tollkeeper.quota.rules.operations import ClosedCharge, Terms
+
+
+class Outcome(NamedTuple):
+    """What one provider answered. `read` returns the completion; that of a stream is put together when it is read.
+
+    Of a stream, `tail` is how the provider ended it, `shortened` means that it was cut at its output limit, and
+    `cut_short` that the client disconnected before its end.
+    """
+
+    candidate: Candidate
+    read: Callable[[], Completion]
+    tail: bytes = b""
+    shortened: bool = False
+    cut_short: bool = False
+
+
+@dataclass(frozen=True)
+class CallResult:
+    """The outcome of a call, and how its charge was closed."""
+
+    charge: ClosedCharge
+    outcome: Outcome
+
+    @property
+    def model(self) -> str:
+        return self.outcome.candidate.model.name
+
+    @property
+    def provider(self) -> str:
+        return self.outcome.candidate.model.provider.name
+
+    @cached_property
+    def completion(self) -> Completion:
+        return self.outcome.read()
+
+    @property
+    def usage(self) -> Usage:
+        """The usage as charged, with the reasoning tokens that the provider reported as part of the output."""
+        reported = self.completion.usage
+        if reported is None or self.charge.basis is not Basis.PROVIDER:
+            return self.charge.usage
+        return self.charge.usage._replace(reasoning_tokens=reported.reasoning_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotentCall:
+    """The idempotency key that a call was sent with, and how its result is rendered into the response to be stored."""
+
+    keyed_request: KeyedRequest
+    render: Callable[[CallResult], StoredResponse | None]
+
+
+class Estimate(NamedTuple):
+    """What a call would ask of the ledger: `byte_terms` first and, if those are refused, `exact_terms`.
+
+    `input_tokens` are counted by the best tokenizer at hand.
+    """
+
+    model: Model
+    byte_terms: Terms
+    exact_terms: Terms
+    input_tokens: int
+
+
+class CallFailed(TollkeeperError):
+    """A call that was reserved and then failed. `cause` is what failed, `charge` how its charge was closed."""
+
+    def __init__(self, cause: TollkeeperError, charge: ClosedCharge | None) -> None:
+        super().__init__(cause.detail)
+        self.cause = cause
+        self.charge = charge

@@ -1,0 +1,54 @@
+"""A call whose answer is read as a whole."""
+
+from tollkeeper.chat import Completion, Usage
+from tollkeeper.errors import ProviderError
+from tollkeeper.gateway.candidate import Candidate
+from tollkeeper.gateway.results import Outcome
+from tollkeeper.quota.reservation import Reservation
+from tollkeeper.quota.rules.models import Basis
+
+
+async def call_once(reservation: Reservation, candidate: Candidate) -> Outcome:
+    """Call the provider once, and report to the reservation what it used; where that is unknown, the counted input.
+
+    Raises ProviderError.
+    """
+    prepared, provider = candidate.prepared, candidate.model.provider
+
+    async def measure() -> tuple[int, int]:
+        return await provider.count_input(prepared), 0
+
+    reservation.measure = measure
+    try:
+        completion = await provider.complete(prepared, candidate.output_limit(reservation.granted_output))
+    except ProviderError as error:
+        if error.billed:
+            reservation.checkpoint = await measure()
+        raise
+    usage, allowed_output = completion.usage, reservation.granted_output
+    if usage is not None and candidate.is_plausible(usage):
+        reservation.report(usage)
+    else:
+        output = await provider.count_output(_text_of(completion))
+        usage = Usage(await provider.count_input(prepared), output)
+        reservation.report(usage, Basis.COUNTED)
+        allowed_output = candidate.allowed_output(allowed_output)
+    if usage.output_tokens > allowed_output and not candidate.call.without_output:
+        completion = await _shortened(candidate, completion, reservation.granted_output)
+    return Outcome(candidate, lambda: completion)
+
+
+def _text_of(completion: Completion) -> str:
+    """All text that the model wrote, whatever kind of text it is."""
+    texts = [completion.text, completion.reasoning or ""]
+    if completion.refusal is not None and completion.refusal != completion.text:
+        texts.append(completion.refusal)
+    texts += [part for call in completion.tool_calls for part in (call.name, call.arguments)]
+    return "".join(texts)
+
+
+async def _shortened(candidate: Candidate, completion: Completion, max_output: int) -> Completion:
+    """The completion with its text cut to `max_output` tokens."""
+    text = await candidate.model.provider.cut(completion.text, max_output)
+    refusal = text if completion.refusal == completion.text else completion.refusal
+    return completion._replace(text=text, refusal=refusal, finish_reason="length", raw=None)
