@@ -1,4 +1,4 @@
-# Tollkeeper's toolbox. `make` explains itself.
+# The tasks of this project. `make` lists them.
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,16 +6,16 @@ BIN := $(VENV)/bin
 HOST ?=
 PORT ?=
 RELOAD ?=
-# What decides about quota and access: here branch coverage has a floor.
+# The code that decides about quotas and access. Its branch coverage has a floor.
 EXACT := src/tollkeeper/quota/*,src/tollkeeper/gateway/*,src/tollkeeper/identity/*
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check bench lint format migrate lock
 
-help: ## Show what there is to make
+help: ## List the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.ready ## Create the environment in .venv (the other targets do it when needed)
+setup: $(VENV)/.ready ## Create the environment in .venv (other targets do so if needed)
 
 $(VENV)/.ready: requirements.lock pyproject.toml scripts/setup.sh
 	@sh scripts/setup.sh "$(PYTHON)" "$(VENV)"
@@ -24,7 +24,7 @@ run: setup ## Serve on 127.0.0.1:8000; HOST=, PORT= and RELOAD=1 change that
 	@$(BIN)/tollkeeper migrate
 	@$(BIN)/tollkeeper serve --first-run $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(RELOAD),--reload)
 
-test: setup ## Run every test, on SQLite and on a real PostgreSQL
+test: setup ## Run every test, on SQLite and PostgreSQL
 	@$(BIN)/pytest -n auto
 
 check: setup ## What CI runs: format, lint, types, architecture, tests with coverage
@@ -36,7 +36,7 @@ check: setup ## What CI runs: format, lint, types, architecture, tests with cove
 	@$(BIN)/coverage report --skip-covered
 	@$(BIN)/coverage report --include='$(EXACT)' --fail-under=95
 
-bench: setup ## Measure against a bare forwarder, on SQLite and PostgreSQL
+bench: setup ## Compare with a bare forwarder, on SQLite and PostgreSQL
 	@$(BIN)/python scripts/bench
 
 lint: setup ## Lint and check types
@@ -47,9 +47,9 @@ format: setup ## Format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-migrate: setup ## Bring the database schema up to this version
+migrate: setup ## Upgrade the database schema to this version
 	@$(BIN)/tollkeeper migrate
 
-lock: setup ## Resolve the dependencies anew
+lock: setup ## Upgrade the locked dependencies
 	@$(BIN)/uv pip compile pyproject.toml --python $(BIN)/python --group dev --universal --generate-hashes --no-header -q -o requirements.lock --upgrade
 	@$(BIN)/uv pip compile pyproject.toml --python $(BIN)/python -c requirements.lock --universal --generate-hashes --no-header -q -o requirements-runtime.lock

@@ -1,4 +1,4 @@
-"""Alembic's entry: the same migrations on SQLite and PostgreSQL, over the URL that `tollkeeper migrate` hands in."""
+"""Alembic's environment: runs the migrations on SQLite or PostgreSQL, at the URL that `tollkeeper migrate` passes."""
 
 import asyncio
 
@@ -9,12 +9,12 @@ from sqlmodel import SQLModel
 
 import tollkeeper.conversations.models
 import tollkeeper.identity.models
-import tollkeeper.quota.rules.models  # noqa: F401 - they fill the metadata that autogenerate compares with
+import tollkeeper.quota.rules.models  # noqa: F401 - the imports fill the metadata that autogenerate compares
 from tollkeeper.db import async_url
 from tollkeeper.settings import load_settings
 
 
-def run(connection: Connection) -> None:
+def run_migrations(connection: Connection) -> None:
     context.configure(connection=connection, target_metadata=SQLModel.metadata, render_as_batch=True)
     with context.begin_transaction():
         context.run_migrations()
@@ -24,7 +24,7 @@ async def main() -> None:
     url = context.config.attributes.get("database_url") or load_settings().database_url
     engine = create_async_engine(async_url(url))
     async with engine.connect() as connection:
-        await connection.run_sync(run)
+        await connection.run_sync(run_migrations)
         await connection.commit()
     await engine.dispose()
 

@@ -8,6 +8,7 @@ import sys
 
 import tollkeeper.identity.models  # noqa: F401 - the tables that conversations refer to
 from tollkeeper.chat import Message
+from tollkeeper.clock import SystemClock
 from tollkeeper.conversations import Conversations
 from tollkeeper.db import Database
 from tollkeeper.principal import Principal, Role
@@ -16,7 +17,7 @@ AT_ONCE = 4
 
 
 async def converse(database: Database, caller: Principal, name: str, speaker: str, calls: int) -> None:
-    conversations = Conversations(database, 1_000_000)
+    conversations = Conversations(database, 1_000_000, clock=SystemClock())
     room = asyncio.Semaphore(AT_ONCE)
 
     async def call(number: int) -> None:

@@ -72,13 +72,13 @@ class FakeProvider:
     def limits(self) -> list[int]:
         return [limit for _, limit in self.asked]
 
-    def prepare(self, model: Model, question: CallInput, *, stream: bool = False) -> PreparedCall:
+    def prepare(self, model: Model, call_input: CallInput, *, stream: bool = False) -> PreparedCall:
         if self.refuses is not None:
             raise self.refuses
         return PreparedCall(model, b"x" * BODY_BYTES, b"", self.input_size, lambda: (), thinks=self.thinks)
 
-    async def complete(self, call: PreparedCall, max_output: int) -> Completion:
-        self.asked.append((call.model.name, max_output))
+    async def complete(self, prepared: PreparedCall, max_output: int) -> Completion:
+        self.asked.append((prepared.model.name, max_output))
         self.asking.set()
         if self.gate is not None:
             await self.gate.wait()
@@ -87,8 +87,8 @@ class FakeProvider:
             raise answer
         return answer
 
-    async def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[StreamChunk]:
-        self.asked.append((call.model.name, max_output))
+    async def stream(self, prepared: PreparedCall, max_output: int) -> AsyncGenerator[StreamChunk]:
+        self.asked.append((prepared.model.name, max_output))
         self.asking.set()
         steps = self.streams.pop(0) if len(self.streams) > 1 else self.streams[0]
         whole = False
@@ -108,18 +108,18 @@ class FakeProvider:
         finally:
             self.hung_up += not whole
 
-    async def bound_input(self, call: PreparedCall) -> int | None:
-        return await self.count_input(call) if self.knows_the_vocabulary else None
+    async def bound_input(self, prepared: PreparedCall) -> int | None:
+        return await self.count_input(prepared) if self.knows_the_vocabulary else None
 
-    async def count_input(self, call: PreparedCall) -> int:
+    async def count_input(self, prepared: PreparedCall) -> int:
         self.counted += 1
         return INPUT_TOKENS
 
     async def count_output(self, text: str) -> int:
         return len(text)
 
-    async def cut(self, text: str, tokens: int) -> str:
-        return text[:tokens]
+    async def truncate_output(self, text: str, max_tokens: int) -> str:
+        return text[:max_tokens]
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -212,5 +212,5 @@ async def test_a_call_never_costs_more_than_its_cap(
 
 
 def test_an_ask_has_no_limits_of_its_own() -> None:
-    ask = ModelCall("query", CallInput(lambda: make_ask().input.request))
+    ask = ModelCall("query", CallInput(lambda: make_ask().input.chat_request))
     assert (ask.model, ask.max_output, ask.allocation, ask.without_output) == (None, None, None, False)

@@ -15,16 +15,18 @@ from structlog.testing import capture_logs
 from conversing_program import converse
 from factories import FakeClock, make_principal
 from tollkeeper.chat import Message
-from tollkeeper.conversations import Conversations, memory
-from tollkeeper.conversations.bounds import TOKENS_PER_TURN
-from tollkeeper.conversations.models import StoredConversation, StoredTurn
+from tollkeeper.clock import SystemClock
+from tollkeeper.conversations import Conversations, service
+from tollkeeper.conversations.models import StoredConversation, StoredMessage
 from tollkeeper.conversations.repository import ConversationRepository, Cursor
+from tollkeeper.conversations.trimming import MESSAGE_OVERHEAD_TOKENS
 from tollkeeper.db import Database
-from tollkeeper.errors import InvalidRequest, LedgerUnavailable
+from tollkeeper.errors import DatabaseUnavailable, InvalidRequest
 from tollkeeper.principal import Principal, Role
 
 PROGRAM = Path(__file__).parent / "conversing_program.py"
 PLENTY = 100_000
+CLOCK = SystemClock()
 CALLS_EACH = 25
 
 
@@ -48,30 +50,30 @@ async def say(conversations: Conversations, caller: Principal, name: str, answer
 
 async def remembered(conversations: Conversations, caller: Principal, name: str) -> tuple[Message, ...]:
     """What a further call would be told of before."""
-    return (await conversations.open(caller, name, ())).turns
+    return (await conversations.open(caller, name, ())).messages
 
 
-async def stored(database: Database, caller: Principal, name: str) -> tuple[StoredConversation, list[StoredTurn]]:
+async def stored(database: Database, caller: Principal, name: str) -> tuple[StoredConversation, list[StoredMessage]]:
     async with database.session() as session:
         shelf = ConversationRepository(session, caller)
         found = await shelf.find(name)
         assert found is not None
         assert found.id is not None
-        return found, await shelf.turns(found.id)
+        return found, await shelf.messages(found.id)
 
 
-async def count(database: Database, table: type[StoredConversation] | type[StoredTurn]) -> int:
+async def count(database: Database, table: type[StoredConversation] | type[StoredMessage]) -> int:
     async with database.session() as session:
         return len((await session.exec(select(table))).all())
 
 
 async def test_a_call_is_told_what_was_said_before(database: Database) -> None:
-    conversations, caller = Conversations(database, PLENTY), await make_principal(database)
+    conversations, caller = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
     await say(conversations, caller, "a", "Fine.", user("How are you?"))
     await say(conversations, caller, "a", "You are welcome.", user("Thanks."))
     conversation = await conversations.open(caller, "a", (user("Bye."),))
     assert conversation.id == "a"
-    assert conversation.turns == (
+    assert conversation.messages == (
         user("How are you?"),
         assistant("Fine."),
         user("Thanks."),
@@ -81,14 +83,14 @@ async def test_a_call_is_told_what_was_said_before(database: Database) -> None:
 
 
 async def test_every_turn_of_a_call_is_remembered(database: Database) -> None:
-    conversations, caller = Conversations(database, PLENTY), await make_principal(database)
+    conversations, caller = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
     turns = (assistant("Hello."), user("One."), assistant("Two."), user("Three."))
     await say(conversations, caller, "a", "Four.", *turns)
     assert await remembered(conversations, caller, "a") == (*turns, assistant("Four."))
 
 
 async def test_the_system_prompt_that_was_given_last_comes_first_and_stays(database: Database) -> None:
-    conversations, caller = Conversations(database, 60), await make_principal(database)
+    conversations, caller = Conversations(database, 60, clock=CLOCK), await make_principal(database)
     await say(conversations, caller, "a", "Arr.", system("A pirate."), user("Who are you?"))
     for number in range(6):
         await say(conversations, caller, "a", f"Arr {number}.", user(f"And now? {number}"))
@@ -97,23 +99,23 @@ async def test_the_system_prompt_that_was_given_last_comes_first_and_stays(datab
     assert user("Who are you?") not in kept
 
     conversation = await conversations.open(caller, "a", (system("A poet."), user("Who are you?")))
-    assert [turn for turn in conversation.turns if turn.role == "system"] == [system("A poet.")]
+    assert [turn for turn in conversation.messages if turn.role == "system"] == [system("A poet.")]
     assert (await remembered(conversations, caller, "a"))[0] == system("A pirate."), "it was given, but not answered"
     await conversation.add("A bard.")
     assert (await remembered(conversations, caller, "a"))[0] == system("A poet.")
 
 
 async def test_several_system_messages_of_one_call_are_one_prompt(database: Database) -> None:
-    conversations, caller = Conversations(database, PLENTY), await make_principal(database)
+    conversations, caller = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
     turns = (system("Be kind."), user("Hello."), system("Be brief."))
     conversation = await conversations.open(caller, "a", turns)
-    assert conversation.turns == (system("Be kind.\n\nBe brief."), user("Hello."))
+    assert conversation.messages == (system("Be kind.\n\nBe brief."), user("Hello."))
 
 
 async def test_a_system_prompt_that_is_too_large_to_be_kept_is_refused(database: Database) -> None:
-    conversations, caller = Conversations(database, PLENTY), await make_principal(database)
-    largest = "é" * (memory.MAX_SYSTEM_PROMPT // 2)
-    assert (await conversations.open(caller, "a", (system(largest),))).turns == (system(largest),)
+    conversations, caller = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
+    largest = "é" * (service.MAX_SYSTEM_PROMPT_BYTES // 2)
+    assert (await conversations.open(caller, "a", (system(largest),))).messages == (system(largest),)
     with pytest.raises(InvalidRequest, match="65536 bytes"):
         await conversations.open(caller, "a", (system(largest + "!"),))
 
@@ -124,16 +126,16 @@ CALLS = st.lists(st.tuples(st.none() | TEXT, st.lists(EXCHANGE, min_size=1, max_
 
 
 def size(turn: Message) -> int:
-    return len(turn.text.encode()) + TOKENS_PER_TURN
+    return len(turn.text.encode()) + MESSAGE_OVERHEAD_TOKENS
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(calls=CALLS, most_tokens=st.integers(1, 250))
+@given(calls=CALLS, max_tokens=st.integers(1, 250))
 async def test_the_bound_holds_whatever_is_said(
-    database: Database, calls: list[tuple[str | None, list[tuple[list[str], str]]]], most_tokens: int
+    database: Database, calls: list[tuple[str | None, list[tuple[list[str], str]]]], max_tokens: int
 ) -> None:
     """Kept are the newest exchanges, each whole, as many as fit, in the table too; and the newest system prompt."""
-    conversations, caller = Conversations(database, most_tokens), await make_principal(database)
+    conversations, caller = Conversations(database, max_tokens, clock=CLOCK), await make_principal(database)
     exchanges: list[tuple[Message, ...]] = []
     prompt: str | None = None
     for new_prompt, said in calls:
@@ -146,18 +148,18 @@ async def test_the_bound_holds_whatever_is_said(
 
         kept: list[Message] = []
         for exchange in reversed(exchanges):
-            if sum(map(size, (*exchange, *kept))) > most_tokens:
+            if sum(map(size, (*exchange, *kept))) > max_tokens:
                 break
             kept = [*exchange, *kept]
         assert await remembered(conversations, caller, "a") == (*([system(prompt)] if prompt else []), *kept)
         conversation, rows = await stored(database, caller, "a")
         assert [(row.role, row.content) for row in rows] == kept
         assert (conversation.turns, conversation.tokens) == (len(kept), sum(map(size, kept)))
-        assert conversation.tokens <= most_tokens
+        assert conversation.tokens <= max_tokens
 
 
 async def test_an_exchange_that_is_too_large_by_itself_is_not_kept_nor_what_is_before_it(database: Database) -> None:
-    conversations, caller = Conversations(database, 100), await make_principal(database)
+    conversations, caller = Conversations(database, 100, clock=CLOCK), await make_principal(database)
     await say(conversations, caller, "new", "x" * 100, user("?"))
     assert await remembered(conversations, caller, "new") == ()
     await say(conversations, caller, "old", "Yes.", user("Are you there?"))
@@ -170,20 +172,20 @@ async def test_an_exchange_that_is_too_large_by_itself_is_not_kept_nor_what_is_b
 async def test_a_bound_that_was_lowered_holds_at_once(database: Database) -> None:
     caller = await make_principal(database)
     for number in range(4):
-        await say(Conversations(database, PLENTY), caller, "a", "y" * 12, user(f"question {number} "))
-    kept = await remembered(Conversations(database, 100), caller, "a")
+        await say(Conversations(database, PLENTY, clock=CLOCK), caller, "a", "y" * 12, user(f"question {number} "))
+    kept = await remembered(Conversations(database, 100, clock=CLOCK), caller, "a")
     assert [turn.text for turn in kept] == ["question 2 ", "y" * 12, "question 3 ", "y" * 12]
 
 
 async def test_a_name_means_something_to_its_user_only(database: Database) -> None:
-    conversations, owner = Conversations(database, PLENTY), await make_principal(database)
+    conversations, owner = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
     colleague = await make_principal(database, owner.tenant_id)
     stranger = await make_principal(database)
     await say(conversations, owner, "a", "Blue.", system("Secret."), user("My favourite colour?"))
     for other in (colleague, stranger):
         assert await remembered(conversations, other, "a") == ()
         async with database.session() as session:
-            assert await ConversationRepository(session, other).page(after=None, most=10) == []
+            assert await ConversationRepository(session, other).list_page(after=None, limit=10) == []
             assert not await ConversationRepository(session, other).delete("a")
         await say(conversations, other, "a", "Red.", user("Mine?"))
         assert await remembered(conversations, other, "a") == (user("Mine?"), assistant("Red."))
@@ -191,7 +193,7 @@ async def test_a_name_means_something_to_its_user_only(database: Database) -> No
 
 
 async def test_a_user_id_without_its_tenant_opens_nothing(database: Database) -> None:
-    conversations, owner = Conversations(database, PLENTY), await make_principal(database)
+    conversations, owner = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
     stranger = await make_principal(database)
     await say(conversations, owner, "a", "Blue.", user("My favourite colour?"))
     mixed = Principal(owner.user_id, stranger.tenant_id, owner.role, 0)
@@ -199,11 +201,11 @@ async def test_a_user_id_without_its_tenant_opens_nothing(database: Database) ->
     conversation, _ = await stored(database, owner, "a")
     assert conversation.id is not None
     async with database.session() as session:
-        assert await ConversationRepository(session, mixed).turns(conversation.id) == []
+        assert await ConversationRepository(session, mixed).messages(conversation.id) == []
 
 
 async def test_opening_writes_nothing_and_leaves_no_transaction_open(database: Database, database_url: str) -> None:
-    conversations, caller = Conversations(database, PLENTY), await make_principal(database)
+    conversations, caller = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
     await conversations.open(caller, "a", (user("Hello."),))
     assert await count(database, StoredConversation) == 0
     other = Database(database_url)
@@ -252,16 +254,16 @@ async def assert_whole(database: Database, caller: Principal, calls: int) -> Non
 
 async def test_of_too_many_conversations_the_one_not_used_for_the_longest_time_falls_out(database: Database) -> None:
     clock = FakeClock()
-    conversations = Conversations(database, PLENTY, most_conversations=3, clock=clock)
+    conversations = Conversations(database, PLENTY, max_conversations=3, clock=clock)
     caller, other = await make_principal(database), await make_principal(database)
     await say(conversations, other, "theirs", "Yes.", user("Mine?"))
     for name in ("a", "b", "c", "a", "d"):
         clock.step(1)
         await say(conversations, caller, name, "Yes.", user("New?"))
     async with database.session() as session:
-        left = await ConversationRepository(session, caller).page(after=None, most=10)
+        left = await ConversationRepository(session, caller).list_page(after=None, limit=10)
     assert [conversation.name for conversation in left] == ["d", "c", "a"]
-    assert await count(database, StoredTurn) == 2 + 2 + 2 + 4, "their turns are gone too"
+    assert await count(database, StoredMessage) == 2 + 2 + 2 + 4, "their turns are gone too"
     assert len(await remembered(conversations, other, "theirs")) == 2
 
 
@@ -277,7 +279,7 @@ async def test_the_list_comes_in_pages_and_what_is_used_meanwhile_is_neither_mis
     after = None
     while True:
         async with database.session() as session:
-            page = await ConversationRepository(session, caller).page(after=after, most=2)
+            page = await ConversationRepository(session, caller).list_page(after=after, limit=2)
         if not page:
             break
         found += [conversation.name for conversation in page]
@@ -290,19 +292,19 @@ async def test_the_list_comes_in_pages_and_what_is_used_meanwhile_is_neither_mis
 
 
 async def test_deleting_takes_the_turns_and_the_system_prompt_with_it(database: Database) -> None:
-    conversations, caller = Conversations(database, PLENTY), await make_principal(database)
+    conversations, caller = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
     await say(conversations, caller, "a", "Yes.", system("Be brief."), user("There?"))
     async with database.session() as session:
         assert await ConversationRepository(session, caller).delete("a")
     async with database.session() as session:
         assert not await ConversationRepository(session, caller).delete("a")
     assert await remembered(conversations, caller, "a") == ()
-    assert await count(database, StoredTurn) == 0
+    assert await count(database, StoredMessage) == 0
 
 
 @pytest.mark.parametrize("meanwhile", ["nothing", "another of the same name"])
 async def test_what_is_deleted_while_the_model_speaks_stays_deleted(database: Database, meanwhile: str) -> None:
-    conversations, caller = Conversations(database, PLENTY), await make_principal(database)
+    conversations, caller = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
     await say(conversations, caller, "a", "Noted.", user("Something private."))
     conversation = await conversations.open(caller, "a", (user("What did I say?"),))
     async with database.session() as session:
@@ -316,13 +318,13 @@ async def test_what_is_deleted_while_the_model_speaks_stays_deleted(database: Da
 
 @pytest.mark.parametrize("answer", ["", " \n"])
 async def test_an_answer_without_text_is_not_remembered(database: Database, answer: str) -> None:
-    conversations, caller = Conversations(database, PLENTY), await make_principal(database)
+    conversations, caller = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
     await say(conversations, caller, "a", answer, user("Hello?"))
     assert await count(database, StoredConversation) == 0
 
 
 async def test_an_answer_with_characters_that_databases_refuse_is_remembered_without_them(database: Database) -> None:
-    conversations, caller = Conversations(database, PLENTY), await make_principal(database)
+    conversations, caller = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
     await say(conversations, caller, "a", "nul:\0 half:\ud800 whole:😀", user("Odd characters?"))
     assert (await remembered(conversations, caller, "a"))[-1] == assistant("nul: half:? whole:😀")
 
@@ -330,7 +332,7 @@ async def test_an_answer_with_characters_that_databases_refuse_is_remembered_wit
 async def test_when_the_database_fails_the_answer_is_still_given_and_nothing_that_was_said_is_logged(
     database: Database,
 ) -> None:
-    conversations, caller = Conversations(database, PLENTY), await make_principal(database)
+    conversations, caller = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
     conversation = await conversations.open(caller, "a", (system("secret-0"), user("secret-1")))
     async with database.session() as session:
         await (await session.connection()).execute(sa.text("DROP TABLE conversation_turns"))
@@ -344,9 +346,9 @@ async def test_when_the_database_fails_the_answer_is_still_given_and_nothing_tha
 async def test_whoever_locks_a_conversation_does_not_keep_the_answer(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "ADDS_WITHIN_S", 0.2)
+    monkeypatch.setattr(service, "APPEND_TIMEOUT_S", 0.2)
     database, other = Database(postgres_url), Database(postgres_url)
-    conversations, caller = Conversations(database, PLENTY), await make_principal(database)
+    conversations, caller = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
     await say(conversations, caller, "a", "Yes.", user("There?"))
     conversation = await conversations.open(caller, "a", (user("Still there?"),))
     async with other.session() as session:
@@ -363,6 +365,6 @@ async def test_without_a_database_no_conversation_can_be_opened() -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         database = Database(f"postgresql://x:x@127.0.0.1:{nobody.getsockname()[1]}/x")
-        with pytest.raises(LedgerUnavailable):
-            await Conversations(database, PLENTY).open(Principal(1, 1, Role.MEMBER, 0), "a", ())
+        with pytest.raises(DatabaseUnavailable):
+            await Conversations(database, PLENTY, clock=CLOCK).open(Principal(1, 1, Role.MEMBER, 0), "a", ())
         await database.close()

@@ -11,7 +11,7 @@ from tollkeeper import errors
 from tollkeeper.chat import Completion, ToolCall, Usage
 from tollkeeper.gateway import attempts
 from tollkeeper.gateway.results import CallFailed, CallResult, IdempotentCall
-from tollkeeper.quota.rules.keys import KeyedRequest, StoredResponse
+from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, StoredResponse
 from tollkeeper.quota.rules.models import Basis
 
 UNBILLED = (errors.ProviderUnavailable, errors.ProviderFailed, errors.ProviderRateLimited, errors.ProviderAuthFailed)
@@ -197,7 +197,7 @@ async def test_a_call_with_a_key_is_made_once_and_its_answer_given_again(house: 
     ears = (Ear(), Ear()) if streaming else (None, None)
     answer = await (house.listen(ears[0], keeping()) if streaming else house.ask(keeping()))
     again = await house.replay(keeping(), ears[1])
-    assert (answer.charge.cost_tokens, again.answer.body) == (50, b"yes 50")
+    assert (answer.charge.cost_tokens, again.response.body) == (50, b"yes 50")
     assert {(one.basis, one.cost_tokens) for one in await house.charges()} == {("provider", 50), ("cache", 0)}
     assert len(house.provider.asked) == 1
     with pytest.raises(errors.IdempotencyMismatch):

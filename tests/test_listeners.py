@@ -236,7 +236,7 @@ async def test_whoever_hangs_up_after_the_end_changes_nothing(house: House) -> N
         relay = Relay(reservation, candidate, ear, Deadlines(idle_s=0.001))
         await relay.run()
         ear.hang_up()
-        reservation.lost()
+        reservation.mark_lost()
         await asyncio.sleep(0.01)
     assert not relay.cut_short
     assert_charged(await house.charge(), "provider", 40, 10)

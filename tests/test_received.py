@@ -19,7 +19,7 @@ from tollkeeper.gateway.accumulator import StreamAccumulator
 def test_nothing_is_an_empty_answer() -> None:
     received = StreamAccumulator()
     assert received.completion() == Completion("", "stop", None)
-    assert (received.size, received.text_since(0)) == (0, "")
+    assert (received.text_bytes, received.text_since(0)) == (0, "")
 
 
 def test_pieces_of_every_kind_become_one_answer() -> None:
@@ -46,7 +46,7 @@ def test_a_call_of_a_custom_tool_is_one_of_a_text() -> None:
     received.add((ToolCallDelta(0, "c0", "sql", "", custom=True), ToolCallDelta(1, "c1", "f", "{}")))
     received.add((ToolCallDelta(0, None, None, "select", custom=True),))
     assert received.completion().tool_calls == (ToolCall("c0", "sql", "select", custom=True), ToolCall("c1", "f", "{}"))
-    assert received.size == len("sqlselectf{}")
+    assert received.text_bytes == len("sqlselectf{}")
 
 
 def test_a_call_without_a_name_is_still_one() -> None:
@@ -96,7 +96,7 @@ def test_usage_is_a_report_when_nothing_was_said_after_it_and_the_answer_is_fini
         received = StreamAccumulator()
         for delta in deltas:
             received.add((delta,))
-        return received.report
+        return received.reported_usage
 
     said, end = TextDelta("Hello"), Finish("stop")
     assert reported(Usage(1, 0)) is None
@@ -113,7 +113,7 @@ def test_usage_is_a_report_when_nothing_was_said_after_it_and_the_answer_is_fini
 def test_whatever_is_said_after_it_makes_usage_no_report(said: Delta) -> None:
     received = StreamAccumulator()
     received.add((Finish("stop"), Usage(1, 1), said))
-    assert received.report is None
+    assert received.reported_usage is None
 
 
 def test_the_size_is_that_of_all_text_in_bytes() -> None:
@@ -121,7 +121,7 @@ def test_the_size_is_that_of_all_text_in_bytes() -> None:
     received = StreamAccumulator()
     received.add((TextDelta("ab"), RefusalDelta("é"), ReasoningDelta("☃"), ToolCallDelta(0, "id", "é", "x")))
     received.add((ToolCallDelta(0, None, None, "☃"), Finish("stop"), Usage(9, 9)))
-    assert received.size == 2 + 2 + 3 + (2 + 1) + 3 == len(received.text_since(0).encode())
+    assert received.text_bytes == 2 + 2 + 3 + (2 + 1) + 3 == len(received.text_since(0).encode())
 
 
 def test_text_can_be_had_from_a_place_on() -> None:

@@ -244,7 +244,7 @@ async def test_bytes_that_are_no_tokens_cut_nothing(house: House) -> None:
 
 
 async def test_each_of_several_choices_may_be_as_long_as_its_share(house: House) -> None:
-    request = make_ask().input.request
+    request = make_ask().input.chat_request
     house.provider.streams = [[text("x" * 60), *ending(Usage(40, 60))]]
     answer = await house.listen(input=CallInput(lambda: request, choices=3), max_output=20)
     charge = await house.charge()

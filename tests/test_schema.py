@@ -18,11 +18,11 @@ from factories import make_principal, make_store, make_terms, set_limit, user_qu
 from tollkeeper.chat import Usage
 from tollkeeper.db import SCHEMA_REVISION, Database, async_url
 from tollkeeper.errors import ConfigurationError
-from tollkeeper.migrations import config, migrate
+from tollkeeper.migrations import alembic_config, migrate
 from tollkeeper.principal import Principal
 from tollkeeper.quota.audit.verify import verify
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.quota.rules.keys import KeyedRequest, StoredResponse
+from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, StoredResponse
 from tollkeeper.quota.rules.models import Charge, Entry
 from tollkeeper.quota.rules.page import CHARGE_COLUMNS, ChargeRow, EntryRow
 
@@ -51,7 +51,7 @@ async def test_the_migrations_make_what_the_models_say(database_url: str) -> Non
 
 
 def test_the_code_names_the_newest_migration() -> None:
-    assert ScriptDirectory.from_config(config("sqlite:///x")).get_current_head() == SCHEMA_REVISION
+    assert ScriptDirectory.from_config(alembic_config("sqlite:///x")).get_current_head() == SCHEMA_REVISION
 
 
 async def test_migrating_twice_changes_nothing_and_going_back_leaves_nothing(database_url: str) -> None:
@@ -60,7 +60,7 @@ async def test_migrating_twice_changes_nothing_and_going_back_leaves_nothing(dat
     await asyncio.to_thread(migrate, database_url)
     database = Database(database_url)
     await database.require_current_schema()
-    await asyncio.to_thread(command.downgrade, config(database_url), "base")
+    await asyncio.to_thread(command.downgrade, alembic_config(database_url), "base")
     _, tables = await inspected(database_url)
     assert tables == {"alembic_version"}
     with pytest.raises(ConfigurationError, match="tollkeeper migrate"):
@@ -111,7 +111,7 @@ async def test_a_database_with_calls_in_it_is_taken_back_and_brought_up_again(da
     await set_limit(ledger, user_quota(caller), 1_000)
     assert await call(ledger, caller) is None
     before = await rows(database)
-    await asyncio.to_thread(command.downgrade, config(database_url), "0001")
+    await asyncio.to_thread(command.downgrade, alembic_config(database_url), "0001")
     with pytest.raises(ConfigurationError, match="is at 0001"):
         await database.require_current_schema()
     assert await rows(database) == before
@@ -129,9 +129,9 @@ async def test_a_database_with_calls_in_it_is_taken_back_and_brought_up_again(da
 async def call(ledger: Ledger, caller: Principal) -> bytes | None:
     """A call with a key. Returns what is repeated."""
     async with ledger.reservation(caller, make_terms(), keyed_request=KeyedRequest("key", "a" * 64)) as made:
-        made.report(Usage(7, 30))
+        made.set_usage(Usage(7, 30))
         made.store_response(lambda _: StoredResponse(200, "text/plain", b"answer"))
-    return made.replayed.answer.body if made.replayed is not None else None
+    return made.replayed.response.body if made.replayed is not None else None
 
 
 async def rows(database: Database) -> list[tuple[object, ...]]:

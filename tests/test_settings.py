@@ -7,8 +7,8 @@ import pytest
 from pydantic import SecretStr
 
 from tollkeeper.errors import ConfigurationError
-from tollkeeper.identity.signing_secret import FILE_NAME, signing_secret
-from tollkeeper.settings import EXAMPLE_SECRET, Settings, check_secret, load_settings, read_variable
+from tollkeeper.identity.signing_secret import FILE_NAME, load_signing_secret
+from tollkeeper.settings import EXAMPLE_SECRET, Settings, check_signing_secret, load_settings, read_variable
 
 ROOT = Path(__file__).parents[1]
 
@@ -113,13 +113,13 @@ def test_the_example_file_has_every_setting_with_its_default() -> None:
 @pytest.mark.parametrize("secret", ["", "short", "a" * 64, "ab" * 32, EXAMPLE_SECRET])
 def test_a_weak_secret_is_refused(secret: str) -> None:
     with pytest.raises(ConfigurationError, match="openssl rand"):
-        check_secret(SecretStr(secret))
+        check_signing_secret(SecretStr(secret))
 
 
 def test_a_secret_is_made_and_kept_only_for_sqlite_on_loopback(tmp_path: Path) -> None:
     local = Settings(database_url=f"sqlite:///{tmp_path}/x.db")
-    made = signing_secret(local).get_secret_value()
-    assert signing_secret(local).get_secret_value() == made
+    made = load_signing_secret(local).get_secret_value()
+    assert load_signing_secret(local).get_secret_value() == made
     assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
     for settings in (
         Settings(database_url="postgresql://db/x"),
@@ -127,14 +127,14 @@ def test_a_secret_is_made_and_kept_only_for_sqlite_on_loopback(tmp_path: Path) -
         Settings(database_url=f"sqlite:///{tmp_path}/x.db", host="gateway.example.com"),
     ):
         with pytest.raises(ConfigurationError, match="TOLLKEEPER_SIGNING_SECRET is missing"):
-            signing_secret(settings)
+            load_signing_secret(settings)
     for host in ("::1", "localhost", "127.0.0.2"):
-        assert signing_secret(local.model_copy(update={"host": host})).get_secret_value() == made
+        assert load_signing_secret(local.model_copy(update={"host": host})).get_secret_value() == made
 
 
 def test_a_given_secret_is_used_as_it_is() -> None:
     secret = SecretStr("0123456789abcdef0123456789abcdef")
-    assert signing_secret(Settings(signing_secret=secret, database_url="postgresql://db/x")) == secret
+    assert load_signing_secret(Settings(signing_secret=secret, database_url="postgresql://db/x")) == secret
 
 
 def test_a_variable_that_is_no_setting_is_read_from_the_environment_or_the_file(

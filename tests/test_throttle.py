@@ -4,6 +4,7 @@ import pytest
 from freezegun import freeze_time
 
 from tollkeeper import throttle as module
+from tollkeeper.clock import SystemClock
 from tollkeeper.errors import RateLimited
 from tollkeeper.principal import Principal, Role
 from tollkeeper.throttle import LoopStorage, Throttle
@@ -12,7 +13,7 @@ ADA, BOB = (Principal(number, 1, Role.MEMBER, 0) for number in (1, 2))
 
 
 def test_each_user_has_a_budget_and_it_comes_back() -> None:
-    throttle = Throttle(login="off", ai="2/minute")
+    throttle = Throttle(login="off", ai="2/minute", clock=SystemClock())
     with freeze_time("2026-01-01T00:00:10Z") as frozen:
         throttle.check(ADA)
         throttle.check(ADA)
@@ -25,7 +26,7 @@ def test_each_user_has_a_budget_and_it_comes_back() -> None:
 
 
 def test_several_limits_hold_together() -> None:
-    throttle = Throttle(login="off", ai="2/second;3/minute")
+    throttle = Throttle(login="off", ai="2/second;3/minute", clock=SystemClock())
     with freeze_time("2026-01-01T00:00:00Z") as frozen:
         throttle.check(ADA)
         throttle.check(ADA)
@@ -39,7 +40,7 @@ def test_several_limits_hold_together() -> None:
 
 
 def test_logins_are_counted_per_account_apart_from_calls() -> None:
-    throttle = Throttle(login="1/minute", ai="1/minute")
+    throttle = Throttle(login="1/minute", ai="1/minute", clock=SystemClock())
     throttle.check_login("ada@example.com")
     throttle.check_login("bob@example.com")
     throttle.check(ADA)
@@ -48,7 +49,7 @@ def test_logins_are_counted_per_account_apart_from_calls() -> None:
 
 
 def test_handshakes_are_counted_per_address_apart_from_logins() -> None:
-    throttle = Throttle(login="1/minute", ai="off")
+    throttle = Throttle(login="1/minute", ai="off", clock=SystemClock())
     throttle.check_handshake("127.0.0.1")
     throttle.check_handshake("127.0.0.2")
     throttle.check_login("127.0.0.1")
@@ -57,7 +58,7 @@ def test_handshakes_are_counted_per_address_apart_from_logins() -> None:
 
 
 def test_off_is_off() -> None:
-    throttle = Throttle(login="off", ai="off")
+    throttle = Throttle(login="off", ai="off", clock=SystemClock())
     for _ in range(1000):
         throttle.check_handshake("127.0.0.1")
         throttle.check(ADA)
@@ -65,8 +66,8 @@ def test_off_is_off() -> None:
 
 
 def test_counters_that_are_over_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TIDY_EVERY", 10)
-    storage = LoopStorage()
+    monkeypatch.setattr(module, "HITS_PER_CLEANUP", 10)
+    storage = LoopStorage(clock=SystemClock())
     with freeze_time("2026-01-01T00:00:00Z") as frozen:
         for number in range(9):
             storage.incr(f"address-{number}", 60)
@@ -76,7 +77,7 @@ def test_counters_that_are_over_are_forgotten(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_storage_keeps_the_contract_of_limits() -> None:
-    storage = LoopStorage()
+    storage = LoopStorage(clock=SystemClock())
     assert storage.check()
     assert (storage.get("a"), storage.incr("a", 60), storage.incr("a", 60, 2), storage.get("a")) == (0, 1, 3, 3)
     assert storage.get_expiry("a") > storage.get_expiry("never")

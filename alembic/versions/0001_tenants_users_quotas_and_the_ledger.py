@@ -136,7 +136,7 @@ def create_charges() -> None:
 
 
 def create_triggers() -> None:
-    """Every change of who may act or of what applies raises the policy version, whoever makes it."""
+    """Increment the policy version on every change of tenants, users and quotas, by any program."""
     if op.get_bind().dialect.name == "sqlite":
         for table in POLICY_TABLES:
             for change in ("insert", "update", "delete"):

@@ -1,4 +1,4 @@
-"""Idempotency keys, with the charge and the answer of each; and what it costs to write to a provider's cache."""
+"""Idempotency keys, each with its charge and stored response, and the price of writing to a provider's cache."""
 
 import sqlalchemy as sa
 

@@ -1,4 +1,4 @@
-"""Conversations, per user, and their turns."""
+"""Conversations of users, and their messages."""
 
 import sqlalchemy as sa
 

@@ -1,4 +1,4 @@
-"""API keys, per user."""
+"""API keys of users."""
 
 import sqlalchemy as sa
 
@@ -32,7 +32,7 @@ def upgrade() -> None:
 
 
 def create_triggers() -> None:
-    """A key that is made or revoked raises the policy version, as every change of who may act does."""
+    """Increment the policy version when a key is created or revoked, by any program."""
     if op.get_bind().dialect.name == "sqlite":
         for change in ("insert", "update", "delete"):
             op.execute(

@@ -1,1 +1,1 @@
-"""What a guarded call costs, next to a bare forwarder in front of the same upstream. `make bench` runs it."""
+"""Measures the cost of a call through Tollkeeper and through a bare forwarder. `make bench` runs it."""

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # the folder above, so that this folder is the package `bench`
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # the parent folder, so that this folder is the package `bench`
 
 from bench.command import main  # noqa: E402
 

@@ -1,6 +1,6 @@
-"""The yardstick, the least that a Python proxy does: body in, sent on over kept connections, answer out. Bare ASGI.
+"""The baseline: a bare ASGI proxy that forwards bodies to the upstream over keep-alive connections.
 
-A stream goes through as it comes, as bytes that nobody looks at.
+It relays a stream block by block and does not parse it.
 """
 
 import os
@@ -15,28 +15,28 @@ _session: aiohttp.ClientSession | None = None
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Forward every request to the upstream named by the environment."""
+    """Forward every request to the upstream that the environment names."""
     body = b""
-    more = True
-    while more:
+    more_body = True
+    while more_body:
         message = await receive()
         body += message.get("body", b"")
-        more = message.get("more_body", False)
+        more_body = message.get("more_body", False)
     url = os.environ[UPSTREAM_VARIABLE] + "/chat/completions"
-    async with _open().post(url, data=body, headers=_HEADERS, allow_redirects=False) as response:
+    async with _get_session().post(url, data=body, headers=_HEADERS, allow_redirects=False) as response:
         if response.content_length is None:
-            await _pass_on(response, send)
+            await _relay(response, send)
         else:
-            await _answer(response.status, await response.read(), send)
+            await _respond(response.status, await response.read(), send)
 
 
-async def _answer(status: int, answer: bytes, send: Any) -> None:
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
+async def _respond(status: int, body: bytes, send: Any) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer})
+    await send({"type": "http.response.body", "body": body})
 
 
-async def _pass_on(response: aiohttp.ClientResponse, send: Any) -> None:
+async def _relay(response: aiohttp.ClientResponse, send: Any) -> None:
     headers = [(b"content-type", b"text/event-stream")]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     while block := await response.content.readany():
@@ -44,7 +44,7 @@ async def _pass_on(response: aiohttp.ClientResponse, send: Any) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def _open() -> aiohttp.ClientSession:
+def _get_session() -> aiohttp.ClientSession:
     global _session
     if _session is None:
         _session = aiohttp.ClientSession(

@@ -1,4 +1,4 @@
-"""The load: kept HTTP/1.1 connections, each asking again as soon as it is answered. Every answer is checked."""
+"""The load: keep-alive HTTP/1.1 connections, each with one request at a time. Every response is checked."""
 
 import asyncio
 import json
@@ -7,40 +7,41 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from bench.http_response import HttpResponse
 from bench.processes import BenchError
-from bench.replies import Reply
 
 HOST = "127.0.0.1"
-MAX_SECONDS = 120.0
+MAX_RUN_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A request ready to be written, what a good answer to it must contain, and where that is known, its whole body."""
+class CheckedRequest:
+    """The bytes of a request, the parts that a valid response body contains, and the whole body if it is known."""
 
     request: bytes
-    needles: tuple[bytes, ...] = ()
+    body_parts: tuple[bytes, ...] = ()
     body: bytes | None = None
 
-    def answered_by(self, body: bytes) -> bool:
-        return all(needle in body for needle in self.needles) and self.body in (None, body)
+    def accepts(self, body: bytes) -> bool:
+        return all(part in body for part in self.body_parts) and self.body in (None, body)
 
 
 @dataclass(frozen=True, slots=True)
-class Drive:
-    """What one run of the load saw, in seconds: how long it took; for each call, until its answer began and was whole.
+class LoadResult:
+    """One run of the load. All times are in seconds.
 
-    `arrivals` is how often something was read from a connection, all answers together.
+    `first_byte_s` and `latencies_s` have one item per call: until the body started, and until it was complete. `reads`
+    counts the reads from all connections.
     """
 
-    seconds: float
-    beginnings: list[float]
-    latencies: list[float]
-    arrivals: int
+    duration_s: float
+    first_byte_s: list[float]
+    latencies_s: list[float]
+    reads: int
 
 
 def http_request(method: str, path: str, *, token: str | None = None, body: Mapping[str, Any] | None = None) -> bytes:
-    """The bytes of one HTTP/1.1 request."""
+    """Returns the bytes of one HTTP/1.1 request."""
     content = json.dumps(body).encode() if body is not None else b""
     lines = [f"{method} {path} HTTP/1.1", f"Host: {HOST}", "Accept: application/json"]
     if token is not None:
@@ -51,122 +52,122 @@ def http_request(method: str, path: str, *, token: str | None = None, body: Mapp
 
 
 class _Connection(asyncio.Protocol):
-    """One client: writes the next question, collects the answer, says when it is whole."""
+    """One client connection: sends a request, collects its response, and reports it to the run."""
 
-    def __init__(self, load: "_Load", question: Question) -> None:
-        self._load = load
-        self._question = question
+    def __init__(self, run: "_Run", request: CheckedRequest) -> None:
+        self._run = run
+        self._request = request
         self._transport: asyncio.Transport | None = None
-        self.asked_at = self.begun_at = 0.0
-        self.reply = Reply()
+        self.sent_at = self.first_byte_at = 0.0
+        self.response = HttpResponse()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, but not by inheritance
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transport does not inherit from it
 
-    def ask(self) -> None:
+    def send(self) -> None:
         assert self._transport is not None
-        self.reply = Reply()
-        self.begun_at = 0.0
-        self.asked_at = time.perf_counter()
-        self._transport.write(self._question.request)
+        self.response = HttpResponse()
+        self.first_byte_at = 0.0
+        self.sent_at = time.perf_counter()
+        self._transport.write(self._request.request)
 
     def data_received(self, data: bytes) -> None:
-        reply = self.reply
-        whole = reply.feed(data)
-        if not self.begun_at and reply.begun:
-            self.begun_at = time.perf_counter()
-        if not whole:
+        response = self.response
+        is_complete = response.feed(data)
+        if not self.first_byte_at and response.body_started:
+            self.first_byte_at = time.perf_counter()
+        if not is_complete:
             return
-        if reply.good and self._question.answered_by(reply.body):
-            self._load.answered(self, time.perf_counter())
+        if response.is_valid and self._request.accepts(response.body):
+            self._run.complete(self, time.perf_counter())
         else:
-            self._load.fail(f"An answer is not what it must be: {reply.received[:1_000]!r}")
+            self._run.fail(f"A response is not the expected one: {response.received[:1_000]!r}")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._load.fail(f"A connection was lost: {exc}")
+        self._run.fail(f"A connection was lost: {exc}")
 
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
 
 
-class _Load:
-    """What the connections share: how many questions are left, and when the answers came."""
+class _Run:
+    """The state that connections share: how many requests are not sent yet, and the times of the responses."""
 
     def __init__(self, calls: int) -> None:
-        self._left = calls
+        self._unsent = calls
         self._calls = calls
-        self.beginnings: list[float] = []
-        self.latencies: list[float] = []
-        self.arrivals = 0
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.first_byte_s: list[float] = []
+        self.latencies_s: list[float] = []
+        self.reads = 0
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def next(self, connection: _Connection) -> None:
-        if self._left:
-            self._left -= 1
-            connection.ask()
+    def send_next(self, connection: _Connection) -> None:
+        if self._unsent:
+            self._unsent -= 1
+            connection.send()
 
-    def answered(self, connection: _Connection, now: float) -> None:
-        self.beginnings.append(connection.begun_at - connection.asked_at)
-        self.latencies.append(now - connection.asked_at)
-        self.arrivals += connection.reply.arrivals
-        if len(self.latencies) < self._calls:
-            self.next(connection)
-        elif not self.done.done():
-            self.done.set_result(None)
+    def complete(self, connection: _Connection, now: float) -> None:
+        self.first_byte_s.append(connection.first_byte_at - connection.sent_at)
+        self.latencies_s.append(now - connection.sent_at)
+        self.reads += connection.response.reads
+        if len(self.latencies_s) < self._calls:
+            self.send_next(connection)
+        elif not self.finished.done():
+            self.finished.set_result(None)
 
     def fail(self, reason: str) -> None:
-        if not self.done.done():
-            self.done.set_exception(BenchError(reason))
+        if not self.finished.done():
+            self.finished.set_exception(BenchError(reason))
 
 
-class Driver:
-    """Connections to one server, opened before the clock starts. Connection n asks question n, round and round."""
+class LoadDriver:
+    """Opens connections to one server, and then makes the calls. Connection n sends request n, modulo their number."""
 
-    def __init__(self, port: int, questions: Sequence[Question], *, connections: int, calls: int) -> None:
+    def __init__(self, port: int, requests: Sequence[CheckedRequest], *, connections: int, calls: int) -> None:
         self._port = port
-        self._questions = questions
-        self._number = min(connections, calls)
+        self._requests = requests
+        self._connection_count = min(connections, calls)
         self._calls = calls
-        self._load = _Load(calls)
+        self._run = _Run(calls)
         self._connections: list[_Connection] = []
 
-    async def __aenter__(self) -> "Driver":
+    async def __aenter__(self) -> "LoadDriver":
         loop = asyncio.get_running_loop()
-        for number in range(self._number):
-            connection = _Connection(self._load, self._questions[number % len(self._questions)])
+        for number in range(self._connection_count):
+            connection = _Connection(self._run, self._requests[number % len(self._requests)])
             await loop.create_connection(lambda made=connection: made, HOST, self._port)  # type: ignore[misc]
             self._connections.append(connection)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if not self._load.done.done():
-            self._load.done.cancel()
+        if not self._run.finished.done():
+            self._run.finished.cancel()
         for connection in self._connections:
             connection.close()
         await asyncio.sleep(0)
 
-    async def run(self) -> Drive:
-        """Make the calls. Raises BenchError for an answer that is not 200 and whole, or when MAX_SECONDS are over."""
+    async def run(self) -> LoadResult:
+        """Make the calls. Raises BenchError for an unexpected response, or after MAX_RUN_S."""
         started = time.perf_counter()
         for connection in self._connections:
-            self._load.next(connection)
+            self._run.send_next(connection)
         try:
-            async with asyncio.timeout(MAX_SECONDS):
-                await self._load.done
+            async with asyncio.timeout(MAX_RUN_S):
+                await self._run.finished
         except TimeoutError:
-            raise BenchError(f"{self._calls} calls took longer than {MAX_SECONDS:.0f} s.") from None
-        load = self._load
-        return Drive(time.perf_counter() - started, load.beginnings, load.latencies, load.arrivals)
+            raise BenchError(f"{self._calls} calls took longer than {MAX_RUN_S:.0f} s.") from None
+        run = self._run
+        return LoadResult(time.perf_counter() - started, run.first_byte_s, run.latencies_s, run.reads)
 
     @property
-    def last_answer(self) -> bytes:
-        """The body that the first connection received last."""
-        return self._connections[0].reply.body
+    def last_body(self) -> bytes:
+        """The body of the first connection's last response."""
+        return self._connections[0].response.body
 
 
-async def ask(port: int, request: bytes) -> Any:
-    """One request on a connection of its own; the answer's JSON. Raises BenchError unless it is 200."""
-    async with Driver(port, [Question(request)], connections=1, calls=1) as driver:
+async def request_json(port: int, request: bytes) -> Any:
+    """Send one request on a new connection. Returns the decoded body. Raises BenchError unless the status is 200."""
+    async with LoadDriver(port, [CheckedRequest(request)], connections=1, calls=1) as driver:
         await driver.run()
-        return json.loads(driver.last_answer)
+        return json.loads(driver.last_body)

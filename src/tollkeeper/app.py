@@ -1,4 +1,4 @@
-"""create_app(services): lifespan, middleware, routers, error handlers; nothing else."""
+"""create_app(services): lifespan, middleware, routers and error handlers."""
 
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -15,22 +15,22 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from tollkeeper import __version__
-from tollkeeper.api import auth, health, keys, me
-from tollkeeper.api.compat import DOORS as COMPAT_DOORS
-from tollkeeper.api.compat import manner_of
-from tollkeeper.api.compat import models as models_of_others
+from tollkeeper.api import auth, compat, health, keys, me, native
+from tollkeeper.api.compat import error_renderer_of
+from tollkeeper.api.compat import models as compat_models
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.metered import MeteredRouter
-from tollkeeper.api.middleware import Envelope
-from tollkeeper.api.native import DOORS as NATIVE_DOORS
+from tollkeeper.api.middleware import OuterMiddleware
 from tollkeeper.api.native import models, sessions, socket
-from tollkeeper.api.openapi import describe
+from tollkeeper.api.openapi import complete_document
 from tollkeeper.errors import InvalidRequest, MethodNotAllowed, NotFound, RateLimited, TollkeeperError
 from tollkeeper.telemetry.logging import AccessLog
 from tollkeeper.throttle import Throttle
 
-DOORS = (*NATIVE_DOORS, *COMPAT_DOORS)
-CUT_CALLS_SETTLE_WITHIN_S = 5.0
+ENDPOINTS = (*native.ENDPOINTS, *compat.ENDPOINTS)
+"""All metered endpoints."""
+CANCELLED_CALLS_TIMEOUT_S = 5.0
+"""How long the server waits at its stop until the calls that it cancelled are settled."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 DESCRIPTION = "A secured multi-tenant AI API whose token quotas are exact."
 
@@ -42,18 +42,18 @@ def create_app(
     trusted_proxies: str,
     allowed_origins: Collection[str] = (),
 ) -> ASGIApp:
-    """The application: FastAPI, and in front of it the doors, and what every request passes.
+    """The application: FastAPI, in front of it the router of the metered endpoints, and the outermost middleware.
 
-    `services` is entered when it starts and left when it stops. `trusted_proxies` may say who the client is, in
-    X-Forwarded-For: addresses or networks, separated by commas, or "*". Pages of `allowed_origins` may call from a
-    browser.
+    `services` is entered when the application starts and exited when it stops. `trusted_proxies` are the addresses or
+    networks, separated by commas, whose X-Forwarded-For is trusted; or "*". Pages of `allowed_origins` may call the API
+    from a browser.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with services() as app.state.services:
             yield
-            await envelope.wait_for_calls(CUT_CALLS_SETTLE_WITHIN_S)
+            await middleware.wait_until_idle(CANCELLED_CALLS_TIMEOUT_S)
 
     app = FastAPI(title="Tollkeeper", version=__version__, description=DESCRIPTION, lifespan=lifespan)
     app.state.limiter = throttle.limiter
@@ -62,7 +62,7 @@ def create_app(
     app.include_router(keys.router)
     app.include_router(me.router)
     app.include_router(models.router)
-    app.include_router(models_of_others.router)
+    app.include_router(compat_models.router)
     app.include_router(sessions.router)
     app.include_router(socket.router)
     _add_error_handlers(app)
@@ -70,18 +70,18 @@ def create_app(
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            app.openapi_schema = describe(document, DOORS)
+            app.openapi_schema = complete_document(document, ENDPOINTS)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
     behind_proxies = cast(ASGIApp, ProxyHeadersMiddleware(app, trusted_proxies))  # type: ignore[arg-type]
-    entrance = MeteredRouter(behind_proxies, DOORS, lambda: cast(Services, app.state.services))
-    envelope = Envelope(entrance, access_log, unread=[door.path for door in DOORS], manner_of=manner_of)
-    return _for_browsers(envelope, allowed_origins) if allowed_origins else envelope
+    router = MeteredRouter(behind_proxies, ENDPOINTS, lambda: cast(Services, app.state.services))
+    middleware = OuterMiddleware(router, access_log, [endpoint.path for endpoint in ENDPOINTS], error_renderer_of)
+    return _with_cors(middleware, allowed_origins) if allowed_origins else middleware
 
 
-def _for_browsers(app: ASGIApp, origins: Collection[str]) -> ASGIApp:
-    """Pages of these origins may call, with any header, and read those that we send. Credentials are no cookies."""
+def _with_cors(app: ASGIApp, origins: Collection[str]) -> ASGIApp:
+    """Pages of these origins may send any header and read any. Cookies are not allowed: there are none."""
     return CORSMiddleware(
         app,
         allow_origins=origins,
@@ -94,7 +94,7 @@ def _for_browsers(app: ASGIApp, origins: Collection[str]) -> ASGIApp:
 
 def _add_error_handlers(app: FastAPI) -> None:
     async def on_error(request: Request, error: Exception) -> Response:
-        status, body, headers = manner_of(request.scope)(_domain_error(request, error))
+        status, body, headers = error_renderer_of(request.scope)(_domain_error(request, error))
         return Response(body, status, headers)
 
     for kind in (TollkeeperError, RateLimitExceeded, RequestValidationError, HTTPException):
@@ -102,7 +102,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
 
 def _domain_error(request: Request, error: Exception) -> TollkeeperError:
-    """The framework's errors, in our words, and without what was sent."""
+    """The framework's errors as ours, without any of the input."""
     match error:
         case TollkeeperError():
             return error
@@ -110,19 +110,19 @@ def _domain_error(request: Request, error: Exception) -> TollkeeperError:
             return RateLimited(retry_after_s=error.limit.limit.get_expiry() if error.limit else None)
         case RequestValidationError():
             fields = sorted({str(problem["loc"][-1]) for problem in error.errors() if problem["loc"][0] == "query"})
-            return InvalidRequest(f"Look at: {', '.join(fields)}." if fields else None)
+            return InvalidRequest(f"Invalid: {', '.join(fields)}." if fields else None)
         case HTTPException(status_code=404):
             return NotFound()
         case HTTPException(status_code=405):
-            return MethodNotAllowed(_methods_of(request))
+            return MethodNotAllowed(_allowed_methods(request))
         case _:
             return InvalidRequest()
 
 
-def _methods_of(request: Request) -> str:
-    """What its path takes. The framework knows only what the first of the path's routes takes."""
-    asked = [(method, {**request.scope, "method": method}) for method in METHODS]
+def _allowed_methods(request: Request) -> str:
+    """The methods of all routes of this path; the framework knows those of the first route only."""
+    scopes = [(method, {**request.scope, "method": method}) for method in METHODS]
     routes = request.app.routes
     return ", ".join(
-        method for method, scope in asked if any(route.matches(scope)[0] is Match.FULL for route in routes)
+        method for method, scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)
     )

@@ -1,4 +1,4 @@
-"""The nouns of a conversation with a model, in our own words, whatever the wire."""
+"""The types of a chat with a model: requests, answers and streams, independent of any wire format."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -6,21 +6,21 @@ import msgspec
 
 Role = Literal["system", "user", "assistant"]
 
-NAMED_TOOL = "tool:"
-"""Before a tool's name, where it is the one that must be called."""
+TOOL_CHOICE_PREFIX = "tool:"
+"""In `Options.tool_choice`, the prefix of the name of the one tool that must be called."""
 
 
 class Image(NamedTuple):
-    """A picture, by its address or as a `data:` URL."""
+    """An image, by its URL or as a `data:` URL."""
 
     url: str
     detail: str | None = None
 
 
 class ToolCall(NamedTuple):
-    """The model wants a tool called. `arguments` is JSON, as the model wrote it: perhaps not valid.
+    """The model calls a tool. `arguments` is the JSON that the model wrote, which may be invalid.
 
-    A `custom` tool takes a text in place of it.
+    For a `custom` tool, `arguments` is plain text.
     """
 
     id: str
@@ -30,7 +30,7 @@ class ToolCall(NamedTuple):
 
 
 class ToolResult(NamedTuple):
-    """What a tool answered to the call of that id."""
+    """The result of the tool call with the id `call_id`."""
 
     call_id: str
     content: str
@@ -40,32 +40,33 @@ Part = str | Image | ToolCall | ToolResult
 
 
 class Message(NamedTuple):
-    """One turn. Mostly its content is just text; else it is made of parts, in order."""
+    """One message of a conversation. Its content is plain text, or content parts in order."""
 
     role: Role
     content: str | tuple[Part, ...]
 
     @property
     def parts(self) -> tuple[Part, ...]:
+        """The content as parts, also where it is plain text."""
         return (self.content,) if isinstance(self.content, str) else self.content
 
     @property
     def text(self) -> str:
-        """The text of it alone."""
+        """The text parts, joined."""
         return "".join(part for part in self.parts if isinstance(part, str))
 
 
 class Grammar(NamedTuple):
-    """What a text must be: the kind of grammar, say `lark` or `regex`, and the grammar itself."""
+    """A grammar that a custom tool's input follows. `syntax` is its kind, for example `lark` or `regex`."""
 
     syntax: str
     definition: str
 
 
 class Tool(NamedTuple):
-    """A tool that the model may ask for: a function, whose `parameters` is a JSON Schema, or a `custom` one.
+    """A tool that the model may call: a function, whose `parameters` are a JSON Schema, or a `custom` tool.
 
-    That takes a text, which follows the `grammar`, if there is one.
+    A custom tool takes plain text, which follows the `grammar` if there is one.
     """
 
     name: str
@@ -77,10 +78,10 @@ class Tool(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How to answer. None: as the provider does when nobody says.
+    """How the model is to answer. None means the provider's default.
 
-    `tool_choice` is "auto", "none", "required" or a tool's name after NAMED_TOOL. `schema` is a JSON Schema that the
-    answer must follow, to the letter if that is `schema_strict`; `json` asks for any JSON object.
+    `tool_choice` is "auto", "none", "required", or TOOL_CHOICE_PREFIX and the name of a tool. `schema` is a JSON Schema
+    for the answer, which the provider enforces if `schema_strict`. `json` requires any JSON object.
     """
 
     temperature: float | None = None
@@ -101,23 +102,24 @@ class Options(NamedTuple):
 
 
 class ChatRequest(NamedTuple):
-    """What to ask a model. Neither the model nor the output limit is here: the catalog and the ledger know those."""
+    """The input of a model and its options. The model is the catalog's choice, the output limit the ledger's."""
 
     messages: tuple[Message, ...]
     options: Options = Options()
 
     @property
-    def pictures(self) -> tuple[Image, ...]:
+    def images(self) -> tuple[Image, ...]:
+        """The images of all messages."""
         return tuple(part for message in self.messages for part in message.parts if isinstance(part, Image))
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """All text in it that a tokenizer has to count, tools included."""
+        """All text that the tokenizer counts, including tools and the schema."""
         return tuple(_texts(self))
 
 
 class Usage(NamedTuple):
-    """Tokens of one call, as billed. `input_tokens` includes the cached ones, `output_tokens` the reasoning."""
+    """The billed tokens of one call. `input_tokens` includes cached tokens, `output_tokens` reasoning tokens."""
 
     input_tokens: int
     output_tokens: int
@@ -131,7 +133,7 @@ class Usage(NamedTuple):
 
 
 class Price(NamedTuple):
-    """What a model's tokens cost, in micro-USD per million. `cache_write`: None costs what input does."""
+    """The prices of a model, in micro-USD per million tokens. A `cache_write` of None costs the same as `input`."""
 
     input: int
     cached_input: int
@@ -140,13 +142,13 @@ class Price(NamedTuple):
 
 
 FinishReason = str
-"""`stop`, `length`, `tool_calls`, `content_filter` or `refusal`; what else a provider says is passed on as it is."""
+"""`stop`, `length`, `tool_calls`, `content_filter` or `refusal`. Any other value of a provider is passed on."""
 
 
 class Completion(NamedTuple):
-    """A whole answer. `usage` is None when the provider reported none, or one that cannot be true.
+    """A whole answer. `usage` is None when the provider reported none, or an implausible one.
 
-    `raw` is the provider's own document, where the caller speaks the same wire.
+    `raw` is the body of the provider's response, where the caller uses the same wire format.
     """
 
     text: str
@@ -171,13 +173,13 @@ class RefusalDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
-    """A piece of what the model shows of its thinking."""
+    """A piece of the reasoning that the model shows."""
 
     text: str
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
-    """A piece of the `index`th tool call. `id` and `name` come with its first piece, and only there."""
+    """A piece of the tool call number `index`. Only its first piece has `id` and `name`."""
 
     index: int
     id: str | None
@@ -187,19 +189,19 @@ class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class Finish(msgspec.Struct, frozen=True, gc=False):
-    """The answer is over, and why."""
+    """The end of the answer, with its reason."""
 
     reason: FinishReason
 
 
 class InputTokens(msgspec.Struct, frozen=True, gc=False):
-    """What the provider says of the input before it answers. It is no report: the answer is still to be counted."""
+    """The input tokens, reported at the start of a stream. This is no usage report: the output is not known yet."""
 
     tokens: int
 
 
 Delta = TextDelta | RefusalDelta | ReasoningDelta | ToolCallDelta | InputTokens | Finish | Usage
-"""One event of a streamed answer. `Usage` is the provider's report; a later one replaces an earlier one."""
+"""One event of a streamed answer. `Usage` is the provider's usage report; a later one replaces an earlier one."""
 
 
 def _texts(request: ChatRequest) -> list[str]:

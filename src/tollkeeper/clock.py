@@ -1,4 +1,4 @@
-"""What time it is: asked of a clock that is handed in, so that tests can move it."""
+"""The clock, which is injected so that tests can set the time."""
 
 import time
 from typing import Protocol
@@ -13,7 +13,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The wall clock of the machine."""
 
     def now_ms(self) -> int:
         return int(time.time() * 1000)

@@ -1,4 +1,4 @@
-"""The database for administration: one engine, one session scope, one place that commits. The ledger has its own."""
+"""Sessions of the ORM: one engine, one session scope, one place that commits. The ledger has connections of its own."""
 
 import sqlite3
 from collections.abc import AsyncIterator
@@ -8,24 +8,26 @@ from typing import Any
 import asyncpg
 from sqlalchemy import event, inspect, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as NoConnectionFree
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollkeeper.errors import ConfigurationError, LedgerUnavailable
+from tollkeeper.errors import ConfigurationError, DatabaseUnavailable
 
 SCHEMA_REVISION = "0004"
-"""The newest migration in `alembic/versions`; a test holds the two together."""
+"""The newest migration in `alembic/versions`; a test compares the two."""
 
-SQLITE_BUSY_MS = 5_000
+SQLITE_BUSY_TIMEOUT_MS = 5_000
+POSTGRES_TIMEOUT_S = 5
+"""For each of: opening a connection, waiting for one of the pool, and running a statement."""
 
 
 class _PostgresConnection(asyncpg.Connection):  # type: ignore[misc]
-    """A connection whose transactions run without JIT: compiling a statement takes longer than any of ours runs.
+    """A connection whose transactions run without JIT: compiling one of these statements takes longer than running it.
 
-    The setting travels with BEGIN, in one round trip, and is local to the transaction: a connection pool in transaction
-    mode loses the settings of a session.
+    The setting is sent with BEGIN, in one round trip, and is local to the transaction: a connection pooler in
+    transaction mode (pgbouncer) loses the settings of a session.
     """
 
     async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:
@@ -35,7 +37,7 @@ class _PostgresConnection(asyncpg.Connection):  # type: ignore[misc]
 
 
 def async_url(database_url: str) -> str:
-    """The URL as SQLAlchemy's asyncio engine wants it."""
+    """Returns the URL with the driver that SQLAlchemy's asyncio engine needs."""
     for scheme in ("postgresql://", "postgres://"):
         if database_url.startswith(scheme):
             return "postgresql+asyncpg://" + database_url.removeprefix(scheme)
@@ -43,7 +45,7 @@ def async_url(database_url: str) -> str:
 
 
 class Database:
-    """Sessions for reading and for administration."""
+    """Opens sessions for everything but the ledger: accounts, API keys, conversations, reports."""
 
     def __init__(self, database_url: str) -> None:
         self._url = database_url
@@ -51,34 +53,34 @@ class Database:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
-        """One transaction: committed when the block ends well, rolled back when it raises.
+        """One transaction: commits when the block completes, rolls back when it raises.
 
-        Raises LedgerUnavailable when the database cannot be reached.
+        Raises DatabaseUnavailable when the database does not respond, is locked, or cannot be written to.
         """
         try:
             async with AsyncSession(self._engine, expire_on_commit=False) as session:
                 yield session
                 await session.commit()
-        except (OSError, TimeoutError, NoConnectionFree) as error:
-            raise LedgerUnavailable from error
+        except (OSError, TimeoutError, PoolTimeout) as error:
+            raise DatabaseUnavailable from error
         except DBAPIError as error:
             if _is_outage(error):
-                raise LedgerUnavailable from error
+                raise DatabaseUnavailable from error
             raise
 
     async def revision(self) -> str | None:
-        """The schema's revision, or None when there is no schema."""
+        """Returns the revision of the schema, or None when there is no schema."""
         async with self._engine.connect() as connection:
             if not await connection.run_sync(lambda sync: inspect(sync).has_table("alembic_version")):
                 return None
             return (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one_or_none()
 
     async def require_current_schema(self) -> None:
-        """Raise ConfigurationError unless the schema is the one this code was written for."""
+        """Raise ConfigurationError unless the schema is at SCHEMA_REVISION."""
         try:
             self._check_file()
             found = await self.revision()
-        except (OSError, DBAPIError, NoConnectionFree, sqlite3.Error) as error:
+        except (OSError, DBAPIError, PoolTimeout, sqlite3.Error) as error:
             raise ConfigurationError(f"The database cannot be opened: {_reason(error)}.") from None
         if found == SCHEMA_REVISION:
             return
@@ -90,12 +92,13 @@ class Database:
         )
 
     def _check_file(self) -> None:
-        """Raise sqlite3.Error for a file that cannot be opened, here and now: aiosqlite leaves a thread behind."""
+        """Raise sqlite3.Error for a file that cannot be opened; aiosqlite would leave a thread behind."""
         if self._url.startswith("sqlite:///"):
             with closing(sqlite3.connect(self._url.removeprefix("sqlite:///"), timeout=0)) as connection:
                 connection.execute("SELECT 1")
 
     async def close(self) -> None:
+        """Close all connections."""
         await self._engine.dispose()
 
 
@@ -106,8 +109,12 @@ def _make_engine(database_url: str) -> AsyncEngine:
             pool_pre_ping=True,
             pool_size=5,
             max_overflow=5,
-            pool_timeout=5,
-            connect_args={"timeout": 5, "command_timeout": 5, "connection_class": _PostgresConnection},
+            pool_timeout=POSTGRES_TIMEOUT_S,
+            connect_args={
+                "timeout": POSTGRES_TIMEOUT_S,
+                "command_timeout": POSTGRES_TIMEOUT_S,
+                "connection_class": _PostgresConnection,
+            },
         )
     engine = create_async_engine(async_url(database_url))
 
@@ -117,21 +124,22 @@ def _make_engine(database_url: str) -> AsyncEngine:
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_MS}")
+        cursor.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_TIMEOUT_MS}")
         cursor.close()
 
     return engine
 
 
 def _is_outage(error: DBAPIError) -> bool:
+    """Whether the database is at fault, not the statement. SQLite's and asyncpg's outages differ only in their text."""
     if error.connection_invalidated:
         return True
     reason = str(error.orig).lower()
-    outages = ("locked", "unable to open", "disk", "readonly", "connect", "too many clients", "shutting down")
-    return any(word in reason for word in outages)
+    outage_words = ("locked", "unable to open", "disk", "readonly", "connect", "too many clients", "shutting down")
+    return any(word in reason for word in outage_words)
 
 
 def _reason(error: Exception) -> str:
-    """What the driver says, on one line, without its class or a URL."""
+    """Returns the driver's message: its first line, without the error's class and without a URL."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return str(cause).splitlines()[0].rsplit(": ", 1)[-1] if str(cause) else type(cause).__name__

@@ -1,47 +1,49 @@
-"""Every error of the domain, as one tree. One class, one sentence, one stable `code`; HTTP is not known here.
+"""All errors of the domain, as one tree: each class has one sentence for people, and one stable `code` for clients.
+
+The domain knows no HTTP: `api/errors.py` maps each class to a status.
 
 TollkeeperError
-├── InputError
-│   ├── InvalidJson              the body is not strict JSON
-│   ├── InvalidRequest           the body is JSON, but not what this door takes
+├── InputError                   the request cannot be accepted
+│   ├── InvalidJson  InvalidRequest   the body is not strict JSON; it is, but not a valid request for this endpoint
 │   ├── UnsupportedParameter     a field whose feature does not exist (yet)
-│   │   └── UnsayableOption      the model's wire has no word for it
-│   ├── BodyTooLarge
-│   ├── BodyTooSlow              not all of it came in time
-│   ├── MethodNotAllowed
-│   └── TurnInProgress           one turn at a time on a connection
-├── AccessError
-│   ├── Unauthenticated          no token, or not a good one: one sentence for all reasons
-│   ├── InvalidCredentials       login: unknown user and wrong password look alike
-│   ├── Forbidden                right tenant, wrong role
-│   └── NotFound                 absent, or another tenant's: they look alike
-│       └── ModelNotFound
-├── Refusal                      the caller may come back later
-│   ├── QuotaExceeded            it cannot fit in this window
-│   ├── QuotaHeld                it would fit, but calls in flight hold the room
-│   ├── RateLimited
-│   └── Overloaded               everybody together asks too much of this process
-├── LedgerError
-│   ├── LedgerUnavailable        nothing was reserved, nothing may be called
-│   ├── ShuttingDown             the grace period is over
-│   ├── LeaseLost                the hold was swept up while the call ran; it was cut
-│   └── LedgerConflict           the verb does not apply to the state the row is in
-├── IdempotencyError             the key was used before, and there is no answer to repeat
-│   ├── IdempotencyInFlight      the call before is still running
-│   ├── IdempotencyMismatch      it was another request
-│   └── PreviousAttemptInterrupted  nobody knows what it would have answered
-├── ProviderError                `billed` tells the ledger what may have been spent
+│   │   └── UntranslatableOption   the wire format of the model's provider has no such option
+│   ├── BodyTooLarge  BodyTooSlow   the body exceeds the endpoint's limit in bytes, or in time
+│   ├── MethodNotAllowed         the path exists, but not with this HTTP method
+│   └── TurnInProgress           a WebSocket runs one turn at a time
+├── AccessError                  the caller may not do this
+│   ├── Unauthenticated          no valid credential; one sentence for all reasons
+│   ├── InvalidCredentials       login: an unknown user and a wrong password give the same error
+│   ├── Forbidden                the role or the API key's scopes do not allow this
+│   └── NotFound                 absent, or another tenant's: both give the same error
+│       └── ModelNotFound        no such model in the catalog
+├── Refusal                      the same call may pass later
+│   ├── QuotaRefusal             a quota does not admit the call; carries the quota's figures
+│   │   ├── QuotaExceeded        the call does not fit into this window
+│   │   └── QuotaHeld            the call would fit, but calls in flight hold the rest of the quota
+│   ├── RateLimited              too many requests per time
+│   └── Overloaded               this process has no capacity left
+├── DatabaseUnavailable          login, account, conversation or API key: the database did not respond
+├── LedgerError                  the ledger cannot carry out an operation
+│   ├── LedgerUnavailable        nothing was reserved, so no provider may be called
+│   ├── ShuttingDown             the grace period of the shutdown is over
+│   ├── LeaseLost                the sweep released the call's hold while the call ran
+│   └── LedgerConflict           the state of the charge does not allow the operation
+├── IdempotencyError             the idempotency key was used before, and there is no response to replay
+│   ├── IdempotencyInFlight      the first call is still running
+│   ├── IdempotencyMismatch      the first call had another request
+│   └── PreviousAttemptInterrupted  the first call ended without a complete stored response
+├── ProviderError                the provider did not answer as expected; `billed` tells whether it may bill the call
 │   ├── ProviderUnavailable  ProviderAuthFailed  ProviderRateLimited  ProviderRejected  ProviderFailed
-│   ├── ProviderLacksModel       no such model, or no such endpoint
+│   ├── ProviderLacksModel       the provider has no such model, or no such endpoint
 │   └── ProviderBadResponse  ProviderInterrupted  ProviderTimeout
-└── ConfigurationError           the process must not start; the sentence says what to do
+└── ConfigurationError           the process must not start; the sentence says what to change
 """
 
 from typing import ClassVar
 
 
 class TollkeeperError(Exception):
-    """Base of the tree. `str(error)` is safe to show to the caller."""
+    """Base of all errors. `detail` is for people, and safe to show to the caller; without one it is the sentence."""
 
     code: ClassVar[str] = "internal_error"
     sentence: ClassVar[str] = "Something went wrong."
@@ -52,7 +54,7 @@ class TollkeeperError(Exception):
 
 
 class InputError(TollkeeperError):
-    """What was sent cannot be accepted. `parameter` names the field that is in the way, where it is one of ours."""
+    """The request cannot be accepted. `parameter` names the field at fault, if it is a field of the API."""
 
     def __init__(self, detail: str | None = None, *, parameter: str | None = None) -> None:
         super().__init__(detail)
@@ -66,7 +68,7 @@ class InvalidJson(InputError):
 
 class InvalidRequest(InputError):
     code = "invalid_request"
-    sentence = "The request does not have the shape this endpoint takes."
+    sentence = "The request is not valid for this endpoint."
 
 
 class UnsupportedParameter(InputError):
@@ -74,8 +76,8 @@ class UnsupportedParameter(InputError):
     sentence = "A parameter in this request is not supported."
 
 
-class UnsayableOption(UnsupportedParameter):
-    """`parameter` is what a chat completion calls it; the caller's own wire may call it something else."""
+class UntranslatableOption(UnsupportedParameter):
+    """`parameter` is the option's name in a chat completion; the caller's wire format may name it otherwise."""
 
 
 class BodyTooLarge(InputError):
@@ -89,10 +91,10 @@ class BodyTooSlow(InputError):
 
 
 class MethodNotAllowed(InputError):
-    """`allow` lists the methods it does take."""
+    """`allow` lists the methods that the path allows, separated by commas."""
 
     code = "method_not_allowed"
-    sentence = "This endpoint does not take that method."
+    sentence = "This endpoint does not allow this method."
 
     def __init__(self, allow: str) -> None:
         super().__init__()
@@ -101,11 +103,11 @@ class MethodNotAllowed(InputError):
 
 class TurnInProgress(InputError):
     code = "turn_in_progress"
-    sentence = "The turn before is not over yet. Cancel it, or wait for its final frame."
+    sentence = "The previous turn is still running. Cancel it, or wait for its final frame."
 
 
 class AccessError(TollkeeperError):
-    """Who is calling may not do this."""
+    """The caller may not do this."""
 
 
 class Unauthenticated(AccessError):
@@ -125,15 +127,15 @@ class Forbidden(AccessError):
 
 class NotFound(AccessError):
     code = "not_found"
-    sentence = "There is no such thing here."
+    sentence = "The resource does not exist."
 
 
 class ModelNotFound(NotFound):
-    sentence = "There is no such model here."
+    sentence = "The model does not exist."
 
 
 class Refusal(TollkeeperError):
-    """Not now: `retry_after_s` seconds from now the same call may pass (None: it never will by waiting)."""
+    """The same call may pass after `retry_after_s` seconds. None: waiting does not help."""
 
     def __init__(self, detail: str | None = None, *, retry_after_s: int | None = None) -> None:
         super().__init__(detail)
@@ -141,7 +143,7 @@ class Refusal(TollkeeperError):
 
 
 class QuotaRefusal(Refusal):
-    """A quota said no. `limit`, `used`, `reserved`, `needed` are in the quota's own `unit`: tokens or micro_usd."""
+    """A quota does not admit the call. `limit`, `used`, `reserved` and `needed` are in `unit`: tokens or micro_usd."""
 
     def __init__(
         self,
@@ -157,13 +159,8 @@ class QuotaRefusal(Refusal):
         retry_after_s: int | None = None,
     ) -> None:
         super().__init__(detail, retry_after_s=retry_after_s)
-        self.quota = quota
-        self.unit = unit
-        self.limit = limit
-        self.used = used
-        self.reserved = reserved
-        self.needed = needed
-        self.resets_ms = resets_ms
+        self.quota, self.unit, self.resets_ms = quota, unit, resets_ms
+        self.limit, self.used, self.reserved, self.needed = limit, used, reserved, needed
 
 
 class QuotaExceeded(QuotaRefusal):
@@ -183,11 +180,18 @@ class RateLimited(Refusal):
 
 class Overloaded(Refusal):
     code = "overloaded"
-    sentence = "The server holds as much as it can. Try again in a moment."
+    sentence = "The server is at capacity. Try again in a moment."
+
+
+class DatabaseUnavailable(TollkeeperError):
+    """The database did not respond to a session of `db.py`. Its code is LedgerUnavailable's, and part of the API."""
+
+    code = "ledger_unavailable"
+    sentence = "The database is unavailable. Try again."
 
 
 class LedgerError(TollkeeperError):
-    """The ledger could not do what was asked."""
+    """The ledger cannot carry out an operation."""
 
 
 class LedgerUnavailable(LedgerError):
@@ -197,21 +201,21 @@ class LedgerUnavailable(LedgerError):
 
 class ShuttingDown(LedgerError):
     code = "shutting_down"
-    sentence = "The server is shutting down; the call was cut."
+    sentence = "The server is shutting down; the call was stopped."
 
 
 class LeaseLost(LedgerError):
     code = "lease_lost"
-    sentence = "The hold of this call was lost while it ran, so it was cut."
+    sentence = "The call lost its reservation while it ran, so it was stopped."
 
 
 class LedgerConflict(LedgerError):
     code = "ledger_conflict"
-    sentence = "The charge is not in a state that allows this."
+    sentence = "The state of the charge does not allow this operation."
 
 
 class IdempotencyError(TollkeeperError):
-    """The idempotency key was used before, and the answer of then cannot be repeated."""
+    """The idempotency key was used before, and there is no response to replay."""
 
 
 class IdempotencyInFlight(IdempotencyError):
@@ -227,14 +231,11 @@ class IdempotencyMismatch(IdempotencyError):
 
 class PreviousAttemptInterrupted(IdempotencyError):
     code = "previous_attempt_interrupted"
-    sentence = "The call with this idempotency key was cut off, or its answer was too long to keep. Use a new key."
+    sentence = "The call with this idempotency key was interrupted, or its response was too long. Use a new key."
 
 
 class ProviderError(TollkeeperError):
-    """The provider did not answer as it should.
-
-    `billed` is False only with proof that the provider cannot have billed the call.
-    """
+    """The provider did not answer as expected. `billed` is False only if the provider cannot have billed the call."""
 
     billed: ClassVar[bool] = True
 
@@ -296,4 +297,4 @@ class ProviderTimeout(ProviderError):
 
 class ConfigurationError(TollkeeperError):
     code = "configuration_error"
-    sentence = "The configuration does not allow a start."
+    sentence = "The configuration is not valid."

@@ -1,4 +1,4 @@
-"""Bringing the schema up. Not imported by the server, which only checks what it finds."""
+"""Database migrations. The server does not import this module: it checks the schema, and never changes it."""
 
 from pathlib import Path
 
@@ -12,20 +12,20 @@ _INSTALLED = Path(__file__).parent / "_migrations"
 _CHECKOUT = Path(__file__).parents[2] / "alembic"
 
 
-def config(database_url: str) -> Config:
-    """Alembic's configuration for the migrations that came with this code."""
+def alembic_config(database_url: str) -> Config:
+    """Returns Alembic's configuration, with the migrations of this version of the code."""
     folder = _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
-    made = Config(folder / "alembic.ini")
-    made.attributes["database_url"] = database_url
-    return made
+    config = Config(folder / "alembic.ini")
+    config.attributes["database_url"] = database_url
+    return config
 
 
 def migrate(database_url: str) -> None:
-    """Bring the schema to the newest revision; nothing happens when it is there. Raises ConfigurationError."""
+    """Migrate the schema to the newest revision, if it is not there yet. Raises ConfigurationError."""
     try:
         if database_url.startswith("sqlite:///"):
             Path(database_url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        command.upgrade(config(database_url), "head")
+        command.upgrade(alembic_config(database_url), "head")
     except OSError as error:
         raise ConfigurationError(f"The database cannot be opened: {error}.") from None
     except SQLAlchemyError as error:

@@ -1,11 +1,11 @@
-"""Who acts. Having a `Principal` is the proof that someone was authenticated."""
+"""The authenticated caller. Only authentication creates a `Principal`, so having one is the proof of it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What a user may do: own calls; the own tenant; the whole install."""
+    """What a user may manage: only their own calls, their tenant, or the whole installation."""
 
     MEMBER = "member"
     TENANT_ADMIN = "tenant_admin"
@@ -13,23 +13,23 @@ class Role(StrEnum):
 
 
 class Access(StrEnum):
-    """What a request asks for. A login opens everything that the role allows; an API key only what is in its scopes."""
+    """What a request needs access to. A login has all the access of its role, an API key only that of its scopes."""
 
     AI = "ai"
-    """Calling models, and everything around the calls: estimates, lists of models, conversations."""
+    """Calling models, estimating calls, listing models, and conversations."""
     ME = "me"
-    """Reading one's own balances and charges."""
+    """Reading the caller's own balances and charges."""
     KEYS = "keys"
-    """Managing one's own API keys. In no key's scopes."""
+    """Managing the caller's own API keys. No API key has this scope."""
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
     """An authenticated user.
 
-    `token_version` is the credential's generation: disabling the user or changing the password raises the stored
-    one, and from then on the ledger and the account lookup refuse the older. With an `api_key` (its id) that key
-    stands for it: it must be neither revoked nor expired.
+    `token_version` is the version of the access token. Disabling the user or changing the password raises the stored
+    version; the ledger and the account lookup then refuse older tokens. `api_key` is the id of the API key that the
+    caller used, if any: the key must then be neither revoked nor expired, and `token_version` is not compared.
     """
 
     user_id: int

@@ -1,4 +1,4 @@
-"""What the operator may set, by environment or `.env`. Each line of `.env.example` is a field here."""
+"""The settings, from the environment or `.env`. Each line of `.env.example` is a field here."""
 
 import os
 import re
@@ -15,16 +15,12 @@ from tollkeeper.errors import ConfigurationError
 
 ENV_FILE = ".env"
 MIN_SECRET_BYTES = 32
-EXAMPLE_SECRET = "change-me-to-at-least-32-random-bytes"  # noqa: S105 - the value that is refused
+EXAMPLE_SECRET = "change-me-to-at-least-32-random-bytes"  # noqa: S105 - rejected as a secret
 
 _ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
 
-EchoFailure = Literal[
-    "none", "unavailable", "auth_failed", "rate_limited", "rejected", "error", "timeout", "bad_response", "no_usage"
-]
 
-
-def _rate(notation: str) -> str:
+def _check_rate_limit(notation: str) -> str:
     """Check a limit in the notation of `limits`: "600/minute", "10/second;1000/hour", or "off"."""
     if notation.strip().lower() == "off":
         return "off"
@@ -36,120 +32,119 @@ def _rate(notation: str) -> str:
     return notation
 
 
-Rate = Annotated[str, AfterValidator(_rate)]
+RateLimit = Annotated[str, AfterValidator(_check_rate_limit)]
 
 
-def _origins(listed: str) -> str:
-    """Check origins, and bring them into the form in which browsers send them (RFC 6454, 6.2)."""
-    origins = [one.strip().rstrip("/").lower() for one in listed.split(",") if one.strip()]
+def _normalize_origins(listed: str) -> str:
+    """Check origins, separated by commas. Returns them in the form in which browsers send them (RFC 6454, 6.2)."""
+    origins = [origin.strip().rstrip("/").lower() for origin in listed.split(",") if origin.strip()]
     if not all(_ORIGIN.fullmatch(origin) for origin in origins):
         raise ValueError("must be origins like https://app.example.com, separated by commas")
     return ",".join(origins)
 
 
-Origins = Annotated[str, AfterValidator(_origins)]
+Origins = Annotated[str, AfterValidator(_normalize_origins)]
 
 
-def _lower(word: object) -> object:
-    return word.lower() if isinstance(word, str) else word
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
 
 
-def _named(*names: str) -> AliasChoices:
+def _env(*names: str) -> AliasChoices:
+    """The environment variables of a setting. The first one that is set counts."""
     return AliasChoices(*names)
 
 
 class Settings(BaseSettings):
-    """Everything settable. Times carry their unit in the name."""
+    """All settings. The names of times carry their unit."""
 
     model_config = SettingsConfigDict(
         env_file=ENV_FILE, env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
     )
 
     database_url: str = Field(
-        "sqlite:///data/tollkeeper.db", validation_alias=_named("TOLLKEEPER_DATABASE_URL", "DATABASE_URL")
+        "sqlite:///data/tollkeeper.db", validation_alias=_env("TOLLKEEPER_DATABASE_URL", "DATABASE_URL")
     )
-    host: str = Field("127.0.0.1", validation_alias=_named("TOLLKEEPER_HOST"))
-    port: int = Field(8000, ge=1, le=65535, validation_alias=_named("TOLLKEEPER_PORT", "PORT"))
+    host: str = Field("127.0.0.1", validation_alias=_env("TOLLKEEPER_HOST"))
+    port: int = Field(8000, ge=1, le=65535, validation_alias=_env("TOLLKEEPER_PORT", "PORT"))
     trusted_proxies: str = Field(
-        "127.0.0.1,::1", validation_alias=_named("TOLLKEEPER_TRUSTED_PROXIES", "FORWARDED_ALLOW_IPS")
+        "127.0.0.1,::1", validation_alias=_env("TOLLKEEPER_TRUSTED_PROXIES", "FORWARDED_ALLOW_IPS")
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
-        "info", validation_alias=_named("TOLLKEEPER_LOG_LEVEL", "LOG_LEVEL")
+        "info", validation_alias=_env("TOLLKEEPER_LOG_LEVEL", "LOG_LEVEL")
     )
 
-    signing_secret: SecretStr | None = Field(None, validation_alias=_named("TOLLKEEPER_SIGNING_SECRET"))
-    previous_signing_secret: SecretStr | None = Field(
-        None, validation_alias=_named("TOLLKEEPER_PREVIOUS_SIGNING_SECRET")
-    )
-    access_token_minutes: int = Field(15, ge=1, le=1440, validation_alias=_named("TOLLKEEPER_ACCESS_TOKEN_MINUTES"))
-    bcrypt_rounds: int = Field(12, ge=4, le=16, validation_alias=_named("TOLLKEEPER_BCRYPT_ROUNDS"))
+    signing_secret: SecretStr | None = Field(None, validation_alias=_env("TOLLKEEPER_SIGNING_SECRET"))
+    previous_signing_secret: SecretStr | None = Field(None, validation_alias=_env("TOLLKEEPER_PREVIOUS_SIGNING_SECRET"))
+    access_token_minutes: int = Field(15, ge=1, le=1440, validation_alias=_env("TOLLKEEPER_ACCESS_TOKEN_MINUTES"))
+    bcrypt_rounds: int = Field(12, ge=4, le=16, validation_alias=_env("TOLLKEEPER_BCRYPT_ROUNDS"))
 
-    lease_seconds: float = Field(60.0, ge=1, le=3600, validation_alias=_named("TOLLKEEPER_LEASE_SECONDS"))
-    sweep_seconds: float = Field(15.0, ge=0.1, le=600, validation_alias=_named("TOLLKEEPER_SWEEP_SECONDS"))
-    ledger_queue: int = Field(10_000, ge=1, validation_alias=_named("TOLLKEEPER_LEDGER_QUEUE"))
+    lease_seconds: float = Field(60.0, ge=1, le=3600, validation_alias=_env("TOLLKEEPER_LEASE_SECONDS"))
+    sweep_seconds: float = Field(15.0, ge=0.1, le=600, validation_alias=_env("TOLLKEEPER_SWEEP_SECONDS"))
+    ledger_queue: int = Field(10_000, ge=1, validation_alias=_env("TOLLKEEPER_LEDGER_QUEUE"))
 
-    rate_limit_login: Rate = Field("30/minute", validation_alias=_named("TOLLKEEPER_RATE_LIMIT_LOGIN"))
-    rate_limit_ai: Rate = Field("1200/minute", validation_alias=_named("TOLLKEEPER_RATE_LIMIT_AI"))
+    rate_limit_login: RateLimit = Field("30/minute", validation_alias=_env("TOLLKEEPER_RATE_LIMIT_LOGIN"))
+    rate_limit_ai: RateLimit = Field("1200/minute", validation_alias=_env("TOLLKEEPER_RATE_LIMIT_AI"))
 
-    max_tokens: int = Field(1024, ge=16, le=1_000_000, validation_alias=_named("TOLLKEEPER_MAX_TOKENS", "MAX_TOKENS"))
+    max_tokens: int = Field(1024, ge=16, le=1_000_000, validation_alias=_env("TOLLKEEPER_MAX_TOKENS", "MAX_TOKENS"))
     timeout_seconds: float = Field(
-        120.0, gt=0, le=600, validation_alias=_named("TOLLKEEPER_TIMEOUT_SECONDS", "TIMEOUT_SECONDS")
+        120.0, gt=0, le=600, validation_alias=_env("TOLLKEEPER_TIMEOUT_SECONDS", "TIMEOUT_SECONDS")
     )
 
-    stream_idle_seconds: float = Field(30.0, gt=0, le=600, validation_alias=_named("TOLLKEEPER_STREAM_IDLE_SECONDS"))
-    stream_total_seconds: float = Field(
-        600.0, gt=0, le=7200, validation_alias=_named("TOLLKEEPER_STREAM_TOTAL_SECONDS")
-    )
-    stream_ping_seconds: float = Field(15.0, gt=0, le=600, validation_alias=_named("TOLLKEEPER_STREAM_PING_SECONDS"))
+    stream_idle_seconds: float = Field(30.0, gt=0, le=600, validation_alias=_env("TOLLKEEPER_STREAM_IDLE_SECONDS"))
+    stream_total_seconds: float = Field(600.0, gt=0, le=7200, validation_alias=_env("TOLLKEEPER_STREAM_TOTAL_SECONDS"))
+    stream_ping_seconds: float = Field(15.0, gt=0, le=600, validation_alias=_env("TOLLKEEPER_STREAM_PING_SECONDS"))
     conversation_tokens: int = Field(
-        16_000, ge=100, le=1_000_000, validation_alias=_named("TOLLKEEPER_CONVERSATION_TOKENS")
+        16_000, ge=100, le=1_000_000, validation_alias=_env("TOLLKEEPER_CONVERSATION_TOKENS")
     )
-    allowed_origins: Origins = Field("", validation_alias=_named("TOLLKEEPER_ALLOWED_ORIGINS"))
+    allowed_origins: Origins = Field("", validation_alias=_env("TOLLKEEPER_ALLOWED_ORIGINS"))
 
-    openai_api_key: SecretStr | None = Field(None, validation_alias=_named("OPENAI_API_KEY"))
-    openai_base_url: str = Field("https://api.openai.com/v1", validation_alias=_named("OPENAI_BASE_URL"))
-    openai_model: str = Field("gpt-4o-mini", validation_alias=_named("OPENAI_MODEL"))
+    openai_api_key: SecretStr | None = Field(None, validation_alias=_env("OPENAI_API_KEY"))
+    openai_base_url: str = Field("https://api.openai.com/v1", validation_alias=_env("OPENAI_BASE_URL"))
+    openai_model: str = Field("gpt-4o-mini", validation_alias=_env("OPENAI_MODEL"))
 
-    anthropic_api_key: SecretStr | None = Field(None, validation_alias=_named("ANTHROPIC_API_KEY"))
-    anthropic_auth_token: SecretStr | None = Field(None, validation_alias=_named("ANTHROPIC_AUTH_TOKEN"))
-    anthropic_base_url: str = Field("https://api.anthropic.com", validation_alias=_named("ANTHROPIC_BASE_URL"))
-    anthropic_model: str = Field("claude-haiku-4-5", validation_alias=_named("ANTHROPIC_MODEL"))
+    anthropic_api_key: SecretStr | None = Field(None, validation_alias=_env("ANTHROPIC_API_KEY"))
+    anthropic_auth_token: SecretStr | None = Field(None, validation_alias=_env("ANTHROPIC_AUTH_TOKEN"))
+    anthropic_base_url: str = Field("https://api.anthropic.com", validation_alias=_env("ANTHROPIC_BASE_URL"))
+    anthropic_model: str = Field("claude-haiku-4-5", validation_alias=_env("ANTHROPIC_MODEL"))
 
-    ollama_base_url: str | None = Field(None, validation_alias=_named("OLLAMA_BASE_URL"))
-    ollama_model: str = Field("llama3.2", validation_alias=_named("OLLAMA_MODEL"))
+    ollama_base_url: str | None = Field(None, validation_alias=_env("OLLAMA_BASE_URL"))
+    ollama_model: str = Field("llama3.2", validation_alias=_env("OLLAMA_MODEL"))
 
-    catalog: Path | None = Field(None, validation_alias=_named("TOLLKEEPER_CATALOG"))
-    breaker_failures: int = Field(5, ge=0, le=1_000, validation_alias=_named("TOLLKEEPER_BREAKER_FAILURES"))
-    breaker_seconds: float = Field(10.0, gt=0, le=600, validation_alias=_named("TOLLKEEPER_BREAKER_SECONDS"))
+    catalog: Path | None = Field(None, validation_alias=_env("TOLLKEEPER_CATALOG"))
+    breaker_failures: int = Field(5, ge=0, le=1_000, validation_alias=_env("TOLLKEEPER_BREAKER_FAILURES"))
+    breaker_seconds: float = Field(10.0, gt=0, le=600, validation_alias=_env("TOLLKEEPER_BREAKER_SECONDS"))
 
-    echo_tokens: int = Field(0, ge=0, le=1_000_000, validation_alias=_named("TOLLKEEPER_ECHO_TOKENS"))
-    echo_delay_seconds: float = Field(0.0, ge=0, le=600, validation_alias=_named("TOLLKEEPER_ECHO_DELAY_SECONDS"))
+    echo_tokens: int = Field(0, ge=0, le=1_000_000, validation_alias=_env("TOLLKEEPER_ECHO_TOKENS"))
+    echo_delay_seconds: float = Field(0.0, ge=0, le=600, validation_alias=_env("TOLLKEEPER_ECHO_DELAY_SECONDS"))
     echo_tokens_per_second: float = Field(
-        0.0, ge=0, le=1_000_000, validation_alias=_named("TOLLKEEPER_ECHO_TOKENS_PER_SECOND")
+        0.0, ge=0, le=1_000_000, validation_alias=_env("TOLLKEEPER_ECHO_TOKENS_PER_SECOND")
     )
-    echo_failure: EchoFailure = Field("none", validation_alias=_named("TOLLKEEPER_ECHO_FAILURE"))
+    echo_failure: Literal[
+        "none", "unavailable", "auth_failed", "rate_limited", "rejected", "error", "timeout", "bad_response", "no_usage"
+    ] = Field("none", validation_alias=_env("TOLLKEEPER_ECHO_FAILURE"))
 
     @model_validator(mode="after")
-    def _database_is_one_we_speak(self) -> Self:
+    def _check_database_url(self) -> Self:
         if not self.database_url.startswith(("sqlite:///", "postgresql://", "postgres://")):
             raise ValueError("TOLLKEEPER_DATABASE_URL must be sqlite:///path or postgresql://…")
         return self
 
     @property
     def origins(self) -> tuple[str, ...]:
-        """Of the web pages from elsewhere that may call."""
+        """The origins of the web pages that may call the API from a browser."""
         return tuple(self.allowed_origins.split(",")) if self.allowed_origins else ()
 
     @property
     def sqlite_path(self) -> Path | None:
-        """The database file, or None on PostgreSQL."""
+        """The file of the SQLite database, or None on PostgreSQL."""
         if not self.database_url.startswith("sqlite:///"):
             return None
         return Path(self.database_url.removeprefix("sqlite:///"))
 
     @property
     def serves_loopback_only(self) -> bool:
-        """True when only this machine can reach the server."""
+        """Whether only this machine can reach the server."""
         if self.host == "localhost":
             return True
         try:
@@ -159,9 +154,9 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Read the environment and `.env`.
+    """Returns the settings from the environment and `.env`; `overrides` take precedence.
 
-    Raises ConfigurationError naming the variable that is wrong, never its value.
+    Raises ConfigurationError, which names the invalid variable, but never its value.
     """
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
@@ -174,15 +169,15 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def read_variable(name: str) -> SecretStr | None:
-    """A variable that is no setting but is named by one, from where the settings come from. Empty is not set."""
+    """Returns a variable of the environment or `.env` that is not a setting itself, or None if it is unset or empty."""
     value = os.environ.get(name) or dotenv_values(ENV_FILE).get(name)
     return SecretStr(value) if value else None
 
 
-def check_secret(secret: SecretStr) -> SecretStr:
-    """Give back a signing secret that is strong enough for HS256 (RFC 7518, 3.2: at least 256 bits).
+def check_signing_secret(secret: SecretStr) -> SecretStr:
+    """Returns the signing secret if it is strong enough for HS256 (RFC 7518, 3.2: at least 256 bits).
 
-    Raises ConfigurationError saying how to make a good one.
+    Raises ConfigurationError, which tells how to generate one.
     """
     value = secret.get_secret_value()
     if value == EXAMPLE_SECRET or len(value.encode()) < MIN_SECRET_BYTES or len(set(value)) < 8:

@@ -1,54 +1,55 @@
-"""How fast one may call: coarse limits on requests, over slowapi's `Limiter`. Tokens are the ledger's matter.
+"""Limits on the rate of requests, with slowapi's `Limiter`. The ledger limits tokens.
 
-Limits count per process, in memory.
+Each process counts for itself, in memory.
 """
 
 import math
-import time
 
 from limits import RateLimitItem, parse_many
 from limits.storage import Storage
 from slowapi import Limiter
 from slowapi.util import get_remote_address
 
+from tollkeeper.clock import Clock
 from tollkeeper.errors import RateLimited
 from tollkeeper.principal import Principal
 
-TIDY_EVERY = 10_000
-"""Hits between two looks for counters that are over."""
+HITS_PER_CLEANUP = 10_000
+"""How many hits start a search for expired counters."""
 
 
 class LoopStorage(Storage):
     """Counters for fixed windows, used by one event loop only.
 
-    `limits` has a memory storage of its own, for threads: it starts one for every 10 ms in which something is counted.
+    The memory storage of `limits` is made for threads: it starts one for every 10 ms in which it counts a hit.
     """
 
     STORAGE_SCHEME = ["loop"]  # noqa: RUF012 - as the base class declares it
     base_exceptions = ValueError
 
-    def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, **_: str) -> None:
+    def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, *, clock: Clock, **_: str) -> None:
         super().__init__(uri, wrap_exceptions=wrap_exceptions)
+        self._clock = clock
         self._counters: dict[str, tuple[int, float]] = {}
         self._hits = 0
 
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        now = time.time()
-        count, expires_at = self._counters.get(key, (0, 0.0))
-        if expires_at <= now:
-            count, expires_at = 0, now + expiry
-        self._counters[key] = count + amount, expires_at
+        now_s = self._clock.now_ms() / 1000
+        count, expires_s = self._counters.get(key, (0, 0.0))
+        if expires_s <= now_s:
+            count, expires_s = 0, now_s + expiry
+        self._counters[key] = count + amount, expires_s
         self._hits += 1
-        if self._hits % TIDY_EVERY == 0:
-            self._tidy(now)
+        if self._hits % HITS_PER_CLEANUP == 0:
+            self._delete_expired(now_s)
         return count + amount
 
     def get(self, key: str) -> int:
-        count, expires_at = self._counters.get(key, (0, 0.0))
-        return count if expires_at > time.time() else 0
+        count, expires_s = self._counters.get(key, (0, 0.0))
+        return count if expires_s > self._clock.now_ms() / 1000 else 0
 
     def get_expiry(self, key: str) -> float:
-        return self._counters.get(key, (0, time.time()))[1]
+        return self._counters[key][1] if key in self._counters else self._clock.now_ms() / 1000
 
     def check(self) -> bool:
         return True
@@ -61,20 +62,27 @@ class LoopStorage(Storage):
     def clear(self, key: str) -> None:
         self._counters.pop(key, None)
 
-    def _tidy(self, now: float) -> None:
-        self._counters = {key: counter for key, counter in self._counters.items() if counter[1] > now}
+    def _delete_expired(self, now_s: float) -> None:
+        self._counters = {key: counter for key, counter in self._counters.items() if counter[1] > now_s}
 
 
 class Throttle:
-    """One process's limits: on AI calls per user, on logins per account and (by `limiter`'s decorator) per address, and
-    on WebSockets opened per address, as many as logins.
+    """The rate limits of one process: AI calls per user, logins per account, API keys created per user, and WebSocket
+    handshakes per address. `limiter` limits logins per address, too, as a decorator of the route.
 
-    `login` and `ai` are in the notation of `limits` ("600/minute", several joined by ";"), or "off".
+    `login` and `ai` are in the notation of `limits` ("600/minute", several joined by ";"), or "off". `login` applies to
+    everything but AI calls.
     """
 
-    def __init__(self, *, login: str, ai: str) -> None:
-        self.limiter = Limiter(key_func=get_remote_address, key_style="endpoint", storage_uri="loop://")
+    def __init__(self, *, login: str, ai: str, clock: Clock) -> None:
+        self.limiter = Limiter(
+            key_func=get_remote_address,
+            key_style="endpoint",
+            storage_uri="loop://",
+            storage_options={"clock": clock},  # type: ignore[dict-item]
+        )
         self.login = login
+        self._clock = clock
         self._login_limits = _parse(login)
         self._ai_limits = _parse(ai)
 
@@ -86,20 +94,20 @@ class Throttle:
         """Count one attempt to log in to this account, whether or not it exists. Raises RateLimited."""
         self._hit(self._login_limits, "login", account)
 
-    def check_keys(self, caller: Principal) -> None:
-        """Count one API key made by this user, as often as logins. Raises RateLimited."""
+    def check_key_creation(self, caller: Principal) -> None:
+        """Count one API key that this user creates. Raises RateLimited."""
         self._hit(self._login_limits, "keys", str(caller.user_id))
 
     def check_handshake(self, address: str) -> None:
-        """Count one WebSocket that is opened from this address, by whomever. Raises RateLimited."""
+        """Count one WebSocket handshake from this address, before it is authenticated. Raises RateLimited."""
         self._hit(self._login_limits, "handshake", address)
 
     def _hit(self, limits: tuple[RateLimitItem, ...], *key: str) -> None:
         strategy = self.limiter.limiter
         for limit in limits:
             if not strategy.hit(limit, *key):
-                resets_at, _ = strategy.get_window_stats(limit, *key)
-                raise RateLimited(retry_after_s=max(1, math.ceil(resets_at - time.time())))
+                resets_s, _ = strategy.get_window_stats(limit, *key)
+                raise RateLimited(retry_after_s=max(1, math.ceil(resets_s - self._clock.now_ms() / 1000)))
 
 
 def _parse(notation: str) -> tuple[RateLimitItem, ...]:

@@ -7,8 +7,8 @@ from tollkeeper.errors import Overloaded, RateLimited
 
 
 def test_one_user_holds_so_much_and_no_more_and_the_others_do_not_suffer() -> None:
-    bodies = BodyBudget(most_of_one=10, most_in_all=100)
-    with bodies.of(1) as first, bodies.of(1) as second, bodies.of(2) as other:
+    bodies = BodyBudget(max_per_user=10, max_in_total=100)
+    with bodies.count(1) as first, bodies.count(1) as second, bodies.count(2) as other:
         first.grow(6)
         second.grow(4)
         with pytest.raises(RateLimited) as raised:
@@ -18,8 +18,8 @@ def test_one_user_holds_so_much_and_no_more_and_the_others_do_not_suffer() -> No
 
 
 def test_all_together_hold_so_much_and_no_more() -> None:
-    bodies = BodyBudget(most_of_one=10, most_in_all=15)
-    with bodies.of(1) as one, bodies.of(2) as other:
+    bodies = BodyBudget(max_per_user=10, max_in_total=15)
+    with bodies.count(1) as one, bodies.count(2) as other:
         one.grow(10)
         other.grow(5)
         with pytest.raises(Overloaded) as raised:
@@ -28,9 +28,9 @@ def test_all_together_hold_so_much_and_no_more() -> None:
 
 
 def test_what_was_held_is_given_back_once_however_the_call_ends() -> None:
-    bodies = BodyBudget(most_of_one=10, most_in_all=10)
+    bodies = BodyBudget(max_per_user=10, max_in_total=10)
     for user_id in (1, 1, 2):
-        with bodies.of(user_id) as held:
+        with bodies.count(user_id) as held:
             held.grow(4)
             held.grow(6)
         with pytest.raises(RateLimited):
@@ -38,6 +38,6 @@ def test_what_was_held_is_given_back_once_however_the_call_ends() -> None:
 
 
 def _fail_after_10(bodies: BodyBudget, user_id: int) -> None:
-    with bodies.of(user_id) as held:
+    with bodies.count(user_id) as held:
         held.grow(10)
         held.grow(1)

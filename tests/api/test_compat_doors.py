@@ -31,14 +31,14 @@ NAMES = [
 
 
 async def opened(door: MeteredEndpoint, document: dict[str, Any], caller: Principal = CALLER) -> Exchange:
-    visit = await door.opens(NOBODY, caller, orjson.dumps(document))
+    visit = await door.parse(NOBODY, caller, orjson.dumps(document))
     assert not isinstance(visit, bytes)
     return visit
 
 
 async def sent(door: MeteredEndpoint, document: dict[str, Any], caller: Principal = CALLER) -> dict[str, Any]:
     """What goes out of it, where the provider speaks the wire."""
-    raw = (await opened(door, document, caller)).ask.input.raw
+    raw = (await opened(door, document, caller)).call.input.raw
     assert raw is not None
     return {name: orjson.loads(value) for name, value in raw.fields.items()}
 
@@ -91,6 +91,6 @@ async def test_the_error_that_ends_a_response_has_the_next_number(raw: bool) -> 
     told = b""
     for number in range(3):
         said = event(orjson.dumps({"type": "response.output_text.delta", "sequence_number": number}))
-        told += visit.piece(StreamChunk(said if raw else b"", (TextDelta("a"),)))
-    events = Splitter().feed(told + visit.broken(ProviderFailed()))
+        told += visit.render_chunk(StreamChunk(said if raw else b"", (TextDelta("a"),)))
+    events = Splitter().feed(told + visit.render_error(ProviderFailed()))
     assert [orjson.loads(one.data)["sequence_number"] for one in events] == list(range(len(events)))

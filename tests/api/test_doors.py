@@ -20,11 +20,12 @@ from tollkeeper.api.dependencies import Services
 from tollkeeper.api.metered import MeteredRouter
 from tollkeeper.api.native.query import QUERY, STREAM
 from tollkeeper.chat import Completion, TextDelta
+from tollkeeper.clock import SystemClock
 from tollkeeper.dialects.sse import DONE, Splitter
 from tollkeeper.gateway import attempts
 from tollkeeper.principal import Access
 from tollkeeper.providers.base import StreamChunk
-from tollkeeper.quota.rules.keys import MAX_STORED_BYTES
+from tollkeeper.quota.rules.idempotency_keys import MAX_STORED_BYTES
 from tollkeeper.throttle import Throttle
 
 TOKEN = (b"authorization", b"Bearer good")
@@ -113,9 +114,9 @@ async def porch(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
                 raise errors.Unauthenticated
             return house.caller
 
-        throttle = Throttle(login="off", ai="20/minute")
-        credentials = SimpleNamespace(verify=verify, forget=lambda _: None)
-        services = SimpleNamespace(gateway=house.gateway, credentials=credentials, throttle=throttle)
+        throttle = Throttle(login="off", ai="20/minute", clock=SystemClock())
+        authenticator = SimpleNamespace(verify=verify, forget=lambda _: None)
+        services = SimpleNamespace(gateway=house.gateway, authenticator=authenticator, throttle=throttle)
 
         async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
             await send({"type": "http.response.start", "status": 418, "headers": []})
@@ -169,7 +170,7 @@ async def test_whoever_comes_too_often_is_told_when_to_come_back(porch: Porch) -
 
 
 async def test_whoever_comes_too_often_is_told_before_anything_is_read(porch: Porch) -> None:
-    porch.services.throttle = Throttle(login="off", ai="1/minute")
+    porch.services.throttle = Throttle(login="off", ai="1/minute", clock=SystemClock())
     await porch(QUERY.path)
     call = await porch(QUERY.path, body=b"{")
     assert (call.status, call.document["code"], call.read) == (429, "rate_limited", False)
@@ -178,7 +179,7 @@ async def test_whoever_comes_too_often_is_told_before_anything_is_read(porch: Po
 async def test_a_body_that_does_not_come_in_time_is_waited_for_no_longer(
     porch: Porch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(middleware, "BODY_WITHIN_S", 0.01)
+    monkeypatch.setattr(middleware, "BODY_TIMEOUT_S", 0.01)
     for endpoint, code in ((QUERY.path, "code"), (CHAT_COMPLETIONS.path, "error")):
         call = await porch(endpoint, parts=[PROMPT], body=None)
         assert (call.status, call.answer["connection"], code in call.document) == (408, "close", True)
@@ -201,7 +202,9 @@ async def test_a_body_may_come_in_parts(porch: Porch) -> None:
 
 async def test_what_a_call_has_sent_is_held_until_it_is_over(porch: Porch, monkeypatch: pytest.MonkeyPatch) -> None:
     size = len(PROMPT)
-    monkeypatch.setattr(porch.entrance, "_bodies", BodyBudget(most_of_one=2 * size - 1, most_in_all=3 * size - 1))
+    monkeypatch.setattr(
+        porch.entrance, "_body_budget", BodyBudget(max_per_user=2 * size - 1, max_in_total=3 * size - 1)
+    )
     asked = asyncio.Event()
     porch.house.provider.streams = [[text("He"), asked.set, asyncio.Event()]]
     first = Call(STREAM.path)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from tollkeeper.api.middleware import Envelope
+from tollkeeper.api.middleware import OuterMiddleware
 from tollkeeper.telemetry.logging import AccessLog
 
 
@@ -20,15 +20,15 @@ async def test_a_call_that_was_cut_is_waited_for_until_it_is_over(kind: str) -> 
         finally:
             await settled.wait()
 
-    envelope = Envelope(app, AccessLog("error"))
-    await envelope.wait_for_calls(60)
+    envelope = OuterMiddleware(app, AccessLog("error"))
+    await envelope.wait_until_idle(60)
     scope = {"type": kind, "method": "GET", "path": "/", "headers": []}
     call = asyncio.create_task(envelope(scope, _nothing, _nowhere))
     await entered.wait()
     call.cancel()
-    await envelope.wait_for_calls(0.01)
+    await envelope.wait_until_idle(0.01)
     assert not call.done(), "it is not waited for longer"
-    waiting = asyncio.create_task(envelope.wait_for_calls(60))
+    waiting = asyncio.create_task(envelope.wait_until_idle(60))
     await asyncio.sleep(0.01)
     assert not waiting.done()
     settled.set()

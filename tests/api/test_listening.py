@@ -9,7 +9,7 @@ from tollkeeper.api.sse_listener import SseListener
 from tollkeeper.chat import TextDelta
 from tollkeeper.dialects.sse import PING
 from tollkeeper.providers.base import StreamChunk
-from tollkeeper.quota.rules.keys import MAX_STORED_BYTES
+from tollkeeper.quota.rules.idempotency_keys import MAX_STORED_BYTES
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Held:
     balances: tuple[()] = ()
 
     @property
-    def held(self) -> "Held":
+    def hold(self) -> "Held":
         return self
 
 
@@ -78,7 +78,7 @@ async def settled() -> None:
 
 
 def listening(line: Line, *, keeps: bool = False) -> SseListener:
-    return SseListener(say, line.receive, line.send, keeps=keeps)
+    return SseListener(say, line.receive, line.send, record=keeps)
 
 
 async def test_nothing_is_sent_before_there_is_something_to_be_heard() -> None:
@@ -117,7 +117,7 @@ async def test_a_ping_begins_the_answer_and_is_not_kept() -> None:
         listener.ping()
         await settled()
         await listener.deliver(piece(b"one"))
-        assert (line.starts, line.body, listener.said) == (1, PING + b"one", b"one")
+        assert (line.starts, line.body, listener.recorded) == (1, PING + b"one", b"one")
 
 
 async def test_an_answer_that_begins_with_a_ping_names_the_charge_of_then() -> None:
@@ -146,10 +146,10 @@ async def test_what_is_too_long_to_be_kept_is_let_go_at_once_and_goes_out_all_th
     line = Line()
     with listening(line, keeps=True) as listener:
         await listener.deliver(piece(b"x" * MAX_STORED_BYTES))
-        assert listener.said == b"x" * MAX_STORED_BYTES
+        assert listener.recorded == b"x" * MAX_STORED_BYTES
         for raw in (b"y", b"z"):
             await listener.deliver(piece(raw))
-            assert [listener.said, *listener._said._parts] == [None]
+            assert [listener.recorded, *listener._recorded._sent] == [None]
     assert line.body == b"x" * MAX_STORED_BYTES + b"yz"
 
 
@@ -158,7 +158,7 @@ async def test_only_what_is_to_be_kept_is_kept() -> None:
         with listening(Line(), keeps=keeps) as listener:
             for raw in (b"one", b"", b"two"):
                 await listener.deliver(piece(raw))
-            assert listener.said == kept
+            assert listener.recorded == kept
 
 
 async def test_whoever_hangs_up_is_noticed_at_once() -> None:

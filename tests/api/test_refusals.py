@@ -42,12 +42,16 @@ EXCEEDED_SAYS = (
     ids=["exceeded", "held", "no quota", "no price"],
 )
 def test_it_says_what_is_needed_and_how_the_quota_stands(refusal: QuotaRefusal, says: str) -> None:
-    assert native.sentence_of(refusal) == says
+    assert native.message_of(refusal) == says
 
 
 def test_it_says_so_in_every_manner() -> None:
     for error in (EXCEEDED, CallFailed(EXCEEDED, None)):
-        for manner, place in ((openai_errors.render, "error"), (MESSAGES.manner, "error"), (native.render, "")):
+        for manner, place in (
+            (openai_errors.render, "error"),
+            (MESSAGES.render_error, "error"),
+            (native.render_problem, ""),
+        ):
             status, body, headers = manner(error)
             document = orjson.loads(body)
             told = document[place]["message"] if place else document["detail"]
@@ -55,4 +59,4 @@ def test_it_says_so_in_every_manner() -> None:
 
 
 def test_another_refusal_says_its_own_sentence() -> None:
-    assert native.sentence_of(RateLimited()) == RateLimited.sentence
+    assert native.message_of(RateLimited()) == RateLimited.sentence

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tollkeeper.api.strict_json import MAX_DEPTH, MAX_DIGITS, MAX_OBJECTS, MAX_VALUES, SMALL, check
+from tollkeeper.api.strict_json import MAX_DEPTH, MAX_DIGITS, MAX_OBJECTS, MAX_VALUES, SMALL_BODY_BYTES, check
 from tollkeeper.errors import InvalidJson
 
 BAD = {
@@ -36,10 +36,10 @@ BAD = {
     "too deep lists": b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1),
     "too deep objects": b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1),
     "far too deep": b"[" * 300_000,
-    "brackets that close nothing": b"[" + b"]" * SMALL,
-    "brackets in the wrong order": b"][" * SMALL,
-    "an end of another kind": b"[" + b"[}," * SMALL + b"[]]",
-    "NUL after backslashes": b'{"a": "' + b"\\\\" * SMALL + b'\\u0000"}',
+    "brackets that close nothing": b"[" + b"]" * SMALL_BODY_BYTES,
+    "brackets in the wrong order": b"][" * SMALL_BODY_BYTES,
+    "an end of another kind": b"[" + b"[}," * SMALL_BODY_BYTES + b"[]]",
+    "NUL after backslashes": b'{"a": "' + b"\\\\" * SMALL_BODY_BYTES + b'\\u0000"}',
 }
 
 GOOD = {
@@ -49,9 +49,9 @@ GOOD = {
     "as deep as may be": b"[" * MAX_DEPTH + b"]" * MAX_DEPTH,
     "many brackets in text": b'{"a": "' + b"[{" * 5000 + b'"}',
     "quotes and brackets in text": b'{"a": "' + b'\\"[' * 500 + b'\\\\"}',
-    "text that spells an escape, at length": b'{"a": "' + b"\\\\" * SMALL + b'u0000"}',
-    "many digits in text": b'{"a": "' + b"9" * SMALL + b'"}',
-    "as many digits as may be": b"[" + b" " * SMALL + b"0." + b"3" * (MAX_DIGITS - 1) + b"]",
+    "text that spells an escape, at length": b'{"a": "' + b"\\\\" * SMALL_BODY_BYTES + b'u0000"}',
+    "many digits in text": b'{"a": "' + b"9" * SMALL_BODY_BYTES + b'"}',
+    "as many digits as may be": b"[" + b" " * SMALL_BODY_BYTES + b"0." + b"3" * (MAX_DIGITS - 1) + b"]",
     "as many values as may be": b"[" + b"1," * (MAX_VALUES - 2) + b"1]",
     "as deep as may be, often": b"[" + (b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1) + b",") * 100 + b"1]",
     "many shallow objects": b"[" + b"{}," * 5000 + b"{}]",
@@ -66,7 +66,7 @@ MORE_THAN_ANYONE_NEEDS = {
     "lists that never end": b"[" * (MAX_VALUES + 1),
     "objects": b"[" + b"{}," * MAX_OBJECTS + b"{}]",
     "texts": b"[" + b'"",' * (2 * MAX_VALUES) + b'""]',
-    "digits": b"[" + b" " * SMALL + b"9" * MAX_DIGITS + b"]",
+    "digits": b"[" + b" " * SMALL_BODY_BYTES + b"9" * MAX_DIGITS + b"]",
     "digits after others": b"[" + (b"9" * (MAX_DIGITS - 1) + b",") * 20 + b"0." + b"9" * MAX_DIGITS + b"]",
 }
 

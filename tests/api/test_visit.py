@@ -4,12 +4,12 @@ import msgspec
 import orjson
 import pytest
 
-from tollkeeper.api.compat.exchange import text
+from tollkeeper.api.compat.fields import read_name
 from tollkeeper.errors import InvalidRequest
 
 
 def model(value: object) -> str | None:
-    return text({"model": msgspec.Raw(orjson.dumps(value))}, "model")
+    return read_name({"model": msgspec.Raw(orjson.dumps(value))}, "model")
 
 
 @pytest.mark.parametrize("name", ["m", "house/org/fast-1", "gpt-4o:latest", "ä" * 200])

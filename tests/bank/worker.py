@@ -108,7 +108,7 @@ class Worker:
             if luck < 0.2:
                 raise ProviderTimeout
             self._note("served", reservation, tokens=usage.total_tokens)
-            reservation.report(usage, Basis.COUNTED if luck < 0.3 else Basis.PROVIDER)
+            reservation.set_usage(usage, Basis.COUNTED if luck < 0.3 else Basis.PROVIDER)
 
     async def _check_repeats(self, reservation: Reservation | None) -> None:
         """Settling or releasing once more answers as the first time, and charges nothing."""

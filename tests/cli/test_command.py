@@ -12,7 +12,7 @@ import pytest
 from cli.keyboard import ME, Keyboard
 from factories import make_store, make_terms
 from tollkeeper.chat import Usage
-from tollkeeper.cli.context import actor
+from tollkeeper.cli.context import actor_name
 from tollkeeper.db import SCHEMA_REVISION
 from tollkeeper.errors import TollkeeperError
 from tollkeeper.principal import Principal, Role
@@ -59,7 +59,7 @@ def test_verify_reports_a_clean_ledger_and_its_open_holds(acme: Keyboard) -> Non
         ledger = Ledger(make_store(acme.url), lease_seconds=60)
         ledger.start()
         async with ledger.reservation(ADA, make_terms()) as reservation:
-            reservation.report(Usage(1, 101))
+            reservation.set_usage(Usage(1, 101))
         await ledger.reservation(ADA, make_terms()).__aenter__()
         await ledger.stop()
 
@@ -96,7 +96,7 @@ def test_every_command_works_beside_a_ledger_at_work(acme: Keyboard) -> None:
         while not working.is_set():
             async with ledger.reservation(ADA, make_terms()) as reservation:
                 await asyncio.sleep(0.005)
-                reservation.report(Usage(1, 1))
+                reservation.set_usage(Usage(1, 1))
             made.append(reservation.charge_id)
 
     async def work() -> None:
@@ -182,7 +182,7 @@ def test_a_url_of_no_database_is_one_sentence(
 
 def test_a_table_that_is_gone_is_one_sentence(acme: Keyboard) -> None:
     acme.rows("DROP TABLE entries")
-    assert acme.refused("ledger", "verify").startswith("The database refused: ")
+    assert acme.refused("ledger", "verify").startswith("The database reported an error: ")
 
 
 def test_without_a_command_there_is_help(acme: Keyboard) -> None:
@@ -195,9 +195,9 @@ def test_without_a_command_there_is_help(acme: Keyboard) -> None:
 def test_the_actor_is_the_system_s_user_even_if_nameless(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USER", "mallory")
     monkeypatch.setenv("LOGNAME", "mallory")
-    assert actor("cli") == f"cli:{ME}"
+    assert actor_name("cli") == f"cli:{ME}"
     monkeypatch.setattr("os.getuid", lambda: 54321)
-    assert actor("cli") == "cli:54321"
+    assert actor_name("cli") == "cli:54321"
 
 
 def test_the_installed_command_is_this_one(acme: Keyboard, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_the_installed_command_is_this_one(acme: Keyboard, tmp_path: Path) -> No
     assert tollkeeper("quota", "set", "ada@example.com", "--limit", "700", "--window", "day").returncode == 0
     wrong = tollkeeper("quota", "grant", "ada@example.com", "--tokens", "-5", "--reason", "x")
     assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert wrong.stderr == "tollkeeper: --tokens takes a whole number from 1 to 1000000000000000, not '-5'.\n"
+    assert wrong.stderr == "tollkeeper: --tokens must be a whole number from 1 to 1000000000000000, not '-5'.\n"
     verified = tollkeeper("ledger", "verify")
     assert (verified.returncode, verified.stderr) == (0, "")
     assert "open holds: 0" in verified.stdout

@@ -28,7 +28,7 @@ def opened_by(url: str, secret: str, access: Access = Access.AI) -> Principal:
 def made(keyboard: Keyboard, *options: str) -> str:
     """A new key of ada's: all that is on standard output, so that a script can take it from there."""
     said = keyboard.type("key", "create", ADA, "--name", "nightly [red]report", *options)
-    assert (said.code, said.err) == (0, "Keep it: it is not shown again.\n")
+    assert (said.code, said.err) == (0, "Save this key: it is not shown again.\n")
     return said.out.removesuffix("\n")
 
 
@@ -72,7 +72,7 @@ def test_a_revoked_key_opens_nothing(acme: Keyboard) -> None:
 def test_a_new_password_says_how_many_keys_are_still_good_and_all_can_be_revoked(acme: Keyboard) -> None:
     secrets = [made(acme), made(acme)]
     said = acme.do("user", "password", ADA, "--password-stdin", stdin=b"another good password\n")
-    assert said.endswith(f"2 API keys are still good. To revoke them: tollkeeper key revoke {ADA} --all\n")
+    assert said.endswith(f"2 API keys are still valid. To revoke them: tollkeeper key revoke {ADA} --all\n")
     assert acme.do("key", "revoke", ADA, "--all") == "2 API keys are revoked.\n"
     for secret in secrets:
         with pytest.raises(Unauthenticated):
@@ -83,18 +83,18 @@ def test_a_new_password_says_how_many_keys_are_still_good_and_all_can_be_revoked
 
 @pytest.mark.parametrize("words", [(), ("key_0", "--all")])
 def test_revoking_wants_one_key_or_all(acme: Keyboard, words: tuple[str, ...]) -> None:
-    assert acme.refused("key", "revoke", ADA, *words) == "Name a key, or give --all; not both."
+    assert acme.refused("key", "revoke", ADA, *words) == "Specify either one key or --all."
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--scopes", "all"), "There is no scope 'all': it is ai or me."),
-        (("--scopes", "ai,"), "There is no scope '': it is ai or me."),
-        (("--scopes", "keys"), "There is no scope 'keys': it is ai or me."),
-        (("--days", "0"), "--days takes a whole number from 1 to 3650, not '0'."),
-        (("--days", "4e3"), "--days takes a whole number from 1 to 3650, not '4e3'."),
-        (("--name", " "), "There is nothing named ' '."),
+        (("--scopes", "all"), "Unknown scope 'all'. Choose ai or me."),
+        (("--scopes", "ai,"), "Unknown scope ''. Choose ai or me."),
+        (("--scopes", "keys"), "Unknown scope 'keys'. Choose ai or me."),
+        (("--days", "0"), "--days must be a whole number from 1 to 3650, not '0'."),
+        (("--days", "4e3"), "--days must be a whole number from 1 to 3650, not '4e3'."),
+        (("--name", " "), "The name ' ' is empty or contains control characters."),
         (("--name", "x" * 101), "A key's name has 1 to 100 printable characters."),
     ],
 )

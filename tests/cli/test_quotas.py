@@ -21,7 +21,7 @@ def call(keyboard: Keyboard, usage: Usage | None) -> str:
         terms = make_terms(price=Price(2_000_000, 1_000_000, 2_000_000))
         async with ledger.reservation(Principal(1, 1, Role.MEMBER, 0), terms) as reservation:
             if usage is not None:
-                reservation.report(usage)
+                reservation.set_usage(usage)
         await ledger.stop()
         return reservation.charge_id
 
@@ -78,14 +78,14 @@ def test_show_says_what_having_no_quota_means(acme: Keyboard) -> None:
     assert (
         acme.do("quota", "show", "ada@example.com") == "ada@example.com has no token quota, so every call is refused.\n"
     )
-    assert "its users' quotas are the bound" in acme.do("quota", "show", "--tenant", "acme")
+    assert "only its users' quotas apply" in acme.do("quota", "show", "--tenant", "acme")
 
 
 def test_a_refund_gives_the_cost_back_once(acme: Keyboard) -> None:
     acme.do("quota", "set", "ada@example.com", "--limit", "5000", "--window", "day")
     charge_id = call(acme, Usage(10, 20))
     said = acme.do("quota", "refund", charge_id, "--reason", "it was nonsense")
-    assert said == f"The charge {charge_id} is refunded: 30 tokens were given back.\n"
+    assert said == f"The charge {charge_id} is refunded: 30 tokens were returned.\n"
     assert acme.rows(ENTRIES)[-1] == ("refund", 0, -30, f"cli:{ME}", "it was nonsense")
     sentence = "Only a settled charge with a cost can be refunded, and only once."
     assert acme.refused("quota", "refund", charge_id, "--reason", "again") == sentence
@@ -115,8 +115,8 @@ def test_explain_tells_of_a_call_in_the_dark(acme: Keyboard) -> None:
     assert "forgiven  90 tokens, 180 micro-USD" in said
 
 
-NUMBER = "takes a whole number from {} to 1000000000000000, not '{}'."
-EITHER = "Name either a user, by e-mail address, or a tenant, with --tenant; not both."
+NUMBER = "must be a whole number from {} to 1000000000000000, not '{}'."
+EITHER = "Specify either a user by e-mail address or a tenant with --tenant."
 
 
 MISTAKES = [
@@ -135,15 +135,18 @@ MISTAKES = [
     ("set ada@example.com --limit 1000000000000001", "--limit " + NUMBER.format(0, 10**15 + 1)),
     (
         "set ada@example.com --limit 5 --window week",
-        "There is no window 'week': it is minute, hour, day, month or total.",
+        "Unknown window 'week'. Choose minute, hour, day, month or total.",
     ),
-    ("set ada@example.com --limit 5 --unit eur", "There is no unit 'eur': it is tokens or usd."),
-    ("set ada@example.com --limit 5 --window day --reason ", "A reason is needed: it is written into the ledger."),
+    ("set ada@example.com --limit 5 --unit eur", "Unknown unit 'eur'. Choose tokens or usd."),
+    (
+        "set ada@example.com --limit 5 --window day --reason ",
+        "The reason is empty. Give one: it is recorded in the ledger.",
+    ),
     (
         "set ada@example.com --limit 5",
-        "ada@example.com has more than one token quota (day, total): say for which window.",
+        "ada@example.com has more than one token quota (day, total): name the window.",
     ),
-    ("set bob@example.com --limit 5", "bob@example.com has no token quota yet: say for which window."),
+    ("set bob@example.com --limit 5", "bob@example.com has no token quota yet: name the window."),
     ("set nobody@example.com --limit 5", "There is no user with the e-mail address nobody@example.com."),
     ("grant ada@example.com --tokens 0 --reason x", "--tokens " + NUMBER.format(1, 0)),
     ("grant ada@example.com --tokens -5 --reason x", "--tokens " + NUMBER.format(1, -5)),
@@ -157,7 +160,7 @@ MISTAKES = [
         "grant ada@example.com --tokens 1000000000000000 --reason x --window day",
         "ada@example.com would have 1000000000000100; no quota is above 1000000000000000.",
     ),
-    ("grant ada@example.com --tokens 5 --reason a\nb", "A reason is one line of at most 500 characters."),
+    ("grant ada@example.com --tokens 5 --reason a\nb", "A reason must be one line of at most 500 characters."),
     ("refund chg_none --reason x", "There is no such charge."),
     ("refund chg_none", "Missing option '--reason'."),
     ("refund", "Missing argument 'CHARGE_ID'."),
@@ -178,4 +181,4 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(acme: Keyboard) -> None:
 def test_a_reason_too_long_for_an_entry_is_refused(acme: Keyboard) -> None:
     words = ("quota", "set", "ada@example.com", "--limit", "5", "--window", "day", "--reason")
     acme.do(*words, "x" * 500)
-    assert acme.refused(*words, "x" * 501) == "A reason is one line of at most 500 characters."
+    assert acme.refused(*words, "x" * 501) == "A reason must be one line of at most 500 characters."

@@ -12,8 +12,8 @@ from tollkeeper.cli import serving
 @pytest.fixture
 def not_served(monkeypatch: pytest.MonkeyPatch) -> None:
     """A start that goes as far as saying where it listens: not every machine has each address."""
-    monkeypatch.setattr(serving, "_listen", lambda _: socket.socket())
-    monkeypatch.setattr(serving, "_run", lambda _settings, _parts, listening, reload: listening.close())
+    monkeypatch.setattr(serving, "_bind", lambda _: socket.socket())
+    monkeypatch.setattr(serving, "_run", lambda _settings, _parts, listener, reload: listener.close())
     monkeypatch.setenv("TOLLKEEPER_SIGNING_SECRET", "0f1e2d3c4b5a69788796a5b4c3d2e1f0-serving")
 
 

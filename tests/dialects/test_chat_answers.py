@@ -11,7 +11,7 @@ from openai.types.chat import ChatCompletion
 
 from tollkeeper.chat import Completion, ToolCall, Usage
 from tollkeeper.dialects import chat
-from tollkeeper.dialects.reading import BadAnswer
+from tollkeeper.dialects.answer_checks import MalformedAnswer
 from tollkeeper.dialects.response_meta import ResponseMeta
 
 HEAD = ResponseMeta("chg_1", "ours", 1_700_000_000)
@@ -178,7 +178,7 @@ def test_what_was_thought_and_written_to_a_cache_is_reported() -> None:
     ],
 )
 def test_what_is_no_answer_is_bad(body: bytes) -> None:
-    with pytest.raises(BadAnswer):
+    with pytest.raises(MalformedAnswer):
         chat.read_answer(body)
 
 
@@ -243,6 +243,6 @@ def test_a_strange_answer_is_bad_or_read_and_breaks_nothing(document: Any, cut: 
     for one in (body, body[:cut]):
         try:
             completion = chat.read_answer(one)
-        except BadAnswer:
+        except MalformedAnswer:
             continue
         assert isinstance(completion.text, str)

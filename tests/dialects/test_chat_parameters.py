@@ -79,9 +79,9 @@ def test_what_is_free_to_choose_goes_out_as_it_came_and_what_is_ours_does_not() 
 
 def test_the_shape_counts_turns_pictures_and_tools() -> None:
     messages = [*asked(PICTURE, LINKED, {"type": "text", "text": "a"}), *HELLO]
-    shape = chat.shape_of(fields(messages=messages, tools=[TOOL]))
+    shape = chat.input_size_of(fields(messages=messages, tools=[TOOL]))
     assert shape == InputSize(2, images=2, image_bytes=len("aGVsbG8="), tools=True)
-    assert chat.shape_of(fields(messages=HELLO)) == InputSize(1)
+    assert chat.input_size_of(fields(messages=HELLO)) == InputSize(1)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_the_shape_counts_turns_pictures_and_tools() -> None:
     ],
 )
 def test_tools_are_seen_in_either_form(tools: dict[str, Any], expected: bool) -> None:
-    assert chat.shape_of(fields(messages=HELLO, **tools)).tools is expected
+    assert chat.input_size_of(fields(messages=HELLO, **tools)).tools is expected
 
 
 KNOWN = {"text", "image_url", "refusal"}
@@ -115,7 +115,7 @@ def test_the_lists_of_content_and_tools_come_from_the_client() -> None:
 )
 def test_every_other_kind_of_content_is_refused(kind: str) -> None:
     with pytest.raises(UnsupportedParameter) as refused:
-        chat.shape_of(fields(messages=asked({"type": kind})))
+        chat.input_size_of(fields(messages=asked({"type": kind})))
     assert refused.value.parameter == "messages.content"
 
 
@@ -140,7 +140,7 @@ def test_every_other_kind_of_content_is_refused(kind: str) -> None:
 )
 def test_what_nobody_can_bound_is_refused(document: dict[str, Any], parameter: str) -> None:
     with pytest.raises(UnsupportedParameter) as refused:
-        chat.shape_of(fields(**document))
+        chat.input_size_of(fields(**document))
     assert refused.value.parameter == parameter
 
 
@@ -162,5 +162,5 @@ def test_what_nobody_can_bound_is_refused(document: dict[str, Any], parameter: s
 )
 def test_what_is_no_chat_is_invalid(document: dict[str, Any], parameter: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
-        chat.shape_of(fields(**document))
+        chat.input_size_of(fields(**document))
     assert refused.value.parameter == parameter

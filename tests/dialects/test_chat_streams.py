@@ -13,7 +13,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from tollkeeper.chat import Delta, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
 from tollkeeper.dialects import chat, sse
-from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError
+from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError
 from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.gateway.accumulator import StreamAccumulator
 
@@ -35,7 +35,7 @@ def usage(**reported: Any) -> dict[str, Any]:
 
 
 def read_all(*documents: dict[str, Any]) -> list[Delta]:
-    reader = chat.EventReader()
+    reader = chat.StreamReader()
     return [delta for document in documents for delta in reader.read(said(document))]
 
 
@@ -117,7 +117,7 @@ def test_the_calls_of_each_choice_are_begun_apart() -> None:
 
 
 def test_the_end_is_known_by_its_usage_and_its_last_word() -> None:
-    reader = chat.EventReader()
+    reader = chat.StreamReader()
     seen = []
     for document in (chunk(content="Hi"), chunk("stop"), usage(prompt_tokens=1, completion_tokens=1), b"[DONE]"):
         reader.read(said(document))
@@ -127,14 +127,14 @@ def test_the_end_is_known_by_its_usage_and_its_last_word() -> None:
 
 def test_a_running_count_is_a_report_and_no_end() -> None:
     """Some servers report with every chunk."""
-    reader = chat.EventReader()
+    reader = chat.StreamReader()
     running = chunk(content="Hi") | {"usage": {"prompt_tokens": 9, "completion_tokens": 1}}
     assert reader.read(said(running)) == [TextDelta("Hi"), Usage(9, 1)]
     assert not reader.last
 
 
 def test_a_report_that_cannot_be_true_is_no_report() -> None:
-    reader = chat.EventReader()
+    reader = chat.StreamReader()
     assert reader.read(said(usage(prompt_tokens=-1, completion_tokens=1))) == []
     assert reader.last
 
@@ -143,8 +143,8 @@ def test_a_report_that_cannot_be_true_is_no_report() -> None:
     "data", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"choices": {}}', b'{"choices": [5]}', b"{}", MESSAGE]
 )
 def test_what_is_no_chunk_is_bad(data: bytes) -> None:
-    with pytest.raises(BadAnswer):
-        chat.EventReader().read(said(data))
+    with pytest.raises(MalformedAnswer):
+        chat.StreamReader().read(said(data))
 
 
 @pytest.mark.parametrize(
@@ -161,8 +161,8 @@ def test_what_is_no_chunk_is_bad(data: bytes) -> None:
     ],
 )
 def test_an_error_is_one_however_it_is_said_and_what_it_says_is_lost(document: Any, name: bytes) -> None:
-    with pytest.raises(ProviderSaidError) as raised:
-        chat.EventReader().read(msgspec.structs.replace(said(document), name=name))
+    with pytest.raises(ProviderSentError) as raised:
+        chat.StreamReader().read(msgspec.structs.replace(said(document), name=name))
     assert "SECRET" not in repr(raised.value)
 
 
@@ -237,12 +237,12 @@ def test_what_is_written_is_known_to_the_client_and_reads_the_same(
     stream = streamed(*deltas, reason=reason)
     if not any(custom for _, _, custom in called):  # the client's types of chunks know functions alone
         chunks_of(stream)
-    written, read, reader = StreamAccumulator(), StreamAccumulator(), chat.EventReader()
+    written, read, reader = StreamAccumulator(), StreamAccumulator(), chat.StreamReader()
     written.add((*deltas, Finish(reason), USAGE))
     for event in sse.Splitter().feed(stream):
         read.add(tuple(reader.read(event)))
     assert read.completion() == written.completion()
-    assert (read.size, reader.finished, reader.last) == (written.size, True, True)
+    assert (read.text_bytes, reader.finished, reader.last) == (written.text_bytes, True, True)
 
 
 json_values = st.recursive(
@@ -278,13 +278,13 @@ strange = st.fixed_dictionaries(
 
 @given(st.lists(strange | json_values, max_size=3), st.integers(0, 40))
 def test_a_strange_stream_is_bad_or_read_and_breaks_nothing(documents: list[Any], cut: int) -> None:
-    reader, received = chat.EventReader(), StreamAccumulator()
+    reader, received = chat.StreamReader(), StreamAccumulator()
     for document in documents:
         body = json.dumps(document).encode()
         for data in (body, body[:cut]):
             try:
                 received.add(tuple(reader.read(said(data))))
-            except (BadAnswer, ProviderSaidError):
+            except (MalformedAnswer, ProviderSentError):
                 continue
-    assert received.size == len(received.text_since(0).encode())
+    assert received.text_bytes == len(received.text_since(0).encode())
     received.completion()

@@ -16,18 +16,18 @@ from openai.types import CreateEmbeddingResponse
 from openai.types.embedding_create_params import EmbeddingCreateParams
 
 from tollkeeper.chat import Completion, Usage
+from tollkeeper.dialects.answer_checks import MalformedAnswer
 from tollkeeper.dialects.embeddings import (
-    MAX_INPUTS,
+    MAX_INPUT_ITEMS,
     PARAMETERS,
     EncodingFormat,
+    input_size_of,
     read_answer,
-    read_inputs,
-    shape_of,
+    read_input,
     write_answer,
 )
 from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.dialects.parameters import filter_parameters
-from tollkeeper.dialects.reading import BadAnswer
 from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
@@ -62,33 +62,33 @@ def test_the_model_is_ours_and_the_rest_passes() -> None:
 def test_an_input_is_text_or_tokens_one_or_many(
     asked: Any, each: tuple[Any, ...], texts: tuple[str, ...], tokens: int
 ) -> None:
-    inputs = read_inputs(fields_of({"input": asked}))
-    assert (inputs.each, inputs.texts, inputs.tokens) == (each, texts, tokens)
-    assert shape_of(fields_of({"input": asked})) == InputSize(messages=1)
+    inputs = read_input(fields_of({"input": asked}))
+    assert (inputs.items, inputs.texts, inputs.tokens) == (each, texts, tokens)
+    assert input_size_of(fields_of({"input": asked})) == InputSize(messages=1)
 
 
 @pytest.mark.parametrize("asked", [None, 7, {}, [], ["a", 1], [1, [2]], [True], [-1], [1.5], [["a"]], [[[1]]]])
 def test_any_other_input_is_refused(asked: Any) -> None:
     with pytest.raises(InvalidRequest) as raised:
-        shape_of(fields_of({"input": asked}))
+        input_size_of(fields_of({"input": asked}))
     assert raised.value.parameter == "input"
 
 
 @pytest.mark.parametrize("one", ["a", [5]])
 def test_a_call_has_as_many_inputs_as_openai_takes_and_no_more(one: Any) -> None:
-    assert len(read_inputs(fields_of({"input": [one] * MAX_INPUTS})).each) == MAX_INPUTS == 2_048
+    assert len(read_input(fields_of({"input": [one] * MAX_INPUT_ITEMS})).items) == MAX_INPUT_ITEMS == 2_048
     with pytest.raises(InvalidRequest) as raised:
-        shape_of(fields_of({"input": [one] * (MAX_INPUTS + 1)}))
+        input_size_of(fields_of({"input": [one] * (MAX_INPUT_ITEMS + 1)}))
     assert raised.value.parameter == "input"
 
 
 def test_one_input_may_have_more_tokens_than_there_may_be_inputs() -> None:
-    assert read_inputs(fields_of({"input": [5] * 8_191})).tokens == 8_191
+    assert read_input(fields_of({"input": [5] * 8_191})).tokens == 8_191
 
 
 def test_no_input_is_refused() -> None:
     with pytest.raises(InvalidRequest):
-        shape_of({})
+        input_size_of({})
 
 
 @pytest.mark.parametrize("encoding_format", ["float", "base64"])
@@ -126,7 +126,7 @@ def test_a_usage_that_cannot_be_true_is_none(usage: Any) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"data": 7}', b'{"data": ' + b"[" * 100_000, b"\xff"])
 def test_what_is_no_answer_is_a_bad_answer(body: bytes) -> None:
-    with pytest.raises(BadAnswer):
+    with pytest.raises(MalformedAnswer):
         read_answer(body)
 
 
@@ -145,6 +145,6 @@ values = st.recursive(
 @given(values, values)
 def test_strangers_get_only_the_named_errors(one: Any, other: Any) -> None:
     with contextlib.suppress(InvalidRequest):
-        assert read_inputs(fields_of({"input": one})).each
-    with contextlib.suppress(BadAnswer):
+        assert read_input(fields_of({"input": one})).items
+    with contextlib.suppress(MalformedAnswer):
         read_answer(orjson.dumps({"data": one, "usage": other}))

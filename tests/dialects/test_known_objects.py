@@ -24,11 +24,11 @@ from openai.types.shared_params import Reasoning
 from typing_extensions import get_type_hints, is_typeddict
 
 from tollkeeper.dialects import chat, messages, responses
-from tollkeeper.dialects.parameters import Fields, Known, filter_parameters
+from tollkeeper.dialects.parameters import FieldTree, KnownFields, filter_parameters
 from tollkeeper.errors import UnsupportedParameter
 
 
-def fields_of(*kinds: Any) -> Fields:
+def fields_of(*kinds: Any) -> FieldTree:
     """The fields of objects of any of these kinds, as the client's own types have them."""
     found: dict[str, list[Any]] = {}
     for kind in kinds:
@@ -58,9 +58,9 @@ NOT_WALKED = {(messages, "thinking"): ("block_binding",)}
 """What is left to the provider, though the client knows what is in it."""
 
 
-def known() -> dict[tuple[ModuleType, str], Known]:
+def known() -> dict[tuple[ModuleType, str], KnownFields]:
     rules = {(wire, name): rule for wire in (chat, responses, messages) for name, rule in wire.PARAMETERS.items()}
-    return {which: rule for which, rule in rules.items() if isinstance(rule, Known)}
+    return {which: rule for which, rule in rules.items() if isinstance(rule, KnownFields)}
 
 
 def sort(wire: ModuleType, name: str, value: Any) -> Mapping[str, bytes]:
@@ -76,7 +76,7 @@ def test_every_field_of_the_clients_types_is_known_and_no_other() -> None:
         assert rule.fields == fields, which
 
 
-def places(fields: Fields) -> Iterable[tuple[str, ...]]:
+def places(fields: FieldTree) -> Iterable[tuple[str, ...]]:
     """Where objects are whose fields are known: the object itself, and those in it."""
     yield ()
     for name, inner in fields.items():

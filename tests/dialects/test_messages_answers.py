@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tollkeeper.chat import Completion, ToolCall, Usage
 from tollkeeper.dialects import messages
-from tollkeeper.dialects.reading import BadAnswer
+from tollkeeper.dialects.answer_checks import MalformedAnswer
 from tollkeeper.dialects.response_meta import ResponseMeta
 
 HEAD = ResponseMeta("chg_1", "our-claude", 1_700_000_000)
@@ -106,7 +106,7 @@ def test_a_usage_of_nothing_is_a_usage() -> None:
     ],
 )
 def test_what_is_no_message_is_a_bad_answer(body: bytes) -> None:
-    with pytest.raises(BadAnswer):
+    with pytest.raises(MalformedAnswer):
         messages.read_answer(body)
 
 
@@ -117,7 +117,7 @@ def test_a_strange_answer_is_bad_and_breaks_nothing(value: Any) -> None:
         body = orjson.dumps(whole | {name: _plain(value)})
         try:
             messages.read_answer(body)
-        except BadAnswer:
+        except MalformedAnswer:
             assert name in {"type", "content", "stop_reason"}
 
 
@@ -215,5 +215,5 @@ def test_each_status_has_its_name(status: int, name: str) -> None:
 
 
 def test_an_error_is_written_as_the_client_knows_it() -> None:
-    error = ErrorResponse.model_validate_json(messages.error_body("not_found_error", "There is no such thing here."))
+    error = ErrorResponse.model_validate_json(messages.write_error("not_found_error", "There is no such thing here."))
     assert (error.error.type, error.error.message) == ("not_found_error", "There is no such thing here.")

@@ -87,8 +87,8 @@ def test_the_shape_counts_turns_pictures_and_tools() -> None:
     linked = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
     result = {"type": "tool_result", "tool_use_id": "t", "content": [picture, {"type": "text", "text": "a"}]}
     document = {"messages": [*asked(picture, linked, result), *HELLO], "system": "be kind", "tools": [TOOL]}
-    assert messages.shape_of(fields(**document)) == InputSize(3, images=3, image_bytes=16, tools=True)
-    assert messages.shape_of(fields(messages=HELLO, system=None, tools=[])) == InputSize(1)
+    assert messages.input_size_of(fields(**document)) == InputSize(3, images=3, image_bytes=16, tools=True)
+    assert messages.input_size_of(fields(messages=HELLO, system=None, tools=[])) == InputSize(1)
 
 
 KNOWN = {"text", "image", "search_result", "thinking", "redacted_thinking", "tool_use", "tool_result"}
@@ -98,14 +98,14 @@ KNOWN = {"text", "image", "search_result", "thinking", "redacted_thinking", "too
 def test_every_other_kind_of_content_is_refused(kind: str) -> None:
     """Documents, containers, and whatever tools of the provider's own brought."""
     with pytest.raises(UnsupportedParameter) as refused:
-        messages.shape_of(fields(messages=asked({"type": kind})))
+        messages.input_size_of(fields(messages=asked({"type": kind})))
     assert refused.value.parameter == "messages[0].content[0].type"
 
 
 @pytest.mark.parametrize("kind", sorted({*tags(wire.ToolUnionParam), *tags(beta.BetaToolUnionParam)}))
 def test_every_tool_that_the_provider_defines_is_refused(kind: str) -> None:
     with pytest.raises(UnsupportedParameter):
-        messages.shape_of(fields(messages=HELLO, tools=[TOOL, {"type": kind, "name": "theirs"}]))
+        messages.input_size_of(fields(messages=HELLO, tools=[TOOL, {"type": kind, "name": "theirs"}]))
 
 
 def test_the_lists_of_content_and_tools_come_from_the_client() -> None:
@@ -126,7 +126,7 @@ def test_the_lists_of_content_and_tools_come_from_the_client() -> None:
 )
 def test_files_longer_caches_and_unknown_fields_are_refused(blocks: list[dict[str, Any]]) -> None:
     with pytest.raises(UnsupportedParameter):
-        messages.shape_of(fields(messages=asked(*blocks)))
+        messages.input_size_of(fields(messages=asked(*blocks)))
 
 
 @pytest.mark.parametrize("url", ["http://10.0.0.1/a.png", "file:///etc/passwd", "data:application/pdf;base64,AA", ""])
@@ -136,7 +136,7 @@ def test_a_picture_is_linked_by_https(url: str) -> None:
     answered = {"type": "tool_result", "tool_use_id": "t", "content": [picture]}
     for block, place in ((picture, ""), (answered, ".content[0]")):
         with pytest.raises(UnsupportedParameter) as refused:
-            messages.shape_of(fields(messages=asked(block)))
+            messages.input_size_of(fields(messages=asked(block)))
         assert refused.value.parameter == f"messages[0].content[0]{place}.source.url"
 
 
@@ -158,7 +158,7 @@ def test_a_picture_is_linked_by_https(url: str) -> None:
 )
 def test_what_is_no_message_is_invalid(document: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
-        messages.shape_of(fields(**document))
+        messages.input_size_of(fields(**document))
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_what_is_no_message_is_invalid(document: dict[str, Any]) -> None:
 )
 def test_what_is_unknown_elsewhere_is_refused_too(document: dict[str, Any]) -> None:
     with pytest.raises(InputError):
-        messages.shape_of(fields(messages=HELLO, **document))
+        messages.input_size_of(fields(messages=HELLO, **document))
 
 
 json_values = st.recursive(
@@ -201,7 +201,7 @@ def test_a_strange_request_is_refused_and_breaks_nothing(document: dict[str, Any
     document = document | {"messages": turns}
     raw = msgspec.json.decode(msgspec.json.encode(document), type=dict[str, msgspec.Raw])
     with suppress(InputError):
-        messages.shape_of(raw)
+        messages.input_size_of(raw)
     with suppress(InputError):
         messages.read_request(document)
 
@@ -210,7 +210,7 @@ def test_a_deep_request_is_invalid() -> None:
     deep = b"[" * 5000 + b"]" * 5000
     block = b'[{"role":"user","content":[{"type":"text","text":"a","citations":' + deep + b"}]}]"
     with pytest.raises(InvalidRequest):
-        messages.shape_of({"messages": msgspec.Raw(block)})
+        messages.input_size_of({"messages": msgspec.Raw(block)})
 
 
 FORMAT = {"type": "json_schema", "schema": {"type": "object"}}
@@ -229,17 +229,17 @@ FORMAT = {"type": "json_schema", "schema": {"type": "object"}}
     ],
 )
 def test_the_older_name_of_the_format_is_taken_for_the_newer(given: dict[str, Any], passed: dict[str, Any]) -> None:
-    renamed = filter_parameters(messages.with_output_config(fields(**given)), messages.PARAMETERS)
+    renamed = filter_parameters(messages.move_output_format(fields(**given)), messages.PARAMETERS)
     assert {name: orjson.loads(value) for name, value in renamed.items()} == passed
 
 
 def test_both_names_at_once_are_refused() -> None:
     both = fields(output_format=FORMAT, output_config={"format": FORMAT})
     with pytest.raises(UnsupportedParameter) as raised:
-        filter_parameters(messages.with_output_config(both), messages.PARAMETERS)
+        filter_parameters(messages.move_output_format(both), messages.PARAMETERS)
     assert raised.value.parameter == "output_format"
 
 
 def test_an_older_format_beside_a_config_that_is_none_is_invalid() -> None:
     with pytest.raises(InvalidRequest):
-        messages.with_output_config(fields(output_format=FORMAT, output_config="low"))
+        messages.move_output_format(fields(output_format=FORMAT, output_config="low"))

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from tollkeeper.chat import ChatRequest, Image, Message, Options, Tool, ToolCall, ToolResult
 from tollkeeper.dialects import messages
-from tollkeeper.dialects.messages.requests import JSON_ONLY
+from tollkeeper.dialects.messages.request_writer import JSON_INSTRUCTION
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
 PNG = "data:image/png;base64,aGVsbG8="
@@ -119,7 +119,7 @@ def test_what_the_system_says_stands_apart() -> None:
 
 
 def test_any_json_is_asked_in_words_and_a_schema_by_name() -> None:
-    assert written(Message("user", "hi"), json=True)["system"] == JSON_ONLY
+    assert written(Message("user", "hi"), json=True)["system"] == JSON_INSTRUCTION
     schema = written(Message("user", "hi"), schema=SCHEMA, schema_name="place")
     assert schema["output_config"] == {"format": {"type": "json_schema", "schema": SCHEMA}}
     assert "system" not in schema

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from tollkeeper.chat import Delta, Finish, InputTokens, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
 from tollkeeper.dialects import messages, sse
-from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError
+from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError
 from tollkeeper.dialects.response_meta import ResponseMeta
 
 HEAD = ResponseMeta("chg_1", "our-claude", 1_700_000_000)
@@ -27,7 +27,7 @@ def said(document: Any, name: str = "") -> sse.Event:
 
 
 def read_all(*documents: dict[str, Any]) -> list[Delta]:
-    reader = messages.EventReader()
+    reader = messages.StreamReader()
     return [delta for document in documents for delta in reader.read(said(document))]
 
 
@@ -147,7 +147,7 @@ def test_a_refusal_is_explained() -> None:
 
 
 def test_what_ends_an_answer_is_known_as_such() -> None:
-    reader = messages.EventReader()
+    reader = messages.StreamReader()
     seen = []
     for document in (started(), block(0, "text", text="a"), stop(0), ended("end_turn"), {"type": "message_stop"}):
         reader.read(said(document))
@@ -165,8 +165,8 @@ def test_what_ends_an_answer_is_known_as_such() -> None:
     ],
 )
 def test_an_error_of_the_provider_is_told_without_its_text(name: str, document: dict[str, Any]) -> None:
-    with pytest.raises(ProviderSaidError) as told:
-        messages.EventReader().read(said(document, name))
+    with pytest.raises(ProviderSentError) as told:
+        messages.StreamReader().read(said(document, name))
     assert "secret" not in repr(told.value)
 
 
@@ -175,8 +175,8 @@ def test_an_error_of_the_provider_is_told_without_its_text(name: str, document: 
     [b"", b"[DONE]", b"null", b"[]", b"{}", b'{"type":7}', b'{"type":"content_block_delta"}', b"\xff", b"[" * 9999],
 )
 def test_garbage_is_a_bad_answer(data: bytes) -> None:
-    with pytest.raises(BadAnswer):
-        messages.EventReader().read(sse.Event(b"", b"", data))
+    with pytest.raises(MalformedAnswer):
+        messages.StreamReader().read(sse.Event(b"", b"", data))
 
 
 strange = st.none() | st.booleans() | st.integers(-5, 2**40) | st.text(max_size=3) | st.lists(st.none(), max_size=1)
@@ -196,11 +196,11 @@ events = st.fixed_dictionaries(
 
 @given(st.lists(events, max_size=6))
 def test_a_strange_stream_is_bad_and_breaks_nothing(documents: list[dict[str, Any]]) -> None:
-    reader = messages.EventReader()
+    reader = messages.StreamReader()
     for document in documents:
         try:
             deltas = reader.read(said(document))
-        except (BadAnswer, ProviderSaidError):
+        except (MalformedAnswer, ProviderSentError):
             continue
         assert all(delta.text for delta in deltas if isinstance(delta, TextDelta))
 
@@ -293,7 +293,7 @@ def test_a_stream_comes_back_as_it_was(pieces: list[Any], reason: str) -> None:
         deltas.append(ToolCallDelta(calls, f"t{calls}", "f", ""))
         deltas += [ToolCallDelta(calls, None, None, arguments) for arguments in said_next]
         calls += 1
-    reader = messages.EventReader()
+    reader = messages.StreamReader()
     events = sse.Splitter().feed(streamed(*deltas, reason=reason))
     assert [delta for event in events for delta in reader.read(event)] == [*deltas, Finish(reason), USAGE]
     assert reader.last

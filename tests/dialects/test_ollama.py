@@ -24,7 +24,7 @@ from tollkeeper.chat import (
     Usage,
 )
 from tollkeeper.dialects import ollama
-from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError
+from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -195,12 +195,12 @@ def test_why_an_answer_ended_is_told(theirs: str | None, ours: str) -> None:
     ],
 )
 def test_what_is_no_answer_is_a_bad_one(body: bytes) -> None:
-    with pytest.raises(BadAnswer):
+    with pytest.raises(MalformedAnswer):
         ollama.read_answer(body)
 
 
 def read_all(*lines: bytes) -> list[Delta]:
-    reader = ollama.LineReader()
+    reader = ollama.StreamReader()
     return [delta for one in lines for delta in reader.read(one)]
 
 
@@ -228,7 +228,7 @@ def test_the_last_line_may_say_nothing_but_the_end() -> None:
 
 
 def test_what_ends_an_answer_is_known_as_such() -> None:
-    reader = ollama.LineReader()
+    reader = ollama.StreamReader()
     reader.read(line(message={"content": "Hi"}))
     assert (reader.last, reader.finished) == (False, False)
     reader.read(line(True))
@@ -236,15 +236,15 @@ def test_what_ends_an_answer_is_known_as_such() -> None:
 
 
 def test_an_error_of_the_server_is_told_without_its_text() -> None:
-    with pytest.raises(ProviderSaidError) as told:
-        ollama.LineReader().read(b'{"error":"secret"}')
+    with pytest.raises(ProviderSentError) as told:
+        ollama.StreamReader().read(b'{"error":"secret"}')
     assert "secret" not in repr(told.value)
 
 
 @pytest.mark.parametrize("data", [b"", b"null", b"{}", b"[1]", b'{"message":7}', b"\xff", b"data: {}", b"[" * 9999])
 def test_garbage_is_a_bad_answer(data: bytes) -> None:
-    with pytest.raises(BadAnswer):
-        ollama.LineReader().read(data)
+    with pytest.raises(MalformedAnswer):
+        ollama.StreamReader().read(data)
 
 
 strange = st.none() | st.booleans() | st.integers(-5, 2**40) | st.text(max_size=3) | st.lists(st.none(), max_size=1)
@@ -258,11 +258,11 @@ lines = st.dictionaries(
 
 @given(st.lists(lines, max_size=5))
 def test_a_strange_stream_is_bad_and_breaks_nothing(documents: list[dict[str, Any]]) -> None:
-    reader = ollama.LineReader()
+    reader = ollama.StreamReader()
     for document in documents:
         try:
             deltas = reader.read(orjson.dumps(document))
-        except (BadAnswer, ProviderSaidError):
+        except (MalformedAnswer, ProviderSentError):
             continue
         assert all(isinstance(delta.text, str) for delta in deltas if isinstance(delta, TextDelta | ReasoningDelta))
 
@@ -272,7 +272,7 @@ def test_a_strange_answer_is_bad_and_breaks_nothing(document: dict[str, Any]) ->
     body = orjson.dumps(document)
     try:
         completion = ollama.read_answer(body)
-    except BadAnswer:
+    except MalformedAnswer:
         return
     assert document["done"] is True
     assert isinstance(completion.text, str)

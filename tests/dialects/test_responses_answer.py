@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from openai.types.responses import Response
 
 from tollkeeper.chat import Completion, ToolCall, Usage
-from tollkeeper.dialects.reading import BadAnswer
+from tollkeeper.dialects.answer_checks import MalformedAnswer
 from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.dialects.responses import read_answer, write_answer
 
@@ -158,5 +158,5 @@ def test_a_usage_that_cannot_be_true_is_none(usage: Any) -> None:
     ],
 )
 def test_what_is_no_answer_or_none_yet_is_a_bad_answer(body: bytes) -> None:
-    with pytest.raises(BadAnswer):
+    with pytest.raises(MalformedAnswer):
         read_answer(body)

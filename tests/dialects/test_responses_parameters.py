@@ -11,7 +11,7 @@ from openai.types.responses import tool_param
 from tollkeeper.chat import ChatRequest, Message
 from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.dialects.parameters import REFUSE, filter_parameters
-from tollkeeper.dialects.responses import PARAMETERS, detached, read_request, shape_of
+from tollkeeper.dialects.responses import PARAMETERS, input_size_of, read_request, strip_item_ids
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
 PICTURE = "data:image/png;base64,iVBORw0KGgo="
@@ -23,7 +23,7 @@ def fields_of(document: dict[str, Any]) -> dict[str, msgspec.Raw]:
 
 
 def shape(**document: Any) -> InputSize:
-    return shape_of(fields_of(document))
+    return input_size_of(fields_of(document))
 
 
 def in_message(*parts: dict[str, Any]) -> list[dict[str, Any]]:
@@ -232,7 +232,7 @@ def test_a_picture_is_linked_where_the_internet_is_or_sent_along(url: str) -> No
 def test_what_has_another_shape_is_no_request(name: str, value: Any) -> None:
     document = {"input": "Hi", name: value}
     with pytest.raises(InvalidRequest) as raw:
-        shape_of(fields_of(document))
+        input_size_of(fields_of(document))
     with pytest.raises(InvalidRequest) as read:
         read_request(document)
     assert raw.value.parameter == read.value.parameter == name
@@ -268,9 +268,9 @@ def without_id(item: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_nothing_goes_out_that_leads_to_what_a_provider_would_have_kept(sent: Any, passed: Any) -> None:
-    assert orjson.loads(detached(orjson.dumps(sent))) == passed
+    assert orjson.loads(strip_item_ids(orjson.dumps(sent))) == passed
 
 
 def test_what_leads_nowhere_goes_out_byte_by_byte() -> None:
     sent = b'[ {"role": "user",  "content": "1e3"} ]'
-    assert detached(sent) is sent
+    assert strip_item_ids(sent) is sent

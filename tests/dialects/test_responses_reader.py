@@ -6,8 +6,8 @@ import orjson
 import pytest
 
 from tollkeeper.chat import Finish, TextDelta, ToolCallDelta
-from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError
-from tollkeeper.dialects.responses import EventReader
+from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError
+from tollkeeper.dialects.responses import StreamReader
 from tollkeeper.dialects.sse import Event
 
 
@@ -28,8 +28,8 @@ def event(name: str = "", **fields: Any) -> Event:
     ],
 )
 def test_the_providers_own_error_is_raised_without_its_words(said: Event) -> None:
-    reader = EventReader()
-    with pytest.raises(ProviderSaidError) as raised:
+    reader = StreamReader()
+    with pytest.raises(ProviderSentError) as raised:
         reader.read(said)
     assert "secret" not in str(raised.value)
     assert (reader.last, reader.finished) == (True, False)
@@ -53,12 +53,12 @@ def test_the_providers_own_error_is_raised_without_its_words(said: Event) -> Non
     ],
 )
 def test_garbage_is_a_bad_answer(said: Event) -> None:
-    with pytest.raises(BadAnswer):
-        EventReader().read(said)
+    with pytest.raises(MalformedAnswer):
+        StreamReader().read(said)
 
 
 def test_events_of_no_interest_tell_nothing() -> None:
-    reader = EventReader()
+    reader = StreamReader()
     for said in (
         event(type="response.queued", response={"id": "r"}, sequence_number=0),
         event(type="response.output_item.added", item={"type": "web_search_call", "action": {}}, output_index=0),
@@ -71,7 +71,7 @@ def test_events_of_no_interest_tell_nothing() -> None:
 
 
 def test_what_a_server_tells_only_at_once_is_not_lost_and_nothing_is_told_twice() -> None:
-    reader = EventReader()
+    reader = StreamReader()
     call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
     told = [
         delta
@@ -93,7 +93,7 @@ def test_what_a_server_tells_only_at_once_is_not_lost_and_nothing_is_told_twice(
 
 
 def test_an_incomplete_answer_without_a_usage_still_ends_it() -> None:
-    reader = EventReader()
+    reader = StreamReader()
     said = event(type="response.incomplete", response={"incomplete_details": {"reason": "steered"}, "usage": {"a": 1}})
     assert reader.read(said) == [Finish("steered")]
     assert reader.finished

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from tollkeeper.chat import ChatRequest, Grammar, Image, Message, Options, Tool, ToolCall, ToolResult
 from tollkeeper.dialects.parameters import filter_parameters
-from tollkeeper.dialects.responses import PARAMETERS, read_request, shape_of, write_request
+from tollkeeper.dialects.responses import PARAMETERS, input_size_of, read_request, write_request
 from tollkeeper.errors import UnsupportedParameter
 
 PICTURE = "data:image/png;base64,iVBORw0KGgo="
@@ -81,7 +81,7 @@ def test_the_output_of_an_earlier_answer_can_be_sent_back_as_it_is() -> None:
 )
 def test_what_our_nouns_cannot_say_passes_raw_and_is_refused_elsewhere(name: str, value: Any) -> None:
     document = {"input": "Hi", name: value}
-    assert shape_of(fields_of(document)).messages == 1
+    assert input_size_of(fields_of(document)).messages == 1
     with pytest.raises(UnsupportedParameter) as raised:
         read_request(document)
     assert raised.value.parameter == name
@@ -167,7 +167,7 @@ def test_what_is_written_passes_our_own_door_and_names_only_parameters(request: 
     fields = fields_of(write_request(request, "m"))
     assert set(filter_parameters(fields, PARAMETERS)) == set(fields) - {"model"}
     parts = [part for message in request.messages for part in message.parts]
-    assert shape_of(fields).images == sum(isinstance(part, Image) for part in parts)
+    assert input_size_of(fields).images == sum(isinstance(part, Image) for part in parts)
 
 
 def test_what_is_written_is_what_the_sdk_would_write() -> None:

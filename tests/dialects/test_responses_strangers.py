@@ -9,9 +9,9 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError
 from tollkeeper.dialects.parameters import filter_parameters
-from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError
-from tollkeeper.dialects.responses import PARAMETERS, EventReader, read_answer, read_request, shape_of
+from tollkeeper.dialects.responses import PARAMETERS, StreamReader, input_size_of, read_answer, read_request
 from tollkeeper.dialects.sse import Event
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
@@ -53,7 +53,7 @@ def refused_parameter(read: Callable[[], object]) -> str | None:
 def test_a_request_is_read_or_refused_by_name(document: dict[str, Any]) -> None:
     fields = msgspec.json.decode(orjson.dumps(document), type=dict[str, msgspec.Raw])
     for read in (
-        lambda: shape_of(fields),
+        lambda: input_size_of(fields),
         lambda: read_request(document),
         lambda: filter_parameters(fields, PARAMETERS),
     ):
@@ -64,15 +64,15 @@ def test_a_request_is_read_or_refused_by_name(document: dict[str, Any]) -> None:
 @settings(max_examples=300, deadline=None)
 @given(values | documents)
 def test_an_answer_is_read_or_bad(document: Any) -> None:
-    with contextlib.suppress(BadAnswer):
+    with contextlib.suppress(MalformedAnswer):
         read_answer(orjson.dumps(document))
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(values | documents, max_size=6))
 def test_a_stream_is_read_or_bad_or_an_error(said: list[Any]) -> None:
-    reader = EventReader()
-    with contextlib.suppress(BadAnswer, ProviderSaidError):
+    reader = StreamReader()
+    with contextlib.suppress(MalformedAnswer, ProviderSentError):
         for document in said:
             reader.read(Event(b"", b"", orjson.dumps(document)))
 
@@ -86,4 +86,4 @@ def test_depth_is_no_way_in() -> None:
             read_request({"input": "Hi", name: deep})
         raw = msgspec.Raw(b"[" * 50_000 + b"]" * 50_000)
         with contextlib.suppress(InvalidRequest, UnsupportedParameter):
-            shape_of({"input": msgspec.Raw(b'"Hi"'), name: raw})
+            input_size_of({"input": msgspec.Raw(b'"Hi"'), name: raw})

@@ -24,7 +24,7 @@ from tollkeeper.chat import (
     Usage,
 )
 from tollkeeper.dialects.response_meta import ResponseMeta
-from tollkeeper.dialects.responses import EventReader, StreamWriter, read_answer, write_stream_error
+from tollkeeper.dialects.responses import StreamReader, StreamWriter, read_answer, write_stream_error
 from tollkeeper.dialects.sse import Event, Splitter
 
 HEAD = ResponseMeta("resp_0123", "gpt-x", 1_700_000_000)
@@ -70,7 +70,7 @@ def documents(stream: bytes) -> list[dict[str, Any]]:
 
 
 def read(stream: bytes) -> list[Delta]:
-    reader = EventReader()
+    reader = StreamReader()
     return [delta for event in split(stream) for delta in reader.read(event)]
 
 
@@ -244,7 +244,7 @@ def test_the_sdk_raises_at_the_error_that_ends_a_broken_stream() -> None:
 
 
 def test_only_what_ends_the_answer_is_last() -> None:
-    reader = EventReader()
+    reader = StreamReader()
     *before, end = split(write([TextDelta("a")]))
     for said in before:
         reader.read(said)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tollkeeper.dialects import sse
-from tollkeeper.dialects.reading import BadAnswer, Unfinished
+from tollkeeper.dialects.answer_checks import MalformedAnswer, TruncatedStream
 from tollkeeper.dialects.sse import DONE, MAX_EVENT_BYTES, PING, Event, Splitter, event
 
 
@@ -18,7 +18,7 @@ def split(stream: bytes) -> list[Event]:
 def is_unfinished(splitter: Splitter) -> bool:
     try:
         return bool(splitter.end())
-    except Unfinished:
+    except TruncatedStream:
         return True
 
 
@@ -65,7 +65,7 @@ def test_an_event_that_does_not_end_is_too_large() -> None:
     splitter, block = Splitter(), b"data: " + b"x" * (MAX_EVENT_BYTES // 4)
     for _ in range(3):
         splitter.feed(block)
-    with pytest.raises(BadAnswer):
+    with pytest.raises(MalformedAnswer):
         splitter.feed(block)
 
 

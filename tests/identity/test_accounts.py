@@ -47,11 +47,11 @@ async def test_wrong_password_unknown_user_disabled_user_and_disabled_tenant_loo
 
     seen = {await refusal(ada.email, "wrong"), await refusal("nobody@example.com", PASSWORD)}
     async with database.session() as session:
-        accounts.disable(await accounts.user_with_email(session, ada.email))
+        accounts.disable(await accounts.get_user_by_email(session, ada.email), NOW_MS)
     seen.add(await refusal(ada.email, PASSWORD))
     async with database.session() as session:
-        accounts.enable(await accounts.user_with_email(session, ada.email))
-        accounts.disable(await accounts.tenant_named(session, "acme"))
+        accounts.enable(await accounts.get_user_by_email(session, ada.email))
+        accounts.disable(await accounts.get_tenant_by_name(session, "acme"), NOW_MS)
     seen.add(await refusal(ada.email, PASSWORD))
     assert len(seen) == 1
 
@@ -64,18 +64,18 @@ async def test_a_principal_is_good_until_something_about_it_changes(
     async def is_good() -> bool:
         async with database.session() as session:
             try:
-                user, tenant = await accounts.current(session, caller, NOW_MS)
+                user, tenant = await accounts.load_account(session, caller, NOW_MS)
             except Unauthenticated:
                 return False
             return (user.email, tenant.name) == (ada.email, "acme")
 
     async def change(what: str) -> None:
         async with database.session() as session:
-            user = await accounts.user_with_email(session, ada.email)
-            tenant = await accounts.tenant_named(session, "acme")
+            user = await accounts.get_user_by_email(session, ada.email)
+            tenant = await accounts.get_tenant_by_name(session, "acme")
             match what:
                 case "disable tenant":
-                    accounts.disable(tenant)
+                    accounts.disable(tenant, NOW_MS)
                 case "enable tenant":
                     accounts.enable(tenant)
                 case "new password":
@@ -99,18 +99,18 @@ async def test_a_principal_is_good_until_something_about_it_changes(
 async def test_disabling_kills_the_tokens_for_good(database: Database, passwords: Passwords, ada: User) -> None:
     caller = await accounts.login(database, passwords, ada.email, PASSWORD)
     async with database.session() as session:
-        accounts.disable(await accounts.user_with_email(session, ada.email))
+        accounts.disable(await accounts.get_user_by_email(session, ada.email), NOW_MS)
     async with database.session() as session:
-        accounts.enable(await accounts.user_with_email(session, ada.email))
+        accounts.enable(await accounts.get_user_by_email(session, ada.email))
     async with database.session() as session:
         with pytest.raises(Unauthenticated):
-            await accounts.current(session, caller, NOW_MS)
+            await accounts.load_account(session, caller, NOW_MS)
 
 
 async def test_a_principal_of_nobody_is_refused(database: Database) -> None:
     async with database.session() as session:
         with pytest.raises(Unauthenticated):
-            await accounts.current(session, Principal(999, 1, Role.MEMBER, 0), NOW_MS)
+            await accounts.load_account(session, Principal(999, 1, Role.MEMBER, 0), NOW_MS)
 
 
 async def test_names_and_addresses_are_unique_and_sensible(database: Database, ada: User) -> None:
@@ -137,9 +137,9 @@ async def test_names_and_addresses_are_unique_and_sensible(database: Database, a
 async def test_what_does_not_exist_is_said_to_be_missing(database: Database) -> None:
     async with database.session() as session:
         with pytest.raises(NotFound):
-            await accounts.tenant_named(session, "nobody")
+            await accounts.get_tenant_by_name(session, "nobody")
         with pytest.raises(NotFound):
-            await accounts.user_with_email(session, "nobody@example.com")
+            await accounts.get_user_by_email(session, "nobody@example.com")
         with pytest.raises(NotFound):
             await accounts.create_user(session, "nobody", "a@b.c", "-", Role.MEMBER)
 
@@ -154,7 +154,7 @@ async def test_lists_are_of_everyone_or_of_one_tenant(database: Database, ada: U
         assert [(user.email, t.name) for user, t in await accounts.list_users(session, other)] == [
             ("bob@example.com", "beta")
         ]
-        assert await accounts.any_user(session)
+        assert await accounts.has_users(session)
 
 
 async def test_a_hash_is_never_shown_in_the_rows_text(ada: User) -> None:

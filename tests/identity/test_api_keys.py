@@ -11,7 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from factories import FakeClock, make_principal
 from tollkeeper.db import Database
-from tollkeeper.errors import Forbidden, InvalidRequest, LedgerUnavailable, NotFound, Overloaded, Unauthenticated
+from tollkeeper.errors import DatabaseUnavailable, Forbidden, InvalidRequest, NotFound, Overloaded, Unauthenticated
 from tollkeeper.identity import accounts, keys
 from tollkeeper.identity.keys import ApiKeys, NewKey
 from tollkeeper.identity.models import ApiKey, Tenant, User
@@ -68,7 +68,7 @@ async def revoke(database: Database, owner: Principal, key_id: str) -> None:
 async def is_current(database: Database, caller: Principal, now_ms: int) -> bool:
     async with database.session() as session:
         try:
-            await accounts.current(session, caller, now_ms)
+            await accounts.load_account(session, caller, now_ms)
         except Unauthenticated:
             return False
         return True
@@ -163,7 +163,11 @@ async def test_a_key_of_who_is_disabled_opens_nothing_and_is_good_again_with_its
     async def switch(*, on: bool) -> None:
         async with database.session() as session:
             user, tenant = await session.get_one(User, ada.user_id), await session.get_one(Tenant, ada.tenant_id)
-            (accounts.enable if on else accounts.disable)(user if whose == "user" else tenant)
+            row = user if whose == "user" else tenant
+            if on:
+                accounts.enable(row)
+            else:
+                accounts.disable(row, FakeClock().now_ms())
 
     await switch(on=False)
     assert not await is_current(database, caller, clock.now_ms())
@@ -197,8 +201,8 @@ async def test_one_users_key_is_no_credential_of_another(database: Database, ada
 
 async def test_a_key_is_not_made_for_ever_and_a_day(database: Database, ada: Principal) -> None:
     with pytest.raises(InvalidRequest, match="future"):
-        await make(database, ada, days=keys.MAX_DAYS + 1)
-    await make(database, ada, days=keys.MAX_DAYS)
+        await make(database, ada, days=keys.MAX_LIFETIME_DAYS + 1)
+    await make(database, ada, days=keys.MAX_LIFETIME_DAYS)
 
 
 @pytest.mark.parametrize("key_id", ["key_" + "0" * 24, "", "key_\x00", "1", "key_'; --"])
@@ -213,7 +217,7 @@ async def test_a_key_is_revoked_once_and_listed_no_more(database: Database, ada:
     with pytest.raises(NotFound):
         await revoke(database, ada, first.row.id)
     async with database.session() as session:
-        left = await keys.keys_of(session, await session.get_one(User, ada.user_id))
+        left = await keys.list_keys(session, await session.get_one(User, ada.user_id))
     assert [(key.id, key.name) for key in left] == [(second.row.id, "second")]
 
 
@@ -237,8 +241,8 @@ async def test_a_key_is_not_made_for_the_past(database: Database, ada: Principal
 
 
 async def test_a_user_has_only_so_many_keys(database: Database, ada: Principal) -> None:
-    made = [await make(database, ada) for _ in range(keys.MAX_KEYS)]
-    with pytest.raises(InvalidRequest, match=str(keys.MAX_KEYS)):
+    made = [await make(database, ada) for _ in range(keys.MAX_KEYS_PER_USER)]
+    with pytest.raises(InvalidRequest, match=str(keys.MAX_KEYS_PER_USER)):
         await make(database, ada)
     await revoke(database, ada, made[0].row.id)
     await make(database, ada)
@@ -246,7 +250,7 @@ async def test_a_user_has_only_so_many_keys(database: Database, ada: Principal) 
 
 
 async def test_no_more_keys_are_made_at_once_than_one_after_the_other(database: Database, ada: Principal) -> None:
-    for _ in range(keys.MAX_KEYS - 3):
+    for _ in range(keys.MAX_KEYS_PER_USER - 3):
         await make(database, ada)
     made = await asyncio.gather(*(make(database, ada) for _ in range(8)), return_exceptions=True)
     assert sum(isinstance(one, NewKey) for one in made) == 3
@@ -298,14 +302,14 @@ async def test_an_outage_says_nothing_about_a_key(
     made, session = await make(database, ada), database.session
     monkeypatch.setattr(database, "session", _gone)
     for _ in range(2):
-        with pytest.raises(LedgerUnavailable):
+        with pytest.raises(DatabaseUnavailable):
             await api_keys.verify(made.secret, Access.AI)
     monkeypatch.setattr(database, "session", session)
     assert (await api_keys.verify(made.secret, Access.AI)).api_key == made.row.id
 
 
 def _gone() -> AbstractAsyncContextManager[AsyncSession]:
-    raise LedgerUnavailable
+    raise DatabaseUnavailable
 
 
 async def test_strangers_with_wrong_keys_take_only_so_many_connections(
@@ -323,11 +327,11 @@ async def test_strangers_with_wrong_keys_take_only_so_many_connections(
             open_now[0] -= 1
 
     monkeypatch.setattr(database, "session", counted)
-    wrong = [f"tk-{number:043}" for number in range(keys.MAX_LOOKING_UP + 50)]
+    wrong = [f"tk-{number:043}" for number in range(keys.MAX_PENDING_LOOKUPS + 50)]
     told = await asyncio.gather(*(api_keys.verify(key, Access.AI) for key in wrong), return_exceptions=True)
     assert {type(one) for one in told} == {Unauthenticated, Overloaded}
     assert sum(isinstance(one, Overloaded) for one in told) == 50
-    assert most == [keys.LOOKING_UP]
+    assert most == [keys.MAX_CONCURRENT_LOOKUPS]
 
 
 async def test_who_asks_at_the_same_time_waits_for_one_look_up(
@@ -355,7 +359,7 @@ async def test_who_leaves_while_others_wait_takes_nothing_from_them(
 async def test_only_so_many_keys_are_remembered(
     database: Database, ada: Principal, api_keys: ApiKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys, "MAX_REMEMBERED", 2)
+    monkeypatch.setattr(keys, "MAX_CACHED_KEYS", 2)
     made = [await make(database, ada) for _ in range(3)]
     for key in made:
         await api_keys.verify(key.secret, Access.AI)

@@ -61,14 +61,14 @@ async def test_the_rows_behind_either_are_the_users_until_it_is_good_no_more(
     ]
     async with database.session() as session:
         for caller in callers:
-            user, tenant = await credentials.current(session, caller)
+            user, tenant = await credentials.load_account(session, caller)
             assert (user.id, tenant.id) == (ada.user_id, ada.tenant_id)
     async with database.session() as session:
-        accounts.disable(await session.get_one(User, ada.user_id))
+        accounts.disable(await session.get_one(User, ada.user_id), FakeClock().now_ms())
     async with database.session() as session:
         for caller in callers:
             with pytest.raises(Unauthenticated):
-                await credentials.current(session, caller)
+                await credentials.load_account(session, caller)
     with pytest.raises(Unauthenticated):
         await credentials.verify(key.secret, Access.AI)
 

@@ -76,7 +76,7 @@ async def test_no_password_opens_an_account_that_does_not_exist(passwords: Passw
 
 
 async def test_only_so_many_may_wait_to_be_hashed(passwords: Passwords, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_WAITING", 3)
+    monkeypatch.setattr(module, "MAX_QUEUED", 3)
     results = await asyncio.gather(*(passwords.verify(GOOD, None) for _ in range(5)), return_exceptions=True)
     assert [type(result) for result in results].count(RateLimited) == 2
     assert not await passwords.verify(GOOD, None)

@@ -15,7 +15,7 @@ from jose import jwt
 
 from tollkeeper.clock import SystemClock
 from tollkeeper.errors import Unauthenticated
-from tollkeeper.identity.tokens import ALGORITHM, MAX_REMEMBERED, MAX_TOKEN_LENGTH, Tokens, key_id
+from tollkeeper.identity.tokens import ALGORITHM, MAX_CACHED_TOKENS, MAX_TOKEN_LENGTH, Tokens, key_id
 from tollkeeper.principal import Principal, Role
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -171,9 +171,9 @@ def test_the_memory_of_tokens_is_bounded() -> None:
     tokens = make()
     first = tokens.issue(CALLER)
     tokens.verify(first)
-    tokens._remembered.update({bytes([0]) + number.to_bytes(4): (CALLER, 0.0) for number in range(MAX_REMEMBERED)})
+    tokens._cached.update({bytes([0]) + number.to_bytes(4): (CALLER, 0.0) for number in range(MAX_CACHED_TOKENS)})
     tokens.verify(tokens.issue(CALLER))
-    assert len(tokens._remembered) <= MAX_REMEMBERED + 1
+    assert len(tokens._cached) <= MAX_CACHED_TOKENS + 1
 
 
 def test_the_secret_before_is_still_accepted_while_rotating_and_not_after() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tollkeeper.bootstrap import Parts, make_app, make_parts
+from tollkeeper.bootstrap import Backends, make_app, make_backends
 from tollkeeper.chat import Completion
 from tollkeeper.providers.base import CallInput, Model, PreparedCall, Provider, StreamChunk
 from tollkeeper.providers.catalog import Catalog
@@ -60,28 +60,28 @@ class DyingStore:
     store: Store
     failpoint: Failpoint
 
-    async def run(self, needs: ReadSet, decide: Callable[[Page], None]) -> None:
+    async def run(self, read_set: ReadSet, decide: Callable[[Page], None]) -> None:
         pages: list[Page] = []
 
         def deciding(page: Page) -> None:
             decide(page)
             pages.append(page)
-            if page.opened:
+            if page.new_charges:
                 self.failpoint.reached(BEFORE_RESERVE_COMMIT)
             if _settles(page):
                 self.failpoint.reached(BEFORE_SETTLE_COMMIT)
 
-        await self.store.run(needs, deciding)
-        if pages[-1].opened:
+        await self.store.run(read_set, deciding)
+        if pages[-1].new_charges:
             self.failpoint.reached(AFTER_RESERVE_COMMIT)
         if _settles(pages[-1]):
             self.failpoint.reached(AFTER_SETTLE_COMMIT)
 
-    async def lapsed(self, most: int) -> list[str]:
-        return await self.store.lapsed(most)
+    async def find_lapsed(self, limit: int) -> list[str]:
+        return await self.store.find_lapsed(limit)
 
-    async def forget_keys(self, most: int) -> int:
-        return await self.store.forget_keys(most)
+    async def delete_old_keys(self, limit: int) -> int:
+        return await self.store.delete_old_keys(limit)
 
     async def probe(self) -> None:
         await self.store.probe()
@@ -91,7 +91,7 @@ class DyingStore:
 
 
 def _settles(page: Page) -> bool:
-    return any(charge.closed_by == "settle" for charge in page.changed.values())
+    return any(charge.closed_by == "settle" for charge in page.changed_charges.values())
 
 
 @dataclass(frozen=True)
@@ -105,31 +105,31 @@ class DyingProvider:
     def name(self) -> str:
         return self.provider.name
 
-    def prepare(self, model: Model, question: CallInput, *, stream: bool = False) -> PreparedCall:
-        return self.provider.prepare(model, question, stream=stream)
+    def prepare(self, model: Model, call_input: CallInput, *, stream: bool = False) -> PreparedCall:
+        return self.provider.prepare(model, call_input, stream=stream)
 
-    async def complete(self, call: PreparedCall, max_output: int) -> Completion:
-        completion = await self.provider.complete(call, max_output)
+    async def complete(self, prepared: PreparedCall, max_output: int) -> Completion:
+        completion = await self.provider.complete(prepared, max_output)
         self.failpoint.reached(AFTER_UPSTREAM_ANSWERED)
         return completion
 
-    async def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[StreamChunk]:
-        async with aclosing(self.provider.stream(call, max_output)) as pieces:
+    async def stream(self, prepared: PreparedCall, max_output: int) -> AsyncGenerator[StreamChunk]:
+        async with aclosing(self.provider.stream(prepared, max_output)) as pieces:
             async for piece in pieces:
                 yield piece
         self.failpoint.reached(AFTER_UPSTREAM_ANSWERED)
 
-    async def bound_input(self, call: PreparedCall) -> int | None:
-        return await self.provider.bound_input(call)
+    async def bound_input(self, prepared: PreparedCall) -> int | None:
+        return await self.provider.bound_input(prepared)
 
-    async def count_input(self, call: PreparedCall) -> int:
-        return await self.provider.count_input(call)
+    async def count_input(self, prepared: PreparedCall) -> int:
+        return await self.provider.count_input(prepared)
 
     async def count_output(self, text: str) -> int:
         return await self.provider.count_output(text)
 
-    async def cut(self, text: str, tokens: int) -> str:
-        return await self.provider.cut(text, tokens)
+    async def truncate_output(self, text: str, max_tokens: int) -> str:
+        return await self.provider.truncate_output(text, max_tokens)
 
     async def close(self) -> None:
         await self.provider.close()
@@ -155,14 +155,14 @@ def main(point: str, count: int) -> None:
     assert point in POINTS
     failpoint = Failpoint(point, count)
     settings = load_settings()
-    made = make_parts(settings)
-    provider: Provider = DyingProvider(made.catalog.provider, failpoint)
+    backends = make_backends(settings)
+    provider: Provider = DyingProvider(backends.catalog.default_provider, failpoint)
 
     def find(name: str) -> Model:
-        return replace(made.catalog.model(name), provider=provider)
+        return replace(backends.catalog.model(name), provider=provider)
 
-    catalog = Catalog(made.catalog.default, find, provider)
-    app = make_app(settings, Parts(DyingStore(made.store, failpoint), catalog))
+    catalog = Catalog(backends.catalog.default_name, find, provider)
+    app = make_app(settings, Backends(DyingStore(backends.store, failpoint), catalog))
     uvicorn.run(DyingApp(app, failpoint), host=settings.host, port=settings.port, log_config=None)
 
 

@@ -54,7 +54,7 @@ provider = "chatty"
 
 [models.silent]
 provider = "chatty"
-bills_hidden_output = true
+bills_unseen = true
 
 [models.gone]
 provider = "gone"

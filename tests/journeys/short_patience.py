@@ -4,5 +4,5 @@ from tollkeeper.api.native import socket
 from tollkeeper.cli import main
 
 if __name__ == "__main__":
-    socket.AUTHENTICATES_WITHIN_S = 1.0
+    socket.AUTH_TIMEOUT_S = 1.0
     main()

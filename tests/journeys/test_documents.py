@@ -5,7 +5,7 @@ from typing import Any
 
 from journeys.people import PASSWORD, person, visitor
 from journeys.server import Server
-from tollkeeper.app import DOORS
+from tollkeeper.app import ENDPOINTS
 
 LOGIN = f'{{"username": "nobody@example.com", "password": "{PASSWORD}"}}'
 READING = (
@@ -83,7 +83,7 @@ async def test_every_route_of_the_contract_is_in_the_document(server: Server) ->
 async def test_every_metered_door_tells_of_an_unknown_model_and_of_a_key_in_flight(server: Server) -> None:
     async with visitor(server) as http, http.get("/openapi.json") as response:
         paths = (await response.json())["paths"]
-    for door in DOORS:
+    for door in ENDPOINTS:
         assert {"404", "409"} <= paths[door.path]["post"]["responses"].keys(), door.path
 
 

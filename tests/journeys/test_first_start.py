@@ -65,7 +65,7 @@ def newcomer(tmp_path: Path) -> Iterator[Newcomer]:
 
 def test_the_printed_lines_do_the_main_job_and_a_second_start_keeps_it_all(newcomer: Newcomer) -> None:
     first = newcomer.serve()
-    assert "echo provider answers, offline" in first.output
+    assert "offline echo provider answers" in first.output
     passwords = re.findall(r"^ +(operator|member) +(\S+@\S+) +(\S+)", first.output, re.MULTILINE)
     assert [role for role, _, _ in passwords] == ["operator", "member"]
     lines = [line for line in first.output.splitlines() if line.startswith(("TOKEN=", "curl "))]

@@ -13,6 +13,7 @@ from journeys.people import PASSWORD, Person, login, person, visitor
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
 from journeys.wire import Raw, exchange, request
+from tollkeeper.clock import SystemClock
 from tollkeeper.db import Database
 from tollkeeper.identity import accounts
 from tollkeeper.identity.models import Tenant, User
@@ -38,7 +39,7 @@ async def test_the_form_and_json_both_log_in(server: Server) -> None:
 async def test_an_unknown_user_a_wrong_password_and_a_disabled_user_look_alike(server: Server) -> None:
     async with person(server) as caller, person(server) as other:
         async with _administering(server, other) as (user, _):
-            accounts.disable(user)
+            accounts.disable(user, SystemClock().now_ms())
         answers = [
             await _log_in(server, username, password)
             for username, password in (
@@ -106,7 +107,7 @@ async def test_a_disabled_user_is_out_with_the_next_request(server: Server, upst
     async with person(server) as caller:
         assert (await caller.ask(caller.marker)).status == 200
         async with _administering(server, caller) as (user, _):
-            accounts.disable(user)
+            accounts.disable(user, SystemClock().now_ms())
         await _assert_out(caller, upstream)
         async with _administering(server, caller) as (user, _):
             accounts.enable(user)
@@ -118,7 +119,7 @@ async def test_the_users_of_a_disabled_tenant_are_out_with_the_next_request(serv
     async with person(server) as caller:
         assert (await caller.ask(caller.marker)).status == 200
         async with _administering(server, caller) as (_, tenant):
-            accounts.disable(tenant)
+            accounts.disable(tenant, SystemClock().now_ms())
         await _assert_out(caller, upstream)
         assert (await login(caller.http, caller.email, PASSWORD)).status == 401
         async with _administering(server, caller) as (_, tenant):
@@ -145,7 +146,7 @@ async def test_a_call_in_flight_when_its_user_is_disabled_is_settled(server: Ser
                 while not upstream.waiting(caller.marker):
                     await asyncio.sleep(0.02)
             async with _administering(server, caller) as (user, _):
-                accounts.disable(user)
+                accounts.disable(user, SystemClock().now_ms())
         reply = await call
         assert (reply.status, reply.body["cost"]) == (200, 14)
         assert (await caller.ask(caller.marker)).status == 401

@@ -48,7 +48,7 @@ def test_on_a_port_that_is_taken(refusal: Start, sqlite_url: str) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         said = refusal("serve", "--port", str(port), TOLLKEEPER_DATABASE_URL=sqlite_url)
-    assert f"Port {port} is taken" in said
+    assert f"Port {port} is in use" in said
 
 
 def test_on_an_address_that_is_not_ours(refusal: Start, sqlite_url: str) -> None:

@@ -14,7 +14,7 @@ from journeys.many_wires import CHAT, EMBEDDINGS, WIRES
 from journeys.people import PASSWORD, PLENTY, Person
 from journeys.server import SECRET, Server
 from journeys.upstream import Upstream
-from tollkeeper.app import DOORS as SERVED_DOORS
+from tollkeeper.app import ENDPOINTS
 from tollkeeper.bootstrap import make_app
 from tollkeeper.settings import Settings
 
@@ -139,7 +139,7 @@ def _application() -> FastAPI:
 
 def _routes(application: FastAPI) -> set[Route]:
     """Every route, those that are not in the document too. HEAD is GET without a body."""
-    found = {("POST", door.path) for door in SERVED_DOORS}
+    found = {("POST", door.path) for door in ENDPOINTS}
     route: Any
     for route in application.routes:
         parts = route.effective_route_contexts() if hasattr(route, "effective_route_contexts") else [route]

@@ -255,7 +255,7 @@ def _but_ids(heard: Heard) -> list[dict[str, Any]]:
 async def _assert_paid_input_and(said: str, charge: dict[str, Any], prompt: str) -> None:
     """The charge is for the prompt, in one message, and for what was said."""
     assert (charge["state"], charge["basis"]) == ("settled", "counted")
-    assert charge["output_tokens"] == await tokenizer.count(tokenizer.BEST_AT_HAND, (said,))
+    assert charge["output_tokens"] == await tokenizer.count(tokenizer.DEFAULT_ENCODING, (said,))
     words = await tokenizer.count(charge["model"], (prompt,))
     assert words <= charge["input_tokens"] <= words + 10
     assert charge["cost"] == charge["input_tokens"] + charge["output_tokens"]

@@ -71,4 +71,4 @@ async def test_past_the_grace_period_the_turn_that_runs_is_cut_and_settled(
     (charge,) = await charges_in(server.database_url)
     assert (charge.state, charge.basis) == ("settled", "counted")
     assert told["query_id"] == charge.id
-    assert charge.output_tokens == await tokenizer.count(tokenizer.BEST_AT_HAND, (said,))
+    assert charge.output_tokens == await tokenizer.count(tokenizer.DEFAULT_ENCODING, (said,))

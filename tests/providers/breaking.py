@@ -37,15 +37,15 @@ class Scripted:
         self.streams_closed = 0
         self.closed = False
 
-    def prepare(self, model: Model, question: CallInput, *, stream: bool = False) -> PreparedCall:
-        return EchoProvider().prepare(model, question, stream=stream)
+    def prepare(self, model: Model, call_input: CallInput, *, stream: bool = False) -> PreparedCall:
+        return EchoProvider().prepare(model, call_input, stream=stream)
 
-    async def complete(self, call: PreparedCall, max_output: int) -> Completion:
+    async def complete(self, prepared: PreparedCall, max_output: int) -> Completion:
         self.asked += 1
         await self._come()
         return Completion("one", "stop", Usage(1, 1))
 
-    async def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[StreamChunk]:
+    async def stream(self, prepared: PreparedCall, max_output: int) -> AsyncGenerator[StreamChunk]:
         self.asked += 1
         try:
             for number in range(3):
@@ -55,17 +55,17 @@ class Scripted:
         finally:
             self.streams_closed += 1
 
-    async def bound_input(self, call: PreparedCall) -> int | None:
-        return await self.count_input(call)
+    async def bound_input(self, prepared: PreparedCall) -> int | None:
+        return await self.count_input(prepared)
 
-    async def count_input(self, call: PreparedCall) -> int:
+    async def count_input(self, prepared: PreparedCall) -> int:
         return 11
 
     async def count_output(self, text: str) -> int:
         return 12
 
-    async def cut(self, text: str, tokens: int) -> str:
-        return text[:tokens]
+    async def truncate_output(self, text: str, max_tokens: int) -> str:
+        return text[:max_tokens]
 
     async def close(self) -> None:
         self.closed = True
@@ -84,15 +84,19 @@ class World:
         self.provider = Scripted()
         self.now = 1_000.0
         self.guarded = CircuitBreaker(
-            self.provider, failures=FAILURES, seconds=SECONDS, patience_s=PATIENCE_S, now=lambda: self.now
+            self.provider,
+            max_failures=FAILURES,
+            period_s=SECONDS,
+            first_chunk_timeout_s=PATIENCE_S,
+            now=lambda: self.now,
         )
         request = ChatRequest((Message("user", "one"),))
-        self.question = CallInput(lambda: request)
+        self.call_input = CallInput(lambda: request)
         self.call = self.of("m")
         self.models = 0
 
     def of(self, model: str) -> PreparedCall:
-        return self.guarded.prepare(Model(model, self.guarded), self.question)
+        return self.guarded.prepare(Model(model, self.guarded), self.call_input)
 
     async def complete(self, model: str = "m") -> Completion:
         return await self.guarded.complete(self.of(model), 10)

@@ -53,7 +53,7 @@ def as_it_came(wire: Wire = Wire.MESSAGES, **fields: Any) -> CallInput:
 
 
 def test_a_question_of_ours_is_a_message_with_the_limit_last() -> None:
-    body = prepared(asked()).limited_to(77)
+    body = prepared(asked()).body_with_limit(77)
     assert body.endswith(b',"max_tokens":77}')
     document = orjson.loads(body)
     assert document == {
@@ -72,13 +72,13 @@ def test_a_request_on_the_wire_goes_out_as_it_came() -> None:
     raw = RawRequest(Wire.MESSAGES, {"messages": spaced, "top_k": b"5"}, InputSize(7, images=2))
     call = prepared(CallInput(lambda: REQUEST, raw), stream=True)
     body = b'{"messages":' + spaced + b',"top_k":5,"model":"claude-opus-5","stream":true,"max_tokens":9}'
-    assert call.limited_to(9) == body
+    assert call.body_with_limit(9) == body
     assert (call.raw, call.wire, call.input_size) == (True, Wire.MESSAGES, InputSize(7, images=2))
 
 
 def test_a_request_on_another_wire_is_translated() -> None:
     call = prepared(as_it_came(Wire.CHAT, messages=[{"role": "user", "content": "All that came is counted."}]))
-    assert (call.raw, orjson.loads(call.limited_to(1))["system"]) == (False, "Be brief.")
+    assert (call.raw, orjson.loads(call.body_with_limit(1))["system"]) == (False, "Be brief.")
     assert call.input_size == InputSize(2)
     assert call.texts() == ("All that came is counted.",)
 
@@ -230,4 +230,4 @@ async def test_input_is_counted_with_what_the_template_and_pictures_take() -> No
     assert plain == 1 + 4 + 3
     assert seen == plain + 1600
     assert equipped > plain
-    assert (await provider.count_output("hello"), await provider.cut("hello world", 1)) == (1, "hello")
+    assert (await provider.count_output("hello"), await provider.truncate_output("hello world", 1)) == (1, "hello")

@@ -243,7 +243,11 @@ async def test_leaving_a_stream_hangs_up_on_the_provider(world: World) -> None:
 async def test_everything_else_is_the_provider_itself(world: World) -> None:
     guarded = world.guarded
     assert guarded.name == "scripted"
-    counted = (await guarded.count_input(world.call), await guarded.count_output("x"), await guarded.cut("abc", 2))
+    counted = (
+        await guarded.count_input(world.call),
+        await guarded.count_output("x"),
+        await guarded.truncate_output("abc", 2),
+    )
     assert counted == (11, 12, "ab")
     await guarded.close()
     assert world.provider.closed

@@ -10,22 +10,23 @@ from tollkeeper import errors
 from tollkeeper.chat import Price, Usage
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.providers.base import IMAGE_TOKENS, MAX_CONTEXT, MIN_OUTPUT, OVERHEAD, OVERHEAD_WITH_TOOLS, Model
-from tollkeeper.providers.catalog import MAX_NAME_LENGTH, MODELS_REMEMBERED, Catalog, Source, build_catalog
+from tollkeeper.providers.catalog import MAX_CACHED_MODELS, MAX_NAME_LENGTH, Catalog, build_catalog
 from tollkeeper.providers.catalog_file import read_catalog
 from tollkeeper.providers.echo import EchoProvider
-from tollkeeper.providers.model_traits import MIN_REASONING_OUTPUT, traits
+from tollkeeper.providers.kind import ConfiguredProvider
+from tollkeeper.providers.model_traits import MIN_REASONING_OUTPUT, traits_of
 
 SECRET = "gsk_a1b2c3d4e5f6"
 
 
-def source(name: str, default: str | None = None) -> Source:
-    return Source(EchoProvider(name=name), default=default)
+def source(name: str, default: str | None = None) -> ConfiguredProvider:
+    return ConfiguredProvider(EchoProvider(name=name), default_model=default)
 
 
 ALL = (source("openai", "gpt-4o-mini"), source("anthropic", "claude-haiku-4-5"), source("ollama", "llama3.2"))
 
 
-def build(tmp_path: Path, text: str, sources: Iterable[Source] = ALL) -> Catalog:
+def build(tmp_path: Path, text: str, sources: Iterable[ConfiguredProvider] = ALL) -> Catalog:
     path = tmp_path / "catalog.toml"
     path.write_text(text)
     return build_catalog(sources, read_catalog(path))
@@ -76,7 +77,9 @@ def test_the_default_of_a_provider_is_its_own_whatever_its_name() -> None:
 
 
 def test_echo_alone_has_no_other_model() -> None:
-    catalog = build_catalog([Source(EchoProvider(), price=Price(0, 0, 0), default="echo", only_default=True)])
+    catalog = build_catalog(
+        [ConfiguredProvider(EchoProvider(), price=Price(0, 0, 0), default_model="echo", only_default=True)]
+    )
     assert catalog.model(None) is catalog.model("echo")
     assert catalog.model("echo").price == Price(0, 0, 0)
     for name in ("gpt-4o", "echo/other"):
@@ -88,7 +91,7 @@ def test_names_are_remembered_but_not_without_end() -> None:
     catalog = build_catalog(ALL)
     first = catalog.model("gpt-0")
     assert catalog.model("gpt-0") is first
-    for number in range(1, MODELS_REMEMBERED + 1):
+    for number in range(1, MAX_CACHED_MODELS + 1):
         catalog.model(f"gpt-{number}")
     assert catalog.model("gpt-0") is not first
 
@@ -107,7 +110,7 @@ def test_what_the_operator_says_of_a_model_holds(tmp_path: Path) -> None:
         sampling = ["temperature"]
         weight = "0.125"
         price = { input = 0.15, cached_input = "0.075", output = 1, cache_write = 0.1875 }
-        bills_hidden_output = true
+        bills_unseen = true
         overhead = 1
         overhead_with_tools = 2
         image_tokens = 3
@@ -146,7 +149,10 @@ def test_ollama_has_the_latest_of_a_model_under_its_bare_name_too(tmp_path: Path
 
 
 DEAR = '[models.dear]\nprovider = "openai"\nmodel = "gpt-4o"\nweight = 5\nfallbacks = ["gpt-5"]'
-PUBLISHED = (Source(EchoProvider(name="openai"), "openai"), Source(EchoProvider(name="house")))
+PUBLISHED = (
+    ConfiguredProvider(EchoProvider(name="openai"), "openai"),
+    ConfiguredProvider(EchoProvider(name="house")),
+)
 
 
 def test_a_dated_variant_of_a_described_model_is_that_model_but_asked_for_by_its_own_name(tmp_path: Path) -> None:
@@ -204,13 +210,13 @@ def test_a_closed_catalog_has_no_models_but_its_own(tmp_path: Path) -> None:
     for name in ("gpt-4o", "openai/gpt-4o", "llama3.2"):
         with pytest.raises(errors.NotFound):
             catalog.model(name)
-    assert [one.model.name for one in catalog.listing()] == ["fast"]
+    assert [one.model.name for one in catalog.listed_models()] == ["fast"]
 
 
 def test_the_list_has_the_default_first_and_each_model_once(tmp_path: Path) -> None:
     fast = '[models.fast]\nprovider = "ollama"\naliases = ["quick"]\n'
     catalog = build(tmp_path, fast + '[models.mini]\nprovider = "openai"\nmodel = "gpt-4o-mini"')
-    assert [(one.model.name, one.aliases) for one in catalog.listing()] == [
+    assert [(one.model.name, one.aliases) for one in catalog.listed_models()] == [
         ("mini", ()),
         ("fast", ("quick",)),
         ("claude-haiku-4-5", ()),
@@ -233,8 +239,8 @@ def test_the_list_has_the_default_first_and_each_model_once(tmp_path: Path) -> N
         ('[providers.groq]\nkind = "openai"\nwires = ["telex"]', "providers.groq.wires.0: "),
         ('[providers.groq]\nkind = "openai"\nwires = []', "providers.groq.wires: "),
         ('[providers.x]\nkind = "openai"\nwires = ["embeddings"]\nwire = "responses"', "providers.x: wire must be one"),
-        ('[providers.x]\nkind = "ollama"\nwires = ["embeddings"]', "providers.x: only the kind openai"),
-        ('[providers.x]\nkind = "echo"\nbase_url = "http://x"', "providers.x: the kind echo"),
+        ('[providers.x]\nkind = "ollama"\nwires = ["embeddings"]', "providers.x: the kind ollama does not have wires"),
+        ('[providers.x]\nkind = "echo"\nbase_url = "http://x"', "providers.x: the kind echo does not have base_url"),
         ('[providers."a/b"]\nkind = "echo"', "providers.a/b: "),
         ('models = "SECRET"', "models: must be a table"),
         ('[models]\nfast = "SECRET"', "models.fast: must be a table"),
@@ -337,13 +343,13 @@ def test_fallbacks_may_meet_again_as_long_as_none_leads_back(tmp_path: Path) -> 
 )
 def test_what_a_family_is_known_for(name: str, image_tokens: int, reasons: bool) -> None:
     least = MIN_REASONING_OUTPUT if reasons else MIN_OUTPUT
-    assert traits(name) == (reasons, least, image_tokens)
+    assert traits_of(name) == (reasons, least, image_tokens)
     model = build_catalog(ALL).model(f"openai/{name}")
     assert (model.image_tokens, model.least_output, model.bills_hidden_output) == (image_tokens, least, reasons)
 
 
 def test_a_report_beyond_the_context_window_cannot_be_true(tmp_path: Path) -> None:
     model = build(tmp_path, '[models.m]\nprovider = "openai"\ncontext_window = 128000').model("m")
-    assert model.can_have_used(Usage(128_000, 128_000))
-    assert not model.can_have_used(Usage(128_001, 0))
-    assert not model.can_have_used(Usage(0, 128_001))
+    assert model.is_plausible(Usage(128_000, 128_000))
+    assert not model.is_plausible(Usage(128_001, 0))
+    assert not model.is_plausible(Usage(0, 128_001))

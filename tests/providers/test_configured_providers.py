@@ -6,7 +6,7 @@ import pytest
 from pydantic import AliasChoices
 
 from tollkeeper import errors
-from tollkeeper.bootstrap import COMMON_WIRES, make_catalog
+from tollkeeper.bootstrap import make_catalog
 from tollkeeper.chat import Price
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.providers.anthropic import AnthropicProvider
@@ -15,7 +15,7 @@ from tollkeeper.providers.breaker import CircuitBreaker
 from tollkeeper.providers.catalog import Catalog
 from tollkeeper.providers.echo import EchoProvider
 from tollkeeper.providers.ollama import OllamaProvider
-from tollkeeper.providers.openai import ALL_WIRES, OpenAIProvider
+from tollkeeper.providers.openai import ALL_WIRES, COMMON_WIRES, OpenAIProvider
 from tollkeeper.settings import Settings, load_settings
 
 EXAMPLE = Path(__file__).parents[2] / "catalog.example.toml"
@@ -61,18 +61,18 @@ def behind(provider: Provider) -> Provider:
 
 def test_without_any_provider_echo_answers_for_nothing(make: Make) -> None:
     catalog = make()
-    assert isinstance(catalog.provider, EchoProvider)
-    assert [(one.model.name, one.model.price) for one in catalog.listing()] == [("echo", FREE)]
+    assert isinstance(catalog.default_provider, EchoProvider)
+    assert [(one.model.name, one.model.price) for one in catalog.listed_models()] == [("echo", FREE)]
     with pytest.raises(errors.NotFound):
         catalog.model("gpt-4o")
 
 
 def test_a_key_of_openai_is_enough_and_any_model_is_asked_there(make: Make) -> None:
     catalog = make(OPENAI_API_KEY="sk-x", OPENAI_MODEL="gpt-4o")
-    assert isinstance(behind(catalog.provider), OpenAIProvider)
+    assert isinstance(behind(catalog.default_provider), OpenAIProvider)
     assert catalog.model(None).name == "gpt-4o"
-    assert catalog.model("whatever").provider is catalog.provider
-    assert "gpt-4o-mini" in [one.model.name for one in catalog.listing()]
+    assert catalog.model("whatever").provider is catalog.default_provider
+    assert "gpt-4o-mini" in [one.model.name for one in catalog.listed_models()]
     with pytest.raises(errors.NotFound):
         make(OPENAI_API_KEY="sk-x", OLLAMA_BASE_URL="http://127.0.0.1:1").model("echo")
 
@@ -80,7 +80,7 @@ def test_a_key_of_openai_is_enough_and_any_model_is_asked_there(make: Make) -> N
 @pytest.mark.parametrize("credential", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"])
 def test_a_key_or_a_token_of_anthropic_is_enough(make: Make, credential: str) -> None:
     catalog = make(**{credential: "x", "ANTHROPIC_MODEL": "claude-sonnet-4-5"})
-    assert isinstance(behind(catalog.provider), AnthropicProvider)
+    assert isinstance(behind(catalog.default_provider), AnthropicProvider)
     model = catalog.model(None)
     assert (model.name, model.context_window) == ("claude-sonnet-4-5", 200_000)
     assert model.price == Price(3_000_000, 300_000, 15_000_000, 3_750_000)
@@ -88,7 +88,7 @@ def test_a_key_or_a_token_of_anthropic_is_enough(make: Make, credential: str) ->
 
 def test_ollama_is_free(make: Make) -> None:
     catalog = make(OLLAMA_BASE_URL="http://127.0.0.1:11434", OLLAMA_MODEL="qwen3")
-    assert isinstance(behind(catalog.provider), OllamaProvider)
+    assert isinstance(behind(catalog.default_provider), OllamaProvider)
     assert (catalog.model(None).name, catalog.model("llama3.2").price) == ("qwen3", FREE)
 
 
@@ -97,7 +97,7 @@ def test_several_providers_each_have_their_models(make: Make) -> None:
     names = [None, "claude-opus-4-5", "llama3.2", "ollama/qwen3", "openai/x"]
     served = [catalog.model(name).provider.name for name in names]
     assert served == ["openai", "anthropic", "ollama", "ollama", "openai"]
-    listed = {one.model.name: one.model.provider.name for one in catalog.listing()}
+    listed = {one.model.name: one.model.provider.name for one in catalog.listed_models()}
     assert {"openai", "anthropic", "ollama"} == set(listed.values())
     assert listed["claude-haiku-4-5"] == "anthropic"
 
@@ -159,7 +159,7 @@ def test_a_key_that_is_not_there_is_told_without_what_stands_in_its_place(make: 
 
 
 def test_the_breaker_can_be_turned_off(make: Make) -> None:
-    assert isinstance(make(OPENAI_API_KEY="x", TOLLKEEPER_BREAKER_FAILURES="0").provider, OpenAIProvider)
+    assert isinstance(make(OPENAI_API_KEY="x", TOLLKEEPER_BREAKER_FAILURES="0").default_provider, OpenAIProvider)
 
 
 def test_the_example_can_be_used_as_it_is(make: Make) -> None:

@@ -13,9 +13,15 @@ from tollkeeper.chat import ChatRequest, Completion, Finish, Message, TextDelta,
 from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.errors import ProviderRejected, UnsupportedParameter
 from tollkeeper.providers.base import CallInput, Model, PreparedCall, RawRequest, Wire
-from tollkeeper.providers.echo import _FAILURES, DIMENSIONS, MAX_DIMENSIONS, MAX_NUMBERS, EchoProvider
+from tollkeeper.providers.echo import (
+    _FAILURES,
+    DIMENSIONS,
+    MAX_DIMENSIONS,
+    MAX_VECTOR_NUMBERS,
+    EchoFailure,
+    EchoProvider,
+)
 from tollkeeper.quota.rules.meter import input_bound
-from tollkeeper.settings import EchoFailure
 
 
 def prepared(provider: EchoProvider, *texts: str, choices: int = 1) -> PreparedCall:
@@ -71,7 +77,7 @@ async def test_echo_can_leave_its_usage_out() -> None:
     provider = EchoProvider(failure="no_usage")
     assert (await ask(provider, "one two")).usage is None
     assert await provider.count_output("one two") == 2
-    assert await provider.cut("one two three", 2) == "one two"
+    assert await provider.truncate_output("one two three", 2) == "one two"
 
 
 def test_echo_has_one_answer_only() -> None:
@@ -132,7 +138,7 @@ async def test_echo_rejects_dimensions_that_are_none(dimensions: object) -> None
 
 async def test_echo_makes_no_more_numbers_in_one_call_than_it_can_at_once() -> None:
     provider = EchoProvider()
-    most = MAX_NUMBERS // MAX_DIMENSIONS
+    most = MAX_VECTOR_NUMBERS // MAX_DIMENSIONS
     completion = await provider.complete(embeddings(provider, input=["a"] * most, dimensions=MAX_DIMENSIONS), 0)
     assert completion.usage == Usage(most, 0)
     with pytest.raises(ProviderRejected):

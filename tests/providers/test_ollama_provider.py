@@ -47,7 +47,7 @@ def line(text: str, **fields: Any) -> bytes:
     ],
 )
 def test_the_limit_is_the_last_of_the_options(options: Options, said: dict[str, Any]) -> None:
-    body = prepared(options).limited_to(77)
+    body = prepared(options).body_with_limit(77)
     assert body.endswith(b'"num_predict":77}}')
     assert orjson.loads(body) == {
         "stream": False,
@@ -153,4 +153,4 @@ async def test_tokens_are_counted_with_what_the_template_takes() -> None:
     request = ChatRequest((Message("user", "hello"),))
     call = provider.prepare(model(provider), CallInput(lambda: request))
     assert await provider.count_input(call) == 1 + 4 + 3
-    assert (await provider.count_output("hello"), await provider.cut("hello world", 1)) == (1, "hello")
+    assert (await provider.count_output("hello"), await provider.truncate_output("hello world", 1)) == (1, "hello")

@@ -47,7 +47,7 @@ def as_it_came(wire: Wire, **fields: Any) -> CallInput:
 
 
 def sent(call: PreparedCall, limit: int = 77) -> dict[str, Any]:
-    body: dict[str, Any] = orjson.loads(call.limited_to(limit))
+    body: dict[str, Any] = orjson.loads(call.body_with_limit(limit))
     return body
 
 
@@ -85,7 +85,7 @@ def test_a_request_on_one_of_its_wires_goes_out_as_it_came() -> None:
     raw = RawRequest(Wire.CHAT, {"messages": spaced, "logit_bias": b'{"1": 2}'}, InputSize(7, images=2))
     call = prepared(CallInput(lambda: REQUEST, raw), upstream="gpt-x")
     body = b'{"messages":' + spaced + b',"logit_bias":{"1": 2},"model":"gpt-x","store":false,"max_tokens":9}'
-    assert call.limited_to(9) == body
+    assert call.body_with_limit(9) == body
     assert (call.raw, call.wire, call.input_size) == (True, Wire.CHAT, InputSize(7, images=2))
 
 
@@ -161,8 +161,8 @@ async def test_input_is_counted_with_the_template_and_its_pictures_and_output_wi
     assert await provider.count_input(prepared(asked(seen), name="gpt-4o")) == 2 + 4 + 3 + IMAGE_TOKENS
     assert await provider.count_output("hello world") == 2
     assert await provider.count_output("<|endoftext|>") > 0
-    assert await provider.cut("hello world again", 2) == "hello world"
-    assert await provider.cut("hello", 5) == "hello"
+    assert await provider.truncate_output("hello world again", 2) == "hello world"
+    assert await provider.truncate_output("hello", 5) == "hello"
 
 
 async def test_of_what_our_nouns_cannot_hold_every_field_is_counted() -> None:
@@ -185,7 +185,7 @@ async def test_tools_are_counted_as_text() -> None:
 async def test_a_cut_never_leaves_half_a_character() -> None:
     provider, text = make(), "🤖🧬𓀀 ᚠᛇᚻ ꙮ"
     whole = await provider.count_output(text)
-    cuts = [await provider.cut(text, tokens) for tokens in range(whole + 1)]
+    cuts = [await provider.truncate_output(text, tokens) for tokens in range(whole + 1)]
     assert all(text.startswith(cut) for cut in cuts)
     assert cuts[0] == ""
     assert cuts[-1] == text

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tollkeeper.providers import tokenizer
-from tollkeeper.providers.tokenizer import BEST_AT_HAND, bound, count, encoding_name
+from tollkeeper.providers.tokenizer import DEFAULT_ENCODING, bound, count, encoding_name
 
 MODELS = {"gpt-4o": "o200k_base", "gpt-4": "cl100k_base"}
 CLOSE = 0.25
@@ -137,7 +137,7 @@ def test_older_models_have_the_older_vocabulary(model: str) -> None:
     "model", ["gpt-4o", "gpt-4.1", "gpt-5", "o3", "chatgpt-4o-latest", "ft:gpt-4o-mini", "claude", ""]
 )
 def test_all_others_have_the_best_at_hand(model: str) -> None:
-    assert encoding_name(model) == BEST_AT_HAND == "o200k_base"
+    assert encoding_name(model) == DEFAULT_ENCODING == "o200k_base"
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -145,7 +145,7 @@ def test_all_others_have_the_best_at_hand(model: str) -> None:
     "text", ["", "hello", "The quick brown fox. " * 20, "The quick brown fox. " * 1000, "☃é😀" * 500]
 )
 async def test_a_text_that_is_not_long_is_counted_exactly(model: str, text: str) -> None:
-    assert len(text) < tokenizer.SLICE
+    assert len(text) < tokenizer.SLICE_CHARACTERS
     assert await count(model, (text, text)) == 2 * tokens(model, text)
     assert await count(model, (text,), output=True) == tokens(model, text)
 
@@ -197,4 +197,4 @@ async def test_answers_are_counted_and_cut_while_input_is_counted() -> None:
     with busy_with_input():
         async with asyncio.timeout(10):
             assert await count("gpt-4o", (answer,), output=True) == 2000
-            assert await tokenizer.cut("gpt-4o", answer, 3) == " word" * 3
+            assert await tokenizer.truncate("gpt-4o", answer, 3) == " word" * 3

@@ -9,7 +9,7 @@ import pytest
 
 from tollkeeper import errors
 from tollkeeper.providers import transport as transport_module
-from tollkeeper.providers.transport import Stream, Transport, status_error
+from tollkeeper.providers.transport import ResponseStream, Transport, status_error
 
 WITHIN_S = 10.0
 STREAM = b"data: one\n\n: ping\n\ndata: two\n\n"
@@ -77,7 +77,7 @@ async def stream(transport: Transport) -> list[bytes]:
         return [block async for block in blocks(answer)]
 
 
-async def blocks(answer: Stream) -> AsyncIterator[bytes]:
+async def blocks(answer: ResponseStream) -> AsyncIterator[bytes]:
     while block := await answer.read():
         yield block
 

@@ -87,13 +87,13 @@ async def open_books(database_url: str, *, limit: int = 1_000, queue_limit: int 
 
 async def batch(store: Store, *operations: Operation, again: bool = False) -> list[object]:
     """Straight into a store, without a journal that would hide a failure. `again`: the answer of COMMIT was lost."""
-    needs = ReadSet()
+    read_set = ReadSet()
     for operation in operations:
-        operation.declare(needs, again=again)
+        operation.declare_reads(read_set, retried=again)
     answers: list[object] = []
 
     def work(page: Page) -> None:
         answers[:] = decide(page, operations)
 
-    await store.run(needs, work)
+    await store.run(read_set, work)
     return answers

@@ -39,7 +39,7 @@ class FaultyStore:
         self.begun = asyncio.Event()
         self.committed: Callable[[], object] = lambda: None
 
-    async def run(self, needs: ReadSet, decide: Callable[[Page], None]) -> None:
+    async def run(self, read_set: ReadSet, decide: Callable[[Page], None]) -> None:
         self.runs += 1
         self.begun.set()
         await self.before.wait()
@@ -48,23 +48,23 @@ class FaultyStore:
             raise StoreFailed("out of order", maybe_committed=False)
         if fault is Fault.NEVER_COMMITTED:
             raise StoreFailed("out of order", maybe_committed=True)
-        if self.poison & needs.charges or any(str(user) in self.poison for user in needs.callers):
+        if self.poison & read_set.charges or any(str(user) in self.poison for user in read_set.callers):
             raise Poisoned
-        await self._genuine.run(needs, decide)
+        await self._genuine.run(read_set, decide)
         await self.after.wait()
         self.committed()
         if fault is Fault.ANSWER_LOST:
             raise StoreFailed("out of order", maybe_committed=True)
 
-    async def lapsed(self, most: int) -> list[str]:
+    async def find_lapsed(self, limit: int) -> list[str]:
         if self.down:
             raise StoreFailed("out of order", maybe_committed=False)
-        return await self._genuine.lapsed(most)
+        return await self._genuine.find_lapsed(limit)
 
-    async def forget_keys(self, most: int) -> int:
+    async def delete_old_keys(self, limit: int) -> int:
         if self.down:
             raise StoreFailed("out of order", maybe_committed=False)
-        return await self._genuine.forget_keys(most)
+        return await self._genuine.delete_old_keys(limit)
 
     async def probe(self) -> None:
         if self.down:

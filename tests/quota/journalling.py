@@ -23,8 +23,8 @@ async def open_journal(books: Books, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     """A second journal on the same store, with short pauses. It never believes that the process itself stood still."""
     monkeypatch.setattr(journal_module, "OUTAGE_PAUSE_S", 0.005)
     monkeypatch.setattr(journal_module, "POISON_PAUSE_S", 0.05)
-    monkeypatch.setattr(journal_module, "WATCH_S", 0.005)
-    monkeypatch.setattr(journal_module, "LATE", math.inf)
+    monkeypatch.setattr(journal_module, "DEADLINE_CHECK_S", 0.005)
+    monkeypatch.setattr(journal_module, "STALL_CHECKS", math.inf)
     made = Journal(books.store, queue_limit=500)
     made.start()
     yield made

@@ -10,7 +10,7 @@ from tollkeeper.chat import Usage
 from tollkeeper.errors import IdempotencyError
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.reservation import Reservation
-from tollkeeper.quota.rules.keys import KeyedRequest, StoredResponse
+from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, StoredResponse
 from tollkeeper.quota.rules.operations import ClosedCharge
 
 DAY_S = 86_400
@@ -30,7 +30,7 @@ def reservation(books: Books, attempt: KeyedRequest | None = ONE, ledger: Ledger
 async def call(books: Books, answer: Answer | None = bill, attempt: KeyedRequest = ONE) -> Reservation:
     """A call that costs 37, unless it is a replay."""
     async with reservation(books, attempt) as made:
-        made.report(Usage(7, 30))
+        made.set_usage(Usage(7, 30))
         if answer is not None:
             made.store_response(answer)
     return made

@@ -10,7 +10,7 @@ from snapshot import Reader, Snapshot, make_reader, take
 from factories import FakeClock, make_store
 from tollkeeper.errors import TollkeeperError
 from tollkeeper.quota.rules.decide import decide
-from tollkeeper.quota.rules.operations import Balance, ClosedCharge, Held, Operation, Replayed, Result
+from tollkeeper.quota.rules.operations import Balance, ClosedCharge, Hold, Operation, Replayed, Result
 from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.stores.base import Store
 
@@ -41,9 +41,9 @@ class World:
         self, operations: Sequence[Operation], *, process: int, again: bool = False, crash: bool = False
     ) -> list[Result | TollkeeperError]:
         """One transaction. Whatever it raises that is not a refusal means that the ledger is broken."""
-        needs = ReadSet()
+        read_set = ReadSet()
         for operation in operations:
-            operation.declare(needs, again=again)
+            operation.declare_reads(read_set, retried=again)
         answers: list[Result | TollkeeperError] = []
 
         def work(page: Page) -> None:
@@ -52,7 +52,7 @@ class World:
                 raise Crash
 
         try:
-            self._loop.run_until_complete(self._stores[process].run(needs, work))
+            self._loop.run_until_complete(self._stores[process].run(read_set, work))
         except TollkeeperError as refusal:
             return [refusal]
         except Crash:
@@ -62,10 +62,10 @@ class World:
         return answers
 
     def lapsed(self, process: int) -> list[str]:
-        return self._loop.run_until_complete(self._stores[process].lapsed(10_000))
+        return self._loop.run_until_complete(self._stores[process].find_lapsed(10_000))
 
     def forget_keys(self, process: int, most: int) -> int:
-        return self._loop.run_until_complete(self._stores[process].forget_keys(most))
+        return self._loop.run_until_complete(self._stores[process].delete_old_keys(most))
 
     def restart(self, process: int) -> None:
         """A process that remembers nothing."""
@@ -110,11 +110,11 @@ class World:
 def told(answer: Result | TollkeeperError) -> Outcome:
     """An answer of the ledger as the model words it."""
     match answer:
-        case Held():
+        case Hold():
             return "held", answer.granted_output, tuple(sorted(map(_shown, answer.balances)))
         case Replayed():
             balances = tuple(sorted(map(_shown, answer.balances)))
-            return "replayed", answer.answer.status, answer.answer.body.decode(), balances
+            return "replayed", answer.response.status, answer.response.body.decode(), balances
         case ClosedCharge():
             usage = answer.usage
             spent = usage.input_tokens, usage.output_tokens, usage.cached_input_tokens

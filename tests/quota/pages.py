@@ -7,7 +7,7 @@ from tollkeeper.principal import Principal, Role
 from tollkeeper.quota.rules.admission import reserve
 from tollkeeper.quota.rules.meter import Meter
 from tollkeeper.quota.rules.models import Unit
-from tollkeeper.quota.rules.operations import Held, Reserve, Terms
+from tollkeeper.quota.rules.operations import Hold, Reserve, Terms
 from tollkeeper.quota.rules.page import Account, Page, QuotaKey, QuotaRow, Subject, WindowRow
 from tollkeeper.quota.rules.windows import Period, span
 
@@ -30,18 +30,18 @@ def page_of(
     rows = [QuotaRow(number, key, limit) for number, (key, limit) in enumerate(limits.items(), 1)]
     page.accounts[CALLER.user_id] = Account(CALLER.tenant_id, active, 0, tuple(rows), api_keys or {})
     for row in rows:
-        page.current[row.id] = WindowRow(row.id, row, *span(row.key.period, NOW_MS), row.granted)
+        page.current_windows[row.id] = WindowRow(row.id, row, *span(row.key.period, NOW_MS), row.granted)
     return page
 
 
 def window(page: Page, key: QuotaKey) -> WindowRow:
-    [found] = [one for one in page.current.values() if one.quota.key == key]
+    [found] = [one for one in page.current_windows.values() if one.quota.key == key]
     return found
 
 
 def balances(page: Page) -> list[tuple[int, int, int]]:
     """Settled, pending and forgiven of each window."""
-    return [(one.settled, one.pending, one.forgiven) for one in page.current.values()]
+    return [(one.settled, one.pending, one.forgiven) for one in page.current_windows.values()]
 
 
 def terms_of(
@@ -56,7 +56,7 @@ def terms_of(
     return Terms("query", "echo", "echo", meter, input_bound, output, output if least is None else least)
 
 
-def hold(page: Page, charge_id: str, terms: Terms | None = None, *, dispatch: bool = True) -> Held:
+def hold(page: Page, charge_id: str, terms: Terms | None = None, *, dispatch: bool = True) -> Hold:
     held = reserve(page, Reserve(charge_id, CALLER, terms or terms_of(), LEASE_MS, dispatch))
-    assert isinstance(held, Held)
+    assert isinstance(held, Hold)
     return held

@@ -12,7 +12,7 @@ from snapshot import Snapshot, audit
 
 from tollkeeper.chat import Price, Usage
 from tollkeeper.principal import Principal, Role
-from tollkeeper.quota.rules.keys import MAX_STORED_BYTES, KeyedRequest, KeyName, StoredResponse
+from tollkeeper.quota.rules.idempotency_keys import MAX_STORED_BYTES, KeyedRequest, KeyName, StoredResponse
 from tollkeeper.quota.rules.meter import Meter
 from tollkeeper.quota.rules.models import Basis, Unit
 from tollkeeper.quota.rules.operations import (
@@ -138,7 +138,7 @@ class SideBySide:
 
         keep = StoreResponse(KeyName(self.model.calls[call_id].user, key), answer)
         return Move(
-            Settle(call_id, Usage(*usage), Basis.PROVIDER, keep=keep),
+            Settle(call_id, Usage(*usage), Basis.PROVIDER, store_response=keep),
             lambda _: self.model.keep(call_id, key, usage, kept=kept == "kept"),
         )
 
@@ -178,7 +178,7 @@ class SideBySide:
 
     def make(self, moves: list[Move], fate: Fate = Fate.LANDS) -> list[Outcome]:
         """Play moves in one transaction, on both sides, and once more where the fate of it asks for that."""
-        moves = sorted(moves, key=lambda move: move.operation.turn)
+        moves = sorted(moves, key=lambda move: move.operation.order)
         operations = [move.operation for move in moves]
         if fate is Fate.NEVER_COMMITTED:
             self.world.run(operations, process=self.process, crash=True)

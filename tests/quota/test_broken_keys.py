@@ -7,53 +7,53 @@ from catching import Break, caught
 from keyed_machine import KeyedMachine
 from ledger_world import World
 
-from tollkeeper.quota.rules import admission, decide, idempotency, keys
-from tollkeeper.quota.rules.keys import KeyedRequest, KeyName, KeyRow, StoredResponse
-from tollkeeper.quota.rules.operations import ClosedCharge, Extend, Held, Replayed, StoreResponse
+from tollkeeper.quota.rules import admission, decide, idempotency, idempotency_keys
+from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, KeyName, KeyRow, StoredResponse
+from tollkeeper.quota.rules.operations import ClosedCharge, Extend, Hold, Replayed, StoreResponse
 from tollkeeper.quota.rules.page import Page
 
 
 def a_key_stands_for_ever(patch: pytest.MonkeyPatch) -> None:
     """An answer of yesterday is given again."""
-    patch.setattr(keys, "KEY_LIFETIME_MS", 10**15)
+    patch.setattr(idempotency_keys, "KEY_LIFETIME_MS", 10**15)
 
 
 def a_released_call_keeps_its_key(patch: pytest.MonkeyPatch) -> None:
     """Who was refused by the provider may not try again."""
-    patch.setattr(KeyRow, "free", lambda row, now_ms: now_ms - row.created_ms >= keys.KEY_LIFETIME_MS)
+    patch.setattr(KeyRow, "is_free", lambda row, now_ms: now_ms - row.created_ms >= idempotency_keys.KEY_LIFETIME_MS)
 
 
 def the_key_is_all_that_counts(patch: pytest.MonkeyPatch) -> None:
     """Another request gets the answer of the first."""
 
-    def kept_answer(page: Page, name: KeyName, attempt: KeyedRequest) -> StoredResponse | None:
+    def find_response(page: Page, name: KeyName, attempt: KeyedRequest) -> StoredResponse | None:
         row = page.keys.get(name)
         return genuine(page, name, attempt if row is None else KeyedRequest(attempt.key, row.fingerprint))
 
-    genuine = idempotency.kept_answer
-    patch.setattr(admission, "kept_answer", kept_answer)
+    genuine = idempotency.find_response
+    patch.setattr(admission, "find_response", find_response)
 
 
 def any_answer_will_do(patch: pytest.MonkeyPatch) -> None:
     """A call leaves its answer under a key that is another's."""
 
-    def keep(page: Page, wish: StoreResponse, closed: ClosedCharge) -> None:
-        row = page.keys.get(wish.name)
-        genuine(page, wish, closed if row is None else closed._replace(charge_id=row.charge_id))
+    def store_response(page: Page, to_store: StoreResponse, closed: ClosedCharge) -> None:
+        row = page.keys.get(to_store.name)
+        genuine(page, to_store, closed if row is None else closed._replace(charge_id=row.charge_id))
 
-    genuine = idempotency.keep
-    patch.setattr(decide, "keep", keep)
+    genuine = idempotency.store_response
+    patch.setattr(decide, "store_response", store_response)
 
 
 def a_key_is_only_looked_at(patch: pytest.MonkeyPatch) -> None:
     """Nothing is left under it, so every call is the first."""
-    patch.setattr(admission, "take", lambda page, name, attempt, charge: None)
+    patch.setattr(admission, "claim_key", lambda page, name, attempt, charge: None)
 
 
 def the_key_stays_with_what_failed(patch: pytest.MonkeyPatch) -> None:
-    """A further attempt does not take it over, and another call may have it."""
+    """A further attempt does not claim_key it over, and another call may have it."""
 
-    def extend(page: Page, operation: Extend) -> Held | Replayed:
+    def extend(page: Page, operation: Extend) -> Hold | Replayed:
         operation.keyed_request = None
         return genuine(page, operation)
 
@@ -63,7 +63,7 @@ def the_key_stays_with_what_failed(patch: pytest.MonkeyPatch) -> None:
 
 def the_state_from_before_the_batch(patch: pytest.MonkeyPatch) -> None:
     """What this very batch did to the call of a key is not seen."""
-    patch.setattr(idempotency, "_row", lambda page, name: page.keys.get(name))
+    patch.setattr(idempotency, "_current_row", lambda page, name: page.keys.get(name))
 
 
 VARIANTS: list[Break] = [

@@ -16,8 +16,8 @@ from tollkeeper.chat import Usage
 from tollkeeper.errors import QuotaRefusal
 from tollkeeper.quota.rules import admission, decide
 from tollkeeper.quota.rules import settlement as ends
-from tollkeeper.quota.rules.models import Basis, Kind
-from tollkeeper.quota.rules.operations import ClosedCharge, Expire, Extend, Held, Release, Replayed, Reserve, Settle
+from tollkeeper.quota.rules.models import Basis, EntryKind
+from tollkeeper.quota.rules.operations import ClosedCharge, Expire, Extend, Hold, Release, Replayed, Reserve, Settle
 from tollkeeper.quota.rules.page import ChargeRow, Page, ReadSet, WindowRow
 from tollkeeper.quota.rules.windows import Period, span
 from tollkeeper.quota.stores.sqlite.row_cache import RowCache
@@ -26,7 +26,9 @@ from tollkeeper.quota.stores.sqlite.row_cache import RowCache
 def no_compare_and_set(patch: pytest.MonkeyPatch) -> None:
     """Whoever comes second closes the charge again."""
 
-    def close(page: Page, charge: ChargeRow, kind: Kind, basis: Basis, usage: Usage, error: str | None) -> ClosedCharge:
+    def close(
+        page: Page, charge: ChargeRow, kind: EntryKind, basis: Basis, usage: Usage, error: str | None
+    ) -> ClosedCharge:
         charge.closed_ms = None
         return genuine(page, charge, kind, basis, usage, error)
 
@@ -49,14 +51,14 @@ def nothing_for_a_count(patch: pytest.MonkeyPatch) -> None:
 def only_what_is_settled_counts(patch: pytest.MonkeyPatch) -> None:
     """A reserve does not look at what calls in flight hold."""
 
-    def reserve(page: Page, operation: Reserve) -> Held | Replayed:
-        pending = {window.id: window.pending for window in page.current.values()}
-        for window in page.current.values():
+    def reserve(page: Page, operation: Reserve) -> Hold | Replayed:
+        pending = {window.id: window.pending for window in page.current_windows.values()}
+        for window in page.current_windows.values():
             window.pending = 0
         try:
             return genuine(page, operation)
         finally:
-            for window in page.current.values():
+            for window in page.current_windows.values():
                 window.pending += pending[window.id]
 
     genuine = admission.reserve
@@ -66,7 +68,7 @@ def only_what_is_settled_counts(patch: pytest.MonkeyPatch) -> None:
 def a_part_is_enough(patch: pytest.MonkeyPatch) -> None:
     """Where the tenant's quota refuses, the user's own alone is held."""
 
-    def reserve(page: Page, operation: Reserve) -> Held | Replayed:
+    def reserve(page: Page, operation: Reserve) -> Hold | Replayed:
         try:
             return genuine(page, operation)
         except QuotaRefusal:
@@ -82,12 +84,12 @@ def a_part_is_enough(patch: pytest.MonkeyPatch) -> None:
 def a_refusal_keeps_its_hold(patch: pytest.MonkeyPatch) -> None:
     """What was held before the quota that refused is not given back."""
 
-    def reserve(page: Page, operation: Reserve) -> Held | Replayed:
+    def reserve(page: Page, operation: Reserve) -> Hold | Replayed:
         try:
             return genuine(page, operation)
         except QuotaRefusal:
-            first = page.current[page.accounts[operation.caller.user_id].quotas[0].id]
-            page.move(first, Kind.RESERVE, operation.charge_id, pending=1)
+            first = page.current_windows[page.accounts[operation.caller.user_id].quotas[0].id]
+            page.post(first, EntryKind.RESERVE, operation.charge_id, pending=1)
             raise
 
     genuine = admission.reserve
@@ -96,39 +98,41 @@ def a_refusal_keeps_its_hold(patch: pytest.MonkeyPatch) -> None:
 
 def forgiveness_without_end(patch: pytest.MonkeyPatch) -> None:
     """Every unknown outcome is forgiven."""
-    patch.setattr(ends, "FORGIVEN_PERCENT", 10**9)
+    patch.setattr(ends, "MAX_FORGIVEN_PERCENT", 10**9)
 
 
 def a_sequence_that_stands_still(patch: pytest.MonkeyPatch) -> None:
     """A release writes its line, and the window keeps its number."""
 
-    def move(page: Page, window: WindowRow, kind: Kind, source_id: str, **amounts: Any) -> None:
+    def post(page: Page, window: WindowRow, kind: EntryKind, source_id: str, **amounts: Any) -> None:
         genuine(page, window, kind, source_id, **amounts)
-        window.sequence -= kind is Kind.RELEASE
+        window.sequence -= kind is EntryKind.RELEASE
 
-    genuine = Page.move
-    patch.setattr(Page, "move", move)
+    genuine = Page.post
+    patch.setattr(Page, "post", post)
 
 
 def a_balance_without_its_entry(patch: pytest.MonkeyPatch) -> None:
     """A refund moves the balance and writes no line."""
 
-    def move(page: Page, window: WindowRow, kind: Kind, source_id: str, **amounts: Any) -> None:
+    def post(page: Page, window: WindowRow, kind: EntryKind, source_id: str, **amounts: Any) -> None:
         genuine(page, window, kind, source_id, **amounts)
-        if kind is Kind.REFUND:
-            page.entries.pop()
+        if kind is EntryKind.REFUND:
+            page.new_entries.pop()
             window.sequence -= 1
 
-    genuine = Page.move
-    patch.setattr(Page, "move", move)
+    genuine = Page.post
+    patch.setattr(Page, "post", post)
 
 
 def the_late_truth_is_dropped(patch: pytest.MonkeyPatch) -> None:
     """What comes after an expiry changes nothing."""
 
-    def close(page: Page, charge: ChargeRow, kind: Kind, basis: Basis, usage: Usage, error: str | None) -> ClosedCharge:
+    def close(
+        page: Page, charge: ChargeRow, kind: EntryKind, basis: Basis, usage: Usage, error: str | None
+    ) -> ClosedCharge:
         if not charge.open:
-            return ends.closed(page, charge)
+            return ends.closed_charge(page, charge)
         return genuine(page, charge, kind, basis, usage, error)
 
     genuine = ends.close
@@ -149,7 +153,7 @@ def leases_do_not_count(patch: pytest.MonkeyPatch) -> None:
 
 def released_whatever_was_sent(patch: pytest.MonkeyPatch) -> None:
     """A lapsed call is given back whole, as if nothing had gone out."""
-    patch.setattr(decide, "outcome_of_lapse", lambda charge: (Basis.NONE, Usage(0, 0)))
+    patch.setattr(decide, "usage_at_expiry", lambda charge: (Basis.NONE, Usage(0, 0)))
 
 
 def a_release_that_books(patch: pytest.MonkeyPatch) -> None:
@@ -159,7 +163,7 @@ def a_release_that_books(patch: pytest.MonkeyPatch) -> None:
         charge = page.charges.get(operation.charge_id)
         if charge is None:
             return None
-        return ends.close(page, charge, Kind.RELEASE, Basis.COUNTED, Usage(10**6, 0), None)
+        return ends.close(page, charge, EntryKind.RELEASE, Basis.COUNTED, Usage(10**6, 0), None)
 
     patch.setattr(decide, "release", release)
 
@@ -167,16 +171,16 @@ def a_release_that_books(patch: pytest.MonkeyPatch) -> None:
 def a_run_again_is_new(patch: pytest.MonkeyPatch) -> None:
     """After a lost answer to COMMIT, a reserve holds once more."""
 
-    def declare(operation: Reserve, needs: ReadSet, *, again: bool) -> None:
-        needs.callers.add(operation.caller.user_id)
-        operation.charge_id += "x" * again
+    def declare_reads(operation: Reserve, read_set: ReadSet, *, retried: bool) -> None:
+        read_set.callers.add(operation.caller.user_id)
+        operation.charge_id += "x" * retried
 
-    patch.setattr(Reserve, "declare", declare)
+    patch.setattr(Reserve, "declare_reads", declare_reads)
 
 
 def memory_of_what_others_changed(patch: pytest.MonkeyPatch) -> None:
     """Rows are remembered although another process has committed since, or although the batch failed."""
-    patch.setattr(RowCache, "forget", lambda memory: None)
+    patch.setattr(RowCache, "clear", lambda cache: None)
 
 
 def months_of_thirty_days(patch: pytest.MonkeyPatch) -> None:
@@ -193,7 +197,7 @@ def months_of_thirty_days(patch: pytest.MonkeyPatch) -> None:
 def a_refused_extension_keeps_what_failed(patch: pytest.MonkeyPatch) -> None:
     """The failed attempt is released only when there is a next one."""
 
-    def extend(page: Page, operation: Extend) -> Held | Replayed:
+    def extend(page: Page, operation: Extend) -> Hold | Replayed:
         held = admission.reserve(page, operation)
         genuine(page, operation)
         return held
@@ -205,10 +209,10 @@ def a_refused_extension_keeps_what_failed(patch: pytest.MonkeyPatch) -> None:
 def a_failed_attempt_is_paid(patch: pytest.MonkeyPatch) -> None:
     """What was sent before the failure is charged."""
 
-    def extend(page: Page, operation: Extend) -> Held | Replayed:
+    def extend(page: Page, operation: Extend) -> Hold | Replayed:
         failed = page.charges.get(operation.previous)
         if failed is not None and failed.open:
-            ends.close(page, failed, Kind.SETTLE, Basis.COUNTED, Usage(failed.input_bound, 0), None)
+            ends.close(page, failed, EntryKind.SETTLE, Basis.COUNTED, Usage(failed.input_bound, 0), None)
         return admission.reserve(page, operation)
 
     patch.setattr(decide, "extend", extend)
@@ -243,7 +247,7 @@ class ResettingStore:
         self._clock = clock
         self._genuine = make_store(database_url, clock)
 
-    async def run(self, needs: ReadSet, decide: Callable[[Page], None]) -> None:
+    async def run(self, read_set: ReadSet, decide: Callable[[Page], None]) -> None:
         with closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
             over = connection.execute(
                 "SELECT windows.id, period FROM windows JOIN quotas ON quotas.id = quota_id WHERE ends_ms <= ?",
@@ -252,13 +256,13 @@ class ResettingStore:
             for window_id, period in over:
                 renewed = (*span(Period(period), self._clock.ms), window_id)
                 connection.execute("UPDATE windows SET starts_ms = ?, ends_ms = ?, settled = 0 WHERE id = ?", renewed)
-        await self._genuine.run(needs, decide)
+        await self._genuine.run(read_set, decide)
 
-    async def lapsed(self, most: int) -> list[str]:
-        return await self._genuine.lapsed(most)
+    async def find_lapsed(self, limit: int) -> list[str]:
+        return await self._genuine.find_lapsed(limit)
 
-    async def forget_keys(self, most: int) -> int:
-        return await self._genuine.forget_keys(most)
+    async def delete_old_keys(self, limit: int) -> int:
+        return await self._genuine.delete_old_keys(limit)
 
     async def probe(self) -> None:
         await self._genuine.probe()

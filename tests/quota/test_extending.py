@@ -22,7 +22,7 @@ from tollkeeper.quota.time_sorted_ids import new_id
 @pytest.fixture
 async def books(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Books]:
     monkeypatch.setattr(journal_module, "OUTAGE_PAUSE_S", 0.005)
-    monkeypatch.setattr(journal_module, "WATCH_S", 0.005)
+    monkeypatch.setattr(journal_module, "DEADLINE_CHECK_S", 0.005)
     async with open_books(database_url) as made:
         yield made
 
@@ -40,7 +40,7 @@ async def test_each_further_attempt_is_listed_behind_the_one_before_even_within_
         for _ in range(5):
             await reservation.extend(make_terms(), "provider_unavailable")
             ids.append(reservation.charge_id)
-        reservation.report(Usage(1, 1))
+        reservation.set_usage(Usage(1, 1))
     assert ids == sorted(ids)
     far = "chg_ffff" + "0" * 28
     assert new_id("chg", after=far) == f"{far[:-1]}1"
@@ -64,10 +64,10 @@ async def test_each_attempt_is_a_charge_of_its_own_and_only_the_last_is_paid(boo
         assert reservation.charge_id != first
         assert (reservation.granted_output, reservation.checkpoint) == (180, (20, 0))
         assert reservation.terms == make_terms(20, 180)
-        [balance] = reservation.held.balances
+        [balance] = reservation.hold.balances
         assert (balance.used, balance.reserved) == (0, 200)
         assert books.ledger.in_flight == 1
-        reservation.report(Usage(7, 30))
+        reservation.set_usage(Usage(7, 30))
     assert reservation.closed is not None
     assert (reservation.closed.charge_id, reservation.closed.cost_tokens) == (reservation.charge_id, 37)
     assert await ends(books) == [("released", "none", 0), ("settled", "provider", 37)]
@@ -82,7 +82,7 @@ async def test_the_next_attempt_has_the_room_of_the_one_that_failed(books: Books
         assert reservation.granted_output == 990
         await reservation.extend(make_terms(10, 40), "provider_error")
         assert (await books.window()).pending == 50, "a smaller hold gives the rest back"
-        reservation.report(Usage(1, 1))
+        reservation.set_usage(Usage(1, 1))
     assert [state for state, _, _ in await ends(books)] == ["released", "released", "settled"]
 
 
@@ -100,7 +100,7 @@ async def test_calls_in_flight_are_in_its_way_as_in_anyones(books: Books) -> Non
     async with books.ledger.reservation(books.caller, make_terms(0, 500)) as other:
         with pytest.raises(QuotaHeld):
             await try_to_extend(books.ledger.reservation(books.caller, make_terms(0, 90)), make_terms(0, 501))
-        other.report(Usage(1, 1))
+        other.set_usage(Usage(1, 1))
     assert (await books.window()).settled == 2
 
 
@@ -118,7 +118,7 @@ async def test_after_a_refusal_a_smaller_attempt_may_follow(books: Books) -> Non
             await reservation.extend(make_terms(10, 2_000), "provider_error")
         assert books.ledger.in_flight == 0
         await reservation.extend(make_terms(10, 20), "quota_exceeded")
-        reservation.report(Usage(1, 1))
+        reservation.set_usage(Usage(1, 1))
     assert await ends(books) == [("released", "none", 0), ("settled", "provider", 2)]
 
 
@@ -138,7 +138,7 @@ async def test_one_whose_outcome_is_unknown_costs_its_own_checkpoint(books: Book
 
 async def test_a_report_from_the_attempt_that_failed_is_not_the_next_ones(books: Books) -> None:
     async with books.ledger.reservation(books.caller, make_terms(10, 90)) as reservation:
-        reservation.report(Usage(5, 5))
+        reservation.set_usage(Usage(5, 5))
         await reservation.extend(make_terms(20, 90), "provider_error")
     assert await ends(books) == [("released", "none", 0), ("settled", "unknown", 20)]
 
@@ -150,7 +150,7 @@ async def test_an_attempt_that_was_swept_up_is_corrected_and_the_next_one_held(b
         await reservation.extend(make_terms(10, 90), "provider_error")
         window = await books.window()
         assert (window.settled, window.pending) == (0, 100)
-        reservation.report(Usage(7, 30))
+        reservation.set_usage(Usage(7, 30))
     assert (await books.window()).settled == 37
 
 
@@ -173,7 +173,7 @@ async def test_a_renewal_on_its_way_does_not_find_the_attempt_before_lost(books:
         books.store.before.set()
         await asyncio.gather(extending, renewing)
         assert not reservation.is_lost
-        reservation.report(Usage(1, 1))
+        reservation.set_usage(Usage(1, 1))
 
 
 @pytest.mark.parametrize("fault", list(Fault))
@@ -182,7 +182,7 @@ async def test_whatever_became_of_the_commit_it_happens_once(books: Books, fault
         books.store.faults.append(fault)
         await reservation.extend(make_terms(), "provider_error")
         assert (await books.window()).pending == 100
-        reservation.report(Usage(7, 30))
+        reservation.set_usage(Usage(7, 30))
     assert await ends(books) == [("released", "none", 0), ("settled", "provider", 37)]
 
 
@@ -275,7 +275,7 @@ async def test_an_outage_refuses_it_after_a_moment_and_leaves_no_hold(
 async def test_the_error_of_an_attempt_is_kept_as_far_as_there_is_room(books: Books) -> None:
     async with books.ledger.reservation(books.caller, make_terms()) as reservation:
         await reservation.extend(make_terms(), "x" * 500)
-        reservation.report(Usage(1, 1))
+        reservation.set_usage(Usage(1, 1))
     [found] = await books.reader.read("SELECT error FROM charges ORDER BY state")
     assert found == [("x" * 40,), (None,)]
 
@@ -289,5 +289,5 @@ async def test_another_process_may_end_what_this_one_extended(books: Books, data
         books.clock.step(LEASE_S + 1)
         assert await other.sweep() == 1
         await other.stop()
-        reservation.report(Usage(10, 50))
+        reservation.set_usage(Usage(10, 50))
     assert await ends(books) == [("released", "none", 0), ("settled", "provider", 60)]

@@ -12,7 +12,7 @@ from factories import make_principal, make_terms, tenant_quota, user_quota
 from tollkeeper.errors import InvalidRequest, LedgerUnavailable, NotFound, QuotaHeld, TollkeeperError
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota.journal import Journal
-from tollkeeper.quota.rules.operations import Administer, Expire, Held, Release, Renew, Reserve, SetLimit
+from tollkeeper.quota.rules.operations import Administer, Expire, Hold, Release, Renew, Reserve, SetLimit
 
 
 @pytest.fixture
@@ -207,5 +207,5 @@ async def test_a_refusal_is_an_answer_like_another(books: Books, journal: Journa
         return_exceptions=True,
     )
     kinds = [type(answer) for answer in answers]
-    assert kinds == [Held, QuotaHeld, NotFound, type(None)]
+    assert kinds == [Hold, QuotaHeld, NotFound, type(None)]
     assert issubclass(QuotaHeld, TollkeeperError)

@@ -37,7 +37,7 @@ class RecordingLedger(Ledger):
         if self.error is not None:
             raise self.error
 
-    async def tidy(self) -> int:
+    async def delete_old_keys(self) -> int:
         self.tidied += 1
         if self.error is not None:
             raise self.error
@@ -164,7 +164,7 @@ async def test_no_surprise_ends_the_renewing(ledger: RecordingLedger) -> None:
 async def test_it_tidies_up_now_and_then_whatever_becomes_of_it(
     ledger: RecordingLedger, monkeypatch: pytest.MonkeyPatch, error: Exception | None
 ) -> None:
-    monkeypatch.setattr(keeper_module, "TIDY_S", 0.003)
+    monkeypatch.setattr(keeper_module, "KEY_DELETION_INTERVAL_S", 0.003)
     keeper = Maintenance(ledger, lease_seconds=LEASE_S, sweep_seconds=LEASE_S)
     ledger.error = error
     keeper.start()
@@ -191,7 +191,7 @@ async def test_it_renews_what_is_in_flight_and_ends_what_is_lost(sqlite_url: str
             await keeper.stop()
             assert charges[lost].closed_by == "expire"
             assert charges[reservation.charge_id].state == "dispatched"
-            reservation.report(Usage(1, 1))
+            reservation.set_usage(Usage(1, 1))
 
 
 async def lose_a_call(books: Books) -> str:

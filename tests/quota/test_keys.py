@@ -22,7 +22,7 @@ from tollkeeper.errors import (
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota.audit.verify import verify
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.quota.rules.keys import MAX_STORED_BYTES, KeyedRequest, KeyName, StoredResponse
+from tollkeeper.quota.rules.idempotency_keys import MAX_STORED_BYTES, KeyedRequest, KeyName, StoredResponse
 from tollkeeper.quota.rules.models import Basis
 from tollkeeper.quota.rules.operations import ClosedCharge, Replayed, Reserve, Settle, StoreResponse
 
@@ -30,7 +30,7 @@ from tollkeeper.quota.rules.operations import ClosedCharge, Replayed, Reserve, S
 @pytest.fixture
 async def books(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Books]:
     monkeypatch.setattr(journal_module, "OUTAGE_PAUSE_S", 0.005)
-    monkeypatch.setattr(journal_module, "WATCH_S", 0.005)
+    monkeypatch.setattr(journal_module, "DEADLINE_CHECK_S", 0.005)
     async with open_books(database_url) as made:
         yield made
 
@@ -40,7 +40,7 @@ async def test_the_same_request_is_one_call_and_gets_the_same_answer(books: Book
     assert first.replayed is None
     again = await call(books)
     assert again.replayed is not None
-    assert again.replayed.answer == StoredResponse(200, "application/json", b'{"cost":37}')
+    assert again.replayed.response == StoredResponse(200, "application/json", b'{"cost":37}')
     [balance] = again.replayed.balances
     assert (balance.used, balance.reserved) == (37, 0)
     charges = await books.charges()
@@ -64,10 +64,10 @@ async def test_a_replay_holds_nothing_and_cannot_be_misused(books: Books) -> Non
 async def misuse(books: Books) -> None:
     async with reservation(books) as replay:
         assert replay.granted_output == 0
-        assert replay.held.balances
+        assert replay.hold.balances
         assert replay.closed is not None
         assert (replay.closed.basis, replay.closed.cost_tokens) == (Basis.CACHE, 0)
-        replay.report(Usage(500, 500))
+        replay.set_usage(Usage(500, 500))
         with pytest.raises(LedgerConflict):
             await replay.extend(make_terms(), "provider_error")
         raise ZeroDivisionError
@@ -77,7 +77,7 @@ async def test_the_books_are_clean_with_a_replay_in_money_too(books: Books) -> N
     terms = make_terms(10, 90, price=Price(1_000_000, 1_000_000, 1_000_000))
     for _ in range(2):
         async with books.ledger.reservation(books.caller, terms, keyed_request=ONE) as made:
-            made.report(Usage(7, 30))
+            made.set_usage(Usage(7, 30))
             made.store_response(bill)
     assert made.closed is not None
     assert (made.closed.basis, made.closed.cost_micro_usd) == (Basis.CACHE, 0)
@@ -101,7 +101,7 @@ async def test_while_the_first_is_in_flight_the_second_is_refused(books: Books) 
     async with reservation(books) as first:
         assert await refusal(books) is IdempotencyInFlight
         assert await refusal(books, KeyedRequest(ONE.key, "b" * 64)) is IdempotencyMismatch
-        first.report(Usage(1, 1))
+        first.set_usage(Usage(1, 1))
 
 
 async def test_of_several_in_one_batch_one_is_admitted(books: Books) -> None:
@@ -116,12 +116,14 @@ async def test_of_several_in_one_batch_one_is_admitted(books: Books) -> None:
 
 async def test_within_a_batch_an_answer_is_there_for_who_comes_after_it(books: Books) -> None:
     await batch(books.store, Reserve("a", books.caller, make_terms(), LEASE_MS, keyed_request=ONE))
-    settle = Settle("a", Usage(7, 30), Basis.PROVIDER, keep=StoreResponse(KeyName(books.caller.user_id, ONE.key), bill))
+    settle = Settle(
+        "a", Usage(7, 30), Basis.PROVIDER, store_response=StoreResponse(KeyName(books.caller.user_id, ONE.key), bill)
+    )
     [_, replay] = await batch(
         books.store, settle, Reserve("b", books.caller, make_terms(), LEASE_MS, keyed_request=ONE)
     )
     assert isinstance(replay, Replayed)
-    assert replay.answer.body == b'{"cost":37}'
+    assert replay.response.body == b'{"cost":37}'
 
 
 def fail(closed: ClosedCharge) -> StoredResponse:
@@ -156,14 +158,14 @@ async def test_the_longest_answer_that_is_kept(books: Books) -> None:
     await call(books, lambda closed: StoredResponse(207, "application/octet-stream", body))
     again = await call(books)
     assert again.replayed is not None
-    assert again.replayed.answer == (207, "application/octet-stream", body)
+    assert again.replayed.response == (207, "application/octet-stream", body)
 
 
 async def test_an_answer_of_no_bytes_is_an_answer(books: Books) -> None:
     await call(books, lambda closed: StoredResponse(200, "", b""))
     again = await call(books)
     assert again.replayed is not None
-    assert again.replayed.answer == (200, "", b"")
+    assert again.replayed.response == (200, "", b"")
 
 
 async def test_after_an_unknown_outcome_the_next_call_is_refused(books: Books) -> None:
@@ -186,10 +188,10 @@ async def lose_a_call(books: Books) -> None:
 async def test_a_late_answer_is_kept_with_the_late_truth(books: Books) -> None:
     await lose_a_call(books)
     keep = StoreResponse(KeyName(books.caller.user_id, ONE.key), bill)
-    await batch(books.store, Settle("lost", Usage(7, 30), Basis.PROVIDER, keep=keep))
+    await batch(books.store, Settle("lost", Usage(7, 30), Basis.PROVIDER, store_response=keep))
     again = await call(books)
     assert again.replayed is not None
-    assert again.replayed.answer.body == b'{"cost":37}'
+    assert again.replayed.response.body == b'{"cost":37}'
 
 
 async def test_a_refused_call_does_not_use_up_its_key(books: Books) -> None:
@@ -258,11 +260,11 @@ async def test_who_lost_the_key_leaves_no_answer_under_it(books: Books) -> None:
         books.clock.step(DAY_S)
         await books.ledger.renew()
         async with reservation(books) as new:
-            old.report(Usage(1, 1))
+            old.set_usage(Usage(1, 1))
             old.store_response(bill)
             await old.__aexit__(None, None, None)
             assert (await key_row(books)).status is None
-            new.report(Usage(2, 2))
+            new.set_usage(Usage(2, 2))
             new.store_response(bill)
     row = await key_row(books)
     assert (row.charge_id, row.body) == (new.charge_id, b'{"cost":4}')
@@ -274,7 +276,7 @@ async def test_a_key_is_its_users_own(books: Books) -> None:
     await set_limit(books.ledger, user_quota(other), 1_000)
     async with books.ledger.reservation(other, make_terms(), keyed_request=ONE) as made:
         assert made.replayed is None
-        made.report(Usage(1, 1))
+        made.set_usage(Usage(1, 1))
 
 
 async def test_a_replay_is_checked_as_a_call_is(books: Books) -> None:
@@ -293,7 +295,7 @@ async def test_a_replay_needs_no_room(books: Books) -> None:
 
 async def test_an_answer_is_only_kept_under_a_key(books: Books) -> None:
     async with reservation(books, attempt=None) as made:
-        made.report(Usage(1, 1))
+        made.set_usage(Usage(1, 1))
         made.store_response(bill)
     assert (await books.snapshot()).keys == {}
 
@@ -303,15 +305,15 @@ async def test_a_call_without_a_key_looks_at_none(books: Books, monkeypatch: pyt
         raise AssertionError
 
     for name in (
-        "sqlite.row_cache.read_key",
-        "sqlite.writing.write_key",
-        "postgres.store.read_keys",
-        "postgres.store.write_keys",
+        "sqlite.row_cache.read_keys",
+        "sqlite.writes.write_keys",
+        "postgres.page_reader.read_keys",
+        "postgres.writes.write_keys",
     ):
         monkeypatch.setattr(f"tollkeeper.quota.stores.{name}", unexpected)
     async with reservation(books, attempt=None) as made:
         await made.extend(make_terms(), "provider_error")
-        made.report(Usage(1, 1))
+        made.set_usage(Usage(1, 1))
     assert (await books.window()).settled == 2
     with pytest.raises(LedgerUnavailable):
         await reservation(books).__aenter__()

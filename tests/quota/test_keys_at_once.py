@@ -25,16 +25,16 @@ from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota import ledger as ledger_module
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.reservation import Reservation
-from tollkeeper.quota.rules.keys import KeyedRequest, KeyName
+from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, KeyName
 from tollkeeper.quota.rules.models import Basis
-from tollkeeper.quota.rules.operations import Held, Replayed, Reserve, Settle, StoreResponse
+from tollkeeper.quota.rules.operations import Hold, Replayed, Reserve, Settle, StoreResponse
 from tollkeeper.quota.stores.base import Store
 
 
 @pytest.fixture
 async def books(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Books]:
     monkeypatch.setattr(journal_module, "OUTAGE_PAUSE_S", 0.005)
-    monkeypatch.setattr(journal_module, "WATCH_S", 0.005)
+    monkeypatch.setattr(journal_module, "DEADLINE_CHECK_S", 0.005)
     async with open_books(database_url) as made:
         yield made
 
@@ -44,13 +44,13 @@ async def test_whatever_became_of_the_commits_there_is_one_call_and_one_answer(b
     async with reservation(books) as made:
         books.store.faults.append(Fault.REFUSED)
         assert made.replayed is None
-        made.report(Usage(7, 30))
+        made.set_usage(Usage(7, 30))
         made.store_response(bill)
         books.store.faults.append(fault)
     books.store.faults.append(fault)
     again = await call(books)
     assert again.replayed is not None
-    assert again.replayed.answer.body == b'{"cost":37}'
+    assert again.replayed.response.body == b'{"cost":37}'
     assert len(await books.charges()) == 2
     assert (await books.window()).settled == 37
 
@@ -60,7 +60,7 @@ async def test_whatever_became_of_its_reserve_the_key_is_its_own(books: Books, f
     books.store.faults.append(fault)
     async with reservation(books) as made:
         assert (await key_row(books)).charge_id == made.charge_id
-        made.report(Usage(1, 1))
+        made.set_usage(Usage(1, 1))
 
 
 async def test_a_replay_that_was_committed_in_vain_is_refused(books: Books) -> None:
@@ -104,7 +104,7 @@ async def test_a_further_attempt_takes_the_key_with_it(books: Books) -> None:
         await made.extend(make_terms(), "provider_error")
         assert (await key_row(books)).charge_id == made.charge_id
         assert await refusal(books) is IdempotencyInFlight
-        made.report(Usage(7, 30))
+        made.set_usage(Usage(7, 30))
         made.store_response(bill)
     assert (await call(books)).replayed is not None
 
@@ -113,7 +113,7 @@ async def test_what_the_attempt_that_failed_would_have_kept_is_not_the_next_ones
     async with reservation(books) as made:
         made.store_response(bill)
         await made.extend(make_terms(), "provider_error")
-        made.report(Usage(7, 30))
+        made.set_usage(Usage(7, 30))
     assert await refusal(books) is PreviousAttemptInterrupted
 
 
@@ -133,7 +133,7 @@ async def test_a_further_attempt_has_the_key_whatever_became_of_the_commit(books
         books.store.faults.append(fault)
         await made.extend(make_terms(), "provider_error")
         assert (await key_row(books)).charge_id == made.charge_id
-        made.report(Usage(7, 30))
+        made.set_usage(Usage(7, 30))
         made.store_response(bill)
     assert (await call(books)).replayed is not None
 
@@ -144,7 +144,7 @@ async def test_of_two_processes_with_the_same_key_one_calls(books: Books, databa
     for other in others:
         other.start()
         async with reservation(books, None, other) as warm:
-            warm.report(Usage(0, 0))
+            warm.set_usage(Usage(0, 0))
     charges = len(await books.charges())
     for number in range(10):
         attempt = KeyedRequest(f"key {number}", "a" * 64)
@@ -153,7 +153,7 @@ async def test_of_two_processes_with_the_same_key_one_calls(books: Books, databa
         [made] = [answer for answer in answers if isinstance(answer, Reservation)]
         refusals = [type(answer) for answer in answers if answer is not made]
         assert refusals == [IdempotencyInFlight] * 5
-        made.report(Usage(1, 1))
+        made.set_usage(Usage(1, 1))
         made.store_response(bill)
         leaving = made.__aexit__(None, None, None)
         entering = [reservation(books, attempt, other).__aenter__() for other in others]
@@ -188,7 +188,7 @@ async def busy(books: Books, store: Store, numbers: "itertools.count[int]", orde
     mine: list[tuple[str, KeyName]] = []
     for turn in range(40):
         settles = [
-            Settle(one, Usage(1, 1), Basis.PROVIDER, keep=StoreResponse(name, bill))
+            Settle(one, Usage(1, 1), Basis.PROVIDER, store_response=StoreResponse(name, bill))
             for one, name in (mine if turn % 2 else mine[::-1])
         ]
         attempts = [(user, KeyedRequest(key, "a" * 64)) for user in order for key in ("x", "y")]
@@ -199,7 +199,7 @@ async def busy(books: Books, store: Store, numbers: "itertools.count[int]", orde
         assert not [
             one for one in answers if isinstance(one, TollkeeperError) and not isinstance(one, IdempotencyError)
         ]
-        admitted = {one.charge_id for one in answers if isinstance(one, Held)}
+        admitted = {one.charge_id for one in answers if isinstance(one, Hold)}
         mine = [
             (one.charge_id, KeyName(one.caller.user_id, one.keyed_request.key))
             for one in reserves
@@ -212,23 +212,23 @@ async def busy(books: Books, store: Store, numbers: "itertools.count[int]", orde
 async def test_keys_that_are_a_day_old_are_forgotten_some_at_a_time(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_module, "MAX_FORGOTTEN", 3)
-    monkeypatch.setattr(ledger_module, "FORGET_PAUSE_S", 0)
+    monkeypatch.setattr(ledger_module, "KEY_DELETION_BATCH", 3)
+    monkeypatch.setattr(ledger_module, "KEY_DELETION_PAUSE_S", 0)
     for number in range(8):
         await call(books, attempt=KeyedRequest(f"old {number}", "a" * 64))
     books.clock.ms += 1
     await call(books)
     books.clock.ms += DAY_S * 1000 - 2
-    assert await books.ledger.tidy() == 0
+    assert await books.ledger.delete_old_keys() == 0
     books.clock.ms += 1
-    assert await books.ledger.tidy() == 8
+    assert await books.ledger.delete_old_keys() == 8
     assert (await key_row(books)).key == ONE.key
     assert (await call(books)).replayed is not None
-    assert await books.ledger.tidy() == 0
+    assert await books.ledger.delete_old_keys() == 0
     assert (await call(books, attempt=KeyedRequest("old 1", "b" * 64))).replayed is None
 
 
 async def test_forgetting_fails_as_an_outage(books: Books) -> None:
     books.store.down = True
     with pytest.raises(LedgerUnavailable):
-        await books.ledger.tidy()
+        await books.ledger.delete_old_keys()

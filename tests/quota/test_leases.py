@@ -18,7 +18,7 @@ from tollkeeper.quota.ledger import Ledger
 @pytest.fixture
 async def books(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Books]:
     monkeypatch.setattr(journal_module, "OUTAGE_PAUSE_S", 0.005)
-    monkeypatch.setattr(journal_module, "WATCH_S", 0.005)
+    monkeypatch.setattr(journal_module, "DEADLINE_CHECK_S", 0.005)
     async with open_books(database_url) as made:
         yield made
 
@@ -58,7 +58,7 @@ async def test_a_call_found_expired_brings_its_truth_as_an_adjustment(books: Boo
         await books.ledger.renew()
         window = await books.window()
         assert (window.settled, window.forgiven, window.pending) == (10, 90, 0)
-        reservation.report(Usage(10, 50))
+        reservation.set_usage(Usage(10, 50))
     window = await books.window()
     assert (window.settled, window.forgiven, window.pending) == (60, 40, 0)
     charge = await books.only_charge()
@@ -85,7 +85,7 @@ async def test_a_renewal_takes_the_checkpoint_of_who_measures(books: Books) -> N
 async def test_one_that_takes_too_long_to_measure_is_renewed_all_the_same(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(in_flight, "MEASURE_SHARE_OF_LEASE", 0.0005)
+    monkeypatch.setattr(in_flight, "CHECKPOINT_LEASE_SHARE", 0.0005)
 
     async def measure() -> tuple[int, int]:
         await asyncio.Event().wait()
@@ -108,8 +108,8 @@ async def test_a_checkpoint_of_an_attempt_that_failed_is_not_the_next_ones(books
             return 10, 44
 
         reservation.measure = measure
-        await reservation.take_checkpoint()
-        await reservation.take_checkpoint()
+        await reservation.update_checkpoint()
+        await reservation.update_checkpoint()
         assert reservation.checkpoint == (5, 0)
 
 
@@ -126,7 +126,7 @@ async def test_a_call_found_closed_is_told_once_and_runs_on(books: Books) -> Non
         await books.ledger.renew()
         assert (reservation.is_lost, silent.is_lost, told) == (True, True, [True])
         for call in (reservation, silent):
-            call.report(Usage(10, 50))
+            call.set_usage(Usage(10, 50))
     assert (await books.window()).settled == 120
 
 
@@ -148,7 +148,7 @@ async def test_a_process_never_expires_its_own_calls(books: Books) -> None:
     async with books.ledger.reservation(books.caller, make_terms()) as reservation:
         books.clock.step(LEASE_S * 10)
         assert await books.ledger.sweep() == 0
-        reservation.report(Usage(1, 1))
+        reservation.set_usage(Usage(1, 1))
     charge = await books.only_charge()
     assert (charge.closed_by, charge.adjusted) == ("settle", False)
 
@@ -156,7 +156,7 @@ async def test_a_process_never_expires_its_own_calls(books: Books) -> None:
 async def test_one_sweep_ends_every_call_of_a_process_that_was_lost(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_module, "MAX_LAPSED", 10)
+    monkeypatch.setattr(ledger_module, "SWEEP_BATCH", 10)
     lost = Ledger(books.store, lease_seconds=LEASE_S)
     lost.start()
     await asyncio.gather(*(lost.reservation(books.caller, make_terms(1, 1)).__aenter__() for _ in range(35)))
@@ -169,7 +169,7 @@ async def test_one_sweep_ends_every_call_of_a_process_that_was_lost(
 
 async def test_a_refund_is_given_once(books: Books) -> None:
     async with books.ledger.reservation(books.caller, make_terms()) as reservation:
-        reservation.report(Usage(7, 30))
+        reservation.set_usage(Usage(7, 30))
     assert await books.ledger.refund(reservation.charge_id, actor="operator", reason="goodwill") == 37
     with pytest.raises(LedgerConflict):
         await books.ledger.refund(reservation.charge_id, actor="operator", reason="goodwill")
@@ -191,7 +191,7 @@ async def test_an_administrator_waits_longer_than_a_caller_and_not_for_ever(
 
 async def test_what_is_queued_lands_before_the_end(books: Books) -> None:
     reservation = await books.ledger.reservation(books.caller, make_terms()).__aenter__()
-    reservation.report(Usage(7, 30))
+    reservation.set_usage(Usage(7, 30))
     books.store.before.clear()
     leaving = asyncio.create_task(reservation.__aexit__(None, None, None))
     await asyncio.sleep(0)

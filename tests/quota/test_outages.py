@@ -100,8 +100,8 @@ async def test_who_waits_in_vain_in_a_queue_that_moves_does_not(
     monkeypatch.setattr(journal_module, "MAX_BATCH", 1)
     run = books.store.run
 
-    async def slowly(needs: ReadSet, decide: Callable[[Page], None]) -> None:
-        await run(needs, decide)
+    async def slowly(read_set: ReadSet, decide: Callable[[Page], None]) -> None:
+        await run(read_set, decide)
         await asyncio.sleep(0.05)
 
     monkeypatch.setattr(books.store, "run", slowly)
@@ -115,7 +115,7 @@ async def test_who_waits_in_vain_in_a_queue_that_moves_does_not(
 async def test_a_process_that_stood_still_takes_the_database_for_gone_no_sooner(
     books: Books, journal: Journal, told: list[Told], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "LATE", 10)
+    monkeypatch.setattr(journal_module, "STALL_CHECKS", 10)
     first = await begun(books, journal)
     late = journal.submit(reserve(books, "late"), wait_s=0.1)
     time.sleep(0.3)
@@ -133,7 +133,7 @@ async def test_an_outage_is_told_once_as_it_is_noticed_and_once_as_the_database_
     correlation_id.set("somebody")
     with pytest.raises(LedgerUnavailable):
         await journal.submit(reserve(books, "late"), wait_s=0.02)
-    must_land = journal.submit(Release("never there"))
+    must_commit = journal.submit(Release("never there"))
     books.store.down = True
     books.store.before.set()
     async with asyncio.timeout(5):
@@ -141,11 +141,11 @@ async def test_an_outage_is_told_once_as_it_is_noticed_and_once_as_the_database_
             await asyncio.sleep(0.005)
     await asyncio.sleep(0.05)
     assert told == [
-        Told("ledger.unavailable", "nothing landed in time", ""),
+        Told("ledger.unavailable", "nothing was committed in time", ""),
         Told("ledger.unavailable", "out of order", ""),
     ]
     books.store.down = False
-    await must_land
+    await must_commit
     assert told[2:] == [Told("ledger.recovered", "", "")]
 
 
@@ -162,7 +162,7 @@ async def test_a_settle_that_is_late_says_so_and_lands(books: Books, journal: Jo
     await journal.submit(reserve(books, "a"))
     books.store.down = True
     landed = asyncio.Event()
-    assert await journal.submit(settle("a"), wait_s=0.02, landed=landed.set) is None
+    assert await journal.submit(settle("a"), wait_s=0.02, on_commit=landed.set) is None
     assert not landed.is_set()
     books.store.down = False
     await asyncio.wait_for(landed.wait(), 5)

@@ -13,14 +13,13 @@ from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerUnavailable
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.reservation import Reservation
-from tollkeeper.quota.rules.keys import KeyedRequest, KeyName
-from tollkeeper.quota.rules.operations import Held, Reserve
+from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, KeyName
+from tollkeeper.quota.rules.operations import Hold, Reserve
 from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.rules.windows import Period
 from tollkeeper.quota.stores.base import StoreFailed
-from tollkeeper.quota.stores.postgres import store as postgres_module
-from tollkeeper.quota.stores.postgres import windows
-from tollkeeper.quota.stores.postgres.keys import read_keys
+from tollkeeper.quota.stores.postgres import connection, windows
+from tollkeeper.quota.stores.postgres.idempotency_keys import read_keys
 from tollkeeper.quota.stores.postgres.store import PostgresStore
 
 Other: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -48,7 +47,7 @@ async def other(postgres_url: str) -> AsyncIterator[Other]:
 
 async def use(books: Books) -> None:
     async with books.ledger.reservation(books.caller, make_terms()) as reservation:
-        reservation.report(Usage(1, 1))
+        reservation.set_usage(Usage(1, 1))
 
 
 async def waiting_for_a_lock(other: Other) -> None:
@@ -93,8 +92,8 @@ async def test_a_lock_that_another_holds_only_delays(books: Books, other: Other)
 async def test_a_lock_that_is_held_for_too_long_is_an_outage_and_passes(
     postgres_url: str, other: Other, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    impatient = postgres_module.BEGIN.replace("lock_timeout = 2000", "lock_timeout = 50")
-    monkeypatch.setattr(postgres_module, "BEGIN", impatient)
+    impatient = connection.BEGIN.replace("lock_timeout = 2000", "lock_timeout = 50")
+    monkeypatch.setattr("tollkeeper.quota.stores.postgres.store.BEGIN", impatient)
     async with open_books(postgres_url) as books, asyncio.timeout(10):
         await use(books)
         async with other.transaction():
@@ -179,7 +178,7 @@ async def test_a_settle_that_is_still_under_way_when_it_is_run_again_happens_onc
     books: Books, other: Other, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reservation = await books.ledger.reservation(books.caller, make_terms()).__aenter__()
-    reservation.report(Usage(7, 30))
+    reservation.set_usage(Usage(7, 30))
     backend = Backend(monkeypatch)
     leaving = asyncio.create_task(reservation.__aexit__(None, None, None))
     await asyncio.wait_for(backend.stuck.wait(), 5)
@@ -197,9 +196,9 @@ async def test_a_server_that_cannot_be_reached_is_an_outage(books: Books) -> Non
         await batch(store, Reserve("a", books.caller, make_terms(), LEASE_MS))
     assert not failed.value.maybe_committed
     with pytest.raises(StoreFailed):
-        await store.lapsed(1)
+        await store.find_lapsed(1)
     with pytest.raises(StoreFailed):
-        await store.forget_keys(1)
+        await store.delete_old_keys(1)
     await store.close()
 
 
@@ -220,8 +219,8 @@ async def test_what_another_process_has_locked_is_left_to_it(books: Books, other
     books.clock.step(61)
     async with other.transaction():
         await other.execute("SELECT 1 FROM charges WHERE id = 'a' FOR UPDATE")
-        assert await books.store.lapsed(10) == ["b"]
-    assert sorted(await books.store.lapsed(10)) == ["a", "b"]
+        assert await books.store.find_lapsed(10) == ["b"]
+    assert sorted(await books.store.find_lapsed(10)) == ["a", "b"]
 
 
 async def test_an_old_key_that_another_process_is_using_is_not_forgotten(books: Books, other: Other) -> None:
@@ -232,8 +231,8 @@ async def test_an_old_key_that_another_process_is_using_is_not_forgotten(books: 
     books.clock.step(86_400)
     async with other.transaction():
         await other.execute("SELECT 1 FROM idempotency_keys WHERE key = 'a' FOR UPDATE")
-        assert await books.store.forget_keys(10) == 1
-    assert await books.store.forget_keys(10) == 1
+        assert await books.store.delete_old_keys(10) == 1
+    assert await books.store.delete_old_keys(10) == 1
 
 
 async def test_a_key_that_another_process_has_locked_delays_its_own_calls_alone(
@@ -247,19 +246,19 @@ async def test_a_key_that_another_process_has_locked_delays_its_own_calls_alone(
         waiting = asyncio.create_task(batch(books.store, entering))
         await waiting_for_a_lock(other)
         beside = make_store(postgres_url, books.clock)
-        assert isinstance((await batch(beside, Reserve("b", books.caller, make_terms(), LEASE_MS)))[0], Held)
+        assert isinstance((await batch(beside, Reserve("b", books.caller, make_terms(), LEASE_MS)))[0], Hold)
         await beside.close()
-    assert isinstance((await waiting)[0], Held)
+    assert isinstance((await waiting)[0], Hold)
 
 
 async def test_the_numbers_of_windows_that_are_remembered_have_a_limit(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(windows, "MAX_KNOWN", 3)
+    monkeypatch.setattr(windows, "MAX_KNOWN_WINDOWS", 3)
     await set_limit(books.ledger, user_quota(books.caller, Period.MINUTE), 10_000)
     for number in range(10):
         [held] = await batch(books.store, Reserve(f"c{number}", books.caller, make_terms(0, 1), LEASE_MS))
-        assert isinstance(held, Held)
+        assert isinstance(held, Hold)
         books.clock.step(61)
     assert len(await books.charges()) == 10
 
@@ -270,11 +269,11 @@ async def test_a_window_opened_by_a_batch_that_failed_is_not_remembered(books: B
 
     books.clock.step(86_400)
     reserve = Reserve("a", books.caller, make_terms(), LEASE_MS)
-    needs = ReadSet()
-    reserve.declare(needs, again=False)
+    read_set = ReadSet()
+    reserve.declare_reads(read_set, retried=False)
     with pytest.raises(ZeroDivisionError):
-        await books.store.run(needs, work)
+        await books.store.run(read_set, work)
     assert len((await books.snapshot()).windows) == 1
     [held] = await batch(books.store, reserve)
-    assert isinstance(held, Held)
+    assert isinstance(held, Hold)
     assert len((await books.snapshot()).windows) == 2

@@ -89,10 +89,10 @@ def test_a_cost_is_the_exact_one_rounded_up(meter: Meter, usage: Usage) -> None:
 def test_the_most_output_is_the_largest_that_fits(meter: Meter, unit: Unit, input_tokens: int, room: int) -> None:
     most = meter.max_output(unit, input_tokens, room)
     if most >= 0:
-        cost = meter.cost(unit, meter.dearest(input_tokens, most))
+        cost = meter.cost(unit, meter.most_expensive_usage(input_tokens, most))
         assert cost is not None
         assert cost <= room
-    more = meter.cost(unit, meter.dearest(input_tokens, max(0, most + 1)))
+    more = meter.cost(unit, meter.most_expensive_usage(input_tokens, max(0, most + 1)))
     assert more is not None
     per_token = meter.weight_milli if unit is Unit.TOKENS else meter.price.output if meter.price else 0
     assert more > room or (most >= 0 and per_token == 0)
@@ -102,7 +102,7 @@ def test_the_most_output_is_the_largest_that_fits(meter: Meter, unit: Unit, inpu
 @given(units, tokens, st.integers(0, 10**9), st.builds(Price, amounts, amounts, st.just(0)))
 def test_free_output_is_unbounded_where_the_input_fits(unit: Unit, input_tokens: int, room: int, price: Price) -> None:
     meter = Meter(0, price)
-    fits = (meter.cost(unit, meter.dearest(input_tokens, 0)) or 0) <= room
+    fits = (meter.cost(unit, meter.most_expensive_usage(input_tokens, 0)) or 0) <= room
     assert (meter.max_output(unit, input_tokens, room) >= 10**9) == fits
 
 
@@ -112,7 +112,10 @@ def test_what_a_hold_covers_is_the_dearest_there_is(meter: Meter, unit: Unit, us
     """As long as what is read from a cache costs no more than what is not."""
     assert meter.price is not None
     meter = meter._replace(price=meter.price._replace(cached_input=meter.price.input // 2))
-    most, cost = meter.cost(unit, meter.dearest(usage.input_tokens, usage.output_tokens)), meter.cost(unit, usage)
+    most, cost = (
+        meter.cost(unit, meter.most_expensive_usage(usage.input_tokens, usage.output_tokens)),
+        meter.cost(unit, usage),
+    )
     assert most is not None
     assert cost is not None
     assert cost <= most

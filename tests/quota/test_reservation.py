@@ -27,7 +27,7 @@ from tollkeeper.quota.rules.models import Basis
 @pytest.fixture
 async def books(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Books]:
     monkeypatch.setattr(journal_module, "OUTAGE_PAUSE_S", 0.005)
-    monkeypatch.setattr(journal_module, "WATCH_S", 0.005)
+    monkeypatch.setattr(journal_module, "DEADLINE_CHECK_S", 0.005)
     async with open_books(database_url) as made:
         yield made
 
@@ -41,7 +41,7 @@ async def call(
     async def fail() -> None:
         async with reservation:
             if report is not None:
-                reservation.report(report)
+                reservation.set_usage(report)
             if checkpoint is not None:
                 reservation.checkpoint = checkpoint
             raise error
@@ -55,7 +55,7 @@ async def test_what_was_reported_is_what_is_paid(books: Books) -> None:
     async with books.ledger.reservation(books.caller, make_terms(10, 90)) as reservation:
         assert reservation.granted_output == 90
         assert (await books.window()).pending == 100
-        reservation.report(Usage(7, 30))
+        reservation.set_usage(Usage(7, 30))
     assert reservation.closed is not None
     assert (reservation.closed.cost_tokens, reservation.closed.basis) == (37, Basis.PROVIDER)
     [balance] = reservation.closed.balances
@@ -66,7 +66,7 @@ async def test_what_was_reported_is_what_is_paid(books: Books) -> None:
 
 async def test_a_report_of_zero_is_a_report(books: Books) -> None:
     async with books.ledger.reservation(books.caller, make_terms()) as reservation:
-        reservation.report(Usage(0, 0))
+        reservation.set_usage(Usage(0, 0))
     charge = await books.only_charge()
     assert (charge.state, charge.basis, charge.cost_tokens) == ("settled", "provider", 0)
 
@@ -79,14 +79,14 @@ async def test_a_report_stands_though_the_call_failed_after_it(books: Books) -> 
 
 async def test_a_count_is_paid_up_to_the_hold(books: Books) -> None:
     async with books.ledger.reservation(books.caller, make_terms(10, 90)) as reservation:
-        reservation.report(Usage(50, 500), Basis.COUNTED)
+        reservation.set_usage(Usage(50, 500), Basis.COUNTED)
     charge = await books.only_charge()
     assert (charge.basis, charge.cost_tokens, charge.overrun) == ("counted", 100, False)
 
 
 async def test_a_report_above_the_hold_is_booked_in_full_and_flagged(books: Books) -> None:
     async with books.ledger.reservation(books.caller, make_terms(10, 90)) as reservation:
-        reservation.report(Usage(50, 5_000))
+        reservation.set_usage(Usage(50, 5_000))
     assert reservation.closed is not None
     assert reservation.closed.overrun
     assert (await books.only_charge()).cost_tokens == 5_050
@@ -137,7 +137,7 @@ async def test_an_outage_refuses_after_a_moment_and_admits_nothing_later(
     available = [books.ledger.available]
     books.store.down = False
     async with books.ledger.reservation(books.caller, make_terms()) as reservation:
-        reservation.report(Usage(1, 1))
+        reservation.set_usage(Usage(1, 1))
     available.append(books.ledger.available)
     assert available == [False, True]
     assert (await books.charges()).keys() == {reservation.charge_id}
@@ -191,7 +191,7 @@ async def released(books: Books) -> None:
 async def test_cancelled_while_it_settles_it_settles(books: Books) -> None:
     async def call() -> None:
         async with books.ledger.reservation(books.caller, make_terms()) as reservation:
-            reservation.report(Usage(7, 30))
+            reservation.set_usage(Usage(7, 30))
             books.store.begun.clear()
             books.store.before.clear()
 
@@ -216,7 +216,7 @@ async def test_a_caller_does_not_wait_for_an_outage_to_end(books: Books, monkeyp
     await one.__aenter__()
     await two.__aenter__()
     books.store.down = True
-    one.report(Usage(7, 30))
+    one.set_usage(Usage(7, 30))
     await one.__aexit__(None, None, None)
     await two.__aexit__(ProviderUnavailable, ProviderUnavailable(), None)
     assert one.closed is not None
@@ -235,7 +235,7 @@ async def test_a_caller_does_not_wait_for_an_outage_to_end(books: Books, monkeyp
 async def test_a_commit_that_fails_or_is_lost_costs_the_caller_nothing_but_time(books: Books, fault: Fault) -> None:
     books.store.faults.append(fault)
     async with books.ledger.reservation(books.caller, make_terms()) as reservation:
-        reservation.report(Usage(7, 30))
+        reservation.set_usage(Usage(7, 30))
         books.store.faults.append(fault)
     assert reservation.closed is not None
     assert reservation.closed.cost_tokens == 37

@@ -22,7 +22,7 @@ def test_it_holds_input_and_output_on_every_window() -> None:
     page = page_of({DAY: 1_000, MONTH: 5_000, quota(Period.MINUTE): 100})
     assert hold(page, "a").granted_output == 90
     assert balances(page) == [(0, 100, 0)] * 3
-    assert [entry.pending for entry in page.entries] == [100] * 3
+    assert [entry.pending for entry in page.new_entries] == [100] * 3
     charge = page.charges["a"]
     assert (charge.state, charge.held_tokens, charge.checkpoint_input) == ("dispatched", 100, 10)
     assert charge.lease_ms == NOW_MS + LEASE_MS
@@ -127,7 +127,7 @@ def test_one_refusal_leaves_every_window_as_it_was(full: object) -> None:
     with pytest.raises(QuotaRefusal):
         hold(page, "a", terms_of(price=PRICE))
     assert balances(page) == [(0, 0, 0)] * 3
-    assert not page.dirty
+    assert not page.has_changes
 
 
 def test_no_quota_of_ones_own_is_a_quota_of_nothing() -> None:
@@ -168,7 +168,7 @@ def test_only_a_caller_who_is_still_good_reserves(stranger: Principal) -> None:
     page = page_of({DAY: 1_000})
     with pytest.raises(Unauthenticated):
         reserve(page, Reserve("a", stranger, terms_of(), LEASE_MS))
-    assert not page.dirty
+    assert not page.has_changes
 
 
 def test_who_is_disabled_does_not_reserve() -> None:
@@ -198,7 +198,7 @@ def test_with_an_api_key_that_key_must_be_good_and_the_version_of_tokens_says_no
         return
     with pytest.raises(Unauthenticated):
         reserve(page, operation)
-    assert not page.dirty
+    assert not page.has_changes
 
 
 @pytest.mark.parametrize("changed", [replace(CALLER, tenant_id=4), replace(CALLER, user_id=8)])

@@ -11,7 +11,7 @@ from books import Books, batch, open_books
 
 from factories import FakeClock, make_terms, set_limit, user_quota
 from tollkeeper.chat import Usage
-from tollkeeper.quota.rules.operations import Held, Renew, Reserve
+from tollkeeper.quota.rules.operations import Hold, Renew, Reserve
 from tollkeeper.quota.rules.windows import Period
 from tollkeeper.quota.stores.base import StoreFailed
 from tollkeeper.quota.stores.sqlite import row_cache
@@ -49,7 +49,7 @@ async def hold_the_lock(sqlite_url: str, seconds: float) -> asyncio.subprocess.P
 
 async def use(books: Books) -> None:
     async with books.ledger.reservation(books.caller, make_terms()) as reservation:
-        reservation.report(Usage(1, 1))
+        reservation.set_usage(Usage(1, 1))
 
 
 async def test_another_process_that_writes_only_delays(books: Books, sqlite_url: str) -> None:
@@ -63,7 +63,7 @@ async def test_another_process_that_writes_only_delays(books: Books, sqlite_url:
 async def test_one_that_writes_for_too_long_is_an_outage_and_passes(
     books: Books, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_module, "BUSY_S", 0.05)
+    monkeypatch.setattr(sqlite_module, "MAX_LOCK_WAIT_S", 0.05)
     other = await hold_the_lock(sqlite_url, 0.5)
     await use(books)
     assert books.store.runs > 2
@@ -89,9 +89,9 @@ async def test_a_file_without_the_schema_is_an_outage(tmp_path: Path, books: Boo
         await batch(store, Reserve("a", books.caller, make_terms(), LEASE_MS))
     assert not failed.value.maybe_committed
     with pytest.raises(StoreFailed):
-        await store.lapsed(1)
+        await store.find_lapsed(1)
     with pytest.raises(StoreFailed):
-        await store.forget_keys(1)
+        await store.delete_old_keys(1)
     await store.close()
 
 
@@ -112,10 +112,10 @@ async def test_what_is_committed_survives_in_the_file(books: Books, sqlite_url: 
 
 async def test_what_is_remembered_has_a_limit(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of every minute that ever was do not fill the memory; forgetting changes no balance."""
-    monkeypatch.setattr(row_cache, "MAX_REMEMBERED", 3)
+    monkeypatch.setattr(row_cache, "MAX_CACHED_ROWS", 3)
     await set_limit(books.ledger, user_quota(books.caller, Period.MINUTE), 10_000)
     for number in range(10):
         [held] = await batch(books.store, Reserve(f"c{number}", books.caller, make_terms(0, 1), LEASE_MS))
-        assert isinstance(held, Held)
+        assert isinstance(held, Hold)
         books.clock.step(61)
     assert len(await books.charges()) == 10

@@ -17,7 +17,7 @@ from tollkeeper.principal import Principal, Role
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.decide import decide
 from tollkeeper.quota.rules.models import Basis
-from tollkeeper.quota.rules.operations import Administer, Held, Operation, Renew, Reserve, SetLimit, Settle
+from tollkeeper.quota.rules.operations import Administer, Hold, Operation, Renew, Reserve, SetLimit, Settle
 from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.rules.windows import Period
 from tollkeeper.quota.stores.base import Store
@@ -33,7 +33,7 @@ async def books(database_url: str) -> AsyncIterator[Books]:
 
 async def use(books: Books) -> None:
     async with books.ledger.reservation(books.caller, make_terms()) as reservation:
-        reservation.report(Usage(1, 1))
+        reservation.set_usage(Usage(1, 1))
 
 
 @pytest.mark.parametrize(
@@ -133,13 +133,13 @@ async def test_what_raises_in_a_batch_undoes_all_of_it_and_the_next_one_works(bo
         raise ZeroDivisionError
 
     operation = Reserve("a", books.caller, make_terms(), LEASE_MS)
-    needs = ReadSet()
-    operation.declare(needs, again=False)
+    read_set = ReadSet()
+    operation.declare_reads(read_set, retried=False)
     with pytest.raises(ZeroDivisionError):
-        await books.store.run(needs, work)
+        await books.store.run(read_set, work)
     assert (await books.window()).pending == 0
     [held] = await batch(books.store, operation)
-    assert isinstance(held, Held)
+    assert isinstance(held, Hold)
 
 
 async def test_two_processes_with_the_same_users_and_windows_never_deadlock(

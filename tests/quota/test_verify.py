@@ -14,8 +14,8 @@ from tollkeeper.chat import Price, Usage
 from tollkeeper.db import Database
 from tollkeeper.errors import ProviderRejected
 from tollkeeper.principal import Principal
-from tollkeeper.quota.audit.replay import Fault
-from tollkeeper.quota.audit.verify import MAX_PROBLEMS, Report, verify
+from tollkeeper.quota.audit.invariants import Fault
+from tollkeeper.quota.audit.verify import MAX_PROBLEMS, AuditReport, verify
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.windows import Period
@@ -42,7 +42,7 @@ class History:
             for statement in statements:
                 await connection.execute(text(statement.format(**vars(self))))
 
-    async def verify(self, chunk: int = 7) -> Report:
+    async def verify(self, chunk: int = 7) -> AuditReport:
         return await verify(self.database, now_ms=self.now_ms, chunk=chunk)
 
 
@@ -50,7 +50,7 @@ async def spend(ledger: Ledger, caller: Principal, usage: Usage | None) -> str:
     """One call; without a usage its outcome stays unknown."""
     async with ledger.reservation(caller, make_terms(price=PRICE)) as reservation:
         if usage is not None:
-            reservation.report(usage)
+            reservation.set_usage(usage)
     return reservation.charge_id
 
 
@@ -86,7 +86,7 @@ async def make_history(database_url: str) -> History:
     await lost.__aenter__()
     clock.step(61)
     assert await other.sweep() == 1
-    lost.report(Usage(9, 30))
+    lost.set_usage(Usage(9, 30))
     await lost.__aexit__(None, None, None)
     refunded = await spend(ledger, caller, Usage(7, 30))
     await ledger.refund(refunded, actor="test", reason="it was nonsense")
@@ -133,12 +133,12 @@ CORRUPTIONS: dict[str, tuple[Fault, str, tuple[str, ...]]] = {
     },
     "a window's sequence is edited": (
         Fault.SEQUENCE,
-        "its row says",
+        "its row has",
         (f"UPDATE windows SET sequence = sequence + 1 WHERE id = {FIRST}",),
     ),
     "the last entry is deleted": (
         Fault.SEQUENCE,
-        "its row says",
+        "its row has",
         (f"DELETE FROM entries WHERE {OF_FIRST} AND sequence = {LAST_SEQUENCE}",),
     ),
     "an entry in the middle is deleted": (
@@ -190,7 +190,7 @@ CORRUPTIONS: dict[str, tuple[Fault, str, tuple[str, ...]]] = {
     ),
     "an entry is of a kind that there is not": (
         Fault.ENTRY,
-        "is of no known kind",
+        "is of an unknown kind",
         (f"UPDATE entries SET kind = 'gift' WHERE {OF_FIRST} AND kind = 'limit'",),
     ),
     "a charge is deleted": (Fault.ENTRY, "belongs to no charge", ("DELETE FROM charges WHERE id = '{settled}'",)),
@@ -202,7 +202,7 @@ CORRUPTIONS: dict[str, tuple[Fault, str, tuple[str, ...]]] = {
     ),
     "an open charge is marked as settled": (
         Fault.CHARGE,
-        "the charge is closed, but its hold has 0 ends; 100 are outstanding",
+        "the charge is closed, but its hold has 0 ends; 100 are pending",
         ("UPDATE charges SET state = 'settled', closed_ms = 1, closed_by = 'settle' WHERE id = '{left_open}'",),
     ),
     "a charge ended twice": (
@@ -212,27 +212,27 @@ CORRUPTIONS: dict[str, tuple[Fault, str, tuple[str, ...]]] = {
     ),
     "a charge was never reserved": (
         Fault.CHARGE,
-        "it has 0 entries of kind reserve, the charge says 1",
+        "it has 0 entries of kind reserve, the charge has 1",
         (f"UPDATE entries SET kind = 'grant' WHERE {OF_FIRST} AND source_id = '{{settled}}' AND kind = 'reserve'",),
     ),
     "a charge ended by another verb than it says": (
         Fault.CHARGE,
-        "its hold ended by settle, the charge says release",
+        "its hold ended by settle, the charge has release",
         ("UPDATE charges SET closed_by = 'release' WHERE id = '{settled}'",),
     ),
     "a charge's state contradicts its end": (
         Fault.CHARGE,
-        "it is reserved, but its end says otherwise",
+        "it is reserved, but closed_ms or closed_by contradicts that",
         ("UPDATE charges SET state = 'reserved' WHERE id = '{settled}'",),
     ),
     "a charge's cost is edited": (
         Fault.CHARGE,
-        "its entries settle 25, the charge says 26",
+        "its entries settle 25, the charge has 26",
         ("UPDATE charges SET cost_tokens = cost_tokens + 1 WHERE id = '{settled}'",),
     ),
     "a charge's cost in money is edited": (
         Fault.CHARGE,
-        "its entries settle 90, the charge says 91",
+        "its entries settle 90, the charge has 91",
         ("UPDATE charges SET cost_micro_usd = cost_micro_usd + 1 WHERE id = '{settled}'",),
     ),
     "a released charge costs something": (
@@ -242,22 +242,22 @@ CORRUPTIONS: dict[str, tuple[Fault, str, tuple[str, ...]]] = {
     ),
     "a hold is edited": (
         Fault.CHARGE,
-        "its reserve is of 100, the charge says 101",
+        "its reserve is of 100, the charge has 101",
         ("UPDATE charges SET held_tokens = held_tokens + 1 WHERE id = '{settled}'",),
     ),
     "what was forgiven is edited": (
         Fault.CHARGE,
-        "its entries forgive 90, the charge says 0",
+        "its entries forgive 90, the charge has 0",
         ("UPDATE charges SET forgiven_tokens = 0 WHERE id = '{unknown}'",),
     ),
     "a refund is hidden": (
         Fault.CHARGE,
-        "it has 1 entries of kind refund, the charge says 0",
+        "it has 1 entries of kind refund, the charge has 0",
         ("UPDATE charges SET refunded = false WHERE id = '{refunded}'",),
     ),
     "a refund gave back more than was paid": (
         Fault.CHARGE,
-        "38 were refunded of the 37 it had paid",
+        "38 were refunded, but its entries had settled 37",
         (
             f"UPDATE entries SET settled = settled - 1 WHERE {OF_FIRST} AND kind = 'refund'",
             f"UPDATE windows SET settled = settled - 1 WHERE id = {FIRST}",
@@ -265,12 +265,12 @@ CORRUPTIONS: dict[str, tuple[Fault, str, tuple[str, ...]]] = {
     ),
     "the late truth is hidden": (
         Fault.CHARGE,
-        "it has 1 entries of kind adjust, the charge says 0",
+        "it has 1 entries of kind adjust, the charge has 0",
         ("UPDATE charges SET adjusted = false WHERE id = '{adjusted}'",),
     ),
     "the late truth is edited": (
         Fault.CHARGE,
-        "its entries settle 38, the charge says 39",
+        "its entries settle 38, the charge has 39",
         (
             f"UPDATE entries SET settled = settled - 1 WHERE {OF_FIRST} AND kind = 'adjust'",
             f"UPDATE windows SET settled = settled - 1 WHERE id = {FIRST}",
@@ -283,7 +283,7 @@ CORRUPTIONS: dict[str, tuple[Fault, str, tuple[str, ...]]] = {
     ),
     "a charge was paid from someone else's window": (
         Fault.CHARGE,
-        "the window is someone else's",
+        "the window is another user's or tenant's",
         (
             "INSERT INTO users (tenant_id, email, password_hash, role, created_at)"
             " SELECT tenant_id, 'other@example.com', '-', role, created_at FROM users WHERE id = 1",
@@ -355,7 +355,7 @@ async def test_a_ledger_at_work_never_looks_wrong(database_url: str, database: D
                 await asyncio.sleep(0.01)
                 if chance.random() < 0.2:
                     raise ProviderRejected
-                reservation.report(Usage(0, chance.randrange(200)))
+                reservation.set_usage(Usage(0, chance.randrange(200)))
 
     await asyncio.gather(*(call(caller) for caller in callers * 100))
     working = True

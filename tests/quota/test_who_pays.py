@@ -105,7 +105,7 @@ def test_the_shortest_window_of_the_users_own_decides() -> None:
     hold(page, "b", terms)
     assert end(page, "a", Basis.UNKNOWN, (10, 0)).cost_tokens == 10
     assert end(page, "b", Basis.UNKNOWN, (10, 0)).cost_tokens == 61
-    assert [one.forgiven for one in page.current.values()] == [51, 51, 51, 510]
+    assert [one.forgiven for one in page.current_windows.values()] == [51, 51, 51, 510]
 
 
 def test_what_was_lost_with_its_process_is_forgiven_beyond_the_cap() -> None:

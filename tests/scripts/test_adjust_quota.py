@@ -108,7 +108,7 @@ def test_a_grant_to_all_members_fails_whole_when_one_has_no_such_quota(script: S
     script.do("set", "--user", "ada@example.com", "--window", "total", "--limit", "500", "--reason", "a start")
     before = script.entries()
     words = ("grant", "--members-of", "acme", "--tokens", "5", "--reason", "x", "--yes")
-    assert script.refused(*words) == "bob@example.com has no token quota yet: say for which window."
+    assert script.refused(*words) == "bob@example.com has no token quota yet: name the window."
     assert script.entries() == before
 
 
@@ -174,19 +174,19 @@ def test_every_wrong_line_of_a_file_is_told_and_nothing_is_written(script: Scrip
         f"adjust_quota: {sentence}"
         for sentence in (
             "line 3: There is no user with the e-mail address nobody@example.com.",
-            "line 4: There is no window 'week': it is minute, hour, day, month or total.",
-            "line 5: The column limit takes a whole number from 0 to 1000000000000000, not '-5'.",
-            "line 6: The column tokens takes a whole number from 1 to 1000000000000000, not '0'.",
-            "line 7: The action grant takes a number in the column tokens, and none in limit.",
-            "line 8: There is no action 'take': it is set or grant.",
-            "line 9: The reason is missing; --reason gives one for all lines.",
-            "line 10: It names an email or a tenant, one of the two.",
-            "line 11: It names an email or a tenant, one of the two.",
+            "line 4: Unknown window 'week'. Choose minute, hour, day, month or total.",
+            "line 5: The column limit must be a whole number from 0 to 1000000000000000, not '-5'.",
+            "line 6: The column tokens must be a whole number from 1 to 1000000000000000, not '0'.",
+            "line 7: The action grant needs a number in the column tokens and none in limit.",
+            "line 8: Unknown action 'take'. Choose set or grant.",
+            "line 9: The reason is missing. Add one to the line, or use --reason for all lines.",
+            "line 10: Specify either an email or a tenant.",
+            "line 11: Specify either an email or a tenant.",
             "line 12: There is no tenant named nobody.",
             "line 13: bob@example.com has no quota for the day window to grant to: set a limit first.",
-            "line 14: The action is missing: set or grant.",
-            "line 15: There are 5 cells where the header names 7 columns.",
-            "Nothing was written: 13 changes are wrong.",
+            "line 14: The action is missing. Specify set or grant.",
+            "line 15: The line has 5 cells, but the header has 7 columns.",
+            "Nothing was written: 13 changes are invalid.",
         )
     ]
     assert script.entries() == before
@@ -194,18 +194,18 @@ def test_every_wrong_line_of_a_file_is_told_and_nothing_is_written(script: Scrip
 
 def test_a_quota_named_twice_in_a_file_is_refused(script: Script) -> None:
     path = script.file(HEADER + "ada@example.com,,set,day,5,,x\n,acme,set,day,5,,x\nADA@example.com,,set,day,6,,y\n")
-    assert script.refused("--csv", path, "--yes") == "line 4: It changes the same quota as line 2."
+    assert script.refused("--csv", path, "--yes") == "line 4: This changes the same quota as line 2."
     assert script.entries() == []
 
 
 def test_a_file_that_is_none_is_one_sentence(script: Script) -> None:
     columns = "email, tenant, action, window, limit, tokens, unit, reason"
     for content, sentence in (
-        ("", f"The first line names the columns; they are {columns}."),
-        ("email;limit\n", f"The first line names the columns; they are {columns}, not 'email;limit'."),
+        ("", f"The first line must name columns. Valid names are {columns}."),
+        ("email;limit\n", f"The first line must name columns. Valid names are {columns}, not 'email;limit'."),
         ("email,limit,email\n", "The first line names a column twice."),
-        ("email,limit\n\n", f"The file {script.folder}/changes.csv names no changes."),
-        ('email,limit\n"ada', "line 2: this is not CSV (unexpected end of data)."),
+        ("email,limit\n\n", f"The file {script.folder}/changes.csv contains no changes."),
+        ('email,limit\n"ada', "line 2: this is not valid CSV (unexpected end of data)."),
         (b"\xff\xfe", f"The file {script.folder}/changes.csv is not UTF-8 text."),
         ("x" * 5_000_000, f"The file {script.folder}/changes.csv is larger than 4 MiB."),
     ):
@@ -216,27 +216,27 @@ def test_a_file_that_is_none_is_one_sentence(script: Script) -> None:
 
 
 def test_a_mistake_in_the_options_is_one_sentence_and_writes_nothing(script: Script) -> None:
-    whose = "Say whose quotas with one of --user, --members-of, --tenant and --csv."
+    whose = "Specify exactly one of --user, --members-of, --tenant and --csv."
     ada = "--user ada@example.com"
     for words, sentence in (
         ("show", whose),
         ("show --user ada@example.com --tenant acme", whose),
-        (f"show {ada} --limit 5", "show takes --user, --members-of or --tenant, and nothing else."),
-        (f"take {ada}", "There is no action 'take': it is set or grant."),
-        (f"{ada} --limit 5 --reason x", "Say what to do: show, set or grant."),
-        (f"set {ada} --limit 5", "Say why with --reason: it is written into the ledger."),
-        (f"set {ada} --tokens 5 --reason x", "set takes a number with --limit."),
-        (f"grant {ada} --tokens 5 --limit 5 --reason x", "grant takes a number with --tokens."),
-        (f"set {ada} --limit -5 --reason x", "--limit takes a whole number from 0 to 1000000000000000, not '-5'."),
-        (f"set {ada} --limit 5 --reason x", "ada@example.com has no token quota yet: say for which window."),
+        (f"show {ada} --limit 5", "show accepts only --user, --members-of or --tenant."),
+        (f"take {ada}", "Unknown action 'take'. Choose set or grant."),
+        (f"{ada} --limit 5 --reason x", "The action is missing. Specify show, set or grant."),
+        (f"set {ada} --limit 5", "The reason is missing. Add --reason: it is recorded in the ledger."),
+        (f"set {ada} --tokens 5 --reason x", "set needs --limit and does not accept --tokens."),
+        (f"grant {ada} --tokens 5 --limit 5 --reason x", "grant needs --tokens and does not accept --limit."),
+        (f"set {ada} --limit -5 --reason x", "--limit must be a whole number from 0 to 1000000000000000, not '-5'."),
+        (f"set {ada} --limit 5 --reason x", "ada@example.com has no token quota yet: name the window."),
         (
             f"set {ada} --limit 5 --reason x --window week",
-            "There is no window 'week': it is minute, hour, day, month or total.",
+            "Unknown window 'week'. Choose minute, hour, day, month or total.",
         ),
         ("show --user nobody@example.com", "There is no user with the e-mail address nobody@example.com."),
         ("show --members-of nobody", "There is no tenant named nobody."),
         ("show --members-of void", "The tenant void has no users."),
-        ("set --csv x.csv --limit 5", "With --csv, the numbers stand in the file."),
+        ("set --csv x.csv --limit 5", "--csv does not accept --limit or --tokens: the file contains the amounts."),
         ("set --all", "No such option: --all"),
     ):
         assert script.refused(*words.split(" ")) == sentence
@@ -246,7 +246,7 @@ def test_a_mistake_in_the_options_is_one_sentence_and_writes_nothing(script: Scr
 def test_too_many_changes_at_once_are_refused(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(APP.registered_commands[0].callback.__globals__, "MAX_CHANGES", 1)  # type: ignore[union-attr]
     words = ("set", "--members-of", "acme", "--window", "day", "--limit", "5", "--reason", "x", "--yes")
-    assert script.refused(*words) == "These are 2 changes; at most 1 are made at once."
+    assert script.refused(*words) == "There are 2 changes. The maximum of one operation is 1."
     assert script.entries() == []
 
 

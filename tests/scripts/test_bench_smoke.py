@@ -55,8 +55,8 @@ def test_every_call_of_a_small_run_reaches_the_upstream_and_is_charged_exactly(t
         "streams": {"forwarder": 4 + 8 + 2, "sqlite": 4 + 8 + 2},
     }
     assert all(kinds["sqlite"]["cpu_us"] > 0 for kinds in numbers.values())
-    assert "The upstream served 221 whole answers and 28 streams, as many as came." in ran.stdout
-    charged = "sqlite: 56 calls × 74 + 55 chat × 74 + 14 streams × 78 tokens = 9,306, exactly what its quotas show."
+    assert "The upstream served 221 JSON responses and 28 streams, as many as received." in ran.stdout
+    charged = "sqlite: 56 calls × 74 + 55 chat × 74 + 14 streams × 78 tokens = 9,306, equal to the usage in its quotas."
     assert charged in ran.stdout
 
 
@@ -134,9 +134,9 @@ async def test_expected_answers_are_counted_one_by_one(
 ) -> None:
     monkeypatch.syspath_prepend(SCRIPTS)
     driven = await _drive(answer, body)
-    assert len(driven.latencies) == 7
-    assert all(0 < begun <= whole for begun, whole in zip(driven.beginnings, driven.latencies, strict=True))
-    assert driven.arrivals >= 7
+    assert len(driven.latencies_s) == 7
+    assert all(0 < first <= last for first, last in zip(driven.first_byte_s, driven.latencies_s, strict=True))
+    assert driven.reads >= 7
 
 
 async def test_the_upstream_writes_every_delta_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,9 +174,9 @@ async def _drive(answer: bytes, body: bytes) -> Any:
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    question = load.Question(load.http_request("GET", "/"), (b"right",), body)
+    request = load.CheckedRequest(load.http_request("GET", "/"), (b"right",), body)
     try:
-        async with load.Driver(port, [question], connections=2, calls=7) as driver:
+        async with load.LoadDriver(port, [request], connections=2, calls=7) as driver:
             return await driver.run()
     finally:
         server.close()

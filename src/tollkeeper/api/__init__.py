@@ -1,1 +1,1 @@
-"""The surfaces: parse, authorise, call one verb, render."""
+"""The endpoints: each parses and authorises a request, calls one function of the domain, and renders its result."""

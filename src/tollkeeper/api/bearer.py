@@ -1,4 +1,4 @@
-"""Where a request carries its token: nowhere but in one header."""
+"""Reads the access token of a request. A token is accepted in one header only."""
 
 from starlette.types import Scope
 
@@ -8,9 +8,9 @@ _HEADERS = (b"authorization", b"x-api-key")
 
 
 def access_token(scope: Scope) -> str:
-    """The token of the one Authorization header (RFC 6750), or of `x-api-key`, where Anthropic's clients put it.
+    """The token of the one Authorization header (RFC 6750), or of `x-api-key`, which Anthropic's clients send.
 
-    Raises Unauthenticated when there is none, or more than one.
+    Raises Unauthenticated if there is none, or more than one.
     """
     found: list[tuple[bytes, bytes]] = [field for field in scope["headers"] if field[0] in _HEADERS]
     if len(found) != 1:

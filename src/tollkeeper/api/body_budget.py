@@ -1,4 +1,4 @@
-"""How much of what callers send is held in memory at a time: per user, and in all of a process."""
+"""Limits the memory that request bodies take at a time: per user, and in the whole process."""
 
 from types import TracebackType
 
@@ -11,55 +11,55 @@ RETRY_AFTER_S = 1
 
 
 class BodyBudget:
-    """The bytes of bodies whose calls are not over. A body counts for what has come of it."""
+    """Counts the bytes of the bodies of all calls in flight. A body counts until its call ends."""
 
-    def __init__(self, most_of_one: int = MAX_BYTES_PER_USER, most_in_all: int = MAX_BYTES_IN_TOTAL) -> None:
-        self._most_of_one = most_of_one
-        self._most_in_all = most_in_all
-        self._of: dict[int, int] = {}
-        self._in_all = 0
+    def __init__(self, max_per_user: int = MAX_BYTES_PER_USER, max_in_total: int = MAX_BYTES_IN_TOTAL) -> None:
+        self._max_per_user = max_per_user
+        self._max_in_total = max_in_total
+        self._bytes_of: dict[int, int] = {}
+        self._total_bytes = 0
 
-    def of(self, user_id: int) -> "Hold":
-        """What one call of this user holds, until the block ends."""
-        return Hold(self, user_id)
+    def count(self, user_id: int) -> "CountedBody":
+        """A context manager that counts the body of one call of this user until the block ends."""
+        return CountedBody(self, user_id)
 
-    def take(self, user_id: int, size: int) -> None:
-        """Raises RateLimited where this user holds too much, Overloaded where all together do."""
-        held = self._of.get(user_id, 0) + size
-        if held > self._most_of_one:
+    def add(self, user_id: int, size: int) -> None:
+        """Raises RateLimited if this user's bodies are too large together, Overloaded if those of all users are."""
+        user_bytes = self._bytes_of.get(user_id, 0) + size
+        if user_bytes > self._max_per_user:
             raise RateLimited("The calls of this user in flight have too large bodies.", retry_after_s=RETRY_AFTER_S)
-        if self._in_all + size > self._most_in_all:
+        if self._total_bytes + size > self._max_in_total:
             raise Overloaded(retry_after_s=RETRY_AFTER_S)
-        self._of[user_id] = held
-        self._in_all += size
+        self._bytes_of[user_id] = user_bytes
+        self._total_bytes += size
 
-    def give_back(self, user_id: int, size: int) -> None:
-        self._in_all -= size
-        self._of[user_id] -= size
-        if not self._of[user_id]:
-            del self._of[user_id]
+    def subtract(self, user_id: int, size: int) -> None:
+        self._total_bytes -= size
+        self._bytes_of[user_id] -= size
+        if not self._bytes_of[user_id]:
+            del self._bytes_of[user_id]
 
 
-class Hold:
-    """The bytes of one body."""
+class CountedBody:
+    """The bytes of one body, counted against the budget."""
 
-    __slots__ = ("_bodies", "_size", "_user_id")
+    __slots__ = ("_budget", "_size", "_user_id")
 
-    def __init__(self, bodies: BodyBudget, user_id: int) -> None:
-        self._bodies = bodies
+    def __init__(self, budget: BodyBudget, user_id: int) -> None:
+        self._budget = budget
         self._user_id = user_id
         self._size = 0
 
-    def __enter__(self) -> "Hold":
+    def __enter__(self) -> "CountedBody":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._size:
-            self._bodies.give_back(self._user_id, self._size)
+            self._budget.subtract(self._user_id, self._size)
 
     def grow(self, size: int) -> None:
-        """So many bytes more have come. Raises RateLimited, Overloaded."""
-        self._bodies.take(self._user_id, size)
+        """Add `size` bytes that were received. Raises RateLimited, Overloaded."""
+        self._budget.add(self._user_id, size)
         self._size += size

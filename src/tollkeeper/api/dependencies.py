@@ -1,4 +1,4 @@
-"""What endpoints ask for in their signatures. The signature is the access rule."""
+"""The dependencies of endpoints, as type aliases for their signatures. The signature is the access rule."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, OAuth2Pas
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.api.bearer import access_token
+from tollkeeper.clock import Clock
 from tollkeeper.conversations import Conversations
 from tollkeeper.db import Database
 from tollkeeper.gateway.path import Gateway
@@ -24,30 +25,33 @@ from tollkeeper.throttle import Throttle
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The concrete parts of a running server, as `bootstrap` put them together."""
+    """The services of a running server, as `bootstrap` composes them."""
 
     settings: Settings
     database: Database
     passwords: Passwords
     tokens: Tokens
-    credentials: Authenticator
+    authenticator: Authenticator
     throttle: Throttle
     ledger: Ledger
     gateway: Gateway
     conversations: Conversations
+    clock: Clock
 
 
 @dataclass(frozen=True, slots=True)
-class SignedIn:
-    """The caller, with the rows behind the principal, checked in this request's transaction."""
+class AuthenticatedUser:
+    """The caller: the principal, and its rows as read in this request's transaction."""
 
     principal: Principal
     user: User
     tenant: Tenant
 
 
-bearer = OAuth2PasswordBearer(tokenUrl="auth/login", auto_error=False)
-api_key = HTTPBearer(scheme_name="APIKey", description="An API key, in place of a login's token.", auto_error=False)
+login_scheme = OAuth2PasswordBearer(tokenUrl="auth/login", auto_error=False)
+api_key_scheme = HTTPBearer(
+    scheme_name="APIKey", description="An API key, in place of a login's token.", auto_error=False
+)
 
 
 def get_services(request: Request) -> Services:
@@ -59,38 +63,41 @@ async def get_session(services: Annotated[Services, Depends(get_services)]) -> A
         yield session
 
 
-Parts = Annotated[Services, Depends(get_services)]
-Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
+ServicesDep = Annotated[Services, Depends(get_services)]
+SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
 
 
-def signed_in(access: Access) -> Callable[..., Awaitable[SignedIn]]:
-    """A dependency: the caller, whose credential opens this."""
+def require_access(access: Access) -> Callable[..., Awaitable[AuthenticatedUser]]:
+    """A dependency that authenticates the caller. It raises Unauthenticated; Forbidden without this access."""
 
     async def get_caller(
-        request: Request, services: Parts, session: Session, _documented: Annotated[str | None, Depends(bearer)]
-    ) -> SignedIn:
-        principal = await services.credentials.verify(access_token(request.scope), access)
-        user, tenant = await services.credentials.current(session, principal)
-        return SignedIn(principal, user, tenant)
+        request: Request,
+        services: ServicesDep,
+        session: SessionDep,
+        _documented: Annotated[str | None, Depends(login_scheme)],
+    ) -> AuthenticatedUser:
+        principal = await services.authenticator.verify(access_token(request.scope), access)
+        user, tenant = await services.authenticator.load_account(session, principal)
+        return AuthenticatedUser(principal, user, tenant)
 
     return get_caller
 
 
-def with_api_key(access: Access) -> Callable[..., Awaitable[SignedIn]]:
-    """The same, for what API keys open too."""
+def require_access_by_login_or_key(access: Access) -> Callable[..., Awaitable[AuthenticatedUser]]:
+    """As `require_access`, for an access that API keys can have: the OpenAPI document lists them, too."""
 
     async def get_caller(
-        caller: Annotated[SignedIn, Depends(signed_in(access))],
-        _documented: Annotated[HTTPAuthorizationCredentials | None, Depends(api_key)],
-    ) -> SignedIn:
+        caller: Annotated[AuthenticatedUser, Depends(require_access(access))],
+        _documented: Annotated[HTTPAuthorizationCredentials | None, Depends(api_key_scheme)],
+    ) -> AuthenticatedUser:
         return caller
 
     return get_caller
 
 
-Caller = Annotated[SignedIn, Depends(with_api_key(Access.AI))]
-"""Who asks models."""
-Reader = Annotated[SignedIn, Depends(with_api_key(Access.ME))]
-"""Who looks at their own account."""
-KeyOwner = Annotated[SignedIn, Depends(signed_in(Access.KEYS))]
-"""Who has logged in."""
+Caller = Annotated[AuthenticatedUser, Depends(require_access_by_login_or_key(Access.AI))]
+"""A user who may call models."""
+AccountReader = Annotated[AuthenticatedUser, Depends(require_access_by_login_or_key(Access.ME))]
+"""A user who may read their own account."""
+KeyOwner = Annotated[AuthenticatedUser, Depends(require_access(Access.KEYS))]
+"""A user who has logged in. API keys cannot manage API keys."""

@@ -1,4 +1,4 @@
-"""One table: domain error → HTTP status. Errors are RFC 9457 problems with a stable `code`."""
+"""Errors as HTTP responses: one table from domain error to status, and RFC 9457 problems with a stable `code`."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -13,10 +13,10 @@ from tollkeeper.telemetry.logging import correlation_id
 
 MEDIA_TYPE = "application/problem+json"
 
-Rendered = tuple[int, bytes, dict[str, str]]
-"""Status, body and headers, ready to be sent."""
-RenderError = Callable[[errors.TollkeeperError], Rendered]
-"""How a surface says what went wrong."""
+RenderedError = tuple[int, bytes, dict[str, str]]
+"""Status, body and headers of a response."""
+RenderError = Callable[[errors.TollkeeperError], RenderedError]
+"""Renders an error in the format of one API."""
 
 STATUS: dict[type[errors.TollkeeperError], int] = {
     errors.InvalidJson: 400,
@@ -34,6 +34,7 @@ STATUS: dict[type[errors.TollkeeperError], int] = {
     errors.QuotaHeld: 429,
     errors.RateLimited: 429,
     errors.Overloaded: 503,
+    errors.DatabaseUnavailable: 503,
     errors.LedgerUnavailable: 503,
     errors.ShuttingDown: 503,
     errors.LeaseLost: 503,
@@ -51,28 +52,28 @@ STATUS: dict[type[errors.TollkeeperError], int] = {
     errors.ProviderBadResponse: 502,
     errors.ProviderTimeout: 504,
 }
-"""A class that is not here has the status of its nearest base that is, else 500."""
+"""A class that is not listed has the status of its nearest listed base class, or 500."""
 
 UNITS = {"tokens": "tokens", "micro_usd": "micro-USD"}
-"""What quotas count, for people."""
+"""The units of quotas in messages."""
 
 DEFAULT_RETRY_AFTER_S = 1
-"""Where a wait helps and nobody said how long."""
+"""`Retry-After` of a 503 whose error sets none."""
 
 
 def status_of(error: errors.TollkeeperError) -> int:
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 
-def problem(error: errors.TollkeeperError) -> tuple[int, dict[str, Any], dict[str, str]]:
-    """Status, body and headers for an error."""
+def problem_details(error: errors.TollkeeperError) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """Status, problem (RFC 9457) and headers for an error."""
     error = cause_of(error)
     status = status_of(error)
     body = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": sentence_of(error),
+        "detail": message_of(error),
         "code": error.code,
         "correlation_id": correlation_id.get(),
     }
@@ -82,33 +83,33 @@ def problem(error: errors.TollkeeperError) -> tuple[int, dict[str, Any], dict[st
 
 
 def cause_of(error: errors.TollkeeperError) -> errors.TollkeeperError:
-    """What to tell of it: of a failed call, what failed."""
+    """The error that responses describe: the cause of a CallFailed, else the error itself."""
     return error.cause if isinstance(error, CallFailed) else error
 
 
-def sentence_of(error: errors.TollkeeperError) -> str:
-    """What went wrong, for people; of a quota without room, with the figures. Of a failed call, take `cause_of` it."""
+def message_of(error: errors.TollkeeperError) -> str:
+    """The message for people; a refusal by a quota includes its figures. Pass the `cause_of` a CallFailed."""
     if not isinstance(error, errors.QuotaRefusal):
         return error.detail
     unit = UNITS.get(error.unit, error.unit)
     needs = f"call needs {error.needed:,} {unit}, with room for its answer"
-    if error.detail != error.sentence:  # there is no quota, or no price: what is used and held is not told
+    if error.detail != error.sentence:  # there is no quota or no price, so the balance has no meaning
         return f"{error.detail} The {needs}." if error.needed else error.detail
-    stands = (
+    balance = (
         f"{error.used:,} of {error.limit:,} in {error.quota} are used and {error.reserved:,} held by calls in flight"
     )
     resets_at = iso(error.resets_ms)
     resets = "never resets" if resets_at is None else f"resets at {resets_at}"
-    return f"{error.sentence.removesuffix('.')}: the {needs}, and {stands}; the quota {resets}."
+    return f"{error.sentence.removesuffix('.')}: the {needs}, and {balance}; the quota {resets}."
 
 
 def headers_of(error: errors.TollkeeperError, status: int) -> dict[str, str]:
-    """The headers that go with an error, whatever the body's dialect."""
+    """The headers of an error response, the same in every API's format."""
     headers: dict[str, str] = {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, errors.BodyTooSlow):
-        headers["Connection"] = "close"  # what may still come of the body is no request
+        headers["Connection"] = "close"  # the rest of the body must not be parsed as the next request
     if isinstance(error, errors.MethodNotAllowed):
         headers["Allow"] = error.allow
     if isinstance(error, errors.QuotaRefusal):
@@ -118,13 +119,10 @@ def headers_of(error: errors.TollkeeperError, status: int) -> dict[str, str]:
     return headers
 
 
-def render(error: errors.TollkeeperError) -> Rendered:
-    """Status, body as bytes and headers, ready to be sent."""
-    status, body, headers = problem(error)
+def render_problem(error: errors.TollkeeperError) -> RenderedError:
+    """Render an error as a problem (RFC 9457). This is the format of all endpoints but `/v1/*`."""
+    status, body, headers = problem_details(error)
     return status, orjson.dumps(body), headers | {"Content-Type": MEDIA_TYPE}
-
-
-NATIVE: RenderError = render
 
 
 def _quota_fields(error: errors.QuotaRefusal) -> dict[str, Any]:
@@ -143,7 +141,7 @@ def _quota_headers(error: errors.QuotaRefusal) -> dict[str, str]:
 
 
 def _retry_after_s(error: errors.TollkeeperError, status: int) -> int | None:
-    said = getattr(error, "retry_after_s", None)
-    if said is None and status == 503:
+    seconds = getattr(error, "retry_after_s", None)
+    if seconds is None and status == 503:
         return DEFAULT_RETRY_AFTER_S
-    return said
+    return seconds

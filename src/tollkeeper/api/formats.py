@@ -10,7 +10,7 @@ from tollkeeper.quota.rules.operations import Balance
 
 @lru_cache(maxsize=1_000)
 def iso(epoch_ms: int | None) -> str | None:
-    """Milliseconds since the epoch as ISO 8601 in UTC; None for a time that never comes."""
+    """Milliseconds since the epoch as ISO 8601 in UTC; None for None."""
     if epoch_ms is None:
         return None
     return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat().replace("+00:00", "Z")
@@ -24,13 +24,13 @@ def usd(micro_usd: int | None) -> str | None:
 def charge_headers(charge_id: str, balances: Sequence[Balance]) -> dict[str, str]:
     """The headers of every metered response: its charge and the tightest quota."""
     headers = {"X-Charge-ID": charge_id}
-    if (tight := tightest(balances)) is not None:
-        headers |= quota_headers(tight.quota, tight.limit, tight.remaining, tight.resets_ms)
+    if (balance := tightest(balances)) is not None:
+        headers |= quota_headers(balance.quota, balance.limit, balance.remaining, balance.resets_ms)
     return headers
 
 
 def quota_headers(name: str, limit: int, remaining: int, resets_ms: int | None) -> dict[str, str]:
-    """The headers that describe one quota."""
+    """The headers that describe one quota. `resets_ms` is None for a quota that never resets."""
     headers = {"X-Quota-Name": name, "X-Quota-Limit": str(limit), "X-Quota-Remaining": str(remaining)}
     if resets_at := iso(resets_ms):
         headers["X-Quota-Reset"] = resets_at

@@ -1,4 +1,4 @@
-"""Is it up, and what is it."""
+"""Health checks, and the root path with the version."""
 
 from typing import Literal
 
@@ -6,14 +6,14 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from tollkeeper import __version__
-from tollkeeper.api.dependencies import Parts, Services
+from tollkeeper.api.dependencies import Services, ServicesDep
 from tollkeeper.errors import TollkeeperError
 
 router = APIRouter(tags=["operations"])
 
 
-class Welcome(BaseModel):
-    """The front door."""
+class WelcomeResponse(BaseModel):
+    """The name and version of the server, and where its documentation and health check are."""
 
     name: str
     version: str
@@ -21,8 +21,8 @@ class Welcome(BaseModel):
     health: str
 
 
-class Health(BaseModel):
-    """`unavailable` while no call can be admitted."""
+class HealthResponse(BaseModel):
+    """`unavailable`: no call can be admitted."""
 
     status: Literal["ok", "unavailable"]
     version: str
@@ -32,39 +32,39 @@ class Health(BaseModel):
 
 
 @router.head("/", include_in_schema=False)
-@router.get("/", summary="The front door")
-async def welcome() -> Welcome:
-    return Welcome(name="Tollkeeper", version=__version__, docs="/docs", health="/health")
+@router.get("/", summary="Name and version")
+async def welcome() -> WelcomeResponse:
+    return WelcomeResponse(name="Tollkeeper", version=__version__, docs="/docs", health="/health")
 
 
 @router.head("/health", include_in_schema=False)
 @router.head("/health/ready", include_in_schema=False)
-@router.get("/health", summary="Can it serve")
-@router.get("/health/ready", summary="Can it serve")
-async def health(parts: Parts, response: Response) -> Health:
-    """200 while calls can be admitted, 503 while they cannot."""
-    ready = parts.ledger.available and await _database_answers(parts)
+@router.get("/health", summary="Readiness check")
+@router.get("/health/ready", summary="Readiness check")
+async def health(services: ServicesDep, response: Response) -> HealthResponse:
+    """200 while calls can be admitted, else 503."""
+    ready = services.ledger.available and await _database_is_ready(services)
     if not ready:
         response.status_code = 503
-    return Health(
+    return HealthResponse(
         status="ok" if ready else "unavailable",
         version=__version__,
-        provider=parts.gateway.catalog.provider.name,
+        provider=services.gateway.catalog.default_provider.name,
         ledger="ok" if ready else "unavailable",
-        calls_in_flight=parts.ledger.in_flight,
+        calls_in_flight=services.ledger.in_flight,
     )
 
 
 @router.head("/health/live", include_in_schema=False)
-@router.get("/health/live", summary="Is it alive")
+@router.get("/health/live", summary="Liveness check")
 async def live() -> dict[str, str]:
-    """200 as long as the process answers."""
+    """200 as long as the process responds."""
     return {"status": "ok"}
 
 
-async def _database_answers(parts: Services) -> bool:
+async def _database_is_ready(services: Services) -> bool:
     try:
-        await parts.database.require_current_schema()
+        await services.database.require_current_schema()
     except TollkeeperError:
         return False
     return True

@@ -1,4 +1,4 @@
-"""The caller's API keys: for programs and SDKs, which cannot log in. Only who has logged in manages them."""
+"""The caller's API keys, for programs and SDKs, which cannot log in. Only a user who has logged in can manage them."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -8,10 +8,9 @@ from fastapi import APIRouter, Request
 from msgspec import Meta
 from pydantic import BaseModel, Field
 
-from tollkeeper.api.dependencies import KeyOwner, Parts, Session
+from tollkeeper.api import strict_json
+from tollkeeper.api.dependencies import KeyOwner, ServicesDep, SessionDep
 from tollkeeper.api.formats import iso
-from tollkeeper.api.metered import decode
-from tollkeeper.clock import SystemClock
 from tollkeeper.identity import keys
 from tollkeeper.identity.models import ApiKey
 from tollkeeper.principal import Access
@@ -19,16 +18,16 @@ from tollkeeper.principal import Access
 router = APIRouter(prefix="/auth/keys", tags=["auth"])
 
 
-class KeyWanted(msgspec.Struct, forbid_unknown_fields=True):
-    """What the key is for, what it opens, and until when. Without `expires_at`, until it is revoked."""
+class CreateKeyRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The key's name, its scopes, and when it expires. Without `expires_at` it is valid until it is revoked."""
 
     name: Annotated[str, Meta(min_length=1, max_length=keys.MAX_NAME_LENGTH)]
     scopes: Annotated[tuple[Literal["ai", "me"], ...], Meta(min_length=1, max_length=2)] = ("ai", "me")
     expires_at: Annotated[datetime, Meta(tz=True)] | None = None
 
 
-class KeyShown(BaseModel):
-    """A key as it can be seen later: `prefix` is how it begins."""
+class KeyResponse(BaseModel):
+    """An API key. `prefix` is the beginning of it."""
 
     id: str
     name: str
@@ -38,47 +37,50 @@ class KeyShown(BaseModel):
     expires_at: str | None
 
 
-class KeyMade(KeyShown):
-    """A new key. `key` is shown this once, and kept as a hash."""
+class CreatedKeyResponse(KeyResponse):
+    """A new key. `key` is returned only this once; the server stores its hash."""
 
     key: Annotated[str, Field(repr=False)]
 
 
-class KeyList(BaseModel):
-    """Those that are not revoked, the newest first."""
+class KeyListResponse(BaseModel):
+    """The keys that are not revoked, the newest first."""
 
-    data: list[KeyShown]
-
-
-_decoder = msgspec.json.Decoder(KeyWanted)
-_, _schemas = msgspec.json.schema_components([KeyWanted])
-BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": _schemas["KeyWanted"]}}}}
+    data: list[KeyResponse]
 
 
-@router.post("", status_code=201, openapi_extra=BODY, summary="Make an API key")
-async def make_key(request: Request, caller: KeyOwner, session: Session, parts: Parts) -> KeyMade:
-    parts.throttle.check_keys(caller.principal)
-    wanted: KeyWanted = decode(_decoder, await request.body())
-    expires_ms = int(wanted.expires_at.timestamp() * 1000) if wanted.expires_at is not None else None
-    made = await keys.create(
-        session, caller.user, wanted.name, {*map(Access, wanted.scopes)}, expires_ms, SystemClock().now_ms()
-    )
-    return KeyMade(**_shown(made.row).model_dump(), key=made.secret)
+_decoder = msgspec.json.Decoder(CreateKeyRequest)
+_, _schemas = msgspec.json.schema_components([CreateKeyRequest])
+REQUEST_BODY = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": _schemas["CreateKeyRequest"]}}}
+}
+
+
+@router.post("", status_code=201, openapi_extra=REQUEST_BODY, summary="Create an API key")
+async def make_key(
+    request: Request, caller: KeyOwner, session: SessionDep, services: ServicesDep
+) -> CreatedKeyResponse:
+    services.throttle.check_key_creation(caller.principal)
+    sent: CreateKeyRequest = strict_json.decode(_decoder, await request.body())
+    expires_ms = int(sent.expires_at.timestamp() * 1000) if sent.expires_at is not None else None
+    now_ms = services.clock.now_ms()
+    created = await keys.create(session, caller.user, sent.name, {*map(Access, sent.scopes)}, expires_ms, now_ms)
+    return CreatedKeyResponse(**_key_response(created.row).model_dump(), key=created.secret)
 
 
 @router.get("", summary="My API keys")
-async def my_keys(caller: KeyOwner, session: Session) -> KeyList:
-    return KeyList(data=[_shown(row) for row in await keys.keys_of(session, caller.user)])
+async def my_keys(caller: KeyOwner, session: SessionDep) -> KeyListResponse:
+    return KeyListResponse(data=[_key_response(row) for row in await keys.list_keys(session, caller.user)])
 
 
 @router.delete("/{key_id}", status_code=204, summary="Revoke an API key")
-async def revoke_key(key_id: str, caller: KeyOwner, session: Session) -> None:
-    """From the next request on it opens nothing; what is in flight is settled."""
-    await keys.revoke(session, caller.user, key_id, SystemClock().now_ms())
+async def revoke_key(key_id: str, caller: KeyOwner, session: SessionDep, services: ServicesDep) -> None:
+    """The next request with the key is refused. Calls in flight are settled."""
+    await keys.revoke(session, caller.user, key_id, services.clock.now_ms())
 
 
-def _shown(row: ApiKey) -> KeyShown:
-    return KeyShown(
+def _key_response(row: ApiKey) -> KeyResponse:
+    return KeyResponse(
         id=row.id,
         name=row.name,
         prefix=row.prefix,

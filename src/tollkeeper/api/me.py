@@ -1,13 +1,12 @@
-"""What have I got, what did I spend, and why."""
+"""The caller's own account: the user, the quotas and the charges."""
 
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from tollkeeper.api.dependencies import Parts, Reader, Session
+from tollkeeper.api.dependencies import AccountReader, ServicesDep, SessionDep
 from tollkeeper.api.formats import iso, usd
-from tollkeeper.clock import SystemClock
 from tollkeeper.quota import queries
 from tollkeeper.quota.rules.balances import spendable
 from tollkeeper.quota.rules.models import Charge
@@ -16,11 +15,11 @@ from tollkeeper.quota.rules.page import Subject
 
 router = APIRouter(prefix="/me", tags=["me"])
 
-MAX_PER_PAGE = 100
+MAX_PAGE_SIZE = 100
 
 
-class Me(BaseModel):
-    """The signed-in user."""
+class MeResponse(BaseModel):
+    """The authenticated user."""
 
     email: str
     tenant: str
@@ -28,7 +27,7 @@ class Me(BaseModel):
 
 
 class QuotaBalance(BaseModel):
-    """How one quota stands in its present window. `reserved` is held by calls in flight."""
+    """One quota and its present window. Calls in flight hold `reserved`."""
 
     name: str
     unit: str
@@ -40,9 +39,9 @@ class QuotaBalance(BaseModel):
     resets_at: str | None
 
 
-class MyQuota(BaseModel):
-    """What can be spent in front: the tightest quota; without a token quota of one's own, `user` with a limit of 0.
-    `quotas` are all that apply, the tenant's too.
+class MyQuotaResponse(BaseModel):
+    """What can be spent: the tightest quota; for a user without a token quota, `user` with a limit of 0.
+    `quotas` are all that apply, those of the tenant included.
     """
 
     name: str
@@ -54,8 +53,8 @@ class MyQuota(BaseModel):
     quotas: list[QuotaBalance]
 
 
-class ChargeShown(BaseModel):
-    """One call: what was held, what it used, what it cost and why. `cost` is in tokens after the model's weight."""
+class ChargeResponse(BaseModel):
+    """One call: what was held, what it used, what it cost and why. `cost` is in tokens times the model's weight."""
 
     id: str
     created_at: str | None
@@ -81,45 +80,45 @@ class ChargeShown(BaseModel):
 
 
 class ChargePage(BaseModel):
-    """The newest first; `next_cursor` goes on where this page ends."""
+    """The newest charges first. `next_cursor` is the cursor of the next page."""
 
-    data: list[ChargeShown]
+    data: list[ChargeResponse]
     next_cursor: str | None
 
 
-@router.get("", summary="Who am I")
-async def me(caller: Reader) -> Me:
-    return Me(email=caller.user.email, tenant=caller.tenant.name, role=caller.user.role)
+@router.get("", summary="My account")
+async def me(caller: AccountReader) -> MeResponse:
+    return MeResponse(email=caller.user.email, tenant=caller.tenant.name, role=caller.user.role)
 
 
-@router.get("/quota", summary="What have I got left")
-async def my_quota(caller: Reader, session: Session, parts: Parts) -> MyQuota:
+@router.get("/quota", summary="My quotas and what remains of them")
+async def my_quota(caller: AccountReader, session: SessionDep, services: ServicesDep) -> MyQuotaResponse:
     principal = caller.principal
-    now_ms = SystemClock().now_ms()
+    now_ms = services.clock.now_ms()
     own = await queries.balances_of(session, [Subject(principal.tenant_id, principal.user_id)], now_ms)
     tenants = await queries.balances_of(session, [Subject(principal.tenant_id)], now_ms)
-    front: dict[str, Any] = _show_balance(spendable(own, tenants)).model_dump(exclude={"unit", "window"})
-    return MyQuota(**front, quotas=[_show_balance(balance) for balance in (*own, *tenants)])
+    tightest: dict[str, Any] = _quota_balance(spendable(own, tenants)).model_dump(exclude={"unit", "window"})
+    return MyQuotaResponse(**tightest, quotas=[_quota_balance(balance) for balance in (*own, *tenants)])
 
 
-@router.get("/charges", summary="What did I spend")
+@router.get("/charges", summary="My charges")
 async def my_charges(
-    caller: Reader,
-    session: Session,
-    limit: Annotated[int, Query(ge=1, le=MAX_PER_PAGE)] = 20,
+    caller: AccountReader,
+    session: SessionDep,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = 20,
     cursor: Annotated[str | None, Query(max_length=40, pattern="^chg_[0-9a-f]+$")] = None,
 ) -> ChargePage:
-    rows = await queries.charges_of(session, caller.principal.user_id, before=cursor, most=limit + 1)
-    shown = [show_charge(row) for row in rows[:limit]]
-    return ChargePage(data=shown, next_cursor=shown[-1].id if len(rows) > limit else None)
+    rows = await queries.charges_of(session, caller.principal.user_id, before=cursor, limit=limit + 1)
+    charges = [_charge_response(row) for row in rows[:limit]]
+    return ChargePage(data=charges, next_cursor=charges[-1].id if len(rows) > limit else None)
 
 
-@router.get("/charges/{charge_id}", summary="Why did this cost what it cost")
-async def my_charge(charge_id: str, caller: Reader, session: Session) -> ChargeShown:
-    return show_charge(await queries.charge(session, charge_id, user_id=caller.principal.user_id))
+@router.get("/charges/{charge_id}", summary="One of my charges, and the reason for its cost")
+async def my_charge(charge_id: str, caller: AccountReader, session: SessionDep) -> ChargeResponse:
+    return _charge_response(await queries.charge(session, charge_id, user_id=caller.principal.user_id))
 
 
-def _show_balance(balance: Balance) -> QuotaBalance:
+def _quota_balance(balance: Balance) -> QuotaBalance:
     return QuotaBalance(
         name=balance.quota,
         unit=balance.unit,
@@ -132,9 +131,8 @@ def _show_balance(balance: Balance) -> QuotaBalance:
     )
 
 
-def show_charge(charge: Charge) -> ChargeShown:
-    """A charge as its owner sees it."""
-    return ChargeShown(
+def _charge_response(charge: Charge) -> ChargeResponse:
+    return ChargeResponse(
         id=charge.id,
         created_at=iso(charge.created_ms),
         closed_at=iso(charge.closed_ms),

@@ -1,7 +1,7 @@
-"""The metered doors: endpoints on the way to a model, with an entrance leaner than the framework's.
+"""Metered endpoints: each calls a model and charges for the call.
 
-A door declares its access, its input and its output once. The entrance, the OpenAPI document and the tests of access
-are all made from that declaration.
+An endpoint is declared once, as a MeteredEndpoint. The router, the OpenAPI document and the tests of access use this
+declaration. MeteredRouter is plain ASGI in front of FastAPI, because a FastAPI route costs more CPU than the ledger.
 """
 
 import asyncio
@@ -11,108 +11,101 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tollkeeper.api import strict_json
 from tollkeeper.api.bearer import access_token
 from tollkeeper.api.body_budget import BodyBudget
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.errors import NATIVE, RenderError
+from tollkeeper.api.errors import RenderError, render_problem
 from tollkeeper.api.formats import charge_headers
 from tollkeeper.api.middleware import MAX_BODY_BYTES, read_body, send_response
 from tollkeeper.api.sse_listener import SseListener
-from tollkeeper.errors import (
-    InvalidJson,
-    InvalidRequest,
-    MethodNotAllowed,
-    ShuttingDown,
-    TollkeeperError,
-    Unauthenticated,
-)
+from tollkeeper.errors import InvalidJson, MethodNotAllowed, ShuttingDown, TollkeeperError, Unauthenticated
 from tollkeeper.gateway.candidate import ModelCall
 from tollkeeper.gateway.results import CallFailed, CallResult, IdempotentCall
 from tollkeeper.principal import Access, Principal
 from tollkeeper.providers.base import StreamChunk
-from tollkeeper.quota.rules.keys import KeyedRequest, StoredResponse
+from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, StoredResponse
 from tollkeeper.quota.rules.operations import Replayed
 
-OF_OTHERS: Any = dict[str, Any]
-"""A shape that someone else has described."""
+EXTERNAL_TYPE: Any = dict[str, Any]
+"""The type of a request or response whose format OpenAI or Anthropic documents."""
 
 JSON = "application/json"
-EVENTS = "text/event-stream"
+EVENT_STREAM = "text/event-stream"
 
-_KEY = re.compile(rb"[\x21-\x7e]{1,255}")
+_IDEMPOTENCY_KEY = re.compile(rb"[\x21-\x7e]{1,255}")
 
 
 class Exchange(Protocol):
-    """One call through a door: what is asked, and how its answer is said. Saying it changes nothing."""
+    """One request to a metered endpoint and its response. Rendering has no effect outside of the exchange."""
 
     @property
-    def ask(self) -> ModelCall: ...
+    def call(self) -> ModelCall:
+        """The call that the request asks for."""
+        ...
 
     @property
     def streamed(self) -> "StreamedExchange | None":
-        """Itself, if the answer is to be said as it comes."""
+        """The exchange itself if its response is to be streamed, else None."""
         ...
 
-    def whole(self, answer: CallResult) -> bytes:
-        """The answer in one piece."""
+    def render(self, result: CallResult) -> bytes:
+        """The body of a response that is not streamed."""
         ...
 
-    async def remember(self, answer: CallResult) -> None:
-        """The answer is about to be given."""
+    async def save(self, result: CallResult) -> None:
+        """Store what must outlive the exchange. Called before the last part of the response is sent."""
         ...
 
 
 class StreamedExchange(Exchange, Protocol):
-    """A call whose answer can be said piece by piece."""
+    """An exchange whose response can be streamed."""
 
-    def piece(self, piece: StreamChunk) -> bytes:
-        """Some of a streamed answer; nothing, if there is nothing in it to be heard."""
+    def render_chunk(self, chunk: StreamChunk) -> bytes:
+        """A part of the response; empty if the chunk has nothing for the client."""
         ...
 
-    def end(self, answer: CallResult) -> bytes:
-        """What ends a streamed answer."""
+    def render_end(self, result: CallResult) -> bytes:
+        """The end of the response."""
         ...
 
-    def broken(self, error: TollkeeperError) -> bytes:
-        """What ends a streamed answer that broke."""
+    def render_error(self, error: TollkeeperError) -> bytes:
+        """The end of a response that failed after its first chunk."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class MeteredEndpoint:
-    """One metered endpoint, for any signed-in caller.
+    """One metered endpoint, for any authenticated caller. Its method is POST.
 
-    `takes` and `gives` are the shapes of input and output, `manner` is how it says what went wrong. `opens` reads a
-    body, and raises InputError; where no model is to be asked, it knows the answer.
+    `parse` reads the body of a request. It returns the exchange, or, if no model is to be called, the body of the
+    response. It raises InputError. `render_error` renders what is raised before the response has begun.
     """
 
     path: str
-    takes: Any
-    gives: Any
-    opens: Callable[[Services, Principal, bytes], Awaitable[Exchange | bytes]]
+    request_type: Any
+    response_type: Any
+    parse: Callable[[Services, Principal, bytes], Awaitable[Exchange | bytes]]
     summary: str
     description: str
-    manner: RenderError = NATIVE
-    largest_body: int = MAX_BODY_BYTES
+    render_error: RenderError = render_problem
+    max_body_bytes: int = MAX_BODY_BYTES
     streams: bool = False
 
 
 class MeteredRouter:
-    """Stands in front of the application and serves the doors; everything else passes."""
+    """Serves the metered endpoints in front of the application, and passes all other requests to it."""
 
-    def __init__(self, app: ASGIApp, doors: Sequence[MeteredEndpoint], services: Callable[[], Services]) -> None:
+    def __init__(self, app: ASGIApp, endpoints: Sequence[MeteredEndpoint], services: Callable[[], Services]) -> None:
         self._app = app
         self._services = services
-        self._doors = {door.path: door for door in doors}
-        self._bodies = BodyBudget()
+        self._endpoints = {endpoint.path: endpoint for endpoint in endpoints}
+        self._body_budget = BodyBudget()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        door = self._doors.get(scope["path"]) if scope["type"] == "http" else None
-        if door is None:
+        endpoint = self._endpoints.get(scope["path"]) if scope["type"] == "http" else None
+        if endpoint is None:
             await self._app(scope, receive, send)
             return
         caller = None
@@ -120,122 +113,101 @@ class MeteredRouter:
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("POST")
-            caller = await services.credentials.verify(access_token(scope), Access.AI)
+            caller = await services.authenticator.verify(access_token(scope), Access.AI)
             services.throttle.check(caller)
-            with self._bodies.of(caller.user_id) as held:
-                body = await read_body(scope, receive, door.largest_body, held.grow)
-                visit = await door.opens(services, caller, body)
-                key = _Key.of(scope, door, body) if not isinstance(visit, bytes) else None
-                del body  # as long as the call lasts, only what the visit needs of it is kept
-                if isinstance(visit, bytes):
-                    await send_response(200, visit, {"Content-Type": JSON}, send)
-                elif (streamed := visit.streamed) is not None:
-                    await _stream(services, door, caller, streamed, key, receive, send)
+            with self._body_budget.count(caller.user_id) as counted_body:
+                body = await read_body(scope, receive, endpoint.max_body_bytes, counted_body.grow)
+                parsed = await endpoint.parse(services, caller, body)
+                keyed_request = _keyed_request(scope, endpoint, body) if not isinstance(parsed, bytes) else None
+                del body  # during the call, only what the exchange needs of it stays in memory
+                if isinstance(parsed, bytes):
+                    await send_response(200, parsed, {"Content-Type": JSON}, send)
+                elif (streamed := parsed.streamed) is not None:
+                    await _respond_streamed(services, endpoint, caller, streamed, keyed_request, receive, send)
                 else:
-                    await _answer(services, caller, visit, key, send)
+                    await _respond(services, caller, parsed, keyed_request, send)
         except TollkeeperError as error:
             if isinstance(error, Unauthenticated):
-                services.credentials.forget(caller)
-            await send_error(error, door.manner, send)
+                services.authenticator.forget(caller)
+            await send_error(error, endpoint.render_error, send)
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """What makes a call one that may come again: its Idempotency-Key, and what it was sent with."""
-
-    request: KeyedRequest
-
-    @classmethod
-    def of(cls, scope: Scope, door: MeteredEndpoint, body: bytes) -> "_Key | None":
-        """Raises InvalidRequest for a key that is none."""
-        found = [value for name, value in scope["headers"] if name == b"idempotency-key"]
-        if not found:
-            return None
-        if len(found) > 1 or not _KEY.fullmatch(found[0]):
-            raise InvalidJson("An Idempotency-Key is 1 to 255 printable characters without spaces.")
-        return cls(KeyedRequest(found[0].decode(), hashlib.sha256(door.path.encode() + b"\0" + body).hexdigest()))
+def _keyed_request(scope: Scope, endpoint: MeteredEndpoint, body: bytes) -> KeyedRequest | None:
+    """The Idempotency-Key and the fingerprint of the request; None without a key. Raises InvalidJson."""
+    keys = [value for name, value in scope["headers"] if name == b"idempotency-key"]
+    if not keys:
+        return None
+    if len(keys) > 1 or not _IDEMPOTENCY_KEY.fullmatch(keys[0]):
+        raise InvalidJson("An Idempotency-Key is 1 to 255 printable characters without spaces.")
+    return KeyedRequest(keys[0].decode(), hashlib.sha256(endpoint.path.encode() + b"\0" + body).hexdigest())
 
 
-async def _answer(services: Services, caller: Principal, visit: Exchange, key: _Key | None, send: Send) -> None:
-    """One whole answer."""
-    keeping = None
-    if key is not None:
-        keeping = IdempotentCall(key.request, lambda answer: StoredResponse(200, JSON, visit.whole(answer)))
-    answer = await services.gateway.complete(caller, visit.ask, keeping)
-    if isinstance(answer, Replayed):
-        await _say_again(answer, send)
+async def _respond(
+    services: Services, caller: Principal, exchange: Exchange, keyed_request: KeyedRequest | None, send: Send
+) -> None:
+    """Call the model and send the whole answer."""
+    idempotent = None
+    if keyed_request is not None:
+        idempotent = IdempotentCall(keyed_request, lambda result: StoredResponse(200, JSON, exchange.render(result)))
+    result = await services.gateway.complete(caller, exchange.call, idempotent)
+    if isinstance(result, Replayed):
+        await _send_replayed(result, send)
         return
-    await visit.remember(answer)
-    headers = {"Content-Type": JSON} | charge_headers(answer.charge.charge_id, answer.charge.balances)
-    await send_response(200, visit.whole(answer), headers, send)
+    await exchange.save(result)
+    headers = {"Content-Type": JSON} | charge_headers(result.charge.charge_id, result.charge.balances)
+    await send_response(200, exchange.render(result), headers, send)
 
 
-async def _stream(
+async def _respond_streamed(
     services: Services,
-    door: MeteredEndpoint,
+    endpoint: MeteredEndpoint,
     caller: Principal,
-    visit: StreamedExchange,
-    key: _Key | None,
+    exchange: StreamedExchange,
+    keyed_request: KeyedRequest | None,
     receive: Receive,
     send: Send,
 ) -> None:
-    """An answer piece by piece. What goes wrong before the first is an error like another, and an event after it."""
-    listener = SseListener(visit.piece, receive, send, keeps=key is not None)
-    keeping = None
-    if key is not None:
-        keeping = IdempotentCall(key.request, lambda answer: _kept(listener, visit, answer))
+    """Call the model and send the answer chunk by chunk. An error after the first chunk is sent as the last event."""
+    listener = SseListener(exchange.render_chunk, receive, send, record=keyed_request is not None)
+    idempotent = None
+    if keyed_request is not None:
+        idempotent = IdempotentCall(keyed_request, lambda result: _recorded_response(listener, exchange, result))
     try:
         with listener:
-            answer = await services.gateway.stream(caller, visit.ask, listener, keeping)
-            if isinstance(answer, Replayed):
-                await _say_again(answer, send)
+            result = await services.gateway.stream(caller, exchange.call, listener, idempotent)
+            if isinstance(result, Replayed):
+                await _send_replayed(result, send)
                 return
-            if not answer.outcome.cut_short:  # else nobody reads what would be said now
-                await visit.remember(answer)
-                await listener.finish(visit.end(answer))
+            if not result.outcome.cut_short:  # else the client has disconnected
+                await exchange.save(result)
+                await listener.finish(exchange.render_end(result))
     except CallFailed as failed:
         if not listener.begun:
             raise
-        await listener.finish(visit.broken(failed.cause))
+        await listener.finish(exchange.render_error(failed.cause))
     except BaseException as error:
         if listener.begun:
-            told = ShuttingDown() if isinstance(error, asyncio.CancelledError) else TollkeeperError()
-            await listener.finish(visit.broken(error if isinstance(error, TollkeeperError) else told))
+            public = ShuttingDown() if isinstance(error, asyncio.CancelledError) else TollkeeperError()
+            await listener.finish(exchange.render_error(error if isinstance(error, TollkeeperError) else public))
         raise
 
 
-def _kept(listener: SseListener, visit: StreamedExchange, answer: CallResult) -> StoredResponse | None:
-    """All that was said, unless it is too long for anyone to keep."""
-    return StoredResponse(200, EVENTS, listener.said + visit.end(answer)) if listener.said is not None else None
+def _recorded_response(listener: SseListener, exchange: StreamedExchange, result: CallResult) -> StoredResponse | None:
+    """The whole response as it was sent; None if it is too long to be stored."""
+    if listener.recorded is None:
+        return None
+    return StoredResponse(200, EVENT_STREAM, listener.recorded + exchange.render_end(result))
 
 
-async def _say_again(replayed: Replayed, send: Send) -> None:
-    status, content_type, body = replayed.answer
+async def _send_replayed(replayed: Replayed, send: Send) -> None:
+    status, content_type, body = replayed.response
     headers = {"Content-Type": content_type, "Idempotent-Replayed": "true"}
     await send_response(status, body, headers | charge_headers(replayed.charge_id, replayed.balances), send)
 
 
-async def send_error(error: TollkeeperError, manner: RenderError, send: Send) -> None:
-    """Send the response for an error, with the charge if there is one."""
-    status, content, headers = manner(error)
+async def send_error(error: TollkeeperError, render_error: RenderError, send: Send) -> None:
+    """Send the response for an error, with the headers of its charge if there is one."""
+    status, content, headers = render_error(error)
     if isinstance(error, CallFailed) and error.charge is not None:
         headers |= charge_headers(error.charge.charge_id, error.charge.balances)
     await send_response(status, content, headers, send)
-
-
-def decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
-    """The body in the decoder's shape. Raises InvalidJson, InvalidRequest, neither with anything of the input in it."""
-    strict_json.check(body)
-    try:
-        return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(_without_input(str(error))) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise InvalidJson from None
-
-
-def _without_input(complaint: str) -> str:
-    """msgspec's complaints name our fields and types; only an unknown field's name comes from the caller."""
-    if "unknown field" in complaint:
-        return "The request has a field that this endpoint does not know."
-    return complaint.replace("`", "'") + "."

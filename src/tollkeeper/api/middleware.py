@@ -1,4 +1,4 @@
-"""What every HTTP request passes: correlation id, limits on the body, security headers, access log. Pure ASGI."""
+"""The outermost middleware: correlation id, limits on the body, security headers, access log. Pure ASGI."""
 
 import asyncio
 import random
@@ -11,15 +11,16 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tollkeeper.api.errors import NATIVE, RenderError
+from tollkeeper.api.errors import RenderError, render_problem
 from tollkeeper.errors import BodyTooLarge, BodyTooSlow, ShuttingDown, TollkeeperError
 from tollkeeper.telemetry.logging import AccessLog, correlation_id
 
 MAX_BODY_BYTES = 1024 * 1024
-BODY_WITHIN_S = 30.0
+BODY_TIMEOUT_S = 30.0
 
-FOR_SDKS = "/v1/"
-"""Where the correlation id is also said as OpenAI's and Anthropic's SDKs look for it: `x-request-id`, `request-id`."""
+SDK_PREFIX = "/v1/"
+"""Paths whose responses have the correlation id also where OpenAI's and Anthropic's SDKs read it: `x-request-id`,
+`request-id`."""
 
 _WELL_FORMED_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _SECURITY_HEADERS = [
@@ -29,30 +30,30 @@ _SECURITY_HEADERS = [
     (b"cache-control", b"no-store"),
 ]
 _SECRET = re.compile(r"tk-[\w-]+|eyJ[\w.-]+")
-"""An API key or a token, where somebody has put it into a path."""
-_WITHOUT_BODY = {"GET", "HEAD", "OPTIONS", "DELETE"}
+"""An API key or a token. A client may put one into a path or an id by mistake."""
+_METHODS_WITHOUT_BODY = {"GET", "HEAD", "OPTIONS", "DELETE"}
 
 log = structlog.get_logger("tollkeeper.http")
 
 
-class Envelope:
-    """Wraps the whole application. The inner application finds the body read, and bounded.
+class OuterMiddleware:
+    """Wraps the whole application. It reads each body, up to MAX_BODY_BYTES, before it calls the application.
 
-    But on the paths of `unread`: there, who may send how much is known only later, and `read_body` is called for it.
-    What nobody inside has answered is told in the manner of `manner_of`.
+    It does not read the bodies of `unread_paths`: their limit depends on the caller, so the endpoint calls `read_body`.
+    `error_renderer_of` chooses the format of an error that the application does not render itself.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         access_log: AccessLog,
-        unread: Collection[str] = (),
-        manner_of: Callable[[Scope], RenderError] = lambda _: NATIVE,
+        unread_paths: Collection[str] = (),
+        error_renderer_of: Callable[[Scope], RenderError] = lambda _: render_problem,
     ) -> None:
         self._app = app
         self._access_log = access_log
-        self._unread = frozenset(unread)
-        self._manner_of = manner_of
+        self._unread_paths = frozenset(unread_paths)
+        self._error_renderer_of = error_renderer_of
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -65,69 +66,70 @@ class Envelope:
         self._idle.clear()
         try:
             if scope["type"] == "websocket":
-                with _cut_quietly():
+                with _log_cancellation():
                     await self._app(scope, receive, send)
             else:
-                await self._request(scope, receive, send)
+                await self._handle_request(scope, receive, send)
         finally:
             self._running -= 1
             if not self._running:
                 self._idle.set()
 
-    async def wait_for_calls(self, seconds: float) -> None:
-        """Until all are over, but not longer. Those that were cut still settle and say so."""
+    async def wait_until_idle(self, timeout_s: float) -> None:
+        """Wait until no request runs, or until the timeout. Cancelled calls still settle and send an error."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
 
-    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _handle_request(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        asked = asked_id(scope)
-        current = asked if asked is not None else f"{random.getrandbits(128):032x}"
-        correlation_id.set(current)
+        request_id = correlation_id_of(scope)
+        if request_id is None:
+            request_id = f"{random.getrandbits(128):032x}"
+        correlation_id.set(request_id)
         status = 0
-        added = [(b"x-correlation-id", current.encode()), *_SECURITY_HEADERS]
-        if scope["path"].startswith(FOR_SDKS):
-            added += [(b"x-request-id", current.encode()), (b"request-id", current.encode())]
+        own_headers = [(b"x-correlation-id", request_id.encode()), *_SECURITY_HEADERS]
+        if scope["path"].startswith(SDK_PREFIX):
+            own_headers += [(b"x-request-id", request_id.encode()), (b"request-id", request_id.encode())]
 
-        def sending(message: Message) -> Awaitable[None]:
+        def send_with_headers(message: Message) -> Awaitable[None]:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [
                     *message.get("headers", ()),
                     (b"x-process-time", b"%.6f" % (time.perf_counter() - started)),
-                    *added,
+                    *own_headers,
                 ]
             return send(message)
 
         try:
-            if scope["method"] not in _WITHOUT_BODY and scope["path"] not in self._unread:
-                receive = _replay(await read_body(scope, receive, MAX_BODY_BYTES), receive)
-            await self._app(scope, receive, sending)
-        except (Exception, asyncio.CancelledError) as error:
-            told = _to_be_told(error)
-            if told is not None and status == 0:
-                await self._send_error(told, scope, sending)
+            if scope["method"] not in _METHODS_WITHOUT_BODY and scope["path"] not in self._unread_paths:
+                receive = _receive_again(await read_body(scope, receive, MAX_BODY_BYTES), receive)
+            await self._app(scope, receive, send_with_headers)
+        except (Exception, asyncio.CancelledError) as exception:
+            error = _public_error(exception)
+            if error is not None and status == 0:
+                await self._send_error(error, scope, send_with_headers)
         if self._access_log.enabled:
             self._access_log.write(
                 method=scope["method"],
                 path=_SECRET.sub("***", scope["path"]),
                 status=status,
                 seconds=time.perf_counter() - started,
-                correlation_id=current,
+                correlation_id=request_id,
             )
 
     async def _send_error(self, error: TollkeeperError, scope: Scope, send: Send) -> None:
-        status, body, headers = self._manner_of(scope)(error)
+        status, body, headers = self._error_renderer_of(scope)(error)
         await send_response(status, body, headers, send)
 
 
-def _to_be_told(error: BaseException) -> TollkeeperError | None:
-    """What whoever waits for an answer hears of it; None, if nobody waits. What is not theirs to hear is logged."""
-    match error:
+def _public_error(exception: BaseException) -> TollkeeperError | None:
+    """The error to send to the client; None if the client has disconnected. Logs what the client must not see."""
+    match exception:
         case TollkeeperError():
-            return error
+            return exception
         case ClientDisconnect():
             return None
         case asyncio.CancelledError():
@@ -139,7 +141,7 @@ def _to_be_told(error: BaseException) -> TollkeeperError | None:
 
 
 async def send_response(status: int, body: bytes, headers: dict[str, str], send: Send) -> None:
-    """Answer with ready bytes."""
+    """Send a whole response."""
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     raw.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": status, "headers": raw})
@@ -147,68 +149,68 @@ async def send_response(status: int, body: bytes, headers: dict[str, str], send:
 
 
 @contextmanager
-def _cut_quietly() -> Iterator[None]:
-    """A connection that the end of the grace period cuts has told its caller, and is nothing to be traced."""
+def _log_cancellation() -> Iterator[None]:
+    """Log a WebSocket that the end of the grace period cancels, in place of a traceback. Its client has an error."""
     try:
         yield
     except asyncio.CancelledError:
         log.warning("websocket.cut")
 
 
-def asked_id(scope: Scope) -> str | None:
-    """The caller's correlation id, if it is well-formed."""
+def correlation_id_of(scope: Scope) -> str | None:
+    """The correlation id that the client sent; None if there is none, if it is malformed or if it contains a secret."""
     for name, value in scope["headers"]:
         if name == b"x-correlation-id" and _WELL_FORMED_ID.fullmatch(value):
-            asked = value.decode()
-            return None if _SECRET.search(asked) else asked
+            sent = value.decode()
+            return None if _SECRET.search(sent) else sent
     return None
 
 
 async def read_body(
-    scope: Scope, receive: Receive, largest: int, grow: Callable[[int], None] = lambda _: None
+    scope: Scope, receive: Receive, max_bytes: int, grow: Callable[[int], None] = lambda _: None
 ) -> bytes:
-    """The whole body. `grow` is told of every part of it, and may raise.
+    """Read the whole body. Calls `grow` with the size of each part that is received; it may raise.
 
-    Raises BodyTooLarge, as soon as that is known; BodyTooSlow, when it is not all there in time; ClientDisconnect, when
-    the caller hangs up before its end.
+    Raises BodyTooLarge as soon as that is known; BodyTooSlow if the body is not complete after BODY_TIMEOUT_S;
+    ClientDisconnect if the client disconnects before its end.
     """
     for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value[:20]) > largest:
+        if name == b"content-length" and value.isdigit() and int(value[:20]) > max_bytes:
             raise BodyTooLarge
     try:
-        async with asyncio.timeout(BODY_WITHIN_S):
-            return await _read_parts(receive, largest, grow)
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await _read_parts(receive, max_bytes, grow)
     except TimeoutError:
         raise BodyTooSlow from None
 
 
-async def _read_parts(receive: Receive, largest: int, grow: Callable[[int], None]) -> bytes:
-    parts = bytearray()
+async def _read_parts(receive: Receive, max_bytes: int, grow: Callable[[int], None]) -> bytes:
+    body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         part: bytes = message.get("body", b"")
-        if len(parts) + len(part) > largest:
+        if len(body) + len(part) > max_bytes:
             raise BodyTooLarge
         grow(len(part))
         more = message.get("more_body", False)
-        if not parts and not more:
+        if not body and not more:
             return part
-        parts += part
+        body += part
         if not more:
-            return bytes(parts)
+            return bytes(body)
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that hands out the body that was read, then whatever comes after it."""
+def _receive_again(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that returns the body that was read already, then the messages that follow it."""
     pending: Message | None = {"type": "http.request", "body": body, "more_body": False}
 
-    async def replayed() -> Message:
+    async def receive_again() -> Message:
         nonlocal pending
         if pending is not None:
             message, pending = pending, None
             return message
         return await receive()
 
-    return replayed
+    return receive_again

@@ -1,4 +1,4 @@
-"""Adds to the OpenAPI document the metered doors, from the declarations that serve them, and what routes refuse."""
+"""Completes the OpenAPI document: the metered endpoints, from their declarations, and the errors of other routes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,34 +6,34 @@ from typing import Any
 import msgspec
 
 from tollkeeper.api.errors import MEDIA_TYPE
-from tollkeeper.api.metered import OF_OTHERS, MeteredEndpoint
-from tollkeeper.api.middleware import FOR_SDKS
+from tollkeeper.api.metered import EXTERNAL_TYPE, MeteredEndpoint
+from tollkeeper.api.middleware import SDK_PREFIX
 
-REFUSALS = {
-    "400": "Not valid JSON, or an unsupported parameter",
-    "401": "No valid bearer token",
-    "403": "The API key does not open this",
+ERRORS = {
+    "400": "The body is not valid JSON, or a parameter is not supported",
+    "401": "There is no valid access token",
+    "403": "The API key does not have the scope for this endpoint",
     "404": "There is no such model",
     "408": "The body did not arrive in time",
-    "409": "A call with this Idempotency-Key is in flight or was interrupted, or a turn of this conversation runs",
+    "409": "A call with this Idempotency-Key is in flight or was interrupted, or the conversation has a call in flight",
     "413": "The body is too large",
-    "422": "Not the shape this endpoint takes",
-    "429": "A quota or a rate limit refuses; the body says which",
+    "422": "The request does not have the fields or types of this endpoint",
+    "429": "A quota or a rate limit refuses the call; the body names it",
     "502": "The provider failed",
-    "503": "The ledger is unavailable, or the provider is limiting us",
+    "503": "The ledger is unavailable, or the provider limits this server's rate",
     "504": "The provider did not answer in time",
 }
-WITH_A_BODY = {status: REFUSALS[status] for status in ("400", "408", "413", "422")} | {"429": "Too many, too fast"}
-SIGNED_IN = {status: REFUSALS[status] for status in ("401", "403")}
-UNAVAILABLE = {"503": "The database is unavailable"}
-MISSING = {"404": "There is no such thing that is the caller's to see"}
-OF_THE_FRAMEWORK = ("HTTPValidationError", "ValidationError")
-"""Schemas of what no route answers."""
+BODY_ERRORS = {status: ERRORS[status] for status in ("400", "408", "413", "422")} | {"429": "Too many requests"}
+ACCESS_ERRORS = {status: ERRORS[status] for status in ("401", "403")}
+DATABASE_ERRORS = {"503": "The database is unavailable"}
+LOOKUP_ERRORS = {"404": "It does not exist, or the caller may not see it"}
+UNUSED_SCHEMAS = ("HTTPValidationError", "ValidationError")
+"""FastAPI's schemas of validation errors. No route returns them."""
 IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "The same key and body: one provider call, one charge, the same answer for 24 hours.",
+    "description": "The same key and body: one provider call, one charge, and the same response for 24 hours.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$"},
 }
 PROBLEM = {
@@ -52,62 +52,67 @@ PROBLEM = {
 }
 
 
-def describe(document: dict[str, Any], doors: Sequence[MeteredEndpoint]) -> dict[str, Any]:
-    """The document with each door as an operation, and with what the other operations refuse."""
-    shapes = [shape for door in doors for shape in (door.takes, door.gives) if shape is not OF_OTHERS]
-    _, components = msgspec.json.schema_components(shapes, ref_template="#/components/schemas/{name}")
+def complete_document(document: dict[str, Any], endpoints: Sequence[MeteredEndpoint]) -> dict[str, Any]:
+    """Add each metered endpoint as an operation, and to the other operations the errors that they return."""
+    types = [
+        kind
+        for endpoint in endpoints
+        for kind in (endpoint.request_type, endpoint.response_type)
+        if kind is not EXTERNAL_TYPE
+    ]
+    _, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for name in OF_THE_FRAMEWORK:
+    for name in UNUSED_SCHEMAS:
         schemas.pop(name, None)
     schemas.update(components)
     schemas["Problem"] = PROBLEM
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            _add_refusals(path, operation)
-    for door in doors:
-        document["paths"][door.path] = {"post": _operation(door)}
+            _add_errors(path, operation)
+    for endpoint in endpoints:
+        document["paths"][endpoint.path] = {"post": _operation(endpoint)}
     return document
 
 
-def _add_refusals(path: str, operation: dict[str, Any]) -> None:
-    """To what a route declares to refuse, what follows from its security, its body and its path."""
+def _add_errors(path: str, operation: dict[str, Any]) -> None:
+    """Add to the errors that a route declares those that follow from its security, its body and its path."""
     responses = operation["responses"]
-    told = {status: response["description"] for status, response in responses.items() if status >= "400"}
-    if "422" in told:
-        told["422"] = REFUSALS["422"]
+    errors = {status: response["description"] for status, response in responses.items() if status >= "400"}
+    if "422" in errors:
+        errors["422"] = ERRORS["422"]
     if "requestBody" in operation:
-        told |= WITH_A_BODY | UNAVAILABLE
+        errors |= BODY_ERRORS | DATABASE_ERRORS
     if "security" in operation:
-        told |= SIGNED_IN | UNAVAILABLE
+        errors |= ACCESS_ERRORS | DATABASE_ERRORS
     if "{" in path:
-        told |= MISSING
-    responses |= _refusals(told, of_others=path.startswith(FOR_SDKS))
+        errors |= LOOKUP_ERRORS
+    responses |= _error_responses(errors, external=path.startswith(SDK_PREFIX))
 
 
-def _refusals(told: dict[str, str], *, of_others: bool) -> dict[str, Any]:
-    content = _json(OF_OTHERS, "application/json") if of_others else _json("Problem", MEDIA_TYPE)
-    return {status: {"description": description, "content": content} for status, description in told.items()}
+def _error_responses(errors: dict[str, str], *, external: bool) -> dict[str, Any]:
+    content = _content(EXTERNAL_TYPE, "application/json") if external else _content("Problem", MEDIA_TYPE)
+    return {status: {"description": description, "content": content} for status, description in errors.items()}
 
 
-def _operation(door: MeteredEndpoint) -> dict[str, Any]:
-    content = _json(door.gives, "application/json")
-    if door.streams:
+def _operation(endpoint: MeteredEndpoint) -> dict[str, Any]:
+    content = _content(endpoint.response_type, "application/json")
+    if endpoint.streams:
         content |= {"text/event-stream": {"schema": {"type": "string"}}}
-    refusals = _refusals(REFUSALS, of_others=door.takes is OF_OTHERS)
+    errors = _error_responses(ERRORS, external=endpoint.request_type is EXTERNAL_TYPE)
     return {
         "tags": ["ai"],
-        "summary": door.summary,
-        "description": door.description,
-        "operationId": door.path.strip("/").replace("/", "_"),
+        "summary": endpoint.summary,
+        "description": endpoint.description,
+        "operationId": endpoint.path.strip("/").replace("/", "_"),
         "security": [{"OAuth2PasswordBearer": []}, {"APIKey": []}],
         "parameters": [IDEMPOTENCY_KEY],
-        "requestBody": {"required": True, "content": _json(door.takes, "application/json")},
-        "responses": {"200": {"description": "The answer", "content": content}} | refusals,
+        "requestBody": {"required": True, "content": _content(endpoint.request_type, "application/json")},
+        "responses": {"200": {"description": "The answer", "content": content}} | errors,
     }
 
 
-def _json(shape: Any, media_type: str) -> dict[str, Any]:
-    if shape is OF_OTHERS:
+def _content(kind: Any, media_type: str) -> dict[str, Any]:
+    if kind is EXTERNAL_TYPE:
         return {media_type: {"schema": {"type": "object"}}}
-    name = shape if isinstance(shape, str) else shape.__name__
+    name = kind if isinstance(kind, str) else kind.__name__
     return {media_type: {"schema": {"$ref": f"#/components/schemas/{name}"}}}

@@ -1,4 +1,4 @@
-"""A caller who listens to an answer over HTTP: says each piece, notices when they hang up."""
+"""Delivers a stream to an HTTP client as server-sent events, and notices when the client disconnects."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -10,48 +10,47 @@ from tollkeeper.api.formats import charge_headers
 from tollkeeper.dialects.sse import PING
 from tollkeeper.providers.base import StreamChunk
 from tollkeeper.quota.reservation import Reservation
-from tollkeeper.quota.rules.keys import MAX_STORED_BYTES
+from tollkeeper.quota.rules.idempotency_keys import MAX_STORED_BYTES
 
 
 class RecordedResponse:
-    """What was said, for whoever may ask again; only as much as there is room for where answers are kept.
+    """Records what was sent, up to MAX_STORED_BYTES, to be stored for an idempotency key. If not `enabled`, nothing."""
 
-    Nothing, unless it `keeps`.
-    """
-
-    def __init__(self, *, keeps: bool) -> None:
-        self._keeps = keeps
-        self._parts: list[bytes] = []
-        self._room = MAX_STORED_BYTES
+    def __init__(self, *, enabled: bool) -> None:
+        self._enabled = enabled
+        self._sent: list[bytes] = []
+        self._bytes_left = MAX_STORED_BYTES
 
     def add(self, content: bytes) -> None:
-        if not self._keeps:
+        if not self._enabled:
             return
-        self._room -= len(content)
-        if self._room >= 0:
-            self._parts.append(content)
+        self._bytes_left -= len(content)
+        if self._bytes_left >= 0:
+            self._sent.append(content)
         else:
-            self._parts.clear()
+            self._sent.clear()
 
     @property
-    def whole(self) -> bytes | None:
-        """None, if it is too long to be kept."""
-        return b"".join(self._parts) if self._room >= 0 else None
+    def content(self) -> bytes | None:
+        """All that was sent; None if it is too long to be stored."""
+        return b"".join(self._sent) if self._bytes_left >= 0 else None
 
 
 class SseListener:
-    """Server-sent events on one response, begun with the first that is to be said. With `keeps`, all of it is `said`.
+    """Sends server-sent events in one response. The response begins with the first event, so an error can replace it.
 
-    While the block lasts, it is noticed when the caller hangs up.
+    Used as a context manager: it watches for a disconnect of the client until the block ends.
     """
 
-    def __init__(self, say: Callable[[StreamChunk], bytes], receive: Receive, send: Send, *, keeps: bool) -> None:
-        self._say = say
+    def __init__(
+        self, render_chunk: Callable[[StreamChunk], bytes], receive: Receive, send: Send, *, record: bool
+    ) -> None:
+        self._render_chunk = render_chunk
         self._receive = receive
         self._send = send
-        self._said = RecordedResponse(keeps=keeps)
+        self._recorded = RecordedResponse(enabled=record)
         self.left = False
-        self._hang_up: Callable[[], None] | None = None
+        self._on_disconnect: Callable[[], None] | None = None
         self._reservation: Reservation | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.begun = False
@@ -62,36 +61,36 @@ class SseListener:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._hang_up = None
+        self._on_disconnect = None
         for task in self._tasks:
             task.cancel()
 
     @property
-    def said(self) -> bytes | None:
-        """None, if it is too long to be kept."""
-        return self._said.whole
+    def recorded(self) -> bytes | None:
+        """All chunks that were sent; None if they are too long to be stored. Empty without `record`."""
+        return self._recorded.content
 
-    def attach(self, hang_up: Callable[[], None], reservation: Reservation) -> None:
-        self._hang_up, self._reservation = hang_up, reservation
+    def attach(self, on_disconnect: Callable[[], None], reservation: Reservation) -> None:
+        self._on_disconnect, self._reservation = on_disconnect, reservation
         if self.left:
-            asyncio.get_running_loop().call_soon(hang_up)
+            asyncio.get_running_loop().call_soon(on_disconnect)
         elif not self._tasks:
             self._start(self._watch())
 
-    async def deliver(self, piece: StreamChunk) -> None:
-        if content := self._say(piece):
-            self._said.add(content)
+    async def deliver(self, chunk: StreamChunk) -> None:
+        if content := self._render_chunk(chunk):
+            self._recorded.add(content)
             if not self.begun:
                 await self._begin()
             await self._send({"type": "http.response.body", "body": content, "more_body": True})
 
     def ping(self) -> None:
-        # Until something is said, another attempt may follow this one, with a charge of its own: the head of an answer
-        # that begins with a ping names the charge of then. The native doors name the last one in the final event.
+        # Until the first chunk, another attempt with its own charge may follow this one. If a ping begins the response,
+        # the headers name the charge of this attempt. On /ai/*, the final event names the charge of the last attempt.
         self._start(self._write(PING))
 
     async def finish(self, content: bytes) -> None:
-        """Say the last of it."""
+        """Send the last content and end the response."""
         await self._write(content, more=False)
 
     def _start(self, work: Coroutine[object, object, None]) -> None:
@@ -100,12 +99,12 @@ class SseListener:
         task.add_done_callback(self._tasks.discard)
 
     async def _watch(self) -> None:
-        """Wait until the caller hangs up."""
+        """Wait until the client disconnects."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self.left = True
-        if self._hang_up is not None:
-            self._hang_up()
+        if self._on_disconnect is not None:
+            self._on_disconnect()
 
     async def _write(self, content: bytes, *, more: bool = True) -> None:
         if not self.begun:
@@ -116,6 +115,6 @@ class SseListener:
         self.begun = True
         headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
         if self._reservation is not None:
-            headers |= charge_headers(self._reservation.charge_id, self._reservation.held.balances)
+            headers |= charge_headers(self._reservation.charge_id, self._reservation.hold.balances)
         raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": 200, "headers": raw})

@@ -2,17 +2,17 @@
 
 import sys
 
-INTERRUPTED = 130
-"""How shells name the end by Ctrl-C."""
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as shells report the end by Ctrl-C."""
 
 
 def main() -> None:
-    """Run a command. What the domain refuses is one sentence on standard error and exit code 2; Ctrl-C is 130."""
+    """Run a command. The exit code is 2 for an error, with one sentence on standard error, and 130 for Ctrl-C."""
     try:
-        from tollkeeper.cli.commands import app  # takes a while, in which somebody may change their mind
+        from tollkeeper.cli.commands import app  # imported here so that Ctrl-C during the slow import is handled
         from tollkeeper.cli.runner import run
 
         code = run(app, "tollkeeper")
     except KeyboardInterrupt:
-        code = INTERRUPTED
+        code = EXIT_INTERRUPTED
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""`tollkeeper quota refund` and `explain`: one call, and why it cost what it cost."""
+"""`tollkeeper quota refund` and `explain`: the charge of one call, and the reason for its cost."""
 
 import asyncio
 from typing import Annotated
@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollkeeper.cli import tables, values
-from tollkeeper.cli.context import actor, opened
+from tollkeeper.cli.arguments import parse_name, parse_reason
+from tollkeeper.cli.context import actor_name, open_context
+from tollkeeper.cli.output import format_time, print_pairs, print_table
 from tollkeeper.errors import NotFound
 from tollkeeper.identity.models import Tenant, User
 from tollkeeper.quota import queries
@@ -26,70 +27,75 @@ def register(app: typer.Typer) -> None:
 
 def refund(
     charge_id: ChargeId,
-    reason: Annotated[str, typer.Option(metavar="TEXT", show_default=False, help="Why; written into the ledger.")],
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", show_default=False, help="The reason; recorded in the ledger.")
+    ],
 ) -> None:
-    """Give one charge's cost back, in the windows that paid it."""
-    why, wanted = values.reason(reason), values.name(charge_id)
+    """Return a charge's cost to the windows that were charged."""
+    parsed_reason, parsed_id = parse_reason(reason), parse_name(charge_id)
 
-    async def work() -> int:
-        async with opened() as install, install.ledger() as ledger:
-            return await ledger.refund(wanted, actor=actor(PROGRAM), reason=why)
+    async def refund_charge() -> int:
+        async with open_context() as context, context.ledger() as ledger:
+            return await ledger.refund(parsed_id, actor=actor_name(PROGRAM), reason=parsed_reason)
 
-    typer.echo(f"The charge {wanted} is refunded: {asyncio.run(work()):,} tokens were given back.")
+    typer.echo(f"The charge {parsed_id} is refunded: {asyncio.run(refund_charge()):,} tokens were returned.")
 
 
 def explain(charge_id: ChargeId) -> None:
-    """Show a charge, what it wrote into the ledger, and why it cost what it cost."""
+    """Show a charge, its ledger entries, and the reason for its cost."""
 
     async def read() -> tuple[Charge, str, list[tuple[Entry, str]]]:
-        async with opened() as install, install.database.session() as session:
-            charge = await _find(session, values.name(charge_id))
+        async with open_context() as context, context.database.session() as session:
+            charge = await _find_charge(session, parse_name(charge_id))
             user, tenant = await session.get(User, charge.user_id), await session.get(Tenant, charge.tenant_id)
-            whose = f"{user.email if user else charge.user_id}, tenant {tenant.name if tenant else charge.tenant_id}"
-            return charge, whose, await queries.entries_of(session, charge.id)
+            owner = f"{user.email if user else charge.user_id}, tenant {tenant.name if tenant else charge.tenant_id}"
+            return charge, owner, await queries.entries_of(session, charge.id)
 
-    charge, whose, entries = asyncio.run(read())
-    tables.show_pairs(_told(charge, whose))
+    charge, owner, entries = asyncio.run(read())
+    print_pairs(_charge_rows(charge, owner))
     typer.echo()
-    tables.show(ENTRY_COLUMNS, [_entry_row(entry, quota) for entry, quota in entries])
+    print_table(ENTRY_COLUMNS, [_entry_row(entry, quota) for entry, quota in entries])
     typer.echo()
     typer.echo(queries.reason(charge))
 
 
-async def _find(session: AsyncSession, charge_id: str) -> Charge:
+async def _find_charge(session: AsyncSession, charge_id: str) -> Charge:
     try:
         return await queries.charge(session, charge_id)
     except NotFound:
         raise NotFound(f"There is no charge {charge_id}.") from None
 
 
-def _told(charge: Charge, whose: str) -> list[tuple[str, str]]:
-    """The charge's row, in words; what it does not have is left out."""
+def _charge_rows(charge: Charge, owner: str) -> list[tuple[str, str]]:
+    """Returns the names and values of a charge. Absent values are left out."""
     flags = [name for name in ("overrun", "adjusted", "refunded") if getattr(charge, name)]
     pairs = [
         ("charge", charge.id),
-        ("user", whose),
+        ("user", owner),
         ("call", f"{charge.surface}, {charge.provider} {charge.model}"),
         ("state", " ".join([charge.state, *(f"({flag})" for flag in flags)])),
         ("basis", charge.basis),
         ("error", charge.error),
-        ("begun", tables.moment(charge.created_ms)),
-        ("lease until", tables.moment(charge.lease_ms) if charge.closed_ms is None else None),
-        ("closed", charge.closed_ms and f"{tables.moment(charge.closed_ms)} by {charge.closed_by}"),
-        ("held", _amounts(charge.held_tokens, charge.held_micro_usd)),
-        ("usage", _usage(charge)),
+        ("begun", format_time(charge.created_ms)),
+        ("lease until", format_time(charge.lease_ms) if charge.closed_ms is None else None),
+        ("closed", charge.closed_ms and f"{format_time(charge.closed_ms)} by {charge.closed_by}"),
+        ("held", _format_amounts(charge.held_tokens, charge.held_micro_usd)),
+        ("usage", _format_usage(charge)),
         ("weight", f"{charge.weight_milli / 1000:g}" if charge.weight_milli != 1000 else None),
-        ("cost", _amounts(charge.cost_tokens, charge.cost_micro_usd)),
-        ("forgiven", _amounts(charge.forgiven_tokens, charge.forgiven_micro_usd) if charge.forgiven_tokens else None),
+        ("cost", _format_amounts(charge.cost_tokens, charge.cost_micro_usd)),
+        (
+            "forgiven",
+            _format_amounts(charge.forgiven_tokens, charge.forgiven_micro_usd) if charge.forgiven_tokens else None,
+        ),
     ]
     return [(name, str(value)) for name, value in pairs if value]
 
 
-def _amounts(tokens: int, micro_usd: int | None) -> str:
+def _format_amounts(tokens: int, micro_usd: int | None) -> str:
     return f"{tokens:,} tokens" + (f", {micro_usd:,} micro-USD" if micro_usd is not None else "")
 
 
-def _usage(charge: Charge) -> str | None:
+def _format_usage(charge: Charge) -> str | None:
     if charge.input_tokens is None:
         return None
     cached = f" (of it {charge.cached_input_tokens:,} cached)" if charge.cached_input_tokens else ""
@@ -98,7 +104,7 @@ def _usage(charge: Charge) -> str | None:
 
 def _entry_row(entry: Entry, quota: str) -> tuple[str, ...]:
     return (
-        tables.moment(entry.at_ms),
+        format_time(entry.at_ms),
         quota,
         entry.kind,
         *(f"{amount:+,}" if amount else "" for amount in (entry.granted, entry.settled, entry.pending, entry.forgiven)),

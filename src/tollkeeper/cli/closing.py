@@ -1,12 +1,12 @@
-"""What becomes of WebSockets when the server is told to stop."""
+"""Uvicorn's WebSocket protocol, which lets a running turn end when the server shuts down."""
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 
 class TurnsEndFirst(WebSocketsSansIOProtocol):
-    """Uvicorn's WebSockets; but one on which a turn runs is closed by the application, when that is over.
+    """On shutdown, closes idle connections. The application closes the others when their turn is over.
 
-    Whatever takes longer than the grace period is cut, as all calls are.
+    A turn that takes longer than the grace period is cancelled, as all calls are.
     """
 
     def shutdown(self) -> None:

@@ -1,4 +1,4 @@
-"""Every command of `tollkeeper`."""
+"""The root of the `tollkeeper` command: registers every command and group of commands."""
 
 import typer
 

@@ -1,4 +1,4 @@
-"""The install that a command works on: its settings, its database, a ledger of its own, and who is at the keys."""
+"""What a command works with: the settings, the database, a clock, a ledger of its own, and the actor's name."""
 
 import logging
 import os
@@ -12,6 +12,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from tollkeeper.bootstrap import make_ledger
+from tollkeeper.clock import Clock, SystemClock
 from tollkeeper.db import Database
 from tollkeeper.errors import ConfigurationError, LedgerUnavailable
 from tollkeeper.quota.ledger import Ledger
@@ -20,62 +21,60 @@ from tollkeeper.settings import Settings, load_settings
 
 @dataclass(frozen=True, slots=True)
 class CommandContext:
-    """What `opened` opens."""
+    """The dependencies of a command, with the database open."""
 
     settings: Settings
     database: Database
+    clock: Clock
 
     @asynccontextmanager
     async def ledger(self) -> AsyncIterator[Ledger]:
-        """A running ledger, beside those of the servers. Raises LedgerUnavailable in words for this keyboard."""
+        """Run a ledger in this process, beside the ledgers of running servers. Raises LedgerUnavailable."""
         ledger = make_ledger(self.settings)
         ledger.start()
         try:
             yield ledger
         except LedgerUnavailable:
             raise LedgerUnavailable(
-                "The ledger did not answer in time. Look whether the change was made before you try it again."
+                "The ledger did not respond in time. Check whether the change was made before you retry."
             ) from None
         finally:
             await ledger.stop()
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[CommandContext]:
-    """The install that the environment names.
+async def open_context() -> AsyncIterator[CommandContext]:
+    """Open the database that the environment names, and close it at the end.
 
-    Raises ConfigurationError when its schema is not ours or the database refuses, LedgerUnavailable when it is gone.
+    Raises ConfigurationError when the schema is another version's or the database reports an error,
+    DatabaseUnavailable when the database does not respond.
     """
-    _say_only_what_is_asked()
+    _silence_logs()
     settings = load_settings()
     if (path := settings.sqlite_path) is not None and not path.is_file():
         raise ConfigurationError(f"There is no database at {path}. Create it with: tollkeeper migrate")
     database = Database(settings.database_url)
     try:
         await database.require_current_schema()
-        yield CommandContext(settings, database)
+        yield CommandContext(settings, database, SystemClock())
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise ConfigurationError(f"The database refused: {reason}.") from None
-    except LedgerUnavailable as error:
-        if error.detail != LedgerUnavailable.sentence:
-            raise
-        raise LedgerUnavailable("The database cannot be reached.") from None
+        raise ConfigurationError(f"The database reported an error: {reason}.") from None
     finally:
         await database.close()
 
 
-def actor(program: str) -> str:
-    """Who is at the keys, as the entries name them: `cli:root`. The name is the system's, not the environment's."""
+def actor_name(program: str) -> str:
+    """Returns the actor of ledger entries, as `cli:root`. The system's user counts, not the environment's $USER."""
     try:
-        name = pwd.getpwuid(os.getuid()).pw_name
+        user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
-        name = str(os.getuid())
-    return f"{program}:{name}"
+        user = str(os.getuid())
+    return f"{program}:{user}"
 
 
-def _say_only_what_is_asked() -> None:
-    """A command's output is its answer: the log of its ledger would only stand between."""
+def _silence_logs() -> None:
+    """Log only critical errors: the ledger's log lines would mix with the command's output."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),

@@ -1,4 +1,4 @@
-"""The first start: an operator, a tenant and a member with a quota, and the three lines that do the main job."""
+"""The first start: creates an operator, a tenant and a member with a quota, and prints three example calls."""
 
 import secrets
 import shlex
@@ -21,15 +21,15 @@ OPERATOR_TENANT, MEMBER_TENANT = "operators", "demo"
 MEMBER_LIMIT, TENANT_LIMIT = 100_000, 1_000_000
 
 
-async def prepare(settings: Settings, database: Database) -> dict[str, str] | None:
-    """Fill an empty database. Returns e-mail address → password, or None when there are users already."""
+async def populate(settings: Settings, database: Database) -> dict[str, str] | None:
+    """Fill an empty database. Returns e-mail address → password, or None when the database has users already."""
     async with database.session() as session:
-        if await accounts.any_user(session):
+        if await accounts.has_users(session):
             return None
-    credentials = {email: secrets.token_urlsafe(12) for email in (OPERATOR, MEMBER)}
-    passwords = Passwords(settings.bcrypt_rounds)
-    hashes = {email: await passwords.hash(password) for email, password in credentials.items()}
-    passwords.close()
+    passwords = {email: secrets.token_urlsafe(12) for email in (OPERATOR, MEMBER)}
+    hasher = Passwords(settings.bcrypt_rounds)
+    hashes = {email: await hasher.hash(password) for email, password in passwords.items()}
+    hasher.close()
     async with database.session() as session:
         await accounts.create_tenant(session, OPERATOR_TENANT)
         tenant = await accounts.create_tenant(session, MEMBER_TENANT)
@@ -42,27 +42,27 @@ async def prepare(settings: Settings, database: Database) -> dict[str, str] | No
         SetLimit(QuotaKey(Subject(tenant.id, member.id), Unit.TOKENS, Period.DAY), MEMBER_LIMIT),
         SetLimit(QuotaKey(Subject(tenant.id), Unit.TOKENS, Period.MONTH), TENANT_LIMIT),
     )
-    await ledger.administer(limits, actor="first run", reason="so that there is something to spend")
+    await ledger.administer(limits, actor="first run", reason="initial quota")
     await ledger.stop()
-    return credentials
+    return passwords
 
 
-def show_credentials(credentials: dict[str, str], url: str) -> None:
-    """Print what is never shown again, and how to use it at this URL."""
-    base = shlex.quote(url)  # to some shells, the brackets of an IPv6 address are a pattern
+def print_passwords(passwords: dict[str, str], url: str) -> None:
+    """Print the passwords, which are not stored in plain text, and example calls to this URL."""
+    base = shlex.quote(url)  # some shells expand the brackets of an IPv6 address
     read_token = "python3 -c 'import json,sys; print(json.load(sys.stdin)[\"access_token\"])'"  # noqa: S105
-    ask = f"{base}/ai/query -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json'"
+    query = f"{base}/ai/query -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json'"
     typer.echo(
         f"""
-First start. These passwords are shown only now:
+First start. These passwords are not shown again:
 
-  operator  {OPERATOR}  {credentials[OPERATOR]}
-  member    {MEMBER}    {credentials[MEMBER]}   ({MEMBER_LIMIT:,} tokens a day, tenant "{MEMBER_TENANT}")
+  operator  {OPERATOR}  {passwords[OPERATOR]}
+  member    {MEMBER}    {passwords[MEMBER]}   ({MEMBER_LIMIT:,} tokens a day, tenant "{MEMBER_TENANT}")
 
-Log in, ask, and see the quota fall by exactly the cost:
+Log in, send a prompt, and see the quota decrease by exactly the cost:
 
-TOKEN=$(curl -s {base}/auth/login -d username={MEMBER} -d password={credentials[MEMBER]} | {read_token})
-curl -s -w '\\n' {ask} -d '{{"prompt": "Good morning, Tollkeeper"}}'
+TOKEN=$(curl -s {base}/auth/login -d username={MEMBER} -d password={passwords[MEMBER]} | {read_token})
+curl -s -w '\\n' {query} -d '{{"prompt": "Good morning, Tollkeeper"}}'
 curl -s -w '\\n' {base}/me/quota -H "Authorization: Bearer $TOKEN"
 """
     )

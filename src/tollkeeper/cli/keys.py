@@ -1,4 +1,4 @@
-"""`tollkeeper key`: API keys of users, for programs that cannot log in."""
+"""`tollkeeper key`: create, list and revoke API keys, for programs that cannot log in."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from tollkeeper.cli import tables, values
-from tollkeeper.cli.context import opened
-from tollkeeper.clock import SystemClock
+from tollkeeper.cli.arguments import parse_days, parse_name, parse_scopes
+from tollkeeper.cli.context import open_context
+from tollkeeper.cli.output import print_table
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.identity import accounts, keys
 from tollkeeper.identity.models import ApiKey
 
-app = typer.Typer(help="Make, list and revoke a user's API keys.")
+app = typer.Typer(help="Create, list and revoke a user's API keys.")
 
 Email = Annotated[str, typer.Argument(metavar="EMAIL", show_default=False, help="The user's e-mail address.")]
 
@@ -22,63 +22,72 @@ Email = Annotated[str, typer.Argument(metavar="EMAIL", show_default=False, help=
 def create(
     email: Email,
     name: Annotated[str, typer.Option(metavar="NAME", show_default=False, help="What the key is for.")],
-    scopes: Annotated[str, typer.Option(metavar="ai|me|ai,me", help="Calling models; reading balances.")] = "ai,me",
+    scopes: Annotated[str, typer.Option(metavar="ai|me|ai,me", help="ai: call models; me: read balances.")] = "ai,me",
     days: Annotated[
-        str | None, typer.Option(metavar="N", help="How long it is good; else until it is revoked.")
+        str | None, typer.Option(metavar="N", help="Days until it expires. [default: it does not expire]")
     ] = None,
 ) -> None:
-    """Make an API key. It is written to standard output, this once."""
-    wanted, good_for = values.scopes(scopes), values.days(days) if days is not None else None
+    """Create an API key. It is printed to standard output once and cannot be shown again."""
+    parsed_scopes, parsed_days = parse_scopes(scopes), parse_days(days) if days is not None else None
 
-    async def work() -> str:
-        now_ms = SystemClock().now_ms()
-        expires_ms = now_ms + good_for * keys.DAY_MS if good_for is not None else None
-        async with opened() as install, install.database.session() as session:
-            user = await accounts.user_with_email(session, email)
-            return (await keys.create(session, user, values.name(name), wanted, expires_ms, now_ms)).secret
+    async def create_key() -> str:
+        async with open_context() as context, context.database.session() as session:
+            now_ms = context.clock.now_ms()
+            expires_ms = now_ms + parsed_days * keys.DAY_MS if parsed_days is not None else None
+            user = await accounts.get_user_by_email(session, email)
+            return (await keys.create(session, user, parse_name(name), parsed_scopes, expires_ms, now_ms)).secret
 
-    typer.echo(asyncio.run(work()))
-    typer.echo("Keep it: it is not shown again.", err=True)
+    typer.echo(asyncio.run(create_key()))
+    typer.echo("Save this key: it is not shown again.", err=True)
 
 
 @app.command(name="list")
 def list_(email: Email) -> None:
-    """List the keys of a user that are not revoked."""
+    """List the keys of a user, without revoked keys."""
 
-    async def rows() -> list[tuple[str, ...]]:
-        async with opened() as install, install.database.session() as session:
-            user = await accounts.user_with_email(session, email)
-            return [_row(key) for key in await keys.keys_of(session, user)]
+    async def read_rows() -> list[tuple[str, ...]]:
+        async with open_context() as context, context.database.session() as session:
+            user = await accounts.get_user_by_email(session, email)
+            return [_row(key) for key in await keys.list_keys(session, user)]
 
-    tables.show(("key", "begins with", "name", "scopes", "created", "expires"), asyncio.run(rows()))
+    print_table(("key", "begins with", "name", "scopes", "created", "expires"), asyncio.run(read_rows()))
 
 
 @app.command()
 def revoke(
     email: Email,
-    key_id: Annotated[str | None, typer.Argument(metavar="KEY", show_default=False, help="As in the list.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every key of the user.")] = False,
+    key_id: Annotated[
+        str | None, typer.Argument(metavar="KEY", show_default=False, help="The key's id, as listed.")
+    ] = None,
+    revoke_all: Annotated[bool, typer.Option("--all", help="Every key of the user.")] = False,
 ) -> None:
-    """Revoke a key, from the next request on. What is in flight is settled."""
-    if (key_id is None) != everything:
-        raise InvalidRequest("Name a key, or give --all; not both.")
+    """Revoke a key from the next request on. Calls in flight are settled."""
+    if (key_id is None) != revoke_all:
+        raise InvalidRequest("Specify either one key or --all.")
 
-    async def work() -> int:
-        now_ms = SystemClock().now_ms()
-        async with opened() as install, install.database.session() as session:
-            user = await accounts.user_with_email(session, email)
+    async def revoke_keys() -> int:
+        async with open_context() as context, context.database.session() as session:
+            now_ms = context.clock.now_ms()
+            user = await accounts.get_user_by_email(session, email)
             if key_id is None:
                 return await keys.revoke_all(session, user, now_ms)
             await keys.revoke(session, user, key_id, now_ms)
             return 1
 
-    count = asyncio.run(work())
+    count = asyncio.run(revoke_keys())
     typer.echo(f"The key {key_id} is revoked." if key_id is not None else f"{count} API keys are revoked.")
 
 
 def _row(key: ApiKey) -> tuple[str, ...]:
-    return key.id, key.prefix, key.name, key.scopes.replace(" ", ","), _day(key.created_ms), _day(key.expires_ms)
+    return (
+        key.id,
+        key.prefix,
+        key.name,
+        key.scopes.replace(" ", ","),
+        _format_day(key.created_ms),
+        _format_day(key.expires_ms),
+    )
 
 
-def _day(moment_ms: int | None) -> str:
-    return f"{datetime.fromtimestamp(moment_ms / 1000, UTC):%Y-%m-%d}" if moment_ms is not None else "never"
+def _format_day(time_ms: int | None) -> str:
+    return f"{datetime.fromtimestamp(time_ms / 1000, UTC):%Y-%m-%d}" if time_ms is not None else "never"

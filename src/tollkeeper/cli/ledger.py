@@ -1,19 +1,18 @@
-"""`tollkeeper ledger`: the proof that every balance is what its entries say, and that no quota was ever exceeded."""
+"""`tollkeeper ledger verify`: checks that every balance is the sum of its entries and no quota was exceeded."""
 
 import asyncio
 
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
-from tollkeeper.cli import tables
-from tollkeeper.cli.context import opened
-from tollkeeper.clock import SystemClock
-from tollkeeper.quota.audit.verify import Report
-from tollkeeper.quota.audit.verify import verify as replay
+from tollkeeper.cli.context import open_context
+from tollkeeper.cli.output import make_console
+from tollkeeper.quota.audit.verify import AuditReport
+from tollkeeper.quota.audit.verify import verify as verify_ledger
 
 app = typer.Typer(help="Verify the ledger.")
 
-FOUND_WRONG = 1
+EXIT_PROBLEMS = 1
 
 
 @app.callback()
@@ -23,7 +22,7 @@ def ledger() -> None:
 
 @app.command()
 def verify() -> None:
-    """Replay every window and check every charge. Exit code 0: clean; 1: something is wrong; 2: cannot be read."""
+    """Replay every window, check every charge. Exit code 0: clean; 1: problems found; 2: the ledger cannot be read."""
     report = asyncio.run(_verify())
     for problem in report.problems:
         typer.echo(f"WRONG  {problem}")
@@ -38,19 +37,19 @@ def verify() -> None:
     )
     if not report.clean:
         typer.echo(f"tollkeeper: The ledger is wrong in {report.problem_count:,} places.", err=True)
-        raise typer.Exit(FOUND_WRONG)
+        raise typer.Exit(EXIT_PROBLEMS)
     typer.echo("Clean: every balance is the sum of its entries, and no call was ever admitted above a quota.")
 
 
-async def _verify() -> Report:
-    errors = tables.console(stderr=True)
+async def _verify() -> AuditReport:
+    console = make_console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"))
-    async with opened() as install:
-        with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+    async with open_context() as context:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("Replaying")
 
-            def tell(report: Report) -> None:
-                done = f"{report.entries:,} entries replayed, {report.charges:,} charges checked"
-                progress.update(task, description=done)
+            def show_progress(report: AuditReport) -> None:
+                text = f"{report.entries:,} entries replayed, {report.charges:,} charges checked"
+                progress.update(task, description=text)
 
-            return await replay(install.database, now_ms=SystemClock().now_ms(), progress=tell)
+            return await verify_ledger(context.database, now_ms=context.clock.now_ms(), progress=show_progress)

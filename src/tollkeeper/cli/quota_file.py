@@ -1,4 +1,4 @@
-"""A file of changes: CSV with a header. Read strictly, and wholly: each wrong line is told with its number."""
+"""A CSV file of quota changes. Every line is read, and each invalid line is reported with its number."""
 
 import csv
 import io
@@ -6,22 +6,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tollkeeper.cli import values
+from tollkeeper.cli.arguments import parse_action, parse_amount, parse_reason, parse_unit, parse_window, quote
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.quota.changes import Action, QuotaChange, Target
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.windows import Period
 
 COLUMNS = ("email", "tenant", "action", "window", "limit", "tokens", "unit", "reason")
-MAX_BYTES = 4 * 1024 * 1024
+MAX_FILE_BYTES = 4 * 1024 * 1024
 FORMAT = """The CSV file starts with a header that names its columns, in any order:
-  email or tenant   whose quota: a user's, or a tenant's own
-  action            set or grant; may be left out where ACTION is given
-  window            minute, hour, day, month or total; not needed where there is one quota, or with --window
+  email or tenant   the owner of the quota: a user, or the tenant itself
+  action            set or grant; optional if ACTION is given
+  window            minute, hour, day, month or total; optional with --window, or if there is only one quota
   limit             for set: the new limit
-  tokens            for grant: how many more, in the current window
-  unit              tokens, or usd for a money quota counted in micro-USD; tokens if left out
-  reason            why; not needed with --reason
+  tokens            for grant: how many to add, in the current window
+  unit              tokens, or usd for a money quota in micro-USD; tokens by default
+  reason            recorded in the ledger; optional with --reason
 For example:
   email,tenant,action,window,limit,tokens,reason
   ada@example.com,,set,day,200000,,new project
@@ -31,7 +31,7 @@ For example:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What a row means where it leaves a column out."""
+    """The values for columns that a row leaves empty."""
 
     action: Action | None = None
     window: Period | None = None
@@ -41,7 +41,7 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One change, as a line of the file asks for it. Line 0 is the command's own."""
+    """One requested change. Line 0 is a change from the command's options."""
 
     line: int
     email: str | None
@@ -52,84 +52,84 @@ class Row:
     unit: Unit
     reason: str
 
-    def change(self, target: Target) -> QuotaChange:
+    def to_change(self, target: Target) -> QuotaChange:
         return QuotaChange(target, self.action, self.amount, self.reason, self.window, self.unit)
 
 
-def read(path: Path, defaults: Defaults) -> Iterator[Row | str]:
-    """Each row in turn, or the sentence that says what is wrong with its line.
+def read_rows(path: Path, defaults: Defaults) -> Iterator[Row | str]:
+    """Yields each row, or an error message for a line that is invalid.
 
-    Raises InvalidRequest for a file that cannot be read, or whose header is not one.
+    Raises InvalidRequest for a file that cannot be read or has no valid header.
     """
-    lines = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    lines = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
     try:
-        header = _header(next(lines, []))
+        header = _parse_header(next(lines, []))
     except csv.Error as error:
-        raise InvalidRequest(f"The first line of {path} is not CSV ({error}).") from None
+        raise InvalidRequest(f"The first line of {path} is not valid CSV ({error}).") from None
     while True:
         try:
             cells = next(lines)
         except StopIteration:
             return
         except csv.Error as error:
-            yield f"line {lines.line_num}: this is not CSV ({error})."
+            yield f"line {lines.line_num}: this is not valid CSV ({error})."
             return
         if not any(cell.strip() for cell in cells):
             continue
         try:
-            yield _row(lines.line_num, header, cells, defaults)
+            yield _parse_row(lines.line_num, header, cells, defaults)
         except InvalidRequest as error:
             yield f"line {lines.line_num}: {error.detail}"
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            content = file.read(MAX_FILE_BYTES + 1)
         text = content.decode("utf-8-sig")
     except OSError as error:
         raise InvalidRequest(f"The file {path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise InvalidRequest(f"The file {path} is not UTF-8 text.") from None
-    if len(content) > MAX_BYTES:
-        raise InvalidRequest(f"The file {path} is larger than {MAX_BYTES // 1024 // 1024} MiB.")
+    if len(content) > MAX_FILE_BYTES:
+        raise InvalidRequest(f"The file {path} is larger than {MAX_FILE_BYTES // 1024 // 1024} MiB.")
     return text
 
 
-def _header(cells: list[str]) -> list[str]:
+def _parse_header(cells: list[str]) -> list[str]:
     header = [cell.strip().lower() for cell in cells]
-    wrong = [name for name in header if name not in COLUMNS]
-    if wrong or not header:
-        named = f", not {values.shown(wrong[0])}" if wrong else ""
-        raise InvalidRequest(f"The first line names the columns; they are {', '.join(COLUMNS)}{named}.")
+    unknown = [name for name in header if name not in COLUMNS]
+    if unknown or not header:
+        found = f", not {quote(unknown[0])}" if unknown else ""
+        raise InvalidRequest(f"The first line must name columns. Valid names are {', '.join(COLUMNS)}{found}.")
     if len(set(header)) < len(header):
         raise InvalidRequest("The first line names a column twice.")
     return header
 
 
-def _row(line: int, header: list[str], cells: list[str], defaults: Defaults) -> Row:
+def _parse_row(line: int, header: list[str], cells: list[str], defaults: Defaults) -> Row:
     """Raises InvalidRequest."""
     if len(cells) != len(header):
-        raise InvalidRequest(f"There are {len(cells)} cells where the header names {len(header)} columns.")
+        raise InvalidRequest(f"The line has {len(cells)} cells, but the header has {len(header)} columns.")
     given = {name: cell.strip() for name, cell in zip(header, cells, strict=True) if cell.strip()}
     if ("email" in given) == ("tenant" in given):
-        raise InvalidRequest("It names an email or a tenant, one of the two.")
-    action = values.action(given["action"]) if "action" in given else defaults.action
+        raise InvalidRequest("Specify either an email or a tenant.")
+    action = parse_action(given["action"]) if "action" in given else defaults.action
     if action is None:
-        raise InvalidRequest("The action is missing: set or grant.")
-    needed, stray = ("limit", "tokens") if action is Action.SET else ("tokens", "limit")
-    if needed not in given or stray in given:
-        raise InvalidRequest(f"The action {action} takes a number in the column {needed}, and none in {stray}.")
+        raise InvalidRequest("The action is missing. Specify set or grant.")
+    needed, unused = ("limit", "tokens") if action is Action.SET else ("tokens", "limit")
+    if needed not in given or unused in given:
+        raise InvalidRequest(f"The action {action} needs a number in the column {needed} and none in {unused}.")
     reason = given.get("reason", defaults.reason)
     if reason is None:
-        raise InvalidRequest("The reason is missing; --reason gives one for all lines.")
+        raise InvalidRequest("The reason is missing. Add one to the line, or use --reason for all lines.")
     return Row(
         line,
         given.get("email"),
         given.get("tenant"),
         action,
-        values.amount(given[needed], f"The column {needed}", least=0 if action is Action.SET else 1),
-        values.window(given["window"]) if "window" in given else defaults.window,
-        values.unit(given["unit"]) if "unit" in given else defaults.unit,
-        values.reason(reason),
+        parse_amount(given[needed], f"The column {needed}", minimum=0 if action is Action.SET else 1),
+        parse_window(given["window"]) if "window" in given else defaults.window,
+        parse_unit(given["unit"]) if "unit" in given else defaults.unit,
+        parse_reason(reason),
     )

@@ -1,16 +1,17 @@
-"""`tollkeeper quota`: how much is left, and more or less of it; for a user, or for a tenant as a whole."""
+"""`tollkeeper quota`: show, set and top up the quotas of a user or of a tenant."""
 
 import asyncio
 from typing import Annotated
 
 import typer
 
-from tollkeeper.cli import charges, tables, values
-from tollkeeper.cli.context import actor, opened
-from tollkeeper.cli.subjects import find
-from tollkeeper.clock import SystemClock
+from tollkeeper.cli import charges
+from tollkeeper.cli.arguments import parse_amount, parse_reason, parse_unit, parse_window
+from tollkeeper.cli.context import actor_name, open_context
+from tollkeeper.cli.output import BALANCE_COLUMNS, UNIT_NAMES, balance_row, print_table
+from tollkeeper.cli.targets import find_target
 from tollkeeper.quota import queries
-from tollkeeper.quota.changes import Action, QuotaChange, Target, make, plan
+from tollkeeper.quota.changes import Action, QuotaChange, Target, apply_changes, plan_change
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.quota.rules.page import Subject
@@ -22,24 +23,29 @@ WINDOWS = "minute|hour|day|month|total"
 
 Email = Annotated[str | None, typer.Argument(metavar="EMAIL", show_default=False, help="The user whose quota it is.")]
 Tenant = Annotated[
-    str | None, typer.Option("--tenant", metavar="NAME", show_default=False, help="The tenant, as a whole.")
+    str | None, typer.Option("--tenant", metavar="NAME", show_default=False, help="The tenant whose quota it is.")
 ]
-Counted = Annotated[
-    str, typer.Option("--unit", metavar="tokens|usd", help="What the quota counts; with usd, N is in micro-USD.")
+UnitName = Annotated[
+    str, typer.Option("--unit", metavar="tokens|usd", help="The unit of the quota; with usd, N is in micro-USD.")
 ]
 Window = Annotated[
     str | None,
-    typer.Option("--window", metavar=WINDOWS, show_default=False, help="Which quota; needed unless there is one."),
+    typer.Option(
+        "--window",
+        metavar=WINDOWS,
+        show_default=False,
+        help="The window of the quota; optional if there is only one quota.",
+    ),
 ]
 
 
 @app.command()
 def show(email: Email = None, tenant: Tenant = None) -> None:
-    """Show every quota that applies, as it stands now."""
+    """Show every quota that applies, in its current window."""
 
     async def read() -> tuple[Target, list[Balance], list[Balance]]:
-        async with opened() as install, install.database.session() as session:
-            target, now_ms = await find(session, email, tenant), SystemClock().now_ms()
+        async with open_context() as context, context.database.session() as session:
+            target, now_ms = await find_target(session, email, tenant), context.clock.now_ms()
             own = await queries.balances_of(session, [target.subject], now_ms)
             shared: list[Balance] = []
             if target.subject.user_id is not None:
@@ -47,45 +53,49 @@ def show(email: Email = None, tenant: Tenant = None) -> None:
             return target, own, shared
 
     target, own, shared = asyncio.run(read())
-    rows = [tables.balance_row(target.label, one) for one in own]
-    rows += [tables.balance_row("the whole tenant", one) for one in shared]
+    rows = [balance_row(target.label, balance) for balance in own]
+    rows += [balance_row("the whole tenant", balance) for balance in shared]
     if rows:
-        tables.show(tables.BALANCE_COLUMNS, rows)
-    if target.subject.user_id is not None and not any(one.unit == Unit.TOKENS for one in own):
+        print_table(BALANCE_COLUMNS, rows)
+    if target.subject.user_id is not None and not any(balance.unit == Unit.TOKENS for balance in own):
         typer.echo(f"{target.label} has no token quota, so every call is refused.")
     elif not rows:
-        typer.echo(f"{target.label} has no quota of its own: its users' quotas are the bound.")
+        typer.echo(f"{target.label} has no quota of its own: only its users' quotas apply.")
 
 
 @app.command(name="set")
 def set_(
     limit: Annotated[
-        str, typer.Option(metavar="N", show_default=False, help="The new limit per window. What is used stays used.")
+        str, typer.Option(metavar="N", show_default=False, help="The new limit per window. Usage so far is kept.")
     ],
     email: Email = None,
     tenant: Tenant = None,
     window: Window = None,
-    unit: Counted = "tokens",
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; written into the ledger.")] = "limit set by hand",
+    unit: UnitName = "tokens",
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="The reason; recorded in the ledger.")
+    ] = "limit set by hand",
 ) -> None:
-    """Make a quota, or change its limit."""
-    amount = values.amount(limit, "--limit", least=0)
-    _change(email, tenant, window, Action.SET, amount, reason, values.unit(unit))
+    """Create a quota, or change its limit."""
+    amount = parse_amount(limit, "--limit", minimum=0)
+    _change(email, tenant, window, Action.SET, amount, reason, parse_unit(unit))
 
 
 @app.command()
 def grant(
     tokens: Annotated[
-        str, typer.Option(metavar="N", show_default=False, help="How many more, in the current window only.")
+        str, typer.Option(metavar="N", show_default=False, help="How many to add, in the current window only.")
     ],
-    reason: Annotated[str, typer.Option(metavar="TEXT", show_default=False, help="Why; written into the ledger.")],
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", show_default=False, help="The reason; recorded in the ledger.")
+    ],
     email: Email = None,
     tenant: Tenant = None,
     window: Window = None,
-    unit: Counted = "tokens",
+    unit: UnitName = "tokens",
 ) -> None:
-    """Top up the current window of a quota. The limit of the windows to come stays as it is."""
-    _change(email, tenant, window, Action.GRANT, values.amount(tokens, "--tokens"), reason, values.unit(unit))
+    """Top up the current window of a quota. The limit of later windows does not change."""
+    _change(email, tenant, window, Action.GRANT, parse_amount(tokens, "--tokens"), reason, parse_unit(unit))
 
 
 charges.register(app)
@@ -100,24 +110,23 @@ def _change(
     reason: str,
     unit: Unit,
 ) -> None:
-    """Make one change, and say what came of it."""
-    why, period = values.reason(reason), values.window(window) if window is not None else None
+    """Make one change, and print the quota before and after it."""
+    parsed_reason, period = parse_reason(reason), parse_window(window) if window is not None else None
 
-    async def work() -> tuple[Target, int | None, Balance]:
-        async with opened() as install:
-            async with install.database.session() as session:
-                target = await find(session, email, tenant)
-                change = await plan(
-                    session, QuotaChange(target, action, amount, why, period, unit), SystemClock().now_ms()
-                )
-            async with install.ledger() as ledger:
-                (balance,) = await make(ledger, [change], actor=actor(PROGRAM))
+    async def make_change() -> tuple[Target, int | None, Balance]:
+        async with open_context() as context:
+            async with context.database.session() as session:
+                target = await find_target(session, email, tenant)
+                request = QuotaChange(target, action, amount, parsed_reason, period, unit)
+                change = await plan_change(session, request, context.clock.now_ms())
+            async with context.ledger() as ledger:
+                (balance,) = await apply_changes(ledger, [change], actor=actor_name(PROGRAM))
             return target, change.before, balance
 
-    target, before, balance = asyncio.run(work())
-    was = f"was {before:,}" if before is not None else "there was none"
+    target, before, balance = asyncio.run(make_change())
+    previous = f"was {before:,}" if before is not None else "there was none"
     typer.echo(
         f"{target.label}: the limit for the {balance.period} window is now {balance.limit:,}"
-        f" {tables.UNIT_NAMES[balance.unit]} ({was}); {balance.used:,} used, {balance.reserved:,} reserved,"
+        f" {UNIT_NAMES[balance.unit]} ({previous}); {balance.used:,} used, {balance.reserved:,} reserved,"
         f" {balance.remaining:,} remaining."
     )

@@ -1,4 +1,4 @@
-"""How every command ends: quietly, or with one sentence on standard error and exit code 2."""
+"""Run a command: map its errors to one sentence on standard error and an exit code."""
 
 import sys
 from collections.abc import Sequence
@@ -8,35 +8,35 @@ from typer.exceptions import TyperException
 
 from tollkeeper.errors import InvalidRequest, TollkeeperError
 
-FAILED = 2
+EXIT_ERROR = 2
 
 
-def run(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:
-    """Run a command with these arguments (the process's own, if none are given). Returns the exit code.
+def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) -> int:
+    """Run a command with these arguments, by default the process's own. Returns the exit code.
 
-    What the domain refuses, and what cannot be parsed, is one sentence on standard error.
+    An error of the domain or of the argument parser is printed as one sentence on standard error.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _check_encoding(given)
-        code = app(given, prog_name=name, standalone_mode=False)
+        _check_encoding(arguments)
+        code = app(arguments, prog_name=program, standalone_mode=False)
     except TollkeeperError as error:
-        sentence = error.detail
+        message = error.detail
     except TyperException as error:
-        sentence = error.format_message()
-        if "\n" in sentence or not sentence:  # the help that stands in for a missing command, not a sentence
-            typer.echo(sentence, err=True)
-            return FAILED
+        message = error.format_message()
+        if "\n" in message or not message:  # typer prints the help text in place of a missing command
+            typer.echo(message, err=True)
+            return EXIT_ERROR
     except typer.Abort:
-        sentence = "Nothing was entered, so nothing was done."
+        message = "Aborted: nothing was entered and nothing was changed."
     else:
         return code if isinstance(code, int) else 0
-    typer.echo(f"{name}: {sentence}", err=True)
-    return FAILED
+    typer.echo(f"{program}: {message}", err=True)
+    return EXIT_ERROR
 
 
 def _check_encoding(arguments: Sequence[str]) -> None:
-    """Bytes that are no text reach Python as lone surrogates, which no database takes."""
+    """Raises InvalidRequest. Python decodes invalid UTF-8 to lone surrogates, which the databases do not accept."""
     try:
         "".join(arguments).encode()
     except UnicodeEncodeError:

@@ -1,12 +1,13 @@
-"""`tollkeeper tenant`: customers."""
+"""`tollkeeper tenant`: create, list, disable and enable tenants."""
 
 import asyncio
 from typing import Annotated
 
 import typer
 
-from tollkeeper.cli import tables, values
-from tollkeeper.cli.context import opened
+from tollkeeper.cli.arguments import parse_name
+from tollkeeper.cli.context import open_context
+from tollkeeper.cli.output import print_table
 from tollkeeper.identity import accounts
 
 app = typer.Typer(help="Create, list, disable and enable tenants.")
@@ -18,11 +19,11 @@ Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False, help="T
 def create(name: Name) -> None:
     """Create a tenant."""
 
-    async def work() -> None:
-        async with opened() as install, install.database.session() as session:
+    async def create_tenant() -> None:
+        async with open_context() as context, context.database.session() as session:
             await accounts.create_tenant(session, name)
 
-    asyncio.run(work())
+    asyncio.run(create_tenant())
     typer.echo(f"The tenant {name.strip()} is created.")
 
 
@@ -30,31 +31,34 @@ def create(name: Name) -> None:
 def list_() -> None:
     """List the tenants."""
 
-    async def rows() -> list[tuple[str, str, str]]:
-        async with opened() as install, install.database.session() as session:
+    async def read_rows() -> list[tuple[str, str, str]]:
+        async with open_context() as context, context.database.session() as session:
             return [
                 (tenant.name, "disabled" if tenant.disabled_at else "active", f"{tenant.created_at:%Y-%m-%d}")
                 for tenant in await accounts.list_tenants(session)
             ]
 
-    tables.show(("tenant", "state", "created"), asyncio.run(rows()))
+    print_table(("tenant", "state", "created"), asyncio.run(read_rows()))
 
 
 @app.command()
 def disable(name: Name) -> None:
-    """Shut a tenant and its users out, from the next request on. What is in flight is settled."""
-    asyncio.run(_switch(name, on=False))
+    """Refuse a tenant and its users from the next request on. Calls in flight are settled."""
+    asyncio.run(_set_enabled(name, enabled=False))
     typer.echo(f"The tenant {name.strip()} is disabled.")
 
 
 @app.command()
 def enable(name: Name) -> None:
-    """Let a tenant in again."""
-    asyncio.run(_switch(name, on=True))
+    """Admit a tenant again."""
+    asyncio.run(_set_enabled(name, enabled=True))
     typer.echo(f"The tenant {name.strip()} is enabled.")
 
 
-async def _switch(name: str, *, on: bool) -> None:
-    async with opened() as install, install.database.session() as session:
-        tenant = await accounts.tenant_named(session, values.name(name))
-        (accounts.enable if on else accounts.disable)(tenant)
+async def _set_enabled(name: str, *, enabled: bool) -> None:
+    async with open_context() as context, context.database.session() as session:
+        tenant = await accounts.get_tenant_by_name(session, parse_name(name))
+        if enabled:
+            accounts.enable(tenant)
+        else:
+            accounts.disable(tenant, context.clock.now_ms())

@@ -1,4 +1,4 @@
-"""`tollkeeper user`: who can log in, and the way back in when a password is lost."""
+"""`tollkeeper user`: create, list, disable and enable users, and replace a lost password."""
 
 import asyncio
 from contextlib import closing
@@ -6,17 +6,18 @@ from typing import Annotated
 
 import typer
 
-from tollkeeper.cli import tables, values
-from tollkeeper.cli.context import CommandContext, opened
+from tollkeeper.cli.arguments import parse_name, parse_role, read_password
+from tollkeeper.cli.context import CommandContext, open_context
+from tollkeeper.cli.output import print_table
 from tollkeeper.identity import accounts, keys
 from tollkeeper.identity.models import Tenant, User
 from tollkeeper.identity.passwords import Passwords
 
-app = typer.Typer(help="Create, list, disable and enable users; give a new password.")
+app = typer.Typer(help="Create, list, disable and enable users; set a new password.")
 
 Email = Annotated[str, typer.Argument(metavar="EMAIL", show_default=False, help="The user's e-mail address.")]
 PasswordStdin = Annotated[
-    bool, typer.Option("--password-stdin", help="Read the password from standard input instead of asking for it.")
+    bool, typer.Option("--password-stdin", help="Read the password from standard input instead of a prompt.")
 ]
 
 
@@ -27,20 +28,20 @@ def create(
     role: Annotated[str, typer.Option(metavar="member|tenant_admin|operator", help="What the user may do.")] = "member",
     password_stdin: PasswordStdin = False,
 ) -> None:
-    """Create a user. The quota is set apart, with `tollkeeper quota set`."""
-    chosen, address = values.role(role), accounts.normal_email(email)
-    password = values.password(from_stdin=password_stdin)
+    """Create a user, without a quota. Set one with `tollkeeper quota set`."""
+    parsed_role, address = parse_role(role), accounts.normalize_email(email)
+    new_password = read_password(from_stdin=password_stdin)
 
-    async def work() -> None:
-        async with opened() as install:
-            async with install.database.session() as session:
-                await accounts.tenant_named(session, values.name(tenant))
-            password_hash = await _hash(install, password)
-            async with install.database.session() as session:
-                await accounts.create_user(session, values.name(tenant), address, password_hash, chosen)
+    async def create_user() -> None:
+        async with open_context() as context:
+            async with context.database.session() as session:
+                await accounts.get_tenant_by_name(session, parse_name(tenant))
+            password_hash = await _hash(context, new_password)
+            async with context.database.session() as session:
+                await accounts.create_user(session, parse_name(tenant), address, password_hash, parsed_role)
 
-    asyncio.run(work())
-    typer.echo(f"The user {address} is created, as {chosen} of the tenant {tenant.strip()}.")
+    asyncio.run(create_user())
+    typer.echo(f"The user {address} is created, as {parsed_role} of the tenant {tenant.strip()}.")
 
 
 @app.command(name="list")
@@ -49,61 +50,64 @@ def list_(
 ) -> None:
     """List the users."""
 
-    async def rows() -> list[tuple[str, ...]]:
-        async with opened() as install, install.database.session() as session:
-            only = await accounts.tenant_named(session, values.name(tenant)) if tenant is not None else None
+    async def read_rows() -> list[tuple[str, ...]]:
+        async with open_context() as context, context.database.session() as session:
+            only_tenant = await accounts.get_tenant_by_name(session, parse_name(tenant)) if tenant is not None else None
             return [
-                (user.email, home.name, user.role, _state(user, home), f"{user.created_at:%Y-%m-%d}")
-                for user, home in await accounts.list_users(session, only)
+                (user.email, user_tenant.name, user.role, _state(user, user_tenant), f"{user.created_at:%Y-%m-%d}")
+                for user, user_tenant in await accounts.list_users(session, only_tenant)
             ]
 
-    tables.show(("e-mail", "tenant", "role", "state", "created"), asyncio.run(rows()))
+    print_table(("e-mail", "tenant", "role", "state", "created"), asyncio.run(read_rows()))
 
 
 @app.command()
 def disable(email: Email) -> None:
-    """Shut a user out, from the next request on. What is in flight is settled."""
-    asyncio.run(_switch(email, on=False))
-    typer.echo(f"The user {accounts.normal_email(email)} is disabled.")
+    """Refuse a user from the next request on. Calls in flight are settled."""
+    asyncio.run(_set_enabled(email, enabled=False))
+    typer.echo(f"The user {accounts.normalize_email(email)} is disabled.")
 
 
 @app.command()
 def enable(email: Email) -> None:
-    """Let a user in again."""
-    asyncio.run(_switch(email, on=True))
-    typer.echo(f"The user {accounts.normal_email(email)} is enabled.")
+    """Admit a user again."""
+    asyncio.run(_set_enabled(email, enabled=True))
+    typer.echo(f"The user {accounts.normalize_email(email)} is enabled.")
 
 
 @app.command()
 def password(email: Email, password_stdin: PasswordStdin = False) -> None:
-    """Give a user a new password. Every token given out so far is dead from the next request on; API keys are not."""
-    address = accounts.normal_email(email)
-    chosen = values.password(from_stdin=password_stdin)
+    """Set a new password. The user's bearer tokens are invalid from the next request on; API keys stay valid."""
+    address = accounts.normalize_email(email)
+    new_password = read_password(from_stdin=password_stdin)
 
-    async def work() -> int:
-        async with opened() as install:
-            async with install.database.session() as session:
-                await accounts.user_with_email(session, address)
-            password_hash = await _hash(install, chosen)
-            async with install.database.session() as session:
-                user = await accounts.user_with_email(session, address)
+    async def change_password() -> int:
+        async with open_context() as context:
+            async with context.database.session() as session:
+                await accounts.get_user_by_email(session, address)
+            password_hash = await _hash(context, new_password)
+            async with context.database.session() as session:
+                user = await accounts.get_user_by_email(session, address)
                 accounts.change_password(user, password_hash)
-                return len(await keys.keys_of(session, user))
+                return len(await keys.list_keys(session, user))
 
-    good_keys = asyncio.run(work())
+    key_count = asyncio.run(change_password())
     typer.echo(f"The user {address} has a new password.")
-    if good_keys:
-        typer.echo(f"{good_keys} API keys are still good. To revoke them: tollkeeper key revoke {address} --all")
+    if key_count:
+        typer.echo(f"{key_count} API keys are still valid. To revoke them: tollkeeper key revoke {address} --all")
 
 
-async def _switch(email: str, *, on: bool) -> None:
-    async with opened() as install, install.database.session() as session:
-        user = await accounts.user_with_email(session, email)
-        (accounts.enable if on else accounts.disable)(user)
+async def _set_enabled(email: str, *, enabled: bool) -> None:
+    async with open_context() as context, context.database.session() as session:
+        user = await accounts.get_user_by_email(session, email)
+        if enabled:
+            accounts.enable(user)
+        else:
+            accounts.disable(user, context.clock.now_ms())
 
 
-async def _hash(install: CommandContext, password: str) -> str:
-    with closing(Passwords(install.settings.bcrypt_rounds)) as passwords:
+async def _hash(context: CommandContext, password: str) -> str:
+    with closing(Passwords(context.settings.bcrypt_rounds)) as passwords:
         return await passwords.hash(password)
 
 

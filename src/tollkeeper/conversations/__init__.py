@@ -1,5 +1,5 @@
-"""What was said before: conversations that callers name, kept per user and bounded."""
+"""Conversations that callers name: stored per user, and limited in number and size."""
 
-from tollkeeper.conversations.memory import Conversation, Conversations
+from tollkeeper.conversations.service import Conversation, Conversations
 
 __all__ = ["Conversation", "Conversations"]

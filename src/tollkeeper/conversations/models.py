@@ -1,4 +1,4 @@
-"""The rows of conversations. Times are milliseconds since the epoch, UTC."""
+"""The tables of conversations. Times are milliseconds since the epoch, UTC."""
 
 from sqlalchemy import BigInteger, Integer, Text
 from sqlmodel import Field, SQLModel
@@ -7,9 +7,10 @@ Id = BigInteger().with_variant(Integer, "sqlite")
 
 
 class StoredConversation(SQLModel, table=True):
-    """A conversation, under the name that its user chose. `sequence` is that of the newest turn there ever was.
+    """A conversation. Its user chose the name.
 
-    `turns` and `tokens` are of the turns that are kept. The system prompt is not one of them.
+    `turns` is the number of stored messages, and `tokens` the sum of theirs; neither counts the system prompt.
+    `sequence` is the number of the newest message, and so the number of messages there ever were.
     """
 
     __tablename__ = "conversations"
@@ -26,8 +27,8 @@ class StoredConversation(SQLModel, table=True):
     updated_ms: int = Field(sa_type=BigInteger)
 
 
-class StoredTurn(SQLModel, table=True):
-    """What one of the two said. `tokens` is an upper bound."""
+class StoredMessage(SQLModel, table=True):
+    """A message of the user or of the model. `tokens` is an upper bound."""
 
     __tablename__ = "conversation_turns"
 

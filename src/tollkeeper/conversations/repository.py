@@ -1,4 +1,4 @@
-"""One user's conversations in the database. Whose they are is part of every statement that is made here."""
+"""The conversations of one user in the database. Every statement is limited to that user's rows."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,18 +7,18 @@ from sqlalchemy import ColumnElement, delete, insert, text, update
 from sqlmodel import and_, col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollkeeper.conversations.bounds import first_kept
-from tollkeeper.conversations.models import StoredConversation, StoredTurn
+from tollkeeper.conversations.models import StoredConversation, StoredMessage
+from tollkeeper.conversations.trimming import first_kept_index
 from tollkeeper.principal import Principal
 
-_MAKE = text(
+_CREATE = text(
     "INSERT INTO conversations (tenant_id, user_id, name, turns, tokens, sequence, created_ms, updated_ms)"
     " VALUES (:tenant_id, :user_id, :name, 0, 0, 0, :now_ms, :now_ms) ON CONFLICT (tenant_id, user_id, name) DO NOTHING"
 )
 
 
-class Turn(NamedTuple):
-    """A turn to be kept."""
+class NewMessage(NamedTuple):
+    """A message to be stored. `tokens` is an upper bound."""
 
     role: str
     content: str
@@ -26,131 +26,135 @@ class Turn(NamedTuple):
 
 
 class Cursor(NamedTuple):
-    """Where a page of the list goes on: after the conversation that was made then, and has that name."""
+    """Where a page of the list starts: after the conversation with this creation time and name."""
 
     created_ms: int
     name: str
 
 
 class ConversationRepository:
-    """What one user may see and change, in one transaction."""
+    """Reads and writes one user's conversations, in one transaction."""
 
     def __init__(self, session: AsyncSession, owner: Principal) -> None:
         self._session = session
         self._owner = owner
 
     async def find(self, name: str) -> StoredConversation | None:
-        query = select(StoredConversation).where(self._mine(StoredConversation), StoredConversation.name == name)
+        """Returns the conversation of that name."""
+        query = select(StoredConversation).where(self._is_owned(StoredConversation), StoredConversation.name == name)
         return (await self._session.exec(query)).first()
 
-    async def turns(self, conversation_id: int) -> list[StoredTurn]:
-        """The turns that are kept, in order."""
-        query = select(StoredTurn).where(self._of(conversation_id)).order_by(col(StoredTurn.sequence))
+    async def messages(self, conversation_id: int) -> list[StoredMessage]:
+        """Returns the stored messages, the oldest first."""
+        query = select(StoredMessage).where(self._is_in(conversation_id)).order_by(col(StoredMessage.sequence))
         return list((await self._session.exec(query)).all())
 
-    async def page(self, *, after: Cursor | None, most: int) -> list[StoredConversation]:
-        """Conversations, the last made first."""
-        made, name = col(StoredConversation.created_ms), col(StoredConversation.name)
-        query = select(StoredConversation).where(self._mine(StoredConversation))
+    async def list_page(self, *, after: Cursor | None, limit: int) -> list[StoredConversation]:
+        """Returns at most `limit` conversations, the newest first."""
+        created, name = col(StoredConversation.created_ms), col(StoredConversation.name)
+        query = select(StoredConversation).where(self._is_owned(StoredConversation))
         if after is not None:
-            query = query.where(or_(made < after.created_ms, and_(made == after.created_ms, name < after.name)))
-        return list((await self._session.exec(query.order_by(made.desc(), name.desc()).limit(most))).all())
+            query = query.where(or_(created < after.created_ms, and_(created == after.created_ms, name < after.name)))
+        return list((await self._session.exec(query.order_by(created.desc(), name.desc()).limit(limit))).all())
 
     async def delete(self, name: str) -> bool:
-        """Whether there was one. Its turns go with it."""
+        """Delete a conversation with its messages. Returns whether it existed."""
         statement = delete(StoredConversation).where(
-            self._mine(StoredConversation), col(StoredConversation.name) == name
+            self._is_owned(StoredConversation), col(StoredConversation.name) == name
         )
         return (await self._session.exec(statement)).rowcount > 0
 
-    async def make(self, name: str, now_ms: int) -> bool:
-        """Make a conversation, unless there is one of that name. Whether it was made."""
-        values = self._owned | {"name": name, "now_ms": now_ms}
-        return (await (await self._session.connection()).execute(_MAKE, values)).rowcount > 0
+    async def create(self, name: str, now_ms: int) -> bool:
+        """Create an empty conversation, unless the name exists. Returns whether it was created."""
+        values = self._owner_values | {"name": name, "now_ms": now_ms}
+        return (await (await self._session.connection()).execute(_CREATE, values)).rowcount > 0
 
     async def append(
         self,
-        which: ColumnElement[bool],
-        turns: Sequence[Turn],
+        target: ColumnElement[bool],
+        messages: Sequence[NewMessage],
         system_prompt: str | None,
-        most_tokens: int,
+        max_tokens: int,
         now_ms: int,
     ) -> None:
-        """Add turns at the end of a conversation, if it is there, and let fall out what is too much.
+        """Append messages to the conversation that `target` selects, if it exists, and trim it to `max_tokens`.
 
-        The first statement locks the conversation, so the turns of one call stay together.
+        The first statement locks the conversation, so the messages of one call stay together.
         """
-        kept = turns[first_kept(turns, most_tokens) :]
+        kept = messages[first_kept_index(messages, max_tokens) :]
         stored = StoredConversation
         values = {
             "turns": col(stored.turns) + len(kept),
-            "tokens": col(stored.tokens) + sum(turn.tokens for turn in kept),
+            "tokens": col(stored.tokens) + sum(message.tokens for message in kept),
             "sequence": col(stored.sequence) + len(kept),
             "updated_ms": now_ms,
         }
         if system_prompt is not None:
             values["system_prompt"] = system_prompt
-        grow = update(stored).where(self._mine(stored), which).values(values)
+        grow = update(stored).where(self._is_owned(stored), target).values(values)
         returned = await self._session.exec(grow.returning(col(stored.id), col(stored.sequence), col(stored.tokens)))
         if (row := returned.first()) is None:
             return
         conversation_id, last, tokens = row
         first = last - len(kept) + 1
         if kept:
-            await self._session.exec(insert(StoredTurn), params=self._rows(conversation_id, first, kept))
-        if tokens > most_tokens or len(kept) < len(turns):
-            await self._trim(conversation_id, most_tokens, oldest=first if len(kept) < len(turns) else 0)
+            await self._session.exec(insert(StoredMessage), params=self._rows(conversation_id, first, kept))
+        if tokens > max_tokens or len(kept) < len(messages):
+            await self._trim(conversation_id, max_tokens, oldest=first if len(kept) < len(messages) else 0)
 
-    async def evict(self, most: int) -> None:
-        """Delete the conversations that were not used for the longest time, so that `most` are left.
+    async def evict(self, max_conversations: int) -> None:
+        """Delete the least recently used conversations beyond `max_conversations`.
 
-        One that is in use elsewhere at this moment is passed over.
+        Skips a conversation that another transaction has locked.
         """
         used, identity = col(StoredConversation.updated_ms), col(StoredConversation.id)
-        newest_first = select(used, identity).where(self._mine(StoredConversation))
-        first = (
-            await self._session.exec(newest_first.order_by(used.desc(), identity.desc()).offset(most).limit(1))
-        ).first()
+        newest_first = (
+            select(used, identity).where(self._is_owned(StoredConversation)).order_by(used.desc(), identity.desc())
+        )
+        first = (await self._session.exec(newest_first.offset(max_conversations).limit(1))).first()
         if first is None:
             return
         last_used, last_id = first
         excess = select(identity).where(
-            self._mine(StoredConversation), or_(used < last_used, and_(used == last_used, identity <= last_id))
+            self._is_owned(StoredConversation), or_(used < last_used, and_(used == last_used, identity <= last_id))
         )
         statement = delete(StoredConversation).where(
-            self._mine(StoredConversation), identity.in_(excess.with_for_update(skip_locked=True))
+            self._is_owned(StoredConversation), identity.in_(excess.with_for_update(skip_locked=True))
         )
         await self._session.exec(statement)
 
-    async def _trim(self, conversation_id: int, most_tokens: int, oldest: int) -> None:
-        """Delete what does not fit, and whatever is older than `oldest`, and count what is left."""
-        query = select(StoredTurn.sequence, StoredTurn.role, StoredTurn.tokens).where(self._of(conversation_id))
-        rows = (await self._session.exec(query.order_by(col(StoredTurn.sequence)))).all()
-        turns = [Turn(role, "", tokens) for _, role, tokens in rows]
-        begin = first_kept(turns, most_tokens)
+    async def _trim(self, conversation_id: int, max_tokens: int, oldest: int) -> None:
+        """Delete the messages that do not fit, and those with a `sequence` below `oldest`; update the counts."""
+        query = select(StoredMessage.sequence, StoredMessage.role, StoredMessage.tokens)
+        query = query.where(self._is_in(conversation_id)).order_by(col(StoredMessage.sequence))
+        rows = (await self._session.exec(query)).all()
+        messages = [NewMessage(role, "", tokens) for _, role, tokens in rows]
+        begin = first_kept_index(messages, max_tokens)
         while begin < len(rows) and rows[begin][0] < oldest:
             begin += 1
         if begin == 0:
             return
-        old = delete(StoredTurn).where(self._of(conversation_id), col(StoredTurn.sequence) <= rows[begin - 1][0])
+        old = delete(StoredMessage).where(
+            self._is_in(conversation_id), col(StoredMessage.sequence) <= rows[begin - 1][0]
+        )
         await self._session.exec(old)
-        left = turns[begin:]
-        this = and_(self._mine(StoredConversation), col(StoredConversation.id) == conversation_id)
+        left = messages[begin:]
+        this = and_(self._is_owned(StoredConversation), col(StoredConversation.id) == conversation_id)
         count = update(StoredConversation).where(this)
-        await self._session.exec(count.values(turns=len(left), tokens=sum(turn.tokens for turn in left)))
+        await self._session.exec(count.values(turns=len(left), tokens=sum(message.tokens for message in left)))
 
-    def _rows(self, conversation_id: int, first: int, turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    def _rows(self, conversation_id: int, first: int, messages: Sequence[NewMessage]) -> list[dict[str, Any]]:
         return [
-            self._owned | {"conversation_id": conversation_id, "sequence": sequence} | turn._asdict()
-            for sequence, turn in enumerate(turns, first)
+            self._owner_values | {"conversation_id": conversation_id, "sequence": sequence} | message._asdict()
+            for sequence, message in enumerate(messages, first)
         ]
 
     @property
-    def _owned(self) -> dict[str, Any]:
+    def _owner_values(self) -> dict[str, Any]:
         return {"tenant_id": self._owner.tenant_id, "user_id": self._owner.user_id}
 
-    def _mine(self, table: type[StoredConversation] | type[StoredTurn]) -> ColumnElement[bool]:
+    def _is_owned(self, table: type[StoredConversation] | type[StoredMessage]) -> ColumnElement[bool]:
         return and_(col(table.tenant_id) == self._owner.tenant_id, col(table.user_id) == self._owner.user_id)
 
-    def _of(self, conversation_id: int) -> ColumnElement[bool]:
-        return and_(self._mine(StoredTurn), col(StoredTurn.conversation_id) == conversation_id)
+    def _is_in(self, conversation_id: int) -> ColumnElement[bool]:
+        return and_(self._is_owned(StoredMessage), col(StoredMessage.conversation_id) == conversation_id)

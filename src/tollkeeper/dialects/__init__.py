@@ -1,1 +1,1 @@
-"""The wire formats of others: each is read and written here, for callers and towards providers, and nowhere else."""
+"""Reads and writes the wire formats of other vendors' APIs, for callers and for providers."""

@@ -12,9 +12,9 @@ import msgspec
 import orjson
 
 from tollkeeper.chat import Completion, Usage
+from tollkeeper.dialects.answer_checks import MalformedAnswer, token_count
 from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.dialects.parameters import OURS, PASS, PRICE, Only, Rule
-from tollkeeper.dialects.reading import BadAnswer, count
 from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.errors import InvalidRequest
 
@@ -26,8 +26,8 @@ PARAMETERS: dict[str, Rule] = {
     "user": PASS,
 }
 
-MAX_INPUTS = 2_048
-"""In one call; it is OpenAI's own limit."""
+MAX_INPUT_ITEMS = 2_048
+"""Items in the input of one call. OpenAI has the same limit."""
 
 EncodingFormat = Literal["float", "base64"]
 Token = Annotated[int, msgspec.Meta(ge=0)]
@@ -35,24 +35,24 @@ Token = Annotated[int, msgspec.Meta(ge=0)]
 _decode_input = msgspec.json.Decoder(str | list[str | Token | list[Token]]).decode
 
 
-class Inputs(NamedTuple):
-    """What is to be embedded: one text or one list of tokens for each vector, in order."""
+class EmbeddingInput(NamedTuple):
+    """The items of an input, in order: each a text or a list of tokens, which has one vector in the answer."""
 
-    each: tuple[str | tuple[int, ...], ...]
+    items: tuple[str | tuple[int, ...], ...]
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What a tokenizer has to count."""
-        return tuple(one for one in self.each if isinstance(one, str))
+        """The texts that a tokenizer has to count."""
+        return tuple(one for one in self.items if isinstance(one, str))
 
     @property
     def tokens(self) -> int:
-        """How many tokens came as tokens."""
-        return sum(len(one) for one in self.each if not isinstance(one, str))
+        """The number of tokens in the items that are lists of tokens."""
+        return sum(len(one) for one in self.items if not isinstance(one, str))
 
 
 class _Answer(msgspec.Struct):
-    """The vectors stay unread: they are passed on as they came."""
+    """The vectors are not decoded: the caller receives the provider's bytes."""
 
     data: list[msgspec.Raw]
     usage: Any = None
@@ -61,69 +61,73 @@ class _Answer(msgspec.Struct):
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
-def read_inputs(fields: Mapping[str, msgspec.Raw]) -> Inputs:
-    """Raises InvalidRequest for anything but a text, texts, tokens, or lists of tokens, and for too many of them."""
+def read_input(fields: Mapping[str, msgspec.Raw]) -> EmbeddingInput:
+    """The input of a request: a text, a list of texts, a list of tokens, or a list of lists of tokens.
+
+    Raises InvalidRequest for anything else, and for more than MAX_INPUT_ITEMS.
+    """
     raw = fields.get("input")
     if raw is None:
-        raise _bad_input()
+        raise _invalid_input()
     try:
-        asked = _decode_input(raw)
+        given = _decode_input(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise _bad_input() from None
-    if isinstance(asked, str):
-        return Inputs((asked,))
-    texts = [one for one in asked if isinstance(one, str)]
-    tokens = [one for one in asked if isinstance(one, int)]
-    lists = [tuple(one) for one in asked if isinstance(one, list)]
-    kinds = [kind for kind in (texts, tokens, lists) if kind]
-    if len(kinds) != 1:
-        raise _bad_input()
-    if len(texts) > MAX_INPUTS or len(lists) > MAX_INPUTS:
-        raise InvalidRequest(f"input must be {MAX_INPUTS} texts, or lists of tokens, at most.", parameter="input")
-    return Inputs((tuple(tokens),)) if tokens else Inputs((*texts, *lists))
+        raise _invalid_input() from None
+    if isinstance(given, str):
+        return EmbeddingInput((given,))
+    texts = [one for one in given if isinstance(one, str)]
+    tokens = [one for one in given if isinstance(one, int)]
+    token_lists = [tuple(one) for one in given if isinstance(one, list)]
+    if sum(map(bool, (texts, tokens, token_lists))) != 1:
+        raise _invalid_input()
+    if len(texts) > MAX_INPUT_ITEMS or len(token_lists) > MAX_INPUT_ITEMS:
+        raise InvalidRequest(f"input must be at most {MAX_INPUT_ITEMS} texts or lists of tokens.", parameter="input")
+    return EmbeddingInput((tuple(tokens),)) if tokens else EmbeddingInput((*texts, *token_lists))
 
 
-def shape_of(fields: Mapping[str, msgspec.Raw]) -> InputSize:
-    """An input is one message, whatever it holds: its bytes bound its tokens, and no template is added.
+def input_size_of(fields: Mapping[str, msgspec.Raw]) -> InputSize:
+    """The input counts as one message, however many items it has: no chat template is added to its bytes.
 
-    Raises InvalidRequest as `read_inputs`.
+    Raises InvalidRequest as `read_input` does.
     """
-    read_inputs(fields)
+    read_input(fields)
     return InputSize(messages=1)
 
 
 def read_answer(body: bytes) -> Completion:
-    """The usage; the vectors are in the body only. Raises BadAnswer."""
+    """The usage of an answer; its vectors stay in the body. Raises MalformedAnswer."""
     try:
         answer = _decode_answer(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise BadAnswer from None
-    sent = count(answer.usage.get("prompt_tokens")) if isinstance(answer.usage, dict) else None
-    return Completion("", "stop", None if sent is None else Usage(sent, 0))
+        raise MalformedAnswer from None
+    input_tokens = token_count(answer.usage.get("prompt_tokens")) if isinstance(answer.usage, dict) else None
+    return Completion("", "stop", None if input_tokens is None else Usage(input_tokens, 0))
 
 
 def write_answer(
-    vectors: Sequence[Sequence[float]], head: ResponseMeta, usage: Usage, encoding_format: EncodingFormat = "float"
+    vectors: Sequence[Sequence[float]], meta: ResponseMeta, usage: Usage, encoding_format: EncodingFormat = "float"
 ) -> bytes:
-    """The vectors in order: as numbers, or each as base64 of its little-endian 32-bit floats."""
+    """An answer with the vectors in order: each a list of numbers, or base64 of its little-endian 32-bit floats."""
     return orjson.dumps(
         {
             "object": "list",
             "data": [
-                {"object": "embedding", "index": index, "embedding": _encoded(vector, encoding_format)}
+                {"object": "embedding", "index": index, "embedding": _encode(vector, encoding_format)}
                 for index, vector in enumerate(vectors)
             ],
-            "model": head.model,
+            "model": meta.model,
             "usage": {"prompt_tokens": usage.input_tokens, "total_tokens": usage.total_tokens},
         }
     )
 
 
-def _encoded(vector: Sequence[float], encoding_format: EncodingFormat) -> list[float] | str:
+def _encode(vector: Sequence[float], encoding_format: EncodingFormat) -> list[float] | str:
     if encoding_format == "float":
         return list(vector)
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
-def _bad_input() -> InvalidRequest:
-    return InvalidRequest("input must be a text, texts, tokens, or lists of tokens.", parameter="input")
+def _invalid_input() -> InvalidRequest:
+    return InvalidRequest(
+        "input must be a text, a list of texts, a list of tokens, or a list of lists of tokens.", parameter="input"
+    )

@@ -1,10 +1,10 @@
-"""What bounds the input tokens of a request, beside its bytes."""
+"""The counts of a request that, together with its bytes, bound its input tokens."""
 
 from typing import NamedTuple
 
 
 class InputSize(NamedTuple):
-    """Counts of a request. `image_bytes` are the bytes of pictures sent along, which are not text."""
+    """Counts of a request. `image_bytes` are the bytes of inline images, which are not text."""
 
     messages: int
     images: int = 0

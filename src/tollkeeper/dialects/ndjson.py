@@ -1,23 +1,23 @@
-"""JSON, one document a line, taken apart (the NDJSON of many servers)."""
+"""Splits a stream of newline-delimited JSON (NDJSON) into lines."""
 
-from tollkeeper.dialects.reading import BadAnswer
+from tollkeeper.dialects.answer_checks import MalformedAnswer
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
 
 
 class Splitter:
-    """Takes blocks as the network cuts them; gives whole lines. Blank ones are left out, and the last needs no end."""
+    """Collects network blocks and returns complete lines, without blank ones. The last line may lack its newline."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, block: bytes) -> list[bytes]:
-        """The lines that this block completes. Raises BadAnswer when one does not end."""
+        """The lines that this block completes. Raises MalformedAnswer for a line longer than MAX_LINE_BYTES."""
         *lines, self._rest = (self._rest + block).split(b"\n")
         if len(self._rest) > MAX_LINE_BYTES:
-            raise BadAnswer
+            raise MalformedAnswer
         return [line for line in lines if line.strip()]
 
     def end(self) -> list[bytes]:
-        """What is left when there is no more."""
+        """The last line, if it lacks its newline, once the stream has ended."""
         return [self._rest] if self._rest.strip() else []

@@ -1,4 +1,7 @@
-"""Ollama's own chat wire, towards the server (Ollama API reference, "Generate a chat completion")."""
+"""Ollama's own chat wire: requests to the server written, its answers and streams read. Callers do not use it.
+
+Wire format: Ollama API reference, "Generate a chat completion".
+"""
 
 import re
 from typing import Any
@@ -7,7 +10,7 @@ import msgspec
 import orjson
 
 from tollkeeper.chat import (
-    NAMED_TOOL,
+    TOOL_CHOICE_PREFIX,
     ChatRequest,
     Completion,
     Delta,
@@ -23,35 +26,36 @@ from tollkeeper.chat import (
     ToolResult,
     Usage,
 )
-from tollkeeper.dialects.parameters import refusal, unsayable
-from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError, count
+from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError, token_count
+from tollkeeper.dialects.parameters import unsupported, untranslatable
 from tollkeeper.errors import InvalidRequest
 
-NOTHING_IN = {"type": "object", "properties": {}}
-"""The schema of a tool that takes nothing."""
+EMPTY_SCHEMA = {"type": "object", "properties": {}}
+"""The schema of a tool without parameters."""
 
-_PICTURE = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,")
-_THINK = {"none": False, "minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high"}
+_DATA_URL_PREFIX = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,")
+THINK = {"none": False, "minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high"}
+"""The `think` parameter for each of our efforts."""
 
 
-def write_request(request: ChatRequest, model: str) -> dict[str, Any]:
-    """A request of ours, but for the output limit and the way of delivery. Its last field is `options`, always there.
+def write_request(chat_request: ChatRequest, model: str) -> dict[str, Any]:
+    """The request's fields, but for the output limit and the delivery options. The last field is always `options`.
 
-    Raises UnsupportedParameter for what the wire has no word for, InvalidRequest for a tool call whose arguments are
-    no JSON object. Whether a tool's schema binds strictly cannot be said, and is left out.
+    `strict` of a tool is dropped: the wire format has no field for it. Raises UnsupportedParameter for what it cannot
+    express, InvalidRequest for a tool call whose arguments are not a JSON object.
     """
-    options = request.options
-    document: dict[str, Any] = {"model": model, "messages": _messages(request.messages)}
-    if tools := _tools(options):
-        document["tools"] = tools
+    options = chat_request.options
+    fields: dict[str, Any] = {"model": model, "messages": _write_messages(chat_request.messages)}
+    if tools := _write_tools(options):
+        fields["tools"] = tools
     if options.schema is not None:
-        document["format"] = options.schema
+        fields["format"] = options.schema
     elif options.json:
-        document["format"] = "json"
+        fields["format"] = "json"
     if options.effort is not None:
-        if options.effort not in _THINK:
-            raise unsayable("reasoning_effort")
-        document["think"] = _THINK[options.effort]
+        if options.effort not in THINK:
+            raise untranslatable("reasoning_effort")
+        fields["think"] = THINK[options.effort]
     sampling = {
         "temperature": options.temperature,
         "top_p": options.top_p,
@@ -60,96 +64,96 @@ def write_request(request: ChatRequest, model: str) -> dict[str, Any]:
         "frequency_penalty": options.frequency_penalty,
         "stop": list(options.stop) or None,
     }
-    document["options"] = {name: value for name, value in sampling.items() if value is not None}
-    return document
+    fields["options"] = {name: value for name, value in sampling.items() if value is not None}
+    return fields
 
 
-def _messages(turns: tuple[Message, ...]) -> list[dict[str, Any]]:
-    """A tool's result names the tool, which in our nouns only its call does."""
-    names = {part.id: part.name for turn in turns for part in turn.parts if isinstance(part, ToolCall)}
-    return [message for turn in turns for message in _written(turn, names)]
+def _write_messages(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
+    """A tool result names its tool here; a ToolResult has only the id of the call, so the names come from the calls."""
+    tool_names = {part.id: part.name for message in messages for part in message.parts if isinstance(part, ToolCall)}
+    return [written for message in messages for written in _write_message(message, tool_names)]
 
 
-def _written(turn: Message, names: dict[str, str]) -> list[dict[str, Any]]:
-    if isinstance(turn.content, str):
-        return [{"role": turn.role, "content": turn.content}]
+def _write_message(message: Message, tool_names: dict[str, str]) -> list[dict[str, Any]]:
+    """The messages on the wire: each tool result is one of its own."""
+    if isinstance(message.content, str):
+        return [{"role": message.role, "content": message.content}]
     messages: list[dict[str, Any]] = []
-    message: dict[str, Any] = {"role": turn.role, "content": turn.text}
-    for part in turn.content:
+    written: dict[str, Any] = {"role": message.role, "content": message.text}
+    for part in message.content:
         match part:
             case ToolResult(call_id, content):
                 result = {"role": "tool", "content": content, "tool_call_id": call_id}
-                messages.append(result | ({"tool_name": names[call_id]} if call_id in names else {}))
+                messages.append(result | ({"tool_name": tool_names[call_id]} if call_id in tool_names else {}))
             case ToolCall(custom=True):
-                raise refusal("messages.tool_calls")
+                raise unsupported("messages.tool_calls")
             case ToolCall(call_id, name, arguments):
-                call = {"id": call_id, "function": {"name": name, "arguments": _arguments(arguments)}}
-                message.setdefault("tool_calls", []).append(call)
+                call = {"id": call_id, "function": {"name": name, "arguments": _parse_arguments(arguments)}}
+                written.setdefault("tool_calls", []).append(call)
             case Image(url):
-                message.setdefault("images", []).append(_picture(url))
-    if message["content"] or len(message) > 2 or not messages:
-        messages.append(message)
+                written.setdefault("images", []).append(_image_data(url))
+    if written["content"] or len(written) > 2 or not messages:
+        messages.append(written)
     return messages
 
 
-def _picture(url: str) -> str:
-    """Only the data: the server fetches nothing."""
-    found = _PICTURE.match(url)
-    if found is None:
-        raise refusal("messages.content")
-    return url[found.end() :]
+def _image_data(url: str) -> str:
+    """The base64 data of a `data:` URL. Raises UnsupportedParameter for other URLs: the server fetches nothing."""
+    prefix = _DATA_URL_PREFIX.match(url)
+    if prefix is None:
+        raise unsupported("messages.content")
+    return url[prefix.end() :]
 
 
-def _arguments(arguments: str) -> dict[str, Any]:
+def _parse_arguments(arguments: str) -> dict[str, Any]:
     try:
-        given = orjson.loads(arguments or "{}")
+        value = orjson.loads(arguments or "{}")
     except ValueError:
-        given = None
-    if not isinstance(given, dict):
+        value = None
+    if not isinstance(value, dict):
         raise InvalidRequest("The arguments of a tool call are not a JSON object.", parameter="messages")
-    return given
+    return value
 
 
-def _tools(options: Options) -> list[dict[str, Any]]:
-    """Those that are offered. The wire has functions alone, and no field for which of them to call, or how many.
+def _write_tools(options: Options) -> list[dict[str, Any]]:
+    """The tools to offer. The wire format has no field for the tool choice, nor for parallel calls.
 
-    A choice is followed as far as an offer can: of one tool, it alone is offered; of none, none is. That some tool must
-    be called, and no two at once, is left to the model, as the server's own OpenAI-compatible endpoint leaves it:
-    refused, whole clients that always ask for it could not use these models.
+    For a named tool only that tool is offered; for `none`, no tool. `required`, and one call at a time, are ignored, as
+    by the server's own OpenAI-compatible endpoint: clients that always send them could not use these models otherwise.
     """
     if any(tool.custom for tool in options.tools):
-        raise refusal("tools")
+        raise unsupported("tools")
     choice, offered = options.tool_choice or "auto", options.tools
-    if choice.startswith(NAMED_TOOL):
-        offered = tuple(tool for tool in offered if NAMED_TOOL + tool.name == choice)
+    if choice.startswith(TOOL_CHOICE_PREFIX):
+        offered = tuple(tool for tool in offered if TOOL_CHOICE_PREFIX + tool.name == choice)
         if options.tools and not offered:
-            raise refusal("tool_choice")
-    return [] if choice == "none" else [{"type": "function", "function": _function(tool)} for tool in offered]
+            raise unsupported("tool_choice")
+    return [] if choice == "none" else [{"type": "function", "function": _write_function(tool)} for tool in offered]
 
 
-def _function(tool: Tool) -> dict[str, Any]:
-    described = {} if tool.description is None else {"description": tool.description}
-    return {"name": tool.name, **described, "parameters": tool.parameters or NOTHING_IN}
+def _write_function(tool: Tool) -> dict[str, Any]:
+    description = {} if tool.description is None else {"description": tool.description}
+    return {"name": tool.name, **description, "parameters": tool.parameters or EMPTY_SCHEMA}
 
 
-class _Function(msgspec.Struct):
+class _FunctionCall(msgspec.Struct):
     name: str = ""
     arguments: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-class _Call(msgspec.Struct):
-    function: _Function
+class _ToolCall(msgspec.Struct):
+    function: _FunctionCall
     id: str | None = None
 
 
 class _Message(msgspec.Struct):
     content: str | None = None
     thinking: str | None = None
-    tool_calls: list[_Call] | None = None
+    tool_calls: list[_ToolCall] | None = None
 
 
-class _Line(msgspec.Struct):
-    """What we need of a line, or of a whole answer; everything else is skipped unread."""
+class _Answer(msgspec.Struct):
+    """The fields of a whole answer, or of one line of a stream, that metering, a Completion and the deltas need."""
 
     message: _Message | None = None
     done: bool = False
@@ -159,74 +163,77 @@ class _Line(msgspec.Struct):
     error: Any = None
 
 
-_decode = msgspec.json.Decoder(_Line).decode
+_decode = msgspec.json.Decoder(_Answer).decode
 
 
 def read_answer(body: bytes) -> Completion:
-    """A whole answer. Raises BadAnswer."""
+    """Read a whole answer. Raises MalformedAnswer if it is malformed or unfinished."""
     try:
         answer = _decode(body)
         message = answer.message
         if message is None or not answer.done:
-            raise BadAnswer
-        calls = tuple(_call(call, number) for number, call in enumerate(message.tool_calls or ()))
+            raise MalformedAnswer
+        calls = tuple(_read_tool_call(call, number) for number, call in enumerate(message.tool_calls or ()))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BadAnswer from error
+        raise MalformedAnswer from error
     reason = _finish_reason(answer, called=bool(calls))
     return Completion(message.content or "", reason, _usage(answer), calls, reasoning=message.thinking or None)
 
 
-def _call(call: _Call, number: int) -> ToolCall:
-    """Older servers give a call no id."""
+def _read_tool_call(call: _ToolCall, number: int) -> ToolCall:
+    """The tool call. Older servers send no id, so it gets one from its number."""
     arguments = bytes(call.function.arguments).decode()
     return ToolCall(call.id or f"call_{number}", call.function.name, arguments if arguments != "null" else "{}")
 
 
-def _finish_reason(line: _Line, *, called: bool) -> str:
-    reason = line.done_reason or "stop"
+def _finish_reason(answer: _Answer, *, called: bool) -> str:
+    reason = answer.done_reason or "stop"
     return "tool_calls" if called and reason == "stop" else reason
 
 
-def _usage(line: _Line) -> Usage | None:
-    """The server leaves out a count of nothing, and that of a prompt it had in memory: then there is no report."""
-    sent, received = count(line.prompt_eval_count), count(line.eval_count)
-    return None if sent is None or received is None else Usage(sent, received)
+def _usage(answer: _Answer) -> Usage | None:
+    """The reported usage; None if a count is missing: the server omits one that is 0, and that of a cached prompt."""
+    input_tokens, output_tokens = token_count(answer.prompt_eval_count), token_count(answer.eval_count)
+    return None if input_tokens is None or output_tokens is None else Usage(input_tokens, output_tokens)
 
 
-class LineReader:
-    """Reads the lines of one stream. `last` says of the line just read that it ends the answer."""
+class StreamReader:
+    """Reads the lines of one stream into deltas.
+
+    `last`: the latest line ends the answer. `finished`: the answer is whole.
+    """
 
     def __init__(self) -> None:
         self.last = False
         self.finished = False
-        self._calls = 0
+        self._call_count = 0
 
     def read(self, line: bytes) -> list[Delta]:
-        """What the line brings. Raises BadAnswer, ProviderSaidError."""
+        """The deltas of one line. Raises MalformedAnswer if it is malformed, ProviderSentError if it is an error."""
         try:
-            read = _decode(line)
-            if read.error is not None:
-                raise ProviderSaidError
-            if read.message is None and not read.done:
-                raise BadAnswer
-            deltas = self._said(read.message or _Message())
+            answer = _decode(line)
+            if answer.error is not None:
+                raise ProviderSentError
+            if answer.message is None and not answer.done:
+                raise MalformedAnswer
+            deltas = self._read_message(answer.message or _Message())
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise BadAnswer from error
-        self.last = read.done
-        if read.done:
+            raise MalformedAnswer from error
+        self.last = answer.done
+        if answer.done:
             self.finished = True
-            deltas.append(Finish(_finish_reason(read, called=self._calls > 0)))
-            if usage := _usage(read):
+            deltas.append(Finish(_finish_reason(answer, called=self._call_count > 0)))
+            if usage := _usage(answer):
                 deltas.append(usage)
         return deltas
 
-    def _said(self, message: _Message) -> list[Delta]:
+    def _read_message(self, message: _Message) -> list[Delta]:
         deltas: list[Delta] = []
         if message.thinking:
             deltas.append(ReasoningDelta(message.thinking))
         if message.content:
             deltas.append(TextDelta(message.content))
         for call in message.tool_calls or ():
-            deltas.append(ToolCallDelta(self._calls, *_call(call, self._calls)))
-            self._calls += 1
+            deltas.append(ToolCallDelta(self._call_count, *_read_tool_call(call, self._call_count)))
+            self._call_count += 1
         return deltas

@@ -1,7 +1,7 @@
-"""What becomes of each parameter of a wire format: passed on, priced, written anew, left out, or refused.
+"""The treatment of each parameter of a wire format: passed on, priced, rewritten, dropped or refused.
 
-Whatever multiplies the cost is priced into the hold; whatever is unbounded, or kept at the provider, is refused. So is
-a parameter that is in no class.
+A parameter that multiplies the cost is priced into the hold. One whose cost has no bound, or that stores something at
+the provider, is refused; so is a parameter without a rule.
 """
 
 from collections.abc import Mapping
@@ -11,53 +11,53 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from tollkeeper.errors import UnsayableOption, UnsupportedParameter
+from tollkeeper.errors import UnsupportedParameter, UntranslatableOption
 
 NULL = b"null"
 
 
 class Treatment(Enum):
-    """What becomes of a parameter."""
+    """What is done with a parameter."""
 
     PASS = "pass"  # noqa: S105 - not a password
-    """Goes out as it came: it does not change what the call can cost at most."""
+    """Sent as it came: it does not change what the call can cost at most."""
     PRICE = "price"
-    """Is in the size of the hold."""
+    """Sent as it came, and included in the size of the hold."""
     OURS = "ours"
-    """Is written anew: the model's name, the limit, the way of delivery."""
+    """Written by Tollkeeper: the model's name, the output limit, the delivery options."""
     DROP = "drop"
-    """Has no effect on an answer, and is left out."""
+    """Not sent: it has no effect on the answer."""
     REFUSE = "refuse"
 
 
 @dataclass(frozen=True, slots=True)
 class Only:
-    """Passed on with one of these values, refused with any other."""
+    """The parameter may have one of these values; any other is refused."""
 
     values: tuple[Any, ...]
     treatment: Treatment = Treatment.PASS
 
 
-Fields: TypeAlias = "Mapping[str, Fields | None]"
-"""The fields of an object. Under one that is an object too, and as well known, stand its own; None: anything."""
+FieldTree: TypeAlias = "Mapping[str, FieldTree | None]"
+"""The known fields of an object. A field's value is the tree of its own fields, or None if it may be anything."""
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """If it is an object, one of which every field is known. Another field may cost something, and is refused."""
+class KnownFields:
+    """If the parameter is an object, it may have these fields; any other is refused, because it may cost something."""
 
-    fields: Fields
+    fields: FieldTree
     treatment: Treatment = Treatment.PASS
 
 
-Rule = Treatment | Only | Known
+Rule = Treatment | Only | KnownFields
 PASS, PRICE, OURS, DROP, REFUSE = Treatment.PASS, Treatment.PRICE, Treatment.OURS, Treatment.DROP, Treatment.REFUSE
 
 
 def filter_parameters(fields: Mapping[str, msgspec.Raw], rules: Mapping[str, Rule]) -> dict[str, bytes]:
-    """The fields that go out as they came. A field that is null counts as absent.
+    """The fields to be sent as they came. A field that is null counts as absent.
 
-    Raises UnsupportedParameter, naming the first that is refused or unknown, itself or in an object that is known.
+    Raises UnsupportedParameter, naming the first parameter, or field of a known object, that is refused or unknown.
     """
     passed: dict[str, bytes] = {}
     for name, value in fields.items():
@@ -69,43 +69,43 @@ def filter_parameters(fields: Mapping[str, msgspec.Raw], rules: Mapping[str, Rul
             check_value(name, msgspec.json.decode(raw), rule)
             rule = rule.treatment
         if rule is REFUSE:
-            raise refusal(name)
+            raise unsupported(name)
         if rule is PASS or rule is PRICE:
             passed[name] = raw
     return passed
 
 
-def check_value(name: str, value: Any, rule: Only | Known) -> None:
-    """Raises UnsupportedParameter for another value than the rule knows, or for a field in it that it does not."""
-    if isinstance(rule, Known):
+def check_value(name: str, value: Any, rule: Only | KnownFields) -> None:
+    """Raises UnsupportedParameter for a value, or for a field in it, that the rule does not allow."""
+    if isinstance(rule, KnownFields):
         _check_fields(name, value, rule.fields)
     elif value not in rule.values:
-        raise refusal(name)
+        raise unsupported(name)
 
 
-def _check_fields(place: str, value: Any, known: Fields) -> None:
-    """Whether it is an object at all is for others to say."""
+def _check_fields(path: str, value: Any, known: FieldTree) -> None:
+    """A value that is not an object passes: its type is checked elsewhere, or by the provider."""
     if not isinstance(value, dict):
         return
     for name, inner in value.items():
         if inner is None:
             continue
         if name not in known:
-            raise refusal(f"{place}.{name}")
+            raise unsupported(f"{path}.{name}")
         if (fields := known[name]) is not None:
-            _check_fields(f"{place}.{name}", inner, fields)
+            _check_fields(f"{path}.{name}", inner, fields)
 
 
-def refusal(name: str) -> UnsupportedParameter:
-    """Names the parameter, as far as it can be a name."""
-    return UnsupportedParameter(_refused(name), parameter=name[:60])
+def unsupported(name: str) -> UnsupportedParameter:
+    """An error that names the parameter. The name comes from the caller, so it is shortened, and printed if ASCII."""
+    return UnsupportedParameter(_detail(name), parameter=name[:60])
 
 
-def unsayable(option: str) -> UnsayableOption:
-    """Names an option of ours that a wire has no word for."""
-    return UnsayableOption(_refused(option), parameter=option)
+def untranslatable(option: str) -> UntranslatableOption:
+    """An error that names an option of ours that the provider's wire format cannot express."""
+    return UntranslatableOption(_detail(option), parameter=option)
 
 
-def _refused(name: str) -> str:
+def _detail(name: str) -> str:
     shown = name if name.isascii() and name.isprintable() and len(name) <= 60 else "This parameter"
     return f"{shown} is not supported here, or not with this value."

@@ -1,4 +1,4 @@
-"""What an answer says of itself."""
+"""The id, model and time of an answer."""
 
 from typing import NamedTuple
 
@@ -8,36 +8,36 @@ from tollkeeper.dialects.sse import Splitter
 
 
 class ResponseMeta(NamedTuple):
-    """The answer's id, the model as the caller named it, and when it was made, in seconds since the epoch."""
+    """The id of an answer, its model as the caller named it, and its creation time in seconds since the epoch."""
 
     id: str
     model: str
     created: int
 
 
-class _Said(msgspec.Struct):
+class _Meta(msgspec.Struct):
     id: str | None = None
     model: str | None = None
     created: float | None = None
     created_at: float | None = None
 
 
-class _Event(_Said):
-    response: _Said | None = None
-    message: _Said | None = None
+class _Event(_Meta):
+    response: _Meta | None = None
+    message: _Meta | None = None
 
 
 _decode = msgspec.json.Decoder(_Event).decode
 
 
 def response_meta_of(raw: bytes) -> ResponseMeta | None:
-    """The head that a provider's stream has given itself, by the first events of it; None, if they do not say."""
+    """The metadata in the first events of a provider's stream; None if they have no id."""
     for event in Splitter().feed(raw):
         try:
-            first = _decode(event.data)
+            decoded = _decode(event.data)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
-        said = first.response or first.message or first
-        if said.id:
-            return ResponseMeta(said.id, said.model or "", int(said.created or said.created_at or 0))
+        meta = decoded.response or decoded.message or decoded
+        if meta.id:
+            return ResponseMeta(meta.id, meta.model or "", int(meta.created or meta.created_at or 0))
     return None

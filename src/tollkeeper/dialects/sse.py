@@ -1,22 +1,22 @@
-"""Server-sent events, taken apart and put together (WHATWG HTML, "Server-sent events")."""
+"""Splits and writes streams of server-sent events (WHATWG HTML, "Server-sent events")."""
 
 import re
 from itertools import pairwise
 
 import msgspec
 
-from tollkeeper.dialects.reading import BadAnswer, Unfinished
+from tollkeeper.dialects.answer_checks import MalformedAnswer, TruncatedStream
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 PING = b": ping\n\n"
 DONE = b"data: [DONE]\n\n"
 
-_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
-_LINE = re.compile(rb"\r\n|\n|\r")
+_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """One event: as it came, its name (empty: none), and its data."""
+    """One event: its bytes as received, its name (empty if it has none), and its data."""
 
     raw: bytes
     name: bytes
@@ -24,13 +24,13 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
 
 class Splitter:
-    """Takes blocks as the network cuts them; gives whole events. Comments and events without data are left out."""
+    """Collects network blocks and returns complete events, without comments and events that have no data."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, block: bytes) -> list[Event]:
-        """The events that this block completes. Raises BadAnswer when one does not end."""
+        """The events that this block completes. Raises MalformedAnswer for an event longer than MAX_EVENT_BYTES."""
         if self._rest:
             block = self._rest + block
         elif (
@@ -38,39 +38,40 @@ class Splitter:
             and block.endswith(b"\n\n")
             and block.find(b"\n") == len(block) - 2
             and b"\r" not in block
-        ):  # as most of them come: one line and no name
+        ):  # the common case: one event of one line, without a name
             return [Event(block, b"", block[6:-2])]
-        events = self._of_any_lines(block) if b"\r" in block else self._of_common_lines(block)
+        events = self._split_any(block) if b"\r" in block else self._split_lf(block)
         if len(self._rest) > MAX_EVENT_BYTES:
-            raise BadAnswer
+            raise MalformedAnswer
         return events
 
     def end(self) -> list[Event]:
-        """There is no more. Raises Unfinished when something has begun that did not end."""
+        """No events, once the stream has ended. Raises TruncatedStream for an incomplete event."""
         if self._rest.strip():
-            raise Unfinished
+            raise TruncatedStream
         return []
 
-    def _of_common_lines(self, block: bytes) -> list[Event]:
-        """Where lines end in \\n alone, as all providers' do: at half the cost."""
+    def _split_lf(self, block: bytes) -> list[Event]:
+        """Split a block whose lines all end in \\n: at half the cost, and the providers send no other."""
         *bodies, self._rest = block.split(b"\n\n")
         events = []
         for body in bodies:
             if body.startswith(b"data: ") and b"\n" not in body:
                 events.append(Event(body + b"\n\n", b"", body[6:]))
-            elif (event := _event(body + b"\n\n")) is not None:
+            elif (event := _parse(body + b"\n\n")) is not None:
                 events.append(event)
         return events
 
-    def _of_any_lines(self, block: bytes) -> list[Event]:
-        ends = [found.end() for found in _END.finditer(block)]
+    def _split_any(self, block: bytes) -> list[Event]:
+        """Split a block whose lines may end in \\r, \\n or both."""
+        ends = [found.end() for found in _EVENT_END.finditer(block)]
         *raws, self._rest = (block[start:end] for start, end in pairwise([0, *ends, len(block)]))
-        return [event for raw in raws if (event := _event(raw)) is not None]
+        return [event for raw in raws if (event := _parse(raw)) is not None]
 
 
-def _event(raw: bytes) -> Event | None:
+def _parse(raw: bytes) -> Event | None:
     name, data = b"", []
-    for line in _LINE.split(raw) if b"\r" in raw else raw.split(b"\n"):
+    for line in _LINE_END.split(raw) if b"\r" in raw else raw.split(b"\n"):
         field, _, value = line.partition(b":")
         if field == b"data":
             data.append(value.removeprefix(b" "))
@@ -80,5 +81,5 @@ def _event(raw: bytes) -> Event | None:
 
 
 def event(data: bytes, name: str | None = None) -> bytes:
-    """One event to be sent; the data is of one line."""
+    """The bytes of one event. `data` must be one line."""
     return b"data: " + data + b"\n\n" if name is None else b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"

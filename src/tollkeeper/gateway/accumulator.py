@@ -1,4 +1,4 @@
-"""What has come of a streamed answer so far."""
+"""The content and the usage of a streamed answer, as far as it was received."""
 
 from tollkeeper.chat import (
     Completion,
@@ -15,30 +15,31 @@ from tollkeeper.chat import (
 
 
 class StreamAccumulator:
-    """Everything that the provider sent: what the caller pays for, whatever becomes of the stream."""
+    """Collects the deltas of one stream. The caller pays for what is in it, even if the client received less."""
 
     def __init__(self) -> None:
         self.deltas: list[Delta] = []
         self.usage: Usage | None = None
         self.input_tokens: int | None = None
-        """As the provider says before it answers."""
+        """Reported by the provider at the start of the stream."""
         self.finish_reason: str | None = None
-        self._unreported = True
-        self.size = 0
-        """Bytes of all text in it; a token is at least one."""
+        self._has_unreported_text = True
+        self.text_bytes = 0
+        """UTF-8 bytes of all text; a token is at least one byte."""
 
     def add(self, deltas: tuple[Delta, ...]) -> None:
+        """Add the deltas of one chunk."""
         for delta in deltas:
             match delta:
                 case TextDelta() | RefusalDelta() | ReasoningDelta():
                     text = delta.text
-                    self.size += len(text) if text.isascii() else len(text.encode())
-                    self._unreported = True
+                    self.text_bytes += len(text) if text.isascii() else len(text.encode())
+                    self._has_unreported_text = True
                 case ToolCallDelta(_, _, name, arguments):
-                    self.size += len((name or "").encode()) + len(arguments.encode())
-                    self._unreported = True
+                    self.text_bytes += len((name or "").encode()) + len(arguments.encode())
+                    self._has_unreported_text = True
                 case Usage():
-                    self.usage, self._unreported = delta, False
+                    self.usage, self._has_unreported_text = delta, False
                 case Finish(reason):
                     self.finish_reason = reason
                 case InputTokens(tokens):
@@ -47,42 +48,42 @@ class StreamAccumulator:
             self.deltas.append(delta)
 
     @property
-    def report(self) -> Usage | None:
-        """The usage, if it is of a whole answer. Told on the way, it is of no more than was said by then."""
-        return None if self._unreported or self.finish_reason is None else self.usage
+    def reported_usage(self) -> Usage | None:
+        """The provider's last report, if it covers a finished answer. One in mid-stream does not cover later text."""
+        return None if self._has_unreported_text or self.finish_reason is None else self.usage
 
     def text_since(self, position: int) -> str:
-        """All text of the deltas from that one on, whatever kind of text it is."""
-        said: list[str] = []
+        """The text, refusals, reasoning and tool calls of the deltas from this index on, as one string."""
+        pieces: list[str] = []
         for delta in self.deltas[position:]:
             match delta:
                 case TextDelta(text) | RefusalDelta(text) | ReasoningDelta(text):
-                    said.append(text)
+                    pieces.append(text)
                 case ToolCallDelta(_, _, name, arguments):
-                    said += [name or "", arguments]
-        return "".join(said)
+                    pieces += [name or "", arguments]
+        return "".join(pieces)
 
     def completion(self) -> Completion:
-        """The answer as far as it came."""
+        """The answer as far as it was received. Its finish reason is `stop` where none was."""
         text, refusal, reasoning = [], [], []
-        calls: dict[int, tuple[str, str, list[str], bool]] = {}
+        tool_calls: dict[int, tuple[str, str, list[str], bool]] = {}
         for delta in self.deltas:
             match delta:
-                case TextDelta(piece):
-                    text.append(piece)
-                case RefusalDelta(piece):
-                    refusal.append(piece)
-                case ReasoningDelta(piece):
-                    reasoning.append(piece)
+                case TextDelta(fragment):
+                    text.append(fragment)
+                case RefusalDelta(fragment):
+                    refusal.append(fragment)
+                case ReasoningDelta(fragment):
+                    reasoning.append(fragment)
                 case ToolCallDelta(index, call_id, name, arguments, custom):
-                    calls.setdefault(index, (call_id or "", name or "", [], custom))[2].append(arguments)
+                    tool_calls.setdefault(index, (call_id or "", name or "", [], custom))[2].append(arguments)
         return Completion(
             "".join(text) or "".join(refusal),
             self.finish_reason or "stop",
             self.usage,
             tuple(
-                ToolCall(call_id, name, "".join(pieces), custom)
-                for _, (call_id, name, pieces, custom) in sorted(calls.items())
+                ToolCall(call_id, name, "".join(arguments), custom)
+                for _, (call_id, name, arguments, custom) in sorted(tool_calls.items())
             ),
             "".join(refusal) or None,
             "".join(reasoning) or None,

@@ -54,7 +54,7 @@ class Candidate:
 
     def is_plausible(self, usage: Usage) -> bool:
         """Whether a reported usage can be true."""
-        return self.model.can_have_used(usage, self.call.input.choices)
+        return self.model.is_plausible(usage, self.call.input.choices)
 
     async def byte_terms(self) -> Terms:
         """The bound by bytes, with all the wanted output. A call with an allocation has its exact terms at once."""

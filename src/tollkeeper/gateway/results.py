@@ -9,7 +9,7 @@ from tollkeeper.chat import Completion, Usage
 from tollkeeper.errors import TollkeeperError
 from tollkeeper.gateway.candidate import Candidate
 from tollkeeper.providers.base import Model
-from tollkeeper.quota.rules.keys import KeyedRequest, StoredResponse
+from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, StoredResponse
 from tollkeeper.quota.rules.models import Basis
 from tollkeeper.quota.rules.operations import ClosedCharge, Terms
 

@@ -154,7 +154,7 @@ class Relay:
                     timeouts.progress(LISTENER)
                     await deliver(chunk)
                 timeouts.progress(PROVIDER, begun=bool(received.deltas))
-                if received.size > self._count_at_bytes:
+                if received.text_bytes > self._count_at_bytes:
                     if await self._is_too_long():
                         received.finish_reason = "length"
                         self.shortened = True
@@ -192,7 +192,7 @@ class Relay:
         self._counted_deltas = len(self.received.deltas)
         self._counted_tokens += await self._provider.count_output(uncounted)
         allowed = self._allowed_output
-        self._count_at_bytes = self.received.size + max(allowed - self._counted_tokens, MIN_UNCOUNTED_BYTES)
+        self._count_at_bytes = self.received.text_bytes + max(allowed - self._counted_tokens, MIN_UNCOUNTED_BYTES)
         return self._counted_tokens > allowed
 
     @property
@@ -209,15 +209,15 @@ class Relay:
             self._reservation.checkpoint = (await self._count_input(), 0)
 
     async def _report(self, *, cut: bool) -> None:
-        usage = self.received.report
+        usage = self.received.reported_usage
         if usage is not None and self._candidate.is_plausible(usage):
-            self._reservation.report(usage)
+            self._reservation.set_usage(usage)
             return
         if cut and self._bills_hidden_output:
             usage = Usage(self._reservation.terms.input_bound, self._reservation.granted_output)
         else:
             usage = Usage(*await self._measure())
-        self._reservation.report(usage, Basis.COUNTED)
+        self._reservation.set_usage(usage, Basis.COUNTED)
 
     async def _measure(self) -> tuple[int, int]:
         """Tokens of the input, reported or counted, and of the output received so far, counted."""

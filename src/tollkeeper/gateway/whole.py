@@ -27,11 +27,11 @@ async def call_once(reservation: Reservation, candidate: Candidate) -> Outcome:
         raise
     usage, allowed_output = completion.usage, reservation.granted_output
     if usage is not None and candidate.is_plausible(usage):
-        reservation.report(usage)
+        reservation.set_usage(usage)
     else:
         output = await provider.count_output(_text_of(completion))
         usage = Usage(await provider.count_input(prepared), output)
-        reservation.report(usage, Basis.COUNTED)
+        reservation.set_usage(usage, Basis.COUNTED)
         allowed_output = candidate.allowed_output(allowed_output)
     if usage.output_tokens > allowed_output and not candidate.call.without_output:
         completion = await _shortened(candidate, completion, reservation.granted_output)
@@ -49,6 +49,6 @@ def _text_of(completion: Completion) -> str:
 
 async def _shortened(candidate: Candidate, completion: Completion, max_output: int) -> Completion:
     """The completion with its text cut to `max_output` tokens."""
-    text = await candidate.model.provider.cut(completion.text, max_output)
+    text = await candidate.model.provider.truncate_output(completion.text, max_output)
     refusal = text if completion.refusal == completion.text else completion.refusal
     return completion._replace(text=text, refusal=refusal, finish_reason="length", raw=None)

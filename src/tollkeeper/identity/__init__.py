@@ -1,1 +1,1 @@
-"""Who is calling: tenants, users, passwords, tokens."""
+"""Who is calling: tenants, users, passwords, access tokens, API keys."""

@@ -1,4 +1,4 @@
-"""Tenants and users: who exists, who may act, who logs in."""
+"""Tenants and users: create, find, disable; log in; load the account behind a principal."""
 
 import re
 from datetime import UTC, datetime
@@ -19,35 +19,36 @@ _EMAIL = re.compile(r"[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+")
 _NAME = re.compile(r"[^\x00-\x1f]+")
 
 
-def normal_email(email: str) -> str:
-    """The form in which e-mail addresses are stored and compared. Raises InvalidRequest."""
-    normal = email.strip().lower()
-    if len(normal) > MAX_EMAIL_LENGTH or not _EMAIL.fullmatch(normal):
+def normalize_email(email: str) -> str:
+    """Returns the form in which e-mail addresses are stored and compared. Raises InvalidRequest."""
+    normalized = email.strip().lower()
+    if len(normalized) > MAX_EMAIL_LENGTH or not _EMAIL.fullmatch(normalized):
         raise InvalidRequest("That is not an e-mail address.")
-    return normal
+    return normalized
 
 
 async def login(database: Database, passwords: Passwords, email: str, password: str) -> Principal:
-    """Whose password this is. No transaction is open while it is hashed.
+    """Returns the user with this e-mail address and password. No transaction is open while the password is hashed.
 
-    Raises InvalidCredentials, after the same time whether the user or the password is wrong.
+    Raises InvalidCredentials, after the same time for an unknown user and a wrong password; DatabaseUnavailable, and
+    RateLimited when too many passwords wait to be hashed.
     """
     query = select(User, Tenant).join(Tenant, col(Tenant.id) == User.tenant_id)
     try:
-        normal = normal_email(email)
+        normalized = normalize_email(email)
     except InvalidRequest:
-        normal = ""  # nobody's
+        normalized = ""  # matches no user
     async with database.session() as session:
-        found = (await session.exec(query.where(User.email == normal))).first()
+        found = (await session.exec(query.where(User.email == normalized))).first()
     user, tenant = found or (None, None)
-    good = await passwords.verify(password, user.password_hash if user else None)
-    if not good or user is None or tenant is None or user.disabled_at or tenant.disabled_at:
+    matches = await passwords.verify(password, user.password_hash if user else None)
+    if not matches or user is None or tenant is None or user.disabled_at or tenant.disabled_at:
         raise InvalidCredentials
     return principal_of(user)
 
 
-async def current(session: AsyncSession, caller: Principal, now_ms: int) -> tuple[User, Tenant]:
-    """The rows behind a principal. Raises Unauthenticated when user, tenant or credential are no longer good."""
+async def load_account(session: AsyncSession, caller: Principal, now_ms: int) -> tuple[User, Tenant]:
+    """Returns the principal's rows. Raises Unauthenticated when user, tenant or credential is no longer valid."""
     found = (
         await session.exec(
             select(User, Tenant).join(Tenant, col(Tenant.id) == User.tenant_id).where(User.id == caller.user_id)
@@ -56,26 +57,26 @@ async def current(session: AsyncSession, caller: Principal, now_ms: int) -> tupl
     if found is None:
         raise Unauthenticated
     user, tenant = found
-    if user.disabled_at or tenant.disabled_at or not await _is_good(session, user, caller, now_ms):
+    if user.disabled_at or tenant.disabled_at or not await _is_valid_credential(session, user, caller, now_ms):
         raise Unauthenticated
     return user, tenant
 
 
-async def _is_good(session: AsyncSession, user: User, caller: Principal, now_ms: int) -> bool:
+async def _is_valid_credential(session: AsyncSession, user: User, caller: Principal, now_ms: int) -> bool:
     if caller.api_key is None:
         return principal_of(user) == caller
     key = await session.get(ApiKey, caller.api_key)
-    return key is not None and key.user_id == user.id and user.tenant_id == caller.tenant_id and key.is_good(now_ms)
+    return key is not None and key.user_id == user.id and user.tenant_id == caller.tenant_id and key.is_valid(now_ms)
 
 
 def principal_of(user: User, api_key: str | None = None) -> Principal:
-    """Who acts when this user does, with one of the user's API keys or by a login."""
+    """Returns the principal of a user, who has logged in or sent the API key of this id."""
     assert user.id is not None
     return Principal(user.id, user.tenant_id, Role(user.role), user.token_version, api_key)
 
 
 async def create_tenant(session: AsyncSession, name: str) -> Tenant:
-    """Raises InvalidRequest for a name that is taken or is none."""
+    """Add a tenant. Raises InvalidRequest for a name that is taken or not valid."""
     name = name.strip()
     if len(name) > MAX_NAME_LENGTH or not _NAME.fullmatch(name):
         raise InvalidRequest(f"A tenant's name has 1 to {MAX_NAME_LENGTH} printable characters.")
@@ -86,69 +87,72 @@ async def create_tenant(session: AsyncSession, name: str) -> Tenant:
 
 
 async def create_user(session: AsyncSession, tenant_name: str, email: str, password_hash: str, role: Role) -> User:
-    """Raises NotFound for the tenant, InvalidRequest for an e-mail address that is taken or is none."""
-    tenant = await tenant_named(session, tenant_name)
+    """Add a user. Raises NotFound for the tenant, InvalidRequest for an e-mail address that is taken or not valid."""
+    tenant = await get_tenant_by_name(session, tenant_name)
     assert tenant.id is not None
-    email = normal_email(email)
+    email = normalize_email(email)
     user = User(tenant_id=tenant.id, email=email, password_hash=password_hash, role=role.value)
     session.add(user)
     await _flush(session, f"There is a user with the e-mail address {email} already.")
     return user
 
 
-async def _flush(session: AsyncSession, taken: str) -> None:
+async def _flush(session: AsyncSession, conflict: str) -> None:
+    """Write the pending rows. Raises InvalidRequest, with the detail `conflict`, where a unique value is taken."""
     try:
         await session.flush()
     except IntegrityError:
-        raise InvalidRequest(taken) from None
+        raise InvalidRequest(conflict) from None
 
 
-async def tenant_named(session: AsyncSession, name: str) -> Tenant:
-    """Raises NotFound."""
+async def get_tenant_by_name(session: AsyncSession, name: str) -> Tenant:
+    """Returns the tenant of that name. Raises NotFound."""
     tenant = (await session.exec(select(Tenant).where(Tenant.name == name.strip()))).first()
     if tenant is None:
         raise NotFound(f"There is no tenant named {name.strip()}.")
     return tenant
 
 
-async def user_with_email(session: AsyncSession, email: str) -> User:
-    """Raises NotFound, InvalidRequest."""
-    user = (await session.exec(select(User).where(User.email == normal_email(email)))).first()
+async def get_user_by_email(session: AsyncSession, email: str) -> User:
+    """Returns the user with that e-mail address. Raises NotFound, InvalidRequest."""
+    user = (await session.exec(select(User).where(User.email == normalize_email(email)))).first()
     if user is None:
-        raise NotFound(f"There is no user with the e-mail address {normal_email(email)}.")
+        raise NotFound(f"There is no user with the e-mail address {normalize_email(email)}.")
     return user
 
 
 async def list_tenants(session: AsyncSession) -> list[Tenant]:
+    """Returns all tenants, by name."""
     return list((await session.exec(select(Tenant).order_by(col(Tenant.name)))).all())
 
 
 async def list_users(session: AsyncSession, tenant: Tenant | None = None) -> list[tuple[User, Tenant]]:
-    """Users with their tenants; of one tenant, or of all."""
+    """Returns users with their tenants, by e-mail address; of one tenant, or of all."""
     query = select(User, Tenant).join(Tenant, col(Tenant.id) == User.tenant_id).order_by(col(User.email))
     if tenant is not None:
         query = query.where(User.tenant_id == tenant.id)
     return list((await session.exec(query)).all())
 
 
-async def any_user(session: AsyncSession) -> bool:
-    """Whether anyone exists yet."""
+async def has_users(session: AsyncSession) -> bool:
+    """Whether the database has any user."""
     return (await session.exec(select(User.id).limit(1))).first() is not None
 
 
-def disable(row: User | Tenant) -> None:
-    """From the next request on nothing works; what is in flight is settled."""
+def disable(row: User | Tenant, now_ms: int) -> None:
+    """Refuse every request from the next one on. Calls in flight are settled. A user's tokens stay invalid for good."""
     if row.disabled_at is None:
-        row.disabled_at = datetime.now(UTC)
+        row.disabled_at = datetime.fromtimestamp(now_ms / 1000, UTC)
     if isinstance(row, User):
         row.token_version += 1
 
 
 def enable(row: User | Tenant) -> None:
+    """Accept requests again. A user has to log in anew."""
     row.disabled_at = None
 
 
 def change_password(user: User, password_hash: str) -> None:
-    """Every token given out so far is dead from the next request on."""
+    """Set a password's hash. Every token issued so far is invalid from the next request on."""
     user.password_hash = password_hash
     user.token_version += 1

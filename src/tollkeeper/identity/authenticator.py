@@ -1,4 +1,4 @@
-"""What callers send to say who they are: the access token of a login, or an API key."""
+"""Authentication: from the credential of a request (an access token or an API key) to a principal."""
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -12,7 +12,7 @@ from tollkeeper.principal import Access, Principal
 
 
 class Authenticator:
-    """The one way from a credential to a principal."""
+    """Verifies credentials of both kinds. No other code makes a principal of a request."""
 
     def __init__(self, tokens: Tokens, api_keys: ApiKeys, clock: Clock) -> None:
         self._tokens = tokens
@@ -20,20 +20,23 @@ class Authenticator:
         self._clock = clock
 
     async def verify(self, credential: str, access: Access) -> Principal:
-        """Who it speaks for, if it opens this. Raises Unauthenticated, Forbidden, LedgerUnavailable, Overloaded."""
+        """Returns the principal of a credential that allows `access`.
+
+        Raises Unauthenticated, Forbidden, DatabaseUnavailable, Overloaded.
+        """
         if credential.startswith(keys.PREFIX):
             return await self._api_keys.verify(credential, access)
         return self._tokens.verify(credential)
 
-    async def current(self, session: AsyncSession, caller: Principal) -> tuple[User, Tenant]:
-        """The rows behind a principal. Raises Unauthenticated when user, tenant or credential are no longer good."""
+    async def load_account(self, session: AsyncSession, caller: Principal) -> tuple[User, Tenant]:
+        """Returns the principal's rows. Raises Unauthenticated when user, tenant or credential is no longer valid."""
         try:
-            return await accounts.current(session, caller, self._clock.now_ms())
+            return await accounts.load_account(session, caller, self._clock.now_ms())
         except Unauthenticated:
             self.forget(caller)
             raise
 
     def forget(self, caller: Principal | None) -> None:
-        """Whoever this was, if anyone, was found to be good no longer."""
+        """Drop the cached API key of a caller whom the database has refused. Does nothing for other callers."""
         if caller is not None and caller.api_key is not None:
             self._api_keys.forget(caller)

@@ -1,4 +1,7 @@
-"""API keys: how programs sign in as a user. Shown once, kept as a hash, narrowed by scopes, revoked at once."""
+"""API keys: programs authenticate with them as a user.
+
+A key is shown once, stored as a hash, limited to its scopes, and refused from the next request on once revoked.
+"""
 
 import asyncio
 import hashlib
@@ -20,22 +23,24 @@ from tollkeeper.identity.models import ApiKey, Tenant, User
 from tollkeeper.principal import Access, Principal
 
 PREFIX = "tk-"
-"""By which people, and programs that look for leaked secrets, know one."""
-SHOWN = 10
-"""How many characters of a key stay visible."""
-LENGTH = len(PREFIX) + 43
+"""Identifies an API key of this product, for people and for scanners for leaked secrets."""
+VISIBLE_CHARACTERS = 10
+"""The beginning of a key is stored and shown, so that its owner recognises it."""
+KEY_LENGTH = len(PREFIX) + 43
 MAX_NAME_LENGTH = 100
-MAX_KEYS = 50
-"""Per user: the ledger reads all of them with the user's row."""
-GRANTABLE = (Access.AI, Access.ME)
-MAX_DAYS = 3650
-"""Between now and a key's end."""
-REMEMBERED_MS = 30_000
-REFUSED_MS = 5_000
-MAX_REMEMBERED = 10_000
-LOOKING_UP = 4
-"""How many keys are looked up at once: strangers with wrong keys must not take all connections to the database."""
-MAX_LOOKING_UP = 200
+MAX_KEYS_PER_USER = 50
+"""The ledger reads all keys of a user with the user's row."""
+GRANTABLE_SCOPES = (Access.AI, Access.ME)
+MAX_LIFETIME_DAYS = 3650
+"""An expiry is at most this far in the future."""
+CACHED_KEY_MS = 30_000
+REFUSED_KEY_MS = 5_000
+MAX_CACHED_KEYS = 10_000
+"""Of each kind: valid keys, and refused ones."""
+MAX_CONCURRENT_LOOKUPS = 4
+"""Requests with wrong keys must not occupy all connections to the database."""
+MAX_PENDING_LOOKUPS = 200
+"""Running and waiting ones."""
 
 DAY_MS = 86_400_000
 
@@ -44,120 +49,123 @@ _ID = re.compile(r"key_[0-9a-f]{24}")
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key that was just made, and its secret, which nobody will see again."""
+    """A key that was just created, and its secret, which is not stored."""
 
     row: ApiKey
     secret: str = field(repr=False)
 
 
-class _Known(NamedTuple):
+class _CachedKey(NamedTuple):
     principal: Principal
     scopes: frozenset[str]
     expires_ms: int | None
-    until_ms: int
+    cached_until_ms: int
 
 
 class ApiKeys:
-    """Whom a key speaks for.
+    """Verifies API keys.
 
-    What was found is remembered for REMEMBERED_MS, and what was not, for REFUSED_MS. That is safe for the same reason
-    as with tokens: whether the key, its user and its tenant are still good is checked by the reserve transaction and by
-    the account look-up.
+    A valid key is cached for CACHED_KEY_MS, a refused one for REFUSED_KEY_MS. This is safe for the same reason as with
+    tokens: the reserve transaction and `load_account` check that the key, its user and its tenant are still valid.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._remembered: OrderedDict[str, _Known] = OrderedDict()
+        self._cached: OrderedDict[str, _CachedKey] = OrderedDict()
         self._refused: OrderedDict[str, int] = OrderedDict()
-        self._looking: dict[str, asyncio.Task[_Known]] = {}
-        self._room = asyncio.Semaphore(LOOKING_UP)
+        self._lookups: dict[str, asyncio.Task[_CachedKey]] = {}
+        self._lookup_slots = asyncio.Semaphore(MAX_CONCURRENT_LOOKUPS)
 
     async def verify(self, secret: str, access: Access) -> Principal:
-        """Raises Unauthenticated, Forbidden (not in the key's scopes), LedgerUnavailable, Overloaded."""
-        if len(secret) != LENGTH:
+        """Returns the principal of a key whose scopes include `access`.
+
+        Raises Unauthenticated, Forbidden (not in the key's scopes), DatabaseUnavailable, Overloaded.
+        """
+        if len(secret) != KEY_LENGTH:
             raise Unauthenticated
-        hashed, now_ms = _hash(secret), self._clock.now_ms()
-        known = self._remembered.get(hashed)
-        if known is None or known.until_ms <= now_ms:
-            if self._refused.get(hashed, 0) > now_ms:
+        key_hash, now_ms = _hash(secret), self._clock.now_ms()
+        cached = self._cached.get(key_hash)
+        if cached is None or cached.cached_until_ms <= now_ms:
+            if self._refused.get(key_hash, 0) > now_ms:
                 raise Unauthenticated
-            known = await self._find(hashed)
-        if known.expires_ms is not None and known.expires_ms <= now_ms:
+            cached = await self._look_up(key_hash)
+        if cached.expires_ms is not None and cached.expires_ms <= now_ms:
             raise Unauthenticated
-        if access not in known.scopes:
-            raise Forbidden(f"This API key does not open that: its scopes are {', '.join(sorted(known.scopes))}.")
-        return known.principal
+        if access not in cached.scopes:
+            raise Forbidden(f"This API key does not allow this: its scopes are {', '.join(sorted(cached.scopes))}.")
+        return cached.principal
 
     def forget(self, caller: Principal) -> None:
-        """The caller's key was found to be good no longer: who comes with it again is refused at once."""
-        for hashed, known in self._remembered.items():
-            if known.principal.api_key == caller.api_key:
-                del self._remembered[hashed]
+        """Drop the caller's key from the cache, so that the next request with it queries the database."""
+        for key_hash, cached in self._cached.items():
+            if cached.principal.api_key == caller.api_key:
+                del self._cached[key_hash]
                 break
 
-    async def _find(self, hashed: str) -> _Known:
-        """Look a key up, once for all who ask at the same time."""
-        looking = self._looking.get(hashed)
-        if looking is None:
-            if len(self._looking) >= MAX_LOOKING_UP:
+    async def _look_up(self, key_hash: str) -> _CachedKey:
+        """Look a key up. Concurrent requests with one key share a lookup."""
+        lookup = self._lookups.get(key_hash)
+        if lookup is None:
+            if len(self._lookups) >= MAX_PENDING_LOOKUPS:
                 raise Overloaded
-            looking = self._looking[hashed] = asyncio.create_task(self._look_up(hashed))
-            looking.add_done_callback(lambda done: self._found(hashed, done))
-        return await asyncio.shield(looking)
+            lookup = self._lookups[key_hash] = asyncio.create_task(self._query(key_hash))
+            lookup.add_done_callback(lambda done: self._cache_result(key_hash, done))
+        return await asyncio.shield(lookup)
 
-    def _found(self, hashed: str, looking: "asyncio.Task[_Known]") -> None:
-        del self._looking[hashed]
-        self._remembered.pop(hashed, None)
-        if looking.cancelled():
+    def _cache_result(self, key_hash: str, lookup: "asyncio.Task[_CachedKey]") -> None:
+        del self._lookups[key_hash]
+        self._cached.pop(key_hash, None)
+        if lookup.cancelled():
             return
-        error = looking.exception()
+        error = lookup.exception()
         if error is None:
-            self._remembered[hashed] = looking.result()
-            _bound(self._remembered)
+            self._cached[key_hash] = lookup.result()
+            _evict_oldest(self._cached)
         elif isinstance(error, Unauthenticated):
-            self._refused[hashed] = self._clock.now_ms() + REFUSED_MS
-            _bound(self._refused)
+            self._refused[key_hash] = self._clock.now_ms() + REFUSED_KEY_MS
+            _evict_oldest(self._refused)
 
-    async def _look_up(self, hashed: str) -> _Known:
+    async def _query(self, key_hash: str) -> _CachedKey:
+        """Read a key from the database. Raises Unauthenticated, DatabaseUnavailable."""
         query = (
             select(ApiKey, User, Tenant)
             .join(User, col(User.id) == ApiKey.user_id)
             .join(Tenant, col(Tenant.id) == User.tenant_id)
-            .where(ApiKey.key_hash == hashed)
+            .where(ApiKey.key_hash == key_hash)
         )
         now_ms = self._clock.now_ms()
-        async with self._room, self._database.session() as session:
+        async with self._lookup_slots, self._database.session() as session:
             found = (await session.exec(query)).first()
         if found is None:
             raise Unauthenticated
         key, user, tenant = found
-        if not key.is_good(now_ms) or user.disabled_at or tenant.disabled_at:
+        if not key.is_valid(now_ms) or user.disabled_at or tenant.disabled_at:
             raise Unauthenticated
         principal = principal_of(user, key.id)
-        return _Known(principal, frozenset(key.scopes.split()), key.expires_ms, now_ms + REMEMBERED_MS)
+        return _CachedKey(principal, frozenset(key.scopes.split()), key.expires_ms, now_ms + CACHED_KEY_MS)
 
 
-def _bound(memory: OrderedDict[str, Any]) -> None:
-    if len(memory) > MAX_REMEMBERED:
-        memory.popitem(last=False)
+def _evict_oldest(cache: OrderedDict[str, Any]) -> None:
+    if len(cache) > MAX_CACHED_KEYS:
+        cache.popitem(last=False)
 
 
 async def create(
     session: AsyncSession, user: User, name: str, scopes: Collection[Access], expires_ms: int | None, now_ms: int
 ) -> NewKey:
-    """A new key of this user. Raises InvalidRequest."""
+    """Add an API key to a user. Raises InvalidRequest."""
     name = name.strip()
     if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable():
         raise InvalidRequest(f"A key's name has 1 to {MAX_NAME_LENGTH} printable characters.")
-    if not scopes or not set(scopes) <= set(GRANTABLE):
-        raise InvalidRequest(f"A key's scopes are one or more of: {', '.join(GRANTABLE)}.")
-    if expires_ms is not None and not now_ms < expires_ms <= now_ms + MAX_DAYS * DAY_MS:
-        raise InvalidRequest(f"A key's end lies in the future, at most {MAX_DAYS} days from now.")
+    if not scopes or not set(scopes) <= set(GRANTABLE_SCOPES):
+        raise InvalidRequest(f"A key's scopes are one or more of: {', '.join(GRANTABLE_SCOPES)}.")
+    if expires_ms is not None and not now_ms < expires_ms <= now_ms + MAX_LIFETIME_DAYS * DAY_MS:
+        raise InvalidRequest(f"A key's expiry must be in the future, at most {MAX_LIFETIME_DAYS} days from now.")
     lock = update(User).where(col(User.id) == user.id).values(token_version=User.token_version)
-    await session.exec(lock)  # so that nobody makes one between the count and the insert
-    if len(await keys_of(session, user)) >= MAX_KEYS:
-        raise InvalidRequest(f"A user has at most {MAX_KEYS} API keys. Revoke one first.")
+    await session.exec(lock)  # no other transaction adds a key between the count and the insert
+    if len(await list_keys(session, user)) >= MAX_KEYS_PER_USER:
+        raise InvalidRequest(f"A user has at most {MAX_KEYS_PER_USER} API keys. Revoke one first.")
     assert user.id is not None
     secret = PREFIX + secrets.token_urlsafe(32)
     row = ApiKey(
@@ -165,9 +173,9 @@ async def create(
         tenant_id=user.tenant_id,
         user_id=user.id,
         name=name,
-        prefix=secret[:SHOWN],
+        prefix=secret[:VISIBLE_CHARACTERS],
         key_hash=_hash(secret),
-        scopes=" ".join(scope for scope in GRANTABLE if scope in scopes),
+        scopes=" ".join(scope for scope in GRANTABLE_SCOPES if scope in scopes),
         created_ms=now_ms,
         expires_ms=expires_ms,
     )
@@ -176,28 +184,28 @@ async def create(
     return NewKey(row, secret)
 
 
-async def keys_of(session: AsyncSession, user: User) -> list[ApiKey]:
-    """A user's keys that are not revoked, expired ones too; the newest first."""
+async def list_keys(session: AsyncSession, user: User) -> list[ApiKey]:
+    """Returns the keys of a user that are not revoked, expired ones included; the newest first."""
     query = select(ApiKey).where(ApiKey.user_id == user.id, col(ApiKey.revoked_ms).is_(None))
     return list((await session.exec(query.order_by(col(ApiKey.created_ms).desc(), col(ApiKey.id)))).all())
 
 
 async def revoke(session: AsyncSession, user: User, key_id: str, now_ms: int) -> None:
-    """From the next request on the key opens nothing; what is in flight is settled. Raises NotFound."""
-    theirs = (col(ApiKey.id) == key_id, col(ApiKey.user_id) == user.id, col(ApiKey.revoked_ms).is_(None))
+    """Refuse a key from the next request on. Calls in flight are settled. Raises NotFound."""
+    is_theirs = (col(ApiKey.id) == key_id, col(ApiKey.user_id) == user.id, col(ApiKey.revoked_ms).is_(None))
     if _ID.fullmatch(key_id):
-        revoked = await session.exec(update(ApiKey).where(*theirs).values(revoked_ms=now_ms))
+        revoked = await session.exec(update(ApiKey).where(*is_theirs).values(revoked_ms=now_ms))
         if revoked.rowcount:
             return
     raise NotFound("There is no such API key.")
 
 
 async def revoke_all(session: AsyncSession, user: User, now_ms: int) -> int:
-    """Revoke every key of a user. Returns how many."""
-    theirs = (col(ApiKey.user_id) == user.id, col(ApiKey.revoked_ms).is_(None))
-    return (await session.exec(update(ApiKey).where(*theirs).values(revoked_ms=now_ms))).rowcount
+    """Revoke every key of a user. Returns their number."""
+    are_theirs = (col(ApiKey.user_id) == user.id, col(ApiKey.revoked_ms).is_(None))
+    return (await session.exec(update(ApiKey).where(*are_theirs).values(revoked_ms=now_ms))).rowcount
 
 
 def _hash(secret: str) -> str:
-    """A key is 256 random bits, so one round of SHA-256 is enough."""
+    """One round of SHA-256 is enough, since a key has 256 random bits."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,4 +1,4 @@
-"""The rows of identity."""
+"""The tables of identity."""
 
 from datetime import UTC, datetime
 
@@ -9,11 +9,12 @@ from tollkeeper.principal import Role
 
 
 def _now() -> datetime:
+    """Returns the time for `created_at`. The system's clock is enough, since no rule reads that column."""
     return datetime.now(UTC)
 
 
 class Tenant(SQLModel, table=True):
-    """A customer: the wall between users, and the holder of a quota of its own."""
+    """A customer. Its users see no other tenant's data; it has quotas of its own, which its users share."""
 
     __tablename__ = "tenants"
 
@@ -24,7 +25,7 @@ class Tenant(SQLModel, table=True):
 
 
 class User(SQLModel, table=True):
-    """Someone who can log in. `token_version` rises whenever tokens given out so far must die."""
+    """A person who can log in. Each increment of `token_version` invalidates all tokens issued before."""
 
     __tablename__ = "users"
 
@@ -39,10 +40,10 @@ class User(SQLModel, table=True):
 
 
 class ApiKey(SQLModel, table=True):
-    """A program's way in, as one user. Of the key itself only the SHA-256 is kept, and how it begins.
+    """A key with which programs authenticate as one user. Only its SHA-256 and its prefix are stored.
 
-    `scopes` are separated by spaces. Times are milliseconds since the epoch, UTC; without `expires_ms` it is good
-    until it is revoked.
+    `scopes` are separated by spaces. Times are milliseconds since the epoch, UTC. Without `expires_ms`, the key is
+    valid until it is revoked.
     """
 
     __tablename__ = "api_keys"
@@ -58,6 +59,6 @@ class ApiKey(SQLModel, table=True):
     expires_ms: int | None = Field(default=None, sa_type=BigInteger)
     revoked_ms: int | None = Field(default=None, sa_type=BigInteger)
 
-    def is_good(self, now_ms: int) -> bool:
-        """Neither revoked nor expired."""
+    def is_valid(self, now_ms: int) -> bool:
+        """Whether the key is neither revoked nor expired."""
         return self.revoked_ms is None and (self.expires_ms is None or now_ms < self.expires_ms)

@@ -1,4 +1,4 @@
-"""Passwords: hashed with `bcrypt_sha256`, off the event loop, a few at a time. The only importer of passlib."""
+"""Password hashing with `bcrypt_sha256`, in a few threads beside the event loop. Only this module imports passlib."""
 
 import asyncio
 import secrets
@@ -13,13 +13,13 @@ from tollkeeper.errors import InvalidRequest, RateLimited
 MIN_CHARACTERS = 12
 MAX_BYTES = 1024
 HASHING_THREADS = 2
-MAX_WAITING = 64
+MAX_QUEUED = 64
 
 T = TypeVar("T")
 
 
 class Passwords:
-    """Hashes and verifies. `rounds` is bcrypt's cost: each one more doubles the time."""
+    """Hashes and verifies passwords. `rounds` is bcrypt's cost: each increment doubles the time of a hash."""
 
     def __init__(self, rounds: int) -> None:
         self._context = CryptContext(
@@ -29,11 +29,11 @@ class Passwords:
             bcrypt__rounds=rounds,
         )
         self._threads = ThreadPoolExecutor(max_workers=HASHING_THREADS, thread_name_prefix="password")
-        self._waiting = 0
-        self._nobody = self._context.hash(secrets.token_hex())
+        self._queued = 0
+        self._dummy_hash = self._context.hash(secrets.token_hex())
 
     async def hash(self, password: str) -> str:
-        """Raises InvalidRequest for a password that is too short or too long."""
+        """Returns the hash. Raises InvalidRequest for a password that is too short or too long, and RateLimited."""
         if len(password) < MIN_CHARACTERS:
             raise InvalidRequest(f"A password needs at least {MIN_CHARACTERS} characters.")
         if len(password.encode()) > MAX_BYTES:
@@ -41,24 +41,25 @@ class Passwords:
         return await self._in_thread(self._context.hash, password)
 
     async def verify(self, password: str, password_hash: str | None) -> bool:
-        """Whether the password is right. Without a hash it takes the same time, and is wrong."""
+        """Whether the password matches the hash. Without a hash: False, after the same time. Raises RateLimited."""
         return await self._in_thread(self._verify, password, password_hash)
 
     async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
-        """Hash in a thread, unless too many wait already. Raises RateLimited."""
-        if self._waiting >= MAX_WAITING:
+        """Run in a thread. Raises RateLimited when MAX_QUEUED passwords are being hashed or wait for a thread."""
+        if self._queued >= MAX_QUEUED:
             raise RateLimited("Too many logins at once.", retry_after_s=1)
-        self._waiting += 1
+        self._queued += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
         finally:
-            self._waiting -= 1
+            self._queued -= 1
 
     def _verify(self, password: str, password_hash: str | None) -> bool:
         if len(password.encode()) > MAX_BYTES:
             password, password_hash = "", None
-        good: bool = self._context.verify(password, password_hash or self._nobody)
-        return good and password_hash is not None
+        matches: bool = self._context.verify(password, password_hash or self._dummy_hash)
+        return matches and password_hash is not None
 
     def close(self) -> None:
+        """Stop the threads. A hash that runs is completed."""
         self._threads.shutdown(wait=False)

@@ -1,4 +1,7 @@
-"""The signing secret: the operator's, or, for an embedded install that only this machine can reach, made and kept."""
+"""The secret that signs access tokens: from the settings, or from a file beside the SQLite database.
+
+The file is created only for a server that no other machine can reach.
+"""
 
 import os
 import secrets
@@ -7,29 +10,29 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from tollkeeper.errors import ConfigurationError
-from tollkeeper.settings import Settings, check_secret
+from tollkeeper.settings import Settings, check_signing_secret
 
 FILE_NAME = "signing-secret"
 
 
-def signing_secret(settings: Settings) -> SecretStr:
-    """The secret that signs tokens. Raises ConfigurationError when it is missing or weak."""
+def load_signing_secret(settings: Settings) -> SecretStr:
+    """Returns the secret that signs access tokens. Raises ConfigurationError when it is missing or weak."""
     if settings.signing_secret is not None:
-        return check_secret(settings.signing_secret)
+        return check_signing_secret(settings.signing_secret)
     if settings.sqlite_path is None or not settings.serves_loopback_only:
         raise ConfigurationError(
             "TOLLKEEPER_SIGNING_SECRET is missing: PostgreSQL needs it, and so does a server that others can reach."
             " Make one with: openssl rand -hex 32"
         )
-    return _kept(settings.sqlite_path.parent / FILE_NAME)
+    return _read_or_create(settings.sqlite_path.parent / FILE_NAME)
 
 
-def _kept(path: Path) -> SecretStr:
-    """The secret beside the database, made on first use, readable by its owner only."""
+def _read_or_create(path: Path) -> SecretStr:
+    """Returns the secret in the file. On first use, creates the file, readable by its owner only."""
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     except FileExistsError:
-        return check_secret(SecretStr(path.read_text().strip()))
+        return check_signing_secret(SecretStr(path.read_text().strip()))
     except OSError as error:
         raise ConfigurationError(f"The folder {path.parent} cannot be written to: {error.strerror}.") from None
     secret = secrets.token_hex(32)

@@ -1,1 +1,1 @@
-"""Who answers: one file per provider, behind one narrow seam."""
+"""The providers of models: a module for each kind, and the catalog that finds the model of a name."""

@@ -1,38 +1,44 @@
-"""Anthropic, and whoever speaks its messages wire.
+"""Anthropic, and other servers that implement its Messages API.
 
-A request that came on that wire goes out as it came, with the output limit spliced in last. Wire format: Claude API
-reference, "Messages"; `dialects/messages` reads and writes it.
+A raw request on that wire is sent with its fields unchanged, and the output limit spliced in last. Wire format: Claude
+API reference, "Messages"; `dialects/messages` reads and writes it.
 """
+
+import re
 
 from tollkeeper.chat import Completion
 from tollkeeper.dialects import messages
-from tollkeeper.dialects.parameters import refusal
 from tollkeeper.dialects.sse import Splitter
-from tollkeeper.errors import UnsupportedParameter
 from tollkeeper.providers.base import CallInput, Model, PreparedCall, Wire
 from tollkeeper.providers.http_common import (
+    NO_KEY,
     ProviderStream,
     TokenCounting,
-    body_of,
-    opened,
-    reading,
+    encode_document,
+    encode_raw,
+    input_size_of,
+    input_texts,
+    is_below,
+    reading_answer,
     refuse_sampling,
-    shape_of_request,
-    texts_of,
+    require_chat_request,
 )
+from tollkeeper.providers.kind import ConfiguredProvider, ProviderKind, ProviderOptions
 from tollkeeper.providers.transport import Transport
+from tollkeeper.settings import Settings
 
 OFFICIAL_URL = "https://api.anthropic.com"
 API_VERSION = "2023-06-01"
 PATH = "/v1/messages"
 LIMIT_NAME = "max_tokens"
+MODEL_NAMES = re.compile(r"claude-")
 
 
 class AnthropicProvider(TokenCounting):
-    """Asked with an API key, or without one, with a bearer token.
+    """A provider with Anthropic's Messages API. It is called with the API key, or without one with the bearer token.
 
-    `timeout_s` bounds a whole call that is not streamed. Claude's vocabulary is not public: tokens are counted with the
-    best at hand, o200k_base, and that only where no usage is reported. What holds a quota is the bound in bytes.
+    `timeout_s` bounds a whole call that is not streamed. Claude's vocabulary is not public: tokens are counted by
+    o200k_base, and only where the provider reports no usage. Quotas are held by the bound in bytes.
     """
 
     def __init__(
@@ -45,42 +51,65 @@ class AnthropicProvider(TokenCounting):
         name: str = "anthropic",
     ) -> None:
         self.name = name
-        credentials = {"x-api-key": api_key} if api_key else {"Authorization": f"Bearer {auth_token}"}
-        headers = {"anthropic-version": API_VERSION, **credentials}
+        credential = {"x-api-key": api_key} if api_key else {"Authorization": f"Bearer {auth_token}"}
+        headers = {"anthropic-version": API_VERSION, **credential}
         self._transport = Transport(base_url.rstrip("/").removesuffix("/v1"), headers, timeout_s=timeout_s)
 
-    def prepare(self, model: Model, question: CallInput, *, stream: bool = False) -> PreparedCall:
-        raw = question.raw
-        ours: dict[str, object] = {"model": model.upstream_name} | ({"stream": True} if stream else {})
+    def prepare(self, model: Model, call_input: CallInput, *, stream: bool = False) -> PreparedCall:
+        raw = call_input.raw
+        overrides: dict[str, object] = {"model": model.upstream_name} | ({"stream": True} if stream else {})
+        texts = input_texts(call_input)
         if raw is not None and raw.wire is Wire.MESSAGES:
             refuse_sampling(model, raw.fields, messages.SAMPLING)
-            body, tail = body_of(raw, ours, LIMIT_NAME)
-            thinks = "thinking" in raw.fields and messages.thinks(raw.fields["thinking"])
-            return PreparedCall(
-                model, body, tail, raw.input_size, texts_of(question), Wire.MESSAGES, raw=True, thinks=thinks
-            )
-        if raw is not None and raw.wire is Wire.EMBEDDINGS:
-            raise UnsupportedParameter("This model makes no embeddings.", parameter="model")
-        if question.choices > 1:
-            raise refusal("n")
-        request = question.request
-        document = messages.write_request(request, model.upstream_name)
+            body, tail = encode_raw(raw, overrides, LIMIT_NAME)
+            thinks = "thinking" in raw.fields and messages.enables_thinking(raw.fields["thinking"])
+            return PreparedCall(model, body, tail, raw.input_size, texts, Wire.MESSAGES, raw=True, thinks=thinks)
+        chat_request = require_chat_request(call_input)
+        document = messages.write_request(chat_request, model.upstream_name)
         refuse_sampling(model, document, messages.SAMPLING)
-        body, tail = opened(document | ours, LIMIT_NAME)
-        thinks = request.options.effort not in {None, "none"}
-        return PreparedCall(
-            model, body, tail, shape_of_request(request), texts_of(question), Wire.MESSAGES, thinks=thinks
-        )
+        body, tail = encode_document(document | overrides, LIMIT_NAME)
+        thinks = chat_request.options.effort not in {None, "none"}
+        return PreparedCall(model, body, tail, input_size_of(chat_request), texts, Wire.MESSAGES, thinks=thinks)
 
-    async def complete(self, call: PreparedCall, max_output: int) -> Completion:
-        answer = await self._transport.post(PATH, call.limited_to(max_output))
-        with reading():
+    async def complete(self, prepared: PreparedCall, max_output: int) -> Completion:
+        answer = await self._transport.post(PATH, prepared.body_with_limit(max_output))
+        with reading_answer():
             completion = messages.read_answer(answer)
-        return completion._replace(raw=answer) if call.raw else completion
+        return completion._replace(raw=answer) if prepared.raw else completion
 
-    def stream(self, call: PreparedCall, max_output: int) -> ProviderStream:
-        answer = self._transport.stream(PATH, call.limited_to(max_output))
-        return ProviderStream(answer, Splitter(), messages.EventReader(), raw=call.raw)
+    def stream(self, prepared: PreparedCall, max_output: int) -> ProviderStream:
+        answer = self._transport.stream(PATH, prepared.body_with_limit(max_output))
+        return ProviderStream(answer, Splitter(), messages.StreamReader(), raw=prepared.raw)
 
     async def close(self) -> None:
         await self._transport.close()
+
+
+def _from_settings(settings: Settings) -> ConfiguredProvider | None:
+    key, token = settings.anthropic_api_key, settings.anthropic_auth_token
+    if key is None and token is None:
+        return None
+    provider = AnthropicProvider(
+        api_key=key.get_secret_value() if key is not None else "",
+        auth_token=token.get_secret_value() if token is not None else "",
+        base_url=settings.anthropic_base_url,
+        timeout_s=settings.timeout_seconds,
+    )
+    return ConfiguredProvider(provider, "anthropic", default_model=settings.anthropic_model, listed_names=MODEL_NAMES)
+
+
+def _from_catalog(options: ProviderOptions, settings: Settings) -> ConfiguredProvider:
+    base_url = options.base_url or OFFICIAL_URL
+    provider = AnthropicProvider(
+        api_key=options.api_key or NO_KEY, base_url=base_url, timeout_s=settings.timeout_seconds, name=options.name
+    )
+    return ConfiguredProvider(provider, "anthropic" if is_below(OFFICIAL_URL, base_url) else None)
+
+
+KIND = ProviderKind(
+    "anthropic",
+    _from_catalog,
+    _from_settings,
+    catalog_fields=frozenset({"base_url", "api_key_env"}),
+    model_names=MODEL_NAMES,
+)

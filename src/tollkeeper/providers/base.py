@@ -1,4 +1,7 @@
-"""The seam between the path and a provider: what is asked, in which form it goes out, and what comes back."""
+"""The interface between the gateway and a provider: `Provider`, its input and its output.
+
+A `CallInput` is prepared for one `Model` as a `PreparedCall`; the provider returns a `Completion` or a `ChunkStream`.
+"""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -12,19 +15,20 @@ from tollkeeper.chat import ChatRequest, Completion, Delta, Price, Usage
 from tollkeeper.dialects.input_size import InputSize
 
 MAX_CONTEXT = 2_000_000
-"""For models whose context window is not known: no model's is larger."""
+"""The context window, in tokens, of a model whose window is not known: no model has a larger one."""
 
 MIN_OUTPUT = 16
+"""The least output limit, in tokens, of a model that does not reason."""
 OVERHEAD, OVERHEAD_WITH_TOOLS = 64, 600
-"""Tokens that a provider adds to a call of its own accord, at most."""
+"""The most tokens that a provider adds to the input of a call, without and with tools."""
 IMAGE_TOKENS = 16_384
-"""What one picture takes at most, where neither the catalog nor the family says: no usual model takes more than
-Qwen-VL does ("4 to 16,384 visual tokens", model card of Qwen2-VL, image resolution).
+"""The most tokens of one picture, where neither the catalog nor the model's name gives a figure: no usual model takes
+more than Qwen-VL does ("4 to 16,384 visual tokens", model card of Qwen2-VL, image resolution).
 """
 
 
 class Wire(StrEnum):
-    """A wire format that others have made, by the name of its endpoint."""
+    """A wire format of OpenAI or Anthropic, by the name of its endpoint."""
 
     CHAT = "chat/completions"
     RESPONSES = "responses"
@@ -33,9 +37,9 @@ class Wire(StrEnum):
 
 
 class RawRequest(NamedTuple):
-    """A request as it came, on a wire that its provider speaks too: each top-level field, as JSON.
+    """A request in the caller's own wire format: each top-level field as JSON.
 
-    Without the model, the output limit, and what says how to deliver: those are written anew.
+    The fields for the model, the output limit and the delivery are left out: the provider writes them anew.
     """
 
     wire: Wire
@@ -45,27 +49,27 @@ class RawRequest(NamedTuple):
 
 @dataclass
 class CallInput:
-    """What is asked: in our nouns, read when they are needed, and perhaps as it came.
+    """The input of a call: a ChatRequest, read when it is needed, and perhaps the raw request.
 
-    `choices` is how many answers are wanted: each may be as long as the limit. Reading raises InvalidRequest or
-    UnsupportedParameter for what cannot be said in our nouns.
+    `choices` is the number of answers; the output limit applies to each. `read_request` raises InvalidRequest or
+    UnsupportedParameter for a request that a ChatRequest cannot express.
     """
 
-    read: Callable[[], ChatRequest]
+    read_request: Callable[[], ChatRequest]
     raw: RawRequest | None = None
     choices: int = 1
 
     @cached_property
-    def request(self) -> ChatRequest:
-        return self.read()
+    def chat_request(self) -> ChatRequest:
+        return self.read_request()
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedCall:
-    """A request in the provider's own wire format, complete but for the output limit.
+    """A request in the provider's wire format, complete but for the output limit.
 
-    The limit goes between `body` and `tail`; where `tail` is None there is none. `wire` is None for a wire that only
-    this provider speaks. `texts` tells what a tokenizer has to count.
+    The limit goes between `body` and `tail`; where `tail` is None, the request has no limit. `wire` is None for a wire
+    format that only this provider has. `texts` returns the texts that a tokenizer has to count.
     """
 
     model: "Model"
@@ -75,24 +79,24 @@ class PreparedCall:
     texts: Callable[[], tuple[str, ...]]
     wire: Wire | None = None
     raw: bool = False
-    """Whether the answer is to be passed on as it comes."""
+    """Whether the caller receives the provider's own answer, byte for byte."""
     thinks: bool = False
-    """Whether this call asks for thinking that may be billed without being shown."""
+    """Whether this call requests thinking, which may be billed without being sent."""
 
     @property
     def bills_hidden_output(self) -> bool:
         return self.thinks or self.model.bills_hidden_output
 
-    def limited_to(self, max_output: int) -> bytes:
-        """The whole body."""
+    def body_with_limit(self, max_output: int) -> bytes:
+        """The whole body, with an output limit of `max_output` tokens."""
         return self.body if self.tail is None else self.body + b"%d" % max_output + self.tail
 
 
 class StreamChunk(msgspec.Struct, frozen=True, gc=False):
-    """Some of a streamed answer: one event or a few. `raw` is how the provider said it, framing included,
-    where that is to be passed on.
+    """One piece of a streamed answer: one event or several.
 
-    The `last` ones end the answer: they are held back until the charge is settled.
+    `raw` is the provider's own bytes, framing included, where the caller receives those; else it is empty. Chunks with
+    `last` end the answer: they are not delivered before the charge is settled.
     """
 
     raw: bytes
@@ -101,9 +105,10 @@ class StreamChunk(msgspec.Struct, frozen=True, gc=False):
 
 
 class ChunkStream(Protocol):
-    """A streamed answer. It is asked for with the first piece; one that ends well has brought a whole answer.
+    """A streamed answer. The request is sent when the first chunk is awaited; a normal end means a whole answer.
 
-    Closing it, or cancelling what waits for it, hangs up on the provider. Its pieces raise as `complete` does.
+    Closing the stream, or cancelling an `__anext__`, closes the connection to the provider. `__anext__` raises as
+    `Provider.complete` does.
     """
 
     def __aiter__(self) -> AsyncIterator[StreamChunk]: ...
@@ -114,34 +119,34 @@ class ChunkStream(Protocol):
 
 
 class Provider(Protocol):
-    """Someone who answers."""
+    """A service that runs models."""
 
     @property
     def name(self) -> str: ...
 
-    def prepare(self, model: "Model", question: CallInput, *, stream: bool = False) -> PreparedCall:
-        """Put a question into the wire format, before anything is reserved.
+    def prepare(self, model: "Model", call_input: CallInput, *, stream: bool = False) -> PreparedCall:
+        """Write the input in the provider's wire format. The ledger has reserved nothing yet.
 
-        Raises InvalidRequest or UnsupportedParameter for what this provider cannot be asked.
+        Raises InvalidRequest or UnsupportedParameter for an input that this provider does not support.
         """
         ...
 
-    async def complete(self, call: PreparedCall, max_output: int) -> Completion:
-        """Send it, once, telling the provider never to produce more than `max_output` tokens.
+    async def complete(self, prepared: PreparedCall, max_output: int) -> Completion:
+        """Send the call once, with an output limit of `max_output` tokens, and return the whole answer.
 
-        Raises a ProviderError whose `billed` says whether the provider may have billed it.
+        Raises a ProviderError whose `billed` is whether the provider may have billed the call.
         """
         ...
 
-    def stream(self, call: PreparedCall, max_output: int) -> ChunkStream:
-        """The same, piece by piece."""
+    def stream(self, prepared: PreparedCall, max_output: int) -> ChunkStream:
+        """Send the call once, with an output limit of `max_output` tokens, and return the answer chunk by chunk."""
         ...
 
-    async def bound_input(self, call: PreparedCall) -> int | None:
-        """No fewer tokens than the input's text has, by the model's own vocabulary; None where that is not known."""
+    async def bound_input(self, prepared: PreparedCall) -> int | None:
+        """An upper bound of the text's tokens, by the model's own vocabulary; None where that is not known."""
         ...
 
-    async def count_input(self, call: PreparedCall) -> int:
+    async def count_input(self, prepared: PreparedCall) -> int:
         """The input's tokens, by the best tokenizer at hand."""
         ...
 
@@ -149,8 +154,8 @@ class Provider(Protocol):
         """The tokens of an answer, by the best tokenizer at hand."""
         ...
 
-    async def cut(self, text: str, tokens: int) -> str:
-        """The first `tokens` tokens of an answer."""
+    async def truncate_output(self, text: str, max_tokens: int) -> str:
+        """The first `max_tokens` tokens of an answer."""
         ...
 
     async def close(self) -> None: ...
@@ -158,11 +163,12 @@ class Provider(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model and its provider. Counts in tokens; the weight in thousandths.
+    """A model and its provider. Counts are in tokens, the weight in thousandths.
 
-    `name` is what callers say, `upstream` what the provider calls it. `limit_name` is the field of the chat wire that
-    limits the output; None: as the provider thinks best. `sampling` are the sampling parameters it accepts; None: any.
-    `bills_hidden_output`: it can bill output that it does not send. `fallbacks` are called in turn when it fails.
+    `name` is the name for callers, `upstream` the provider's name where that differs. `limit_name` is the field of the
+    chat wire that limits the output; None: the provider chooses. `sampling` are the sampling parameters that the model
+    accepts; None: all. `bills_hidden_output`: the provider can bill output that it does not send. `fallbacks` are
+    called in this order when the model fails.
     """
 
     name: str
@@ -184,6 +190,6 @@ class Model:
     def upstream_name(self) -> str:
         return self.upstream or self.name
 
-    def can_have_used(self, usage: Usage, choices: int = 1) -> bool:
-        """Whether a report can be true: nothing beyond what the model can read, and write so many times."""
+    def is_plausible(self, usage: Usage, choices: int = 1) -> bool:
+        """Whether a reported usage can be true: neither input nor any of the answers exceeds the context window."""
         return usage.input_tokens <= self.context_window and usage.output_tokens <= self.context_window * choices

@@ -1,12 +1,15 @@
-"""A circuit breaker: a provider or a model that is down is hardly asked, until it may have come back.
+"""A circuit breaker: a provider or a model that is down gets few calls until it has recovered.
 
-It spares callers the wait for somebody who is not there, and takes the load off somebody who is about to break down.
-Those who are let through are never told apart by who they are. So one caller whose requests make a model fail must not
-close it to the others: an error that the provider answers counts only where nobody has succeeded for a while, and
-while all calls end so, each is followed at once by the next. What is left: where nobody else has asked for a while,
-requests that take long to fail can open it and delay the others until one of them is let through, and so can those that
-end in a timeout, which are charged. So models are judged one by one, but for one failure that no request can provoke:
-where nobody takes the connection, the provider as a whole is down, whichever of its models was asked.
+It spares callers the wait for an answer that does not come, and spares a provider under stress the load.
+
+The breaker does not know which caller made a call. One caller whose requests make a model fail must not close the model
+to the others. So an error that the provider answers (5xx) counts only where no call has succeeded for a while; and
+after such an error, the next call is let through at once. What remains: where no other caller has called a model for a
+while, requests that take long to fail can open its circuit, which delays the others until one of them is let through;
+so can requests that time out, which are charged.
+
+Each model has a circuit of its own. Only one failure concerns the whole provider, because no request can provoke it:
+the connection cannot be made, whichever model is called.
 """
 
 import time
@@ -20,204 +23,212 @@ from tollkeeper.chat import Completion
 from tollkeeper.providers.base import CallInput, ChunkStream, Model, PreparedCall, Provider, StreamChunk
 
 _UNREACHABLE = errors.ProviderUnavailable
-"""Nobody took the connection: it was refused, or there is no such host, or no TLS, or no answer in time."""
+"""The connection could not be made: refused, no such host, no TLS, or a timeout."""
 _BROKEN = (errors.ProviderTimeout, errors.ProviderInterrupted)
-"""The connection was made, some time ago; whether another could be made now is not known."""
+"""The connection was made and then broke. Whether another one could be made is not known."""
 _DOWN = (errors.ProviderFailed, *_BROKEN)
-"""Failures that say that the model, and not the call, is at fault."""
+"""Failures of the model, not of the call."""
 _UP = (
     errors.ProviderRateLimited,
     errors.ProviderRejected,
     errors.ProviderAuthFailed,
     errors.ProviderLacksModel,
 )
-"""Failures that only someone can tell who is there. A key may be good for one model, and not for another."""
+"""Failures that show that the model can be called: a key, say, can be valid for one model and not for another."""
 
-NEARLY = 0.9
-"""Whoever gives up a stream began to wait a little before it was asked."""
+TIMEOUT_SHARE = 0.9
+"""A stream that is cancelled after this share of its timeout has timed out: the timeout starts before the breaker."""
 
 PROBES = 10
-"""How many calls an open circuit lets through in the time that it is told."""
+"""How many calls an open circuit lets through per period."""
 MAX_MODELS = 1_000
-"""How many models are watched: names may be made up."""
+"""How many models have a circuit. The number is bounded, because callers can invent names."""
 
 
 @dataclass(slots=True, eq=False)
 class _Circuit:
-    """What is known of one model, or of the way to the provider: its failures in a row, and when it succeeded last.
+    """The circuit of one model, or of the connection: its failures in a row, and when the last call succeeded.
 
-    One never seen counts as fine.
+    A new circuit counts as having just succeeded. Times are of the breaker's clock, in seconds.
     """
 
-    succeeded: float
+    succeeded_at: float
     failures: int = 0
-    next_probe: float = 0.0
+    next_probe_at: float = 0.0
 
     def succeed(self, now: float) -> None:
         self.failures = 0
-        self.succeeded = now
+        self.succeeded_at = now
 
 
-class _Watched:
-    """A stream of which only the first piece is looked at: `first` takes it."""
+class _FirstChunkStream:
+    """A stream whose first chunk is read by `read_first`; the others pass without a detour."""
 
-    def __init__(self, pieces: ChunkStream, first: Callable[[ChunkStream], Awaitable[StreamChunk]]) -> None:
-        self._pieces = pieces
-        self._first = first
-        self._next: Callable[[], Awaitable[StreamChunk]] = self._begin
+    def __init__(self, chunks: ChunkStream, read_first: Callable[[ChunkStream], Awaitable[StreamChunk]]) -> None:
+        self._chunks = chunks
+        self._read_first = read_first
+        self._next: Callable[[], Awaitable[StreamChunk]] = self._first
 
-    def __aiter__(self) -> "_Watched":
+    def __aiter__(self) -> "_FirstChunkStream":
         return self
 
     def __anext__(self) -> Awaitable[StreamChunk]:
         return self._next()
 
     async def aclose(self) -> None:
-        self._next = self._pieces.__anext__  # and so no longer a method of its own, which would be a circle
-        await self._pieces.aclose()
+        self._next = self._chunks.__anext__  # a bound method of this stream itself would be a reference cycle
+        await self._chunks.aclose()
 
-    async def _begin(self) -> StreamChunk:
-        piece = await self._first(self._pieces)
-        self._next = self._pieces.__anext__
-        return piece
+    async def _first(self) -> StreamChunk:
+        chunk = await self._read_first(self._chunks)
+        self._next = self._chunks.__anext__
+        return chunk
 
 
 _Probed = tuple[_Circuit, ...]
-"""The open circuits that a call was let through to probe; mostly none."""
+"""The open circuits that a call probes; for most calls none."""
 
 
 class CircuitBreaker:
-    """A provider behind a breaker that watches the way to it, and each of its models.
+    """A provider behind circuits: one for the connection to it, and one for each of its models.
 
-    After `failures` in a row a model's circuit is open: calls fail at once with ProviderUnavailable, which is not
-    billed, but for ten in `seconds` that are let through, until one succeeds. A 5xx answer is a failure only when the
-    model has not succeeded for `seconds`; and after one the next call is let through at once. A stream that is given up
-    after `patience_s` without a piece counts as a failure. After `failures` in a row to connect, for whichever models,
-    the way to the provider is open like that, for all of its models, until a call for any of them comes through to it.
-    `now` is a clock in seconds that never goes back.
+    After `max_failures` in a row, a model's circuit is open: calls fail at once with ProviderUnavailable, which is not
+    billed. Ten calls per `period_s` are let through as probes; a success closes the circuit. A 5xx answer counts as a
+    failure only when the model has not succeeded for `period_s`; after one, the next call is let through at once. A
+    stream that is cancelled after `first_chunk_timeout_s` without a chunk counts as a failure.
+
+    After `max_failures` in a row to connect, for any models, the connection's circuit is open for all models in the
+    same way, until a call reaches the provider. `now` is a monotonic clock in seconds.
     """
 
     def __init__(
         self,
         provider: Provider,
         *,
-        failures: int,
-        seconds: float,
-        patience_s: float,
+        max_failures: int,
+        period_s: float,
+        first_chunk_timeout_s: float,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = provider.name
         self.provider = provider
-        self._most = failures
-        self._seconds = seconds
-        self._patience_s = patience_s * NEARLY
+        self._max_failures = max_failures
+        self._period_s = period_s
+        self._timed_out_after_s = first_chunk_timeout_s * TIMEOUT_SHARE
         self._now = now
-        self._way = _Circuit(now())
+        self._connection = _Circuit(now())
         self._circuits: dict[str, _Circuit] = {}
 
-    def prepare(self, model: Model, question: CallInput, *, stream: bool = False) -> PreparedCall:
-        return self.provider.prepare(model, question, stream=stream)
+    def prepare(self, model: Model, call_input: CallInput, *, stream: bool = False) -> PreparedCall:
+        return self.provider.prepare(model, call_input, stream=stream)
 
-    async def complete(self, call: PreparedCall, max_output: int) -> Completion:
-        circuit = self._circuit(call)
+    async def complete(self, prepared: PreparedCall, max_output: int) -> Completion:
+        circuit = self._circuit(prepared)
         probed = self._enter(circuit)
         try:
-            completion = await self.provider.complete(call, max_output)
+            completion = await self.provider.complete(prepared, max_output)
         except errors.ProviderError as error:
-            self._failed(circuit, error, probed)
+            self._record_error(circuit, error, probed)
             raise
         except BaseException:
-            self._left(probed)
+            self._release(probed)
             raise
-        self._succeeded(circuit)
+        self._record_success(circuit)
         return completion
 
-    def stream(self, call: PreparedCall, max_output: int) -> ChunkStream:
-        """With the first piece it has succeeded, whatever comes after."""
-        return _Watched(self.provider.stream(call, max_output), partial(self._first, self._circuit(call)))
+    def stream(self, prepared: PreparedCall, max_output: int) -> ChunkStream:
+        """Counts as a success with its first chunk, whatever follows."""
+        read_first = partial(self._read_first, self._circuit(prepared))
+        return _FirstChunkStream(self.provider.stream(prepared, max_output), read_first)
 
-    async def _first(self, circuit: _Circuit, pieces: ChunkStream) -> StreamChunk:
+    async def _read_first(self, circuit: _Circuit, chunks: ChunkStream) -> StreamChunk:
         probed = self._enter(circuit)
-        started = self._now()
+        started_at = self._now()
         try:
-            piece = await anext(pieces)
+            chunk = await anext(chunks)
         except StopAsyncIteration:
             raise
         except errors.ProviderError as error:
-            self._failed(circuit, error, probed)
+            self._record_error(circuit, error, probed)
             raise
         except BaseException:
-            if self._now() - started >= self._patience_s:
-                self._failed(circuit, errors.ProviderTimeout(), probed)
+            if self._now() - started_at >= self._timed_out_after_s:
+                self._record_error(circuit, errors.ProviderTimeout(), probed)
             else:
-                self._left(probed)
+                self._release(probed)
             raise
-        self._succeeded(circuit)
-        return piece
+        self._record_success(circuit)
+        return chunk
 
-    async def bound_input(self, call: PreparedCall) -> int | None:
-        return await self.provider.bound_input(call)
+    async def bound_input(self, prepared: PreparedCall) -> int | None:
+        return await self.provider.bound_input(prepared)
 
-    async def count_input(self, call: PreparedCall) -> int:
-        return await self.provider.count_input(call)
+    async def count_input(self, prepared: PreparedCall) -> int:
+        return await self.provider.count_input(prepared)
 
     async def count_output(self, text: str) -> int:
         return await self.provider.count_output(text)
 
-    async def cut(self, text: str, tokens: int) -> str:
-        return await self.provider.cut(text, tokens)
+    async def truncate_output(self, text: str, max_tokens: int) -> str:
+        return await self.provider.truncate_output(text, max_tokens)
 
     async def close(self) -> None:
         await self.provider.close()
 
-    def _circuit(self, call: PreparedCall) -> _Circuit:
-        """The circuit of the model that is asked; the oldest is forgotten when there are too many."""
-        name = call.model.upstream_name
+    def _circuit(self, prepared: PreparedCall) -> _Circuit:
+        """The circuit of the model. A new one replaces the oldest when there are MAX_MODELS."""
+        name = prepared.model.upstream_name
         if (circuit := self._circuits.get(name)) is None:
             if len(self._circuits) >= MAX_MODELS:
                 del self._circuits[next(iter(self._circuits))]
-            circuit = self._circuits[name] = _Circuit(succeeded=self._now())
+            circuit = self._circuits[name] = _Circuit(succeeded_at=self._now())
         return circuit
 
     def _enter(self, circuit: _Circuit) -> _Probed:
-        """What the call probes; others may when it has not answered in time. Raises ProviderUnavailable."""
-        if circuit.failures < self._most and self._way.failures < self._most:
+        """The circuits that this call probes. Raises ProviderUnavailable while an open circuit lets no call through.
+
+        The next probe does not wait for the end of this one: it follows after a fixed time.
+        """
+        if circuit.failures < self._max_failures and self._connection.failures < self._max_failures:
             return ()
         now = self._now()
-        probed = tuple(one for one in (self._way, circuit) if one.failures >= self._most)
-        wait_s = max(one.next_probe for one in probed) - now
+        probed = tuple(one for one in (self._connection, circuit) if one.failures >= self._max_failures)
+        wait_s = max(one.next_probe_at for one in probed) - now
         if wait_s > 0:
             raise errors.ProviderUnavailable(retry_after_s=ceil(wait_s))
         for one in probed:
-            one.next_probe = now + self._seconds / PROBES
+            one.next_probe_at = now + self._period_s / PROBES
         return probed
 
-    def _succeeded(self, circuit: _Circuit) -> None:
+    def _record_success(self, circuit: _Circuit) -> None:
         circuit.succeed(self._now())
-        self._way.failures = 0
+        self._connection.failures = 0
 
-    def _failed(self, circuit: _Circuit, error: errors.ProviderError, probed: _Probed) -> None:
-        """Of a probe, any failure but one to connect shows that the provider can be reached again."""
+    def _record_error(self, circuit: _Circuit, error: errors.ProviderError, probed: _Probed) -> None:
+        """Count a failure in its circuit. A probe that fails after it has connected closes the connection's circuit."""
         if isinstance(error, _UNREACHABLE):
-            self._count(self._way, probed, wait_s=self._seconds / PROBES)
+            self._record_failure(self._connection, probed, wait_s=self._period_s / PROBES)
             return
-        if self._way in probed or not isinstance(error, _BROKEN):
-            self._way.failures = 0
+        if self._connection in probed or not isinstance(error, _BROKEN):
+            self._connection.failures = 0
         now, answered = self._now(), isinstance(error, errors.ProviderFailed)
         if isinstance(error, _UP):
             circuit.succeed(now)
-        elif not isinstance(error, _DOWN) or (answered and now - circuit.succeeded < self._seconds):
-            self._left(probed)
+        elif not isinstance(error, _DOWN) or (answered and now - circuit.succeeded_at < self._period_s):
+            self._release(probed)
         else:
-            self._count(circuit, probed, wait_s=0 if answered else self._seconds / PROBES)
+            self._record_failure(circuit, probed, wait_s=0 if answered else self._period_s / PROBES)
 
-    def _count(self, circuit: _Circuit, probed: _Probed, *, wait_s: float) -> None:
-        """One more failure. Calls that were out when it opened change nothing when they fail too."""
-        if circuit in probed or circuit.failures < self._most:
-            circuit.failures = min(circuit.failures + 1, self._most)
-            circuit.next_probe = self._now() + wait_s
+    def _record_failure(self, circuit: _Circuit, probed: _Probed, *, wait_s: float) -> None:
+        """One more failure. Calls that began before the circuit opened do not delay its next probe."""
+        if circuit in probed or circuit.failures < self._max_failures:
+            circuit.failures = min(circuit.failures + 1, self._max_failures)
+            circuit.next_probe_at = self._now() + wait_s
 
-    def _left(self, probed: _Probed) -> None:
-        """The call changed nothing: its caller hung up, or the answer was no sign that the model is down."""
+    def _release(self, probed: _Probed) -> None:
+        """The call has no result for the circuits: it was cancelled, or its error does not show that the model is down.
+
+        The next call may probe at once.
+        """
         for one in probed:
-            one.next_probe = self._now()
+            one.next_probe_at = self._now()

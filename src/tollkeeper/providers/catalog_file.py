@@ -1,7 +1,7 @@
-"""The catalog that an operator writes: more providers, and models with names, weights and prices of their own.
+"""The catalog file: further providers, and models with names, weights and prices of the operator's own.
 
-A TOML file. What is wrong in it is told by its place, as `models.fast.weight`, and never by its value: a key could have
-been put in the wrong place.
+A TOML file. An error message names the place of a mistake, such as `models.fast.weight`, and never its value: a key
+could be in the wrong place.
 """
 
 import tomllib
@@ -11,10 +11,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tollkeeper.chat import Price
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.providers.registry import KINDS_BY_NAME
 
 MAX_TOKENS = 100_000_000
 MAX_WEIGHT = 1_000
@@ -23,34 +24,40 @@ MAX_USD = 1_000_000
 _COMPLAINTS = {
     "extra_forbidden": "there is no such setting",
     "missing": "is missing",
-    "string_pattern_mismatch": "is not of the form that it must have",
+    "string_pattern_mismatch": "does not have the required form",
     "model_type": "must be a table",
     "dict_type": "must be a table",
 }
 
 
-def _exactly(value: object, parts: int, most: int) -> int:
-    """A decimal number, from text or a number, in whole parts of one."""
+def _scaled(value: object, scale: int, maximum: int) -> int:
+    """A decimal number, from a string or a number, times `scale`. Raises ValueError unless that is a whole number."""
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
         raise ValueError("must be a decimal number")
     try:
         number = Decimal(value)
     except InvalidOperation:
         raise ValueError("must be a decimal number") from None
-    if not number.is_finite() or not 0 <= number <= most:
-        raise ValueError(f"must be from 0 to {most}")
-    scaled = Fraction(number) * parts
+    if not number.is_finite() or not 0 <= number <= maximum:
+        raise ValueError(f"must be from 0 to {maximum}")
+    scaled = Fraction(number) * scale
     if scaled.denominator != 1:
-        raise ValueError(f"has more than {len(str(parts)) - 1} decimals")
+        raise ValueError(f"has more than {len(str(scale)) - 1} decimals")
     return scaled.numerator
 
 
 def _micro_usd(value: object) -> int:
-    return _exactly(value, 1_000_000, MAX_USD)
+    return _scaled(value, 1_000_000, MAX_USD)
 
 
 def _thousandths(value: object) -> int:
-    return _exactly(value, 1_000, MAX_WEIGHT)
+    return _scaled(value, 1_000, MAX_WEIGHT)
+
+
+def _known_kind(kind: str) -> str:
+    if kind not in KINDS_BY_NAME:
+        raise ValueError(f"must be one of {', '.join(KINDS_BY_NAME)}")
+    return kind
 
 
 MicroUsd = Annotated[int, BeforeValidator(_micro_usd)]
@@ -58,6 +65,7 @@ Thousandths = Annotated[int, BeforeValidator(_thousandths)]
 Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
 ModelName = Annotated[str, Field(pattern=r"^\S{1,200}$")]
 ProviderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
+KindName = Annotated[str, AfterValidator(_known_kind)]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 FieldName = Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s@]+$")]
@@ -80,9 +88,9 @@ class _Table(BaseModel):
 
 
 class ProviderEntry(_Table):
-    """One provider. The key itself is never here, only the name of the variable that has it."""
+    """One provider. `api_key_env` is the name of the variable that has the API key: the key itself is never here."""
 
-    kind: Literal["openai", "anthropic", "ollama", "echo"]
+    kind: KindName
     base_url: Url | None = None
     api_key_env: VariableName | None = None
     wires: list[WireName] | None = Field(None, min_length=1)
@@ -90,17 +98,16 @@ class ProviderEntry(_Table):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
-        if self.kind != "openai" and (self.wires is not None or self.wire is not None):
-            raise ValueError("only the kind openai has wires to choose from")
-        if self.kind == "echo" and (self.base_url is not None or self.api_key_env is not None):
-            raise ValueError("the kind echo has neither base_url nor api_key_env")
+        superfluous = self.model_fields_set - {"kind"} - KINDS_BY_NAME[self.kind].catalog_fields
+        if superfluous:
+            raise ValueError(f"the kind {self.kind} does not have {', '.join(sorted(superfluous))}")
         if self.wire is not None and self.wires is not None and self.wire not in self.wires:
             raise ValueError("wire must be one of wires")
         return self
 
 
 class PriceEntry(_Table):
-    """In USD per million tokens; kept as micro-USD. What is cached costs as much as input, unless it says less."""
+    """In USD per million tokens, read as micro-USD. Cached input costs as much as input, unless a price is given."""
 
     input: MicroUsd
     output: MicroUsd
@@ -109,12 +116,12 @@ class PriceEntry(_Table):
 
     @property
     def price(self) -> Price:
-        cached = self.input if self.cached_input is None else self.cached_input
-        return Price(self.input, cached, self.output, self.cache_write)
+        cached_input = self.input if self.cached_input is None else self.cached_input
+        return Price(self.input, cached_input, self.output, self.cache_write)
 
 
 class ModelEntry(_Table):
-    """One model. What is not said here is as published, or as usual."""
+    """One model. A field that is not given has the published value, or the default."""
 
     provider: ProviderName
     model: ModelName | None = None
@@ -124,7 +131,7 @@ class ModelEntry(_Table):
     sampling: list[SamplingParameter] | None = None
     weight: Thousandths = 1_000
     price: PriceEntry | None = None
-    bills_hidden_output: bool | None = None
+    bills_hidden_output: bool | None = Field(None, alias="bills_unseen")
     overhead: Tokens | None = None
     overhead_with_tools: Tokens | None = None
     image_tokens: Tokens | None = None
@@ -133,7 +140,7 @@ class ModelEntry(_Table):
 
 
 class CatalogFile(_Table):
-    """All of it. `closed`: there are no models but those named here."""
+    """The whole file. `closed`: there are no models but those in the file."""
 
     default: ModelName | None = None
     closed: bool = False
@@ -142,7 +149,7 @@ class CatalogFile(_Table):
 
 
 def read_catalog(path: Path) -> CatalogFile:
-    """Raises ConfigurationError that names the place of each mistake."""
+    """Read the file. Raises ConfigurationError that names the place of each mistake."""
     try:
         document = tomllib.loads(path.read_text("utf-8"), parse_float=Decimal)
     except (OSError, UnicodeDecodeError):

@@ -1,6 +1,6 @@
-"""The provider that needs no key and no network: it says back what it was told, one word a token.
+"""The provider without key and network: it returns the last message of the input. One word is one token.
 
-Deterministic, with length, pace and failures to be set, so that first runs, tests and load can use it.
+It is deterministic. Length, pace and failures can be set, for first runs, tests and load.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import math
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from itertools import cycle, islice
+from typing import Literal
 
 import msgspec
 import orjson
@@ -16,18 +17,21 @@ import orjson
 from tollkeeper import errors
 from tollkeeper.chat import Completion, Finish, TextDelta, Usage
 from tollkeeper.dialects import embeddings
-from tollkeeper.dialects.parameters import refusal
 from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.providers.base import CallInput, Model, PreparedCall, RawRequest, StreamChunk, Wire
-from tollkeeper.providers.http_common import shape_of_request
-from tollkeeper.settings import EchoFailure
+from tollkeeper.providers.http_common import input_size_of, require_chat_request
+from tollkeeper.providers.kind import FREE, ConfiguredProvider, ProviderKind
+from tollkeeper.settings import Settings
 
-NOTHING_SAID = "(nothing)"
+EMPTY_PROMPT_ANSWER = "(nothing)"
 DIMENSIONS = 256
 MAX_DIMENSIONS = 4_096
-MAX_NUMBERS = 1_000_000
-"""In all vectors of one call."""
+MAX_VECTOR_NUMBERS = 1_000_000
+"""In all vectors of one call together."""
 
+EchoFailure = Literal[
+    "none", "unavailable", "auth_failed", "rate_limited", "rejected", "error", "timeout", "bad_response", "no_usage"
+]
 _FAILURES: dict[EchoFailure, type[errors.ProviderError]] = {
     "unavailable": errors.ProviderUnavailable,
     "auth_failed": errors.ProviderAuthFailed,
@@ -41,7 +45,11 @@ _FAILURES: dict[EchoFailure, type[errors.ProviderError]] = {
 
 @dataclass(frozen=True, slots=True)
 class EchoProvider:
-    """`tokens` is the length of every answer (0: that of the prompt); `delay_s` and `tokens_per_second` its pace."""
+    """`tokens` is the length of every answer (0: that of the last message).
+
+    `delay_s` is the time to the first token; then come `tokens_per_second` (0: without a pause). Every call fails with
+    `failure`; with "no_usage", the call succeeds and reports no usage.
+    """
 
     tokens: int = 0
     delay_s: float = 0.0
@@ -49,60 +57,58 @@ class EchoProvider:
     failure: EchoFailure = "none"
     name: str = "echo"
 
-    def prepare(self, model: Model, question: CallInput, *, stream: bool = False) -> PreparedCall:
-        if question.raw is not None and question.raw.wire is Wire.EMBEDDINGS:
-            return _prepared_embeddings(model, question.raw)
-        if question.choices > 1:
-            raise refusal("n")
-        request = question.request
-        texts = tuple(message.text for message in request.messages)
-        return PreparedCall(model, orjson.dumps(texts), b"", shape_of_request(request), lambda: texts)
+    def prepare(self, model: Model, call_input: CallInput, *, stream: bool = False) -> PreparedCall:
+        if call_input.raw is not None and call_input.raw.wire is Wire.EMBEDDINGS:
+            return _prepare_embeddings(model, call_input.raw)
+        chat_request = require_chat_request(call_input)
+        texts = tuple(message.text for message in chat_request.messages)
+        return PreparedCall(model, orjson.dumps(texts), b"", input_size_of(chat_request), lambda: texts)
 
-    async def complete(self, call: PreparedCall, max_output: int) -> Completion:
-        words, reason = self._answer(call, max_output)
-        await self._pause(self.delay_s + self._pace_s * len(words))
+    async def complete(self, prepared: PreparedCall, max_output: int) -> Completion:
+        words, finish_reason = self._answer(prepared, max_output)
+        await self._pause(self.delay_s + self._seconds_per_token * len(words))
         self._fail()
-        if call.wire is Wire.EMBEDDINGS:
-            return await asyncio.to_thread(_embedded, call)
-        usage = None if self.failure == "no_usage" else Usage(_words(call.texts()), len(words))
-        return Completion("".join(words), reason, usage)
+        if prepared.wire is Wire.EMBEDDINGS:
+            return await asyncio.to_thread(_embed, prepared)
+        usage = None if self.failure == "no_usage" else Usage(_count_words(prepared.texts()), len(words))
+        return Completion("".join(words), finish_reason, usage)
 
-    async def stream(self, call: PreparedCall, max_output: int) -> AsyncGenerator[StreamChunk]:
-        words, reason = self._answer(call, max_output)
+    async def stream(self, prepared: PreparedCall, max_output: int) -> AsyncGenerator[StreamChunk]:
+        words, finish_reason = self._answer(prepared, max_output)
         await self._pause(self.delay_s)
         self._fail()
         for word in words:
-            await self._pause(self._pace_s)
+            await self._pause(self._seconds_per_token)
             yield StreamChunk(b"", (TextDelta(word),))
-        yield StreamChunk(b"", (Finish(reason),))
+        yield StreamChunk(b"", (Finish(finish_reason),))
         if self.failure != "no_usage":
-            yield StreamChunk(b"", (Usage(_words(call.texts()), len(words)),), last=True)
+            yield StreamChunk(b"", (Usage(_count_words(prepared.texts()), len(words)),), last=True)
 
-    async def bound_input(self, call: PreparedCall) -> int | None:
-        return _words(call.texts())
+    async def bound_input(self, prepared: PreparedCall) -> int | None:
+        return _count_words(prepared.texts())
 
-    async def count_input(self, call: PreparedCall) -> int:
-        return _words(call.texts())
+    async def count_input(self, prepared: PreparedCall) -> int:
+        return _count_words(prepared.texts())
 
     async def count_output(self, text: str) -> int:
         return len(text.split())
 
-    async def cut(self, text: str, tokens: int) -> str:
-        return " ".join(text.split()[:tokens])
+    async def truncate_output(self, text: str, max_tokens: int) -> str:
+        return " ".join(text.split()[:max_tokens])
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Does nothing: there is no connection."""
 
-    def _answer(self, call: PreparedCall, max_output: int) -> tuple[list[str], str]:
-        """The words, the space before each included, and why they end."""
-        texts = call.texts()
-        words = (texts[-1].split() if texts else []) or [NOTHING_SAID]
-        wanted = self.tokens or len(words)
-        said = list(islice(cycle(words), min(wanted, max_output)))
-        return [*said[:1], *(f" {word}" for word in said[1:])], "length" if wanted > max_output else "stop"
+    def _answer(self, prepared: PreparedCall, max_output: int) -> tuple[list[str], str]:
+        """The words of the answer, each with the space before it, and the finish reason."""
+        texts = prepared.texts()
+        prompt = (texts[-1].split() if texts else []) or [EMPTY_PROMPT_ANSWER]
+        length = self.tokens or len(prompt)
+        words = list(islice(cycle(prompt), min(length, max_output)))
+        return [*words[:1], *(f" {word}" for word in words[1:])], "length" if length > max_output else "stop"
 
     @property
-    def _pace_s(self) -> float:
+    def _seconds_per_token(self) -> float:
         return 1 / self.tokens_per_second if self.tokens_per_second else 0
 
     async def _pause(self, seconds: float) -> None:
@@ -114,38 +120,54 @@ class EchoProvider:
             raise failure
 
 
-def _words(texts: tuple[str, ...]) -> int:
+def _count_words(texts: tuple[str, ...]) -> int:
     return sum(max(1, len(text.split())) for text in texts)
 
 
-def _prepared_embeddings(model: Model, raw: RawRequest) -> PreparedCall:
+def _prepare_embeddings(model: Model, raw: RawRequest) -> PreparedCall:
     body = b"{" + b",".join(orjson.dumps(name) + b":" + value for name, value in raw.fields.items()) + b"}"
-    inputs = embeddings.read_inputs({"input": msgspec.Raw(raw.fields["input"])})
-    texts = tuple(one if isinstance(one, str) else " ".join(map(str, one)) for one in inputs.each)
+    items = embeddings.read_input({"input": msgspec.Raw(raw.fields["input"])}).items
+    texts = tuple(one if isinstance(one, str) else " ".join(map(str, one)) for one in items)
     return PreparedCall(model, body, None, raw.input_size, lambda: texts, Wire.EMBEDDINGS, raw=True)
 
 
-def _embedded(call: PreparedCall) -> Completion:
-    asked = orjson.loads(call.body)
-    dimensions = asked.get("dimensions", DIMENSIONS)
+def _embed(prepared: PreparedCall) -> Completion:
+    fields = orjson.loads(prepared.body)
+    dimensions = fields.get("dimensions", DIMENSIONS)
     if type(dimensions) is not int or not 1 <= dimensions <= MAX_DIMENSIONS:
         raise errors.ProviderRejected
-    if len(call.texts()) * dimensions > MAX_NUMBERS:
+    texts = prepared.texts()
+    if len(texts) * dimensions > MAX_VECTOR_NUMBERS:
         raise errors.ProviderRejected
-    usage = Usage(_words(call.texts()), 0)
-    vectors = [_vector(text, dimensions) for text in call.texts()]
-    head = ResponseMeta("", call.model.name, 0)
-    raw = embeddings.write_answer(vectors, head, usage, asked.get("encoding_format", "float"))
+    usage = Usage(_count_words(texts), 0)
+    vectors = [_embed_text(text, dimensions) for text in texts]
+    meta = ResponseMeta("", prepared.model.name, 0)
+    raw = embeddings.write_answer(vectors, meta, usage, fields.get("encoding_format", "float"))
     return Completion("", "stop", usage, raw=raw)
 
 
-def _vector(text: str, dimensions: int) -> list[float]:
-    """Each word points somewhere of its own; a text is where its words point together (feature hashing)."""
+def _embed_text(text: str, dimensions: int) -> list[float]:
+    """A unit vector by feature hashing: the sum of a vector for each word. Texts that share words are similar."""
     sums = [0.0] * dimensions
-    for word in text.lower().split() or [NOTHING_SAID]:
+    for word in text.lower().split() or [EMPTY_PROMPT_ANSWER]:
         digest = hashlib.sha256(word.encode()).digest()
         for at in range(0, 32, 4):
             number = int.from_bytes(digest[at : at + 4], "big")
             sums[number % dimensions] += 1.0 if number & 0x80000000 else -1.0
     length = math.sqrt(sum(value * value for value in sums)) or 1.0
     return [value / length for value in sums]
+
+
+def make_echo(settings: Settings, name: str = "echo") -> ConfiguredProvider:
+    """An echo provider as the settings describe it. Its only model without a catalog entry has the provider's name."""
+    provider = EchoProvider(
+        tokens=settings.echo_tokens,
+        delay_s=settings.echo_delay_seconds,
+        tokens_per_second=settings.echo_tokens_per_second,
+        failure=settings.echo_failure,
+        name=name,
+    )
+    return ConfiguredProvider(provider, price=FREE, default_model=name, only_default=True)
+
+
+KIND = ProviderKind("echo", lambda options, settings: make_echo(settings, options.name), behind_breaker=False)

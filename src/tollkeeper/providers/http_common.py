@@ -1,4 +1,4 @@
-"""What the providers that are reached over HTTP have in common."""
+"""What the providers with an HTTP API share: encoding requests, reading answers and streams, counting tokens."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,107 +8,131 @@ import orjson
 
 from tollkeeper import errors
 from tollkeeper.chat import ChatRequest, Delta, Finish, InputTokens, Usage
+from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError, TruncatedStream
 from tollkeeper.dialects.input_size import InputSize
-from tollkeeper.dialects.parameters import refusal
-from tollkeeper.dialects.reading import BadAnswer, ProviderSaidError, Unfinished
+from tollkeeper.dialects.parameters import unsupported
 from tollkeeper.providers import tokenizer
-from tollkeeper.providers.base import CallInput, Model, PreparedCall, RawRequest, StreamChunk
-from tollkeeper.providers.transport import Stream
+from tollkeeper.providers.base import CallInput, Model, PreparedCall, RawRequest, StreamChunk, Wire
+from tollkeeper.providers.transport import ResponseStream
+
+NO_KEY = "none"
+"""The API key for servers that need none."""
 
 
-def body_of(raw: RawRequest, ours: dict[str, object], limit_name: str | None) -> tuple[bytes, bytes | None]:
-    """A request that goes out as it came, but for our own fields: what stands before the output limit, and after."""
+def encode_raw(raw: RawRequest, overrides: dict[str, object], limit_name: str | None) -> tuple[bytes, bytes | None]:
+    """A raw request with the `overrides` as JSON, in two parts: before the output limit, and after it.
+
+    The second part is None without a `limit_name`.
+    """
     fields = [orjson.dumps(name) + b":" + value for name, value in raw.fields.items()]
-    fields += [orjson.dumps(name) + b":" + orjson.dumps(value) for name, value in ours.items()]
+    fields += [orjson.dumps(name) + b":" + orjson.dumps(value) for name, value in overrides.items()]
     body = b"{" + b",".join(fields)
     return (body + b"}", None) if limit_name is None else (body + b',"' + limit_name.encode() + b'":', b"}")
 
 
-def opened(document: dict[str, object], limit_name: str) -> tuple[bytes, bytes]:
-    """A document of ours, before the output limit and after."""
+def encode_document(document: dict[str, object], limit_name: str) -> tuple[bytes, bytes]:
+    """A document as JSON, in two parts: before the output limit, and after it."""
     return orjson.dumps(document)[:-1] + b',"' + limit_name.encode() + b'":', b"}"
 
 
+def is_below(origin: str, url: str) -> bool:
+    """Whether `url` is at `origin` or below it."""
+    return f"{url}/".startswith(f"{origin}/")
+
+
+def require_chat_request(call_input: CallInput) -> ChatRequest:
+    """The ChatRequest of an input that is translated.
+
+    Raises UnsupportedParameter for embeddings and for several choices; InvalidRequest as `CallInput` does.
+    """
+    if call_input.raw is not None and call_input.raw.wire is Wire.EMBEDDINGS:
+        raise errors.UnsupportedParameter("This model makes no embeddings.", parameter="model")
+    if call_input.choices > 1:
+        raise unsupported("n")
+    return call_input.chat_request
+
+
 def refuse_sampling(model: Model, names: Iterable[str], sampling: frozenset[str]) -> None:
-    """Raises UnsupportedParameter for one of the `sampling` parameters that the model does not take."""
+    """Raises UnsupportedParameter for a name among the `sampling` parameters that the model does not accept."""
     if model.sampling is None:
         return
     for name in names:
         if name in sampling and name not in model.sampling:
-            raise refusal(name)
+            raise unsupported(name)
 
 
-def shape_of_request(request: ChatRequest) -> InputSize:
-    """What bounds the input of a request in our nouns."""
-    pictures = request.pictures
+def input_size_of(chat_request: ChatRequest) -> InputSize:
+    """The counts that bound the input tokens of a ChatRequest."""
+    pictures = chat_request.images
     image_bytes = sum(len(picture.url.partition(",")[2]) for picture in pictures if picture.url.startswith("data:"))
-    return InputSize(len(request.messages), len(pictures), image_bytes, bool(request.options.tools))
+    return InputSize(len(chat_request.messages), len(pictures), image_bytes, bool(chat_request.options.tools))
 
 
-def texts_of(question: CallInput) -> Callable[[], tuple[str, ...]]:
-    """What a tokenizer has to count. Of a request that goes out as it came that is all text in it, known or not."""
-    raw = question.raw
-    return (lambda: question.request.texts) if raw is None else (lambda: tuple(_texts_in(raw)))
+def input_texts(call_input: CallInput) -> Callable[[], tuple[str, ...]]:
+    """Returns the texts that a tokenizer has to count: of a raw request all text in it, in unknown fields too."""
+    raw = call_input.raw
+    return (lambda: call_input.chat_request.texts) if raw is None else (lambda: tuple(_texts_in(raw)))
 
 
-_READ = frozenset(
+_INPUT_FIELDS = frozenset(
     {"messages", "input", "system", "instructions", "tools", "functions", "response_format", "text", "output_config"}
 )
-"""The fields whose content a model reads."""
-_GRAMMAR = frozenset(
+"""The top-level fields that become input of the model."""
+_STRUCTURAL_KEYS = frozenset(
     {"role", "content", "type", "text", "id", "name", "function", "input", "image_url", "url", "source"}
 )
-"""Keys that make up a request, and are not part of what the model reads."""
-_NAMES, MAX_NAME_LENGTH = frozenset({"role", "type"}), 32
-_PICTURES = frozenset({"image_url", "input_image", "image"})
-_OF_A_PICTURE = frozenset({"type", "image_url", "source", "detail", "cache_control"})
-_FREE = frozenset({"input", "arguments", "input_schema", "parameters", "schema", "json_schema"})
-"""Under these keys an object is whatever someone has written: nothing in it is a picture."""
+"""Keys of the wire formats, which are not input of the model."""
+_LABEL_KEYS, MAX_LABEL_CHARS = frozenset({"role", "type"}), 32
+"""Under these keys, a string of at most so many characters is a label of the wire format, and not input."""
+_PICTURE_TYPES = frozenset({"image_url", "input_image", "image"})
+_PICTURE_KEYS = frozenset({"type", "image_url", "source", "detail", "cache_control"})
+_FREE_FORM_KEYS = frozenset({"input", "arguments", "input_schema", "parameters", "schema", "json_schema"})
+"""An object under one of these keys is the caller's own: nothing in it is a picture."""
 
 
 def _texts_in(raw: RawRequest) -> Iterator[str]:
-    """Every string but those that hold pictures, every number, and every key that someone has chosen."""
-    found: list[tuple[Any, bool]] = [
-        (orjson.loads(value), False) for name, value in raw.fields.items() if name in _READ
+    """Every string but those that hold pictures, every number, and every key that is not the wire format's own."""
+    pending: list[tuple[Any, bool]] = [
+        (orjson.loads(value), False) for name, value in raw.fields.items() if name in _INPUT_FIELDS
     ]
-    while found:
-        value, free = found.pop()
+    while pending:
+        value, free_form = pending.pop()
         match value:
             case str():
                 yield value
             case list():
-                found += [(one, free) for one in value]
+                pending += [(one, free_form) for one in value]
             case dict():
-                yield from value.keys() - _GRAMMAR
-                if free or str(value.get("type")) not in _PICTURES or value.keys() - _OF_A_PICTURE:
-                    found += [
-                        (one, free or (key in _FREE and isinstance(one, dict)))
+                yield from value.keys() - _STRUCTURAL_KEYS
+                if free_form or str(value.get("type")) not in _PICTURE_TYPES or value.keys() - _PICTURE_KEYS:
+                    pending += [
+                        (one, free_form or (key in _FREE_FORM_KEYS and isinstance(one, dict)))
                         for key, one in value.items()
-                        if key not in _NAMES or not isinstance(one, str) or len(one) > MAX_NAME_LENGTH
+                        if key not in _LABEL_KEYS or not isinstance(one, str) or len(one) > MAX_LABEL_CHARS
                     ]
             case int() | float() if not isinstance(value, bool):
                 yield str(value)
 
 
 @contextmanager
-def reading() -> Iterator[None]:
-    """Reading a whole answer, whose faults are the provider's."""
+def reading_answer() -> Iterator[None]:
+    """Turns a MalformedAnswer of a dialect into ProviderBadResponse."""
     try:
         yield
-    except BadAnswer as error:
+    except MalformedAnswer as error:
         raise errors.ProviderBadResponse from error
 
 
 class Splitter(Protocol):
-    """Cuts a stream into events, or lines. `end` gives what is left; it raises Unfinished."""
+    """Splits a stream into events or lines. `end` returns the last ones; it raises TruncatedStream inside an event."""
 
     def feed(self, block: bytes) -> Sequence[Any]: ...
 
     def end(self) -> Sequence[Any]: ...
 
 
-class Reader(Protocol):
-    """Reads one stream, an event at a time. `last` says of the event just read that it ends the answer."""
+class StreamReader(Protocol):
+    """Reads the events of one stream. `last`: the event just read ends the answer; `finished`: the answer is whole."""
 
     last: bool
     finished: bool
@@ -116,88 +140,93 @@ class Reader(Protocol):
     def read(self, event: Any) -> list[Delta]: ...
 
 
-_UNSAID = (Finish, InputTokens, Usage)
-"""What is told of an answer beside its words."""
+_END_DELTAS = (Finish, InputTokens, Usage)
+"""The deltas that have no content of the answer."""
 
 
 class ProviderStream:
-    """A provider's answer as it comes, an event a piece; with `raw`, each as it is. What breaks it hangs up.
+    """The answer of a provider as a ChunkStream, an event a chunk; with `raw`, each with the event's own bytes.
 
-    Words that come with the end are a piece of their own before it: the end itself is not heard where it is translated.
+    An error closes the connection. Content that is in the last event is a chunk of its own, before the last one: the
+    last chunk is not delivered to callers for whom the stream is translated.
     """
 
-    def __init__(self, stream: Stream, splitter: Splitter, reader: Reader, *, raw: bool) -> None:
+    def __init__(self, stream: ResponseStream, splitter: Splitter, reader: StreamReader, *, raw: bool) -> None:
         self._stream = stream
         self._splitter = splitter
         self._reader = reader
         self._raw = raw
         self._events: Iterator[Any] = iter(())
         self._read_all = False
-        self._ending: StreamChunk | None = None
+        self._last_chunk: StreamChunk | None = None
 
     def __aiter__(self) -> "ProviderStream":
         return self
 
     async def __anext__(self) -> StreamChunk:
-        """Raises ProviderError, also for a missing end."""
-        if self._ending is not None:
-            ending, self._ending = self._ending, None
-            return ending
+        """Raises ProviderError, also for a stream that ends before its answer does."""
+        if self._last_chunk is not None:
+            last_chunk, self._last_chunk = self._last_chunk, None
+            return last_chunk
         try:
             while (event := next(self._events, None)) is None:
                 block = b"" if self._read_all else await self._stream.read()
-                self._events = iter(self._splitter.feed(block) if block else self._left())
+                self._events = iter(self._splitter.feed(block) if block else self._remaining_events())
             deltas = self._reader.read(event)
             if (
                 self._reader.last
                 and not self._raw
-                and (said := [one for one in deltas if not isinstance(one, _UNSAID)])
+                and (content := [one for one in deltas if not isinstance(one, _END_DELTAS)])
             ):
-                self._ending = StreamChunk(b"", tuple([one for one in deltas if isinstance(one, _UNSAID)]), last=True)
-                return StreamChunk(b"", tuple(said))
+                end = tuple([one for one in deltas if isinstance(one, _END_DELTAS)])
+                self._last_chunk = StreamChunk(b"", end, last=True)
+                return StreamChunk(b"", tuple(content))
             return StreamChunk(event.raw if self._raw else b"", tuple(deltas), self._reader.last)
         except BaseException as error:
             self._stream.close()
             match error:
-                case BadAnswer():
+                case MalformedAnswer():
                     raise errors.ProviderBadResponse from error
-                case ProviderSaidError():
+                case ProviderSentError():
                     raise errors.ProviderFailed from None
-                case Unfinished():
+                case TruncatedStream():
                     raise errors.ProviderInterrupted from None
             raise
 
     async def aclose(self) -> None:
         self._stream.close()
 
-    def _left(self) -> Sequence[Any]:
-        """What there is still, when no block comes any more. Raises StopAsyncIteration when that was said too."""
+    def _remaining_events(self) -> Sequence[Any]:
+        """The events after the last block. Raises TruncatedStream or StopAsyncIteration when there are none left."""
         if not self._read_all:
             self._read_all = True
             return self._splitter.end()
         if not self._reader.finished:
-            raise Unfinished
+            raise TruncatedStream
         raise StopAsyncIteration
 
 
-TEMPLATE_PER_MESSAGE, TEMPLATE_PER_CALL = 4, 3
-"""What a chat template adds, as OpenAI's cookbook counts it ("How to count tokens with tiktoken"). Others' are not
-public, and much like it."""
+TEMPLATE_TOKENS_PER_MESSAGE, TEMPLATE_TOKENS_PER_CALL = 4, 3
+"""The tokens that a chat template adds, as OpenAI's cookbook counts them ("How to count tokens with tiktoken"). Other
+providers do not publish theirs; they are of about the same size.
+"""
 
 
 class TokenCounting:
-    """Counts with the vocabularies at hand. Only OpenAI's are known; for others it is the best that can be had."""
+    """The counting methods of a provider. Only OpenAI's vocabularies are public: for other models, the counts are
+    estimates.
+    """
 
-    async def bound_input(self, call: PreparedCall) -> int | None:
+    async def bound_input(self, prepared: PreparedCall) -> int | None:
         return None
 
-    async def count_input(self, call: PreparedCall) -> int:
-        template = TEMPLATE_PER_MESSAGE * call.input_size.messages + TEMPLATE_PER_CALL
-        images = call.input_size.images * call.model.image_tokens
-        return await tokenizer.count(call.model.upstream_name, call.texts()) + template + images
+    async def count_input(self, prepared: PreparedCall) -> int:
+        template = TEMPLATE_TOKENS_PER_MESSAGE * prepared.input_size.messages + TEMPLATE_TOKENS_PER_CALL
+        images = prepared.input_size.images * prepared.model.image_tokens
+        return await tokenizer.count(prepared.model.upstream_name, prepared.texts()) + template + images
 
     async def count_output(self, text: str) -> int:
-        return await tokenizer.count(tokenizer.BEST_AT_HAND, (text,), output=True)
+        return await tokenizer.count(tokenizer.DEFAULT_ENCODING, (text,), output=True)
 
-    async def cut(self, text: str, tokens: int) -> str:
-        return await tokenizer.cut(tokenizer.BEST_AT_HAND, text, tokens)
+    async def truncate_output(self, text: str, max_tokens: int) -> str:
+        return await tokenizer.truncate(tokenizer.DEFAULT_ENCODING, text, max_tokens)

@@ -1,4 +1,4 @@
-"""Ollama, by its own chat wire: a server that mostly runs next door, needs no key and bills nobody.
+"""Ollama, by its own chat API: a server that mostly runs on the local network, needs no key and charges nothing.
 
 Wire format: Ollama API reference; `dialects/ollama` reads and writes it.
 """
@@ -8,47 +8,73 @@ import orjson
 from tollkeeper.chat import Completion
 from tollkeeper.dialects import ollama
 from tollkeeper.dialects.ndjson import Splitter
-from tollkeeper.dialects.parameters import refusal
-from tollkeeper.errors import UnsupportedParameter
-from tollkeeper.providers.base import CallInput, Model, PreparedCall, Wire
-from tollkeeper.providers.http_common import ProviderStream, TokenCounting, reading, shape_of_request, texts_of
+from tollkeeper.dialects.parameters import unsupported
+from tollkeeper.providers.base import CallInput, Model, PreparedCall
+from tollkeeper.providers.http_common import (
+    ProviderStream,
+    TokenCounting,
+    input_size_of,
+    input_texts,
+    reading_answer,
+    require_chat_request,
+)
+from tollkeeper.providers.kind import FREE, ConfiguredProvider, ProviderKind, ProviderOptions
 from tollkeeper.providers.transport import Transport
+from tollkeeper.settings import Settings
 
-USUAL_URL = "http://127.0.0.1:11434"
+DEFAULT_URL = "http://127.0.0.1:11434"
 PATH = "/api/chat"
 
 
 class OllamaProvider(TokenCounting):
-    """`timeout_s` bounds a whole call that is not streamed. `api_key` is for a server behind a guard."""
+    """An Ollama server. `timeout_s` bounds a whole call that is not streamed. `api_key` is for a proxy before it."""
 
-    def __init__(self, *, base_url: str = USUAL_URL, timeout_s: float, api_key: str = "", name: str = "ollama") -> None:
+    def __init__(
+        self, *, base_url: str = DEFAULT_URL, timeout_s: float, api_key: str = "", name: str = "ollama"
+    ) -> None:
         self.name = name
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._transport = Transport(base_url, headers, timeout_s=timeout_s)
 
-    def prepare(self, model: Model, question: CallInput, *, stream: bool = False) -> PreparedCall:
-        """The limit stands in `options`, the last of the body. Streaming is said either way: it is the default."""
-        if question.raw is not None and question.raw.wire is Wire.EMBEDDINGS:
-            raise UnsupportedParameter("This model makes no embeddings.", parameter="model")
-        if question.choices > 1:
-            raise refusal("n")
-        request = question.request
-        document = {"stream": stream} | ollama.write_request(request, model.upstream_name)
+    def prepare(self, model: Model, call_input: CallInput, *, stream: bool = False) -> PreparedCall:
+        """The output limit is in `options`, the last field. `stream` is always sent, because its default is true."""
+        chat_request = require_chat_request(call_input)
+        document = {"stream": stream} | ollama.write_request(chat_request, model.upstream_name)
         options = document["options"]
         for name in options:
             if model.sampling is not None and name != "stop" and name not in model.sampling:
-                raise refusal(name)
+                raise unsupported(name)
         body = orjson.dumps(document).removesuffix(b"}}") + (b"," if options else b"") + b'"num_predict":'
-        return PreparedCall(model, body, b"}}", shape_of_request(request), texts_of(question))
+        return PreparedCall(model, body, b"}}", input_size_of(chat_request), input_texts(call_input))
 
-    async def complete(self, call: PreparedCall, max_output: int) -> Completion:
-        answer = await self._transport.post(PATH, call.limited_to(max_output))
-        with reading():
+    async def complete(self, prepared: PreparedCall, max_output: int) -> Completion:
+        answer = await self._transport.post(PATH, prepared.body_with_limit(max_output))
+        with reading_answer():
             return ollama.read_answer(answer)
 
-    def stream(self, call: PreparedCall, max_output: int) -> ProviderStream:
-        answer = self._transport.stream(PATH, call.limited_to(max_output))
-        return ProviderStream(answer, Splitter(), ollama.LineReader(), raw=False)
+    def stream(self, prepared: PreparedCall, max_output: int) -> ProviderStream:
+        answer = self._transport.stream(PATH, prepared.body_with_limit(max_output))
+        return ProviderStream(answer, Splitter(), ollama.StreamReader(), raw=False)
 
     async def close(self) -> None:
         await self._transport.close()
+
+
+def _from_settings(settings: Settings) -> ConfiguredProvider | None:
+    if settings.ollama_base_url is None:
+        return None
+    provider = OllamaProvider(base_url=settings.ollama_base_url, timeout_s=settings.timeout_seconds)
+    return ConfiguredProvider(provider, price=FREE, default_model=settings.ollama_model)
+
+
+def _from_catalog(options: ProviderOptions, settings: Settings) -> ConfiguredProvider:
+    provider = OllamaProvider(
+        base_url=options.base_url or DEFAULT_URL,
+        timeout_s=settings.timeout_seconds,
+        api_key=options.api_key,
+        name=options.name,
+    )
+    return ConfiguredProvider(provider, price=FREE)
+
+
+KIND = ProviderKind("ollama", _from_catalog, _from_settings, catalog_fields=frozenset({"base_url", "api_key_env"}))

@@ -1,4 +1,4 @@
-"""What is published of models: prices and context windows, from the data that comes with `genai-prices`."""
+"""Published prices and context windows of models, from the data of `genai-prices`."""
 
 import pickle
 import re
@@ -18,65 +18,64 @@ _LOAD = (
     "import pickle, sys; from genai_prices.data import providers;"
     "pickle.dump([one for one in providers if one.id in sys.argv[1:]], sys.stdout.buffer)"
 )
-_ASKED_BY_NAME = re.compile(r"(gpt-|o\d|chatgpt-|claude-|text-embedding-)")
 _NEITHER_CHAT_NOR_EMBEDDING = re.compile(
     r"audio|image|instruct|live|oss|realtime|research|search|transcribe|translate|tts|vision|whisper|:|-$|-\d{4}$"
 )
 
 
-class Facts(NamedTuple):
-    """What is known of one model; None for what nobody published. The window in tokens."""
+class PublishedFacts(NamedTuple):
+    """The published context window, in tokens, and price of one model; None for what is not published."""
 
     context_window: int | None = None
     price: Price | None = None
 
 
-UNKNOWN = Facts()
+NOT_PUBLISHED = PublishedFacts()
 
 
-class Published:
-    """The published models of some providers, by the name that `genai-prices` has for each."""
+class PublishedModels:
+    """The published models of some providers, by the provider's name in `genai-prices`."""
 
     def __init__(self, providers: Iterable[Provider] = ()) -> None:
         self._providers = {provider.id: provider for provider in providers}
 
     @classmethod
-    def load(cls, names: Iterable[str]) -> "Published":
-        """Load these providers' data. Reading all of it takes 70 MB for a moment, so another process does that."""
-        if not (wanted := sorted(set(names))):
+    def load(cls, providers: Iterable[str]) -> "PublishedModels":
+        """Load the data of these providers. Another process reads it, because that takes 70 MB for a moment."""
+        if not (wanted := sorted(set(providers))):
             return cls()
         command = [sys.executable, "-I", "-c", _LOAD, *wanted]
-        loaded = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout  # noqa: S603 - our own words
-        return cls(pickle.loads(loaded))  # noqa: S301 - likewise
+        loaded = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout  # noqa: S603 - a constant program
+        return cls(pickle.loads(loaded))  # noqa: S301 - its own output
 
-    def look_up(self, provider: str | None, model: str) -> Facts:
-        """What is known of a model, under any name that the provider has for it."""
+    def look_up(self, provider: str | None, model: str) -> PublishedFacts:
+        """The facts of a model, by any of the provider's names for it."""
         found = self._find(provider, model)
-        return UNKNOWN if found is None else Facts(found.context_window, _price(found))
+        return NOT_PUBLISHED if found is None else PublishedFacts(found.context_window, _price(found))
 
-    def name(self, provider: str | None, model: str) -> str | None:
-        """The name under which a model is published, whichever name it is known by."""
+    def canonical_name(self, provider: str | None, model: str) -> str | None:
+        """The published name of a model, by any of the provider's names for it; None if it is not published."""
         found = self._find(provider, model)
         return None if found is None else found.id
 
-    def names(self, provider: str | None) -> list[str]:
-        """The provider's models that chat or make embeddings and have a price, as the provider calls them."""
+    def model_names(self, provider: str | None, pattern: re.Pattern[str]) -> list[str]:
+        """The provider's names for its models that match `pattern`, chat or make embeddings, and have a price."""
         known = self._providers.get(provider) if provider is not None else None
-        return [model.id for model in known.models if _is_ours(model)] if known is not None else []
+        return [model.id for model in known.models if _is_listed(model, pattern)] if known is not None else []
 
     def _find(self, provider: str | None, model: str) -> ModelInfo | None:
         known = self._providers.get(provider) if provider is not None else None
         return known.find_model(model) if known is not None else None
 
 
-def _is_ours(model: ModelInfo) -> bool:
-    if model.deprecated or not _ASKED_BY_NAME.match(model.id) or _NEITHER_CHAT_NOR_EMBEDDING.search(model.id):
+def _is_listed(model: ModelInfo, pattern: re.Pattern[str]) -> bool:
+    if model.deprecated or not pattern.match(model.id) or _NEITHER_CHAT_NOR_EMBEDDING.search(model.id):
         return False
     return model.context_window is not None and _price(model) is not None
 
 
 def _price(model: ModelInfo) -> Price | None:
-    """The price of text as of now; None for models that are not paid by the token."""
+    """The current price of text; None for a model that is not priced per token."""
     prices: ModelPrice = model.get_prices(datetime.now(UTC))
     if prices.input_mtok is None:
         return None
@@ -90,8 +89,8 @@ def _price(model: ModelInfo) -> Price | None:
 
 
 def _micro_usd(usd: Decimal | TieredPrices | None, context_window: int | None) -> int:
-    """Rounded up. A price that depends on how long the context is counts as its dearest tier that can be reached:
-    a call is held and charged at one price.
+    """Micro-USD, rounded up. A price in tiers of context length counts as its highest tier within the context window:
+    a call is reserved and charged at one price.
     """
     if isinstance(usd, TieredPrices):
         tiers = [tier.price for tier in usd.tiers if context_window is None or tier.start < context_window]

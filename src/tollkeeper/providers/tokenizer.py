@@ -1,7 +1,7 @@
-"""Counting tokens in text, with the vocabularies that come with `bpe-openai`.
+"""Counts the tokens of text, with the vocabularies of `bpe-openai`.
 
-Loading one takes a third of a second and 100 MB, so it happens on first need, and off the event loop. The tokenizer
-keeps Python's global lock while it counts: so no text is counted in one go, and none that is very long in full.
+Loading a vocabulary takes a third of a second and 100 MB, so it happens on first use, in a thread. The tokenizer holds
+Python's global interpreter lock while it counts. Texts are therefore counted in slices, and very long ones by samples.
 """
 
 import asyncio
@@ -17,20 +17,20 @@ import orjson
 if TYPE_CHECKING:
     from bpe_openai._bindings import PyTokenizer
 
-BEST_AT_HAND = "o200k_base"
-"""For models whose vocabulary is not public: the newest there is."""
+DEFAULT_ENCODING = "o200k_base"
+"""The newest public vocabulary. It stands in for those that are not public."""
 
-MAX_CHARACTER_LENGTH = 4
-"""Bytes in UTF-8, and so tokens at most."""
+MAX_CHARACTER_BYTES = 4
+"""In UTF-8: a character has at most as many tokens."""
 
 MAX_BOUNDED_BYTES = 512 * 1024
-"""Larger requests are bounded by their bytes alone."""
-SLICE = 32 * 1024
-"""Characters counted at a time."""
-SAMPLES, SAMPLE = 512, 1024
-"""Of longer texts so many samples are counted, of so many characters, taken from anywhere in them."""
-AT_ONCE = 2_000
-"""Characters that are counted faster than a thread can be woken."""
+"""Larger requests have no bound but their bytes."""
+SLICE_CHARACTERS = 32 * 1024
+"""Characters in one call of the tokenizer."""
+MAX_SAMPLES, SAMPLE_CHARACTERS = 512, 1024
+"""Longer texts are counted by random samples."""
+MAX_INLINE_CHARACTERS = 2_000
+"""Counting this many takes less time than waking a thread."""
 
 _STRING = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)
 _OLDER = re.compile(r"gpt-3|gpt-4([-:]|$)|text-embedding-")
@@ -38,14 +38,14 @@ _KNOWN = re.compile(r"(gpt-(35|3\.5|4o?|4\.\d|5(\.\d)?)|chatgpt-4o|o[134]|text-e
 
 
 def encoding_name(model: str) -> str:
-    """The vocabulary of an OpenAI model; the best at hand for any other."""
-    return "cl100k_base" if _OLDER.match(model.removeprefix("ft:")) else BEST_AT_HAND
+    """The vocabulary of an OpenAI model; DEFAULT_ENCODING for any other model."""
+    return "cl100k_base" if _OLDER.match(model.removeprefix("ft:")) else DEFAULT_ENCODING
 
 
 async def bound(model: str, body: bytes) -> int | None:
-    """No fewer tokens than a model of OpenAI's reads of this JSON, but for its template.
+    """An upper bound on the tokens that an OpenAI model reads of a JSON body, without the chat template's own.
 
-    None where that cannot be said: the vocabulary is not known, or it would take too long.
+    None if the model's vocabulary is not known, or the body is larger than MAX_BOUNDED_BYTES.
     """
     if not _KNOWN.match(model.removeprefix("ft:")) or len(body) > MAX_BOUNDED_BYTES:
         return None
@@ -53,79 +53,82 @@ async def bound(model: str, body: bytes) -> int | None:
 
 
 async def count(model: str, texts: tuple[str, ...], *, output: bool = False) -> int:
-    """The tokens in these texts together. An `output` does not wait for anybody's input."""
+    """The tokens of these texts together. An `output` does not queue behind inputs."""
     name = encoding_name(model)
-    if name in _loaded and sum(map(len, texts)) <= AT_ONCE:
+    if name in _loaded and sum(map(len, texts)) <= MAX_INLINE_CHARACTERS:
         return _count(name, texts)
     thread = _thread("output" if output else "input")
     return await asyncio.get_running_loop().run_in_executor(thread, _count, name, texts)
 
 
-async def cut(model: str, text: str, tokens: int) -> str:
-    """The first `tokens` tokens of a text."""
-    return await asyncio.get_running_loop().run_in_executor(_thread("output"), _cut, model, text, tokens)
+async def truncate(model: str, text: str, max_tokens: int) -> str:
+    """The text, or its first `max_tokens` tokens if it has more."""
+    return await asyncio.get_running_loop().run_in_executor(_thread("output"), _truncate, model, text, max_tokens)
 
 
 def _count(name: str, texts: tuple[str, ...]) -> int:
     encoding = _encoding(name)
     length = sum(map(len, texts))
-    long = length > SAMPLES * SAMPLE
-    pieces = _sample(texts) if long else _pieces(texts, SLICE)
-    tokens = sum([int(encoding.count(piece)) for piece in pieces])
-    return -(-tokens * length // sum(map(len, pieces))) if long else tokens
+    is_long = length > MAX_SAMPLES * SAMPLE_CHARACTERS
+    slices = _sample(texts) if is_long else _slices(texts, SLICE_CHARACTERS)
+    tokens = sum([int(encoding.count(text)) for text in slices])
+    return -(-tokens * length // sum(map(len, slices))) if is_long else tokens
 
 
-def _pieces(texts: tuple[str, ...], size: int) -> list[str]:
-    return [text[at : at + size] for text in texts for at in range(0, len(text), size)]
+def _slices(texts: tuple[str, ...], size: int) -> list[str]:
+    return [text[start : start + size] for text in texts for start in range(0, len(text), size)]
 
 
 def _sample(texts: tuple[str, ...]) -> list[str]:
-    """Short texts are drawn together, as many as are a sample: else one would stand for as much as a long one does."""
+    """Random slices of the texts. Short texts are grouped to about the length of a sample, so that a short text does
+    not weigh as much as a long one.
+    """
     samples: list[list[str]] = []
-    room = 0
-    for piece in _pieces(texts, SAMPLE):
-        if room <= 0:
+    free = 0
+    for text in _slices(texts, SAMPLE_CHARACTERS):
+        if free <= 0:
             samples.append([])
-            room = SAMPLE
-        samples[-1].append(piece)
-        room -= len(piece)
-    drawn = random.sample(samples, min(SAMPLES, len(samples)))
-    return [piece for one in drawn for piece in one]
+            free = SAMPLE_CHARACTERS
+        samples[-1].append(text)
+        free -= len(text)
+    drawn = random.sample(samples, min(MAX_SAMPLES, len(samples)))
+    return [text for sample in drawn for text in sample]
 
 
 def _bound(model: str, body: bytes) -> int:
-    """Each string as it is and as it is written, whichever is more, and whatever holds them together; or all as it is.
+    """The larger of two counts: of the strings plus the JSON around them, and of the body as one text.
 
-    The last is more where short strings stand side by side, and nothing but quotes and commas holds them together.
+    A string counts as the larger of its escaped and its decoded form. The second count is the larger one for many short
+    strings with nothing but quotes and commas between them.
     """
     encoding = _encoding(encoding_name(model))
 
     def tokens(text: str) -> int:
-        return sum(int(encoding.count(text[at : at + SLICE])) for at in range(0, len(text), SLICE))
+        return sum(int(encoding.count(part)) for part in _slices((text,), SLICE_CHARACTERS))
 
     total = tokens(_STRING.sub(b'""', body).decode())
     for found in _STRING.finditer(body):
-        written = found[1].decode()
-        said = orjson.loads(found[0]) if "\\" in written else ""
-        total += max(tokens(written), tokens(said))
+        escaped = found[1].decode()
+        decoded = orjson.loads(found[0]) if "\\" in escaped else ""
+        total += max(tokens(escaped), tokens(decoded))
     return max(total, tokens(body.decode()))
 
 
-def _cut(model: str, text: str, tokens: int) -> str:
+def _truncate(model: str, text: str, max_tokens: int) -> str:
     encoding = _encoding(encoding_name(model))
     encoded = encoding.encode(text)
-    if len(encoded) <= tokens:
+    if len(encoded) <= max_tokens:
         return text
-    for end in range(tokens, max(0, tokens - MAX_CHARACTER_LENGTH), -1):
-        with suppress(ValueError):  # the cut is inside a character: so leave out what there is of it
+    for end in range(max_tokens, max(0, max_tokens - MAX_CHARACTER_BYTES), -1):
+        with suppress(ValueError):  # the last token ends inside a character: drop it
             return str(encoding.decode(encoded[:end]))
     return ""
 
 
 @cache
-def _thread(of: str) -> ThreadPoolExecutor:
-    """One for what callers send, another for what they get."""
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"tokenizer-{of}")
+def _thread(purpose: str) -> ThreadPoolExecutor:
+    """One thread for the callers' inputs, another for the models' outputs."""
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"tokenizer-{purpose}")
 
 
 _loaded: set[str] = set()
@@ -133,8 +136,8 @@ _loaded: set[str] = set()
 
 @cache
 def _encoding(name: str) -> "PyTokenizer":
-    """The compiled tokenizer itself: the package's front builds tables in Python, 25 MB that nobody here looks at."""
-    from bpe_openai._bindings import tokenizer_for_encoding  # 100 MB of memory that most processes never need
+    """The compiled tokenizer itself: the package's Python layer would build 25 MB of unused tables."""
+    from bpe_openai._bindings import tokenizer_for_encoding  # 100 MB of memory that most processes do not need
 
     encoding = tokenizer_for_encoding(name)
     _loaded.add(name)

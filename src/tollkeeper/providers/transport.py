@@ -1,7 +1,7 @@
-"""HTTP to a provider: the bytes moved by aiohttp over kept connections.
+"""HTTP to a provider: aiohttp over kept-alive connections.
 
-One request is sent once: no retry, no redirect. What a status means is said here, and nothing of a refusal's body is
-kept. A stream has no deadline here but for connecting: whoever reads it knows what it is waiting for.
+Each request is sent once: no retry, no redirect. A status other than 200 becomes a ProviderError; its body is never
+read. A stream has no deadline but for connecting: its reader sets the others.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,7 +19,10 @@ MAX_RETRY_AFTER_S = 3600
 
 
 class Transport:
-    """One provider's HTTP. `timeout_s` bounds a whole call that is not streamed; connecting has its own limit."""
+    """The HTTP client of one provider.
+
+    `timeout_s` bounds a whole call that is not streamed. Connecting is bounded by the less of half of it and CONNECT_S.
+    """
 
     def __init__(self, base_url: str, headers: Mapping[str, str], *, timeout_s: float) -> None:
         self.base_url = base_url.rstrip("/")
@@ -30,30 +33,30 @@ class Transport:
             **headers,
         }
         connect_s = min(CONNECT_S, timeout_s / 2)
-        self._whole = aiohttp.ClientTimeout(total=timeout_s, connect=connect_s)
-        self._streamed = aiohttp.ClientTimeout(total=None, connect=connect_s)
+        self._post_timeout = aiohttp.ClientTimeout(total=timeout_s, connect=connect_s)
+        self._stream_timeout = aiohttp.ClientTimeout(total=None, connect=connect_s)
         self._urls: dict[str, URL] = {}
         self._session: aiohttp.ClientSession | None = None
 
     async def post(self, path: str, body: bytes) -> bytes:
-        """The whole answer. Raises ProviderError."""
+        """Send a request and return the whole body of the answer. Raises ProviderError."""
         try:
-            async with await self._post(path, body, self._whole) as response:
+            async with await self._post(path, body, self._post_timeout) as response:
                 return await _read(response)
         except NETWORK_ERRORS as error:
-            raise _named(error) from error
+            raise _provider_error(error) from error
 
-    def stream(self, path: str, body: bytes) -> "Stream":
-        """The answer as it comes."""
-        return Stream(lambda: self._post(path, body, self._streamed))
+    def stream(self, path: str, body: bytes) -> "ResponseStream":
+        """A request whose answer is read block by block. It is sent with the first read."""
+        return ResponseStream(lambda: self._post(path, body, self._stream_timeout))
 
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
 
     async def _post(self, path: str, body: bytes, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
-        """An answer that can be read, its body yet to come. Raises ProviderError, and what aiohttp raises."""
-        response = await self._open().post(
+        """Send a request; returns a response with status 200, its body unread. Raises ProviderError, NETWORK_ERRORS."""
+        response = await self._client_session().post(
             self._url(path), data=body, headers=self._headers, allow_redirects=False, timeout=timeout
         )
         if response.status != 200:
@@ -69,8 +72,8 @@ class Transport:
             self._urls[path] = URL(self.base_url + path)
         return self._urls[path]
 
-    def _open(self) -> aiohttp.ClientSession:
-        """One session for all calls, made on the loop that uses it. As many connections as there are calls."""
+    def _client_session(self) -> aiohttp.ClientSession:
+        """One session for all calls, made on the loop that uses it. The number of connections is not limited."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
@@ -80,34 +83,34 @@ class Transport:
         return self._session
 
 
-class Stream:
-    """One answer, as the network cuts it. It is asked for with the first block."""
+class ResponseStream:
+    """The body of one answer, block by block. The request is sent with the first read."""
 
-    def __init__(self, ask: Callable[[], Awaitable[aiohttp.ClientResponse]]) -> None:
-        self._ask = ask
+    def __init__(self, send: Callable[[], Awaitable[aiohttp.ClientResponse]]) -> None:
+        self._send = send
         self._response: aiohttp.ClientResponse | None = None
 
     async def read(self) -> bytes:
-        """The next block; nothing when there is no more. Raises ProviderError."""
+        """The next block; empty at the end. Raises ProviderError."""
         try:
             if self._response is None:
-                self._response = await self._ask()
+                self._response = await self._send()
             return await self._response.content.readany()
         except NETWORK_ERRORS as error:
-            raise _named(error) from error
+            raise _provider_error(error) from error
 
     def close(self) -> None:
-        """Hang up on the provider, if not all has come."""
+        """Close the connection, unless the whole body was read: then it is kept alive."""
         if self._response is not None:
             self._response.release() if self._response.content.at_eof() else self._response.close()
 
 
 NETWORK_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)
-"""What aiohttp raises. A TimeoutError is an OSError."""
+"""The exceptions of aiohttp. A TimeoutError is an OSError."""
 
 
-def _named(error: Exception) -> errors.ProviderError:
-    """The same in our words."""
+def _provider_error(error: Exception) -> errors.ProviderError:
+    """The ProviderError for one of NETWORK_ERRORS."""
     match error:
         case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError() | aiohttp.InvalidURL():
             return errors.ProviderUnavailable()
@@ -119,7 +122,7 @@ def _named(error: Exception) -> errors.ProviderError:
             return errors.ProviderInterrupted()
 
 
-_REFUSALS: dict[int, type[errors.ProviderError]] = {
+_ERROR_BY_STATUS: dict[int, type[errors.ProviderError]] = {
     401: errors.ProviderAuthFailed,
     402: errors.ProviderAuthFailed,
     403: errors.ProviderAuthFailed,
@@ -131,18 +134,21 @@ _REFUSALS: dict[int, type[errors.ProviderError]] = {
     425: errors.ProviderFailed,
     498: errors.ProviderFailed,
 }
-"""What a status means by which a provider says that the call, as it is, is not at fault; 498 is Groq's for a lack of
-capacity. After 408 it may have been billed: Azure bills what it was at work on ("Plan to manage costs for Azure
-OpenAI", HTTP error response code and billing status).
+"""The statuses for which the content of the call is not the cause. 498 is Groq's status for a lack of capacity. A call
+with status 408 may have been billed: Azure bills the work that it has begun ("Plan to manage costs for Azure OpenAI",
+HTTP error response code and billing status).
 """
 
 
 def status_error(status: int, retry_after: str | None = None) -> errors.ProviderError:
-    """What a status other than 200 means. Only an odd success and a timeout can have been billed."""
+    """The error for a status other than 200. Only another 2xx status and a timeout can have been billed.
+
+    `retry_after` is the header of that name.
+    """
     if 200 <= status < 300:
         return errors.ProviderBadResponse()
-    if (kind := _REFUSALS.get(status)) is not None:
-        return kind()
+    if (error := _ERROR_BY_STATUS.get(status)) is not None:
+        return error()
     if status == 429:
         seconds = int(retry_after) if retry_after and retry_after.isascii() and retry_after.isdigit() else None
         return errors.ProviderRateLimited(
@@ -154,7 +160,7 @@ def status_error(status: int, retry_after: str | None = None) -> errors.Provider
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """The whole body, if it is not larger than an answer can be."""
+    """The whole body. Raises ProviderBadResponse if it is larger than MAX_ANSWER_BYTES."""
     length = response.content_length
     if length is not None and length <= MAX_ANSWER_BYTES:
         return await response.read()

@@ -1,1 +1,1 @@
-"""How much is left: quotas, their windows, and the ledger that moves them."""
+"""Quotas, their windows, and the ledger: the only code that changes balances."""

@@ -1,4 +1,4 @@
-"""Changes of quotas by an administrator: what is requested, what it would do now, and doing it."""
+"""Changes of quotas by an administrator: the request, its effect now, and its application."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from tollkeeper.quota import queries
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.decide import MAX_GRANTED
 from tollkeeper.quota.rules.models import Unit
-from tollkeeper.quota.rules.operations import Balance, Grant, SetLimit
+from tollkeeper.quota.rules.operations import Balance, Grant, LimitChange, SetLimit
 from tollkeeper.quota.rules.page import QuotaKey, Subject
 from tollkeeper.quota.rules.windows import Period
 
 
 class Action(StrEnum):
-    """Set a limit, or add to the one of the current window."""
+    """Set a limit, or add to the limit of the current window."""
 
     SET = "set"
     GRANT = "grant"
@@ -25,7 +25,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The user or tenant whose quota changes, and the name that people know them by."""
+    """The user or tenant whose quota changes, and the name to show for them."""
 
     subject: Subject
     label: str
@@ -33,7 +33,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class QuotaChange:
-    """A requested change. Without a window, the target must have just one quota in this unit."""
+    """A requested change. Without a window, the target must have exactly one quota in this unit."""
 
     target: Target
     action: Action
@@ -45,7 +45,7 @@ class QuotaChange:
 
 @dataclass(frozen=True, slots=True)
 class PlannedChange:
-    """A change as it would be made now. `before` and `after` are limits of the current window; None: no quota yet."""
+    """A change and its effect now. `before` and `after` are limits of the current window; None if there is no quota."""
 
     request: QuotaChange
     key: QuotaKey
@@ -53,23 +53,26 @@ class PlannedChange:
 
     @property
     def after(self) -> int:
+        """The limit after the change."""
         if self.request.action is Action.SET:
             return self.request.amount
         return (self.before or 0) + self.request.amount
 
     @property
-    def act(self) -> SetLimit | Grant:
+    def limit_change(self) -> LimitChange:
+        """The change as the ledger's operation takes it."""
         if self.request.action is Action.SET:
             return SetLimit(self.key, self.request.amount, self.request.reason)
         return Grant(self.key, self.request.amount, self.request.reason)
 
 
-async def plan(session: AsyncSession, request: QuotaChange, now_ms: int) -> PlannedChange:
-    """What a change would do now. Raises InvalidRequest for a grant to no quota, or one that would be too large."""
+async def plan_change(session: AsyncSession, request: QuotaChange, now_ms: int) -> PlannedChange:
+    """The effect of a change now. Raises InvalidRequest for a grant without a quota, or a limit that is too large."""
     target = request.target
     window = request.window or await only_window(session, target, request.unit)
     balances = await queries.balances_of(session, [target.subject], now_ms)
-    before = next((one.limit for one in balances if (one.unit, one.period) == (request.unit, window)), None)
+    matching = (balance for balance in balances if (balance.unit, balance.period) == (request.unit, window))
+    before = next((balance.limit for balance in matching), None)
     if before is None and request.action is Action.GRANT:
         raise InvalidRequest(f"{target.label} has no quota for the {window} window to grant to: set a limit first.")
     change = PlannedChange(request, QuotaKey(target.subject, request.unit, window), before)
@@ -78,21 +81,21 @@ async def plan(session: AsyncSession, request: QuotaChange, now_ms: int) -> Plan
     return change
 
 
-async def make(ledger: Ledger, changes: Sequence[PlannedChange], *, actor: str) -> tuple[Balance, ...]:
-    """Make all changes in one operation of the ledger, or none. Returns the balance of each quota after it.
+async def apply_changes(ledger: Ledger, changes: Sequence[PlannedChange], *, actor: str) -> tuple[Balance, ...]:
+    """Apply all changes in one operation of the ledger, or none. Returns the balance of each quota after it.
 
-    Each is an entry with the actor and its own reason. Raises InvalidRequest, LedgerUnavailable.
+    Each change is an entry with the actor and its own reason. Raises InvalidRequest, LedgerUnavailable.
     """
-    acts = tuple(change.act for change in changes)
-    return await ledger.administer(acts, actor=actor, reason=changes[0].request.reason)
+    limit_changes = tuple(change.limit_change for change in changes)
+    return await ledger.administer(limit_changes, actor=actor, reason=changes[0].request.reason)
 
 
 async def only_window(session: AsyncSession, target: Target, unit: Unit) -> Period:
-    """The window of the one quota that the target has in this unit. Raises InvalidRequest unless there is just one."""
+    """The window of the target's only quota in this unit. Raises InvalidRequest if there is none, or several."""
     periods = [quota.key.period for quota in await queries.quotas_of(session, target.subject) if quota.key.unit is unit]
     if len(periods) == 1:
         return periods[0]
     noun = "token quota" if unit is Unit.TOKENS else "money quota"
     if not periods:
-        raise InvalidRequest(f"{target.label} has no {noun} yet: say for which window.")
-    raise InvalidRequest(f"{target.label} has more than one {noun} ({', '.join(periods)}): say for which window.")
+        raise InvalidRequest(f"{target.label} has no {noun} yet: name the window.")
+    raise InvalidRequest(f"{target.label} has more than one {noun} ({', '.join(periods)}): name the window.")

@@ -1,7 +1,7 @@
-"""Group commit: one task per process owns every write of the ledger.
+"""Group commit: one task per process runs every write of the ledger.
 
-It takes whatever operations wait, runs them in one transaction, and answers each caller after the commit. A lone call
-pays one commit; under load one commit serves hundreds.
+The task takes all waiting operations, runs them in one transaction, and resolves each caller's future after the commit.
+A single call costs one commit; under load one commit serves hundreds of calls.
 """
 
 import asyncio
@@ -22,24 +22,27 @@ from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.stores.base import Store, StoreFailed
 
 MAX_BATCH = 512
-GATHER_S = 0.004
-"""The pause after a batch of several: the next one grows by it, and other processes get in. No lone caller waits."""
+"""Operations in one transaction."""
+BATCH_PAUSE_S = 0.004
+"""The pause after a batch of several operations. The next batch grows, and other processes get the database."""
 OUTAGE_PAUSE_S = 0.1
-PROBE_S = 0.5
-"""How often the database is tried when an outage has left nothing to do."""
+"""The pause before a batch is retried that the database did not take."""
+PROBE_INTERVAL_S = 0.5
+"""How often the database is probed after an outage that left no operation to retry."""
 POISON_PAUSE_S = 1.0
-WATCH_S = 0.1
-"""How often it looks for callers who have waited for long enough."""
-LATE = 10
-"""So many looks late, it is this process that stood still, and not the database."""
+"""The pause before an operation is retried that failed although the database is up."""
+DEADLINE_CHECK_S = 0.1
+"""How often the deadlines of waiting callers are checked."""
+STALL_CHECKS = 10
+"""If a check is late by so many intervals, this process was stalled, which is no outage of the database."""
 
 log = structlog.get_logger("tollkeeper.ledger")
 
 
-class _Waiting:
-    """An operation on its way, the future its caller waits on, since when and until when (on the loop's clock)."""
+class _Queued:
+    """An operation in the journal, and its caller's future. `since` and `deadline` are on the event loop's clock."""
 
-    __slots__ = ("again", "deadline", "future", "landed", "operation", "since")
+    __slots__ = ("deadline", "future", "on_commit", "operation", "retried", "since")
 
     def __init__(
         self,
@@ -47,46 +50,51 @@ class _Waiting:
         future: asyncio.Future[Any],
         since: float,
         wait_s: float,
-        landed: Callable[[], object] | None = None,
+        on_commit: Callable[[], object] | None = None,
     ) -> None:
         self.operation = operation
         self.future = future
         self.since = since
         self.deadline = since + wait_s
-        self.landed = landed
-        self.again = False
+        self.on_commit = on_commit
+        self.retried = False
+        """An earlier try of the operation may be committed."""
 
     @property
-    def abandoned(self) -> bool:
-        """Its caller went away or waits no longer, and it need not land."""
-        return self.future.done() and not self.operation.must_land
+    def is_withdrawn(self) -> bool:
+        """Whether its caller no longer waits, and the operation can be dropped."""
+        return self.future.done() and not self.operation.must_commit
 
 
 class Journal:
-    """The queue in front of a store. Reserves can be refused and withdrawn; everything else runs until it lands."""
+    """The queue of operations in front of a store.
+
+    Reserves can be refused and withdrawn. An operation that `must_commit` is retried until it commits.
+    """
 
     def __init__(self, store: Store, *, queue_limit: int) -> None:
         self._store = store
         self._queue_limit = queue_limit
-        self._queue: deque[_Waiting] = deque()
-        self._running: list[_Waiting] = []
-        self._watching = False
-        self._watched_at = 0.0
-        self._asleep: list[_Waiting] = []
-        self._landed_at = 0.0
-        self._refused = False
+        self._queue: deque[_Queued] = deque()
+        self._running: list[_Queued] = []
+        self._delayed: list[_Queued] = []
+        self._is_checking = False
+        self._checked_at = 0.0
+        self._committed_at = 0.0
+        self._outage_logged = False
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
         self.failing = False
-        """True from a batch that the database did not take, or not in time, until one that it did."""
+        """True from the first batch that the database did not take, or not in time, until one that it did."""
 
     def start(self) -> None:
+        """Start the task that runs the batches."""
         self._task = asyncio.create_task(self._run(), name="ledger-journal")
 
     async def drain(self, seconds: float) -> bool:
-        """Wait until nothing is queued. Returns False when `seconds` were not enough."""
+        """Wait until nothing is queued. Returns False if that took longer than `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
@@ -95,96 +103,97 @@ class Journal:
         return True
 
     async def stop(self) -> None:
+        """Cancel the task. Queued operations are lost."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
     def submit(
-        self, operation: Operation, *, wait_s: float = math.inf, landed: Callable[[], object] | None = None
+        self, operation: Operation, *, wait_s: float = math.inf, on_commit: Callable[[], object] | None = None
     ) -> asyncio.Future[Any]:
-        """Queue an operation; the future answers after its commit, or raises the refusal.
+        """Queue an operation. The future has its result after the commit, or its refusal.
 
-        After `wait_s` it gives up waiting: with LedgerUnavailable for what can be withdrawn, with None for what must
-        land, which goes on. Cancelling the future withdraws likewise; a reserve that was committed by then is released.
-        `landed` is called with the commit, whether or not anyone still waits.
-        Raises LedgerUnavailable when a reserve finds the queue full.
+        After `wait_s` seconds the future is resolved early: with LedgerUnavailable if the operation can be withdrawn,
+        else with None, while the operation goes on. Cancelling the future withdraws the operation, too; a reserve that
+        is committed by then is released. `on_commit` is called at the commit in any case.
+        Raises LedgerUnavailable if the operation is a reserve and the queue is full.
         """
         if len(self._queue) >= self._queue_limit and isinstance(operation, Reserve):
             raise LedgerUnavailable("The ledger's queue is full.")
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(operation, loop.create_future(), loop.time(), wait_s, landed)
-        self._enqueue(waiting)
-        if not self._watching:
-            self._watching = True
-            self._watch_again(loop)
-        return waiting.future
+        queued = _Queued(operation, loop.create_future(), loop.time(), wait_s, on_commit)
+        self._enqueue(queued)
+        if not self._is_checking:
+            self._is_checking = True
+            self._schedule_check(loop)
+        return queued.future
 
-    async def request(self, operation: Operation, wait_s: float, landed: Callable[[], object] | None = None) -> Any:
-        """Submit an operation that can be withdrawn, and wait for its answer. Raises what `submit` does.
+    async def execute(self, operation: Operation, wait_s: float, on_commit: Callable[[], object] | None = None) -> Any:
+        """Submit an operation that can be withdrawn, and return its result. Raises what `submit` raises.
 
-        Cancelled while it waits, it is withdrawn; cancelled when the answer is there but not yet taken, a reserve is
-        released.
+        Cancellation withdraws the operation. A reserve whose result is there, but not yet returned, is then released.
         """
-        future = self.submit(operation, wait_s=wait_s, landed=landed)
+        future = self.submit(operation, wait_s=wait_s, on_commit=on_commit)
         try:
             return await future
         except asyncio.CancelledError:
             if isinstance(operation, Reserve) and not future.cancelled() and future.exception() is None:
-                self.submit(operation.undone())
+                self.submit(operation.undo())
             raise
 
-    def _enqueue(self, waiting: _Waiting) -> None:
-        self._queue.append(waiting)
+    def _enqueue(self, queued: _Queued) -> None:
+        self._queue.append(queued)
         self._idle.clear()
         self._work.set()
 
-    def _watch(self) -> None:
-        """Answer those who have waited for long enough; look again as long as anything is under way.
+    def _check_deadlines(self) -> None:
+        """Resolve the futures whose deadline has passed. Checks continue as long as operations are queued.
 
-        Waiting in a long queue is no outage. Waiting while nothing landed is one, before the database says so.
+        A wait in a long queue is no outage. A wait in which nothing was committed is one, even before the database
+        reports an error.
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
-        late = now - self._watched_at > LATE * WATCH_S
-        for waiting in itertools.chain(self._queue, self._running, self._asleep):
-            if now >= waiting.deadline and not waiting.future.done():
-                in_vain = self._landed_at <= (waiting.since + now) / 2 and waiting not in self._asleep
-                if in_vain and not late and not self.failing:
+        was_stalled = now - self._checked_at > STALL_CHECKS * DEADLINE_CHECK_S
+        for queued in itertools.chain(self._queue, self._running, self._delayed):
+            if now >= queued.deadline and not queued.future.done():
+                no_progress = self._committed_at <= (queued.since + now) / 2 and queued not in self._delayed
+                if no_progress and not was_stalled and not self.failing:
                     self.failing = True
-                    log.warning("ledger.unavailable", reason="nothing landed in time")
-                if waiting.operation.must_land:
-                    waiting.future.set_result(None)
+                    log.warning("ledger.unavailable", reason="nothing was committed in time")
+                if queued.operation.must_commit:
+                    queued.future.set_result(None)
                 else:
-                    waiting.future.set_exception(LedgerUnavailable())
-        self._watching = self._task is not None and not self._idle.is_set()
-        if self._watching:
-            self._watch_again(loop)
+                    queued.future.set_exception(LedgerUnavailable())
+        self._is_checking = self._task is not None and not self._idle.is_set()
+        if self._is_checking:
+            self._schedule_check(loop)
 
-    def _watch_again(self, loop: asyncio.AbstractEventLoop) -> None:
-        """In nobody's context: what is logged then is of no single call."""
-        self._watched_at = loop.time()
-        loop.call_later(WATCH_S, self._watch, context=Context())
+    def _schedule_check(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Schedule the next check in an empty context, so that what it logs is not attributed to one call."""
+        self._checked_at = loop.time()
+        loop.call_later(DEADLINE_CHECK_S, self._check_deadlines, context=Context())
 
     async def _run(self) -> None:
         while True:
-            await self._something_to_do()
-            await asyncio.sleep(0)  # whoever became ready in the same turn of the loop joins this batch
-            self._running = self._take()
+            await self._wait_for_work()
+            await asyncio.sleep(0)  # callers that are ready in the same iteration of the event loop join this batch
+            self._running = self._next_batch()
             if self._running:
                 await self._commit(self._running)
                 if len(self._running) > 1:
-                    await asyncio.sleep(GATHER_S)
+                    await asyncio.sleep(BATCH_PAUSE_S)
                 self._running = []
             if not self._queue:
                 self._work.clear()
-                if not self._asleep:
+                if not self._delayed:
                     self._idle.set()
 
-    async def _something_to_do(self) -> None:
-        """Wait for work. After an outage that left none, try the database now and then: its return must be noticed."""
+    async def _wait_for_work(self) -> None:
+        """Wait for an operation. After an outage, probe the database meanwhile, to notice when it is back."""
         while self.failing and not self._work.is_set():
-            await asyncio.sleep(PROBE_S)
+            await asyncio.sleep(PROBE_INTERVAL_S)
             with suppress(Exception):
                 await self._store.probe()
                 self._recovered()
@@ -192,94 +201,94 @@ class Journal:
 
     def _recovered(self) -> None:
         if self.failing:
-            self.failing = self._refused = False
+            self.failing = self._outage_logged = False
             log.info("ledger.recovered")
 
-    def _take(self) -> list[_Waiting]:
-        """The next batch, in the order of turns. A withdrawn reserve that may be committed becomes its release."""
-        batch: list[_Waiting] = []
+    def _next_batch(self) -> list[_Queued]:
+        """The next operations, in `BatchOrder`. A withdrawn reserve that may be committed becomes its release."""
+        batch: list[_Queued] = []
         while self._queue and len(batch) < MAX_BATCH:
-            waiting = self._queue.popleft()
-            if not waiting.abandoned:
-                batch.append(waiting)
-            elif waiting.again and isinstance(waiting.operation, Reserve):
-                batch.append(self._undo(waiting.operation))
-        batch.sort(key=lambda waiting: waiting.operation.turn)
+            queued = self._queue.popleft()
+            if not queued.is_withdrawn:
+                batch.append(queued)
+            elif queued.retried and isinstance(queued.operation, Reserve):
+                batch.append(self._undo(queued.operation))
+        batch.sort(key=lambda queued: queued.operation.order)
         return batch
 
-    def _undo(self, operation: Reserve) -> _Waiting:
+    def _undo(self, operation: Reserve) -> _Queued:
         loop = asyncio.get_running_loop()
-        return _Waiting(operation.undone(), loop.create_future(), loop.time(), math.inf)
+        return _Queued(operation.undo(), loop.create_future(), loop.time(), math.inf)
 
-    async def _commit(self, batch: list[_Waiting]) -> None:
-        """Run a batch; on an outage put it back, on any other failure halve it until the culprit stands alone."""
+    async def _commit(self, batch: list[_Queued]) -> None:
+        """Run a batch. Requeue it after an outage; after any other failure, halve it until the cause stands alone."""
         try:
-            answers = await self._attempt(batch)
+            results = await self._run_transaction(batch)
         except StoreFailed as failure:
             self._put_back(batch, failure)
             await asyncio.sleep(OUTAGE_PAUSE_S)
         except Exception as failure:
             if len(batch) == 1:
-                self._isolate(batch[0], failure)
+                self._handle_failure(batch[0], failure)
                 return
             middle = len(batch) // 2
             await self._commit(batch[:middle])
             await self._commit(batch[middle:])
         else:
-            self._landed_at = asyncio.get_running_loop().time()
+            self._committed_at = asyncio.get_running_loop().time()
             self._recovered()
-            for waiting, answer in zip(batch, answers, strict=True):
-                self._answer(waiting, answer)
+            for queued, result in zip(batch, results, strict=True):
+                self._resolve(queued, result)
 
-    async def _attempt(self, batch: Sequence[_Waiting]) -> list[Result | TollkeeperError]:
-        needs = ReadSet()
-        for waiting in batch:
-            waiting.operation.declare(needs, again=waiting.again)
-        operations = [waiting.operation for waiting in batch]
-        answers: list[Result | TollkeeperError] = []
+    async def _run_transaction(self, batch: Sequence[_Queued]) -> list[Result | TollkeeperError]:
+        read_set = ReadSet()
+        for queued in batch:
+            queued.operation.declare_reads(read_set, retried=queued.retried)
+        operations = [queued.operation for queued in batch]
+        results: list[Result | TollkeeperError] = []
 
-        def work(page: Page) -> None:
-            answers[:] = decide(page, operations)
+        def decide_batch(page: Page) -> None:
+            results[:] = decide(page, operations)
 
-        await self._store.run(needs, work)
-        return answers
+        await self._store.run(read_set, decide_batch)
+        return results
 
-    def _answer(self, waiting: _Waiting, answer: Result | TollkeeperError) -> None:
-        if waiting.landed is not None:
-            waiting.landed()
-        if waiting.abandoned:
-            if not isinstance(answer, TollkeeperError) and isinstance(waiting.operation, Reserve):
-                self.submit(waiting.operation.undone())
-        elif waiting.future.done():
+    def _resolve(self, queued: _Queued, result: Result | TollkeeperError) -> None:
+        if queued.on_commit is not None:
+            queued.on_commit()
+        if queued.is_withdrawn:
+            if not isinstance(result, TollkeeperError) and isinstance(queued.operation, Reserve):
+                self.submit(queued.operation.undo())
+        elif queued.future.done():
             return
-        elif isinstance(answer, TollkeeperError):
-            waiting.future.set_exception(answer)
+        elif isinstance(result, TollkeeperError):
+            queued.future.set_exception(result)
         else:
-            waiting.future.set_result(answer)
+            queued.future.set_result(result)
 
-    def _put_back(self, batch: list[_Waiting], failure: StoreFailed) -> None:
+    def _put_back(self, batch: list[_Queued], failure: StoreFailed) -> None:
         self.failing = True
-        if not self._refused:
-            self._refused = True
+        if not self._outage_logged:
+            self._outage_logged = True
             log.warning("ledger.unavailable", reason=failure.reason)
-        for waiting in batch:
-            waiting.again = waiting.again or failure.maybe_committed
+        for queued in batch:
+            queued.retried = queued.retried or failure.maybe_committed
         self._queue.extendleft(reversed(batch))
 
-    def _isolate(self, waiting: _Waiting, failure: Exception) -> None:
-        """The culprit of a failing batch is refused, or, if it must land, comes back later, out of the others' way."""
+    def _handle_failure(self, queued: _Queued, failure: Exception) -> None:
+        """Refuse an operation that made its batch fail. If it must commit, retry it later, apart from the others."""
         refusal = failure if isinstance(failure, TollkeeperError) else LedgerUnavailable()
         if refusal is not failure:
-            log.error("ledger.operation_failed", operation=type(waiting.operation).__name__, exc_info=failure)
-        if waiting.operation.must_land:
-            self._asleep.append(waiting)
-            asyncio.get_running_loop().call_later(POISON_PAUSE_S, self._requeue, waiting)
+            log.error("ledger.operation_failed", operation=type(queued.operation).__name__, exc_info=failure)
+        if queued.operation.must_commit:
+            self._delayed.append(queued)
+            asyncio.get_running_loop().call_later(POISON_PAUSE_S, self._requeue, queued)
             return
-        if isinstance(waiting.operation, Reserve):
-            self.submit(waiting.operation.undone())
-        if not waiting.future.done():
-            waiting.future.set_exception(refusal)
+        if isinstance(queued.operation, Reserve):
+            self.submit(queued.operation.undo())
+        if not queued.future.done():
+            queued.future.set_exception(refusal)
 
-    def _requeue(self, waiting: _Waiting) -> None:
-        self._asleep.remove(waiting)
-        self._enqueue(waiting)
+    def _requeue(self, queued: _Queued) -> None:
+        self._delayed.remove(queued)
+        self._enqueue(queued)

@@ -1,4 +1,4 @@
-"""Three tasks: one renews the leases of calls in flight, one sweeps up those that nobody renews, one tidies up."""
+"""Background tasks of the ledger: renewals of leases, sweeps of lapsed charges, deletion of old idempotency keys."""
 
 import asyncio
 import time
@@ -8,14 +8,14 @@ import structlog
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.stores.base import StoreFailed
 
-TIDY_S = 60.0
-"""How often idempotency keys that are too old are looked for."""
+KEY_DELETION_INTERVAL_S = 60.0
+"""How often expired idempotency keys are deleted."""
 
 log = structlog.get_logger("tollkeeper.ledger")
 
 
 class Maintenance:
-    """Runs beside the server. `lease_seconds` and `sweep_seconds` as in the settings."""
+    """Runs the tasks beside the server. `lease_seconds` and `sweep_seconds` are those of the settings."""
 
     def __init__(self, ledger: Ledger, *, lease_seconds: float, sweep_seconds: float) -> None:
         self._ledger = ledger
@@ -24,18 +24,20 @@ class Maintenance:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
+        """Start the tasks."""
         self._tasks = [
-            asyncio.create_task(self._renewing(), name="ledger-renewing"),
-            asyncio.create_task(self._sweeping(), name="ledger-sweeping"),
-            asyncio.create_task(self._tidying(), name="ledger-tidying"),
+            asyncio.create_task(self._renew_leases(), name="ledger-renewal"),
+            asyncio.create_task(self._sweep(), name="ledger-sweep"),
+            asyncio.create_task(self._delete_old_keys(), name="ledger-key-deletion"),
         ]
 
     async def stop(self) -> None:
+        """Cancel the tasks."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _renewing(self) -> None:
+    async def _renew_leases(self) -> None:
         while True:
             await asyncio.sleep(self._lease_s / 3)
             try:
@@ -43,18 +45,22 @@ class Maintenance:
             except Exception:
                 log.exception("ledger.renewal_failed")
 
-    async def _tidying(self) -> None:
+    async def _delete_old_keys(self) -> None:
         while True:
-            await asyncio.sleep(TIDY_S)
+            await asyncio.sleep(KEY_DELETION_INTERVAL_S)
             try:
-                await self._ledger.tidy()
+                await self._ledger.delete_old_keys()
             except StoreFailed as failure:
                 log.warning("ledger.tidying_failed", reason=failure.reason)
             except Exception:
                 log.exception("ledger.tidying_failed")
 
-    async def _sweeping(self) -> None:
-        """Sweep at every interval. After an outage or a suspended clock, others get one lease to renew theirs first."""
+    async def _sweep(self) -> None:
+        """Sweep at every interval.
+
+        After an outage, a jump of the clock or a suspended process, wait for one lease first: other processes may be
+        alive, but unable to renew their leases until now.
+        """
         not_before = 0.0
         expected_at = time.time()
         while True:

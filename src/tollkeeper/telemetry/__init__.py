@@ -1,1 +1,1 @@
-"""What the process tells about itself."""
+"""What the process reports about itself: logs."""

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line, on standard output. Only what is named here is ever written: no bodies, no headers."""
+"""Logs: one JSON object a line, on standard output. Bodies and headers are never logged."""
 
 import asyncio
 import logging
@@ -12,15 +12,16 @@ import orjson
 import structlog
 
 correlation_id: ContextVar[str] = ContextVar("correlation_id", default="")
-"""The id of the request that this task works for."""
+"""The id of the request that the current task serves; empty outside requests."""
 
-FLUSH_S = 0.01
+FLUSH_INTERVAL_S = 0.01
+"""How long the access log collects lines before it writes them."""
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
-def configure(level: str) -> None:
-    """Set up logging for this process, the libraries' included."""
+def configure_logging(level: str) -> None:
+    """Set up the logging of this process and of its libraries. `level` is `debug`, `info`, `warning` or `error`."""
     structlog.configure(
         processors=[
             _add_correlation_id,
@@ -30,7 +31,7 @@ def configure(level: str) -> None:
             structlog.processors.JSONRenderer(serializer=_dumps),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=lambda *_: _Printer(),
+        logger_factory=lambda *_: _StdoutLogger(),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(
@@ -39,7 +40,10 @@ def configure(level: str) -> None:
 
 
 class AccessLog:
-    """One line a request, made by hand, for it is on the way of every call; those of a moment together."""
+    """Writes one line for each request.
+
+    Every call passes here, so lines bypass structlog, and those of FLUSH_INTERVAL_S are written together.
+    """
 
     def __init__(self, level: str) -> None:
         self.enabled = _LEVELS[level] <= logging.INFO
@@ -54,26 +58,28 @@ class AccessLog:
             "seconds": round(seconds, 6),
             "correlation_id": correlation_id,
             "level": "info",
-            "timestamp": datetime.now(UTC),
+            "timestamp": datetime.now(UTC),  # the system's clock, as in structlog's lines
         }
         if not self._lines:
-            asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
+            asyncio.get_running_loop().call_later(FLUSH_INTERVAL_S, self._flush)
         self._lines.append(orjson.dumps(line, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE))
 
     def _flush(self) -> None:
         lines, self._lines = self._lines, []
-        _print(b"".join(lines).decode())
+        _write(b"".join(lines).decode())
 
 
-class _Printer:
+class _StdoutLogger:
+    """The logger that structlog writes its lines to."""
+
     def msg(self, message: str) -> None:
-        _print(message + "\n")
+        _write(message + "\n")
 
     log = debug = info = warn = warning = error = err = critical = exception = fatal = failure = msg
 
 
-def _print(text: str) -> None:
-    """A log that cannot be written (a full disk, a closed pipe) must not stop what it reports of."""
+def _write(text: str) -> None:
+    """Write to standard output. A failure (a full disk, a closed pipe) is ignored: it must not stop the caller."""
     with suppress(OSError, ValueError):
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -286,7 +286,7 @@ async def test_who_stops_reading_pays_input_and_what_was_received(
         async with asyncio.timeout(20):
             while (charge := (await caller.charges())[0])["state"] == "dispatched":
                 await asyncio.sleep(0.02)
-    received = await tokenizer.count(tokenizer.BEST_AT_HAND, (CHUNKS[0],))
+    received = await tokenizer.count(tokenizer.DEFAULT_ENCODING, (CHUNKS[0],))
     assert (charge["state"], charge["basis"], charge["output_tokens"]) == ("settled", "counted", received)
     assert 0 < charge["input_tokens"] < charge["held"]
     assert upstream.sent(caller.marker)[0].cancelled

@@ -1,22 +1,23 @@
-"""The surfaces of others: whoever has an OpenAI or an Anthropic SDK can point it here."""
+"""Endpoints compatible with OpenAI's and Anthropic's APIs: their SDKs work with this server as base URL."""
 
 from starlette.types import Scope
 
-from tollkeeper.api.compat import anthropic, openai_errors
+from tollkeeper.api.compat import anthropic_errors, openai_errors
 from tollkeeper.api.compat.anthropic import COUNT_TOKENS, MESSAGES
 from tollkeeper.api.compat.openai import CHAT_COMPLETIONS, EMBEDDINGS, RESPONSES
-from tollkeeper.api.errors import NATIVE, RenderError
+from tollkeeper.api.errors import RenderError, render_problem
+from tollkeeper.api.middleware import SDK_PREFIX
 
-DOORS = (CHAT_COMPLETIONS, RESPONSES, EMBEDDINGS, MESSAGES, COUNT_TOKENS)
+ENDPOINTS = (CHAT_COMPLETIONS, RESPONSES, EMBEDDINGS, MESSAGES, COUNT_TOKENS)
 
-_MANNERS = {door.path: door.manner for door in DOORS}
+_RENDERERS = {endpoint.path: endpoint.render_error for endpoint in ENDPOINTS}
 
 
-def manner_of(scope: Scope) -> RenderError:
-    """How whoever sent this request wants to hear what went wrong."""
-    if (manner := _MANNERS.get(scope["path"])) is not None:
-        return manner
-    if not scope["path"].startswith("/v1/"):
-        return NATIVE
-    speaks_anthropic = any(name == b"anthropic-version" for name, _ in scope["headers"])
-    return anthropic.render if speaks_anthropic else openai_errors.render
+def error_renderer_of(scope: Scope) -> RenderError:
+    """The renderer of errors in the format of the API that this request is for."""
+    if (render_error := _RENDERERS.get(scope["path"])) is not None:
+        return render_error
+    if not scope["path"].startswith(SDK_PREFIX):
+        return render_problem
+    is_anthropic = any(name == b"anthropic-version" for name, _ in scope["headers"])
+    return anthropic_errors.render if is_anthropic else openai_errors.render

@@ -1,19 +1,17 @@
-"""Anthropic's surface: /v1/messages and /v1/messages/count_tokens."""
-
-from typing import Any
+"""Anthropic's API: /v1/messages and /v1/messages/count_tokens."""
 
 import orjson
 
 from tollkeeper import errors
-from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, Writer, fields_of, flag, number, text
-from tollkeeper.api.compat.openai_errors import is_final
+from tollkeeper.api.compat import anthropic_errors
+from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, StreamWriter
+from tollkeeper.api.compat.fields import read_count, read_fields, read_flag, read_name
 from tollkeeper.api.compat.pseudonym import pseudonym
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.errors import Rendered, cause_of, headers_of, sentence_of, status_of
-from tollkeeper.api.metered import OF_OTHERS, Exchange, MeteredEndpoint
+from tollkeeper.api.metered import EXTERNAL_TYPE, Exchange, MeteredEndpoint
 from tollkeeper.chat import ChatRequest, Completion, Usage
 from tollkeeper.dialects import messages
-from tollkeeper.dialects.parameters import filter_parameters, refusal
+from tollkeeper.dialects.parameters import filter_parameters
 from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.gateway.candidate import ModelCall
 from tollkeeper.gateway.results import CallResult
@@ -21,118 +19,91 @@ from tollkeeper.principal import Principal
 from tollkeeper.providers.base import CallInput, RawRequest, StreamChunk, Wire
 
 
-class _Messages:
-    """Messages, as a visit needs them."""
-
+class _MessagesDialect:
     id_prefix = "msg_"
 
     def __init__(self) -> None:
-        self._follower = messages.StreamTracker()
+        self._tracker = messages.StreamTracker()
 
-    def read_request(self, document: dict[str, Any]) -> ChatRequest:
-        return messages.read_request(document)
+    def write_answer(self, completion: Completion, meta: ResponseMeta, usage: Usage) -> bytes:
+        return messages.write_answer(completion, meta, usage)
 
-    def write_answer(self, completion: Completion, head: ResponseMeta, usage: Usage) -> bytes:
-        return messages.write_answer(completion, head, usage)
+    def stream_writer(self, meta: ResponseMeta) -> StreamWriter:
+        return messages.StreamWriter(meta)
 
-    def writer(self, head: ResponseMeta) -> Writer:
-        return messages.StreamWriter(head)
+    def follow(self, chunk: StreamChunk) -> None:
+        self._tracker.follow(chunk.raw)
 
-    def follow(self, piece: StreamChunk) -> None:
-        self._follower.follow(piece.raw)
-
-    def end_theirs(self, _head: ResponseMeta, finish_reason: str, usage: Usage) -> bytes:
-        return self._follower.end(finish_reason, usage)
+    def end_provider_stream(self, _meta: ResponseMeta, finish_reason: str, usage: Usage) -> bytes:
+        return self._tracker.end(finish_reason, usage)
 
     def write_stream_error(self, error: errors.TollkeeperError) -> bytes:
         return messages.write_stream_error(error.code, error.detail)
 
 
-class _MessagesVisit(CompatExchange):
-    """Its last event tells nothing; where the line broke before it, it is said for the provider."""
-
-    def _end(self, answer: CallResult) -> bytes:
-        ended = super()._end(answer)
-        return ended if b'"message_stop"' in ended else ended + messages.STOP
-
-
-_NAMES = {"stop": "stop_sequences", "reasoning_effort": "output_config.effort"}
-"""What callers here call an option that a chat completion calls otherwise."""
+class _MessagesExchange(CompatExchange):
+    def _render_end(self, result: CallResult) -> bytes:
+        """Adds the last event if the provider's connection broke before it: it carries no information."""
+        end = super()._render_end(result)
+        return end if b'"message_stop"' in end else end + messages.MESSAGE_STOP
 
 
-def render(error: errors.TollkeeperError) -> Rendered:
-    """What went wrong, as Anthropic's API says it: `{"type": "error", "error": {type, message}}`."""
-    cause = _in_their_words(cause_of(error))
-    status = 400 if isinstance(cause, errors.InvalidRequest) else status_of(cause)
-    headers = headers_of(cause, status) | {"Content-Type": "application/json", "X-Error-Code": cause.code}
-    if is_final(cause):
-        headers["x-should-retry"] = "false"
-    refused = cause.parameter if isinstance(cause, errors.UnsupportedParameter) else None
-    return status, messages.error_body(messages.error_type(status), sentence_of(cause), refused), headers
-
-
-def _in_their_words(error: errors.TollkeeperError) -> errors.TollkeeperError:
-    """An option that the model's wire cannot say goes by our name; the caller knows it by another."""
-    if isinstance(error, errors.UnsayableOption) and error.parameter in _NAMES:
-        return refusal(_NAMES[error.parameter])
-    return error
-
-
-def _read(body: bytes, caller: Principal, *, surface: str, needs_limit: bool) -> tuple[ModelCall, str, bool]:
-    fields = messages.with_output_config(fields_of(body))
-    passed = filter_parameters(fields, messages.PARAMETERS)
-    model = text(fields, "model")
-    limit = number(fields, "max_tokens")
-    if limit is None and needs_limit:
+def _read_call(body: bytes, caller: Principal, *, surface: str, limit_required: bool) -> tuple[ModelCall, bool]:
+    """The call, and whether the answer is to be streamed. Raises InputError."""
+    fields = messages.move_output_format(read_fields(body))
+    forwarded = filter_parameters(fields, messages.PARAMETERS)
+    model = read_name(fields, "model")
+    limit = read_count(fields, "max_tokens")
+    if limit is None and limit_required:
         raise errors.InvalidRequest("max_tokens is missing.", parameter="max_tokens")
 
     def read() -> ChatRequest:
-        return messages.read_request({name: orjson.loads(value) for name, value in passed.items()})
+        return messages.read_request({name: orjson.loads(value) for name, value in forwarded.items()})
 
-    input_size = messages.shape_of(fields)
-    if "metadata" in passed:
-        passed["metadata"] = _metadata(caller, passed["metadata"])
-    raw = RawRequest(Wire.MESSAGES, passed, input_size)
-    return ModelCall(surface, CallInput(read, raw), model, limit), model or "", flag(fields, "stream")
-
-
-def _metadata(caller: Principal, given: bytes) -> bytes:
-    """There is nothing in it but what the caller calls someone."""
-    user_id = orjson.loads(given).get("user_id")
-    return given if user_id is None else orjson.dumps({"user_id": pseudonym(caller, user_id, "metadata.user_id")})
+    input_size = messages.input_size_of(fields)
+    if "metadata" in forwarded:
+        forwarded["metadata"] = _metadata(caller, forwarded["metadata"])
+    raw = RawRequest(Wire.MESSAGES, forwarded, input_size)
+    return ModelCall(surface, CallInput(read, raw), model, limit), read_flag(fields, "stream")
 
 
-async def _open(_services: Services, caller: Principal, body: bytes) -> Exchange:
-    ask, model, streaming = _read(body, caller, surface="messages", needs_limit=True)
-    return _MessagesVisit(ask, _Messages(), model, streaming=streaming)
+def _metadata(caller: Principal, sent: bytes) -> bytes:
+    """The metadata to forward. `user_id` is its only field."""
+    user_id = orjson.loads(sent).get("user_id")
+    return sent if user_id is None else orjson.dumps({"user_id": pseudonym(caller, user_id, "metadata.user_id")})
 
 
-async def _count(services: Services, caller: Principal, body: bytes) -> bytes:
-    """Counted here, so that no provider hears of it."""
+async def _parse_messages(_services: Services, caller: Principal, body: bytes) -> Exchange:
+    call, streaming = _read_call(body, caller, surface="messages", limit_required=True)
+    return _MessagesExchange(call, _MessagesDialect(), call.model or "", streaming=streaming)
+
+
+async def _count_tokens(services: Services, caller: Principal, body: bytes) -> bytes:
+    """Count the input with a tokenizer of this server; the provider is not called."""
     async with services.database.session() as session:
-        await services.credentials.current(session, caller)
-    ask, _, _ = _read(body, caller, surface="messages", needs_limit=False)
-    return messages.write_token_count(await services.gateway.count_input(ask))
+        await services.authenticator.load_account(session, caller)
+    call, _ = _read_call(body, caller, surface="messages", limit_required=False)
+    return messages.write_token_count(await services.gateway.count_input(call))
 
 
 MESSAGES = MeteredEndpoint(
     path="/v1/messages",
-    takes=OF_OTHERS,
-    gives=OF_OTHERS,
-    opens=_open,
+    request_type=EXTERNAL_TYPE,
+    response_type=EXTERNAL_TYPE,
+    parse=_parse_messages,
     summary="Anthropic: messages",
-    description="Anthropic's wire format, JSON and SSE. Parameters that would escape the quota are refused.",
-    manner=render,
-    largest_body=MAX_BODY_BYTES,
+    description="Anthropic's wire format, JSON and SSE. Parameters that would evade the quota are refused.",
+    render_error=anthropic_errors.render,
+    max_body_bytes=MAX_BODY_BYTES,
     streams=True,
 )
 COUNT_TOKENS = MeteredEndpoint(
     path="/v1/messages/count_tokens",
-    takes=OF_OTHERS,
-    gives=OF_OTHERS,
-    opens=_count,
+    request_type=EXTERNAL_TYPE,
+    response_type=EXTERNAL_TYPE,
+    parse=_count_tokens,
     summary="Anthropic: count tokens",
-    description="Counted with the best tokenizer at hand, without asking the provider. Costs nothing.",
-    manner=render,
-    largest_body=MAX_BODY_BYTES,
+    description="Counted with the best tokenizer available, without a call of the provider. Free of charge.",
+    render_error=anthropic_errors.render,
+    max_body_bytes=MAX_BODY_BYTES,
 )

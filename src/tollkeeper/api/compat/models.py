@@ -1,25 +1,27 @@
-"""GET /v1/models and /v1/models/{id}, as OpenAI's API or, asked with its version header, Anthropic's says them."""
+"""GET /v1/models and /v1/models/{id}: in OpenAI's format, or in Anthropic's if its version header is sent."""
 
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
 
-from tollkeeper.api.dependencies import Caller, Parts
+from tollkeeper.api.dependencies import Caller, ServicesDep
 from tollkeeper.errors import ModelNotFound
 from tollkeeper.providers.base import Model
 
 router = APIRouter(prefix="/v1", tags=["ai"])
 
 UNKNOWN_TIME, UNKNOWN_TIME_S = "1970-01-01T00:00:00Z", 0
-"""When a model was made is known to its provider alone; both dialects want a time."""
+"""Both formats require the time when a model was created. The catalog does not know it."""
 
 AnthropicVersion = Annotated[str | None, Header()]
 
 
 @router.get("/models", summary="OpenAI, Anthropic: list models")
-async def list_models(_caller: Caller, parts: Parts, anthropic_version: AnthropicVersion = None) -> dict[str, Any]:
-    """The default first, all on one page."""
-    models = [listing.model for listing in parts.gateway.catalog.listing()]
+async def list_models(
+    _caller: Caller, services: ServicesDep, anthropic_version: AnthropicVersion = None
+) -> dict[str, Any]:
+    """All models on one page, the default first."""
+    models = [listed.model for listed in services.gateway.catalog.listed_models()]
     if anthropic_version is None:
         return {"object": "list", "data": [_for_openai(model) for model in models]}
     first, last = models[0].name, models[-1].name
@@ -28,12 +30,12 @@ async def list_models(_caller: Caller, parts: Parts, anthropic_version: Anthropi
 
 @router.get("/models/{model_id:path}", summary="OpenAI, Anthropic: one model")
 async def one_model(
-    model_id: str, _caller: Caller, parts: Parts, anthropic_version: AnthropicVersion = None
+    model_id: str, _caller: Caller, services: ServicesDep, anthropic_version: AnthropicVersion = None
 ) -> dict[str, Any]:
-    """Any model that can be asked for, listed or not."""
+    """Any model that can be called, also one that the list does not contain."""
     if not model_id:
         raise ModelNotFound
-    model = parts.gateway.catalog.model(model_id)
+    model = services.gateway.catalog.model(model_id)
     return _for_openai(model) if anthropic_version is None else _for_anthropic(model)
 
 

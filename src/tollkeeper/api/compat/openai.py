@@ -1,16 +1,17 @@
-"""OpenAI's surface: /v1/chat/completions, /v1/responses and /v1/embeddings."""
+"""OpenAI's API: /v1/chat/completions, /v1/responses and /v1/embeddings."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 import orjson
 
 from tollkeeper.api.compat import openai_errors
-from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, Writer, fields_of, flag, number, text
+from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, StreamWriter
+from tollkeeper.api.compat.fields import read_count, read_fields, read_flag, read_name
 from tollkeeper.api.compat.pseudonym import pseudonym
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.metered import OF_OTHERS, Exchange, MeteredEndpoint
+from tollkeeper.api.metered import EXTERNAL_TYPE, Exchange, MeteredEndpoint
 from tollkeeper.chat import ChatRequest, Completion, Usage
 from tollkeeper.dialects import chat, embeddings, responses
 from tollkeeper.dialects.parameters import Rule, filter_parameters
@@ -25,7 +26,7 @@ from tollkeeper.quota.rules.models import Basis
 
 MAX_CHOICES = 128
 NAMES = ("user", "safety_identifier", "prompt_cache_key")
-"""What callers call people and caches."""
+"""Parameters with names that callers give their users and caches."""
 
 
 class _StreamOptions(msgspec.Struct):
@@ -33,157 +34,155 @@ class _StreamOptions(msgspec.Struct):
     include_obfuscation: bool = False
 
 
-class _Chat:
-    """Chat completions, as a visit needs them."""
-
+class _ChatDialect:
     id_prefix = "chatcmpl-"
 
     def __init__(self, *, include_usage: bool) -> None:
         self._include_usage = include_usage
 
-    def read_request(self, document: dict[str, Any]) -> ChatRequest:
-        return chat.read_request(document)
+    def write_answer(self, completion: Completion, meta: ResponseMeta, usage: Usage) -> bytes:
+        return chat.write_answer(completion, meta, usage)
 
-    def write_answer(self, completion: Completion, head: ResponseMeta, usage: Usage) -> bytes:
-        return chat.write_answer(completion, head, usage)
+    def stream_writer(self, meta: ResponseMeta) -> chat.StreamWriter:
+        return chat.StreamWriter(meta, with_usage=self._include_usage)
 
-    def writer(self, head: ResponseMeta) -> chat.StreamWriter:
-        return chat.StreamWriter(head, with_usage=self._include_usage)
+    def follow(self, _chunk: StreamChunk) -> None:
+        """The end of this stream does not depend on its earlier chunks."""
 
-    def follow(self, _piece: StreamChunk) -> None:
-        """Chunks stand alone."""
-
-    def end_theirs(self, head: ResponseMeta, finish_reason: str, usage: Usage) -> bytes:
-        return chat.StreamWriter(head, with_usage=self._include_usage, begun=True).end(finish_reason, usage)
+    def end_provider_stream(self, meta: ResponseMeta, finish_reason: str, usage: Usage) -> bytes:
+        return chat.StreamWriter(meta, with_usage=self._include_usage, begun=True).end(finish_reason, usage)
 
     def write_stream_error(self, error: TollkeeperError) -> bytes:
-        told = openai_errors.told(error)
-        return chat.write_stream_error(told["code"] or told["type"], told["message"])
+        content = openai_errors.error_object(error)
+        return chat.write_stream_error(content["code"] or content["type"], content["message"])
 
 
-class _ChatVisit(CompatExchange):
-    """Its usage comes in an event of its own, which the caller may not have asked for."""
+class _ChatExchange(CompatExchange):
+    """The usage has an event of its own, which is sent only if the request includes it."""
 
-    def __init__(self, ask: ModelCall, dialect: _Chat, model: str, *, streaming: bool, include_usage: bool) -> None:
-        super().__init__(ask, dialect, model, streaming=streaming)
+    def __init__(
+        self, call: ModelCall, dialect: _ChatDialect, model: str, *, streaming: bool, include_usage: bool
+    ) -> None:
+        super().__init__(call, dialect, model, streaming=streaming)
         self._include_usage = include_usage
 
-    def _end(self, answer: CallResult) -> bytes:
-        if not self._passed_on or answer.outcome.shortened:
-            return super()._end(answer)
+    def _render_end(self, result: CallResult) -> bytes:
+        if not self._forwarded or result.outcome.shortened:
+            return super()._render_end(result)
         if not self._include_usage:
             return DONE
-        told = b"".join(event.raw for event in Splitter().feed(answer.outcome.tail) if event.data != b"[DONE]")
-        if not told and answer.charge.basis is not Basis.PROVIDER:  # else it came with what was passed on
-            told = chat.StreamWriter(self._their_head).usage(answer.usage)
-        return told + DONE
+        events = b"".join(event.raw for event in Splitter().feed(result.outcome.tail) if event.data != b"[DONE]")
+        if not events and result.charge.basis is not Basis.PROVIDER:  # else a forwarded chunk contained the usage
+            events = chat.StreamWriter(self._provider_meta).write_usage(result.usage)
+        return events + DONE
 
 
-class _Responses:
-    """Responses, as a visit needs them."""
-
+class _ResponsesDialect:
     id_prefix = "resp_"
 
     def __init__(self) -> None:
         self._writer: responses.StreamWriter | None = None
-        self._follower = responses.StreamTracker()
+        self._tracker = responses.StreamTracker()
 
-    def read_request(self, document: dict[str, Any]) -> ChatRequest:
-        return responses.read_request(document)
+    def write_answer(self, completion: Completion, meta: ResponseMeta, usage: Usage) -> bytes:
+        return responses.write_answer(completion, meta, usage)
 
-    def write_answer(self, completion: Completion, head: ResponseMeta, usage: Usage) -> bytes:
-        return responses.write_answer(completion, head, usage)
-
-    def writer(self, head: ResponseMeta) -> Writer:
-        self._writer = responses.StreamWriter(head)
+    def stream_writer(self, meta: ResponseMeta) -> StreamWriter:
+        self._writer = responses.StreamWriter(meta)
         return self._writer
 
-    def follow(self, piece: StreamChunk) -> None:
-        self._follower.follow(piece.raw, piece.deltas)
+    def follow(self, chunk: StreamChunk) -> None:
+        self._tracker.follow(chunk.raw, chunk.deltas)
 
-    def end_theirs(self, head: ResponseMeta, finish_reason: str, usage: Usage) -> bytes:
-        return self._follower.end(head, finish_reason, usage)
+    def end_provider_stream(self, meta: ResponseMeta, finish_reason: str, usage: Usage) -> bytes:
+        return self._tracker.end(meta, finish_reason, usage)
 
     def write_stream_error(self, error: TollkeeperError) -> bytes:
-        told = openai_errors.told(error)
-        number = self._follower.events if self._writer is None else self._writer.sequence_number
-        return responses.write_stream_error(told["type"], told["code"] or told["type"], told["message"], number)
+        content = openai_errors.error_object(error)
+        number = self._tracker.event_count if self._writer is None else self._writer.sequence_number
+        return responses.write_stream_error(
+            content["type"], content["code"] or content["type"], content["message"], number
+        )
 
 
-class _EmbeddingsVisit:
-    """Vectors come whole, and as the provider made them."""
+class _EmbeddingsExchange:
+    """The provider's response is forwarded byte for byte. It is never streamed."""
 
     streamed = None
 
-    def __init__(self, ask: ModelCall) -> None:
-        self.ask = ask
+    def __init__(self, call: ModelCall) -> None:
+        self.call = call
 
-    def whole(self, answer: CallResult) -> bytes:
-        assert answer.completion.raw is not None
-        return answer.completion.raw
+    def render(self, result: CallResult) -> bytes:
+        assert result.completion.raw is not None
+        return result.completion.raw
 
-    async def remember(self, answer: CallResult) -> None:
-        """There is nothing to remember."""
+    async def save(self, result: CallResult) -> None:
+        """There is nothing to store."""
 
 
-async def _open_chat(_services: Services, caller: Principal, body: bytes) -> Exchange:
-    fields = fields_of(body)
-    passed = _passed_on(fields, chat.PARAMETERS, caller)
-    input_size = chat.shape_of(fields)
-    limits = [number(fields, name) for name in ("max_completion_tokens", "max_tokens")]
-    choices = number(fields, "n", MAX_CHOICES) or 1
-    streaming = flag(fields, "stream")
+async def _parse_chat(_services: Services, caller: Principal, body: bytes) -> Exchange:
+    fields = read_fields(body)
+    forwarded = _forwarded(fields, chat.PARAMETERS, caller)
+    input_size = chat.input_size_of(fields)
+    limits = [read_count(fields, name) for name in ("max_completion_tokens", "max_tokens")]
+    choices = read_count(fields, "n", MAX_CHOICES) or 1
+    streaming = read_flag(fields, "stream")
     include_usage = _stream_options(fields).include_usage
-    model = text(fields, "model")
-    ask = ModelCall(
+    model = read_name(fields, "model")
+    raw = RawRequest(Wire.CHAT, forwarded, input_size)
+    call = ModelCall(
         surface="chat/completions",
-        input=CallInput(_reader(chat.read_request, passed), RawRequest(Wire.CHAT, passed, input_size), choices),
+        input=CallInput(_lazy_reader(chat.read_request, forwarded), raw, choices),
         model=model,
         max_output=next((limit for limit in limits if limit is not None), None),
     )
-    dialect = _Chat(include_usage=include_usage)
-    return _ChatVisit(ask, dialect, model or "", streaming=streaming, include_usage=include_usage)
+    dialect = _ChatDialect(include_usage=include_usage)
+    return _ChatExchange(call, dialect, model or "", streaming=streaming, include_usage=include_usage)
 
 
-async def _open_responses(_services: Services, caller: Principal, body: bytes) -> Exchange:
-    fields = fields_of(body)
-    passed = _passed_on(fields, responses.PARAMETERS, caller)
-    input_size = responses.shape_of(fields)
-    passed["input"] = responses.detached(passed["input"])
-    model = text(fields, "model")
-    ask = ModelCall(
+async def _parse_responses(_services: Services, caller: Principal, body: bytes) -> Exchange:
+    fields = read_fields(body)
+    forwarded = _forwarded(fields, responses.PARAMETERS, caller)
+    input_size = responses.input_size_of(fields)
+    forwarded["input"] = responses.strip_item_ids(forwarded["input"])
+    model = read_name(fields, "model")
+    raw = RawRequest(Wire.RESPONSES, forwarded, input_size)
+    call = ModelCall(
         surface="responses",
-        input=CallInput(_reader(responses.read_request, passed), RawRequest(Wire.RESPONSES, passed, input_size)),
+        input=CallInput(_lazy_reader(responses.read_request, forwarded), raw),
         model=model,
-        max_output=number(fields, "max_output_tokens"),
+        max_output=read_count(fields, "max_output_tokens"),
     )
-    return CompatExchange(ask, _Responses(), model or "", streaming=flag(fields, "stream"))
+    return CompatExchange(call, _ResponsesDialect(), model or "", streaming=read_flag(fields, "stream"))
 
 
-async def _open_embeddings(_services: Services, caller: Principal, body: bytes) -> Exchange:
-    fields = fields_of(body)
-    passed = _passed_on(fields, embeddings.PARAMETERS, caller)
-    raw = RawRequest(Wire.EMBEDDINGS, passed, embeddings.shape_of(fields))
+async def _parse_embeddings(_services: Services, caller: Principal, body: bytes) -> Exchange:
+    fields = read_fields(body)
+    forwarded = _forwarded(fields, embeddings.PARAMETERS, caller)
+    raw = RawRequest(Wire.EMBEDDINGS, forwarded, embeddings.input_size_of(fields))
 
     def read() -> ChatRequest:
-        raise InvalidRequest("An embeddings request is not a conversation.")
+        raise InvalidRequest("The provider of this model has no embeddings endpoint. Use another model.")
 
-    ask = ModelCall("embeddings", CallInput(read, raw), text(fields, "model"), without_output=True)
-    return _EmbeddingsVisit(ask)
+    call = ModelCall("embeddings", CallInput(read, raw), read_name(fields, "model"), without_output=True)
+    return _EmbeddingsExchange(call)
 
 
-def _passed_on(fields: Mapping[str, msgspec.Raw], rules: Mapping[str, Rule], caller: Principal) -> dict[str, bytes]:
-    """What goes out: as it came, but for names."""
-    passed = filter_parameters(fields, rules)
+def _forwarded(fields: Mapping[str, msgspec.Raw], rules: Mapping[str, Rule], caller: Principal) -> dict[str, bytes]:
+    """The fields to forward: as they were received, except that names become pseudonyms."""
+    forwarded = filter_parameters(fields, rules)
     for name in NAMES:
-        if name in passed:
-            passed[name] = orjson.dumps(pseudonym(caller, orjson.loads(passed[name]), name))
-    return passed
+        if name in forwarded:
+            forwarded[name] = orjson.dumps(pseudonym(caller, orjson.loads(forwarded[name]), name))
+    return forwarded
 
 
-def _reader(read: Any, passed: Mapping[str, bytes]) -> Any:
-    """Reads what is passed on, when and if our nouns for it are needed."""
-    return lambda: read({name: orjson.loads(value) for name, value in passed.items()})
+def _lazy_reader(
+    read_request: Callable[[dict[str, Any]], ChatRequest], forwarded: Mapping[str, bytes]
+) -> Callable[[], ChatRequest]:
+    """Decodes the forwarded fields only if a provider of another wire format needs the ChatRequest."""
+    return lambda: read_request({name: orjson.loads(value) for name, value in forwarded.items()})
 
 
 def _stream_options(fields: Mapping[str, msgspec.Raw]) -> _StreamOptions:
@@ -192,38 +191,40 @@ def _stream_options(fields: Mapping[str, msgspec.Raw]) -> _StreamOptions:
     try:
         return msgspec.json.decode(fields["stream_options"], type=_StreamOptions)
     except msgspec.MsgspecError:
-        raise InvalidRequest("stream_options is not what it must be.", parameter="stream_options") from None
+        raise InvalidRequest(
+            "stream_options must be an object whose fields are true or false.", parameter="stream_options"
+        ) from None
 
 
 CHAT_COMPLETIONS = MeteredEndpoint(
     path="/v1/chat/completions",
-    takes=OF_OTHERS,
-    gives=OF_OTHERS,
-    opens=_open_chat,
+    request_type=EXTERNAL_TYPE,
+    response_type=EXTERNAL_TYPE,
+    parse=_parse_chat,
     summary="OpenAI: chat completions",
-    description="OpenAI's wire format, JSON and SSE. Parameters that would escape the quota are refused.",
-    manner=openai_errors.render,
-    largest_body=MAX_BODY_BYTES,
+    description="OpenAI's wire format, JSON and SSE. Parameters that would evade the quota are refused.",
+    render_error=openai_errors.render,
+    max_body_bytes=MAX_BODY_BYTES,
     streams=True,
 )
 RESPONSES = MeteredEndpoint(
     path="/v1/responses",
-    takes=OF_OTHERS,
-    gives=OF_OTHERS,
-    opens=_open_responses,
+    request_type=EXTERNAL_TYPE,
+    response_type=EXTERNAL_TYPE,
+    parse=_parse_responses,
     summary="OpenAI: responses",
-    description="OpenAI's wire format, JSON and SSE. Nothing is kept at the provider.",
-    manner=openai_errors.render,
-    largest_body=MAX_BODY_BYTES,
+    description="OpenAI's wire format, JSON and SSE. The provider does not store the response.",
+    render_error=openai_errors.render,
+    max_body_bytes=MAX_BODY_BYTES,
     streams=True,
 )
 EMBEDDINGS = MeteredEndpoint(
     path="/v1/embeddings",
-    takes=OF_OTHERS,
-    gives=OF_OTHERS,
-    opens=_open_embeddings,
+    request_type=EXTERNAL_TYPE,
+    response_type=EXTERNAL_TYPE,
+    parse=_parse_embeddings,
     summary="OpenAI: embeddings",
-    description="OpenAI's wire format. Only input is charged.",
-    manner=openai_errors.render,
-    largest_body=MAX_BODY_BYTES,
+    description="OpenAI's wire format. Only the input is charged.",
+    render_error=openai_errors.render,
+    max_body_bytes=MAX_BODY_BYTES,
 )

@@ -1,13 +1,14 @@
-"""What went wrong, as OpenAI's API says it: `{"error": {message, type, param, code}}`, invalid input as 400."""
+"""Errors in the format of OpenAI's API: `{"error": {message, type, param, code}}`."""
 
 from typing import Any
 
 import orjson
 
 from tollkeeper import errors
-from tollkeeper.api.errors import Rendered, cause_of, headers_of, sentence_of, status_of
+from tollkeeper.api.compat.sdk_errors import status_and_headers
+from tollkeeper.api.errors import RenderedError, cause_of, message_of
 
-CODES: dict[type[errors.TollkeeperError], tuple[str, str | None]] = {
+TYPES_AND_CODES: dict[type[errors.TollkeeperError], tuple[str, str | None]] = {
     errors.UnsupportedParameter: ("invalid_request_error", "unsupported_parameter"),
     errors.InputError: ("invalid_request_error", None),
     errors.Unauthenticated: ("invalid_request_error", "invalid_api_key"),
@@ -18,33 +19,17 @@ CODES: dict[type[errors.TollkeeperError], tuple[str, str | None]] = {
     errors.ProviderRejected: ("invalid_request_error", None),
     errors.IdempotencyError: ("invalid_request_error", None),
 }
-"""Type and code; of the nearest base that is here, else `server_error`."""
+"""A class that is not listed has those of its nearest listed base class, or `server_error` and our own code."""
 
 
-def render(error: errors.TollkeeperError) -> Rendered:
-    """Status, body and headers. Our own code is in X-Error-Code."""
+def render(error: errors.TollkeeperError) -> RenderedError:
     cause = cause_of(error)
-    status = 400 if isinstance(cause, errors.InvalidRequest) else status_of(cause)
-    headers = headers_of(cause, status) | {"Content-Type": "application/json", "X-Error-Code": cause.code}
-    if is_final(cause):
-        headers["x-should-retry"] = "false"
-    return status, orjson.dumps({"error": told(cause)}), headers
+    status, headers = status_and_headers(cause)
+    return status, orjson.dumps({"error": error_object(cause)}), headers
 
 
-def told(error: errors.TollkeeperError) -> dict[str, Any]:
-    """The error object."""
-    kinds = [CODES[kind] for kind in type(error).__mro__ if kind in CODES]
-    kind, code = kinds[0] if kinds else ("server_error", error.code)
+def error_object(error: errors.TollkeeperError) -> dict[str, Any]:
+    known = [TYPES_AND_CODES[kind] for kind in type(error).__mro__ if kind in TYPES_AND_CODES]
+    error_type, code = known[0] if known else ("server_error", error.code)
     parameter = error.parameter if isinstance(error, errors.InputError) else None
-    return {"message": sentence_of(error), "type": kind, "param": parameter, "code": code}
-
-
-def is_final(error: errors.TollkeeperError) -> bool:
-    """Whether trying the same again helps nobody: it cannot fit or be answered, or what it cost is not known."""
-    if isinstance(error, errors.ProviderLacksModel | errors.ProviderAuthFailed):
-        return True
-    if isinstance(error, errors.ProviderError):
-        return error.billed
-    if isinstance(error, errors.ShuttingDown | errors.LeaseLost):
-        return True
-    return isinstance(error, errors.QuotaExceeded | errors.IdempotencyMismatch | errors.PreviousAttemptInterrupted)
+    return {"message": message_of(error), "type": error_type, "param": parameter, "code": code}

@@ -1,4 +1,7 @@
-"""How callers' own names go out: all of them reach a provider from one organisation, whatever their tenant."""
+"""Pseudonyms for the names that callers give their users and caches.
+
+All requests reach a provider from one organisation, whatever their tenant, so such a name must not be forwarded.
+"""
 
 from hashlib import sha256
 from typing import Any
@@ -7,12 +10,11 @@ from tollkeeper.errors import InvalidRequest
 from tollkeeper.principal import Principal
 
 
-def pseudonym(caller: Principal, given: Any, parameter: str) -> str:
-    """What stands for a name that this caller has given, and for nobody else's: 64 characters, which every wire takes.
+def pseudonym(caller: Principal, name: Any, parameter: str) -> str:
+    """A pseudonym of a name, different for each caller: 64 characters, which every wire format accepts.
 
-    So no caller is taken for another's user, nor finds out through a cache what another has asked. Raises
-    InvalidRequest, naming the parameter, for what is no text.
+    So two callers never share a user or a prompt cache at the provider. Raises InvalidRequest if the name is no string.
     """
-    if not isinstance(given, str):
+    if not isinstance(name, str):
         raise InvalidRequest(f"{parameter} must be a string.", parameter=parameter)
-    return sha256(f"{caller.tenant_id}/{caller.user_id}/{given}".encode()).hexdigest()
+    return sha256(f"{caller.tenant_id}/{caller.user_id}/{name}".encode()).hexdigest()

@@ -1,29 +1,30 @@
-"""POST /ai/chat: a list of messages, or one; the answer whole or as it comes."""
+"""POST /ai/chat: a list of messages, or one message; the answer whole or streamed."""
 
 import msgspec
 
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.metered import Exchange, MeteredEndpoint, decode
+from tollkeeper.api.metered import Exchange, MeteredEndpoint
 from tollkeeper.api.native.exchange import NativeExchange
-from tollkeeper.api.native.model_call import ask, chat_turns
-from tollkeeper.api.native.schemas import ChatAsked, QueryAnswer
+from tollkeeper.api.native.model_call import chat_messages, make_call
+from tollkeeper.api.native.schemas import NativeChatRequest, QueryResponse
+from tollkeeper.api.strict_json import decode
 from tollkeeper.principal import Principal
 
-_decoder = msgspec.json.Decoder(ChatAsked)
+_decoder = msgspec.json.Decoder(NativeChatRequest)
 
 
-async def _chat(services: Services, caller: Principal, body: bytes) -> Exchange:
+async def _parse(services: Services, caller: Principal, body: bytes) -> Exchange:
     request = decode(_decoder, body)
-    asked, conversation = await ask(services, caller, "chat", request, chat_turns(request))
-    return NativeExchange(asked, streaming=request.stream, conversation=conversation)
+    call, conversation = await make_call(services, caller, "chat", request, chat_messages(request))
+    return NativeExchange(call, streaming=request.stream, conversation=conversation)
 
 
 CHAT = MeteredEndpoint(
     path="/ai/chat",
-    takes=ChatAsked,
-    gives=QueryAnswer,
-    opens=_chat,
-    summary="Go on with a conversation",
-    description="A list of messages, or one message; with `stream`, the answer comes as on /ai/stream.",
+    request_type=NativeChatRequest,
+    response_type=QueryResponse,
+    parse=_parse,
+    summary="Continue a conversation",
+    description="Accepts a list of messages, or one message. With `stream`, the answer is streamed as on /ai/stream.",
     streams=True,
 )

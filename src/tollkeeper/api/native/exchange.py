@@ -1,13 +1,13 @@
-"""How the native doors say an answer, in one piece or many."""
+"""A call on /ai/*, and how its response is rendered: whole, or as the events of a stream."""
 
 import time
 
 import msgspec
 import orjson
 
-from tollkeeper.api.errors import problem
+from tollkeeper.api.errors import problem_details
 from tollkeeper.api.formats import iso, usd
-from tollkeeper.api.native.schemas import QueryAnswer, QuotaShown, StreamEnd, StreamPiece, UsageShown
+from tollkeeper.api.native.schemas import DeltaEvent, FinalEvent, QueryResponse, QuotaResponse, UsageResponse
 from tollkeeper.chat import RefusalDelta, TextDelta, Usage
 from tollkeeper.conversations import Conversation
 from tollkeeper.dialects.sse import DONE, event
@@ -23,104 +23,101 @@ _encode = msgspec.json.Encoder().encode
 
 
 class NativeExchange:
-    """A call through a native door. `conversation` is the one it goes on with."""
+    """One call on /ai/*. `conversation` is the one that the call continues."""
 
-    def __init__(self, ask: ModelCall, *, streaming: bool = False, conversation: Conversation | None = None) -> None:
-        self.ask = ask
+    def __init__(self, call: ModelCall, *, streaming: bool = False, conversation: Conversation | None = None) -> None:
+        self.call = call
         self._streaming = streaming
         self._conversation = conversation
         self._started = time.perf_counter()
         self._correlation_id = correlation_id.get()
         self._sequence = 0
-        self._took: float | None = None
+        self._elapsed_s: float | None = None
 
     @property
     def streamed(self) -> "NativeExchange | None":
         return self if self._streaming else None
 
-    def whole(self, answer: CallResult) -> bytes:
-        return _encode(self.shown(answer))
-
-    def shown(self, answer: CallResult) -> QueryAnswer:
-        """The answer and what it cost."""
-        charge, completion = answer.charge, answer.completion
-        return QueryAnswer(
+    def render(self, result: CallResult) -> bytes:
+        charge, completion = result.charge, result.completion
+        response = QueryResponse(
             query_id=charge.charge_id,
             answer=completion.text,
-            model=answer.model,
-            provider=answer.provider,
+            model=result.model,
+            provider=result.provider,
             finish_reason=completion.finish_reason,
-            usage=show_usage(charge.usage),
+            usage=_usage_response(charge.usage),
             cost=charge.cost_tokens,
             cost_usd=usd(charge.cost_micro_usd),
-            processing_time=self._seconds(),
+            processing_time=self._processing_time_s(),
             quality_score=None,
             from_cache=False,
             session_id=self._session_id,
-            quota=show_quota(tightest(charge.balances)),
+            quota=quota_response(tightest(charge.balances)),
         )
+        return _encode(response)
 
-    def piece(self, piece: StreamChunk) -> bytes:
-        said = self.said(piece)
-        return event(_encode(said)) if said is not None else b""
+    def render_chunk(self, chunk: StreamChunk) -> bytes:
+        delta_event = self.delta_event(chunk)
+        return event(_encode(delta_event)) if delta_event is not None else b""
 
-    def said(self, piece: StreamChunk) -> StreamPiece | None:
-        """Each event of the provider that brings text is one of ours."""
-        text = "".join(delta.text for delta in piece.deltas if isinstance(delta, TextDelta | RefusalDelta))
+    def delta_event(self, chunk: StreamChunk) -> DeltaEvent | None:
+        """The event for a chunk; None if the chunk has no text."""
+        text = "".join(delta.text for delta in chunk.deltas if isinstance(delta, TextDelta | RefusalDelta))
         if not text:
             return None
-        said = StreamPiece(text, self._sequence, is_final=False, correlation_id=self._correlation_id)
+        delta_event = DeltaEvent(text, self._sequence, is_final=False, correlation_id=self._correlation_id)
         self._sequence += 1
-        return said
+        return delta_event
 
-    def end(self, answer: CallResult) -> bytes:
-        return event(_encode(self.ending(answer))) + DONE
+    def render_end(self, result: CallResult) -> bytes:
+        return event(_encode(self.final_event(result))) + DONE
 
-    def ending(self, answer: CallResult) -> StreamEnd:
-        """What the last event says."""
-        charge = answer.charge
-        return StreamEnd(
+    def final_event(self, result: CallResult) -> FinalEvent:
+        charge = result.charge
+        return FinalEvent(
             content="",
             sequence=self._sequence,
             is_final=True,
             correlation_id=self._correlation_id,
             query_id=charge.charge_id,
-            model=answer.model,
-            provider=answer.provider,
-            finish_reason=answer.completion.finish_reason,
-            usage=show_usage(charge.usage),
+            model=result.model,
+            provider=result.provider,
+            finish_reason=result.completion.finish_reason,
+            usage=_usage_response(charge.usage),
             cost=charge.cost_tokens,
             cost_usd=usd(charge.cost_micro_usd),
-            processing_time=self._seconds(),
+            processing_time=self._processing_time_s(),
             from_cache=False,
             session_id=self._session_id,
-            quota=show_quota(tightest(charge.balances)),
+            quota=quota_response(tightest(charge.balances)),
         )
 
-    def broken(self, error: TollkeeperError) -> bytes:
-        _, body, _ = problem(error)
-        return event(orjson.dumps(body), "error")
+    def render_error(self, error: TollkeeperError) -> bytes:
+        _, problem, _ = problem_details(error)
+        return event(orjson.dumps(problem), "error")
 
-    async def remember(self, answer: CallResult) -> None:
+    async def save(self, result: CallResult) -> None:
+        """Add the answer to the conversation."""
         if self._conversation is not None:
-            await self._conversation.add(answer.completion.text)
+            await self._conversation.add(result.completion.text)
 
     @property
     def _session_id(self) -> str | None:
         return self._conversation.id if self._conversation is not None else None
 
-    def _seconds(self) -> float:
-        """Until the answer was first said: what is kept of it is what was sent."""
-        if self._took is None:
-            self._took = round(time.perf_counter() - self._started, 3)
-        return self._took
+    def _processing_time_s(self) -> float:
+        """Measured when the response is first rendered, so that the stored response and the sent one are equal."""
+        if self._elapsed_s is None:
+            self._elapsed_s = round(time.perf_counter() - self._started, 3)
+        return self._elapsed_s
 
 
-def show_usage(usage: Usage) -> UsageShown:
-    return UsageShown(usage.input_tokens, usage.output_tokens, usage.cached_input_tokens, usage.total_tokens)
+def _usage_response(usage: Usage) -> UsageResponse:
+    return UsageResponse(usage.input_tokens, usage.output_tokens, usage.cached_input_tokens, usage.total_tokens)
 
 
-def show_quota(balance: Balance | None) -> QuotaShown | None:
+def quota_response(balance: Balance | None) -> QuotaResponse | None:
     if balance is None:
         return None
-    return QuotaShown(balance.limit, balance.used, balance.reserved, balance.remaining, iso(balance.resets_ms))
+    return QuotaResponse(balance.limit, balance.used, balance.reserved, balance.remaining, iso(balance.resets_ms))

@@ -1,7 +1,7 @@
-"""From what a native door takes to what is asked."""
+"""Makes a ModelCall of a request to /ai/*."""
 
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.native.schemas import ChatAsked, ChatMessage, QueryRequest, Wanted
+from tollkeeper.api.native.schemas import ChatMessage, NativeChatRequest, NativeRequest, QueryRequest
 from tollkeeper.chat import ChatRequest, Message, Options
 from tollkeeper.conversations import Conversation
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
@@ -9,53 +9,55 @@ from tollkeeper.gateway.candidate import ModelCall
 from tollkeeper.principal import Principal
 from tollkeeper.providers.base import CallInput
 
-NOT_BUILT = ("evaluate", "retrieve")
+NOT_IMPLEMENTED = ("evaluate", "retrieve")
+"""Fields of features to come."""
 
 
-def query_turns(request: QueryRequest) -> tuple[Message, ...]:
+def query_messages(request: QueryRequest) -> tuple[Message, ...]:
     return (*_system(request), Message("user", request.prompt))
 
 
-def chat_turns(request: ChatAsked) -> tuple[Message, ...]:
-    """Raises InvalidRequest unless there is either a list of messages or one message."""
+def chat_messages(request: NativeChatRequest) -> tuple[Message, ...]:
+    """Raises InvalidRequest unless there is either one message, or a list of them with the last one the user's."""
     if (request.messages is None) == (request.message is None):
-        raise InvalidRequest("Either messages or message is needed.")
+        raise InvalidRequest("Send either messages or message.")
     if request.message is not None:
         return (*_system(request), Message("user", request.message))
     assert request.messages is not None
-    turns = tuple(map(_turn, request.messages))
-    if turns[-1].role != "user":
+    messages = tuple(map(_message, request.messages))
+    if messages[-1].role != "user":
         raise InvalidRequest("The last message must be the user's.")
-    return (*_system(request), *turns)
+    return (*_system(request), *messages)
 
 
-async def ask(
-    services: Services, caller: Principal, surface: str, request: Wanted, turns: tuple[Message, ...]
+async def make_call(
+    services: Services, caller: Principal, surface: str, request: NativeRequest, messages: tuple[Message, ...]
 ) -> tuple[ModelCall, Conversation | None]:
-    """What is asked, after what was said before. Raises UnsupportedParameter for features that are not there."""
-    for name in NOT_BUILT:
+    """The call with these messages, after those of the conversation that the request continues, if any.
+
+    Raises UnsupportedParameter for features that are not implemented.
+    """
+    for name in NOT_IMPLEMENTED:
         if getattr(request, name):
             raise UnsupportedParameter(f"{name} is not supported.", parameter=name)
     conversation = None
     if request.session_id is not None:
-        conversation = await services.conversations.open(caller, request.session_id, turns)
-        turns = conversation.turns
-    asked = ChatRequest(turns, Options(temperature=request.temperature))
-    return (
-        ModelCall(
-            surface=surface,
-            input=CallInput(lambda: asked),
-            model=request.model,
-            max_output=request.max_tokens,
-            allocation=request.context_allocation,
-        ),
-        conversation,
+        conversation = await services.conversations.open(caller, request.session_id, messages)
+        messages = conversation.messages
+    chat_request = ChatRequest(messages, Options(temperature=request.temperature))
+    call = ModelCall(
+        surface=surface,
+        input=CallInput(lambda: chat_request),
+        model=request.model,
+        max_output=request.max_tokens,
+        allocation=request.context_allocation,
     )
+    return call, conversation
 
 
-def _system(request: Wanted) -> tuple[Message, ...]:
+def _system(request: NativeRequest) -> tuple[Message, ...]:
     return (Message("system", request.system_prompt),) if request.system_prompt is not None else ()
 
 
-def _turn(message: ChatMessage) -> Message:
+def _message(message: ChatMessage) -> Message:
     return Message(message.role, message.content)

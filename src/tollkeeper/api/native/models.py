@@ -1,18 +1,18 @@
-"""GET /ai/models: which models can be asked, and what their tokens cost."""
+"""GET /ai/models: the models that can be called, and the prices of their tokens."""
 
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from tollkeeper.api.dependencies import Caller, Parts
+from tollkeeper.api.dependencies import Caller, ServicesDep
 from tollkeeper.api.formats import usd
 from tollkeeper.chat import Price
 from tollkeeper.providers.base import MAX_CONTEXT
-from tollkeeper.providers.catalog import Listing
+from tollkeeper.providers.catalog import ListedModel
 
 router = APIRouter(prefix="/ai", tags=["ai"])
 
 
-class PriceShown(BaseModel):
+class PriceResponse(BaseModel):
     """USD per million tokens."""
 
     input: str
@@ -20,43 +20,45 @@ class PriceShown(BaseModel):
     output: str
 
 
-class ModelShown(BaseModel):
-    """One model. A token of it counts as `weight` against token quotas. What nobody knows is null."""
+class ModelResponse(BaseModel):
+    """One model. Each of its tokens counts as `weight` against token quotas. Unknown values are null."""
 
     id: str
     provider: str
     weight: float
     context_window: int | None
-    price: PriceShown | None
+    price: PriceResponse | None
     aliases: list[str]
     default: bool
 
 
-class Models(BaseModel):
-    """The default first. Others may be there too, as `provider/model`, for those who know their names."""
+class ModelListResponse(BaseModel):
+    """The default model first. A provider's other models may be callable as `provider/model`."""
 
-    data: list[ModelShown]
-
-
-@router.get("/models", summary="Which models are there")
-async def models(_caller: Caller, parts: Parts) -> Models:
-    default, *others = parts.gateway.catalog.listing()
-    return Models(data=[_show(default, default=True), *(_show(one, default=False) for one in others)])
+    data: list[ModelResponse]
 
 
-def _show(listing: Listing, *, default: bool) -> ModelShown:
-    model = listing.model
-    return ModelShown(
+@router.get("/models", summary="List models")
+async def models(_caller: Caller, services: ServicesDep) -> ModelListResponse:
+    default, *rest = services.gateway.catalog.listed_models()
+    return ModelListResponse(
+        data=[_model_response(default, default=True), *(_model_response(one, default=False) for one in rest)]
+    )
+
+
+def _model_response(listed: ListedModel, *, default: bool) -> ModelResponse:
+    model = listed.model
+    return ModelResponse(
         id=model.name,
         provider=model.provider.name,
         weight=model.weight_milli / 1_000,
         context_window=model.context_window if model.context_window != MAX_CONTEXT else None,
-        price=_show_price(model.price) if model.price is not None else None,
-        aliases=list(listing.aliases),
+        price=_price_response(model.price) if model.price is not None else None,
+        aliases=list(listed.aliases),
         default=default,
     )
 
 
-def _show_price(price: Price) -> PriceShown:
-    shown = {"input": price.input, "cached_input": price.cached_input, "output": price.output}
-    return PriceShown(**{kind: usd(micro_usd) or "" for kind, micro_usd in shown.items()})
+def _price_response(price: Price) -> PriceResponse:
+    micro_usd = {"input": price.input, "cached_input": price.cached_input, "output": price.output}
+    return PriceResponse(**{kind: usd(amount) or "" for kind, amount in micro_usd.items()})

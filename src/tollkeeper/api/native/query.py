@@ -1,44 +1,45 @@
-"""POST /ai/query and /ai/stream: one prompt, one answer, whole or as it comes."""
+"""POST /ai/query and /ai/stream: one prompt; the answer whole or streamed."""
 
 import msgspec
 
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.metered import Exchange, MeteredEndpoint, decode
+from tollkeeper.api.metered import Exchange, MeteredEndpoint
 from tollkeeper.api.native.exchange import NativeExchange
-from tollkeeper.api.native.model_call import ask, query_turns
-from tollkeeper.api.native.schemas import QueryAnswer, QueryRequest, StreamEnd
+from tollkeeper.api.native.model_call import make_call, query_messages
+from tollkeeper.api.native.schemas import FinalEvent, QueryRequest, QueryResponse
+from tollkeeper.api.strict_json import decode
 from tollkeeper.principal import Principal
 
 _decoder = msgspec.json.Decoder(QueryRequest)
 
 
-async def _query(services: Services, caller: Principal, body: bytes) -> Exchange:
+async def _parse_query(services: Services, caller: Principal, body: bytes) -> Exchange:
     request = decode(_decoder, body)
-    asked, conversation = await ask(services, caller, "query", request, query_turns(request))
-    return NativeExchange(asked, conversation=conversation)
+    call, conversation = await make_call(services, caller, "query", request, query_messages(request))
+    return NativeExchange(call, conversation=conversation)
 
 
-async def _stream(services: Services, caller: Principal, body: bytes) -> Exchange:
+async def _parse_stream(services: Services, caller: Principal, body: bytes) -> Exchange:
     request = decode(_decoder, body)
-    asked, conversation = await ask(services, caller, "stream", request, query_turns(request))
-    return NativeExchange(asked, streaming=True, conversation=conversation)
+    call, conversation = await make_call(services, caller, "stream", request, query_messages(request))
+    return NativeExchange(call, streaming=True, conversation=conversation)
 
 
 QUERY = MeteredEndpoint(
     path="/ai/query",
-    takes=QueryRequest,
-    gives=QueryAnswer,
-    opens=_query,
-    summary="Ask one prompt",
-    description="Reserves on every quota that applies, asks the model once, and charges what it used.",
+    request_type=QueryRequest,
+    response_type=QueryResponse,
+    parse=_parse_query,
+    summary="Send one prompt",
+    description="Reserves on every quota that applies, calls the model, and charges what the call used.",
 )
 STREAM = MeteredEndpoint(
     path="/ai/stream",
-    takes=QueryRequest,
-    gives=StreamEnd,
-    opens=_stream,
-    summary="Ask one prompt, and hear the answer as it comes",
-    description="Server-sent events: pieces of the answer, then one with is_final, the usage and the cost; then [DONE]."
+    request_type=QueryRequest,
+    response_type=FinalEvent,
+    parse=_parse_stream,
+    summary="Send one prompt, and receive the answer as a stream",
+    description="Server-sent events: parts of the answer; then one with is_final, the usage and the cost; then [DONE]."
     " The charge is settled before the final event.",
     streams=True,
 )

@@ -1,4 +1,4 @@
-"""The shapes of the native AI doors. Unknown fields and wrong types are refused."""
+"""The types of requests and responses on /ai/*. Requests with unknown fields or wrong types are refused."""
 
 from typing import Annotated, Literal
 
@@ -10,16 +10,16 @@ MAX_TOKENS = 1_000_000
 
 Model = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^\S+\Z")]
 Text = Annotated[str, Meta(min_length=1)]
-MaxTokens = Annotated[int, Meta(ge=1, le=MAX_TOKENS, description="The longest answer wanted.")]
+MaxTokens = Annotated[int, Meta(ge=1, le=MAX_TOKENS, description="The output limit, in tokens.")]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 SessionId = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}\Z", description="The conversation that this goes on with.")
+    str, Meta(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}\Z", description="The conversation that this continues.")
 ]
-Allocation = Annotated[int, Meta(ge=1, le=10**12, description="The most this call may cost, in tokens.")]
+Allocation = Annotated[int, Meta(ge=1, le=10**12, description="The maximum cost of this call, in tokens.")]
 
 
-class Wanted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """How to answer: the same on every native door."""
+class NativeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The fields that all requests have in common."""
 
     model: Model | None = None
     system_prompt: Text | None = None
@@ -32,28 +32,28 @@ class Wanted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     retrieve: bool = False
 
 
-class QueryRequest(Wanted, kw_only=True, forbid_unknown_fields=True):
+class QueryRequest(NativeRequest, kw_only=True, forbid_unknown_fields=True):
     """One prompt. Only `prompt` is required."""
 
-    prompt: Annotated[str, Meta(min_length=1, description="What to ask.", examples=["Why is the sky blue?"])]
+    prompt: Annotated[str, Meta(min_length=1, description="The prompt.", examples=["Why is the sky blue?"])]
 
 
 class ChatMessage(msgspec.Struct, forbid_unknown_fields=True):
-    """One turn."""
+    """One message of a conversation."""
 
     role: Literal["system", "user", "assistant"]
     content: Text
 
 
-class ChatAsked(Wanted, kw_only=True, forbid_unknown_fields=True):
-    """The turns so far, the last one the user's; or one `message`. With `stream`, the answer comes as events."""
+class NativeChatRequest(NativeRequest, kw_only=True, forbid_unknown_fields=True):
+    """The messages so far, the last one the user's; or one `message`. With `stream`, the answer is streamed."""
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1)] | None = None
     message: Text | None = None
     stream: bool = False
 
 
-class UsageShown(msgspec.Struct):
+class UsageResponse(msgspec.Struct):
     """Tokens as billed; `input_tokens` includes the cached ones."""
 
     input_tokens: int
@@ -62,8 +62,8 @@ class UsageShown(msgspec.Struct):
     total_tokens: int
 
 
-class QuotaShown(msgspec.Struct):
-    """The tightest quota after the call. `reserved` is held by calls in flight."""
+class QuotaResponse(msgspec.Struct):
+    """The tightest quota after the call. Calls in flight hold `reserved`."""
 
     limit: int
     used: int
@@ -72,26 +72,26 @@ class QuotaShown(msgspec.Struct):
     resets_at: str | None
 
 
-class QueryAnswer(msgspec.Struct):
-    """The answer and what it cost. `cost` is what was deducted, in tokens after the model's weight."""
+class QueryResponse(msgspec.Struct):
+    """The answer and its cost. `cost` is what was deducted, in tokens times the model's weight."""
 
     query_id: str
     answer: str
     model: str
     provider: str
     finish_reason: str
-    usage: UsageShown
+    usage: UsageResponse
     cost: int
     cost_usd: str | None
     processing_time: float
     quality_score: int | None
     from_cache: bool
     session_id: str | None
-    quota: QuotaShown | None
+    quota: QuotaResponse | None
 
 
-class StreamPiece(msgspec.Struct):
-    """One event of a stream: a piece of the answer."""
+class DeltaEvent(msgspec.Struct):
+    """One event of a stream: a part of the answer."""
 
     content: str
     sequence: int
@@ -99,8 +99,8 @@ class StreamPiece(msgspec.Struct):
     correlation_id: str
 
 
-class StreamEnd(msgspec.Struct):
-    """The last event of a stream: the answer is whole, and settled."""
+class FinalEvent(msgspec.Struct):
+    """The last event of a stream: the answer is complete, and its charge is settled."""
 
     content: str
     sequence: int
@@ -110,10 +110,10 @@ class StreamEnd(msgspec.Struct):
     model: str
     provider: str
     finish_reason: str
-    usage: UsageShown
+    usage: UsageResponse
     cost: int
     cost_usd: str | None
     processing_time: float
     from_cache: bool
     session_id: str | None
-    quota: QuotaShown | None
+    quota: QuotaResponse | None

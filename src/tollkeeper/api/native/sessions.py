@@ -1,4 +1,4 @@
-"""The caller's conversations: which there are, what was said in them, and forgetting them."""
+"""The caller's conversations: list, read and delete them."""
 
 import re
 from typing import Annotated, Literal
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from tollkeeper.api.dependencies import Caller, Session
+from tollkeeper.api.dependencies import Caller, SessionDep
 from tollkeeper.api.formats import iso
 from tollkeeper.conversations.models import StoredConversation
 from tollkeeper.conversations.repository import ConversationRepository, Cursor
@@ -14,14 +14,14 @@ from tollkeeper.errors import NotFound
 
 router = APIRouter(prefix="/ai/sessions", tags=["ai"])
 
-MAX_PER_PAGE = 100
+MAX_PAGE_SIZE = 100
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _CURSOR = r"^[0-9]{1,16}\.[A-Za-z0-9_.-]{1,100}$"
 
 
-class SessionShown(BaseModel):
-    """One conversation. `tokens` is the most that its turns can have; the system prompt is not one of the turns."""
+class SessionResponse(BaseModel):
+    """One conversation. `turns` counts its messages but the system prompt; `tokens` is an upper bound of theirs."""
 
     id: str
     created_at: str | None
@@ -31,79 +31,82 @@ class SessionShown(BaseModel):
 
 
 class SessionPage(BaseModel):
-    """The last made first; `next_cursor` goes on where this page ends."""
+    """The newest conversations first. `next_cursor` is the cursor of the next page."""
 
-    data: list[SessionShown]
+    data: list[SessionResponse]
     next_cursor: str | None
 
 
-class TurnShown(BaseModel):
-    """What one of the two said."""
+class MessageResponse(BaseModel):
+    """One message of the user or of the model."""
 
     role: Literal["user", "assistant"]
     content: str
 
 
-class SessionRead(SessionShown):
-    """A conversation and what is kept of it, the oldest turn first."""
+class SessionWithMessagesResponse(SessionResponse):
+    """A conversation with its stored messages, the oldest first."""
 
     system_prompt: str | None
-    messages: list[TurnShown]
+    messages: list[MessageResponse]
 
 
 @router.get("", summary="My conversations")
 async def my_sessions(
     caller: Caller,
-    session: Session,
-    limit: Annotated[int, Query(ge=1, le=MAX_PER_PAGE)] = 20,
+    session: SessionDep,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = 20,
     cursor: Annotated[str | None, Query(max_length=120, pattern=_CURSOR)] = None,
 ) -> SessionPage:
-    found = await ConversationRepository(session, caller.principal).page(after=_place(cursor), most=limit + 1)
-    more = len(found) > limit
+    repository = ConversationRepository(session, caller.principal)
+    found = await repository.list_page(after=_parse_cursor(cursor), limit=limit + 1)
     return SessionPage(
-        data=[_shown(one) for one in found[:limit]], next_cursor=_cursor(found[limit - 1]) if more else None
+        data=[_session_response(stored) for stored in found[:limit]],
+        next_cursor=_format_cursor(found[limit - 1]) if len(found) > limit else None,
     )
 
 
-@router.get("/{session_id}", summary="What was said in a conversation")
-async def my_session(session_id: str, caller: Caller, session: Session) -> SessionRead:
-    shelf = ConversationRepository(session, caller.principal)
-    found = await shelf.find(_name(session_id))
+@router.get("/{session_id}", summary="One of my conversations, with its messages")
+async def my_session(session_id: str, caller: Caller, session: SessionDep) -> SessionWithMessagesResponse:
+    repository = ConversationRepository(session, caller.principal)
+    found = await repository.find(_valid_name(session_id))
     if found is None or found.id is None:
         raise NotFound
     messages = [
-        TurnShown(role="user" if turn.role == "user" else "assistant", content=turn.content)
-        for turn in await shelf.turns(found.id)
+        MessageResponse(role="user" if stored.role == "user" else "assistant", content=stored.content)
+        for stored in await repository.messages(found.id)
     ]
-    return SessionRead(**_shown(found).model_dump(), system_prompt=found.system_prompt, messages=messages)
+    return SessionWithMessagesResponse(
+        **_session_response(found).model_dump(), system_prompt=found.system_prompt, messages=messages
+    )
 
 
-@router.delete("/{session_id}", status_code=204, summary="Forget a conversation")
-async def forget_my_session(session_id: str, caller: Caller, session: Session) -> None:
-    if not await ConversationRepository(session, caller.principal).delete(_name(session_id)):
+@router.delete("/{session_id}", status_code=204, summary="Delete a conversation")
+async def forget_my_session(session_id: str, caller: Caller, session: SessionDep) -> None:
+    if not await ConversationRepository(session, caller.principal).delete(_valid_name(session_id)):
         raise NotFound
 
 
-def _name(session_id: str) -> str:
-    """Raises NotFound for what is no name at all, before a database has to look at it."""
+def _valid_name(session_id: str) -> str:
+    """Raises NotFound for a name that no conversation can have, without a query."""
     if not _NAME.fullmatch(session_id):
         raise NotFound
     return session_id
 
 
-def _place(cursor: str | None) -> Cursor | None:
+def _parse_cursor(cursor: str | None) -> Cursor | None:
     if cursor is None:
         return None
-    made, _, name = cursor.partition(".")
-    return Cursor(int(made), name)
+    created_ms, _, name = cursor.partition(".")
+    return Cursor(int(created_ms), name)
 
 
-def _cursor(last: StoredConversation) -> str:
+def _format_cursor(last: StoredConversation) -> str:
     return f"{last.created_ms}.{last.name}"
 
 
-def _shown(stored: StoredConversation) -> SessionShown:
-    return SessionShown(
+def _session_response(stored: StoredConversation) -> SessionResponse:
+    return SessionResponse(
         id=stored.name,
         created_at=iso(stored.created_ms),
         updated_at=iso(stored.updated_ms),

@@ -1,11 +1,11 @@
 """WS /ai/ws: one connection, many turns; each turn has its own limit check and its own charge.
 
-Frames are JSON objects with a `type`. From the caller: `auth` (the first, with `token`), `query` (a turn), `cancel`.
-From here: `ready`, `delta`, `final`, `error`. One turn runs at a time. A handshake is answered as an HTTP request is:
-with a correlation id, and with a problem where it is refused.
+Frames are JSON objects with a `type`. The client sends `auth` (the first, with `token`), `query` (a turn) and `cancel`.
+The server sends `ready`, `delta`, `final` and `error`. One turn runs at a time. The response to a handshake has a
+correlation id, as HTTP responses have, and a problem if the handshake is refused.
 
-Every frame but `cancel` counts as a call against the caller's limit. A server that is told to stop closes with 1012: at
-once where no turn runs, else after it, or after it was cut at the end of the grace period. See cli/closing.py.
+Every frame but `cancel` counts against the caller's rate limit. A server that stops closes with 1012: at once if no
+turn runs; else after the turn, which the end of the grace period cancels. See cli/closing.py.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ from fastapi import APIRouter, Response, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.errors import render
-from tollkeeper.api.middleware import MAX_BODY_BYTES, asked_id
+from tollkeeper.api.errors import render_problem
+from tollkeeper.api.middleware import MAX_BODY_BYTES, correlation_id_of
 from tollkeeper.api.native.exchange import NativeExchange
-from tollkeeper.api.native.model_call import ask, chat_turns
-from tollkeeper.api.native.socket_frames import Turn, id_of, read_cancel, read_token, read_turn
-from tollkeeper.api.native.socket_listener import TurnListener, broken, send, under_id
+from tollkeeper.api.native.model_call import chat_messages, make_call
+from tollkeeper.api.native.socket_frames import TurnFrame, read_cancel, read_id, read_token, read_turn
+from tollkeeper.api.native.socket_listener import TurnListener, error_frame, send_frame, with_turn_id
 from tollkeeper.errors import (
     Forbidden,
     InvalidJson,
@@ -42,14 +42,15 @@ from tollkeeper.errors import (
 )
 from tollkeeper.gateway.results import IdempotentCall
 from tollkeeper.principal import Access, Principal
-from tollkeeper.quota.rules.keys import KeyedRequest
+from tollkeeper.quota.rules.idempotency_keys import KeyedRequest
 from tollkeeper.quota.rules.operations import Replayed
 from tollkeeper.telemetry.logging import correlation_id
 
 PATH = "/ai/ws"
-AUTHENTICATES_WITHIN_S = 10.0
-MAX_FIRST_FRAME = 32 * 1024
+AUTH_TIMEOUT_S = 10.0
+MAX_AUTH_FRAME_BYTES = 32 * 1024
 MAX_BAD_FRAMES = 10
+# Close codes
 NOT_AUTHENTICATED, FORBIDDEN, TOO_FAST = 4401, 4403, 4429
 TOO_LARGE, NOT_TEXT, TOO_BAD, GOING_AWAY, TRY_LATER = 1009, 1003, 1008, 1012, 1013
 
@@ -59,40 +60,40 @@ log = structlog.get_logger("tollkeeper.ws")
 
 @router.websocket(PATH)
 async def socket(websocket: WebSocket) -> None:
-    """Turns, until one side hangs up."""
+    """Serve turns until one side closes the connection."""
     started = time.perf_counter()
     services: Services = websocket.app.state.services
-    correlation_id.set(asked_id(websocket.scope) or uuid4().hex)
+    correlation_id.set(correlation_id_of(websocket.scope) or uuid4().hex)
     try:
         services.throttle.check_handshake(websocket.client.host if websocket.client is not None else "")
-        if not _may_come_from(websocket, services.settings.origins):
+        if not _origin_is_allowed(websocket, services.settings.origins):
             raise Forbidden("Pages of this origin may not open a connection.")
     except TollkeeperError as error:
-        status, body, headers = render(error)
-        await websocket.send_denial_response(Response(body, status, headers | _every_reply(started)))
+        status, body, headers = render_problem(error)
+        await websocket.send_denial_response(Response(body, status, headers | _handshake_headers(started)))
         return
-    own = [(name.lower().encode(), value.encode()) for name, value in _every_reply(started).items()]
-    await websocket.accept(headers=own)
+    own_headers = [(name.lower().encode(), value.encode()) for name, value in _handshake_headers(started).items()]
+    await websocket.accept(headers=own_headers)
     connection = _Connection(websocket, services)
     websocket.state.lets_turn_end = connection.lets_turn_end
-    cut = False
+    cancelled = False
     try:
         await connection.serve()
     except WebSocketDisconnect:
         pass
     except asyncio.CancelledError:
-        cut = True
+        cancelled = True
         raise
     finally:
-        await connection.stop(cut=cut)
+        await connection.stop(cancelled=cancelled)
 
 
-def _every_reply(started: float) -> dict[str, str]:
+def _handshake_headers(started: float) -> dict[str, str]:
     return {"X-Correlation-ID": correlation_id.get(), "X-Process-Time": f"{time.perf_counter() - started:.6f}"}
 
 
-def _may_come_from(websocket: WebSocket, allowed: Collection[str]) -> bool:
-    """Browsers say where a page comes from; a page from elsewhere must be on the list. Others send no Origin."""
+def _origin_is_allowed(websocket: WebSocket, allowed: Collection[str]) -> bool:
+    """Browsers send a page's origin: it must be this server's own or an allowed one. Other clients send none."""
     origin = websocket.headers.get("origin")
     if origin is None or origin in allowed:
         return True
@@ -100,79 +101,79 @@ def _may_come_from(websocket: WebSocket, allowed: Collection[str]) -> bool:
 
 
 class _Connection:
-    """One caller. `_turn` is the turn that runs, `_listener` hears it."""
+    """One client. `_task` runs the present turn, and `_listener` delivers its answer."""
 
     def __init__(self, websocket: WebSocket, services: Services) -> None:
         self._websocket = websocket
         self._services = services
         self._token = ""
         self._bad_frames = 0
-        self._leaving = False
-        self._turn: asyncio.Task[None] | None = None
+        self._closes_after_turn = False
+        self._task: asyncio.Task[None] | None = None
         self._listener: TurnListener | None = None
 
     async def serve(self) -> None:
-        """Raises WebSocketDisconnect when the caller hangs up."""
+        """Raises WebSocketDisconnect when the client disconnects."""
         try:
-            async with asyncio.timeout(AUTHENTICATES_WITHIN_S):
-                self._token = read_token(await self._receive(MAX_FIRST_FRAME))
-            caller = await self._caller()
+            async with asyncio.timeout(AUTH_TIMEOUT_S):
+                self._token = read_token(await self._receive(MAX_AUTH_FRAME_BYTES))
+            caller = await self._authenticate()
         except (Unauthenticated, InvalidJson, TimeoutError):
             await self._close(NOT_AUTHENTICATED, "unauthenticated")
             return
         except TollkeeperError as error:
-            await self._say(broken(error))
+            await self._send(error_frame(error))
             await self._close(FORBIDDEN if isinstance(error, Forbidden) else TRY_LATER, error.code)
             return
-        await self._say(orjson.dumps({"type": "ready", "correlation_id": correlation_id.get()}))
+        await self._send(orjson.dumps({"type": "ready", "correlation_id": correlation_id.get()}))
         while True:
-            await self._hear(await self._receive(MAX_BODY_BYTES), caller)
+            await self._handle_frame(await self._receive(MAX_BODY_BYTES), caller)
 
     def lets_turn_end(self) -> bool:
-        """The server is told to stop: whether a turn runs, with whose end the connection closes."""
-        self._leaving = self._running
-        return self._leaving
+        """Called when the server stops. Returns whether a turn runs; if so, the connection closes when it ends."""
+        self._closes_after_turn = self._is_running
+        return self._closes_after_turn
 
-    async def stop(self, *, cut: bool) -> None:
-        """End the turn that runs, and wait until it is settled. Only who is cut hears of it: others have hung up."""
-        if self._turn is None:
+    async def stop(self, *, cancelled: bool) -> None:
+        """End the running turn and wait until it is settled. `cancelled` sends an error to the client first."""
+        if self._task is None:
             return
-        if cut:
-            self._turn.cancel()
+        if cancelled:
+            self._task.cancel()
         elif self._listener is not None:
-            self._listener.gone()
-        await asyncio.gather(self._turn, return_exceptions=True)
+            self._listener.disconnect()
+        await asyncio.gather(self._task, return_exceptions=True)
 
     @property
-    def _running(self) -> bool:
-        return self._turn is not None and not self._turn.done()
+    def _is_running(self) -> bool:
+        return self._task is not None and not self._task.done()
 
-    async def _hear(self, body: bytes, caller: Principal) -> None:
-        """What one frame wants. Raises WebSocketDisconnect, when it is one too many."""
-        if (cancel := read_cancel(body)) is not None:
+    async def _handle_frame(self, frame: bytes, caller: Principal) -> None:
+        """Start or cancel a turn. Raises WebSocketDisconnect if the connection is closed for too many frames."""
+        if (cancel := read_cancel(frame)) is not None:
             if self._listener is not None and cancel.id in (None, self._listener.id):
-                self._listener.gone(cancelled=True)
+                self._listener.disconnect(cancelled=True)
             return
         try:
             self._services.throttle.check(caller)
         except RateLimited as error:
-            await self._say(broken(error, id_of(body)))
+            await self._send(error_frame(error, read_id(frame)))
             await self._end(TOO_FAST, "rate limited")
         try:
-            turn = read_turn(body)
+            turn = read_turn(frame)
         except TollkeeperError as error:
-            await self._say(broken(error, id_of(body)))
+            await self._send(error_frame(error, read_id(frame)))
             self._bad_frames += 1
             if self._bad_frames == MAX_BAD_FRAMES:
                 await self._end(TOO_BAD, "too many bad frames")
             return
-        if self._running:
-            await self._say(broken(TurnInProgress(), turn.id))
+        if self._is_running:
+            await self._send(error_frame(TurnInProgress(), turn.id))
             return
         self._listener = TurnListener(self._websocket, turn)
-        self._turn = asyncio.create_task(self._take(turn, self._listener))
+        self._task = asyncio.create_task(self._run_turn(turn, self._listener))
 
-    async def _receive(self, largest: int) -> bytes:
+    async def _receive(self, max_bytes: int) -> bytes:
         """The next frame. Raises WebSocketDisconnect."""
         message = await self._websocket.receive()
         if message["type"] == "websocket.disconnect":
@@ -180,73 +181,76 @@ class _Connection:
         text = message.get("text")
         if text is None:
             await self._end(NOT_TEXT, "frames are text")
-        body: bytes = text.encode("utf-8", "surrogatepass")
-        if len(body) > largest:
+        frame: bytes = text.encode("utf-8", "surrogatepass")
+        if len(frame) > max_bytes:
             await self._end(TOO_LARGE, "the frame is too large")
-        return body
+        return frame
 
     async def _end(self, code: int, reason: str) -> NoReturn:
-        """Raises WebSocketDisconnect."""
+        """Close the connection. Raises WebSocketDisconnect."""
         await self._close(code, reason)
         raise WebSocketDisconnect(code)
 
     async def _close(self, code: int, reason: str) -> None:
-        with suppress(RuntimeError, WebSocketDisconnect):  # they may have gone before
+        with suppress(RuntimeError, WebSocketDisconnect):  # the client may have disconnected already
             await self._websocket.close(code, reason)
 
-    async def _caller(self) -> Principal:
-        """Raises Unauthenticated as soon as the token is no longer good, Forbidden, LedgerUnavailable."""
-        return await self._services.credentials.verify(self._token, Access.AI)
+    async def _authenticate(self) -> Principal:
+        """Raises Unauthenticated as soon as the token is no longer valid, Forbidden, DatabaseUnavailable."""
+        return await self._services.authenticator.verify(self._token, Access.AI)
 
-    async def _take(self, turn: Turn, listener: TurnListener) -> None:
-        """One turn, from its caller's token to its final frame."""
+    async def _run_turn(self, turn: TurnFrame, listener: TurnListener) -> None:
+        """One turn: verify the token again, make the call, and send the final frame."""
         caller = None
         try:
-            caller = await self._caller()
-            visit = await self._visit(caller, turn)
-            await self._relay(caller, visit, turn, listener)
+            caller = await self._authenticate()
+            exchange = await self._parse(caller, turn)
+            await self._relay(caller, exchange, turn, listener)
         except Unauthenticated:
-            self._services.credentials.forget(caller)
+            self._services.authenticator.forget(caller)
             await self._close(NOT_AUTHENTICATED, "unauthenticated")
         except TollkeeperError as error:
-            await listener.write(listener.broken(error))
+            await listener.send(listener.error_frame(error))
         except asyncio.CancelledError:
-            await listener.write(listener.broken(ShuttingDown()))
+            await listener.send(listener.error_frame(ShuttingDown()))
             raise
         except Exception:
             log.exception("ws.failed")
-            await listener.write(listener.broken(TollkeeperError()))
+            await listener.send(listener.error_frame(TollkeeperError()))
         finally:
-            listener.over()
+            listener.detach()
             self._listener = None
-            if self._leaving:
+            if self._closes_after_turn:
                 await self._close(GOING_AWAY, "the server is going away")
 
-    async def _visit(self, caller: Principal, turn: Turn) -> NativeExchange:
+    async def _parse(self, caller: Principal, turn: TurnFrame) -> NativeExchange:
         if turn.prompt is not None and turn.message is not None:
-            raise InvalidRequest("Either prompt or messages is needed.")
+            raise InvalidRequest("Send only one of prompt, messages and message.")
         turn.message = turn.prompt or turn.message
-        asked, conversation = await ask(self._services, caller, "ws", turn, chat_turns(turn))
-        return NativeExchange(asked, streaming=True, conversation=conversation)
+        call, conversation = await make_call(self._services, caller, "ws", turn, chat_messages(turn))
+        return NativeExchange(call, streaming=True, conversation=conversation)
 
-    async def _relay(self, caller: Principal, visit: NativeExchange, turn: Turn, listener: TurnListener) -> None:
-        listener.says = visit.said
-        keeping = None
+    async def _relay(
+        self, caller: Principal, exchange: NativeExchange, turn: TurnFrame, listener: TurnListener
+    ) -> None:
+        listener.make_event = exchange.delta_event
+        idempotent = None
         if turn.idempotency_key is not None:
-            asked = msgspec.json.encode(msgspec.structs.replace(turn, id=None))
-            fingerprint = hashlib.sha256(PATH.encode() + b"\0" + asked).hexdigest()
-            keeping = IdempotentCall(
-                KeyedRequest(turn.idempotency_key, fingerprint), lambda answer: listener.kept(visit, answer)
+            request = msgspec.json.encode(msgspec.structs.replace(turn, id=None))
+            fingerprint = hashlib.sha256(PATH.encode() + b"\0" + request).hexdigest()
+            idempotent = IdempotentCall(
+                KeyedRequest(turn.idempotency_key, fingerprint),
+                lambda result: listener.stored_response(exchange, result),
             )
-        answer = await self._services.gateway.stream(caller, visit.ask, listener, keeping)
-        if isinstance(answer, Replayed):
-            for frame in answer.answer.body.splitlines():
-                await listener.write(under_id(turn.id, frame))
+        result = await self._services.gateway.stream(caller, exchange.call, listener, idempotent)
+        if isinstance(result, Replayed):
+            for frame in result.response.body.splitlines():
+                await listener.send(with_turn_id(turn.id, frame))
             return
-        if not answer.outcome.cut_short:
-            await visit.remember(answer)
-        if not answer.outcome.cut_short or listener.cancelled:
-            await listener.write(listener.final(visit, answer))
+        if not result.outcome.cut_short:
+            await exchange.save(result)
+        if not result.outcome.cut_short or listener.cancelled:
+            await listener.send(listener.final_frame(exchange, result))
 
-    async def _say(self, frame: bytes) -> None:
-        await send(self._websocket, frame)
+    async def _send(self, frame: bytes) -> None:
+        await send_frame(self._websocket, frame)

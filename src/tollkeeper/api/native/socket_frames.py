@@ -1,4 +1,4 @@
-"""What a caller may say on the WebSocket, one frame each, and how it is read."""
+"""The frames that a client sends on the WebSocket, and how they are read."""
 
 from typing import Annotated
 
@@ -6,84 +6,84 @@ import msgspec
 from msgspec import Meta
 
 from tollkeeper.api import strict_json
-from tollkeeper.api.native.schemas import ChatAsked
+from tollkeeper.api.native.schemas import NativeChatRequest
 from tollkeeper.errors import InvalidJson, InvalidRequest
 
 MAX_CANCEL_LENGTH = 2048
-"""Bytes. The longest id has its place in it, even if every character of it is escaped."""
+"""In bytes. Enough for the longest id with every character of it escaped."""
 
 Id = Annotated[str, Meta(max_length=100)]
 
 
-class Auth(msgspec.Struct, tag="auth", forbid_unknown_fields=True):
-    """The first frame: who is calling."""
+class AuthFrame(msgspec.Struct, tag="auth", forbid_unknown_fields=True):
+    """The first frame: the access token."""
 
     token: Annotated[str, Meta(max_length=20_000)]
 
 
-class Turn(ChatAsked, tag="query", kw_only=True, forbid_unknown_fields=True):
-    """One question: a `prompt`, or messages as on /ai/chat. `id` comes back with every frame of the answer."""
+class TurnFrame(NativeChatRequest, tag="query", kw_only=True, forbid_unknown_fields=True):
+    """Starts a turn, with a `prompt`, or with messages as on /ai/chat. Every frame of the answer has its `id`."""
 
     id: Id | None = None
     prompt: Annotated[str, Meta(min_length=1)] | None = None
     idempotency_key: Annotated[str, Meta(pattern=r"^[\x21-\x7e]{1,255}\Z")] | None = None
 
 
-class Cancel(msgspec.Struct, tag="cancel", forbid_unknown_fields=True):
-    """Stop the turn that runs, or the one of that `id` if it runs. What was said of it until then is paid."""
+class CancelFrame(msgspec.Struct, tag="cancel", forbid_unknown_fields=True):
+    """Stops the running turn; with an `id`, only if the turn has it. What was received until then is charged."""
 
     id: Id | None = None
 
 
-class _Named(msgspec.Struct):
-    """As much of a frame as a refusal of it needs."""
+class _FrameId(msgspec.Struct):
+    """The part of a frame that its refusal needs."""
 
     id: Id | None = None
 
 
-_BAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_INVALID = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-_decode = msgspec.json.Decoder(Auth | Turn).decode
-_decode_auth = msgspec.json.Decoder(Auth).decode
-_decode_cancel = msgspec.json.Decoder(Cancel).decode
-_decode_named = msgspec.json.Decoder(_Named).decode
+_decode = msgspec.json.Decoder(AuthFrame | TurnFrame).decode
+_decode_auth = msgspec.json.Decoder(AuthFrame).decode
+_decode_cancel = msgspec.json.Decoder(CancelFrame).decode
+_decode_id = msgspec.json.Decoder(_FrameId).decode
 
 
 def read_token(frame: bytes) -> str:
     """The token of a first frame. Raises InvalidJson."""
     try:
         return _decode_auth(frame).token
-    except _BAD:
+    except _INVALID:
         raise InvalidJson from None
 
 
-def read_turn(frame: bytes) -> Turn:
+def read_turn(frame: bytes) -> TurnFrame:
     """Raises InvalidJson, InvalidRequest."""
     strict_json.check(frame)
     try:
-        found: Auth | Turn = _decode(frame)
+        decoded: AuthFrame | TurnFrame = _decode(frame)
     except msgspec.ValidationError:
-        raise InvalidRequest("A frame must be auth, query or cancel, with the fields of it.") from None
-    except _BAD:
+        raise InvalidRequest("A frame must be auth, query or cancel, with the fields of its type.") from None
+    except _INVALID:
         raise InvalidJson from None
-    if isinstance(found, Auth):
+    if isinstance(decoded, AuthFrame):
         raise InvalidRequest("This connection is authenticated already.")
-    return found
+    return decoded
 
 
-def read_cancel(frame: bytes) -> Cancel | None:
-    """None, if it is no cancel. That takes no time worth counting."""
+def read_cancel(frame: bytes) -> CancelFrame | None:
+    """None if the frame is no cancel. The length limit keeps this fast, as rate limits do not count cancels."""
     if len(frame) > MAX_CANCEL_LENGTH:
         return None
     try:
         return _decode_cancel(frame)
-    except _BAD:
+    except _INVALID:
         return None
 
 
-def id_of(frame: bytes) -> str | None:
-    """The id of a turn that is not read any further."""
+def read_id(frame: bytes) -> str | None:
+    """The id of a frame that is refused, if it has a valid one."""
     try:
-        return _decode_named(frame).id
-    except _BAD:
+        return _decode_id(frame).id
+    except _INVALID:
         return None

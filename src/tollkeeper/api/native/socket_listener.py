@@ -1,4 +1,4 @@
-"""A caller who hears the answer of a turn on the WebSocket, and the frames in which it is said."""
+"""Delivers the answer of one turn on the WebSocket, as frames."""
 
 import asyncio
 import re
@@ -9,86 +9,87 @@ import orjson
 from fastapi import WebSocket
 from starlette.websockets import WebSocketDisconnect
 
-from tollkeeper.api.errors import problem
+from tollkeeper.api.errors import problem_details
 from tollkeeper.api.native.exchange import NativeExchange
-from tollkeeper.api.native.socket_frames import Turn
+from tollkeeper.api.native.schemas import DeltaEvent
+from tollkeeper.api.native.socket_frames import TurnFrame
 from tollkeeper.api.sse_listener import RecordedResponse
 from tollkeeper.errors import TollkeeperError
 from tollkeeper.gateway.results import CallResult
 from tollkeeper.providers.base import StreamChunk
 from tollkeeper.quota.reservation import Reservation
-from tollkeeper.quota.rules.keys import StoredResponse
+from tollkeeper.quota.rules.idempotency_keys import StoredResponse
 
 _UP_TO_ID = re.compile(rb'(\{"type":"(?:delta|final)","id":)(?:null|"(?:[^"\\]|\\.)*")')
 
 
 class TurnListener:
-    """Whoever hears the answer of one turn, under its `id`."""
+    """The listener of one turn. Each of its frames has the turn's `id`. `make_event` is set before the call begins."""
 
-    def __init__(self, websocket: WebSocket, turn: Turn) -> None:
+    def __init__(self, websocket: WebSocket, turn: TurnFrame) -> None:
         self._websocket = websocket
         self.id = turn.id
-        self._hang_up: Callable[[], None] | None = None
+        self._on_disconnect: Callable[[], None] | None = None
         self._charge_id: str | None = None
         self.left = self.cancelled = False
-        self._said = RecordedResponse(keeps=turn.idempotency_key is not None)
-        self.says: Callable[[StreamChunk], msgspec.Struct | None] = lambda _: None
+        self._recorded = RecordedResponse(enabled=turn.idempotency_key is not None)
+        self.make_event: Callable[[StreamChunk], DeltaEvent | None] = lambda _: None
 
-    def attach(self, hang_up: Callable[[], None], reservation: Reservation) -> None:
-        self._hang_up, self._charge_id = hang_up, reservation.charge_id
+    def attach(self, on_disconnect: Callable[[], None], reservation: Reservation) -> None:
+        self._on_disconnect, self._charge_id = on_disconnect, reservation.charge_id
         if self.left:
-            asyncio.get_running_loop().call_soon(hang_up)
+            asyncio.get_running_loop().call_soon(on_disconnect)
 
-    def gone(self, *, cancelled: bool = False) -> None:
-        """The caller wants no more of it, or is not there any more."""
+    def disconnect(self, *, cancelled: bool = False) -> None:
+        """The client has disconnected, or has cancelled the turn."""
         self.left, self.cancelled = True, cancelled
-        if self._hang_up is not None:
-            self._hang_up()
+        if self._on_disconnect is not None:
+            self._on_disconnect()
 
-    def over(self) -> None:
-        """The turn is over: nothing can be hung up any more, and nothing of the call is held on to."""
-        self._hang_up = None
+    def detach(self) -> None:
+        """The turn has ended: release what refers to its call."""
+        self._on_disconnect = None
 
-    async def deliver(self, piece: StreamChunk) -> None:
-        said = self.says(piece)
-        if said is not None:
-            frame = self._frame("delta", said)
-            self._said.add(frame + b"\n")
-            await self.write(frame)
+    async def deliver(self, chunk: StreamChunk) -> None:
+        event = self.make_event(chunk)
+        if event is not None:
+            frame = self._frame("delta", event)
+            self._recorded.add(frame + b"\n")
+            await self.send(frame)
 
     def ping(self) -> None:
-        """The WebSocket has pings of its own."""
+        """Does nothing: the WebSocket protocol has its own pings."""
 
-    def final(self, visit: NativeExchange, answer: CallResult) -> bytes:
+    def final_frame(self, exchange: NativeExchange, result: CallResult) -> bytes:
         """The frame that ends the turn."""
-        ending = visit.ending(answer)
-        if self.cancelled and answer.outcome.cut_short:
-            ending.finish_reason = "cancelled"
-        return self._frame("final", ending)
+        event = exchange.final_event(result)
+        if self.cancelled and result.outcome.cut_short:
+            event.finish_reason = "cancelled"
+        return self._frame("final", event)
 
-    def broken(self, error: TollkeeperError) -> bytes:
+    def error_frame(self, error: TollkeeperError) -> bytes:
         """The frame that ends a turn that failed. It names the charge, if there is one."""
-        return broken(error, self.id, self._charge_id)
+        return error_frame(error, self.id, self._charge_id)
 
-    def kept(self, visit: NativeExchange, answer: CallResult) -> StoredResponse | None:
-        """Everything that was said, a frame a line; None, if it is too long to be kept."""
-        said = self._said.whole
-        return (
-            StoredResponse(200, "application/x-ndjson", said + self.final(visit, answer)) if said is not None else None
-        )
+    def stored_response(self, exchange: NativeExchange, result: CallResult) -> StoredResponse | None:
+        """All frames that were sent, one a line; None if they are too long to be stored."""
+        recorded = self._recorded.content
+        if recorded is None:
+            return None
+        return StoredResponse(200, "application/x-ndjson", recorded + self.final_frame(exchange, result))
 
-    async def write(self, frame: bytes) -> None:
-        await send(self._websocket, frame)
+    async def send(self, frame: bytes) -> None:
+        await send_frame(self._websocket, frame)
 
-    def _frame(self, kind: str, said: msgspec.Struct) -> bytes:
+    def _frame(self, kind: str, event: msgspec.Struct) -> bytes:
         opening = orjson.dumps({"type": kind, "id": self.id})
-        return opening[:-1] + b"," + msgspec.json.encode(said)[1:]
+        return opening[:-1] + b"," + msgspec.json.encode(event)[1:]
 
 
-def broken(error: TollkeeperError, turn_id: str | None = None, charge_id: str | None = None) -> bytes:
-    """An error frame: the problem that HTTP would tell, and of its headers, after how many seconds to come again."""
-    _, body, headers = problem(error)
-    frame = {**body, "type": "error", "id": turn_id}
+def error_frame(error: TollkeeperError, turn_id: str | None = None, charge_id: str | None = None) -> bytes:
+    """The problem that an HTTP response would contain, with its Retry-After header as `retry_after`, in seconds."""
+    _, problem, headers = problem_details(error)
+    frame = {**problem, "type": "error", "id": turn_id}
     if "Retry-After" in headers:
         frame["retry_after"] = int(headers["Retry-After"])
     if charge_id is not None:
@@ -96,14 +97,14 @@ def broken(error: TollkeeperError, turn_id: str | None = None, charge_id: str | 
     return orjson.dumps(frame)
 
 
-def under_id(turn_id: str | None, frame: bytes) -> bytes:
-    """A frame of a kept answer as a turn with this id is to hear it: nothing else of it is changed."""
+def with_turn_id(turn_id: str | None, frame: bytes) -> bytes:
+    """A frame of a stored response with the id of the present turn. No other byte of it changes."""
     opening = _UP_TO_ID.match(frame)
     return opening[1] + orjson.dumps(turn_id) + frame[opening.end() :] if opening is not None else frame
 
 
-async def send(websocket: WebSocket, frame: bytes) -> None:
-    """Nobody may be there any more; then there is nothing to say."""
+async def send_frame(websocket: WebSocket, frame: bytes) -> None:
+    """Send a frame; does nothing if the client has disconnected."""
     try:
         await websocket.send_text(frame.decode())
     except (RuntimeError, WebSocketDisconnect):

@@ -1,17 +1,22 @@
-"""Every parameter of a chat completion, classed, and what of the messages bounds their tokens."""
+"""The parameters of a chat completion, each with its rule, and the size of the input."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from tollkeeper.dialects.images import inline_image_bytes
 from tollkeeper.dialects.input_size import InputSize
-from tollkeeper.dialects.parameters import DROP, OURS, PASS, PRICE, REFUSE, Known, Only, Rule, refusal
-from tollkeeper.dialects.pictures import bytes_sent
+from tollkeeper.dialects.parameters import DROP, NULL, OURS, PASS, PRICE, REFUSE, KnownFields, Only, Rule, unsupported
 from tollkeeper.errors import InvalidRequest
 
-_NAMED = {"name": None}
-_CHOICE = {"type": None, "function": _NAMED, "custom": _NAMED, "allowed_tools": {"mode": None, "tools": None}}
+_NAME_ONLY = {"name": None}
+_TOOL_CHOICE = {
+    "type": None,
+    "function": _NAME_ONLY,
+    "custom": _NAME_ONLY,
+    "allowed_tools": {"mode": None, "tools": None},
+}
 
 PARAMETERS: dict[str, Rule] = {
     "messages": PRICE,
@@ -25,8 +30,8 @@ PARAMETERS: dict[str, Rule] = {
     "metadata": DROP,
     "tools": PRICE,
     "functions": PRICE,
-    "tool_choice": Known(_CHOICE),
-    "function_call": Known(_NAMED),
+    "tool_choice": KnownFields(_TOOL_CHOICE),
+    "function_call": KnownFields(_NAME_ONLY),
     "parallel_tool_calls": PASS,
     "response_format": PRICE,
     "reasoning_effort": PASS,
@@ -52,22 +57,23 @@ PARAMETERS: dict[str, Rule] = {
     "prediction": REFUSE,
     "web_search_options": REFUSE,
 }
-"""`service_tier` is left out, so that the provider's default applies; the others cost more. `metadata` is only for what
-is stored. In `response_format` compatible servers take more than OpenAI: grammars, and schemas in other places."""
+"""`service_tier` is dropped, so that the provider's default applies: other tiers cost more. `metadata` applies only to
+stored completions. `response_format` is priced as a whole: compatible servers accept more in it than OpenAI does, such
+as grammars, and schemas in other places."""
 
 SAMPLING = frozenset(
     {"temperature", "top_p", "seed", "presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "top_logprobs"}
 )
-"""What a model may not take, as the catalog says."""
+"""The sampling parameters. The catalog can restrict which of them a model takes."""
 
 
-class _Image(msgspec.Struct):
+class _ImageUrl(msgspec.Struct):
     url: str
 
 
 class _Part(msgspec.Struct):
     type: str
-    image_url: _Image | None = None
+    image_url: _ImageUrl | None = None
     prompt_cache_breakpoint: Any = None
 
 
@@ -81,42 +87,45 @@ class _Tool(msgspec.Struct):
     type: str
 
 
-_read_messages = msgspec.json.Decoder(list[_Message]).decode
-_read_tools = msgspec.json.Decoder(list[_Tool]).decode
+_decode_messages = msgspec.json.Decoder(list[_Message]).decode
+_decode_tools = msgspec.json.Decoder(list[_Tool]).decode
 
 
-def shape_of(fields: Mapping[str, msgspec.Raw]) -> InputSize:
-    """What bounds the input. Raises InvalidRequest, and UnsupportedParameter for content that nobody can bound."""
+def input_size_of(fields: Mapping[str, msgspec.Raw]) -> InputSize:
+    """The counts that bound the input's tokens.
+
+    Raises UnsupportedParameter for content without a bound, InvalidRequest for malformed messages or tools.
+    """
     if "messages" not in fields:
         raise InvalidRequest("messages is missing.", parameter="messages")
     try:
-        messages = _read_messages(fields["messages"])
+        messages = _decode_messages(fields["messages"])
     except msgspec.MsgspecError:
-        raise InvalidRequest("messages is not a list of messages.", parameter="messages") from None
+        raise InvalidRequest("messages must be a list of messages.", parameter="messages") from None
     if not messages:
         raise InvalidRequest("messages is empty.", parameter="messages")
     images = image_bytes = 0
     for message in messages:
         if message.audio is not None:
-            raise refusal("messages.audio")
+            raise unsupported("messages.audio")
         if not isinstance(message.content, list):
             continue
         for part in message.content:
             if part.type not in {"text", "refusal", "image_url"} or part.prompt_cache_breakpoint is not None:
-                raise refusal("messages.content")
+                raise unsupported("messages.content")
             if part.image_url is not None:
                 images += 1
-                image_bytes += bytes_sent(part.image_url.url, "messages.content")
+                image_bytes += inline_image_bytes(part.image_url.url, "messages.content")
     return InputSize(len(messages), images, image_bytes, tools=_has_tools(fields))
 
 
 def _has_tools(fields: Mapping[str, msgspec.Raw]) -> bool:
-    if "tools" in fields and bytes(fields["tools"]) != b"null":
+    if "tools" in fields and bytes(fields["tools"]) != NULL:
         try:
-            tools = _read_tools(fields["tools"])
+            tools = _decode_tools(fields["tools"])
         except msgspec.MsgspecError:
-            raise InvalidRequest("tools is not a list of tools.", parameter="tools") from None
+            raise InvalidRequest("tools must be a list of tools.", parameter="tools") from None
         if any(tool.type not in {"function", "custom"} for tool in tools):
-            raise refusal("tools")
+            raise unsupported("tools")
         return bool(tools)
     return "functions" in fields

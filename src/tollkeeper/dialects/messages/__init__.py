@@ -1,29 +1,40 @@
-"""Anthropic's messages wire, from both sides (Claude API reference, "Messages")."""
+"""Anthropic's messages wire: requests, whole answers and streams, each read and written.
 
-from tollkeeper.dialects.messages.answers import read_answer, read_usage, write_answer, write_token_count, write_usage
-from tollkeeper.dialects.messages.errors import error_body, error_type, write_stream_error
-from tollkeeper.dialects.messages.parameters import PARAMETERS, SAMPLING, shape_of, thinks, with_output_config
-from tollkeeper.dialects.messages.requests import read_request, write_request
-from tollkeeper.dialects.messages.streams import STOP, EventReader, StreamTracker, StreamWriter
+Wire format: Claude API reference, "Messages".
+"""
+
+from tollkeeper.dialects.messages.answer_reader import read_answer
+from tollkeeper.dialects.messages.answer_writer import write_answer, write_token_count
+from tollkeeper.dialects.messages.errors import error_type, write_error, write_stream_error
+from tollkeeper.dialects.messages.parameters import (
+    PARAMETERS,
+    SAMPLING,
+    enables_thinking,
+    input_size_of,
+    move_output_format,
+)
+from tollkeeper.dialects.messages.request_reader import read_request
+from tollkeeper.dialects.messages.request_writer import write_request
+from tollkeeper.dialects.messages.stream_reader import StreamReader
+from tollkeeper.dialects.messages.stream_tracker import StreamTracker
+from tollkeeper.dialects.messages.stream_writer import MESSAGE_STOP, StreamWriter
 
 __all__ = [
+    "MESSAGE_STOP",
     "PARAMETERS",
     "SAMPLING",
-    "STOP",
-    "EventReader",
+    "StreamReader",
     "StreamTracker",
     "StreamWriter",
-    "error_body",
+    "enables_thinking",
     "error_type",
+    "input_size_of",
+    "move_output_format",
     "read_answer",
     "read_request",
-    "read_usage",
-    "shape_of",
-    "thinks",
-    "with_output_config",
     "write_answer",
+    "write_error",
     "write_request",
     "write_stream_error",
     "write_token_count",
-    "write_usage",
 ]

@@ -1,4 +1,4 @@
-"""Errors, as the wire says them."""
+"""Writes errors."""
 
 from typing import Any
 
@@ -24,19 +24,17 @@ _BY_CODE = {
     "ledger_unavailable": "overloaded_error",
     "shutting_down": "overloaded_error",
 }
-
-
 _DETAILS = {"thread": {"error_code": "thread_unsupported_request"}}
-"""Anthropic's tool runner asks for a thread of its own accord, and goes on without one when it hears this."""
+"""Details by refused parameter. With these, Anthropic's tool runner continues without the thread that it requests."""
 
 
 def error_type(status: int) -> str:
-    """The wire's name for what an HTTP status means."""
+    """The error type for an HTTP status."""
     return _BY_STATUS.get(status, "invalid_request_error" if 400 <= status < 500 else "api_error")
 
 
-def error_body(error_type: str, message: str, refused: str | None = None) -> bytes:
-    """The body of an answer that is an error; `refused` is the parameter that was."""
+def write_error(error_type: str, message: str, refused: str | None = None) -> bytes:
+    """The body of an error response. `refused` is the parameter that is not supported."""
     error: dict[str, Any] = {"type": error_type, "message": message}
     if refused in _DETAILS:
         error["details"] = _DETAILS[refused]
@@ -44,5 +42,5 @@ def error_body(error_type: str, message: str, refused: str | None = None) -> byt
 
 
 def write_stream_error(code: str, message: str) -> bytes:
-    """The event that says that a running stream broke; `code` is ours."""
-    return event(error_body(_BY_CODE.get(code, "api_error"), message), name="error")
+    """The event for a stream that fails after its first chunk. `code` is our error code."""
+    return event(write_error(_BY_CODE.get(code, "api_error"), message), name="error")

@@ -1,13 +1,13 @@
-"""Every parameter of a message, classed, and what of the content bounds its tokens."""
+"""The parameters of a message request, each with its rule, and the size of the input."""
 
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from tollkeeper.dialects.input_size import InputSize
-from tollkeeper.dialects.messages import blocks
-from tollkeeper.dialects.messages.blocks import Base64, Content, Picture, ToolAnswer, Turn
-from tollkeeper.dialects.parameters import DROP, NULL, OURS, PASS, PRICE, REFUSE, Known, Only, Rule, refusal
+from tollkeeper.dialects.messages import content
+from tollkeeper.dialects.messages.content import Base64Source, ImageBlock, InputMessage, ToolResultBlock, decode_field
+from tollkeeper.dialects.parameters import DROP, NULL, OURS, PASS, PRICE, REFUSE, KnownFields, Only, Rule, unsupported
 from tollkeeper.errors import InvalidRequest
 
 PARAMETERS: dict[str, Rule] = {
@@ -18,8 +18,8 @@ PARAMETERS: dict[str, Rule] = {
     "system": PRICE,
     "tools": PRICE,
     "output_config": PRICE,
-    "tool_choice": Known({"type": None, "name": None, "disable_parallel_tool_use": None}),
-    "thinking": Known({"type": None, "budget_tokens": None, "display": None, "block_binding": None}),
+    "tool_choice": KnownFields({"type": None, "name": None, "disable_parallel_tool_use": None}),
+    "thinking": KnownFields({"type": None, "budget_tokens": None, "display": None, "block_binding": None}),
     "stop_sequences": PASS,
     "temperature": PASS,
     "top_p": PASS,
@@ -43,79 +43,81 @@ PARAMETERS: dict[str, Rule] = {
     "user_profile_id": REFUSE,
     "workspace_id": REFUSE,
 }
-"""Thinking is part of the output, its budget inside `max_tokens`. The newest clients do not name `temperature`, `top_p`
-and `top_k` any more; older models and clients do. Fast answers, and answers from one country, cost more."""
+"""Thinking is part of the output: its budget lies within `max_tokens`. The newest SDKs lack `temperature`, `top_p` and
+`top_k`; older clients send them, and older models accept them. Other values of `speed`, `inference_geo` cost more."""
 
 SAMPLING = frozenset({"temperature", "top_p", "top_k"})
-"""What a model may not take, as the catalog says."""
+"""The sampling parameters. The catalog can restrict which of them a model takes."""
 
 
-_CONFIG = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_decode_raw_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def with_output_config(fields: Mapping[str, msgspec.Raw]) -> Mapping[str, msgspec.Raw]:
-    """The fields, what older clients call `output_format` under its newer name, `output_config.format`.
+def move_output_format(fields: Mapping[str, msgspec.Raw]) -> Mapping[str, msgspec.Raw]:
+    """The fields, with `output_format`, which older clients send, moved to `output_config.format`.
 
-    Both at once stay as they are, to be refused. Raises InvalidRequest.
+    If both are given, the fields are returned unchanged; filter_parameters refuses them. Raises InvalidRequest.
     """
-    if not _given(fields, "output_format"):
+    if not _is_given(fields, "output_format"):
         return fields
-    config = blocks.read("output_config", fields["output_config"], _CONFIG) if _given(fields, "output_config") else {}
+    config: dict[str, msgspec.Raw] = {}
+    if _is_given(fields, "output_config"):
+        config = decode_field("output_config", fields["output_config"], _decode_raw_fields)
     if "format" in config:
         return fields
-    renamed = {name: value for name, value in fields.items() if name != "output_format"}
     config["format"] = fields["output_format"]
-    return renamed | {"output_config": msgspec.Raw(msgspec.json.encode(config))}
+    others = {name: value for name, value in fields.items() if name != "output_format"}
+    return others | {"output_config": msgspec.Raw(msgspec.json.encode(config))}
 
 
-def thinks(thinking: bytes) -> bool:
-    """Whether the model is asked to think, which it need not show. Raises InvalidRequest."""
-    return blocks.read("thinking", thinking, blocks.THINKING).type != "disabled"
+def enables_thinking(thinking: bytes) -> bool:
+    """Whether the `thinking` parameter enables thinking, which the answer need not show. Raises InvalidRequest."""
+    return decode_field("thinking", thinking, content.THINKING).type != "disabled"
 
 
-def shape_of(fields: Mapping[str, msgspec.Raw]) -> InputSize:
-    """What bounds the input. Raises InvalidRequest, and UnsupportedParameter for what nobody can bound or price."""
-    if not _given(fields, "messages"):
+def input_size_of(fields: Mapping[str, msgspec.Raw]) -> InputSize:
+    """The counts that bound the input's tokens.
+
+    Raises UnsupportedParameter for content without a bound or a known price, InvalidRequest for malformed content.
+    """
+    if not _is_given(fields, "messages"):
         raise InvalidRequest("messages is missing.", parameter="messages")
-    turns = blocks.read("messages", fields["messages"], blocks.TURNS)
-    if not turns:
+    messages = decode_field("messages", fields["messages"], content.MESSAGES)
+    if not messages:
         raise InvalidRequest("messages is empty.", parameter="messages")
-    if _given(fields, "metadata"):
-        blocks.read("metadata", fields["metadata"], blocks.METADATA)
-    if _given(fields, "output_config"):
-        blocks.read("output_config", fields["output_config"], blocks.OUTPUT_CONFIG)
-    if _given(fields, "thinking"):
-        thinks(fields["thinking"])
-    system = _given(fields, "system")
-    if system:
-        blocks.read("system", fields["system"], blocks.SYSTEM)
-    pictures = [picture for turn in turns for picture in _pictures(turn)]
-    sizes = [picture.source.size for picture in pictures if isinstance(picture.source, Base64)]
-    return InputSize(len(turns) + system, len(pictures), sum(sizes), _has_tools(fields))
+    if _is_given(fields, "metadata"):
+        decode_field("metadata", fields["metadata"], content.METADATA)
+    if _is_given(fields, "output_config"):
+        decode_field("output_config", fields["output_config"], content.OUTPUT_CONFIG)
+    if _is_given(fields, "thinking"):
+        enables_thinking(fields["thinking"])
+    has_system = _is_given(fields, "system")
+    if has_system:
+        decode_field("system", fields["system"], content.SYSTEM)
+    images = [image for message in messages for image in _images(message)]
+    image_bytes = sum(image.source.size_bytes for image in images if isinstance(image.source, Base64Source))
+    return InputSize(len(messages) + has_system, len(images), image_bytes, _has_tools(fields))
 
 
-def _given(fields: Mapping[str, msgspec.Raw], name: str) -> bool:
+def _is_given(fields: Mapping[str, msgspec.Raw], name: str) -> bool:
     return name in fields and bytes(memoryview(fields[name])[:5]) != NULL
 
 
-def _pictures(turn: Turn) -> Iterable[Picture]:
-    if isinstance(turn.content, str):
+def _images(message: InputMessage) -> Iterable[ImageBlock]:
+    """The images of a message, also those in tool results."""
+    if isinstance(message.content, str):
         return
-    for block in turn.content:
-        yield from _pictures_in(block)
-
-
-def _pictures_in(block: Content) -> Iterable[Picture]:
-    if isinstance(block, Picture):
-        yield block
-    elif isinstance(block, ToolAnswer) and isinstance(block.content, list):
-        yield from (part for part in block.content if isinstance(part, Picture))
+    for block in message.content:
+        if isinstance(block, ImageBlock):
+            yield block
+        elif isinstance(block, ToolResultBlock) and isinstance(block.content, list):
+            yield from (inner for inner in block.content if isinstance(inner, ImageBlock))
 
 
 def _has_tools(fields: Mapping[str, msgspec.Raw]) -> bool:
-    if not _given(fields, "tools"):
+    if not _is_given(fields, "tools"):
         return False
-    tools = blocks.read("tools", fields["tools"], blocks.TOOLS)
+    tools = decode_field("tools", fields["tools"], content.TOOLS)
     if any(tool.defer_loading for tool in tools):
-        raise refusal("tools.defer_loading")
+        raise unsupported("tools.defer_loading")
     return bool(tools)

@@ -1,26 +1,27 @@
-"""OpenAI's Responses wire, from both sides.
+"""OpenAI's Responses wire: requests, whole answers and streams, each read and written.
 
 Wire format: OpenAI API reference, "Create a model response" and "Streaming events" of responses.
 """
 
-from tollkeeper.dialects.responses.answer import read_answer, write_answer
-from tollkeeper.dialects.responses.asking import write_request
-from tollkeeper.dialects.responses.following import StreamTracker
-from tollkeeper.dialects.responses.items import detached, shape_of
-from tollkeeper.dialects.responses.parameters import PARAMETERS
-from tollkeeper.dialects.responses.reader import EventReader
-from tollkeeper.dialects.responses.request import read_request
-from tollkeeper.dialects.responses.writer import StreamWriter, write_stream_error
+from tollkeeper.dialects.responses.answer_reader import read_answer
+from tollkeeper.dialects.responses.answer_writer import write_answer
+from tollkeeper.dialects.responses.content import strip_item_ids
+from tollkeeper.dialects.responses.parameters import PARAMETERS, input_size_of
+from tollkeeper.dialects.responses.request_reader import read_request
+from tollkeeper.dialects.responses.request_writer import write_request
+from tollkeeper.dialects.responses.stream_reader import StreamReader
+from tollkeeper.dialects.responses.stream_tracker import StreamTracker
+from tollkeeper.dialects.responses.stream_writer import StreamWriter, write_stream_error
 
 __all__ = [
     "PARAMETERS",
-    "EventReader",
+    "StreamReader",
     "StreamTracker",
     "StreamWriter",
-    "detached",
+    "input_size_of",
     "read_answer",
     "read_request",
-    "shape_of",
+    "strip_item_ids",
     "write_answer",
     "write_request",
     "write_stream_error",

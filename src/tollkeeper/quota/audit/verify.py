@@ -1,8 +1,7 @@
-"""The proof: every window replayed from its entries, every charge held against what it wrote.
+"""Verifies the ledger: recomputes every window from its entries, and compares every charge with its entries.
 
-Safe while the server serves. It reads in chunks, each one statement and so one short snapshot of its own: a window's
-row is compared with its entries only as both stood in the same snapshot, and so is a charge. Nothing is locked, and no
-more than a chunk is in memory.
+It is safe while servers write. It reads in chunks, one statement each, so each chunk is one short snapshot. A window or
+a charge is compared with its entries only within one snapshot. Nothing is locked, and one chunk is in memory at a time.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -13,15 +12,15 @@ from typing import Any
 from sqlalchemy import Row, text
 
 from tollkeeper.db import Database
-from tollkeeper.quota.audit.replay import Fault, Problem, WindowReplay, charge_problems
+from tollkeeper.quota.audit.invariants import Fault, Problem, WindowCheck, charge_problems
 
-CHUNK = 5_000
+CHUNK_ROWS = 5_000
 MAX_PROBLEMS = 100
-"""More are counted, but not kept."""
+"""Problems in a report. More are counted, but not listed."""
 
 
-def _nulls_named(columns: str) -> str:
-    """NULL under the name of each of these columns."""
+def _null_columns(columns: str) -> str:
+    """A select list with NULL for each of these columns."""
     return ", ".join(f"NULL AS {column.split('.')[-1].split()[-1]}" for column in columns.split(", "))
 
 
@@ -44,21 +43,21 @@ _CHUNK_OF_CHARGES = text(
     "SELECT min(id) AS first, max(id) AS last FROM (SELECT id FROM charges WHERE id > :after ORDER BY id LIMIT :most)"
     " AS chunk"
 )
-_OF_A_CHARGE = (
+_CHARGE_COLUMNS = (
     "tenant_id, user_id, state, basis, closed_by, closed_ms, overrun, adjusted, refunded, held_tokens, held_micro_usd,"
     " cost_tokens, cost_micro_usd, forgiven_tokens, forgiven_micro_usd"
 )
-_OF_AN_ENTRY = (
+_ENTRY_COLUMNS = (
     "window_id, entries.sequence, kind, entries.settled, entries.pending, entries.forgiven, unit,"
     " quotas.tenant_id AS quota_tenant_id, quotas.user_id AS quota_user_id"
 )
 _CHARGES = text(
-    f"SELECT id, {_OF_A_CHARGE}, {_nulls_named(_OF_AN_ENTRY)} FROM charges WHERE id >= :first AND id <= :last"
-    f" UNION ALL SELECT source_id, {_nulls_named(_OF_A_CHARGE)}, {_OF_AN_ENTRY}"
+    f"SELECT id, {_CHARGE_COLUMNS}, {_null_columns(_ENTRY_COLUMNS)} FROM charges WHERE id >= :first AND id <= :last"
+    f" UNION ALL SELECT source_id, {_null_columns(_CHARGE_COLUMNS)}, {_ENTRY_COLUMNS}"
     " FROM entries LEFT JOIN windows ON windows.id = window_id LEFT JOIN quotas ON quotas.id = quota_id"
     " WHERE source_id >= :first AND source_id <= :last ORDER BY id, window_id, sequence"
 )
-"""Charges and entries of a chunk, as rows of their own, each found by one range of an index.
+"""The charges and the entries of a chunk, as separate rows, each read by one range of an index.
 
 They are not joined: without statistics the planner compares every charge of a chunk with every entry of it, which takes
 seconds.
@@ -70,8 +69,8 @@ _OPEN = text(
 
 
 @dataclass(slots=True)
-class Report:
-    """What was looked at, and what is wrong. `lapsed` of the `open_holds` have their lease over."""
+class AuditReport:
+    """What was checked, and what is wrong. The leases of `lapsed` of the `open_holds` are over."""
 
     windows: int = 0
     entries: int = 0
@@ -84,10 +83,11 @@ class Report:
 
     @property
     def clean(self) -> bool:
+        """Whether nothing is wrong."""
         return self.problem_count == 0
 
     def add(self, problems: Iterable[Problem]) -> None:
-        """Count problems, and keep the first MAX_PROBLEMS."""
+        """Count problems, and list the first MAX_PROBLEMS."""
         for problem in problems:
             self.problem_count += 1
             if len(self.problems) < MAX_PROBLEMS:
@@ -98,15 +98,16 @@ async def verify(
     database: Database,
     *,
     now_ms: int,
-    chunk: int = CHUNK,
-    progress: Callable[[Report], None] = lambda _: None,
-) -> Report:
-    """Replay the whole ledger. `now_ms` says which leases are over; `progress` is called after each chunk.
+    chunk: int = CHUNK_ROWS,
+    progress: Callable[[AuditReport], None] = lambda _: None,
+) -> AuditReport:
+    """Verify the whole ledger. `now_ms` decides which leases are over; `progress` is called after each chunk.
 
-    `chunk` is in rows: more than the servers write into one window while a chunk is read. Raises LedgerUnavailable.
+    `chunk` is in rows, and must be more than the servers write into one window while a chunk is read.
+    Raises LedgerUnavailable.
     """
-    report = Report()
-    await _replay_windows(database, report, chunk, progress)
+    report = AuditReport()
+    await _check_windows(database, report, chunk, progress)
     await _find_empty_windows(database, report, chunk)
     await _check_charges(database, report, chunk, progress)
     (found,) = await _read(database, _OPEN, now_ms=now_ms)
@@ -114,15 +115,17 @@ async def verify(
     return report
 
 
-async def _replay_windows(database: Database, report: Report, chunk: int, progress: Callable[[Report], None]) -> None:
-    window: WindowReplay | None = None
+async def _check_windows(
+    database: Database, report: AuditReport, chunk: int, progress: Callable[[AuditReport], None]
+) -> None:
+    window: WindowCheck | None = None
     async for rows in _entries(database, chunk):
         for row in rows:
             if window is None or row.window_id != window.window_id:
                 if window is not None:
                     report.add(window.finish())
-                window = WindowReplay(row.window_id)
-            report.add(window.step(row))
+                window = WindowCheck(row.window_id)
+            report.add(window.add(row))
         report.entries += len(rows)
         progress(report)
     if window is not None:
@@ -130,7 +133,7 @@ async def _replay_windows(database: Database, report: Report, chunk: int, progre
 
 
 async def _entries(database: Database, chunk: int) -> AsyncIterator[Sequence[Row[Any]]]:
-    """Every entry with its window's row, in order. What is written behind the place reached is not seen."""
+    """Every entry with its window's row, in order. Entries written behind the position are not read."""
     window_id, sequence = _FIRST_WINDOW, 0
     while rows := await _read(database, _ENTRIES, window_id=window_id, sequence=sequence, most=chunk):
         yield rows
@@ -139,8 +142,8 @@ async def _entries(database: Database, chunk: int) -> AsyncIterator[Sequence[Row
         window_id, sequence = rows[-1].window_id, rows[-1].sequence
 
 
-async def _find_empty_windows(database: Database, report: Report, chunk: int) -> None:
-    """A window is opened with its first entry, so there is none without."""
+async def _find_empty_windows(database: Database, report: AuditReport, chunk: int) -> None:
+    """Count windows, and find those without entries: a window is created together with its first entry."""
     after = _FIRST_WINDOW
     while rows := await _read(database, _WINDOWS, after=after, most=chunk):
         report.windows += len(rows)
@@ -150,7 +153,9 @@ async def _find_empty_windows(database: Database, report: Report, chunk: int) ->
         after = rows[-1].id
 
 
-async def _check_charges(database: Database, report: Report, chunk: int, progress: Callable[[Report], None]) -> None:
+async def _check_charges(
+    database: Database, report: AuditReport, chunk: int, progress: Callable[[AuditReport], None]
+) -> None:
     after = ""
     while True:
         (ids,) = await _read(database, _CHUNK_OF_CHARGES, after=after, most=max(1, chunk // 5))
@@ -158,7 +163,7 @@ async def _check_charges(database: Database, report: Report, chunk: int, progres
             return
         rows = await _read(database, _CHARGES, first=ids.first, last=ids.last)
         for _, group in groupby(rows, key=lambda row: row.id):
-            charge, entries = _apart(group)
+            charge, entries = _split(group)
             if charge is not None:
                 report.charges += 1
                 report.overruns += bool(charge.overrun)
@@ -167,8 +172,8 @@ async def _check_charges(database: Database, report: Report, chunk: int, progres
         progress(report)
 
 
-def _apart(rows: Iterable[Row[Any]]) -> tuple[Row[Any] | None, list[Row[Any]]]:
-    """A charge and its entries. There is no charge where the entries are another operation's."""
+def _split(rows: Iterable[Row[Any]]) -> tuple[Row[Any] | None, list[Row[Any]]]:
+    """Separate a charge from its entries. The charge is None if the entries are those of another operation."""
     charge, entries = None, []
     for row in rows:
         if row.window_id is None:

@@ -1,6 +1,6 @@
-"""How a call is admitted: in full where it fits, clamped where it may be, on every window that applies or on none.
+"""Admits calls: with all the output that they want, or with less where their terms allow it.
 
-Pure, as the other verbs are.
+A call holds on every window that applies, or on none. No I/O.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,83 +18,86 @@ from tollkeeper.errors import (
     Unauthenticated,
 )
 from tollkeeper.quota.rules.balances import has_token_quota
-from tollkeeper.quota.rules.idempotency import kept_answer, take
-from tollkeeper.quota.rules.keys import StoredResponse
-from tollkeeper.quota.rules.models import Basis, Kind, State, Unit
-from tollkeeper.quota.rules.operations import Balance, Extend, Held, Replayed, Reserve, Terms
-from tollkeeper.quota.rules.page import Account, ChargeRow, Hold, Page, WindowRow
-from tollkeeper.quota.rules.settlement import balance, close, end_at_nothing
+from tollkeeper.quota.rules.idempotency import claim_key, find_response
+from tollkeeper.quota.rules.idempotency_keys import StoredResponse
+from tollkeeper.quota.rules.models import Basis, ChargeState, EntryKind, Unit
+from tollkeeper.quota.rules.operations import Balance, Extend, Hold, Replayed, Reserve, Terms
+from tollkeeper.quota.rules.page import Account, ChargeRow, Page, WindowHold, WindowRow
+from tollkeeper.quota.rules.settlement import balance_of, close, close_without_cost
 
 HELD_RETRY_S = 1
+"""The `retry_after_s` of a refusal by the holds of calls in flight, which end soon."""
 
 
-def reserve(page: Page, operation: Reserve) -> Held | Replayed:
-    """Hold on every window that applies, or refuse with the quota that is in the way; or give a kept answer again.
+def reserve(page: Page, operation: Reserve) -> Hold | Replayed:
+    """Hold on every window that applies, or return the response that is stored for the call's key.
 
-    Raises Unauthenticated when the user, the tenant or the credential is no longer good, QuotaExceeded, QuotaHeld, an
-    IdempotencyError, and LedgerUnavailable when it was committed in vain: its answer was lost for so long that the
-    hold is gone.
+    Raises Unauthenticated if the user, the tenant or the credential is no longer valid; QuotaExceeded or QuotaHeld with
+    the quota that refuses; an IdempotencyError; LedgerUnavailable if an earlier try of this operation was committed and
+    its charge is closed by now.
     """
     if (existing := page.charges.get(operation.charge_id)) is not None:
-        return _run_again(page, operation, existing)
+        return _repeat_result(page, operation, existing)
     account = page.accounts.get(operation.caller.user_id)
     if account is None or not account.accepts(operation.caller, page.now_ms):
         raise Unauthenticated
-    if (answer := _kept_answer(page, operation)) is not None:
-        charge = _charge(page, operation, Usage(0, 0))
-        page.open_charge(charge, [])
-        end_at_nothing(page, charge)
-        return Replayed(charge.id, _balances(_current(page, account)), answer)
-    return _hold(page, operation, account)
+    if (response := _find_stored_response(page, operation)) is not None:
+        charge = _new_charge(page, operation, Usage(0, 0))
+        page.add_charge(charge, [])
+        close_without_cost(page, charge)
+        return Replayed(charge.id, _balances(_current_windows(page, account)), response)
+    return _admit(page, operation, account)
 
 
-def extend(page: Page, operation: Extend) -> Held | Replayed:
-    """Release the attempt that failed, and reserve the next one with the room that this gave back.
+def extend(page: Page, operation: Extend) -> Hold | Replayed:
+    """Release the failed attempt, and reserve for the next one with the quota that the release gave back.
 
-    The failure proved that nothing was billed, so the release stands though the reserve is refused, and corrects an
-    expiry that came before it. Raises as `reserve` does; IdempotencyInFlight when the key is another call's by now.
+    The failure proves that nothing was billed. So the release stands even if the reserve is refused, and it adjusts an
+    earlier expiry. Raises what `reserve` raises, and IdempotencyInFlight if the key is another call's by now.
     """
     failed = page.charges.get(operation.previous)
     if failed is not None:
         with suppress(LedgerConflict):
-            close(page, failed, Kind.RELEASE, Basis.NONE, Usage(0, 0), operation.error)
-    if operation.charge_id not in page.charges and _kept_answer(page, operation) is not None:
+            close(page, failed, EntryKind.RELEASE, Basis.NONE, Usage(0, 0), operation.error)
+    if operation.charge_id not in page.charges and _find_stored_response(page, operation) is not None:
         raise IdempotencyInFlight
     return reserve(page, operation)
 
 
-def _run_again(page: Page, operation: Reserve, charge: ChargeRow) -> Held | Replayed:
-    """What was answered when this was committed, and the answer lost."""
+def _repeat_result(page: Page, operation: Reserve, charge: ChargeRow) -> Hold | Replayed:
+    """The result of an operation that was committed before, when its result was lost."""
     if charge.open:
-        return Held(charge.id, charge.granted_output, _balances(hold.window for hold in page.holds[charge.id]))
-    if charge.basis == Basis.CACHE and (answer := _kept_answer(page, operation)) is not None:
-        windows = _current(page, page.accounts[operation.caller.user_id])
-        return Replayed(charge.id, _balances(windows), answer)
+        return Hold(charge.id, charge.granted_output, _balances(hold.window for hold in page.holds[charge.id]))
+    if charge.basis == Basis.CACHE and (response := _find_stored_response(page, operation)) is not None:
+        windows = _current_windows(page, page.accounts[operation.caller.user_id])
+        return Replayed(charge.id, _balances(windows), response)
     raise LedgerUnavailable
 
 
-def _kept_answer(page: Page, operation: Reserve) -> StoredResponse | None:
-    request = operation.keyed_request
-    return None if request is None else kept_answer(page, request.name(operation.caller.user_id), request)
+def _find_stored_response(page: Page, operation: Reserve) -> StoredResponse | None:
+    keyed_request = operation.keyed_request
+    if keyed_request is None:
+        return None
+    return find_response(page, keyed_request.name(operation.caller.user_id), keyed_request)
 
 
-def _hold(page: Page, operation: Reserve, account: Account) -> Held:
+def _admit(page: Page, operation: Reserve, account: Account) -> Hold:
     terms = operation.terms
     if min(terms.input_bound, terms.wanted_output, terms.least_output) < 0:
-        raise InvalidRequest("A call cannot be of less than no tokens.")
-    windows = _current(page, account)
+        raise InvalidRequest("The bounds of a call cannot be negative.")
+    windows = _current_windows(page, account)
     granted_output = _grant_output(windows, terms, page.now_ms)
-    holds = _holds(windows, terms, granted_output, page.now_ms)
-    charge = _charge(page, operation, terms.meter.dearest(terms.input_bound, granted_output))
+    holds = _window_holds(windows, terms, granted_output, page.now_ms)
+    charge = _new_charge(page, operation, terms.meter.most_expensive_usage(terms.input_bound, granted_output))
     for window, pending in holds:
-        page.move(window, Kind.RESERVE, charge.id, pending=pending)
-    page.open_charge(charge, holds)
+        page.post(window, EntryKind.RESERVE, charge.id, pending=pending)
+    page.add_charge(charge, holds)
     if operation.keyed_request is not None:
-        take(page, operation.keyed_request.name(charge.user_id), operation.keyed_request, charge)
-    return Held(charge.id, granted_output, _balances(windows))
+        claim_key(page, operation.keyed_request.name(charge.user_id), operation.keyed_request, charge)
+    return Hold(charge.id, granted_output, _balances(windows))
 
 
-def _charge(page: Page, operation: Reserve, most: Usage) -> ChargeRow:
+def _new_charge(page: Page, operation: Reserve, held: Usage) -> ChargeRow:
     terms, price = operation.terms, operation.terms.meter.price
     return ChargeRow(
         id=operation.charge_id,
@@ -103,36 +106,36 @@ def _charge(page: Page, operation: Reserve, most: Usage) -> ChargeRow:
         surface=terms.surface,
         provider=terms.provider,
         model=terms.model,
-        state=str(State.DISPATCHED if operation.dispatch else State.RESERVED),
+        state=str(ChargeState.DISPATCHED if operation.dispatch else ChargeState.RESERVED),
         weight_milli=terms.meter.weight_milli,
         price_input=price.input if price else None,
         price_cached=price.cached_input if price else None,
         price_output=price.output if price else None,
         price_cache_write=price.cache_write if price else None,
-        input_bound=most.input_tokens,
-        granted_output=most.output_tokens,
-        held_tokens=terms.meter.tokens(most),
-        held_micro_usd=terms.meter.micro_usd(most),
-        checkpoint_input=most.input_tokens,
+        input_bound=held.input_tokens,
+        granted_output=held.output_tokens,
+        held_tokens=terms.meter.tokens(held),
+        held_micro_usd=terms.meter.micro_usd(held),
+        checkpoint_input=held.input_tokens,
         checkpoint_output=0,
         created_ms=page.now_ms,
         lease_ms=page.now_ms + operation.lease_ms,
     )
 
 
-def _current(page: Page, account: Account) -> list[WindowRow]:
-    return [page.current[quota.id] for quota in account.quotas]
+def _current_windows(page: Page, account: Account) -> list[WindowRow]:
+    return [page.current_windows[quota.id] for quota in account.quotas]
 
 
 def _balances(windows: Iterable[WindowRow]) -> tuple[Balance, ...]:
-    return tuple([balance(window) for window in windows])
+    return tuple([balance_of(window) for window in windows])
 
 
 def _grant_output(windows: list[WindowRow], terms: Terms, now_ms: int) -> int:
-    """The output that fits every window with nothing else in flight, at most what is wanted.
+    """The output that fits every window when no other call is in flight, at most the wanted output.
 
-    Raises QuotaExceeded naming the window with the least room when that is below `least_output`, or when the user has
-    no token quota of their own.
+    Raises QuotaExceeded, with the tightest window, if that is below `least_output`, or if the user has no token quota
+    of their own.
     """
     if not any(window.quota.is_own_token_quota for window in windows):
         raise QuotaExceeded(
@@ -150,51 +153,51 @@ def _grant_output(windows: list[WindowRow], terms: Terms, now_ms: int) -> int:
                 unit=unit,
                 limit=window.granted,
             )
-        fits = _fitting_output(terms, unit, window.granted, window.settled)
-        if fits < granted:
-            granted, tightest = fits, window
+        fitting = _max_output(terms, unit, window.granted, window.settled)
+        if fitting < granted:
+            granted, tightest = fitting, window
     if tightest is not None and granted < terms.least_output:
         raise _refusal(QuotaExceeded, tightest, terms, terms.least_output, now_ms)
     return granted
 
 
-def _holds(windows: list[WindowRow], terms: Terms, granted_output: int, now_ms: int) -> list[Hold]:
-    """What the call takes of each window. Raises QuotaHeld when calls in flight are in the way."""
+def _window_holds(windows: list[WindowRow], terms: Terms, granted_output: int, now_ms: int) -> list[WindowHold]:
+    """What the call holds in each window. Raises QuotaHeld if the holds of calls in flight leave too little."""
     holds = []
     for window in windows:
-        needed = hold_of(terms, window.quota.key.unit, granted_output) or 0
+        needed = hold_amount(terms, window.quota.key.unit, granted_output) or 0
         if window.settled + window.pending + needed > window.granted:
             raise _refusal(QuotaHeld, window, terms, granted_output, now_ms)
-        holds.append(Hold(window, needed))
+        holds.append(WindowHold(window, needed))
     return holds
 
 
-def hold_of(terms: Terms, unit: Unit, output: int) -> int | None:
-    """What a call with so much output holds of a quota in this unit; None for money where the model has no price."""
-    return terms.meter.cost(unit, terms.meter.dearest(terms.input_bound, output))
+def hold_amount(terms: Terms, unit: Unit, output: int) -> int | None:
+    """What a call with this output holds of a quota in `unit`; None for money if the model has no price."""
+    return terms.meter.cost(unit, terms.meter.most_expensive_usage(terms.input_bound, output))
 
 
 def would_admit(terms: Terms, own: Sequence[Balance], tenants: Sequence[Balance]) -> bool:
-    """Whether a call with these terms would be admitted now. `own` are its user's balances, `tenants` the tenant's."""
+    """Whether a call with these terms would be admitted now. `own` are the user's balances, `tenants` the tenant's."""
     balances = [*own, *tenants]
     if not has_token_quota(own):
         return False
     if terms.meter.price is None and any(balance.unit is Unit.MICRO_USD for balance in balances):
         return False
-    fitting = (_fitting_output(terms, balance.unit, balance.limit, balance.used) for balance in balances)
+    fitting = (_max_output(terms, balance.unit, balance.limit, balance.used) for balance in balances)
     granted = min(terms.wanted_output, *fitting)
     if granted < terms.least_output:
         return False
-    return all((hold_of(terms, balance.unit, granted) or 0) <= balance.remaining for balance in balances)
+    return all((hold_amount(terms, balance.unit, granted) or 0) <= balance.remaining for balance in balances)
 
 
-def _fitting_output(terms: Terms, unit: Unit, limit: int, used: int) -> int:
-    """The largest output that fits a quota with nothing else in flight; negative where the input alone does not fit."""
+def _max_output(terms: Terms, unit: Unit, limit: int, used: int) -> int:
+    """The most output that fits a quota when no other call is in flight; negative if the input alone does not fit."""
     return terms.meter.max_output(unit, terms.input_bound, limit - used)
 
 
 def _refusal(kind: type[QuotaRefusal], window: WindowRow, terms: Terms, output: int, now_ms: int) -> QuotaRefusal:
-    """Says when to come back: soon for what calls in flight hold, else when the window is over, if it ever is."""
+    """The refusal by this window, with when to retry: soon if calls in flight hold the quota, else after the window."""
     until_reset_s = None if window.ends_ms is None else -(-(window.ends_ms - now_ms) // 1000)
     return kind(
         quota=window.quota.name,
@@ -202,7 +205,7 @@ def _refusal(kind: type[QuotaRefusal], window: WindowRow, terms: Terms, output: 
         limit=window.granted,
         used=window.settled,
         reserved=window.pending,
-        needed=hold_of(terms, window.quota.key.unit, output) or 0,
+        needed=hold_amount(terms, window.quota.key.unit, output) or 0,
         resets_ms=window.ends_ms,
         retry_after_s=HELD_RETRY_S if kind is QuotaHeld else until_reset_s,
     )

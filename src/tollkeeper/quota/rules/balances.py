@@ -1,4 +1,4 @@
-"""How a user's quotas stand, taken together. Pure."""
+"""Combines the balances of a user's quotas. No I/O."""
 
 from collections.abc import Sequence
 
@@ -7,20 +7,20 @@ from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.quota.rules.windows import Period
 
 NO_TOKEN_QUOTA = Balance("user", Unit.TOKENS, Period.TOTAL, limit=0, used=0, reserved=0, resets_ms=None)
-"""The balance of a user without a token quota of their own. The refusal of their calls shows the same."""
+"""Stands for the missing token quota of a user who has none. The refusal of their calls shows the same values."""
 
 
 def tightest(balances: Sequence[Balance]) -> Balance | None:
-    """The quota with the lowest remaining ÷ limit."""
+    """The balance with the lowest ratio of `remaining` to `limit`; None if there are no balances."""
     return min(balances, key=lambda balance: balance.remaining / balance.limit if balance.limit else 0, default=None)
 
 
 def has_token_quota(own: Sequence[Balance]) -> bool:
-    """Whether a user with these quotas of their own can spend anything at all."""
+    """Whether one of these counts tokens. A user without a token quota of their own cannot make any call."""
     return any(balance.unit is Unit.TOKENS for balance in own)
 
 
 def spendable(own: Sequence[Balance], tenants: Sequence[Balance]) -> Balance:
-    """The tightest quota of user and tenant; one with limit 0 for a user without a token quota of their own."""
+    """The tightest balance of user and tenant; NO_TOKEN_QUOTA for a user without a token quota of their own."""
     tight = tightest([*own, *tenants]) if has_token_quota(own) else None
     return tight or NO_TOKEN_QUOTA

@@ -1,7 +1,7 @@
-"""The verbs, decided in memory on a page whose rows are locked. Pure: no clock, no database, no waiting.
+"""Decides operations in memory, on a page whose rows are locked. No I/O: neither the clock nor the database.
 
-Each verb checks everything before it moves anything, so a refused operation leaves the page as it was; only a refused
-`Extend` has released what it was to replace. How calls are admitted is told in `reserving.py`.
+Each operation is checked completely before it changes the page, so a refused operation leaves the page as it was. The
+exception is `Extend`, which has then released its previous charge. `admission.py` has the rules of reserves.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from typing import assert_never
 from tollkeeper.chat import Usage
 from tollkeeper.errors import InvalidRequest, LedgerConflict, NotFound, TollkeeperError
 from tollkeeper.quota.rules.admission import extend, reserve
-from tollkeeper.quota.rules.idempotency import keep
-from tollkeeper.quota.rules.models import Basis, Kind, State
+from tollkeeper.quota.rules.idempotency import store_response
+from tollkeeper.quota.rules.models import Basis, ChargeState, EntryKind
 from tollkeeper.quota.rules.operations import (
     Administer,
     Balance,
@@ -28,26 +28,26 @@ from tollkeeper.quota.rules.operations import (
     Settle,
 )
 from tollkeeper.quota.rules.page import ChargeRow, Page
-from tollkeeper.quota.rules.settlement import balance, close, closed, outcome_of_lapse
+from tollkeeper.quota.rules.settlement import balance_of, close, closed_charge, usage_at_expiry
 
 MAX_GRANTED = 10**15
-"""No window ever holds more: sums stay far inside 64 bits."""
+"""The largest limit. Sums of amounts up to it fit 64 bits."""
 
 
 def decide(page: Page, operations: Sequence[Operation]) -> list[Result | TollkeeperError]:
-    """Decide each operation in turn; a refusal is an answer like another.
+    """Decide the operations in this order. Returns the result or the refusal of each.
 
-    But a refused `Administer` raises: the quotas that were made for it must go with the transaction.
+    A refused `Administer` raises instead, so that the transaction, which created quotas for it, is rolled back.
     """
-    answers: list[Result | TollkeeperError] = []
+    results: list[Result | TollkeeperError] = []
     for operation in operations:
         try:
-            answers.append(_decide(page, operation))
+            results.append(_decide(page, operation))
         except TollkeeperError as refusal:
             if isinstance(operation, Administer):
                 raise
-            answers.append(refusal)
-    return answers
+            results.append(refusal)
+    return results
 
 
 def _decide(page: Page, operation: Operation) -> Result:
@@ -75,104 +75,109 @@ def _decide(page: Page, operation: Operation) -> Result:
 
 
 def dispatch(page: Page, operation: Dispatch) -> bool:
-    """Compare and set: a reserved charge becomes dispatched, once."""
+    """Change a reserved charge to dispatched, once (compare and set). Returns whether this operation did."""
     charge = page.charges.get(operation.charge_id)
     if charge is None or not charge.open:
         return False
-    if charge.state != State.RESERVED:
+    if charge.state != ChargeState.RESERVED:
         return charge.lease_ms == operation.lease_until_ms
-    charge.state = str(State.DISPATCHED)
+    charge.state = str(ChargeState.DISPATCHED)
     operation.lease_until_ms = charge.lease_ms = page.now_ms + operation.lease_ms
-    page.change(charge)
+    page.mark_changed(charge)
     return True
 
 
 def renew(page: Page, operation: Renew) -> set[str]:
-    """Move the leases of the open ones. What is known never gets less: the input was bounded and is measured later."""
-    gone = set()
+    """Extend the leases of open charges. Returns the ids of the others.
+
+    A checkpoint only becomes more exact: its input starts as a bound, and its output grows.
+    """
+    closed_ids = set()
     for charge_id, (input_tokens, output_tokens) in operation.checkpoints.items():
         charge = page.charges.get(charge_id)
         if charge is None or not charge.open:
-            gone.add(charge_id)
+            closed_ids.add(charge_id)
             continue
         charge.checkpoint_input = min(charge.checkpoint_input, input_tokens)
         charge.checkpoint_output = max(charge.checkpoint_output, output_tokens)
         charge.lease_ms = max(charge.lease_ms, page.now_ms + operation.lease_ms)
-        page.change(charge)
-    return gone
+        page.mark_changed(charge)
+    return closed_ids
 
 
 def settle(page: Page, operation: Settle) -> Result:
-    """Book a cost: in full when the provider reported it, at most the hold when it was counted. Raises NotFound."""
+    """Book a cost: in full if the provider reported it, at most the hold if it was counted. Raises NotFound."""
     charge = _charge(page, operation.charge_id)
-    end = close(page, charge, Kind.SETTLE, operation.basis, operation.usage, operation.error)
-    if operation.keep is not None:
-        keep(page, operation.keep, end)
-    return end
+    closed = close(page, charge, EntryKind.SETTLE, operation.basis, operation.usage, operation.error)
+    if operation.store_response is not None:
+        store_response(page, operation.store_response, closed)
+    return closed
 
 
 def release(page: Page, operation: Release) -> Result:
-    """Give the whole hold back; what was answered without one has nothing to give."""
+    """Give the whole hold back. The charge of a replay holds nothing, and is returned as it is."""
     charge = page.charges.get(operation.charge_id)
     if charge is None:
         return None
     if charge.basis == Basis.CACHE:
-        return closed(page, charge)
-    return close(page, charge, Kind.RELEASE, Basis.NONE, Usage(0, 0), operation.error)
+        return closed_charge(page, charge)
+    return close(page, charge, EntryKind.RELEASE, Basis.NONE, Usage(0, 0), operation.error)
 
 
 def expire(page: Page, operation: Expire) -> bool:
-    """End a charge nobody renewed: released if nothing went out, else the checkpoint is booked, the rest forgiven."""
+    """Close a charge whose lease is over. If it was sent, book the checkpoint and forgive the rest; else release it."""
     charge = page.charges.get(operation.charge_id)
     if charge is None or not charge.open or charge.lease_ms >= page.now_ms:
         return False
-    basis, usage = outcome_of_lapse(charge)
-    close(page, charge, Kind.EXPIRE, basis, usage, "lease_over")
+    basis, usage = usage_at_expiry(charge)
+    close(page, charge, EntryKind.EXPIRE, basis, usage, "lease_over")
     return True
 
 
 def administer(page: Page, operation: Administer) -> tuple[Balance, ...]:
-    """Set limits and top up, all or none. Raises NotFound, InvalidRequest."""
-    if len({act.key for act in operation.acts}) < len(operation.acts):
+    """Change limits, all or none. Raises NotFound, InvalidRequest."""
+    if len({change.key for change in operation.changes}) < len(operation.changes):
         raise InvalidRequest("The same quota is named twice.")
-    done = operation.operation_id in page.done
+    is_committed = operation.operation_id in page.committed_sources
     windows = []
-    for act in operation.acts:
-        quota = page.quotas.get(act.key)
+    for change in operation.changes:
+        quota = page.quotas.get(change.key)
         if quota is None:
             raise NotFound("There is no such quota to grant to. Set a limit first.")
-        window = page.current[quota.id]
-        windows.append((act, quota, window))
-        if done:
+        window = page.current_windows[quota.id]
+        windows.append((change, quota, window))
+        if is_committed:
             continue
-        after = act.limit if isinstance(act, SetLimit) else window.granted + act.amount
+        after = change.limit if isinstance(change, SetLimit) else window.granted + change.amount
         if not 0 <= after <= MAX_GRANTED:
             raise InvalidRequest(f"A quota is between 0 and {MAX_GRANTED:,}.")
-    if not done:
-        for act, quota, window in windows:
-            if isinstance(act, SetLimit):
-                quota.granted = act.limit
-                page.limits[quota.id] = quota
-                kind, more = Kind.LIMIT, act.limit - window.granted
+    if not is_committed:
+        for change, quota, window in windows:
+            if isinstance(change, SetLimit):
+                quota.granted = change.limit
+                page.changed_limits[quota.id] = quota
+                kind, more = EntryKind.LIMIT, change.limit - window.granted
             else:
-                kind, more = Kind.GRANT, act.amount
-            why = act.reason or operation.reason
-            page.move(window, kind, operation.operation_id, granted=more, actor=operation.actor, reason=why)
-    return tuple(balance(window) for _, _, window in windows)
+                kind, more = EntryKind.GRANT, change.amount
+            reason = change.reason or operation.reason
+            page.post(window, kind, operation.operation_id, granted=more, actor=operation.actor, reason=reason)
+    return tuple(balance_of(window) for _, _, window in windows)
 
 
 def refund(page: Page, operation: Refund) -> int:
-    """Give back what a charge cost, in the windows that paid. Raises NotFound, LedgerConflict."""
+    """Give the cost of a charge back, to the windows that it was booked in. Raises NotFound, LedgerConflict."""
     charge = _charge(page, operation.charge_id)
-    if charge.refunded and operation.again:
+    if charge.refunded and operation.retried:
         return charge.cost_tokens
-    if charge.state != State.SETTLED or charge.refunded or not (charge.cost_tokens or charge.cost_micro_usd):
+    if charge.state != ChargeState.SETTLED or charge.refunded or not (charge.cost_tokens or charge.cost_micro_usd):
         raise LedgerConflict("Only a settled charge with a cost can be refunded, and only once.")
     charge.refunded = True
-    page.change(charge)
+    page.mark_changed(charge)
     for hold in page.holds[charge.id]:
         cost = charge.cost(hold.window.quota.key.unit)
-        page.move(hold.window, Kind.REFUND, charge.id, settled=-cost, actor=operation.actor, reason=operation.reason)
+        page.post(
+            hold.window, EntryKind.REFUND, charge.id, settled=-cost, actor=operation.actor, reason=operation.reason
+        )
     return charge.cost_tokens
 
 

@@ -1,56 +1,56 @@
-"""What an idempotency key says to a call, and what a call leaves under it. Pure, as the verbs are."""
+"""Looks up, claims and fills idempotency keys. No I/O."""
 
 import structlog
 
 from tollkeeper.errors import IdempotencyInFlight, IdempotencyMismatch, PreviousAttemptInterrupted
-from tollkeeper.quota.rules.keys import KeyedRequest, KeyName, KeyRow, StoredResponse
+from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, KeyName, KeyRow, StoredResponse
 from tollkeeper.quota.rules.operations import ClosedCharge, StoreResponse
 from tollkeeper.quota.rules.page import ChargeRow, Page
 
 log = structlog.get_logger("tollkeeper.ledger")
 
 
-def kept_answer(page: Page, name: KeyName, request: KeyedRequest) -> StoredResponse | None:
-    """The answer to give again; None when the key is free.
+def find_response(page: Page, name: KeyName, request: KeyedRequest) -> StoredResponse | None:
+    """The response that is stored for a key; None if the key is free.
 
     Raises IdempotencyMismatch, IdempotencyInFlight, PreviousAttemptInterrupted.
     """
-    row = _row(page, name)
-    if row is None or row.free(page.now_ms):
+    row = _current_row(page, name)
+    if row is None or row.is_free(page.now_ms):
         return None
     if row.fingerprint != request.fingerprint:
         raise IdempotencyMismatch
     if row.in_flight:
         raise IdempotencyInFlight
-    if row.answer is None:
+    if row.response is None:
         raise PreviousAttemptInterrupted
-    return row.answer
+    return row.response
 
 
-def take(page: Page, name: KeyName, request: KeyedRequest, charge: ChargeRow) -> None:
-    """Let the key stand for a new charge, whatever it stood for."""
-    page.write_key(KeyRow(name, charge.id, request.fingerprint, page.now_ms, charge.state, charge.basis))
+def claim_key(page: Page, name: KeyName, request: KeyedRequest, charge: ChargeRow) -> None:
+    """Assign the key to a new charge, in place of any earlier one."""
+    page.put_key(KeyRow(name, charge.id, request.fingerprint, page.now_ms, charge.state, charge.basis))
 
 
-def keep(page: Page, wish: StoreResponse, closed: ClosedCharge) -> None:
-    """Store a response under its key, if it still is its key. A failure here loses the stored response, no more."""
-    row = page.keys.get(wish.name)
+def store_response(page: Page, to_store: StoreResponse, closed: ClosedCharge) -> None:
+    """Store a response under its key, unless the key is another charge's by now. Errors are logged, not raised."""
+    row = page.keys.get(to_store.name)
     if row is None or row.charge_id != closed.charge_id:
         return
     try:
-        answer = wish.answer(closed)
-        storable = answer is None or answer.storable
+        response = to_store.render(closed)
+        is_storable = response is None or response.is_storable
     except Exception:
         log.exception("ledger.answer_not_kept", charge_id=closed.charge_id)
         return
-    if not storable:
+    if not is_storable:
         log.warning("ledger.answer_not_kept", charge_id=closed.charge_id)
-    elif answer is not None:
-        page.write_key(row._replace(answer=answer))
+    elif response is not None:
+        page.put_key(row._replace(response=response))
 
 
-def _row(page: Page, name: KeyName) -> KeyRow | None:
-    """The key, with its charge as it stands by now in this batch."""
+def _current_row(page: Page, name: KeyName) -> KeyRow | None:
+    """The key, with the state of its charge after the earlier operations of this batch."""
     row = page.keys.get(name)
     charge = page.charges.get(row.charge_id) if row is not None else None
     if row is None or charge is None:

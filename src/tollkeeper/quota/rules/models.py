@@ -1,7 +1,7 @@
 """The rows of the ledger. Amounts are integers; times are milliseconds since the epoch, UTC.
 
-The ledger writes them with statements of its own (`sqlite.py`, `postgres.py`); these classes are for reading and for
-the schema. Nothing outside the ledger writes to windows, charges or entries.
+These classes define the schema, and queries read with them. The ledger writes the rows with its own statements (see
+`stores/`). No other code writes to windows, charges or entries.
 """
 
 from enum import StrEnum
@@ -19,8 +19,12 @@ class Unit(StrEnum):
     MICRO_USD = "micro_usd"
 
 
-class State(StrEnum):
-    """Where a charge is on its way. `settled` and `released` are final."""
+class ChargeState(StrEnum):
+    """The state of a charge. `settled` and `released` are final.
+
+    In `reserved`, nothing was sent to the provider yet. Every call of today starts as `dispatched`; the state is for
+    background jobs, which reserve quota long before they call a model.
+    """
 
     RESERVED = "reserved"
     DISPATCHED = "dispatched"
@@ -29,7 +33,7 @@ class State(StrEnum):
 
 
 class Basis(StrEnum):
-    """What the cost of a charge rests on."""
+    """What the cost of a charge is based on. `unknown` is a checkpoint, `none` is not billed, `cache` is a replay."""
 
     PROVIDER = "provider"
     COUNTED = "counted"
@@ -38,8 +42,8 @@ class Basis(StrEnum):
     CACHE = "cache"
 
 
-class Kind(StrEnum):
-    """What an entry records: the verb that made it, or the opening of the window."""
+class EntryKind(StrEnum):
+    """What an entry records: the operation that wrote it, or the opening of its window."""
 
     OPEN = "open"
     LIMIT = "limit"
@@ -53,7 +57,7 @@ class Kind(StrEnum):
 
 
 class Quota(SQLModel, table=True):
-    """A limit per window, for one user, or (without `user_id`) for a tenant."""
+    """A limit per window, for one user or, without `user_id`, for a tenant."""
 
     __tablename__ = "quotas"
 
@@ -66,7 +70,7 @@ class Quota(SQLModel, table=True):
 
 
 class Window(SQLModel, table=True):
-    """A quota in one stretch of time: its balances, each the sum of its entries."""
+    """One period of a quota, with its balances. Each balance is the sum of the window's entries."""
 
     __tablename__ = "windows"
 
@@ -82,7 +86,7 @@ class Window(SQLModel, table=True):
 
 
 class Charge(SQLModel, table=True):
-    """One call: what was held for it, what came of it, and why it cost what it cost."""
+    """The row of one call: what it held, how it ended, what it cost and why."""
 
     __tablename__ = "charges"
 
@@ -124,7 +128,7 @@ class Charge(SQLModel, table=True):
 
 
 class IdempotencyKey(SQLModel, table=True):
-    """A key that a user gave a call: the charge of it, what the request was, and the answer, if it was kept."""
+    """An idempotency key of a user, with its charge, the fingerprint of the request, and the stored response if any."""
 
     __tablename__ = "idempotency_keys"
 
@@ -139,10 +143,10 @@ class IdempotencyKey(SQLModel, table=True):
 
 
 class Entry(SQLModel, table=True):
-    """One immutable line of a window: how much each balance moved, and by what.
+    """One immutable line of a window: the amount by which each balance changed, and the operation that changed it.
 
-    (`source_id`, `kind`) is the identity of the operation: a charge's id for the verbs of a call, an id of its own for
-    an administrative act. It is unique per window.
+    (`source_id`, `kind`) identifies the operation and is unique per window. `source_id` is the charge's id or, for an
+    administrative operation, the operation's own id.
     """
 
     __tablename__ = "entries"

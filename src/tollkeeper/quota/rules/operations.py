@@ -1,6 +1,7 @@
-"""What the ledger can be asked to do: one class per verb, with what it needs to see and what it answers.
+"""The operations of the ledger: one class per verb, with what it reads (`declare_reads`) and what it returns.
 
-An operation that `must_land` is retried until it does, whoever still listens; the others can be refused and withdrawn.
+An operation that `must_commit` is retried until it commits, even if its caller no longer waits. The others can be
+refused and withdrawn.
 """
 
 from collections.abc import Callable
@@ -10,18 +11,15 @@ from typing import ClassVar, NamedTuple
 
 from tollkeeper.chat import Usage
 from tollkeeper.principal import Principal
-from tollkeeper.quota.rules.keys import KeyedRequest, KeyName, StoredResponse
+from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, KeyName, StoredResponse
 from tollkeeper.quota.rules.meter import Meter
 from tollkeeper.quota.rules.models import Basis, Unit
 from tollkeeper.quota.rules.page import QuotaKey, ReadSet
 from tollkeeper.quota.rules.windows import Period
 
-MIN_OUTPUT = 16
-"""No call is clamped to fewer output tokens than this: a shorter answer helps nobody."""
-
 
 class BatchOrder(IntEnum):
-    """The order within a batch: what frees room comes before what takes it, what proves life before what expires."""
+    """The order within a batch: closing a charge frees quota for a reserve, and a renewal prevents an expiry."""
 
     CLOSE = 0
     ADMINISTER = 1
@@ -30,9 +28,9 @@ class BatchOrder(IntEnum):
 
 
 class Terms(NamedTuple):
-    """What a call asks for. All in tokens, before the weight.
+    """The terms of a call: its price and its bounds. All bounds are in tokens, before the weight.
 
-    `least_output` equal to `wanted_output` means: in full or not at all.
+    The ledger grants between `least_output` and `wanted_output`. If they are equal, it grants all or refuses.
     """
 
     surface: str
@@ -45,7 +43,7 @@ class Terms(NamedTuple):
 
 
 class Balance(NamedTuple):
-    """How a quota stands in its window, for people: `used` is settled, `reserved` is held by calls in flight."""
+    """A quota in its window, as shown to users. `used` is settled, `reserved` is held by calls in flight."""
 
     quota: str
     unit: Unit
@@ -57,11 +55,12 @@ class Balance(NamedTuple):
 
     @property
     def remaining(self) -> int:
+        """What a further call can hold."""
         return max(0, self.limit - self.used - self.reserved)
 
 
-class Held(NamedTuple):
-    """A hold that was admitted, how much output it pays for, and its windows as they stand with it."""
+class Hold(NamedTuple):
+    """The hold of an admitted call: the output tokens that it pays for, and its balances with the hold included."""
 
     charge_id: str
     granted_output: int
@@ -69,15 +68,15 @@ class Held(NamedTuple):
 
 
 class Replayed(NamedTuple):
-    """The answer that an idempotency key stands for, the charge of nothing that says so, and the caller's windows."""
+    """The response that is stored for an idempotency key, the charge of this replay (at no cost), and the balances."""
 
     charge_id: str
     balances: tuple[Balance, ...]
-    answer: StoredResponse
+    response: StoredResponse
 
 
 class ClosedCharge(NamedTuple):
-    """How a charge ended. Costs are what was deducted."""
+    """How a charge ended. The costs are what was deducted."""
 
     charge_id: str
     basis: Basis
@@ -89,24 +88,26 @@ class ClosedCharge(NamedTuple):
 
 
 class StoreResponse(NamedTuple):
-    """Under which key to keep an answer, and how to make it from the end of the charge.
+    """Stores a response under a key in the transaction that closes the key's charge.
 
-    `answer` is called with the decision, in whatever thread and as often as that is made; None keeps nothing.
+    `render` makes the response from the closed charge; None stores nothing. It is called whenever the operation is
+    decided: in any thread, perhaps more than once.
     """
 
     name: KeyName
-    answer: Callable[[ClosedCharge], StoredResponse | None]
+    render: Callable[[ClosedCharge], StoredResponse | None]
 
 
 @dataclass(slots=True, eq=False)
 class Reserve:
-    """Hold on every quota that applies, or on none. Answers `Held`.
+    """Hold on every quota that applies, or on none. Returns a `Hold`.
 
-    With a `keyed_request` for which a response is stored, nothing is held, and the answer is `Replayed`.
+    If a response is stored for the `keyed_request`, nothing is held, and the result is `Replayed`.
+    `dispatch=False` and `Dispatch` are for background jobs, which reserve long before they call the provider.
     """
 
-    turn: ClassVar[BatchOrder] = BatchOrder.RESERVE
-    must_land: ClassVar[bool] = False
+    order: ClassVar[BatchOrder] = BatchOrder.RESERVE
+    must_commit: ClassVar[bool] = False
     charge_id: str
     caller: Principal
     terms: Terms
@@ -114,128 +115,128 @@ class Reserve:
     dispatch: bool = True
     keyed_request: KeyedRequest | None = None
 
-    def declare(self, needs: ReadSet, *, again: bool) -> None:
-        needs.callers.add(self.caller.user_id)
+    def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
+        read_set.callers.add(self.caller.user_id)
         if self.keyed_request is not None:
-            needs.keys.add(self.keyed_request.name(self.caller.user_id))
-        if again:
-            needs.charges.add(self.charge_id)
+            read_set.keys.add(self.keyed_request.name(self.caller.user_id))
+        if retried:
+            read_set.charges.add(self.charge_id)
 
-    def undone(self) -> "Release":
-        """What takes it back when its caller is gone before the answer: nothing was sent."""
+    def undo(self) -> "Release":
+        """The operation that reverts this one if the caller is gone before the result: nothing was sent."""
         return Release(self.charge_id, error="caller_gone")
 
 
 @dataclass(slots=True, eq=False)
 class Extend(Reserve):
-    """Replace a charge whose attempt failed, with proof that nothing was billed, by one for the next attempt.
+    """Release the `previous` charge, whose attempt failed with nothing billed, and reserve for the next attempt.
 
-    `error` says why it failed. Refused, the `previous` charge is released all the same.
+    `error` is the code of the failure. The previous charge is released even if the reserve is refused.
     """
 
     previous: str = field(kw_only=True)
     error: str | None = field(default=None, kw_only=True)
 
-    def declare(self, needs: ReadSet, *, again: bool) -> None:
-        Reserve.declare(self, needs, again=again)
-        needs.charges.add(self.previous)
+    def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
+        Reserve.declare_reads(self, read_set, retried=retried)
+        read_set.charges.add(self.previous)
 
 
 @dataclass(slots=True, eq=False)
 class Dispatch:
-    """Say that the first byte is about to go out. Answers True to the first who says so, while the hold stands."""
+    """Record that a reserved call is about to be sent. Returns True to the first caller, while the hold is open."""
 
-    turn: ClassVar[BatchOrder] = BatchOrder.CLOSE
-    must_land: ClassVar[bool] = False
+    order: ClassVar[BatchOrder] = BatchOrder.CLOSE
+    must_commit: ClassVar[bool] = False
     charge_id: str
     lease_ms: int
     lease_until_ms: int | None = None
-    """What it wrote when it was decided; so it knows its own work when it is run again."""
+    """The lease that this operation wrote, by which it recognises its own write when it is retried."""
 
-    def declare(self, needs: ReadSet, *, again: bool) -> None:
-        needs.charges.add(self.charge_id)
-        if not again:
+    def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
+        read_set.charges.add(self.charge_id)
+        if not retried:
             self.lease_until_ms = None
 
 
 @dataclass(slots=True, eq=False)
 class Renew:
-    """Prove that calls are alive: id → checkpoint (input, received output). Answers the ids found closed."""
+    """Extend the leases of calls in flight: id → checkpoint (input, received output). Returns the closed ids."""
 
-    turn: ClassVar[BatchOrder] = BatchOrder.CLOSE
-    must_land: ClassVar[bool] = True
+    order: ClassVar[BatchOrder] = BatchOrder.CLOSE
+    must_commit: ClassVar[bool] = True
     checkpoints: dict[str, tuple[int, int]]
     lease_ms: int
 
-    def declare(self, needs: ReadSet, *, again: bool) -> None:
-        needs.charges.update(self.checkpoints)
+    def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
+        read_set.charges.update(self.checkpoints)
 
 
 @dataclass(slots=True, eq=False)
 class Settle:
-    """Book what a call cost. Answers `ClosedCharge`.
+    """Book the cost of a call. Returns a `ClosedCharge`.
 
-    With basis `unknown`, `usage` is the checkpoint, and forgiveness is decided under the lock.
+    With basis `unknown`, `usage` is the checkpoint, and the rules decide what is forgiven.
     """
 
-    turn: ClassVar[BatchOrder] = BatchOrder.CLOSE
-    must_land: ClassVar[bool] = True
+    order: ClassVar[BatchOrder] = BatchOrder.CLOSE
+    must_commit: ClassVar[bool] = True
     charge_id: str
     usage: Usage
     basis: Basis
     error: str | None = None
-    keep: StoreResponse | None = None
+    store_response: StoreResponse | None = None
 
-    def declare(self, needs: ReadSet, *, again: bool) -> None:
-        needs.charges.add(self.charge_id)
-        if self.keep is not None:
-            needs.keys.add(self.keep.name)
+    def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
+        read_set.charges.add(self.charge_id)
+        if self.store_response is not None:
+            read_set.keys.add(self.store_response.name)
 
 
 @dataclass(slots=True, eq=False)
 class Release:
-    """Give a hold back: nothing was billed. Answers `ClosedCharge`, or None when there never was such a charge."""
+    """Give a hold back: nothing was billed. Returns a `ClosedCharge`, or None if there is no such charge."""
 
-    turn: ClassVar[BatchOrder] = BatchOrder.CLOSE
-    must_land: ClassVar[bool] = True
+    order: ClassVar[BatchOrder] = BatchOrder.CLOSE
+    must_commit: ClassVar[bool] = True
     charge_id: str
     error: str | None = None
 
-    def declare(self, needs: ReadSet, *, again: bool) -> None:
-        needs.charges.add(self.charge_id)
+    def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
+        read_set.charges.add(self.charge_id)
 
 
 @dataclass(slots=True, eq=False)
 class Expire:
-    """End a charge whose lease is over. Answers True when it did."""
+    """Close a charge whose lease is over. Returns whether it did."""
 
-    turn: ClassVar[BatchOrder] = BatchOrder.EXPIRE
-    must_land: ClassVar[bool] = False
+    order: ClassVar[BatchOrder] = BatchOrder.EXPIRE
+    must_commit: ClassVar[bool] = False
     charge_id: str
 
-    def declare(self, needs: ReadSet, *, again: bool) -> None:
-        needs.charges.add(self.charge_id)
+    def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
+        read_set.charges.add(self.charge_id)
 
 
 @dataclass(slots=True, eq=False)
 class Refund:
-    """Give a settled charge's cost back, once. Answers the tokens given back."""
+    """Give the cost of a settled charge back, once. Returns the tokens given back."""
 
-    turn: ClassVar[BatchOrder] = BatchOrder.ADMINISTER
-    must_land: ClassVar[bool] = False
+    order: ClassVar[BatchOrder] = BatchOrder.ADMINISTER
+    must_commit: ClassVar[bool] = False
     charge_id: str
     actor: str
     reason: str
-    again: bool = False
+    retried: bool = False
 
-    def declare(self, needs: ReadSet, *, again: bool) -> None:
-        needs.charges.add(self.charge_id)
-        self.again = again
+    def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
+        read_set.charges.add(self.charge_id)
+        self.retried = retried
 
 
 @dataclass(frozen=True, slots=True)
 class SetLimit:
-    """Make a quota, or change its limit; the usage stays. `reason` stands in for the operation's own."""
+    """Create a quota, or change its limit; its usage stays. `reason` replaces the operation's reason."""
 
     key: QuotaKey
     limit: int
@@ -244,30 +245,34 @@ class SetLimit:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Add to the current window of a quota. `reason` stands in for the operation's own."""
+    """Add to the current window of a quota. `reason` replaces the operation's reason."""
 
     key: QuotaKey
     amount: int
     reason: str | None = None
 
 
+LimitChange = SetLimit | Grant
+
+
 @dataclass(slots=True, eq=False)
 class Administer:
-    """Several changes of quotas, all or none. Answers the balances after it, one per act."""
+    """Change several limits, all or none. Returns the balances after the changes, one per change."""
 
-    turn: ClassVar[BatchOrder] = BatchOrder.ADMINISTER
-    must_land: ClassVar[bool] = False
+    order: ClassVar[BatchOrder] = BatchOrder.ADMINISTER
+    must_commit: ClassVar[bool] = False
     operation_id: str
-    acts: tuple[SetLimit | Grant, ...]
+    changes: tuple[LimitChange, ...]
     actor: str
     reason: str
 
-    def declare(self, needs: ReadSet, *, again: bool) -> None:
-        for act in self.acts:
-            (needs.create if isinstance(act, SetLimit) else needs.quotas).add(act.key)
-        if again:
-            needs.sources.add(self.operation_id)
+    def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
+        for change in self.changes:
+            quotas = read_set.quotas_to_create if isinstance(change, SetLimit) else read_set.quotas
+            quotas.add(change.key)
+        if retried:
+            read_set.sources.add(self.operation_id)
 
 
 Operation = Reserve | Dispatch | Renew | Settle | Release | Expire | Refund | Administer
-Result = Held | Replayed | ClosedCharge | bool | set[str] | int | tuple[Balance, ...] | None
+Result = Hold | Replayed | ClosedCharge | bool | set[str] | int | tuple[Balance, ...] | None

@@ -1,4 +1,4 @@
-"""What a batch of operations reads (`ReadSet`), and the `Page` of rows that the rules work on."""
+"""What a batch of operations reads (`ReadSet`), and the rows that the rules work on (`Page`)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -6,22 +6,22 @@ from typing import NamedTuple
 
 from tollkeeper.chat import Price
 from tollkeeper.principal import Principal
-from tollkeeper.quota.rules.keys import KeyName, KeyRow
+from tollkeeper.quota.rules.idempotency_keys import KeyName, KeyRow
 from tollkeeper.quota.rules.meter import Meter
-from tollkeeper.quota.rules.models import Kind, Unit
+from tollkeeper.quota.rules.models import EntryKind, Unit
 from tollkeeper.quota.rules.windows import Period
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whose quota: a user's, or (without `user_id`) a tenant's own."""
+    """The owner of a quota: a user or, without `user_id`, a tenant."""
 
     tenant_id: int
     user_id: int | None = None
 
 
 class QuotaKey(NamedTuple):
-    """A quota by what it is, not by its number."""
+    """Identifies a quota by owner, unit and period. There is at most one for each."""
 
     subject: Subject
     unit: Unit
@@ -30,17 +30,17 @@ class QuotaKey(NamedTuple):
 
 @dataclass(slots=True)
 class QuotaRow:
-    """A limit as stored. Only `granted` ever changes."""
+    """A quota as stored. Only `granted` changes."""
 
     id: int
     key: QuotaKey
     granted: int
     name: str = field(init=False)
-    """What people see: `user-day`, `tenant-total`, `user-month-usd`."""
+    """The name in the API: `user-day`, `tenant-total`, `user-month-usd`."""
 
     @property
     def is_own_token_quota(self) -> bool:
-        """Whether it is a user's own and counts tokens. Without one, a user can spend nothing."""
+        """Whether it is a user's and counts tokens. A user without one cannot make any call."""
         return self.key.unit is Unit.TOKENS and self.key.subject.user_id is not None
 
     def __post_init__(self) -> None:
@@ -50,26 +50,26 @@ class QuotaRow:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Whether a user may act, and every quota that applies: the user's and the tenant's."""
+    """A user's access, and every quota that applies to the user: their own and the tenant's."""
 
     tenant_id: int
     active: bool
     token_version: int
     quotas: tuple[QuotaRow, ...]
     api_keys: Mapping[str, int | None]
-    """Those that are not revoked, each with the moment at which it ends, if it ever does."""
+    """The ids of the keys that are not revoked, each with the time of its expiry in ms, if it has one."""
 
     def accepts(self, caller: Principal, now_ms: int) -> bool:
-        """Whether user, tenant and credential are still good."""
-        ends_ms = self.api_keys.get(caller.api_key, 0) if caller.api_key is not None else None
+        """Whether the user and the tenant are active, and the caller's credential is valid."""
+        expires_ms = self.api_keys.get(caller.api_key, 0) if caller.api_key is not None else None
         is_latest = caller.api_key is not None or self.token_version == caller.token_version
-        is_good = is_latest and (ends_ms is None or now_ms < ends_ms)
-        return is_good and self.active and self.tenant_id == caller.tenant_id
+        is_valid = is_latest and (expires_ms is None or now_ms < expires_ms)
+        return is_valid and self.active and self.tenant_id == caller.tenant_id
 
 
 @dataclass(slots=True)
 class WindowRow:
-    """A quota's balances in one stretch of time."""
+    """A window as stored: the balances of a quota in one period."""
 
     id: int
     quota: QuotaRow
@@ -84,7 +84,7 @@ class WindowRow:
 
 @dataclass(slots=True)
 class ChargeRow:
-    """A charge as stored; the fields in the order of `CHARGE_COLUMNS`. `models.Charge` says what each means."""
+    """A charge as stored (see `models.Charge`): first the columns that a reserve sets, then those that closing sets."""
 
     id: str
     tenant_id: int
@@ -144,20 +144,20 @@ class ChargeRow:
 
 
 CHARGE_COLUMNS = tuple(column.name for column in fields(ChargeRow))
-OPENING_COLUMNS = CHARGE_COLUMNS[: CHARGE_COLUMNS.index("basis")]
-"""What a reserve writes."""
-CHANGING_COLUMNS = (
+INSERTED_COLUMNS = CHARGE_COLUMNS[: CHARGE_COLUMNS.index("basis")]
+"""The columns that a reserve inserts."""
+UPDATED_COLUMNS = (
     "state",
     "checkpoint_input",
     "checkpoint_output",
     "lease_ms",
-    *CHARGE_COLUMNS[len(OPENING_COLUMNS) :],
+    *CHARGE_COLUMNS[len(INSERTED_COLUMNS) :],
 )
-"""What any later verb may write."""
+"""The columns that later operations may update."""
 
 
 class EntryRow(NamedTuple):
-    """One immutable line; the fields in the order of the table's columns."""
+    """An entry as stored, with its fields in the order of the table's columns."""
 
     window_id: int
     sequence: int
@@ -172,8 +172,8 @@ class EntryRow(NamedTuple):
     reason: str | None
 
 
-class Hold(NamedTuple):
-    """What one charge still holds in one window."""
+class WindowHold(NamedTuple):
+    """What one charge holds in one window."""
 
     window: WindowRow
     pending: int
@@ -181,47 +181,56 @@ class Hold(NamedTuple):
 
 @dataclass(slots=True)
 class ReadSet:
-    """What a batch must see: named before its transaction begins, so that locks are taken in one order."""
+    """What a batch reads. It is known before the transaction begins, so that locks are taken in one order."""
 
     callers: set[int] = field(default_factory=set)
     charges: set[str] = field(default_factory=set)
     quotas: set[QuotaKey] = field(default_factory=set)
-    create: set[QuotaKey] = field(default_factory=set)
+    quotas_to_create: set[QuotaKey] = field(default_factory=set)
     sources: set[str] = field(default_factory=set)
+    """Ids of administrative operations that may have committed already."""
     keys: set[KeyName] = field(default_factory=set)
 
 
 @dataclass(slots=True)
 class Page:
-    """The rows that one batch works on, read under their locks, and the changes to be written with its commit."""
+    """The rows of one batch, read under their locks, and the changes that its transaction writes."""
 
     now_ms: int
     accounts: dict[int, Account] = field(default_factory=dict)
     charges: dict[str, ChargeRow] = field(default_factory=dict)
-    holds: dict[str, list[Hold]] = field(default_factory=dict)
+    holds: dict[str, list[WindowHold]] = field(default_factory=dict)
     quotas: dict[QuotaKey, QuotaRow] = field(default_factory=dict)
     keys: dict[KeyName, KeyRow] = field(default_factory=dict)
-    current: dict[int, WindowRow] = field(default_factory=dict)
-    done: set[str] = field(default_factory=set)
-    """The `ReadSet.sources` that have entries already: the batch that wrote them did commit."""
+    current_windows: dict[int, WindowRow] = field(default_factory=dict)
+    """The window of each quota at `now_ms`, by the quota's id."""
+    committed_sources: set[str] = field(default_factory=set)
+    """The `ReadSet.sources` that have entries, so that the batch that wrote them did commit."""
 
-    opened: list[ChargeRow] = field(default_factory=list)
-    changed: dict[str, ChargeRow] = field(default_factory=dict)
-    touched: dict[int, WindowRow] = field(default_factory=dict)
-    entries: list[EntryRow] = field(default_factory=list)
-    limits: dict[int, QuotaRow] = field(default_factory=dict)
-    written_keys: dict[KeyName, KeyRow] = field(default_factory=dict)
-    opened_windows: bool = False
+    new_charges: list[ChargeRow] = field(default_factory=list)
+    changed_charges: dict[str, ChargeRow] = field(default_factory=dict)
+    changed_windows: dict[int, WindowRow] = field(default_factory=dict)
+    new_entries: list[EntryRow] = field(default_factory=list)
+    changed_limits: dict[int, QuotaRow] = field(default_factory=dict)
+    changed_keys: dict[KeyName, KeyRow] = field(default_factory=dict)
+    has_new_windows: bool = False
+    """The store created windows while it read; they are written already, but not committed."""
 
     @property
-    def dirty(self) -> bool:
+    def has_changes(self) -> bool:
         """Whether there is anything to commit."""
-        return bool(self.opened or self.changed or self.touched or self.written_keys or self.opened_windows)
+        return bool(
+            self.new_charges
+            or self.changed_charges
+            or self.changed_windows
+            or self.changed_keys
+            or self.has_new_windows
+        )
 
-    def move(
+    def post(
         self,
         window: WindowRow,
-        kind: Kind,
+        kind: EntryKind,
         source_id: str,
         *,
         granted: int = 0,
@@ -231,14 +240,14 @@ class Page:
         actor: str | None = None,
         reason: str | None = None,
     ) -> None:
-        """Move a window's balances, and write the line that says so. The only way a balance changes."""
+        """Change the balances of a window, and add the entry for it. No other code changes a balance."""
         window.granted += granted
         window.settled += settled
         window.pending += pending
         window.forgiven += forgiven
         window.sequence += 1
-        self.touched[window.id] = window
-        self.entries.append(
+        self.changed_windows[window.id] = window
+        self.new_entries.append(
             EntryRow(
                 window.id,
                 window.sequence,
@@ -254,16 +263,16 @@ class Page:
             )
         )
 
-    def open_charge(self, charge: ChargeRow, holds: list[Hold]) -> None:
-        """Add a new charge; `holds` is what it takes of each window."""
+    def add_charge(self, charge: ChargeRow, holds: list[WindowHold]) -> None:
+        """Add a new charge, with its hold in each window."""
         self.charges[charge.id] = charge
         self.holds[charge.id] = holds
-        self.opened.append(charge)
+        self.new_charges.append(charge)
 
-    def change(self, charge: ChargeRow) -> None:
-        """Note that a charge is to be written again, after those opened."""
-        self.changed[charge.id] = charge
+    def mark_changed(self, charge: ChargeRow) -> None:
+        """Have a charge updated with the commit, after new charges are inserted."""
+        self.changed_charges[charge.id] = charge
 
-    def write_key(self, row: KeyRow) -> None:
-        """Note that an idempotency key is to be written, after the charges."""
-        self.keys[row.name] = self.written_keys[row.name] = row
+    def put_key(self, row: KeyRow) -> None:
+        """Have an idempotency key written with the commit, after the charges."""
+        self.keys[row.name] = self.changed_keys[row.name] = row

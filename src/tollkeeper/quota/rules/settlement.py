@@ -1,83 +1,90 @@
-"""How a charge ends: once, and at most one late truth after it."""
+"""Closes charges: each once, with at most one adjustment after an expiry."""
 
 from typing import NamedTuple
 
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerConflict
-from tollkeeper.quota.rules.models import Basis, Kind, State, Unit
+from tollkeeper.quota.rules.models import Basis, ChargeState, EntryKind, Unit
 from tollkeeper.quota.rules.operations import Balance, ClosedCharge
 from tollkeeper.quota.rules.page import ChargeRow, Page, WindowRow
 
 
 class Costs(NamedTuple):
-    """One cost, in each unit."""
+    """One cost, in both units."""
 
     tokens: int
     micro_usd: int
 
     def of(self, unit: Unit) -> int:
+        """The cost in `unit`."""
         return self.tokens if unit is Unit.TOKENS else self.micro_usd
 
 
-FORGIVEN_PERCENT = 5
-"""Of a window's grant: how much of unknown outcomes the house carries before the user does."""
+MAX_FORGIVEN_PERCENT = 5
+"""The share of a window's grant that is forgiven for unknown outcomes. Beyond it, they cost the user the hold."""
 
 
-def close(page: Page, charge: ChargeRow, kind: Kind, basis: Basis, usage: Usage, error: str | None) -> ClosedCharge:
-    """Bring a charge to its one terminal state.
+def close(
+    page: Page, charge: ChargeRow, kind: EntryKind, basis: Basis, usage: Usage, error: str | None
+) -> ClosedCharge:
+    """Close a charge, and return how it ended.
 
-    Found closed by the same verb, it answers as the first time; found expired, what comes now is the late truth.
-    Raises LedgerConflict for anything else.
+    A charge that the same operation has closed is returned as it is. A charge that has expired is adjusted, once.
+    Raises LedgerConflict if another operation has closed the charge.
     """
     if charge.open:
         _close(page, charge, kind, basis, usage, error)
-    elif charge.closed_by == Kind.EXPIRE and kind is not Kind.EXPIRE:
+    elif charge.closed_by == EntryKind.EXPIRE and kind is not EntryKind.EXPIRE:
         if not charge.adjusted:
             _adjust(page, charge, basis, usage)
     elif charge.closed_by != kind:
         raise LedgerConflict
-    return closed(page, charge)
+    return closed_charge(page, charge)
 
 
-def end_at_nothing(page: Page, charge: ChargeRow) -> None:
-    """Close a charge that holds nothing: it was answered without the provider."""
-    charge.state, charge.basis, charge.closed_by = str(State.SETTLED), str(Basis.CACHE), str(Kind.SETTLE)
+def close_without_cost(page: Page, charge: ChargeRow) -> None:
+    """Close a charge that holds nothing, because a stored response was returned."""
+    charge.state, charge.basis, charge.closed_by = str(ChargeState.SETTLED), str(Basis.CACHE), str(EntryKind.SETTLE)
     charge.closed_ms = page.now_ms
     _book(charge, Usage(0, 0), Costs(0, 0))
-    page.change(charge)
+    page.mark_changed(charge)
 
 
-def outcome_of_lapse(charge: ChargeRow) -> tuple[Basis, Usage]:
-    """What is known of a charge whose process is gone."""
-    if charge.state == State.RESERVED:
+def usage_at_expiry(charge: ChargeRow) -> tuple[Basis, Usage]:
+    """The basis and usage of a charge whose process stopped renewing it. Without a dispatch, nothing was billed."""
+    if charge.state == ChargeState.RESERVED:
         return Basis.NONE, Usage(0, 0)
     return Basis.UNKNOWN, Usage(charge.checkpoint_input, charge.checkpoint_output)
 
 
-def _close(page: Page, charge: ChargeRow, kind: Kind, basis: Basis, usage: Usage, error: str | None) -> None:
-    forgiving = basis is Basis.UNKNOWN and (kind is Kind.EXPIRE or _may_forgive(page, charge, usage))
-    costs = _costs(charge, basis, usage, forgiving=forgiving)
+def _close(page: Page, charge: ChargeRow, kind: EntryKind, basis: Basis, usage: Usage, error: str | None) -> None:
+    forgive = basis is Basis.UNKNOWN and (kind is EntryKind.EXPIRE or _may_forgive(page, charge, usage))
+    costs = _costs(charge, basis, usage, forgive=forgive)
     for window, pending in page.holds[charge.id]:
         unit = window.quota.key.unit
-        forgiven = charge.held(unit) - costs.of(unit) if forgiving else 0
-        page.move(window, kind, charge.id, pending=-pending, settled=costs.of(unit), forgiven=forgiven)
-    charge.state = str(State.RELEASED if basis is Basis.NONE else State.SETTLED)
+        forgiven = charge.held(unit) - costs.of(unit) if forgive else 0
+        page.post(window, kind, charge.id, pending=-pending, settled=costs.of(unit), forgiven=forgiven)
+    charge.state = str(ChargeState.RELEASED if basis is Basis.NONE else ChargeState.SETTLED)
     charge.basis, charge.closed_by, charge.closed_ms, charge.error = str(basis), str(kind), page.now_ms, error
     charge.overrun = costs.tokens > charge.held_tokens or costs.micro_usd > charge.held(Unit.MICRO_USD)
     _book(charge, usage, costs)
-    if forgiving:
+    if forgive:
         charge.forgiven_tokens = charge.held_tokens - costs.tokens
         if charge.held_micro_usd is not None:
             charge.forgiven_micro_usd = charge.held_micro_usd - costs.micro_usd
-    page.change(charge)
+    page.mark_changed(charge)
 
 
-def _costs(charge: ChargeRow, basis: Basis, usage: Usage, *, forgiving: bool) -> Costs:
-    """What the user pays: a report in full; a count at most the hold; the unknown, beyond the cap, the hold."""
+def _costs(charge: ChargeRow, basis: Basis, usage: Usage, *, forgive: bool) -> Costs:
+    """The costs for the user.
+
+    Reported usage costs its full price, counted usage at most the hold. An unknown outcome costs its checkpoint, at
+    most the hold, or the whole hold unless `forgive`.
+    """
     if basis is Basis.NONE:
         return Costs(0, 0)
     held = Costs(charge.held_tokens, charge.held_micro_usd or 0)
-    if basis is Basis.UNKNOWN and not forgiving:
+    if basis is Basis.UNKNOWN and not forgive:
         return held
     meter = charge.meter
     costs = Costs(meter.tokens(usage), meter.micro_usd(usage) or 0)
@@ -87,10 +94,10 @@ def _costs(charge: ChargeRow, basis: Basis, usage: Usage, *, forgiving: bool) ->
 
 
 def _may_forgive(page: Page, charge: ChargeRow, usage: Usage) -> bool:
-    """Whether the rest of an unknown outcome still fits the cap of the user's shortest token window."""
+    """Whether what is left of the hold fits the cap of the user's shortest token window. The first time always does."""
     shortest = _shortest_own_window(page, charge)
     rest = charge.held_tokens - min(charge.held_tokens, charge.meter.tokens(usage))
-    return shortest.forgiven == 0 or (shortest.forgiven + rest) * 100 <= shortest.granted * FORGIVEN_PERCENT
+    return shortest.forgiven == 0 or (shortest.forgiven + rest) * 100 <= shortest.granted * MAX_FORGIVEN_PERCENT
 
 
 def _shortest_own_window(page: Page, charge: ChargeRow) -> WindowRow:
@@ -99,26 +106,26 @@ def _shortest_own_window(page: Page, charge: ChargeRow) -> WindowRow:
 
 
 def _adjust(page: Page, charge: ChargeRow, basis: Basis, usage: Usage) -> None:
-    """Book the late truth: the user pays it, what was forgiven shrinks by as much, the rest is overrun.
+    """Book usage that became known after the expiry. Its cost reduces what was forgiven; the rest is an overrun.
 
-    A charge that was refunded stays refunded: its truth is noted, and costs nothing.
+    A refunded charge stays refunded: its usage is recorded at no cost.
     """
     booked = Costs(charge.cost_tokens, charge.cost_micro_usd or 0)
-    truth = booked if charge.refunded else _costs(charge, basis, usage, forgiving=True)
-    more = {unit: truth.of(unit) - charge.cost(unit) for unit in Unit}
+    known = booked if charge.refunded else _costs(charge, basis, usage, forgive=True)
+    more = {unit: known.of(unit) - charge.cost(unit) for unit in Unit}
     unforgiven = {unit: min(charge.forgiven(unit), max(0, more[unit])) for unit in Unit}
     for window, _ in page.holds[charge.id]:
         unit = window.quota.key.unit
-        page.move(window, Kind.ADJUST, charge.id, settled=more[unit], forgiven=-unforgiven[unit])
-    _book(charge, usage, truth)
+        page.post(window, EntryKind.ADJUST, charge.id, settled=more[unit], forgiven=-unforgiven[unit])
+    _book(charge, usage, known)
     charge.forgiven_tokens -= unforgiven[Unit.TOKENS]
     if charge.forgiven_micro_usd is not None:
         charge.forgiven_micro_usd -= unforgiven[Unit.MICRO_USD]
     charge.adjusted, charge.basis = True, str(basis)
     charge.overrun = any(more[unit] > unforgiven[unit] for unit in Unit)
     if charge.cost_tokens:
-        charge.state = str(State.SETTLED)
-    page.change(charge)
+        charge.state = str(ChargeState.SETTLED)
+    page.mark_changed(charge)
 
 
 def _book(charge: ChargeRow, usage: Usage, costs: Costs) -> None:
@@ -129,8 +136,8 @@ def _book(charge: ChargeRow, usage: Usage, costs: Costs) -> None:
         charge.cost_micro_usd = costs.micro_usd
 
 
-def closed(page: Page, charge: ChargeRow) -> ClosedCharge:
-    """The end of a charge, with its windows as they stand now; those that are over only when there is no other."""
+def closed_charge(page: Page, charge: ChargeRow) -> ClosedCharge:
+    """How a charge ended, with the current balances of its windows. Past windows only if all of them are past."""
     windows = [hold.window for hold in page.holds[charge.id]]
     running = [window for window in windows if window.ends_ms is None or window.ends_ms > page.now_ms]
     usage = Usage(
@@ -146,12 +153,12 @@ def closed(page: Page, charge: ChargeRow) -> ClosedCharge:
         charge.cost_tokens,
         charge.cost_micro_usd,
         charge.overrun,
-        tuple([balance(window) for window in running or windows]),
+        tuple([balance_of(window) for window in running or windows]),
     )
 
 
-def balance(window: WindowRow) -> Balance:
-    """A window as people see it."""
+def balance_of(window: WindowRow) -> Balance:
+    """The balance of a window, as shown to users."""
     quota = window.quota
     return Balance(
         quota.name,

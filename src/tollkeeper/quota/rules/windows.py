@@ -1,11 +1,11 @@
-"""Windows are computed from the clock: the UTC calendar's minute, hour, day and month, and the one that never ends."""
+"""Computes windows from the clock: minutes, hours, days and months of the UTC calendar, and one without an end."""
 
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 
 class Period(StrEnum):
-    """How long a window lasts; from the shortest to the longest."""
+    """The length of a window, in ascending order."""
 
     MINUTE = "minute"
     HOUR = "hour"
@@ -15,7 +15,7 @@ class Period(StrEnum):
 
     @property
     def rank(self) -> int:
-        """0 for the shortest."""
+        """The position in ascending order of length; 0 is the shortest."""
         return _RANK[self]
 
 
@@ -24,7 +24,7 @@ _FIXED_MS = {Period.MINUTE: 60_000, Period.HOUR: 3_600_000, Period.DAY: 86_400_0
 
 
 def span(period: Period, now_ms: int) -> tuple[int, int | None]:
-    """The window that `now_ms` falls in, as (first millisecond, first millisecond after; None for `total`)."""
+    """The window that contains `now_ms`: its first millisecond, and the first one after it (None for `total`)."""
     if (length := _FIXED_MS.get(period)) is not None:
         starts = now_ms - now_ms % length
         return starts, starts + length

@@ -1,4 +1,4 @@
-"""The seam between the ledger and a database."""
+"""The interface between the ledger and a database."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -8,7 +8,7 @@ from tollkeeper.quota.rules.page import Page, ReadSet
 
 
 class StoreFailed(LedgerUnavailable):
-    """The database did not take a batch. `maybe_committed` is True when the answer to COMMIT was lost."""
+    """The database failed. `maybe_committed` is True if it failed at COMMIT, so that the batch may be committed."""
 
     def __init__(self, detail: str, *, maybe_committed: bool) -> None:
         super().__init__()
@@ -17,26 +17,28 @@ class StoreFailed(LedgerUnavailable):
 
 
 class Store(Protocol):
-    """One database of the ledger."""
+    """The rows of the ledger in one database."""
 
-    async def run(self, needs: ReadSet, decide: Callable[[Page], None]) -> None:
-        """Read what is needed under locks, let `decide` work on it, write and commit; all in one transaction.
+    async def run(self, read_set: ReadSet, decide: Callable[[Page], None]) -> None:
+        """Read the rows under locks, let `decide` change the page, write the changes and commit: one transaction.
 
-        Locks are taken in one order: charges by id, policy rows, idempotency keys, windows by id. Whatever `decide`
-        raises rolls everything back. Raises StoreFailed when the database does not take it.
+        Locks are taken in one order: charges by id, policy rows, idempotency keys, windows by id. An exception of
+        `decide` rolls the transaction back, and is raised. Raises StoreFailed if the database fails.
         """
         ...
 
-    async def lapsed(self, most: int) -> list[str]:
-        """Ids of at most `most` open charges whose lease is over, oldest first. Raises StoreFailed."""
+    async def find_lapsed(self, limit: int) -> list[str]:
+        """Ids of at most `limit` open charges whose lease is over, the longest over first. Raises StoreFailed."""
         ...
 
-    async def forget_keys(self, most: int) -> int:
-        """Delete at most `most` idempotency keys that are too old. Returns how many. Raises StoreFailed."""
+    async def delete_old_keys(self, limit: int) -> int:
+        """Delete at most `limit` expired idempotency keys. Returns how many were deleted. Raises StoreFailed."""
         ...
 
     async def probe(self) -> None:
-        """Write something that changes nothing. Raises StoreFailed when the database does not take it."""
+        """Commit a write that changes nothing. Raises StoreFailed if the database does not accept it."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Close the connections."""
+        ...

@@ -1,7 +1,7 @@
-"""What the ledger reads on SQLite, and what it may remember between two batches.
+"""Reads the page of a batch on SQLite, and caches rows between batches.
 
-As long as no other connection has committed, what this one wrote is what is there: `PRAGMA data_version` tells (SQLite
-manual, "PRAGMA data_version"). So an install of one process reads each row once.
+The cache is valid until another connection commits, which changes `PRAGMA data_version` (SQLite manual, "PRAGMA
+data_version"). So an installation of one process reads each row once.
 """
 
 import sqlite3
@@ -10,19 +10,20 @@ from tollkeeper.quota.rules.page import (
     CHARGE_COLUMNS,
     Account,
     ChargeRow,
-    Hold,
     Page,
     QuotaKey,
     QuotaRow,
     ReadSet,
+    WindowHold,
     WindowRow,
 )
 from tollkeeper.quota.rules.windows import span
 from tollkeeper.quota.stores.rows import opening_entry, quota_row, window_row
-from tollkeeper.quota.stores.sqlite.keys import read_key
-from tollkeeper.quota.stores.sqlite.writing import write_entry
+from tollkeeper.quota.stores.sqlite.idempotency_keys import read_keys
+from tollkeeper.quota.stores.sqlite.writes import write_entry
 
-MAX_REMEMBERED = 50_000
+MAX_CACHED_ROWS = 50_000
+"""Windows or accounts. A cache with more is cleared."""
 
 _READ_CHARGE = f"SELECT {', '.join(CHARGE_COLUMNS)} FROM charges WHERE id = ?"
 _READ_HOLDS = "SELECT window_id, pending FROM entries WHERE source_id = ?"
@@ -48,15 +49,15 @@ _FIND_TENANT_QUOTA = (
     "SELECT id, tenant_id, user_id, unit, period, granted FROM quotas"
     " WHERE tenant_id = ? AND user_id IS NULL AND unit = ? AND period = ?"
 )
-_OPEN_QUOTA = "INSERT INTO quotas (tenant_id, user_id, unit, period, granted) VALUES (?, ?, ?, ?, 0)"
-_OPEN_WINDOW = (
+_CREATE_QUOTA = "INSERT INTO quotas (tenant_id, user_id, unit, period, granted) VALUES (?, ?, ?, ?, 0)"
+_CREATE_WINDOW = (
     "INSERT INTO windows (quota_id, starts_ms, ends_ms, granted, settled, pending, forgiven, sequence)"
     " VALUES (?, ?, ?, ?, 0, 0, 0, 1)"
 )
 
 
 class RowCache:
-    """The rows as last read or written, each once: a window in memory is the same object wherever it is needed."""
+    """The rows as last read or written. Each window is one object, so all charges of a batch see the same balances."""
 
     def __init__(self) -> None:
         self._version: int | None = None
@@ -64,66 +65,66 @@ class RowCache:
         self._quotas: dict[int, QuotaRow] = {}
         self._windows: dict[int, WindowRow] = {}
         self._current: dict[int, WindowRow] = {}
-        self._charges: dict[str, tuple[ChargeRow, list[Hold]]] = {}
+        self._charges: dict[str, tuple[ChargeRow, list[WindowHold]]] = {}
 
-    def forget(self) -> None:
-        """After a batch that failed, nothing in memory can be trusted."""
+    def clear(self) -> None:
+        """Remove everything. After a batch that failed, the cached rows may have its changes."""
         self._version = None
         for rows in (self._accounts, self._quotas, self._windows, self._current, self._charges):
             rows.clear()
 
-    def read(self, connection: sqlite3.Connection, needs: ReadSet, now_ms: int) -> Page:
-        """The page of a batch. The write lock is held."""
+    def read(self, connection: sqlite3.Connection, read_set: ReadSet, now_ms: int) -> Page:
+        """The page of a batch, in its transaction, which holds the write lock."""
         (version,) = connection.execute("PRAGMA data_version").fetchone()
-        if version != self._version or len(self._windows) > MAX_REMEMBERED or len(self._accounts) > MAX_REMEMBERED:
-            self.forget()
+        is_full = max(len(self._windows), len(self._accounts)) > MAX_CACHED_ROWS
+        if version != self._version or is_full:
+            self.clear()
             self._version = version
         page = Page(now_ms)
-        for charge_id in needs.charges:
+        for charge_id in read_set.charges:
             self._read_charge(connection, page, charge_id)
-        for key in needs.quotas | needs.create:
-            quota = _find_quota(connection, key, create=key in needs.create)
+        for key in read_set.quotas | read_set.quotas_to_create:
+            quota = _find_quota(connection, key, create=key in read_set.quotas_to_create)
             if quota is not None:
                 page.quotas[key] = quota
                 self._read_current(connection, page, quota)
-        for user_id in needs.callers:
+        for user_id in read_set.callers:
             account = self._accounts.get(user_id) or self._read_account(connection, user_id)
             if account is not None:
                 page.accounts[user_id] = account
                 for quota in account.quotas:
                     self._read_current(connection, page, quota)
-        for name in needs.keys:
-            if (found := read_key(connection, name)) is not None:
-                page.keys[name] = found
-        for source_id in needs.sources:
+        if read_set.keys:
+            page.keys = read_keys(connection, read_set.keys)
+        for source_id in read_set.sources:
             if connection.execute("SELECT 1 FROM entries WHERE source_id = ? LIMIT 1", (source_id,)).fetchone():
-                page.done.add(source_id)
+                page.committed_sources.add(source_id)
         return page
 
-    def keep(self, page: Page) -> None:
-        """After the commit: remember open charges, forget closed ones, and the policy if the batch changed it."""
-        for charge in page.opened:
+    def committed(self, page: Page) -> None:
+        """After the commit: add new charges, remove closed ones; clear the cache if the batch changed quotas."""
+        for charge in page.new_charges:
             self._charges[charge.id] = charge, page.holds[charge.id]
-        for charge_id, charge in page.changed.items():
+        for charge_id, charge in page.changed_charges.items():
             if not charge.open:
                 self._charges.pop(charge_id, None)
         if page.quotas:
-            self.forget()
+            self.clear()
 
     def _read_charge(self, connection: sqlite3.Connection, page: Page, charge_id: str) -> None:
-        known = self._charges.get(charge_id)
-        if known is None:
+        cached = self._charges.get(charge_id)
+        if cached is None:
             row = connection.execute(_READ_CHARGE, (charge_id,)).fetchone()
             if row is None:
                 return
-            known = ChargeRow(*row), self._read_holds(connection, charge_id)
-        page.charges[charge_id], page.holds[charge_id] = known
+            cached = ChargeRow(*row), self._read_holds(connection, charge_id)
+        page.charges[charge_id], page.holds[charge_id] = cached
 
-    def _read_holds(self, connection: sqlite3.Connection, charge_id: str) -> list[Hold]:
+    def _read_holds(self, connection: sqlite3.Connection, charge_id: str) -> list[WindowHold]:
         pending: dict[int, int] = {}
         for window_id, amount in connection.execute(_READ_HOLDS, (charge_id,)):
             pending[window_id] = pending.get(window_id, 0) + amount
-        return [Hold(self._read_window(connection, window_id), amount) for window_id, amount in pending.items()]
+        return [WindowHold(self._read_window(connection, window_id), amount) for window_id, amount in pending.items()]
 
     def _read_account(self, connection: sqlite3.Connection, user_id: int) -> Account | None:
         row = connection.execute(_READ_ACCOUNT, (user_id,)).fetchone()
@@ -137,19 +138,19 @@ class RowCache:
         return account
 
     def _read_current(self, connection: sqlite3.Connection, page: Page, quota: QuotaRow) -> None:
-        """The quota's window of now, created where there is none."""
-        if quota.id in page.current:
+        """Read the quota's current window, and create it if it does not exist."""
+        if quota.id in page.current_windows:
             return
         starts_ms, ends_ms = span(quota.key.period, page.now_ms)
         window = self._current.get(quota.id)
         if window is None or window.starts_ms != starts_ms:
             row = connection.execute(_FIND_WINDOW, (quota.id, starts_ms)).fetchone()
             if row is None:
-                window = _open_window(connection, page, quota, starts_ms, ends_ms)
+                window = _create_window(connection, page, quota, starts_ms, ends_ms)
             else:
                 window = self._windows.get(row[0]) or window_row(row, quota)
             self._windows[window.id] = self._current[quota.id] = window
-        page.current[quota.id] = window
+        page.current_windows[quota.id] = window
 
     def _read_window(self, connection: sqlite3.Connection, window_id: int) -> WindowRow:
         window = self._windows.get(window_id)
@@ -163,12 +164,12 @@ class RowCache:
         return window
 
 
-def _open_window(
+def _create_window(
     connection: sqlite3.Connection, page: Page, quota: QuotaRow, starts_ms: int, ends_ms: int | None
 ) -> WindowRow:
-    opened = connection.execute(_OPEN_WINDOW, (quota.id, starts_ms, ends_ms, quota.granted))
-    window = WindowRow(opened.lastrowid or 0, quota, starts_ms, ends_ms, quota.granted, sequence=1)
-    page.opened_windows = True
+    created = connection.execute(_CREATE_WINDOW, (quota.id, starts_ms, ends_ms, quota.granted))
+    window = WindowRow(created.lastrowid or 0, quota, starts_ms, ends_ms, quota.granted, sequence=1)
+    page.has_new_windows = True
     write_entry(connection, opening_entry(window, page.now_ms))
     return window
 
@@ -178,6 +179,6 @@ def _find_quota(connection: sqlite3.Connection, key: QuotaKey, *, create: bool) 
     find, owner = (_FIND_TENANT_QUOTA, (tenant_id,)) if user_id is None else (_FIND_USER_QUOTA, (tenant_id, user_id))
     row = connection.execute(find, (*owner, str(key.unit), str(key.period))).fetchone()
     if row is None and create:
-        connection.execute(_OPEN_QUOTA, (tenant_id, user_id, str(key.unit), str(key.period)))
+        connection.execute(_CREATE_QUOTA, (tenant_id, user_id, str(key.unit), str(key.period)))
         row = connection.execute(find, (*owner, str(key.unit), str(key.period))).fetchone()
     return quota_row(row) if row is not None else None

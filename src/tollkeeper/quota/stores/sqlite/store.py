@@ -1,7 +1,7 @@
 """The ledger on SQLite: raw `sqlite3` in one thread, WAL, `synchronous=FULL`, one `BEGIN IMMEDIATE` per batch.
 
-Waiting for another process's transaction is done by asking again every half millisecond: SQLite's own busy handler
-backs off so far that a saturated writer starves everyone else.
+A batch polls for the write lock every half millisecond while another process has it. SQLite's own busy handler waits so
+long between its tries that a process that writes all the time starves the others.
 """
 
 import asyncio
@@ -15,41 +15,41 @@ from tollkeeper.clock import Clock
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.stores.base import StoreFailed
-from tollkeeper.quota.stores.sqlite.keys import forget_keys
+from tollkeeper.quota.stores.sqlite.idempotency_keys import delete_old_keys
 from tollkeeper.quota.stores.sqlite.row_cache import RowCache
-from tollkeeper.quota.stores.sqlite.writing import write
+from tollkeeper.quota.stores.sqlite.writes import write
 
-OLDEST = (3, 32)
+MIN_SQLITE_VERSION = (3, 32)
 CHECKPOINT_PAGES = 4_000
-"""16 MB of log between two checkpoints: the pages that every batch touches are copied once for many of them."""
-POLL_S = 0.0005
-BUSY_S = 2.0
-"""How long a batch waits for other processes before it counts as an outage."""
+"""The size of the log at a checkpoint: 16 MB. Pages that every batch changes are then copied once for many batches."""
+LOCK_POLL_S = 0.0005
+MAX_LOCK_WAIT_S = 2.0
+"""How long a batch waits for the write lock before that counts as an outage."""
 
-_LAPSED = "SELECT id FROM charges WHERE closed_ms IS NULL AND lease_ms < ? ORDER BY lease_ms LIMIT ?"
+_FIND_LAPSED = "SELECT id FROM charges WHERE closed_ms IS NULL AND lease_ms < ? ORDER BY lease_ms LIMIT ?"
 
 
 class SqliteStore:
-    """The store of an embedded install. Processes may share the file; each has a thread and a connection of its own."""
+    """The store of an installation on one host. Processes share the file; each has one thread and one connection."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
-        """Raises ConfigurationError when SQLite is older than what the statements need."""
-        if sqlite3.sqlite_version_info < OLDEST:
+        """Raises ConfigurationError if this SQLite is too old for the statements."""
+        if sqlite3.sqlite_version_info < MIN_SQLITE_VERSION:
             raise ConfigurationError(f"SQLite {sqlite3.sqlite_version} is too old: at least 3.32 is needed.")
         self._path = path
         self._clock = clock
-        self._memory = RowCache()
+        self._cache = RowCache()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._connection: sqlite3.Connection | None = None
 
-    async def run(self, needs: ReadSet, decide: Callable[[Page], None]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._run, needs, decide)
+    async def run(self, read_set: ReadSet, decide: Callable[[Page], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._run, read_set, decide)
 
-    async def lapsed(self, most: int) -> list[str]:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._lapsed, most)
+    async def find_lapsed(self, limit: int) -> list[str]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._find_lapsed, limit)
 
-    async def forget_keys(self, most: int) -> int:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._forget_keys, most)
+    async def delete_old_keys(self, limit: int) -> int:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._delete_old_keys, limit)
 
     async def probe(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._probe)
@@ -58,24 +58,24 @@ class SqliteStore:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
         self._thread.shutdown()
 
-    def _run(self, needs: ReadSet, decide: Callable[[Page], None]) -> None:
+    def _run(self, read_set: ReadSet, decide: Callable[[Page], None]) -> None:
         committing = False
         try:
             connection = self._begin()
-            page = self._memory.read(connection, needs, self._clock.now_ms())
+            page = self._cache.read(connection, read_set, self._clock.now_ms())
             decide(page)
-            if page.dirty:
+            if page.has_changes:
                 write(connection, page)
                 committing = True
                 connection.execute("COMMIT")
             else:
                 connection.execute("ROLLBACK")
-            self._memory.keep(page)
+            self._cache.committed(page)
         except (sqlite3.OperationalError, sqlite3.NotSupportedError) as error:
-            self._abandon()
+            self._reset()
             raise StoreFailed(str(error), maybe_committed=committing) from error
         except BaseException:
-            self._abandon()
+            self._reset()
             raise
 
     def _probe(self) -> None:
@@ -84,26 +84,26 @@ class SqliteStore:
             connection.execute("UPDATE policy SET version = version")
             connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
-            self._abandon()
+            self._reset()
             raise StoreFailed(str(error), maybe_committed=False) from error
 
-    def _lapsed(self, most: int) -> list[str]:
+    def _find_lapsed(self, limit: int) -> list[str]:
         try:
-            rows = self._connect().execute(_LAPSED, (self._clock.now_ms(), most)).fetchall()
+            rows = self._connect().execute(_FIND_LAPSED, (self._clock.now_ms(), limit)).fetchall()
         except sqlite3.OperationalError as error:
-            self._abandon()
+            self._reset()
             raise StoreFailed(str(error), maybe_committed=False) from error
         return [charge_id for (charge_id,) in rows]
 
-    def _forget_keys(self, most: int) -> int:
+    def _delete_old_keys(self, limit: int) -> int:
         try:
             connection = self._begin()
-            forgotten = forget_keys(connection, self._clock.now_ms(), most)
+            deleted = delete_old_keys(connection, self._clock.now_ms(), limit)
             connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
-            self._abandon()
+            self._reset()
             raise StoreFailed(str(error), maybe_committed=False) from error
-        return forgotten
+        return deleted
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -119,21 +119,21 @@ class SqliteStore:
             self._connection.close()
             self._connection = None
 
-    def _abandon(self) -> None:
-        """Nothing of a failed batch may be remembered; a new connection rolls back whatever is left of it."""
-        self._memory.forget()
+    def _reset(self) -> None:
+        """After a failed batch: clear the cache, and close the connection, which rolls the batch back."""
+        self._cache.clear()
         self._disconnect()
 
     def _begin(self) -> sqlite3.Connection:
-        """Take the write lock. Raises sqlite3.OperationalError when others keep it for longer than BUSY_S."""
+        """Take the write lock. Raises sqlite3.OperationalError if another process holds it for MAX_LOCK_WAIT_S."""
         connection = self._connect()
-        give_up_at = time.monotonic() + BUSY_S
+        deadline = time.monotonic() + MAX_LOCK_WAIT_S
         while True:
             try:
                 connection.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
-                time.sleep(POLL_S)
+                time.sleep(LOCK_POLL_S)
             else:
                 return connection

@@ -1,0 +1,60 @@
+"""Reads the top-level fields of a request that the server itself needs; the rest is forwarded undecoded."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from tollkeeper.api import strict_json
+from tollkeeper.errors import InvalidJson, InvalidRequest
+
+MAX_TOKENS = 10_000_000
+_NAME = re.compile(r"\S{1,200}")
+
+_decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def read_fields(body: bytes) -> dict[str, msgspec.Raw]:
+    """The top-level fields of a body, each as JSON; a field that is null counts as absent.
+
+    Raises InvalidJson, InvalidRequest.
+    """
+    strict_json.check(body)
+    try:
+        fields = _decode(body)
+    except msgspec.ValidationError:
+        raise InvalidRequest("The body is not a JSON object.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise InvalidJson from None
+    return {name: value for name, value in fields.items() if bytes(value) != b"null"}
+
+
+def read_name(fields: Mapping[str, msgspec.Raw], name: str) -> str | None:
+    """A string of 1 to 200 characters without white space; None if the field is absent. Raises InvalidRequest."""
+    value: str | None = _read(fields, name, str, "a string")
+    if value is not None and not _NAME.fullmatch(value):
+        raise InvalidRequest(f"{name} must be 1 to 200 characters without white space.", parameter=name)
+    return value
+
+
+def read_count(fields: Mapping[str, msgspec.Raw], name: str, maximum: int = MAX_TOKENS) -> int | None:
+    """An integer from 1 to `maximum`; None if the field is absent. Raises InvalidRequest."""
+    value: int | None = _read(fields, name, int, "an integer")
+    if value is not None and not 1 <= value <= maximum:
+        raise InvalidRequest(f"{name} must be from 1 to {maximum}.", parameter=name)
+    return value
+
+
+def read_flag(fields: Mapping[str, msgspec.Raw], name: str) -> bool:
+    """A boolean; False if the field is absent. Raises InvalidRequest."""
+    return bool(_read(fields, name, bool, "true or false"))
+
+
+def _read(fields: Mapping[str, msgspec.Raw], name: str, kind: type[Any], description: str) -> Any:
+    if name not in fields:
+        return None
+    try:
+        return msgspec.json.decode(fields[name], type=kind)
+    except msgspec.MsgspecError:
+        raise InvalidRequest(f"{name} must be {description}.", parameter=name) from None

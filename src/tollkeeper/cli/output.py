@@ -1,0 +1,61 @@
+"""Tables on standard output. They never truncate an e-mail address or an id, on a terminal or in a pipe."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.table import Table
+
+from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.rules.operations import Balance
+
+PIPE_COLUMNS = 4_000
+"""A pipe has no width of its own. This is wider than the longest row."""
+
+UNIT_NAMES = {Unit.TOKENS.value: "tokens", Unit.MICRO_USD.value: "micro-USD"}
+BALANCE_COLUMNS = ("whose", "window", "unit", ">limit", ">used", ">reserved", ">remaining", "resets")
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Returns a console that prints text unchanged: a name from a user is never interpreted as markup."""
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=None if terminal else PIPE_COLUMNS)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows under column names. A name that starts with ">" marks a column of numbers, aligned to the right."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(
+            column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*row)
+    make_console().print(table)
+
+
+def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
+    """Print names and values, one pair a line."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(overflow="fold", style="bold")
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        table.add_row(name, value)
+    make_console().print(table)
+
+
+def balance_row(label: str, balance: Balance) -> tuple[str, ...]:
+    """Returns the cells of one quota in its current window, for BALANCE_COLUMNS."""
+    return (
+        label,
+        str(balance.period),
+        UNIT_NAMES[balance.unit],
+        *(f"{amount:,}" for amount in (balance.limit, balance.used, balance.reserved, balance.remaining)),
+        format_time(balance.resets_ms) if balance.resets_ms is not None else "never",
+    )
+
+
+def format_time(time_ms: int) -> str:
+    """Returns milliseconds since 1970 as a UTC time, to the second."""
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -1,0 +1,70 @@
+"""Writes a streamed answer as chunks."""
+
+from typing import Any
+
+import orjson
+
+from tollkeeper.chat import Delta, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
+from tollkeeper.dialects.chat.answer_writer import write_finish_reason, write_usage
+from tollkeeper.dialects.response_meta import ResponseMeta
+from tollkeeper.dialects.sse import DONE, event
+
+
+class StreamWriter:
+    """Writes one answer as chunks. `begun`: the first chunk has been sent. `with_usage`: a last chunk has the usage."""
+
+    def __init__(self, meta: ResponseMeta, *, with_usage: bool = True, begun: bool = False) -> None:
+        self._meta = meta
+        self._with_usage = with_usage
+        self._begun = begun
+
+    def write(self, delta: Delta) -> bytes:
+        """The chunk with this delta; empty for a delta that has no chunk of its own."""
+        match delta:
+            case TextDelta(text):
+                return self._chunk({"content": text})
+            case RefusalDelta(text):
+                return self._chunk({"refusal": text})
+            case ReasoningDelta(text):
+                return self._chunk({"reasoning_content": text})
+            case ToolCallDelta(index, call_id, name, arguments, custom):
+                kind, field = ("custom", "input") if custom else ("function", "arguments")
+                call: dict[str, Any] = {"index": index, kind: {field: arguments}}
+                if name is not None:
+                    call = {"index": index, "id": call_id, "type": kind, kind: {"name": name, field: arguments}}
+                return self._chunk({"tool_calls": [call]})
+            case _:
+                return b""
+
+    def end(self, finish_reason: str, usage: Usage) -> bytes:
+        """The chunks that end the answer."""
+        chunks = self._chunk({}, write_finish_reason(finish_reason))
+        if self._with_usage:
+            chunks += self.write_usage(usage)
+        return chunks + DONE
+
+    def write_usage(self, usage: Usage) -> bytes:
+        """The chunk with the usage."""
+        return event(orjson.dumps(self._document([]) | {"usage": write_usage(usage)}))
+
+    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
+        if not self._begun:
+            self._begun = True
+            delta = {"role": "assistant", **delta}
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return event(orjson.dumps(self._document([choice])))
+
+    def _document(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": self._meta.id,
+            "object": "chat.completion.chunk",
+            "created": self._meta.created,
+            "model": self._meta.model,
+            "choices": choices,
+        }
+
+
+def write_stream_error(code: str, message: str) -> bytes:
+    """The event for a stream that fails after its first chunk."""
+    error = {"message": message, "type": "server_error", "param": None, "code": code}
+    return event(orjson.dumps({"error": error}))

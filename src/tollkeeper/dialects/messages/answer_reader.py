@@ -1,0 +1,94 @@
+"""Reads whole answers."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from tollkeeper.chat import Completion, FinishReason, ToolCall, Usage
+from tollkeeper.dialects.answer_checks import MalformedAnswer, token_count
+
+FINISH_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "pause_turn": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+}
+"""Our finish reason for each `stop_reason` that has another name here."""
+
+
+class _Block(msgspec.Struct):
+    type: str
+    text: str | None = None
+    thinking: str | None = None
+    id: str | None = None
+    name: str | None = None
+    input: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _Answer(msgspec.Struct):
+    """The fields of a message that metering and a Completion need."""
+
+    type: Literal["message"]
+    content: list[_Block]
+    stop_reason: str | None = None
+    stop_details: Any = None
+    usage: Any = None
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+
+
+def read_answer(body: bytes) -> Completion:
+    """Read a message. Raises MalformedAnswer."""
+    try:
+        answer = _decode(body)
+        calls = tuple(
+            ToolCall(block.id or "", block.name or "", bytes(block.input).decode())
+            for block in answer.content
+            if block.type == "tool_use"
+        )
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedAnswer from error
+    refusal = refusal_text(answer.stop_details)
+    return Completion(
+        "".join(block.text or "" for block in answer.content if block.type == "text") or refusal or "",
+        finish_reason(answer.stop_reason or "end_turn"),
+        read_usage(answer.usage),
+        calls,
+        refusal,
+        "".join(block.thinking or "" for block in answer.content if block.type == "thinking") or None,
+    )
+
+
+def finish_reason(stop_reason: str) -> FinishReason:
+    """Our finish reason of a message with that `stop_reason`."""
+    return FINISH_REASONS.get(stop_reason, stop_reason)
+
+
+def refusal_text(stop_details: Any) -> str | None:
+    """The provider's explanation of a refusal, if it sent one."""
+    text = stop_details.get("explanation") if isinstance(stop_details, dict) else None
+    return text if isinstance(text, str) and text else None
+
+
+def read_usage(reported: Any) -> Usage | None:
+    """The reported usage; None if it is missing or malformed.
+
+    This wire format counts tokens that are read from or written to the cache apart from `input_tokens`; ours includes
+    them.
+    """
+    if not isinstance(reported, dict):
+        return None
+    details = reported.get("output_tokens_details")
+    uncached, output_tokens = token_count(reported.get("input_tokens")), token_count(reported.get("output_tokens"))
+    cached = token_count(reported.get("cache_read_input_tokens") or 0)
+    cache_write = token_count(reported.get("cache_creation_input_tokens") or 0)
+    if uncached is None or output_tokens is None or cached is None or cache_write is None:
+        return None
+    input_tokens = token_count(uncached + cached + cache_write)
+    if input_tokens is None:
+        return None
+    reasoning = token_count(details.get("thinking_tokens")) if isinstance(details, dict) else None
+    return Usage(input_tokens, output_tokens, cached, cache_write, min(reasoning or 0, output_tokens))

@@ -1,0 +1,39 @@
+"""Ends a provider's own stream where it is cut."""
+
+import msgspec
+
+from tollkeeper.chat import FinishReason, Usage
+from tollkeeper.dialects.messages.answer_writer import stop_reason
+from tollkeeper.dialects.messages.stream_writer import end_events, write_event
+from tollkeeper.dialects.sse import Splitter
+
+_BLOCK_START, _BLOCK_STOP = b'"content_block_start"', b'"content_block_stop"'
+
+
+class _BlockEvent(msgspec.Struct):
+    type: str
+    index: int = 0
+
+
+_decode = msgspec.json.Decoder(_BlockEvent).decode
+
+
+class StreamTracker:
+    """Records the latest event that started or stopped a block, and decodes it only if the stream is cut."""
+
+    def __init__(self) -> None:
+        self._latest = b""
+
+    def follow(self, raw: bytes) -> None:
+        """Record one event, as it was received."""
+        if _BLOCK_START in raw or _BLOCK_STOP in raw:
+            self._latest = raw
+
+    def end(self, finish_reason: FinishReason, usage: Usage) -> bytes:
+        """The events that close the open block, if any, and the message."""
+        closing = b""
+        for latest in Splitter().feed(self._latest):
+            block = _decode(latest.data)
+            if block.type == "content_block_start":
+                closing = write_event("content_block_stop", index=block.index)
+        return closing + end_events(stop_reason(finish_reason), usage)

@@ -1,0 +1,251 @@
+"""Reads the request of a caller."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from tollkeeper.chat import (
+    TOOL_CHOICE_PREFIX,
+    ChatRequest,
+    Grammar,
+    Image,
+    Message,
+    Options,
+    Part,
+    Role,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
+from tollkeeper.dialects.images import inline_image_bytes
+from tollkeeper.dialects.parameters import unsupported
+from tollkeeper.dialects.responses import content
+from tollkeeper.dialects.responses.parameters import check_parameters
+
+ROLES: dict[str | None, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+_PARAMETER = re.compile(r"at `\$\.(\w+)")
+"""The name of a top-level parameter in a message of msgspec's."""
+
+
+class _TextFormat(msgspec.Struct):
+    type: str
+    name: str | None = None
+    description: str | None = None
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class _Text(msgspec.Struct):
+    format: _TextFormat | None = None
+    verbosity: str | None = None
+
+
+class _Parameters(msgspec.Struct):
+    """What becomes a ChatRequest; `include` and `top_logprobs` are read only to refuse log probabilities."""
+
+    input: str | list[content.Item] | None = None
+    instructions: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    tools: list[content.ToolDefinition] | None = None
+    tool_choice: str | content.ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning: content.Reasoning | None = None
+    text: _Text | None = None
+    include: list[str] | None = None
+    top_logprobs: int | None = None
+
+
+def read_request(request: dict[str, Any]) -> ChatRequest:
+    """The ChatRequest of a decoded request.
+
+    Raises InvalidRequest if it is malformed, UnsupportedParameter for what a ChatRequest has no field for.
+    """
+    check_parameters(request)
+    try:
+        parameters = msgspec.convert(request, _Parameters)
+    except msgspec.ValidationError as error:
+        found = _PARAMETER.search(str(error))
+        name = found[1] if found else "input"
+        if name == "input" and isinstance(items := request.get("input"), list):
+            content.raise_unreadable_input([_type_of(item) for item in items])
+        raise content.malformed(name) from None
+    except RecursionError:
+        raise content.malformed("input") from None
+    return ChatRequest(tuple(_read_messages(parameters)), _read_options(parameters))
+
+
+def _type_of(item: Any) -> str | None:
+    item_type = item.get("type") if isinstance(item, dict) else None
+    return item_type if isinstance(item_type, str) else None
+
+
+@dataclass(slots=True)
+class _MessageBuilder:
+    """A message that later items may extend."""
+
+    role: Role
+    text: str | None = None
+    parts: list[Part] = field(default_factory=list)
+    has_calls: bool = False
+    has_results: bool = False
+
+    def accepts(self, other: "_MessageBuilder") -> bool:
+        """Tool calls join the assistant's message beside them; consecutive tool results form one message."""
+        if self.role != other.role:
+            return False
+        return self.has_calls or other.has_calls if self.role == "assistant" else self.has_results and other.has_results
+
+    def add(self, other: "_MessageBuilder") -> None:
+        self.parts = [*self._all_parts()] if self.text is not None else self.parts
+        self.text = None
+        self.parts.extend(other._all_parts())
+        self.has_calls |= other.has_calls
+
+    def message(self) -> Message:
+        return Message(self.role, tuple(self.parts) if self.text is None else self.text)
+
+    def _all_parts(self) -> list[Part]:
+        return self.parts if self.text is None else [self.text]
+
+
+def _read_messages(parameters: _Parameters) -> Iterator[Message]:
+    if parameters.instructions is not None:
+        yield Message("system", parameters.instructions)
+    if parameters.input is None:
+        raise content.malformed("input")
+    if isinstance(parameters.input, str):
+        yield Message("user", parameters.input)
+        return
+    current: _MessageBuilder | None = None
+    for item in parameters.input:
+        content.check_item(item)
+        if item.kind == "reasoning":
+            continue
+        following = _read_item(item)
+        if current is not None and current.accepts(following):
+            current.add(following)
+            continue
+        if current is not None:
+            yield current.message()
+        current = following
+    if current is not None:
+        yield current.message()
+
+
+def _read_item(item: content.Item) -> _MessageBuilder:
+    match item.kind:
+        case "message":
+            role = ROLES.get(item.role)
+            if role is None:
+                raise content.malformed("input")
+            if isinstance(item.content, str):
+                return _MessageBuilder(role, item.content)
+            return _MessageBuilder(role, parts=[_read_part(part) for part in item.content or []])
+        case "function_call":
+            if item.call_id is None or item.name is None or item.arguments is None:
+                raise content.malformed("input")
+            call = ToolCall(item.call_id, item.name, item.arguments)
+            return _MessageBuilder("assistant", parts=[call], has_calls=True)
+        case "custom_tool_call":
+            if item.call_id is None or item.name is None or item.input is None:
+                raise content.malformed("input")
+            call = ToolCall(item.call_id, item.name, item.input, custom=True)
+            return _MessageBuilder("assistant", parts=[call], has_calls=True)
+        case "function_call_output" | "custom_tool_call_output":
+            if item.call_id is None or item.output is None:
+                raise content.malformed("input")
+            result = ToolResult(item.call_id, _read_tool_output(item.output))
+            return _MessageBuilder("user", parts=[result], has_results=True)
+        case _:
+            raise unsupported("input")
+
+
+def _read_part(part: content.Part) -> Part:
+    if part.type == "input_image":
+        url = part.image_url or ""
+        inline_image_bytes(url, "input")
+        return Image(url, part.detail)
+    text = part.refusal if part.type == "refusal" else part.text
+    if text is None:
+        raise content.malformed("input")
+    return text
+
+
+def _read_tool_output(output: str | list[content.Part]) -> str:
+    """The text of a tool's output. Raises UnsupportedParameter for an image: a ToolResult contains only text."""
+    if isinstance(output, str):
+        return output
+    texts = [_read_part(part) for part in output]
+    if not all(isinstance(text, str) for text in texts):
+        raise unsupported("input")
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _read_options(parameters: _Parameters) -> Options:
+    content.check_include(parameters.include)
+    content.check_reasoning(parameters.reasoning)
+    if "message.output_text.logprobs" in (parameters.include or []):
+        raise unsupported("include")
+    if parameters.top_logprobs:
+        raise unsupported("top_logprobs")
+    options = Options(
+        temperature=parameters.temperature,
+        top_p=parameters.top_p,
+        effort=parameters.reasoning.effort if parameters.reasoning is not None else None,
+        tools=tuple(_read_tool(tool) for tool in parameters.tools or []),
+        tool_choice=_read_tool_choice(parameters.tool_choice),
+        parallel_tools=parameters.parallel_tool_calls,
+    )
+    return options if parameters.text is None else _with_text_format(options, parameters.text)
+
+
+def _read_tool(tool: content.ToolDefinition) -> Tool:
+    if tool.type not in content.TOOL_TYPES:
+        raise unsupported("tools")
+    if tool.name is None:
+        raise content.malformed("tools")
+    if tool.type == "custom":
+        return Tool(tool.name, tool.description, None, custom=True, grammar=_read_grammar(tool.format))
+    return Tool(tool.name, tool.description, tool.parameters, tool.strict)
+
+
+def _read_grammar(tool_format: content.ToolFormat | None) -> Grammar | None:
+    if tool_format is None or tool_format.type == "text":
+        return None
+    if tool_format.type != "grammar" or tool_format.syntax is None or tool_format.definition is None:
+        raise unsupported("tools")
+    return Grammar(tool_format.syntax, tool_format.definition)
+
+
+def _read_tool_choice(choice: str | content.ToolChoice | None) -> str | None:
+    if choice is None:
+        return None
+    if isinstance(choice, str):
+        if choice in {"auto", "none", "required"}:
+            return choice
+        raise content.malformed("tool_choice")
+    if choice.type not in content.TOOL_TYPES:
+        raise unsupported("tool_choice")
+    if choice.name is None:
+        raise content.malformed("tool_choice")
+    return TOOL_CHOICE_PREFIX + choice.name
+
+
+def _with_text_format(options: Options, text: _Text) -> Options:
+    if text.verbosity not in {None, "medium"}:
+        raise unsupported("text")
+    match text.format:
+        case None | _TextFormat(type="text"):
+            return options
+        case _TextFormat(type="json_object"):
+            return options._replace(json=True)
+        case _TextFormat("json_schema", name, description, dict(schema), strict):
+            return options._replace(
+                schema=schema, schema_name=name, schema_description=description, schema_strict=strict
+            )
+        case _:
+            raise content.malformed("text")

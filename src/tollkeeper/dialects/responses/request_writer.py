@@ -1,0 +1,120 @@
+"""Writes the request to a provider."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from tollkeeper.chat import (
+    TOOL_CHOICE_PREFIX,
+    ChatRequest,
+    Image,
+    Message,
+    Options,
+    Part,
+    Role,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
+from tollkeeper.dialects.parameters import untranslatable
+from tollkeeper.errors import InvalidRequest
+
+DEFAULT_SCHEMA_NAME = "answer"
+OTHER_WIRES_OPTIONS = ("stop", "seed", "presence_penalty", "frequency_penalty")
+"""Options without a parameter on this wire."""
+
+
+def write_request(chat_request: ChatRequest, model: str) -> dict[str, Any]:
+    """The request's fields, but for the output limit, `store` and `stream`.
+
+    Raises UntranslatableOption for an option without a parameter on this wire, InvalidRequest for an image in a message
+    of the assistant.
+    """
+    options = chat_request.options
+    for name in OTHER_WIRES_OPTIONS:
+        if getattr(options, name):
+            raise untranslatable(name)
+    parts = [part for message in chat_request.messages for part in message.parts]
+    custom_ids = frozenset(part.id for part in parts if isinstance(part, ToolCall) and part.custom)
+    fields: dict[str, Any] = {
+        "model": model,
+        "input": [item for message in chat_request.messages for item in _write_items(message, custom_ids)],
+        "temperature": options.temperature,
+        "top_p": options.top_p,
+        "parallel_tool_calls": options.parallel_tools,
+        "tool_choice": _write_tool_choice(options),
+        "reasoning": None if options.effort is None else {"effort": options.effort},
+        "text": _write_text_format(options),
+        "tools": [_write_tool(tool) for tool in options.tools] or None,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _write_items(message: Message, custom_ids: frozenset[str]) -> Iterator[dict[str, Any]]:
+    """The items of one message. Tool calls and their results are items of their own, between the other parts."""
+    if isinstance(message.content, str):
+        yield {"type": "message", "role": message.role, "content": message.content}
+        return
+    parts: list[dict[str, Any]] = []
+    for part in message.content:
+        item = _write_tool_item(part, custom_ids)
+        if item is None:
+            parts.append(_write_part(part, message.role))
+            continue
+        if parts:
+            yield {"type": "message", "role": message.role, "content": parts}
+            parts = []
+        yield item
+    if parts:
+        yield {"type": "message", "role": message.role, "content": parts}
+
+
+def _write_tool_item(part: Part, custom_ids: frozenset[str]) -> dict[str, Any] | None:
+    """The item of a tool call or its result; None for another part. `custom_ids`: the calls of custom tools."""
+    match part:
+        case ToolCall(custom=True):
+            return {"type": "custom_tool_call", "call_id": part.id, "name": part.name, "input": part.arguments}
+        case ToolCall():
+            return {"type": "function_call", "call_id": part.id, "name": part.name, "arguments": part.arguments}
+        case ToolResult():
+            kind = "custom_tool_call_output" if part.call_id in custom_ids else "function_call_output"
+            return {"type": kind, "call_id": part.call_id, "output": part.content}
+        case _:
+            return None
+
+
+def _write_part(part: Part, role: Role) -> dict[str, Any]:
+    if isinstance(part, Image):
+        if role == "assistant":
+            raise InvalidRequest("An assistant message cannot contain an image. Send images in user messages.")
+        image: dict[str, Any] = {"type": "input_image", "image_url": part.url}
+        return image if part.detail is None else image | {"detail": part.detail}
+    if role == "assistant":
+        return {"type": "output_text", "text": part, "annotations": []}
+    return {"type": "input_text", "text": part}
+
+
+def _write_tool(tool: Tool) -> dict[str, Any]:
+    written: dict[str, Any] = {"type": "custom", "name": tool.name}
+    if not tool.custom:
+        written = {"type": "function", "name": tool.name, "parameters": tool.parameters, "strict": tool.strict}
+    elif tool.grammar is not None:
+        written["format"] = {"type": "grammar", **tool.grammar._asdict()}
+    return written if tool.description is None else written | {"description": tool.description}
+
+
+def _write_tool_choice(options: Options) -> str | dict[str, str] | None:
+    choice = options.tool_choice
+    if choice is None or not choice.startswith(TOOL_CHOICE_PREFIX):
+        return choice
+    name = choice.removeprefix(TOOL_CHOICE_PREFIX)
+    custom = any(tool.custom and tool.name == name for tool in options.tools)
+    return {"type": "custom" if custom else "function", "name": name}
+
+
+def _write_text_format(options: Options) -> dict[str, Any] | None:
+    if options.schema is None:
+        return {"format": {"type": "json_object"}} if options.json else None
+    name = options.schema_name or DEFAULT_SCHEMA_NAME
+    optional = {"description": options.schema_description, "strict": options.schema_strict}
+    given = {field: value for field, value in optional.items() if value is not None}
+    return {"format": {"type": "json_schema", "name": name, "schema": options.schema, **given}}

@@ -1,0 +1,66 @@
+"""Idempotency keys on PostgreSQL: locked by name, whether or not there is a row, and read by a later statement.
+
+The lock of a key is an advisory lock, and only its owner writes the key's row. A row lock would not do: two processes
+that use a new key at the same time have no row to lock.
+"""
+
+import hashlib
+from collections.abc import Iterable
+
+from tollkeeper.quota.rules.idempotency_keys import KEY_LIFETIME_MS, KeyName, KeyRow, StoredResponse
+from tollkeeper.quota.stores.postgres.connection import NOW_MS, Connection
+
+_LOCK_KEYS = "SELECT pg_advisory_xact_lock(number) FROM unnest($1::bigint[]) AS number"
+_READ_KEYS = (
+    "SELECT found.user_id, found.key, charge_id, fingerprint, found.created_ms, state, basis,"
+    " status, content_type, body FROM unnest($1::integer[], $2::text[]) AS wanted (user_id, key)"
+    " JOIN idempotency_keys AS found ON found.user_id = wanted.user_id AND found.key = wanted.key"
+    " JOIN charges ON charges.id = charge_id"
+)
+_WRITE_KEYS = (
+    "INSERT INTO idempotency_keys (user_id, key, charge_id, fingerprint, created_ms, status, content_type, body)"
+    " SELECT * FROM unnest($1::integer[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::integer[], $7::text[],"
+    " $8::bytea[]) ON CONFLICT (user_id, key) DO UPDATE SET charge_id = excluded.charge_id,"
+    " fingerprint = excluded.fingerprint, created_ms = excluded.created_ms, status = excluded.status,"
+    " content_type = excluded.content_type, body = excluded.body"
+)
+_DELETE_OLD_KEYS = (
+    "WITH old AS MATERIALIZED (SELECT user_id, key FROM idempotency_keys"
+    f" WHERE created_ms <= {NOW_MS} - $2 ORDER BY created_ms LIMIT $3 FOR UPDATE SKIP LOCKED)"
+    " DELETE FROM idempotency_keys USING old"
+    " WHERE idempotency_keys.user_id = old.user_id AND idempotency_keys.key = old.key"
+)
+
+
+async def read_keys(connection: Connection, names: Iterable[KeyName]) -> dict[KeyName, KeyRow]:
+    """Lock these keys until the end of the transaction, and read those that exist with the state of their charges."""
+    wanted = list(names)
+    await connection.execute(_LOCK_KEYS, sorted(map(_lock_number, wanted)))
+    rows = await connection.fetch(_READ_KEYS, *zip(*wanted, strict=True))
+    keys = {}
+    for user_id, key, charge_id, fingerprint, created_ms, state, basis, *stored in rows:
+        name = KeyName(user_id, key)
+        response = None if stored[0] is None else StoredResponse(*stored)
+        keys[name] = KeyRow(name, charge_id, fingerprint, created_ms, state, basis, response)
+    return keys
+
+
+async def write_keys(connection: Connection, keys: Iterable[KeyRow]) -> None:
+    """Insert or update these keys. Their locks are held."""
+    rows = [
+        (*row.name, row.charge_id, row.fingerprint, row.created_ms, *(row.response or (None, None, None)))
+        for row in keys
+    ]
+    await connection.execute(_WRITE_KEYS, *zip(*rows, strict=True))
+
+
+async def delete_old_keys(connection: Connection, now_ms: int | None, limit: int) -> int:
+    """Delete expired keys, except those whose rows are locked. Returns how many were deleted."""
+    status = await connection.execute(_DELETE_OLD_KEYS, now_ms, KEY_LIFETIME_MS, limit)
+    return int(status.rsplit(" ", 1)[1])
+
+
+def _lock_number(name: KeyName) -> int:
+    """The number of a key's advisory lock: 64 bits. Two keys with the same number only wait for each other."""
+    digest = hashlib.blake2b(f"{name.user_id}:{name.key}".encode(), digest_size=8, person=b"idempotency")
+    return int.from_bytes(digest.digest(), signed=True)

@@ -1,0 +1,89 @@
+"""Writes the changes of a page on SQLite: many rows per statement.
+
+Each step of a statement releases Python's global lock and must regain it from a busy event loop. So a batch uses few
+statements. Each writes a power of two of rows, so that few different statements need to be prepared.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from operator import attrgetter
+from typing import Any
+
+from tollkeeper.quota.rules.page import (
+    CHARGE_COLUMNS,
+    INSERTED_COLUMNS,
+    UPDATED_COLUMNS,
+    ChargeRow,
+    EntryRow,
+    Page,
+    WindowRow,
+)
+from tollkeeper.quota.stores.rows import inserted_values
+from tollkeeper.quota.stores.sqlite.idempotency_keys import write_keys
+
+MAX_ROWS_PER_STATEMENT = 64
+"""With the widest row, this is below SQLite's limit of 32,766 parameters."""
+
+_BALANCES = ("granted", "settled", "pending", "forgiven", "sequence")
+_WINDOW_COLUMNS = ("id", "quota_id", "starts_ms", "ends_ms", *_BALANCES)
+
+
+class Insert:
+    """Inserts any number of rows. With `update`, these columns of rows that exist are replaced."""
+
+    def __init__(self, table: str, columns: Sequence[str], update: Sequence[str] = ()) -> None:
+        changes = ", ".join(f"{column} = excluded.{column}" for column in update)
+        conflict = f" ON CONFLICT (id) DO UPDATE SET {changes}" if update else ""
+        row = f"({', '.join('?' * len(columns))})"
+        sizes = [1 << power for power in range(MAX_ROWS_PER_STATEMENT.bit_length() - 1, -1, -1)]
+        self._statements = [
+            (size, f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * size)}{conflict}")
+            for size in sizes
+        ]
+
+    def run(self, connection: sqlite3.Connection, rows: Sequence[Iterable[Any]]) -> None:
+        """Write the rows, the largest statements first."""
+        done = 0
+        for size, statement in self._statements:
+            while len(rows) - done >= size:
+                connection.execute(statement, list(chain.from_iterable(rows[done : done + size])))
+                done += size
+
+
+_all_values: Callable[[ChargeRow], tuple[Any, ...]] = attrgetter(*CHARGE_COLUMNS)
+_insert_charges = Insert("charges", INSERTED_COLUMNS)
+_update_charges = Insert("charges", CHARGE_COLUMNS, UPDATED_COLUMNS)
+_update_windows = Insert("windows", _WINDOW_COLUMNS, _BALANCES)
+_insert_entries = Insert("entries", EntryRow._fields)
+
+
+def write(connection: sqlite3.Connection, page: Page) -> None:
+    """Write everything that the page changed."""
+    _insert_charges.run(connection, [inserted_values(row) for row in page.new_charges])
+    _update_charges.run(connection, [_all_values(row) for row in page.changed_charges.values()])
+    for quota in page.changed_limits.values():
+        connection.execute("UPDATE quotas SET granted = ? WHERE id = ?", (quota.granted, quota.id))
+    _update_windows.run(connection, [_window_values(row) for row in page.changed_windows.values()])
+    _insert_entries.run(connection, page.new_entries)
+    if page.changed_keys:
+        write_keys(connection, page.changed_keys.values())
+
+
+def write_entry(connection: sqlite3.Connection, entry: EntryRow) -> None:
+    """Write one entry at once, while the page is being read."""
+    _insert_entries.run(connection, [entry])
+
+
+def _window_values(row: WindowRow) -> tuple[Any, ...]:
+    return (
+        row.id,
+        row.quota.id,
+        row.starts_ms,
+        row.ends_ms,
+        row.granted,
+        row.settled,
+        row.pending,
+        row.forgiven,
+        row.sequence,
+    )

@@ -1,0 +1,1 @@
+"""The protocols that the server speaks, with limits on what a client may send."""

@@ -1,0 +1,314 @@
+"""What the HTTP protocol accepts, refuses and limits, over a real socket."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from tollkeeper.server.http_protocol import bounded_protocol
+from tollkeeper.server.limits import Connections, EdgeLimits
+
+GET = b"GET /a HTTP/1.1\r\nHost: here\r\n\r\n"
+LIMITS = EdgeLimits(head_s=0.3, idle_s=30.0)
+WITHIN_S = 20.0
+
+
+@dataclass
+class Edge:
+    """A server with limits, and what its application received."""
+
+    port: int
+    seen: list[tuple[Scope, bytes]]
+    gate: asyncio.Event
+    connections: Connections
+    clients: list["Client"] = field(default_factory=list)
+
+    async def open(self) -> "Client":
+        client = Client(*await asyncio.open_connection("127.0.0.1", self.port))
+        self.clients.append(client)
+        return client
+
+
+@dataclass
+class Client:
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def response(self) -> tuple[int, bytes]:
+        """The next response: its status and body."""
+        async with asyncio.timeout(WITHIN_S):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            [length] = [line.partition(b":")[2] for line in head.split(b"\r\n") if line.startswith(b"content-length")]
+            return int(head.split()[1]), await self.reader.readexactly(int(length))
+
+    async def is_closed(self) -> bool:
+        async with asyncio.timeout(WITHIN_S):
+            try:
+                return await self.reader.read(1) == b""
+            except ConnectionError:
+                return True
+
+
+Opener = Callable[..., Awaitable[Edge]]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Opener]:
+    """Starts servers; `serve(max_connections=2)` changes a limit."""
+    servers: list[tuple[uvicorn.Server, asyncio.Task[None]]] = []
+    edges: list[Edge] = []
+
+    async def start(**changes: Any) -> Edge:
+        limits = replace(LIMITS, **changes)
+        connections = Connections(limits)
+        edge = Edge(0, [], asyncio.Event(), connections)
+        edge.gate.set()
+        edges.append(edge)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            body, more = b"", scope["path"] != "/unread"
+            while more:
+                message = await receive()
+                body += message.get("body", b"")
+                more = message.get("more_body", False)
+            edge.seen.append((scope, body))
+            await edge.gate.wait()
+            answer = scope["path"].encode()
+            headers = [(b"content-length", b"%d" % len(answer))]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": answer})
+
+        config = uvicorn.Config(
+            app, http=bounded_protocol(limits, connections), log_config=None, access_log=False, lifespan="off"
+        )
+        listening = socket.socket()
+        listening.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(config)
+        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        task = asyncio.create_task(server.serve(sockets=[listening]))
+        servers.append((server, task))
+        async with asyncio.timeout(WITHIN_S):
+            while not server.started:
+                await asyncio.sleep(0.01)
+        edge.port = listening.getsockname()[1]
+        return edge
+
+    yield start
+    for edge in edges:
+        edge.gate.set()
+        for client in edge.clients:
+            client.writer.transport.abort()
+    await asyncio.sleep(0.01)
+    for server, task in servers:
+        server.should_exit = server.force_exit = True
+        await task
+
+
+async def test_a_kept_connection_serves_request_after_request(serve: Opener) -> None:
+    edge = await serve()
+    client = await edge.open()
+    for _ in range(3):
+        await client.send(b"POST /b HTTP/1.1\r\nHost: here\r\nContent-Length: 5\r\n\r\nhello")
+        assert await client.response() == (200, b"/b")
+    assert [body for _, body in edge.seen] == [b"hello"] * 3
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 7, 1000])
+async def test_requests_are_the_same_however_they_are_cut(serve: Opener, step: int) -> None:
+    edge = await serve(head_s=20.0)
+    client = await edge.open()
+    chunked = b"POST /c HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+    for request in (GET, b"POST /b HTTP/1.1\r\nHost: here\r\nContent-Length: 4\r\n\r\n\r\n\r\n", chunked, GET):
+        for at in range(0, len(request), step):
+            await client.send(request[at : at + step])
+            await asyncio.sleep(0)
+        assert (await client.response())[0] == 200
+    assert [body for _, body in edge.seen] == [b"", b"\r\n\r\n", b"abcde", b""]
+
+
+async def test_pipelined_requests_are_answered_in_order_one_at_a_time(serve: Opener) -> None:
+    edge = await serve()
+    edge.gate.clear()
+    client = await edge.open()
+    paths = [b"/%d" % number for number in range(50)]
+    await client.send(b"".join(b"GET %s HTTP/1.1\r\nHost: here\r\n\r\n" % path for path in paths))
+    while not edge.seen:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    assert len(edge.seen) == 1
+    edge.gate.set()
+    assert [(await client.response())[1] for _ in paths] == paths
+
+
+async def test_a_flood_of_pipelined_requests_is_not_read(serve: Opener) -> None:
+    edge = await serve()
+    edge.gate.clear()
+    client = await edge.open()
+    client.writer.write(GET * 400_000)  # 12 MB
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await client.writer.drain()
+    assert len(edge.seen) == 1
+    client.writer.transport.abort()
+    edge.gate.set()
+
+
+async def test_a_request_behind_a_chunked_one_in_one_segment_ends_the_connection(serve: Opener) -> None:
+    """The end of a chunked body is not known beforehand. The client sends the other request again (RFC 9112, 9.3.2)."""
+    edge = await serve()
+    client = await edge.open()
+    await client.send(b"POST /c HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + GET)
+    assert await client.response() == (200, b"/c")
+    assert await client.is_closed()
+    assert len(edge.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: here\r\nX: " + b"x" * 40_000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: here\r\nX: " + b"x" * 40_000, 431),
+        (b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\nHost: here\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: here\r\n" + b"X: y\r\n" * 100 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: here\r\nHost: there\r\n\r\n", 400),
+        (b"GET / HTTP/1.0\r\nHost: here\r\nHost: here\r\n\r\n", 400),
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: here\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: here\r\nX", 408),
+        (b"\r\n", 408),
+    ],
+)
+async def test_a_head_that_is_too_large_late_or_wrong_is_refused(serve: Opener, head: bytes, status: int) -> None:
+    edge = await serve()
+    client = await edge.open()
+    await client.send(head)
+    assert (await client.response())[0] == status
+    assert await client.is_closed()
+    assert edge.seen == []
+
+
+async def test_a_head_at_its_limits_passes(serve: Opener) -> None:
+    edge = await serve()
+    client = await edge.open()
+    await client.send(b"GET / HTTP/1.1\r\nHost: here\r\n" + b"X: y\r\n" * 98 + b"Y: " + b"y" * 31_000 + b"\r\n\r\n")
+    assert (await client.response())[0] == 200
+
+
+async def test_http_1_0_needs_no_host(serve: Opener) -> None:
+    edge = await serve()
+    client = await edge.open()
+    await client.send(b"GET /old HTTP/1.0\r\n\r\n")
+    assert await client.response() == (200, b"/old")
+    assert await client.is_closed()
+
+
+async def test_a_silent_connection_is_closed_without_a_word(serve: Opener) -> None:
+    edge = await serve()
+    assert await (await edge.open()).is_closed()
+
+
+async def test_an_idle_kept_connection_is_closed(serve: Opener) -> None:
+    edge = await serve(idle_s=0.2)
+    client = await edge.open()
+    await client.send(GET)
+    assert (await client.response())[0] == 200
+    assert await client.is_closed()
+
+
+async def test_empty_lines_keep_no_connection_open(serve: Opener) -> None:
+    edge = await serve()
+    client = await edge.open()
+    await client.send(GET)
+    await client.response()
+    await client.send(b"\r\n")
+    assert (await client.response())[0] == 408
+
+
+async def test_trailers_are_no_headers(serve: Opener) -> None:
+    edge = await serve()
+    edge.gate.clear()
+    client = await edge.open()
+    trailers = b"Authorization: Bearer x\r\nX-Forwarded-For: 1.2.3.4\r\n"
+    head = b"POST /c HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n"
+    await client.send(head + b"1\r\na\r\n0\r\n" + trailers + b"\r\n")
+    while not edge.seen:
+        await asyncio.sleep(0.01)
+    edge.gate.set()
+    assert (await client.response())[0] == 200
+    [(scope, body)] = edge.seen
+    assert (body, [name for name, _ in scope["headers"]]) == (b"a", [b"host", b"transfer-encoding"])
+    await client.send(GET)
+    assert (await client.response())[0] == 200
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"POST /p HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"POST /p HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nhi",
+        b"GET /p HTTP/1.1\r\nHost: here\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n",
+    ],
+)
+async def test_a_request_to_upgrade_to_what_is_not_served_is_a_plain_request(serve: Opener, request_: bytes) -> None:
+    edge = await serve()
+    client = await edge.open()
+    await client.send(request_)
+    assert await client.response() == (200, b"/p")
+    assert await client.is_closed()
+
+
+async def test_a_response_before_the_end_of_its_request_is_received(serve: Opener) -> None:
+    edge = await serve()
+    client = await edge.open()
+    await client.send(b"POST /unread HTTP/1.1\r\nHost: here\r\nContent-Length: 100000\r\n\r\n" + b"x" * 50_000)
+    assert await client.response() == (200, b"/unread")
+    await client.send(b"x" * 50_000)
+    await client.send(GET)
+    assert await client.response() == (200, b"/a")
+
+
+async def test_a_body_that_never_ends_after_its_response_is_cut_off(
+    serve: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tollkeeper.server.http_protocol.LINGER_S", 0.1)
+    edge = await serve()
+    client = await edge.open()
+    await client.send(b"POST /unread HTTP/1.1\r\nHost: here\r\nContent-Length: 100000\r\n\r\nx")
+    assert await client.response() == (200, b"/unread")
+    assert await client.is_closed()
+
+
+async def test_connections_beyond_the_limit_are_refused_and_room_comes_back(serve: Opener) -> None:
+    edge = await serve(max_connections=2, head_s=20.0)
+    first, second, third = [await edge.open() for _ in range(3)]
+    assert (await third.response())[0] == 503
+    assert await third.is_closed()
+    first.writer.close()
+    async with asyncio.timeout(WITHIN_S):
+        while len(edge.connections) > 1:
+            await asyncio.sleep(0.01)
+    fourth = await edge.open()
+    for client in (second, fourth):
+        await client.send(GET)
+        assert (await client.response())[0] == 200
+
+
+async def test_connections_of_one_address_are_limited_but_not_those_of_a_trusted_proxy(serve: Opener) -> None:
+    edge = await serve(max_connections_per_address=1, head_s=20.0)
+    await edge.open()
+    assert (await (await edge.open()).response())[0] == 503
+    trusting = await serve(max_connections_per_address=1, head_s=20.0, trusted_proxies="10.0.0.1, 127.0.0.0/8")
+    for client in [await trusting.open() for _ in range(3)]:
+        await client.send(GET)
+        assert (await client.response())[0] == 200
