@@ -52,7 +52,7 @@ class _BoundedHttpProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.timeout_keep_alive = self.limits.idle_s
+        self.timeout_keep_alive = self.limits.idle_s  # type: ignore[assignment]
         self._pending = b""
         self._timer: asyncio.TimerHandle | None = None
         self._is_counted = False
@@ -66,7 +66,7 @@ class _BoundedHttpProtocol(HttpToolsProtocol):
 
     # The connection
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.client = get_remote_addr(transport)
         self._is_counted = self.open_connections.take(self._address)
