@@ -9,6 +9,9 @@ RELOAD ?=
 # What decides about quota and access: here branch coverage has a floor.
 EXACT := src/tollkeeper/quota/*,src/tollkeeper/gateway.py,src/tollkeeper/identity/*
 
+# Some images set this. The tests start many processes, and each would compile the sources again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check bench lint format migrate lock
 

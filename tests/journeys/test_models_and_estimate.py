@@ -12,7 +12,6 @@ from openai import AsyncOpenAI, NotFoundError
 from journeys.people import Person, Reply, person, set_limit, visitor
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
-from tollkeeper.migrations import migrate
 from tollkeeper.quota.models import Unit
 
 CATALOG = """
@@ -40,7 +39,6 @@ def catalogued(
     """A server whose operator has written a catalog."""
     path = tmp_path / "catalog.toml"
     path.write_text(CATALOG.replace("BASE_URL", own_upstream.base_url))
-    migrate(sqlite_url)
     server = make_server(sqlite_url, TOLLKEEPER_CATALOG=str(path)).start()
     yield server
     server.stop()
