@@ -20,8 +20,8 @@ from tollkeeper.db import Database
 from tollkeeper.migrations import migrate
 
 STOCK = "stock_postgres"
-DATABASES = ("sqlite", "postgres")
-EVERY_DATABASE = (*DATABASES, pytest.param(STOCK, marks=pytest.mark.exhaustive))
+EVERY_POSTGRES = ("postgres", pytest.param(STOCK, marks=pytest.mark.exhaustive))
+EVERY_DATABASE = ("sqlite", *EVERY_POSTGRES)
 """For fixtures' params. Tests run on stock PostgreSQL only where their module is marked `stock_postgres`."""
 
 WORKERS_PER_SERVER = 4
@@ -133,6 +133,12 @@ def postgres_url(shared_postgres_server: SharedPostgres) -> Iterator[str]:
 def stock_postgres_url(shared_stock_server: SharedPostgres) -> str:
     """On PostgreSQL as Debian installs it, with its default settings."""
     return new_postgres(shared_stock_server)
+
+
+@pytest.fixture(params=EVERY_POSTGRES)
+def any_postgres_url(request: pytest.FixtureRequest) -> str:
+    """A database on each kind of PostgreSQL: for tests of what only PostgreSQL does."""
+    return str(request.getfixturevalue(f"{request.param}_url"))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from databases import DATABASES, new_postgres, new_sqlite
+from databases import EVERY_DATABASE, new_postgres, new_sqlite
 from journeys.many_wires import HASTY, write_catalog
 from journeys.processes import ReservedPort
 from journeys.server import Server
@@ -51,6 +51,15 @@ def shared_postgres(
 
 
 @pytest.fixture(scope="session")
+def shared_stock_postgres(
+    tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, shared_stock_server: SharedPostgres
+) -> Iterator[Server]:
+    url = new_postgres(shared_stock_server)
+    settings = {"OPENAI_BASE_URL": upstream.base_url} | FASTER
+    yield from _serving(Server(url, tmp_path_factory.mktemp("server"), settings))
+
+
+@pytest.fixture(scope="session")
 def shared_echoing(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     url = new_sqlite(folder, migrated_file)
@@ -64,7 +73,7 @@ def echoing(shared_echoing: Server) -> Iterator[Server]:
     shared_echoing.assert_quiet()
 
 
-@pytest.fixture(params=DATABASES)
+@pytest.fixture(params=EVERY_DATABASE)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A running server in front of `upstream`: each test that asks runs on SQLite and on PostgreSQL."""
     running: Server = request.getfixturevalue(f"shared_{request.param}")
@@ -113,7 +122,15 @@ def doors_postgres(
     yield from _serving_on_many_wires(url, tmp_path_factory.mktemp("doors"), upstream)
 
 
-@pytest.fixture(params=DATABASES)
+@pytest.fixture(scope="session")
+def doors_stock_postgres(
+    tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, shared_stock_server: SharedPostgres
+) -> Iterator[Server]:
+    url = new_postgres(shared_stock_server)
+    yield from _serving_on_many_wires(url, tmp_path_factory.mktemp("doors"), upstream)
+
+
+@pytest.fixture(params=EVERY_DATABASE)
 def doors(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A running server to which `upstream` is a provider on each wire: see `many_wires`."""
     running: Server = request.getfixturevalue(f"doors_{request.param}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from journeys.processes import Program, ReservedPort, clean_environment
+from patience import PATIENCE_S
 
 LIMIT = 100_000
 
@@ -43,7 +44,7 @@ class Newcomer:
             ["bash", "-c", "\necho\n".join(lines)],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=PATIENCE_S,
             check=True,
             env=clean_environment({}),
         )

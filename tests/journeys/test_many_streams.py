@@ -14,13 +14,13 @@ from journeys.processes import ReservedPort
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
 from journeys.who_pays import tokens
+from patience import PATIENCE_S
 from tollkeeper.quota.models import Charge
 
 WORDS = 30
 ANSWER = " ".join(["word"] * WORDS)
 PACE_S = 0.1
 PEOPLE = 20
-PATIENCE_S = 30.0
 LEAST_LIMIT = 100
 """No two calls have the same limit: by it, a call's charge is found."""
 

@@ -12,6 +12,7 @@ from openai import AsyncOpenAI, NotFoundError
 from journeys.people import Person, Reply, person, set_limit, visitor
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
+from patience import PATIENCE_S
 from tollkeeper.quota.models import Unit
 
 CATALOG = """
@@ -222,7 +223,7 @@ async def test_what_calls_in_flight_hold_counts_against_the_estimate(server: Ser
         await set_limit(server, caller.principal, hold * 3 // 2)
         with upstream.gate(caller.marker):
             call = asyncio.create_task(caller.ask(prompt, max_tokens=50))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 while upstream.waiting(caller.marker) < 1:
                     await asyncio.sleep(0.02)
             during = (await estimate(caller, prompt=prompt, max_tokens=hold // 2)).body

@@ -17,6 +17,7 @@ from journeys.people import Person
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
 from journeys.who_pays import ANSWER, EVERY_STREAM, Cell, End, check_told, input_counts, paid, walk
+from patience import PATIENCE_S
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.models import Charge
 
@@ -30,7 +31,6 @@ SETTINGS = {
     "TOLLKEEPER_STREAM_IDLE_SECONDS": "60",
     "TOLLKEEPER_STREAM_TOTAL_SECONDS": "60",
 }
-PATIENCE_S = 30.0
 
 
 async def test_a_stream_outlives_its_lease(hasty_doors: Server, own_upstream: Upstream) -> None:

@@ -26,10 +26,10 @@ from journeys.who_pays import (
     tokens,
     walk,
 )
+from patience import PATIENCE_S
 
 USAGE = {"input": 11, "output": 7}
 HEARD = "one two three"
-PATIENCE_S = 20.0
 GOING_AWAY = 1012
 """With which a WebSocket is closed by a server that is told to stop."""
 SILENT_STREAMS = [Cell(door, SILENT) for door in STREAMED]

@@ -12,6 +12,7 @@ from bpe_openai import _bindings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from patience import PATIENCE_S
 from tollkeeper.providers import tokenizer
 from tollkeeper.providers.tokenizer import BEST_AT_HAND, bound, count, encoding_name
 
@@ -188,13 +189,13 @@ def busy_with_input() -> Iterator[None]:
 async def test_what_is_little_is_counted_while_much_is() -> None:
     await count("gpt-4o", ("so that the vocabulary is there",))
     with busy_with_input():
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             assert await count("gpt-4o", ("hello",)) == 1
 
 
 async def test_answers_are_counted_and_cut_while_input_is_counted() -> None:
     answer = " word" * 2000
     with busy_with_input():
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             assert await count("gpt-4o", (answer,), output=True) == 2000
             assert await tokenizer.cut("gpt-4o", answer, 3) == " word" * 3

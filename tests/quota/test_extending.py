@@ -17,6 +17,8 @@ from tollkeeper.quota.models import Basis
 from tollkeeper.quota.operations import Terms
 from tollkeeper.quota.reservation import new_id
 
+pytestmark = pytest.mark.stock_postgres
+
 
 @pytest.fixture
 async def books(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Books]:

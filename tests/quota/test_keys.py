@@ -26,6 +26,8 @@ from tollkeeper.quota.models import Basis
 from tollkeeper.quota.operations import Closed, Keep, Replayed, Reserve, Settle
 from tollkeeper.quota.verify import verify
 
+pytestmark = pytest.mark.stock_postgres
+
 
 @pytest.fixture
 async def books(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Books]:

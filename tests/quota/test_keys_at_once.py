@@ -29,6 +29,8 @@ from tollkeeper.quota.models import Basis
 from tollkeeper.quota.operations import Held, Keep, Replayed, Reserve, Settle
 from tollkeeper.quota.store import Store
 
+pytestmark = pytest.mark.stock_postgres
+
 
 @pytest.fixture
 async def books(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Books]:

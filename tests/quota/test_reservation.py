@@ -25,6 +25,8 @@ from tollkeeper.quota.ledger import Reservation
 from tollkeeper.quota.models import Basis
 from tollkeeper.quota.operations import Terms
 
+pytestmark = pytest.mark.stock_postgres
+
 
 @pytest.fixture
 async def books(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Books]:

@@ -21,6 +21,8 @@ from tollkeeper.quota.store import Needs, Page, Store
 from tollkeeper.quota.verbs import decide
 from tollkeeper.quota.windows import Period
 
+pytestmark = pytest.mark.stock_postgres
+
 LEASE_MS = 60_000
 
 

@@ -20,6 +20,8 @@ from tollkeeper.quota.replay import Fault
 from tollkeeper.quota.verify import MOST_PROBLEMS, Report, verify
 from tollkeeper.quota.windows import Period
 
+pytestmark = pytest.mark.stock_postgres
+
 PRICE = Price(2_000_000, 1_000_000, 4_000_000)
 
 

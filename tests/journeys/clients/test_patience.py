@@ -17,9 +17,9 @@ from journeys.clients.watching import watched
 from journeys.people import Person, person
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
+from patience import PATIENCE_S
 
 MODEL = "gpt-4o-mini"
-PATIENCE_S = 20
 LONG_S = 0.5
 """Much longer than it takes until the first ping."""
 
