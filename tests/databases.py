@@ -53,9 +53,17 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(config.stash[_run_folder], ignore_errors=True)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Drop the tests on stock PostgreSQL from modules that are not marked `stock_postgres`."""
-    items[:] = [item for item in items if not _is_on_stock(item) or item.get_closest_marker(STOCK) is not None]
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Drop the tests on stock PostgreSQL from modules that are not marked `stock_postgres`, and mark as `exhaustive`
+    what is so on PostgreSQL only.
+    """
+    dropped = {item for item in items if _is_on(item, STOCK) and item.get_closest_marker(STOCK) is None}
+    config.hook.pytest_deselected(items=list(dropped))
+    items[:] = [item for item in items if item not in dropped]
+    for item in items:
+        if _is_on(item, "postgres") and item.get_closest_marker("exhaustive_on_postgres") is not None:
+            item.add_marker("exhaustive")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -67,9 +75,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(line, red=True, bold=True)
 
 
-def _is_on_stock(item: pytest.Item) -> bool:
+def _is_on(item: pytest.Item, database: str) -> bool:
     callspec = getattr(item, "callspec", None)
-    return callspec is not None and STOCK in callspec.params.values()
+    return callspec is not None and database in callspec.params.values()
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from journeys.upstream import Upstream
 from journeys.wire import Raw, chunked, exchange, request
 from patience import PATIENCE_S
 
+pytestmark = pytest.mark.exhaustive_on_postgres
+
 CANARY = "tell-nobody"
 MIB = 1024 * 1024
 DOCUMENT = b'{"prompt": "tell-nobody"}'

@@ -39,6 +39,7 @@ def crashing(make_server: Callable[..., Server], database_url: str, own_upstream
     )
 
 
+@pytest.mark.exhaustive_on_postgres
 async def test_killed_at_each_failpoint_it_books_all_that_was_served(crashing: Server, own_upstream: Upstream) -> None:
     """Each process recovers what the one before it left behind, and dies at the next point."""
     limits = iter(range(100, 100_000))
@@ -55,6 +56,7 @@ async def test_killed_at_each_failpoint_it_books_all_that_was_served(crashing: S
 
 
 @pytest.mark.proof
+@pytest.mark.exhaustive_on_postgres
 async def test_killed_at_random_instants_it_books_all_that_was_served(crashing: Server, own_upstream: Upstream) -> None:
     chance = random.Random(20261121)
     limits = iter(range(100, 100_000))
@@ -72,6 +74,7 @@ async def test_killed_at_random_instants_it_books_all_that_was_served(crashing: 
     crashing.stop()
 
 
+@pytest.mark.exhaustive_on_postgres
 async def test_killed_while_answers_are_on_their_way_it_books_them(hasty_doors: Server, own_upstream: Upstream) -> None:
     """At every door to an answer in one piece, and on every provider's wire, a call is lost between the upstream's log
     and our ledger: its input is paid, the rest is forgiven, and nobody asks again. No two calls have the same limit.

@@ -17,6 +17,8 @@ from journeys.server import Server
 from journeys.upstream import Upstream, scripted
 from patience import PATIENCE_S
 
+pytestmark = pytest.mark.exhaustive_on_postgres
+
 ANSWER = "one two three four five six seven"
 HEARD = "one two three"
 USAGE = {"input": 11, "output": 7}

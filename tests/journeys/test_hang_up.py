@@ -11,6 +11,8 @@ from journeys.server import Server
 from journeys.upstream import Upstream, scripted
 from patience import PATIENCE_S
 
+pytestmark = pytest.mark.exhaustive_on_postgres
+
 USAGE = {"prompt_tokens": 15, "completion_tokens": 9}
 
 

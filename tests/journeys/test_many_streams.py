@@ -5,6 +5,8 @@ import random
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
 from journeys.audit import assert_books_are_right, charges_in
 from journeys.crowd import crowd
 from journeys.doors import STREAMED, Door, calling
@@ -16,6 +18,8 @@ from journeys.upstream import Upstream, scripted
 from journeys.who_pays import tokens
 from patience import PATIENCE_S
 from tollkeeper.quota.models import Charge
+
+pytestmark = pytest.mark.exhaustive
 
 WORDS = 30
 ANSWER = " ".join(["word"] * WORDS)

@@ -15,6 +15,8 @@ from journeys.upstream import Upstream, scripted
 from patience import PATIENCE_S
 from tollkeeper.quota.models import Unit
 
+pytestmark = pytest.mark.exhaustive_on_postgres
+
 CATALOG = """
 default = "fast"
 closed = true

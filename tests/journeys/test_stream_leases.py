@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 
 import aiohttp
+import pytest
 
 from factories import make_store
 from journeys.audit import assert_books_are_right, charges_in
@@ -20,6 +21,8 @@ from journeys.who_pays import ANSWER, EVERY_STREAM, Cell, End, check_told, input
 from patience import PATIENCE_S
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.models import Charge
+
+pytestmark = pytest.mark.exhaustive_on_postgres
 
 USAGE = {"input": 11, "output": 7}
 LEASE_S = 1.0

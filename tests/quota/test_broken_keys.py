@@ -12,6 +12,8 @@ from tollkeeper.quota.keys import Attempt, KeptAnswer, KeyName, KeyRow
 from tollkeeper.quota.operations import Closed, Extend, Held, Keep, Replayed
 from tollkeeper.quota.store import Page
 
+pytestmark = pytest.mark.exhaustive
+
 
 def a_key_stands_for_ever(patch: pytest.MonkeyPatch) -> None:
     """An answer of yesterday is given again."""

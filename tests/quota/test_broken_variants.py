@@ -22,6 +22,8 @@ from tollkeeper.quota.sqlite_memory import Memory
 from tollkeeper.quota.store import ChargeRow, Needs, Page, WindowRow
 from tollkeeper.quota.windows import Period, span
 
+pytestmark = pytest.mark.exhaustive
+
 
 def no_compare_and_set(patch: pytest.MonkeyPatch) -> None:
     """Whoever comes second closes the charge again."""

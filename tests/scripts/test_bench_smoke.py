@@ -15,6 +15,8 @@ import pytest
 
 from patience import PATIENCE_S
 
+pytestmark = pytest.mark.exhaustive
+
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 BENCH = (sys.executable, str(SCRIPTS / "bench"))
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nright"
