@@ -28,19 +28,19 @@ run: setup ## Serve on 127.0.0.1:8000; HOST=, PORT= and RELOAD=1 change that
 	@$(BIN)/tollkeeper serve --first-run $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(RELOAD),--reload)
 
 test: setup ## Run the tests that a change can break, on SQLite and on a real PostgreSQL
-	@TEST_DEPTH=test $(BIN)/pytest -n auto -m "not exhaustive"
+	@TEST_DEPTH=test $(BIN)/pytest -n auto --dist worksteal -m "not exhaustive"
 
 check: setup ## What CI runs: format, lint, types, architecture, every test with coverage, also on stock PostgreSQL
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@TEST_DEPTH=check $(BIN)/pytest -n auto --cov --cov-report=
+	@TEST_DEPTH=check $(BIN)/pytest -n auto --dist worksteal --cov --cov-report=
 	@$(BIN)/coverage report --skip-covered
 	@$(BIN)/coverage report --include='$(EXACT)' --fail-under=95
 
 prove: setup ## The proofs that take long: many examples, many kills, many calls
-	@TEST_DEPTH=prove $(BIN)/pytest -n auto -m proof
+	@TEST_DEPTH=prove $(BIN)/pytest -n auto --dist worksteal -m proof
 
 bench: setup ## Measure against a bare forwarder, on SQLite and PostgreSQL
 	@$(BIN)/python scripts/bench

@@ -5,6 +5,7 @@ each test gets a copy of a migrated database.
 """
 
 import asyncio
+import os
 import shutil
 import tempfile
 import uuid
@@ -37,6 +38,12 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     config.stash[_run_folder] = Path(tempfile.mkdtemp(prefix="tk-run-"))
     config.stash[_run_folder].chmod(0o755)  # PostgreSQL does not run as root
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: many tests wait for a process, a lease or a limit."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -201,6 +201,7 @@ def test_the_actor_is_the_system_s_user_even_if_nameless(monkeypatch: pytest.Mon
     assert actor("cli") == "cli:54321"
 
 
+@pytest.mark.exhaustive_on_postgres
 def test_the_installed_command_is_this_one(acme: Keyboard, tmp_path: Path) -> None:
     """A process of its own, through pipes."""
 

@@ -75,6 +75,7 @@ async def test_killed_at_random_instants_it_books_all_that_was_served(crashing: 
 
 
 @pytest.mark.exhaustive_on_postgres
+@pytest.mark.exhaustive
 async def test_killed_while_answers_are_on_their_way_it_books_them(hasty_doors: Server, own_upstream: Upstream) -> None:
     """At every door to an answer in one piece, and on every provider's wire, a call is lost between the upstream's log
     and our ledger: its input is paid, the rest is forgiven, and nobody asks again. No two calls have the same limit.

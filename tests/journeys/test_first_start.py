@@ -103,6 +103,7 @@ def test_a_secret_of_its_own_is_kept_where_only_its_owner_can_read_it(newcomer: 
     assert secret.read_text().strip() not in program.output
 
 
+@pytest.mark.exhaustive
 def test_the_house_stops_well_on_ctrl_c_too(newcomer: Newcomer) -> None:
     program = newcomer.serve()
     assert program.interrupt() == 0

@@ -1,7 +1,7 @@
 """What can be asked, what it costs, and what a call would hold, told without making one."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI, NotFoundError
 
+from databases import new_sqlite
 from journeys.people import Person, Reply, person, set_limit, visitor
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
@@ -35,16 +36,18 @@ provider = "house"
 """
 
 
-@pytest.fixture
-def catalogued(
-    make_server: Callable[..., Server], own_upstream: Upstream, tmp_path: Path, sqlite_url: str
-) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def catalogued(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream: Upstream) -> Iterator[Server]:
     """A server whose operator has written a catalog."""
-    path = tmp_path / "catalog.toml"
-    path.write_text(CATALOG.replace("BASE_URL", own_upstream.base_url))
-    server = make_server(sqlite_url, TOLLKEEPER_CATALOG=str(path)).start()
-    yield server
-    server.stop()
+    folder = tmp_path_factory.mktemp("catalogued")
+    path = folder / "catalog.toml"
+    path.write_text(CATALOG.replace("BASE_URL", upstream.base_url))
+    server = Server(new_sqlite(folder, migrated_file), folder, {"TOLLKEEPER_CATALOG": str(path)})
+    try:
+        yield server.start()
+        server.stop()
+    finally:
+        server.free()
 
 
 async def estimate(caller: Person, **fields: Any) -> Reply:
@@ -78,13 +81,13 @@ async def test_the_models_of_a_catalog_are_listed_with_weight_window_and_price(c
         }
 
 
-async def test_an_alias_is_charged_as_the_model_that_it_stands_for(catalogued: Server, own_upstream: Upstream) -> None:
+async def test_an_alias_is_charged_as_the_model_that_it_stands_for(catalogued: Server, upstream: Upstream) -> None:
     async with person(catalogued) as caller:
         usage = {"prompt_tokens": 15, "completion_tokens": 9, "total_tokens": 24}
         answer = (await caller.ask(scripted(caller.marker, usage=usage), model="quick")).body
         assert (answer["model"], answer["provider"], answer["cost"]) == ("fast", "house", 36)
         assert answer["cost_usd"] == "0.000008"
-        assert own_upstream.seen(caller.marker)[0]["body"]["model"] == "org/fast-1"
+        assert upstream.seen(caller.marker)[0]["body"]["model"] == "org/fast-1"
         assert (await caller.ask("x", model="gpt-4o")).code == "not_found"
 
 
@@ -139,7 +142,7 @@ async def test_the_path_of_the_list_with_a_slash_is_no_model(server: Server) -> 
         assert (await caller.get("/v1/models/")).status == 404
 
 
-async def test_an_estimate_tells_the_hold_and_leaves_no_trace(catalogued: Server, own_upstream: Upstream) -> None:
+async def test_an_estimate_tells_the_hold_and_leaves_no_trace(catalogued: Server, upstream: Upstream) -> None:
     async with person(catalogued, limit=50_000) as caller:
         reply = await estimate(
             caller, prompt=f"{caller.marker} one two three", system_prompt="Be kind.", max_tokens=100
@@ -153,7 +156,7 @@ async def test_an_estimate_tells_the_hold_and_leaves_no_trace(catalogued: Server
         assert told["hold_usd"] == f"0.{micro_usd:06}"
         assert told["quota"]["limit"] == told["quota"]["remaining"] == 50_000
         assert await caller.charges() == []
-        assert own_upstream.seen(caller.marker) == []
+        assert upstream.seen(caller.marker) == []
         unpriced = (await estimate(caller, prompt="x", model="plain")).body
         assert (unpriced["hold_usd"], unpriced["max_output"]) == (None, 1_024)
 

@@ -56,6 +56,7 @@ async def test_a_stream_outlives_its_lease(hasty_doors: Server, own_upstream: Up
     hasty_doors.stop()
 
 
+@pytest.mark.exhaustive
 async def test_killed_in_a_stream_the_process_leaves_behind_what_was_received(
     hasty_doors: Server, own_upstream: Upstream
 ) -> None:

@@ -12,6 +12,7 @@ from bpe_openai import _bindings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from depth import examples
 from patience import PATIENCE_S
 from tollkeeper.providers import tokenizer
 from tollkeeper.providers.tokenizer import BEST_AT_HAND, bound, count, encoding_name
@@ -80,7 +81,7 @@ def strings_in(value: Any) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("model", MODELS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(document=DOCUMENTS, ascii_only=st.booleans(), packed=st.booleans())
 async def test_the_bound_is_never_less_than_what_the_json_says_nor_than_the_json(
     model: str, document: Any, ascii_only: bool, packed: bool
