@@ -9,8 +9,11 @@ RELOAD ?=
 # The code that decides about quotas and access. Its branch coverage has a floor.
 EXACT := src/tollkeeper/quota/*,src/tollkeeper/gateway/*,src/tollkeeper/identity/*
 
+# Some images set this. The tests start many processes, and each would compile the sources again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench lint format migrate lock
+.PHONY: help setup run test check prove bench lint format migrate lock
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,17 +27,20 @@ run: setup ## Serve on 127.0.0.1:8000; HOST=, PORT= and RELOAD=1 change that
 	@$(BIN)/tollkeeper migrate
 	@$(BIN)/tollkeeper serve --first-run $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(RELOAD),--reload)
 
-test: setup ## Run every test, on SQLite and PostgreSQL
-	@$(BIN)/pytest -n auto
+test: setup ## Run the tests that a change can break, on SQLite and on a real PostgreSQL
+	@TEST_DEPTH=test $(BIN)/pytest -n auto --dist worksteal -m "not exhaustive"
 
-check: setup ## What CI runs: format, lint, types, architecture, tests with coverage
+check: setup ## What CI runs: format, lint, types, architecture, every test with coverage, also on stock PostgreSQL
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/pytest -n auto --cov --cov-report=
+	@TEST_DEPTH=check $(BIN)/pytest -n auto --dist worksteal --cov --cov-report=
 	@$(BIN)/coverage report --skip-covered
 	@$(BIN)/coverage report --include='$(EXACT)' --fail-under=95
+
+prove: setup ## The proofs that take long: many examples, many kills, many calls
+	@TEST_DEPTH=prove $(BIN)/pytest -n auto --dist worksteal -m proof
 
 bench: setup ## Compare with a bare forwarder, on SQLite and PostgreSQL
 	@$(BIN)/python scripts/bench

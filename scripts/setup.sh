@@ -22,10 +22,12 @@ fi
 
 echo "Installing what requirements.lock says"
 if "$venv/bin/python" -m pip install --quiet --disable-pip-version-check uv 2>/dev/null; then
-    "$venv/bin/uv" pip sync --quiet --python "$venv/bin/python" --require-hashes requirements.lock
+    "$venv/bin/uv" pip sync --quiet --compile-bytecode --python "$venv/bin/python" --require-hashes requirements.lock
     "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --no-deps --no-build-isolation --editable .
 else
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 fi
+# A process that starts from bytecode needs a third of the time. pip compiles what it installs, but not this project.
+"$venv/bin/python" -m compileall -q src
 touch "$venv/.ready"

@@ -15,7 +15,8 @@ from typing import Any, TextIO
 
 import pytest
 
-HANGS_AFTER_S = 240.0
+from depth import DEPTH
+
 TASKS_FIRST_S = 5.0
 """So long before its end it says what it waits for."""
 
@@ -34,8 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol() -> Generator[None, object, object]:
-    faulthandler.dump_traceback_later(HANGS_AFTER_S, exit=True, file=_file())
-    signal.setitimer(signal.ITIMER_REAL, HANGS_AFTER_S - TASKS_FIRST_S)
+    faulthandler.dump_traceback_later(DEPTH.test_may_take_s, exit=True, file=_file())
+    signal.setitimer(signal.ITIMER_REAL, DEPTH.test_may_take_s - TASKS_FIRST_S)
     try:
         return (yield)
     finally:

@@ -10,6 +10,7 @@ import pytest
 from sqlmodel import select
 
 from factories import make_principal, make_store, set_limit, user_quota
+from patience import PATIENCE_S
 from tollkeeper.chat import ChatRequest, Completion, Finish, Message, Price, TextDelta, Usage
 from tollkeeper.clock import Clock
 from tollkeeper.db import Database
@@ -32,7 +33,6 @@ BOUND, EXACT = BODY_BYTES + 8 + 64, INPUT_TOKENS + 8 + 64
 USAGE = Usage(40, 10)
 PRICE = Price(1_000_000, 500_000, 2_000_000)
 ONE_MESSAGE = InputSize(1)
-WITHIN_S = 10.0
 
 Step = StreamChunk | Exception | asyncio.Event | Callable[[], object]
 """What a stream does next: bring a piece, fail, wait until something is set, or do something."""
@@ -178,13 +178,13 @@ class House:
         self.models[name] = replace(known, name=name, **facts)
 
     async def ask(self, keeping: IdempotentCall | None = None, **changes: Any) -> CallResult:
-        async with asyncio.timeout(WITHIN_S):
+        async with asyncio.timeout(PATIENCE_S):
             answer = await self.gateway.complete(self.caller, make_ask(**changes), keeping)
         assert isinstance(answer, CallResult)
         return answer
 
     async def listen(self, ear: Ear | None = None, keeping: IdempotentCall | None = None, **changes: Any) -> CallResult:
-        async with asyncio.timeout(WITHIN_S):
+        async with asyncio.timeout(PATIENCE_S):
             answer = await self.gateway.stream(self.caller, make_ask(**changes), ear or Ear(), keeping)
         assert isinstance(answer, CallResult)
         return answer

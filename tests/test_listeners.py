@@ -22,6 +22,7 @@ from house import (
     open_house,
     text,
 )
+from patience import PATIENCE_S
 from tollkeeper import errors
 from tollkeeper.chat import Finish, Usage
 from tollkeeper.gateway import attempts
@@ -152,7 +153,7 @@ async def test_whoever_hangs_up_on_what_bills_unseen_and_still_stops_reading_is_
     house.provider.streams = [
         [lambda: asyncio.get_running_loop().call_later(0.05, ear.hang_up), text("He"), asyncio.Event()]
     ]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         _, charge = await fail(house, ear)
     assert house.provider.hung_up == 1
     assert_charged(charge, "counted", BOUND, ROOM)

@@ -11,7 +11,8 @@ import pytest
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from house import USAGE, WITHIN_S, House, ending, open_house, text
+from house import USAGE, House, ending, open_house, text
+from patience import PATIENCE_S
 from tollkeeper import errors
 from tollkeeper.api import middleware
 from tollkeeper.api.body_budget import BodyBudget
@@ -209,7 +210,7 @@ async def test_what_a_call_has_sent_is_held_until_it_is_over(porch: Porch, monke
     porch.house.provider.streams = [[text("He"), asked.set, asyncio.Event()]]
     first = Call(STREAM.path)
     running = asyncio.create_task(porch.take(first))
-    async with asyncio.timeout(WITHIN_S):
+    async with asyncio.timeout(PATIENCE_S):
         await asked.wait()
     refused = await porch(QUERY.path)
     assert (refused.status, refused.document["code"], refused.answer["retry-after"]) == (429, "rate_limited", "1")

@@ -11,6 +11,7 @@ import pytest
 
 from cli.keyboard import ME, Keyboard
 from factories import make_store, make_terms
+from patience import PATIENCE_S
 from tollkeeper.chat import Usage
 from tollkeeper.cli.context import actor_name
 from tollkeeper.db import SCHEMA_REVISION
@@ -200,12 +201,13 @@ def test_the_actor_is_the_system_s_user_even_if_nameless(monkeypatch: pytest.Mon
     assert actor_name("cli") == "cli:54321"
 
 
+@pytest.mark.exhaustive_on_postgres
 def test_the_installed_command_is_this_one(acme: Keyboard, tmp_path: Path) -> None:
     """A process of its own, through pipes."""
 
     def tollkeeper(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [TOLLKEEPER, *words], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path
+            [TOLLKEEPER, *words], capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=tmp_path
         )
 
     assert tollkeeper("quota", "set", "ada@example.com", "--limit", "700", "--window", "day").returncode == 0
@@ -224,6 +226,12 @@ def test_ctrl_c_while_it_still_imports_ends_it_quietly(command: list[str], impor
     (tmp_path / "sitecustomize.py").write_text(CTRL_C_AT_AN_IMPORT)
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "HASTY": imported}
     done = subprocess.run(
-        [*command, "--help"], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path, env=environment
+        [*command, "--help"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+        cwd=tmp_path,
+        env=environment,
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

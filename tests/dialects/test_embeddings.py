@@ -15,6 +15,7 @@ from openai import OpenAI
 from openai.types import CreateEmbeddingResponse
 from openai.types.embedding_create_params import EmbeddingCreateParams
 
+from depth import examples
 from tollkeeper.chat import Completion, Usage
 from tollkeeper.dialects.answer_checks import MalformedAnswer
 from tollkeeper.dialects.embeddings import (
@@ -141,7 +142,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(values, values)
 def test_strangers_get_only_the_named_errors(one: Any, other: Any) -> None:
     with contextlib.suppress(InvalidRequest):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.responses import Response
 
+from depth import examples
 from tollkeeper.chat import Completion, ToolCall, Usage
 from tollkeeper.dialects.answer_checks import MalformedAnswer
 from tollkeeper.dialects.response_meta import ResponseMeta
@@ -29,7 +30,7 @@ completions = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(completions)
 def test_what_is_written_is_what_the_sdk_takes_and_is_read_as_it_was(completion: Completion) -> None:
     """A refusal is the text of an answer that has no other."""

@@ -12,6 +12,7 @@ from openai.types.responses.response_input_param import ResponseInputParam
 from openai.types.responses.tool_param import ToolParam
 from pydantic import TypeAdapter
 
+from depth import examples
 from tollkeeper.chat import ChatRequest, Grammar, Image, Message, Options, Tool, ToolCall, ToolResult
 from tollkeeper.dialects.parameters import filter_parameters
 from tollkeeper.dialects.responses import PARAMETERS, input_size_of, read_request, write_request
@@ -154,14 +155,14 @@ requests = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(requests)
 def test_what_is_written_is_read_as_it_was(request: ChatRequest) -> None:
     written = write_request(request, "m")
     assert read_request(orjson.loads(orjson.dumps(written))) == request
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(requests)
 def test_what_is_written_passes_our_own_door_and_names_only_parameters(request: ChatRequest) -> None:
     fields = fields_of(write_request(request, "m"))

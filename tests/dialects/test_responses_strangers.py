@@ -9,6 +9,7 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from depth import examples
 from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError
 from tollkeeper.dialects.parameters import filter_parameters
 from tollkeeper.dialects.responses import PARAMETERS, StreamReader, input_size_of, read_answer, read_request
@@ -48,7 +49,7 @@ def refused_parameter(read: Callable[[], object]) -> str | None:
     return None
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(documents)
 def test_a_request_is_read_or_refused_by_name(document: dict[str, Any]) -> None:
     fields = msgspec.json.decode(orjson.dumps(document), type=dict[str, msgspec.Raw])
@@ -61,14 +62,14 @@ def test_a_request_is_read_or_refused_by_name(document: dict[str, Any]) -> None:
         assert parameter is None or parameter.partition(".")[0] in {"input", *document}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(values | documents)
 def test_an_answer_is_read_or_bad(document: Any) -> None:
     with contextlib.suppress(MalformedAnswer):
         read_answer(orjson.dumps(document))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(values | documents, max_size=6))
 def test_a_stream_is_read_or_bad_or_an_error(said: list[Any]) -> None:
     reader = StreamReader()

@@ -12,6 +12,7 @@ from openai import APIError, OpenAI
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from depth import examples
 from tollkeeper.chat import (
     Completion,
     Delta,
@@ -115,7 +116,7 @@ EVERYTHING: list[Delta] = [
 ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(pieces.map(introduced), st.sampled_from(["stop", "length", "content_filter"]))
 def test_what_is_written_is_read_as_it_was(deltas: list[Delta], finish: str) -> None:
     stream = write(deltas, finish)
@@ -127,7 +128,7 @@ def test_what_is_written_is_read_as_it_was(deltas: list[Delta], finish: str) -> 
     assert told == said._replace(finish_reason=reason, usage=USAGE)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(pieces.map(introduced), st.sampled_from(["stop", "length"]))
 def test_the_last_event_holds_the_whole_answer(deltas: list[Delta], finish: str) -> None:
     stream = write(deltas, finish)
@@ -136,7 +137,7 @@ def test_the_last_event_holds_the_whole_answer(deltas: list[Delta], finish: str)
     Response.model_validate(last["response"])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(pieces.map(introduced), st.sampled_from(["stop", "length", "content_filter"]))
 def test_every_event_is_one_that_the_sdk_knows_numbered_without_gaps(deltas: list[Delta], finish: str) -> None:
     stream = write(deltas, finish)
@@ -209,7 +210,7 @@ def test_the_sdk_gathers_what_was_written() -> None:
     assert calls == [("call_a", '{"at":"Ulm"}'), ("call_b", "{}")]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(pieces.map(introduced))
 def test_the_sdk_gathers_any_stream(deltas: list[Delta]) -> None:
     with client(write(deltas)) as openai, openai.responses.stream(model="m", input="Hi") as stream:

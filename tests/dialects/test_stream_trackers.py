@@ -13,6 +13,7 @@ from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from depth import examples
 from tollkeeper.chat import Delta, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
 from tollkeeper.dialects import messages, responses
 from tollkeeper.dialects.response_meta import ResponseMeta
@@ -51,7 +52,7 @@ def cut(events: list[Event]) -> bytes:
     return b"".join(each.raw for each in events) + follower.end(HEAD, "length", USAGE)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.data())
 def test_a_response_that_is_cut_anywhere_is_one_answer_to_the_sdk(data: st.DataObject) -> None:
     whole = response_events(data.draw(st.permutations(EVERYTHING[:3]).map(lambda first: [*first, *EVERYTHING[3:]])))

@@ -1,20 +1,17 @@
 """One upstream per worker, one server per worker and database in front of it, and new people for each test."""
 
-import asyncio
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import asyncpg
 import pytest
 
+from databases import EVERY_DATABASE, new_postgres, new_sqlite
 from journeys.many_wires import HASTY, write_catalog
 from journeys.processes import ReservedPort
 from journeys.server import Server
 from journeys.upstream import Upstream
-from tollkeeper.migrations import migrate
+from postgres_servers import SharedPostgres
 
-DATABASES = ("sqlite", "postgres")
 FASTER = {"TOLLKEEPER_RATE_LIMIT_AI": "100000/minute", "TOLLKEEPER_BREAKER_FAILURES": "0"}
 """The failures of one test must not keep those of the next from reaching the upstream."""
 
@@ -36,27 +33,36 @@ def own_upstream(tmp_path: Path) -> Iterator[Upstream]:
 
 
 @pytest.fixture(scope="session")
-def shared_sqlite(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Server]:
+def shared_sqlite(
+    tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream: Upstream
+) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
-    url = f"sqlite:///{folder / 'tollkeeper.db'}"
-    migrate(url)
+    url = new_sqlite(folder, migrated_file)
     yield from _serving(Server(url, folder, {"OPENAI_BASE_URL": upstream.base_url} | FASTER))
 
 
 @pytest.fixture(scope="session")
 def shared_postgres(
-    tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, postgres_server: str, migrated_template: str
+    tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, shared_postgres_server: SharedPostgres
 ) -> Iterator[Server]:
-    url = _new_database(postgres_server, migrated_template)
+    url = new_postgres(shared_postgres_server)
     settings = {"OPENAI_BASE_URL": upstream.base_url} | FASTER
     yield from _serving(Server(url, tmp_path_factory.mktemp("server"), settings))
 
 
 @pytest.fixture(scope="session")
-def shared_echoing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def shared_stock_postgres(
+    tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, shared_stock_server: SharedPostgres
+) -> Iterator[Server]:
+    url = new_postgres(shared_stock_server)
+    settings = {"OPENAI_BASE_URL": upstream.base_url} | FASTER
+    yield from _serving(Server(url, tmp_path_factory.mktemp("server"), settings))
+
+
+@pytest.fixture(scope="session")
+def shared_echoing(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
-    url = f"sqlite:///{folder / 'tollkeeper.db'}"
-    migrate(url)
+    url = new_sqlite(folder, migrated_file)
     yield from _serving(Server(url, folder, {"OPENAI_API_KEY": ""}))
 
 
@@ -67,7 +73,7 @@ def echoing(shared_echoing: Server) -> Iterator[Server]:
     shared_echoing.assert_quiet()
 
 
-@pytest.fixture(params=DATABASES)
+@pytest.fixture(params=EVERY_DATABASE)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A running server in front of `upstream`: each test that asks runs on SQLite and on PostgreSQL."""
     running: Server = request.getfixturevalue(f"shared_{request.param}")
@@ -84,10 +90,11 @@ def upstream_line() -> Iterator[ReservedPort]:
 
 
 @pytest.fixture(scope="session")
-def shared_impatient(tmp_path_factory: pytest.TempPathFactory, upstream_line: ReservedPort) -> Iterator[Server]:
+def shared_impatient(
+    tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream_line: ReservedPort
+) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
-    url = f"sqlite:///{folder / 'tollkeeper.db'}"
-    migrate(url)
+    url = new_sqlite(folder, migrated_file)
     base_url = f"http://127.0.0.1:{upstream_line.number}/v1"
     settings = {"OPENAI_BASE_URL": base_url, "TIMEOUT_SECONDS": "1"} | FASTER
     yield from _serving(Server(url, folder, settings))
@@ -101,22 +108,29 @@ def impatient(shared_impatient: Server) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def doors_sqlite(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Server]:
+def doors_sqlite(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream: Upstream) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("doors")
-    url = f"sqlite:///{folder / 'tollkeeper.db'}"
-    migrate(url)
+    url = new_sqlite(folder, migrated_file)
     yield from _serving_on_many_wires(url, folder, upstream)
 
 
 @pytest.fixture(scope="session")
 def doors_postgres(
-    tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, postgres_server: str, migrated_template: str
+    tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, shared_postgres_server: SharedPostgres
 ) -> Iterator[Server]:
-    url = _new_database(postgres_server, migrated_template)
+    url = new_postgres(shared_postgres_server)
     yield from _serving_on_many_wires(url, tmp_path_factory.mktemp("doors"), upstream)
 
 
-@pytest.fixture(params=DATABASES)
+@pytest.fixture(scope="session")
+def doors_stock_postgres(
+    tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, shared_stock_server: SharedPostgres
+) -> Iterator[Server]:
+    url = new_postgres(shared_stock_server)
+    yield from _serving_on_many_wires(url, tmp_path_factory.mktemp("doors"), upstream)
+
+
+@pytest.fixture(params=EVERY_DATABASE)
 def doors(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A running server to which `upstream` is a provider on each wire: see `many_wires`."""
     running: Server = request.getfixturevalue(f"doors_{request.param}")
@@ -169,18 +183,3 @@ def _serving_on_many_wires(url: str, folder: Path, upstream: Upstream) -> Iterat
     finally:
         server.free()
         nobody.free()
-
-
-def _new_database(server_url: str, template: str) -> str:
-    name = f"journeys_{uuid.uuid4().hex}"
-
-    async def create() -> None:
-        connection = await asyncpg.connect(server_url)
-        try:
-            await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-        finally:
-            await connection.close()
-
-    asyncio.run(create())
-    before, _, options = server_url.partition("?")
-    return f"{before.rsplit('/', 1)[0]}/{name}" + (f"?{options}" if options else "")

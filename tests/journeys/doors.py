@@ -27,8 +27,8 @@ from journeys.dialects import (
     events_in,
 )
 from journeys.people import Person
+from patience import PATIENCE_S
 
-PATIENCE_S = 30.0
 SMALL_BUFFER = 4096
 """Bytes that a client takes off the line when nobody reads."""
 

@@ -12,6 +12,7 @@ import aiohttp
 
 from factories import make_store, make_tenant
 from journeys.server import Server
+from patience import PATIENCE_S
 from tollkeeper.db import Database
 from tollkeeper.identity.models import User
 from tollkeeper.identity.passwords import Passwords
@@ -100,7 +101,7 @@ async def visitor(server: Server, address: str = "127.0.0.1") -> AsyncIterator[a
     """A client without any limit on connections, who calls from an address of this machine."""
     connector = aiohttp.TCPConnector(limit=0, local_addr=(address, 0))
     async with aiohttp.ClientSession(
-        server.url, connector=connector, timeout=aiohttp.ClientTimeout(total=60)
+        server.url, connector=connector, timeout=aiohttp.ClientTimeout(total=PATIENCE_S)
     ) as session:
         yield session
 

@@ -13,10 +13,9 @@ from pathlib import Path
 
 from pydantic import AliasChoices
 
+from patience import PATIENCE_S
 from tollkeeper.settings import Settings
 
-STARTS_WITHIN_S = 30.0
-STOPS_WITHIN_S = 20.0
 TESTS = Path(__file__).parents[1]
 
 
@@ -78,22 +77,22 @@ class Program:
 
     def wait_for_answer(self, url: str) -> None:
         """Return when a GET of `url` is answered with 200. Fails when the process ends or takes too long."""
-        give_up_at = time.monotonic() + STARTS_WITHIN_S
+        give_up_at = time.monotonic() + PATIENCE_S
         while not _answers(url):
             assert self.running, f"it ended with {self._process.returncode}:\n{self.output}"
             assert time.monotonic() < give_up_at, f"no answer at {url}:\n{self.output}"
             time.sleep(0.02)
 
-    def wait_for_end(self, seconds: float = STOPS_WITHIN_S) -> int:
+    def wait_for_end(self, seconds: float = PATIENCE_S) -> int:
         """The exit code (negative: the signal that ended it)."""
         return self._process.wait(seconds)
 
-    def terminate(self, seconds: float = STOPS_WITHIN_S) -> int:
+    def terminate(self, seconds: float = PATIENCE_S) -> int:
         """SIGTERM, and the exit code."""
         self._process.terminate()
         return self.wait_for_end(seconds)
 
-    def interrupt(self, seconds: float = STOPS_WITHIN_S) -> int:
+    def interrupt(self, seconds: float = PATIENCE_S) -> int:
         """Ctrl-C, and the exit code."""
         self._process.send_signal(signal.SIGINT)
         return self.wait_for_end(seconds)
@@ -101,12 +100,12 @@ class Program:
     def kill(self) -> None:
         """SIGKILL, whatever state it is in. Safe to call twice."""
         self._process.kill()
-        self._process.wait(STOPS_WITHIN_S)
+        self._process.wait(PATIENCE_S)
 
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:
+        with urllib.request.urlopen(url, timeout=30) as response:
             return bool(response.status == 200)
     except (OSError, urllib.error.URLError):
         return False

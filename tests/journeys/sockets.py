@@ -12,8 +12,7 @@ from websockets.exceptions import ConnectionClosed
 
 from journeys.people import Person
 from journeys.server import Server
-
-PATIENCE_S = 20.0
+from patience import PATIENCE_S
 
 
 class Heard(NamedTuple):

@@ -17,8 +17,8 @@ from journeys.people import Person, person
 from journeys.server import Server
 from journeys.sockets import calling, dialled
 from journeys.upstream import Upstream, scripted
+from patience import PATIENCE_S
 
-PATIENCE_S = 20
 OPENED_BY = {"ai": ("/ai/", "/v1/"), "me": ("/me",)}
 USAGE = {"input": 15, "output": 9}
 

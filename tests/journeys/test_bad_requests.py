@@ -10,6 +10,9 @@ from journeys.people import Person, person
 from journeys.server import Server
 from journeys.upstream import Upstream
 from journeys.wire import Raw, chunked, exchange, request
+from patience import PATIENCE_S
+
+pytestmark = pytest.mark.exhaustive_on_postgres
 
 CANARY = "tell-nobody"
 MIB = 1024 * 1024
@@ -76,7 +79,7 @@ async def test_who_hangs_up_within_a_body_has_asked_nothing_and_the_log_says_so(
     await writer.drain()
     await asyncio.sleep(0.05)
     writer.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not (lines := [line for line in server.program.output.splitlines() if name in line]):
             await asyncio.sleep(0.02)
     (line,) = map(json.loads, lines)

@@ -12,12 +12,12 @@ from journeys.people import Person, Reply, person
 from journeys.processes import ReservedPort
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
+from patience import PATIENCE_S
 
 FAILURES = 4
 FOR_EVER_S, A_MOMENT_S = "600", "1"
 """How long it stays open: a tenth of that passes before someone is let through."""
 CALLERS = 20
-PATIENCE_S = 30.0
 CATALOG = """
 closed = true
 default = "one"

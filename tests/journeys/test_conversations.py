@@ -7,6 +7,7 @@ from typing import Any
 from journeys.people import Person, person
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
+from patience import PATIENCE_S
 
 
 async def post(caller: Person, path: str, **document: Any) -> bytes:
@@ -63,7 +64,7 @@ async def test_every_native_door_goes_on_with_the_same_conversation(server: Serv
             await socket.send_json(
                 {"type": "query", "prompt": scripted(f"{said} 5", answer="Five."), "session_id": "s"}
             )
-            while (await socket.receive_json(timeout=20))["type"] != "final":
+            while (await socket.receive_json(timeout=PATIENCE_S))["type"] != "final":
                 pass
         expected += [("assistant", "Four."), ("user", f"{said} 5")]
         assert last_sent(upstream, said) == expected

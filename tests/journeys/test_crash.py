@@ -7,6 +7,7 @@ from collections.abc import Callable
 import aiohttp
 import pytest
 
+from depth import DEPTH
 from journeys.audit import assert_books_are_right, charges_in
 from journeys.crowd import crowd
 from journeys.doors import call
@@ -15,15 +16,16 @@ from journeys.people import Person, person
 from journeys.server import SERVE, Server
 from journeys.upstream import Served, Upstream, scripted
 from journeys.who_pays import EVERY_WHOLE, NUMBERS
+from patience import PATIENCE_S
 from tollkeeper.quota.rules.models import Charge
+
+pytestmark = pytest.mark.stock_postgres
 
 LEASES = {"TOLLKEEPER_LEASE_SECONDS": "1", "TOLLKEEPER_SWEEP_SECONDS": "0.2"}
 USAGE = {"input": 11, "output": 7}
 CALLERS = 8
 SIGKILLED = -9
-ROUNDS = 3
 AMPLE = 100_000_000
-PATIENCE_S = 30
 
 
 @pytest.fixture
@@ -37,6 +39,7 @@ def crashing(make_server: Callable[..., Server], database_url: str, own_upstream
     )
 
 
+@pytest.mark.exhaustive_on_postgres
 async def test_killed_at_each_failpoint_it_books_all_that_was_served(crashing: Server, own_upstream: Upstream) -> None:
     """Each process recovers what the one before it left behind, and dies at the next point."""
     limits = iter(range(100, 100_000))
@@ -52,12 +55,14 @@ async def test_killed_at_each_failpoint_it_books_all_that_was_served(crashing: S
     crashing.stop()
 
 
+@pytest.mark.proof
+@pytest.mark.exhaustive_on_postgres
 async def test_killed_at_random_instants_it_books_all_that_was_served(crashing: Server, own_upstream: Upstream) -> None:
     chance = random.Random(20261121)
     limits = iter(range(100, 100_000))
     crashing.start()
     async with person(crashing, limit=AMPLE, tenant_limit=AMPLE) as caller:
-        for _ in range(ROUNDS):
+        for _ in range(DEPTH.kills):
             calling = asyncio.create_task(_call_until_it_dies(caller, limits.__next__))
             await asyncio.sleep(chance.uniform(0.05, 0.6))
             crashing.program.kill()
@@ -69,6 +74,8 @@ async def test_killed_at_random_instants_it_books_all_that_was_served(crashing: 
     crashing.stop()
 
 
+@pytest.mark.exhaustive_on_postgres
+@pytest.mark.exhaustive
 async def test_killed_while_answers_are_on_their_way_it_books_them(hasty_doors: Server, own_upstream: Upstream) -> None:
     """At every door to an answer in one piece, and on every provider's wire, a call is lost between the upstream's log
     and our ledger: its input is paid, the rest is forgiven, and nobody asks again. No two calls have the same limit.

@@ -15,13 +15,15 @@ from journeys.people import Person
 from journeys.processes import ReservedPort
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
+from patience import PATIENCE_S
+
+pytestmark = pytest.mark.exhaustive_on_postgres
 
 ANSWER = "one two three four five six seven"
 HEARD = "one two three"
 USAGE = {"input": 11, "output": 7}
 WEIGHT = 3
 LIMIT = 100
-PATIENCE_S = 30.0
 CATALOG = """
 closed = true
 default = "on-chat"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from journeys.processes import Program, ReservedPort, clean_environment
+from patience import PATIENCE_S
 
 LIMIT = 100_000
 
@@ -43,7 +44,7 @@ class Newcomer:
             ["bash", "-c", "\necho\n".join(lines)],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=PATIENCE_S,
             check=True,
             env=clean_environment({}),
         )
@@ -102,6 +103,7 @@ def test_a_secret_of_its_own_is_kept_where_only_its_owner_can_read_it(newcomer: 
     assert secret.read_text().strip() not in program.output
 
 
+@pytest.mark.exhaustive
 def test_the_house_stops_well_on_ctrl_c_too(newcomer: Newcomer) -> None:
     program = newcomer.serve()
     assert program.interrupt() == 0

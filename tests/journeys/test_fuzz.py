@@ -3,12 +3,15 @@
 import asyncio
 import json
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from journeys.people import person
 from journeys.server import Server
 from journeys.wire import exchange, request
+
+pytestmark = pytest.mark.exhaustive
 
 FIELDS = ("prompt", "model", "system_prompt", "max_tokens", "temperature", "session_id", "context_allocation")
 QUERY_FIELDS = st.sampled_from((*FIELDS, "cache", "evaluate", "retrieve", "role"))

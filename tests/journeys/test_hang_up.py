@@ -9,8 +9,10 @@ from journeys.audit import assert_books_are_right, charges_in
 from journeys.people import Person, Reply, person
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
+from patience import PATIENCE_S
 
-PATIENCE_S = 20
+pytestmark = pytest.mark.exhaustive_on_postgres
+
 USAGE = {"prompt_tokens": 15, "completion_tokens": 9}
 
 

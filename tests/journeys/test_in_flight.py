@@ -3,13 +3,17 @@
 import asyncio
 from collections import Counter
 
+import pytest
+
 from journeys.people import Person, Reply, person, set_limit, visitor
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
+from patience import PATIENCE_S
+
+pytestmark = pytest.mark.stock_postgres
 
 CALLERS, PLACES = 200, 10
 MAX_TOKENS = 50
-PATIENCE_S = 60
 
 
 async def test_of_200_callers_exactly_as_many_as_the_quota_holds_are_answered(

@@ -10,6 +10,8 @@ from journeys.posting import CHAT_DOOR, MESSAGES_DOOR, RESPONSES_DOOR, asked, as
 from journeys.server import Server
 from journeys.upstream import Upstream
 
+pytestmark = pytest.mark.exhaustive_on_postgres
+
 PICTURE = "http://example.com/picture.png"
 
 

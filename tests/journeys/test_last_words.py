@@ -11,6 +11,8 @@ from journeys.people import person
 from journeys.server import Server
 from journeys.upstream import scripted
 
+pytestmark = pytest.mark.exhaustive_on_postgres
+
 SAID = "one two"
 LIMIT = 200
 

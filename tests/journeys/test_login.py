@@ -13,6 +13,7 @@ from journeys.people import PASSWORD, Person, login, person, visitor
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
 from journeys.wire import Raw, exchange, request
+from patience import PATIENCE_S
 from tollkeeper.clock import SystemClock
 from tollkeeper.db import Database
 from tollkeeper.identity import accounts
@@ -142,7 +143,7 @@ async def test_a_call_in_flight_when_its_user_is_disabled_is_settled(server: Ser
     async with person(server) as caller:
         call = asyncio.create_task(caller.ask(scripted(caller.marker, gate=caller.marker)))
         with upstream.gate(caller.marker):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 while not upstream.waiting(caller.marker):
                     await asyncio.sleep(0.02)
             async with _administering(server, caller) as (user, _):

@@ -13,6 +13,8 @@ from journeys.server import Server
 from journeys.upstream import Upstream, scripted
 from tollkeeper.quota.rules.windows import Period
 
+pytestmark = pytest.mark.stock_postgres
+
 USAGE = {"prompt_tokens": 15, "completion_tokens": 9, "total_tokens": 24}
 
 

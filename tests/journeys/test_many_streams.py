@@ -5,6 +5,8 @@ import random
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
 from journeys.audit import assert_books_are_right, charges_in
 from journeys.crowd import crowd
 from journeys.doors import STREAMED, Door, calling
@@ -14,13 +16,15 @@ from journeys.processes import ReservedPort
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
 from journeys.who_pays import tokens
+from patience import PATIENCE_S
 from tollkeeper.quota.rules.models import Charge
+
+pytestmark = pytest.mark.exhaustive
 
 WORDS = 30
 ANSWER = " ".join(["word"] * WORDS)
 PACE_S = 0.1
 PEOPLE = 20
-PATIENCE_S = 30.0
 MIN_LIMIT = 100
 """No two calls have the same limit: by it, a call's charge is found."""
 

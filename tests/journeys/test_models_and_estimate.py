@@ -1,7 +1,7 @@
 """What can be asked, what it costs, and what a call would hold, told without making one."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,14 @@ import pytest
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI, NotFoundError
 
+from databases import new_sqlite
 from journeys.people import Person, Reply, person, set_limit, visitor
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
-from tollkeeper.migrations import migrate
+from patience import PATIENCE_S
 from tollkeeper.quota.rules.models import Unit
+
+pytestmark = pytest.mark.exhaustive_on_postgres
 
 CATALOG = """
 default = "fast"
@@ -33,17 +36,18 @@ provider = "house"
 """
 
 
-@pytest.fixture
-def catalogued(
-    make_server: Callable[..., Server], own_upstream: Upstream, tmp_path: Path, sqlite_url: str
-) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def catalogued(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream: Upstream) -> Iterator[Server]:
     """A server whose operator has written a catalog."""
-    path = tmp_path / "catalog.toml"
-    path.write_text(CATALOG.replace("BASE_URL", own_upstream.base_url))
-    migrate(sqlite_url)
-    server = make_server(sqlite_url, TOLLKEEPER_CATALOG=str(path)).start()
-    yield server
-    server.stop()
+    folder = tmp_path_factory.mktemp("catalogued")
+    path = folder / "catalog.toml"
+    path.write_text(CATALOG.replace("BASE_URL", upstream.base_url))
+    server = Server(new_sqlite(folder, migrated_file), folder, {"TOLLKEEPER_CATALOG": str(path)})
+    try:
+        yield server.start()
+        server.stop()
+    finally:
+        server.free()
 
 
 async def estimate(caller: Person, **fields: Any) -> Reply:
@@ -77,13 +81,13 @@ async def test_the_models_of_a_catalog_are_listed_with_weight_window_and_price(c
         }
 
 
-async def test_an_alias_is_charged_as_the_model_that_it_stands_for(catalogued: Server, own_upstream: Upstream) -> None:
+async def test_an_alias_is_charged_as_the_model_that_it_stands_for(catalogued: Server, upstream: Upstream) -> None:
     async with person(catalogued) as caller:
         usage = {"prompt_tokens": 15, "completion_tokens": 9, "total_tokens": 24}
         answer = (await caller.ask(scripted(caller.marker, usage=usage), model="quick")).body
         assert (answer["model"], answer["provider"], answer["cost"]) == ("fast", "house", 36)
         assert answer["cost_usd"] == "0.000008"
-        assert own_upstream.seen(caller.marker)[0]["body"]["model"] == "org/fast-1"
+        assert upstream.seen(caller.marker)[0]["body"]["model"] == "org/fast-1"
         assert (await caller.ask("x", model="gpt-4o")).code == "not_found"
 
 
@@ -138,7 +142,7 @@ async def test_the_path_of_the_list_with_a_slash_is_no_model(server: Server) -> 
         assert (await caller.get("/v1/models/")).status == 404
 
 
-async def test_an_estimate_tells_the_hold_and_leaves_no_trace(catalogued: Server, own_upstream: Upstream) -> None:
+async def test_an_estimate_tells_the_hold_and_leaves_no_trace(catalogued: Server, upstream: Upstream) -> None:
     async with person(catalogued, limit=50_000) as caller:
         reply = await estimate(
             caller, prompt=f"{caller.marker} one two three", system_prompt="Be kind.", max_tokens=100
@@ -152,7 +156,7 @@ async def test_an_estimate_tells_the_hold_and_leaves_no_trace(catalogued: Server
         assert told["hold_usd"] == f"0.{micro_usd:06}"
         assert told["quota"]["limit"] == told["quota"]["remaining"] == 50_000
         assert await caller.charges() == []
-        assert own_upstream.seen(caller.marker) == []
+        assert upstream.seen(caller.marker) == []
         unpriced = (await estimate(caller, prompt="x", model="plain")).body
         assert (unpriced["hold_usd"], unpriced["max_output"]) == (None, 1_024)
 
@@ -224,7 +228,7 @@ async def test_what_calls_in_flight_hold_counts_against_the_estimate(server: Ser
         await set_limit(server, caller.principal, hold * 3 // 2)
         with upstream.gate(caller.marker):
             call = asyncio.create_task(caller.ask(prompt, max_tokens=50))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 while upstream.waiting(caller.marker) < 1:
                     await asyncio.sleep(0.02)
             during = (await estimate(caller, prompt=prompt, max_tokens=hold // 2)).body

@@ -9,6 +9,8 @@ from journeys.people import Person, Reply, person
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
 
+pytestmark = pytest.mark.exhaustive_on_postgres
+
 LEAK = "SECRET-OF-THE-UPSTREAM"
 FOLLOWED = "/v1/followed"
 SAID = {"raw": f'{{"error": {{"message": "{LEAK}"}}}}'}

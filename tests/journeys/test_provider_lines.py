@@ -1,10 +1,14 @@
 """The line to the provider fails: slow, silent, cut or not there at all."""
 
+import pytest
+
 from journeys.lines import deaf, line, resets
 from journeys.people import Person, person
 from journeys.processes import ReservedPort
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
+
+pytestmark = pytest.mark.exhaustive_on_postgres
 
 
 async def test_an_upstream_that_is_too_slow_is_asked_once_and_the_input_is_paid(

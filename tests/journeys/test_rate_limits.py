@@ -6,22 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from databases import new_sqlite
 from journeys.people import PASSWORD, Reply, add_user, login, person, visitor
 from journeys.server import Server
 from journeys.upstream import Upstream
 from tollkeeper.db import Database
-from tollkeeper.migrations import migrate
 
 LOGINS, CALLS = 4, 3
 SECONDS = 5
 
 
 @pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Server]:
+def strict(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream: Upstream) -> Iterator[Server]:
     """A server with small limits."""
     folder: Path = tmp_path_factory.mktemp("strict")
-    url = f"sqlite:///{folder / 'tollkeeper.db'}"
-    migrate(url)
+    url = new_sqlite(folder, migrated_file)
     limits = {
         "TOLLKEEPER_RATE_LIMIT_LOGIN": f"{LOGINS}/{SECONDS} seconds",
         "TOLLKEEPER_RATE_LIMIT_AI": f"{CALLS}/{SECONDS} seconds",

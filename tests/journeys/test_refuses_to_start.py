@@ -51,6 +51,7 @@ def test_on_a_port_that_is_taken(refusal: Start, sqlite_url: str) -> None:
     assert f"Port {port} is in use" in said
 
 
+@pytest.mark.exhaustive
 def test_on_an_address_that_is_not_ours(refusal: Start, sqlite_url: str) -> None:
     said = refusal(
         "serve",
@@ -62,7 +63,9 @@ def test_on_an_address_that_is_not_ours(refusal: Start, sqlite_url: str) -> None
     assert "192.0.2.1" in said
 
 
-@pytest.mark.parametrize("command", [("migrate",), ("serve", "--first-run")])
+@pytest.mark.parametrize(
+    "command", [("migrate",), pytest.param(("serve", "--first-run"), marks=pytest.mark.exhaustive)]
+)
 def test_in_a_folder_that_cannot_be_written(refusal: Start, tmp_path: Path, command: tuple[str, ...]) -> None:
     """A file stands where the folder should be, which stops even an administrator."""
     (tmp_path / "home").mkdir()
@@ -86,11 +89,13 @@ def test_on_a_schema_that_is_behind(refusal: Start, sqlite_url: str) -> None:
     assert "tollkeeper migrate" in said
 
 
+@pytest.mark.exhaustive
 def test_without_a_schema_on_postgresql(refusal: Start, postgres_server: str) -> None:
     said = refusal("serve", TOLLKEEPER_DATABASE_URL=postgres_server, TOLLKEEPER_SIGNING_SECRET=GOOD_SECRET)
     assert "tollkeeper migrate" in said
 
 
+@pytest.mark.exhaustive
 def test_without_a_database_server(refusal: Start) -> None:
     url = "postgresql://someone:tell-nobody@127.0.0.1:1/tollkeeper"
     for command in ("serve", "migrate"):
@@ -99,6 +104,7 @@ def test_without_a_database_server(refusal: Start) -> None:
         assert "tell-nobody" not in said
 
 
+@pytest.mark.exhaustive
 def test_without_a_secret_where_others_can_reach_it(refusal: Start, sqlite_url: str, postgres_url: str) -> None:
     for arguments, url in ((("--host", "0.0.0.0"), sqlite_url), ((), postgres_url)):
         said = refusal("serve", *arguments, TOLLKEEPER_DATABASE_URL=url)
@@ -106,7 +112,14 @@ def test_without_a_secret_where_others_can_reach_it(refusal: Start, sqlite_url: 
         assert "openssl rand -hex 32" in said
 
 
-@pytest.mark.parametrize("secret", ["short", EXAMPLE_SECRET, "a" * 64], ids=["short", "the example", "all alike"])
+@pytest.mark.parametrize(
+    "secret",
+    [
+        pytest.param("short", id="short"),
+        pytest.param(EXAMPLE_SECRET, id="the example", marks=pytest.mark.exhaustive),
+        pytest.param("a" * 64, id="all alike", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_with_a_secret_that_is_weak(refusal: Start, sqlite_url: str, secret: str) -> None:
     said = refusal("serve", TOLLKEEPER_DATABASE_URL=sqlite_url, TOLLKEEPER_SIGNING_SECRET=secret)
     assert "TOLLKEEPER_SIGNING_SECRET is weak" in said
@@ -140,6 +153,7 @@ def test_with_a_catalog_that_is_wrong(
     assert "nobody" not in said
 
 
+@pytest.mark.exhaustive
 def test_with_a_database_it_does_not_speak(refusal: Start) -> None:
     said = refusal("serve", TOLLKEEPER_DATABASE_URL="mysql://someone:tell-nobody@host/db")
     assert "TOLLKEEPER_DATABASE_URL" in said

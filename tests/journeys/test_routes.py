@@ -18,6 +18,8 @@ from tollkeeper.app import ENDPOINTS
 from tollkeeper.bootstrap import make_app
 from tollkeeper.settings import Settings
 
+pytestmark = pytest.mark.exhaustive_on_postgres
+
 Route = tuple[str, str]
 """Method and path. A WebSocket's method is WS."""
 

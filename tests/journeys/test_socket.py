@@ -8,8 +8,9 @@ import pytest
 
 from journeys.people import Person, person, set_limit
 from journeys.server import Server
-from journeys.sockets import PATIENCE_S, Heard, calling
+from journeys.sockets import Heard, calling
 from journeys.upstream import Upstream, scripted
+from patience import PATIENCE_S
 from tollkeeper.providers import tokenizer
 
 USAGE = {"input": 15, "output": 9}

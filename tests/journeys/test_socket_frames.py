@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from databases import new_sqlite
 from journeys.forgery import forge
 from journeys.people import Person, person
 from journeys.server import Server
 from journeys.sockets import calling, dialled
 from journeys.upstream import Upstream, scripted
-from tollkeeper.migrations import migrate
 
 USAGE = {"input": 15, "output": 9}
 MAX_FRAME = 1024 * 1024
@@ -22,11 +22,10 @@ CALLS = 2
 
 
 @pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Server]:
+def strict(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream: Upstream) -> Iterator[Server]:
     """A server with little patience and a small limit on calls."""
     folder: Path = tmp_path_factory.mktemp("strict")
-    url = f"sqlite:///{folder / 'tollkeeper.db'}"
-    migrate(url)
+    url = new_sqlite(folder, migrated_file)
     settings = {"OPENAI_BASE_URL": upstream.base_url, "TOLLKEEPER_RATE_LIMIT_AI": f"{CALLS}/hour"}
     server = Server(url, folder, settings)
     try:

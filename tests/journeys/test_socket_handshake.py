@@ -10,21 +10,20 @@ from websockets.datastructures import Headers
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
 
+from databases import new_sqlite
 from journeys.people import person
 from journeys.server import Server
 from journeys.sockets import Call, calling, dialled
 from journeys.upstream import scripted
-from tollkeeper.migrations import migrate
 
 FRIEND = "https://console.example.com"
 
 
 @pytest.fixture(scope="module")
-def befriended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def befriended(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path) -> Iterator[Server]:
     """A server that one foreign page may call."""
     folder: Path = tmp_path_factory.mktemp("befriended")
-    url = f"sqlite:///{folder / 'tollkeeper.db'}"
-    migrate(url)
+    url = new_sqlite(folder, migrated_file)
     server = Server(url, folder, {"TOLLKEEPER_ALLOWED_ORIGINS": f"https://other.example.com, {FRIEND}"})
     try:
         yield server.start()

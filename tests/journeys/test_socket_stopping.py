@@ -3,12 +3,16 @@
 import asyncio
 from collections.abc import Callable
 
+import pytest
+
 from journeys.audit import assert_books_are_right, charges_in
 from journeys.people import person
 from journeys.server import Server
 from journeys.sockets import calling
 from journeys.upstream import Upstream, scripted
 from tollkeeper.providers import tokenizer
+
+pytestmark = pytest.mark.exhaustive_on_postgres
 
 USAGE = {"input": 15, "output": 9}
 GOING_AWAY = 1012

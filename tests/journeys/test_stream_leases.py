@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 
 import aiohttp
+import pytest
 
 from factories import make_store
 from journeys.audit import assert_books_are_right, charges_in
@@ -17,8 +18,11 @@ from journeys.people import Person
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
 from journeys.who_pays import ANSWER, EVERY_STREAM, Cell, End, check_told, input_counts, paid, walk
+from patience import PATIENCE_S
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.models import Charge
+
+pytestmark = pytest.mark.exhaustive_on_postgres
 
 USAGE = {"input": 11, "output": 7}
 LEASE_S = 1.0
@@ -30,7 +34,6 @@ SETTINGS = {
     "TOLLKEEPER_STREAM_IDLE_SECONDS": "60",
     "TOLLKEEPER_STREAM_TOTAL_SECONDS": "60",
 }
-PATIENCE_S = 30.0
 
 
 async def test_a_stream_outlives_its_lease(hasty_doors: Server, own_upstream: Upstream) -> None:
@@ -53,6 +56,7 @@ async def test_a_stream_outlives_its_lease(hasty_doors: Server, own_upstream: Up
     hasty_doors.stop()
 
 
+@pytest.mark.exhaustive
 async def test_killed_in_a_stream_the_process_leaves_behind_what_was_received(
     hasty_doors: Server, own_upstream: Upstream
 ) -> None:

@@ -19,6 +19,8 @@ from journeys.server import Server
 from journeys.upstream import Upstream
 from journeys.who_pays import ANSWER, EVERY_STREAM, Cell, End, check_told, paid, unknown, walk
 
+pytestmark = pytest.mark.stock_postgres
+
 USAGE = {"input": 11, "output": 7}
 OVER_HTTP = [cell for cell in EVERY_STREAM if cell.door is not SOCKET]
 NATIVE = [cell for cell in OVER_HTTP if cell.door.path.startswith("/ai/")]

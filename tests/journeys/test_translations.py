@@ -12,6 +12,8 @@ from journeys.posting import CHAT_DOOR, MESSAGES_DOOR, RESPONSES_DOOR, answering
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
 
+pytestmark = pytest.mark.exhaustive_on_postgres
+
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
 GRAMMAR = {"syntax": "regex", "definition": "select .*"}
 CHAT_FORMAT = {"type": "grammar", "grammar": GRAMMAR}

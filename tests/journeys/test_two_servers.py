@@ -16,10 +16,12 @@ from journeys.audit import assert_books_are_right
 from journeys.people import Person, person, set_limit
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
+from patience import PATIENCE_S
+
+pytestmark = pytest.mark.stock_postgres
 
 CALLERS, PLACES = 60, 10
 LEASE_S = 1
-PATIENCE_S = 30
 USAGE = {"prompt_tokens": 15, "completion_tokens": 9}
 
 Pair = tuple[Server, Server]

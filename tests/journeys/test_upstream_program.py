@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from journeys.upstream import Upstream, scripted
-from journeys.upstream_heard import CHAT, OLLAMA, PATIENCE_S, WIRES, Asking, Heard, ask, send
+from journeys.upstream_heard import CHAT, OLLAMA, WIRES, Asking, Heard, ask, send
 from journeys.wire import request
+from patience import PATIENCE_S
+
+pytestmark = pytest.mark.exhaustive  # the tools of the tests are tested, not the product
 
 SECRET = b"SECRET-OF-THE-UPSTREAM"
 SAYING = "Zażółć gęślą jaźń 😀 done"

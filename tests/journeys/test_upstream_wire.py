@@ -11,6 +11,8 @@ from journeys.server import Server
 from journeys.upstream import Upstream
 from tollkeeper.gateway.candidate import MIN_THINKING_OUTPUT
 
+pytestmark = pytest.mark.exhaustive_on_postgres
+
 LIMITS = {
     "gpt-4o-mini": "max_tokens",
     "gpt-4.1": "max_tokens",

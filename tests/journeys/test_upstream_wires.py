@@ -10,6 +10,9 @@ from openai.types.chat import ChatCompletionChunk, ChatCompletionFunctionToolPar
 
 from journeys.upstream import Upstream, scripted
 from journeys.upstream_heard import MESSAGES, OLLAMA, ask, send
+from patience import PATIENCE_S
+
+pytestmark = pytest.mark.exhaustive  # the tools of the tests are tested, not the product
 
 ARGUMENTS = {"city": "Paris", "days": 3}
 CALL = {"name": "find", "arguments": ARGUMENTS}
@@ -19,7 +22,9 @@ TOOL: ChatCompletionFunctionToolParam = {"type": "function", "function": {"name"
 
 @pytest.fixture
 async def client(upstream: Upstream) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(base_url=upstream.base_url, api_key="key", max_retries=0, timeout=20) as client:
+    async with openai.AsyncOpenAI(
+        base_url=upstream.base_url, api_key="key", max_retries=0, timeout=PATIENCE_S
+    ) as client:
         yield client
 
 

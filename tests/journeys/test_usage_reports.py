@@ -12,6 +12,8 @@ from journeys.posting import CHAT_DOOR, answering, asked, events, post
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
 
+pytestmark = pytest.mark.exhaustive_on_postgres
+
 ANSWER = "The quick brown fox jumps over the lazy dog. "
 
 

@@ -11,6 +11,8 @@ from journeys.people import Person, person
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
 
+pytestmark = pytest.mark.exhaustive_on_postgres
+
 THOUGHT: dict[str, Any] = {
     "reasoning": "think first",
     "answer": "One two three.",

@@ -8,6 +8,7 @@ from journeys.people import PASSWORD, login, person
 from journeys.server import SECRET, Server
 from journeys.upstream import Upstream, scripted
 from journeys.wire import exchange, request
+from patience import PATIENCE_S
 
 HOUSE_KEY = "sk-of-the-house"
 
@@ -53,7 +54,7 @@ async def test_a_call_can_be_followed_by_its_correlation_id(server: Server) -> N
         headers = caller.bearer | {"X-Correlation-ID": correlation_id}
         async with caller.http.post("/ai/query", json={"prompt": "x"}, headers=headers) as response:
             assert response.headers["X-Correlation-ID"] == correlation_id
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not (lines := [line for line in server.program.output.splitlines() if correlation_id in line]):
             await asyncio.sleep(0.02)  # it is written after the answer was sent
     (line,) = map(json.loads, lines)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+import pytest
+
 from journeys.audit import assert_books_are_right, charges_in
 from journeys.crowd import crowd
 from journeys.doors import SOCKET, STREAM, STREAMED, call, calling, slow_reader
@@ -26,10 +28,12 @@ from journeys.who_pays import (
     tokens,
     walk,
 )
+from patience import PATIENCE_S
+
+pytestmark = pytest.mark.exhaustive_on_postgres
 
 USAGE = {"input": 11, "output": 7}
 HEARD = "one two three"
-PATIENCE_S = 20.0
 GOING_AWAY = 1012
 """With which a WebSocket is closed by a server that is told to stop."""
 SILENT_STREAMS = [Cell(door, SILENT) for door in STREAMED]
@@ -84,6 +88,7 @@ async def test_a_model_that_can_bill_unseen_tokens_is_heard_to_its_report(doors:
     assert all(one["finished"] for one in arrived)
 
 
+@pytest.mark.exhaustive
 async def test_a_model_that_can_bill_unseen_tokens_and_never_reports_costs_the_hold(
     hasty_doors: Server, own_upstream: Upstream
 ) -> None:
@@ -105,6 +110,7 @@ async def test_a_model_that_can_bill_unseen_tokens_and_never_reports_costs_the_h
     await _stop(hasty_doors)
 
 
+@pytest.mark.exhaustive
 async def test_who_stops_reading_is_hung_up_on_and_pays_for_what_was_received(
     hasty_doors: Server, own_upstream: Upstream
 ) -> None:

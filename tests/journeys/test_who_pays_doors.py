@@ -28,6 +28,8 @@ from journeys.who_pays import (
     walk,
 )
 
+pytestmark = pytest.mark.exhaustive_on_postgres
+
 REPORTED = (11, 7)
 LIMIT = 100
 HEARD = "one two three"
@@ -149,11 +151,28 @@ SLOW = {
 """Rows in which somebody waits until it is too late."""
 
 
-@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
+TYPICAL = {
+    "usage reported",
+    "nothing reported",
+    "longer than the limit",
+    "garbage",
+    "an error",
+    "429",
+    "redirect",
+    "HTML",
+}
+"""A row of each kind; the others are in `make check` only."""
+
+
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(row, id=name, marks=() if name in TYPICAL else pytest.mark.exhaustive) for name, row in ROWS.items()],
+)
 async def test_every_door_ends_as_the_table_says(doors: Server, upstream: Upstream, row: Row) -> None:
     await row.walk(doors, upstream)
 
 
+@pytest.mark.exhaustive
 async def test_every_door_ends_as_the_table_says_when_the_time_is_up(
     hasty_doors: Server, own_upstream: Upstream
 ) -> None:

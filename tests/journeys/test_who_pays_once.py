@@ -2,11 +2,15 @@
 
 from typing import Any
 
+import pytest
+
 from journeys.doors import Call, Door, call
 from journeys.people import Person
 from journeys.server import Server
 from journeys.upstream import Upstream
 from journeys.who_pays import ANSWER, EVERY_STREAM, EVERY_WHOLE, NUMBERS, Cell, End, check_told, paid, walk
+
+pytestmark = pytest.mark.stock_postgres
 
 USAGE = {"input": 11, "output": 7}
 

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 from journeys.upstream import Upstream, scripted
 from journeys.wire import request
-
-PATIENCE_S = 20
+from patience import PATIENCE_S
 
 
 class Asking(NamedTuple):

@@ -17,11 +17,11 @@ from journeys.many_wires import MESSAGES, WIRES, Wire
 from journeys.people import PLENTY, Person
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
+from patience import PATIENCE_S
 
 ANSWER = "one two three four five six seven"
 TEMPLATE = 7
 """What is counted for the template of one message, besides its text."""
-MAX_WAIT_S, MAX_VISIT_S = 20.0, 60.0
 
 
 class Cell(NamedTuple):
@@ -131,7 +131,7 @@ async def walk(
 
 async def _visit(cell: Cell, caller: Person, prompt: str, visit: Visit) -> End:
     try:
-        async with asyncio.timeout(MAX_VISIT_S):
+        async with asyncio.timeout(PATIENCE_S):
             end = await visit(cell, caller, prompt)
         await _assert_paid(cell, caller, prompt, end)
     except Exception as error:
@@ -215,7 +215,7 @@ def _should_retry(door: Door, end: End) -> str | None:
 
 async def closed_charge(caller: Person) -> dict[str, Any]:
     """The first charge, as soon as it is closed."""
-    async with asyncio.timeout(MAX_WAIT_S):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             charges = await caller.charges()
             assert len(charges) <= 1 or {one["basis"] for one in charges[:-1]} == {"cache"}, charges

@@ -4,7 +4,7 @@ import asyncio
 import json
 from typing import Any, NamedTuple
 
-ANSWERS_WITHIN_S = 20.0
+from patience import PATIENCE_S
 
 
 class Raw(NamedTuple):
@@ -45,7 +45,7 @@ def chunked(method: str, path: str, headers: dict[str, str], body: bytes, size: 
 
 async def exchange(port: int, data: bytes) -> Raw:
     """Send bytes on a connection of their own, and read the answer, even one that comes before all was sent."""
-    async with asyncio.timeout(ANSWERS_WITHIN_S):
+    async with asyncio.timeout(PATIENCE_S):
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
         sending = asyncio.create_task(_send(writer, data))
         try:

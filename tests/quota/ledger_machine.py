@@ -10,8 +10,10 @@ from ledger_model import LABELS, Ask
 from ledger_world import Fate, World
 from side_by_side import LEASE_MS, Move, SideBySide, next_window
 
+from depth import DEPTH
+
 AGREED = settings(
-    max_examples=50,
+    max_examples=DEPTH.machine_examples,
     stateful_step_count=30,
     deadline=None,
     derandomize=True,

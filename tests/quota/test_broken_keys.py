@@ -12,6 +12,8 @@ from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, KeyName, KeyRo
 from tollkeeper.quota.rules.operations import ClosedCharge, Extend, Hold, Replayed, StoreResponse
 from tollkeeper.quota.rules.page import Page
 
+pytestmark = pytest.mark.exhaustive
+
 
 def a_key_stands_for_ever(patch: pytest.MonkeyPatch) -> None:
     """An answer of yesterday is given again."""

@@ -22,6 +22,8 @@ from tollkeeper.quota.rules.page import ChargeRow, Page, ReadSet, WindowRow
 from tollkeeper.quota.rules.windows import Period, span
 from tollkeeper.quota.stores.sqlite.row_cache import RowCache
 
+pytestmark = pytest.mark.exhaustive
+
 
 def no_compare_and_set(patch: pytest.MonkeyPatch) -> None:
     """Whoever comes second closes the charge again."""

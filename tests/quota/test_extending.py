@@ -18,6 +18,8 @@ from tollkeeper.quota.rules.models import Basis
 from tollkeeper.quota.rules.operations import Terms
 from tollkeeper.quota.time_sorted_ids import new_id
 
+pytestmark = pytest.mark.stock_postgres
+
 
 @pytest.fixture
 async def books(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Books]:

@@ -26,6 +26,8 @@ from tollkeeper.quota.rules.idempotency_keys import MAX_STORED_BYTES, KeyedReque
 from tollkeeper.quota.rules.models import Basis
 from tollkeeper.quota.rules.operations import ClosedCharge, Replayed, Reserve, Settle, StoreResponse
 
+pytestmark = pytest.mark.stock_postgres
+
 
 @pytest.fixture
 async def books(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Books]:

@@ -30,6 +30,8 @@ from tollkeeper.quota.rules.models import Basis
 from tollkeeper.quota.rules.operations import Hold, Replayed, Reserve, Settle, StoreResponse
 from tollkeeper.quota.stores.base import Store
 
+pytestmark = pytest.mark.stock_postgres
+
 
 @pytest.fixture
 async def books(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Books]:

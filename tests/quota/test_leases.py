@@ -14,6 +14,8 @@ from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota import ledger as ledger_module
 from tollkeeper.quota.ledger import Ledger
 
+pytestmark = pytest.mark.stock_postgres
+
 
 @pytest.fixture
 async def books(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Books]:

@@ -8,6 +8,8 @@ from keyed_machine import KeyedMachine
 from ledger_machine import AGREED, LedgerMachine
 from ledger_world import World
 
+pytestmark = pytest.mark.stock_postgres
+
 
 @pytest.fixture
 def world(database_url: str) -> Iterator[World]:
@@ -16,6 +18,7 @@ def world(database_url: str) -> Iterator[World]:
     made.close()
 
 
+@pytest.mark.proof
 def test_the_ledger_agrees_with_its_model_on_every_path(world: World) -> None:
     class Machine(LedgerMachine):
         pass
@@ -24,6 +27,7 @@ def test_the_ledger_agrees_with_its_model_on_every_path(world: World) -> None:
     run_state_machine_as_test(Machine, settings=AGREED)
 
 
+@pytest.mark.proof
 def test_it_agrees_with_its_model_where_calls_are_repeated(world: World) -> None:
     class Machine(KeyedMachine):
         pass

@@ -9,6 +9,7 @@ import pytest
 from books import Books, batch, open_books
 
 from factories import make_store, make_terms, set_limit, user_quota
+from patience import PATIENCE_S
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerUnavailable
 from tollkeeper.quota.ledger import Ledger
@@ -22,6 +23,8 @@ from tollkeeper.quota.stores.postgres import connection, windows
 from tollkeeper.quota.stores.postgres.idempotency_keys import read_keys
 from tollkeeper.quota.stores.postgres.store import PostgresStore
 
+pytestmark = pytest.mark.stock_postgres
+
 Other: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 LEASE_MS = 60_000
@@ -32,15 +35,15 @@ KILL = (
 
 
 @pytest.fixture
-async def books(postgres_url: str) -> AsyncIterator[Books]:
-    async with open_books(postgres_url) as made:
+async def books(any_postgres_url: str) -> AsyncIterator[Books]:
+    async with open_books(any_postgres_url) as made:
         yield made
 
 
 @pytest.fixture
-async def other(postgres_url: str) -> AsyncIterator[Other]:
+async def other(any_postgres_url: str) -> AsyncIterator[Other]:
     """A connection that is not the ledger's."""
-    connection = await asyncpg.connect(postgres_url)
+    connection = await asyncpg.connect(any_postgres_url)
     yield connection
     await connection.close()
 
@@ -51,7 +54,7 @@ async def use(books: Books) -> None:
 
 
 async def waiting_for_a_lock(other: Other) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not await other.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tollkeeper-ledger'"
             " AND datname = current_database() AND wait_event_type = 'Lock'"
@@ -90,11 +93,11 @@ async def test_a_lock_that_another_holds_only_delays(books: Books, other: Other)
 
 
 async def test_a_lock_that_is_held_for_too_long_is_an_outage_and_passes(
-    postgres_url: str, other: Other, monkeypatch: pytest.MonkeyPatch
+    any_postgres_url: str, other: Other, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     impatient = connection.BEGIN.replace("lock_timeout = 2000", "lock_timeout = 50")
     monkeypatch.setattr("tollkeeper.quota.stores.postgres.store.BEGIN", impatient)
-    async with open_books(postgres_url) as books, asyncio.timeout(10):
+    async with open_books(any_postgres_url) as books, asyncio.timeout(PATIENCE_S):
         await use(books)
         async with other.transaction():
             await other.execute("SELECT 1 FROM windows FOR UPDATE")
@@ -117,9 +120,9 @@ async def test_an_administrators_transaction_only_delays_the_opening_of_windows(
     assert len((await books.snapshot()).windows) == 2
 
 
-async def test_a_limit_is_not_changed_while_a_window_is_being_opened(books: Books, postgres_url: str) -> None:
+async def test_a_limit_is_not_changed_while_a_window_is_being_opened(books: Books, any_postgres_url: str) -> None:
     """A window that is opened meanwhile has the new limit, or is changed with it; never the old one for ever."""
-    ledger = Ledger(make_store(postgres_url, books.clock), lease_seconds=60)
+    ledger = Ledger(make_store(any_postgres_url, books.clock), lease_seconds=60)
     ledger.start()
     for limit in (500, 400, 300, 200):
         books.clock.step(86_400)
@@ -165,7 +168,7 @@ async def test_a_commit_that_is_still_under_way_when_it_is_run_again_leaves_no_h
     await use(books)
     backend = Backend(monkeypatch)
     entering = asyncio.create_task(books.ledger.reservation(books.caller, make_terms()).__aenter__())
-    await asyncio.wait_for(backend.stuck.wait(), 5)
+    await asyncio.wait_for(backend.stuck.wait(), PATIENCE_S)
     await waiting_for_a_lock(other)
     await backend.commit()
     [answer] = await asyncio.gather(entering, return_exceptions=True)
@@ -181,7 +184,7 @@ async def test_a_settle_that_is_still_under_way_when_it_is_run_again_happens_onc
     reservation.set_usage(Usage(7, 30))
     backend = Backend(monkeypatch)
     leaving = asyncio.create_task(reservation.__aexit__(None, None, None))
-    await asyncio.wait_for(backend.stuck.wait(), 5)
+    await asyncio.wait_for(backend.stuck.wait(), PATIENCE_S)
     await waiting_for_a_lock(other)
     await backend.commit()
     await leaving
@@ -202,8 +205,8 @@ async def test_a_server_that_cannot_be_reached_is_an_outage(books: Books) -> Non
     await store.close()
 
 
-async def test_the_clock_is_the_databases_own(books: Books, postgres_url: str, other: Other) -> None:
-    store = PostgresStore(postgres_url)
+async def test_the_clock_is_the_databases_own(books: Books, any_postgres_url: str, other: Other) -> None:
+    store = PostgresStore(any_postgres_url)
     before = await other.fetchval("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
     await batch(store, Reserve("a", books.caller, make_terms(), LEASE_MS))
     created = await other.fetchval("SELECT created_ms FROM charges")
@@ -236,7 +239,7 @@ async def test_an_old_key_that_another_process_is_using_is_not_forgotten(books: 
 
 
 async def test_a_key_that_another_process_has_locked_delays_its_own_calls_alone(
-    books: Books, postgres_url: str, other: Other
+    books: Books, any_any_postgres_url: str, other: Other
 ) -> None:
     """The lock is the key's, not its row's: there is no row yet."""
     await use(books)
@@ -245,7 +248,7 @@ async def test_a_key_that_another_process_has_locked_delays_its_own_calls_alone(
         await read_keys(other, [KeyName(books.caller.user_id, "key")])
         waiting = asyncio.create_task(batch(books.store, entering))
         await waiting_for_a_lock(other)
-        beside = make_store(postgres_url, books.clock)
+        beside = make_store(any_postgres_url, books.clock)
         assert isinstance((await batch(beside, Reserve("b", books.caller, make_terms(), LEASE_MS)))[0], Hold)
         await beside.close()
     assert isinstance((await waiting)[0], Hold)

@@ -23,6 +23,8 @@ from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota.reservation import Reservation
 from tollkeeper.quota.rules.models import Basis
 
+pytestmark = pytest.mark.stock_postgres
+
 
 @pytest.fixture
 async def books(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Books]:

@@ -22,6 +22,8 @@ from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.rules.windows import Period
 from tollkeeper.quota.stores.base import Store
 
+pytestmark = pytest.mark.stock_postgres
+
 LEASE_MS = 60_000
 
 

@@ -20,6 +20,8 @@ from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.windows import Period
 
+pytestmark = pytest.mark.stock_postgres
+
 PRICE = Price(2_000_000, 1_000_000, 4_000_000)
 
 

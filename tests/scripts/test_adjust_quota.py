@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from cli.keyboard import ME, Keyboard, Said, one_sentence
+from patience import PATIENCE_S
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "adjust_quota.py"
 ENTRIES = (
@@ -264,6 +265,6 @@ def test_help_explains_the_file(script: Script) -> None:
 
 def test_the_script_runs_by_itself(script: Script) -> None:
     words = [sys.executable, str(SCRIPT), "--csv", script.file(HEADER + "ada@example.com,,set,total,5,,x\n"), "--yes"]
-    made = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    made = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert (made.returncode, made.stderr) == (0, "")
     assert script.entries() == [("ada@example.com", True, "limit", 5, ACTOR, "x")]

@@ -13,6 +13,10 @@ from typing import Any
 import psutil
 import pytest
 
+from patience import PATIENCE_S
+
+pytestmark = pytest.mark.exhaustive
+
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 BENCH = (sys.executable, str(SCRIPTS / "bench"))
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nright"
@@ -20,7 +24,6 @@ GOOD_STREAM = (
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nquit\r\nA\r\ne\r\n0\r\n\r\nri\r\n3\r\nght\r\n0\r\n\r\n"
 )
 STREAMED = b"quite\r\n0\r\n\r\nright"
-PATIENCE_S = 90
 
 
 def test_every_call_of_a_small_run_reaches_the_upstream_and_is_charged_exactly(tmp_path: Path) -> None:

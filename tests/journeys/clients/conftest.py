@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from openai import AsyncOpenAI
 
+from databases import new_sqlite
 from journeys.people import Person, person
 from journeys.server import Server
 from journeys.upstream import Upstream
-from tollkeeper.migrations import migrate
 
 CATALOG = """
 [providers.echo]
@@ -30,13 +30,13 @@ model = "gpt-4.1-mini"
 
 
 @pytest.fixture(scope="session")
-def shared_house(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Server]:
-    yield from _serving(tmp_path_factory.mktemp("house"), upstream)
+def shared_house(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream: Upstream) -> Iterator[Server]:
+    yield from _serving(tmp_path_factory.mktemp("house"), migrated_file, upstream)
 
 
 @pytest.fixture(scope="session")
-def shared_hasty(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Server]:
-    yield from _serving(tmp_path_factory.mktemp("hasty"), upstream, TIMEOUT_SECONDS="1")
+def shared_hasty(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream: Upstream) -> Iterator[Server]:
+    yield from _serving(tmp_path_factory.mktemp("hasty"), migrated_file, upstream, TIMEOUT_SECONDS="1")
 
 
 @pytest.fixture
@@ -66,9 +66,8 @@ async def openai(house: Server, caller: Person) -> AsyncIterator[AsyncOpenAI]:
         yield client
 
 
-def _serving(folder: Path, upstream: Upstream, **more: str) -> Iterator[Server]:
-    url = f"sqlite:///{folder / 'tollkeeper.db'}"
-    migrate(url)
+def _serving(folder: Path, migrated_file: Path, upstream: Upstream, **more: str) -> Iterator[Server]:
+    url = new_sqlite(folder, migrated_file)
     (folder / "catalog.toml").write_text(CATALOG)
     settings = {
         "OPENAI_BASE_URL": upstream.base_url,

@@ -13,10 +13,10 @@ from journeys.clients.asking import ANSWER, CHUNKS, USAGE, cost_of_all
 from journeys.people import Person, person
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
+from patience import PATIENCE_S
 
 CHAT = "/v1/chat/completions"
 DOORS = ["/ai/stream", "/ai/chat", CHAT, "/v1/responses", "/v1/messages"]
-PATIENCE_S = 20
 
 
 def body_for(door: str, prompt: str) -> dict[str, Any]:
@@ -97,7 +97,9 @@ async def test_the_plain_library_reads_the_stream(server: Server, door: str) -> 
         prompt = scripted(caller.marker, chunks=CHUNKS, usage=USAGE)
 
         def read() -> list[str]:
-            with urllib.request.urlopen(_request(server, caller, door, body_for(door, prompt)), timeout=20) as response:
+            with urllib.request.urlopen(
+                _request(server, caller, door, body_for(door, prompt)), timeout=PATIENCE_S
+            ) as response:
                 assert response.headers.get_content_type() == "text/event-stream"
                 assert response.headers["X-Charge-ID"]
                 return [line.decode().rstrip("\n") for line in response]
@@ -110,7 +112,7 @@ async def test_the_plain_library_is_told_what_is_wrong(house: Server, caller: Pe
     def ask() -> tuple[int, Any]:
         request = _request(house, caller, CHAT, {"model": "gpt-4o-mini", "messages": [], "stream": True})
         with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(request, timeout=20)
+            urllib.request.urlopen(request, timeout=PATIENCE_S)
         with caught.value as error:
             return error.code, json.load(error)
 

@@ -12,6 +12,7 @@ from journeys.clients.asking import ANSWER, CALL, CHUNKS, PIXEL, USAGE, WEATHER,
 from journeys.people import Person, person
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
+from patience import PATIENCE_S
 from tollkeeper.providers import tokenizer
 
 MODEL = "gpt-4o-mini"
@@ -283,7 +284,7 @@ async def test_who_stops_reading_pays_input_and_what_was_received(
             if chunk.choices[0].delta.content:
                 break
         await stream.close()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while (charge := (await caller.charges())[0])["state"] == "dispatched":
                 await asyncio.sleep(0.02)
     received = await tokenizer.count(tokenizer.DEFAULT_ENCODING, (CHUNKS[0],))

@@ -13,6 +13,7 @@ from journeys.clients.watching import watched
 from journeys.people import Person, person, set_limit
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
+from patience import PATIENCE_S
 
 MODEL = "gpt-4o-mini"
 UNKNOWN: list[dict[str, Any]] = [{"shiny": True}, {"web_search_options": {}}, {"store": True}]
@@ -93,7 +94,7 @@ async def test_room_that_is_held_for_a_moment_is_waited_for(house: Server, upstr
             first = asyncio.create_task(
                 client.chat.completions.create(model=MODEL, messages=asked(prompt), max_tokens=500)
             )
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 while not upstream.waiting(caller.marker):
                     await asyncio.sleep(0.02)
             second = asyncio.create_task(
@@ -101,7 +102,7 @@ async def test_room_that_is_held_for_a_moment_is_waited_for(house: Server, upstr
                     model=MODEL, messages=asked(scripted(caller.marker, usage=USAGE)), max_tokens=500
                 )
             )
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 while watch.heard != [429]:
                     await asyncio.sleep(0.02)
         await asyncio.gather(first, second)

@@ -11,15 +11,15 @@ import pytest
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
+from databases import new_sqlite
 from journeys.clients.asking import ANSWER, CHUNKS, USAGE, cost_of_all
 from journeys.clients.watching import watched
 from journeys.people import Person, person
 from journeys.server import Server
 from journeys.upstream import Upstream, scripted
-from tollkeeper.migrations import migrate
+from patience import PATIENCE_S
 
 MODEL = "gpt-4o-mini"
-PATIENCE_S = 20
 LONG_S = 0.5
 """Much longer than it takes until the first ping."""
 
@@ -52,11 +52,10 @@ async def by_message(server: Server, caller: Person, prompt: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def pinging(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Any:
+def pinging(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream: Upstream) -> Any:
     """A server that sends a ping after a moment of silence."""
     folder: Path = tmp_path_factory.mktemp("pinging")
-    url = f"sqlite:///{folder / 'tollkeeper.db'}"
-    migrate(url)
+    url = new_sqlite(folder, migrated_file)
     settings = {"OPENAI_BASE_URL": upstream.base_url, "TOLLKEEPER_STREAM_PING_SECONDS": "0.1"}
     server = Server(url, folder, settings)
     try:

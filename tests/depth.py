@@ -1,0 +1,43 @@
+"""How far the proofs go that can be made as long as one likes. TEST_DEPTH chooses; `make` sets it for each target."""
+
+import os
+from typing import NamedTuple
+
+VARIABLE = "TEST_DEPTH"
+
+
+class Depth(NamedTuple):
+    """Amounts of work, per test."""
+
+    machine_examples: int
+    """Examples of each state machine. An example has up to 30 steps."""
+    bank_calls: int
+    """Calls of each of the bank's processes."""
+    kills: int
+    """How often a server is killed at a random instant."""
+    examples: float
+    """The share of the examples that a test of a property names."""
+    test_may_take_s: float
+    """After so many seconds a test is taken to hang."""
+
+
+DEPTHS = {
+    "test": Depth(machine_examples=10, bank_calls=100, kills=1, examples=0.25, test_may_take_s=240),
+    "check": Depth(machine_examples=50, bank_calls=250, kills=3, examples=1, test_may_take_s=600),
+    "prove": Depth(machine_examples=500, bank_calls=1_000, kills=50, examples=1, test_may_take_s=7_200),
+}
+
+
+def _chosen() -> Depth:
+    name = os.environ.get(VARIABLE, "test")
+    if name not in DEPTHS:
+        raise ValueError(f"{VARIABLE} is {name!r}; it must be one of {', '.join(DEPTHS)}")
+    return DEPTHS[name]
+
+
+DEPTH = _chosen()
+
+
+def examples(most: int) -> int:
+    """How many examples a test of a property gets, of the number that `make check` gives it."""
+    return max(10, int(most * DEPTH.examples))
