@@ -239,7 +239,7 @@ async def test_an_old_key_that_another_process_is_using_is_not_forgotten(books: 
 
 
 async def test_a_key_that_another_process_has_locked_delays_its_own_calls_alone(
-    books: Books, any_any_postgres_url: str, other: Other
+    books: Books, any_postgres_url: str, other: Other
 ) -> None:
     """The lock is the key's, not its row's: there is no row yet."""
     await use(books)
