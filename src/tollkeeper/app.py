@@ -76,7 +76,7 @@ def create_app(
     app.openapi = openapi  # type: ignore[method-assign]
     behind_proxies = cast(ASGIApp, ProxyHeadersMiddleware(app, trusted_proxies))  # type: ignore[arg-type]
     router = MeteredRouter(behind_proxies, ENDPOINTS, lambda: cast(Services, app.state.services))
-    middleware = OuterMiddleware(router, access_log, [endpoint.path for endpoint in ENDPOINTS], error_renderer_of)
+    middleware = OuterMiddleware(router, access_log, error_renderer_of)
     return _with_cors(middleware, allowed_origins) if allowed_origins else middleware
 
 

@@ -8,6 +8,7 @@ TollkeeperError
 │   ├── UnsupportedParameter     a field whose feature does not exist (yet)
 │   │   └── UntranslatableOption   the wire format of the model's provider has no such option
 │   ├── BodyTooLarge  BodyTooSlow   the body exceeds the endpoint's limit in bytes, or in time
+│   ├── UnsupportedMediaType     the body is in a format that the endpoint does not read
 │   ├── MethodNotAllowed         the path exists, but not with this HTTP method
 │   └── TurnInProgress           a WebSocket runs one turn at a time
 ├── AccessError                  the caller may not do this
@@ -88,6 +89,11 @@ class BodyTooLarge(InputError):
 class BodyTooSlow(InputError):
     code = "body_too_slow"
     sentence = "The body did not arrive in time."
+
+
+class UnsupportedMediaType(InputError):
+    code = "unsupported_media_type"
+    sentence = "The endpoint does not read bodies in this format."
 
 
 class MethodNotAllowed(InputError):

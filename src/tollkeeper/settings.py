@@ -74,6 +74,18 @@ class Settings(BaseSettings):
         "info", validation_alias=_env("TOLLKEEPER_LOG_LEVEL", "LOG_LEVEL")
     )
 
+    max_head_bytes: int = Field(32_768, ge=1_024, le=1_048_576, validation_alias=_env("TOLLKEEPER_MAX_HEAD_BYTES"))
+    max_head_fields: int = Field(100, ge=10, le=10_000, validation_alias=_env("TOLLKEEPER_MAX_HEAD_FIELDS"))
+    head_seconds: float = Field(10.0, gt=0, le=600, validation_alias=_env("TOLLKEEPER_HEAD_SECONDS"))
+    idle_seconds: float = Field(75.0, gt=0, le=3600, validation_alias=_env("TOLLKEEPER_IDLE_SECONDS"))
+    max_connections: int = Field(10_000, ge=10, le=1_000_000, validation_alias=_env("TOLLKEEPER_MAX_CONNECTIONS"))
+    max_connections_per_address: int = Field(
+        2_000, ge=1, le=1_000_000, validation_alias=_env("TOLLKEEPER_MAX_CONNECTIONS_PER_ADDRESS")
+    )
+    socket_frames_per_second: float = Field(
+        50.0, gt=0, le=100_000, validation_alias=_env("TOLLKEEPER_SOCKET_FRAMES_PER_SECOND")
+    )
+
     signing_secret: SecretStr | None = Field(None, validation_alias=_env("TOLLKEEPER_SIGNING_SECRET"))
     previous_signing_secret: SecretStr | None = Field(None, validation_alias=_env("TOLLKEEPER_PREVIOUS_SIGNING_SECRET"))
     access_token_minutes: int = Field(15, ge=1, le=1440, validation_alias=_env("TOLLKEEPER_ACCESS_TOKEN_MINUTES"))

@@ -1,16 +1,21 @@
 """Login with a password."""
 
 from typing import Annotated, Any
+from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tollkeeper.api import strict_json
 from tollkeeper.api.dependencies import ServicesDep
-from tollkeeper.errors import InvalidRequest
+from tollkeeper.api.middleware import read_body
+from tollkeeper.errors import InvalidRequest, UnsupportedMediaType
 from tollkeeper.identity import accounts
 from tollkeeper.throttle import Throttle
 
+FORM, JSON = "application/x-www-form-urlencoded", "application/json"
+MAX_BODY_BYTES = 16 * 1024
+MAX_FIELDS = 10
 MAX_FIELD_LENGTH = 4096
 
 
@@ -44,12 +49,15 @@ REQUEST_BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/x-www-form-urlencoded": {"schema": LoginForm.model_json_schema()},
-            "application/json": {"schema": LoginRequest.model_json_schema()},
+            FORM: {"schema": LoginForm.model_json_schema()},
+            JSON: {"schema": LoginRequest.model_json_schema()},
         },
     }
 }
-ERRORS: dict[int | str, dict[str, Any]] = {401: {"description": "The password is wrong, or there is no such user"}}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    401: {"description": "The password is wrong, or there is no such user"},
+    415: {"description": "The body is neither a form nor JSON, or not in UTF-8"},
+}
 
 
 def auth_router(throttle: Throttle) -> APIRouter:
@@ -70,16 +78,14 @@ def auth_router(throttle: Throttle) -> APIRouter:
 
 
 async def _read_login(request: Request) -> LoginRequest:
-    """Raises InvalidJson, InvalidRequest; neither contains any of the input."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    """Raises UnsupportedMediaType, BodyTooLarge, InvalidJson, InvalidRequest; none contains any of the input."""
+    media_type = _media_type(request.headers.getlist("content-type"))
+    body = await read_body(request.scope, request.receive, MAX_BODY_BYTES)
     try:
-        if media_type == "application/json":
-            body = await request.body()
+        if media_type == JSON:
             strict_json.check(body)
             return LoginRequest.model_validate_json(body)
-        if media_type in {"application/x-www-form-urlencoded", "multipart/form-data"}:
-            async with request.form(max_files=0, max_fields=10) as form:
-                return LoginForm.model_validate(dict(form))
+        return LoginForm.model_validate(_fields(body))
     except ValidationError as error:
         fields = sorted(
             {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]} & {"username", "password"}
@@ -87,4 +93,27 @@ async def _read_login(request: Request) -> LoginRequest:
         raise InvalidRequest(
             f"A login has a username and a password. Invalid: {', '.join(fields) or 'the body'}."
         ) from None
-    raise InvalidRequest("Send the OAuth2 password form, or JSON with username and password.")
+
+
+def _media_type(values: list[str]) -> str:
+    """The format of a login, before anything of its body is read. Raises UnsupportedMediaType.
+
+    The charset is UTF-8. Others are refused: Python has decoders whose time grows with the square of their input.
+    """
+    media_type, _, parameter = values[0].partition(";") if len(values) == 1 else ("", "", "")
+    media_type, parameter = media_type.strip().lower(), parameter.replace(" ", "").replace('"', "").lower()
+    if media_type not in (FORM, JSON) or parameter not in ("", "charset=utf-8", "charset=utf8"):
+        raise UnsupportedMediaType(f"Send the login as {FORM} (the OAuth2 password form) or as {JSON}, in UTF-8.")
+    return media_type
+
+
+def _fields(body: bytes) -> dict[str, str]:
+    """The fields of a form (WHATWG URL, application/x-www-form-urlencoded). Raises InvalidRequest."""
+    try:
+        pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
+    except ValueError:
+        raise InvalidRequest("The form is not UTF-8, or has too many fields.") from None
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise InvalidRequest("The form has a field twice.")
+    return fields

@@ -24,6 +24,7 @@ STATUS: dict[type[errors.TollkeeperError], int] = {
     errors.UnsupportedParameter: 400,
     errors.BodyTooLarge: 413,
     errors.BodyTooSlow: 408,
+    errors.UnsupportedMediaType: 415,
     errors.MethodNotAllowed: 405,
     errors.TurnInProgress: 409,
     errors.Unauthenticated: 401,

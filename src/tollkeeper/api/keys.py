@@ -11,11 +11,14 @@ from pydantic import BaseModel, Field
 from tollkeeper.api import strict_json
 from tollkeeper.api.dependencies import KeyOwner, ServicesDep, SessionDep
 from tollkeeper.api.formats import iso
+from tollkeeper.api.middleware import read_body
 from tollkeeper.identity import keys
 from tollkeeper.identity.models import ApiKey
 from tollkeeper.principal import Access
 
 router = APIRouter(prefix="/auth/keys", tags=["auth"])
+
+MAX_BODY_BYTES = 16 * 1024
 
 
 class CreateKeyRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -61,7 +64,9 @@ async def make_key(
     request: Request, caller: KeyOwner, session: SessionDep, services: ServicesDep
 ) -> CreatedKeyResponse:
     services.throttle.check_key_creation(caller.principal)
-    sent: CreateKeyRequest = strict_json.decode(_decoder, await request.body())
+    sent: CreateKeyRequest = strict_json.decode(
+        _decoder, await read_body(request.scope, request.receive, MAX_BODY_BYTES)
+    )
     expires_ms = int(sent.expires_at.timestamp() * 1000) if sent.expires_at is not None else None
     now_ms = services.clock.now_ms()
     created = await keys.create(session, caller.user, sent.name, {*map(Access, sent.scopes)}, expires_ms, now_ms)

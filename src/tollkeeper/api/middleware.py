@@ -4,7 +4,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import structlog
@@ -31,15 +31,13 @@ _SECURITY_HEADERS = [
 ]
 _SECRET = re.compile(r"tk-[\w-]+|eyJ[\w.-]+")
 """An API key or a token. A client may put one into a path or an id by mistake."""
-_METHODS_WITHOUT_BODY = {"GET", "HEAD", "OPTIONS", "DELETE"}
 
 log = structlog.get_logger("tollkeeper.http")
 
 
 class OuterMiddleware:
-    """Wraps the whole application. It reads each body, up to MAX_BODY_BYTES, before it calls the application.
+    """Wraps the whole application. It reads no body: an endpoint that has one calls `read_body`, with its own limit.
 
-    It does not read the bodies of `unread_paths`: their limit depends on the caller, so the endpoint calls `read_body`.
     `error_renderer_of` chooses the format of an error that the application does not render itself.
     """
 
@@ -47,12 +45,10 @@ class OuterMiddleware:
         self,
         app: ASGIApp,
         access_log: AccessLog,
-        unread_paths: Collection[str] = (),
         error_renderer_of: Callable[[Scope], RenderError] = lambda _: render_problem,
     ) -> None:
         self._app = app
         self._access_log = access_log
-        self._unread_paths = frozenset(unread_paths)
         self._error_renderer_of = error_renderer_of
         self._running = 0
         self._idle = asyncio.Event()
@@ -104,8 +100,6 @@ class OuterMiddleware:
             return send(message)
 
         try:
-            if scope["method"] not in _METHODS_WITHOUT_BODY and scope["path"] not in self._unread_paths:
-                receive = _receive_again(await read_body(scope, receive, MAX_BODY_BYTES), receive)
             await self._app(scope, receive, send_with_headers)
         except (Exception, asyncio.CancelledError) as exception:
             error = _public_error(exception)
@@ -200,17 +194,3 @@ async def _read_parts(receive: Receive, max_bytes: int, grow: Callable[[int], No
         body += part
         if not more:
             return bytes(body)
-
-
-def _receive_again(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that returns the body that was read already, then the messages that follow it."""
-    pending: Message | None = {"type": "http.request", "body": body, "more_body": False}
-
-    async def receive_again() -> Message:
-        nonlocal pending
-        if pending is not None:
-            message, pending = pending, None
-            return message
-        return await receive()
-
-    return receive_again

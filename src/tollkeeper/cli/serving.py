@@ -12,7 +12,6 @@ import uvicorn
 
 from tollkeeper.api.middleware import MAX_BODY_BYTES
 from tollkeeper.bootstrap import Backends, make_app, make_backends, make_catalog
-from tollkeeper.cli.closing import TurnsEndFirst
 from tollkeeper.cli.first_run import populate, print_passwords
 from tollkeeper.cli.output import print_table
 from tollkeeper.db import Database
@@ -20,12 +19,13 @@ from tollkeeper.errors import ConfigurationError
 from tollkeeper.identity.signing_secret import load_signing_secret
 from tollkeeper.providers.catalog import Catalog
 from tollkeeper.providers.openai import make_openai
+from tollkeeper.server.http_protocol import bounded_protocol
+from tollkeeper.server.limits import Connections, EdgeLimits
+from tollkeeper.server.websocket_protocol import bounded_websocket_protocol
 from tollkeeper.settings import Settings, load_settings
 
 MODEL_COLUMNS = ("model", "provider", "also named")
 GRACE_S = 30
-KEEP_ALIVE_S = 75
-"""Longer than clients and load balancers keep an idle connection, so that they close it before the server does."""
 
 
 def register(app: typer.Typer) -> None:
@@ -134,8 +134,6 @@ def _run(settings: Settings, backends: Backends, listener: socket.socket, *, rel
         "server_header": False,
         "proxy_headers": False,  # the application reads them, only from trusted proxies
         "timeout_graceful_shutdown": GRACE_S,
-        "timeout_keep_alive": KEEP_ALIVE_S,
-        "ws": TurnsEndFirst,
         "ws_max_size": MAX_BODY_BYTES,
     }
     if reload:
@@ -151,5 +149,23 @@ def _run(settings: Settings, backends: Backends, listener: socket.socket, *, rel
             **common,  # type: ignore[arg-type]
         )
         return
-    server = uvicorn.Server(uvicorn.Config(make_app(settings, backends), **common))  # type: ignore[arg-type]
+    http, websocket = _protocols(settings)
+    app = make_app(settings, backends)
+    server = uvicorn.Server(uvicorn.Config(app, http=http, ws=websocket, **common))  # type: ignore[arg-type]
     server.run(sockets=[listener])
+
+
+def _protocols(settings: Settings) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]]:
+    """The HTTP and the WebSocket protocol, with the limits of the settings."""
+    limits = EdgeLimits(
+        max_head_bytes=settings.max_head_bytes,
+        max_head_fields=settings.max_head_fields,
+        head_s=settings.head_seconds,
+        idle_s=settings.idle_seconds,
+        max_connections=settings.max_connections,
+        max_connections_per_address=settings.max_connections_per_address,
+        trusted_proxies=settings.trusted_proxies,
+        socket_frames_per_s=settings.socket_frames_per_second,
+        socket_frames_burst=20 * settings.socket_frames_per_second,
+    )
+    return bounded_protocol(limits, Connections(limits)), bounded_websocket_protocol(limits)

@@ -1,0 +1,53 @@
+"""How the body of a login is read."""
+
+import pytest
+
+from tollkeeper.api.auth import FORM, JSON, _fields, _media_type
+from tollkeeper.errors import InvalidRequest, UnsupportedMediaType
+
+
+@pytest.mark.parametrize("parameter", ["", "; charset=utf-8", ";charset=UTF-8", '; charset="utf-8"', "; charset=utf8"])
+@pytest.mark.parametrize("media_type", [FORM, JSON])
+def test_forms_and_json_in_utf_8_are_read(media_type: str, parameter: str) -> None:
+    assert _media_type([media_type.upper() + parameter]) == media_type
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [],
+        [""],
+        ["text/plain"],
+        ["multipart/form-data; boundary=x"],
+        ["multipart/form-data; charset=punycode"],
+        [f"{FORM}; charset=punycode"],
+        [f"{FORM}; charset=utf-16"],
+        [f"{FORM}; charset=utf-8; charset=idna"],
+        [f"{JSON}; charset=idna"],
+        [FORM, JSON],
+    ],
+)
+def test_other_formats_and_charsets_are_refused_by_the_header_alone(values: list[str]) -> None:
+    with pytest.raises(UnsupportedMediaType):
+        _media_type(values)
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        (b"", {}),
+        (b"username=a%40b&password=p+q%2B", {"username": "a@b", "password": "p q+"}),
+        (b"username=&password=%C3%A4", {"username": "", "password": "ä"}),
+        ("username=ä;b&password=x=y".encode(), {"username": "ä;b", "password": "x=y"}),
+    ],
+)
+def test_a_form_is_decoded_as_utf_8(body: bytes, fields: dict[str, str]) -> None:
+    assert _fields(body) == fields
+
+
+@pytest.mark.parametrize(
+    "body", [b"a=1&a=2", b"password=%ff", b"password=\xff", b"&".join(b"f%d=" % number for number in range(50))]
+)
+def test_a_form_that_is_ambiguous_large_or_not_utf_8_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        _fields(body)
