@@ -4,6 +4,9 @@ Each process counts for itself, in memory.
 """
 
 import math
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from limits import RateLimitItem, parse_many
 from limits.storage import Storage
@@ -16,6 +19,9 @@ from tollkeeper.principal import Principal
 
 HITS_PER_CLEANUP = 10_000
 """How many hits start a search for expired counters."""
+
+MAX_SOCKETS_PER_USER = 100
+"""Open WebSockets of one user in one process."""
 
 
 class LoopStorage(Storage):
@@ -85,6 +91,20 @@ class Throttle:
         self._clock = clock
         self._login_limits = _parse(login)
         self._ai_limits = _parse(ai)
+        self._sockets: Counter[int] = Counter()
+
+    @contextmanager
+    def open_socket(self, caller: Principal) -> Iterator[None]:
+        """Count an open WebSocket of this user for the block. Raises RateLimited beyond MAX_SOCKETS_PER_USER."""
+        if self._sockets[caller.user_id] >= MAX_SOCKETS_PER_USER:
+            raise RateLimited(f"A user may have {MAX_SOCKETS_PER_USER} open connections. Close one.", retry_after_s=1)
+        self._sockets[caller.user_id] += 1
+        try:
+            yield
+        finally:
+            self._sockets[caller.user_id] -= 1
+            if not self._sockets[caller.user_id]:
+                del self._sockets[caller.user_id]
 
     def check(self, caller: Principal) -> None:
         """Count one AI call of this user. Raises RateLimited."""

@@ -4,8 +4,9 @@ Frames are JSON objects with a `type`. The client sends `auth` (the first, with 
 The server sends `ready`, `delta`, `final` and `error`. One turn runs at a time. The response to a handshake has a
 correlation id, as HTTP responses have, and a problem if the handshake is refused.
 
-Every frame but `cancel` counts against the caller's rate limit. A server that stops closes with 1012: at once if no
-turn runs; else after the turn, which the end of the grace period cancels. See cli/closing.py.
+Every frame but `cancel` counts against the caller's rate limit; `server/websocket_protocol.py` limits all frames. An
+idle connection is closed soon after its credential has expired or was revoked. A server that stops closes with 1012: at
+once if no turn runs; else after the turn, which the end of the grace period cancels.
 """
 
 import asyncio
@@ -48,10 +49,12 @@ from tollkeeper.telemetry.logging import correlation_id
 
 PATH = "/ai/ws"
 AUTH_TIMEOUT_S = 10.0
+RECHECK_S = 15.0
+"""How long a connection may be idle before its credential is checked again. While turns run, each checks it."""
 MAX_AUTH_FRAME_BYTES = 32 * 1024
 MAX_BAD_FRAMES = 10
 # Close codes
-NOT_AUTHENTICATED, FORBIDDEN, TOO_FAST = 4401, 4403, 4429
+NOT_AUTHENTICATED, FORBIDDEN, AUTH_TIMEOUT, TOO_FAST = 4401, 4403, 4408, 4429
 TOO_LARGE, NOT_TEXT, TOO_BAD, GOING_AWAY, TRY_LATER = 1009, 1003, 1008, 1012, 1013
 
 router = APIRouter()
@@ -118,16 +121,45 @@ class _Connection:
             async with asyncio.timeout(AUTH_TIMEOUT_S):
                 self._token = read_token(await self._receive(MAX_AUTH_FRAME_BYTES))
             caller = await self._authenticate()
-        except (Unauthenticated, InvalidJson, TimeoutError):
+        except TimeoutError:
+            await self._close(AUTH_TIMEOUT, f"no auth frame within {AUTH_TIMEOUT_S:.0f} s")
+            return
+        except (Unauthenticated, InvalidJson):
             await self._close(NOT_AUTHENTICATED, "unauthenticated")
             return
         except TollkeeperError as error:
             await self._send(error_frame(error))
             await self._close(FORBIDDEN if isinstance(error, Forbidden) else TRY_LATER, error.code)
             return
-        await self._send(orjson.dumps({"type": "ready", "correlation_id": correlation_id.get()}))
+        try:
+            with self._services.throttle.open_socket(caller):
+                await self._send(orjson.dumps({"type": "ready", "correlation_id": correlation_id.get()}))
+                while True:
+                    await self._handle_frame(await self._next_frame(caller), caller)
+        except RateLimited as error:
+            await self._send(error_frame(error))
+            await self._close(TOO_FAST, "too many connections of this user")
+
+    async def _next_frame(self, caller: Principal) -> bytes:
+        """Wait for a frame, and check the credential again while none comes. Raises WebSocketDisconnect."""
         while True:
-            await self._handle_frame(await self._receive(MAX_BODY_BYTES), caller)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RECHECK_S):
+                    return await self._receive(MAX_BODY_BYTES)
+            if not self._is_running and not await self._is_still_authenticated(caller):
+                await self._end(NOT_AUTHENTICATED, "unauthenticated")
+
+    async def _is_still_authenticated(self, caller: Principal) -> bool:
+        """False once the credential has expired or was revoked, or its user or tenant was disabled."""
+        try:
+            await self._authenticate()
+            async with self._services.database.session() as session:
+                await self._services.authenticator.load_account(session, caller)
+        except (Unauthenticated, Forbidden):
+            return False
+        except TollkeeperError:
+            return True  # the database is unavailable: the next turn is refused for that
+        return True
 
     def lets_turn_end(self) -> bool:
         """Called when the server stops. Returns whether a turn runs; if so, the connection closes when it ends."""
