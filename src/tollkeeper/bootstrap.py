@@ -4,6 +4,7 @@
 """
 
 import gc
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -145,7 +146,12 @@ async def _services(
     """The services of a running server. On exit, the ledger commits what is queued, and all connections close."""
     database = Database(settings.database_url)
     ledger = make_ledger(settings, backends.store)
-    maintenance = Maintenance(ledger, lease_seconds=settings.lease_seconds, sweep_seconds=settings.sweep_seconds)
+    maintenance = Maintenance(
+        ledger,
+        lease_seconds=settings.lease_seconds,
+        sweep_seconds=settings.sweep_seconds,
+        on_store_lost=lambda _: signal.raise_signal(signal.SIGTERM),
+    )
     passwords = Passwords(settings.bcrypt_rounds)
     previous = settings.previous_signing_secret
     tokens = Tokens(

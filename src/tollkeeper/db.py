@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -36,6 +37,30 @@ class _PostgresConnection(asyncpg.Connection):  # type: ignore[misc]
         return str(await super().execute(query, *args, timeout=timeout))
 
 
+class SqliteFile:
+    """Notices that a database file was replaced or deleted while connections to it are open.
+
+    SQLite would continue with a file that no path leads to, and lose what it writes. An open connection keeps the inode
+    from being used again, so device and inode identify the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._identity: tuple[int, int] | None = None
+
+    def problem(self) -> str | None:
+        """Returns what happened to the file since this was first called; None: nothing."""
+        try:
+            found = self._path.stat()
+        except OSError as error:
+            return f"The database file {self._path} is gone: {error.strerror}." if self._identity else None
+        identity = found.st_dev, found.st_ino
+        self._identity = self._identity or identity
+        if identity != self._identity:
+            return f"The database file {self._path} was replaced while the server ran."
+        return None
+
+
 def async_url(database_url: str) -> str:
     """Returns the URL with the driver that SQLAlchemy's asyncio engine needs."""
     for scheme in ("postgresql://", "postgres://"):
@@ -50,6 +75,9 @@ class Database:
     def __init__(self, database_url: str) -> None:
         self._url = database_url
         self._engine = _make_engine(database_url)
+        self._file: SqliteFile | None = None
+        if database_url.startswith("sqlite:///"):
+            self._file = SqliteFile(Path(database_url.removeprefix("sqlite:///")))
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
@@ -57,6 +85,8 @@ class Database:
 
         Raises DatabaseUnavailable when the database does not respond, is locked, or cannot be written to.
         """
+        if self._file is not None and self._file.problem() is not None:
+            raise DatabaseUnavailable
         try:
             async with AsyncSession(self._engine, expire_on_commit=False) as session:
                 yield session

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from databases import EVERY_DATABASE, new_postgres, new_sqlite
-from journeys.many_wires import HASTY, write_catalog
-from journeys.processes import ReservedPort
-from journeys.server import Server
-from journeys.upstream import Upstream
+from journeys.support.processes import ReservedPort
+from journeys.support.provider_wires import HASTY, write_catalog
+from journeys.support.server import Server
+from journeys.upstream.handle import Upstream
 from postgres_servers import SharedPostgres
 
 FASTER = {"TOLLKEEPER_RATE_LIMIT_AI": "100000/minute", "TOLLKEEPER_BREAKER_FAILURES": "0"}

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from journeys.audit import assert_books_are_right
-from journeys.doors import DOORS, call
-from journeys.many_wires import CHAT, EMBEDDINGS
-from journeys.people import Person, person
-from journeys.server import Server
-from journeys.sockets import calling, dialled
-from journeys.upstream import Upstream, scripted
+from journeys.support.endpoints import DOORS, call
+from journeys.support.ledger_checks import assert_books_are_right
+from journeys.support.provider_wires import CHAT, EMBEDDINGS
+from journeys.support.server import Server
+from journeys.support.users import Person, person
+from journeys.support.websocket import calling, dialled
+from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
 
 OPENED_BY = {"ai": ("/ai/", "/v1/"), "me": ("/me",)}

@@ -4,9 +4,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from journeys.people import Person, person
-from journeys.server import Server
-from journeys.upstream import Upstream, scripted
+from journeys.support.server import Server
+from journeys.support.users import Person, person
+from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
 
 

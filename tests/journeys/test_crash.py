@@ -8,14 +8,14 @@ import aiohttp
 import pytest
 
 from depth import DEPTH
-from journeys.audit import assert_books_are_right, charges_in
-from journeys.crowd import crowd
-from journeys.doors import call
-from journeys.failpoints import POINTS
-from journeys.people import Person, person
-from journeys.server import SERVE, Server
-from journeys.upstream import Served, Upstream, scripted
-from journeys.who_pays import EVERY_WHOLE, NUMBERS
+from journeys.support.endpoints import call
+from journeys.support.failpoints import POINTS
+from journeys.support.ledger_checks import assert_books_are_right, charges_in
+from journeys.support.many_users import crowd
+from journeys.support.server import SERVE, Server
+from journeys.support.users import Person, person
+from journeys.support.who_pays import EVERY_WHOLE, NUMBERS
+from journeys.upstream.handle import Served, Upstream, scripted
 from patience import PATIENCE_S
 from tollkeeper.quota.rules.models import Charge
 
@@ -116,7 +116,7 @@ async def test_killed_while_answers_are_on_their_way_it_books_them(hasty_doors: 
 
 def _dying_at(point: str) -> tuple[str, ...]:
     """A server that kills itself when a point is reached for the third time."""
-    return "journeys.failpoints", point, "3"
+    return "journeys.support.failpoints", point, "3"
 
 
 async def _call_until_it_dies(caller: Person, next_limit: Callable[[], int]) -> None:

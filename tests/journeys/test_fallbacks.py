@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from journeys.audit import assert_books_are_right
-from journeys.crowd import crowd
-from journeys.dialects import SECRET
-from journeys.doors import SOCKET, STREAMED, WHOLE, Call, Door, call
-from journeys.people import Person
-from journeys.processes import ReservedPort
-from journeys.server import Server
-from journeys.upstream import Upstream, scripted
+from journeys.support.client_formats import SECRET
+from journeys.support.endpoints import SOCKET, STREAMED, WHOLE, Call, Door, call
+from journeys.support.ledger_checks import assert_books_are_right
+from journeys.support.many_users import crowd
+from journeys.support.processes import ReservedPort
+from journeys.support.server import Server
+from journeys.support.users import Person
+from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
 
 pytestmark = pytest.mark.exhaustive_on_postgres

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from journeys.processes import Program, ReservedPort, clean_environment
+from journeys.support.processes import Program, ReservedPort, clean_environment
 from patience import PATIENCE_S
 
 LIMIT = 100_000

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from journeys.people import person
-from journeys.server import Server
-from journeys.wire import exchange, request
+from journeys.support.raw_http import exchange, request
+from journeys.support.server import Server
+from journeys.support.users import person
 
 pytestmark = pytest.mark.exhaustive
 

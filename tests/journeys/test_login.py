@@ -9,10 +9,10 @@ from urllib.parse import quote
 import pytest
 from sqlmodel import col, select
 
-from journeys.people import PASSWORD, Person, login, person, visitor
-from journeys.server import Server
-from journeys.upstream import Upstream, scripted
-from journeys.wire import Raw, exchange, request
+from journeys.support.raw_http import Raw, exchange, request
+from journeys.support.server import Server
+from journeys.support.users import PASSWORD, Person, login, person, visitor
+from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
 from tollkeeper.clock import SystemClock
 from tollkeeper.db import Database

@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from journeys.audit import assert_books_are_right, charges_in
-from journeys.crowd import crowd
-from journeys.doors import STREAMED, Door, calling
-from journeys.many_wires import WIRES, Wire, write_catalog
-from journeys.people import Person
-from journeys.processes import ReservedPort
-from journeys.server import Server
-from journeys.upstream import Upstream, scripted
-from journeys.who_pays import tokens
+from journeys.support.endpoints import STREAMED, Door, calling
+from journeys.support.ledger_checks import assert_books_are_right, charges_in
+from journeys.support.many_users import crowd
+from journeys.support.processes import ReservedPort
+from journeys.support.provider_wires import WIRES, Wire, write_catalog
+from journeys.support.server import Server
+from journeys.support.users import Person
+from journeys.support.who_pays import tokens
+from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
 from tollkeeper.quota.rules.models import Charge
 

@@ -10,9 +10,9 @@ from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI, NotFoundError
 
 from databases import new_sqlite
-from journeys.people import Person, Reply, person, set_limit, visitor
-from journeys.server import Server
-from journeys.upstream import Upstream, scripted
+from journeys.support.server import Server
+from journeys.support.users import Person, Reply, person, set_limit, visitor
+from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
 from tollkeeper.quota.rules.models import Unit
 

@@ -8,12 +8,12 @@ import asyncpg
 import psutil
 import pytest
 
-from journeys.audit import assert_books_are_right, charges_in
-from journeys.lines import Line, Streams, line
-from journeys.people import Person, Reply, person
-from journeys.processes import ReservedPort
-from journeys.server import Server
-from journeys.upstream import Upstream, scripted
+from journeys.support.ledger_checks import assert_books_are_right, charges_in
+from journeys.support.processes import ReservedPort
+from journeys.support.server import Server
+from journeys.support.tcp_proxy import Line, Streams, line
+from journeys.support.users import Person, Reply, person
+from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
 
 pytestmark = pytest.mark.stock_postgres

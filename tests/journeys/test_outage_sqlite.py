@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager, closing, contextmanager
 import psutil
 import pytest
 
-from journeys.audit import assert_books_are_right
-from journeys.people import Person, Reply, person
-from journeys.server import Server
-from journeys.upstream import Upstream, scripted
+from journeys.support.ledger_checks import assert_books_are_right
+from journeys.support.server import Server
+from journeys.support.users import Person, Reply, person
+from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
 
 ROOM = 64

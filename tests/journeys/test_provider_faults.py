@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 
-from journeys.people import Person, Reply, person
-from journeys.server import Server
-from journeys.upstream import Upstream, scripted
+from journeys.support.server import Server
+from journeys.support.users import Person, Reply, person
+from journeys.upstream.handle import Upstream, scripted
 
 pytestmark = pytest.mark.exhaustive_on_postgres
 

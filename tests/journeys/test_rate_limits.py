@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from databases import new_sqlite
-from journeys.people import PASSWORD, Reply, add_user, login, person, visitor
-from journeys.server import Server
-from journeys.upstream import Upstream
+from journeys.support.server import Server
+from journeys.support.users import PASSWORD, Reply, add_user, login, person, visitor
+from journeys.upstream.handle import Upstream
 from tollkeeper.db import Database
 
 LOGINS, CALLS = 4, 3

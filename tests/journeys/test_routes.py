@@ -8,12 +8,12 @@ from fastapi import FastAPI
 from fastapi.routing import APIWebSocketRoute
 from pydantic import SecretStr
 
-from journeys.crowd import crowd
-from journeys.doors import DOORS, Door, call
-from journeys.many_wires import CHAT, EMBEDDINGS, WIRES
-from journeys.people import PASSWORD, PLENTY, Person
-from journeys.server import SECRET, Server
-from journeys.upstream import Upstream
+from journeys.support.endpoints import DOORS, Door, call
+from journeys.support.many_users import crowd
+from journeys.support.provider_wires import CHAT, EMBEDDINGS, WIRES
+from journeys.support.server import SECRET, Server
+from journeys.support.users import PASSWORD, PLENTY, Person
+from journeys.upstream.handle import Upstream
 from tollkeeper.app import ENDPOINTS
 from tollkeeper.bootstrap import make_app
 from tollkeeper.settings import Settings

@@ -11,13 +11,13 @@ import aiohttp
 import pytest
 
 from factories import make_store
-from journeys.audit import assert_books_are_right, charges_in
-from journeys.crowd import crowd
-from journeys.doors import SOCKET, calling
-from journeys.people import Person
-from journeys.server import Server
-from journeys.upstream import Upstream, scripted
-from journeys.who_pays import ANSWER, EVERY_STREAM, Cell, End, check_told, input_counts, paid, walk
+from journeys.support.endpoints import SOCKET, calling
+from journeys.support.ledger_checks import assert_books_are_right, charges_in
+from journeys.support.many_users import crowd
+from journeys.support.server import Server
+from journeys.support.users import Person
+from journeys.support.who_pays import ANSWER, EVERY_STREAM, Cell, End, check_told, input_counts, paid, walk
+from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.models import Charge

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from journeys.dialects import events_in
-from journeys.doors import SOCKET, Call, calling
-from journeys.many_wires import write_catalog
-from journeys.people import Person
-from journeys.processes import ReservedPort
-from journeys.server import Server
-from journeys.upstream import Upstream
-from journeys.who_pays import ANSWER, EVERY_STREAM, Cell, End, check_told, paid, unknown, walk
+from journeys.support.client_formats import events_in
+from journeys.support.endpoints import SOCKET, Call, calling
+from journeys.support.processes import ReservedPort
+from journeys.support.provider_wires import write_catalog
+from journeys.support.server import Server
+from journeys.support.users import Person
+from journeys.support.who_pays import ANSWER, EVERY_STREAM, Cell, End, check_told, paid, unknown, walk
+from journeys.upstream.handle import Upstream
 
 pytestmark = pytest.mark.stock_postgres
 

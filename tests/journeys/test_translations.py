@@ -5,12 +5,21 @@ from typing import Any
 
 import pytest
 
-from journeys.custom_calls import CALLED, CALLING, SAID, assert_counted, pieces
-from journeys.many_wires import CHAT, MESSAGES, OLLAMA, RESPONSES
-from journeys.people import person
-from journeys.posting import CHAT_DOOR, MESSAGES_DOOR, RESPONSES_DOOR, answering, asked, assert_refused, events, post
-from journeys.server import Server
-from journeys.upstream import Upstream, scripted
+from journeys.support.compat_requests import (
+    CHAT_DOOR,
+    MESSAGES_DOOR,
+    RESPONSES_DOOR,
+    answering,
+    asked,
+    assert_refused,
+    events,
+    post,
+)
+from journeys.support.custom_tool_calls import CALLED, CALLING, SAID, assert_counted, pieces
+from journeys.support.provider_wires import CHAT, MESSAGES, OLLAMA, RESPONSES
+from journeys.support.server import Server
+from journeys.support.users import person
+from journeys.upstream.handle import Upstream, scripted
 
 pytestmark = pytest.mark.exhaustive_on_postgres
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from journeys.audit import assert_books_are_right
-from journeys.people import Person, person, set_limit
-from journeys.server import Server
-from journeys.upstream import Upstream, scripted
+from journeys.support.ledger_checks import assert_books_are_right
+from journeys.support.server import Server
+from journeys.support.users import Person, person, set_limit
+from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
 
 pytestmark = pytest.mark.stock_postgres

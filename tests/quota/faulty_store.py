@@ -39,6 +39,10 @@ class FaultyStore:
         self.begun = asyncio.Event()
         self.committed: Callable[[], object] = lambda: None
 
+    @property
+    def lost_reason(self) -> str | None:
+        return self._genuine.lost_reason
+
     async def run(self, read_set: ReadSet, decide: Callable[[Page], None]) -> None:
         self.runs += 1
         self.begun.set()

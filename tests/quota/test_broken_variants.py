@@ -244,6 +244,8 @@ VARIANTS: list[Break] = [
 class ResettingStore:
     """Windows that are over are emptied and used again, as a reset job would."""
 
+    lost_reason: str | None = None
+
     def __init__(self, database_url: str, clock: FakeClock) -> None:
         self._path = database_url.removeprefix("sqlite:///")
         self._clock = clock

@@ -1,6 +1,7 @@
 """The ledger on SQLite: other processes' locks only delay, and what cannot be opened is an outage."""
 
 import asyncio
+import shutil
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
@@ -8,12 +9,17 @@ from pathlib import Path
 
 import pytest
 from books import Books, batch, open_books
+from sqlmodel import select
 
 from factories import FakeClock, make_terms, set_limit, user_quota
+from patience import PATIENCE_S
 from tollkeeper.chat import Usage
+from tollkeeper.db import Database
+from tollkeeper.errors import DatabaseUnavailable, LedgerUnavailable
+from tollkeeper.identity.models import Tenant
 from tollkeeper.quota.rules.operations import Hold, Renew, Reserve
 from tollkeeper.quota.rules.windows import Period
-from tollkeeper.quota.stores.base import StoreFailed
+from tollkeeper.quota.stores.base import StoreFailed, StoreLost
 from tollkeeper.quota.stores.sqlite import row_cache
 from tollkeeper.quota.stores.sqlite import store as sqlite_module
 from tollkeeper.quota.stores.sqlite.store import SqliteStore
@@ -119,3 +125,42 @@ async def test_what_is_remembered_has_a_limit(books: Books, monkeypatch: pytest.
         assert isinstance(held, Hold)
         books.clock.step(61)
     assert len(await books.charges()) == 10
+
+
+def _path(url: str) -> Path:
+    return Path(url.removeprefix("sqlite:///"))
+
+
+@pytest.mark.parametrize("loss", ["deleted", "replaced"])
+async def test_a_file_that_is_gone_is_not_written_and_one_that_is_back_is(
+    books: Books, sqlite_url: str, loss: str, tmp_path: Path
+) -> None:
+    """SQLite alone would continue with the file that no path leads to, and lose every charge written to it."""
+    await use(books)
+    path, aside = _path(sqlite_url), tmp_path / "aside.db"
+    path.rename(aside)
+    if loss == "replaced":
+        shutil.copy(aside, path)
+    with pytest.raises(LedgerUnavailable):
+        await use(books)
+    assert not books.ledger.available
+    assert path.exists() == (loss == "replaced")
+    with pytest.raises(StoreLost) as raised:
+        await books.store.find_lapsed(1)
+    assert ("replaced" if loss == "replaced" else "gone") in raised.value.reason
+    aside.rename(path)
+    async with asyncio.timeout(PATIENCE_S):
+        while not books.ledger.available:
+            await asyncio.sleep(0.01)
+    await use(books)
+    assert len(await books.charges()) == 2
+
+
+async def test_a_session_on_a_file_that_is_gone_is_refused(sqlite_url: str, tmp_path: Path) -> None:
+    database = Database(sqlite_url)
+    async with database.session() as session:
+        await session.exec(select(Tenant))
+    _path(sqlite_url).rename(tmp_path / "aside.db")
+    with pytest.raises(DatabaseUnavailable):
+        await database.session().__aenter__()
+    await database.close()

@@ -153,6 +153,10 @@ def _run(settings: Settings, backends: Backends, listener: socket.socket, *, rel
     app = make_app(settings, backends)
     server = uvicorn.Server(uvicorn.Config(app, http=http, ws=websocket, **common))  # type: ignore[arg-type]
     server.run(sockets=[listener])
+    if backends.store.lost_reason is not None:
+        raise ConfigurationError(
+            f"{backends.store.lost_reason} Calls since then were refused. Restore it, and restart."
+        )
 
 
 def _protocols(settings: Settings) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]]:

@@ -19,7 +19,7 @@ from tollkeeper.errors import LedgerUnavailable, TollkeeperError
 from tollkeeper.quota.rules.decide import decide
 from tollkeeper.quota.rules.operations import Operation, Reserve, Result
 from tollkeeper.quota.rules.page import Page, ReadSet
-from tollkeeper.quota.stores.base import Store, StoreFailed
+from tollkeeper.quota.stores.base import Store, StoreFailed, StoreLost
 
 MAX_BATCH = 512
 """Operations in one transaction."""
@@ -273,6 +273,8 @@ class Journal:
             log.warning("ledger.unavailable", reason=failure.reason)
         for queued in batch:
             queued.retried = queued.retried or failure.maybe_committed
+            if isinstance(failure, StoreLost) and not queued.operation.must_commit and not queued.future.done():
+                queued.future.set_exception(LedgerUnavailable())  # to wait would not help
         self._queue.extendleft(reversed(batch))
 
     def _handle_failure(self, queued: _Queued, failure: Exception) -> None:

@@ -2,11 +2,12 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import structlog
 
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.quota.stores.base import StoreFailed
+from tollkeeper.quota.stores.base import StoreFailed, StoreLost
 
 KEY_DELETION_INTERVAL_S = 60.0
 """How often expired idempotency keys are deleted."""
@@ -15,12 +16,23 @@ log = structlog.get_logger("tollkeeper.ledger")
 
 
 class Maintenance:
-    """Runs the tasks beside the server. `lease_seconds` and `sweep_seconds` are those of the settings."""
+    """Runs the tasks beside the server. `lease_seconds` and `sweep_seconds` are those of the settings.
 
-    def __init__(self, ledger: Ledger, *, lease_seconds: float, sweep_seconds: float) -> None:
+    `on_store_lost` is called with the reason when the database is lost, and is still lost at the next sweep.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        lease_seconds: float,
+        sweep_seconds: float,
+        on_store_lost: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._ledger = ledger
         self._lease_s = lease_seconds
         self._sweep_s = sweep_seconds
+        self._on_store_lost = on_store_lost
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -63,14 +75,21 @@ class Maintenance:
         """
         not_before = 0.0
         expected_at = time.time()
+        lost = False
         while True:
             now = time.time()
             if abs(now - expected_at) > self._lease_s / 2 or not self._ledger.available:
                 not_before = now + self._lease_s
             expected_at = now + self._sweep_s
-            if now >= not_before:
+            if now >= not_before or lost:
                 try:
                     await self._ledger.sweep()
+                    lost = False
+                except StoreLost as failure:
+                    log.error("ledger.store_lost", reason=failure.reason)
+                    if lost:
+                        self._on_store_lost(failure.reason)
+                    lost = True
                 except StoreFailed as failure:
                     log.warning("ledger.sweep_failed", reason=failure.reason)
                     not_before = time.time() + self._lease_s

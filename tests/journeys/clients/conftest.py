@@ -7,9 +7,9 @@ import pytest
 from openai import AsyncOpenAI
 
 from databases import new_sqlite
-from journeys.people import Person, person
-from journeys.server import Server
-from journeys.upstream import Upstream
+from journeys.support.server import Server
+from journeys.support.users import Person, person
+from journeys.upstream.handle import Upstream
 
 CATALOG = """
 [providers.echo]

@@ -10,10 +10,10 @@ import pytest
 from anthropic import Anthropic, AsyncAnthropic
 from anthropic.types import MessageParam, ToolParam
 
-from journeys.clients.asking import ANSWER, CALL, CHUNKS, PIXEL, USAGE, WEATHER, cost_of_all
-from journeys.people import Person, person
-from journeys.server import Server
-from journeys.upstream import Upstream, scripted
+from journeys.clients.samples import ANSWER, CALL, CHUNKS, PIXEL, USAGE, WEATHER, cost_of_all
+from journeys.support.server import Server
+from journeys.support.users import Person, person
+from journeys.upstream.handle import Upstream, scripted
 from tollkeeper.providers import tokenizer
 
 AT_HOME, ABROAD = "at-anthropic", "gpt-4o-mini"

@@ -7,10 +7,10 @@ import pytest
 from anthropic import AsyncAnthropic, beta_async_tool
 from anthropic.types.beta import BetaMessageParam
 
-from journeys.clients.asking import ANSWER, CHUNKS, USAGE, Report, cost_of_all
-from journeys.people import Person
-from journeys.server import Server
-from journeys.upstream import Upstream, scripted
+from journeys.clients.samples import ANSWER, CHUNKS, USAGE, Report, cost_of_all
+from journeys.support.server import Server
+from journeys.support.users import Person
+from journeys.upstream.handle import Upstream, scripted
 
 MODELS = ["at-anthropic", "gpt-4o-mini"]
 CALL = {"name": "get_weather", "arguments": {"city": "Oslo"}}

@@ -14,10 +14,10 @@ from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from openai import DefaultAsyncHttpxClient
 from pydantic import SecretStr
 
-from journeys.clients.asking import ANSWER, CHUNKS, USAGE, Report, cost_of_all
-from journeys.people import Person, person
-from journeys.server import Server
-from journeys.upstream import Upstream, scripted
+from journeys.clients.samples import ANSWER, CHUNKS, USAGE, Report, cost_of_all
+from journeys.support.server import Server
+from journeys.support.users import Person, person
+from journeys.upstream.handle import Upstream, scripted
 
 MODELS = ["gpt-4o-mini", "at-anthropic"]
 CALL = {"name": "get_weather", "arguments": {"city": "Oslo"}}

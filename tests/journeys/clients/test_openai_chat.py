@@ -8,10 +8,10 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionMessageParam, ChatCompletionToolParam
 
-from journeys.clients.asking import ANSWER, CALL, CHUNKS, PIXEL, USAGE, WEATHER, Report, cost_of_all
-from journeys.people import Person, person
-from journeys.server import Server
-from journeys.upstream import Upstream, scripted
+from journeys.clients.samples import ANSWER, CALL, CHUNKS, PIXEL, USAGE, WEATHER, Report, cost_of_all
+from journeys.support.server import Server
+from journeys.support.users import Person, person
+from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
 from tollkeeper.providers import tokenizer
 

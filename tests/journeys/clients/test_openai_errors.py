@@ -8,11 +8,11 @@ import pytest
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
-from journeys.clients.asking import USAGE
-from journeys.clients.watching import watched
-from journeys.people import Person, person, set_limit
-from journeys.server import Server
-from journeys.upstream import Upstream, scripted
+from journeys.clients.recording_client import watched
+from journeys.clients.samples import USAGE
+from journeys.support.server import Server
+from journeys.support.users import Person, person, set_limit
+from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
 
 MODEL = "gpt-4o-mini"

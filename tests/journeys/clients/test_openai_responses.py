@@ -7,9 +7,9 @@ import pytest
 from openai import AsyncOpenAI
 from openai.types.responses import FunctionToolParam
 
-from journeys.clients.asking import ANSWER, CALL, CHUNKS, PIXEL, USAGE, WEATHER, Report, cost_of_all
-from journeys.people import Person
-from journeys.upstream import Upstream, scripted
+from journeys.clients.samples import ANSWER, CALL, CHUNKS, PIXEL, USAGE, WEATHER, Report, cost_of_all
+from journeys.support.users import Person
+from journeys.upstream.handle import Upstream, scripted
 
 MODEL = "gpt-4o-mini"
 ELSEWHERE = ["at-anthropic", "echo"]

@@ -104,7 +104,7 @@ async def verify(
     """Verify the whole ledger. `now_ms` decides which leases are over; `progress` is called after each chunk.
 
     `chunk` is in rows, and must be more than the servers write into one window while a chunk is read.
-    Raises LedgerUnavailable.
+    Raises DatabaseUnavailable.
     """
     report = AuditReport()
     await _check_windows(database, report, chunk, progress)

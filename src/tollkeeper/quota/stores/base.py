@@ -16,8 +16,17 @@ class StoreFailed(LedgerUnavailable):
         self.maybe_committed = maybe_committed
 
 
+class StoreLost(StoreFailed):
+    """The database is another one, or gone, and does not come back by itself. The process has to stop."""
+
+
 class Store(Protocol):
     """The rows of the ledger in one database."""
+
+    @property
+    def lost_reason(self) -> str | None:
+        """Why the store raises StoreLost; None while it does not."""
+        ...
 
     async def run(self, read_set: ReadSet, decide: Callable[[Page], None]) -> None:
         """Read the rows under locks, let `decide` change the page, write the changes and commit: one transaction.

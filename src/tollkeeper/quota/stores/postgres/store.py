@@ -29,6 +29,8 @@ _FIND_LAPSED = (
 class PostgresStore:
     """The store of an installation with any number of processes and hosts. The time is the database's."""
 
+    lost_reason: str | None = None
+
     def __init__(self, database_url: str, clock: Clock | None = None) -> None:
         """`clock` replaces the database's clock in tests."""
         self._url = database_url

@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 from tollkeeper.clock import Clock
+from tollkeeper.db import SqliteFile
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.quota.rules.page import Page, ReadSet
-from tollkeeper.quota.stores.base import StoreFailed
+from tollkeeper.quota.stores.base import StoreFailed, StoreLost
 from tollkeeper.quota.stores.sqlite.idempotency_keys import delete_old_keys
 from tollkeeper.quota.stores.sqlite.row_cache import RowCache
 from tollkeeper.quota.stores.sqlite.writes import write
@@ -39,6 +41,8 @@ class SqliteStore:
         self._path = path
         self._clock = clock
         self._cache = RowCache()
+        self._file = SqliteFile(path)
+        self.lost_reason: str | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._connection: sqlite3.Connection | None = None
 
@@ -74,6 +78,8 @@ class SqliteStore:
         except (sqlite3.OperationalError, sqlite3.NotSupportedError) as error:
             self._reset()
             raise StoreFailed(str(error), maybe_committed=committing) from error
+        except StoreLost:
+            raise
         except BaseException:
             self._reset()
             raise
@@ -89,6 +95,7 @@ class SqliteStore:
 
     def _find_lapsed(self, limit: int) -> list[str]:
         try:
+            self._check_file()
             rows = self._connect().execute(_FIND_LAPSED, (self._clock.now_ms(), limit)).fetchall()
         except sqlite3.OperationalError as error:
             self._reset()
@@ -107,12 +114,23 @@ class SqliteStore:
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:
-            self._connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
+            location = f"file:{quote(str(self._path))}?mode=rw"  # a file that is gone is not created again
+            self._connection = sqlite3.connect(location, uri=True, timeout=0, isolation_level=None)
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
             self._connection.execute("PRAGMA temp_store=MEMORY")
             self._connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
         return self._connection
+
+    def _check_file(self) -> None:
+        """Raise StoreLost while the path leads to another file than the connection, or to none.
+
+        The connection stays open, so that no other file can have its inode.
+        """
+        self.lost_reason = self._file.problem()
+        if self.lost_reason is not None:
+            self._cache.clear()
+            raise StoreLost(self.lost_reason, maybe_committed=False)
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -125,7 +143,11 @@ class SqliteStore:
         self._disconnect()
 
     def _begin(self) -> sqlite3.Connection:
-        """Take the write lock. Raises sqlite3.OperationalError if another process holds it for MAX_LOCK_WAIT_S."""
+        """Take the write lock.
+
+        Raises sqlite3.OperationalError if another process holds it for MAX_LOCK_WAIT_S, StoreLost.
+        """
+        self._check_file()
         connection = self._connect()
         deadline = time.monotonic() + MAX_LOCK_WAIT_S
         while True:

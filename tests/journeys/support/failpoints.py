@@ -1,0 +1,174 @@
+"""A launcher of the real application that kills itself, with SIGKILL, at one named instant.
+
+The product knows nothing of this: the application is composed by `bootstrap`, of a store and a provider wrapped here.
+Run as: python -m journeys.support.failpoints POINT COUNT — it dies when the point is reached for the COUNTth time.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tollkeeper.bootstrap import Backends, make_app, make_backends
+from tollkeeper.chat import Completion
+from tollkeeper.providers.base import CallInput, Model, PreparedCall, Provider, StreamChunk
+from tollkeeper.providers.catalog import Catalog
+from tollkeeper.quota.rules.page import Page, ReadSet
+from tollkeeper.quota.stores.base import Store
+from tollkeeper.settings import load_settings
+
+BEFORE_RESERVE_COMMIT = "before-reserve-commit"
+AFTER_RESERVE_COMMIT = "after-reserve-commit"
+AFTER_UPSTREAM_ANSWERED = "after-upstream-answered"
+BEFORE_SETTLE_COMMIT = "before-settle-commit"
+AFTER_SETTLE_COMMIT = "after-settle-commit"
+BEFORE_RESPONSE_IS_SENT = "before-response-is-sent"
+POINTS = (
+    BEFORE_RESERVE_COMMIT,
+    AFTER_RESERVE_COMMIT,
+    AFTER_UPSTREAM_ANSWERED,
+    BEFORE_SETTLE_COMMIT,
+    AFTER_SETTLE_COMMIT,
+    BEFORE_RESPONSE_IS_SENT,
+)
+
+
+@dataclass(eq=False)
+class Failpoint:
+    """Dies when it is passed for the `left`th time."""
+
+    name: str
+    left: int
+
+    def reached(self, name: str) -> None:
+        if name != self.name:
+            return
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class DyingStore:
+    """A store that passes the failpoints around its commits."""
+
+    store: Store
+    failpoint: Failpoint
+
+    @property
+    def lost_reason(self) -> str | None:
+        return self.store.lost_reason
+
+    async def run(self, read_set: ReadSet, decide: Callable[[Page], None]) -> None:
+        pages: list[Page] = []
+
+        def deciding(page: Page) -> None:
+            decide(page)
+            pages.append(page)
+            if page.new_charges:
+                self.failpoint.reached(BEFORE_RESERVE_COMMIT)
+            if _settles(page):
+                self.failpoint.reached(BEFORE_SETTLE_COMMIT)
+
+        await self.store.run(read_set, deciding)
+        if pages[-1].new_charges:
+            self.failpoint.reached(AFTER_RESERVE_COMMIT)
+        if _settles(pages[-1]):
+            self.failpoint.reached(AFTER_SETTLE_COMMIT)
+
+    async def find_lapsed(self, limit: int) -> list[str]:
+        return await self.store.find_lapsed(limit)
+
+    async def delete_old_keys(self, limit: int) -> int:
+        return await self.store.delete_old_keys(limit)
+
+    async def probe(self) -> None:
+        await self.store.probe()
+
+    async def close(self) -> None:
+        await self.store.close()
+
+
+def _settles(page: Page) -> bool:
+    return any(charge.closed_by == "settle" for charge in page.changed_charges.values())
+
+
+@dataclass(frozen=True)
+class DyingProvider:
+    """A provider that passes the failpoint after an answer has come in."""
+
+    provider: Provider
+    failpoint: Failpoint
+
+    @property
+    def name(self) -> str:
+        return self.provider.name
+
+    def prepare(self, model: Model, call_input: CallInput, *, stream: bool = False) -> PreparedCall:
+        return self.provider.prepare(model, call_input, stream=stream)
+
+    async def complete(self, prepared: PreparedCall, max_output: int) -> Completion:
+        completion = await self.provider.complete(prepared, max_output)
+        self.failpoint.reached(AFTER_UPSTREAM_ANSWERED)
+        return completion
+
+    async def stream(self, prepared: PreparedCall, max_output: int) -> AsyncGenerator[StreamChunk]:
+        async with aclosing(self.provider.stream(prepared, max_output)) as pieces:
+            async for piece in pieces:
+                yield piece
+        self.failpoint.reached(AFTER_UPSTREAM_ANSWERED)
+
+    async def bound_input(self, prepared: PreparedCall) -> int | None:
+        return await self.provider.bound_input(prepared)
+
+    async def count_input(self, prepared: PreparedCall) -> int:
+        return await self.provider.count_input(prepared)
+
+    async def count_output(self, text: str) -> int:
+        return await self.provider.count_output(text)
+
+    async def truncate_output(self, text: str, max_tokens: int) -> str:
+        return await self.provider.truncate_output(text, max_tokens)
+
+    async def close(self) -> None:
+        await self.provider.close()
+
+
+@dataclass(frozen=True)
+class DyingApp:
+    """An application that passes the failpoint when the answer of a call is ready to be sent."""
+
+    app: ASGIApp
+    failpoint: Failpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if scope["type"] == "http" and scope["path"] == "/ai/query" and message["type"] == "http.response.start":
+                self.failpoint.reached(BEFORE_RESPONSE_IS_SENT)
+            await send(message)
+
+        await self.app(scope, receive, sending)
+
+
+def main(point: str, count: int) -> None:
+    assert point in POINTS
+    failpoint = Failpoint(point, count)
+    settings = load_settings()
+    backends = make_backends(settings)
+    provider: Provider = DyingProvider(backends.catalog.default_provider, failpoint)
+
+    def find(name: str) -> Model:
+        return replace(backends.catalog.model(name), provider=provider)
+
+    catalog = Catalog(backends.catalog.default_name, find, provider)
+    app = make_app(settings, Backends(DyingStore(backends.store, failpoint), catalog))
+    uvicorn.run(DyingApp(app, failpoint), host=settings.host, port=settings.port, log_config=None)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,66 @@
+"""Many people at once, made in one go: each has a tenant and a quota of their own, and is logged in."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from factories import make_store
+from journeys.support.server import Server
+from journeys.support.users import PASSWORD, PLENTY, Person, login, visitor
+from tollkeeper.db import Database
+from tollkeeper.identity.models import Tenant, User
+from tollkeeper.identity.passwords import Passwords
+from tollkeeper.principal import Principal, Role
+from tollkeeper.quota.ledger import Ledger
+from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.rules.operations import SetLimit
+from tollkeeper.quota.rules.page import QuotaKey, Subject
+from tollkeeper.quota.rules.windows import Period
+
+
+@asynccontextmanager
+async def crowd(server: Server, count: int, limit: int | None = PLENTY) -> AsyncIterator[list[Person]]:
+    """`count` people; without a limit, they have no quota at all. They share one client, which keeps connections."""
+    users = await _add_users(server, count)
+    if limit is not None:
+        await _grant(server, [Subject(user.tenant_id, user.user_id) for user, _ in users], limit)
+    async with visitor(server) as http:
+        replies = await asyncio.gather(*(login(http, email, PASSWORD) for _, email in users))
+        yield [
+            Person(user, email, reply.body["access_token"], f"m{secrets.token_hex(8)}", http)
+            for (user, email), reply in zip(users, replies, strict=True)
+        ]
+
+
+async def _add_users(server: Server, count: int) -> list[tuple[Principal, str]]:
+    """Each in a tenant of their own, with their e-mail addresses; PASSWORD is everybody's."""
+    passwords, database = Passwords(4), Database(server.database_url)
+    try:
+        password_hash = await passwords.hash(PASSWORD)
+        names = [secrets.token_hex(8) for _ in range(count)]
+        async with database.session() as session:
+            tenants = [Tenant(name=f"tenant-{name}") for name in names]
+            session.add_all(tenants)
+            await session.flush()
+            users = [
+                User(tenant_id=tenant.id or 0, email=f"{name}@example.com", password_hash=password_hash)
+                for name, tenant in zip(names, tenants, strict=True)
+            ]
+            session.add_all(users)
+            await session.flush()
+            return [(Principal(user.id or 0, user.tenant_id, Role.MEMBER, 0), user.email) for user in users]
+    finally:
+        await database.close()
+        passwords.close()
+
+
+async def _grant(server: Server, subjects: list[Subject], limit: int) -> None:
+    """Set everybody's limit, from another process than the server."""
+    ledger = Ledger(make_store(server.database_url), lease_seconds=60)
+    ledger.start()
+    limits = tuple(SetLimit(QuotaKey(subject, Unit.TOKENS, Period.TOTAL), limit) for subject in subjects)
+    try:
+        await ledger.administer(limits, actor="test", reason="test")
+    finally:
+        await ledger.stop()

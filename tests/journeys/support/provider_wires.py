@@ -1,0 +1,98 @@
+"""The catalog of a server to which one upstream is many providers, each on a wire of its own; one is not there."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from journeys.support.processes import ReservedPort
+from journeys.upstream.handle import Upstream
+
+CATALOG = """
+closed = true
+default = "on-chat"
+
+[providers.chatty]
+kind = "openai"
+base_url = "{upstream}/v1"
+api_key_env = "OPENAI_API_KEY"
+wires = ["chat/completions", "embeddings"]
+
+[providers.responding]
+kind = "openai"
+base_url = "{upstream}/v1"
+api_key_env = "OPENAI_API_KEY"
+wires = ["responses"]
+wire = "responses"
+
+[providers.messaging]
+kind = "anthropic"
+base_url = "{upstream}"
+api_key_env = "OPENAI_API_KEY"
+
+[providers.llama]
+kind = "ollama"
+base_url = "{upstream}"
+
+[providers.gone]
+kind = "openai"
+base_url = "http://127.0.0.1:{nobody}/v1"
+api_key_env = "OPENAI_API_KEY"
+
+[models.on-chat]
+provider = "chatty"
+
+[models.on-responses]
+provider = "responding"
+
+[models.on-messages]
+provider = "messaging"
+
+[models.on-ollama]
+provider = "llama"
+
+[models.in-numbers]
+provider = "chatty"
+
+[models.silent]
+provider = "chatty"
+bills_unseen = true
+
+[models.gone]
+provider = "gone"
+"""
+
+
+HASTY = {
+    "TIMEOUT_SECONDS": "4",
+    "TOLLKEEPER_STREAM_IDLE_SECONDS": "2",
+    "TOLLKEEPER_STREAM_TOTAL_SECONDS": "6",
+}
+"""Settings of one whose deadlines are short."""
+
+
+class Wire(NamedTuple):
+    """A provider's wire: the model that is asked on it, and where its requests arrive."""
+
+    model: str
+    path: str
+
+
+CHAT = Wire("on-chat", "/v1/chat/completions")
+RESPONSES = Wire("on-responses", "/v1/responses")
+MESSAGES = Wire("on-messages", "/v1/messages")
+OLLAMA = Wire("on-ollama", "/api/chat")
+SILENT = Wire("silent", "/v1/chat/completions")
+GONE = Wire("gone", "")
+EMBEDDINGS = Wire("in-numbers", "/v1/embeddings")
+WIRES = (CHAT, RESPONSES, MESSAGES, OLLAMA)
+
+
+def write_catalog(folder: Path, upstream: Upstream, nobody: ReservedPort) -> dict[str, str]:
+    """The settings of such a server, the catalog among them in a file."""
+    path = folder / "catalog.toml"
+    path.write_text(CATALOG.format(upstream=upstream.anthropic_url, nobody=nobody.number))
+    return {
+        "TOLLKEEPER_CATALOG": str(path),
+        "TOLLKEEPER_BREAKER_FAILURES": "0",
+        "TOLLKEEPER_RATE_LIMIT_AI": "off",
+        "OPENAI_BASE_URL": upstream.base_url,
+    }

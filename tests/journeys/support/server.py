@@ -1,0 +1,83 @@
+"""The real server as a process: `python -m tollkeeper serve`, or a launcher of our own around the same application."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from journeys.support.processes import Program, ReservedPort, clean_environment
+
+SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0-journeys"
+SERVE = ("tollkeeper", "serve")
+
+
+class Server:
+    """One installation: a database and a port, and the process that serves them, which can be started again."""
+
+    def __init__(self, database_url: str, folder: Path, settings: Mapping[str, str]) -> None:
+        self.database_url = database_url
+        self._folder = folder
+        self._port = ReservedPort()
+        self._settings = {
+            "TOLLKEEPER_DATABASE_URL": database_url,
+            "TOLLKEEPER_PORT": str(self._port.number),
+            "TOLLKEEPER_SIGNING_SECRET": SECRET,
+            "TOLLKEEPER_BCRYPT_ROUNDS": "4",
+            "TOLLKEEPER_RATE_LIMIT_LOGIN": "off",
+            "OPENAI_API_KEY": "sk-of-the-house",
+        } | dict(settings)
+        self._program: Program | None = None
+        self._read = 0
+        self._commands = 0
+
+    @property
+    def port(self) -> int:
+        return self._port.number
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def program(self) -> Program:
+        assert self._program is not None, "the server was not started"
+        return self._program
+
+    def start(self, arguments: Sequence[str] = SERVE, **settings: str) -> "Server":
+        """Start it, with more settings if need be, and wait until it is healthy."""
+        self._program = Program(
+            arguments,
+            environment=clean_environment(self._settings | settings),
+            folder=self._folder,
+            output=self._folder / "server.out",
+        )
+        self._program.wait_for_answer(f"{self.url}/health")
+        return self
+
+    def stop(self) -> None:
+        """SIGTERM; it must end well, and never have shown a traceback."""
+        code = self.program.terminate()
+        self.assert_quiet()
+        assert code == 0, self.program.output
+
+    def assert_quiet(self) -> None:
+        """Nothing went wrong inside since this was asked last, whatever came in."""
+        output = self.program.output[self._read :]
+        self._read += len(output)
+        assert "Traceback" not in output, output
+
+    def command(self, *arguments: str) -> str:
+        """Run `tollkeeper` on the same installation, as its operator would while it serves; what it printed."""
+        program = Program(
+            ("tollkeeper", *arguments),
+            environment=clean_environment(self._settings),
+            folder=self._folder,
+            output=self._folder / f"command-{self._commands}.out",
+        )
+        self._commands += 1
+        assert program.wait_for_end() == 0, program.output
+        return program.output
+
+    def free(self) -> None:
+        """End whatever is left of it."""
+        if self._program is not None and self._program.running:
+            self._program.kill()
+        self._port.free()

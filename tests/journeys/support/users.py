@@ -1,0 +1,182 @@
+"""People who use a running server: made in its database from outside, as an administrator would, then logged in."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, NamedTuple
+
+import aiohttp
+
+from factories import make_store, make_tenant
+from journeys.support.server import Server
+from patience import PATIENCE_S
+from tollkeeper.db import Database
+from tollkeeper.identity.models import User
+from tollkeeper.identity.passwords import Passwords
+from tollkeeper.principal import Principal, Role
+from tollkeeper.quota.ledger import Ledger
+from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.rules.operations import SetLimit
+from tollkeeper.quota.rules.page import QuotaKey, Subject
+from tollkeeper.quota.rules.windows import Period
+
+PASSWORD = "correct horse battery staple"
+PLENTY = 10_000_000
+
+
+class Reply(NamedTuple):
+    """An answer of the server, its body parsed."""
+
+    status: int
+    body: Any
+    headers: Mapping[str, str]
+
+    @property
+    def code(self) -> str:
+        """The stable code of a problem."""
+        assert self.headers["Content-Type"] == "application/problem+json", self
+        assert self.body["status"] == self.status
+        assert self.body["correlation_id"] == self.headers["X-Correlation-ID"]
+        return str(self.body["code"])
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Someone who is logged in. `marker` is a word that nobody else says."""
+
+    principal: Principal
+    email: str
+    token: str
+    marker: str
+    http: aiohttp.ClientSession
+
+    async def get(self, path: str) -> Reply:
+        async with self.http.get(path, headers=self.bearer) as response:
+            return await _reply(response)
+
+    async def ask(self, prompt: str, **fields: Any) -> Reply:
+        """POST /ai/query."""
+        document = {"prompt": prompt, **fields}
+        async with self.http.post("/ai/query", json=document, headers=self.bearer) as response:
+            return await _reply(response)
+
+    async def charges(self) -> list[dict[str, Any]]:
+        """Every charge, the newest first."""
+        page = (await self.get("/me/charges?limit=100")).body
+        assert page["next_cursor"] is None
+        found: list[dict[str, Any]] = page["data"]
+        return found
+
+    async def quota(self) -> dict[str, Any]:
+        found: dict[str, Any] = (await self.get("/me/quota")).body
+        return found
+
+    async def make_key(self, **fields: Any) -> Reply:
+        """POST /auth/keys."""
+        async with self.http.post("/auth/keys", json={"name": "robot"} | fields, headers=self.bearer) as response:
+            return await _reply(response)
+
+    async def with_api_key(self, **fields: Any) -> "Person":
+        """The same person, who uses a new API key in place of a login's token."""
+        made = await self.make_key(**fields)
+        assert made.status == 201, made
+        return replace(self, token=made.body["key"])
+
+    @asynccontextmanager
+    async def at(self, server: Server) -> AsyncIterator["Person"]:
+        """The same person, with the same token, at another server."""
+        async with visitor(server) as http:
+            yield replace(self, http=http)
+
+    @property
+    def bearer(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+
+@asynccontextmanager
+async def visitor(server: Server, address: str = "127.0.0.1") -> AsyncIterator[aiohttp.ClientSession]:
+    """A client without any limit on connections, who calls from an address of this machine."""
+    connector = aiohttp.TCPConnector(limit=0, local_addr=(address, 0))
+    async with aiohttp.ClientSession(
+        server.url, connector=connector, timeout=aiohttp.ClientTimeout(total=PATIENCE_S)
+    ) as session:
+        yield session
+
+
+@asynccontextmanager
+async def person(
+    server: Server,
+    *,
+    limit: int | None = PLENTY,
+    period: Period = Period.TOTAL,
+    tenant_id: int | None = None,
+    tenant_limit: int | None = None,
+) -> AsyncIterator[Person]:
+    """A new member, by default of a new tenant, with a quota of their own and perhaps one of the tenant."""
+    database = Database(server.database_url)
+    try:
+        principal, email = await add_user(database, tenant_id)
+    finally:
+        await database.close()
+    if limit is not None:
+        await set_limit(server, principal, limit, period)
+    if tenant_limit is not None:
+        await set_limit(server, principal, tenant_limit, period, of_tenant=True)
+    async with visitor(server) as http:
+        reply = await login(http, email, PASSWORD)
+        assert reply.status == 200, reply
+        yield Person(principal, email, reply.body["access_token"], secrets.token_hex(8), http)
+
+
+async def add_user(database: Database, tenant_id: int | None = None) -> tuple[Principal, str]:
+    """A member whose password is PASSWORD, and the e-mail address."""
+    if tenant_id is None:
+        tenant_id = await make_tenant(database, f"tenant-{secrets.token_hex(8)}")
+    email = f"{secrets.token_hex(8)}@example.com"
+    async with database.session() as session:
+        user = User(tenant_id=tenant_id, email=email, password_hash=await asyncio.to_thread(_hash, PASSWORD))
+        session.add(user)
+        await session.flush()
+        assert user.id is not None
+        return Principal(user.id, tenant_id, Role.MEMBER, 0), email
+
+
+async def set_limit(
+    server: Server,
+    principal: Principal,
+    limit: int,
+    period: Period = Period.TOTAL,
+    *,
+    of_tenant: bool = False,
+    unit: Unit = Unit.TOKENS,
+) -> None:
+    """Set a quota from another process than the server."""
+    ledger = Ledger(make_store(server.database_url), lease_seconds=60)
+    ledger.start()
+    subject = Subject(principal.tenant_id, None if of_tenant else principal.user_id)
+    try:
+        await ledger.administer((SetLimit(QuotaKey(subject, unit, period), limit),), actor="test", reason="test")
+    finally:
+        await ledger.stop()
+
+
+async def login(http: aiohttp.ClientSession, username: str, password: str) -> Reply:
+    """POST /auth/login, as JSON."""
+    async with http.post("/auth/login", json={"username": username, "password": password}) as response:
+        return await _reply(response)
+
+
+async def _reply(response: aiohttp.ClientResponse) -> Reply:
+    return Reply(response.status, await response.json(content_type=None), response.headers)
+
+
+@cache
+def _hash(password: str) -> str:
+    passwords = Passwords(4)
+    try:
+        return asyncio.run(passwords.hash(password))
+    finally:
+        passwords.close()

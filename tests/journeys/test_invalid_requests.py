@@ -1,0 +1,202 @@
+"""Requests that are wrong in any other way: too large, to nowhere, malformed, by another method."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from journeys.support.raw_http import Raw, chunked, exchange, request
+from journeys.support.server import Server
+from journeys.support.users import Person, person
+from journeys.upstream.handle import Upstream
+from patience import PATIENCE_S
+
+pytestmark = pytest.mark.exhaustive_on_postgres
+
+CANARY = "tell-nobody"
+MIB = 1024 * 1024
+DOCUMENT = b'{"prompt": "tell-nobody"}'
+
+
+@pytest.fixture
+async def caller(server: Server, upstream: Upstream) -> AsyncIterator[Person]:
+    """Someone who, when the test is over, has no charge, and whose words never got upstream."""
+    heard_before = len(upstream.seen(CANARY))
+    async with person(server) as someone:
+        yield someone
+        assert await someone.charges() == []
+        quota = await someone.quota()
+        assert (quota["used"], quota["reserved"]) == (0, 0)
+    assert len(upstream.seen(CANARY)) == heard_before
+
+
+async def test_a_body_over_1_mib_is_refused_by_its_announced_length(server: Server, caller: Person) -> None:
+    head = request("POST", "/ai/query", b"", caller.bearer | {"Content-Length": str(MIB + 1)})
+    _assert_refused(await exchange(server.port, head), 413, "body_too_large")
+
+
+async def test_a_body_over_1_mib_is_refused_while_it_comes(server: Server, caller: Person) -> None:
+    body = b'{"prompt": "' + b"x" * 3 * MIB + b'"}'
+    _assert_refused(await _post(server, caller, body), 413, "body_too_large")
+    data = chunked("POST", "/ai/query", caller.bearer, body)
+    _assert_refused(await exchange(server.port, data), 413, "body_too_large")
+
+
+async def test_the_limit_holds_on_every_route_that_is_no_door_before_anyone_is_known(server: Server) -> None:
+    for path in ("/auth/login", "/nowhere"):
+        data = chunked("POST", path, {}, b"x" * (MIB + 1))
+        _assert_refused(await exchange(server.port, data), 413, "body_too_large")
+
+
+async def test_at_a_door_nothing_is_read_of_a_body_before_it_is_known_whose_it_is(server: Server) -> None:
+    head = request("POST", "/ai/query", b"", {"Content-Length": str(100 * MIB)})
+    _assert_refused(await exchange(server.port, head), 401, "unauthenticated")
+
+
+async def test_a_length_that_is_no_number_never_hurts(server: Server, caller: Person) -> None:
+    for length in ("-1", "abc", "1e3", "0x10", "9" * 30, "٣"):
+        data = request("POST", "/ai/query", DOCUMENT, caller.bearer | {"Content-Length": length})
+        assert 400 <= (await exchange(server.port, data)).status < 500
+
+
+async def test_a_body_that_never_comes_holds_nothing_and_others_are_served(server: Server, caller: Person) -> None:
+    head = request("POST", "/ai/query", b'{"prompt"', caller.bearer | {"Content-Length": "100"})
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(head)
+    await writer.drain()
+    assert (await caller.get("/me")).status == 200
+    writer.transport.abort()
+    assert await reader.read() == b""
+
+
+async def test_who_hangs_up_within_a_body_has_asked_nothing_and_the_log_says_so(server: Server, caller: Person) -> None:
+    """Also where what has come until then could be read as a whole document."""
+    name = f"left-{caller.marker}"
+    length = {"Content-Length": "1000", "X-Correlation-ID": name}
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(request("POST", "/ai/query", DOCUMENT, caller.bearer | length))
+    await writer.drain()
+    await asyncio.sleep(0.05)
+    writer.close()
+    async with asyncio.timeout(PATIENCE_S):
+        while not (lines := [line for line in server.program.output.splitlines() if name in line]):
+            await asyncio.sleep(0.02)
+    (line,) = map(json.loads, lines)
+    assert (line["event"], line["path"], line["status"]) == ("http.request", "/ai/query", 0)
+
+
+async def test_a_model_that_does_not_exist_here_is_not_found(echoing: Server) -> None:
+    async with person(echoing) as caller:
+        _assert_refused(
+            await _post(echoing, caller, b'{"prompt": "tell-nobody", "model": "gpt-nine-tell-nobody"}'),
+            404,
+            "not_found",
+        )
+        assert await caller.charges() == []
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE"])
+async def test_a_door_takes_no_other_method(server: Server, caller: Person, method: str) -> None:
+    raw = await exchange(server.port, request(method, "/ai/query", b"", caller.bearer))
+    assert raw.status == 405
+    if method != "HEAD":
+        assert raw.problem["code"] == "method_not_allowed"
+    assert raw.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/", "GET, HEAD"),
+        ("/health", "GET, HEAD"),
+        ("/auth/login", "POST"),
+        ("/auth/keys", "GET, POST"),
+        ("/auth/keys/key_1", "DELETE"),
+        ("/me", "GET"),
+        ("/ai/sessions", "GET"),
+        ("/ai/sessions/x", "GET, DELETE"),
+        ("/v1/models/some/model", "GET"),
+        ("/docs", "GET, HEAD"),
+    ],
+)
+async def test_a_method_that_is_not_allowed_is_told_all_that_are(
+    server: Server, caller: Person, path: str, methods: str
+) -> None:
+    for method in ("PUT", "PATCH", "TRACE"):
+        raw = await exchange(server.port, request(method, path, b"", caller.bearer))
+        assert (raw.status, raw.headers["allow"]) == (405, methods)
+
+
+PATHS = (
+    "/nowhere",
+    "/ai/query/",
+    "//ai/query",
+    "/AI/QUERY",
+    "/ai/query/../query",
+    "/ai/%71uery%00",
+    "/%",
+    "/%zz",
+    "/%ff%fe",
+    "/me/charges/%00",
+    "/me/charges/%ff",
+    "/me/charges/..%2f..%2fetc%2fpasswd",
+    "/me/charges/" + "x" * 5_000,
+    "/me/charges?limit=0",
+    "/me/charges?limit=101",
+    "/me/charges?limit=abc",
+    "/me/charges?limit=99999999999999999999999",
+    "/me/charges?cursor=%00",
+    "/me/charges?cursor=chg_zz",
+    "/me/charges?cursor='%20OR%201=1--",
+    "/me/quota/%F0%9F%98%80",
+    "/docs/..",
+    "*",
+    "http://elsewhere.example/ai/query",
+)
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_no_path_hurts(server: Server, caller: Person, path: str) -> None:
+    raw = await exchange(server.port, request("GET", path, b"", caller.bearer))
+    assert 400 <= raw.status < 500 or raw.status == 307
+    assert b"Traceback" not in raw.body
+
+
+MALFORMED = {
+    "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "a header of 100 KB": request("POST", "/ai/query", b"", {"X-Large": "x" * 100_000}),
+    "10,000 headers": request("GET", "/me", raw_headers=b"X-A: b\r\n" * 10_000),
+    "a header without a name": request("GET", "/me", raw_headers=b": value\r\n"),
+    "a header with a control character": request("GET", "/me", raw_headers=b"X-A: \x01\x02\r\n"),
+    "two lengths": request("POST", "/ai/query", b"{}", raw_headers=b"Content-Length: 50\r\n"),
+    "length and chunks": request("POST", "/ai/query", b"{}", raw_headers=b"Transfer-Encoding: chunked\r\n"),
+    "a chunk size that is none": request(
+        "POST", "/ai/query", b"zz\r\n", {"Content-Length": "", "Transfer-Encoding": "chunked"}
+    ),
+    "a method that is none": request("BREW", "/ai/query"),
+    "HTTP/9.9": b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED.keys())
+async def test_no_malformed_request_hurts(server: Server, data: bytes) -> None:
+    """It is answered as the client's fault, or the connection is closed; and the next one is served."""
+    try:
+        raw = await exchange(server.port, data)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        pass
+    else:
+        assert 400 <= raw.status < 500
+    assert (await exchange(server.port, request("GET", "/health"))).status == 200
+
+
+async def _post(server: Server, caller: Person, body: bytes) -> Raw:
+    return await exchange(server.port, request("POST", "/ai/query", body, caller.bearer))
+
+
+def _assert_refused(raw: Raw, status: int, code: str) -> None:
+    assert (raw.status, raw.problem["code"]) == (status, code), raw
+    assert CANARY.encode() not in raw.body
+    assert CANARY not in str(raw.headers)
+    assert len(raw.body) < 1_000

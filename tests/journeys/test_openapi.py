@@ -1,0 +1,148 @@
+"""The documents that the server shows: OpenAPI, its pages, the front door."""
+
+import json
+from typing import Any
+
+from journeys.support.server import Server
+from journeys.support.users import PASSWORD, person, visitor
+from tollkeeper.app import ENDPOINTS
+
+LOGIN = f'{{"username": "nobody@example.com", "password": "{PASSWORD}"}}'
+READING = (
+    "/auth/keys",
+    "/me",
+    "/me/quota",
+    "/me/charges",
+    "/me/charges/{charge_id}",
+    "/ai/models",
+    "/ai/sessions",
+    "/ai/sessions/{session_id}",
+    "/v1/models",
+    "/v1/models/{model_id}",
+)
+REFUSED = (
+    *[("GET", path, path, None, 401) for path in READING],
+    ("GET", "/auth/keys", "/auth/keys", None, 403),
+    ("GET", "/ai/models", "/ai/models", None, 403),
+    ("GET", "/v1/models", "/v1/models", None, 403),
+    ("GET", "/me/charges", "/me/charges?limit=0", None, 422),
+    ("GET", "/me/charges/{charge_id}", "/me/charges/chg_1", None, 404),
+    ("GET", "/ai/sessions", "/ai/sessions?limit=0", None, 422),
+    ("GET", "/ai/sessions/{session_id}", "/ai/sessions/none", None, 404),
+    ("DELETE", "/ai/sessions/{session_id}", "/ai/sessions/none", None, 401),
+    ("DELETE", "/ai/sessions/{session_id}", "/ai/sessions/none", None, 404),
+    ("GET", "/v1/models/{model_id}", "/v1/models/", None, 404),
+    ("POST", "/auth/keys", "/auth/keys", "{", 400),
+    ("POST", "/auth/keys", "/auth/keys", "{}", 401),
+    ("POST", "/auth/keys", "/auth/keys", "{}", 403),
+    ("POST", "/auth/keys", "/auth/keys", "{}", 422),
+    ("DELETE", "/auth/keys/{key_id}", "/auth/keys/key_1", None, 401),
+    ("DELETE", "/auth/keys/{key_id}", "/auth/keys/key_1", None, 404),
+    ("POST", "/auth/login", "/auth/login", "{", 400),
+    ("POST", "/auth/login", "/auth/login", LOGIN, 401),
+    ("POST", "/auth/login", "/auth/login", "{}", 422),
+)
+"""Method, path in the document, path that is asked, body, and the answer. 403 is for a key that opens only `me`."""
+
+
+async def test_the_openapi_document_describes_the_door_with_its_schemas_and_security(server: Server) -> None:
+    async with visitor(server) as http, http.get("/openapi.json") as response:
+        assert response.status == 200
+        document = await response.json()
+    asked = document["paths"]["/ai/query"]["post"]
+    assert asked["security"] == [{"OAuth2PasswordBearer": []}, {"APIKey": []}]
+    taken = _resolve(document, asked["requestBody"]["content"]["application/json"]["schema"])
+    assert taken["required"] == ["prompt"]
+    assert taken["additionalProperties"] is False
+    assert {"model", "system_prompt", "max_tokens", "temperature", "context_allocation"} <= taken["properties"].keys()
+    given = _resolve(document, asked["responses"]["200"]["content"]["application/json"]["schema"])
+    assert {"query_id", "answer", "usage", "cost", "quota"} <= given["properties"].keys()
+    for status in ("400", "401", "404", "408", "409", "413", "422", "429", "502", "503", "504"):
+        problem = asked["responses"][status]["content"]["application/problem+json"]["schema"]
+        assert "code" in _resolve(document, problem)["properties"]
+    assert _dangling(document) == set()
+
+
+async def test_every_route_of_the_contract_is_in_the_document(server: Server) -> None:
+    async with visitor(server) as http, http.get("/openapi.json") as response:
+        paths = (await response.json())["paths"]
+    assert {
+        "/",
+        "/health",
+        "/health/live",
+        "/health/ready",
+        "/auth/login",
+        "/me",
+        "/me/quota",
+        "/me/charges",
+        "/me/charges/{charge_id}",
+        "/ai/query",
+    } <= paths.keys()
+
+
+async def test_every_metered_door_tells_of_an_unknown_model_and_of_a_key_in_flight(server: Server) -> None:
+    async with visitor(server) as http, http.get("/openapi.json") as response:
+        paths = (await response.json())["paths"]
+    for door in ENDPOINTS:
+        assert {"404", "409"} <= paths[door.path]["post"]["responses"].keys(), door.path
+
+
+async def test_a_route_tells_of_every_refusal_that_meets_a_caller(server: Server) -> None:
+    """Each is asked for in a way that is refused, and the answer is looked up in the document."""
+    async with person(server) as caller:
+        document = (await caller.get("/openapi.json")).body
+        key = (await caller.make_key(scopes=["me"])).body["key"]
+        for method, template, path, body, status in REFUSED:
+            bearer = {401: {}, 403: {"Authorization": f"Bearer {key}"}}.get(status, caller.bearer)
+            headers = bearer | {"Content-Type": "application/json"}
+            async with caller.http.request(method, path, data=body, headers=headers) as response:
+                assert response.status == status, (method, path, await response.text())
+                told = document["paths"][template][method.lower()]["responses"][str(status)]["content"]
+                assert response.content_type in told, (method, path)
+
+
+async def test_the_authorize_button_of_the_docs_works(server: Server) -> None:
+    """It reads the token URL from the document and sends the OAuth2 password form there."""
+    async with person(server) as caller, visitor(server) as http:
+        async with http.get("/docs") as response:
+            assert response.status == 200
+            assert response.content_type == "text/html"
+        async with http.get("/openapi.json") as response:
+            scheme = (await response.json())["components"]["securitySchemes"]["OAuth2PasswordBearer"]
+        assert scheme["type"] == "oauth2"
+        url = "/" + scheme["flows"]["password"]["tokenUrl"].lstrip("/")
+        form = {
+            "grant_type": "password",
+            "username": caller.email,
+            "password": PASSWORD,
+            "scope": "",
+            "client_id": "",
+            "client_secret": "",
+        }
+        async with http.post(url, data=form) as response:
+            assert response.status == 200
+            token = (await response.json())["access_token"]
+        async with http.get("/me", headers={"Authorization": f"Bearer {token}"}) as response:
+            assert (await response.json())["email"] == caller.email
+
+
+async def test_the_front_door_and_health_need_no_token(server: Server) -> None:
+    async with visitor(server) as http:
+        for path in ("/", "/health", "/health/ready", "/health/live", "/redoc"):
+            async with http.get(path) as response:
+                assert response.status == 200, path
+        async with http.get("/health") as response:
+            health = await response.json()
+    assert (health["status"], health["ledger"], health["provider"]) == ("ok", "ok", "openai")
+
+
+def _resolve(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    return found
+
+
+def _dangling(document: dict[str, Any]) -> set[str]:
+    """References that lead nowhere."""
+    text = json.dumps(document)
+    referred = {part.partition('"')[0] for part in text.split('"$ref": "#/components/schemas/')[1:]}
+    return referred - set(document["components"]["schemas"])

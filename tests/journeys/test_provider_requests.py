@@ -1,0 +1,86 @@
+"""What is sent upstream: OpenAI's own parameters, nothing kept there, and never without the granted output limit."""
+
+from typing import Any
+
+import pytest
+from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
+from pydantic import TypeAdapter
+
+from journeys.support.server import Server
+from journeys.support.users import person
+from journeys.upstream.handle import Upstream
+from tollkeeper.gateway.candidate import MIN_THINKING_OUTPUT
+
+pytestmark = pytest.mark.exhaustive_on_postgres
+
+LIMITS = {
+    "gpt-4o-mini": "max_tokens",
+    "gpt-4.1": "max_tokens",
+    "gpt-3.5-turbo": "max_tokens",
+    "llama-3.1-8b": "max_tokens",
+    "o3-mini": "max_completion_tokens",
+    "o1": "max_completion_tokens",
+    "gpt-5": "max_completion_tokens",
+    "gpt-5-mini": "max_completion_tokens",
+}
+
+
+@pytest.mark.parametrize(("model", "limit"), LIMITS.items())
+async def test_the_granted_output_goes_along_under_the_name_that_the_model_takes(
+    server: Server, upstream: Upstream, model: str, limit: str
+) -> None:
+    async with person(server) as caller:
+        asked = await caller.ask(caller.marker, model=model, max_tokens=321)
+        unasked = await caller.ask(caller.marker, model=model)
+        assert (asked.status, unasked.status) == (200, 200)
+        granted = [charge["granted_output"] for charge in (await caller.charges())[::-1]]
+    sent = [request["body"] for request in upstream.seen(caller.marker)]
+    usual = 1024 if limit == "max_tokens" else MIN_THINKING_OUTPUT  # those of the newer name think unseen
+    assert [body[limit] for body in sent] == granted == [321, usual]
+    for body in sent:
+        _assert_openai_takes(body)
+        assert body["model"] == model
+        assert len({"max_tokens", "max_completion_tokens"} & body.keys()) == 1
+
+
+async def test_the_prompt_the_system_prompt_and_the_temperature_go_along(server: Server, upstream: Upstream) -> None:
+    async with person(server) as caller:
+        prompt = f'{caller.marker} "quoted" \\ \n 😀'
+        reply = await caller.ask(prompt, system_prompt="Be brief.", temperature=0.3, max_tokens=30, cache=True)
+        assert reply.status == 200, reply
+    (request,) = upstream.seen(caller.marker)
+    assert request["body"] == {
+        "model": "gpt-4o-mini",
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": prompt}],
+        "store": False,
+        "temperature": 0.3,
+        "max_tokens": 30,
+    }
+    _assert_openai_takes(request["body"])
+
+
+async def test_only_the_keys_of_the_house_go_along_never_the_callers(server: Server, upstream: Upstream) -> None:
+    async with person(server) as caller:
+        headers = caller.bearer | {"Cookie": "a=b", "X-Correlation-ID": "mine", "OpenAI-Organization": "org-x"}
+        document = {"prompt": caller.marker}
+        async with caller.http.post("/ai/query", json=document, headers=headers) as response:
+            assert response.status == 200
+    (request,) = upstream.seen(caller.marker)
+    assert request["path"] == "/v1/chat/completions"
+    assert request["headers"]["authorization"] == "Bearer sk-of-the-house"
+    assert request["headers"]["accept-encoding"] == "identity"
+    assert caller.token not in str(request["headers"])
+    assert not {"cookie", "openai-organization"} & request["headers"].keys()
+
+
+def _assert_openai_takes(body: dict[str, Any]) -> None:
+    """By the types of OpenAI's own package."""
+    assert body.keys() <= CompletionCreateParamsNonStreaming.__annotations__.keys() | _inherited()
+    TypeAdapter(CompletionCreateParamsNonStreaming).validate_python(body)
+    assert body["store"] is False
+
+
+def _inherited() -> set[str]:
+    from openai.types.chat.completion_create_params import CompletionCreateParamsBase
+
+    return set(CompletionCreateParamsBase.__annotations__)
