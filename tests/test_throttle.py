@@ -1,5 +1,7 @@
 """Coarse limits on requests: per user, per account, in fixed windows."""
 
+from dataclasses import replace
+
 import pytest
 from freezegun import freeze_time
 
@@ -41,18 +43,18 @@ def test_several_limits_hold_together() -> None:
 
 def test_logins_are_counted_per_account_apart_from_calls() -> None:
     throttle = Throttle(login="1/minute", ai="1/minute", clock=SystemClock())
-    throttle.check_login("ada@example.com")
-    throttle.check_login("bob@example.com")
+    throttle.check_login("ada@example.com", "127.0.0.1")
+    throttle.check_login("bob@example.com", "127.0.0.1")
     throttle.check(ADA)
     with pytest.raises(RateLimited):
-        throttle.check_login("ada@example.com")
+        throttle.check_login("ada@example.com", "127.0.0.1")
 
 
 def test_handshakes_are_counted_per_address_apart_from_logins() -> None:
     throttle = Throttle(login="1/minute", ai="off", clock=SystemClock())
     throttle.check_handshake("127.0.0.1")
     throttle.check_handshake("127.0.0.2")
-    throttle.check_login("127.0.0.1")
+    throttle.check_login("127.0.0.1", "127.0.0.1")
     with pytest.raises(RateLimited):
         throttle.check_handshake("127.0.0.1")
 
@@ -62,7 +64,7 @@ def test_off_is_off() -> None:
     for _ in range(1000):
         throttle.check_handshake("127.0.0.1")
         throttle.check(ADA)
-        throttle.check_login("ada@example.com")
+        throttle.check_login("ada@example.com", "127.0.0.1")
 
 
 def test_counters_that_are_over_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,3 +85,38 @@ def test_the_storage_keeps_the_contract_of_limits() -> None:
     assert storage.get_expiry("a") > storage.get_expiry("never")
     storage.clear("a")
     assert storage.get("a") == 0
+
+
+def test_logins_to_an_account_are_counted_per_address_and_network() -> None:
+    """Otherwise a stranger could lock the account."""
+    throttle = Throttle(login="1/minute", ai="off", clock=SystemClock())
+    throttle.check_login("ada@example.com", "192.0.2.1")
+    throttle.check_login("ada@example.com", "192.0.2.2")
+    throttle.check_login("ada@example.com", "2001:db8::1")
+    with pytest.raises(RateLimited):
+        throttle.check_login("ada@example.com", "2001:db8::2")
+
+
+def test_failures_are_counted_apart_and_checked_without_being_counted() -> None:
+    throttle = Throttle(login="2/minute", ai="off", clock=SystemClock())
+    for _ in range(5):
+        throttle.check_failures("192.0.2.1")
+    throttle.count_failure("192.0.2.1")
+    throttle.count_failure("192.0.2.1")
+    with pytest.raises(RateLimited):
+        throttle.check_failures("192.0.2.1")
+    with pytest.raises(RateLimited):
+        throttle.count_failure("192.0.2.1")
+    throttle.check_failures("192.0.2.2")
+
+
+def test_open_sockets_are_limited_per_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tollkeeper.throttle.MAX_SOCKETS_PER_USER", 1)
+    throttle = Throttle(login="off", ai="off", clock=SystemClock())
+    with throttle.open_socket(ADA):
+        with pytest.raises(RateLimited), throttle.open_socket(ADA):
+            pass
+        with throttle.open_socket(replace(ADA, user_id=99)):
+            pass
+    with throttle.open_socket(ADA):
+        pass

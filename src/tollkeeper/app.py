@@ -74,10 +74,10 @@ def create_app(
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
-    behind_proxies = cast(ASGIApp, ProxyHeadersMiddleware(app, trusted_proxies))  # type: ignore[arg-type]
-    router = MeteredRouter(behind_proxies, ENDPOINTS, lambda: cast(Services, app.state.services))
+    router = MeteredRouter(app, ENDPOINTS, lambda: cast(Services, app.state.services))
     middleware = OuterMiddleware(router, access_log, error_renderer_of)
-    return _with_cors(middleware, allowed_origins) if allowed_origins else middleware
+    outermost = _with_cors(middleware, allowed_origins) if allowed_origins else middleware
+    return cast(ASGIApp, ProxyHeadersMiddleware(outermost, trusted_proxies))  # type: ignore[arg-type]
 
 
 def _with_cors(app: ASGIApp, origins: Collection[str]) -> ASGIApp:

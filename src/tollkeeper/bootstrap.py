@@ -160,9 +160,11 @@ async def _services(
         minutes=settings.access_token_minutes,
         clock=clock,
     )
-    authenticator = Authenticator(tokens, ApiKeys(database, clock), clock)
+    api_keys = ApiKeys(database, clock)
+    authenticator = Authenticator(tokens, api_keys, clock)
     try:
         await database.require_current_schema()
+        await api_keys.load()
         backends.catalog.model(None)
         ledger.start()
         maintenance.start()

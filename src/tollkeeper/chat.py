@@ -132,6 +132,23 @@ class Usage(NamedTuple):
         return self.input_tokens + self.output_tokens
 
 
+class InconsistentUsage(NamedTuple):
+    """A usage report that is incomplete or contradicts itself. None: the count is missing, or not a number of tokens.
+
+    It is no basis for a charge, unless its total resolves the contradiction; but it proves a least usage.
+    """
+
+    input_tokens: int | None
+    output_tokens: int | None
+    total_tokens: int | None = None
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+UsageReport = Usage | InconsistentUsage
+
+
 class Price(NamedTuple):
     """The prices of a model, in micro-USD per million tokens. A `cache_write` of None costs the same as `input`."""
 
@@ -146,14 +163,14 @@ FinishReason = str
 
 
 class Completion(NamedTuple):
-    """A whole answer. `usage` is None when the provider reported none, or an implausible one.
+    """A whole answer. `usage` is the provider's report; once the answer is charged by it, the usage as charged.
 
     `raw` is the body of the provider's response, where the caller uses the same wire format.
     """
 
     text: str
     finish_reason: FinishReason
-    usage: Usage | None
+    usage: UsageReport | None
     tool_calls: tuple[ToolCall, ...] = ()
     refusal: str | None = None
     reasoning: str | None = None
@@ -200,8 +217,8 @@ class InputTokens(msgspec.Struct, frozen=True, gc=False):
     tokens: int
 
 
-Delta = TextDelta | RefusalDelta | ReasoningDelta | ToolCallDelta | InputTokens | Finish | Usage
-"""One event of a streamed answer. `Usage` is the provider's usage report; a later one replaces an earlier one."""
+Delta = TextDelta | RefusalDelta | ReasoningDelta | ToolCallDelta | InputTokens | Finish | UsageReport
+"""One event of a streamed answer. A later usage report replaces an earlier one."""
 
 
 def _texts(request: ChatRequest) -> list[str]:

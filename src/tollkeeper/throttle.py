@@ -16,6 +16,7 @@ from slowapi.util import get_remote_address
 from tollkeeper.clock import Clock
 from tollkeeper.errors import RateLimited
 from tollkeeper.principal import Principal
+from tollkeeper.server.limits import source_of
 
 HITS_PER_CLEANUP = 10_000
 """How many hits start a search for expired counters."""
@@ -82,7 +83,7 @@ class Throttle:
 
     def __init__(self, *, login: str, ai: str, clock: Clock) -> None:
         self.limiter = Limiter(
-            key_func=get_remote_address,
+            key_func=lambda request: source_of(get_remote_address(request)),
             key_style="endpoint",
             storage_uri="loop://",
             storage_options={"clock": clock},  # type: ignore[dict-item]
@@ -110,9 +111,20 @@ class Throttle:
         """Count one AI call of this user. Raises RateLimited."""
         self._hit(self._ai_limits, "ai", str(caller.user_id))
 
-    def check_login(self, account: str) -> None:
-        """Count one attempt to log in to this account, whether or not it exists. Raises RateLimited."""
-        self._hit(self._login_limits, "login", account)
+    def check_login(self, account: str, address: str) -> None:
+        """Count one attempt to log in to this account, whether or not it exists, from this address.
+
+        Raises RateLimited. Attempts from other addresses do not count, so that a stranger cannot lock an account.
+        """
+        self._hit(self._login_limits, "login", account, source_of(address))
+
+    def check_failures(self, address: str) -> None:
+        """Raise RateLimited when too many authentications from this address (IPv6: its /64 network) have failed."""
+        self._hit(self._login_limits, "failed", source_of(address), cost=0)
+
+    def count_failure(self, address: str) -> None:
+        """Count one failed authentication from this address. Raises RateLimited."""
+        self._hit(self._login_limits, "failed", source_of(address))
 
     def check_key_creation(self, caller: Principal) -> None:
         """Count one API key that this user creates. Raises RateLimited."""
@@ -120,12 +132,13 @@ class Throttle:
 
     def check_handshake(self, address: str) -> None:
         """Count one WebSocket handshake from this address, before it is authenticated. Raises RateLimited."""
-        self._hit(self._login_limits, "handshake", address)
+        self._hit(self._login_limits, "handshake", source_of(address))
 
-    def _hit(self, limits: tuple[RateLimitItem, ...], *key: str) -> None:
+    def _hit(self, limits: tuple[RateLimitItem, ...], *key: str, cost: int = 1) -> None:
+        """Count; or only check, where the cost is 0."""
         strategy = self.limiter.limiter
         for limit in limits:
-            if not strategy.hit(limit, *key):
+            if not (strategy.hit(limit, *key) if cost else strategy.test(limit, *key)):
                 resets_s, _ = strategy.get_window_stats(limit, *key)
                 raise RateLimited(retry_after_s=max(1, math.ceil(resets_s - self._clock.now_ms() / 1000)))
 

@@ -32,8 +32,10 @@ async def ada(database: Database) -> Principal:
 
 
 @pytest.fixture
-def api_keys(database: Database, clock: FakeClock) -> ApiKeys:
-    return ApiKeys(database, clock)
+async def api_keys(database: Database, clock: FakeClock) -> ApiKeys:
+    loaded = ApiKeys(database, clock)
+    await loaded.load()
+    return loaded
 
 
 @pytest.fixture

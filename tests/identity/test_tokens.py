@@ -189,3 +189,26 @@ def test_a_token_does_not_contain_the_secret_or_the_key() -> None:
     header, payload, _ = token.split(".")
     for shown in (header, payload):
         assert SECRET.encode() not in base64.urlsafe_b64decode(shown + "==")
+
+
+def test_no_other_text_passes_for_a_token() -> None:
+    """Decoders that skip foreign characters, or ignore trailing bits, would accept many texts for one token."""
+    token = signed(claims())
+    assert make().verify(token) == CALLER
+    head, payload, signature = token.split(".")
+    last = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_".index(signature[-1])
+    for other in (
+        f"{head}.{payload}.{signature}=",
+        f"{head}.{payload}.{signature[:10]}\n{signature[10:]}",
+        f"{head}.{payload}.{signature[:-1]}"
+        + "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[last ^ 1],
+        f"{head}!.{payload}.{signature}",
+        f"{token}.",
+        f" {token}",
+    ):
+        assert refused(other), other
+
+
+@pytest.mark.parametrize("header", [{"cty": "x"}, {"jku": "https://example.com"}, {"typ": "at+jwt"}, {"crit": ["exp"]}])
+def test_a_header_with_other_fields_than_ours_is_refused(header: dict[str, Any]) -> None:
+    assert refused(signed(claims(), headers=header))

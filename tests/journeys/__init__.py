@@ -1,1 +1,1 @@
-"""The running server over a real socket, in front of a real upstream process, on both databases."""
+"""Tests of the running server over a real socket, with a fake provider as a second process, on both databases."""

@@ -1,4 +1,4 @@
-"""One upstream per worker, one server per worker and database in front of it, and new people for each test."""
+"""One fake upstream per worker, one server per worker and database that calls it, and new users for each test."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,18 +7,18 @@ import pytest
 
 from databases import EVERY_DATABASE, new_postgres, new_sqlite
 from journeys.support.processes import ReservedPort
-from journeys.support.provider_wires import HASTY, write_catalog
+from journeys.support.provider_wires import SHORT_DEADLINES, write_catalog
 from journeys.support.server import Server
 from journeys.upstream.handle import Upstream
 from postgres_servers import SharedPostgres
 
-FASTER = {"TOLLKEEPER_RATE_LIMIT_AI": "100000/minute", "TOLLKEEPER_BREAKER_FAILURES": "0"}
-"""The failures of one test must not keep those of the next from reaching the upstream."""
+SHARED_SETTINGS = {"TOLLKEEPER_RATE_LIMIT_AI": "100000/minute", "TOLLKEEPER_BREAKER_FAILURES": "0"}
+"""No rate limit and no circuit breaker, so that the calls of one test do not affect those of the next."""
 
 
 @pytest.fixture(scope="session")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    """The upstream that the shared servers ask."""
+    """The upstream of the shared servers."""
     running = Upstream(tmp_path_factory.mktemp("upstream"))
     yield running
     running.stop()
@@ -26,7 +26,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
 
 @pytest.fixture
 def own_upstream(tmp_path: Path) -> Iterator[Upstream]:
-    """An upstream whose log is this test's alone."""
+    """An upstream that only this test uses, with a log of its own."""
     running = Upstream(tmp_path)
     yield running
     running.stop()
@@ -38,7 +38,7 @@ def shared_sqlite(
 ) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     url = new_sqlite(folder, migrated_file)
-    yield from _serving(Server(url, folder, {"OPENAI_BASE_URL": upstream.base_url} | FASTER))
+    yield from _run(Server(url, folder, {"OPENAI_BASE_URL": upstream.base_url} | SHARED_SETTINGS))
 
 
 @pytest.fixture(scope="session")
@@ -46,8 +46,8 @@ def shared_postgres(
     tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, shared_postgres_server: SharedPostgres
 ) -> Iterator[Server]:
     url = new_postgres(shared_postgres_server)
-    settings = {"OPENAI_BASE_URL": upstream.base_url} | FASTER
-    yield from _serving(Server(url, tmp_path_factory.mktemp("server"), settings))
+    settings = {"OPENAI_BASE_URL": upstream.base_url} | SHARED_SETTINGS
+    yield from _run(Server(url, tmp_path_factory.mktemp("server"), settings))
 
 
 @pytest.fixture(scope="session")
@@ -55,92 +55,94 @@ def shared_stock_postgres(
     tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, shared_stock_server: SharedPostgres
 ) -> Iterator[Server]:
     url = new_postgres(shared_stock_server)
-    settings = {"OPENAI_BASE_URL": upstream.base_url} | FASTER
-    yield from _serving(Server(url, tmp_path_factory.mktemp("server"), settings))
+    settings = {"OPENAI_BASE_URL": upstream.base_url} | SHARED_SETTINGS
+    yield from _run(Server(url, tmp_path_factory.mktemp("server"), settings))
 
 
 @pytest.fixture(scope="session")
-def shared_echoing(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path) -> Iterator[Server]:
+def shared_echo_server(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     url = new_sqlite(folder, migrated_file)
-    yield from _serving(Server(url, folder, {"OPENAI_API_KEY": ""}))
+    yield from _run(Server(url, folder, {"OPENAI_API_KEY": ""}))
 
 
 @pytest.fixture
-def echoing(shared_echoing: Server) -> Iterator[Server]:
-    """A running server without a key: `echo` answers."""
-    yield shared_echoing
-    shared_echoing.assert_quiet()
+def echo_server(shared_echo_server: Server) -> Iterator[Server]:
+    """A running server without a provider key, so that its only provider is `echo`."""
+    yield shared_echo_server
+    shared_echo_server.assert_no_traceback()
 
 
 @pytest.fixture(params=EVERY_DATABASE)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A running server in front of `upstream`: each test that asks runs on SQLite and on PostgreSQL."""
+    """A running server that calls `upstream`. A test that uses it runs on SQLite and on PostgreSQL."""
     running: Server = request.getfixturevalue(f"shared_{request.param}")
     yield running
-    running.assert_quiet()
+    running.assert_no_traceback()
 
 
 @pytest.fixture(scope="session")
-def upstream_line() -> Iterator[ReservedPort]:
-    """Where `impatient` looks for its upstream. Nobody listens there, unless a test does."""
+def upstream_port() -> Iterator[ReservedPort]:
+    """The port at which `short_timeout_server` expects its upstream. Nothing listens there unless a test does."""
     port = ReservedPort()
     yield port
     port.free()
 
 
 @pytest.fixture(scope="session")
-def shared_impatient(
-    tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream_line: ReservedPort
+def shared_short_timeout(
+    tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream_port: ReservedPort
 ) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     url = new_sqlite(folder, migrated_file)
-    base_url = f"http://127.0.0.1:{upstream_line.number}/v1"
-    settings = {"OPENAI_BASE_URL": base_url, "TIMEOUT_SECONDS": "1"} | FASTER
-    yield from _serving(Server(url, folder, settings))
+    base_url = f"http://127.0.0.1:{upstream_port.number}/v1"
+    settings = {"OPENAI_BASE_URL": base_url, "TIMEOUT_SECONDS": "1"} | SHARED_SETTINGS
+    yield from _run(Server(url, folder, settings))
 
 
 @pytest.fixture
-def impatient(shared_impatient: Server) -> Iterator[Server]:
-    """A running server that waits for one second for whoever is at `upstream_line`."""
-    yield shared_impatient
-    shared_impatient.assert_quiet()
+def short_timeout_server(shared_short_timeout: Server) -> Iterator[Server]:
+    """A running server that waits one second for the provider at `upstream_port`."""
+    yield shared_short_timeout
+    shared_short_timeout.assert_no_traceback()
 
 
 @pytest.fixture(scope="session")
-def doors_sqlite(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream: Upstream) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("doors")
+def all_wires_sqlite(
+    tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream: Upstream
+) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("all_wires_server")
     url = new_sqlite(folder, migrated_file)
-    yield from _serving_on_many_wires(url, folder, upstream)
+    yield from _run_all_wires(url, folder, upstream)
 
 
 @pytest.fixture(scope="session")
-def doors_postgres(
+def all_wires_postgres(
     tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, shared_postgres_server: SharedPostgres
 ) -> Iterator[Server]:
     url = new_postgres(shared_postgres_server)
-    yield from _serving_on_many_wires(url, tmp_path_factory.mktemp("doors"), upstream)
+    yield from _run_all_wires(url, tmp_path_factory.mktemp("all_wires_server"), upstream)
 
 
 @pytest.fixture(scope="session")
-def doors_stock_postgres(
+def all_wires_stock_postgres(
     tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, shared_stock_server: SharedPostgres
 ) -> Iterator[Server]:
     url = new_postgres(shared_stock_server)
-    yield from _serving_on_many_wires(url, tmp_path_factory.mktemp("doors"), upstream)
+    yield from _run_all_wires(url, tmp_path_factory.mktemp("all_wires_server"), upstream)
 
 
 @pytest.fixture(params=EVERY_DATABASE)
-def doors(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A running server to which `upstream` is a provider on each wire: see `many_wires`."""
-    running: Server = request.getfixturevalue(f"doors_{request.param}")
+def all_wires_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A running server with `upstream` as a provider on each wire: see `support.provider_wires`."""
+    running: Server = request.getfixturevalue(f"all_wires_{request.param}")
     yield running
-    running.assert_quiet()
+    running.assert_no_traceback()
 
 
 @pytest.fixture
 def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Makes servers of the test's own, not started: `make_server(database_url, NAME=value)`."""
+    """Makes servers that only this test uses, not started: `make_server(database_url, NAME=value)`."""
     made: list[Server] = []
 
     def make(database_url: str, name: str = "server", **settings: str) -> Server:
@@ -155,16 +157,18 @@ def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture
-def hasty_doors(
+def short_deadline_server(
     make_server: Callable[..., Server], database_url: str, own_upstream: Upstream, tmp_path: Path
 ) -> Iterator[Server]:
-    """A server of the test's own, not started, like `doors` but with short deadlines, in front of `own_upstream`."""
-    nobody = ReservedPort()
-    yield make_server(database_url, "doors", **write_catalog(tmp_path, own_upstream, nobody), **HASTY)
-    nobody.free()
+    """A server like `all_wires_server` but with short deadlines, not started, that calls `own_upstream`."""
+    unused_port = ReservedPort()
+    yield make_server(
+        database_url, "all_wires_server", **write_catalog(tmp_path, own_upstream, unused_port), **SHORT_DEADLINES
+    )
+    unused_port.free()
 
 
-def _serving(server: Server) -> Iterator[Server]:
+def _run(server: Server) -> Iterator[Server]:
     try:
         yield server.start()
         server.stop()
@@ -172,14 +176,14 @@ def _serving(server: Server) -> Iterator[Server]:
         server.free()
 
 
-def _serving_on_many_wires(url: str, folder: Path, upstream: Upstream) -> Iterator[Server]:
-    """In the end nothing is left open, and the books are right."""
-    nobody = ReservedPort()
-    server = Server(url, folder, write_catalog(folder, upstream, nobody))
+def _run_all_wires(url: str, folder: Path, upstream: Upstream) -> Iterator[Server]:
+    """Yields a started server. At the end, no hold is open and `ledger verify` finds no error."""
+    unused_port = ReservedPort()
+    server = Server(url, folder, write_catalog(folder, upstream, unused_port))
     try:
         yield server.start()
         assert "open holds: 0\nClean:" in server.command("ledger", "verify")
         server.stop()
     finally:
         server.free()
-        nobody.free()
+        unused_port.free()

@@ -1,39 +1,39 @@
-"""Who has no good token is told so in one and the same way, at every door, and nothing is charged."""
+"""Invalid access tokens: each gets the same response on every endpoint, and nothing is charged."""
 
 import base64
 import json
 from collections.abc import Callable
 
 from journeys.support.forged_tokens import MISSING, claims_of, forge
-from journeys.support.raw_http import Raw, exchange, request
+from journeys.support.raw_http import RawResponse, exchange, request
 from journeys.support.server import Server
-from journeys.support.users import Person, person
+from journeys.support.users import ApiUser, new_user
 from journeys.upstream.handle import Upstream
 from tollkeeper.identity.tokens import key_id
 
-PROMPT = "asked-without-a-good-token"
+PROMPT = "sent-without-a-valid-token"
 CORRELATION = {"X-Correlation-ID": "the-same-for-all"}
 CLAIMS = ("sub", "tid", "role", "ver", "typ", "jti", "iss", "aud", "iat", "exp")
 OTHER_SECRET = "another-secret-of-good-length-0123456789"
 
 
-def _tampered(caller: Person) -> str:
+def _tampered(caller: ApiUser) -> str:
     header, _, signature = caller.token.split(".")
-    said = claims_of(caller.principal) | {"role": "operator"}
-    payload = base64.urlsafe_b64encode(json.dumps(said).encode()).rstrip(b"=").decode()
+    claims = claims_of(caller.principal) | {"role": "operator"}
+    payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
     return f"{header}.{payload}.{signature}"
 
 
-def _one_letter_changed(caller: Person) -> str:
+def _one_letter_changed(caller: ApiUser) -> str:
     head, changed, last = caller.token[:-2], caller.token[-2], caller.token[-1]
     return head + ("A" if changed != "A" else "B") + last
 
 
-def _without(claim: str) -> Callable[[Person], str]:
+def _without(claim: str) -> Callable[[ApiUser], str]:
     return lambda caller: forge(caller.principal, {claim: MISSING})
 
 
-BAD_TOKENS: dict[str, Callable[[Person], str]] = {
+BAD_TOKENS: dict[str, Callable[[ApiUser], str]] = {
     "empty": lambda _: "",
     "a word": lambda _: "token",
     "two dots": lambda _: "..",
@@ -67,7 +67,7 @@ BAD_TOKENS: dict[str, Callable[[Person], str]] = {
     "exp a fraction": lambda caller: forge(caller.principal, {"exp": 9999999999.5}),
     "exp true": lambda caller: forge(caller.principal, {"exp": True}),
     "exp negative": lambda caller: forge(caller.principal, {"exp": -1}),
-    "exp beyond everything": lambda caller: forge(caller.principal, {"exp": 10**400}),
+    "exp of 400 digits": lambda caller: forge(caller.principal, {"exp": 10**400}),
     "another audience": lambda caller: forge(caller.principal, {"aud": "elsewhere"}),
     "several audiences": lambda caller: forge(caller.principal, {"aud": ["tollkeeper", "elsewhere"]}),
     "another issuer": lambda caller: forge(caller.principal, {"iss": "elsewhere"}),
@@ -76,13 +76,13 @@ BAD_TOKENS: dict[str, Callable[[Person], str]] = {
     "sub no number": lambda caller: forge(caller.principal, {"sub": "1 OR 1=1"}),
     "sub a number": lambda caller: forge(caller.principal, {"sub": caller.principal.user_id}),
     "sub in other digits": lambda caller: forge(caller.principal, {"sub": "٣"}),
-    "sub nobody": lambda caller: forge(caller.principal, {"sub": "999999"}),
+    "sub of no user": lambda caller: forge(caller.principal, {"sub": "999999"}),
     "sub beyond 64 bits": lambda caller: forge(caller.principal, {"sub": str(2**70)}),
     "sub negative": lambda caller: forge(caller.principal, {"sub": "-1"}),
     "another tenant": lambda caller: forge(caller.principal, {"tid": caller.principal.tenant_id + 1}),
     "tenant beyond 64 bits": lambda caller: forge(caller.principal, {"tid": 2**70}),
     "tenant a text": lambda caller: forge(caller.principal, {"tid": str(caller.principal.tenant_id)}),
-    "a version to come": lambda caller: forge(caller.principal, {"ver": 1}),
+    "a future version": lambda caller: forge(caller.principal, {"ver": 1}),
     "version true": lambda caller: forge(caller.principal, {"ver": True}),
     "an unknown role": lambda caller: forge(caller.principal, {"role": "root"}),
     "role a list": lambda caller: forge(caller.principal, {"role": ["member"]}),
@@ -106,42 +106,44 @@ BAD_HEADERS: dict[str, bytes] = {
 }
 
 
-async def test_the_tokens_made_by_hand_here_are_good_but_for_what_is_changed(server: Server) -> None:
-    async with person(server) as caller:
+async def test_a_forged_token_without_changes_is_accepted(server: Server) -> None:
+    async with new_user(server) as caller:
         header = f"Authorization: Bearer {forge(caller.principal)}\r\n".encode()
-        answers = await _at_each_door(server, header)
+        answers = await _responses_to(server, header)
     assert [raw.status for raw in answers] == [200, 200]
 
 
-async def test_a_bad_token_opens_nothing_and_hears_what_all_others_hear(server: Server, upstream: Upstream) -> None:
-    async with person(server) as caller:
+async def test_every_invalid_token_gets_the_same_refusal(server: Server, upstream: Upstream) -> None:
+    async with new_user(server) as caller:
         headers = {name: f"Authorization: Bearer {bad(caller)}\r\n".encode() for name, bad in BAD_TOKENS.items()}
-        await _assert_all_are_refused_alike(server, upstream, caller, headers)
+        await _assert_all_get_the_same_refusal(server, upstream, caller, headers)
 
 
-async def test_a_token_anywhere_but_in_the_one_header_opens_nothing(server: Server, upstream: Upstream) -> None:
-    async with person(server) as caller:
+async def test_a_token_outside_the_authorization_header_is_refused(server: Server, upstream: Upstream) -> None:
+    async with new_user(server) as caller:
         token = caller.token.encode()
         headers = {name: header.replace(b"%b", token) for name, header in BAD_HEADERS.items()}
-        await _assert_all_are_refused_alike(server, upstream, caller, headers)
+        await _assert_all_get_the_same_refusal(server, upstream, caller, headers)
 
 
-async def _assert_all_are_refused_alike(
-    server: Server, upstream: Upstream, caller: Person, headers: dict[str, bytes]
+async def _assert_all_get_the_same_refusal(
+    server: Server, upstream: Upstream, caller: ApiUser, headers: dict[str, bytes]
 ) -> None:
-    heard_before = len(upstream.seen(PROMPT))
-    answers = {name: await _at_each_door(server, header) for name, header in headers.items()}
-    opened = {name: raw for name, both in answers.items() for raw in both if raw.status != 401}
-    assert opened == {}
-    said = {(raw.body, raw.headers["www-authenticate"]) for both in answers.values() for raw in both}
-    assert len(said) == 1, said
+    requests_before = len(upstream.requests(PROMPT))
+    answers = {name: await _responses_to(server, header) for name, header in headers.items()}
+    accepted = {name: raw for name, responses in answers.items() for raw in responses if raw.status != 401}
+    assert accepted == {}
+    refusals = {(raw.body, raw.headers["www-authenticate"]) for responses in answers.values() for raw in responses}
+    assert len(refusals) == 1, refusals
     assert next(iter(answers.values()))[0].problem["code"] == "unauthenticated"
     assert await caller.charges() == []
-    assert len(upstream.seen(PROMPT)) == heard_before
+    assert len(upstream.requests(PROMPT)) == requests_before
 
 
-async def _at_each_door(server: Server, header: bytes) -> list[Raw]:
-    """What an ordinary route and a metered door say to this Authorization header."""
-    reading = request("GET", "/me", b"", CORRELATION, raw_headers=header)
-    asking = request("POST", "/ai/query", json.dumps({"prompt": PROMPT}).encode(), CORRELATION, raw_headers=header)
-    return [await exchange(server.port, data) for data in (reading, asking)]
+async def _responses_to(server: Server, header: bytes) -> list[RawResponse]:
+    """The responses of an ordinary route and of a metered endpoint to a request with this header."""
+    me_request = request("GET", "/me", b"", CORRELATION, raw_headers=header)
+    query_request = request(
+        "POST", "/ai/query", json.dumps({"prompt": PROMPT}).encode(), CORRELATION, raw_headers=header
+    )
+    return [await exchange(server.port, data) for data in (me_request, query_request)]

@@ -1,4 +1,4 @@
-"""API keys over the wire: made by who has logged in, used wherever a token is, gone with the next request."""
+"""API keys: created with an access token, accepted wherever a token is, refused from the next request after revoking."""
 
 import asyncio
 import re
@@ -10,30 +10,30 @@ from typing import Any
 
 import pytest
 
-from journeys.support.endpoints import DOORS, call
-from journeys.support.ledger_checks import assert_books_are_right
+from journeys.support.endpoints import ALL_ENDPOINTS, call
+from journeys.support.ledger_checks import assert_ledger_is_consistent
 from journeys.support.provider_wires import CHAT, EMBEDDINGS
 from journeys.support.server import Server
-from journeys.support.users import Person, person
-from journeys.support.websocket import calling, dialled
+from journeys.support.users import ApiUser, new_user
+from journeys.support.websocket import authenticated_websocket, open_websocket
 from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
 
-OPENED_BY = {"ai": ("/ai/", "/v1/"), "me": ("/me",)}
+PATHS_OF_SCOPE = {"ai": ("/ai/", "/v1/"), "me": ("/me",)}
 USAGE = {"input": 15, "output": 9}
 
 
-async def revoke(caller: Person, key_id: str) -> int:
-    async with caller.http.delete(f"/auth/keys/{key_id}", headers=caller.bearer) as response:
+async def revoke(caller: ApiUser, key_id: str) -> int:
+    async with caller.http.delete(f"/auth/keys/{key_id}", headers=caller.auth_headers) as response:
         return response.status
 
 
-async def key_ids(caller: Person) -> list[str]:
+async def key_ids(caller: ApiUser) -> list[str]:
     return [key["id"] for key in (await caller.get("/auth/keys")).body["data"]]
 
 
-async def test_a_key_is_shown_once_and_then_known_by_its_beginning(server: Server) -> None:
-    async with person(server) as caller:
+async def test_a_key_is_shown_once_and_then_listed_by_its_prefix(server: Server) -> None:
+    async with new_user(server) as caller:
         ends = datetime.now(UTC).replace(microsecond=0) + timedelta(days=30)
         made = await caller.make_key(name="nightly report", scopes=["me"], expires_at=ends.isoformat())
         assert made.status == 201
@@ -46,174 +46,184 @@ async def test_a_key_is_shown_once_and_then_known_by_its_beginning(server: Serve
     assert listed.body == {"data": [made.body]}
 
 
-async def test_a_key_asks_and_the_users_quota_pays(server: Server, upstream: Upstream) -> None:
-    async with person(server, limit=1_000) as caller:
-        robot = await caller.with_api_key()
-        reply = await robot.ask(scripted(caller.marker, usage=USAGE))
+async def test_a_call_with_a_key_is_charged_to_the_quota_of_its_user(server: Server, upstream: Upstream) -> None:
+    async with new_user(server, limit=1_000) as caller:
+        key_user = await caller.with_api_key()
+        reply = await key_user.query(scripted(caller.marker, usage=USAGE))
         assert (reply.status, reply.body["cost"], reply.body["quota"]["remaining"]) == (200, 24, 976)
-        assert (await robot.quota())["used"] == (await caller.quota())["used"] == 24
-        (charge,) = await robot.charges()
+        assert (await key_user.quota())["used"] == (await caller.quota())["used"] == 24
+        (charge,) = await key_user.charges()
         assert charge["id"] == reply.body["query_id"]
-        (seen,) = upstream.seen(caller.marker)
-        assert robot.token not in str(seen)
+        (request,) = upstream.requests(caller.marker)
+        assert key_user.token not in str(request)
 
 
-async def test_a_key_is_good_in_anthropics_header_too(server: Server) -> None:
-    async with person(server) as caller:
-        robot = await caller.with_api_key()
-        async with robot.http.get("/me", headers={"X-Api-Key": robot.token}) as response:
+async def test_a_key_is_accepted_in_the_x_api_key_header(server: Server) -> None:
+    async with new_user(server) as caller:
+        key_user = await caller.with_api_key()
+        async with key_user.http.get("/me", headers={"X-Api-Key": key_user.token}) as response:
             assert (response.status, (await response.json())["email"]) == (200, caller.email)
 
 
-async def test_a_revoked_key_opens_no_door_from_the_next_request_on(doors: Server, own_upstream: Upstream) -> None:
-    async with person(doors) as caller:
-        robot = await caller.with_api_key()
-        for door in DOORS:
-            made = await call(robot, door, scripted(caller.marker), CHAT.model if door.writes else EMBEDDINGS.model)
-            assert (made.status, made.code) == (200, None), (door, made.raw)
+async def test_a_revoked_key_is_refused_by_every_endpoint_from_the_next_request_on(
+    all_wires_server: Server, own_upstream: Upstream
+) -> None:
+    async with new_user(all_wires_server) as caller:
+        key_user = await caller.with_api_key()
+        for endpoint in ALL_ENDPOINTS:
+            made = await call(
+                key_user, endpoint, scripted(caller.marker), CHAT.model if endpoint.returns_text else EMBEDDINGS.model
+            )
+            assert (made.status, made.code) == (200, None), (endpoint, made.raw)
         paid = await caller.charges()
         (key_id,) = await key_ids(caller)
         assert await revoke(caller, key_id) == 204
-        for door in (door for door in DOORS if not door.is_socket):
-            made = await call(robot, door, scripted(caller.marker), CHAT.model if door.writes else EMBEDDINGS.model)
-            assert made.status == 401, (door, made.raw)
-        async with dialled(doors) as connection:
-            await connection.say("auth", token=robot.token)
-            assert await connection.closed_with() == 4401
+        for endpoint in (endpoint for endpoint in ALL_ENDPOINTS if not endpoint.is_socket):
+            made = await call(
+                key_user, endpoint, scripted(caller.marker), CHAT.model if endpoint.returns_text else EMBEDDINGS.model
+            )
+            assert made.status == 401, (endpoint, made.raw)
+        async with open_websocket(all_wires_server) as connection:
+            await connection.send("auth", token=key_user.token)
+            assert await connection.wait_closed() == 4401
         for path in ("/me", "/me/quota", "/me/charges", "/ai/models", "/v1/models", "/ai/sessions"):
-            assert (await robot.get(path)).status == 401, path
+            assert (await key_user.get(path)).status == 401, path
         for path in ("/ai/estimate", "/v1/messages/count_tokens"):
             body = {"model": CHAT.model, "prompt": "x"} if path == "/ai/estimate" else {
                 "model": CHAT.model,
                 "messages": [{"role": "user", "content": "x"}],
             }  # fmt: skip
-            async with robot.http.post(path, json=body, headers=robot.bearer) as response:
+            async with key_user.http.post(path, json=body, headers=key_user.auth_headers) as response:
                 assert response.status == 401, path
         assert await caller.charges() == paid
         assert await revoke(caller, key_id) == 404
         assert (await caller.get("/me")).status == 200
 
 
-async def test_what_is_in_flight_when_its_key_is_revoked_is_answered_and_settled(
+async def test_a_call_in_flight_when_its_key_is_revoked_is_answered_and_settled(
     server: Server, upstream: Upstream
 ) -> None:
-    async with person(server) as caller:
-        robot = await caller.with_api_key()
+    async with new_user(server) as caller:
+        key_user = await caller.with_api_key()
         with upstream.gate(caller.marker):
-            asked = asyncio.create_task(robot.ask(scripted(caller.marker, gate=caller.marker, usage=USAGE)))
+            pending = asyncio.create_task(key_user.query(scripted(caller.marker, gate=caller.marker, usage=USAGE)))
             async with asyncio.timeout(PATIENCE_S):
                 while not upstream.waiting(caller.marker):
                     await asyncio.sleep(0.02)
             assert await revoke(caller, (await key_ids(caller))[0]) == 204
-        reply = await asked
+        reply = await pending
         assert (reply.status, reply.body["cost"]) == (200, 24)
-        assert (await robot.ask(caller.marker)).status == 401
+        assert (await key_user.query(caller.marker)).status == 401
         (charge,) = await caller.charges()
         assert (charge["state"], charge["cost"]) == ("settled", 24)
-    await assert_books_are_right(server.database_url)
+    await assert_ledger_is_consistent(server.database_url)
 
 
-async def test_a_socket_opened_with_a_key_closes_at_the_turn_after_its_end(server: Server, upstream: Upstream) -> None:
-    async with person(server) as caller:
-        robot = await caller.with_api_key()
-        async with calling(server, robot) as connection:
-            assert (await connection.turn(scripted(caller.marker, usage=USAGE))).last["cost"] == 24
+async def test_a_websocket_closes_at_the_first_turn_after_its_key_was_revoked(
+    server: Server, upstream: Upstream
+) -> None:
+    async with new_user(server) as caller:
+        key_user = await caller.with_api_key()
+        async with authenticated_websocket(server, key_user) as connection:
+            assert (await connection.run_turn(scripted(caller.marker, usage=USAGE))).last["cost"] == 24
             await revoke(caller, (await key_ids(caller))[0])
-            await connection.say("query", prompt=scripted(caller.marker))
-            assert await connection.closed_with() == 4401
-        assert len(upstream.seen(caller.marker)) == 1
+            await connection.send("query", prompt=scripted(caller.marker))
+            assert await connection.wait_closed() == 4401
+        assert len(upstream.requests(caller.marker)) == 1
 
 
-async def test_a_key_ends_when_it_was_said_to(server: Server, upstream: Upstream) -> None:
-    async with person(server) as caller:
+async def test_a_key_is_refused_after_its_expiry(server: Server, upstream: Upstream) -> None:
+    async with new_user(server) as caller:
         ends_at = time.time() + 3
-        robot = await caller.with_api_key(expires_at=datetime.fromtimestamp(ends_at, UTC).isoformat())
-        assert (await robot.ask(caller.marker)).status == 200
+        key_user = await caller.with_api_key(expires_at=datetime.fromtimestamp(ends_at, UTC).isoformat())
+        assert (await key_user.query(caller.marker)).status == 200
         await asyncio.sleep(max(0.0, ends_at + 0.1 - time.time()))
-        assert (await robot.ask(caller.marker)).code == "unauthenticated"
-        assert (await robot.get("/me")).code == "unauthenticated"
-        assert len(upstream.seen(caller.marker)) == 1
+        assert (await key_user.query(caller.marker)).code == "unauthenticated"
+        assert (await key_user.get("/me")).code == "unauthenticated"
+        assert len(upstream.requests(caller.marker)) == 1
 
 
 @pytest.mark.parametrize("scope", ["ai", "me"])
-async def test_a_key_opens_only_what_its_scopes_say(server: Server, upstream: Upstream, scope: str) -> None:
-    """Every route of the document that wants to know who is calling."""
-    async with person(server) as caller:
-        robot = await caller.with_api_key(scopes=[scope])
+async def test_a_key_is_accepted_only_by_the_routes_of_its_scopes(
+    server: Server, upstream: Upstream, scope: str
+) -> None:
+    """On every route of the OpenAPI document that needs a credential."""
+    async with new_user(server) as caller:
+        key_user = await caller.with_api_key(scopes=[scope])
         document = (await caller.get("/openapi.json")).body
-        opened: set[str] = set()
-        shut: set[str] = set()
+        accepted: set[str] = set()
+        refused: set[str] = set()
         for path, operations in document["paths"].items():
             for method in (method for method, operation in operations.items() if "security" in operation):
                 filled = re.sub(r"{\w+}", "none", path)
-                async with robot.http.request(method, filled, json={}, headers=robot.bearer) as response:
-                    (shut if response.status == 403 else opened).add(path)
-        assert opened | shut >= {"/me", "/auth/keys", "/ai/query", "/v1/messages", "/ai/sessions/{session_id}"}
-        assert {path for path in opened if not path.startswith(OPENED_BY[scope])} == set()
-        assert {path for path in shut if path.startswith(OPENED_BY[scope])} == set()
-        assert upstream.seen(caller.marker) == []
+                async with key_user.http.request(method, filled, json={}, headers=key_user.auth_headers) as response:
+                    (refused if response.status == 403 else accepted).add(path)
+        assert accepted | refused >= {"/me", "/auth/keys", "/ai/query", "/v1/messages", "/ai/sessions/{session_id}"}
+        assert {path for path in accepted if not path.startswith(PATHS_OF_SCOPE[scope])} == set()
+        assert {path for path in refused if path.startswith(PATHS_OF_SCOPE[scope])} == set()
+        assert upstream.requests(caller.marker) == []
 
 
-async def test_a_socket_tells_a_key_that_its_scopes_do_not_open_it(server: Server) -> None:
-    async with person(server) as caller:
-        robot = await caller.with_api_key(scopes=["me"])
-        async with dialled(server) as connection:
-            await connection.say("auth", token=robot.token)
-            refused = await connection.hear()
+async def test_a_websocket_refuses_a_key_without_the_ai_scope(server: Server) -> None:
+    async with new_user(server) as caller:
+        key_user = await caller.with_api_key(scopes=["me"])
+        async with open_websocket(server) as connection:
+            await connection.send("auth", token=key_user.token)
+            refused = await connection.receive()
             assert (refused["type"], refused["code"]) == ("error", "forbidden")
-            assert await connection.closed_with() == 4403
+            assert await connection.wait_closed() == 4403
         for _ in range(5):
-            async with dialled(server) as connection:
-                await connection.say("auth", token=robot.token)
-                connection.connection.transport.abort()  # gone before they hear it; the server keeps quiet about it
+            async with open_websocket(server) as connection:
+                await connection.send("auth", token=key_user.token)
+                connection.raw.transport.abort()  # gone before the refusal arrives: nothing is logged
 
 
-async def test_a_key_made_after_its_user_has_called_is_good_at_once(server: Server) -> None:
-    """What a process remembers of a user does not hide the key."""
-    async with person(server) as caller:
-        assert (await caller.ask(caller.marker)).status == 200
-        robot = await caller.with_api_key()
-        assert (await robot.ask(caller.marker)).status == 200
+async def test_a_key_made_after_its_user_has_called_is_accepted_at_once(server: Server) -> None:
+    """The server's cache of credentials does not hide the new key."""
+    async with new_user(server) as caller:
+        assert (await caller.query(caller.marker)).status == 200
+        key_user = await caller.with_api_key()
+        assert (await key_user.query(caller.marker)).status == 200
 
 
-async def test_who_holds_a_revoked_key_cannot_use_up_its_users_rate(
+async def test_calls_with_a_revoked_key_do_not_use_up_the_rate_limit_of_its_user(
     make_server: Callable[..., Server], sqlite_url: str
 ) -> None:
     server = make_server(sqlite_url, OPENAI_API_KEY="", TOLLKEEPER_RATE_LIMIT_AI="6/hour").start()
-    async with person(server) as caller:
-        robot = await caller.with_api_key()
-        assert (await robot.ask("hello")).status == 200
+    async with new_user(server) as caller:
+        key_user = await caller.with_api_key()
+        assert (await key_user.query("hello")).status == 200
         await revoke(caller, (await key_ids(caller))[0])
-        assert [(await robot.ask("hello")).status for _ in range(20)] == [401] * 20
-        assert (await caller.ask("hello")).status == 200
+        assert [(await key_user.query("hello")).status for _ in range(20)] == [401] * 20
+        assert (await caller.query("hello")).status == 200
     server.stop()
 
 
-async def test_strangers_with_wrong_keys_are_refused_and_hinder_nobody(server: Server) -> None:
-    async with person(server) as caller:
-        strangers = [replace(caller, token=f"tk-{number:043}") for number in range(150)]
-        replies = await asyncio.gather(*(one.get("/me") for one in strangers), caller.get("/me"))
+async def test_many_wrong_keys_are_refused_and_block_no_other_user(server: Server) -> None:
+    async with new_user(server) as caller:
+        unknown_callers = [replace(caller, token=f"tk-{number:043}") for number in range(150)]
+        replies = await asyncio.gather(*(one.get("/me") for one in unknown_callers), caller.get("/me"))
     assert replies[-1].status == 200
     assert {reply.status for reply in replies[:-1]} == {401}
 
 
-async def test_a_key_manages_no_keys(server: Server) -> None:
-    async with person(server) as caller:
-        robot = await caller.with_api_key()
+async def test_a_key_cannot_create_list_or_revoke_keys(server: Server) -> None:
+    async with new_user(server) as caller:
+        key_user = await caller.with_api_key()
         (key_id,) = await key_ids(caller)
-        assert (await robot.make_key()).code == (await robot.get("/auth/keys")).code == "forbidden"
-        assert await revoke(robot, key_id) == 403
+        assert (await key_user.make_key()).code == (await key_user.get("/auth/keys")).code == "forbidden"
+        assert await revoke(key_user, key_id) == 403
         assert await key_ids(caller) == [key_id]
 
 
-async def test_nobody_sees_or_revokes_anothers_keys(server: Server) -> None:
-    async with person(server) as caller, person(server, tenant_id=caller.principal.tenant_id) as colleague:
-        robot = await caller.with_api_key()
+async def test_no_user_sees_or_revokes_the_keys_of_another(server: Server) -> None:
+    async with new_user(server) as caller, new_user(server, tenant_id=caller.principal.tenant_id) as colleague:
+        key_user = await caller.with_api_key()
         (key_id,) = await key_ids(caller)
         assert await key_ids(colleague) == []
-        for nobodys in (key_id, "key_0", "key_%00", "..%2f..%2fkeys", "%C4%85"):
-            assert await revoke(colleague, nobodys) == 404
-        assert (await robot.get("/me")).body["email"] == caller.email
+        for unknown_id in (key_id, "key_0", "key_%00", "..%2f..%2fkeys", "%C4%85"):
+            assert await revoke(colleague, unknown_id) == 404
+        assert (await key_user.get("/me")).body["email"] == caller.email
 
 
 @pytest.mark.parametrize(
@@ -238,20 +248,20 @@ async def test_nobody_sees_or_revokes_anothers_keys(server: Server) -> None:
         ({"admin": True}, 422, "invalid_request"),
     ],
 )
-async def test_what_is_no_wish_for_a_key_makes_none(
-    echoing: Server, fields: dict[str, Any], status: int, code: str
+async def test_an_invalid_request_creates_no_key(
+    echo_server: Server, fields: dict[str, Any], status: int, code: str
 ) -> None:
-    async with person(echoing) as caller:
+    async with new_user(echo_server) as caller:
         refused = await caller.make_key(**fields)
         assert (refused.status, refused.code) == (status, code)
         assert await key_ids(caller) == []
 
 
-async def test_keys_are_made_as_often_as_one_may_log_in_and_revoked_at_any_time(
+async def test_creating_keys_is_limited_like_logins_and_revoking_is_not(
     make_server: Callable[..., Server], sqlite_url: str
 ) -> None:
     server = make_server(sqlite_url, TOLLKEEPER_RATE_LIMIT_LOGIN="3/hour").start()
-    async with person(server) as caller, person(server) as other:
+    async with new_user(server) as caller, new_user(server) as other:
         statuses = [(await caller.make_key()).status for _ in range(5)]
         assert statuses == [201, 201, 201, 429, 429]
         assert [await revoke(caller, key_id) for key_id in await key_ids(caller)] == [204] * 3

@@ -1,4 +1,4 @@
-"""The circuit breaker: who is down is asked no more, so that nobody waits for them, until they answer again."""
+"""The circuit breaker: a provider that fails gets no more requests, and no call waits for it, until it answers again."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from journeys.support.endpoints import DOORS, SOCKET, Call, Door, call
+from journeys.support.endpoints import ALL_ENDPOINTS, WEBSOCKET, ClientCall, Endpoint, call
 from journeys.support.processes import ReservedPort
 from journeys.support.server import Server
-from journeys.support.tcp_proxy import line
-from journeys.support.users import Person, Reply, person
+from journeys.support.tcp_proxy import tcp_proxy
+from journeys.support.users import ApiUser, Reply, new_user
 from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
 
 FAILURES = 4
 FOR_EVER_S, A_MOMENT_S = "600", "1"
-"""How long it stays open: a tenth of that passes before someone is let through."""
+"""How long the breaker stays open, in seconds; the first probe passes after a tenth of it."""
 CALLERS = 20
 CATALOG = """
 closed = true
@@ -55,7 +55,7 @@ fallbacks = ["other"]
 
 @pytest.fixture
 def far() -> Iterator[ReservedPort]:
-    """Where the provider `far` should be."""
+    """The port of the provider `far`."""
     port = ReservedPort()
     yield port
     port.free()
@@ -65,7 +65,7 @@ def far() -> Iterator[ReservedPort]:
 def start(
     make_server: Callable[..., Server], sqlite_url: str, upstream: Upstream, far: ReservedPort, tmp_path: Path
 ) -> Iterator[Callable[[str], Server]]:
-    """Starts a server whose breaker opens after FAILURES, for so many seconds."""
+    """Starts a server whose breaker opens after FAILURES failures, for the given seconds."""
     catalog = tmp_path / "catalog.toml"
     catalog.write_text(CATALOG.format(upstream=upstream.anthropic_url, port=far.number))
     server = make_server(
@@ -78,96 +78,96 @@ def start(
     server.stop()
 
 
-async def test_a_model_that_breaks_off_is_asked_no_more_and_others_are(
+async def test_a_model_whose_provider_drops_connections_is_blocked_and_others_are_not(
     start: Callable[[str], Server], upstream: Upstream
 ) -> None:
-    async with person(start(FOR_EVER_S)) as caller:
+    async with new_user(start(FOR_EVER_S)) as caller:
         for _ in range(FAILURES):
             assert await _end(caller, "one", fault="close") == (502, "provider_error")
-        assert len(upstream.seen(caller.marker)) == FAILURES
-        await _assert_refused(await caller.ask(caller.marker, model="one"), caller)
-        assert len(upstream.seen(caller.marker)) == FAILURES
-        assert (await caller.ask(caller.marker, model="other")).status == 200
+        assert len(upstream.requests(caller.marker)) == FAILURES
+        await _assert_refused(await caller.query(caller.marker, model="one"), caller)
+        assert len(upstream.requests(caller.marker)) == FAILURES
+        assert (await caller.query(caller.marker, model="other")).status == 200
 
 
-async def test_a_provider_that_cannot_be_reached_for_some_models_is_asked_for_none_at_any_door(
+async def test_an_unreachable_provider_is_blocked_for_all_its_models_on_every_endpoint(
     start: Callable[[str], Server], upstream: Upstream, far: ReservedPort
 ) -> None:
-    """Each call tries twice. In the end the provider is there, and nobody notices."""
+    """Each call makes two attempts. When the provider is up again, the open breaker still blocks it."""
 
-    async def knock(door: Door) -> None:
-        made: Call = await call(caller, door, caller.marker, "far-three")
-        assert (made.status, made.code) == (502, "provider_unavailable"), door
-        if door is not SOCKET:
-            assert 1 <= int(made.headers["Retry-After"]) <= 60, door
+    async def call_far_three(endpoint: Endpoint) -> None:
+        client_call: ClientCall = await call(caller, endpoint, caller.marker, "far-three")
+        assert (client_call.status, client_call.code) == (502, "provider_unavailable"), endpoint
+        if endpoint is not WEBSOCKET:
+            assert 1 <= int(client_call.headers["Retry-After"]) <= 60, endpoint
 
-    async with person(start(FOR_EVER_S)) as caller:
+    async with new_user(start(FOR_EVER_S)) as caller:
         for number, model in enumerate(("far-one", "far-two")):
-            reply = await caller.ask(caller.marker, model=model)
+            reply = await caller.query(caller.marker, model=model)
             assert (reply.status, reply.code) == (502, "provider_unavailable")
             assert "Retry-After" not in reply.headers, f"it was refused after {number} calls"
-        async with line(far.number, upstream.connect):
-            await asyncio.gather(*map(knock, DOORS))
-            assert upstream.seen(caller.marker) == []
-            await _assert_refused(await caller.ask(caller.marker, model="far-one"), caller)
-            assert (await caller.ask(caller.marker, model="one")).status == 200
-            followed = await caller.ask(caller.marker, model="followed")
-        assert (followed.status, followed.body["model"]) == (200, "other")
-        assert [one["body"]["model"] for one in upstream.seen(caller.marker)] == ["one", "other"]
+        async with tcp_proxy(far.number, upstream.connect):
+            await asyncio.gather(*map(call_far_three, ALL_ENDPOINTS))
+            assert upstream.requests(caller.marker) == []
+            await _assert_refused(await caller.query(caller.marker, model="far-one"), caller)
+            assert (await caller.query(caller.marker, model="one")).status == 200
+            with_fallback = await caller.query(caller.marker, model="followed")
+        assert (with_fallback.status, with_fallback.body["model"]) == (200, "other")
+        assert [one["body"]["model"] for one in upstream.requests(caller.marker)] == ["one", "other"]
         charges = {one["model"]: one for one in await caller.charges()}
         then, first = charges["other"], charges["followed"]
         assert (then["state"], then["error"]) == ("settled", None)
         assert (first["state"], first["error"], first["cost"]) == ("released", "provider_unavailable", 0)
 
 
-async def test_a_model_that_answers_again_is_let_in_again(start: Callable[[str], Server], upstream: Upstream) -> None:
-    async with person(start(A_MOMENT_S)) as caller:
+async def test_a_model_that_answers_again_is_unblocked(start: Callable[[str], Server], upstream: Upstream) -> None:
+    async with new_user(start(A_MOMENT_S)) as caller:
         await _until(caller, "one", "provider_unavailable", fault="close")
         await _until(caller, "one", None)
-        await _assert_all_come_through(caller, ["one"] * CALLERS, upstream)
+        await _assert_all_succeed(caller, ["one"] * CALLERS, upstream)
 
 
-async def test_a_provider_that_can_be_reached_again_is_let_in_again_for_every_model(
+async def test_a_provider_that_can_be_reached_again_is_unblocked_for_every_model(
     start: Callable[[str], Server], upstream: Upstream, far: ReservedPort
 ) -> None:
-    """Whichever of its models is the first to come through."""
-    async with person(start(A_MOMENT_S)) as caller:
+    """Through whichever of its models the first call succeeds."""
+    async with new_user(start(A_MOMENT_S)) as caller:
         await _until(caller, "far-one", "provider_unavailable", refused=True)
-        async with line(far.number, upstream.connect):
+        async with tcp_proxy(far.number, upstream.connect):
             await _until(caller, "far-two", None)
-            await _assert_all_come_through(caller, ["far-one", "far-two", "far-three", "followed"] * 5, upstream)
+            await _assert_all_succeed(caller, ["far-one", "far-two", "far-three", "with_fallback"] * 5, upstream)
 
 
-async def test_nobody_is_kept_out_by_errors_that_are_provoked_by_the_requests_of_another(
+async def test_errors_caused_by_one_users_requests_block_no_other_user(
     start: Callable[[str], Server], upstream: Upstream
 ) -> None:
     server = start(FOR_EVER_S)
-    async with person(server) as nuisance, person(server) as caller:
-        ends = await asyncio.gather(*(_end(nuisance, "one", status=500) for _ in range(2 * FAILURES)))
+    async with new_user(server) as faulty_user, new_user(server) as caller:
+        ends = await asyncio.gather(*(_end(faulty_user, "one", status=500) for _ in range(2 * FAILURES)))
         assert set(ends) == {(502, "provider_error")}
-        assert len(upstream.seen(nuisance.marker)) == 2 * len(ends)
-        await _assert_all_come_through(caller, ["one"] * CALLERS, upstream)
+        assert len(upstream.requests(faulty_user.marker)) == 2 * len(ends)
+        await _assert_all_succeed(caller, ["one"] * CALLERS, upstream)
 
 
-async def _end(caller: Person, model: str, **script: object) -> tuple[int, str | None]:
-    """Status and code of a call."""
-    reply = await caller.ask(scripted(caller.marker, **script), model=model)
+async def _end(caller: ApiUser, model: str, **script: object) -> tuple[int, str | None]:
+    """Make a call. Returns its status and error code."""
+    reply = await caller.query(scripted(caller.marker, **script), model=model)
     return reply.status, None if reply.status == 200 else reply.code
 
 
-async def _until(caller: Person, model: str, code: str | None, *, refused: bool = False, **script: object) -> None:
-    """Ask again and again until a call ends so; with `refused`, without that the provider is asked."""
+async def _until(caller: ApiUser, model: str, code: str | None, *, refused: bool = False, **script: object) -> None:
+    """Repeat a call until it ends with `code`; with `refused`, until the breaker refuses it."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
-            reply = await caller.ask(scripted(caller.marker, **script), model=model)
+            reply = await caller.query(scripted(caller.marker, **script), model=model)
             found = None if reply.status == 200 else reply.code
             if found == code and (not refused or "Retry-After" in reply.headers):
                 return
             await asyncio.sleep(0.02)
 
 
-async def _assert_refused(reply: Reply, caller: Person) -> None:
-    """At once, with the time at which it may be tried again, and for nothing."""
+async def _assert_refused(reply: Reply, caller: ApiUser) -> None:
+    """The breaker refused the call: no cost, and a Retry-After of up to a minute."""
     assert (reply.status, reply.code) == (502, "provider_unavailable")
     assert 1 <= int(reply.headers["Retry-After"]) <= 60
     (charge,) = [one for one in await caller.charges() if one["id"] == reply.headers["X-Charge-ID"]]
@@ -175,10 +175,10 @@ async def _assert_refused(reply: Reply, caller: Person) -> None:
     assert (await caller.quota())["reserved"] == 0
 
 
-async def _assert_all_come_through(caller: Person, models: list[str], upstream: Upstream) -> None:
-    """Calls at once, all of which are with the provider at the same time."""
+async def _assert_all_succeed(caller: ApiUser, models: list[str], upstream: Upstream) -> None:
+    """Concurrent calls all reach the provider and are answered."""
     prompt = scripted(caller.marker, gate=caller.marker)
-    calls = [asyncio.create_task(caller.ask(prompt, model=model)) for model in models]
+    calls = [asyncio.create_task(caller.query(prompt, model=model)) for model in models]
     with upstream.gate(caller.marker):
         async with asyncio.timeout(PATIENCE_S):
             while await asyncio.to_thread(upstream.waiting, caller.marker) < len(models):

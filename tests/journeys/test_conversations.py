@@ -1,73 +1,75 @@
-"""Conversations through the running server: one on every native door, and what its owner sees of it."""
+"""Conversations: continued on every native endpoint, listed, read and deleted by their owner only."""
 
 import json
 from collections.abc import Callable
 from typing import Any
 
 from journeys.support.server import Server
-from journeys.support.users import Person, person
+from journeys.support.users import ApiUser, new_user
 from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
 
 
-async def post(caller: Person, path: str, **document: Any) -> bytes:
-    """The body of a good answer."""
-    async with caller.http.post(path, json=document, headers=caller.bearer) as response:
+async def post(caller: ApiUser, path: str, **document: Any) -> bytes:
+    """POST a document. Returns the body of the answer, which must have status 200."""
+    async with caller.http.post(path, json=document, headers=caller.auth_headers) as response:
         body = await response.read()
         assert response.status == 200, body
         return body
 
 
-async def delete(caller: Person, path: str, **headers: str) -> tuple[int, bytes]:
-    async with caller.http.delete(path, headers=caller.bearer | headers) as response:
+async def delete(caller: ApiUser, path: str, **headers: str) -> tuple[int, bytes]:
+    async with caller.http.delete(path, headers=caller.auth_headers | headers) as response:
         return response.status, await response.read()
 
 
 def events(body: bytes) -> list[dict[str, Any]]:
-    """What a stream said, without its end mark."""
+    """The events of a stream, without `[DONE]`."""
     lines = [line.removeprefix("data: ") for line in body.decode().splitlines() if line.startswith("data: ")]
     assert lines.pop() == "[DONE]"
     return [json.loads(line) for line in lines]
 
 
 def last_sent(upstream: Upstream, marker: str) -> list[tuple[str, str]]:
-    """The messages of the last request, with the scripts taken out."""
-    messages = upstream.seen(marker)[-1]["body"]["messages"]
+    """The messages of the last request to the upstream, without their scripts."""
+    messages = upstream.requests(marker)[-1]["body"]["messages"]
     return [(message["role"], message["content"].partition(" <<")[0]) for message in messages]
 
 
-async def test_every_native_door_goes_on_with_the_same_conversation(server: Server, upstream: Upstream) -> None:
-    async with person(server) as caller:
-        said, expected = caller.marker, [("system", "Be brief.")]
+async def test_every_native_endpoint_continues_the_same_conversation(server: Server, upstream: Upstream) -> None:
+    async with new_user(server) as caller:
+        marker, expected = caller.marker, [("system", "Be brief.")]
 
-        reply = await caller.ask(scripted(f"{said} 1", answer="One."), session_id="s", system_prompt="Be brief.")
+        reply = await caller.query(scripted(f"{marker} 1", answer="One."), session_id="s", system_prompt="Be brief.")
         assert reply.body["session_id"] == "s"
-        expected += [("user", f"{said} 1")]
-        assert last_sent(upstream, said) == expected
+        expected += [("user", f"{marker} 1")]
+        assert last_sent(upstream, marker) == expected
 
-        streamed = events(await post(caller, "/ai/stream", prompt=scripted(f"{said} 2", answer="Two."), session_id="s"))
+        streamed = events(
+            await post(caller, "/ai/stream", prompt=scripted(f"{marker} 2", answer="Two."), session_id="s")
+        )
         assert streamed[-1]["session_id"] == "s"
-        expected += [("assistant", "One."), ("user", f"{said} 2")]
-        assert last_sent(upstream, said) == expected
+        expected += [("assistant", "One."), ("user", f"{marker} 2")]
+        assert last_sent(upstream, marker) == expected
 
-        await post(caller, "/ai/chat", message=scripted(f"{said} 3", answer="Three."), session_id="s")
-        expected += [("assistant", "Two."), ("user", f"{said} 3")]
-        assert last_sent(upstream, said) == expected
+        await post(caller, "/ai/chat", message=scripted(f"{marker} 3", answer="Three."), session_id="s")
+        expected += [("assistant", "Two."), ("user", f"{marker} 3")]
+        assert last_sent(upstream, marker) == expected
 
-        messages = [{"role": "user", "content": scripted(f"{said} 4", answer="Four.")}]
+        messages = [{"role": "user", "content": scripted(f"{marker} 4", answer="Four.")}]
         events(await post(caller, "/ai/chat", messages=messages, session_id="s", stream=True))
-        expected += [("assistant", "Three."), ("user", f"{said} 4")]
-        assert last_sent(upstream, said) == expected
+        expected += [("assistant", "Three."), ("user", f"{marker} 4")]
+        assert last_sent(upstream, marker) == expected
 
         async with caller.http.ws_connect("/ai/ws") as socket:
             await socket.send_json({"type": "auth", "token": caller.token})
             await socket.send_json(
-                {"type": "query", "prompt": scripted(f"{said} 5", answer="Five."), "session_id": "s"}
+                {"type": "query", "prompt": scripted(f"{marker} 5", answer="Five."), "session_id": "s"}
             )
             while (await socket.receive_json(timeout=PATIENCE_S))["type"] != "final":
                 pass
-        expected += [("assistant", "Four."), ("user", f"{said} 5")]
-        assert last_sent(upstream, said) == expected
+        expected += [("assistant", "Four."), ("user", f"{marker} 5")]
+        assert last_sent(upstream, marker) == expected
 
         read = (await caller.get("/ai/sessions/s")).body
         assert read["system_prompt"] == "Be brief."
@@ -75,33 +77,31 @@ async def test_every_native_door_goes_on_with_the_same_conversation(server: Serv
         assert shown == [*expected[1:], ("assistant", "Five.")]
 
 
-async def test_a_call_without_a_session_is_told_nothing_and_remembered_nowhere(
-    server: Server, upstream: Upstream
-) -> None:
-    async with person(server) as caller:
-        await caller.ask(f"{caller.marker} 1", session_id="s")
-        reply = await caller.ask(f"{caller.marker} 2")
+async def test_a_call_without_a_session_gets_no_history_and_is_not_stored(server: Server, upstream: Upstream) -> None:
+    async with new_user(server) as caller:
+        await caller.query(f"{caller.marker} 1", session_id="s")
+        reply = await caller.query(f"{caller.marker} 2")
         assert reply.body["session_id"] is None
         assert last_sent(upstream, caller.marker) == [("user", f"{caller.marker} 2")]
         assert (await caller.get("/ai/sessions/s")).body["turns"] == 2
 
 
-async def test_a_call_that_fails_or_is_refused_leaves_no_trace(server: Server) -> None:
-    async with person(server, limit=500) as caller:
-        assert (await caller.ask(scripted(caller.marker, status=500), session_id="s")).status == 502
-        assert (await caller.ask(caller.marker, session_id="s", max_tokens=5_000)).code == "quota_exceeded"
+async def test_a_call_that_fails_or_is_refused_stores_nothing(server: Server) -> None:
+    async with new_user(server, limit=500) as caller:
+        assert (await caller.query(scripted(caller.marker, status=500), session_id="s")).status == 502
+        assert (await caller.query(caller.marker, session_id="s", max_tokens=5_000)).code == "quota_exceeded"
         assert (await caller.get("/ai/sessions")).body == {"data": [], "next_cursor": None}
         assert (await caller.get("/ai/sessions/s")).code == "not_found"
 
 
-async def test_what_is_remembered_is_paid_for_and_bounded(server: Server, upstream: Upstream) -> None:
-    """The oldest exchanges fall out, the system prompt stays, and each call holds for all that is sent."""
-    async with person(server) as caller:
+async def test_the_history_is_bounded_and_paid_for(server: Server, upstream: Upstream) -> None:
+    """The oldest messages are dropped, the system prompt stays, and each call holds tokens for all that is sent."""
+    async with new_user(server) as caller:
         most = 0
         for number in range(12):
             word = f"{caller.marker} {number} " + "long " * 500
             more = {"system_prompt": "Be brief."} if number == 0 else {}
-            reply = await caller.ask(scripted(word, answer=f"Answer {number}."), session_id="s", **more)
+            reply = await caller.query(scripted(word, answer=f"Answer {number}."), session_id="s", **more)
             assert reply.status == 200, reply
             sent = last_sent(upstream, caller.marker)
             assert sent[0] == ("system", "Be brief.")
@@ -116,11 +116,11 @@ async def test_what_is_remembered_is_paid_for_and_bounded(server: Server, upstre
         assert charge["held"] >= charge["input_tokens"] + charge["granted_output"]
 
 
-async def test_the_list_comes_in_pages_with_sizes_and_times(server: Server) -> None:
-    async with person(server) as caller:
+async def test_conversations_are_listed_in_pages_with_sizes_and_times(server: Server) -> None:
+    async with new_user(server) as caller:
         for number in range(5):
-            await caller.ask(caller.marker, session_id=f"s-{number}")
-        await caller.ask(caller.marker, session_id="s-0")
+            await caller.query(caller.marker, session_id=f"s-{number}")
+        await caller.query(caller.marker, session_id="s-0")
         found: list[dict[str, Any]] = []
         path = "/ai/sessions?limit=2"
         while path:
@@ -135,13 +135,15 @@ async def test_the_list_comes_in_pages_with_sizes_and_times(server: Server) -> N
             assert (await caller.get(f"/ai/sessions?{query}")).status == 422, query
 
 
-async def test_a_deleted_conversation_is_gone_and_its_name_free(server: Server, upstream: Upstream) -> None:
-    async with person(server) as caller:
-        await caller.ask(f"{caller.marker} 1", session_id="s", system_prompt="Be brief.")
+async def test_a_deleted_conversation_is_gone_and_its_name_can_be_used_again(
+    server: Server, upstream: Upstream
+) -> None:
+    async with new_user(server) as caller:
+        await caller.query(f"{caller.marker} 1", session_id="s", system_prompt="Be brief.")
         assert await delete(caller, "/ai/sessions/s") == (204, b"")
         assert (await caller.get("/ai/sessions/s")).code == "not_found"
         assert (await delete(caller, "/ai/sessions/s"))[0] == 404
-        await caller.ask(f"{caller.marker} 2", session_id="s")
+        await caller.query(f"{caller.marker} 2", session_id="s")
         assert last_sent(upstream, caller.marker) == [("user", f"{caller.marker} 2")]
 
 
@@ -149,11 +151,11 @@ async def test_another_users_conversation_looks_like_one_that_does_not_exist(
     server: Server, upstream: Upstream
 ) -> None:
     async with (
-        person(server) as owner,
-        person(server, tenant_id=owner.principal.tenant_id) as colleague,
-        person(server) as stranger,
+        new_user(server) as owner,
+        new_user(server, tenant_id=owner.principal.tenant_id) as colleague,
+        new_user(server) as stranger,
     ):
-        await owner.ask(owner.marker, session_id="theirs", system_prompt="Confidential.")
+        await owner.query(owner.marker, session_id="theirs", system_prompt="Confidential.")
         same = {"X-Correlation-ID": "the-same"}
         bodies = set()
         for other in (colleague, stranger):
@@ -162,33 +164,33 @@ async def test_another_users_conversation_looks_like_one_that_does_not_exist(
                 status, body = await delete(other, path, **same)
                 assert status == 404, path
                 bodies.add(body)
-                async with other.http.get(path, headers=other.bearer | same) as response:
+                async with other.http.get(path, headers=other.auth_headers | same) as response:
                     assert response.status == 404, path
                     bodies.add(await response.read())
             assert (await other.get("/ai/sessions")).body["data"] == []
-            await other.ask(other.marker, session_id="theirs")
+            await other.query(other.marker, session_id="theirs")
             assert last_sent(upstream, other.marker) == [("user", other.marker)]
         assert len(bodies) == 1
         assert (await owner.get("/ai/sessions/theirs")).body["messages"][0]["content"] == owner.marker
 
 
-async def test_the_routes_want_a_token(server: Server) -> None:
-    async with person(server) as caller:
+async def test_the_session_routes_need_a_credential(server: Server) -> None:
+    async with new_user(server) as caller:
         for method, path in (("GET", "/ai/sessions"), ("GET", "/ai/sessions/s"), ("DELETE", "/ai/sessions/s")):
             async with caller.http.request(method, path) as response:
                 assert response.status == 401, path
 
 
-async def test_two_servers_go_on_with_one_conversation(
+async def test_two_servers_continue_one_conversation(
     make_server: Callable[..., Server], sqlite_url: str, upstream: Upstream
 ) -> None:
-    """And it survives the process that began it."""
+    """The conversation survives the process that began it."""
     first = make_server(sqlite_url, "first", OPENAI_BASE_URL=upstream.base_url).start()
     second = make_server(sqlite_url, "second", OPENAI_BASE_URL=upstream.base_url).start()
-    async with person(first) as caller, caller.at(second) as elsewhere:
-        await caller.ask(scripted(f"{caller.marker} 1", answer="One."), session_id="s")
+    async with new_user(first) as caller, caller.on_server(second) as elsewhere:
+        await caller.query(scripted(f"{caller.marker} 1", answer="One."), session_id="s")
         first.stop()
-        await elsewhere.ask(f"{caller.marker} 2", session_id="s")
+        await elsewhere.query(f"{caller.marker} 2", session_id="s")
         assert last_sent(upstream, caller.marker) == [
             ("user", f"{caller.marker} 1"),
             ("assistant", "One."),
@@ -197,14 +199,14 @@ async def test_two_servers_go_on_with_one_conversation(
     second.stop()
 
 
-async def test_nothing_that_is_remembered_is_logged(
+async def test_no_text_of_a_conversation_is_logged(
     make_server: Callable[..., Server], sqlite_url: str, upstream: Upstream
 ) -> None:
     server = make_server(sqlite_url, OPENAI_BASE_URL=upstream.base_url, LOG_LEVEL="debug").start()
-    async with person(server) as caller:
-        await caller.ask(caller.marker, session_id="s", system_prompt="said-in-confidence")
-        await caller.ask(caller.marker, session_id="s")
-        assert "said-in-confidence" in json.dumps((await caller.get("/ai/sessions/s")).body)
+    async with new_user(server) as caller:
+        await caller.query(caller.marker, session_id="s", system_prompt="confidential-text")
+        await caller.query(caller.marker, session_id="s")
+        assert "confidential-text" in json.dumps((await caller.get("/ai/sessions/s")).body)
     server.stop()
-    for secret in ("said-in-confidence", caller.marker, "The upstream says hello."):
+    for secret in ("confidential-text", caller.marker, "The upstream says hello."):
         assert secret not in server.program.output

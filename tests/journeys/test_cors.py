@@ -1,4 +1,4 @@
-"""Pages in a browser call from the origins that the operator names, and from no others (Fetch standard, CORS)."""
+"""Pages in a browser may call from the origins that the operator allows, and from no others (Fetch standard, CORS)."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from journeys.support.server import Server
-from journeys.support.users import person, visitor
+from journeys.support.users import http_client, new_user
 
 HOME, ELSEWHERE = "https://app.example.com", "https://evil.example.com"
 PATHS = ("/ai/query", "/ai/stream", "/v1/chat/completions", "/v1/messages", "/v1/models", "/me", "/auth/login")
@@ -25,8 +25,8 @@ def preflight(origin: str) -> dict[str, str]:
     return {"Origin": origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": wanted}
 
 
-async def test_a_page_that_is_allowed_may_call_every_route_with_what_sdks_send(server: Server) -> None:
-    async with visitor(server) as http:
+async def test_a_preflight_from_an_allowed_origin_permits_every_route_and_sdk_header(server: Server) -> None:
+    async with http_client(server) as http:
         for path in PATHS:
             async with http.options(path, headers=preflight(HOME)) as response:
                 assert response.status == 200, path
@@ -37,15 +37,15 @@ async def test_a_page_that_is_allowed_may_call_every_route_with_what_sdks_send(s
                 assert "Access-Control-Allow-Credentials" not in response.headers
 
 
-async def test_a_page_that_is_allowed_reads_answers_errors_and_streams(server: Server) -> None:
-    async with person(server) as caller:
+async def test_an_allowed_origin_may_read_answers_errors_and_streams(server: Server) -> None:
+    async with new_user(server) as caller:
         for path, body, status in (
             ("/ai/query", {"prompt": "hello"}, 200),
             ("/ai/stream", {"prompt": "hello"}, 200),
             ("/ai/query", {"prompt": 5}, 422),
             ("/v1/chat/completions", {}, 400),
         ):
-            async with caller.http.post(path, json=body, headers=caller.bearer | {"Origin": HOME}) as response:
+            async with caller.http.post(path, json=body, headers=caller.auth_headers | {"Origin": HOME}) as response:
                 assert await response.read()
                 assert response.status == status
                 assert response.headers["Access-Control-Allow-Origin"] == HOME
@@ -58,17 +58,17 @@ async def test_a_page_that_is_allowed_reads_answers_errors_and_streams(server: S
             assert (response.status, response.headers["Access-Control-Allow-Origin"]) == (401, HOME)
 
 
-async def test_other_pages_are_told_nothing(server: Server) -> None:
-    async with person(server) as caller:
+async def test_other_origins_get_no_cors_headers(server: Server) -> None:
+    async with new_user(server) as caller:
         async with caller.http.options("/ai/query", headers=preflight(ELSEWHERE)) as response:
             assert response.status == 400
             assert "Access-Control-Allow-Origin" not in response.headers
-        headers = caller.bearer | {"Origin": ELSEWHERE}
+        headers = caller.auth_headers | {"Origin": ELSEWHERE}
         async with caller.http.post("/ai/query", json={"prompt": "hello"}, headers=headers) as response:
             assert "Access-Control-Allow-Origin" not in response.headers
 
 
-async def test_where_no_origin_is_named_no_page_is_told_anything(echoing: Server) -> None:
-    async with visitor(echoing) as http, http.options("/ai/query", headers=preflight(HOME)) as response:
+async def test_without_allowed_origins_no_cors_headers_are_sent(echo_server: Server) -> None:
+    async with http_client(echo_server) as http, http.options("/ai/query", headers=preflight(HOME)) as response:
         assert response.status == 405
         assert "Access-Control-Allow-Origin" not in response.headers

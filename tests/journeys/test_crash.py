@@ -1,4 +1,4 @@
-"""The process is killed: whatever the upstream served by then is booked, and no hold is left behind (P5)."""
+"""The server process is killed: all that the upstream has served is booked, and no hold stays open (P5)."""
 
 import asyncio
 import random
@@ -10,11 +10,11 @@ import pytest
 from depth import DEPTH
 from journeys.support.endpoints import call
 from journeys.support.failpoints import POINTS
-from journeys.support.ledger_checks import assert_books_are_right, charges_in
-from journeys.support.many_users import crowd
+from journeys.support.ledger_checks import assert_ledger_is_consistent, charges_in
+from journeys.support.many_users import many_users
 from journeys.support.server import SERVE, Server
-from journeys.support.users import Person, person
-from journeys.support.who_pays import EVERY_WHOLE, NUMBERS
+from journeys.support.users import ApiUser, new_user
+from journeys.support.who_pays import EMBEDDINGS_CELL, WHOLE_CELLS
 from journeys.upstream.handle import Served, Upstream, scripted
 from patience import PATIENCE_S
 from tollkeeper.quota.rules.models import Charge
@@ -30,7 +30,7 @@ AMPLE = 100_000_000
 
 @pytest.fixture
 def crashing(make_server: Callable[..., Server], database_url: str, own_upstream: Upstream) -> Server:
-    """A server whose leases are short, not yet started."""
+    """A server with short leases, not started."""
     return make_server(
         database_url,
         OPENAI_BASE_URL=own_upstream.base_url,
@@ -40,11 +40,13 @@ def crashing(make_server: Callable[..., Server], database_url: str, own_upstream
 
 
 @pytest.mark.exhaustive_on_postgres
-async def test_killed_at_each_failpoint_it_books_all_that_was_served(crashing: Server, own_upstream: Upstream) -> None:
-    """Each process recovers what the one before it left behind, and dies at the next point."""
+async def test_a_server_killed_at_each_failpoint_books_all_that_was_served(
+    crashing: Server, own_upstream: Upstream
+) -> None:
+    """Each process recovers the open charges of the one before it, and dies at the next failpoint."""
     limits = iter(range(100, 100_000))
     crashing.start(_dying_at(POINTS[0]))
-    async with person(crashing, limit=AMPLE) as caller:
+    async with new_user(crashing, limit=AMPLE) as caller:
         for point, after in zip(POINTS, [*map(_dying_at, POINTS[1:]), SERVE], strict=True):
             await _call_until_it_dies(caller, limits.__next__)
             assert crashing.program.wait_for_end() == SIGKILLED, point
@@ -57,16 +59,18 @@ async def test_killed_at_each_failpoint_it_books_all_that_was_served(crashing: S
 
 @pytest.mark.proof
 @pytest.mark.exhaustive_on_postgres
-async def test_killed_at_random_instants_it_books_all_that_was_served(crashing: Server, own_upstream: Upstream) -> None:
-    chance = random.Random(20261121)
+async def test_a_server_killed_at_random_instants_books_all_that_was_served(
+    crashing: Server, own_upstream: Upstream
+) -> None:
+    rng = random.Random(20261121)
     limits = iter(range(100, 100_000))
     crashing.start()
-    async with person(crashing, limit=AMPLE, tenant_limit=AMPLE) as caller:
+    async with new_user(crashing, limit=AMPLE, tenant_limit=AMPLE) as caller:
         for _ in range(DEPTH.kills):
-            calling = asyncio.create_task(_call_until_it_dies(caller, limits.__next__))
-            await asyncio.sleep(chance.uniform(0.05, 0.6))
+            caller_loops = asyncio.create_task(_call_until_it_dies(caller, limits.__next__))
+            await asyncio.sleep(rng.uniform(0.05, 0.6))
             crashing.program.kill()
-            await calling
+            await caller_loops
             crashing.start()
             await _assert_all_is_booked(crashing, own_upstream)
         await _assert_it_serves(caller)
@@ -76,30 +80,32 @@ async def test_killed_at_random_instants_it_books_all_that_was_served(crashing: 
 
 @pytest.mark.exhaustive_on_postgres
 @pytest.mark.exhaustive
-async def test_killed_while_answers_are_on_their_way_it_books_them(hasty_doors: Server, own_upstream: Upstream) -> None:
-    """At every door to an answer in one piece, and on every provider's wire, a call is lost between the upstream's log
-    and our ledger: its input is paid, the rest is forgiven, and nobody asks again. No two calls have the same limit.
+async def test_a_server_killed_before_answers_arrive_charges_the_input_of_each_call(
+    short_deadline_server: Server, own_upstream: Upstream
+) -> None:
+    """On every endpoint that does not stream and on every provider's wire, a call is lost between the upstream's log and
+    the ledger: its input is charged, the rest is forgiven, and no request is sent again. Each call has its own limit.
     """
-    cells = (*EVERY_WHOLE, NUMBERS)
-    hasty_doors.start(**LEASES, TIMEOUT_SECONDS="60")
-    async with crowd(hasty_doors, len(cells)) as people:
-        prompts = [scripted(caller.marker, usage=USAGE, gate_after_log="logged") for caller in people]
+    cells = (*WHOLE_CELLS, EMBEDDINGS_CELL)
+    short_deadline_server.start(**LEASES, TIMEOUT_SECONDS="60")
+    async with many_users(short_deadline_server, len(cells)) as users:
+        prompts = [scripted(caller.marker, usage=USAGE, gate_after_log="logged") for caller in users]
         calls = [
-            asyncio.create_task(call(caller, cell.door, prompt, cell.wire.model, 100 + number))
-            for number, (cell, caller, prompt) in enumerate(zip(cells, people, prompts, strict=True))
+            asyncio.create_task(call(caller, cell.endpoint, prompt, cell.wire.model, 100 + number))
+            for number, (cell, caller, prompt) in enumerate(zip(cells, users, prompts, strict=True))
         ]
         async with asyncio.timeout(PATIENCE_S):
             while await asyncio.to_thread(own_upstream.waiting, "logged") < len(cells):
                 assert not any(one.done() for one in calls), [one.result() for one in calls if one.done()]
                 await asyncio.sleep(0.05)
-        hasty_doors.program.kill()
+        short_deadline_server.program.kill()
         ends = await asyncio.gather(*calls, return_exceptions=True)
         assert all(isinstance(end, aiohttp.ClientError) for end in ends), ends
-        hasty_doors.start(**LEASES)
-        charges = {charge.user_id: charge for charge in await _closed_charges(hasty_doors)}
+        short_deadline_server.start(**LEASES)
+        charges = {charge.user_id: charge for charge in await _closed_charges(short_deadline_server)}
         assert len(charges) == len(cells)
         served = {answer.limit or 0: answer for answer in own_upstream.served()}
-        for cell, caller in zip(cells, people, strict=True):
+        for cell, caller in zip(cells, users, strict=True):
             charge = charges[caller.principal.user_id]
             assert (charge.model, charge.state, charge.basis) == (cell.wire.model, "settled", "unknown"), cell
             assert (charge.error, charge.output_tokens) == ("lease_over", 0), cell
@@ -108,37 +114,37 @@ async def test_killed_while_answers_are_on_their_way_it_books_them(hasty_doors: 
             assert charge.held_tokens >= served[charge.granted_output].tokens >= 11, cell
             quota = await caller.quota()
             assert (quota["used"], quota["reserved"]) == (charge.cost_tokens, 0), cell
-            assert len(own_upstream.seen(caller.marker)) == 1, cell
-    await assert_books_are_right(hasty_doors.database_url)
-    assert "open holds: 0\nClean:" in hasty_doors.command("ledger", "verify")
-    hasty_doors.stop()
+            assert len(own_upstream.requests(caller.marker)) == 1, cell
+    await assert_ledger_is_consistent(short_deadline_server.database_url)
+    assert "open holds: 0\nClean:" in short_deadline_server.command("ledger", "verify")
+    short_deadline_server.stop()
 
 
 def _dying_at(point: str) -> tuple[str, ...]:
-    """A server that kills itself when a point is reached for the third time."""
+    """The launcher of a server that kills itself when it reaches a failpoint for the third time."""
     return "journeys.support.failpoints", point, "3"
 
 
-async def _call_until_it_dies(caller: Person, next_limit: Callable[[], int]) -> None:
-    """CALLERS at once, each asking again and again until the connection breaks. No two calls have the same limit."""
+async def _call_until_it_dies(caller: ApiUser, next_limit: Callable[[], int]) -> None:
+    """Run CALLERS loops that call until the connection breaks. No two calls have the same output limit."""
 
-    async def calling(chance: random.Random) -> None:
+    async def call_repeatedly(rng: random.Random) -> None:
         while True:
-            prompt = scripted(caller.marker, delay=chance.uniform(0, 0.02))
+            prompt = scripted(caller.marker, delay=rng.uniform(0, 0.02))
             try:
-                reply = await caller.ask(prompt, max_tokens=next_limit())
+                reply = await caller.query(prompt, max_tokens=next_limit())
             except (aiohttp.ClientError, ConnectionError):
                 return
             assert reply.status == 200, reply
 
     async with asyncio.timeout(PATIENCE_S):
-        await asyncio.gather(*(calling(random.Random(n)) for n in range(CALLERS)))
+        await asyncio.gather(*(call_repeatedly(random.Random(n)) for n in range(CALLERS)))
 
 
 async def _assert_all_is_booked(server: Server, upstream: Upstream) -> None:
-    """After lease and sweep: nothing is open, the books are right, and each answer that was served has its charge."""
+    """After lease and sweep no charge is open, the ledger is consistent, and each served answer has its charge."""
     charges = {charge.granted_output: charge for charge in await _closed_charges(server)}
-    await assert_books_are_right(server.database_url)
+    await assert_ledger_is_consistent(server.database_url)
     served = upstream.served()
     assert len({answer.limit for answer in served}) == len(served), "a call was sent twice"
     for answer in served:
@@ -147,7 +153,7 @@ async def _assert_all_is_booked(server: Server, upstream: Upstream) -> None:
 
 
 async def _closed_charges(server: Server) -> list[Charge]:
-    """Every charge, as soon as all are closed."""
+    """Wait until all charges are closed, and return them."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             found = await charges_in(server.database_url)
@@ -163,6 +169,6 @@ def _assert_booked(charge: Charge, served: Served) -> None:
         assert charge.cost_tokens == served.tokens
 
 
-async def _assert_it_serves(caller: Person) -> None:
-    reply = await caller.ask(caller.marker, max_tokens=20)
+async def _assert_it_serves(caller: ApiUser) -> None:
+    reply = await caller.query(caller.marker, max_tokens=20)
     assert reply.status == 200, reply

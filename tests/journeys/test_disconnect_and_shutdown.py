@@ -1,13 +1,13 @@
-"""The caller goes away, or the server is told to: what is in flight is finished and paid (JSON calls run on)."""
+"""The client disconnects, or the server stops: calls in flight that do not stream are finished and charged."""
 
 import asyncio
 from collections.abc import Callable
 
 import pytest
 
-from journeys.support.ledger_checks import assert_books_are_right, charges_in
-from journeys.support.server import Server
-from journeys.support.users import Person, Reply, person
+from journeys.support.ledger_checks import assert_ledger_is_consistent, charges_in
+from journeys.support.server import SERVE_WITH_SHORT_GRACE, Server
+from journeys.support.users import ApiUser, Reply, new_user
 from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
 
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.exhaustive_on_postgres
 USAGE = {"prompt_tokens": 15, "completion_tokens": 9}
 
 
-async def test_a_caller_who_hangs_up_pays_what_the_upstream_reports(server: Server, upstream: Upstream) -> None:
-    async with person(server) as caller:
+async def test_a_client_that_disconnects_pays_the_reported_usage(server: Server, upstream: Upstream) -> None:
+    async with new_user(server) as caller:
         with upstream.gate(caller.marker):
             call = await _in_flight(caller, upstream)
             call.cancel()
@@ -30,47 +30,45 @@ async def test_a_caller_who_hangs_up_pays_what_the_upstream_reports(server: Serv
         assert (charge["state"], charge["basis"], charge["cost"]) == ("settled", "provider", 24)
         quota = await caller.quota()
         assert (quota["used"], quota["reserved"]) == (24, 0)
-    assert len(upstream.seen(caller.marker)) == 1
+    assert len(upstream.requests(caller.marker)) == 1
 
 
-async def test_told_to_stop_the_server_finishes_what_is_in_flight(
+async def test_on_sigterm_the_server_finishes_the_calls_in_flight(
     make_server: Callable[..., Server], database_url: str, upstream: Upstream
 ) -> None:
     server = make_server(database_url, OPENAI_BASE_URL=upstream.base_url).start()
-    async with person(server) as caller:
+    async with new_user(server) as caller:
         call = await _in_flight(caller, upstream)
         stopping = asyncio.create_task(asyncio.to_thread(server.stop))
-        await _refuses_connections(server)
+        await _wait_until_connections_are_refused(server)
         upstream.open(caller.marker)
         assert (await call).body["cost"] == 24
         await stopping
     await _assert_settled(server, basis="provider")
 
 
-async def test_past_the_grace_period_the_server_cuts_what_is_in_flight_and_leaves_no_hold(
+async def test_after_the_grace_period_the_server_cuts_calls_in_flight_and_leaves_no_hold(
     make_server: Callable[..., Server], database_url: str, upstream: Upstream
 ) -> None:
-    server = make_server(database_url, OPENAI_BASE_URL=upstream.base_url).start(
-        ("journeys.support.serve_with_short_grace", "serve")
-    )
-    async with person(server) as caller:
+    server = make_server(database_url, OPENAI_BASE_URL=upstream.base_url).start(SERVE_WITH_SHORT_GRACE)
+    async with new_user(server) as caller:
         call = await _in_flight(caller, upstream)
         await asyncio.to_thread(server.stop)
         assert (await call).status == 503
     await _assert_settled(server, basis="unknown")
 
 
-async def _in_flight(caller: Person, upstream: Upstream) -> asyncio.Task[Reply]:
-    """A call that the upstream has, and does not answer until its gate is opened."""
+async def _in_flight(caller: ApiUser, upstream: Upstream) -> asyncio.Task[Reply]:
+    """Start a call, and wait until it waits at its gate in the upstream."""
     prompt = scripted(caller.marker, gate=caller.marker, usage=USAGE)
-    call = asyncio.create_task(caller.ask(prompt, max_tokens=50))
+    call = asyncio.create_task(caller.query(prompt, max_tokens=50))
     async with asyncio.timeout(PATIENCE_S):
         while not upstream.waiting(caller.marker):
             await asyncio.sleep(0.02)
     return call
 
 
-async def _refuses_connections(server: Server) -> None:
+async def _wait_until_connections_are_refused(server: Server) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
@@ -82,7 +80,7 @@ async def _refuses_connections(server: Server) -> None:
 
 
 async def _assert_settled(server: Server, basis: str) -> None:
-    await assert_books_are_right(server.database_url)
+    await assert_ledger_is_consistent(server.database_url)
     (charge,) = await charges_in(server.database_url)
     assert (charge.state, charge.basis) == ("settled", basis)
     assert charge.cost_tokens > 0

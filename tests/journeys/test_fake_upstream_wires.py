@@ -1,4 +1,4 @@
-"""The upstream's wires are what their clients take them for: OpenAI's by its SDK, the others by their references."""
+"""The wires of the fake upstream match the real ones: OpenAI's by its SDK, the others by their references."""
 
 import json
 from collections.abc import AsyncIterator
@@ -9,14 +9,14 @@ import pytest
 from openai.types.chat import ChatCompletionChunk, ChatCompletionFunctionToolParam
 
 from journeys.upstream.handle import Upstream, scripted
-from journeys.upstream.raw_client import MESSAGES, OLLAMA, ask, send
+from journeys.upstream.raw_client import MESSAGES, OLLAMA, send_prompt, send_script
 from patience import PATIENCE_S
 
-pytestmark = pytest.mark.exhaustive  # the tools of the tests are tested, not the product
+pytestmark = pytest.mark.exhaustive  # tests a tool of the tests, not the product
 
 ARGUMENTS = {"city": "Paris", "days": 3}
 CALL = {"name": "find", "arguments": ARGUMENTS}
-ASKED: dict[str, Any] = {"model": "gpt-4o-mini"}
+MODEL: dict[str, Any] = {"model": "gpt-4o-mini"}
 TOOL: ChatCompletionFunctionToolParam = {"type": "function", "function": {"name": "find", "parameters": {}}}
 
 
@@ -28,20 +28,22 @@ async def client(upstream: Upstream) -> AsyncIterator[openai.AsyncOpenAI]:
         yield client
 
 
-def _says(**script: Any) -> Any:
+def _messages(**script: Any) -> Any:
     return [{"role": "user", "content": [{"type": "text", "text": scripted("wires", **script)}]}]
 
 
-async def _chat(client: openai.AsyncOpenAI, asked: dict[str, Any], **script: Any) -> list[ChatCompletionChunk]:
+async def _chat(client: openai.AsyncOpenAI, options: dict[str, Any], **script: Any) -> list[ChatCompletionChunk]:
     return [
         chunk
         async for chunk in await client.chat.completions.create(
-            model="gpt-4o-mini", stream=True, messages=_says(**script), **asked
+            model="gpt-4o-mini", stream=True, messages=_messages(**script), **options
         )
     ]
 
 
-async def test_a_chat_stream_starts_with_the_role_and_ends_with_reason_and_usage(client: openai.AsyncOpenAI) -> None:
+async def test_a_chat_stream_starts_with_the_role_and_ends_with_finish_reason_and_usage(
+    client: openai.AsyncOpenAI,
+) -> None:
     first, *middle, end, last = await _chat(
         client, {"stream_options": {"include_usage": True}}, reasoning="Hm so", answer="One two", usage={"input": 4}
     )
@@ -57,20 +59,24 @@ async def test_a_chat_stream_starts_with_the_role_and_ends_with_reason_and_usage
     assert last.choices == []
     assert last.usage is not None
     assert last.usage.completion_tokens_details is not None
-    told = last.usage.prompt_tokens, last.usage.completion_tokens, last.usage.completion_tokens_details.reasoning_tokens
-    assert told == (4, 4, 2)
+    usage = (
+        last.usage.prompt_tokens,
+        last.usage.completion_tokens,
+        last.usage.completion_tokens_details.reasoning_tokens,
+    )
+    assert usage == (4, 4, 2)
     assert all("usage" in chunk.model_fields_set and chunk.usage is None for chunk in [first, *middle, end])
 
 
-async def test_a_chat_stream_reports_no_usage_unless_asked(client: openai.AsyncOpenAI) -> None:
+async def test_a_chat_stream_reports_no_usage_unless_requested(client: openai.AsyncOpenAI) -> None:
     chunks = await _chat(client, {})
     assert not any("usage" in chunk.model_fields_set for chunk in chunks)
     assert chunks[-1].choices[0].finish_reason == "stop"
 
 
 async def test_a_chat_has_choices_logprobs_and_refusals(client: openai.AsyncOpenAI) -> None:
-    asked: dict[str, Any] = {"n": 2, "logprobs": True, "top_logprobs": 2}
-    whole = await client.chat.completions.create(model="gpt-4o-mini", messages=_says(answer="One two"), **asked)
+    options: dict[str, Any] = {"n": 2, "logprobs": True, "top_logprobs": 2}
+    whole = await client.chat.completions.create(model="gpt-4o-mini", messages=_messages(answer="One two"), **options)
     assert [choice.message.content for choice in whole.choices] == ["One two"] * 2
     assert whole.choices[1].logprobs is not None
     assert whole.choices[1].logprobs.content is not None
@@ -78,24 +84,24 @@ async def test_a_chat_has_choices_logprobs_and_refusals(client: openai.AsyncOpen
     assert len(whole.choices[1].logprobs.content[0].top_logprobs) == 2
     assert whole.usage is not None
     assert whole.usage.completion_tokens == 4
-    choices = [chunk.choices[0] for chunk in await _chat(client, asked, answer="One two")]
+    choices = [chunk.choices[0] for chunk in await _chat(client, options, answer="One two")]
     for index in (0, 1):
-        told = [choice for choice in choices if choice.index == index and choice.delta.content]
-        assert [choice.delta.content for choice in told] == ["One", " two"]
-        assert all(choice.logprobs and choice.logprobs.content for choice in told)
-    refused = await client.chat.completions.create(model="gpt-4o-mini", messages=_says(refusal="I would not"))
+        with_text = [choice for choice in choices if choice.index == index and choice.delta.content]
+        assert [choice.delta.content for choice in with_text] == ["One", " two"]
+        assert all(choice.logprobs and choice.logprobs.content for choice in with_text)
+    refused = await client.chat.completions.create(model="gpt-4o-mini", messages=_messages(refusal="I would not"))
     assert (refused.choices[0].message.refusal, refused.choices[0].message.content) == ("I would not", None)
     deltas = [chunk.choices[0].delta.refusal for chunk in await _chat(client, {}, refusal="I would not")]
     assert "".join(filter(None, deltas)) == "I would not"
 
 
-async def test_a_chat_calls_tools_the_name_first_and_then_the_arguments(client: openai.AsyncOpenAI) -> None:
+async def test_a_chat_tool_call_is_streamed_name_first_and_arguments_after(client: openai.AsyncOpenAI) -> None:
     two = [CALL, {"name": "other", "arguments": {}}]
     async with client.chat.completions.stream(
-        model="gpt-4o-mini", messages=_says(tool_call=two), tools=[TOOL]
+        model="gpt-4o-mini", messages=_messages(tool_call=two), tools=[TOOL]
     ) as stream:
         streamed = await stream.get_final_completion()
-    whole = await client.chat.completions.create(model="gpt-4o-mini", messages=_says(tool_call=two))
+    whole = await client.chat.completions.create(model="gpt-4o-mini", messages=_messages(tool_call=two))
     for choice in (streamed.choices[0], whole.choices[0]):
         assert choice.finish_reason == "tool_calls"
         assert choice.message.tool_calls is not None
@@ -108,12 +114,12 @@ async def test_a_chat_calls_tools_the_name_first_and_then_the_arguments(client: 
     assert len([one for one in deltas if one.function and one.function.arguments]) > 3
 
 
-async def test_a_response_streams_events_that_add_up_to_it(client: openai.AsyncOpenAI) -> None:
+async def test_the_events_of_a_response_add_up_to_it(client: openai.AsyncOpenAI) -> None:
     script: dict[str, Any] = {"reasoning": "Hm so", "answer": "One two", "tool_call": CALL, "usage": {"cached": 2}}
-    async with client.responses.stream(input=_says(**script), **ASKED) as stream:
+    async with client.responses.stream(input=_messages(**script), **MODEL) as stream:
         events = [event async for event in stream]
         streamed = await stream.get_final_response()
-    whole = await client.responses.create(input=_says(**script), **ASKED)
+    whole = await client.responses.create(input=_messages(**script), **MODEL)
     assert [event.sequence_number for event in events] == list(range(len(events)))
     assert events[-1].type == "response.completed"
     for response in (streamed, whole):
@@ -129,14 +135,14 @@ async def test_a_response_streams_events_that_add_up_to_it(client: openai.AsyncO
 async def test_a_response_may_be_incomplete_or_failed_or_refused(client: openai.AsyncOpenAI) -> None:
     kinds = {"incomplete": {"finish_reason": "length"}, "failed": {"finish_reason": "failed"}, "completed": {}}
     for kind, script in kinds.items():
-        stream = await client.responses.create(input=_says(refusal="I would not", **script), stream=True, **ASKED)
+        stream = await client.responses.create(input=_messages(refusal="I would not", **script), stream=True, **MODEL)
         events = [event async for event in stream]
         assert events[-1].type == f"response.{kind}"
         refused = "".join(event.delta for event in events if event.type == "response.refusal.delta")
         assert refused == "I would not"
 
 
-async def test_embeddings_are_the_same_as_numbers_and_in_base64(client: openai.AsyncOpenAI) -> None:
+async def test_embeddings_are_equal_as_numbers_and_in_base64(client: openai.AsyncOpenAI) -> None:
     inputs = ["one two", scripted("wires", usage={"input": 30})]
     packed = await client.embeddings.create(model="m", input=inputs)
     plain = await client.embeddings.create(model="m", input=inputs, encoding_format="float")
@@ -150,42 +156,44 @@ async def test_embeddings_are_the_same_as_numbers_and_in_base64(client: openai.A
 async def test_a_message_streams_blocks_between_its_start_and_its_stop(upstream: Upstream) -> None:
     script: dict[str, Any] = {"reasoning": "Hm so", "answer": "One two", "tool_call": CALL}
     usage = {"input": 9, "cached": 4, "output": 8}
-    heard = await ask(upstream, MESSAGES, usage=usage, **script)
-    names = [line.removeprefix("event: ") for line in heard.body.decode().split("\n") if line.startswith("event: ")]
-    assert names == [event["type"] for event in heard.events]
-    start, block, ping, *deltas = heard.events[:5]
-    told = start["message"]["usage"]
-    assert (told["input_tokens"], told["cache_read_input_tokens"], told["output_tokens"]) == (5, 4, 1)
+    response = await send_script(upstream, MESSAGES, usage=usage, **script)
+    names = [line.removeprefix("event: ") for line in response.body.decode().split("\n") if line.startswith("event: ")]
+    assert names == [event["type"] for event in response.events]
+    start, block, ping, *deltas = response.events[:5]
+    reported = start["message"]["usage"]
+    assert (reported["input_tokens"], reported["cache_read_input_tokens"], reported["output_tokens"]) == (5, 4, 1)
     assert (block["content_block"]["type"], ping["type"]) == ("thinking", "ping")
     assert [delta["delta"]["thinking"] for delta in deltas] == ["Hm", " so"]
     assert names.count("content_block_start") == names.count("content_block_stop") == 3
     pieces = [
-        event["delta"].get("partial_json", "") for event in heard.events if event["type"] == "content_block_delta"
+        event["delta"].get("partial_json", "") for event in response.events if event["type"] == "content_block_delta"
     ]
     assert json.loads("".join(pieces)) == ARGUMENTS
-    assert heard.events[-2]["delta"]["stop_reason"] == "tool_use"
-    assert heard.events[-2]["usage"]["output_tokens"] == 8
-    whole = (await ask(upstream, MESSAGES, stream=False, usage=usage, **script)).document
+    assert response.events[-2]["delta"]["stop_reason"] == "tool_use"
+    assert response.events[-2]["usage"]["output_tokens"] == 8
+    whole = (await send_script(upstream, MESSAGES, stream=False, usage=usage, **script)).document
     assert [block["type"] for block in whole["content"]] == ["thinking", "text", "tool_use"]
     assert whole["content"][2]["input"] == ARGUMENTS
 
 
-async def test_the_tokens_of_a_message_are_counted_and_that_is_not_logged(own_upstream: Upstream) -> None:
+async def test_the_tokens_of_a_message_are_counted_without_an_entry_in_the_log(own_upstream: Upstream) -> None:
     counting = MESSAGES._replace(path="/v1/messages/count_tokens")
-    assert (await send(own_upstream, counting, "one two three", {"system": "four"})).document == {"input_tokens": 4}
+    assert (await send_prompt(own_upstream, counting, "one two three", {"system": "four"})).document == {
+        "input_tokens": 4
+    }
     assert own_upstream.served() == []
 
 
-async def test_ollama_streams_unless_asked_otherwise(upstream: Upstream) -> None:
-    heard = await send(upstream, OLLAMA, scripted("wires", reasoning="Hm", answer="One two"), {})
-    assert [event["message"].get("thinking", event["message"]["content"]) for event in heard.events] == [
+async def test_ollama_streams_by_default(upstream: Upstream) -> None:
+    response = await send_prompt(upstream, OLLAMA, scripted("wires", reasoning="Hm", answer="One two"), {})
+    assert [event["message"].get("thinking", event["message"]["content"]) for event in response.events] == [
         "Hm",
         "One",
         " two",
         "",
     ]
-    assert [event["done"] for event in heard.events] == [False, False, False, True]
-    assert (heard.events[-1]["done_reason"], heard.events[-1]["eval_count"]) == ("stop", 3)
+    assert [event["done"] for event in response.events] == [False, False, False, True]
+    assert (response.events[-1]["done_reason"], response.events[-1]["eval_count"]) == ("stop", 3)
     for stream in (True, False):
-        called = await ask(upstream, OLLAMA, stream=stream, tool_call=CALL)
+        called = await send_script(upstream, OLLAMA, stream=stream, tool_call=CALL)
         assert called.events[0]["message"]["tool_calls"] == [{"function": {"name": "find", "arguments": ARGUMENTS}}]

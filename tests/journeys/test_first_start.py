@@ -1,4 +1,4 @@
-"""The first start, as a newcomer meets it: an empty folder, no key, no network, and three lines to copy."""
+"""The first start in an empty folder, without a provider key or a network, and the commands that it prints."""
 
 import json
 import re
@@ -14,8 +14,8 @@ from patience import PATIENCE_S
 LIMIT = 100_000
 
 
-class Newcomer:
-    """Someone with an empty folder who runs the commands of the README."""
+class FirstRun:
+    """An empty folder, in which the commands of the README run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -31,7 +31,7 @@ class Newcomer:
         return program
 
     def serve(self) -> Program:
-        """Migrate and serve as `make run` does."""
+        """Migrate and start the server as `make run` does."""
         migration = self.run("migrate")
         assert migration.wait_for_end() == 0, migration.output
         program = self.run("serve", "--first-run", "--port", str(self.port.number))
@@ -39,7 +39,7 @@ class Newcomer:
         return program
 
     def bash(self, lines: list[str]) -> list[dict[str, object]]:
-        """Run lines as they are; each document that they print."""
+        """Run lines in bash. Returns each JSON document that they print."""
         done = subprocess.run(
             ["bash", "-c", "\necho\n".join(lines)],
             capture_output=True,
@@ -53,58 +53,58 @@ class Newcomer:
 
 
 @pytest.fixture
-def newcomer(tmp_path: Path) -> Iterator[Newcomer]:
+def first_run(tmp_path: Path) -> Iterator[FirstRun]:
     folder = tmp_path / "home"
     folder.mkdir()
-    made = Newcomer(folder)
-    yield made
-    for program in made.programs:
+    run = FirstRun(folder)
+    yield run
+    for program in run.programs:
         if program.running:
             program.kill()
-    made.port.free()
+    run.port.free()
 
 
-def test_the_printed_lines_do_the_main_job_and_a_second_start_keeps_it_all(newcomer: Newcomer) -> None:
-    first = newcomer.serve()
+def test_the_printed_commands_log_in_and_call_and_a_second_start_keeps_the_data(first_run: FirstRun) -> None:
+    first = first_run.serve()
     assert "offline echo provider answers" in first.output
     passwords = re.findall(r"^ +(operator|member) +(\S+@\S+) +(\S+)", first.output, re.MULTILINE)
     assert [role for role, _, _ in passwords] == ["operator", "member"]
     lines = [line for line in first.output.splitlines() if line.startswith(("TOKEN=", "curl "))]
     assert len(lines) == 3
 
-    answer, quota = newcomer.bash(lines)
+    answer, quota = first_run.bash(lines)
     assert answer["answer"] == "Good morning, Tollkeeper"
     cost = answer["cost"]
     assert isinstance(cost, int)
     assert cost > 0
     assert (quota["limit"], quota["used"], quota["remaining"], quota["reserved"]) == (LIMIT, cost, LIMIT - cost, 0)
-    again, quota = newcomer.bash(lines)
+    again, quota = first_run.bash(lines)
     assert (again["cost"], quota["used"]) == (cost, 2 * cost)
     assert first.terminate() == 0
     assert "Traceback" not in first.output
 
-    second = newcomer.serve()
+    second = first_run.serve()
     for _, email, password in passwords:
         assert email not in second.output
         assert password not in second.output
     assert "TOKEN=" not in second.output
-    _, quota = newcomer.bash(lines)
+    _, quota = first_run.bash(lines)
     assert quota["used"] == 3 * cost
     assert second.terminate() == 0
-    assert sorted(path.name for path in newcomer.folder.iterdir()) == ["data"]
+    assert sorted(path.name for path in first_run.folder.iterdir()) == ["data"]
 
 
-def test_a_secret_of_its_own_is_kept_where_only_its_owner_can_read_it(newcomer: Newcomer) -> None:
-    program = newcomer.serve()
+def test_the_generated_secret_is_stored_in_a_file_that_only_its_owner_can_read(first_run: FirstRun) -> None:
+    program = first_run.serve()
     assert program.terminate() == 0
-    secret = newcomer.folder / "data" / "signing-secret"
+    secret = first_run.folder / "data" / "signing-secret"
     assert secret.stat().st_mode & 0o777 == 0o600
     assert len(secret.read_text().strip()) >= 32
     assert secret.read_text().strip() not in program.output
 
 
 @pytest.mark.exhaustive
-def test_the_house_stops_well_on_ctrl_c_too(newcomer: Newcomer) -> None:
-    program = newcomer.serve()
+def test_ctrl_c_stops_the_server_cleanly(first_run: FirstRun) -> None:
+    program = first_run.serve()
     assert program.interrupt() == 0
     assert "Traceback" not in program.output

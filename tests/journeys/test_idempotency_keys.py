@@ -1,13 +1,23 @@
-"""The same call again, with its Idempotency-Key: the same answer at every door, and nobody is asked or pays twice."""
+"""A repeated call with its Idempotency-Key gets the same response on every endpoint, without a request or a cost."""
 
 from typing import Any
 
 import pytest
 
-from journeys.support.endpoints import Call, Door, call
+from journeys.support.endpoints import ClientCall, Endpoint, call
 from journeys.support.server import Server
-from journeys.support.users import Person
-from journeys.support.who_pays import ANSWER, EVERY_STREAM, EVERY_WHOLE, NUMBERS, Cell, End, check_told, paid, walk
+from journeys.support.users import ApiUser
+from journeys.support.who_pays import (
+    ANSWER,
+    EMBEDDINGS_CELL,
+    STREAM_CELLS,
+    WHOLE_CELLS,
+    Cell,
+    ExpectedEnd,
+    assert_answered,
+    paid,
+    run_cells,
+)
 from journeys.upstream.handle import Upstream
 
 pytestmark = pytest.mark.stock_postgres
@@ -15,15 +25,15 @@ pytestmark = pytest.mark.stock_postgres
 USAGE = {"input": 11, "output": 7}
 
 
-async def test_a_repeated_call_is_answered_as_before_and_costs_nothing(doors: Server, upstream: Upstream) -> None:
-    async def visit(cell: Cell, caller: Person, prompt: str) -> End:
-        end = paid((11, 7)) if cell.door.writes else paid((11, 0))
+async def test_a_repeated_call_is_replayed_and_costs_nothing(all_wires_server: Server, upstream: Upstream) -> None:
+    async def run_cell(cell: Cell, caller: ApiUser, prompt: str) -> ExpectedEnd:
+        end = paid((11, 7)) if cell.endpoint.returns_text else paid((11, 0))
         first = await _call(cell, caller, prompt)
-        check_told(cell, first, end)
+        assert_answered(cell, first, end)
         again = await _call(cell, caller, prompt)
-        check_told(cell, again, end)
+        assert_answered(cell, again, end)
         assert again.raw == first.raw
-        if not cell.door.is_socket:
+        if not cell.endpoint.is_socket:
             assert again.headers["Idempotent-Replayed"] == "true"
             assert "Idempotent-Replayed" not in first.headers
             assert again.headers["Content-Type"] == first.headers["Content-Type"]
@@ -32,24 +42,24 @@ async def test_a_repeated_call_is_answered_as_before_and_costs_nothing(doors: Se
         return end
 
     script = {"answer": ANSWER, "usage": USAGE}
-    await walk(doors, upstream, [*EVERY_WHOLE, *EVERY_STREAM, NUMBERS], visit, script)
+    await run_cells(all_wires_server, upstream, [*WHOLE_CELLS, *STREAM_CELLS, EMBEDDINGS_CELL], run_cell, script)
 
 
-async def test_the_same_key_with_another_body_is_refused(doors: Server, upstream: Upstream) -> None:
-    async def visit(cell: Cell, caller: Person, prompt: str) -> End:
-        end = paid((11, 7)) if cell.door.writes else paid((11, 0))
-        check_told(cell, await _call(cell, caller, prompt), end)
+async def test_the_same_key_with_another_body_is_refused(all_wires_server: Server, upstream: Upstream) -> None:
+    async def run_cell(cell: Cell, caller: ApiUser, prompt: str) -> ExpectedEnd:
+        end = paid((11, 7)) if cell.endpoint.returns_text else paid((11, 0))
+        assert_answered(cell, await _call(cell, caller, prompt), end)
         other = await _call(cell, caller, f"{prompt} Again.")
         assert (other.status, other.code) == (422, "idempotency_key_reused")
         return end
 
     script = {"answer": ANSWER, "usage": USAGE}
-    await walk(doors, upstream, [*EVERY_WHOLE, *EVERY_STREAM, NUMBERS], visit, script)
+    await run_cells(all_wires_server, upstream, [*WHOLE_CELLS, *STREAM_CELLS, EMBEDDINGS_CELL], run_cell, script)
 
 
-async def _call(cell: Cell, caller: Person, prompt: str) -> Call:
-    return await call(caller, cell.door, prompt, cell.wire.model, more=_key(cell.door, caller))
+async def _call(cell: Cell, caller: ApiUser, prompt: str) -> ClientCall:
+    return await call(caller, cell.endpoint, prompt, cell.wire.model, more=_key(cell.endpoint, caller))
 
 
-def _key(door: Door, caller: Person) -> dict[str, Any]:
-    return {"idempotency_key" if door.is_socket else "Idempotency-Key": caller.marker}
+def _key(endpoint: Endpoint, caller: ApiUser) -> dict[str, Any]:
+    return {"idempotency_key" if endpoint.is_socket else "Idempotency-Key": caller.marker}

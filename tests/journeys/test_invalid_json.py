@@ -1,6 +1,6 @@
-"""Bodies that are no strict JSON, or JSON of another input_size: refused, not echoed, not booked, not sent upstream.
+"""Bodies that are not strict JSON, or JSON of another shape, are refused: not echoed, not charged, not sent upstream.
 
-They are refused before any database is asked, so one is enough here.
+They are refused before the database is used, so one database is enough here.
 """
 
 import json
@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from journeys.support.raw_http import Raw, exchange, request
+from journeys.support.raw_http import RawResponse, exchange, request
 from journeys.support.server import Server
-from journeys.support.users import Person, person
+from journeys.support.users import ApiUser, new_user
 from journeys.upstream.handle import Upstream
 
 CANARY = "tell-nobody"
@@ -114,45 +114,47 @@ WRONG_SHAPE = {
     "__proto__": _document(__proto__={}),
 }
 
-NOT_THERE_YET = {
+UNSUPPORTED_YET = {
     "evaluate": _document(evaluate=True),
     "retrieve": _document(retrieve=True),
 }
 
 
 @pytest.fixture
-async def caller(shared_sqlite: Server, upstream: Upstream) -> AsyncIterator[Person]:
-    """Someone who, when the test is over, has no charge, and whose words never got upstream."""
-    heard_before = len(upstream.seen(CANARY))
-    async with person(shared_sqlite) as someone:
-        yield someone
-        assert await someone.charges() == []
-        quota = await someone.quota()
+async def caller(shared_sqlite: Server, upstream: Upstream) -> AsyncIterator[ApiUser]:
+    """A user. After the test, the user has no charge, and the upstream has received no request with CANARY."""
+    requests_before = len(upstream.requests(CANARY))
+    async with new_user(shared_sqlite) as user:
+        yield user
+        assert await user.charges() == []
+        quota = await user.quota()
         assert (quota["used"], quota["reserved"]) == (0, 0)
-    shared_sqlite.assert_quiet()
-    assert len(upstream.seen(CANARY)) == heard_before
+    shared_sqlite.assert_no_traceback()
+    assert len(upstream.requests(CANARY)) == requests_before
 
 
 @pytest.mark.parametrize("body", NOT_JSON.values(), ids=NOT_JSON.keys())
-async def test_what_is_no_strict_json_is_refused(shared_sqlite: Server, caller: Person, body: bytes) -> None:
+async def test_a_body_that_is_not_strict_json_is_refused(shared_sqlite: Server, caller: ApiUser, body: bytes) -> None:
     _assert_refused(await _post(shared_sqlite, caller, body), 400, "invalid_json")
 
 
 @pytest.mark.parametrize("body", WRONG_SHAPE.values(), ids=WRONG_SHAPE.keys())
-async def test_json_of_another_shape_is_refused(shared_sqlite: Server, caller: Person, body: bytes) -> None:
+async def test_json_of_another_shape_is_refused(shared_sqlite: Server, caller: ApiUser, body: bytes) -> None:
     _assert_refused(await _post(shared_sqlite, caller, body), 422, "invalid_request")
 
 
-@pytest.mark.parametrize("body", NOT_THERE_YET.values(), ids=NOT_THERE_YET.keys())
-async def test_what_is_not_there_yet_is_refused(shared_sqlite: Server, caller: Person, body: bytes) -> None:
+@pytest.mark.parametrize("body", UNSUPPORTED_YET.values(), ids=UNSUPPORTED_YET.keys())
+async def test_a_parameter_that_is_not_supported_yet_is_refused(
+    shared_sqlite: Server, caller: ApiUser, body: bytes
+) -> None:
     _assert_refused(await _post(shared_sqlite, caller, body), 400, "unsupported_parameter")
 
 
-async def _post(server: Server, caller: Person, body: bytes) -> Raw:
-    return await exchange(server.port, request("POST", "/ai/query", body, caller.bearer))
+async def _post(server: Server, caller: ApiUser, body: bytes) -> RawResponse:
+    return await exchange(server.port, request("POST", "/ai/query", body, caller.auth_headers))
 
 
-def _assert_refused(raw: Raw, status: int, code: str) -> None:
+def _assert_refused(raw: RawResponse, status: int, code: str) -> None:
     assert (raw.status, raw.problem["code"]) == (status, code), raw
     assert CANARY.encode() not in raw.body
     assert CANARY not in str(raw.headers)

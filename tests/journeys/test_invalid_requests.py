@@ -1,4 +1,4 @@
-"""Requests that are wrong in any other way: too large, to nowhere, malformed, by another method."""
+"""Invalid requests with a valid body or none: too large, to an unknown path, malformed, or with a wrong method."""
 
 import asyncio
 import json
@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from journeys.support.raw_http import Raw, chunked, exchange, request
+from journeys.support.raw_http import RawResponse, chunked, exchange, request
 from journeys.support.server import Server
-from journeys.support.users import Person, person
+from journeys.support.users import ApiUser, new_user
 from journeys.upstream.handle import Upstream
 from patience import PATIENCE_S
 
@@ -20,48 +20,48 @@ DOCUMENT = b'{"prompt": "tell-nobody"}'
 
 
 @pytest.fixture
-async def caller(server: Server, upstream: Upstream) -> AsyncIterator[Person]:
-    """Someone who, when the test is over, has no charge, and whose words never got upstream."""
-    heard_before = len(upstream.seen(CANARY))
-    async with person(server) as someone:
-        yield someone
-        assert await someone.charges() == []
-        quota = await someone.quota()
+async def caller(server: Server, upstream: Upstream) -> AsyncIterator[ApiUser]:
+    """A user. After the test, the user has no charge, and the upstream has received no request with CANARY."""
+    requests_before = len(upstream.requests(CANARY))
+    async with new_user(server) as user:
+        yield user
+        assert await user.charges() == []
+        quota = await user.quota()
         assert (quota["used"], quota["reserved"]) == (0, 0)
-    assert len(upstream.seen(CANARY)) == heard_before
+    assert len(upstream.requests(CANARY)) == requests_before
 
 
-async def test_a_body_over_1_mib_is_refused_by_its_announced_length(server: Server, caller: Person) -> None:
-    head = request("POST", "/ai/query", b"", caller.bearer | {"Content-Length": str(MIB + 1)})
+async def test_a_body_over_1_mib_is_refused_by_its_announced_length(server: Server, caller: ApiUser) -> None:
+    head = request("POST", "/ai/query", b"", caller.auth_headers | {"Content-Length": str(MIB + 1)})
     _assert_refused(await exchange(server.port, head), 413, "body_too_large")
 
 
-async def test_a_body_over_1_mib_is_refused_while_it_comes(server: Server, caller: Person) -> None:
+async def test_a_body_over_1_mib_is_refused_while_it_is_received(server: Server, caller: ApiUser) -> None:
     body = b'{"prompt": "' + b"x" * 3 * MIB + b'"}'
     _assert_refused(await _post(server, caller, body), 413, "body_too_large")
-    data = chunked("POST", "/ai/query", caller.bearer, body)
+    data = chunked("POST", "/ai/query", caller.auth_headers, body)
     _assert_refused(await exchange(server.port, data), 413, "body_too_large")
 
 
-async def test_the_limit_holds_on_every_route_that_is_no_door_before_anyone_is_known(server: Server) -> None:
+async def test_the_body_limit_holds_on_unmetered_routes_before_authentication(server: Server) -> None:
     for path in ("/auth/login", "/nowhere"):
         data = chunked("POST", path, {}, b"x" * (MIB + 1))
         _assert_refused(await exchange(server.port, data), 413, "body_too_large")
 
 
-async def test_at_a_door_nothing_is_read_of_a_body_before_it_is_known_whose_it_is(server: Server) -> None:
+async def test_a_metered_endpoint_authenticates_before_it_reads_the_body(server: Server) -> None:
     head = request("POST", "/ai/query", b"", {"Content-Length": str(100 * MIB)})
     _assert_refused(await exchange(server.port, head), 401, "unauthenticated")
 
 
-async def test_a_length_that_is_no_number_never_hurts(server: Server, caller: Person) -> None:
+async def test_an_invalid_content_length_is_a_client_error(server: Server, caller: ApiUser) -> None:
     for length in ("-1", "abc", "1e3", "0x10", "9" * 30, "٣"):
-        data = request("POST", "/ai/query", DOCUMENT, caller.bearer | {"Content-Length": length})
+        data = request("POST", "/ai/query", DOCUMENT, caller.auth_headers | {"Content-Length": length})
         assert 400 <= (await exchange(server.port, data)).status < 500
 
 
-async def test_a_body_that_never_comes_holds_nothing_and_others_are_served(server: Server, caller: Person) -> None:
-    head = request("POST", "/ai/query", b'{"prompt"', caller.bearer | {"Content-Length": "100"})
+async def test_a_body_that_never_arrives_does_not_block_other_requests(server: Server, caller: ApiUser) -> None:
+    head = request("POST", "/ai/query", b'{"prompt"', caller.auth_headers | {"Content-Length": "100"})
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(head)
     await writer.drain()
@@ -70,12 +70,14 @@ async def test_a_body_that_never_comes_holds_nothing_and_others_are_served(serve
     assert await reader.read() == b""
 
 
-async def test_who_hangs_up_within_a_body_has_asked_nothing_and_the_log_says_so(server: Server, caller: Person) -> None:
-    """Also where what has come until then could be read as a whole document."""
+async def test_a_client_that_disconnects_within_a_body_makes_no_call_and_is_logged(
+    server: Server, caller: ApiUser
+) -> None:
+    """Even if the bytes received so far are a complete JSON document."""
     name = f"left-{caller.marker}"
     length = {"Content-Length": "1000", "X-Correlation-ID": name}
     _, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(request("POST", "/ai/query", DOCUMENT, caller.bearer | length))
+    writer.write(request("POST", "/ai/query", DOCUMENT, caller.auth_headers | length))
     await writer.drain()
     await asyncio.sleep(0.05)
     writer.close()
@@ -86,10 +88,10 @@ async def test_who_hangs_up_within_a_body_has_asked_nothing_and_the_log_says_so(
     assert (line["event"], line["path"], line["status"]) == ("http.request", "/ai/query", 0)
 
 
-async def test_a_model_that_does_not_exist_here_is_not_found(echoing: Server) -> None:
-    async with person(echoing) as caller:
+async def test_a_model_that_does_not_exist_here_is_not_found(echo_server: Server) -> None:
+    async with new_user(echo_server) as caller:
         _assert_refused(
-            await _post(echoing, caller, b'{"prompt": "tell-nobody", "model": "gpt-nine-tell-nobody"}'),
+            await _post(echo_server, caller, b'{"prompt": "tell-nobody", "model": "gpt-nine-tell-nobody"}'),
             404,
             "not_found",
         )
@@ -97,8 +99,8 @@ async def test_a_model_that_does_not_exist_here_is_not_found(echoing: Server) ->
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE"])
-async def test_a_door_takes_no_other_method(server: Server, caller: Person, method: str) -> None:
-    raw = await exchange(server.port, request(method, "/ai/query", b"", caller.bearer))
+async def test_a_metered_endpoint_accepts_only_post(server: Server, caller: ApiUser, method: str) -> None:
+    raw = await exchange(server.port, request(method, "/ai/query", b"", caller.auth_headers))
     assert raw.status == 405
     if method != "HEAD":
         assert raw.problem["code"] == "method_not_allowed"
@@ -120,11 +122,11 @@ async def test_a_door_takes_no_other_method(server: Server, caller: Person, meth
         ("/docs", "GET, HEAD"),
     ],
 )
-async def test_a_method_that_is_not_allowed_is_told_all_that_are(
-    server: Server, caller: Person, path: str, methods: str
+async def test_a_refused_method_gets_the_list_of_allowed_methods(
+    server: Server, caller: ApiUser, path: str, methods: str
 ) -> None:
     for method in ("PUT", "PATCH", "TRACE"):
-        raw = await exchange(server.port, request(method, path, b"", caller.bearer))
+        raw = await exchange(server.port, request(method, path, b"", caller.auth_headers))
         assert (raw.status, raw.headers["allow"]) == (405, methods)
 
 
@@ -157,8 +159,8 @@ PATHS = (
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_no_path_hurts(server: Server, caller: Person, path: str) -> None:
-    raw = await exchange(server.port, request("GET", path, b"", caller.bearer))
+async def test_no_path_causes_a_server_error(server: Server, caller: ApiUser, path: str) -> None:
+    raw = await exchange(server.port, request("GET", path, b"", caller.auth_headers))
     assert 400 <= raw.status < 500 or raw.status == 307
     assert b"Traceback" not in raw.body
 
@@ -180,8 +182,8 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED.keys())
-async def test_no_malformed_request_hurts(server: Server, data: bytes) -> None:
-    """It is answered as the client's fault, or the connection is closed; and the next one is served."""
+async def test_no_malformed_request_causes_a_server_error(server: Server, data: bytes) -> None:
+    """It gets a 4xx status, or the connection is closed; and the next request is served."""
     try:
         raw = await exchange(server.port, data)
     except (asyncio.IncompleteReadError, ConnectionError):
@@ -191,11 +193,11 @@ async def test_no_malformed_request_hurts(server: Server, data: bytes) -> None:
     assert (await exchange(server.port, request("GET", "/health"))).status == 200
 
 
-async def _post(server: Server, caller: Person, body: bytes) -> Raw:
-    return await exchange(server.port, request("POST", "/ai/query", body, caller.bearer))
+async def _post(server: Server, caller: ApiUser, body: bytes) -> RawResponse:
+    return await exchange(server.port, request("POST", "/ai/query", body, caller.auth_headers))
 
 
-def _assert_refused(raw: Raw, status: int, code: str) -> None:
+def _assert_refused(raw: RawResponse, status: int, code: str) -> None:
     assert (raw.status, raw.problem["code"]) == (status, code), raw
     assert CANARY.encode() not in raw.body
     assert CANARY not in str(raw.headers)

@@ -1,4 +1,4 @@
-"""Logging in, being refused, and losing access at once."""
+"""Login, its refusals, and the end of access from the next request on."""
 
 import asyncio
 import json
@@ -9,9 +9,9 @@ from urllib.parse import quote
 import pytest
 from sqlmodel import col, select
 
-from journeys.support.raw_http import Raw, exchange, request
+from journeys.support.raw_http import RawResponse, exchange, request
 from journeys.support.server import Server
-from journeys.support.users import PASSWORD, Person, login, person, visitor
+from journeys.support.users import PASSWORD, ApiUser, http_client, login, new_user
 from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
 from tollkeeper.clock import SystemClock
@@ -23,8 +23,8 @@ CORRELATION = {"X-Correlation-ID": "the-same-for-all"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
-async def test_the_form_and_json_both_log_in(server: Server) -> None:
-    async with person(server) as caller, visitor(server) as http:
+async def test_a_form_and_json_are_both_accepted(server: Server) -> None:
+    async with new_user(server) as caller, http_client(server) as http:
         as_json = await login(http, caller.email, PASSWORD)
         form = {"grant_type": "password", "username": caller.email, "password": PASSWORD, "scope": ""}
         async with http.post("/auth/login", data=form) as response:
@@ -37,9 +37,9 @@ async def test_the_form_and_json_both_log_in(server: Server) -> None:
                 assert (await response.json())["email"] == caller.email
 
 
-async def test_an_unknown_user_a_wrong_password_and_a_disabled_user_look_alike(server: Server) -> None:
-    async with person(server) as caller, person(server) as other:
-        async with _administering(server, other) as (user, _):
+async def test_an_unknown_user_a_wrong_password_and_a_disabled_user_get_the_same_response(server: Server) -> None:
+    async with new_user(server) as caller, new_user(server) as other:
+        async with _rows_of(server, other) as (user, _):
             accounts.disable(user, SystemClock().now_ms())
         answers = [
             await _log_in(server, username, password)
@@ -92,88 +92,90 @@ async def test_a_login_of_another_shape_is_refused_and_not_echoed(server: Server
     assert 400 <= raw.status < 429, raw
     assert raw.problem["code"] in {"invalid_json", "invalid_request", "invalid_credentials", "unsupported_media_type"}
     assert b"tell-nobody" not in raw.body
-    server.assert_quiet()
+    server.assert_no_traceback()
 
 
-async def test_no_character_in_a_login_hurts(server: Server) -> None:
+async def test_no_character_in_a_login_causes_a_server_error(server: Server) -> None:
     for text in ("\0", "a\0@example.com", "\ud7ff", "\uffff", "\U0010ffff", "\u202e", "%", "\r\n", "'\";--"):
         body = f"username={quote(text)}&password={quote(text)}".encode()
         assert (await exchange(server.port, request("POST", "/auth/login", body, FORM))).status in {401, 422}
     for raw_bytes in (b"username=%ff%fe&password=%c0%80", b"username=\xff&password=\xff"):
         assert (await exchange(server.port, request("POST", "/auth/login", raw_bytes, FORM))).status in {401, 422}
-    server.assert_quiet()
+    server.assert_no_traceback()
 
 
-async def test_a_disabled_user_is_out_with_the_next_request(server: Server, upstream: Upstream) -> None:
-    async with person(server) as caller:
-        assert (await caller.ask(caller.marker)).status == 200
-        async with _administering(server, caller) as (user, _):
+async def test_a_disabled_user_is_refused_from_the_next_request_on(server: Server, upstream: Upstream) -> None:
+    async with new_user(server) as caller:
+        assert (await caller.query(caller.marker)).status == 200
+        async with _rows_of(server, caller) as (user, _):
             accounts.disable(user, SystemClock().now_ms())
-        await _assert_out(caller, upstream)
-        async with _administering(server, caller) as (user, _):
+        await _assert_refused(caller, upstream)
+        async with _rows_of(server, caller) as (user, _):
             accounts.enable(user)
-        await _assert_out(caller, upstream)
+        await _assert_refused(caller, upstream)
         assert (await login(caller.http, caller.email, PASSWORD)).status == 200
 
 
-async def test_the_users_of_a_disabled_tenant_are_out_with_the_next_request(server: Server, upstream: Upstream) -> None:
-    async with person(server) as caller:
-        assert (await caller.ask(caller.marker)).status == 200
-        async with _administering(server, caller) as (_, tenant):
+async def test_the_users_of_a_disabled_tenant_are_refused_from_the_next_request_on(
+    server: Server, upstream: Upstream
+) -> None:
+    async with new_user(server) as caller:
+        assert (await caller.query(caller.marker)).status == 200
+        async with _rows_of(server, caller) as (_, tenant):
             accounts.disable(tenant, SystemClock().now_ms())
-        await _assert_out(caller, upstream)
+        await _assert_refused(caller, upstream)
         assert (await login(caller.http, caller.email, PASSWORD)).status == 401
-        async with _administering(server, caller) as (_, tenant):
+        async with _rows_of(server, caller) as (_, tenant):
             accounts.enable(tenant)
-        assert (await caller.ask(caller.marker)).status == 200
+        assert (await caller.query(caller.marker)).status == 200
 
 
-async def test_with_a_new_password_every_old_token_is_dead(server: Server, upstream: Upstream) -> None:
-    async with person(server) as caller, person(server) as other:
-        assert (await caller.ask(caller.marker)).status == 200
-        async with _administering(server, other) as (user, _):
+async def test_a_new_password_invalidates_every_older_token(server: Server, upstream: Upstream) -> None:
+    async with new_user(server) as caller, new_user(server) as other:
+        assert (await caller.query(caller.marker)).status == 200
+        async with _rows_of(server, other) as (user, _):
             anothers_hash = user.password_hash
-        async with _administering(server, caller) as (user, _):
+        async with _rows_of(server, caller) as (user, _):
             accounts.change_password(user, anothers_hash)
-        await _assert_out(caller, upstream)
+        await _assert_refused(caller, upstream)
         assert (await login(caller.http, caller.email, PASSWORD)).status == 200
 
 
 async def test_a_call_in_flight_when_its_user_is_disabled_is_settled(server: Server, upstream: Upstream) -> None:
-    async with person(server) as caller:
-        call = asyncio.create_task(caller.ask(scripted(caller.marker, gate=caller.marker)))
+    async with new_user(server) as caller:
+        call = asyncio.create_task(caller.query(scripted(caller.marker, gate=caller.marker)))
         with upstream.gate(caller.marker):
             async with asyncio.timeout(PATIENCE_S):
                 while not upstream.waiting(caller.marker):
                     await asyncio.sleep(0.02)
-            async with _administering(server, caller) as (user, _):
+            async with _rows_of(server, caller) as (user, _):
                 accounts.disable(user, SystemClock().now_ms())
         reply = await call
         assert (reply.status, reply.body["cost"]) == (200, 14)
-        assert (await caller.ask(caller.marker)).status == 401
+        assert (await caller.query(caller.marker)).status == 401
 
 
-async def _log_in(server: Server, username: str, password: str) -> Raw:
+async def _log_in(server: Server, username: str, password: str) -> RawResponse:
     body = json.dumps({"username": username, "password": password}).encode()
     return await exchange(server.port, request("POST", "/auth/login", body, CORRELATION))
 
 
 @asynccontextmanager
-async def _administering(server: Server, who: Person) -> AsyncIterator[tuple[User, Tenant]]:
-    """The rows of someone and their tenant, in a transaction of another process than the server."""
+async def _rows_of(server: Server, caller: ApiUser) -> AsyncIterator[tuple[User, Tenant]]:
+    """The rows of a user and its tenant, in a transaction of this process."""
     database = Database(server.database_url)
     try:
         async with database.session() as session:
             query = select(User, Tenant).join(Tenant, col(Tenant.id) == User.tenant_id)
-            user, tenant = (await session.exec(query.where(User.id == who.principal.user_id))).one()
+            user, tenant = (await session.exec(query.where(User.id == caller.principal.user_id))).one()
             yield user, tenant
     finally:
         await database.close()
 
 
-async def _assert_out(caller: Person, upstream: Upstream) -> None:
-    """The token opens no door any more, and nothing gets upstream."""
-    heard_before = len(upstream.seen(caller.marker))
-    replies = [await caller.get("/me"), await caller.get("/me/quota"), await caller.ask(caller.marker)]
+async def _assert_refused(caller: ApiUser, upstream: Upstream) -> None:
+    """The token is refused by every route, and no request goes upstream."""
+    requests_before = len(upstream.requests(caller.marker))
+    replies = [await caller.get("/me"), await caller.get("/me/quota"), await caller.query(caller.marker)]
     assert [(reply.status, reply.code) for reply in replies] == [(401, "unauthenticated")] * 3
-    assert len(upstream.seen(caller.marker)) == heard_before
+    assert len(upstream.requests(caller.marker)) == requests_before

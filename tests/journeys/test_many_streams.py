@@ -1,4 +1,4 @@
-"""Hundreds of streams at once in one process, half of them hung up on: each is charged what it received, and closed."""
+"""Hundreds of concurrent streams in one process, half of them cut by the client: each is charged what was received."""
 
 import asyncio
 import random
@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from journeys.support.endpoints import STREAMED, Door, calling
-from journeys.support.ledger_checks import assert_books_are_right, charges_in
-from journeys.support.many_users import crowd
+from journeys.support.endpoints import STREAMING_ENDPOINTS, Endpoint, open_call
+from journeys.support.ledger_checks import assert_ledger_is_consistent, charges_in
+from journeys.support.many_users import many_users
 from journeys.support.processes import ReservedPort
 from journeys.support.provider_wires import WIRES, Wire, write_catalog
 from journeys.support.server import Server
-from journeys.support.users import Person
-from journeys.support.who_pays import tokens
+from journeys.support.users import ApiUser
+from journeys.support.who_pays import count_tokens
 from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
 from tollkeeper.quota.rules.models import Charge
@@ -24,19 +24,19 @@ pytestmark = pytest.mark.exhaustive
 WORDS = 30
 ANSWER = " ".join(["word"] * WORDS)
 PACE_S = 0.1
-PEOPLE = 20
+USERS = 20
 MIN_LIMIT = 100
-"""No two calls have the same limit: by it, a call's charge is found."""
+"""No two calls have the same output limit, so that a charge can be found by it."""
 
 
 class Stream(NamedTuple):
-    """One call, and how many words of it are heard before the caller hangs up; None: all of it."""
+    """One call, and how many words the client reads before it disconnects; None: it reads to the end."""
 
-    caller: Person
-    door: Door
+    caller: ApiUser
+    endpoint: Endpoint
     wire: Wire
     number: int
-    hears: int | None
+    reads: int | None
 
     @property
     def marker(self) -> str:
@@ -56,65 +56,69 @@ async def test_100_streams_at_once_on_postgres(postgres_url: str, tmp_path: Path
 
 
 async def _stream_many(database_url: str, folder: Path, upstream: Upstream, count: int) -> None:
-    nobody = ReservedPort()
-    server = Server(database_url, folder, write_catalog(folder, upstream, nobody))
+    unused_port = ReservedPort()
+    server = Server(database_url, folder, write_catalog(folder, upstream, unused_port))
     try:
         server.start()
-        async with crowd(server, PEOPLE) as people:
-            streams = _plan(people, count)
-            calls = [asyncio.create_task(_listen(stream)) for stream in streams]
+        async with many_users(server, USERS) as users:
+            streams = _plan(users, count)
+            calls = [asyncio.create_task(_read_stream(stream)) for stream in streams]
             await _all_in_flight(upstream, calls)
             upstream.open("all")
-            heard = await asyncio.gather(*calls)
+            received_words = await asyncio.gather(*calls)
         await _all_closed(server)
         charges = {charge.granted_output: charge for charge in await charges_in(database_url)}
-        sent = {_marker_in(one): one for one in upstream.seen("-")}
+        sent = {_marker_in(one): one for one in upstream.requests("-")}
         assert len(charges) == len(sent) == count
-        for stream, words in zip(streams, heard, strict=True):
+        for stream, words in zip(streams, received_words, strict=True):
             _assert_charged(stream, words, charges[stream.limit], sent[stream.marker])
-        assert sum(charge.basis == "counted" for charge in charges.values()) > count // 3, "hardly any was cut"
-        await assert_books_are_right(database_url)
+        assert sum(charge.basis == "counted" for charge in charges.values()) > count // 3, "few streams were cut"
+        await assert_ledger_is_consistent(database_url)
         assert "open holds: 0\nClean:" in server.command("ledger", "verify")
         server.stop()
     finally:
         server.free()
-        nobody.free()
+        unused_port.free()
 
 
-def _plan(people: list[Person], count: int) -> list[Stream]:
-    """Every other caller hangs up, at a point that only chance knows."""
-    chance = random.Random(20261121)
+def _plan(users: list[ApiUser], count: int) -> list[Stream]:
+    """About half of the clients disconnect, after a random number of words."""
+    rng = random.Random(20261121)
     return [
         Stream(
-            people[number % len(people)],
-            STREAMED[number % len(STREAMED)],
-            WIRES[number // len(STREAMED) % len(WIRES)],
+            users[number % len(users)],
+            STREAMING_ENDPOINTS[number % len(STREAMING_ENDPOINTS)],
+            WIRES[number // len(STREAMING_ENDPOINTS) % len(WIRES)],
             number,
-            chance.randint(1, WORDS - 1) if chance.random() < 0.5 else None,
+            rng.randint(1, WORDS - 1) if rng.random() < 0.5 else None,
         )
         for number in range(count)
     ]
 
 
-async def _listen(stream: Stream) -> int:
-    """How many words were heard."""
+async def _read_stream(stream: Stream) -> int:
+    """Read a stream as planned. Returns how many words were received."""
     prompt = scripted(stream.marker, answer=ANSWER, pace=PACE_S, gate="all")
-    async with calling(stream.caller, stream.door, prompt, stream.wire.model, stream.limit) as made:
-        if stream.hears is None:
-            await made.rest()
-            assert (made.said.text, made.said.ends, made.said.error) == (ANSWER, 1, None)
+    async with open_call(stream.caller, stream.endpoint, prompt, stream.wire.model, stream.limit) as client_call:
+        if stream.reads is None:
+            await client_call.read_all()
+            assert (client_call.answer.text, client_call.answer.end_events, client_call.answer.error) == (
+                ANSWER,
+                1,
+                None,
+            )
         else:
-            await made.hear(stream.hears)
-            await made.hang_up()
-        return made.said.words
+            await client_call.read_words(stream.reads)
+            await client_call.disconnect()
+        return client_call.answer.words
 
 
 async def _all_in_flight(upstream: Upstream, calls: list[asyncio.Task[int]]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while await asyncio.to_thread(upstream.waiting, "all") < len(calls):
-            for ended in filter(asyncio.Task.done, calls):
-                if ended.exception() is not None:
-                    ended.result()
+            for done_call in filter(asyncio.Task.done, calls):
+                if done_call.exception() is not None:
+                    done_call.result()
             await asyncio.sleep(0.1)
 
 
@@ -126,7 +130,7 @@ async def _all_closed(server: Server) -> None:
 
 def _assert_charged(stream: Stream, words: int, charge: Charge, sent: dict[str, Any]) -> None:
     assert charge.state == "settled", charge
-    if stream.hears is None:
+    if stream.reads is None:
         assert sent["finished"]
         assert charge.basis == "provider", charge
         assert charge.output_tokens == words == WORDS
@@ -134,11 +138,11 @@ def _assert_charged(stream: Stream, words: int, charge: Charge, sent: dict[str, 
     assert charge.output_tokens is not None
     assert words <= charge.output_tokens <= sent["sent_tokens"], (stream, charge, sent)
     assert charge.cost_tokens == (charge.input_tokens or 0) + charge.output_tokens, charge
-    assert charge.output_tokens == tokens(" ".join(["word"] * charge.output_tokens)), "a word is a token"
+    assert charge.output_tokens == count_tokens(" ".join(["word"] * charge.output_tokens)), "a word is a token"
 
 
 def _marker_in(request: dict[str, Any]) -> str:
-    """The caller's and the call's, from whatever wire's body."""
+    """The marker of the stream that a request to the upstream belongs to, on any wire."""
     prompt = str(request["body"])
     end = prompt.index("- <<")
     return prompt[prompt.rindex("m", 0, end) : end + 1]

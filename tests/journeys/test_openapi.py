@@ -1,14 +1,14 @@
-"""The documents that the server shows: OpenAPI, its pages, the front door."""
+"""The OpenAPI document, its pages, and the routes that need no credential."""
 
 import json
 from typing import Any
 
 from journeys.support.server import Server
-from journeys.support.users import PASSWORD, person, visitor
+from journeys.support.users import PASSWORD, http_client, new_user
 from tollkeeper.app import ENDPOINTS
 
 LOGIN = f'{{"username": "nobody@example.com", "password": "{PASSWORD}"}}'
-READING = (
+GET_ROUTES = (
     "/auth/keys",
     "/me",
     "/me/quota",
@@ -21,7 +21,7 @@ READING = (
     "/v1/models/{model_id}",
 )
 REFUSED = (
-    *[("GET", path, path, None, 401) for path in READING],
+    *[("GET", path, path, None, 401) for path in GET_ROUTES],
     ("GET", "/auth/keys", "/auth/keys", None, 403),
     ("GET", "/ai/models", "/ai/models", None, 403),
     ("GET", "/v1/models", "/v1/models", None, 403),
@@ -42,29 +42,31 @@ REFUSED = (
     ("POST", "/auth/login", "/auth/login", LOGIN, 401),
     ("POST", "/auth/login", "/auth/login", "{}", 422),
 )
-"""Method, path in the document, path that is asked, body, and the answer. 403 is for a key that opens only `me`."""
+"""Method, path in the document, requested path, body and status. 403 is for an API key with the scope `me` only."""
 
 
-async def test_the_openapi_document_describes_the_door_with_its_schemas_and_security(server: Server) -> None:
-    async with visitor(server) as http, http.get("/openapi.json") as response:
+async def test_the_document_describes_the_query_endpoint_with_schemas_and_security(server: Server) -> None:
+    async with http_client(server) as http, http.get("/openapi.json") as response:
         assert response.status == 200
         document = await response.json()
-    asked = document["paths"]["/ai/query"]["post"]
-    assert asked["security"] == [{"OAuth2PasswordBearer": []}, {"APIKey": []}]
-    taken = _resolve(document, asked["requestBody"]["content"]["application/json"]["schema"])
-    assert taken["required"] == ["prompt"]
-    assert taken["additionalProperties"] is False
-    assert {"model", "system_prompt", "max_tokens", "temperature", "context_allocation"} <= taken["properties"].keys()
-    given = _resolve(document, asked["responses"]["200"]["content"]["application/json"]["schema"])
-    assert {"query_id", "answer", "usage", "cost", "quota"} <= given["properties"].keys()
+    operation = document["paths"]["/ai/query"]["post"]
+    assert operation["security"] == [{"OAuth2PasswordBearer": []}, {"APIKey": []}]
+    request_schema = _resolve(document, operation["requestBody"]["content"]["application/json"]["schema"])
+    assert request_schema["required"] == ["prompt"]
+    assert request_schema["additionalProperties"] is False
+    assert {"model", "system_prompt", "max_tokens", "temperature", "context_allocation"} <= request_schema[
+        "properties"
+    ].keys()
+    response_schema = _resolve(document, operation["responses"]["200"]["content"]["application/json"]["schema"])
+    assert {"query_id", "answer", "usage", "cost", "quota"} <= response_schema["properties"].keys()
     for status in ("400", "401", "404", "408", "409", "413", "422", "429", "502", "503", "504"):
-        problem = asked["responses"][status]["content"]["application/problem+json"]["schema"]
+        problem = operation["responses"][status]["content"]["application/problem+json"]["schema"]
         assert "code" in _resolve(document, problem)["properties"]
     assert _dangling(document) == set()
 
 
 async def test_every_route_of_the_contract_is_in_the_document(server: Server) -> None:
-    async with visitor(server) as http, http.get("/openapi.json") as response:
+    async with http_client(server) as http, http.get("/openapi.json") as response:
         paths = (await response.json())["paths"]
     assert {
         "/",
@@ -80,30 +82,30 @@ async def test_every_route_of_the_contract_is_in_the_document(server: Server) ->
     } <= paths.keys()
 
 
-async def test_every_metered_door_tells_of_an_unknown_model_and_of_a_key_in_flight(server: Server) -> None:
-    async with visitor(server) as http, http.get("/openapi.json") as response:
+async def test_every_metered_endpoint_documents_404_and_409(server: Server) -> None:
+    async with http_client(server) as http, http.get("/openapi.json") as response:
         paths = (await response.json())["paths"]
-    for door in ENDPOINTS:
-        assert {"404", "409"} <= paths[door.path]["post"]["responses"].keys(), door.path
+    for endpoint in ENDPOINTS:
+        assert {"404", "409"} <= paths[endpoint.path]["post"]["responses"].keys(), endpoint.path
 
 
-async def test_a_route_tells_of_every_refusal_that_meets_a_caller(server: Server) -> None:
-    """Each is asked for in a way that is refused, and the answer is looked up in the document."""
-    async with person(server) as caller:
+async def test_every_refusal_of_a_route_is_documented(server: Server) -> None:
+    """Each request in REFUSED is refused with a response that the document describes."""
+    async with new_user(server) as caller:
         document = (await caller.get("/openapi.json")).body
         key = (await caller.make_key(scopes=["me"])).body["key"]
         for method, template, path, body, status in REFUSED:
-            bearer = {401: {}, 403: {"Authorization": f"Bearer {key}"}}.get(status, caller.bearer)
+            bearer = {401: {}, 403: {"Authorization": f"Bearer {key}"}}.get(status, caller.auth_headers)
             headers = bearer | {"Content-Type": "application/json"}
             async with caller.http.request(method, path, data=body, headers=headers) as response:
                 assert response.status == status, (method, path, await response.text())
-                told = document["paths"][template][method.lower()]["responses"][str(status)]["content"]
-                assert response.content_type in told, (method, path)
+                documented = document["paths"][template][method.lower()]["responses"][str(status)]["content"]
+                assert response.content_type in documented, (method, path)
 
 
 async def test_the_authorize_button_of_the_docs_works(server: Server) -> None:
-    """It reads the token URL from the document and sends the OAuth2 password form there."""
-    async with person(server) as caller, visitor(server) as http:
+    """Swagger UI reads the token URL from the document, and sends the OAuth2 password form there."""
+    async with new_user(server) as caller, http_client(server) as http:
         async with http.get("/docs") as response:
             assert response.status == 200
             assert response.content_type == "text/html"
@@ -126,8 +128,8 @@ async def test_the_authorize_button_of_the_docs_works(server: Server) -> None:
             assert (await response.json())["email"] == caller.email
 
 
-async def test_the_front_door_and_health_need_no_token(server: Server) -> None:
-    async with visitor(server) as http:
+async def test_the_root_and_health_need_no_credential(server: Server) -> None:
+    async with http_client(server) as http:
         for path in ("/", "/health", "/health/ready", "/health/live", "/redoc"):
             async with http.get(path) as response:
                 assert response.status == 200, path
@@ -142,7 +144,7 @@ def _resolve(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]
 
 
 def _dangling(document: dict[str, Any]) -> set[str]:
-    """References that lead nowhere."""
+    """References to schemas that do not exist."""
     text = json.dumps(document)
-    referred = {part.partition('"')[0] for part in text.split('"$ref": "#/components/schemas/')[1:]}
-    return referred - set(document["components"]["schemas"])
+    referenced = {part.partition('"')[0] for part in text.split('"$ref": "#/components/schemas/')[1:]}
+    return referenced - set(document["components"]["schemas"])

@@ -1,4 +1,4 @@
-"""The provider fails: what the caller hears, what the ledger books, and that whatever may be billed is asked once."""
+"""The provider fails: the client's error, the ledger's charge, and one request only where it may be billed."""
 
 from typing import Any, NamedTuple
 
@@ -6,62 +6,66 @@ import psutil
 import pytest
 
 from journeys.support.server import Server
-from journeys.support.users import Person, Reply, person
+from journeys.support.users import ApiUser, Reply, new_user
 from journeys.upstream.handle import Upstream, scripted
 
 pytestmark = pytest.mark.exhaustive_on_postgres
 
 LEAK = "SECRET-OF-THE-UPSTREAM"
-FOLLOWED = "/v1/followed"
-SAID = {"raw": f'{{"error": {{"message": "{LEAK}"}}}}'}
+REDIRECT_TARGET = "/v1/followed"
+LEAKING_BODY = {"raw": f'{{"error": {{"message": "{LEAK}"}}}}'}
 
 
 class Fault(NamedTuple):
-    """What the upstream does, what the caller must hear, and how often the upstream is asked."""
+    """The fault of the upstream, the client's error, and the number of requests to the upstream."""
 
     script: dict[str, Any]
     status: int
     code: str
     retry_after: str | None = None
-    asked: int = 1
+    requests: int = 1
 
 
-def _too_many(said: str | None, heard: str) -> Fault:
-    headers = {"Retry-After": said} if said is not None else {}
-    return Fault({"status": 429, "headers": headers} | SAID, 503, "provider_rate_limited", heard)
+def _too_many(header: str | None, retry_after: str) -> Fault:
+    headers = {"Retry-After": header} if header is not None else {}
+    return Fault({"status": 429, "headers": headers} | LEAKING_BODY, 503, "provider_rate_limited", retry_after)
 
 
 NOTHING_BILLED = {
-    "401": Fault({"status": 401} | SAID, 502, "provider_auth_failed"),
-    "402": Fault({"status": 402} | SAID, 502, "provider_auth_failed"),
-    "403": Fault({"status": 403} | SAID, 502, "provider_auth_failed"),
-    "429": _too_many("7", heard="7"),
-    "429 without a time": _too_many(None, heard="1"),
-    "429 with a date": _too_many("Fri, 31 Dec 1999 23:59:59 GMT", heard="1"),
-    "429 with nonsense": _too_many(f"-5 {LEAK}", heard="1"),
-    "429 for a year": _too_many("31536000", heard="3600"),
-    "400": Fault({"status": 400} | SAID, 400, "provider_rejected"),
-    "413": Fault({"status": 413} | SAID, 400, "provider_rejected"),
-    "422": Fault({"status": 422} | SAID, 400, "provider_rejected"),
-    "404": Fault({"status": 404} | SAID, 502, "provider_error"),
-    "409": Fault({"status": 409} | SAID, 502, "provider_error", asked=2),
-    "500": Fault({"status": 500} | SAID, 502, "provider_error", asked=2),
-    "503": Fault({"status": 503, "headers": {"Retry-After": "9"}} | SAID, 502, "provider_error", asked=2),
-    "529": Fault({"status": 529} | SAID, 502, "provider_error", asked=2),
-    "302": Fault({"status": 302, "headers": {"Location": FOLLOWED}} | SAID, 502, "provider_error", asked=2),
-    "308": Fault({"status": 308, "headers": {"Location": FOLLOWED}} | SAID, 502, "provider_error", asked=2),
+    "401": Fault({"status": 401} | LEAKING_BODY, 502, "provider_auth_failed"),
+    "402": Fault({"status": 402} | LEAKING_BODY, 502, "provider_auth_failed"),
+    "403": Fault({"status": 403} | LEAKING_BODY, 502, "provider_auth_failed"),
+    "429": _too_many("7", retry_after="7"),
+    "429 without a time": _too_many(None, retry_after="1"),
+    "429 with a date": _too_many("Fri, 31 Dec 1999 23:59:59 GMT", retry_after="1"),
+    "429 with nonsense": _too_many(f"-5 {LEAK}", retry_after="1"),
+    "429 for a year": _too_many("31536000", retry_after="3600"),
+    "400": Fault({"status": 400} | LEAKING_BODY, 400, "provider_rejected"),
+    "413": Fault({"status": 413} | LEAKING_BODY, 400, "provider_rejected"),
+    "422": Fault({"status": 422} | LEAKING_BODY, 400, "provider_rejected"),
+    "404": Fault({"status": 404} | LEAKING_BODY, 502, "provider_error"),
+    "409": Fault({"status": 409} | LEAKING_BODY, 502, "provider_error", requests=2),
+    "500": Fault({"status": 500} | LEAKING_BODY, 502, "provider_error", requests=2),
+    "503": Fault({"status": 503, "headers": {"Retry-After": "9"}} | LEAKING_BODY, 502, "provider_error", requests=2),
+    "529": Fault({"status": 529} | LEAKING_BODY, 502, "provider_error", requests=2),
+    "302": Fault(
+        {"status": 302, "headers": {"Location": REDIRECT_TARGET}} | LEAKING_BODY, 502, "provider_error", requests=2
+    ),
+    "308": Fault(
+        {"status": 308, "headers": {"Location": REDIRECT_TARGET}} | LEAKING_BODY, 502, "provider_error", requests=2
+    ),
 }
 
 UNREADABLE = {
-    "408": Fault({"status": 408} | SAID, 504, "provider_timeout"),
+    "408": Fault({"status": 408} | LEAKING_BODY, 504, "provider_timeout"),
     "204": Fault({"status": 204, "raw": ""}, 502, "provider_bad_response"),
-    "206": Fault({"status": 206} | SAID, 502, "provider_bad_response"),
+    "206": Fault({"status": 206} | LEAKING_BODY, 502, "provider_bad_response"),
     "garbage": Fault({"raw": f"<html>{LEAK}</html>"}, 502, "provider_bad_response"),
     "an empty body": Fault({"raw": ""}, 502, "provider_bad_response"),
     "half a document": Fault({"raw": f'{{"choices": [{{"message": {{"content": "{LEAK}'}, 502, "provider_bad_response"),
     "a list": Fault({"raw": f'["{LEAK}"]'}, 502, "provider_bad_response"),
     "null": Fault({"raw": "null"}, 502, "provider_bad_response"),
-    "no choices": Fault(SAID, 502, "provider_bad_response"),
+    "no choices": Fault(LEAKING_BODY, 502, "provider_bad_response"),
     "empty choices": Fault({"json": {"choices": [], "x": LEAK}}, 502, "provider_bad_response"),
     "choices of another type": Fault({"json": {"choices": {"0": LEAK}}}, 502, "provider_bad_response"),
     "a choice without a message": Fault({"json": {"choices": [{"text": LEAK}]}}, 502, "provider_bad_response"),
@@ -88,8 +92,10 @@ MAX_GROWTH = 64 * 1024 * 1024
 
 
 @pytest.mark.parametrize("fault", NOTHING_BILLED.values(), ids=NOTHING_BILLED.keys())
-async def test_what_cannot_have_been_billed_is_given_back(server: Server, upstream: Upstream, fault: Fault) -> None:
-    async with person(server) as caller:
+async def test_a_failure_that_cannot_have_been_billed_releases_the_hold(
+    server: Server, upstream: Upstream, fault: Fault
+) -> None:
+    async with new_user(server) as caller:
         reply = await _fail(caller, upstream, fault)
         (charge,) = await caller.charges()
         assert (charge["state"], charge["basis"], charge["error"]) == ("released", "none", fault.code)
@@ -100,10 +106,8 @@ async def test_what_cannot_have_been_billed_is_given_back(server: Server, upstre
 
 
 @pytest.mark.parametrize("fault", UNREADABLE.values(), ids=UNREADABLE.keys())
-async def test_of_an_answer_that_cannot_be_read_the_input_is_paid(
-    server: Server, upstream: Upstream, fault: Fault
-) -> None:
-    async with person(server) as caller:
+async def test_an_unreadable_answer_costs_its_input(server: Server, upstream: Upstream, fault: Fault) -> None:
+    async with new_user(server) as caller:
         reply = await _fail(caller, upstream, fault)
         (charge,) = await caller.charges()
         assert (charge["state"], charge["basis"], charge["error"]) == ("settled", "unknown", fault.code)
@@ -113,38 +117,40 @@ async def test_of_an_answer_that_cannot_be_read_the_input_is_paid(
         assert reply.headers["X-Charge-ID"] == charge["id"]
         quota = await caller.quota()
         assert (quota["used"], quota["reserved"]) == (charge["cost"], 0)
-        assert (await caller.ask(caller.marker)).status == 200
+        assert (await caller.query(caller.marker)).status == 200
 
 
-async def test_a_failure_that_is_over_when_it_is_tried_again_is_not_heard(server: Server, upstream: Upstream) -> None:
-    async with person(server) as caller:
-        reply = await caller.ask(scripted(caller.marker, status=503, fail_times=1), max_tokens=100)
+async def test_a_failure_that_the_retry_overcomes_is_not_visible_to_the_client(
+    server: Server, upstream: Upstream
+) -> None:
+    async with new_user(server) as caller:
+        reply = await caller.query(scripted(caller.marker, status=503, fail_times=1), max_tokens=100)
         assert reply.status == 200
         (charge,) = await caller.charges()
         assert (charge["state"], charge["basis"], charge["error"]) == ("settled", "provider", None)
         assert charge["cost"] == reply.body["cost"]
         assert reply.headers["X-Charge-ID"] == charge["id"]
-    assert [one["finished"] for one in upstream.seen(caller.marker)] == [True, True]
+    assert [one["finished"] for one in upstream.requests(caller.marker)] == [True, True]
 
 
-async def test_an_answer_of_any_size_takes_little_memory(server: Server) -> None:
-    """Measured after a first failure, which loads the vocabulary that inputs are counted with."""
+async def test_an_answer_of_any_size_needs_little_memory(server: Server) -> None:
+    """Measured after a first failure, which loads the vocabulary for counting."""
     process = psutil.Process(server.program.pid)
-    async with person(server) as caller:
-        await caller.ask(scripted(caller.marker, raw="garbage"))
+    async with new_user(server) as caller:
+        await caller.query(scripted(caller.marker, raw="garbage"))
         before = process.memory_info().rss
         for fault in ("large", "endless", "gzip_bomb"):
-            assert (await caller.ask(scripted(caller.marker, fault=fault))).status == 502
+            assert (await caller.query(scripted(caller.marker, fault=fault))).status == 502
         assert process.memory_info().rss - before < MAX_GROWTH
 
 
 async def test_unknown_outcomes_are_forgiven_up_to_5_percent_of_the_grant_and_then_charged_in_full(
     server: Server,
 ) -> None:
-    async with person(server, limit=20_000, tenant_limit=1_000_000) as caller:
+    async with new_user(server, limit=20_000, tenant_limit=1_000_000) as caller:
         prompt = scripted(caller.marker, raw="garbage")
         for _ in range(5):
-            assert (await caller.ask(prompt, max_tokens=300)).code == "provider_bad_response"
+            assert (await caller.query(prompt, max_tokens=300)).code == "provider_bad_response"
         charges = (await caller.charges())[::-1]
     forgiven = 0
     for charge in charges:
@@ -158,23 +164,23 @@ async def test_unknown_outcomes_are_forgiven_up_to_5_percent_of_the_grant_and_th
 
 
 async def test_one_unknown_outcome_is_forgiven_however_small_the_grant(server: Server) -> None:
-    async with person(server, limit=2_000) as caller:
+    async with new_user(server, limit=2_000) as caller:
         prompt = scripted(caller.marker, raw="garbage")
         for _ in range(2):
-            assert (await caller.ask(prompt, max_tokens=500)).status == 502
+            assert (await caller.query(prompt, max_tokens=500)).status == 502
         second, first = await caller.charges()
     assert first["forgiven"] > 100
     assert (second["forgiven"], second["cost"]) == (0, second["held"])
     assert "used up" in second["reason"]
 
 
-async def _fail(caller: Person, upstream: Upstream, fault: Fault) -> Reply:
-    """A call that fails as it should, with as many requests as may be, and nothing of what the upstream said."""
-    reply = await caller.ask(scripted(caller.marker, **fault.script), max_tokens=100)
+async def _fail(caller: ApiUser, upstream: Upstream, fault: Fault) -> Reply:
+    """Make a call that must fail as `fault` says, without any text of the upstream in the response."""
+    reply = await caller.query(scripted(caller.marker, **fault.script), max_tokens=100)
     assert (reply.status, reply.code) == (fault.status, fault.code)
     assert LEAK not in f"{reply.body} {reply.headers}"
     assert reply.headers.get("Retry-After") == fault.retry_after
     assert reply.headers["X-Quota-Name"] == "user-total"
-    assert len(upstream.seen(caller.marker)) == fault.asked
-    assert upstream.requests_to(FOLLOWED) == 0
+    assert len(upstream.requests(caller.marker)) == fault.requests
+    assert upstream.requests_to(REDIRECT_TARGET) == 0
     return reply

@@ -1,4 +1,4 @@
-"""What is sent upstream: OpenAI's own parameters, nothing kept there, and never without the granted output limit."""
+"""Requests to the provider: OpenAI's parameters, not stored there, and always with the granted output limit."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsNon
 from pydantic import TypeAdapter
 
 from journeys.support.server import Server
-from journeys.support.users import person
+from journeys.support.users import new_user
 from journeys.upstream.handle import Upstream
 from tollkeeper.gateway.candidate import MIN_THINKING_OUTPUT
 
@@ -26,29 +26,29 @@ LIMITS = {
 
 
 @pytest.mark.parametrize(("model", "limit"), LIMITS.items())
-async def test_the_granted_output_goes_along_under_the_name_that_the_model_takes(
+async def test_the_granted_output_is_sent_in_the_field_that_the_model_takes(
     server: Server, upstream: Upstream, model: str, limit: str
 ) -> None:
-    async with person(server) as caller:
-        asked = await caller.ask(caller.marker, model=model, max_tokens=321)
-        unasked = await caller.ask(caller.marker, model=model)
-        assert (asked.status, unasked.status) == (200, 200)
+    async with new_user(server) as caller:
+        limited = await caller.query(caller.marker, model=model, max_tokens=321)
+        unlimited = await caller.query(caller.marker, model=model)
+        assert (limited.status, unlimited.status) == (200, 200)
         granted = [charge["granted_output"] for charge in (await caller.charges())[::-1]]
-    sent = [request["body"] for request in upstream.seen(caller.marker)]
-    usual = 1024 if limit == "max_tokens" else MIN_THINKING_OUTPUT  # those of the newer name think unseen
+    sent = [request["body"] for request in upstream.requests(caller.marker)]
+    usual = 1024 if limit == "max_tokens" else MIN_THINKING_OUTPUT  # models with the newer field bill reasoning
     assert [body[limit] for body in sent] == granted == [321, usual]
     for body in sent:
-        _assert_openai_takes(body)
+        _assert_openai_accepts(body)
         assert body["model"] == model
         assert len({"max_tokens", "max_completion_tokens"} & body.keys()) == 1
 
 
-async def test_the_prompt_the_system_prompt_and_the_temperature_go_along(server: Server, upstream: Upstream) -> None:
-    async with person(server) as caller:
+async def test_the_prompt_the_system_prompt_and_the_temperature_are_sent(server: Server, upstream: Upstream) -> None:
+    async with new_user(server) as caller:
         prompt = f'{caller.marker} "quoted" \\ \n 😀'
-        reply = await caller.ask(prompt, system_prompt="Be brief.", temperature=0.3, max_tokens=30, cache=True)
+        reply = await caller.query(prompt, system_prompt="Be brief.", temperature=0.3, max_tokens=30, cache=True)
         assert reply.status == 200, reply
-    (request,) = upstream.seen(caller.marker)
+    (request,) = upstream.requests(caller.marker)
     assert request["body"] == {
         "model": "gpt-4o-mini",
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": prompt}],
@@ -56,25 +56,27 @@ async def test_the_prompt_the_system_prompt_and_the_temperature_go_along(server:
         "temperature": 0.3,
         "max_tokens": 30,
     }
-    _assert_openai_takes(request["body"])
+    _assert_openai_accepts(request["body"])
 
 
-async def test_only_the_keys_of_the_house_go_along_never_the_callers(server: Server, upstream: Upstream) -> None:
-    async with person(server) as caller:
-        headers = caller.bearer | {"Cookie": "a=b", "X-Correlation-ID": "mine", "OpenAI-Organization": "org-x"}
+async def test_the_operators_provider_key_is_sent_and_none_of_the_callers_credentials(
+    server: Server, upstream: Upstream
+) -> None:
+    async with new_user(server) as caller:
+        headers = caller.auth_headers | {"Cookie": "a=b", "X-Correlation-ID": "mine", "OpenAI-Organization": "org-x"}
         document = {"prompt": caller.marker}
         async with caller.http.post("/ai/query", json=document, headers=headers) as response:
             assert response.status == 200
-    (request,) = upstream.seen(caller.marker)
+    (request,) = upstream.requests(caller.marker)
     assert request["path"] == "/v1/chat/completions"
-    assert request["headers"]["authorization"] == "Bearer sk-of-the-house"
+    assert request["headers"]["authorization"] == "Bearer sk-of-the-sdk_server"
     assert request["headers"]["accept-encoding"] == "identity"
     assert caller.token not in str(request["headers"])
     assert not {"cookie", "openai-organization"} & request["headers"].keys()
 
 
-def _assert_openai_takes(body: dict[str, Any]) -> None:
-    """By the types of OpenAI's own package."""
+def _assert_openai_accepts(body: dict[str, Any]) -> None:
+    """The body fits the types of OpenAI's package."""
     assert body.keys() <= CompletionCreateParamsNonStreaming.__annotations__.keys() | _inherited()
     TypeAdapter(CompletionCreateParamsNonStreaming).validate_python(body)
     assert body["store"] is False

@@ -1,4 +1,4 @@
-"""Log in, ask, and see the quota fall by exactly the cost."""
+"""A call of /ai/query, its response, its charge, and the quota, which falls by exactly the cost."""
 
 import asyncio
 import json
@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from journeys.support.compat_requests import CHAT_DOOR, MESSAGES_DOOR, RESPONSES_DOOR, asked, post
+from journeys.support.compat_requests import CHAT_PATH, MESSAGES_PATH, RESPONSES_PATH, post, user_message
 from journeys.support.server import Server
-from journeys.support.users import PASSWORD, login, person
+from journeys.support.users import PASSWORD, login, new_user
 from journeys.upstream.handle import Upstream, scripted
 from tollkeeper.quota.rules.windows import Period
 
@@ -19,8 +19,8 @@ USAGE = {"prompt_tokens": 15, "completion_tokens": 9, "total_tokens": 24}
 
 
 async def test_the_quota_falls_by_exactly_the_cost_of_the_call(server: Server, upstream: Upstream) -> None:
-    async with person(server, limit=10_000) as caller:
-        reply = await caller.ask(scripted(caller.marker, usage=USAGE, answer="Four words of answer."))
+    async with new_user(server, limit=10_000) as caller:
+        reply = await caller.query(scripted(caller.marker, usage=USAGE, answer="Four words of answer."))
         assert reply.status == 200, reply
         answer = reply.body
         assert answer["answer"] == "Four words of answer."
@@ -40,12 +40,12 @@ async def test_the_quota_falls_by_exactly_the_cost_of_the_call(server: Server, u
             "remaining": 9_976,
             "resets_at": None,
         }
-        assert len(upstream.seen(caller.marker)) == 1
+        assert len(upstream.correlation_ids(caller.marker)) == 1
 
 
 async def test_the_answer_has_every_field_of_the_contract(server: Server) -> None:
-    async with person(server) as caller:
-        reply = await caller.ask(scripted(caller.marker, usage=USAGE), model="gpt-4o-mini")
+    async with new_user(server) as caller:
+        reply = await caller.query(scripted(caller.marker, usage=USAGE), model="gpt-4o-mini")
     assert set(reply.body) == {
         "query_id",
         "answer",
@@ -71,8 +71,8 @@ async def test_the_answer_has_every_field_of_the_contract(server: Server) -> Non
 
 
 async def test_every_reply_names_its_charge_and_the_tightest_quota(server: Server) -> None:
-    async with person(server, limit=10_000, tenant_limit=1_000_000, period=Period.MONTH) as caller:
-        reply = await caller.ask(scripted(caller.marker, usage=USAGE))
+    async with new_user(server, limit=10_000, tenant_limit=1_000_000, period=Period.MONTH) as caller:
+        reply = await caller.query(scripted(caller.marker, usage=USAGE))
         assert reply.headers["X-Charge-ID"] == reply.body["query_id"]
         assert reply.headers["X-Quota-Name"] == "user-month"
         assert reply.headers["X-Quota-Limit"] == "10000"
@@ -83,27 +83,27 @@ async def test_every_reply_names_its_charge_and_the_tightest_quota(server: Serve
 
 
 async def test_a_quota_without_a_reset_has_no_reset_header(server: Server) -> None:
-    async with person(server, period=Period.TOTAL) as caller:
-        reply = await caller.ask(caller.marker)
+    async with new_user(server, period=Period.TOTAL) as caller:
+        reply = await caller.query(caller.marker)
     assert reply.headers["X-Quota-Name"] == "user-total"
     assert "X-Quota-Reset" not in reply.headers
 
 
-async def test_a_well_formed_correlation_id_is_kept_and_any_other_replaced(server: Server) -> None:
-    async with person(server) as caller:
-        seen = []
+async def test_a_valid_correlation_id_is_kept_and_any_other_replaced(server: Server) -> None:
+    async with new_user(server) as caller:
+        correlation_ids: list[str] = []
         for sent in ("my-request.1", "bad id!", "x" * 65):
-            headers = caller.bearer | {"X-Correlation-ID": sent}
+            headers = caller.auth_headers | {"X-Correlation-ID": sent}
             async with caller.http.get("/me", headers=headers) as response:
-                seen.append(response.headers["X-Correlation-ID"])
-    assert seen[0] == "my-request.1"
-    assert seen[1] not in {"bad id!", ""}
-    assert seen[2] != "x" * 65
+                correlation_ids.append(response.headers["X-Correlation-ID"])
+    assert correlation_ids[0] == "my-request.1"
+    assert correlation_ids[1] not in {"bad id!", ""}
+    assert correlation_ids[2] != "x" * 65
 
 
-async def test_a_charge_can_be_looked_up_by_its_owner(server: Server) -> None:
-    async with person(server) as caller:
-        query_id = (await caller.ask(scripted(caller.marker, usage=USAGE), max_tokens=50)).body["query_id"]
+async def test_a_user_can_read_a_charge_of_their_own(server: Server) -> None:
+    async with new_user(server) as caller:
+        query_id = (await caller.query(scripted(caller.marker, usage=USAGE), max_tokens=50)).body["query_id"]
         charge = (await caller.get(f"/me/charges/{query_id}")).body
     assert charge["id"] == query_id
     assert (charge["state"], charge["basis"], charge["cost"]) == ("settled", "provider", 24)
@@ -115,12 +115,12 @@ async def test_a_charge_can_be_looked_up_by_its_owner(server: Server) -> None:
 
 
 async def test_another_users_charge_looks_like_one_that_does_not_exist(server: Server) -> None:
-    async with person(server) as owner, person(server, tenant_id=owner.principal.tenant_id) as other:
-        theirs = (await owner.ask(owner.marker)).body["query_id"]
+    async with new_user(server) as owner, new_user(server, tenant_id=owner.principal.tenant_id) as other:
+        theirs = (await owner.query(owner.marker)).body["query_id"]
         correlation = {"X-Correlation-ID": "the-same"}
         bodies = []
         for charge_id in (theirs, "chg_" + "0" * 32, "nonsense", "chg_'%20OR%201=1"):
-            async with other.http.get(f"/me/charges/{charge_id}", headers=other.bearer | correlation) as response:
+            async with other.http.get(f"/me/charges/{charge_id}", headers=other.auth_headers | correlation) as response:
                 assert response.status == 404
                 bodies.append(await response.read())
         assert len(set(bodies)) == 1
@@ -128,8 +128,8 @@ async def test_another_users_charge_looks_like_one_that_does_not_exist(server: S
 
 
 async def test_charges_come_in_pages_newest_first_and_none_is_missed(server: Server) -> None:
-    async with person(server) as caller:
-        made = [(await caller.ask(caller.marker)).body["query_id"] for _ in range(5)]
+    async with new_user(server) as caller:
+        made = [(await caller.query(caller.marker)).body["query_id"] for _ in range(5)]
         found: list[str] = []
         path = "/me/charges?limit=2"
         sizes = []
@@ -144,110 +144,112 @@ async def test_charges_come_in_pages_newest_first_and_none_is_missed(server: Ser
 
 async def test_two_callers_of_one_tenant_both_draw_on_its_quota(server: Server) -> None:
     async with (
-        person(server, limit=1_000_000, tenant_limit=3_000) as one,
-        person(server, tenant_id=one.principal.tenant_id) as two,
+        new_user(server, limit=1_000_000, tenant_limit=3_000) as one,
+        new_user(server, tenant_id=one.principal.tenant_id) as two,
     ):
-        await asyncio.gather(*(who.ask(scripted(who.marker, usage=USAGE), max_tokens=20) for who in (one, two)))
+        await asyncio.gather(*(user.query(scripted(user.marker, usage=USAGE), max_tokens=20) for user in (one, two)))
         quotas = {quota["name"]: quota for quota in (await one.quota())["quotas"]}
         assert quotas["tenant-total"]["used"] == 48
         assert quotas["user-total"]["used"] == 24
         assert (await one.quota())["name"] == "tenant-total"
 
 
-async def test_who_has_no_quota_is_refused_with_a_limit_of_zero(server: Server, upstream: Upstream) -> None:
-    async with person(server, limit=None) as caller:
-        reply = await caller.ask(caller.marker)
+async def test_a_user_without_a_quota_is_refused_with_a_limit_of_zero(server: Server, upstream: Upstream) -> None:
+    async with new_user(server, limit=None) as caller:
+        reply = await caller.query(caller.marker)
         assert (reply.status, reply.code) == (429, "quota_exceeded")
         assert (reply.body["limit"], reply.body["used"], reply.body["reserved"]) == (0, 0, 0)
         assert (await caller.quota())["limit"] == 0
         assert await caller.charges() == []
-    assert upstream.seen(caller.marker) == []
+    assert upstream.correlation_ids(caller.marker) == []
 
 
-async def test_a_quota_that_is_too_small_refuses_and_explains_itself(server: Server, upstream: Upstream) -> None:
-    async with person(server, limit=40, period=Period.MONTH) as caller:
-        reply = await caller.ask(caller.marker, max_tokens=500)
+async def test_a_quota_that_is_too_small_refuses_with_its_balance_and_what_is_needed(
+    server: Server, upstream: Upstream
+) -> None:
+    async with new_user(server, limit=40, period=Period.MONTH) as caller:
+        reply = await caller.query(caller.marker, max_tokens=500)
         assert (reply.status, reply.code) == (429, "quota_exceeded")
         assert (reply.body["limit"], reply.body["used"], reply.body["reserved"]) == (40, 0, 0)
         assert reply.body["needed"] > 500
         assert reply.body["resets_at"].endswith("Z")
         assert reply.headers["X-Quota-Name"] == "user-month"
         assert await caller.charges() == []
-    assert upstream.seen(caller.marker) == []
+    assert upstream.correlation_ids(caller.marker) == []
 
 
-@pytest.mark.parametrize("path", [CHAT_DOOR, RESPONSES_DOOR, MESSAGES_DOOR])
-async def test_a_client_that_asks_for_the_longest_answer_reads_what_that_needs(server: Server, path: str) -> None:
-    """Some send the most that a model can write as the limit of every call."""
-    async with person(server, limit=20_000, period=Period.MONTH) as caller:
-        limit = {"max_output_tokens" if path == RESPONSES_DOOR else "max_tokens": 64_000}
-        question = {"input": "hi"} if path == RESPONSES_DOOR else asked("hi")
+@pytest.mark.parametrize("path", [CHAT_PATH, RESPONSES_PATH, MESSAGES_PATH])
+async def test_an_output_limit_beyond_the_quota_is_refused_with_the_tokens_needed(server: Server, path: str) -> None:
+    """Some clients send the largest output of the model as the limit of every call."""
+    async with new_user(server, limit=20_000, period=Period.MONTH) as caller:
+        limit = {"max_output_tokens" if path == RESPONSES_PATH else "max_tokens": 64_000}
+        question = {"input": "hi"} if path == RESPONSES_PATH else user_message("hi")
         reply = await post(caller, path, model="gpt-4o-mini", **question, **limit)
         assert (reply.status, reply.headers["X-Error-Code"]) == (429, "quota_exceeded")
-        told = reply.body["error"]["message"]
-        needed = re.search(r"needs ([\d,]+) tokens, with room for its answer", told)
-        assert needed is not None, told
+        message = reply.body["error"]["message"]
+        needed = re.search(r"needs ([\d,]+) tokens, with room for its answer", message)
+        assert needed is not None, message
         assert 64_000 < int(needed[1].replace(",", "")) < 65_000
-        assert "0 of 20,000 in user-month are used and 0 held" in told
-        assert f"resets at {reply.headers['X-Quota-Reset']}." in told
+        assert "0 of 20,000 in user-month are used and 0 held" in message
+        assert f"resets at {reply.headers['X-Quota-Reset']}." in message
 
 
-async def test_a_used_up_quota_says_when_to_come_back(server: Server) -> None:
-    async with person(server, limit=1_000, period=Period.MONTH) as caller:
+async def test_a_used_up_quota_returns_the_time_until_its_reset(server: Server) -> None:
+    async with new_user(server, limit=1_000, period=Period.MONTH) as caller:
         usage = {"prompt_tokens": 9, "completion_tokens": 900, "total_tokens": 909}
-        assert (await caller.ask(scripted(caller.marker, usage=usage))).status == 200
-        reply = await caller.ask(caller.marker, max_tokens=100)
+        assert (await caller.query(scripted(caller.marker, usage=usage))).status == 200
+        reply = await caller.query(caller.marker, max_tokens=100)
         assert (reply.status, reply.code) == (429, "quota_exceeded")
         assert (reply.body["used"], reply.headers["X-Quota-Remaining"]) == (909, "91")
         resets_at = datetime.fromisoformat(reply.body["resets_at"])
         assert abs(int(reply.headers["Retry-After"]) - (resets_at - datetime.now(UTC)).total_seconds()) < 60
 
 
-async def test_without_a_limit_of_the_callers_the_answer_is_clamped_to_what_fits(
+async def test_without_an_output_limit_of_the_caller_the_limit_is_clamped_to_the_quota(
     server: Server, upstream: Upstream
 ) -> None:
-    async with person(server, limit=300) as caller:
-        reply = await caller.ask(caller.marker)
+    async with new_user(server, limit=300) as caller:
+        reply = await caller.query(caller.marker)
         assert reply.status == 200, reply
         charge = (await caller.get(f"/me/charges/{reply.body['query_id']}")).body
-    (request,) = upstream.seen(caller.marker)
+    (request,) = upstream.correlation_ids(caller.marker)
     assert 16 <= charge["granted_output"] < 300
     assert request["body"]["max_tokens"] == charge["granted_output"]
     assert charge["held"] == 300
 
 
-async def test_a_limit_of_the_callers_is_never_clamped(server: Server, upstream: Upstream) -> None:
-    async with person(server, limit=1_000) as caller:
-        assert (await caller.ask(caller.marker, max_tokens=999)).code == "quota_exceeded"
-    assert upstream.seen(caller.marker) == []
+async def test_an_output_limit_of_the_caller_is_never_clamped(server: Server, upstream: Upstream) -> None:
+    async with new_user(server, limit=1_000) as caller:
+        assert (await caller.query(caller.marker, max_tokens=999)).code == "quota_exceeded"
+    assert upstream.correlation_ids(caller.marker) == []
 
 
-async def test_a_prompt_of_almost_a_megabyte_arrives_whole_and_is_held_for(server: Server, upstream: Upstream) -> None:
-    async with person(server, limit=100_000_000) as caller:
+async def test_a_prompt_of_almost_a_megabyte_is_sent_whole_and_held_in_full(server: Server, upstream: Upstream) -> None:
+    async with new_user(server, limit=100_000_000) as caller:
         prompt = caller.marker + " ąęß" * 110_000
         body = json.dumps({"prompt": prompt, "max_tokens": 16}, ensure_ascii=False).encode()
-        async with caller.http.post("/ai/query", data=body, headers=caller.bearer) as response:
+        async with caller.http.post("/ai/query", data=body, headers=caller.auth_headers) as response:
             assert response.status == 200
         (charge,) = await caller.charges()
-    (request,) = upstream.seen(caller.marker)
+    (request,) = upstream.correlation_ids(caller.marker)
     assert request["body"]["messages"] == [{"role": "user", "content": prompt}]
     assert charge["held"] > len(prompt.encode())
 
 
-async def test_an_allocation_caps_what_the_call_may_cost(server: Server) -> None:
-    async with person(server) as caller:
-        reply = await caller.ask(caller.marker, context_allocation=200)
+async def test_a_context_allocation_caps_the_hold_of_a_call(server: Server) -> None:
+    async with new_user(server) as caller:
+        reply = await caller.query(caller.marker, context_allocation=200)
         charge = (await caller.get(f"/me/charges/{reply.body['query_id']}")).body
         assert charge["held"] <= 200
-        assert (await caller.ask(caller.marker, context_allocation=20)).status == 422
+        assert (await caller.query(caller.marker, context_allocation=20)).status == 422
 
 
-async def test_a_person_can_log_in_again_and_sees_the_same_books(server: Server) -> None:
-    async with person(server) as caller:
-        await caller.ask(scripted(caller.marker, usage=USAGE))
+async def test_a_user_who_logs_in_again_sees_the_same_quota(server: Server) -> None:
+    async with new_user(server) as caller:
+        await caller.query(scripted(caller.marker, usage=USAGE))
         again = await login(caller.http, caller.email.upper(), PASSWORD)
-        assert again.body["token_type"] == "bearer"
+        assert again.body["token_type"] == "auth_headers"
         assert again.body["expires_in"] == 900
-        headers = {"Authorization": f"bearer {again.body['access_token']}"}
+        headers = {"Authorization": f"auth_headers {again.body['access_token']}"}
         async with caller.http.get("/me/quota", headers=headers) as response:
             assert (await response.json())["used"] == 24

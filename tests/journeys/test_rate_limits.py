@@ -1,4 +1,4 @@
-"""Too fast: 429 with the time to wait, for a while only, and nobody else suffers."""
+"""Rate limits: 429 with the time to wait, for a short time, without an effect on other users."""
 
 import asyncio
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 
 from databases import new_sqlite
 from journeys.support.server import Server
-from journeys.support.users import PASSWORD, Reply, add_user, login, person, visitor
+from journeys.support.users import PASSWORD, Reply, add_user, http_client, login, new_user
 from journeys.upstream.handle import Upstream
 from tollkeeper.db import Database
 
@@ -17,9 +17,11 @@ SECONDS = 5
 
 
 @pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream: Upstream) -> Iterator[Server]:
-    """A server with small limits."""
-    folder: Path = tmp_path_factory.mktemp("strict")
+def rate_limited_server(
+    tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream: Upstream
+) -> Iterator[Server]:
+    """A server with low rate limits."""
+    folder: Path = tmp_path_factory.mktemp("rate_limited_server")
     url = new_sqlite(folder, migrated_file)
     limits = {
         "TOLLKEEPER_RATE_LIMIT_LOGIN": f"{LOGINS}/{SECONDS} seconds",
@@ -33,37 +35,44 @@ def strict(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstre
         server.free()
 
 
-async def test_who_asks_too_fast_waits_and_the_others_do_not(strict: Server, upstream: Upstream) -> None:
-    async with person(strict) as caller, person(strict) as other:
-        replies = [await caller.ask(caller.marker) for _ in range(CALLS + 2)]
+async def test_a_user_beyond_the_rate_limit_must_wait_and_others_need_not(
+    rate_limited_server: Server, upstream: Upstream
+) -> None:
+    async with new_user(rate_limited_server) as caller, new_user(rate_limited_server) as other:
+        replies = [await caller.query(caller.marker) for _ in range(CALLS + 2)]
         assert [reply.status for reply in replies] == [200] * CALLS + [429] * 2
         wait_s = _wait_of(replies[-1])
-        assert len(await caller.charges()) == len(upstream.seen(caller.marker)) == CALLS
-        assert (await other.ask(other.marker)).status == 200
+        assert len(await caller.charges()) == len(upstream.requests(caller.marker)) == CALLS
+        assert (await other.query(other.marker)).status == 200
         await asyncio.sleep(wait_s)
-        assert (await caller.ask(caller.marker)).status == 200
+        assert (await caller.query(caller.marker)).status == 200
 
 
-async def test_an_account_is_shut_for_a_while_and_never_for_good(strict: Server) -> None:
-    """Whoever guesses from wherever; and whether or not there is such an account."""
-    email = await _new_account(strict)
+async def test_failed_logins_block_an_account_for_a_short_time_only(rate_limited_server: Server) -> None:
+    """From any address, and whether or not the account exists."""
+    email = await _new_account(rate_limited_server)
     for number, account in enumerate((email, "nobody@example.com")):
         async with (
-            visitor(strict, f"127.0.1.{number * 2 + 1}") as here,
-            visitor(strict, f"127.0.1.{number * 2 + 2}") as there,
+            http_client(rate_limited_server, f"127.0.1.{number * 2 + 1}") as first_client,
+            http_client(rate_limited_server, f"127.0.1.{number * 2 + 2}") as second_client,
         ):
-            guesses = [await login(here, account, f"guess {n}") for n in range(LOGINS)]
+            guesses = [await login(first_client, account, f"guess {n}") for n in range(LOGINS)]
             assert [reply.code for reply in guesses] == ["invalid_credentials"] * LOGINS
-            shut = await login(there, account, PASSWORD)
-            wait_s = _wait_of(shut)
-            assert (await login(there, "somebody.else@example.com", "guess")).status == 401
+            blocked = await login(second_client, account, PASSWORD)
+            wait_s = _wait_of(blocked)
+            assert (await login(second_client, "somebody.else@example.com", "guess")).status == 401
             await asyncio.sleep(wait_s)
-            assert (await login(there, account, PASSWORD)).status == (200 if account == email else 401)
+            assert (await login(second_client, account, PASSWORD)).status == (200 if account == email else 401)
 
 
-async def test_an_address_that_guesses_is_shut_for_a_while_for_every_account(strict: Server) -> None:
-    email = await _new_account(strict)
-    async with visitor(strict, "127.0.2.1") as guesser, visitor(strict, "127.0.2.2") as other:
+async def test_failed_logins_block_their_address_for_every_account_for_a_short_time_only(
+    rate_limited_server: Server,
+) -> None:
+    email = await _new_account(rate_limited_server)
+    async with (
+        http_client(rate_limited_server, "127.0.2.1") as guesser,
+        http_client(rate_limited_server, "127.0.2.2") as other,
+    ):
         for number in range(LOGINS):
             assert (await login(guesser, f"{number}@example.com", "guess")).status == 401
         wait_s = _wait_of(await login(guesser, email, PASSWORD))
@@ -73,7 +82,7 @@ async def test_an_address_that_guesses_is_shut_for_a_while_for_every_account(str
 
 
 def _wait_of(reply: Reply) -> int:
-    """The seconds that a refusal for haste asks to wait."""
+    """The seconds to wait after a 429 response."""
     assert (reply.status, reply.code) == (429, "rate_limited")
     seconds = int(reply.headers["Retry-After"])
     assert 1 <= seconds <= SECONDS

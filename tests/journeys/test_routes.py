@@ -1,4 +1,4 @@
-"""Every route there is: which can reach a provider, and that none of those does without a reservation."""
+"""All routes: which ones call a provider, and that none of them does so without a reservation."""
 
 import re
 from typing import Any
@@ -8,11 +8,11 @@ from fastapi import FastAPI
 from fastapi.routing import APIWebSocketRoute
 from pydantic import SecretStr
 
-from journeys.support.endpoints import DOORS, Door, call
-from journeys.support.many_users import crowd
+from journeys.support.endpoints import ALL_ENDPOINTS, Endpoint, call
+from journeys.support.many_users import many_users
 from journeys.support.provider_wires import CHAT, EMBEDDINGS, WIRES
 from journeys.support.server import SECRET, Server
-from journeys.support.users import PASSWORD, PLENTY, Person
+from journeys.support.users import AMPLE_LIMIT, PASSWORD, ApiUser
 from journeys.upstream.handle import Upstream
 from tollkeeper.app import ENDPOINTS
 from tollkeeper.bootstrap import make_app
@@ -21,10 +21,10 @@ from tollkeeper.settings import Settings
 pytestmark = pytest.mark.exhaustive_on_postgres
 
 Route = tuple[str, str]
-"""Method and path. A WebSocket's method is WS."""
+"""Method and path. The method of a WebSocket is WS."""
 
 MESSAGES = [{"role": "user", "content": "How much?"}]
-METERED = {("WS" if door.is_socket else "POST", door.path) for door in DOORS}
+METERED = {("WS" if endpoint.is_socket else "POST", endpoint.path) for endpoint in ALL_ENDPOINTS}
 FREE: dict[Route, Any] = {
     ("POST", "/auth/login"): {"username": "nobody@example.com", "password": PASSWORD},
     ("POST", "/auth/keys"): {"name": "robot"},
@@ -51,16 +51,16 @@ FREE: dict[Route, Any] = {
     ("GET", "/v1/models"): None,
     ("GET", "/v1/models/{model_id}"): None,
 }
-"""Routes that never reach a provider, and what is sent to them."""
+"""Routes that never call a provider, and the body for each."""
 
 
-def test_every_route_of_the_application_is_known_here() -> None:
-    """Who adds a route has to say here whether it is metered; the tests below look whether that is true."""
+def test_every_route_of_the_application_is_listed_here() -> None:
+    """A new route must be listed here as metered or free; the tests below check that the list is true."""
     assert _routes(_application()) == METERED | FREE.keys()
     assert not METERED & FREE.keys()
 
 
-def test_a_route_that_is_not_known_here_is_noticed() -> None:
+def test_a_route_that_is_not_listed_here_is_noticed() -> None:
     application = _application()
 
     @application.post("/ai/oracle", include_in_schema=False)
@@ -72,8 +72,8 @@ def test_a_route_that_is_not_known_here_is_noticed() -> None:
     assert _routes(application) - METERED - FREE.keys() == {("POST", "/ai/oracle"), ("WS", "/ai/oracle")}
 
 
-async def test_every_route_of_the_document_is_known_here(doors: Server) -> None:
-    async with crowd(doors, 1) as (caller,):
+async def test_every_route_of_the_openapi_document_is_listed_here(all_wires_server: Server) -> None:
+    async with many_users(all_wires_server, 1) as (caller,):
         document = (await caller.get("/openapi.json")).body
     described = {(method.upper(), path) for path, found in document["paths"].items() for method in found}
     assert described <= METERED | FREE.keys()
@@ -81,49 +81,49 @@ async def test_every_route_of_the_document_is_known_here(doors: Server) -> None:
 
 
 @pytest.mark.parametrize("limit", [None, 0], ids=["no quota", "a quota of nothing"])
-async def test_without_a_reservation_nobody_reaches_a_provider(
-    hasty_doors: Server, own_upstream: Upstream, limit: int | None
+async def test_without_a_reservation_no_endpoint_calls_a_provider(
+    short_deadline_server: Server, own_upstream: Upstream, limit: int | None
 ) -> None:
-    hasty_doors.start()
-    async with crowd(hasty_doors, 1, limit) as (caller,):
-        for door in DOORS:
-            for wire in WIRES if door.writes else (EMBEDDINGS,):
-                made = await call(caller, door, "How much?", wire.model)
-                assert (made.status, made.code) == (429, "quota_exceeded"), (door, made.raw)
-        await _visit_free_routes(caller)
+    short_deadline_server.start()
+    async with many_users(short_deadline_server, 1, limit) as (caller,):
+        for endpoint in ALL_ENDPOINTS:
+            for wire in WIRES if endpoint.returns_text else (EMBEDDINGS,):
+                client_call = await call(caller, endpoint, "How much?", wire.model)
+                assert (client_call.status, client_call.code) == (429, "quota_exceeded"), (endpoint, client_call.raw)
+        await _call_free_routes(caller)
         assert await caller.charges() == []
-    assert own_upstream.seen("") == []
-    hasty_doors.stop()
+    assert own_upstream.requests("") == []
+    short_deadline_server.stop()
 
 
-async def test_with_a_reservation_the_metered_routes_reach_a_provider_and_the_others_do_not(
-    hasty_doors: Server, own_upstream: Upstream
+async def test_with_a_reservation_the_metered_routes_call_a_provider_and_the_others_do_not(
+    short_deadline_server: Server, own_upstream: Upstream
 ) -> None:
-    """So that the test above does not pass because nothing was asked in the right way."""
-    hasty_doors.start()
-    async with crowd(hasty_doors, 1, PLENTY) as (caller,):
-        for number, door in enumerate(DOORS, start=1):
-            made = await call(caller, door, "How much?", _model(door))
-            assert (made.status, made.code) == (200, None), (door, made.raw)
-            assert len(own_upstream.seen("")) == len(await caller.charges()) == number
-        await _visit_free_routes(caller)
-        assert len(own_upstream.seen("")) == len(await caller.charges()) == len(DOORS)
-    hasty_doors.stop()
+    """Proves that the test above does not pass because its requests are wrong."""
+    short_deadline_server.start()
+    async with many_users(short_deadline_server, 1, AMPLE_LIMIT) as (caller,):
+        for number, endpoint in enumerate(ALL_ENDPOINTS, start=1):
+            client_call = await call(caller, endpoint, "How much?", _model(endpoint))
+            assert (client_call.status, client_call.code) == (200, None), (endpoint, client_call.raw)
+            assert len(own_upstream.requests("")) == len(await caller.charges()) == number
+        await _call_free_routes(caller)
+        assert len(own_upstream.requests("")) == len(await caller.charges()) == len(ALL_ENDPOINTS)
+    short_deadline_server.stop()
 
 
-def _model(door: Door) -> str:
-    return CHAT.model if door.writes else EMBEDDINGS.model
+def _model(endpoint: Endpoint) -> str:
+    return CHAT.model if endpoint.returns_text else EMBEDDINGS.model
 
 
-async def _visit_free_routes(caller: Person) -> None:
+async def _call_free_routes(caller: ApiUser) -> None:
     for (method, path), body in FREE.items():
         filled = path.replace("{model_id}", CHAT.model).replace("{session_id}", "none").replace("{charge_id}", "chg_0")
-        async with caller.http.request(method, filled, json=body, headers=caller.bearer) as response:
+        async with caller.http.request(method, filled, json=body, headers=caller.auth_headers) as response:
             assert response.status == _expected(method, path), (method, path, await response.text())
 
 
 def _expected(method: str, path: str) -> int:
-    """What is looked for does not exist, but for the model."""
+    """The status of a free route: of the resources in the paths, only the model exists."""
     if path == "/auth/login":
         return 401
     if (method, path) == ("POST", "/auth/keys"):
@@ -132,7 +132,7 @@ def _expected(method: str, path: str) -> int:
 
 
 def _application() -> FastAPI:
-    """Not the whole of it: the part that has routes."""
+    """The FastAPI application inside its middleware."""
     wrapped: Any = make_app(Settings(database_url="sqlite:///unused.db", signing_secret=SecretStr(SECRET)))
     while not isinstance(wrapped, FastAPI):
         wrapped = getattr(wrapped, "_app", None) or wrapped.app
@@ -140,8 +140,8 @@ def _application() -> FastAPI:
 
 
 def _routes(application: FastAPI) -> set[Route]:
-    """Every route, those that are not in the document too. HEAD is GET without a body."""
-    found = {("POST", door.path) for door in ENDPOINTS}
+    """All routes, also those that are not in the OpenAPI document, without HEAD."""
+    found = {("POST", endpoint.path) for endpoint in ENDPOINTS}
     route: Any
     for route in application.routes:
         parts = route.effective_route_contexts() if hasattr(route, "effective_route_contexts") else [route]

@@ -1,4 +1,4 @@
-"""What must not start does not: one clear sentence, exit code 2, no traceback, and never a value that is a secret."""
+"""Commands that must not start print one clear sentence without a secret or traceback, and exit with 2."""
 
 import socket
 import sqlite3
@@ -11,14 +11,14 @@ from journeys.support.processes import Program, ReservedPort, clean_environment
 from tollkeeper.settings import EXAMPLE_SECRET
 
 GOOD_SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0-journeys"
-REFUSED = 2
+EXIT_REFUSED = 2
 
 Start = Callable[..., str]
 
 
 @pytest.fixture
 def refusal(tmp_path: Path) -> Iterator[Start]:
-    """Run a command that must refuse; the one sentence that it says."""
+    """Runs a command that must refuse to start. Returns the sentence that it prints."""
     programs: list[Program] = []
 
     def run(*arguments: str, **settings: str) -> str:
@@ -28,7 +28,7 @@ def refusal(tmp_path: Path) -> Iterator[Start]:
         output = tmp_path / f"{len(programs)}.out"
         program = Program(("tollkeeper", *arguments), environment=environment, folder=folder, output=output)
         programs.append(program)
-        assert program.wait_for_end() == REFUSED, program.output
+        assert program.wait_for_end() == EXIT_REFUSED, program.output
         lines = program.output.splitlines()
         assert len(lines) == 1, program.output
         assert lines[0].startswith("tollkeeper: ")
@@ -42,74 +42,78 @@ def refusal(tmp_path: Path) -> Iterator[Start]:
             program.kill()
 
 
-def test_on_a_port_that_is_taken(refusal: Start, sqlite_url: str) -> None:
+def test_serve_refuses_a_port_that_is_in_use(refusal: Start, sqlite_url: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        said = refusal("serve", "--port", str(port), TOLLKEEPER_DATABASE_URL=sqlite_url)
-    assert f"Port {port} is in use" in said
+        message = refusal("serve", "--port", str(port), TOLLKEEPER_DATABASE_URL=sqlite_url)
+    assert f"Port {port} is in use" in message
 
 
 @pytest.mark.exhaustive
-def test_on_an_address_that_is_not_ours(refusal: Start, sqlite_url: str) -> None:
-    said = refusal(
+def test_serve_refuses_an_address_that_is_not_local(refusal: Start, sqlite_url: str) -> None:
+    message = refusal(
         "serve",
         "--host",
         "192.0.2.1",
         TOLLKEEPER_DATABASE_URL=sqlite_url,
         TOLLKEEPER_SIGNING_SECRET=GOOD_SECRET,
     )
-    assert "192.0.2.1" in said
+    assert "192.0.2.1" in message
 
 
 @pytest.mark.parametrize(
     "command", [("migrate",), pytest.param(("serve", "--first-run"), marks=pytest.mark.exhaustive)]
 )
-def test_in_a_folder_that_cannot_be_written(refusal: Start, tmp_path: Path, command: tuple[str, ...]) -> None:
-    """A file stands where the folder should be, which stops even an administrator."""
+def test_commands_refuse_a_folder_that_cannot_be_written(
+    refusal: Start, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """A file has the name of the folder, which stops even root."""
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "data").write_text("in the way")
-    said = refusal(*command)
-    assert "cannot be" in said
-    assert "data" in said
+    message = refusal(*command)
+    assert "cannot be" in message
+    assert "data" in message
 
 
-def test_without_a_schema(refusal: Start, tmp_path: Path) -> None:
+def test_serve_refuses_a_database_without_a_schema(refusal: Start, tmp_path: Path) -> None:
     assert "tollkeeper migrate" in refusal("serve", TOLLKEEPER_DATABASE_URL=f"sqlite:///{tmp_path / 'new.db'}")
 
 
-def test_on_a_schema_that_is_behind(refusal: Start, sqlite_url: str) -> None:
+def test_serve_refuses_a_schema_of_an_older_version(refusal: Start, sqlite_url: str) -> None:
     connection = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))
     with connection:
         connection.execute("UPDATE alembic_version SET version_num = '0000'")
     connection.close()
-    said = refusal("serve", TOLLKEEPER_DATABASE_URL=sqlite_url)
-    assert "0000" in said
-    assert "tollkeeper migrate" in said
+    message = refusal("serve", TOLLKEEPER_DATABASE_URL=sqlite_url)
+    assert "0000" in message
+    assert "tollkeeper migrate" in message
 
 
 @pytest.mark.exhaustive
-def test_without_a_schema_on_postgresql(refusal: Start, postgres_server: str) -> None:
-    said = refusal("serve", TOLLKEEPER_DATABASE_URL=postgres_server, TOLLKEEPER_SIGNING_SECRET=GOOD_SECRET)
-    assert "tollkeeper migrate" in said
+def test_serve_refuses_a_postgresql_database_without_a_schema(refusal: Start, postgres_server: str) -> None:
+    message = refusal("serve", TOLLKEEPER_DATABASE_URL=postgres_server, TOLLKEEPER_SIGNING_SECRET=GOOD_SECRET)
+    assert "tollkeeper migrate" in message
 
 
 @pytest.mark.exhaustive
-def test_without_a_database_server(refusal: Start) -> None:
+def test_commands_refuse_a_database_server_that_cannot_be_reached(refusal: Start) -> None:
     url = "postgresql://someone:tell-nobody@127.0.0.1:1/tollkeeper"
     for command in ("serve", "migrate"):
-        said = refusal(command, TOLLKEEPER_DATABASE_URL=url, TOLLKEEPER_SIGNING_SECRET=GOOD_SECRET)
-        assert "cannot be" in said
-        assert "tell-nobody" not in said
+        message = refusal(command, TOLLKEEPER_DATABASE_URL=url, TOLLKEEPER_SIGNING_SECRET=GOOD_SECRET)
+        assert "cannot be" in message
+        assert "tell-nobody" not in message
 
 
 @pytest.mark.exhaustive
-def test_without_a_secret_where_others_can_reach_it(refusal: Start, sqlite_url: str, postgres_url: str) -> None:
+def test_serve_refuses_a_missing_secret_if_others_can_reach_the_server(
+    refusal: Start, sqlite_url: str, postgres_url: str
+) -> None:
     for arguments, url in ((("--host", "0.0.0.0"), sqlite_url), ((), postgres_url)):
-        said = refusal("serve", *arguments, TOLLKEEPER_DATABASE_URL=url)
-        assert "TOLLKEEPER_SIGNING_SECRET is missing" in said
-        assert "openssl rand -hex 32" in said
+        message = refusal("serve", *arguments, TOLLKEEPER_DATABASE_URL=url)
+        assert "TOLLKEEPER_SIGNING_SECRET is missing" in message
+        assert "openssl rand -hex 32" in message
 
 
 @pytest.mark.parametrize(
@@ -120,10 +124,10 @@ def test_without_a_secret_where_others_can_reach_it(refusal: Start, sqlite_url: 
         pytest.param("a" * 64, id="all alike", marks=pytest.mark.exhaustive),
     ],
 )
-def test_with_a_secret_that_is_weak(refusal: Start, sqlite_url: str, secret: str) -> None:
-    said = refusal("serve", TOLLKEEPER_DATABASE_URL=sqlite_url, TOLLKEEPER_SIGNING_SECRET=secret)
-    assert "TOLLKEEPER_SIGNING_SECRET is weak" in said
-    assert secret not in said
+def test_serve_refuses_a_weak_secret(refusal: Start, sqlite_url: str, secret: str) -> None:
+    message = refusal("serve", TOLLKEEPER_DATABASE_URL=sqlite_url, TOLLKEEPER_SIGNING_SECRET=secret)
+    assert "TOLLKEEPER_SIGNING_SECRET is weak" in message
+    assert secret not in message
 
 
 BAD_SETTINGS = {
@@ -144,24 +148,24 @@ BAD_SETTINGS = {
         ('default = "tell-nobody', "not valid TOML"),
     ],
 )
-def test_with_a_catalog_that_is_wrong(
+def test_serve_refuses_an_invalid_catalog(
     refusal: Start, sqlite_url: str, tmp_path: Path, catalog: str, place: str
 ) -> None:
     (tmp_path / "catalog.toml").write_text(catalog)
-    said = refusal("serve", TOLLKEEPER_DATABASE_URL=sqlite_url, TOLLKEEPER_CATALOG=str(tmp_path / "catalog.toml"))
-    assert place in said
-    assert "nobody" not in said
+    message = refusal("serve", TOLLKEEPER_DATABASE_URL=sqlite_url, TOLLKEEPER_CATALOG=str(tmp_path / "catalog.toml"))
+    assert place in message
+    assert "nobody" not in message
 
 
 @pytest.mark.exhaustive
-def test_with_a_database_it_does_not_speak(refusal: Start) -> None:
-    said = refusal("serve", TOLLKEEPER_DATABASE_URL="mysql://someone:tell-nobody@host/db")
-    assert "TOLLKEEPER_DATABASE_URL" in said
-    assert "tell-nobody" not in said
+def test_serve_refuses_an_unsupported_kind_of_database(refusal: Start) -> None:
+    message = refusal("serve", TOLLKEEPER_DATABASE_URL="mysql://someone:tell-nobody@host/db")
+    assert "TOLLKEEPER_DATABASE_URL" in message
+    assert "tell-nobody" not in message
 
 
-def test_with_settings_that_are_wrong_it_names_each_and_no_value(refusal: Start) -> None:
-    said = refusal("serve", **BAD_SETTINGS)
+def test_serve_names_each_invalid_setting_without_its_value(refusal: Start) -> None:
+    message = refusal("serve", **BAD_SETTINGS)
     for name, value in BAD_SETTINGS.items():
-        assert name in said, name
-        assert value not in said
+        assert name in message, name
+        assert value not in message

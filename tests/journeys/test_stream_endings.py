@@ -1,48 +1,62 @@
-"""What a provider says last, or fails to: the answer stands as it was said, and costs what is known of it."""
+"""The last events of a provider's stream, present or missing: the answer is complete, and costs what is known."""
 
 import json
 from typing import Any
 
 import pytest
 
-from journeys.support.endpoints import STREAM, STREAMED, call
+from journeys.support.endpoints import NATIVE_STREAM, STREAMING_ENDPOINTS, call
 from journeys.support.provider_wires import MESSAGES, WIRES, Wire
 from journeys.support.server import Server
-from journeys.support.users import person
+from journeys.support.users import new_user
 from journeys.upstream.handle import scripted
 
 pytestmark = pytest.mark.exhaustive_on_postgres
 
-SAID = "one two"
+ANSWER = "one two"
 LIMIT = 200
 
 
 @pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.model)
-async def test_a_line_that_breaks_after_the_last_word_breaks_no_answer(doors: Server, wire: Wire) -> None:
-    async with person(doors) as caller:
-        for door in STREAMED:
-            prompt = scripted(caller.marker, answer=SAID, close_at_end=True)
-            heard = await call(caller, door, prompt, wire.model, LIMIT)
-            assert (heard.code, heard.said.text, heard.said.error, heard.said.ends) == (None, SAID, None, 1), door.name
+async def test_a_connection_that_closes_after_the_last_event_breaks_no_answer(
+    all_wires_server: Server, wire: Wire
+) -> None:
+    async with new_user(all_wires_server) as caller:
+        for endpoint in STREAMING_ENDPOINTS:
+            prompt = scripted(caller.marker, answer=ANSWER, close_at_end=True)
+            received = await call(caller, endpoint, prompt, wire.model, LIMIT)
+            assert (received.code, received.answer.text, received.answer.error, received.answer.end_events) == (
+                None,
+                ANSWER,
+                None,
+                1,
+            ), endpoint.name
         charges = await caller.charges()
-    assert len(charges) == len(STREAMED)
+    assert len(charges) == len(STREAMING_ENDPOINTS)
     assert {(charge["state"], charge["basis"], charge["error"]) for charge in charges} == {
         ("settled", "provider", None)
     }
 
 
 @pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.model)
-async def test_who_only_thought_has_said_so(doors: Server, wire: Wire) -> None:
-    """Though nothing can be heard of it at the native door."""
-    async with person(doors) as caller:
+async def test_an_answer_of_reasoning_only_is_complete(all_wires_server: Server, wire: Wire) -> None:
+    """The native endpoint shows no reasoning, so its answer is empty."""
+    async with new_user(all_wires_server) as caller:
         prompt = scripted(caller.marker, reasoning="let me think", chunks=[], close_at_end=True)
-        heard = await call(caller, STREAM, prompt, wire.model, LIMIT)
-    assert (heard.status, heard.said.text, heard.said.error, heard.said.ends) == (200, "", None, 1)
+        received = await call(caller, NATIVE_STREAM, prompt, wire.model, LIMIT)
+    assert (received.status, received.answer.text, received.answer.error, received.answer.end_events) == (
+        200,
+        "",
+        None,
+        1,
+    )
 
 
 @pytest.mark.parametrize("usage", [None, {"input_tokens": 9}, {"input_tokens": 9, "output_tokens": None}, {}])
-async def test_a_placeholder_is_no_report(doors: Server, usage: dict[str, Any] | None) -> None:
-    """The first event of a message always says an output of 1; only the last one tells what it came to."""
+async def test_a_placeholder_in_the_first_event_is_not_a_usage_report(
+    all_wires_server: Server, usage: dict[str, Any] | None
+) -> None:
+    """The first event of a message always has an output of 1; only the last one has the usage."""
     words = "one two three four five six seven eight nine ten"
     start: dict[str, Any] = {
         "id": "msg_1",
@@ -61,10 +75,10 @@ async def test_a_placeholder_is_no_report(doors: Server, usage: dict[str, Any] |
         {"type": "message_stop"},
     ]
     raw = "".join(f"event: {one['type']}\ndata: {json.dumps(one)}\n\n" for one in events)
-    async with person(doors) as caller:
-        for door in (STREAM, STREAMED[-1]):
+    async with new_user(all_wires_server) as caller:
+        for endpoint in (NATIVE_STREAM, STREAMING_ENDPOINTS[-1]):
             prompt = scripted(caller.marker, raw=raw, headers={"Content-Type": "text/event-stream"})
-            heard = await call(caller, door, prompt, MESSAGES.model, LIMIT)
-            assert heard.said.text == words
+            received = await call(caller, endpoint, prompt, MESSAGES.model, LIMIT)
+            assert received.answer.text == words
         charges = await caller.charges()
     assert {(charge["basis"], charge["output_tokens"]) for charge in charges} == {("counted", 10)}

@@ -1,4 +1,4 @@
-"""Two servers on one database: one quota, and either one finishes what the other cannot."""
+"""Two servers on one database share the quotas, and each closes charges that the other has abandoned."""
 
 import asyncio
 import os
@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from journeys.support.ledger_checks import assert_books_are_right
+from journeys.support.ledger_checks import assert_ledger_is_consistent
 from journeys.support.server import Server
-from journeys.support.users import Person, person, set_limit
+from journeys.support.users import ApiUser, new_user, set_limit
 from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
 
 pytestmark = pytest.mark.stock_postgres
 
-CALLERS, PLACES = 60, 10
+CALLERS, FITTING = 60, 10
 LEASE_S = 1
 USAGE = {"prompt_tokens": 15, "completion_tokens": 9}
 
@@ -40,47 +40,53 @@ def servers(make_server: Callable[..., Server], database_url: str, upstream: Ups
     two.stop()
 
 
-async def test_one_quota_holds_for_callers_of_both_servers_however_long_they_wait(
+async def test_one_quota_limits_the_calls_of_both_servers_however_long_they_run(
     servers: Pair, upstream: Upstream
 ) -> None:
-    """Calls in flight are renewed: neither server sweeps what the other is still waiting for."""
+    """The leases of calls in flight are renewed: neither server sweeps the calls of the other."""
     one, two = servers
-    async with person(one, limit=0) as caller, person(one) as prober:
+    async with new_user(one, limit=0) as caller, new_user(one) as prober:
         prompt = scripted(caller.marker, gate=caller.marker)
         upstream.open(prober.marker)
-        probe = await prober.ask(scripted(prober.marker, gate=prober.marker), max_tokens=50)
+        probe = await prober.query(scripted(prober.marker, gate=prober.marker), max_tokens=50)
         hold = (await prober.charges())[0]["held"]
-        await set_limit(one, caller.principal, PLACES * hold)
-        async with caller.at(two) as elsewhere, asyncio.timeout(PATIENCE_S):
+        await set_limit(one, caller.principal, FITTING * hold)
+        async with caller.on_server(two) as elsewhere, asyncio.timeout(PATIENCE_S):
             with upstream.gate(caller.marker):
                 calls = [
-                    asyncio.create_task(who.ask(prompt, max_tokens=50))
-                    for who in (caller, elsewhere)
+                    asyncio.create_task(user.query(prompt, max_tokens=50))
+                    for user in (caller, elsewhere)
                     for _ in range(CALLERS // 2)
                 ]
-                while sum(call.done() for call in calls) < CALLERS - PLACES:
+                while sum(call.done() for call in calls) < CALLERS - FITTING:
                     await asyncio.sleep(0.05)
                 await asyncio.sleep(LEASE_S * 2.5)
                 assert not any(charge["closed_at"] for charge in await caller.charges())
             replies = await asyncio.gather(*calls)
-        assert Counter(reply.status for reply in replies) == {200: PLACES, 429: CALLERS - PLACES}
-        assert len(upstream.seen(caller.marker)) == PLACES
+        assert Counter(reply.status for reply in replies) == {200: FITTING, 429: CALLERS - FITTING}
+        assert len(upstream.requests(caller.marker)) == FITTING
         assert {(charge["basis"], charge["adjusted"]) for charge in await caller.charges()} == {("provider", False)}
-        assert (await caller.quota())["used"] == PLACES * probe.body["cost"]
-    await assert_books_are_right(one.database_url)
+        assert (await caller.quota())["used"] == FITTING * probe.body["cost"]
+    await assert_ledger_is_consistent(one.database_url)
 
 
-async def test_a_server_that_slept_past_its_lease_brings_the_late_truth(servers: Pair, upstream: Upstream) -> None:
-    """The other one ends the charge with what is known; the answer that comes after all is booked on top, once."""
-    sleeper, sweeper = servers
-    async with person(sleeper) as caller, caller.at(sweeper) as elsewhere, asyncio.timeout(PATIENCE_S):
+async def test_a_server_suspended_past_its_lease_adjusts_the_charge_afterwards(
+    servers: Pair, upstream: Upstream
+) -> None:
+    """The other server closes the charge with an unknown outcome; the late answer is booked once, as an adjustment."""
+    suspended_server, sweeping_server = servers
+    async with (
+        new_user(suspended_server) as caller,
+        caller.on_server(sweeping_server) as elsewhere,
+        asyncio.timeout(PATIENCE_S),
+    ):
         with upstream.gate(caller.marker):
             prompt = scripted(caller.marker, gate=caller.marker, usage=USAGE)
-            call = asyncio.create_task(caller.ask(prompt, max_tokens=50))
+            call = asyncio.create_task(caller.query(prompt, max_tokens=50))
             while not upstream.waiting(caller.marker):
                 await asyncio.sleep(0.02)
-            with _asleep(sleeper):
-                swept = await _closed(elsewhere)
+            with _suspended(suspended_server):
+                swept = await _wait_until_closed(elsewhere)
         assert (swept["basis"], swept["adjusted"]) == ("unknown", False)
         assert swept["cost"] + swept["forgiven"] == swept["held"]
         reply = await call
@@ -91,14 +97,14 @@ async def test_a_server_that_slept_past_its_lease_brings_the_late_truth(servers:
         assert "adjustment" in charge["reason"]
         quota = await elsewhere.quota()
         assert (quota["used"], quota["reserved"]) == (24, 0)
-    await assert_books_are_right(sweeper.database_url)
+    await assert_ledger_is_consistent(sweeping_server.database_url)
 
 
 @contextmanager
-def _asleep(server: Server) -> Iterator[None]:
-    """The process stands still, as on a machine that was suspended."""
+def _suspended(server: Server) -> Iterator[None]:
+    """The process is stopped, as on a suspended machine."""
     os.kill(server.program.pid, signal.SIGSTOP)
-    while _is_kept(server.database_url):  # it must not take the file's only lock into its sleep
+    while _is_locked(server.database_url):  # it must not hold the file's write lock while it is stopped
         os.kill(server.program.pid, signal.SIGCONT)
         time.sleep(0.01)
         os.kill(server.program.pid, signal.SIGSTOP)
@@ -108,8 +114,8 @@ def _asleep(server: Server) -> Iterator[None]:
         os.kill(server.program.pid, signal.SIGCONT)
 
 
-def _is_kept(database_url: str) -> bool:
-    """Whether somebody holds the write lock of an SQLite file."""
+def _is_locked(database_url: str) -> bool:
+    """Whether a process holds the write lock of an SQLite file."""
     if not database_url.startswith("sqlite:///"):
         return False
     path = database_url.removeprefix("sqlite:///")
@@ -121,8 +127,8 @@ def _is_kept(database_url: str) -> bool:
         return False
 
 
-async def _closed(caller: Person) -> dict[str, Any]:
-    """The caller's only charge, as soon as it is closed."""
+async def _wait_until_closed(caller: ApiUser) -> dict[str, Any]:
+    """Wait until the caller's only charge is closed, and return it."""
     while (charge := (await caller.charges())[0])["closed_at"] is None:
         await asyncio.sleep(0.05)
     return charge

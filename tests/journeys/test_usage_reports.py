@@ -1,15 +1,15 @@
-"""What the upstream reports is what is paid; what cannot be true is counted from the text instead (P7, P8)."""
+"""The reported usage is charged; a report that cannot be true is replaced by a count of the text (P7, P8)."""
 
 from typing import Any
 
 import pytest
 from bpe_openai import get_encoding
 
-from journeys.support.compat_requests import CHAT_DOOR, answering, asked, events, post
-from journeys.support.custom_tool_calls import CALLED, CALLING, SAID, assert_counted, pieces
+from journeys.support.compat_requests import CHAT_PATH, answer_prompt, events, post, user_message
+from journeys.support.custom_tool_calls import DELTAS, MESSAGE, TEXT, assert_output_counted, pieces
 from journeys.support.provider_wires import CHAT, RESPONSES
 from journeys.support.server import Server
-from journeys.support.users import person
+from journeys.support.users import new_user
 from journeys.upstream.handle import Upstream, scripted
 
 pytestmark = pytest.mark.exhaustive_on_postgres
@@ -43,7 +43,7 @@ ABSURD = {
     "negative cached": {"usage": _usage(9, 5, prompt_tokens_details={"cached_tokens": -1})},
 }
 
-BELIEVED = {
+VALID = {
     "plain": (_usage(9, 5), (9, 5, 0), "0.000005"),
     "without a total": (_usage(9, 5), (9, 5, 0), "0.000005"),
     "a total that does not add up": (_usage(9, 5, total_tokens=10**9), (9, 5, 0), "0.000005"),
@@ -60,12 +60,12 @@ BELIEVED = {
 
 
 @pytest.mark.parametrize("script", ABSURD.values(), ids=ABSURD.keys())
-async def test_a_report_that_cannot_be_true_is_counted_from_the_text(
+async def test_a_report_that_cannot_be_true_is_replaced_by_a_count_of_the_text(
     server: Server, upstream: Upstream, script: dict[str, Any]
 ) -> None:
-    async with person(server) as caller:
+    async with new_user(server) as caller:
         prompt = scripted(caller.marker, answer=ANSWER, **script)
-        reply = await caller.ask(prompt, max_tokens=200, model="gpt-4o-mini")
+        reply = await caller.query(prompt, max_tokens=200, model="gpt-4o-mini")
         assert reply.status == 200, reply
         assert reply.body["answer"] == ANSWER
         (charge,) = await caller.charges()
@@ -76,15 +76,15 @@ async def test_a_report_that_cannot_be_true_is_counted_from_the_text(
         assert charge["output_tokens"] == text_tokens[1]
         assert charge["cost"] == charge["input_tokens"] + charge["output_tokens"] <= charge["held"]
         assert (reply.body["cost"], (await caller.quota())["used"]) == (charge["cost"], charge["cost"])
-    assert len(upstream.seen(caller.marker)) == 1
+    assert len(upstream.requests(caller.marker)) == 1
 
 
-@pytest.mark.parametrize(("usage", "tokens", "usd"), BELIEVED.values(), ids=BELIEVED.keys())
-async def test_a_report_is_charged_as_reported_zeros_included(
+@pytest.mark.parametrize(("usage", "tokens", "usd"), VALID.values(), ids=VALID.keys())
+async def test_a_valid_report_is_charged_including_zeros(
     server: Server, usage: dict[str, Any], tokens: tuple[int, int, int], usd: str
 ) -> None:
-    async with person(server) as caller:
-        reply = await caller.ask(scripted(caller.marker, usage=usage), model="gpt-4o-mini")
+    async with new_user(server) as caller:
+        reply = await caller.query(scripted(caller.marker, usage=usage), model="gpt-4o-mini")
         assert reply.status == 200, reply
         (charge,) = await caller.charges()
         assert (charge["state"], charge["basis"]) == ("settled", "provider")
@@ -94,20 +94,20 @@ async def test_a_report_is_charged_as_reported_zeros_included(
         assert (await caller.quota())["used"] == charge["cost"]
 
 
-async def test_what_is_counted_is_never_more_than_the_hold(server: Server) -> None:
+async def test_a_counted_cost_is_never_more_than_the_hold(server: Server) -> None:
     """The upstream ignores the output limit and reports nothing."""
-    async with person(server) as caller:
+    async with new_user(server) as caller:
         prompt = scripted(caller.marker, answer=ANSWER, repeat=200, without_usage=True)
-        reply = await caller.ask(prompt, max_tokens=20)
+        reply = await caller.query(prompt, max_tokens=20)
         (charge,) = await caller.charges()
     assert (charge["basis"], charge["cost"], charge["overrun"]) == ("counted", charge["held"], False)
     assert reply.body["cost"] == charge["held"]
 
 
-async def test_an_answer_beyond_the_limit_is_paid_in_full_flagged_and_cut(server: Server) -> None:
-    async with person(server, limit=1_000) as caller:
+async def test_an_answer_beyond_the_limit_is_charged_in_full_flagged_and_cut(server: Server) -> None:
+    async with new_user(server, limit=1_000) as caller:
         prompt = scripted(caller.marker, answer=ANSWER, repeat=200, usage=_usage(60, 2_000))
-        reply = await caller.ask(prompt, max_tokens=20)
+        reply = await caller.query(prompt, max_tokens=20)
         assert reply.status == 200, reply
         assert reply.body["finish_reason"] == "length"
         assert len(get_encoding("o200k_base").encode_ordinary(reply.body["answer"])) == 20
@@ -118,81 +118,81 @@ async def test_an_answer_beyond_the_limit_is_paid_in_full_flagged_and_cut(server
         assert (charge["basis"], charge["cost"], charge["overrun"]) == ("provider", 2_060, True)
         quota = await caller.quota()
         assert (quota["used"], quota["remaining"], quota["reserved"]) == (2_060, 0, 0)
-        assert (await caller.ask(caller.marker, max_tokens=1)).code == "quota_exceeded"
+        assert (await caller.query(caller.marker, max_tokens=1)).code == "quota_exceeded"
 
 
-async def test_an_answer_without_text_is_an_answer(server: Server) -> None:
-    async with person(server) as caller:
+async def test_an_answer_without_text_is_accepted(server: Server) -> None:
+    async with new_user(server) as caller:
         document = {"choices": [{"message": {"content": None}, "finish_reason": "stop"}], "usage": _usage(9, 5)}
-        reply = await caller.ask(scripted(caller.marker, json=document))
+        reply = await caller.query(scripted(caller.marker, json=document))
         assert (reply.status, reply.body["answer"], reply.body["cost"]) == (200, "", 14)
 
 
-async def test_a_refusal_of_the_model_is_shown_and_paid(server: Server) -> None:
-    async with person(server) as caller:
+async def test_a_refusal_of_the_model_is_returned_and_charged(server: Server) -> None:
+    async with new_user(server) as caller:
         message = {"content": None, "refusal": "I would rather not."}
         document = {"choices": [{"message": message, "finish_reason": "stop"}], "usage": _usage(9, 5)}
-        reply = await caller.ask(scripted(caller.marker, json=document))
+        reply = await caller.query(scripted(caller.marker, json=document))
         assert (reply.status, reply.body["answer"], reply.body["cost"]) == (200, "I would rather not.", 14)
 
 
-async def test_an_answer_under_a_wrong_content_type_is_an_answer(server: Server) -> None:
-    async with person(server) as caller:
-        reply = await caller.ask(scripted(caller.marker, headers={"Content-Type": "text/html"}))
+async def test_an_answer_with_a_wrong_content_type_is_accepted(server: Server) -> None:
+    async with new_user(server) as caller:
+        reply = await caller.query(scripted(caller.marker, headers={"Content-Type": "text/html"}))
         assert (reply.status, reply.body["cost"]) == (200, 14)
 
 
-async def test_text_comes_through_unchanged_whatever_its_script(server: Server) -> None:
+async def test_unicode_and_markup_in_an_answer_are_returned_unchanged(server: Server) -> None:
     text = 'Zażółć gęślą jaźń 你好 😀 \u202e‮ \\ " \n\t </script> {{}} %s'
-    async with person(server) as caller:
-        reply = await caller.ask(scripted(caller.marker, answer=text))
+    async with new_user(server) as caller:
+        reply = await caller.query(scripted(caller.marker, answer=text))
         assert reply.body["answer"] == text
 
 
-OLD = {"function_call": {"name": "sql", "arguments": SAID}}
+FUNCTION_CALL = {"function_call": {"name": "sql", "arguments": TEXT}}
 RECEIVED = {
-    "a custom tool": (CALLED, CALLING, f"sql{SAID}"),
-    "a function of old": (OLD, [OLD], f"sql{SAID}"),
-    "reasoning": ({"reasoning": SAID}, [{"reasoning": piece} for piece in pieces(SAID)], SAID),
+    "a custom tool": (MESSAGE, DELTAS, f"sql{TEXT}"),
+    "a deprecated function call": (FUNCTION_CALL, [FUNCTION_CALL], f"sql{TEXT}"),
+    "reasoning": ({"reasoning": TEXT}, [{"reasoning": piece} for piece in pieces(TEXT)], TEXT),
     "reasoning_content": (
-        {"reasoning_content": SAID},
-        [{"reasoning_content": piece} for piece in pieces(SAID)],
-        SAID,
+        {"reasoning_content": TEXT},
+        [{"reasoning_content": piece} for piece in pieces(TEXT)],
+        TEXT,
     ),
-    "a refusal": ({"refusal": SAID}, [{"refusal": piece} for piece in pieces(SAID)], SAID),
+    "a refusal": ({"refusal": TEXT}, [{"refusal": piece} for piece in pieces(TEXT)], TEXT),
 }
 
 
 @pytest.mark.parametrize(("message", "deltas", "text"), RECEIVED.values(), ids=RECEIVED.keys())
-async def test_whatever_is_received_is_counted_where_nothing_is_reported(
-    doors: Server, message: dict[str, Any], deltas: list[dict[str, Any]], text: str
+async def test_all_received_output_is_counted_if_no_usage_is_reported(
+    all_wires_server: Server, message: dict[str, Any], deltas: list[dict[str, Any]], text: str
 ) -> None:
-    """Whole and streamed, it is as much."""
-    async with person(doors) as caller:
-        whole = answering(caller.marker, whole={"role": "assistant", "content": None} | message)
-        reply = await post(caller, CHAT_DOOR, model=CHAT.model, **asked(whole))
+    """The count is the same for a whole answer and a stream."""
+    async with new_user(all_wires_server) as caller:
+        whole = answer_prompt(caller.marker, whole={"role": "assistant", "content": None} | message)
+        reply = await post(caller, CHAT_PATH, model=CHAT.model, **user_message(whole))
         assert reply.body["choices"][0]["message"].items() >= message.items()
-        await assert_counted(caller, text)
-    async with person(doors) as caller:
-        streamed = answering(caller.marker, *deltas)
-        heard = await events(caller, CHAT_DOOR, model=CHAT.model, **asked(streamed))
-        assert [one["choices"][0]["delta"] for one in heard][:-1] == deltas
-        await assert_counted(caller, text)
+        await assert_output_counted(caller, text)
+    async with new_user(all_wires_server) as caller:
+        streamed = answer_prompt(caller.marker, *deltas)
+        received = await events(caller, CHAT_PATH, model=CHAT.model, **user_message(streamed))
+        assert [one["choices"][0]["delta"] for one in received][:-1] == deltas
+        await assert_output_counted(caller, text)
 
 
-async def test_every_choice_is_counted_with_all_that_is_in_it(doors: Server) -> None:
-    async with person(doors) as caller:
-        messages = [{"content": "one two"}, {"content": None} | CALLED, {"content": None, "reasoning": SAID}]
+async def test_every_choice_is_counted_with_its_text_tool_calls_and_reasoning(all_wires_server: Server) -> None:
+    async with new_user(all_wires_server) as caller:
+        messages = [{"content": "one two"}, {"content": None} | MESSAGE, {"content": None, "reasoning": TEXT}]
         document = {"choices": [{"message": message, "finish_reason": "stop"} for message in messages]}
         prompt = scripted(caller.marker, json=document)
-        await post(caller, CHAT_DOOR, model=CHAT.model, n=3, **asked(prompt))
-        await assert_counted(caller, f"one two{SAID}sql{SAID}")
+        await post(caller, CHAT_PATH, model=CHAT.model, n=3, **user_message(prompt))
+        await assert_output_counted(caller, f"one two{TEXT}sql{TEXT}")
 
 
-async def test_a_refusal_is_shown_and_counted_whatever_the_providers_wire(doors: Server) -> None:
+async def test_a_refusal_is_returned_and_counted_on_either_of_openais_wires(all_wires_server: Server) -> None:
     for wire in (CHAT, RESPONSES):
-        async with person(doors) as caller:
-            prompt = scripted(caller.marker, refusal=SAID, without_usage=True)
-            reply = await caller.ask(prompt, model=wire.model)
-            assert reply.body["answer"] == SAID
-            await assert_counted(caller, SAID)
+        async with new_user(all_wires_server) as caller:
+            prompt = scripted(caller.marker, refusal=TEXT, without_usage=True)
+            reply = await caller.query(prompt, model=wire.model)
+            assert reply.body["answer"] == TEXT
+            await assert_output_counted(caller, TEXT)

@@ -1,4 +1,4 @@
-"""WS /ai/ws: who may come in, and what becomes of frames that are not what they must be."""
+"""WS /ai/ws: authentication by the first frame, rate and size limits, and the handling of invalid frames."""
 
 import json
 import time
@@ -10,8 +10,8 @@ import pytest
 from databases import new_sqlite
 from journeys.support.forged_tokens import forge
 from journeys.support.server import Server
-from journeys.support.users import Person, person
-from journeys.support.websocket import calling, dialled
+from journeys.support.users import ApiUser, new_user
+from journeys.support.websocket import authenticated_websocket, open_websocket
 from journeys.upstream.handle import Upstream, scripted
 
 USAGE = {"input": 15, "output": 9}
@@ -22,9 +22,11 @@ CALLS = 2
 
 
 @pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream: Upstream) -> Iterator[Server]:
-    """A server with little patience and a small limit on calls."""
-    folder: Path = tmp_path_factory.mktemp("strict")
+def strict_server(
+    tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream: Upstream
+) -> Iterator[Server]:
+    """A server with a short timeout for the first frame and a low rate limit."""
+    folder: Path = tmp_path_factory.mktemp("strict_server")
     url = new_sqlite(folder, migrated_file)
     settings = {"OPENAI_BASE_URL": upstream.base_url, "TOLLKEEPER_RATE_LIMIT_AI": f"{CALLS}/hour"}
     server = Server(url, folder, settings)
@@ -35,33 +37,33 @@ def strict(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstre
         server.free()
 
 
-async def test_the_first_frame_says_who_is_calling(shared_sqlite: Server) -> None:
-    async with person(shared_sqlite) as caller, dialled(shared_sqlite) as call:
-        await call.say("auth", token=caller.token)
-        ready = await call.hear()
-        response = call.connection.response
+async def test_the_first_frame_authenticates_the_caller(shared_sqlite: Server) -> None:
+    async with new_user(shared_sqlite) as caller, open_websocket(shared_sqlite) as connection:
+        await connection.send("auth", token=caller.token)
+        ready = await connection.receive()
+        response = connection.raw.response
     assert response is not None
     assert ready == {"type": "ready", "correlation_id": response.headers["X-Correlation-ID"]}
     assert float(response.headers["X-Process-Time"]) >= 0
 
 
-async def test_who_says_nothing_is_shut_out_in_time(strict: Server) -> None:
-    async with dialled(strict) as call:
-        assert await call.closed_with() == 4401
+async def test_a_client_that_sends_no_first_frame_is_disconnected(strict_server: Server) -> None:
+    async with open_websocket(strict_server) as connection:
+        assert await connection.wait_closed() == 4401
 
 
-async def test_a_token_in_the_query_string_or_a_header_is_no_token(strict: Server, upstream: Upstream) -> None:
-    async with person(strict) as caller:
+async def test_a_token_in_the_query_string_or_a_header_is_ignored(strict_server: Server, upstream: Upstream) -> None:
+    async with new_user(strict_server) as caller:
         path = f"/ai/ws?token={caller.token}&access_token={caller.token}"
-        async with dialled(strict, path, additional_headers=caller.bearer) as call:
-            assert await call.closed_with() == 4401
-        async with dialled(strict, path, additional_headers=caller.bearer) as call:
-            await call.say("query", prompt=caller.marker)
-            assert await call.closed_with() == 4401
-        assert await caller.charges() == upstream.seen(caller.marker) == []
+        async with open_websocket(strict_server, path, additional_headers=caller.auth_headers) as connection:
+            assert await connection.wait_closed() == 4401
+        async with open_websocket(strict_server, path, additional_headers=caller.auth_headers) as connection:
+            await connection.send("query", prompt=caller.marker)
+            assert await connection.wait_closed() == 4401
+        assert await caller.charges() == upstream.requests(caller.marker) == []
 
 
-FIRST_FRAMES: dict[str, Callable[[Person], str | bytes]] = {
+FIRST_FRAMES: dict[str, Callable[[ApiUser], str | bytes]] = {
     "a wrong token": lambda _: json.dumps({"type": "auth", "token": "wrong"}),
     "an expired token": lambda caller: _auth(forge(caller.principal, {"exp": int(time.time()) - 1})),
     "a token of another secret": lambda caller: _auth(forge(caller.principal, secret="x" * 40)),
@@ -77,98 +79,107 @@ FIRST_FRAMES: dict[str, Callable[[Person], str | bytes]] = {
 
 
 @pytest.mark.parametrize("frame", FIRST_FRAMES.values(), ids=FIRST_FRAMES.keys())
-async def test_a_first_frame_without_a_good_token_is_the_last(
-    shared_sqlite: Server, frame: Callable[[Person], str | bytes]
+async def test_a_first_frame_without_a_valid_token_ends_the_connection(
+    shared_sqlite: Server, frame: Callable[[ApiUser], str | bytes]
 ) -> None:
-    async with person(shared_sqlite) as caller, dialled(shared_sqlite) as call:
-        await call.connection.send(frame(caller))
-        assert await call.closed_with() == 4401
+    async with new_user(shared_sqlite) as caller, open_websocket(shared_sqlite) as connection:
+        await connection.raw.send(frame(caller))
+        assert await connection.wait_closed() == 4401
         assert await caller.charges() == []
 
 
-async def test_a_token_that_expires_shuts_out_before_the_next_turn(shared_sqlite: Server, upstream: Upstream) -> None:
-    async with person(shared_sqlite) as caller, dialled(shared_sqlite) as call:
+async def test_a_client_is_disconnected_at_the_first_turn_after_its_token_expires(
+    shared_sqlite: Server, upstream: Upstream
+) -> None:
+    async with new_user(shared_sqlite) as caller, open_websocket(shared_sqlite) as connection:
         expires_at = int(time.time()) + 3
-        await call.say("auth", token=forge(caller.principal, {"exp": expires_at}))
-        await call.hear()
+        await connection.send("auth", token=forge(caller.principal, {"exp": expires_at}))
+        await connection.receive()
         prompt = scripted(caller.marker, usage=USAGE, delay=max(0.0, expires_at - time.time()) + 0.05)
-        heard = await call.turn(prompt)
-        await call.say("query", prompt=caller.marker)
-        assert await call.closed_with() == 4401
-        assert len(upstream.seen(caller.marker)) == len(await caller.charges()) == 1
-    assert heard.last["cost"] == 24, "a turn that began in time is not cut"
+        turn = await connection.run_turn(prompt)
+        await connection.send("query", prompt=caller.marker)
+        assert await connection.wait_closed() == 4401
+        assert len(upstream.requests(caller.marker)) == len(await caller.charges()) == 1
+    assert turn.last["cost"] == 24, "a turn that began before the expiry is not cut"
 
 
-async def test_who_asks_too_fast_is_told_and_hung_up_on(strict: Server, upstream: Upstream) -> None:
-    async with person(strict) as caller, calling(strict, caller) as call:
-        turns = [await call.turn(scripted(caller.marker, usage=USAGE), id=str(number)) for number in range(CALLS + 1)]
-        assert await call.closed_with() == 4429
-        assert len(upstream.seen(caller.marker)) == len(await caller.charges()) == CALLS
-    assert [turn.last["type"] for turn in turns] == ["final"] * CALLS + ["error"]
+async def test_a_client_beyond_the_rate_limit_gets_an_error_and_is_disconnected(
+    strict_server: Server, upstream: Upstream
+) -> None:
+    async with new_user(strict_server) as caller, authenticated_websocket(strict_server, caller) as connection:
+        turns = [
+            await connection.run_turn(scripted(caller.marker, usage=USAGE), id=str(number))
+            for number in range(CALLS + 1)
+        ]
+        assert await connection.wait_closed() == 4429
+        assert len(upstream.requests(caller.marker)) == len(await caller.charges()) == CALLS
+    assert [one.last["type"] for one in turns] == ["final"] * CALLS + ["error"]
     assert (turns[-1].last["id"], turns[-1].last["code"]) == (str(CALLS), "rate_limited")
     assert 1 <= turns[-1].last["retry_after"] <= 3_600
 
 
-async def test_every_frame_counts_against_the_limit_and_is_not_read_beyond_it(
-    strict: Server, upstream: Upstream
-) -> None:
-    async with person(strict) as caller, calling(strict, caller) as call:
+async def test_invalid_frames_count_against_the_rate_limit_too(strict_server: Server, upstream: Upstream) -> None:
+    async with new_user(strict_server) as caller, authenticated_websocket(strict_server, caller) as connection:
         for frame, code in (("{", "invalid_json"), ('{"type": "auth", "token": "x"}', "invalid_request")):
-            await call.connection.send(frame)
-            assert (await call.hear())["code"] == code
-        await call.connection.send("{")
-        assert (await call.hear())["code"] == "rate_limited"
-        assert await call.closed_with() == 4429
-        assert await caller.charges() == upstream.seen(caller.marker) == []
+            await connection.raw.send(frame)
+            assert (await connection.receive())["code"] == code
+        await connection.raw.send("{")
+        assert (await connection.receive())["code"] == "rate_limited"
+        assert await connection.wait_closed() == 4429
+        assert await caller.charges() == upstream.requests(caller.marker) == []
 
 
-async def test_a_turn_that_comes_too_early_counts_too_and_a_cancel_does_not(strict: Server, upstream: Upstream) -> None:
-    async with person(strict) as caller, calling(strict, caller) as call:
+async def test_a_turn_sent_too_early_counts_against_the_rate_limit_and_a_cancel_does_not(
+    strict_server: Server, upstream: Upstream
+) -> None:
+    async with new_user(strict_server) as caller, authenticated_websocket(strict_server, caller) as connection:
         for _ in range(CALLS + 1):
-            await call.say("cancel")
+            await connection.send("cancel")
         with upstream.gate(caller.marker):
-            await call.say("query", prompt=scripted(caller.marker, gate_after=[1, caller.marker], chunks=["a ", "b"]))
-            await call.hear_deltas(1)
+            await connection.send(
+                "query", prompt=scripted(caller.marker, gate_after=[1, caller.marker], chunks=["a ", "b"])
+            )
+            await connection.receive_deltas(1)
             for code in ("turn_in_progress", "rate_limited"):
-                await call.say("query", id=code, prompt="early")
-                refused = await call.hear()
+                await connection.send("query", id=code, prompt="early")
+                refused = await connection.receive()
                 assert (refused["code"], refused["id"]) == (code, code)
-            assert await call.closed_with() == 4429
-        assert len(upstream.seen(caller.marker)) == len(await caller.charges()) == 1
+            assert await connection.wait_closed() == 4429
+        assert len(upstream.requests(caller.marker)) == len(await caller.charges()) == 1
 
 
-async def test_who_sends_many_bad_frames_is_hung_up_on(shared_sqlite: Server) -> None:
-    async with person(shared_sqlite) as caller, calling(shared_sqlite, caller) as call:
+async def test_a_client_that_sends_many_invalid_frames_is_disconnected(shared_sqlite: Server) -> None:
+    async with new_user(shared_sqlite) as caller, authenticated_websocket(shared_sqlite, caller) as connection:
         for _ in range(MAX_BAD_FRAMES):
-            await call.connection.send("{")
-            assert (await call.hear())["code"] == "invalid_json"
-        assert await call.closed_with() == 1008
+            await connection.raw.send("{")
+            assert (await connection.receive())["code"] == "invalid_json"
+        assert await connection.wait_closed() == 1008
 
 
-async def test_a_first_frame_that_no_token_needs_is_not_read(shared_sqlite: Server) -> None:
-    async with person(shared_sqlite) as caller, dialled(shared_sqlite) as call:
+async def test_a_first_frame_larger_than_any_token_needs_is_refused(shared_sqlite: Server) -> None:
+    async with new_user(shared_sqlite) as caller, open_websocket(shared_sqlite) as connection:
         frame = _auth(caller.token)
-        await call.connection.send(frame + " " * (MAX_FIRST_FRAME - len(frame) + 1))
-        assert await call.closed_with() == 1009
-    async with person(shared_sqlite) as caller, dialled(shared_sqlite) as call:
-        await call.connection.send(_auth(caller.token).ljust(MAX_FIRST_FRAME))
-        assert (await call.hear())["type"] == "ready"
+        await connection.raw.send(frame + " " * (MAX_FIRST_FRAME - len(frame) + 1))
+        assert await connection.wait_closed() == 1009
+    async with new_user(shared_sqlite) as caller, open_websocket(shared_sqlite) as connection:
+        await connection.raw.send(_auth(caller.token).ljust(MAX_FIRST_FRAME))
+        assert (await connection.receive())["type"] == "ready"
 
 
 async def test_a_frame_may_be_as_large_as_a_body_and_no_larger(shared_sqlite: Server, upstream: Upstream) -> None:
-    async with person(shared_sqlite) as caller:
-        async with calling(shared_sqlite, caller) as call:
-            await call.connection.send(_padded(caller, MAX_FRAME))
-            assert (await call.hear_turn()).last["type"] == "final"
-            await call.connection.send(_padded(caller, MAX_FRAME + 1))
-            assert await call.closed_with() == 1009
-        assert len(upstream.seen(caller.marker)) == len(await caller.charges()) == 1
+    async with new_user(shared_sqlite) as caller:
+        async with authenticated_websocket(shared_sqlite, caller) as connection:
+            await connection.raw.send(_padded(caller, MAX_FRAME))
+            assert (await connection.receive_turn()).last["type"] == "final"
+            await connection.raw.send(_padded(caller, MAX_FRAME + 1))
+            assert await connection.wait_closed() == 1009
+        assert len(upstream.requests(caller.marker)) == len(await caller.charges()) == 1
 
 
 async def test_a_binary_frame_ends_the_connection(shared_sqlite: Server) -> None:
-    async with person(shared_sqlite) as caller, calling(shared_sqlite, caller) as call:
-        await call.connection.send(json.dumps({"type": "query", "prompt": caller.marker}).encode())
-        assert await call.closed_with() == 1003
+    async with new_user(shared_sqlite) as caller, authenticated_websocket(shared_sqlite, caller) as connection:
+        await connection.raw.send(json.dumps({"type": "query", "prompt": caller.marker}).encode())
+        assert await connection.wait_closed() == 1003
         assert await caller.charges() == []
 
 
@@ -184,31 +195,34 @@ BAD_FRAMES: dict[str, tuple[str, str]] = {
     "a type that is no text": ('{"type": 7}', "invalid_request"),
     "an unknown field": ('{"type": "query", "prompt": "x", "role": "operator"}', "invalid_request"),
     "a wrong type": ('{"type": "query", "prompt": "x", "max_tokens": "7"}', "invalid_request"),
-    "nothing asked": ('{"type": "query"}', "invalid_request"),
+    "no prompt": ('{"type": "query"}', "invalid_request"),
     "an empty prompt": ('{"type": "query", "prompt": ""}', "invalid_request"),
-    "asked twice": (
+    "a prompt and messages": (
         '{"type": "query", "prompt": "x", "messages": [{"role": "user", "content": "y"}]}',
         "invalid_request",
     ),
     "a prompt and a message": ('{"type": "query", "prompt": "x", "message": "y"}', "invalid_request"),
-    "a feature to come": ('{"type": "query", "prompt": "x", "evaluate": true}', "unsupported_parameter"),
+    "a feature that is not supported yet": (
+        '{"type": "query", "prompt": "x", "evaluate": true}',
+        "unsupported_parameter",
+    ),
     "a session with a bad name": ('{"type": "query", "prompt": "x", "session_id": "a/b"}', "invalid_request"),
     "a key with a space": ('{"type": "query", "prompt": "x", "idempotency_key": "a b"}', "invalid_request"),
-    "who one is, again": ('{"type": "auth", "token": "x"}', "invalid_request"),
+    "a second auth frame": ('{"type": "auth", "token": "x"}', "invalid_request"),
 }
 
 
 @pytest.mark.parametrize(("frame", "code"), BAD_FRAMES.values(), ids=BAD_FRAMES.keys())
-async def test_a_bad_frame_is_refused_and_the_connection_lives(
+async def test_an_invalid_frame_is_refused_and_the_connection_stays_open(
     shared_sqlite: Server, upstream: Upstream, frame: str, code: str
 ) -> None:
-    async with person(shared_sqlite) as caller, calling(shared_sqlite, caller) as call:
-        await call.connection.send(frame)
-        refused = await call.hear()
-        heard = await call.turn(scripted(caller.marker, usage=USAGE))
+    async with new_user(shared_sqlite) as caller, authenticated_websocket(shared_sqlite, caller) as connection:
+        await connection.raw.send(frame)
+        refused = await connection.receive()
+        turn = await connection.run_turn(scripted(caller.marker, usage=USAGE))
         charges = await caller.charges()
     assert (refused["type"], refused["code"]) == ("error", code)
-    assert heard.last["cost"] == 24
+    assert turn.last["cost"] == 24
     assert len(charges) == 1
 
 
@@ -221,33 +235,33 @@ async def test_a_bad_frame_is_refused_and_the_connection_lives(
         '"prompt": "x", "message": "y"',
     ],
 )
-async def test_a_turn_that_is_refused_is_named_by_its_id(shared_sqlite: Server, rest: str) -> None:
-    async with person(shared_sqlite) as caller, calling(shared_sqlite, caller) as call:
-        await call.connection.send(f'{{"type": "query", "id": "wrong", {rest}}}')
-        refused = await call.hear()
+async def test_the_refusal_of_an_invalid_turn_has_its_id(shared_sqlite: Server, rest: str) -> None:
+    async with new_user(shared_sqlite) as caller, authenticated_websocket(shared_sqlite, caller) as connection:
+        await connection.raw.send(f'{{"type": "query", "id": "wrong", {rest}}}')
+        refused = await connection.receive()
     assert (refused["type"], refused["id"]) == ("error", "wrong")
     assert not {"query_id", "retry_after"} & refused.keys()
 
 
-async def test_a_turn_may_bring_all_its_messages(shared_sqlite: Server, upstream: Upstream) -> None:
-    async with person(shared_sqlite) as caller, calling(shared_sqlite, caller) as call:
+async def test_a_turn_may_contain_all_its_messages(shared_sqlite: Server, upstream: Upstream) -> None:
+    async with new_user(shared_sqlite) as caller, authenticated_websocket(shared_sqlite, caller) as connection:
         messages = [
             {"role": "user", "content": "one"},
             {"role": "assistant", "content": "two"},
             {"role": "user", "content": scripted(caller.marker, usage=USAGE)},
         ]
-        await call.say("query", messages=messages, temperature=0.5)
-        heard = await call.hear_turn()
-        (asked,) = upstream.seen(caller.marker)
-    assert heard.last["type"] == "final"
-    assert (asked["body"]["messages"], asked["body"]["temperature"]) == (messages, 0.5)
+        await connection.send("query", messages=messages, temperature=0.5)
+        turn = await connection.receive_turn()
+        (requested,) = upstream.requests(caller.marker)
+    assert turn.last["type"] == "final"
+    assert (requested["body"]["messages"], requested["body"]["temperature"]) == (messages, 0.5)
 
 
 def _auth(token: str) -> str:
     return json.dumps({"type": "auth", "token": token})
 
 
-def _padded(caller: Person, size: int) -> str:
-    """A turn of so many bytes. What pads it is space between the words of JSON."""
+def _padded(caller: ApiUser, size: int) -> str:
+    """A query frame of `size` bytes, padded with blanks between JSON tokens."""
     frame = json.dumps({"type": "query", "prompt": scripted(caller.marker, usage=USAGE), "max_tokens": 50})
     return frame[:-1] + " " * (size - len(frame)) + "}"

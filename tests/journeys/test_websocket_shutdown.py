@@ -1,14 +1,14 @@
-"""WS /ai/ws on a server that is told to stop: what becomes of the turn that runs, and of connections without one."""
+"""WS /ai/ws on a server that is stopping: running turns, and connections without one."""
 
 import asyncio
 from collections.abc import Callable
 
 import pytest
 
-from journeys.support.ledger_checks import assert_books_are_right, charges_in
-from journeys.support.server import Server
-from journeys.support.users import person
-from journeys.support.websocket import calling
+from journeys.support.ledger_checks import assert_ledger_is_consistent, charges_in
+from journeys.support.server import SERVE_WITH_SHORT_GRACE, Server
+from journeys.support.users import new_user
+from journeys.support.websocket import authenticated_websocket
 from journeys.upstream.handle import Upstream, scripted
 from tollkeeper.providers import tokenizer
 
@@ -19,62 +19,68 @@ GOING_AWAY = 1012
 WORDS = ["one ", "two ", "three ", "four"]
 
 
-async def test_told_to_stop_the_server_lets_the_turn_that_runs_come_to_its_end(
+async def test_on_sigterm_the_server_finishes_the_running_turn(
     make_server: Callable[..., Server], database_url: str, upstream: Upstream
 ) -> None:
-    """Connections on which no turn runs are closed at once."""
+    """Connections without a running turn are closed at once."""
     server = make_server(database_url, OPENAI_BASE_URL=upstream.base_url).start()
-    async with person(server) as caller, calling(server, caller) as idle, calling(server, caller) as call:
+    async with (
+        new_user(server) as caller,
+        authenticated_websocket(server, caller) as idle,
+        authenticated_websocket(server, caller) as connection,
+    ):
         prompt = scripted(caller.marker, chunks=WORDS, usage=USAGE, gate_after=[2, caller.marker])
         with upstream.gate(caller.marker):
-            await call.say("query", prompt=prompt, max_tokens=50)
-            said = await call.hear_deltas(2)
+            await connection.send("query", prompt=prompt, max_tokens=50)
+            text = await connection.receive_deltas(2)
             stopping = asyncio.create_task(asyncio.to_thread(server.stop))
-            assert await idle.closed_with() == GOING_AWAY
-        heard = await call.hear_turn()
-        assert await call.closed_with() == GOING_AWAY
+            assert await idle.wait_closed() == GOING_AWAY
+        turn = await connection.receive_turn()
+        assert await connection.wait_closed() == GOING_AWAY
         await stopping
-    assert (said + heard.text, heard.last["type"], heard.last["cost"]) == ("one two three four", "final", 24)
-    await assert_books_are_right(server.database_url)
+    assert (text + turn.text, turn.last["type"], turn.last["cost"]) == ("one two three four", "final", 24)
+    await assert_ledger_is_consistent(server.database_url)
     (charge,) = await charges_in(server.database_url)
     assert (charge.state, charge.basis, charge.cost_tokens) == ("settled", "provider", 24)
 
 
-async def test_who_hangs_up_on_a_server_that_is_told_to_stop_keeps_it_no_longer(
+async def test_a_client_that_disconnects_does_not_delay_the_shutdown(
     make_server: Callable[..., Server], sqlite_url: str, upstream: Upstream
 ) -> None:
     server = make_server(sqlite_url, OPENAI_BASE_URL=upstream.base_url).start()
-    async with person(server) as caller, calling(server, caller) as idle, calling(server, caller) as call:
+    async with (
+        new_user(server) as caller,
+        authenticated_websocket(server, caller) as idle,
+        authenticated_websocket(server, caller) as connection,
+    ):
         with upstream.gate(caller.marker):
-            await call.say("query", prompt=scripted(caller.marker, chunks=WORDS, gate_after=[2, caller.marker]))
-            await call.hear_deltas(2)
+            await connection.send("query", prompt=scripted(caller.marker, chunks=WORDS, gate_after=[2, caller.marker]))
+            await connection.receive_deltas(2)
             stopping = asyncio.create_task(asyncio.to_thread(server.stop))
-            assert await idle.closed_with() == GOING_AWAY
-            call.connection.transport.abort()
+            assert await idle.wait_closed() == GOING_AWAY
+            connection.raw.transport.abort()
             await stopping
-    await assert_books_are_right(server.database_url)
+    await assert_ledger_is_consistent(server.database_url)
     (charge,) = await charges_in(server.database_url)
     assert (charge.state, charge.basis) == ("settled", "counted")
 
 
-async def test_past_the_grace_period_the_turn_that_runs_is_cut_and_settled(
+async def test_after_the_grace_period_the_running_turn_is_cut_and_settled(
     make_server: Callable[..., Server], database_url: str, upstream: Upstream
 ) -> None:
-    server = make_server(database_url, OPENAI_BASE_URL=upstream.base_url).start(
-        ("journeys.support.serve_with_short_grace", "serve")
-    )
-    async with person(server) as caller:
+    server = make_server(database_url, OPENAI_BASE_URL=upstream.base_url).start(SERVE_WITH_SHORT_GRACE)
+    async with new_user(server) as caller:
         prompt = scripted(caller.marker, chunks=WORDS, gate_after=[2, caller.marker])
         with upstream.gate(caller.marker):
-            async with calling(server, caller) as call:
-                await call.say("query", id="cut", prompt=prompt, max_tokens=50)
-                said = await call.hear_deltas(2)
+            async with authenticated_websocket(server, caller) as connection:
+                await connection.send("query", id="cut", prompt=prompt, max_tokens=50)
+                text = await connection.receive_deltas(2)
                 await asyncio.to_thread(server.stop)
-                told = await call.hear()
-                assert await call.closed_with() == GOING_AWAY
-    assert (told["type"], told["id"], told["code"]) == ("error", "cut", "shutting_down")
-    await assert_books_are_right(server.database_url)
+                error = await connection.receive()
+                assert await connection.wait_closed() == GOING_AWAY
+    assert (error["type"], error["id"], error["code"]) == ("error", "cut", "shutting_down")
+    await assert_ledger_is_consistent(server.database_url)
     (charge,) = await charges_in(server.database_url)
     assert (charge.state, charge.basis) == ("settled", "counted")
-    assert told["query_id"] == charge.id
-    assert charge.output_tokens == await tokenizer.count(tokenizer.DEFAULT_ENCODING, (said,))
+    assert error["query_id"] == charge.id
+    assert charge.output_tokens == await tokenizer.count(tokenizer.DEFAULT_ENCODING, (text,))

@@ -1,4 +1,4 @@
-"""Who pays when somebody leaves: the caller who hangs up, or stops reading, and the server that is told to stop."""
+"""Who pays when a call is cut: the client disconnects or stops reading, or the server stops."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -7,25 +7,25 @@ from typing import Any
 
 import pytest
 
-from journeys.support.endpoints import SOCKET, STREAM, STREAMED, call, calling, slow_reader
-from journeys.support.ledger_checks import assert_books_are_right, charges_in
-from journeys.support.many_users import crowd
-from journeys.support.provider_wires import CHAT, SILENT
-from journeys.support.server import Server
-from journeys.support.users import Person
+from journeys.support.endpoints import NATIVE_STREAM, STREAMING_ENDPOINTS, WEBSOCKET, call, open_call, slow_reader
+from journeys.support.ledger_checks import assert_ledger_is_consistent, charges_in
+from journeys.support.many_users import many_users
+from journeys.support.provider_wires import CHAT, UNSEEN_BILLING
+from journeys.support.server import SERVE_WITH_SHORT_GRACE, Server
+from journeys.support.users import ApiUser
 from journeys.support.who_pays import (
     ANSWER,
-    EVERY_STREAM,
-    EVERY_WHOLE,
-    NUMBERS,
+    EMBEDDINGS_CELL,
+    STREAM_CELLS,
+    WHOLE_CELLS,
     Cell,
-    End,
+    ExpectedEnd,
     closed_charge,
+    count_tokens,
     counted,
-    input_counts,
     paid,
-    tokens,
-    walk,
+    possible_input_tokens,
+    run_cells,
 )
 from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
@@ -33,189 +33,209 @@ from patience import PATIENCE_S
 pytestmark = pytest.mark.exhaustive_on_postgres
 
 USAGE = {"input": 11, "output": 7}
-HEARD = "one two three"
+RECEIVED_TEXT = "one two three"
 GOING_AWAY = 1012
-"""With which a WebSocket is closed by a server that is told to stop."""
-SILENT_STREAMS = [Cell(door, SILENT) for door in STREAMED]
+"""The code with which a stopping server closes a WebSocket."""
+UNSEEN_BILLING_CELLS = [Cell(endpoint, UNSEEN_BILLING) for endpoint in STREAMING_ENDPOINTS]
 
 
-def _gated(**script: Any) -> Callable[[Person], Mapping[str, Any]]:
-    """The upstream waits at a gate of the caller's own after three words, or half-way."""
+def _gated(**script: Any) -> Callable[[ApiUser], Mapping[str, Any]]:
+    """A script that stops at a gate of the caller after three words, or half-way through a whole answer."""
     return lambda caller: {"answer": ANSWER, "usage": USAGE, "gate_after": [3, caller.marker]} | script
 
 
-async def _arrived(upstream: Upstream, caller: Person) -> None:
+async def _wait_until_at_gate(upstream: Upstream, caller: ApiUser) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not await asyncio.to_thread(upstream.waiting, caller.marker):
             await asyncio.sleep(0.05)
 
 
-async def test_who_hangs_up_on_an_answer_in_one_piece_pays_the_usage(doors: Server, upstream: Upstream) -> None:
-    async def visit(cell: Cell, caller: Person, prompt: str) -> End:
-        await _hang_up_in_silence(upstream, cell, caller, prompt)
+async def test_a_client_that_disconnects_before_a_whole_answer_pays_the_usage(
+    all_wires_server: Server, upstream: Upstream
+) -> None:
+    async def run_cell(cell: Cell, caller: ApiUser, prompt: str) -> ExpectedEnd:
+        await _disconnect_before_first_word(upstream, cell, caller, prompt)
         await asyncio.to_thread(upstream.open, caller.marker)
-        return paid((11, 7)) if cell.door.writes else paid((11, 0))
+        return paid((11, 7)) if cell.endpoint.returns_text else paid((11, 0))
 
-    arrived = await walk(doors, upstream, [*EVERY_WHOLE, NUMBERS], visit, _gated())
-    assert all(one["finished"] for one in arrived)
-
-
-async def test_who_hangs_up_on_a_stream_pays_for_input_and_what_was_received(doors: Server, upstream: Upstream) -> None:
-    async def visit(cell: Cell, caller: Person, prompt: str) -> End:
-        await _hang_up_after_three_words(cell, caller, prompt)
-        return counted(HEARD)
-
-    arrived = await walk(doors, upstream, EVERY_STREAM, visit, _gated())
-    assert {(one["cancelled"], one["sent_tokens"]) for one in arrived} == {(True, 3)}
+    requests = await run_cells(all_wires_server, upstream, [*WHOLE_CELLS, EMBEDDINGS_CELL], run_cell, _gated())
+    assert all(one["finished"] for one in requests)
 
 
-async def test_who_hangs_up_before_the_first_word_pays_for_the_input(doors: Server, upstream: Upstream) -> None:
-    async def visit(cell: Cell, caller: Person, prompt: str) -> End:
-        await _hang_up_in_silence(upstream, cell, caller, prompt)
+async def test_a_client_that_disconnects_within_a_stream_pays_input_and_what_was_received(
+    all_wires_server: Server, upstream: Upstream
+) -> None:
+    async def run_cell(cell: Cell, caller: ApiUser, prompt: str) -> ExpectedEnd:
+        await _disconnect_after_three_words(cell, caller, prompt)
+        return counted(RECEIVED_TEXT)
+
+    requests = await run_cells(all_wires_server, upstream, STREAM_CELLS, run_cell, _gated())
+    assert {(one["cancelled"], one["sent_tokens"]) for one in requests} == {(True, 3)}
+
+
+async def test_a_client_that_disconnects_before_the_first_word_pays_the_input(
+    all_wires_server: Server, upstream: Upstream
+) -> None:
+    async def run_cell(cell: Cell, caller: ApiUser, prompt: str) -> ExpectedEnd:
+        await _disconnect_before_first_word(upstream, cell, caller, prompt)
         return counted("")
 
-    arrived = await walk(doors, upstream, EVERY_STREAM, visit, lambda caller: {"gate": caller.marker})
-    assert {(one["cancelled"], one["sent_tokens"]) for one in arrived} == {(True, 0)}
+    requests = await run_cells(
+        all_wires_server, upstream, STREAM_CELLS, run_cell, lambda caller: {"gate": caller.marker}
+    )
+    assert {(one["cancelled"], one["sent_tokens"]) for one in requests} == {(True, 0)}
 
 
-async def test_a_model_that_can_bill_unseen_tokens_is_heard_to_its_report(doors: Server, upstream: Upstream) -> None:
-    async def visit(cell: Cell, caller: Person, prompt: str) -> End:
-        await _hang_up_after_three_words(cell, caller, prompt)
+async def test_a_model_that_bills_unseen_tokens_is_read_to_its_usage_report(
+    all_wires_server: Server, upstream: Upstream
+) -> None:
+    async def run_cell(cell: Cell, caller: ApiUser, prompt: str) -> ExpectedEnd:
+        await _disconnect_after_three_words(cell, caller, prompt)
         await asyncio.to_thread(upstream.open, caller.marker)
         return paid((11, 7))
 
-    arrived = await walk(doors, upstream, SILENT_STREAMS, visit, _gated())
-    assert all(one["finished"] for one in arrived)
+    requests = await run_cells(all_wires_server, upstream, UNSEEN_BILLING_CELLS, run_cell, _gated())
+    assert all(one["finished"] for one in requests)
 
 
 @pytest.mark.exhaustive
-async def test_a_model_that_can_bill_unseen_tokens_and_never_reports_costs_the_hold(
-    hasty_doors: Server, own_upstream: Upstream
+async def test_a_model_that_bills_unseen_tokens_and_never_reports_costs_the_hold(
+    short_deadline_server: Server, own_upstream: Upstream
 ) -> None:
-    """Hung up on, while it thinks or while it speaks, it is listened to for two seconds more."""
+    """After the client disconnects, before or after the first word, the gateway reads on for two seconds."""
 
-    async def before(cell: Cell, caller: Person, prompt: str) -> End:
-        await _hang_up_in_silence(own_upstream, cell, caller, prompt)
-        return await _costs_the_hold(caller, "provider_timeout")
+    async def before(cell: Cell, caller: ApiUser, prompt: str) -> ExpectedEnd:
+        await _disconnect_before_first_word(own_upstream, cell, caller, prompt)
+        return await _assert_costs_the_hold(caller, "provider_timeout")
 
-    async def between(cell: Cell, caller: Person, prompt: str) -> End:
-        await _hang_up_after_three_words(cell, caller, prompt)
-        return await _costs_the_hold(caller, "provider_error")
+    async def between(cell: Cell, caller: ApiUser, prompt: str) -> ExpectedEnd:
+        await _disconnect_after_three_words(cell, caller, prompt)
+        return await _assert_costs_the_hold(caller, "provider_error")
 
-    hasty_doors.start()
+    short_deadline_server.start()
     await asyncio.gather(
-        walk(hasty_doors, own_upstream, SILENT_STREAMS, before, lambda caller: {"gate": caller.marker}),
-        walk(hasty_doors, own_upstream, SILENT_STREAMS, between, _gated()),
+        run_cells(
+            short_deadline_server, own_upstream, UNSEEN_BILLING_CELLS, before, lambda caller: {"gate": caller.marker}
+        ),
+        run_cells(short_deadline_server, own_upstream, UNSEEN_BILLING_CELLS, between, _gated()),
     )
-    await _stop(hasty_doors)
+    await _stop(short_deadline_server)
 
 
 @pytest.mark.exhaustive
-async def test_who_stops_reading_is_hung_up_on_and_pays_for_what_was_received(
-    hasty_doors: Server, own_upstream: Upstream
+async def test_a_client_that_stops_reading_is_disconnected_and_pays_what_was_received(
+    short_deadline_server: Server, own_upstream: Upstream
 ) -> None:
-    """12 MB are to be said, in pieces of 5 KB. A client that reads one of them, and then nothing for four seconds,
-    holds up the rest: what is read of it here, and what the upstream gets rid of.
+    """The answer has 15 MB in chunks of 5 KB. A client that reads one chunk, and then nothing for four seconds, blocks
+    the rest: what the gateway reads, and what the upstream sends.
     """
-    cells = [cell for cell in EVERY_STREAM if cell.passes_on or (cell.wire is CHAT and cell.door in (STREAM, SOCKET))]
+    cells = [
+        cell
+        for cell in STREAM_CELLS
+        if cell.same_wire or (cell.wire is CHAT and cell.endpoint in (NATIVE_STREAM, WEBSOCKET))
+    ]
 
-    async def visit(cell: Cell, caller: Person, prompt: str) -> End:
+    async def run_cell(cell: Cell, caller: ApiUser, prompt: str) -> ExpectedEnd:
         async with (
-            slow_reader(caller, hasty_doors.url) as slow,
-            calling(slow, cell.door, prompt, cell.wire.model, 1_000_000) as made,
+            slow_reader(caller, short_deadline_server.url) as slow,
+            open_call(slow, cell.endpoint, prompt, cell.wire.model, 1_000_000) as client_call,
         ):
-            await made.hear(words=1_000)
+            await client_call.read_words(words=1_000)
             charge = await closed_charge(caller)
-        read = charge["input_tokens"]
-        assert charge["cost"] == read + charge["output_tokens"] < charge["held"]
-        assert made.said.words <= charge["output_tokens"] < 2_000_000
+        input_tokens = charge["input_tokens"]
+        assert charge["cost"] == input_tokens + charge["output_tokens"] < charge["held"]
+        assert client_call.answer.words <= charge["output_tokens"] < 2_000_000
         received[caller.marker] = charge["output_tokens"]
-        return End("counted", charge["cost"])
+        return ExpectedEnd("counted", charge["cost"])
 
     received: dict[str, int] = {}
-    hasty_doors.start(TIMEOUT_SECONDS="30", TOLLKEEPER_STREAM_IDLE_SECONDS="4", TOLLKEEPER_STREAM_TOTAL_SECONDS="60")
+    short_deadline_server.start(
+        TIMEOUT_SECONDS="30", TOLLKEEPER_STREAM_IDLE_SECONDS="4", TOLLKEEPER_STREAM_TOTAL_SECONDS="60"
+    )
     script = {"chunks": [" word" * 1_000], "repeat": 3_000}
-    arrived = await walk(hasty_doors, own_upstream, cells, visit, script, limit=100_000_000)
-    for one in arrived:
+    requests = await run_cells(short_deadline_server, own_upstream, cells, run_cell, script, limit=100_000_000)
+    for one in requests:
         marker = next(marker for marker in received if marker in str(one["body"]))
         assert received[marker] <= one["sent_tokens"] < 2_900_000
         assert one["cancelled"]
-    await _stop(hasty_doors)
+    await _stop(short_deadline_server)
 
 
-async def test_told_to_stop_the_server_cuts_what_is_in_flight_and_settles_it(
-    hasty_doors: Server, own_upstream: Upstream
+async def test_a_stopping_server_cuts_the_calls_in_flight_and_settles_them(
+    short_deadline_server: Server, own_upstream: Upstream
 ) -> None:
-    """A second is all that calls get to come to their end. Who pays is read from the books: nobody answers any more."""
-    cells = [*EVERY_WHOLE, *EVERY_STREAM, NUMBERS]
+    """The grace period is one second. The charges are input_tokens from the database, because the server has stopped."""
+    cells = [*WHOLE_CELLS, *STREAM_CELLS, EMBEDDINGS_CELL]
     in_flight = asyncio.Barrier(len(cells) + 1)
-    hasty_doors.start(
-        ("journeys.support.serve_with_short_grace", "serve"), TIMEOUT_SECONDS="60", TOLLKEEPER_STREAM_IDLE_SECONDS="60"
-    )
-    async with crowd(hasty_doors, len(cells) + 1) as (other, *people):
-        await call(other, STREAM, scripted(other.marker, without_usage=True), CHAT.model)  # so that it can count
-        prompts = [scripted(one.marker, answer=ANSWER, gate_after=[3, one.marker]) for one in people]
+    short_deadline_server.start(SERVE_WITH_SHORT_GRACE, TIMEOUT_SECONDS="60", TOLLKEEPER_STREAM_IDLE_SECONDS="60")
+    async with many_users(short_deadline_server, len(cells) + 1) as (other, *users):
+        await call(
+            other, NATIVE_STREAM, scripted(other.marker, without_usage=True), CHAT.model
+        )  # loads the vocabulary for counting
+        prompts = [scripted(one.marker, answer=ANSWER, gate_after=[3, one.marker]) for one in users]
         calls = [
-            asyncio.create_task(_cut(in_flight, own_upstream, cell, caller, prompt))
-            for cell, caller, prompt in zip(cells, people, prompts, strict=True)
+            asyncio.create_task(_call_to_be_cut(in_flight, own_upstream, cell, caller, prompt))
+            for cell, caller, prompt in zip(cells, users, prompts, strict=True)
         ]
         async with asyncio.timeout(PATIENCE_S):
             await in_flight.wait()
-        await asyncio.to_thread(hasty_doors.stop)
+        await asyncio.to_thread(short_deadline_server.stop)
         await asyncio.gather(*calls)
-    await assert_books_are_right(hasty_doors.database_url)
-    charges = {charge.user_id: charge for charge in await charges_in(hasty_doors.database_url)}
-    for cell, caller, prompt in zip(cells, people, prompts, strict=True):
+    await assert_ledger_is_consistent(short_deadline_server.database_url)
+    charges = {charge.user_id: charge for charge in await charges_in(short_deadline_server.database_url)}
+    for cell, caller, prompt in zip(cells, users, prompts, strict=True):
         charge = charges[caller.principal.user_id]
-        assert (charge.state, charge.basis) == ("settled", "counted" if cell.door.streams else "unknown"), cell
-        assert charge.output_tokens == (3 if cell.door.streams else 0), cell
+        assert (charge.state, charge.basis) == ("settled", "counted" if cell.endpoint.streams else "unknown"), cell
+        assert charge.output_tokens == (3 if cell.endpoint.streams else 0), cell
         assert charge.input_tokens is not None
-        if cell.door.streams:
-            assert charge.input_tokens in input_counts(cell, prompt), cell
+        if cell.endpoint.streams:
+            assert charge.input_tokens in possible_input_tokens(cell, prompt), cell
         else:
-            assert tokens(prompt) < charge.input_tokens <= charge.held_tokens, cell
+            assert count_tokens(prompt) < charge.input_tokens <= charge.held_tokens, cell
             assert charge.cost_tokens + charge.forgiven_tokens == charge.held_tokens, cell
 
 
-async def _cut(in_flight: asyncio.Barrier, upstream: Upstream, cell: Cell, caller: Person, prompt: str) -> None:
-    """A call that the server cuts, when all are in flight."""
-    if cell.door.streams:
-        async with calling(caller, cell.door, prompt, cell.wire.model) as made:
-            await made.hear(words=3)
+async def _call_to_be_cut(
+    in_flight: asyncio.Barrier, upstream: Upstream, cell: Cell, caller: ApiUser, prompt: str
+) -> None:
+    """Make a call that the server cuts when all calls are in flight."""
+    if cell.endpoint.streams:
+        async with open_call(caller, cell.endpoint, prompt, cell.wire.model) as client_call:
+            await client_call.read_words(words=3)
             await in_flight.wait()
-            await made.rest()
-        assert made.said.text == HEARD
-        assert made.said.error is not None or made.closed == GOING_AWAY, cell
-        assert made.said.ends == 0
+            await client_call.read_all()
+        assert client_call.answer.text == RECEIVED_TEXT
+        assert client_call.answer.error is not None or client_call.close_code == GOING_AWAY, cell
+        assert client_call.answer.end_events == 0
         return
-    call_made = asyncio.create_task(call(caller, cell.door, prompt, cell.wire.model))
-    await _arrived(upstream, caller)
+    pending = asyncio.create_task(call(caller, cell.endpoint, prompt, cell.wire.model))
+    await _wait_until_at_gate(upstream, caller)
     await in_flight.wait()
-    made = await call_made
-    assert (made.status, made.code) == (503, "shutting_down"), cell
-    if cell.door.path.startswith("/v1"):
-        assert made.headers["x-should-retry"] == "false"
+    client_call = await pending
+    assert (client_call.status, client_call.code) == (503, "shutting_down"), cell
+    if cell.endpoint.path.startswith("/v1"):
+        assert client_call.headers["x-should-retry"] == "false"
 
 
-async def _hang_up_after_three_words(cell: Cell, caller: Person, prompt: str) -> None:
-    async with calling(caller, cell.door, prompt, cell.wire.model) as made:
-        await made.hear(words=3)
-        await made.hang_up()
+async def _disconnect_after_three_words(cell: Cell, caller: ApiUser, prompt: str) -> None:
+    async with open_call(caller, cell.endpoint, prompt, cell.wire.model) as client_call:
+        await client_call.read_words(words=3)
+        await client_call.disconnect()
 
 
-async def _hang_up_in_silence(upstream: Upstream, cell: Cell, caller: Person, prompt: str) -> None:
-    """Before anything was said."""
-    task = asyncio.create_task(call(caller, cell.door, prompt, cell.wire.model))
-    await _arrived(upstream, caller)
+async def _disconnect_before_first_word(upstream: Upstream, cell: Cell, caller: ApiUser, prompt: str) -> None:
+    """Start a call, and disconnect when it waits at its gate in the upstream, before the first word."""
+    task = asyncio.create_task(call(caller, cell.endpoint, prompt, cell.wire.model))
+    await _wait_until_at_gate(upstream, caller)
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
 
 
-async def _costs_the_hold(caller: Person, code: str) -> End:
+async def _assert_costs_the_hold(caller: ApiUser, code: str) -> ExpectedEnd:
     charge = await closed_charge(caller)
     assert charge["cost"] == charge["held"] > 100
-    return End("counted", charge["held"], code=code)
+    return ExpectedEnd("counted", charge["held"], code=code)
 
 
 async def _stop(server: Server) -> None:

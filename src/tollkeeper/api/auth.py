@@ -7,9 +7,10 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tollkeeper.api import strict_json
+from tollkeeper.api.bearer import client_address
 from tollkeeper.api.dependencies import ServicesDep
 from tollkeeper.api.middleware import read_body
-from tollkeeper.errors import InvalidRequest, UnsupportedMediaType
+from tollkeeper.errors import InvalidCredentials, InvalidRequest, UnsupportedMediaType
 from tollkeeper.identity import accounts
 from tollkeeper.throttle import Throttle
 
@@ -67,8 +68,14 @@ def auth_router(throttle: Throttle) -> APIRouter:
     async def login(request: Request, services: ServicesDep) -> TokenResponse:
         """Exchange an e-mail address and a password for a bearer token: the OAuth2 password form, or JSON."""
         sent = await _read_login(request)
-        throttle.check_login(sent.username.strip().lower())
-        caller = await accounts.login(services.database, services.passwords, sent.username, sent.password)
+        address = client_address(request.scope)
+        throttle.check_failures(address)
+        throttle.check_login(sent.username.strip().lower(), address)
+        try:
+            caller = await accounts.login(services.database, services.passwords, sent.username, sent.password)
+        except InvalidCredentials:
+            throttle.count_failure(address)
+            raise
         return TokenResponse(access_token=services.tokens.issue(caller), expires_in=services.tokens.lifetime_s)
 
     if throttle.login != "off":

@@ -1,8 +1,11 @@
-"""Reads the access token of a request. A token is accepted in one header only."""
+"""Authenticates a request by its bearer token. A token is accepted in one header only."""
 
 from starlette.types import Scope
 
 from tollkeeper.errors import Unauthenticated
+from tollkeeper.identity.authenticator import Authenticator
+from tollkeeper.principal import Access, Principal
+from tollkeeper.throttle import Throttle
 
 _HEADERS = (b"authorization", b"x-api-key")
 
@@ -24,3 +27,24 @@ def access_token(scope: Scope) -> str:
         return token.strip().decode("ascii")
     except UnicodeDecodeError:
         raise Unauthenticated from None
+
+
+def client_address(scope: Scope) -> str:
+    """The client's address; behind a trusted proxy, the one that the proxy has forwarded."""
+    return scope["client"][0] if scope.get("client") else ""
+
+
+async def authenticate(authenticator: Authenticator, throttle: Throttle, scope: Scope, access: Access) -> Principal:
+    """Returns the principal of a request. Failures count against its address; good credentials pass all the same.
+
+    Raises Unauthenticated, Forbidden, RateLimited, DatabaseUnavailable, Overloaded.
+    """
+    address = client_address(scope)
+    try:
+        credential = access_token(scope)
+        if authenticator.costs_a_lookup(credential):
+            throttle.check_failures(address)
+        return await authenticator.verify(credential, access)
+    except Unauthenticated:
+        throttle.count_failure(address)
+        raise

@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, OAuth2PasswordBearer
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollkeeper.api.bearer import access_token
+from tollkeeper.api.bearer import authenticate
 from tollkeeper.clock import Clock
 from tollkeeper.conversations import Conversations
 from tollkeeper.db import Database
@@ -76,7 +76,7 @@ def require_access(access: Access) -> Callable[..., Awaitable[AuthenticatedUser]
         session: SessionDep,
         _documented: Annotated[str | None, Depends(login_scheme)],
     ) -> AuthenticatedUser:
-        principal = await services.authenticator.verify(access_token(request.scope), access)
+        principal = await authenticate(services.authenticator, services.throttle, request.scope, access)
         user, tenant = await services.authenticator.load_account(session, principal)
         return AuthenticatedUser(principal, user, tenant)
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tollkeeper.api.bearer import access_token
+from tollkeeper.api.bearer import authenticate
 from tollkeeper.api.body_budget import BodyBudget
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.errors import RenderError, render_problem
@@ -113,7 +113,7 @@ class MeteredRouter:
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("POST")
-            caller = await services.authenticator.verify(access_token(scope), Access.AI)
+            caller = await authenticate(services.authenticator, services.throttle, scope, Access.AI)
             services.throttle.check(caller)
             with self._body_budget.count(caller.user_id) as counted_body:
                 body = await read_body(scope, receive, endpoint.max_body_bytes, counted_body.grow)

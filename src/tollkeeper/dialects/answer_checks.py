@@ -1,6 +1,11 @@
-"""Checks of what a provider sent: the errors that the readers raise, and valid token counts."""
+"""What the readers of all wire formats share: the errors that they raise, token counts, and the usage report."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import msgspec
+
+from tollkeeper.chat import InconsistentUsage, Usage, UsageReport
 
 MAX_TOKEN_COUNT = 2**53
 """A larger number in a usage report is not a token count."""
@@ -15,9 +20,75 @@ class TruncatedStream(Exception):
 
 
 class ProviderSentError(Exception):
-    """The stream contained an error event. Its text is neither logged nor passed on."""
+    """The provider sent an error in place of an answer, or of its rest. Its text is neither logged nor passed on.
+
+    `usage` is the usage that is reported with the error.
+    """
+
+    def __init__(self, usage: UsageReport | None = None) -> None:
+        super().__init__()
+        self.usage = usage
+
+
+class _ErrorBody(msgspec.Struct):
+    """The fields by which servers mark an error that they send with status 200."""
+
+    error: Any = None
+    object: Any = None
+    type: Any = None
+    usage: Any = None
+
+
+_decode_error_body = msgspec.json.Decoder(_ErrorBody).decode
+
+
+ReadUsage = Callable[[Any], UsageReport | None]
+"""Reads the usage in one wire format."""
+
+
+def raise_unreadable(body: bytes, read_usage: ReadUsage) -> NoReturn:
+    """Raises ProviderSentError if the body, which is no answer, is an error; else MalformedAnswer."""
+    decoded = _read_error_body(body)
+    if decoded.error is not None or decoded.object == "error" or decoded.type == "error":
+        raise ProviderSentError(read_usage(decoded.usage))
+    raise MalformedAnswer
+
+
+def raise_error_event(data: bytes, read_usage: ReadUsage) -> NoReturn:
+    """Raises ProviderSentError for an event that its name marks as an error, whatever its data are."""
+    raise ProviderSentError(read_usage(_read_error_body(data).usage))
+
+
+def _read_error_body(body: bytes) -> _ErrorBody:
+    """The body; an empty one if it cannot be read."""
+    try:
+        return _decode_error_body(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _ErrorBody()
 
 
 def token_count(value: Any) -> int | None:
     """The value, if it is a number of tokens; None if it cannot be one."""
     return value if type(value) is int and 0 <= value < MAX_TOKEN_COUNT else None
+
+
+def usage_report(
+    input_tokens: int | None,
+    output_tokens: int | None,
+    total: Any = None,
+    cached: int | None = 0,
+    cache_write: int | None = 0,
+    reasoning: int = 0,
+) -> UsageReport | None:
+    """The report of these counts: a Usage if they agree with each other. None if no count is valid.
+
+    `total` is the reported sum of input and output, if there is one. A total below the sum of its parts is ignored.
+    """
+    total_tokens = token_count(total)
+    if input_tokens is None and output_tokens is None and total_tokens is None:
+        return None
+    if input_tokens is not None and output_tokens is not None and cached is not None and cache_write is not None:
+        adds_up = total is None or (total_tokens is not None and total_tokens <= input_tokens + output_tokens)
+        if adds_up and cached + cache_write <= input_tokens and reasoning <= output_tokens:
+            return Usage(input_tokens, output_tokens, cached, cache_write, reasoning)
+    return InconsistentUsage(input_tokens, output_tokens, total_tokens, cached or 0, cache_write or 0, reasoning)

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 import orjson
 
-from tollkeeper.chat import Completion, Usage
-from tollkeeper.dialects.answer_checks import MalformedAnswer, token_count
+from tollkeeper.chat import Completion, Usage, UsageReport
+from tollkeeper.dialects.answer_checks import ProviderSentError, raise_unreadable, token_count, usage_report
 from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.dialects.parameters import OURS, PASS, PRICE, Only, Rule
 from tollkeeper.dialects.response_meta import ResponseMeta
@@ -56,6 +56,7 @@ class _Answer(msgspec.Struct):
 
     data: list[msgspec.Raw]
     usage: Any = None
+    error: Any = None
 
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode
@@ -95,13 +96,25 @@ def input_size_of(fields: Mapping[str, msgspec.Raw]) -> InputSize:
 
 
 def read_answer(body: bytes) -> Completion:
-    """The usage of an answer; its vectors stay in the body. Raises MalformedAnswer."""
+    """The usage of an answer; its vectors stay in the body. Raises MalformedAnswer, ProviderSentError."""
     try:
         answer = _decode_answer(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise MalformedAnswer from None
-    input_tokens = token_count(answer.usage.get("prompt_tokens")) if isinstance(answer.usage, dict) else None
-    return Completion("", "stop", None if input_tokens is None else Usage(input_tokens, 0))
+        raise_unreadable(body, read_usage)
+    usage = read_usage(answer.usage)
+    if answer.error is not None:
+        raise ProviderSentError(usage)
+    return Completion("", "stop", usage)
+
+
+def read_usage(reported: Any) -> UsageReport | None:
+    """The reported usage; None if there is none, or no count in it is valid. Some servers report only the total."""
+    if not isinstance(reported, dict):
+        return None
+    input_tokens, total = token_count(reported.get("prompt_tokens")), token_count(reported.get("total_tokens"))
+    if input_tokens is None and total is None:
+        return None
+    return usage_report(total if input_tokens is None else input_tokens, 0, total)
 
 
 def write_answer(

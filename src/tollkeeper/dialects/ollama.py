@@ -24,9 +24,9 @@ from tollkeeper.chat import (
     ToolCall,
     ToolCallDelta,
     ToolResult,
-    Usage,
+    UsageReport,
 )
-from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError, token_count
+from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError, token_count, usage_report
 from tollkeeper.dialects.parameters import unsupported, untranslatable
 from tollkeeper.errors import InvalidRequest
 
@@ -167,9 +167,14 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 
 def read_answer(body: bytes) -> Completion:
-    """Read a whole answer. Raises MalformedAnswer if it is malformed or unfinished."""
+    """Read a whole answer.
+
+    Raises MalformedAnswer if it is malformed or unfinished, ProviderSentError if it is an error.
+    """
     try:
         answer = _decode(body)
+        if answer.error is not None:
+            raise ProviderSentError(_usage(answer))
         message = answer.message
         if message is None or not answer.done:
             raise MalformedAnswer
@@ -191,10 +196,9 @@ def _finish_reason(answer: _Answer, *, called: bool) -> str:
     return "tool_calls" if called and reason == "stop" else reason
 
 
-def _usage(answer: _Answer) -> Usage | None:
-    """The reported usage; None if a count is missing: the server omits one that is 0, and that of a cached prompt."""
-    input_tokens, output_tokens = token_count(answer.prompt_eval_count), token_count(answer.eval_count)
-    return None if input_tokens is None or output_tokens is None else Usage(input_tokens, output_tokens)
+def _usage(answer: _Answer) -> UsageReport | None:
+    """The reported usage. The server omits a count that is 0, and that of a cached prompt."""
+    return usage_report(token_count(answer.prompt_eval_count), token_count(answer.eval_count))
 
 
 class StreamReader:
@@ -213,7 +217,7 @@ class StreamReader:
         try:
             answer = _decode(line)
             if answer.error is not None:
-                raise ProviderSentError
+                raise ProviderSentError(_usage(answer))
             if answer.message is None and not answer.done:
                 raise MalformedAnswer
             deltas = self._read_message(answer.message or _Message())

@@ -1,10 +1,11 @@
 """Tenants and users: create, find, disable; log in; load the account behind a principal."""
 
 import re
+import unicodedata
 from datetime import UTC, datetime
 
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import col, select
+from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.db import Database
@@ -20,8 +21,8 @@ _NAME = re.compile(r"[^\x00-\x1f]+")
 
 
 def normalize_email(email: str) -> str:
-    """Returns the form in which e-mail addresses are stored and compared. Raises InvalidRequest."""
-    normalized = email.strip().lower()
+    """Returns the form in which e-mail addresses are stored and compared: lower case, NFC. Raises InvalidRequest."""
+    normalized = unicodedata.normalize("NFC", email.strip().lower())
     if len(normalized) > MAX_EMAIL_LENGTH or not _EMAIL.fullmatch(normalized):
         raise InvalidRequest("That is not an e-mail address.")
     return normalized
@@ -41,10 +42,19 @@ async def login(database: Database, passwords: Passwords, email: str, password: 
     async with database.session() as session:
         found = (await session.exec(query.where(User.email == normalized))).first()
     user, tenant = found or (None, None)
-    matches = await passwords.verify(password, user.password_hash if user else None)
-    if not matches or user is None or tenant is None or user.disabled_at or tenant.disabled_at:
+    verified = await passwords.verify(password, user.password_hash if user else None)
+    if not verified.matches or user is None or tenant is None or user.disabled_at or tenant.disabled_at:
         raise InvalidCredentials
+    if verified.new_hash is not None:
+        await _upgrade_hash(database, user, verified.new_hash)
     return principal_of(user)
+
+
+async def _upgrade_hash(database: Database, user: User, new_hash: str) -> None:
+    """Store a hash of the same password in the present form, unless the password was changed meanwhile."""
+    is_unchanged = (col(User.id) == user.id, col(User.password_hash) == user.password_hash)
+    async with database.session() as session:
+        await session.exec(update(User).where(*is_unchanged).values(password_hash=new_hash))
 
 
 async def load_account(session: AsyncSession, caller: Principal, now_ms: int) -> tuple[User, Tenant]:

@@ -28,6 +28,10 @@ class Authenticator:
             return await self._api_keys.verify(credential, access)
         return self._tokens.verify(credential)
 
+    def costs_a_lookup(self, credential: str) -> bool:
+        """Whether only a query can tell that the credential is wrong."""
+        return credential.startswith(keys.PREFIX) and self._api_keys.costs_a_lookup(credential)
+
     async def load_account(self, session: AsyncSession, caller: Principal) -> tuple[User, Tenant]:
         """Returns the principal's rows. Raises Unauthenticated when user, tenant or credential is no longer valid."""
         try:

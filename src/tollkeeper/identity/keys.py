@@ -18,15 +18,18 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from tollkeeper.clock import Clock
 from tollkeeper.db import Database
 from tollkeeper.errors import Forbidden, InvalidRequest, NotFound, Overloaded, Unauthenticated
+from tollkeeper.identity import key_tags
 from tollkeeper.identity.accounts import principal_of
+from tollkeeper.identity.key_tags import RANDOM_LENGTH, TAGGED_PREFIX, KeyTags
 from tollkeeper.identity.models import ApiKey, Tenant, User
 from tollkeeper.principal import Access, Principal
 
 PREFIX = "tk-"
 """Identifies an API key of this product, for people and for scanners for leaked secrets."""
-VISIBLE_CHARACTERS = 10
+VISIBLE_CHARACTERS = 13
 """The beginning of a key is stored and shown, so that its owner recognises it."""
-KEY_LENGTH = len(PREFIX) + 43
+UNTAGGED_LENGTH = len(PREFIX) + RANDOM_LENGTH
+"""Of keys from before version 0005 of the schema, which are valid until they expire or are revoked."""
 MAX_NAME_LENGTH = 100
 MAX_KEYS_PER_USER = 50
 """The ledger reads all keys of a user with the user's row."""
@@ -38,7 +41,7 @@ REFUSED_KEY_MS = 5_000
 MAX_CACHED_KEYS = 10_000
 """Of each kind: valid keys, and refused ones."""
 MAX_CONCURRENT_LOOKUPS = 4
-"""Requests with wrong keys must not occupy all connections to the database."""
+"""Of untagged keys: requests with wrong keys must not occupy all connections to the database, or delay other keys."""
 MAX_PENDING_LOOKUPS = 200
 """Running and waiting ones."""
 
@@ -76,25 +79,38 @@ class ApiKeys:
         self._refused: OrderedDict[str, int] = OrderedDict()
         self._lookups: dict[str, asyncio.Task[_CachedKey]] = {}
         self._lookup_slots = asyncio.Semaphore(MAX_CONCURRENT_LOOKUPS)
+        self._untagged_lookups = 0
+        self._tags = KeyTags(database, clock)
+
+    async def load(self) -> None:
+        """Read the secrets of the tags. Raises DatabaseUnavailable."""
+        await self._tags.load()
 
     async def verify(self, secret: str, access: Access) -> Principal:
         """Returns the principal of a key whose scopes include `access`.
 
         Raises Unauthenticated, Forbidden (not in the key's scopes), DatabaseUnavailable, Overloaded.
         """
-        if len(secret) != KEY_LENGTH:
+        tagged = key_tags.is_tagged(secret)
+        if not tagged and len(secret) != UNTAGGED_LENGTH:
             raise Unauthenticated
         key_hash, now_ms = _hash(secret), self._clock.now_ms()
         cached = self._cached.get(key_hash)
         if cached is None or cached.cached_until_ms <= now_ms:
             if self._refused.get(key_hash, 0) > now_ms:
                 raise Unauthenticated
-            cached = await self._look_up(key_hash)
+            if tagged and not await self._tags.is_genuine(secret):
+                raise Unauthenticated
+            cached = await self._look_up(key_hash, tagged=tagged)
         if cached.expires_ms is not None and cached.expires_ms <= now_ms:
             raise Unauthenticated
         if access not in cached.scopes:
             raise Forbidden(f"This API key does not allow this: its scopes are {', '.join(sorted(cached.scopes))}.")
         return cached.principal
+
+    def costs_a_lookup(self, secret: str) -> bool:
+        """Whether only a query can tell that this key is wrong: it has no tag, and is not cached."""
+        return not key_tags.is_tagged(secret) and _hash(secret) not in self._cached
 
     def forget(self, caller: Principal) -> None:
         """Drop the caller's key from the cache, so that the next request with it queries the database."""
@@ -103,15 +119,26 @@ class ApiKeys:
                 del self._cached[key_hash]
                 break
 
-    async def _look_up(self, key_hash: str) -> _CachedKey:
+    async def _look_up(self, key_hash: str, *, tagged: bool) -> _CachedKey:
         """Look a key up. Concurrent requests with one key share a lookup."""
         lookup = self._lookups.get(key_hash)
         if lookup is None:
-            if len(self._lookups) >= MAX_PENDING_LOOKUPS:
+            if not tagged and self._untagged_lookups >= MAX_PENDING_LOOKUPS:
                 raise Overloaded
-            lookup = self._lookups[key_hash] = asyncio.create_task(self._query(key_hash))
+            lookup = asyncio.create_task(self._query(key_hash) if tagged else self._query_in_turn(key_hash))
+            self._lookups[key_hash] = lookup
+            if not tagged:
+                self._untagged_lookups += 1
+                lookup.add_done_callback(self._count_untagged_done)
             lookup.add_done_callback(lambda done: self._cache_result(key_hash, done))
         return await asyncio.shield(lookup)
+
+    async def _query_in_turn(self, key_hash: str) -> _CachedKey:
+        async with self._lookup_slots:
+            return await self._query(key_hash)
+
+    def _count_untagged_done(self, _: "asyncio.Task[_CachedKey]") -> None:
+        self._untagged_lookups -= 1
 
     def _cache_result(self, key_hash: str, lookup: "asyncio.Task[_CachedKey]") -> None:
         del self._lookups[key_hash]
@@ -135,7 +162,7 @@ class ApiKeys:
             .where(ApiKey.key_hash == key_hash)
         )
         now_ms = self._clock.now_ms()
-        async with self._lookup_slots, self._database.session() as session:
+        async with self._database.session() as session:
             found = (await session.exec(query)).first()
         if found is None:
             raise Unauthenticated
@@ -167,7 +194,8 @@ async def create(
     if len(await list_keys(session, user)) >= MAX_KEYS_PER_USER:
         raise InvalidRequest(f"A user has at most {MAX_KEYS_PER_USER} API keys. Revoke one first.")
     assert user.id is not None
-    secret = PREFIX + secrets.token_urlsafe(32)
+    random = secrets.token_urlsafe(32)
+    secret = TAGGED_PREFIX + random + key_tags.tag(random, await key_tags.newest_secret(session))
     row = ApiKey(
         id=f"key_{secrets.token_hex(12)}",
         tenant_id=user.tenant_id,

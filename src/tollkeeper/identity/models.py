@@ -62,3 +62,16 @@ class ApiKey(SQLModel, table=True):
     def is_valid(self, now_ms: int) -> bool:
         """Whether the key is neither revoked nor expired."""
         return self.revoked_ms is None and (self.expires_ms is None or now_ms < self.expires_ms)
+
+
+class KeyTagSecret(SQLModel, table=True):
+    """A secret with which the tags of API keys are made. The newest makes tags; all of them verify.
+
+    It is no secret from readers of the database: a genuine tag only leads to the look-up of the key's hash.
+    """
+
+    __tablename__ = "key_tag_secrets"
+
+    id: int | None = Field(default=None, primary_key=True)
+    secret: bytes = Field(repr=False)
+    created_ms: int = Field(sa_type=BigInteger)

@@ -1,10 +1,12 @@
 """Password hashing with `bcrypt_sha256`, in a few threads beside the event loop. Only this module imports passlib."""
 
 import asyncio
+import re
 import secrets
+import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from passlib.context import CryptContext
 
@@ -17,6 +19,20 @@ MAX_QUEUED = 64
 
 T = TypeVar("T")
 
+_ROUNDS = re.compile(r"(?:r=|\$2[aby]\$)(\d+)")
+
+
+class Verified(NamedTuple):
+    """Whether a password matches its hash; if so, a hash in the present form, where the stored one is older."""
+
+    matches: bool
+    new_hash: str | None = None
+
+
+def normalize(password: str) -> str:
+    """Returns the form in which passwords are hashed: NFC, with plain spaces (RFC 8265, OpaqueString)."""
+    return unicodedata.normalize("NFC", "".join(" " if unicodedata.category(one) == "Zs" else one for one in password))
+
 
 class Passwords:
     """Hashes and verifies passwords. `rounds` is bcrypt's cost: each increment doubles the time of a hash."""
@@ -28,6 +44,8 @@ class Passwords:
             bcrypt_sha256__rounds=rounds,
             bcrypt__rounds=rounds,
         )
+        self._rounds = rounds
+        self._dummies: dict[int, str] = {}
         self._threads = ThreadPoolExecutor(max_workers=HASHING_THREADS, thread_name_prefix="password")
         self._queued = 0
         self._dummy_hash = self._context.hash(secrets.token_hex())
@@ -38,10 +56,10 @@ class Passwords:
             raise InvalidRequest(f"A password needs at least {MIN_CHARACTERS} characters.")
         if len(password.encode()) > MAX_BYTES:
             raise InvalidRequest(f"A password can have at most {MAX_BYTES} bytes.")
-        return await self._in_thread(self._context.hash, password)
+        return await self._in_thread(self._context.hash, normalize(password))
 
-    async def verify(self, password: str, password_hash: str | None) -> bool:
-        """Whether the password matches the hash. Without a hash: False, after the same time. Raises RateLimited."""
+    async def verify(self, password: str, password_hash: str | None) -> Verified:
+        """Compare a password with a hash. Without a hash: no match, after the same time. Raises RateLimited."""
         return await self._in_thread(self._verify, password, password_hash)
 
     async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
@@ -54,11 +72,29 @@ class Passwords:
         finally:
             self._queued -= 1
 
-    def _verify(self, password: str, password_hash: str | None) -> bool:
+    def _verify(self, password: str, password_hash: str | None) -> Verified:
         if len(password.encode()) > MAX_BYTES:
             password, password_hash = "", None
-        matches: bool = self._context.verify(password, password_hash or self._dummy_hash)
-        return matches and password_hash is not None
+        forms = [normalize(password)]
+        if password != forms[0]:
+            forms.append(password)  # hashes of earlier versions are of the password as it was typed
+        matched = [form for form in forms if self._context.verify(form, password_hash or self._dummy_hash)]
+        if password_hash is None:
+            return Verified(matches=False)
+        self._make_up_for(password_hash)
+        is_outdated = self._context.needs_update(password_hash) or forms[0] not in matched
+        return Verified(bool(matched), self._context.hash(forms[0]) if matched and is_outdated else None)
+
+    def _make_up_for(self, password_hash: str) -> None:
+        """Take the time by which an older hash of fewer rounds is verified faster: each further round doubles it.
+
+        2^old + 2^old + 2^(old+1) + … + 2^(new-1) = 2^new, so a known user is not told from an unknown one by time.
+        """
+        found = _ROUNDS.search(password_hash)
+        for rounds in range(int(found[1]) if found else self._rounds, self._rounds):
+            if rounds not in self._dummies:
+                self._dummies[rounds] = self._context.handler("bcrypt_sha256").using(rounds=rounds).hash("dummy")
+            self._context.verify("", self._dummies[rounds])
 
     def close(self) -> None:
         """Stop the threads. A hash that runs is completed."""

@@ -4,6 +4,7 @@ By itself, python-jose accepts a token without `aud`, an unknown `crit`, and, wi
 public key as an HMAC secret (CVE-2024-33663 and issues 398, 419 of its tracker). Here each key has one algorithm.
 """
 
+import base64
 import hashlib
 import secrets
 from collections import OrderedDict
@@ -26,6 +27,7 @@ MAX_ID = 2**31 - 1
 """The width of ids and token versions in the database. The claims that are times are compared to the clock instead."""
 
 _REQUIRED = ("exp", "iat", "sub", "jti", "aud", "iss")
+_HEADER_FIELDS = {"alg", "typ", "kid"}
 _OPTIONS = {f"require_{claim}": True for claim in _REQUIRED} | {"leeway": 0}
 
 
@@ -86,7 +88,7 @@ class Tokens:
         return principal
 
     def _verify(self, token: str, now_s: float) -> tuple[Principal, float]:
-        if len(token) > MAX_TOKEN_LENGTH:
+        if len(token) > MAX_TOKEN_LENGTH or not _is_canonical(token):
             raise Unauthenticated
         try:
             key = self._key_of(jws.get_unverified_header(token))
@@ -98,10 +100,28 @@ class Tokens:
             raise Unauthenticated from None
 
     def _key_of(self, header: dict[str, Any]) -> HMACKey:
-        """Returns the key that the header names. Raises KeyError, and ValueError for another algorithm or `crit`."""
-        if header.get("alg") != ALGORITHM or "crit" in header:
+        """Returns the key that the header names. Raises ValueError for a header that is not one of ours, KeyError."""
+        if header.keys() != _HEADER_FIELDS or header["alg"] != ALGORITHM or header["typ"] != "JWT":
             raise ValueError
         return self._keys[header["kid"]]
+
+
+def _is_canonical(token: str) -> bool:
+    """Whether the token is three parts in strict base64url, so that no other text passes for the token as issued.
+
+    Python's decoder skips characters outside the alphabet and ignores trailing bits (RFC 4648, 3.3 and 3.5).
+    """
+    parts = token.split(".")
+    if len(parts) != 3:
+        return False
+    try:
+        return all(
+            base64.urlsafe_b64encode(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))).rstrip(b"=").decode()
+            == part
+            for part in parts
+        )
+    except ValueError:
+        return False
 
 
 def key_id(secret: str) -> str:

@@ -1,1 +1,1 @@
-"""Clients that others have made, as they come out of the box."""
+"""Tests with other vendors' clients in their default configuration."""

@@ -1,4 +1,4 @@
-"""A server with a provider of every kind, and the clients of a new caller."""
+"""A server with a provider of every kind, and a new caller with clients."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -8,7 +8,7 @@ from openai import AsyncOpenAI
 
 from databases import new_sqlite
 from journeys.support.server import Server
-from journeys.support.users import Person, person
+from journeys.support.users import ApiUser, new_user
 from journeys.upstream.handle import Upstream
 
 CATALOG = """
@@ -30,48 +30,52 @@ model = "gpt-4.1-mini"
 
 
 @pytest.fixture(scope="session")
-def shared_house(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream: Upstream) -> Iterator[Server]:
-    yield from _serving(tmp_path_factory.mktemp("house"), migrated_file, upstream)
+def shared_sdk_server(
+    tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream: Upstream
+) -> Iterator[Server]:
+    yield from _run(tmp_path_factory.mktemp("sdk_server"), migrated_file, upstream)
 
 
 @pytest.fixture(scope="session")
-def shared_hasty(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream: Upstream) -> Iterator[Server]:
-    yield from _serving(tmp_path_factory.mktemp("hasty"), migrated_file, upstream, TIMEOUT_SECONDS="1")
+def shared_sdk_short_timeout(
+    tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream: Upstream
+) -> Iterator[Server]:
+    yield from _run(tmp_path_factory.mktemp("sdk_short_timeout_server"), migrated_file, upstream, TIMEOUT_SECONDS="1")
 
 
 @pytest.fixture
-def house(shared_house: Server) -> Iterator[Server]:
-    """A running server on SQLite. OpenAI's and Anthropic's models are at `upstream`, and `echo` is there too."""
-    yield shared_house
-    shared_house.assert_quiet()
+def sdk_server(shared_sdk_server: Server) -> Iterator[Server]:
+    """A running server on SQLite. `upstream` serves OpenAI's and Anthropic's models; there is an `echo` model too."""
+    yield shared_sdk_server
+    shared_sdk_server.assert_no_traceback()
 
 
 @pytest.fixture
-def hasty(shared_hasty: Server) -> Iterator[Server]:
-    """The same, but it waits for its providers for one second only."""
-    yield shared_hasty
-    shared_hasty.assert_quiet()
+def sdk_short_timeout_server(shared_sdk_short_timeout: Server) -> Iterator[Server]:
+    """The same, but with a timeout of one second for its providers."""
+    yield shared_sdk_short_timeout
+    shared_sdk_short_timeout.assert_no_traceback()
 
 
 @pytest.fixture
-async def caller(house: Server) -> AsyncIterator[Person]:
-    async with person(house) as made:
-        yield made
+async def caller(sdk_server: Server) -> AsyncIterator[ApiUser]:
+    async with new_user(sdk_server) as user:
+        yield user
 
 
 @pytest.fixture
-async def openai(house: Server, caller: Person) -> AsyncIterator[AsyncOpenAI]:
-    """The client of `caller`, with nothing set but where the server is and who is calling."""
-    async with AsyncOpenAI(base_url=f"{house.url}/v1", api_key=caller.token) as client:
+async def openai(sdk_server: Server, caller: ApiUser) -> AsyncIterator[AsyncOpenAI]:
+    """The client of `caller`, with no option but the server's URL and the credential."""
+    async with AsyncOpenAI(base_url=f"{sdk_server.url}/v1", api_key=caller.token) as client:
         yield client
 
 
-def _serving(folder: Path, migrated_file: Path, upstream: Upstream, **more: str) -> Iterator[Server]:
+def _run(folder: Path, migrated_file: Path, upstream: Upstream, **more: str) -> Iterator[Server]:
     url = new_sqlite(folder, migrated_file)
     (folder / "catalog.toml").write_text(CATALOG)
     settings = {
         "OPENAI_BASE_URL": upstream.base_url,
-        "ANTHROPIC_API_KEY": "sk-ant-of-the-house",
+        "ANTHROPIC_API_KEY": "sk-ant-of-the-sdk_server",
         "ANTHROPIC_BASE_URL": upstream.anthropic_url,
         "TOLLKEEPER_CATALOG": str(folder / "catalog.toml"),
         "TOLLKEEPER_RATE_LIMIT_AI": "off",

@@ -1,10 +1,10 @@
-"""What the clients of the journeys ask for, in the words of their wires."""
+"""Sample prompts, answers, tools and types that the tests of clients share."""
 
 from typing import Any
 
 from pydantic import BaseModel
 
-from journeys.support.users import Person
+from journeys.support.users import ApiUser
 
 USAGE = {"input": 15, "output": 9}
 CHUNKS = ["The ", "weather ", "is ", "fine."]
@@ -22,14 +22,14 @@ WEATHER: dict[str, Any] = {
 
 
 class Report(BaseModel):
-    """What a structured answer says."""
+    """The type of a structured answer."""
 
     city: str
     degrees: int
 
 
-async def cost_of_all(caller: Person, count: int) -> int:
-    """What so many calls cost together, all of them settled as the provider reported."""
+async def cost_of_all(caller: ApiUser, count: int) -> int:
+    """The total cost of the caller's `count` calls, all of which must be settled by the provider's report."""
     charges = await caller.charges()
     assert [(one["state"], one["basis"]) for one in charges] == [("settled", "provider")] * count, charges
     quota = await caller.quota()

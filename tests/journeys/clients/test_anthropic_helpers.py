@@ -1,4 +1,4 @@
-"""What the `anthropic` client does beyond one call: it runs tools, parses answers, has previews of what is to come."""
+"""Helpers of the `anthropic` client: the tool runner, parsed answers, beta features, raw events."""
 
 import json
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ from anthropic.types.beta import BetaMessageParam
 
 from journeys.clients.samples import ANSWER, CHUNKS, USAGE, Report, cost_of_all
 from journeys.support.server import Server
-from journeys.support.users import Person
+from journeys.support.users import ApiUser
 from journeys.upstream.handle import Upstream, scripted
 
 MODELS = ["at-anthropic", "gpt-4o-mini"]
@@ -17,23 +17,23 @@ CALL = {"name": "get_weather", "arguments": {"city": "Oslo"}}
 
 
 @pytest.fixture
-async def anthropic(house: Server, caller: Person) -> AsyncIterator[AsyncAnthropic]:
-    async with AsyncAnthropic(base_url=house.url, api_key=caller.token) as client:
+async def anthropic(sdk_server: Server, caller: ApiUser) -> AsyncIterator[AsyncAnthropic]:
+    async with AsyncAnthropic(base_url=sdk_server.url, api_key=caller.token) as client:
         yield client
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("model", MODELS)
 async def test_the_tool_runner_runs_a_plain_function(
-    anthropic: AsyncAnthropic, caller: Person, upstream: Upstream, model: str, *, streaming: bool
+    anthropic: AsyncAnthropic, caller: ApiUser, upstream: Upstream, model: str, *, streaming: bool
 ) -> None:
-    """It asks for the conversation to be kept at the provider, is told that this cannot be, and goes on without."""
-    asked_for = []
+    """The runner first asks for the conversation to be stored at the provider, is refused, and continues without."""
+    cities = []
 
     @beta_async_tool
     async def get_weather(city: str) -> str:
         """The weather in a city."""
-        asked_for.append(city)
+        cities.append(city)
         return "20 degrees"
 
     prompt = scripted(caller.marker, answer=ANSWER, tool_call=CALL, usage=USAGE)
@@ -47,9 +47,9 @@ async def test_the_tool_runner_runs_a_plain_function(
     else:
         whole = anthropic.beta.messages.tool_runner(model=model, max_tokens=50, tools=[get_weather], messages=messages)
         final = await whole.until_done()
-    assert asked_for == ["Oslo"]
+    assert cities == ["Oslo"]
     assert [block.text for block in final.content if block.type == "text"] == [ANSWER]
-    first, second = upstream.seen(caller.marker)
+    first, second = upstream.requests(caller.marker)
     assert "thread" not in first["body"]
     assert "20 degrees" in json.dumps(second["body"])
     assert await cost_of_all(caller, 2) == 48
@@ -57,21 +57,21 @@ async def test_the_tool_runner_runs_a_plain_function(
 
 @pytest.mark.parametrize("model", MODELS)
 async def test_an_answer_is_parsed_into_the_callers_own_type(
-    anthropic: AsyncAnthropic, caller: Person, upstream: Upstream, model: str
+    anthropic: AsyncAnthropic, caller: ApiUser, upstream: Upstream, model: str
 ) -> None:
     prompt = scripted(caller.marker, answer='{"city": "Oslo", "degrees": 20}', usage=USAGE)
     parsed = await anthropic.messages.parse(
         model=model, max_tokens=50, output_format=Report, messages=[{"role": "user", "content": prompt}]
     )
     assert parsed.parsed_output == Report(city="Oslo", degrees=20)
-    assert '"degrees"' in json.dumps(upstream.seen(caller.marker)[0]["body"])
+    assert '"degrees"' in json.dumps(upstream.requests(caller.marker)[0]["body"])
 
 
 @pytest.mark.parametrize("model", MODELS)
-async def test_previews_of_what_is_to_come_can_be_named(
-    anthropic: AsyncAnthropic, caller: Person, upstream: Upstream, model: str
+async def test_beta_features_may_be_named(
+    anthropic: AsyncAnthropic, caller: ApiUser, upstream: Upstream, model: str
 ) -> None:
-    """Their names are not passed on: what they would change is not known here."""
+    """Their names are not passed on, because their effect on a request is not known."""
     message = await anthropic.beta.messages.create(
         model=model,
         max_tokens=50,
@@ -79,12 +79,12 @@ async def test_previews_of_what_is_to_come_can_be_named(
         messages=[{"role": "user", "content": scripted(caller.marker, usage=USAGE)}],
     )
     assert message.stop_reason == "end_turn"
-    assert "anthropic-beta" not in upstream.seen(caller.marker)[0]["headers"]
+    assert "anthropic-beta" not in upstream.requests(caller.marker)[0]["headers"]
 
 
 @pytest.mark.parametrize("model", MODELS)
 async def test_the_events_of_a_stream_are_those_of_the_wire(
-    anthropic: AsyncAnthropic, caller: Person, model: str
+    anthropic: AsyncAnthropic, caller: ApiUser, model: str
 ) -> None:
     stream = await anthropic.messages.create(
         model=model,

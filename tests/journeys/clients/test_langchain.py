@@ -1,4 +1,4 @@
-"""`langchain-openai` as it comes."""
+"""`langchain-openai` with its defaults."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from journeys.clients.samples import ANSWER, CHUNKS, USAGE, Report, cost_of_all
 from journeys.support.server import Server
-from journeys.support.users import Person, person
+from journeys.support.users import ApiUser, new_user
 from journeys.upstream.handle import Upstream, scripted
 
 MODELS = ["gpt-4o-mini", "at-anthropic"]
@@ -30,8 +30,8 @@ def get_weather(city: str) -> str:
 
 
 @pytest.fixture
-def letters() -> Iterator[None]:
-    """A vocabulary in place of the one that the client would fetch from the network: each byte is a token."""
+def byte_vocabulary() -> Iterator[None]:
+    """Replaces the vocabulary that the client fetches from the network by one in which each byte is a token."""
     ranks = {bytes([number]): number for number in range(256)}
     made = tiktoken.Encoding("cl100k_base", pat_str=r"(?s).", mergeable_ranks=ranks, special_tokens={})
     before = dict(tiktoken.registry.ENCODINGS)
@@ -41,13 +41,13 @@ def letters() -> Iterator[None]:
     tiktoken.registry.ENCODINGS.update(before)
 
 
-def chat(house: Server, caller: Person, model: str = "gpt-4o-mini", **more: Any) -> ChatOpenAI:
-    """Used from threads: it keeps its asynchronous connections for all models, and beyond the loop of a test."""
-    return ChatOpenAI(model=model, base_url=f"{house.url}/v1", api_key=SecretStr(caller.token), **more)
+def chat(sdk_server: Server, caller: ApiUser, model: str = "gpt-4o-mini", **more: Any) -> ChatOpenAI:
+    """The model, to be used from threads: its asynchronous connections would outlive the event loop of a test."""
+    return ChatOpenAI(model=model, base_url=f"{sdk_server.url}/v1", api_key=SecretStr(caller.token), **more)
 
 
-async def test_invokes_and_streams_on_either_database(server: Server) -> None:
-    async with person(server) as caller, DefaultAsyncHttpxClient() as http:
+async def test_a_model_invokes_and_streams_on_either_database(server: Server) -> None:
+    async with new_user(server) as caller, DefaultAsyncHttpxClient() as http:
         model = chat(server, caller, http_async_client=http)
         prompt = scripted(caller.marker, chunks=CHUNKS, usage=USAGE)
         whole = await model.ainvoke(prompt)
@@ -59,14 +59,14 @@ async def test_invokes_and_streams_on_either_database(server: Server) -> None:
 
 
 @pytest.mark.parametrize("model", [*MODELS, "echo"])
-async def test_invokes_and_streams(house: Server, caller: Person, model: str) -> None:
+async def test_a_model_invokes_and_streams(sdk_server: Server, caller: ApiUser, model: str) -> None:
     prompt = ANSWER if model == "echo" else scripted(caller.marker, chunks=CHUNKS)
-    asked = [SystemMessage("Be brief."), HumanMessage(prompt)]
-    plain = chat(house, caller, model, max_completion_tokens=50, temperature=0.5)
-    whole = await asyncio.to_thread(plain.invoke, asked)
-    telling = chat(house, caller, model, stream_usage=True)
+    messages = [SystemMessage("Be brief."), HumanMessage(prompt)]
+    plain = chat(sdk_server, caller, model, max_completion_tokens=50, temperature=0.5)
+    whole = await asyncio.to_thread(plain.invoke, messages)
+    streaming_model = chat(sdk_server, caller, model, stream_usage=True)
     summed: Any = None
-    for piece in await asyncio.to_thread(lambda: list(telling.stream(asked))):
+    for piece in await asyncio.to_thread(lambda: list(streaming_model.stream(messages))):
         summed = piece if summed is None else summed + piece
     assert (whole.content, summed.content) == (ANSWER, ANSWER)
     assert whole.usage_metadata is not None
@@ -78,53 +78,55 @@ async def test_invokes_and_streams(house: Server, caller: Person, model: str) ->
 @pytest.mark.parametrize("over_responses", [False, True])
 @pytest.mark.parametrize("model", MODELS)
 async def test_a_bound_tool_is_called_and_its_result_answered(
-    house: Server, caller: Person, upstream: Upstream, model: str, *, over_responses: bool
+    sdk_server: Server, caller: ApiUser, upstream: Upstream, model: str, *, over_responses: bool
 ) -> None:
-    bound = chat(house, caller, model, use_responses_api=over_responses).bind_tools([get_weather])
-    asked: list[Any] = [HumanMessage(scripted(caller.marker, answer=ANSWER, tool_call=CALL, usage=USAGE))]
-    first = await asyncio.to_thread(bound.invoke, asked)
+    bound = chat(sdk_server, caller, model, use_responses_api=over_responses).bind_tools([get_weather])
+    messages: list[Any] = [HumanMessage(scripted(caller.marker, answer=ANSWER, tool_call=CALL, usage=USAGE))]
+    first = await asyncio.to_thread(bound.invoke, messages)
     (call,) = first.tool_calls
     assert (call["name"], call["args"]) == ("get_weather", {"city": "Oslo"})
     result = get_weather.invoke(call)
-    second = await asyncio.to_thread(bound.invoke, [*asked, first, result])
+    second = await asyncio.to_thread(bound.invoke, [*messages, first, result])
     assert second.text == ANSWER
-    assert "20 degrees in Oslo" in json.dumps(upstream.seen(caller.marker)[1]["body"])
+    assert "20 degrees in Oslo" in json.dumps(upstream.requests(caller.marker)[1]["body"])
     assert await cost_of_all(caller, 2) == 48
 
 
 @pytest.mark.parametrize("model", MODELS)
-async def test_it_streams_over_responses_too(house: Server, caller: Person, model: str) -> None:
-    telling = chat(house, caller, model, use_responses_api=True)
+async def test_a_model_streams_over_the_responses_endpoint(sdk_server: Server, caller: ApiUser, model: str) -> None:
+    streaming_model = chat(sdk_server, caller, model, use_responses_api=True)
     prompt = scripted(caller.marker, chunks=CHUNKS)
-    pieces = await asyncio.to_thread(lambda: list(telling.stream(prompt)))
+    pieces = await asyncio.to_thread(lambda: list(streaming_model.stream(prompt)))
     assert "".join(piece.text for piece in pieces) == ANSWER
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])
 @pytest.mark.parametrize("model", MODELS)
 async def test_a_structured_answer_has_the_callers_own_type(
-    house: Server, caller: Person, model: str, method: Any
+    sdk_server: Server, caller: ApiUser, model: str, method: Any
 ) -> None:
-    said = {"city": "Oslo", "degrees": 20}
+    report = {"city": "Oslo", "degrees": 20}
     script: dict[str, Any] = (
-        {"tool_call": {"name": "Report", "arguments": said}} if method == "function_calling" else {}
+        {"tool_call": {"name": "Report", "arguments": report}} if method == "function_calling" else {}
     )
-    prompt = scripted(caller.marker, **(script or {"answer": json.dumps(said)}))
-    structured = chat(house, caller, model).with_structured_output(Report, method=method)
+    prompt = scripted(caller.marker, **(script or {"answer": json.dumps(report)}))
+    structured = chat(sdk_server, caller, model).with_structured_output(Report, method=method)
     assert await asyncio.to_thread(structured.invoke, prompt) == Report(city="Oslo", degrees=20)
 
 
-async def test_several_prompts_are_several_charges(house: Server, caller: Person) -> None:
+async def test_a_batch_of_prompts_has_a_charge_for_each(sdk_server: Server, caller: ApiUser) -> None:
     prompts: list[Any] = [scripted(caller.marker, usage=USAGE, answer=f"Number {number}.") for number in range(4)]
-    answers = await asyncio.to_thread(chat(house, caller).batch, prompts)
+    answers = await asyncio.to_thread(chat(sdk_server, caller).batch, prompts)
     assert [answer.content for answer in answers] == [f"Number {number}." for number in range(4)]
     assert await cost_of_all(caller, 4) == 96
 
 
-@pytest.mark.usefixtures("letters")
-async def test_embeds_with_its_default_settings(house: Server, caller: Person, upstream: Upstream) -> None:
-    """By default it sends tokens. Which, it looks up in a vocabulary that it fetches from the network."""
-    made = embeddings(house, caller)
+@pytest.mark.usefixtures("byte_vocabulary")
+async def test_embeddings_work_with_the_default_settings(
+    sdk_server: Server, caller: ApiUser, upstream: Upstream
+) -> None:
+    """By default the client sends token ids, from a vocabulary that it fetches from the network."""
+    made = embeddings(sdk_server, caller)
     before = upstream.requests_to("/v1/embeddings")
     first, second = await asyncio.to_thread(made.embed_documents, ["one", "three"])
     assert upstream.requests_to("/v1/embeddings") == before + 1
@@ -133,16 +135,18 @@ async def test_embeds_with_its_default_settings(house: Server, caller: Person, u
     assert await cost_of_all(caller, 2) == 11, "each letter is a token"
 
 
-async def test_embeds_texts_where_there_is_no_network(house: Server, caller: Person, upstream: Upstream) -> None:
-    made = embeddings(house, caller, check_embedding_ctx_length=False)
+async def test_embeddings_of_texts_work_without_a_network(
+    sdk_server: Server, caller: ApiUser, upstream: Upstream
+) -> None:
+    made = embeddings(sdk_server, caller, check_embedding_ctx_length=False)
     texts = [f"{caller.marker} one", f"{caller.marker} two"]
     vectors = await asyncio.to_thread(made.embed_documents, texts)
     assert [len(vector) for vector in vectors] == [8, 8]
-    (seen,) = upstream.seen(caller.marker)
-    assert seen["body"]["input"] == texts
+    (request,) = upstream.requests(caller.marker)
+    assert request["body"]["input"] == texts
     assert await cost_of_all(caller, 1) == 4
 
 
-def embeddings(house: Server, caller: Person, **more: Any) -> OpenAIEmbeddings:
-    where: dict[str, Any] = {"base_url": f"{house.url}/v1", "api_key": SecretStr(caller.token)}
-    return OpenAIEmbeddings(model="text-embedding-3-small", **where, **more)
+def embeddings(sdk_server: Server, caller: ApiUser, **more: Any) -> OpenAIEmbeddings:
+    options: dict[str, Any] = {"base_url": f"{sdk_server.url}/v1", "api_key": SecretStr(caller.token)}
+    return OpenAIEmbeddings(model="text-embedding-3-small", **options, **more)

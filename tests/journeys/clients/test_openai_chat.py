@@ -1,4 +1,4 @@
-"""The `openai` client as it comes: chat completions."""
+"""The `openai` client with its defaults: chat completions."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionMessageParam, ChatCo
 
 from journeys.clients.samples import ANSWER, CALL, CHUNKS, PIXEL, USAGE, WEATHER, Report, cost_of_all
 from journeys.support.server import Server
-from journeys.support.users import Person, person
+from journeys.support.users import ApiUser, new_user
 from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
 from tollkeeper.providers import tokenizer
@@ -21,35 +21,35 @@ TOOLS: list[ChatCompletionToolParam] = [
 ]
 
 
-def asked(prompt: str) -> list[ChatCompletionMessageParam]:
+def user_message(prompt: str) -> list[ChatCompletionMessageParam]:
     return [{"role": "user", "content": prompt}]
 
 
 @pytest.mark.parametrize("credential", ["token", "API key"])
-async def test_chats_streams_and_calls_tools_on_either_database(server: Server, credential: str) -> None:
-    """The main job, with the plain client: one charge for each of the calls, settled when its answer is there."""
-    async with person(server) as caller:
+async def test_the_client_chats_streams_and_calls_tools_on_either_database(server: Server, credential: str) -> None:
+    """With the synchronous client. Each call has one charge, which is settled when the answer arrives."""
+    async with new_user(server) as caller:
         api_key = caller.token if credential == "token" else (await caller.with_api_key()).token
 
-        def all_of_it() -> None:
+        def run_client() -> None:
             with OpenAI(base_url=f"{server.url}/v1", api_key=api_key) as client:
                 prompt = scripted(caller.marker, chunks=CHUNKS, usage=USAGE)
-                whole = client.chat.completions.create(model=MODEL, messages=asked(prompt))
+                whole = client.chat.completions.create(model=MODEL, messages=user_message(prompt))
                 assert whole.choices[0].message.content == ANSWER
                 assert whole.usage is not None
                 assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (15, 9)
-                pieces = client.chat.completions.create(model=MODEL, messages=asked(prompt), stream=True)
+                pieces = client.chat.completions.create(model=MODEL, messages=user_message(prompt), stream=True)
                 assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == ANSWER
                 prompt = scripted(caller.marker, tool_call=CALL, usage=USAGE)
-                called = client.chat.completions.create(model=MODEL, messages=asked(prompt), tools=TOOLS)
+                called = client.chat.completions.create(model=MODEL, messages=user_message(prompt), tools=TOOLS)
                 assert called.choices[0].message.tool_calls
 
-        await asyncio.to_thread(all_of_it)
+        await asyncio.to_thread(run_client)
         assert await cost_of_all(caller, 3) == 72
 
 
-async def test_the_provider_gets_what_was_asked_but_for_what_is_ours(
-    openai: AsyncOpenAI, caller: Person, upstream: Upstream
+async def test_the_provider_receives_the_request_except_for_the_fields_that_we_set(
+    openai: AsyncOpenAI, caller: ApiUser, upstream: Upstream
 ) -> None:
     messages: list[ChatCompletionMessageParam] = [
         {"role": "system", "content": "Be brief."},
@@ -68,10 +68,10 @@ async def test_the_provider_gets_what_was_asked_but_for_what_is_ours(
         logit_bias={"50256": -100},
         metadata={"a": "b"},
     )
-    (seen,) = upstream.seen(caller.marker)
-    assert seen["headers"]["authorization"] == "Bearer sk-of-the-house"
-    assert seen["body"].pop("user") != "someone"
-    assert seen["body"] == {
+    (request,) = upstream.requests(caller.marker)
+    assert request["headers"]["authorization"] == "Bearer sk-of-the-sdk_server"
+    assert request["body"].pop("user") != "someone"
+    assert request["body"] == {
         "messages": messages,
         "temperature": 0.5,
         "top_p": 0.9,
@@ -85,16 +85,17 @@ async def test_the_provider_gets_what_was_asked_but_for_what_is_ours(
     }
 
 
-async def test_the_usage_of_a_stream_is_told_to_whoever_wants_it(openai: AsyncOpenAI, caller: Person) -> None:
+async def test_the_usage_of_a_stream_is_sent_if_requested(openai: AsyncOpenAI, caller: ApiUser) -> None:
     prompt = scripted(caller.marker, chunks=CHUNKS, usage=USAGE)
     with_usage = [
         chunk
         async for chunk in await openai.chat.completions.create(
-            model=MODEL, messages=asked(prompt), stream=True, stream_options={"include_usage": True}
+            model=MODEL, messages=user_message(prompt), stream=True, stream_options={"include_usage": True}
         )
     ]
     without = [
-        chunk async for chunk in await openai.chat.completions.create(model=MODEL, messages=asked(prompt), stream=True)
+        chunk
+        async for chunk in await openai.chat.completions.create(model=MODEL, messages=user_message(prompt), stream=True)
     ]
     last = with_usage[-1]
     assert last.usage is not None
@@ -105,9 +106,9 @@ async def test_the_usage_of_a_stream_is_told_to_whoever_wants_it(openai: AsyncOp
     assert await cost_of_all(caller, 2) == 48
 
 
-async def test_the_stream_helper_puts_the_answer_together(openai: AsyncOpenAI, caller: Person) -> None:
+async def test_the_stream_helper_assembles_the_answer(openai: AsyncOpenAI, caller: ApiUser) -> None:
     prompt = scripted(caller.marker, chunks=CHUNKS, usage=USAGE)
-    async with openai.chat.completions.stream(model=MODEL, messages=asked(prompt)) as stream:
+    async with openai.chat.completions.stream(model=MODEL, messages=user_message(prompt)) as stream:
         events = [event async for event in stream]
         final = await stream.get_final_completion()
     assert [event.delta for event in events if event.type == "content.delta" and event.delta] == CHUNKS
@@ -116,16 +117,16 @@ async def test_the_stream_helper_puts_the_answer_together(openai: AsyncOpenAI, c
     assert await cost_of_all(caller, 1) == 24
 
 
-async def test_the_raw_response_carries_the_charge_and_the_quota(openai: AsyncOpenAI, caller: Person) -> None:
+async def test_the_raw_response_has_the_headers_of_charge_and_quota(openai: AsyncOpenAI, caller: ApiUser) -> None:
     raw = await openai.chat.completions.with_raw_response.create(
-        model=MODEL, messages=asked(scripted(caller.marker, usage=USAGE))
+        model=MODEL, messages=user_message(scripted(caller.marker, usage=USAGE))
     )
     (charge,) = await caller.charges()
     assert raw.headers["X-Charge-ID"] == charge["id"]
     assert int(raw.headers["X-Quota-Remaining"]) == (await caller.quota())["remaining"]
     assert raw.parse().choices[0].finish_reason == "stop"
     async with openai.chat.completions.with_streaming_response.create(
-        model=MODEL, messages=asked(scripted(caller.marker, usage=USAGE)), stream=True
+        model=MODEL, messages=user_message(scripted(caller.marker, usage=USAGE)), stream=True
     ) as response:
         assert response.headers["Content-Type"].startswith("text/event-stream")
         assert response.headers["X-Charge-ID"] == (await caller.charges())[0]["id"]
@@ -136,10 +137,10 @@ async def test_the_raw_response_carries_the_charge_and_the_quota(openai: AsyncOp
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("model", [MODEL, "at-anthropic"])
 async def test_a_tool_is_called_and_its_result_answered(
-    openai: AsyncOpenAI, caller: Person, upstream: Upstream, model: str, *, streaming: bool
+    openai: AsyncOpenAI, caller: ApiUser, upstream: Upstream, model: str, *, streaming: bool
 ) -> None:
-    """Also where the model speaks Anthropic's wire: nothing of it is to be noticed."""
-    messages = asked(scripted(caller.marker, answer=ANSWER, tool_call=CALL, usage=USAGE))
+    """Also if the model's provider speaks Anthropic's wire format."""
+    messages = user_message(scripted(caller.marker, answer=ANSWER, tool_call=CALL, usage=USAGE))
     if streaming:
         async with openai.chat.completions.stream(model=model, messages=messages, tools=TOOLS) as stream:
             first: ChatCompletion = await stream.get_final_completion()
@@ -155,15 +156,15 @@ async def test_a_tool_is_called_and_its_result_answered(
     messages.append({"role": "tool", "tool_call_id": call.id, "content": "20 degrees"})
     second = await openai.chat.completions.create(model=model, messages=messages, tools=TOOLS)
     assert (second.choices[0].message.content, second.choices[0].finish_reason) == (ANSWER, "stop")
-    told = json.dumps(upstream.seen(caller.marker)[1]["body"])
-    assert call.id in told
-    assert "20 degrees" in told
+    second_body = json.dumps(upstream.requests(caller.marker)[1]["body"])
+    assert call.id in second_body
+    assert "20 degrees" in second_body
     assert await cost_of_all(caller, 2) == 48
 
 
-async def test_several_tools_are_called_at_once(openai: AsyncOpenAI, caller: Person) -> None:
+async def test_several_tools_are_called_at_once(openai: AsyncOpenAI, caller: ApiUser) -> None:
     calls = [CALL, {"name": "get_weather", "arguments": {"city": "Rome"}}]
-    messages = asked(scripted(caller.marker, tool_call=calls, usage=USAGE))
+    messages = user_message(scripted(caller.marker, tool_call=calls, usage=USAGE))
     async with openai.chat.completions.stream(
         model=MODEL, messages=messages, tools=TOOLS, tool_choice="required", parallel_tool_calls=True
     ) as stream:
@@ -175,44 +176,44 @@ async def test_several_tools_are_called_at_once(openai: AsyncOpenAI, caller: Per
 
 @pytest.mark.parametrize("model", [MODEL, "at-anthropic"])
 async def test_an_answer_is_parsed_into_the_callers_own_type(
-    openai: AsyncOpenAI, caller: Person, upstream: Upstream, model: str
+    openai: AsyncOpenAI, caller: ApiUser, upstream: Upstream, model: str
 ) -> None:
-    messages = asked(scripted(caller.marker, answer='{"city": "Oslo", "degrees": 20}', usage=USAGE))
+    messages = user_message(scripted(caller.marker, answer='{"city": "Oslo", "degrees": 20}', usage=USAGE))
     whole = await openai.chat.completions.parse(model=model, messages=messages, response_format=Report)
     assert whole.choices[0].message.parsed == Report(city="Oslo", degrees=20)
     async with openai.chat.completions.stream(model=model, messages=messages, response_format=Report) as stream:
         streamed = await stream.get_final_completion()
     assert streamed.choices[0].message.parsed == Report(city="Oslo", degrees=20)
-    assert all('"degrees"' in json.dumps(seen["body"]) for seen in upstream.seen(caller.marker))
+    assert all('"degrees"' in json.dumps(request["body"]) for request in upstream.requests(caller.marker))
     assert await cost_of_all(caller, 2) == 48
 
 
-async def test_a_refusal_reaches_the_caller_as_one(openai: AsyncOpenAI, caller: Person) -> None:
-    messages = asked(scripted(caller.marker, refusal="I will not.", usage=USAGE))
+async def test_a_refusal_is_returned_as_a_refusal(openai: AsyncOpenAI, caller: ApiUser) -> None:
+    messages = user_message(scripted(caller.marker, refusal="I will not.", usage=USAGE))
     parsed = await openai.chat.completions.parse(model=MODEL, messages=messages, response_format=Report)
     assert (parsed.choices[0].message.refusal, parsed.choices[0].message.parsed) == ("I will not.", None)
 
 
-async def test_two_choices_are_two_answers_and_held_as_two(
-    openai: AsyncOpenAI, caller: Person, upstream: Upstream
+async def test_two_choices_have_two_answers_and_twice_the_hold(
+    openai: AsyncOpenAI, caller: ApiUser, upstream: Upstream
 ) -> None:
-    messages = asked(scripted(caller.marker, answer=ANSWER))
+    messages = user_message(scripted(caller.marker, answer=ANSWER))
     whole = await openai.chat.completions.create(model=MODEL, messages=messages, n=2, max_tokens=30)
     assert [(choice.index, choice.message.content) for choice in whole.choices] == [(0, ANSWER), (1, ANSWER)]
-    said = {0: "", 1: ""}
+    texts = {0: "", 1: ""}
     async for chunk in await openai.chat.completions.create(
         model=MODEL, messages=messages, n=2, max_tokens=30, stream=True
     ):
         for choice in chunk.choices:
-            said[choice.index] += choice.delta.content or ""
-    assert said == {0: ANSWER, 1: ANSWER}
+            texts[choice.index] += choice.delta.content or ""
+    assert texts == {0: ANSWER, 1: ANSWER}
     assert {charge["granted_output"] for charge in await caller.charges()} == {60}
-    assert [seen["body"]["max_tokens"] for seen in upstream.seen(caller.marker)] == [30, 30]
+    assert [request["body"]["max_tokens"] for request in upstream.requests(caller.marker)] == [30, 30]
     assert {charge["output_tokens"] for charge in await caller.charges()} == {8}
 
 
-async def test_log_probabilities_come_through(openai: AsyncOpenAI, caller: Person) -> None:
-    messages = asked(scripted(caller.marker, answer=ANSWER, usage=USAGE))
+async def test_log_probabilities_are_returned(openai: AsyncOpenAI, caller: ApiUser) -> None:
+    messages = user_message(scripted(caller.marker, answer=ANSWER, usage=USAGE))
     whole = await openai.chat.completions.create(model=MODEL, messages=messages, logprobs=True, top_logprobs=2)
     found = whole.choices[0].logprobs
     assert found is not None
@@ -223,7 +224,7 @@ async def test_log_probabilities_come_through(openai: AsyncOpenAI, caller: Perso
 @pytest.mark.parametrize("url", [PIXEL, "https://example.com/picture.png"])
 @pytest.mark.parametrize("model", [MODEL, "at-anthropic"])
 async def test_a_picture_is_passed_on(
-    openai: AsyncOpenAI, caller: Person, upstream: Upstream, url: str, model: str
+    openai: AsyncOpenAI, caller: ApiUser, upstream: Upstream, url: str, model: str
 ) -> None:
     content: Any = [
         {"type": "text", "text": scripted(caller.marker, answer=ANSWER, usage=USAGE)},
@@ -231,21 +232,21 @@ async def test_a_picture_is_passed_on(
     ]
     whole = await openai.chat.completions.create(model=model, messages=[{"role": "user", "content": content}])
     assert whole.choices[0].message.content == ANSWER
-    (seen,) = upstream.seen(caller.marker)
+    (request,) = upstream.requests(caller.marker)
     if model == MODEL:
-        assert seen["body"]["messages"][0]["content"] == content
+        assert request["body"]["messages"][0]["content"] == content
     else:
-        (picture,) = [part for part in seen["body"]["messages"][0]["content"] if part["type"] == "image"]
+        (picture,) = [part for part in request["body"]["messages"][0]["content"] if part["type"] == "image"]
         wanted = {"type": "base64", "media_type": "image/png", "data": PIXEL.partition(",")[2]}
         assert picture["source"] == (wanted if url == PIXEL else {"type": "url", "url": url})
 
 
 @pytest.mark.parametrize("model", ["at-anthropic", "echo"])
-async def test_models_that_live_elsewhere_chat_and_stream_alike(
-    openai: AsyncOpenAI, caller: Person, model: str
+async def test_models_of_other_providers_chat_and_stream_alike(
+    openai: AsyncOpenAI, caller: ApiUser, model: str
 ) -> None:
     prompt = ANSWER if model == "echo" else scripted(caller.marker, chunks=CHUNKS)
-    messages: list[ChatCompletionMessageParam] = [{"role": "system", "content": "Be brief."}, *asked(prompt)]
+    messages: list[ChatCompletionMessageParam] = [{"role": "system", "content": "Be brief."}, *user_message(prompt)]
     whole = await openai.chat.completions.create(model=model, messages=messages, max_tokens=50)
     chunks = [
         chunk
@@ -262,9 +263,11 @@ async def test_models_that_live_elsewhere_chat_and_stream_alike(
 
 
 @pytest.mark.parametrize("model", [MODEL, "at-anthropic", "echo"])
-async def test_an_answer_that_is_cut_says_so(openai: AsyncOpenAI, caller: Person, model: str) -> None:
+async def test_an_answer_that_is_cut_has_the_finish_reason_length(
+    openai: AsyncOpenAI, caller: ApiUser, model: str
+) -> None:
     words = " ".join(["word"] * 40)
-    messages = asked(words if model == "echo" else scripted(caller.marker, answer=words))
+    messages = user_message(words if model == "echo" else scripted(caller.marker, answer=words))
     whole = await openai.chat.completions.create(model=model, messages=messages, max_tokens=20)
     async with openai.chat.completions.stream(model=model, messages=messages, max_tokens=20) as stream:
         async for _ in stream:
@@ -274,12 +277,14 @@ async def test_an_answer_that_is_cut_says_so(openai: AsyncOpenAI, caller: Person
     assert [charge["output_tokens"] for charge in await caller.charges()] == [20, 20]
 
 
-async def test_who_stops_reading_pays_input_and_what_was_received(
-    openai: AsyncOpenAI, caller: Person, upstream: Upstream
+async def test_a_client_that_closes_a_stream_pays_input_and_what_was_received(
+    openai: AsyncOpenAI, caller: ApiUser, upstream: Upstream
 ) -> None:
     prompt = scripted(caller.marker, chunks=CHUNKS, gate_after=[1, caller.marker])
     with upstream.gate(caller.marker):
-        stream = await openai.chat.completions.create(model=MODEL, messages=asked(prompt), stream=True, max_tokens=50)
+        stream = await openai.chat.completions.create(
+            model=MODEL, messages=user_message(prompt), stream=True, max_tokens=50
+        )
         async for chunk in stream:
             if chunk.choices[0].delta.content:
                 break

@@ -1,4 +1,4 @@
-"""What the doors say, read as their callers read it: answers, streams and errors in the dialect of each."""
+"""The formats of the metered endpoints, written and read as a client does: requests, answers, streams and errors."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 SECRET = "SECRET-OF-THE-UPSTREAM"
-"""What must never come through."""
+"""A text of the upstream that must never reach a client."""
 
 Body = dict[str, Any]
 
@@ -24,15 +24,15 @@ class Event(NamedTuple):
 
 
 @dataclass
-class Said:
-    """An answer as far as it came. `finish` is the dialect's own word, `error` what the event says that it broke by;
-    `ends` counts the events by which the dialect says that all is said.
+class Answer:
+    """What a client has received of an answer. `finish` is the finish reason in the word of the format, `error` the
+    body of an error event; `end_events` counts the events that mark the end of the stream.
     """
 
     text: str = ""
     finish: str | None = None
     error: Body | None = None
-    ends: int = 0
+    end_events: int = 0
     usage: Body = field(default_factory=dict)
 
     @property
@@ -40,27 +40,27 @@ class Said:
         return len(self.text.split())
 
 
-class Dialect(Protocol):
-    """How a surface is asked, and how it answers."""
+class ClientFormat(Protocol):
+    """How an endpoint is called, and how it answers."""
 
     length: str
-    """The finish reason of an answer that was cut for being too long."""
+    """The finish reason of an answer that was cut at the output limit."""
 
     def body(self, prompt: str, model: str, limit: int) -> Body: ...
 
-    def whole(self, document: Body) -> Said: ...
+    def read_whole(self, document: Body) -> Answer: ...
 
-    def hear(self, event: Event, said: Said) -> None:
-        """Take note of one event of a stream."""
+    def add_event(self, event: Event, answer: Answer) -> None:
+        """Add one event of a stream to the answer."""
         ...
 
     def code(self, document: Body, headers: Mapping[str, str]) -> str:
-        """Our code of what went wrong, from an answer that has the dialect's shape of an error."""
+        """Our error code, from an error response in the shape of the format."""
         ...
 
 
 def events_in(stream: bytes) -> Iterator[Event]:
-    """The events in server-sent events that are whole; comments are none."""
+    """The complete events of a server-sent event stream, without comments."""
     *blocks, _ = stream.decode().split("\n\n")
     for block in blocks:
         fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
@@ -76,20 +76,20 @@ class Native:
     def body(self, prompt: str, model: str, limit: int) -> Body:
         return {"prompt": prompt, "model": model, "max_tokens": limit}
 
-    def whole(self, document: Body) -> Said:
-        return Said(document["answer"], document["finish_reason"], usage=document["usage"])
+    def read_whole(self, document: Body) -> Answer:
+        return Answer(document["answer"], document["finish_reason"], usage=document["usage"])
 
-    def hear(self, event: Event, said: Said) -> None:
+    def add_event(self, event: Event, answer: Answer) -> None:
         if event.name == "error":
-            said.error = event.document
+            answer.error = event.document
         elif event.data == "[DONE]":
-            said.ends += 1
+            answer.end_events += 1
         elif (piece := event.document)["is_final"]:
-            assert said.ends == 0
-            said.finish, said.usage = piece["finish_reason"], piece["usage"]
+            assert answer.end_events == 0
+            answer.finish, answer.usage = piece["finish_reason"], piece["usage"]
         else:
             assert piece["correlation_id"]
-            said.text += piece["content"]
+            answer.text += piece["content"]
 
     def code(self, document: Body, headers: Mapping[str, str]) -> str:
         assert headers["Content-Type"] == "application/problem+json", headers
@@ -110,16 +110,16 @@ class Frames(Native):
     def body(self, prompt: str, model: str, limit: int) -> Body:
         return {"type": "query", "prompt": prompt, "model": model, "max_tokens": limit}
 
-    def hear(self, event: Event, said: Said) -> None:
+    def add_event(self, event: Event, answer: Answer) -> None:
         frame = event.document
         match frame["type"]:
             case "delta":
-                said.text += frame["content"]
+                answer.text += frame["content"]
             case "final":
-                said.finish, said.usage = frame["finish_reason"], frame["usage"]
-                said.ends += 1
+                answer.finish, answer.usage = frame["finish_reason"], frame["usage"]
+                answer.end_events += 1
             case "error":
-                said.error = frame
+                answer.error = frame
 
     def code(self, document: Body, headers: Mapping[str, str]) -> str:
         return str(document["code"])
@@ -133,23 +133,23 @@ class Chat:
     def body(self, prompt: str, model: str, limit: int) -> Body:
         return {"messages": [{"role": "user", "content": prompt}], "model": model, "max_tokens": limit}
 
-    def whole(self, document: Body) -> Said:
+    def read_whole(self, document: Body) -> Answer:
         choice = document["choices"][0]
-        return Said(choice["message"]["content"], choice["finish_reason"], usage=document.get("usage") or {})
+        return Answer(choice["message"]["content"], choice["finish_reason"], usage=document.get("usage") or {})
 
-    def hear(self, event: Event, said: Said) -> None:
+    def add_event(self, event: Event, answer: Answer) -> None:
         if event.data == "[DONE]":
-            said.ends += 1
+            answer.end_events += 1
             return
         document = event.document
         if "error" in document:
             assert document["error"].keys() >= {"message", "type", "param", "code"}
-            said.error = document["error"]
+            answer.error = document["error"]
             return
         for choice in document["choices"]:
-            said.text += choice["delta"].get("content") or ""
-            said.finish = choice["finish_reason"] or said.finish
-        said.usage = document.get("usage") or said.usage
+            answer.text += choice["delta"].get("content") or ""
+            answer.finish = choice["finish_reason"] or answer.finish
+        answer.usage = document.get("usage") or answer.usage
 
     def code(self, document: Body, headers: Mapping[str, str]) -> str:
         assert document["error"].keys() == {"message", "type", "param", "code"}, document
@@ -162,9 +162,9 @@ class Embeddings(Chat):
     def body(self, prompt: str, model: str, limit: int) -> Body:
         return {"input": prompt, "model": model}
 
-    def whole(self, document: Body) -> Said:
+    def read_whole(self, document: Body) -> Answer:
         assert document["data"][0]["embedding"]
-        return Said(usage=document.get("usage") or {})
+        return Answer(usage=document.get("usage") or {})
 
 
 class Responses(Chat):
@@ -175,21 +175,21 @@ class Responses(Chat):
     def body(self, prompt: str, model: str, limit: int) -> Body:
         return {"input": prompt, "model": model, "max_output_tokens": limit}
 
-    def whole(self, document: Body) -> Said:
+    def read_whole(self, document: Body) -> Answer:
         parts = [part for item in document["output"] for part in item.get("content", ())]
         finish = (document["incomplete_details"] or {}).get("reason", document["status"])
-        return Said("".join(part.get("text", "") for part in parts), finish, usage=document["usage"] or {})
+        return Answer("".join(part.get("text", "") for part in parts), finish, usage=document["usage"] or {})
 
-    def hear(self, event: Event, said: Said) -> None:
+    def add_event(self, event: Event, answer: Answer) -> None:
         document = event.document
         assert document["type"] == event.name
         if event.name == "response.output_text.delta":
-            said.text += document["delta"]
+            answer.text += document["delta"]
         elif event.name in {"response.completed", "response.incomplete"}:
-            whole = self.whole(document["response"])
-            said.finish, said.usage, said.ends = whole.finish, whole.usage, said.ends + 1
+            final = self.read_whole(document["response"])
+            answer.finish, answer.usage, answer.end_events = final.finish, final.usage, answer.end_events + 1
         elif event.name in {"error", "response.failed"}:
-            said.error = document
+            answer.error = document
 
 
 class Messages:
@@ -200,23 +200,23 @@ class Messages:
     def body(self, prompt: str, model: str, limit: int) -> Body:
         return {"messages": [{"role": "user", "content": prompt}], "model": model, "max_tokens": limit}
 
-    def whole(self, document: Body) -> Said:
+    def read_whole(self, document: Body) -> Answer:
         text = "".join(block["text"] for block in document["content"] if block["type"] == "text")
-        return Said(text, document["stop_reason"], usage=document.get("usage") or {})
+        return Answer(text, document["stop_reason"], usage=document.get("usage") or {})
 
-    def hear(self, event: Event, said: Said) -> None:
+    def add_event(self, event: Event, answer: Answer) -> None:
         document = event.document
         assert document["type"] == event.name
         match event.name:
             case "content_block_delta":
-                said.text += document["delta"].get("text", "")
+                answer.text += document["delta"].get("text", "")
             case "message_delta":
-                said.finish, said.usage = document["delta"]["stop_reason"], document.get("usage") or {}
+                answer.finish, answer.usage = document["delta"]["stop_reason"], document.get("usage") or {}
             case "message_stop":
-                said.ends += 1
+                answer.end_events += 1
             case "error":
                 assert document["error"].keys() == {"type", "message"}
-                said.error = document["error"]
+                answer.error = document["error"]
 
     def code(self, document: Body, headers: Mapping[str, str]) -> str:
         assert document["type"] == "error", document

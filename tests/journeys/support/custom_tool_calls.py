@@ -1,17 +1,17 @@
-"""A call of a custom tool as the chat wire tells it, whole and in pieces, and what it comes to where it is counted."""
+"""A call_delta of a custom tool on the chat wire, whole and as deltas, and the check of its counted output."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from bpe_openai import get_encoding
 
-from journeys.support.users import Person
+from journeys.support.users import ApiUser
 
-SAID = "select the quick brown fox from jumps over the lazy dog"
+TEXT = "select the quick brown fox from jumps over the lazy dog"
 
 
-def call(given: str, **more: Any) -> dict[str, Any]:
-    return {"tool_calls": [{"index": 0, **more, "custom": {"input": given} | ({"name": "sql"} if more else {})}]}
+def call_delta(input_text: str, **more: Any) -> dict[str, Any]:
+    return {"tool_calls": [{"index": 0, **more, "custom": {"input": input_text} | ({"name": "sql"} if more else {})}]}
 
 
 def pieces(text: str) -> Iterator[str]:
@@ -19,11 +19,11 @@ def pieces(text: str) -> Iterator[str]:
         yield text[start : start + 7]
 
 
-async def assert_counted(caller: Person, text: str) -> None:
+async def assert_output_counted(caller: ApiUser, text: str) -> None:
     (charge,) = await caller.charges()
     assert (charge["state"], charge["basis"]) == ("settled", "counted")
     assert charge["output_tokens"] == len(get_encoding("o200k_base").encode_ordinary(text)) > 5
 
 
-CALLED = {"tool_calls": [{"id": "c1", "type": "custom", "custom": {"name": "sql", "input": SAID}}]}
-CALLING = [call("", id="c1", type="custom"), *map(call, pieces(SAID))]
+MESSAGE = {"tool_calls": [{"id": "c1", "type": "custom", "custom": {"name": "sql", "input": TEXT}}]}
+DELTAS = [call_delta("", id="c1", type="custom"), *map(call_delta, pieces(TEXT))]

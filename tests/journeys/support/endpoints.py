@@ -1,4 +1,4 @@
-"""Every metered door as a caller meets it: how it is called, heard piece by piece, and left."""
+"""Client of every metered endpoint: sends a call, reads the answer piece by piece, and can disconnect."""
 
 import asyncio
 import json
@@ -13,6 +13,7 @@ from aiohttp.connector import AddrInfoType
 
 from journeys.support.client_formats import (
     SECRET,
+    Answer,
     Body,
     Chat,
     Dialect,
@@ -23,23 +24,22 @@ from journeys.support.client_formats import (
     Native,
     NativeChat,
     Responses,
-    Said,
     events_in,
 )
-from journeys.support.users import Person
+from journeys.support.users import ApiUser
 from patience import PATIENCE_S
 
 SMALL_BUFFER = 4096
-"""Bytes that a client takes off the line when nobody reads."""
+"""Bytes that a slow client buffers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
-    """One way in. `extra` is what the body says besides."""
+class Endpoint:
+    """A metered endpoint in one of its modes. `extra` are more fields of the body."""
 
     name: str
     path: str
-    dialect: Dialect
+    client_format: Dialect
     streams: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -48,127 +48,127 @@ class Door:
         return self.path == "/ai/ws"
 
     @property
-    def writes(self) -> bool:
-        """Whether what it brings is text, and not numbers."""
+    def returns_text(self) -> bool:
+        """Whether the answer is text; embeddings are numbers."""
         return self.path != "/v1/embeddings"
 
     def body(self, prompt: str, model: str, limit: int) -> Body:
-        return self.dialect.body(prompt, model, limit) | dict(self.extra)
+        return self.client_format.body(prompt, model, limit) | dict(self.extra)
 
 
 SSE = {"stream": True}
-STREAM = Door("stream", "/ai/stream", Native(), streams=True)
-SOCKET = Door("ws", "/ai/ws", Frames(), streams=True)
-EMBEDDINGS = Door("embeddings", "/v1/embeddings", Embeddings())
-WHOLE = (
-    Door("query", "/ai/query", Native()),
-    Door("chat", "/ai/chat", NativeChat()),
-    Door("chat-completions", "/v1/chat/completions", Chat()),
-    Door("responses", "/v1/responses", Responses()),
-    Door("messages", "/v1/messages", Messages()),
+NATIVE_STREAM = Endpoint("stream", "/ai/stream", Native(), streams=True)
+WEBSOCKET = Endpoint("ws", "/ai/ws", Frames(), streams=True)
+EMBEDDINGS = Endpoint("embeddings", "/v1/embeddings", Embeddings())
+WHOLE_ENDPOINTS = (
+    Endpoint("query", "/ai/query", Native()),
+    Endpoint("chat", "/ai/chat", NativeChat()),
+    Endpoint("chat-completions", "/v1/chat/completions", Chat()),
+    Endpoint("responses", "/v1/responses", Responses()),
+    Endpoint("messages", "/v1/messages", Messages()),
 )
-STREAMED = (
-    STREAM,
-    Door("chat-sse", "/ai/chat", NativeChat(), streams=True, extra=SSE),
-    SOCKET,
-    Door("chat-completions-sse", "/v1/chat/completions", Chat(), streams=True, extra=SSE),
-    Door("responses-sse", "/v1/responses", Responses(), streams=True, extra=SSE),
-    Door("messages-sse", "/v1/messages", Messages(), streams=True, extra=SSE),
+STREAMING_ENDPOINTS = (
+    NATIVE_STREAM,
+    Endpoint("chat-sse", "/ai/chat", NativeChat(), streams=True, extra=SSE),
+    WEBSOCKET,
+    Endpoint("chat-completions-sse", "/v1/chat/completions", Chat(), streams=True, extra=SSE),
+    Endpoint("responses-sse", "/v1/responses", Responses(), streams=True, extra=SSE),
+    Endpoint("messages-sse", "/v1/messages", Messages(), streams=True, extra=SSE),
 )
-DOORS = (*WHOLE, *STREAMED, EMBEDDINGS)
+ALL_ENDPOINTS = (*WHOLE_ENDPOINTS, *STREAMING_ENDPOINTS, EMBEDDINGS)
 
 
-class Call:
-    """One call, under way. `status` and `headers` are there as soon as it is answered; over a WebSocket there are none
-    but those of an error.
+class ClientCall:
+    """One call, from the moment that its response begins. Over a WebSocket, `headers` stay empty and `status` is 200
+    unless an error frame comes first.
     """
 
-    def __init__(self, door: Door) -> None:
-        self.door = door
-        self.said = Said()
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.answer = Answer()
         self.status = 0
         self.headers: Mapping[str, str] = {}
         self.raw = b""
         self.code: str | None = None
-        """What went wrong before anything was said."""
-        self.closed: int | None = None
-        """The code with which a WebSocket was closed by the server."""
+        """The error code of a call that failed before its first word."""
+        self.close_code: int | None = None
+        """The code with which the server close_code the WebSocket."""
 
-    async def hear(self, words: int) -> None:
-        """Listen until so many words were said."""
+    async def read_words(self, words: int) -> None:
+        """Read until the answer has so many words."""
         async with asyncio.timeout(PATIENCE_S):
-            while self.said.words < words:
-                assert await self._more(), f"it ended with {self.raw!r}"
+            while self.answer.words < words:
+                assert await self.read_more(), f"the answer ended with {self.raw!r}"
 
-    async def rest(self) -> "Call":
-        """Listen to the end."""
+    async def read_all(self) -> "ClientCall":
+        """Read the answer to its end."""
         async with asyncio.timeout(PATIENCE_S):
-            while await self._more():
+            while await self.read_more():
                 pass
         assert SECRET.encode() not in self.raw
         assert SECRET not in str(self.headers)
         return self
 
-    async def hang_up(self) -> None:
+    async def disconnect(self) -> None:
         raise NotImplementedError
 
-    async def _more(self) -> bool:
-        """Hear some more; False when it is over."""
+    async def read_more(self) -> bool:
+        """Read the next piece. Returns False at the end of the answer."""
         raise NotImplementedError
 
 
-class _HttpCall(Call):
-    def __init__(self, door: Door, response: aiohttp.ClientResponse) -> None:
-        super().__init__(door)
+class _HttpClientCall(ClientCall):
+    def __init__(self, endpoint: Endpoint, response: aiohttp.ClientResponse) -> None:
+        super().__init__(endpoint)
         self._response = response
-        self._heard = 0
+        self._event_count = 0
         self.status, self.headers = response.status, response.headers
         self._streaming = response.headers["Content-Type"] == "text/event-stream"
 
-    async def _more(self) -> bool:
+    async def read_more(self) -> bool:
         block = await self._response.content.readany()
         self.raw += block
         if self._streaming:
             events = list(events_in(self.raw))
-            for event in events[self._heard :]:
-                self.door.dialect.hear(event, self.said)
-            self._heard = len(events)
+            for event in events[self._event_count :]:
+                self.endpoint.client_format.read_words(event, self.answer)
+            self._event_count = len(events)
         elif not block:
             self._read(json.loads(self.raw))
         return bool(block)
 
     def _read(self, document: Body) -> None:
         if self.status == 200:
-            assert not self.door.streams, self.raw
-            self.said = self.door.dialect.whole(document)
+            assert not self.endpoint.streams, self.raw
+            self.answer = self.endpoint.client_format.whole(document)
         else:
-            self.code = self.door.dialect.code(document, self.headers)
+            self.code = self.endpoint.client_format.code(document, self.headers)
 
-    async def hang_up(self) -> None:
+    async def disconnect(self) -> None:
         self._response.close()
 
 
-class _SocketCall(Call):
-    def __init__(self, door: Door, socket: aiohttp.ClientWebSocketResponse) -> None:
-        super().__init__(door)
+class _WebSocketClientCall(ClientCall):
+    def __init__(self, endpoint: Endpoint, socket: aiohttp.ClientWebSocketResponse) -> None:
+        super().__init__(endpoint)
         self._socket = socket
         self.status = 200
 
-    async def _more(self) -> bool:
+    async def read_more(self) -> bool:
         message = await self._socket.receive()
         if message.type is not aiohttp.WSMsgType.TEXT:
-            self.closed = self._socket.close_code
+            self.close_code = self._socket.close_code
             return False
         self.raw += message.data.encode() + b"\n"
         event = Event("", message.data)
-        self.door.dialect.hear(event, self.said)
-        if self.said.error is not None and not self.said.text:
-            self.status, self.code = self.said.error["status"], self.said.error["code"]
-            self.said.error = None
+        self.endpoint.client_format.read_words(event, self.answer)
+        if self.answer.error is not None and not self.answer.text:
+            self.status, self.code = self.answer.error["status"], self.answer.error["code"]
+            self.answer.error = None
             return False
-        return self.said.error is None and not self.said.ends
+        return self.answer.error is None and not self.answer.end_events
 
-    async def hang_up(self) -> None:
+    async def disconnect(self) -> None:
         response = self._socket._response
         assert response.connection is not None
         assert response.connection.transport is not None
@@ -176,40 +176,52 @@ class _SocketCall(Call):
 
 
 @asynccontextmanager
-async def calling(
-    caller: Person, door: Door, prompt: str, model: str, limit: int = 100, *, more: Mapping[str, Any] | None = None
-) -> AsyncIterator[Call]:
-    """A call that is answered. `more` are further headers; over a WebSocket, further fields."""
-    body, more = door.body(prompt, model, limit), dict(more or {})
-    if door.is_socket:
-        async with caller.http.ws_connect(door.path) as websocket:
+async def open_call(
+    caller: ApiUser,
+    endpoint: Endpoint,
+    prompt: str,
+    model: str,
+    limit: int = 100,
+    *,
+    more: Mapping[str, Any] | None = None,
+) -> AsyncIterator[ClientCall]:
+    """Send a call, and yield it when its response begins. `more` are headers, or fields of the WebSocket frame."""
+    body, more = endpoint.body(prompt, model, limit), dict(more or {})
+    if endpoint.is_socket:
+        async with caller.http.ws_connect(endpoint.path) as websocket:
             await websocket.send_json({"type": "auth", "token": caller.token})
             assert (await websocket.receive_json())["type"] == "ready"
             await websocket.send_json(body | more)
-            yield _SocketCall(door, websocket)
+            yield _WebSocketClientCall(endpoint, websocket)
     else:
-        async with caller.http.post(door.path, json=body, headers=caller.bearer | more) as response:
-            yield _HttpCall(door, response)
+        async with caller.http.post(endpoint.path, json=body, headers=caller.auth_headers | more) as response:
+            yield _HttpClientCall(endpoint, response)
 
 
 async def call(
-    caller: Person, door: Door, prompt: str, model: str, limit: int = 100, *, more: Mapping[str, Any] | None = None
-) -> Call:
-    """A call, heard to its end."""
-    async with calling(caller, door, prompt, model, limit, more=more) as made:
-        return await made.rest()
+    caller: ApiUser,
+    endpoint: Endpoint,
+    prompt: str,
+    model: str,
+    limit: int = 100,
+    *,
+    more: Mapping[str, Any] | None = None,
+) -> ClientCall:
+    """Send a call, and read its answer to the end."""
+    async with open_call(caller, endpoint, prompt, model, limit, more=more) as opened:
+        return await opened.read_all()
 
 
 @asynccontextmanager
-async def slow_reader(caller: Person, server_url: str) -> AsyncIterator[Person]:
-    """The same person, with a client that takes little off the line unless it is read."""
+async def slow_reader(caller: ApiUser, server_url: str) -> AsyncIterator[ApiUser]:
+    """The same user, with a client that buffers little: when it stops reading, the server's returns_text block."""
 
-    def small(info: AddrInfoType) -> socket.socket:
+    def make_small_socket(info: AddrInfoType) -> socket.socket:
         family, kind, protocol, _, _ = info
-        made = socket.socket(family, kind, protocol)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
-        return made
+        opened = socket.socket(family, kind, protocol)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+        return opened
 
-    connector = aiohttp.TCPConnector(limit=0, socket_factory=small)
+    connector = aiohttp.TCPConnector(limit=0, socket_factory=make_small_socket)
     async with aiohttp.ClientSession(server_url, connector=connector, read_bufsize=SMALL_BUFFER) as http:
         yield replace(caller, http=http)

@@ -1,7 +1,7 @@
-"""A launcher of the real application that kills itself, with SIGKILL, at one named instant.
+"""A launcher of the real application that kills its own process with SIGKILL at one named point.
 
-The product knows nothing of this: the application is composed by `bootstrap`, of a store and a provider wrapped here.
-Run as: python -m journeys.support.failpoints POINT COUNT — it dies when the point is reached for the COUNTth time.
+The product has no code for this: `bootstrap` composes the application of a store and a provider that are wrapped here.
+Run as `python -m journeys.support.failpoints POINT COUNT`: the process dies when it reaches POINT for the COUNTth time.
 """
 
 import os
@@ -40,7 +40,7 @@ POINTS = (
 
 @dataclass(eq=False)
 class Failpoint:
-    """Dies when it is passed for the `left`th time."""
+    """Kills the process when `name` is reached for the `left`th time."""
 
     name: str
     left: int
@@ -55,7 +55,7 @@ class Failpoint:
 
 @dataclass(frozen=True)
 class DyingStore:
-    """A store that passes the failpoints around its commits."""
+    """A store with failpoints around its commits."""
 
     store: Store
     failpoint: Failpoint
@@ -100,7 +100,7 @@ def _settles(page: Page) -> bool:
 
 @dataclass(frozen=True)
 class DyingProvider:
-    """A provider that passes the failpoint after an answer has come in."""
+    """A provider with a failpoint after each answer."""
 
     provider: Provider
     failpoint: Failpoint
@@ -118,9 +118,9 @@ class DyingProvider:
         return completion
 
     async def stream(self, prepared: PreparedCall, max_output: int) -> AsyncGenerator[StreamChunk]:
-        async with aclosing(self.provider.stream(prepared, max_output)) as pieces:
-            async for piece in pieces:
-                yield piece
+        async with aclosing(self.provider.stream(prepared, max_output)) as chunks:
+            async for chunk in chunks:
+                yield chunk
         self.failpoint.reached(AFTER_UPSTREAM_ANSWERED)
 
     async def bound_input(self, prepared: PreparedCall) -> int | None:
@@ -141,7 +141,7 @@ class DyingProvider:
 
 @dataclass(frozen=True)
 class DyingApp:
-    """An application that passes the failpoint when the answer of a call is ready to be sent."""
+    """An application with a failpoint before the response of a call is sent."""
 
     app: ASGIApp
     failpoint: Failpoint

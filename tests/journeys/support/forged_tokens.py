@@ -1,4 +1,4 @@
-"""Bearer tokens made by hand, good ones and every kind of bad one, without the product's own wrapper."""
+"""Access tokens made without the product's code, valid ones and invalid ones of every kind."""
 
 import base64
 import hashlib
@@ -13,13 +13,13 @@ from tollkeeper.identity.tokens import key_id
 from tollkeeper.principal import Principal
 
 MISSING = object()
-"""As a claim or a header: leave it out."""
+"""As the value of a claim or header field: the field is left out."""
 
 _HASHES = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha512}
 
 
 def claims_of(principal: Principal) -> dict[str, Any]:
-    """What a good token says."""
+    """The claims of a valid token."""
     now = int(time.time())
     return {
         "sub": str(principal.user_id),
@@ -42,11 +42,11 @@ def forge(
     *,
     secret: str = SECRET,
 ) -> str:
-    """A signed token in which the given claims and header fields are changed."""
+    """A signed token with the given claims and header fields replaced."""
     fields = {"alg": "HS256", "typ": "JWT", "kid": key_id(SECRET)} | dict(header or {})
-    said = claims_of(principal) | dict(claims or {})
+    payload = claims_of(principal) | dict(claims or {})
     signed = ".".join(
-        _part({name: value for name, value in one.items() if value is not MISSING}) for one in (fields, said)
+        _part({name: value for name, value in one.items() if value is not MISSING}) for one in (fields, payload)
     )
     return f"{signed}.{_encode(_signature(str(fields['alg']), secret, signed))}"
 

@@ -1,4 +1,4 @@
-"""The books, checked from outside: read as rows, added up again, with nothing of the ledger's own arithmetic."""
+"""Checks of the ledger's rows that use none of the ledger's own arithmetic."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from tollkeeper.quota.rules.models import Charge, Entry, Window
 CLOSING = {"settle", "release", "expire"}
 
 
-async def assert_books_are_right(database_url: str) -> None:
-    """Every balance is the sum of its entries, numbered without a gap; at no moment was more held than granted (P1);
-    every charge was held once and closed once, in each of its windows; and what it cost is what its windows paid.
-    What was answered without the provider held nothing and cost nothing.
+async def assert_ledger_is_consistent(database_url: str) -> None:
+    """Every balance is the sum of its entries, which are numbered without a gap; used plus held never exceeded granted
+    when a hold was made (P1); every charge was held once and closed at most once in each of its windows; its cost is
+    what its windows paid. A replayed response held nothing and cost nothing.
     """
     database = Database(database_url)
     try:
@@ -27,30 +27,30 @@ async def assert_books_are_right(database_url: str) -> None:
             charges = {charge.id: charge for charge in (await session.exec(select(Charge))).all()}
     finally:
         await database.close()
-    lines = {window_id: list(group) for window_id, group in groupby(entries, attrgetter("window_id"))}
-    assert lines.keys() == {window.id for window in windows}
+    entries_by_window = {window_id: list(group) for window_id, group in groupby(entries, attrgetter("window_id"))}
+    assert entries_by_window.keys() == {window.id for window in windows}
     for window in windows:
         assert window.id is not None
-        _assert_window(window, lines[window.id])
+        _assert_window(window, entries_by_window[window.id])
     _assert_charges(charges, entries)
 
 
-def _assert_window(window: Window, lines: Sequence[Entry]) -> None:
-    assert [line.sequence for line in lines] == list(range(1, window.sequence + 1)), window
+def _assert_window(window: Window, entries_by_window: Sequence[Entry]) -> None:
+    assert [line.sequence for line in entries_by_window] == list(range(1, window.sequence + 1)), window
     granted = settled = pending = forgiven = 0
-    for line in lines:
+    for line in entries_by_window:
         granted += line.granted
         settled += line.settled
         pending += line.pending
         forgiven += line.forgiven
         assert min(settled, pending, forgiven) >= 0, line
         if line.kind == "reserve":
-            assert settled + pending <= granted, f"P1 was broken by {line}"
+            assert settled + pending <= granted, f"{line} broke P1"
     assert (granted, settled, pending, forgiven) == (window.granted, window.settled, window.pending, window.forgiven)
 
 
 def _assert_charges(charges: dict[str, Charge], entries: Sequence[Entry]) -> None:
-    """For charges without money quotas and refunds."""
+    """Check charges that have no money quota and no refund."""
     by_window: dict[tuple[str, int], list[Entry]] = defaultdict(list)
     for entry in entries:
         if entry.source_id.startswith("chg_"):
@@ -58,21 +58,23 @@ def _assert_charges(charges: dict[str, Charge], entries: Sequence[Entry]) -> Non
     assert {charge_id for charge_id, _ in by_window} == {one.id for one in charges.values() if one.basis != "cache"}
     for charge in charges.values():
         assert charge.basis != "cache" or (charge.held_tokens, charge.cost_tokens) == (0, 0), charge
-    for (charge_id, _), lines in by_window.items():
+    for (charge_id, _), entries_by_window in by_window.items():
         charge = charges[charge_id]
-        kinds = [line.kind for line in lines]
-        assert kinds[0] == "reserve", lines
-        assert lines[0].pending == charge.held_tokens
-        assert len(CLOSING.intersection(kinds)) == (charge.closed_ms is not None), lines
-        assert kinds.count("adjust") == charge.adjusted, lines
-        assert len(kinds) == len(set(kinds)), lines
-        assert sum(line.settled for line in lines) == charge.cost_tokens, lines
-        assert sum(line.forgiven for line in lines) == charge.forgiven_tokens, lines
-        assert sum(line.pending for line in lines) == (0 if charge.closed_ms else charge.held_tokens), lines
+        kinds = [line.kind for line in entries_by_window]
+        assert kinds[0] == "reserve", entries_by_window
+        assert entries_by_window[0].pending == charge.held_tokens
+        assert len(CLOSING.intersection(kinds)) == (charge.closed_ms is not None), entries_by_window
+        assert kinds.count("adjust") == charge.adjusted, entries_by_window
+        assert len(kinds) == len(set(kinds)), entries_by_window
+        assert sum(line.settled for line in entries_by_window) == charge.cost_tokens, entries_by_window
+        assert sum(line.forgiven for line in entries_by_window) == charge.forgiven_tokens, entries_by_window
+        assert sum(line.pending for line in entries_by_window) == (0 if charge.closed_ms else charge.held_tokens), (
+            entries_by_window
+        )
 
 
 async def charges_in(database_url: str) -> list[Charge]:
-    """Every charge, the oldest first."""
+    """All charges in the database, the oldest first."""
     database = Database(database_url)
     try:
         async with database.session() as session:

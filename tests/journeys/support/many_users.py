@@ -1,4 +1,4 @@
-"""Many people at once, made in one go: each has a tenant and a quota of their own, and is logged in."""
+"""Many users, added in one transaction. Each has a tenant and a quota of their own, and is logged in."""
 
 import asyncio
 import secrets
@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from factories import make_store
 from journeys.support.server import Server
-from journeys.support.users import PASSWORD, PLENTY, Person, login, visitor
+from journeys.support.users import AMPLE_LIMIT, PASSWORD, ApiUser, http_client, login
 from tollkeeper.db import Database
 from tollkeeper.identity.models import Tenant, User
 from tollkeeper.identity.passwords import Passwords
@@ -20,21 +20,21 @@ from tollkeeper.quota.rules.windows import Period
 
 
 @asynccontextmanager
-async def crowd(server: Server, count: int, limit: int | None = PLENTY) -> AsyncIterator[list[Person]]:
-    """`count` people; without a limit, they have no quota at all. They share one client, which keeps connections."""
+async def many_users(server: Server, count: int, limit: int | None = AMPLE_LIMIT) -> AsyncIterator[list[ApiUser]]:
+    """Add and log in `count` users, without any quota if `limit` is None. They share one HTTP client."""
     users = await _add_users(server, count)
     if limit is not None:
         await _grant(server, [Subject(user.tenant_id, user.user_id) for user, _ in users], limit)
-    async with visitor(server) as http:
+    async with http_client(server) as http:
         replies = await asyncio.gather(*(login(http, email, PASSWORD) for _, email in users))
         yield [
-            Person(user, email, reply.body["access_token"], f"m{secrets.token_hex(8)}", http)
+            ApiUser(user, email, reply.body["access_token"], f"m{secrets.token_hex(8)}", http)
             for (user, email), reply in zip(users, replies, strict=True)
         ]
 
 
 async def _add_users(server: Server, count: int) -> list[tuple[Principal, str]]:
-    """Each in a tenant of their own, with their e-mail addresses; PASSWORD is everybody's."""
+    """Add users with the password PASSWORD, each in a new tenant. Returns principals and e-mail addresses."""
     passwords, database = Passwords(4), Database(server.database_url)
     try:
         password_hash = await passwords.hash(PASSWORD)
@@ -56,7 +56,7 @@ async def _add_users(server: Server, count: int) -> list[tuple[Principal, str]]:
 
 
 async def _grant(server: Server, subjects: list[Subject], limit: int) -> None:
-    """Set everybody's limit, from another process than the server."""
+    """Set the limit of every subject from this process, not through the server."""
     ledger = Ledger(make_store(server.database_url), lease_seconds=60)
     ledger.start()
     limits = tuple(SetLimit(QuotaKey(subject, Unit.TOKENS, Period.TOTAL), limit) for subject in subjects)

@@ -1,4 +1,4 @@
-"""Processes of a journey: started, waited for, watched and ended by their own id, never longer than a bound."""
+"""Processes that a test starts, waits for with a deadline, and ends by their own id."""
 
 import os
 import signal
@@ -20,19 +20,19 @@ TESTS = Path(__file__).parents[2]
 
 
 def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment without anything that Tollkeeper reads, and with what is given."""
+    """The environment of this process without the variables that Tollkeeper reads, plus `extra`."""
     ours = {
         name
         for setting in Settings.model_fields.values()
         if isinstance(setting.validation_alias, AliasChoices)
         for name in setting.validation_alias.choices
     }
-    kept = {name: value for name, value in os.environ.items() if name not in ours}
-    return kept | {"PYTHONPATH": str(TESTS), "PYTHONUNBUFFERED": "1"} | dict(extra)
+    others = {name: value for name, value in os.environ.items() if name not in ours}
+    return others | {"PYTHONPATH": str(TESTS), "PYTHONUNBUFFERED": "1"} | dict(extra)
 
 
 class ReservedPort:
-    """A port on 127.0.0.1 that nobody else is given while this is held.
+    """A port on 127.0.0.1 that the system gives to no other process while this object holds it.
 
     The socket is bound but does not listen, so a server that sets SO_REUSEADDR can listen on the same port.
     """
@@ -48,23 +48,23 @@ class ReservedPort:
 
 
 class Program:
-    """A Python module run as a process, its output in a file."""
+    """A Python module that runs as a process, with its output in a file."""
 
     def __init__(self, arguments: Sequence[str], *, environment: Mapping[str, str], folder: Path, output: Path) -> None:
         self.output_path = output
-        with output.open("ab") as written:
+        with output.open("ab") as file:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", *arguments],
                 cwd=folder,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
-                stdout=written,
+                stdout=file,
                 stderr=subprocess.STDOUT,
             )
 
     @property
     def output(self) -> str:
-        """Everything it has written so far."""
+        """All output so far."""
         return self.output_path.read_text(errors="replace")
 
     @property
@@ -76,29 +76,29 @@ class Program:
         return self._process.poll() is None
 
     def wait_for_answer(self, url: str) -> None:
-        """Return when a GET of `url` is answered with 200. Fails when the process ends or takes too long."""
-        give_up_at = time.monotonic() + PATIENCE_S
+        """Return when a GET of `url` returns 200. Fails when the process ends or does not answer in time."""
+        deadline = time.monotonic() + PATIENCE_S
         while not _answers(url):
-            assert self.running, f"it ended with {self._process.returncode}:\n{self.output}"
-            assert time.monotonic() < give_up_at, f"no answer at {url}:\n{self.output}"
+            assert self.running, f"the process ended with {self._process.returncode}:\n{self.output}"
+            assert time.monotonic() < deadline, f"no answer at {url}:\n{self.output}"
             time.sleep(0.02)
 
     def wait_for_end(self, seconds: float = PATIENCE_S) -> int:
-        """The exit code (negative: the signal that ended it)."""
+        """Wait for the process to end. Returns the exit code; a negative one is the number of a signal."""
         return self._process.wait(seconds)
 
     def terminate(self, seconds: float = PATIENCE_S) -> int:
-        """SIGTERM, and the exit code."""
+        """Send SIGTERM. Returns the exit code."""
         self._process.terminate()
         return self.wait_for_end(seconds)
 
     def interrupt(self, seconds: float = PATIENCE_S) -> int:
-        """Ctrl-C, and the exit code."""
+        """Send SIGINT, as Ctrl-C does. Returns the exit code."""
         self._process.send_signal(signal.SIGINT)
         return self.wait_for_end(seconds)
 
     def kill(self) -> None:
-        """SIGKILL, whatever state it is in. Safe to call twice."""
+        """Send SIGKILL, in any state of the process. May be called twice."""
         self._process.kill()
         self._process.wait(PATIENCE_S)
 

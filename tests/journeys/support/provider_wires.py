@@ -1,4 +1,4 @@
-"""The catalog of a server to which one upstream is many providers, each on a wire of its own; one is not there."""
+"""A catalog in which one upstream is several providers, each on another wire; one provider cannot be reached."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +34,7 @@ base_url = "{upstream}"
 
 [providers.gone]
 kind = "openai"
-base_url = "http://127.0.0.1:{nobody}/v1"
+base_url = "http://127.0.0.1:{unused_port}/v1"
 api_key_env = "OPENAI_API_KEY"
 
 [models.on-chat]
@@ -61,16 +61,16 @@ provider = "gone"
 """
 
 
-HASTY = {
+SHORT_DEADLINES = {
     "TIMEOUT_SECONDS": "4",
     "TOLLKEEPER_STREAM_IDLE_SECONDS": "2",
     "TOLLKEEPER_STREAM_TOTAL_SECONDS": "6",
 }
-"""Settings of one whose deadlines are short."""
+"""Settings with short deadlines."""
 
 
 class Wire(NamedTuple):
-    """A provider's wire: the model that is asked on it, and where its requests arrive."""
+    """A provider's wire: a model that is called over it, and the path to which its requests go."""
 
     model: str
     path: str
@@ -80,16 +80,16 @@ CHAT = Wire("on-chat", "/v1/chat/completions")
 RESPONSES = Wire("on-responses", "/v1/responses")
 MESSAGES = Wire("on-messages", "/v1/messages")
 OLLAMA = Wire("on-ollama", "/api/chat")
-SILENT = Wire("silent", "/v1/chat/completions")
-GONE = Wire("gone", "")
+UNSEEN_BILLING = Wire("silent", "/v1/chat/completions")
+UNREACHABLE = Wire("gone", "")
 EMBEDDINGS = Wire("in-numbers", "/v1/embeddings")
 WIRES = (CHAT, RESPONSES, MESSAGES, OLLAMA)
 
 
-def write_catalog(folder: Path, upstream: Upstream, nobody: ReservedPort) -> dict[str, str]:
-    """The settings of such a server, the catalog among them in a file."""
+def write_catalog(folder: Path, upstream: Upstream, unused_port: ReservedPort) -> dict[str, str]:
+    """Write the catalog to a file of `folder`. Returns the settings of a server that uses it."""
     path = folder / "catalog.toml"
-    path.write_text(CATALOG.format(upstream=upstream.anthropic_url, nobody=nobody.number))
+    path.write_text(CATALOG.format(upstream=upstream.anthropic_url, unused_port=unused_port.number))
     return {
         "TOLLKEEPER_CATALOG": str(path),
         "TOLLKEEPER_BREAKER_FAILURES": "0",

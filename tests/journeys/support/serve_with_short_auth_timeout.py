@@ -1,4 +1,4 @@
-"""The `tollkeeper` command that waits only briefly for the first frame of a WebSocket, so that a test need not."""
+"""The `tollkeeper` command with one second for the first frame of a WebSocket, so that a test does not wait long."""
 
 from tollkeeper.api.native import socket
 from tollkeeper.cli import main

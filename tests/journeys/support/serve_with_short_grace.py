@@ -1,4 +1,4 @@
-"""The `tollkeeper` command with a short grace period, so that a test need not wait for the real one."""
+"""The `tollkeeper` command with a grace period of one second, so that a test does not wait for the real one."""
 
 from tollkeeper.cli import main, serving
 

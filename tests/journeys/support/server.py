@@ -1,4 +1,4 @@
-"""The real server as a process: `python -m tollkeeper serve`, or a launcher of our own around the same application."""
+"""The real server as a process: `python -m tollkeeper serve`, or a launcher of the tests for the same application."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,10 +7,11 @@ from journeys.support.processes import Program, ReservedPort, clean_environment
 
 SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0-journeys"
 SERVE = ("tollkeeper", "serve")
+SERVE_WITH_SHORT_GRACE = ("journeys.support.serve_with_short_grace", "serve")
 
 
 class Server:
-    """One installation: a database and a port, and the process that serves them, which can be started again."""
+    """One installation: a database, a port, and a server process that can be started again."""
 
     def __init__(self, database_url: str, folder: Path, settings: Mapping[str, str]) -> None:
         self.database_url = database_url
@@ -22,7 +23,7 @@ class Server:
             "TOLLKEEPER_SIGNING_SECRET": SECRET,
             "TOLLKEEPER_BCRYPT_ROUNDS": "4",
             "TOLLKEEPER_RATE_LIMIT_LOGIN": "off",
-            "OPENAI_API_KEY": "sk-of-the-house",
+            "OPENAI_API_KEY": "sk-of-the-sdk_server",
         } | dict(settings)
         self._program: Program | None = None
         self._read = 0
@@ -42,7 +43,7 @@ class Server:
         return self._program
 
     def start(self, arguments: Sequence[str] = SERVE, **settings: str) -> "Server":
-        """Start it, with more settings if need be, and wait until it is healthy."""
+        """Start the process, with more settings if given, and wait until it is healthy."""
         self._program = Program(
             arguments,
             environment=clean_environment(self._settings | settings),
@@ -53,19 +54,19 @@ class Server:
         return self
 
     def stop(self) -> None:
-        """SIGTERM; it must end well, and never have shown a traceback."""
+        """Send SIGTERM. Fails unless the process exits with 0 and has logged no traceback."""
         code = self.program.terminate()
-        self.assert_quiet()
+        self.assert_no_traceback()
         assert code == 0, self.program.output
 
-    def assert_quiet(self) -> None:
-        """Nothing went wrong inside since this was asked last, whatever came in."""
+    def assert_no_traceback(self) -> None:
+        """Fails if the server has logged a traceback since the last call of this method."""
         output = self.program.output[self._read :]
         self._read += len(output)
         assert "Traceback" not in output, output
 
     def command(self, *arguments: str) -> str:
-        """Run `tollkeeper` on the same installation, as its operator would while it serves; what it printed."""
+        """Run a `tollkeeper` command on the same installation, while the server may run. Returns its output."""
         program = Program(
             ("tollkeeper", *arguments),
             environment=clean_environment(self._settings),
@@ -77,7 +78,7 @@ class Server:
         return program.output
 
     def free(self) -> None:
-        """End whatever is left of it."""
+        """Kill the process if it runs, and give the port back."""
         if self._program is not None and self._program.running:
             self._program.kill()
         self._port.free()

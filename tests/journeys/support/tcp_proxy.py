@@ -1,4 +1,4 @@
-"""A line between two programs that a test can cut: a TCP forwarder, or what is there instead of one."""
+"""A TCP proxy that a test can cut or stall, and servers that accept connections badly or not at all."""
 
 import asyncio
 import contextlib
@@ -9,73 +9,78 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 LONG_ENOUGH_S = 0.2
-"""For a database on the same machine to act on what it was told."""
+"""Seconds in which a database on the same machine executes a statement."""
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Connect = Callable[[], Awaitable[Streams]]
 
 
-class Line:
-    """Forwards a port of 127.0.0.1 to where `connect` leads. Cut, it refuses; stalled, it takes and gives nothing."""
+class TcpProxy:
+    """Forwards a port of 127.0.0.1 to what `connect` opens. When cut, it refuses connections; when stalled, it accepts
+    them and forwards nothing.
+    """
 
     def __init__(self, port: int, connect: Connect) -> None:
         self._port = port
         self._connect = connect
         self._server: asyncio.Server | None = None
-        self._calls: set[asyncio.Task[None]] = set()
+        self._forwards: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._fatal: bytes | None = None
         self.broken = 0
-        """How often a connection was broken by `break_after`."""
+        """How many connections `break_after` has broken."""
 
     async def restore(self) -> None:
-        """Listen, and forward."""
+        """Listen and forward again."""
         self._flowing.set()
         if self._server is None:
             self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port, backlog=256)
 
     async def cut(self) -> None:
-        """Break every connection and refuse new ones."""
+        """Break all connections and refuse new ones."""
         if self._server is not None:
             self._server.close()
             self._server = None
-        for call in self._calls:
-            call.cancel()
-        await asyncio.gather(*self._calls, return_exceptions=True)
+        for forwarding in self._forwards:
+            forwarding.cancel()
+        await asyncio.gather(*self._forwards, return_exceptions=True)
 
     def stall(self) -> None:
-        """Keep every connection, accept new ones, and let nothing through."""
+        """Keep all connections open, accept new ones, and forward nothing."""
         self._flowing.clear()
 
-    def break_after(self, words: bytes) -> None:
-        """Let the next request with these words through, and break its connection before the answer comes back."""
-        self._fatal = words
+    def break_after(self, data: bytes) -> None:
+        """Forward the next request that contains `data`, and break its connection before the response comes upstream_reader."""
+        self._fatal = data
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        call = asyncio.ensure_future(self._forward(reader, writer))
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
+        forwarding = asyncio.ensure_future(self._forward(reader, writer))
+        self._forwards.add(forwarding)
+        forwarding.add_done_callback(self._forwards.discard)
         with contextlib.suppress(asyncio.CancelledError):
-            await call
+            await forwarding
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there: asyncio.StreamWriter | None = None
+        upstream_writer: asyncio.StreamWriter | None = None
         try:
-            back, there = await self._connect()
-            await asyncio.gather(self._pump(reader, there, asking=True), self._pump(back, writer, asking=False))
+            upstream_reader, upstream_writer = await self._connect()
+            await asyncio.gather(
+                self._pump(reader, upstream_writer, is_request=True),
+                self._pump(upstream_reader, writer, is_request=False),
+            )
         except OSError:
             pass
         finally:
-            for end in (writer, there):
+            for end in (writer, upstream_writer):
                 if end is not None:
                     end.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, asking: bool) -> None:
-        """Raises ConnectionResetError to break the connection, so that nothing goes on in the other direction."""
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_request: bool) -> None:
+        """Forward one direction. Raises ConnectionResetError to break the connection in both directions."""
         while data := await reader.read(65_536):
             await self._flowing.wait()
-            fatal = asking and self._fatal is not None and self._fatal in data
+            fatal = is_request and self._fatal is not None and self._fatal in data
             if fatal:
                 self._fatal = None
                 self._flowing.clear()
@@ -90,30 +95,30 @@ class Line:
 
 
 @asynccontextmanager
-async def line(port: int, connect: Connect) -> AsyncIterator[Line]:
-    """A line in working order."""
-    made = Line(port, connect)
-    await made.restore()
+async def tcp_proxy(port: int, connect: Connect) -> AsyncIterator[TcpProxy]:
+    """A proxy that forwards."""
+    proxy = TcpProxy(port, connect)
+    await proxy.restore()
     try:
-        yield made
+        yield proxy
     finally:
-        await made.cut()
+        await proxy.cut()
 
 
 @dataclass
-class Resetting:
-    """How many connections were reset."""
+class ResetCount:
+    """Counts the connections that were reset."""
 
     connections: int = 0
 
 
 @asynccontextmanager
-async def resets(port: int) -> AsyncIterator[Resetting]:
-    """Someone who takes every connection and resets it a moment later, without having read anything."""
-    made = Resetting()
+async def resetting_server(port: int) -> AsyncIterator[ResetCount]:
+    """A server that accepts each connection and resetting_server it after 0.1 s, without reading."""
+    proxy = ResetCount()
 
     async def reset(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        made.connections += 1
+        proxy.connections += 1
         await asyncio.sleep(0.1)
         linger = struct.pack("ii", 1, 0)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -121,14 +126,14 @@ async def resets(port: int) -> AsyncIterator[Resetting]:
 
     server = await asyncio.start_server(reset, "127.0.0.1", port)
     try:
-        yield made
+        yield proxy
     finally:
         server.close()
 
 
 @asynccontextmanager
-async def deaf(port: int) -> AsyncIterator[None]:
-    """Someone whose queue is full: a new connection gets no answer at all, as behind a firewall that drops."""
+async def unaccepting_server(port: int) -> AsyncIterator[None]:
+    """A server with a full accept queue: a new connection gets no answer, as behind a firewall that drops packets."""
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind(("127.0.0.1", port))

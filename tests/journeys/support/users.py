@@ -1,4 +1,4 @@
-"""People who use a running server: made in its database from outside, as an administrator would, then logged in."""
+"""Users of a running server: added to its database from this process, as an administrator does, then logged in."""
 
 import asyncio
 import secrets
@@ -24,11 +24,11 @@ from tollkeeper.quota.rules.page import QuotaKey, Subject
 from tollkeeper.quota.rules.windows import Period
 
 PASSWORD = "correct horse battery staple"
-PLENTY = 10_000_000
+AMPLE_LIMIT = 10_000_000
 
 
 class Reply(NamedTuple):
-    """An answer of the server, its body parsed."""
+    """A response of the server, with its JSON body decoded."""
 
     status: int
     body: Any
@@ -36,7 +36,7 @@ class Reply(NamedTuple):
 
     @property
     def code(self) -> str:
-        """The stable code of a problem."""
+            """The stable code of an error, which is a problem document (RFC 9457)."""
         assert self.headers["Content-Type"] == "application/problem+json", self
         assert self.body["status"] == self.status
         assert self.body["correlation_id"] == self.headers["X-Correlation-ID"]
@@ -44,8 +44,8 @@ class Reply(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
-    """Someone who is logged in. `marker` is a word that nobody else says."""
+class ApiUser:
+    """A user who is logged in. `marker` is a text that no other user has, to find the user's requests by."""
 
     principal: Principal
     email: str
@@ -54,17 +54,17 @@ class Person:
     http: aiohttp.ClientSession
 
     async def get(self, path: str) -> Reply:
-        async with self.http.get(path, headers=self.bearer) as response:
+        async with self.http.get(path, headers=self.auth_headers) as response:
             return await _reply(response)
 
-    async def ask(self, prompt: str, **fields: Any) -> Reply:
+    async def query(self, prompt: str, **fields: Any) -> Reply:
         """POST /ai/query."""
         document = {"prompt": prompt, **fields}
-        async with self.http.post("/ai/query", json=document, headers=self.bearer) as response:
+        async with self.http.post("/ai/query", json=document, headers=self.auth_headers) as response:
             return await _reply(response)
 
     async def charges(self) -> list[dict[str, Any]]:
-        """Every charge, the newest first."""
+        """All charges of the user, the newest first."""
         page = (await self.get("/me/charges?limit=100")).body
         assert page["next_cursor"] is None
         found: list[dict[str, Any]] = page["data"]
@@ -76,29 +76,29 @@ class Person:
 
     async def make_key(self, **fields: Any) -> Reply:
         """POST /auth/keys."""
-        async with self.http.post("/auth/keys", json={"name": "robot"} | fields, headers=self.bearer) as response:
+        async with self.http.post("/auth/keys", json={"name": "robot"} | fields, headers=self.auth_headers) as response:
             return await _reply(response)
 
-    async def with_api_key(self, **fields: Any) -> "Person":
-        """The same person, who uses a new API key in place of a login's token."""
+    async def with_api_key(self, **fields: Any) -> "ApiUser":
+        """The same user with a new API key in place of the access token."""
         made = await self.make_key(**fields)
         assert made.status == 201, made
         return replace(self, token=made.body["key"])
 
     @asynccontextmanager
-    async def at(self, server: Server) -> AsyncIterator["Person"]:
-        """The same person, with the same token, at another server."""
-        async with visitor(server) as http:
+    async def on_server(self, server: Server) -> AsyncIterator["ApiUser"]:
+        """The same user with the same credential, on another server."""
+        async with http_client(server) as http:
             yield replace(self, http=http)
 
     @property
-    def bearer(self) -> dict[str, str]:
+    def auth_headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"}
 
 
 @asynccontextmanager
-async def visitor(server: Server, address: str = "127.0.0.1") -> AsyncIterator[aiohttp.ClientSession]:
-    """A client without any limit on connections, who calls from an address of this machine."""
+async def http_client(server: Server, address: str = "127.0.0.1") -> AsyncIterator[aiohttp.ClientSession]:
+    """An HTTP client that may open any number of connections, from the given local address."""
     connector = aiohttp.TCPConnector(limit=0, local_addr=(address, 0))
     async with aiohttp.ClientSession(
         server.url, connector=connector, timeout=aiohttp.ClientTimeout(total=PATIENCE_S)
@@ -107,15 +107,15 @@ async def visitor(server: Server, address: str = "127.0.0.1") -> AsyncIterator[a
 
 
 @asynccontextmanager
-async def person(
+async def new_user(
     server: Server,
     *,
-    limit: int | None = PLENTY,
+    limit: int | None = AMPLE_LIMIT,
     period: Period = Period.TOTAL,
     tenant_id: int | None = None,
     tenant_limit: int | None = None,
-) -> AsyncIterator[Person]:
-    """A new member, by default of a new tenant, with a quota of their own and perhaps one of the tenant."""
+) -> AsyncIterator[ApiUser]:
+    """Add a member, by default of a new tenant, with a user quota and an optional tenant quota, and log in."""
     database = Database(server.database_url)
     try:
         principal, email = await add_user(database, tenant_id)
@@ -125,14 +125,14 @@ async def person(
         await set_limit(server, principal, limit, period)
     if tenant_limit is not None:
         await set_limit(server, principal, tenant_limit, period, of_tenant=True)
-    async with visitor(server) as http:
+    async with http_client(server) as http:
         reply = await login(http, email, PASSWORD)
         assert reply.status == 200, reply
-        yield Person(principal, email, reply.body["access_token"], secrets.token_hex(8), http)
+        yield ApiUser(principal, email, reply.body["access_token"], secrets.token_hex(8), http)
 
 
 async def add_user(database: Database, tenant_id: int | None = None) -> tuple[Principal, str]:
-    """A member whose password is PASSWORD, and the e-mail address."""
+    """Add a member whose password is PASSWORD. Returns the principal and the e-mail address."""
     if tenant_id is None:
         tenant_id = await make_tenant(database, f"tenant-{secrets.token_hex(8)}")
     email = f"{secrets.token_hex(8)}@example.com"
@@ -153,7 +153,7 @@ async def set_limit(
     of_tenant: bool = False,
     unit: Unit = Unit.TOKENS,
 ) -> None:
-    """Set a quota from another process than the server."""
+    """Set a quota from this process, not through the server."""
     ledger = Ledger(make_store(server.database_url), lease_seconds=60)
     ledger.start()
     subject = Subject(principal.tenant_id, None if of_tenant else principal.user_id)
@@ -164,7 +164,7 @@ async def set_limit(
 
 
 async def login(http: aiohttp.ClientSession, username: str, password: str) -> Reply:
-    """POST /auth/login, as JSON."""
+    """POST /auth/login with a JSON body."""
     async with http.post("/auth/login", json={"username": username, "password": password}) as response:
         return await _reply(response)
 

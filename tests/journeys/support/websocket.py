@@ -1,4 +1,4 @@
-"""Someone who calls over a WebSocket, with a client that others have made."""
+"""A client of WS /ai/ws, on top of the `websockets` package."""
 
 import asyncio
 import contextlib
@@ -11,12 +11,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from journeys.support.server import Server
-from journeys.support.users import Person
+from journeys.support.users import ApiUser
 from patience import PATIENCE_S
 
 
-class Heard(NamedTuple):
-    """One turn as it was heard: the deltas, and the frame that ended it."""
+class Turn(NamedTuple):
+    """The frames of one turn: its deltas, and the frame that ended it."""
 
     deltas: list[dict[str, Any]]
     last: dict[str, Any]
@@ -26,65 +26,65 @@ class Heard(NamedTuple):
         return "".join(delta["content"] for delta in self.deltas)
 
 
-class Call:
-    """One connection."""
+class Connection:
+    """A WebSocket connection to the server."""
 
-    def __init__(self, connection: ClientConnection) -> None:
-        self.connection = connection
+    def __init__(self, raw: ClientConnection) -> None:
+        self.raw = raw
 
-    async def say(self, kind: str, **fields: Any) -> None:
+    async def send(self, kind: str, **fields: Any) -> None:
         """Send a frame."""
-        await self.connection.send(json.dumps({"type": kind, **fields}))
+        await self.raw.send(json.dumps({"type": kind, **fields}))
 
-    async def hear(self) -> dict[str, Any]:
-        """The next frame."""
+    async def receive(self) -> dict[str, Any]:
+        """Receive the next frame."""
         async with asyncio.timeout(PATIENCE_S):
-            frame = await self.connection.recv()
+            frame = await self.raw.recv()
         assert isinstance(frame, str), "frames are text"
         found: dict[str, Any] = json.loads(frame)
         return found
 
-    async def hear_deltas(self, count: int) -> str:
-        """So many deltas: what they say."""
-        frames = [await self.hear() for _ in range(count)]
+    async def receive_deltas(self, count: int) -> str:
+        """Receive `count` deltas. Returns their text."""
+        frames = [await self.receive() for _ in range(count)]
         assert [frame["type"] for frame in frames] == ["delta"] * count, frames
         return "".join(frame["content"] for frame in frames)
 
-    async def hear_turn(self) -> Heard:
-        """Everything up to the frame that ends the turn."""
+    async def receive_turn(self) -> Turn:
+        """Receive frames up to the one that ends the turn."""
         deltas: list[dict[str, Any]] = []
-        while (frame := await self.hear())["type"] == "delta":
+        while (frame := await self.receive())["type"] == "delta":
             deltas.append(frame)
-        return Heard(deltas, frame)
+        return Turn(deltas, frame)
 
-    async def turn(self, prompt: str, **fields: Any) -> Heard:
-        """One question and all of its answer."""
-        await self.say("query", prompt=prompt, **fields)
-        return await self.hear_turn()
+    async def run_turn(self, prompt: str, **fields: Any) -> Turn:
+        """Send a query, and receive its turn."""
+        await self.send("query", prompt=prompt, **fields)
+        return await self.receive_turn()
 
-    async def closed_with(self) -> int:
-        """The code with which the other side closes. What it says before is passed over."""
+    async def wait_closed(self) -> int:
+        """Skip frames until the server closes the connection. Returns the close code."""
         with contextlib.suppress(ConnectionClosed):
             async with asyncio.timeout(PATIENCE_S):
                 while True:
-                    await self.connection.recv()
-        assert self.connection.close_code is not None
-        return self.connection.close_code
+                    await self.raw.recv()
+        assert self.raw.close_code is not None
+        return self.raw.close_code
 
 
 @asynccontextmanager
-async def dialled(server: Server, path: str = "/ai/ws", **options: Any) -> AsyncIterator[Call]:
-    """A connection on which nothing was said yet. `options` are those of the client."""
+async def open_websocket(server: Server, path: str = "/ai/ws", **options: Any) -> AsyncIterator[Connection]:
+    """Open a connection without authenticating. `options` are those of `websockets.connect`."""
     url = f"ws://127.0.0.1:{server.port}{path}"
-    async with connect(url, proxy=None, max_size=None, compression=None, **options) as connection:
-        yield Call(connection)
+    async with connect(url, proxy=None, max_size=None, compression=None, **options) as raw:
+        yield Connection(raw)
 
 
 @asynccontextmanager
-async def calling(server: Server, caller: Person, **options: Any) -> AsyncIterator[Call]:
-    """A connection on which the caller is known."""
-    async with dialled(server, **options) as call:
-        await call.say("auth", token=caller.token)
-        ready = await call.hear()
+async def authenticated_websocket(server: Server, caller: ApiUser, **options: Any) -> AsyncIterator[Connection]:
+    """Open a connection, and authenticate as `caller`."""
+    async with open_websocket(server, **options) as connection:
+        await connection.send("auth", token=caller.token)
+        ready = await connection.receive()
         assert ready["type"] == "ready", ready
-        yield call
+        yield connection

@@ -1,4 +1,4 @@
-"""The table of who pays, as the journeys check it: where a call goes, how it has to end, and what it has to cost."""
+"""The table "Who pays" as the journeys check it: where a call goes, how it must end, and what it must cost."""
 
 import asyncio
 import re
@@ -11,45 +11,45 @@ from typing import Any, NamedTuple
 from bpe_openai import get_encoding
 
 from journeys.support import provider_wires
-from journeys.support.endpoints import EMBEDDINGS, SOCKET, STREAMED, WHOLE, Call, Door
-from journeys.support.many_users import crowd
+from journeys.support.endpoints import EMBEDDINGS, STREAMING_ENDPOINTS, WEBSOCKET, WHOLE_ENDPOINTS, ClientCall, Endpoint
+from journeys.support.many_users import many_users
 from journeys.support.provider_wires import MESSAGES, WIRES, Wire
 from journeys.support.server import Server
-from journeys.support.users import PLENTY, Person
+from journeys.support.users import AMPLE_LIMIT, ApiUser
 from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
 
 ANSWER = "one two three four five six seven"
-TEMPLATE = 7
-"""What is counted for the template of one message, besides its text."""
+TEMPLATE_TOKENS = 7
+"""Tokens that are counted for the template of one message, besides its text."""
 
 
 class Cell(NamedTuple):
-    """A door, and the wire of the provider behind it."""
+    """An endpoint, and the wire of the provider that its call goes to."""
 
-    door: Door
+    endpoint: Endpoint
     wire: Wire
 
     def __str__(self) -> str:
-        return f"{self.door.name} {self.wire.model}"
+        return f"{self.endpoint.name} {self.wire.model}"
 
     @property
-    def passes_on(self) -> bool:
-        """Whether the provider's wire is the door's."""
-        return self.wire.path == self.door.path
+    def same_wire(self) -> bool:
+        """Whether the provider speaks the wire format of the endpoint."""
+        return self.wire.path == self.endpoint.path
 
 
-NUMBERS = Cell(EMBEDDINGS, provider_wires.EMBEDDINGS)
-EVERY_WHOLE = tuple(Cell(door, wire) for door in WHOLE for wire in WIRES)
-EVERY_STREAM = tuple(Cell(door, wire) for door in STREAMED for wire in WIRES)
+EMBEDDINGS_CELL = Cell(EMBEDDINGS, provider_wires.EMBEDDINGS)
+WHOLE_CELLS = tuple(Cell(endpoint, wire) for endpoint in WHOLE_ENDPOINTS for wire in WIRES)
+STREAM_CELLS = tuple(Cell(endpoint, wire) for endpoint in STREAMING_ENDPOINTS for wire in WIRES)
 
 
-class End(NamedTuple):
-    """How a call has to end.
+class ExpectedEnd(NamedTuple):
+    """How a call must end.
 
-    `text` is what is heard of the answer, `received` what came of it, if that is more; None: as much as was heard.
-    `cut`: it is told to have been too long. `twice`: the provider says everything twice. `late`: the charge was swept
-    up before.
+    `text` is the answer that the client reads, `received` what the gateway received if that is more; None: the same.
+    `requests`: requests to the provider. `cut`: the finish reason is the output limit. `twice`: the provider sends each
+    event twice. `late`: the sweep closed the charge before.
     """
 
     basis: str
@@ -58,7 +58,7 @@ class End(NamedTuple):
     status: int = 200
     text: str | None = ANSWER
     received: str | None = None
-    asked: int = 1
+    requests: int = 1
     cut: bool = False
     twice: bool = False
     late: bool = False
@@ -68,71 +68,72 @@ class End(NamedTuple):
         return "released" if self.basis == "none" else "settled"
 
 
-def paid(usage: tuple[int, int], text: str | None = ANSWER) -> End:
-    """As the provider reported it."""
-    return End("provider", sum(usage), text=text)
+def paid(usage: tuple[int, int], text: str | None = ANSWER) -> ExpectedEnd:
+    """The provider reported this usage."""
+    return ExpectedEnd("provider", sum(usage), text=text)
 
 
-def counted(text: str | None = ANSWER) -> End:
-    """The whole answer came, and was counted."""
-    return End("counted", text=text)
+def counted(text: str | None = ANSWER) -> ExpectedEnd:
+    """The whole answer came without a usable usage report, and was counted."""
+    return ExpectedEnd("counted", text=text)
 
 
-def broken(code: str, text: str | None, received: str | None = None) -> End:
-    """It broke after something was said."""
-    return End("counted", code=code, text=text, received=received)
+def broken(code: str, text: str | None, received: str | None = None) -> ExpectedEnd:
+    """The stream broke after some text; what was received was counted."""
+    return ExpectedEnd("counted", code=code, text=text, received=received)
 
 
-def unknown(status: int, code: str) -> End:
-    """Nobody knows what it cost."""
-    return End("unknown", code=code, status=status, text="")
+def unknown(status: int, code: str) -> ExpectedEnd:
+    """The provider may have billed an unknown amount."""
+    return ExpectedEnd("unknown", code=code, status=status, text="")
 
 
-def free(status: int, code: str, asked: int = 1) -> End:
-    """Nothing can have been billed."""
-    return End("none", 0, code=code, status=status, text="", asked=asked)
+def free(status: int, code: str, requests: int = 1) -> ExpectedEnd:
+    """The provider cannot have billed anything."""
+    return ExpectedEnd("none", 0, code=code, status=status, text="", requests=requests)
 
 
-Visit = Callable[[Cell, Person, str], Awaitable[End]]
-"""Goes to a cell with a prompt, and tells how it ended."""
+RunCell = Callable[[Cell, ApiUser, str], Awaitable[ExpectedEnd]]
+"""Makes the call of a cell with a prompt, and returns how it must end."""
 
 
-async def walk(
+async def run_cells(
     server: Server,
     upstream: Upstream,
     cells: Iterable[Cell],
-    visit: Visit,
-    script: Mapping[str, Any] | Callable[[Person], Mapping[str, Any]],
+    run: RunCell,
+    script: Mapping[str, Any] | Callable[[ApiUser], Mapping[str, Any]],
     *,
-    limit: int = PLENTY,
+    limit: int = AMPLE_LIMIT,
 ) -> list[dict[str, Any]]:
-    """Visit each cell, all at once, each by a person of their own; then look at what it cost and who was asked.
+    """Run all cells at once, each with a user of its own; then check costs and requests to the provider.
 
-    The prompts have the script in them. Every cell that is not as it has to be is told. What arrived at the upstream.
+    The prompts carry the script. Returns the requests that the upstream received. Raises an ExceptionGroup of all
+    cells that failed.
     """
     cells = list(cells)
     row = f"r{secrets.token_hex(6)}"
-    async with crowd(server, len(cells), limit) as people:
+    async with many_users(server, len(cells), limit) as users:
         tasks = []
-        for cell, caller in zip(cells, people, strict=True):
-            told = script(caller) if callable(script) else script
-            tasks.append(_visit(cell, caller, scripted(f"{row} {caller.marker}", **told), visit))
+        for cell, caller in zip(cells, users, strict=True):
+            fields = script(caller) if callable(script) else script
+            tasks.append(_run_cell(cell, caller, scripted(f"{row} {caller.marker}", **fields), run))
         ends = await asyncio.gather(*tasks, return_exceptions=True)
-    arrived = upstream.seen(row)
+    received = upstream.requests(row)
     wrong = [end for end in ends if isinstance(end, Exception)]
-    for cell, caller, end in zip(cells, people, ends, strict=True):
-        paths = Counter(one["path"] for one in arrived if caller.marker in str(one["body"]))
-        if isinstance(end, End) and paths != Counter({cell.wire.path: end.asked}):
-            wrong.append(AssertionError(f"{cell}: asked {paths}, not {end.asked} times"))
+    for cell, caller, end in zip(cells, users, ends, strict=True):
+        paths = Counter(one["path"] for one in received if caller.marker in str(one["body"]))
+        if isinstance(end, ExpectedEnd) and paths != Counter({cell.wire.path: end.requests}):
+            wrong.append(AssertionError(f"{cell}: {end.requests} requests expected, but received {paths}"))
     if wrong:
         raise ExceptionGroup(f"{len(wrong)} of {len(cells)} cells", wrong)
-    return arrived
+    return received
 
 
-async def _visit(cell: Cell, caller: Person, prompt: str, visit: Visit) -> End:
+async def _run_cell(cell: Cell, caller: ApiUser, prompt: str, run: RunCell) -> ExpectedEnd:
     try:
         async with asyncio.timeout(PATIENCE_S):
-            end = await visit(cell, caller, prompt)
+            end = await run(cell, caller, prompt)
         await _assert_paid(cell, caller, prompt, end)
     except Exception as error:
         error.add_note(f"at {cell}")
@@ -140,8 +141,8 @@ async def _visit(cell: Cell, caller: Person, prompt: str, visit: Visit) -> End:
     return end
 
 
-async def _assert_paid(cell: Cell, caller: Person, prompt: str, end: End) -> None:
-    """The first charge is as it has to be, the only one that costs something, and nothing is held any more."""
+async def _assert_paid(cell: Cell, caller: ApiUser, prompt: str, end: ExpectedEnd) -> None:
+    """The first charge is as expected, the only one with a cost, and nothing is held any more."""
     charge = await closed_charge(caller)
     assert (charge["state"], charge["basis"], charge["error"]) == (end.state, end.basis, end.code), charge
     assert charge["model"] == cell.wire.model
@@ -154,12 +155,12 @@ async def _assert_paid(cell: Cell, caller: Person, prompt: str, end: End) -> Non
     assert (quota["used"], quota["reserved"]) == (charge["cost"], 0)
 
 
-def _assert_counted(cell: Cell, charge: dict[str, Any], prompt: str, end: End) -> None:
-    assert charge["input_tokens"] in input_counts(cell, prompt), charge
-    if cell.door.writes:
+def _assert_counted(cell: Cell, charge: dict[str, Any], prompt: str, end: ExpectedEnd) -> None:
+    assert charge["input_tokens"] in possible_input_tokens(cell, prompt), charge
+    if cell.endpoint.returns_text:
         received = end.text if end.received is None else end.received
         assert received is not None
-        assert charge["output_tokens"] == tokens(received), charge
+        assert charge["output_tokens"] == count_tokens(received), charge
     else:
         assert charge["output_tokens"] == 0
     total = charge["input_tokens"] + charge["output_tokens"]
@@ -169,52 +170,52 @@ def _assert_counted(cell: Cell, charge: dict[str, Any], prompt: str, end: End) -
     assert not charge["overrun"]
 
 
-def input_counts(cell: Cell, prompt: str) -> set[int]:
-    """What the input of a call may be counted as. Exact on the native doors; on others' wires, where a request goes out
-    as it came, a word besides the prompt's may count, as that of the role, and quoted text is counted with its quotes.
-    On the messages wire the provider tells it before it answers: its words, unless a script says another number.
+def possible_input_tokens(cell: Cell, prompt: str) -> set[int]:
+    """The input count_tokens that may be counted for a call. Exact on the native endpoints; on a compatible endpoint, which
+    passes a request on unchanged, words besides the prompt may count, such as the role, and JSON escapes. On the
+    messages wire the provider reports the input before it answers: the words, unless the script has another number.
     """
-    counted, door = tokens(prompt) + TEMPLATE, cell.door
-    said = re.search(r'"usage": \{"input": (\d+)', prompt)
-    told = {int(said[1]) if said else len(prompt.split())} if cell.wire == MESSAGES else set()
-    if not door.writes:
-        return {*range(tokens(prompt), 2 * counted)} | told
-    return {*range(counted, counted + (1 if door.path.startswith("/ai/") else 4))} | told
+    expected, endpoint = count_tokens(prompt) + TEMPLATE_TOKENS, cell.endpoint
+    scripted_input = re.search(r'"usage": \{"input": (\d+)', prompt)
+    reported = {int(scripted_input[1]) if scripted_input else len(prompt.split())} if cell.wire == MESSAGES else set()
+    if not endpoint.returns_text:
+        return {*range(count_tokens(prompt), 2 * expected)} | reported
+    return {*range(expected, expected + (1 if endpoint.path.startswith("/ai/") else 4))} | reported
 
 
-def check_told(cell: Cell, made: Call, end: End) -> End:
-    """What the caller heard of it is what happened, in the dialect of the door. The end, with what was heard."""
-    door, said = cell.door, made.said
-    if door is not SOCKET:
-        assert made.headers["X-Charge-ID"].startswith("chg_")
-        assert made.headers["X-Quota-Name"] == "user-total"
-    assert made.status == end.status, made.raw
+def assert_answered(cell: Cell, client_call: ClientCall, end: ExpectedEnd) -> ExpectedEnd:
+    """The client received what `end` says, in the format of the endpoint. Returns `end` with the text received."""
+    endpoint, answer = cell.endpoint, client_call.answer
+    if endpoint is not WEBSOCKET:
+        assert client_call.headers["X-Charge-ID"].startswith("chg_")
+        assert client_call.headers["X-Quota-Name"] == "user-total"
+    assert client_call.status == end.status, client_call.raw
     if end.status != 200:
-        assert made.code == end.code
-        assert (said.text, said.ends) == ("", 0)
-        assert made.headers.get("x-should-retry") == _should_retry(door, end)
+        assert client_call.code == end.code
+        assert (answer.text, answer.end_events) == ("", 0)
+        assert client_call.headers.get("x-should-retry") == _should_retry(endpoint, end)
         return end
-    if end.text is not None and door.writes:
-        assert said.text == end.text
-    assert (said.error is not None) == (end.code is not None), made.raw
+    if end.text is not None and endpoint.returns_text:
+        assert answer.text == end.text
+    assert (answer.error is not None) == (end.code is not None), client_call.raw
     if end.code is not None:
-        assert said.ends == 0, "it ended as if it were whole"
-        assert said.finish is None
-    elif door.writes:
-        assert said.ends == 1 or not door.streams or (end.twice and cell.passes_on), made.raw
-        assert (said.finish == door.dialect.length) == end.cut, said.finish
-        assert said.finish
-    return end._replace(text=said.text)
+        assert answer.end_events == 0, "a broken answer ended like a complete one"
+        assert answer.finish is None
+    elif endpoint.returns_text:
+        assert answer.end_events == 1 or not endpoint.streams or (end.twice and cell.same_wire), client_call.raw
+        assert (answer.finish == endpoint.client_format.length) == end.cut, answer.finish
+        assert answer.finish
+    return end._replace(text=answer.text)
 
 
-def _should_retry(door: Door, end: End) -> str | None:
-    """SDKs are told not to ask again for what may have been billed, or where our key is refused."""
+def _should_retry(endpoint: Endpoint, end: ExpectedEnd) -> str | None:
+    """The header that stops SDKs from retrying what may have been billed, or what our provider key cannot get."""
     final = end.basis != "none" or end.code == "provider_auth_failed"
-    return "false" if door.path.startswith("/v1") and final else None
+    return "false" if endpoint.path.startswith("/v1") and final else None
 
 
-async def closed_charge(caller: Person) -> dict[str, Any]:
-    """The first charge, as soon as it is closed."""
+async def closed_charge(caller: ApiUser) -> dict[str, Any]:
+    """Wait until the user's first charge is closed."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             charges = await caller.charges()
@@ -224,8 +225,8 @@ async def closed_charge(caller: Person) -> dict[str, Any]:
             await asyncio.sleep(0.05)
 
 
-def tokens(text: str) -> int:
-    """In the vocabulary that everything but OpenAI's older models is counted with."""
+def count_tokens(text: str) -> int:
+    """Count in the vocabulary of everything but OpenAI's older models."""
     return len(_encoding().encode_ordinary(text))
 
 

@@ -1,4 +1,4 @@
-"""Anthropic's wire, messages and the counting of their tokens, as its reference shows them."""
+"""Anthropic's wire, messages and token counting, as the reference shows them."""
 
 import json
 from collections.abc import Iterator
@@ -34,13 +34,13 @@ class Messages:
     def document(self, body: Body, answer: Answer, number: int) -> dict[str, Any]:
         blocks = [_block(part, place, part.text) for place, part in enumerate(answer.parts)]
         stop = _REASONS.get(answer.reason, answer.reason)
-        return _shell(body, number) | {"content": blocks, "stop_reason": stop} | _usage(answer)
+        return _empty_message(body, number) | {"content": blocks, "stop_reason": stop} | _usage(answer)
 
     def frames(self, body: Body, answer: Answer, number: int) -> Iterator[Frame]:
         first, final = _usage(answer), _usage(answer)
         if isinstance(usage := first.get("usage"), dict) and "output_tokens" in usage:
             first, final = {"usage": usage | {"output_tokens": 1}}, {"usage": {"output_tokens": usage["output_tokens"]}}
-        yield _event("message_start", message=_shell(body, number) | first)
+        yield _event("message_start", message=_empty_message(body, number) | first)
         for place, part in enumerate(answer.parts):
             yield _event("content_block_start", index=place, content_block=_block(part, place, ""))
             if place == 0:
@@ -69,14 +69,14 @@ def count_tokens(answer: Answer) -> dict[str, Any]:
     return {"input_tokens": answer.usage.input if isinstance(answer.usage, Usage) else answer.usage}
 
 
-def listed(names: tuple[str, ...]) -> dict[str, Any]:
-    """GET /v1/models, as Anthropic answers it."""
+def anthropic_models(names: tuple[str, ...]) -> dict[str, Any]:
+    """GET /v1/models in Anthropic's format."""
     data = [{"type": "model", "id": name, "display_name": name, "created_at": "2025-09-29T00:00:00Z"} for name in names]
     return {"data": data, "has_more": False, "first_id": names[0], "last_id": names[-1]}
 
 
-def _shell(body: Body, number: int) -> dict[str, Any]:
-    """A message with nothing in it."""
+def _empty_message(body: Body, number: int) -> dict[str, Any]:
+    """A message without content."""
     head = {"id": f"msg_{number}", "type": "message", "role": "assistant", "model": body["model"]}
     return head | {"content": [], "stop_reason": None, "stop_sequence": None}
 
@@ -97,7 +97,7 @@ def _usage(answer: Answer) -> dict[str, Any]:
 
 
 def _block(part: Part, place: int, text: str) -> dict[str, Any]:
-    """A block of content; at the start of a stream its text is empty."""
+    """A content block; at the start of a stream its text is empty."""
     if part.kind == "tool":
         return {"type": "tool_use", "id": f"toolu_{place}", "name": part.name, "input": _arguments(text)}
     if part.kind == "reasoning":
@@ -106,7 +106,7 @@ def _block(part: Part, place: int, text: str) -> dict[str, Any]:
 
 
 def _arguments(text: str) -> Any:
-    """Arguments that were cut are what could be read of them: nothing."""
+    """The arguments of a tool call; {} if they were cut."""
     try:
         return json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The upstream's end of a connection: what it hears, and how its answers get onto the line, well or badly."""
+"""The upstream's side of a connection: reads requests, and sends answers, correctly or with the faults of a script."""
 
 import asyncio
 import socket
@@ -10,16 +10,13 @@ from typing import Any
 from journeys.upstream.script import AFTER, SECRET, Script, words
 from journeys.upstream.wire import Frame, Wire, encode, garbage, to_bytes
 
-ARRIVES_WITHIN_S = 0.05
-"""What was sent before a reset gets this long to be read: a reset may overtake it."""
+RESET_DELAY_S = 0.05
+"""Seconds for the client to read what was sent before a reset, which may discard it."""
 
 
 @dataclass
-class Seen:
-    """One request as it arrived, and what it was answered. `body` is the text of it.
-
-    `sent` holds what of each part of a streamed answer has been put on the line.
-    """
+class ReceivedRequest:
+    """A request with its body as text, and the state of its answer. `sent` has the text sent of each part."""
 
     method: str
     path: str
@@ -35,58 +32,58 @@ class Seen:
             self.sent_chunks += 1
             self.sent[frame.part] = self.sent.get(frame.part, "") + frame.text
 
-    def told(self) -> dict[str, Any]:
-        """As the control endpoint shows it."""
+    def to_json(self) -> dict[str, Any]:
+        """The form in which the control endpoint returns it."""
         parts = self.sent.values()
         return self.__dict__ | {"sent_text": "\n".join(parts), "sent_tokens": sum(map(words, parts))}
 
 
-class Ear(asyncio.StreamReader):
-    """Hears at once when the other side has gone."""
+class ClientReader(asyncio.StreamReader):
+    """A reader that notices at once when the client disconnects."""
 
     def __init__(self) -> None:
         super().__init__(limit=1 << 20)
-        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.deaf = False
+        self.disconnected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ignore_disconnect = False
 
     def feed_eof(self) -> None:
         super().feed_eof()
-        self._set_gone()
+        self._set_disconnected()
 
     def set_exception(self, exc: Exception) -> None:
         super().set_exception(exc)
-        self._set_gone()
+        self._set_disconnected()
 
-    def _set_gone(self) -> None:
-        if not self.deaf and not self.gone.done():
-            self.gone.set_result(None)
+    def _set_disconnected(self) -> None:
+        if not self.ignore_disconnect and not self.disconnected.done():
+            self.disconnected.set_result(None)
 
 
-class LineOver(Exception):
-    """The connection has ended before the answer."""
+class ConnectionEnded(Exception):
+    """The connection ended before the answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A connection."""
+class Connection:
+    """A connection with a client."""
 
-    ear: Ear
+    reader: ClientReader
     writer: asyncio.StreamWriter
 
-    async def request(self) -> Seen | None:
-        """The next request; None when there is none."""
+    async def request(self) -> ReceivedRequest | None:
+        """The next request, or None at the end of the connection."""
         try:
-            head = (await self.ear.readuntil(b"\r\n\r\n")).decode("latin-1")
+            head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         except asyncio.IncompleteReadError:
             return None
-        line, *fields = head.rstrip("\r\n").split("\r\n")
+        request_line, *fields = head.rstrip("\r\n").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (one.partition(":") for one in fields)}
-        body = await self.ear.readexactly(int(headers.get("content-length", 0)))
-        method, path, _ = line.split(" ")
-        return Seen(method, path, headers, body.decode())
+        body = await self.reader.readexactly(int(headers.get("content-length", 0)))
+        method, path, _ = request_line.split(" ")
+        return ReceivedRequest(method, path, headers, body.decode())
 
     async def head(self, status: int, headers: Mapping[str, str]) -> None:
-        lines = [f"HTTP/1.1 {status} Whatever", *(f"{name}: {value}" for name, value in headers.items())]
+        lines = [f"HTTP/1.1 {status} Status", *(f"{name}: {value}" for name, value in headers.items())]
         await self.write("\r\n".join([*lines, "", ""]).encode())
 
     async def write(self, data: bytes) -> None:
@@ -94,25 +91,25 @@ class Line:
         await self.writer.drain()
 
     async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        """A whole answer, in one go."""
+        """Send a whole response."""
         await self.head(status, {**headers, "Content-Length": str(len(body))})
         await self.write(body)
 
     def reset(self) -> None:
-        """A TCP reset from our side, so nobody is said to have gone."""
-        self.ear.deaf = True
+        """Send a TCP reset. The client does not count as disconnected."""
+        self.reader.ignore_disconnect = True
         linger = struct.pack("ii", 1, 0)
         self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.writer.transport.abort()
 
     async def hang(self) -> None:
-        """Nothing, until the other side is gone."""
-        await asyncio.wait({self.ear.gone})
+        """Send nothing until the client disconnects."""
+        await asyncio.wait({self.reader.disconnected})
 
-    async def unless_gone(self, work: Coroutine[Any, Any, bool]) -> bool:
-        """Do it, and stop at once when the other side is gone. False when the connection is over."""
+    async def run_until_disconnected(self, work: Coroutine[Any, Any, bool]) -> bool:
+        """Run `work`, and cancel it when the client disconnects. Returns False when the connection has ended."""
         task = asyncio.ensure_future(work)
-        either: set[asyncio.Future[Any]] = {task, self.ear.gone}
+        either: set[asyncio.Future[Any]] = {task, self.reader.disconnected}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
@@ -121,79 +118,82 @@ class Line:
         return False
 
 
-class Outgoing:
-    """A body on its way out, in the pieces that the script wants.
+class BodyWriter:
+    """Writes a body in the pieces that the script sets.
 
-    `noted` is called with each frame as soon as its last byte is on the line.
+
+    `on_sent` is called with each frame when its last byte has been written.
     """
 
-    def __init__(self, line: Line, script: Script, *, chunked: bool, noted: Callable[[Frame], None]) -> None:
-        self._line = line
+    def __init__(
+        self, connection: Connection, script: Script, *, chunked: bool, on_sent: Callable[[Frame], None]
+    ) -> None:
+        self._connection = connection
         self._chunked = chunked
-        self._noted = noted
+        self._on_sent = on_sent
         self._split: int | None = script.get("split_at")
         self._coalesce = bool(script.get("coalesce"))
         self._reset_at: int | None = script.get("reset_at_byte")
         self._written = 0
-        self._held = b""
-        self._due: list[tuple[int, Frame]] = []
+        self._buffer = b""
+        self._pending_frames: list[tuple[int, Frame]] = []
 
     async def put(self, data: bytes, frame: Frame | None = None) -> None:
-        self._held += data
+        self._buffer += data
         if frame is not None:
-            self._due.append((self._written + len(self._held), frame))
+            self._pending_frames.append((self._written + len(self._buffer), frame))
         if not self._coalesce:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what is held back. Raises LineOver at the byte at which the line is to be reset."""
-        held, self._held = self._held, b""
+        """Write the buffered data. Raises ConnectionEnded at the byte at which the script resets the connection."""
+        data, self._buffer = self._buffer, b""
         if self._reset_at is not None:
-            held = held[: self._reset_at - self._written]
-        size = self._split or len(held) or 1
-        for start in range(0, len(held), size):
-            piece = held[start : start + size]
-            self._line.writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
+            data = data[: self._reset_at - self._written]
+        size = self._split or len(data) or 1
+        for start in range(0, len(data), size):
+            piece = data[start : start + size]
+            self._connection.writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece)
             self._written += len(piece)
-            while self._due and self._due[0][0] <= self._written:
-                self._noted(self._due.pop(0)[1])
-            await self._line.writer.drain()
+            while self._pending_frames and self._pending_frames[0][0] <= self._written:
+                self._on_sent(self._pending_frames.pop(0)[1])
+            await self._connection.writer.drain()
             await asyncio.sleep(0)
         if self._written == self._reset_at:
             await self.reset()
 
     async def reset(self) -> None:
-        await asyncio.sleep(ARRIVES_WITHIN_S)
-        self._line.reset()
-        raise LineOver
+        await asyncio.sleep(RESET_DELAY_S)
+        self._connection.reset()
+        raise ConnectionEnded
 
     async def end(self) -> None:
-        """The end in good order."""
+        """ExpectedEnd the body properly."""
         await self.flush()
         if self._reset_at is not None:
             raise ValueError(f"there is no byte {self._reset_at} in a body of {self._written}")
         if self._chunked:
-            await self._line.write(b"0\r\n\r\n")
+            await self._connection.write(b"0\r\n\r\n")
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
-    """Sends answers as the script wants them. `wait` waits at a gate."""
+class AnswerSender:
+    """Sends answers as the script sets. `wait` waits at a gate."""
 
-    line: Line
+    connection: Connection
     script: Script
     wire: Wire
     wait: Callable[[str], Coroutine[Any, Any, None]]
 
     async def document(self, status: int, content: bytes, note: Callable[[Frame], None]) -> bool:
-        """An answer in one piece. What is to happen after some chunk happens in the middle of it."""
+        """Send a whole answer. What the script sets after a chunk happens in the middle of the body."""
         headers = {"Content-Type": "application/json"} | self.script.get("headers", {})
-        out = Outgoing(self.line, self.script, chunked=False, noted=note)
+        out = BodyWriter(self.connection, self.script, chunked=False, on_sent=note)
         if "error_after" in self.script:
             status, content = 500, to_bytes(self.wire.error(500))
         if "garbage_after" in self.script:
             content = (content[: len(content) // 2] + SECRET.encode()).ljust(len(content), b"\xff")
-        await self.line.head(status, headers | {"Content-Length": str(len(content))})
+        await self.connection.head(status, headers | {"Content-Length": str(len(content))})
         try:
             if self.script.keys() & {"gate_after", "stall_after", "reset_after", "close_after"}:
                 await out.put(content[: len(content) // 2])
@@ -203,79 +203,79 @@ class Sender:
                 await self._break(out, None)
             await out.put(content)
             await out.end()
-        except LineOver:
+        except ConnectionEnded:
             return False
         return True
 
     async def stream(self, frames: Iterator[Frame], note: Callable[[Frame], None]) -> bool:
-        """An answer in events."""
+        """Send an answer as a stream of events."""
         headers = {"Content-Type": self.wire.media_type, "Cache-Control": "no-cache", "Transfer-Encoding": "chunked"}
-        await self.line.head(200, headers | self.script.get("headers", {}))
-        out = Outgoing(self.line, self.script, chunked=True, noted=note)
+        await self.connection.head(200, headers | self.script.get("headers", {}))
+        out = BodyWriter(self.connection, self.script, chunked=True, on_sent=note)
         try:
             await self._events(frames, out)
             if self.script.get("close_at_end"):
                 await out.flush()
                 return False
             await out.end()
-        except LineOver:
+        except ConnectionEnded:
             return False
         return True
 
-    async def _events(self, frames: Iterator[Frame], out: Outgoing) -> None:
-        said = 0
+    async def _events(self, frames: Iterator[Frame], out: BodyWriter) -> None:
+        sent_chunks = 0
         times = 2 if self.script.get("duplicate_frames") else 1
         pace = self.script.get("pace", 0)
         for number, frame in enumerate(frames):
-            if frame.part and (said == 0 and await self._after(0, number, out)):
+            if frame.part and (sent_chunks == 0 and await self._after(0, number, out)):
                 return
-            if frame.part and said and pace:
+            if frame.part and sent_chunks and pace:
                 await asyncio.sleep(pace)
             if frame.last and self.script.get("no_done"):
                 continue
             for _ in range(times):
                 await out.put(encode(frame, self.script, self.wire.media_type), frame)
             if frame.part:
-                said += 1
-                if await self._after(said, number + 1, out):
+                sent_chunks += 1
+                if await self._after(sent_chunks, number + 1, out):
                     return
         for after in [*(self.script[key] for key in AFTER if key in self.script), *dict(_gates(self.script))]:
-            if after > said or said == 0:
-                raise ValueError(f"there is no chunk {after} in a stream of {said}")
+            if after > sent_chunks or sent_chunks == 0:
+                raise ValueError(f"there is no chunk {after} in a stream of {sent_chunks}")
 
-    async def _after(self, said: int, number: int, out: Outgoing) -> bool:
-        """Do what is to be done after so many chunks; true when nothing follows."""
+    async def _after(self, sent_chunks: int, number: int, out: BodyWriter) -> bool:
+        """Do what the script sets after `sent_chunks` chunks. Returns True when nothing follows."""
         for after, gate in _gates(self.script):
-            if after == said:
+            if after == sent_chunks:
                 await out.flush()
                 await self.wait(gate)
-        await self._break(out, said)
-        if self.script.get("garbage_after") == said:
+        await self._break(out, sent_chunks)
+        if self.script.get("garbage_after") == sent_chunks:
             await out.put(garbage(self.script, self.wire.media_type))
             return True
-        if self.script.get("error_after") == said:
+        if self.script.get("error_after") == sent_chunks:
             frame = self.wire.error_frame(number)
             await out.put(encode(frame, self.script, self.wire.media_type))
             return True
         return False
 
-    async def _break(self, out: Outgoing, said: int | None) -> None:
-        """Stall, reset or close, if that is to be done after so many chunks; None: if it is to be done at all."""
+    async def _break(self, out: BodyWriter, sent_chunks: int | None) -> None:
+        """Stall, reset or close, if the script sets it after `sent_chunks` chunks, or at all if `sent_chunks` is None."""
 
-        def due(key: str) -> bool:
-            return key in self.script and said in (None, self.script[key])
+        def is_set(key: str) -> bool:
+            return key in self.script and sent_chunks in (None, self.script[key])
 
-        if not due("stall_after") and not due("reset_after") and not due("close_after"):
+        if not is_set("stall_after") and not is_set("reset_after") and not is_set("close_after"):
             return
         await out.flush()
-        if due("stall_after"):
-            await self.line.hang()
-        if due("reset_after"):
+        if is_set("stall_after"):
+            await self.connection.hang()
+        if is_set("reset_after"):
             await out.reset()
-        raise LineOver
+        raise ConnectionEnded
 
 
 def _gates(script: Script) -> list[tuple[int, str]]:
-    """`gate_after` as a list, though it may be given as a single pair."""
-    given = script.get("gate_after", [])
-    return [(given[0], given[1])] if given and isinstance(given[0], int) else [(after, gate) for after, gate in given]
+    """`gate_after` as a list, even if it is a single pair."""
+    value = script.get("gate_after", [])
+    return [(value[0], value[1])] if value and isinstance(value[0], int) else [(after, gate) for after, gate in value]

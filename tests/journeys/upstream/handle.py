@@ -1,4 +1,4 @@
-"""The upstream process as a test sees it: where it is, what it got, what it says it served."""
+"""The handle of an upstream process: its URLs, the requests that it received, its gates, and its log."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from patience import PATIENCE_S
 
 
 class Served(NamedTuple):
-    """A line of the upstream's own log. `limit` is the output limit that the request came with."""
+    """A line of the upstream's own log. `limit` is the output limit of the request."""
 
     limit: int | None
     input_tokens: int
@@ -25,9 +25,9 @@ class Served(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """What was put on the line in answer to one streamed request, and how that ended.
+    """What the upstream sent in answer to one streamed request.
 
-    A word is a token. `text` holds everything that was said, part by part: reasoning, text, refusal, arguments.
+    A word is a token. `text` has the parts of the answer one after another: reasoning, text, refusal, arguments.
     """
 
     chunks: int
@@ -49,7 +49,7 @@ class Upstream:
             folder=folder,
             output=folder / "upstream.out",
         )
-        self._program.wait_for_answer(self._control("seen/nothing"))
+        self._program.wait_for_answer(self._control("received/nothing"))
 
     @property
     def port(self) -> int:
@@ -57,7 +57,7 @@ class Upstream:
 
     @property
     def base_url(self) -> str:
-        """Where OpenAI's wires are."""
+        """The base URL of OpenAI's wires."""
         return f"{self.anthropic_url}/v1"
 
     @property
@@ -69,47 +69,48 @@ class Upstream:
         return self.anthropic_url
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection to it, for a line that leads here."""
+        """Open a connection to the upstream, for a TCP proxy."""
         return await asyncio.open_connection("127.0.0.1", self.port)
 
-    def seen(self, marker: str) -> list[dict[str, Any]]:
-        """The requests whose body contains `marker`, in the order of their arrival; the body is parsed.
+    def requests(self, marker: str) -> list[dict[str, Any]]:
+        """The requests whose body contains `marker`, in the order of their arrival, with the body decoded.
 
-        Each is {method, path, headers, body, finished, cancelled, sent_chunks, sent_text, sent_tokens, sent}, the last
-        by part of the answer. `finished`: all is on the line. `cancelled`: the other side was gone before that.
+
+        Each is {method, path, headers, body, finished, cancelled, sent_chunks, sent_text, sent_tokens, sent}; `sent` has
+        the text of each part. `finished`: the whole answer was sent. `cancelled`: the client disconnected before that.
         """
-        found: list[dict[str, Any]] = self._get(f"seen/{marker}")
+        found: list[dict[str, Any]] = self._get(f"received/{marker}")
         return [one | {"body": json.loads(one["body"])} for one in found]
 
     def sent(self, marker: str) -> list[Sent]:
-        """What was put on the line in answer to the requests whose body contains `marker`, in their order."""
+        """What was sent in answer to the requests whose body contains `marker`, in their order."""
         return [
             Sent(one["sent_chunks"], one["sent_text"], one["sent_tokens"], one["finished"], one["cancelled"])
-            for one in self._get(f"seen/{marker}")
+            for one in self._get(f"received/{marker}")
         ]
 
     def requests_to(self, path: str) -> int:
-        """How many requests went to a path."""
-        return int(self._get(f"requests{path}"))
+        """The number of requests to a path."""
+        return int(self._get(f"count{path}"))
 
     def waiting(self, gate: str) -> int:
-        """How many requests wait at a gate."""
+        """The number of requests that wait at a gate."""
         return int(self._get(f"waiting/{gate}"))
 
     def open(self, gate: str) -> None:
-        """Let go whoever waits at a gate, now and from now on."""
+        """Open a gate: requests pass it now and from now on."""
         self._get(f"open/{gate}")
 
     @contextmanager
     def gate(self, name: str) -> Iterator[None]:
-        """Nobody is left waiting at this gate, however the block ends."""
+        """Open the gate at the end of the block, also after an exception."""
         try:
             yield
         finally:
             self.open(name)
 
     def served(self) -> list[Served]:
-        """The upstream's own log of what it served."""
+        """The upstream's log of the answers that it served."""
         lines = map(json.loads, self._log.read_text().splitlines())
         return [Served(line["limit"], line["input"], line["output"]) for line in lines]
 
@@ -127,5 +128,5 @@ class Upstream:
 
 
 def scripted(marker: str, **script: Any) -> str:
-    """A prompt that tells the upstream what to do: see `upstream_program`. `marker` finds it again in `seen`."""
+    """A prompt with a script for the upstream: see `upstream.server`. `requests(marker)` finds its requests."""
     return f"{marker} <<{json.dumps(script)}>>"

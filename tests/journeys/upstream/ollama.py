@@ -1,4 +1,4 @@
-"""Ollama's native wire, as its API reference shows it: JSON lines, streamed unless asked otherwise."""
+"""Ollama's native wire, as its API reference shows it: JSON lines, streamed by default."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _TIMES = {"prompt_eval_duration": 1_000_000, "eval_duration": 3_000_000}
 
 
 class OllamaChat:
-    """POST /api/chat. A tool call comes whole, in one line."""
+    """POST /api/chat. A tool call is sent whole, in one line."""
 
     name = "ollama"
     media_type = "application/x-ndjson"
@@ -51,8 +51,8 @@ class OllamaChat:
         return Frame(self.error(500))
 
 
-def tags(names: tuple[str, ...]) -> dict[str, Any]:
-    """GET /api/tags."""
+def ollama_models(names: tuple[str, ...]) -> dict[str, Any]:
+    """GET /api/ollama_models."""
     details = {"format": "gguf", "family": "llama", "parameter_size": "3.2B", "quantization_level": "Q4_K_M"}
     common = {"modified_at": _AT, "size": 2_019_393_189, "digest": "a80c4f17acd5", "details": details}
     return {"models": [{"name": f"{name}:latest", "model": f"{name}:latest"} | common for name in names]}

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from journeys.upstream.script import SECRET, Answer, Body, Part, Usage, in_words
+from journeys.upstream.script import SECRET, Answer, Body, Part, Usage, split_words
 from journeys.upstream.wire import CREATED, Frame
 
 _REASONS = {"tool": "tool_calls", "refusal": "stop"}
@@ -17,20 +17,20 @@ _DIMENSIONS = 8
 def chat_usage(usage: Any) -> Any:
     if not isinstance(usage, Usage):
         return usage
-    told: dict[str, Any] = {
+    report: dict[str, Any] = {
         "prompt_tokens": usage.input,
         "completion_tokens": usage.output,
         "total_tokens": usage.input + usage.output,
     }
     if usage.cached:
-        told["prompt_tokens_details"] = {"cached_tokens": usage.cached, "audio_tokens": 0}
+        report["prompt_tokens_details"] = {"cached_tokens": usage.cached, "audio_tokens": 0}
     if usage.reasoning:
-        told["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning, "audio_tokens": 0}
-    return told
+        report["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning, "audio_tokens": 0}
+    return report
 
 
 class OpenAI:
-    """What goes wrong looks alike on all of OpenAI's wires."""
+    """The errors that all of OpenAI's wires share."""
 
     media_type = "text/event-stream"
 
@@ -76,7 +76,7 @@ class Chat(OpenAI):
         return document | ({"usage": chat_usage(answer.usage)} if answer.reported else {})
 
     def frames(self, body: Body, answer: Answer, number: int) -> Iterator[Frame]:
-        wanted = (body.get("stream_options") or {}).get("include_usage")
+        include_usage = (body.get("stream_options") or {}).get("include_usage")
         head = {
             "id": f"chatcmpl-{number}",
             "object": "chat.completion.chunk",
@@ -84,32 +84,32 @@ class Chat(OpenAI):
             "model": body["model"],
             "system_fingerprint": "fp_1",
         }
-        tail = {"usage": None} if wanted else {}
+        tail = {"usage": None} if include_usage else {}
 
         def chunk(index: int, delta: dict[str, Any], finish: str | None = None, logprobs: Any = None) -> dict[str, Any]:
             choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
             return head | {"choices": [choice]} | tail
 
-        everyone = range(answer.choices)
-        says_nothing = all(part.kind == "tool" for part in answer.parts)
-        for index in everyone:
-            yield Frame(chunk(index, {"role": "assistant", "content": None if says_nothing else "", "refusal": None}))
+        indexes = range(answer.choices)
+        has_only_tools = all(part.kind == "tool" for part in answer.parts)
+        for index in indexes:
+            yield Frame(chunk(index, {"role": "assistant", "content": None if has_only_tools else "", "refusal": None}))
         tools = 0
         for place, part in enumerate(answer.parts):
             if part.kind == "tool":
-                for index in everyone:
+                for index in indexes:
                     yield Frame(chunk(index, {"tool_calls": [{"index": tools} | _tool(part, tools, "")]}))
             for text in part.chunks:
-                for index in everyone:
+                for index in indexes:
                     yield Frame(
                         chunk(index, _delta(part, tools, text), logprobs=_logprobs(body, text, part)),
                         part=f"{place}:{index}",
                         text=text,
                     )
             tools += part.kind == "tool"
-        for index in everyone:
+        for index in indexes:
             yield Frame(chunk(index, {}, _REASONS.get(answer.reason, answer.reason)))
-        if wanted and answer.reported:
+        if include_usage and answer.reported:
             yield Frame(head | {"choices": [], "usage": chat_usage(answer.usage)})
         yield Frame("[DONE]", last=True)
 
@@ -126,8 +126,8 @@ class Embeddings(OpenAI):
         return False
 
     def document(self, body: Body, answer: Answer, number: int) -> dict[str, Any]:
-        given = body["input"]
-        inputs = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
+        value = body["input"]
+        inputs = value if isinstance(value, list) and not isinstance(value[0], int) else [value]
         packed = body.get("encoding_format") == "base64"
         vectors = (_vector(repr(one), body.get("dimensions") or _DIMENSIONS) for one in inputs)
         data = [
@@ -174,7 +174,7 @@ def _delta(part: Part, tool: int, text: str) -> dict[str, Any]:
 def _logprobs(body: Body, text: str, part: Part | None = None) -> dict[str, Any] | None:
     if not body.get("logprobs") or (part is not None and part.kind != "text"):
         return None
-    tokens = [{"token": word, "logprob": -0.5, "bytes": list(word.encode())} for word in in_words(text)]
+    tokens = [{"token": word, "logprob": -0.5, "bytes": list(word.encode())} for word in split_words(text)]
     others = body.get("top_logprobs") or 0
     return {"content": [token | {"top_logprobs": [token] * others} for token in tokens], "refusal": None}
 

@@ -1,4 +1,4 @@
-"""Asking the upstream directly, by hand, on each of its wires: what comes over the socket, piece by piece."""
+"""A client that calls the upstream directly on each of its wires, and records the response piece by piece."""
 
 import asyncio
 import json
@@ -12,22 +12,22 @@ from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
 
 
-class Asking(NamedTuple):
-    """How a wire is asked, and where it puts things. `said` finds the text in an event, `whole` in a document."""
+class WireFields(NamedTuple):
+    """The fields of a wire. `event_text` finds the text in an event, `whole_text` in a document."""
 
     path: str
     body: Callable[[str], dict[str, Any]]
     limit: Callable[[int], dict[str, Any]]
-    said: Callable[[Any], str]
-    whole: Callable[[Any], str]
+    event_text: Callable[[Any], str]
+    whole_text: Callable[[Any], str]
     usage: Callable[[Any], Any]
     reason: Callable[[Any], Any]
     last: Any
 
 
 @dataclass
-class Heard:
-    """An answer as it came: its body in the pieces in which it was sent, and whether it ended as it should."""
+class ReceivedResponse:
+    """A response: its body in the chunks in which it was sent, and whether it ended properly."""
 
     marker: str
     status: int = 0
@@ -46,7 +46,7 @@ class Heard:
 
     @property
     def events(self) -> list[Any]:
-        """The events of a stream, SSE or lines of JSON, without comments: as JSON, or as text if they are none."""
+        """The events of a stream, SSE or JSON lines, without comments: decoded, or as text if they are not JSON."""
         blocks = self.body.decode(errors="replace").replace("\r\n", "\n").split("\n")
         if self.headers["content-type"] == "text/event-stream":
             blocks = [line.removeprefix("data: ") for line in blocks if line.startswith("data: ")]
@@ -57,32 +57,32 @@ def _chat(prompt: str) -> dict[str, Any]:
     return {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": prompt}]}
 
 
-def _chat_said(event: Any) -> str:
+def _chat_event_text(event: Any) -> str:
     choices = event.get("choices") if isinstance(event, dict) else None
     return (choices[0]["delta"].get("content") or "") if choices else ""
 
 
 def _delta_of(kind: str, name: str) -> Callable[[Any], str]:
-    def said(event: Any) -> str:
+    def event_text(event: Any) -> str:
         if not isinstance(event, dict) or event.get("type") != kind:
             return ""
         delta = event["delta"]
         return str(delta if isinstance(delta, str) else delta.get(name, ""))
 
-    return said
+    return event_text
 
 
-CHAT = Asking(
+CHAT = WireFields(
     "/v1/chat/completions",
     _chat,
     lambda limit: {"max_tokens": limit},
-    _chat_said,
+    _chat_event_text,
     lambda document: document["choices"][0]["message"]["content"],
     lambda document: (document["usage"]["prompt_tokens"], document["usage"]["completion_tokens"]),
     lambda document: document["choices"][0]["finish_reason"],
     "[DONE]",
 )
-RESPONSES = Asking(
+RESPONSES = WireFields(
     "/v1/responses",
     lambda prompt: {"model": "gpt-4o-mini", "input": [{"role": "user", "content": [_part("input_text", prompt)]}]},
     lambda limit: {"max_output_tokens": limit},
@@ -92,7 +92,7 @@ RESPONSES = Asking(
     lambda document: (document["incomplete_details"] or {"reason": document["status"]})["reason"],
     "response.completed",
 )
-MESSAGES = Asking(
+MESSAGES = WireFields(
     "/v1/messages",
     lambda prompt: {"model": "claude", "messages": [{"role": "user", "content": [_part("text", prompt)]}]},
     lambda limit: {"max_tokens": limit},
@@ -102,7 +102,7 @@ MESSAGES = Asking(
     lambda document: document["stop_reason"],
     "message_stop",
 )
-OLLAMA = Asking(
+OLLAMA = WireFields(
     "/api/chat",
     _chat,
     lambda limit: {"options": {"num_predict": limit}},
@@ -115,56 +115,58 @@ OLLAMA = Asking(
 WIRES = {"chat": CHAT, "responses": RESPONSES, "messages": MESSAGES, "ollama": OLLAMA}
 
 
-async def ask(
-    upstream: Upstream, wire: Asking, *, stream: bool = True, more: dict[str, Any] | None = None, **script: Any
-) -> Heard:
-    """One request with a script and a marker of its own, on a connection of its own, read to its end."""
+async def send_script(
+    upstream: Upstream, wire: WireFields, *, stream: bool = True, more: dict[str, Any] | None = None, **script: Any
+) -> ReceivedResponse:
+    """Send a request with a script and a new marker on a new connection, and read the response to its end."""
     marker = secrets.token_hex(8)
-    return await send(upstream, wire, scripted(marker, **script), {"stream": stream} | (more or {}), marker)
+    return await send_prompt(upstream, wire, scripted(marker, **script), {"stream": stream} | (more or {}), marker)
 
 
-async def send(upstream: Upstream, wire: Asking, prompt: str, more: dict[str, Any], marker: str = "") -> Heard:
-    """The same, with a prompt that others may use too."""
-    heard = Heard(marker)
+async def send_prompt(
+    upstream: Upstream, wire: WireFields, prompt: str, more: dict[str, Any], marker: str = ""
+) -> ReceivedResponse:
+    """The same with a given prompt."""
+    response = ReceivedResponse(marker)
     body = wire.body(prompt) | more
     async with asyncio.timeout(PATIENCE_S):
         reader, writer = await upstream.connect()
         try:
             writer.write(request("POST", wire.path, json.dumps(body).encode()))
-            await _listen(reader, heard)
+            await _read_response(reader, response)
         finally:
             writer.transport.abort()
-    return heard
+    return response
 
 
-async def _listen(reader: asyncio.StreamReader, heard: Heard) -> None:
+async def _read_response(reader: asyncio.StreamReader, response: ReceivedResponse) -> None:
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        heard.status = int(head[0].split(" ")[1])
-        heard.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])}
-        if "content-length" in heard.headers:
-            await _read_length(reader, heard, int(heard.headers["content-length"]))
+        response.status = int(head[0].split(" ")[1])
+        response.headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])}
+        if "content-length" in response.headers:
+            await _read_length(reader, response, int(response.headers["content-length"]))
         else:
-            await _read_chunks(reader, heard)
-        heard.whole = True
+            await _read_chunks(reader, response)
+        response.whole = True
     except asyncio.IncompleteReadError as error:
-        heard.pieces.append(error.partial)
+        response.pieces.append(error.partial)
     except ConnectionResetError:
-        heard.reset = True
+        response.reset = True
 
 
-async def _read_length(reader: asyncio.StreamReader, heard: Heard, length: int) -> None:
+async def _read_length(reader: asyncio.StreamReader, response: ReceivedResponse, length: int) -> None:
     while length:
         piece = await reader.read(length)
         if not piece:
             raise asyncio.IncompleteReadError(b"", length)
-        heard.pieces.append(piece)
+        response.pieces.append(piece)
         length -= len(piece)
 
 
-async def _read_chunks(reader: asyncio.StreamReader, heard: Heard) -> None:
+async def _read_chunks(reader: asyncio.StreamReader, response: ReceivedResponse) -> None:
     while size := int(await reader.readuntil(b"\r\n"), 16):
-        heard.pieces.append(await reader.readexactly(size))
+        response.pieces.append(await reader.readexactly(size))
         await reader.readexactly(2)
     await reader.readexactly(2)
 

@@ -32,7 +32,7 @@ _DELTAS = {
 
 
 class Responses(OpenAI):
-    """POST /v1/responses. A summary stands for the reasoning."""
+    """POST /v1/responses. The reasoning is sent as a summary."""
 
     name = "responses"
 
@@ -40,7 +40,7 @@ class Responses(OpenAI):
         return body.get("max_output_tokens")
 
     def document(self, body: Body, answer: Answer, number: int) -> dict[str, Any]:
-        document = _shell(body, number)
+        document = _empty_response(body, number)
         document["output"] = [_item(part, place, part.text) for place, part in enumerate(answer.parts)]
         document["usage"] = _usage(answer.usage) if answer.reported else None
         document["status"] = "completed"
@@ -58,23 +58,23 @@ class Responses(OpenAI):
         def event(kind: str, **fields: Any) -> Frame:
             return Frame({"type": kind, "sequence_number": next(numbers)} | fields, event=kind)
 
-        yield event("response.created", response=_shell(body, number))
-        yield event("response.in_progress", response=_shell(body, number))
+        yield event("response.created", response=_empty_response(body, number))
+        yield event("response.in_progress", response=_empty_response(body, number))
         for place, part in enumerate(answer.parts):
             open_item = _item(part, place, "", status="in_progress")
             yield event("response.output_item.added", output_index=place, item=open_item)
             where = {"item_id": open_item["id"], "output_index": place}
-            piece = _piece_name(part)
-            if piece:
-                where[piece[1]] = 0
-                yield event(f"response.{piece[0]}.added", **where, part=_piece(part, ""))
+            part_names = _content_part_names(part)
+            if part_names:
+                where[part_names[1]] = 0
+                yield event(f"response.{part_names[0]}.added", **where, part=_content_part(part, ""))
             more: dict[str, Any] = {"logprobs": []} if part.kind == "text" else {}
             for text in part.chunks:
                 yield event(_DELTAS[part.kind], **where, delta=text, **more)._replace(part=f"{place}", text=text)
             done = {"refusal": "refusal", "tool": "arguments"}.get(part.kind, "text")
             yield event(_DELTAS[part.kind].removesuffix("delta") + "done", **where, **{done: part.text}, **more)
-            if piece:
-                yield event(f"response.{piece[0]}.done", **where, part=_piece(part, part.text))
+            if part_names:
+                yield event(f"response.{part_names[0]}.done", **where, part=_content_part(part, part.text))
             yield event("response.output_item.done", output_index=place, item=_item(part, place, part.text))
         final = self.document(body, answer, number)
         yield event(f"response.{final['status']}", response=final)._replace(last=True)
@@ -84,8 +84,8 @@ class Responses(OpenAI):
         return Frame(error | {"sequence_number": number}, event="error")
 
 
-def _shell(body: Body, number: int) -> dict[str, Any]:
-    """A response with nothing in it, and what was asked."""
+def _empty_response(body: Body, number: int) -> dict[str, Any]:
+    """A response without output, with the parameters of the request."""
     echoed = _ECHOED | {name: body[name] for name in _ECHOED if body.get(name) is not None}
     return echoed | {
         "id": f"resp_{number}",
@@ -114,8 +114,8 @@ def _usage(usage: Any) -> Any:
 
 
 def _item(part: Part, place: int, text: str, status: str = "completed") -> dict[str, Any]:
-    """An item of the output; while it is in progress there is nothing in it."""
-    content = [_piece(part, text)] if status == "completed" else []
+    """An item of the output, which is empty while in progress."""
+    content = [_content_part(part, text)] if status == "completed" else []
     if part.kind == "tool":
         call = {"call_id": f"call_{place}", "name": part.name, "arguments": text}
         return {"id": f"fc_{place}", "type": "function_call", "status": status} | call
@@ -124,8 +124,8 @@ def _item(part: Part, place: int, text: str, status: str = "completed") -> dict[
     return {"id": f"item_{place}", "type": "message", "status": status, "role": "assistant", "content": content}
 
 
-def _piece_name(part: Part) -> tuple[str, str] | None:
-    """What the pieces of an item are called in events, and what their index is called."""
+def _content_part_names(part: Part) -> tuple[str, str] | None:
+    """The names of an item's content parts and of their index in events."""
     if part.kind == "tool":
         return None
     return (
@@ -133,7 +133,7 @@ def _piece_name(part: Part) -> tuple[str, str] | None:
     )
 
 
-def _piece(part: Part, text: str) -> dict[str, Any]:
+def _content_part(part: Part, text: str) -> dict[str, Any]:
     if part.kind == "refusal":
         return {"type": "refusal", "refusal": text}
     if part.kind == "reasoning":

@@ -1,6 +1,6 @@
-"""What the upstream answers, before any wire: the script in the request, and the parts, words and usage it asks for.
+"""The answer of the upstream independent of its wire: the script in a request, and the parts and usage that it sets.
 
-In the upstream's world one word is one token. The keys of a script are described in `upstream_program`.
+One word is one token. The keys of a script are described in `upstream.server`.
 """
 
 import json
@@ -15,7 +15,7 @@ DEFAULT_ANSWER = "The upstream says hello."
 
 AFTER = ("stall_after", "reset_after", "close_after", "garbage_after", "error_after")
 FAULTY = frozenset({*AFTER, "status", "headers", "raw", "json", "fault", "reset_at_byte", "no_done", "close_at_end"})
-"""What `fail_times` takes away once it is over."""
+"""The keys without effect after `fail_times` requests."""
 COUNTED = frozenset({"chunks", "over_generate", "tool_call", "reasoning", "refusal"})
 KEYS = (
     FAULTY
@@ -28,8 +28,8 @@ KEYS = (
 _SCRIPT = re.compile(r"<<(\{.*\})>>", re.DOTALL)
 _WORD = re.compile(r"\S+")
 _CHUNK = re.compile(r"\s*\S+(?:\s+$)?")
-_SPOKEN = ("text", "content", "arguments", "output", "thinking")
-_READ = ("system", "instructions", "messages", "input")
+_TEXT_FIELDS = ("text", "content", "arguments", "output", "thinking")
+_INPUT_FIELDS = ("system", "instructions", "messages", "input")
 
 Body = dict[str, Any]
 Script = dict[str, Any]
@@ -37,7 +37,7 @@ Kind = Literal["reasoning", "text", "refusal", "tool"]
 
 
 class Usage(NamedTuple):
-    """Tokens, on any wire. `input` includes the cached ones, `output` the reasoning."""
+    """The usage on any wire, in tokens. `input` includes `cached`, `output` includes `reasoning`."""
 
     input: int
     output: int
@@ -47,7 +47,7 @@ class Usage(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A piece of an answer, in the deltas in which it is streamed. `name` is a tool's."""
+    """A part of an answer, as the deltas in which it is streamed. `name` is the name of a tool."""
 
     kind: Kind
     chunks: tuple[str, ...]
@@ -64,7 +64,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a wire has to say. `usage` is a Usage, or whatever the script wants to be reported in its place."""
+    """An answer on any wire. `usage` is a Usage, or any value that the script sets in its place."""
 
     parts: tuple[Part, ...]
     choices: int
@@ -74,14 +74,14 @@ class Answer:
 
 
 class Scripts:
-    """The scripts in requests, and how often each of them has failed."""
+    """Finds the scripts in requests, and counts how often each has failed."""
 
     def __init__(self) -> None:
         self._failed: Counter[tuple[str, str]] = Counter()
 
     def of(self, body: Body) -> Script:
         """The script of a request, or an empty one."""
-        text, answered = _last_of_user(body)
+        text, has_tool_result = _last_of_user(body)
         if (found := _SCRIPT.search(text)) is None:
             return {}
         script: Script = json.loads(found[1])
@@ -93,22 +93,22 @@ class Scripts:
             self._failed[text, model] += 1
             if self._failed[text, model] > times:
                 script = {key: value for key, value in script.items() if key not in FAULTY}
-        if answered:
+        if has_tool_result:
             script.pop("tool_call", None)
         return script
 
 
-def plan(body: Body, script: Script, limit: int | None, *, customary: bool) -> Answer:
-    """What to answer. `customary`: a plain answer reports 9 and 5 tokens, whatever its words."""
+def plan(body: Body, script: Script, limit: int | None, *, plain_usage: bool) -> Answer:
+    """The answer to a request. `plain_usage`: an answer without other keys reports 9 and 5 tokens."""
     parts = _parts(script)
     obeys = script.get("obey_limit", not {"repeat", "over_generate"} & script.keys())
     reason = "tool" if "tool_call" in script else "refusal" if "refusal" in script else "stop"
     if limit is not None and obeys and sum(part.words for part in parts) > limit:
-        parts, reason, customary = _cut(parts, limit), "length", False
+        parts, reason, plain_usage = _cut(parts, limit), "length", False
     choices = body.get("n") or 1
-    plain = customary and choices == 1 and not COUNTED & script.keys() and (limit is None or limit >= 5)
+    plain = plain_usage and choices == 1 and not COUNTED & script.keys() and (limit is None or limit >= 5)
     counted = Usage(
-        input=words_in([body.get(name) for name in _READ]),
+        input=words_in([body.get(name) for name in _INPUT_FIELDS]),
         output=choices * sum(part.words for part in parts),
         reasoning=choices * sum(part.words for part in parts if part.kind == "reasoning"),
     )
@@ -123,7 +123,7 @@ def words(text: str) -> int:
 
 
 def words_in(value: Any) -> int:
-    """The words that a model would read in a part of a request. A number counts as one: a token, by its id."""
+    """The number of words in a part of a request. A number is one word: a token id."""
     match value:
         case str():
             return words(value)
@@ -132,45 +132,45 @@ def words_in(value: Any) -> int:
         case list():
             return sum(map(words_in, value))
         case dict():
-            return sum(words_in(value[name]) for name in _SPOKEN if name in value)
+            return sum(words_in(value[name]) for name in _TEXT_FIELDS if name in value)
     return 0
 
 
-def in_words(text: str) -> tuple[str, ...]:
-    """A text in pieces of one word each, the spaces before them."""
+def split_words(text: str) -> tuple[str, ...]:
+    """Split a text into pieces of one word, each with the spaces before it."""
     return tuple(found[0] for found in _CHUNK.finditer(text)) or ((text,) if text else ())
 
 
 def _parts(script: Script) -> list[Part]:
     parts = []
     if "reasoning" in script:
-        parts.append(Part("reasoning", in_words(script["reasoning"])))
+        parts.append(Part("reasoning", split_words(script["reasoning"])))
     calls = script.get("tool_call", [])
     calls = calls if isinstance(calls, list) else [calls]
     if "refusal" in script:
-        parts.append(Part("refusal", in_words(script["refusal"])))
+        parts.append(Part("refusal", split_words(script["refusal"])))
     elif not calls or {"answer", "chunks"} & script.keys():
         parts.append(Part("text", _chunks(script)))
     for call in calls:
         arguments = call.get("arguments", {})
         text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-        parts.append(Part("tool", in_words(text), call["name"]))
+        parts.append(Part("tool", split_words(text), call["name"]))
     return parts
 
 
 def _chunks(script: Script) -> tuple[str, ...]:
     if "over_generate" in script:
-        return in_words(" ".join(["word"] * script["over_generate"]))
+        return split_words(" ".join(["word"] * script["over_generate"]))
     times = script.get("repeat", 1)
     if "chunks" in script:
         chunks: list[str] = script["chunks"]
         return tuple(chunks * times)
-    return in_words(script.get("answer", DEFAULT_ANSWER) * times)
+    return split_words(script.get("answer", DEFAULT_ANSWER) * times)
 
 
 def _cut(parts: list[Part], limit: int) -> list[Part]:
-    """The first `limit` words; a part of which nothing is left is left out."""
-    kept = []
+    """The first `limit` words, without parts that become empty."""
+    remaining = []
     for part in parts:
         ends = [found.end() for found in _WORD.finditer(part.text)]
         if len(ends) > limit:
@@ -180,22 +180,22 @@ def _cut(parts: list[Part], limit: int) -> list[Part]:
             part = part._replace(chunks=tuple(filter(None, pieces)))
         limit -= min(limit, len(ends))
         if part.chunks or not ends:
-            kept.append(part)
-    return kept
+            remaining.append(part)
+    return remaining
 
 
 def _last_of_user(body: Body) -> tuple[str, bool]:
-    """The last text of a user, and whether a tool has answered since."""
-    answered = False
+    """The last text of a user, and whether the result of a tool follows it."""
+    has_tool_result = False
     for entry in reversed(_entries(body)):
         match entry:
             case str():
-                return entry, answered
+                return entry, has_tool_result
             case {"role": "user", "content": content} if text := _text(content):
-                return text, answered
+                return text, has_tool_result
             case {"role": "user" | "tool"} | {"type": "function_call_output"}:
-                answered = True
-    return "", answered
+                has_tool_result = True
+    return "", has_tool_result
 
 
 def _entries(body: Body) -> list[Any]:

@@ -1,29 +1,29 @@
-"""The upstream of the journeys: a process that speaks the wires of providers, well or badly, as it is told.
+"""The server of the fake upstream: it serves the wires of providers, correctly or with faults, as a script says.
 
-Run as: python -m journeys.upstream.server PORT LOG. The last text of a user may carry a script, `<<{"status": 429}>>`.
-What is served is written to the log, and synced, before the first byte of the answer goes out. A client that hangs up
-ends a stream; an answer in one piece is made and logged all the same. In this world a word is a token.
+Run as `python -m journeys.upstream.server PORT LOG`. The last text of a user may contain a script, `<<{"status": 429}>>`.
+An answer is written to the log, and synced, before its first byte is sent. A client that disconnects ends a stream; a
+whole answer is made and logged all the same. A word is a token.
 
-What is said:
+The answer:
     answer          the text; streamed one word per chunk
     chunks          the text, as the exact deltas
     repeat          the text so many times, whatever the output limit
     over_generate   so many words, whatever the output limit
     obey_limit      true or false: cut at the request's limit in words, finish reason `length` (default: true,
                     but false with `repeat` and `over_generate`)
-    reasoning       text that is thought before the answer
+    reasoning       text of the reasoning before the answer
     refusal         text of a refusal in place of the answer
     tool_call       {"name": ..., "arguments": {...} or text}, or a list of them, in place of the answer unless `answer`
                     is given too; left out once a tool's result follows the user's text
     finish_reason   `stop`, `length`, `tool`, `refusal` in the wire's own word; any other as it is;
                     `failed` on the responses wire
     usage           any of {"input":, "output":, "cached":, "cache_write":, "reasoning":}, or the wire's own shape, or
-                    nonsense; default: the words read and said (a plain chat completion in JSON: 9 and 5)
+                    any value; default: the words of input and output (a plain chat completion in JSON: 9 and 5)
     without_usage   true: none is reported
-    json, raw       the document, or the text of the body, as it is
-    status, headers of the answer; from 300 on the body is the wire's error with SECRET-OF-THE-UPSTREAM in it
-When and how (chunks are events with text; in JSON, what is to happen after a chunk happens half-way):
-    gate, delay     before anything: wait for a gate to be opened, then for seconds
+    json, raw       the document, or the text of the body
+    status, headers of the response; from 300 on the body is the wire's error with SECRET-OF-THE-UPSTREAM in it
+Timing and framing (chunks are events with text; in JSON, what a script sets after a chunk happens half-way):
+    gate, delay     before anything else: wait until a gate is opened, then for seconds
     gate_after_log  a gate between the log and the first byte
     gate_after      [k, gate] or [[k, gate], ...]: gates after k chunks
     pace            seconds between chunks
@@ -31,19 +31,20 @@ When and how (chunks are events with text; in JSON, what is to happen after a ch
     coalesce        true: the whole body in one write
     duplicate_frames, crlf, comments
                     true: every event twice; \\r\\n as line end; `: keep-alive` between events (blank lines in NDJSON)
-What goes wrong (0 chunks: before the first, after what comes ahead of it):
-    fault           instead of an answer: see `upstream_faults`
+Faults (after 0 chunks: before the first chunk, after the events ahead of it):
+    fault           instead of an answer: see `upstream.faults`
     stall_after, reset_after, close_after
                     k chunks, then silence, a TCP reset, or the end of the connection
     reset_at_byte   a TCP reset after k bytes of the body
-    garbage_after   k chunks, then bytes that are no event, and the end of the body in good order
-    error_after     k chunks, then the wire's error event with the secret in it, and the end of the body in good order;
+    garbage_after   k chunks, then bytes that are no event, and the proper end of the body
+    error_after     k chunks, then the wire's error event with the secret in it, and the proper end of the body;
                     in JSON: a status of 500
-    no_done         true: all but the event that says that all is said, and the end of the body in good order
-    close_at_end    true: all events, and the end of the connection without the last chunk of HTTP's own framing
-Which requests:
-    fail_times      n: only the first n requests with this text go wrong (status, headers, raw, json and this list)
-    by_model        {model: script}: keys that hold for one model only; its `fail_times` are counted apart
+
+    no_done         true: all events but the last, and the proper end of the body
+    close_at_end    true: all events, and the end of the connection without the last chunk of HTTP's framing
+The requests that a script applies to:
+    fail_times      n: only the first n requests with this text fail (status, headers, raw, json and the faults)
+    by_model        {model: script}: keys for one model only; its `fail_times` are counted apart
 """
 
 import asyncio
@@ -56,11 +57,11 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from journeys.upstream.anthropic import Messages, count_tokens, listed
+from journeys.upstream.anthropic import Messages, anthropic_models, count_tokens
 from journeys.upstream.connection import Ear, Line, Seen, Sender
 from journeys.upstream.faults import FAULTS
-from journeys.upstream.ollama import OllamaChat, tags
-from journeys.upstream.openai import Chat, Embeddings, models
+from journeys.upstream.ollama import OllamaChat, ollama_models
+from journeys.upstream.openai import Chat, Embeddings, openai_models
 from journeys.upstream.responses import Responses
 from journeys.upstream.script import Answer, Body, Script, Scripts, Usage, plan
 from journeys.upstream.wire import Wire, to_bytes
@@ -77,8 +78,8 @@ WIRES: dict[str, Wire] = {
 
 
 @dataclass
-class Upstream:
-    """What the process remembers."""
+class UpstreamServer:
+    """The state of the process."""
 
     log: int
     seen: list[Seen] = field(default_factory=list)
@@ -87,7 +88,7 @@ class Upstream:
     waiting: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     served: int = 0
 
-    async def connected(self, ear: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve_connection(self, ear: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert isinstance(ear, Ear)
         line = Line(ear, writer)
         try:
@@ -102,31 +103,31 @@ class Upstream:
             writer.close()
 
     async def _answer(self, request: Seen, line: Line) -> bool:
-        """Answer one request; False when the connection is over."""
+        """Answer one request. Returns False when the connection has ended."""
         if request.path.startswith("/_"):
             await self._control(request, line)
             return True
         self.seen.append(request)
 
-        def hung_up(_: asyncio.Future[None]) -> None:
+        def on_disconnect(_: asyncio.Future[None]) -> None:
             request.cancelled = not request.finished
 
-        line.ear.gone.add_done_callback(hung_up)
+        line.ear.gone.add_done_callback(on_disconnect)
         try:
-            kept = await self._serve(request, line)
-            request.finished = kept and not request.cancelled
+            keep_alive = await self._serve(request, line)
+            request.finished = keep_alive and not request.cancelled
         finally:
-            line.ear.gone.remove_done_callback(hung_up)
-        return kept
+            line.ear.gone.remove_done_callback(on_disconnect)
+        return keep_alive
 
     async def _control(self, request: Seen, line: Line) -> None:
-        """/_seen, /_requests and /_waiting answer; /_open lets go whoever waits at a gate."""
+        """Answer a control request: /_received, /_count and /_waiting return state, /_open opens a gate."""
         verb, _, argument = request.path[2:].partition("/")
         answer: Any = None
         match verb:
-            case "seen":
-                answer = [one.told() for one in self.seen if argument in one.body]
-            case "requests":
+            case "received":
+                answer = [one.to_json() for one in self.seen if argument in one.body]
+            case "count":
                 answer = sum(1 for one in self.seen if one.path == f"/{argument}")
             case "waiting":
                 answer = self.waiting[argument]
@@ -136,8 +137,8 @@ class Upstream:
 
     async def _serve(self, request: Seen, line: Line) -> bool:
         path = request.path.partition("?")[0]
-        if request.method == "GET" and path in ("/v1/models", "/api/tags"):
-            await line.answer(200, {"Content-Type": "application/json"}, to_bytes(_catalog(path, request)))
+        if request.method == "GET" and path in ("/v1/openai_models", "/api/ollama_models"):
+            await line.answer(200, {"Content-Type": "application/json"}, to_bytes(_list_models(path, request)))
             return True
         if request.method != "POST" or path not in WIRES:
             await line.answer(404, {"Content-Type": "application/json"}, to_bytes(Chat().error(404)))
@@ -146,10 +147,10 @@ class Upstream:
         script = self.scripts.of(body)
         sender = Sender(line, script, wire, self._wait)
         if not path.endswith("/count_tokens") and wire.streams(body):
-            return await line.unless_gone(self._turn(sender, request, body, script))
-        return await self._turn(sender, request, body, script)
+            return await line.unless_gone(self._handle(sender, request, body, script))
+        return await self._handle(sender, request, body, script)
 
-    async def _turn(self, sender: Sender, request: Seen, body: Body, script: Script) -> bool:
+    async def _handle(self, sender: Sender, request: Seen, body: Body, script: Script) -> bool:
         line, wire = sender.line, sender.wire
         if "gate" in script:
             await self._wait(script["gate"])
@@ -157,7 +158,7 @@ class Upstream:
         counts = request.path.partition("?")[0].endswith("/count_tokens")
         streams = wire.streams(body) and not counts
         limit = wire.limit(body)
-        answer = plan(body, script, limit, customary=wire.name == "chat" and not streams)
+        answer = plan(body, script, limit, plain_usage=wire.name == "chat" and not streams)
         document = count_tokens(answer) if counts else wire.document(body, answer, len(self.seen))
         if "fault" in script:
             media_type = wire.media_type if streams else "application/json"
@@ -183,7 +184,7 @@ class Upstream:
             self.waiting[gate] -= 1
 
     def _log(self, wire: Wire, limit: int | None, answer: Answer, content: bytes | None, *, streams: bool) -> None:
-        """Keep what is about to be served: whoever reads the log may bill for it."""
+        """Log the usage of an answer before it is sent, as a provider that bills for it."""
         usage = answer.usage if answer.reported else None
         if content is not None:
             usage = _usage_in(content, usage)
@@ -195,14 +196,14 @@ class Upstream:
         os.fsync(self.log)
 
 
-def _catalog(path: str, request: Seen) -> dict[str, Any]:
-    if path == "/api/tags":
-        return tags(MODELS)
-    return listed(MODELS) if "anthropic-version" in request.headers else models(MODELS)
+def _list_models(path: str, request: Seen) -> dict[str, Any]:
+    if path == "/api/ollama_models":
+        return ollama_models(MODELS)
+    return anthropic_models(MODELS) if "anthropic-version" in request.headers else openai_models(MODELS)
 
 
 def _usage_in(content: bytes, otherwise: Any) -> Any:
-    """What a document in one piece reports. Ollama's names no usage apart, so it is known from the script."""
+    """The usage in a whole answer. Ollama's has no `usage` object, so its usage is `otherwise`, from the script."""
     try:
         document = json.loads(content)
         return document["usage"] if "usage" in document or "done" not in document else otherwise
@@ -211,7 +212,7 @@ def _usage_in(content: bytes, otherwise: Any) -> Any:
 
 
 def _counted(usage: Any) -> dict[str, Any]:
-    """Input and output of a report in any shape, and the report."""
+    """The input and output tokens of a usage in any shape, and the usage itself."""
     if isinstance(usage, Usage):
         return {"input": usage.input, "output": usage.output, "usage": usage._asdict()}
     if not isinstance(usage, dict):
@@ -219,13 +220,13 @@ def _counted(usage: Any) -> dict[str, Any]:
     inputs = ("prompt_tokens", "input_tokens", "prompt_eval_count", "cache_read_input_tokens")
     outputs = ("completion_tokens", "output_tokens", "eval_count")
     try:
-        told = [sum(usage.get(name) or 0 for name in names) for names in ((*inputs, _WRITTEN), outputs)]
+        tokens = [sum(usage.get(name) or 0 for name in names) for names in ((*inputs, _CACHE_WRITE), outputs)]
     except TypeError:
         return {"usage": usage}
-    return {"input": told[0], "output": told[1], "usage": usage}
+    return {"input": tokens[0], "output": tokens[1], "usage": usage}
 
 
-_WRITTEN = "cache_creation_input_tokens"
+_CACHE_WRITE = "cache_creation_input_tokens"
 
 
 async def main(port: int, log_path: str) -> None:
@@ -234,9 +235,9 @@ async def main(port: int, log_path: str) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    upstream = Upstream(log)
+    upstream = UpstreamServer(log)
     server = await loop.create_server(
-        lambda: asyncio.StreamReaderProtocol(Ear(), upstream.connected), "127.0.0.1", port, backlog=1024
+        lambda: asyncio.StreamReaderProtocol(Ear(), upstream.serve_connection), "127.0.0.1", port, backlog=1024
     )
     await stopped.wait()
     server.close()

@@ -1,4 +1,4 @@
-"""What every wire of the upstream has in common: its events, and the bytes that they become."""
+"""The interface of the upstream's wires, and the encoding of their events."""
 
 import json
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ CREATED = 1_700_000_000
 
 
 class Frame(NamedTuple):
-    """An event of a stream. `part` names the piece of the answer of which it carries `text`, if it does;
-    `last` is the one by which the wire says that all is said.
+    """An event of a stream. `part` names the part of the answer that `text` belongs to; `last` marks the event that
+    ends the answer on the wire.
     """
 
     document: Any
@@ -22,11 +22,11 @@ class Frame(NamedTuple):
 
 
 class Wire(Protocol):
-    """How an answer looks on a wire."""
+    """Writes answers in the format of a wire."""
 
     name: str
     media_type: str
-    """Of a stream."""
+    """The content type of a stream."""
 
     def streams(self, body: Body) -> bool: ...
 
@@ -43,16 +43,16 @@ class Wire(Protocol):
         ...
 
     def error(self, status: int) -> dict[str, Any]:
-        """What is said under a status that is no success, with a secret in it."""
+        """The body of an error status, with SECRET in it."""
         ...
 
     def error_frame(self, number: int) -> Frame:
-        """What is said in a stream that has failed, after `number` events, with a secret in it."""
+        """The error event of a stream after `number` events, with SECRET in it."""
         ...
 
 
 def to_bytes(document: Any) -> bytes:
-    """JSON as providers write it: characters as they are, where they can be."""
+    """JSON as providers write it: characters are not escaped unless they must be."""
     try:
         return json.dumps(document, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -60,7 +60,7 @@ def to_bytes(document: Any) -> bytes:
 
 
 def encode(frame: Frame, script: Script, media_type: str) -> bytes:
-    """An event as bytes, with what the script wants between the events."""
+    """An event as bytes, with the comments that the script sets."""
     data = frame.document.encode() if isinstance(frame.document, str) else to_bytes(frame.document)
     end = b"\r\n" if script.get("crlf") else b"\n"
     if media_type != "text/event-stream":
@@ -71,7 +71,7 @@ def encode(frame: Frame, script: Script, media_type: str) -> bytes:
 
 
 def garbage(script: Script, media_type: str) -> bytes:
-    """What is no event: neither JSON nor UTF-8."""
+    """Bytes that are neither JSON nor UTF-8."""
     end = b"\r\n" if script.get("crlf") else b"\n"
     field = b"data: " if media_type == "text/event-stream" else b""
     return field + b"{" + SECRET.encode() + b" \xff\xfe\x00" + end + end

@@ -4,8 +4,15 @@ from typing import Any
 
 import msgspec
 
-from tollkeeper.chat import Completion, ToolCall, Usage
-from tollkeeper.dialects.answer_checks import MalformedAnswer, token_count
+from tollkeeper.chat import Completion, ToolCall, UsageReport
+from tollkeeper.dialects.answer_checks import (
+    MalformedAnswer,
+    ProviderSentError,
+    raise_unreadable,
+    token_count,
+    usage_report,
+)
+from tollkeeper.dialects.chat.content_lists import ContentTexts, read_content
 
 
 class _FunctionCall(msgspec.Struct):
@@ -25,7 +32,7 @@ class _ToolCall(msgspec.Struct):
 
 
 class _Message(msgspec.Struct):
-    content: str | None = None
+    content: str | list[Any] | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: Any = None
@@ -53,30 +60,42 @@ _decode = msgspec.json.Decoder(_Answer).decode
 def read_answer(body: bytes) -> Completion:
     """Read a chat completion. The texts, tool calls and reasoning of several choices are joined into one answer.
 
-    Raises MalformedAnswer if it is malformed, or contains an error.
+    Raises MalformedAnswer if it is malformed, ProviderSentError if it is or contains an error.
     """
     try:
         answer = _decode(body)
         first = answer.choices[0]
-    except (msgspec.MsgspecError, UnicodeDecodeError, IndexError, RecursionError) as error:
-        raise MalformedAnswer from error
-    if answer.error is not None or any(map(_has_error, answer.choices)):
-        raise MalformedAnswer
+    except (msgspec.MsgspecError, UnicodeDecodeError, IndexError, RecursionError):
+        raise_unreadable(body, read_usage)
+    usage = read_usage(answer.usage)
     message = first.message
-    text, calls, reasoning = message.content or message.refusal or "", _tool_calls(message), _reasoning(message)
+    text, reasoning = _texts(message)
+    calls = _tool_calls(message)
     for choice in answer.choices[1:]:
-        text += choice.message.content or choice.message.refusal or ""
+        more_text, more_reasoning = _texts(choice.message)
+        text += more_text
+        reasoning += more_reasoning
         calls += _tool_calls(choice.message)
-        reasoning += _reasoning(choice.message)
+    if answer.error is not None or any(map(_has_error, answer.choices)):
+        if usage is None and (text or reasoning or calls):
+            raise MalformedAnswer  # the output before the error may be billed, and is reported nowhere
+        raise ProviderSentError(usage)
     refusal = (message.refusal or None) if len(answer.choices) == 1 else None
-    return Completion(text, first.finish_reason or "stop", read_usage(answer.usage), calls, refusal, reasoning or None)
+    return Completion(text, first.finish_reason or "stop", usage, calls, refusal, reasoning or None)
 
 
-def _reasoning(message: _Message) -> str:
-    """The reasoning text, under either of its two names. Under `reasoning`, some servers send other types."""
+def _texts(message: _Message) -> ContentTexts:
+    """The text, or else the refusal, and the reasoning, which has two names; some servers send it in the content.
+
+    Under `reasoning`, some servers send other types than a text.
+    """
+    content = message.content
+    text, reasoning = ContentTexts(content or "") if not isinstance(content, list) else read_content(content)
     if message.reasoning_content:
-        return message.reasoning_content
-    return message.reasoning if isinstance(message.reasoning, str) else ""
+        reasoning += message.reasoning_content
+    elif isinstance(message.reasoning, str):
+        reasoning += message.reasoning
+    return ContentTexts(text or message.refusal or "", reasoning)
 
 
 def _tool_calls(message: _Message) -> tuple[ToolCall, ...]:
@@ -101,22 +120,23 @@ def _has_error(choice: _Choice) -> bool:
     return choice.error is not None or choice.finish_reason == "error"
 
 
-def read_usage(reported: Any) -> Usage | None:
-    """The reported usage; None if it is missing or malformed."""
+def read_usage(reported: Any) -> UsageReport | None:
+    """The reported usage; None if there is none, or no count in it is valid."""
     if not isinstance(reported, dict):
         return None
     input_details = _details(reported, "prompt_tokens_details")
     output_details = _details(reported, "completion_tokens_details")
     input_tokens = token_count(reported.get("prompt_tokens"))
     output_tokens = token_count(reported.get("completion_tokens"))
-    cached = token_count(input_details.get("cached_tokens") or 0)
-    if input_tokens is None or output_tokens is None or cached is None or cached > input_tokens:
-        return None
+    cached = token_count(
+        input_details.get("cached_tokens")
+        or reported.get("cached_tokens")  # Moonshot
+        or reported.get("prompt_cache_hit_tokens")  # DeepSeek
+        or 0
+    )
     cache_write = token_count(input_details.get("cache_write_tokens")) or 0
     reasoning = token_count(output_details.get("reasoning_tokens")) or 0
-    if reasoning and reported.get("total_tokens") == input_tokens + output_tokens + reasoning:
-        output_tokens += reasoning  # xAI does not include reasoning in `completion_tokens`, only in the total
-    return Usage(input_tokens, output_tokens, cached, cache_write, reasoning)
+    return usage_report(input_tokens, output_tokens, reported.get("total_tokens"), cached, cache_write, reasoning)
 
 
 def _details(reported: dict[str, Any], name: str) -> dict[str, Any]:

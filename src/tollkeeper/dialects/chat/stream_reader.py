@@ -5,8 +5,9 @@ from typing import Any
 import msgspec
 
 from tollkeeper.chat import Delta, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
-from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError
+from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError, raise_error_event
 from tollkeeper.dialects.chat.answer_reader import read_usage
+from tollkeeper.dialects.chat.content_lists import read_content
 from tollkeeper.dialects.sse import Event
 
 
@@ -28,7 +29,7 @@ class _ToolCallDelta(msgspec.Struct):
 
 
 class _Delta(msgspec.Struct):
-    content: str | None = None
+    content: str | list[Any] | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -73,7 +74,7 @@ class StreamReader:
         Servers report errors in several ways: by the event's name, its `object`, an `error` field or a finish reason.
         """
         if event.name == b"error":
-            raise ProviderSentError
+            raise_error_event(event.data, read_usage)
         if event.data == b"[DONE]":
             self.last = True
             return []
@@ -82,13 +83,13 @@ class StreamReader:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise MalformedAnswer from error
         if chunk.error is not None or chunk.object == "error":
-            raise ProviderSentError
+            raise ProviderSentError(read_usage(chunk.usage))
         if chunk.choices is None and chunk.usage is None:
             raise MalformedAnswer
         deltas: list[Delta] = []
         for choice in chunk.choices or ():
             if choice.error is not None or choice.finish_reason == "error":
-                raise ProviderSentError
+                raise ProviderSentError(read_usage(chunk.usage))
             if choice.delta is not None:
                 self._read_delta(choice.delta, choice.index, deltas)
             if choice.finish_reason is not None:
@@ -98,12 +99,15 @@ class StreamReader:
             usage = read_usage(chunk.usage)
             if usage is not None:
                 deltas.append(usage)
-        self.last = not chunk.choices and chunk.usage is not None
+        self.last = self.finished and not chunk.choices and chunk.usage is not None
         return deltas
 
     def _read_delta(self, delta: _Delta, choice: int, deltas: list[Delta]) -> None:
         if delta.content:
-            deltas.append(TextDelta(delta.content))
+            if isinstance(delta.content, str):
+                deltas.append(TextDelta(delta.content))
+            else:
+                _read_content_list(delta.content, deltas)
         if delta.refusal:
             deltas.append(RefusalDelta(delta.refusal))
         if reasoning := delta.reasoning_content or delta.reasoning:
@@ -124,3 +128,11 @@ class StreamReader:
         self._begun_calls.add((choice, call.index))
         call_id, name = (call.id or "", name or "") if first else (None, None)
         return ToolCallDelta(call.index, call_id, name, arguments or "", custom is not None)
+
+
+def _read_content_list(parts: list[Any], deltas: list[Delta]) -> None:
+    text, reasoning = read_content(parts)
+    if reasoning:
+        deltas.append(ReasoningDelta(reasoning))
+    if text:
+        deltas.append(TextDelta(text))

@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from tollkeeper.chat import Completion, FinishReason, ToolCall, Usage
-from tollkeeper.dialects.answer_checks import MalformedAnswer, token_count
+from tollkeeper.chat import Completion, FinishReason, ToolCall, UsageReport
+from tollkeeper.dialects.answer_checks import ProviderSentError, raise_unreadable, token_count, usage_report
 
 FINISH_REASONS = {
     "end_turn": "stop",
@@ -35,13 +35,14 @@ class _Answer(msgspec.Struct):
     stop_reason: str | None = None
     stop_details: Any = None
     usage: Any = None
+    error: Any = None
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
 def read_answer(body: bytes) -> Completion:
-    """Read a message. Raises MalformedAnswer."""
+    """Read a message. Raises MalformedAnswer if it is malformed, ProviderSentError if it is an error."""
     try:
         answer = _decode(body)
         calls = tuple(
@@ -49,8 +50,10 @@ def read_answer(body: bytes) -> Completion:
             for block in answer.content
             if block.type == "tool_use"
         )
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedAnswer from error
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise_unreadable(body, read_usage)
+    if answer.error is not None:
+        raise ProviderSentError(read_usage(answer.usage))
     refusal = refusal_text(answer.stop_details)
     return Completion(
         "".join(block.text or "" for block in answer.content if block.type == "text") or refusal or "",
@@ -73,8 +76,8 @@ def refusal_text(stop_details: Any) -> str | None:
     return text if isinstance(text, str) and text else None
 
 
-def read_usage(reported: Any) -> Usage | None:
-    """The reported usage; None if it is missing or malformed.
+def read_usage(reported: Any) -> UsageReport | None:
+    """The reported usage; None if there is none, or no count in it is valid.
 
     This wire format counts tokens that are read from or written to the cache apart from `input_tokens`; ours includes
     them.
@@ -85,10 +88,7 @@ def read_usage(reported: Any) -> Usage | None:
     uncached, output_tokens = token_count(reported.get("input_tokens")), token_count(reported.get("output_tokens"))
     cached = token_count(reported.get("cache_read_input_tokens") or 0)
     cache_write = token_count(reported.get("cache_creation_input_tokens") or 0)
-    if uncached is None or output_tokens is None or cached is None or cache_write is None:
-        return None
-    input_tokens = token_count(uncached + cached + cache_write)
-    if input_tokens is None:
-        return None
+    input_tokens = token_count(uncached + (cached or 0) + (cache_write or 0)) if uncached is not None else None
     reasoning = token_count(details.get("thinking_tokens")) if isinstance(details, dict) else None
-    return Usage(input_tokens, output_tokens, cached, cache_write, min(reasoning or 0, output_tokens))
+    reasoning = min(reasoning or 0, output_tokens or 0)
+    return usage_report(input_tokens, output_tokens, reported.get("total_tokens"), cached, cache_write, reasoning)

@@ -4,8 +4,17 @@ from typing import Any
 
 import msgspec
 
-from tollkeeper.chat import Delta, Finish, InputTokens, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
-from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError
+from tollkeeper.chat import (
+    Delta,
+    Finish,
+    InputTokens,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
+from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError, raise_error_event
 from tollkeeper.dialects.messages.answer_reader import finish_reason, read_usage, refusal_text
 from tollkeeper.dialects.sse import Event
 
@@ -75,12 +84,12 @@ class StreamReader:
     def read(self, event: Event) -> list[Delta]:
         """The deltas of one event. Raises MalformedAnswer if it is malformed, ProviderSentError if it is an error."""
         if event.name == b"error":
-            raise ProviderSentError
+            raise_error_event(event.data, read_usage)
         try:
             decoded = _decode(event.data)
             if decoded.type == "error" or decoded.error is not None:
-                raise ProviderSentError
-            self.last = decoded.type in {"message_delta", "message_stop"}
+                raise ProviderSentError(read_usage(decoded.usage))
+            self.last = decoded.type == "message_stop"
             match decoded.type:
                 case "content_block_delta":
                     return self._read_delta(decoded)
@@ -100,7 +109,7 @@ class StreamReader:
         """Servers that have not counted the input yet report 0 input tokens."""
         self._update_usage(reported)
         usage = read_usage(reported)
-        return [InputTokens(usage.input_tokens)] if usage is not None and usage.input_tokens else []
+        return [InputTokens(usage.input_tokens)] if isinstance(usage, Usage) and usage.input_tokens else []
 
     def _read_delta(self, event: _Event) -> list[Delta]:
         if (delta := event.delta) is None:
@@ -145,6 +154,7 @@ class StreamReader:
                 deltas.append(RefusalDelta(refusal))
             self.finished = True
             deltas.append(Finish(finish_reason(event.delta.stop_reason)))
+        self.last = self.finished
         has_output = isinstance(event.usage, dict) and event.usage.get("output_tokens") is not None
         if has_output and (usage := read_usage(self._usage)):
             deltas.append(usage)

@@ -4,11 +4,18 @@ from typing import Any
 
 import msgspec
 
-from tollkeeper.chat import Completion, FinishReason, ToolCall, Usage
-from tollkeeper.dialects.answer_checks import MalformedAnswer, token_count
+from tollkeeper.chat import Completion, FinishReason, ToolCall, UsageReport
+from tollkeeper.dialects.answer_checks import (
+    MalformedAnswer,
+    ProviderSentError,
+    raise_unreadable,
+    token_count,
+    usage_report,
+)
 
 FINISH_REASONS = {"max_output_tokens": "length"}
 """Our finish reason for each reason of an incomplete response that has another name here."""
+FAILED_STATUSES = frozenset({"failed", "cancelled"})
 
 
 class _Part(msgspec.Struct):
@@ -49,12 +56,14 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 
 def read_answer(body: bytes) -> Completion:
-    """Read a response. Raises MalformedAnswer if it is malformed, failed or unfinished."""
+    """Read a response. Raises MalformedAnswer if it is malformed or unfinished, ProviderSentError if it failed."""
     try:
         answer = _decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise MalformedAnswer from None
-    if answer.status not in {None, "completed", "incomplete"} or answer.error is not None:
+        raise_unreadable(body, read_usage)
+    if answer.status in FAILED_STATUSES or answer.error is not None:
+        raise ProviderSentError(read_usage(answer.usage))
+    if answer.status not in {None, "completed", "incomplete"}:
         raise MalformedAnswer
     texts: dict[str, list[str]] = {"output_text": [], "refusal": [], "reasoning": []}
     calls: list[ToolCall] = []
@@ -101,19 +110,15 @@ def finish_reason(status: str | None, details: IncompleteDetails | None, *, call
     return "refusal" if refused else "stop"
 
 
-def read_usage(reported: Any) -> Usage | None:
-    """The reported usage; None if it is missing, malformed or contradicts itself."""
+def read_usage(reported: Any) -> UsageReport | None:
+    """The reported usage; None if there is none, or no count in it is valid."""
     if not isinstance(reported, dict):
         return None
     input_tokens, output_tokens = token_count(reported.get("input_tokens")), token_count(reported.get("output_tokens"))
     cached = _detail(reported, "input_tokens_details", "cached_tokens")
     cache_write = _detail(reported, "input_tokens_details", "cache_write_tokens")
     reasoning = _detail(reported, "output_tokens_details", "reasoning_tokens")
-    if input_tokens is None or output_tokens is None or cached is None or cache_write is None or reasoning is None:
-        return None
-    if cached + cache_write > input_tokens or reasoning > output_tokens:
-        return None
-    return Usage(input_tokens, output_tokens, cached, cache_write, reasoning)
+    return usage_report(input_tokens, output_tokens, reported.get("total_tokens"), cached, cache_write, reasoning or 0)
 
 
 def _detail(reported: dict[str, Any], group: str, name: str) -> int | None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from tollkeeper.chat import Delta, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
+from tollkeeper.chat import Delta, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, UsageReport
 from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError
 from tollkeeper.dialects.responses.answer_reader import IncompleteDetails, finish_reason, read_usage
 from tollkeeper.dialects.sse import Event
@@ -47,6 +47,7 @@ class _Event(msgspec.Struct):
     response: msgspec.Raw = msgspec.Raw(b"null")
     object: Any = None
     error: Any = None
+    usage: Any = None
 
 
 class _Response(msgspec.Struct):
@@ -86,7 +87,7 @@ class StreamReader:
     def _read(self, event: _Event, name: bytes) -> list[Delta]:
         if event.type in ERRORS or name == b"error" or event.error is not None or event.object == "error":
             self.last = True
-            raise ProviderSentError
+            raise ProviderSentError(_usage_of_failure(event))
         if not event.type:
             raise MalformedAnswer
         stem, _, ending = event.type.rpartition(".")
@@ -146,6 +147,15 @@ class StreamReader:
         reason = finish_reason(status, details, calls=bool(self._call_numbers), refused=self._refused)
         usage = read_usage(response.usage)
         return [Finish(reason)] if usage is None else [Finish(reason), usage]
+
+
+def _usage_of_failure(event: _Event) -> UsageReport | None:
+    """The usage that a failed response reports, or else the event itself."""
+    try:
+        response = _decode_response(event.response)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        response = None
+    return read_usage(event.usage if response is None else response.usage)
 
 
 def _text_key(stem: str, event: _Event) -> tuple[str, int, int, int]:
