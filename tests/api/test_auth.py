@@ -1,4 +1,4 @@
-"""How the body of a login is read."""
+"""The body of a login: media types, charsets, and the decoding of forms."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tollkeeper.errors import InvalidRequest, UnsupportedMediaType
 
 @pytest.mark.parametrize("parameter", ["", "; charset=utf-8", ";charset=UTF-8", '; charset="utf-8"', "; charset=utf8"])
 @pytest.mark.parametrize("media_type", [FORM, JSON])
-def test_forms_and_json_in_utf_8_are_read(media_type: str, parameter: str) -> None:
+def test_forms_and_json_in_utf_8_are_accepted(media_type: str, parameter: str) -> None:
     assert _media_type([media_type.upper() + parameter]) == media_type
 
 
@@ -27,7 +27,7 @@ def test_forms_and_json_in_utf_8_are_read(media_type: str, parameter: str) -> No
         [FORM, JSON],
     ],
 )
-def test_other_formats_and_charsets_are_refused_by_the_header_alone(values: list[str]) -> None:
+def test_other_media_types_and_charsets_are_refused(values: list[str]) -> None:
     with pytest.raises(UnsupportedMediaType):
         _media_type(values)
 
@@ -48,6 +48,6 @@ def test_a_form_is_decoded_as_utf_8(body: bytes, fields: dict[str, str]) -> None
 @pytest.mark.parametrize(
     "body", [b"a=1&a=2", b"password=%ff", b"password=\xff", b"&".join(b"f%d=" % number for number in range(50))]
 )
-def test_a_form_that_is_ambiguous_large_or_not_utf_8_is_refused(body: bytes) -> None:
+def test_a_form_with_duplicate_or_many_fields_or_invalid_utf_8_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidRequest):
         _fields(body)

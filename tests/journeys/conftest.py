@@ -90,7 +90,7 @@ def upstream_port() -> Iterator[ReservedPort]:
 
 
 @pytest.fixture(scope="session")
-def shared_short_timeout(
+def shared_short_timeout_server(
     tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream_port: ReservedPort
 ) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
@@ -101,17 +101,17 @@ def shared_short_timeout(
 
 
 @pytest.fixture
-def short_timeout_server(shared_short_timeout: Server) -> Iterator[Server]:
+def short_timeout_server(shared_short_timeout_server: Server) -> Iterator[Server]:
     """A running server that waits one second for the provider at `upstream_port`."""
-    yield shared_short_timeout
-    shared_short_timeout.assert_no_traceback()
+    yield shared_short_timeout_server
+    shared_short_timeout_server.assert_no_traceback()
 
 
 @pytest.fixture(scope="session")
 def all_wires_sqlite(
     tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream: Upstream
 ) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("all_wires_server")
+    folder = tmp_path_factory.mktemp("all_wires")
     url = new_sqlite(folder, migrated_file)
     yield from _run_all_wires(url, folder, upstream)
 
@@ -121,7 +121,7 @@ def all_wires_postgres(
     tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, shared_postgres_server: SharedPostgres
 ) -> Iterator[Server]:
     url = new_postgres(shared_postgres_server)
-    yield from _run_all_wires(url, tmp_path_factory.mktemp("all_wires_server"), upstream)
+    yield from _run_all_wires(url, tmp_path_factory.mktemp("all_wires"), upstream)
 
 
 @pytest.fixture(scope="session")
@@ -129,7 +129,7 @@ def all_wires_stock_postgres(
     tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, shared_stock_server: SharedPostgres
 ) -> Iterator[Server]:
     url = new_postgres(shared_stock_server)
-    yield from _run_all_wires(url, tmp_path_factory.mktemp("all_wires_server"), upstream)
+    yield from _run_all_wires(url, tmp_path_factory.mktemp("all_wires"), upstream)
 
 
 @pytest.fixture(params=EVERY_DATABASE)
@@ -143,17 +143,17 @@ def all_wires_server(request: pytest.FixtureRequest) -> Iterator[Server]:
 @pytest.fixture
 def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Makes servers that only this test uses, not started: `make_server(database_url, NAME=value)`."""
-    made: list[Server] = []
+    servers: list[Server] = []
 
     def make(database_url: str, name: str = "server", **settings: str) -> Server:
         folder = tmp_path / name
         folder.mkdir()
-        made.append(Server(database_url, folder, settings))
-        return made[-1]
+        servers.append(Server(database_url, folder, settings))
+        return servers[-1]
 
     yield make
-    for one in made:
-        one.free()
+    for server in servers:
+        server.free()
 
 
 @pytest.fixture
@@ -162,9 +162,7 @@ def short_deadline_server(
 ) -> Iterator[Server]:
     """A server like `all_wires_server` but with short deadlines, not started, that calls `own_upstream`."""
     unused_port = ReservedPort()
-    yield make_server(
-        database_url, "all_wires_server", **write_catalog(tmp_path, own_upstream, unused_port), **SHORT_DEADLINES
-    )
+    yield make_server(database_url, **write_catalog(tmp_path, own_upstream, unused_port), **SHORT_DEADLINES)
     unused_port.free()
 
 

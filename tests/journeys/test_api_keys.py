@@ -1,4 +1,4 @@
-"""API keys: created with an access token, accepted wherever a token is, refused from the next request after revoking."""
+"""API keys: created with an access token, accepted in its place, refused from the next request after revocation."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""The circuit breaker: a provider that fails gets no more requests, and no call waits for it, until it answers again."""
+"""The circuit breaker: a provider that fails gets no requests, and no call waits for it, until it answers again."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -135,7 +135,7 @@ async def test_a_provider_that_can_be_reached_again_is_unblocked_for_every_model
         await _until(caller, "far-one", "provider_unavailable", refused=True)
         async with tcp_proxy(far.number, upstream.connect):
             await _until(caller, "far-two", None)
-            await _assert_all_succeed(caller, ["far-one", "far-two", "far-three", "with_fallback"] * 5, upstream)
+            await _assert_all_succeed(caller, ["far-one", "far-two", "far-three", "followed"] * 5, upstream)
 
 
 async def test_errors_caused_by_one_users_requests_block_no_other_user(

@@ -83,7 +83,7 @@ async def test_a_server_killed_at_random_instants_books_all_that_was_served(
 async def test_a_server_killed_before_answers_arrive_charges_the_input_of_each_call(
     short_deadline_server: Server, own_upstream: Upstream
 ) -> None:
-    """On every endpoint that does not stream and on every provider's wire, a call is lost between the upstream's log and
+    """On every endpoint that does not stream and every provider wire, a call is lost between the upstream's log and
     the ledger: its input is charged, the rest is forgiven, and no request is sent again. Each call has its own limit.
     """
     cells = (*WHOLE_CELLS, EMBEDDINGS_CELL)

@@ -267,7 +267,7 @@ async def _run_cell(upstream: Upstream, cell: Cell, caller: ApiUser, check: Chec
         async with asyncio.timeout(PATIENCE_S):
             while (quota := await caller.quota())["reserved"]:
                 await asyncio.sleep(0.05)
-        request = await asyncio.to_thread(upstream.request, caller.marker)
+        request = await asyncio.to_thread(upstream.requests, caller.marker)
         charges = await caller.charges()
         by_model = {one["model"]: one for one in charges}
         assert len(charges) == len(by_model), charges

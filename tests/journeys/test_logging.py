@@ -10,7 +10,7 @@ from journeys.support.users import PASSWORD, login, new_user
 from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
 
-PROVIDER_KEY = "sk-of-the-sdk_server"
+PROVIDER_KEY = "sk-of-the-operator"
 
 
 async def test_no_secret_prompt_or_answer_is_logged(

@@ -1,4 +1,4 @@
-"""PostgreSQL fails: it refuses connections, is silent, is read-only, or is lost between a COMMIT and its answer (P10)."""
+"""PostgreSQL fails: it refuses connections, is silent, is read-only, or is gone between COMMIT and answer (P10)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,7 +11,7 @@ import pytest
 from journeys.support.ledger_checks import assert_ledger_is_consistent, charges_in
 from journeys.support.processes import ReservedPort
 from journeys.support.server import Server
-from journeys.support.tcp_proxy import TcpProxy, Streams, tcp_proxy
+from journeys.support.tcp_proxy import Streams, TcpProxy, tcp_proxy
 from journeys.support.users import ApiUser, Reply, new_user
 from journeys.upstream.handle import Upstream, scripted
 from patience import PATIENCE_S
@@ -33,15 +33,13 @@ async def database_proxy(any_postgres_url: str) -> AsyncIterator[tuple[TcpProxy,
         return await asyncio.open_connection(parts.hostname, parts.port or 5432)
 
     credentials = parts.netloc.rpartition("@")[0] or "postgres:"
-    async with tcp_proxy(port.number, connect) as server:
-        yield server, f"postgresql://{credentials}@127.0.0.1:{port.number}{parts.path}"
+    async with tcp_proxy(port.number, connect) as proxy:
+        yield proxy, f"postgresql://{credentials}@127.0.0.1:{port.number}{parts.path}"
     port.free()
 
 
 @pytest.fixture
-    make_server
 async def server(
-    make_server
     make_server: Callable[..., Server], database_proxy: tuple[TcpProxy, str], upstream: Upstream
 ) -> AsyncIterator[Server]:
     server = make_server(database_proxy[1], OPENAI_BASE_URL=upstream.base_url)
@@ -113,7 +111,9 @@ async def test_an_answer_is_returned_although_its_settle_must_wait(
     await assert_ledger_is_consistent(server.database_url)
 
 
-async def test_a_commit_whose_answer_is_lost_is_booked_once(server: Server, proxy: TcpProxy, upstream: Upstream) -> None:
+async def test_a_commit_whose_answer_is_lost_is_booked_once(
+    server: Server, proxy: TcpProxy, upstream: Upstream
+) -> None:
     """The COMMIT of a reserve, then the COMMIT of a settle."""
     async with new_user(server) as caller, asyncio.timeout(PATIENCE_S):
         proxy.break_after(b"COMMIT")
@@ -151,7 +151,9 @@ async def test_with_a_read_only_database_no_call_is_admitted(
         await _wait_until_it_serves(caller)
 
 
-async def test_a_log_that_cannot_be_written_does_not_stop_calls(server: Server, proxy: TcpProxy, upstream: Upstream) -> None:
+async def test_a_log_that_cannot_be_written_does_not_stop_calls(
+    server: Server, proxy: TcpProxy, upstream: Upstream
+) -> None:
     """The disk of the log is full while the ledger logs an outage."""
     process = psutil.Process(server.program.pid)
     _, hard_limit = process.rlimit(psutil.RLIMIT_FSIZE)

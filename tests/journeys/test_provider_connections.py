@@ -1,4 +1,4 @@
-"""The connection to the provider fails: slow, silent, resets or impossible."""
+"""The connection to the provider fails: slow, silent, reset or impossible."""
 
 import pytest
 

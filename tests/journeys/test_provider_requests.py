@@ -69,7 +69,7 @@ async def test_the_operators_provider_key_is_sent_and_none_of_the_callers_creden
             assert response.status == 200
     (request,) = upstream.requests(caller.marker)
     assert request["path"] == "/v1/chat/completions"
-    assert request["headers"]["authorization"] == "Bearer sk-of-the-sdk_server"
+    assert request["headers"]["authorization"] == "Bearer sk-of-the-operator"
     assert request["headers"]["accept-encoding"] == "identity"
     assert caller.token not in str(request["headers"])
     assert not {"cookie", "openai-organization"} & request["headers"].keys()

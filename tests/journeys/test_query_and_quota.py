@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from journeys.support.compat_requests import CHAT_PATH, MESSAGES_PATH, RESPONSES_PATH, post, user_message
+from journeys.support.compat_requests import CHAT_PATH, MESSAGES_PATH, RESPONSES_PATH, post, user_messages
 from journeys.support.server import Server
 from journeys.support.users import PASSWORD, login, new_user
 from journeys.upstream.handle import Upstream, scripted
@@ -40,7 +40,7 @@ async def test_the_quota_falls_by_exactly_the_cost_of_the_call(server: Server, u
             "remaining": 9_976,
             "resets_at": None,
         }
-        assert len(upstream.correlation_ids(caller.marker)) == 1
+        assert len(upstream.requests(caller.marker)) == 1
 
 
 async def test_the_answer_has_every_field_of_the_contract(server: Server) -> None:
@@ -161,7 +161,7 @@ async def test_a_user_without_a_quota_is_refused_with_a_limit_of_zero(server: Se
         assert (reply.body["limit"], reply.body["used"], reply.body["reserved"]) == (0, 0, 0)
         assert (await caller.quota())["limit"] == 0
         assert await caller.charges() == []
-    assert upstream.correlation_ids(caller.marker) == []
+    assert upstream.requests(caller.marker) == []
 
 
 async def test_a_quota_that_is_too_small_refuses_with_its_balance_and_what_is_needed(
@@ -175,7 +175,7 @@ async def test_a_quota_that_is_too_small_refuses_with_its_balance_and_what_is_ne
         assert reply.body["resets_at"].endswith("Z")
         assert reply.headers["X-Quota-Name"] == "user-month"
         assert await caller.charges() == []
-    assert upstream.correlation_ids(caller.marker) == []
+    assert upstream.requests(caller.marker) == []
 
 
 @pytest.mark.parametrize("path", [CHAT_PATH, RESPONSES_PATH, MESSAGES_PATH])
@@ -183,7 +183,7 @@ async def test_an_output_limit_beyond_the_quota_is_refused_with_the_tokens_neede
     """Some clients send the largest output of the model as the limit of every call."""
     async with new_user(server, limit=20_000, period=Period.MONTH) as caller:
         limit = {"max_output_tokens" if path == RESPONSES_PATH else "max_tokens": 64_000}
-        question = {"input": "hi"} if path == RESPONSES_PATH else user_message("hi")
+        question = {"input": "hi"} if path == RESPONSES_PATH else user_messages("hi")
         reply = await post(caller, path, model="gpt-4o-mini", **question, **limit)
         assert (reply.status, reply.headers["X-Error-Code"]) == (429, "quota_exceeded")
         message = reply.body["error"]["message"]
@@ -212,7 +212,7 @@ async def test_without_an_output_limit_of_the_caller_the_limit_is_clamped_to_the
         reply = await caller.query(caller.marker)
         assert reply.status == 200, reply
         charge = (await caller.get(f"/me/charges/{reply.body['query_id']}")).body
-    (request,) = upstream.correlation_ids(caller.marker)
+    (request,) = upstream.requests(caller.marker)
     assert 16 <= charge["granted_output"] < 300
     assert request["body"]["max_tokens"] == charge["granted_output"]
     assert charge["held"] == 300
@@ -221,7 +221,7 @@ async def test_without_an_output_limit_of_the_caller_the_limit_is_clamped_to_the
 async def test_an_output_limit_of_the_caller_is_never_clamped(server: Server, upstream: Upstream) -> None:
     async with new_user(server, limit=1_000) as caller:
         assert (await caller.query(caller.marker, max_tokens=999)).code == "quota_exceeded"
-    assert upstream.correlation_ids(caller.marker) == []
+    assert upstream.requests(caller.marker) == []
 
 
 async def test_a_prompt_of_almost_a_megabyte_is_sent_whole_and_held_in_full(server: Server, upstream: Upstream) -> None:
@@ -231,7 +231,7 @@ async def test_a_prompt_of_almost_a_megabyte_is_sent_whole_and_held_in_full(serv
         async with caller.http.post("/ai/query", data=body, headers=caller.auth_headers) as response:
             assert response.status == 200
         (charge,) = await caller.charges()
-    (request,) = upstream.correlation_ids(caller.marker)
+    (request,) = upstream.requests(caller.marker)
     assert request["body"]["messages"] == [{"role": "user", "content": prompt}]
     assert charge["held"] > len(prompt.encode())
 
@@ -248,8 +248,8 @@ async def test_a_user_who_logs_in_again_sees_the_same_quota(server: Server) -> N
     async with new_user(server) as caller:
         await caller.query(scripted(caller.marker, usage=USAGE))
         again = await login(caller.http, caller.email.upper(), PASSWORD)
-        assert again.body["token_type"] == "auth_headers"
+        assert again.body["token_type"] == "bearer"
         assert again.body["expires_in"] == 900
-        headers = {"Authorization": f"auth_headers {again.body['access_token']}"}
+        headers = {"Authorization": f"bearer {again.body['access_token']}"}
         async with caller.http.get("/me/quota", headers=headers) as response:
             assert (await response.json())["used"] == 24

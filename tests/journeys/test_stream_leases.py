@@ -44,7 +44,7 @@ SETTINGS = {
 
 
 async def test_a_stream_outlives_its_lease(short_deadline_server: Server, own_upstream: Upstream) -> None:
-    """The provider is silent for three leases, while another process sweeps condition that are not renewed."""
+    """The provider is silent for three leases, while another process sweeps holds that are not renewed."""
 
     async def run_cell(cell: Cell, caller: ApiUser, prompt: str) -> ExpectedEnd:
         async with open_call(caller, cell.endpoint, prompt, cell.wire.model) as client_call:
@@ -93,7 +93,7 @@ async def test_a_killed_process_leaves_a_checkpoint_of_what_its_streams_received
             assert (charge.output_tokens, charge.cost_tokens) == (3, charge.input_tokens + 3), cell
             assert charge.forgiven_tokens == charge.held_tokens - charge.cost_tokens > 0, cell
         await assert_ledger_is_consistent(short_deadline_server.database_url)
-        assert "open condition: 0\nClean:" in short_deadline_server.command("ledger", "verify")
+        assert "open holds: 0\nClean:" in short_deadline_server.command("ledger", "verify")
     short_deadline_server.stop()
 
 

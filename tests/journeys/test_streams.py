@@ -172,7 +172,7 @@ async def test_the_headers_of_a_stream_show_the_reservation(all_wires_server: Se
             assert headers["Content-Type"] == "text/event-stream"
             assert (headers["X-Charge-ID"], headers["X-Correlation-ID"]) == (charge["id"], caller.marker)
             assert (headers["X-Quota-Name"], headers["X-Quota-Limit"]) == ("user-total", "10000000")
-            assert int(headers["X-Quota-Remaining"]) == 10_000_000 - charge["charge"]
+            assert int(headers["X-Quota-Remaining"]) == 10_000_000 - charge["held"]
             assert headers["X-Accel-Buffering"] == "no"
             await asyncio.to_thread(upstream.open, caller.marker)
             return assert_answered(cell, await client_call.read_all(), paid((11, 7)))

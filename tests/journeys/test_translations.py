@@ -13,7 +13,7 @@ from journeys.support.compat_requests import (
     assert_refused,
     events,
     post,
-    user_message,
+    user_messages,
 )
 from journeys.support.custom_tool_calls import DELTAS, MESSAGE, TEXT, assert_output_counted, pieces
 from journeys.support.provider_wires import CHAT, MESSAGES, OLLAMA, RESPONSES
@@ -124,7 +124,7 @@ async def test_a_custom_tool_is_refused_if_the_providers_wire_has_none(
 ) -> None:
     async with new_user(all_wires_server) as caller:
         for wire in (MESSAGES, OLLAMA):
-            reply = await post(caller, CHAT_PATH, model=wire.model, tools=[CHAT_TOOL], **user_message(caller.marker))
+            reply = await post(caller, CHAT_PATH, model=wire.model, tools=[CHAT_TOOL], **user_messages(caller.marker))
             assert_refused(reply, "tools")
             reply = await post(caller, RESPONSES_PATH, model=wire.model, tools=[RESPONSES_TOOL], input=caller.marker)
             assert_refused(reply, "tools")
@@ -135,10 +135,10 @@ async def test_reasoning_is_kept_in_whole_and_streamed_answers(all_wires_server:
     async with new_user(all_wires_server) as caller:
         whole = answer_prompt(caller.marker, whole={"content": "Yes.", "reasoning": TEXT})
         streamed = answer_prompt(caller.marker, {"reasoning": TEXT}, {"content": "Yes."})
-        reply = await post(caller, MESSAGES_PATH, model=CHAT.model, max_tokens=100, **user_message(whole))
+        reply = await post(caller, MESSAGES_PATH, model=CHAT.model, max_tokens=100, **user_messages(whole))
         thought, text = reply.body["content"]
         assert (thought["type"], thought["thinking"], text["text"]) == ("thinking", TEXT, "Yes.")
-        received = await events(caller, MESSAGES_PATH, model=CHAT.model, max_tokens=100, **user_message(streamed))
+        received = await events(caller, MESSAGES_PATH, model=CHAT.model, max_tokens=100, **user_messages(streamed))
         assert [one["delta"]["thinking"] for one in received if "thinking" in one.get("delta", {})] == [TEXT]
         output = (await post(caller, RESPONSES_PATH, model=CHAT.model, input=whole)).body["output"]
         *_, last = await events(caller, RESPONSES_PATH, model=CHAT.model, input=streamed)
@@ -157,7 +157,7 @@ async def test_the_strict_field_of_a_schema_is_kept_from_wire_to_wire(
     async with new_user(all_wires_server) as caller:
         for wire in (CHAT, RESPONSES):
             chatted = await post(
-                caller, CHAT_PATH, model=wire.model, response_format=for_chat, **user_message(f"{caller.marker} chat")
+                caller, CHAT_PATH, model=wire.model, response_format=for_chat, **user_messages(f"{caller.marker} chat")
             )
             responded = await post(
                 caller, RESPONSES_PATH, model=wire.model, text={"format": for_responses}, input=f"{caller.marker} other"
@@ -175,7 +175,7 @@ async def test_the_strict_field_of_a_function_is_kept_from_wire_to_wire(
     described = {"name": "f", "parameters": SCHEMA, "strict": strict}
     for_chat, for_responses = {"type": "function", "function": described}, {"type": "function"} | described
     async with new_user(all_wires_server) as caller:
-        await post(caller, CHAT_PATH, model=RESPONSES.model, tools=[for_chat], **user_message(caller.marker))
+        await post(caller, CHAT_PATH, model=RESPONSES.model, tools=[for_chat], **user_messages(caller.marker))
         await post(caller, RESPONSES_PATH, model=CHAT.model, tools=[for_responses], input=caller.marker)
         first, second = upstream.requests(caller.marker)
         assert (first["body"]["tools"], second["body"]["tools"]) == ([for_responses], [for_chat])
@@ -211,7 +211,7 @@ async def test_a_refusal_in_anthropics_stop_details_reaches_every_wire(all_wires
     raw = "".join(f"event: {one['type']}\ndata: {json.dumps(one)}\n\n" for one in stream_events)
     async with new_user(all_wires_server) as caller:
         prompt = scripted(caller.marker, raw=raw, headers={"Content-Type": "text/event-stream"})
-        received = await events(caller, CHAT_PATH, model=MESSAGES.model, **user_message(prompt))
+        received = await events(caller, CHAT_PATH, model=MESSAGES.model, **user_messages(prompt))
         refusals = [one["choices"][0]["delta"].get("refusal") for one in received if one["choices"]]
         assert "".join(refusal or "" for refusal in refusals) == REFUSAL
         received = await events(caller, RESPONSES_PATH, model=MESSAGES.model, input=prompt)
@@ -229,7 +229,7 @@ async def test_text_and_tool_calls_in_ollamas_last_line_are_kept(all_wires_serve
     raw = "".join(json.dumps(line) + "\n" for line in lines)
     async with new_user(all_wires_server) as caller:
         prompt = scripted(caller.marker, raw=raw, headers={"Content-Type": "application/x-ndjson"})
-        received = await events(caller, CHAT_PATH, model=OLLAMA.model, **user_message(prompt))
+        received = await events(caller, CHAT_PATH, model=OLLAMA.model, **user_messages(prompt))
         deltas = [one["choices"][0]["delta"] for one in received if one["choices"]]
         assert "".join(delta.get("content") or "" for delta in deltas) == "one two"
         (called,) = [delta["tool_calls"][0]["function"] for delta in deltas if delta.get("tool_calls")]
@@ -266,12 +266,12 @@ async def test_for_a_forced_tool_choice_ollama_is_sent_only_the_tools_to_choose_
         query: dict[str, Any] = {"model": OLLAMA.model} | FORCING[path][choice]
         match path:
             case "/v1/chat/completions":
-                query |= user_message(prompt) | {"tools": [{"type": "function", "function": one} for one in FUNCTIONS]}
+                query |= user_messages(prompt) | {"tools": [{"type": "function", "function": one} for one in FUNCTIONS]}
             case "/v1/responses":
                 query |= {"input": prompt, "tools": [{"type": "function"} | one for one in FUNCTIONS]}
             case _:
                 tools = [{"name": one["name"], "input_schema": SCHEMA} for one in FUNCTIONS]
-                query |= user_message(prompt) | {"tools": tools, "max_tokens": 100}
+                query |= user_messages(prompt) | {"tools": tools, "max_tokens": 100}
         reply = await post(caller, path, **query)
         assert reply.status == 200, reply
         assert _tool_call(path, reply.body) == ("pick", {"a": "b"})
@@ -299,7 +299,7 @@ async def test_a_parameter_that_the_wire_lacks_is_refused_by_the_name_that_the_c
     all_wires_server: Server,
 ) -> None:
     async with new_user(all_wires_server) as caller:
-        query = user_message("hi") | {"max_tokens": 9}
+        query = user_messages("hi") | {"max_tokens": 9}
         for model, given, name in (
             (RESPONSES.model, {"stop_sequences": ["END"]}, "stop_sequences"),
             (OLLAMA.model, {"output_config": {"effort": "max"}}, "output_config.effort"),
@@ -308,6 +308,6 @@ async def test_a_parameter_that_the_wire_lacks_is_refused_by_the_name_that_the_c
             reply = await post(caller, MESSAGES_PATH, model=model, **query, **given)
             assert (reply.status, reply.headers["X-Error-Code"]) == (400, "unsupported_parameter"), reply
             assert reply.body["error"]["message"].startswith(f"{name} is not supported here"), reply
-        reply = await post(caller, CHAT_PATH, model=RESPONSES.model, stop="END", **user_message("hi"))
+        reply = await post(caller, CHAT_PATH, model=RESPONSES.model, stop="END", **user_messages("hi"))
         assert_refused(reply, "stop")
         assert await caller.charges() == []

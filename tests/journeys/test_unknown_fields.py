@@ -11,7 +11,7 @@ from journeys.support.compat_requests import (
     assert_refused,
     events,
     post,
-    user_message,
+    user_messages,
 )
 from journeys.support.provider_wires import CHAT, MESSAGES, RESPONSES
 from journeys.support.server import Server
@@ -53,7 +53,7 @@ async def test_an_unknown_field_of_a_known_object_is_refused_like_an_unknown_par
 ) -> None:
     wire = {CHAT_PATH: CHAT, RESPONSES_PATH: RESPONSES, MESSAGES_PATH: MESSAGES}[path]
     async with new_user(all_wires_server) as caller:
-        question = {"input": caller.marker} if path == RESPONSES_PATH else user_message(caller.marker)
+        question = {"input": caller.marker} if path == RESPONSES_PATH else user_messages(caller.marker)
         limit = {"max_tokens": 100} if path == MESSAGES_PATH else {}
         for streaming in (False, True):
             reply = await post(caller, path, model=wire.model, stream=streaming, **question, **limit, **more)
@@ -79,9 +79,9 @@ async def test_an_unknown_field_of_a_known_object_is_refused_like_an_unknown_par
 async def test_extensions_of_compatible_servers_are_accepted(all_wires_server: Server, more: dict[str, Any]) -> None:
     async with new_user(all_wires_server) as caller:
         if "stream_options" in more:
-            assert await events(caller, CHAT_PATH, model=CHAT.model, **user_message("hi"), **more)
+            assert await events(caller, CHAT_PATH, model=CHAT.model, **user_messages("hi"), **more)
         else:
-            assert (await post(caller, CHAT_PATH, model=CHAT.model, **user_message("hi"), **more)).status == 200
+            assert (await post(caller, CHAT_PATH, model=CHAT.model, **user_messages("hi"), **more)).status == 200
 
 
 async def test_unknown_fields_inside_messages_schemas_and_metadata_are_passed_on(

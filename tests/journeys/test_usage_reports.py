@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from bpe_openai import get_encoding
 
-from journeys.support.compat_requests import CHAT_PATH, answer_prompt, events, post, user_message
+from journeys.support.compat_requests import CHAT_PATH, answer_prompt, events, post, user_messages
 from journeys.support.custom_tool_calls import DELTAS, MESSAGE, TEXT, assert_output_counted, pieces
 from journeys.support.provider_wires import CHAT, RESPONSES
 from journeys.support.server import Server
@@ -170,12 +170,12 @@ async def test_all_received_output_is_counted_if_no_usage_is_reported(
     """The count is the same for a whole answer and a stream."""
     async with new_user(all_wires_server) as caller:
         whole = answer_prompt(caller.marker, whole={"role": "assistant", "content": None} | message)
-        reply = await post(caller, CHAT_PATH, model=CHAT.model, **user_message(whole))
+        reply = await post(caller, CHAT_PATH, model=CHAT.model, **user_messages(whole))
         assert reply.body["choices"][0]["message"].items() >= message.items()
         await assert_output_counted(caller, text)
     async with new_user(all_wires_server) as caller:
         streamed = answer_prompt(caller.marker, *deltas)
-        received = await events(caller, CHAT_PATH, model=CHAT.model, **user_message(streamed))
+        received = await events(caller, CHAT_PATH, model=CHAT.model, **user_messages(streamed))
         assert [one["choices"][0]["delta"] for one in received][:-1] == deltas
         await assert_output_counted(caller, text)
 
@@ -185,7 +185,7 @@ async def test_every_choice_is_counted_with_its_text_tool_calls_and_reasoning(al
         messages = [{"content": "one two"}, {"content": None} | MESSAGE, {"content": None, "reasoning": TEXT}]
         document = {"choices": [{"message": message, "finish_reason": "stop"} for message in messages]}
         prompt = scripted(caller.marker, json=document)
-        await post(caller, CHAT_PATH, model=CHAT.model, n=3, **user_message(prompt))
+        await post(caller, CHAT_PATH, model=CHAT.model, n=3, **user_messages(prompt))
         await assert_output_counted(caller, f"one two{TEXT}sql{TEXT}")
 
 

@@ -232,7 +232,7 @@ async def test_a_turn_whose_key_is_in_flight_elsewhere_is_refused_at_once(server
             refused = await there.run_turn(**turn)
         await here.receive_turn()
     assert (refused.last["code"], refused.last["retry_after"]) == ("idempotency_in_flight", 1)
-    assert "query_id" not in refused.last, "the charge is another connection's"
+    assert "query_id" not in refused.last, "the charge is another call's"
     assert len(upstream.requests(caller.marker)) == 1
 
 

@@ -164,7 +164,7 @@ async def test_a_client_that_stops_reading_is_disconnected_and_pays_what_was_rec
 async def test_a_stopping_server_cuts_the_calls_in_flight_and_settles_them(
     short_deadline_server: Server, own_upstream: Upstream
 ) -> None:
-    """The grace period is one second. The charges are input_tokens from the database, because the server has stopped."""
+    """The grace period is one second. The charges are read from the database, because the server has stopped."""
     cells = [*WHOLE_CELLS, *STREAM_CELLS, EMBEDDINGS_CELL]
     in_flight = asyncio.Barrier(len(cells) + 1)
     short_deadline_server.start(SERVE_WITH_SHORT_GRACE, TIMEOUT_SECONDS="60", TOLLKEEPER_STREAM_IDLE_SECONDS="60")

@@ -4,6 +4,7 @@ from tollkeeper.chat import (
     Completion,
     Delta,
     Finish,
+    InconsistentUsage,
     InputTokens,
     ReasoningDelta,
     RefusalDelta,
@@ -11,6 +12,7 @@ from tollkeeper.chat import (
     ToolCall,
     ToolCallDelta,
     Usage,
+    UsageReport,
 )
 
 
@@ -19,11 +21,13 @@ class StreamAccumulator:
 
     def __init__(self) -> None:
         self.deltas: list[Delta] = []
-        self.usage: Usage | None = None
+        self.usage: UsageReport | None = None
         self.input_tokens: int | None = None
         """Reported by the provider at the start of the stream."""
         self.finish_reason: str | None = None
-        self._has_unreported_text = True
+        self.has_output = False
+        """Whether any part of the answer was received."""
+        self._has_unreported_output = True
         self.text_bytes = 0
         """UTF-8 bytes of all text; a token is at least one byte."""
 
@@ -34,12 +38,12 @@ class StreamAccumulator:
                 case TextDelta() | RefusalDelta() | ReasoningDelta():
                     text = delta.text
                     self.text_bytes += len(text) if text.isascii() else len(text.encode())
-                    self._has_unreported_text = True
+                    self.has_output = self._has_unreported_output = True
                 case ToolCallDelta(_, _, name, arguments):
                     self.text_bytes += len((name or "").encode()) + len(arguments.encode())
-                    self._has_unreported_text = True
-                case Usage():
-                    self.usage, self._has_unreported_text = delta, False
+                    self.has_output = self._has_unreported_output = True
+                case Usage() | InconsistentUsage():
+                    self.usage, self._has_unreported_output = delta, False
                 case Finish(reason):
                     self.finish_reason = reason
                 case InputTokens(tokens):
@@ -48,9 +52,14 @@ class StreamAccumulator:
             self.deltas.append(delta)
 
     @property
-    def reported_usage(self) -> Usage | None:
-        """The provider's last report, if it covers a finished answer. One in mid-stream does not cover later text."""
-        return None if self._has_unreported_text or self.finish_reason is None else self.usage
+    def is_reported(self) -> bool:
+        """Whether the last usage report covers all output so far. One in mid-stream does not cover later output."""
+        return not self._has_unreported_output
+
+    def cut(self) -> None:
+        """Finish the answer here, because it is too long. A report that the provider has sent does not cover it."""
+        self.finish_reason = "length"
+        self._has_unreported_output = True
 
     def text_since(self, position: int) -> str:
         """The text, refusals, reasoning and tool calls of the deltas from this index on, as one string."""

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from tollkeeper.chat import Usage
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.providers.base import CallInput, Model, PreparedCall
 from tollkeeper.quota.rules.meter import Meter, input_bound
@@ -52,9 +51,15 @@ class Candidate:
         """How many tokens the provider may send, by our count, before it is cut: its tokenizer is not quite ours."""
         return granted_output * 9 // 8 + 16
 
-    def is_plausible(self, usage: Usage) -> bool:
-        """Whether a reported usage can be true."""
-        return self.model.is_plausible(usage, self.call.input.choices)
+    @property
+    def max_output(self) -> int:
+        """The most output tokens that the model can send: each of several choices as much as its context window."""
+        return self.model.context_window * self.call.input.choices
+
+    @property
+    def has_input(self) -> bool:
+        """Whether the input has any text or picture. Decodes the request."""
+        return self.prepared.input_size.images > 0 or any(self.prepared.texts())
 
     async def byte_terms(self) -> Terms:
         """The bound by bytes, with all the wanted output. A call with an allocation has its exact terms at once."""

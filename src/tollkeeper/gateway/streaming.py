@@ -1,26 +1,29 @@
 """A streamed call: chunks go from the provider to the listener, and the usage is known however the stream ends."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from tollkeeper.chat import Usage
-from tollkeeper.errors import LeaseLost, ProviderError, ProviderInterrupted, ProviderTimeout
+from tollkeeper.chat import UsageReport
+from tollkeeper.errors import LeaseLost, ProviderError, ProviderFailed, ProviderInterrupted, ProviderTimeout
 from tollkeeper.gateway.accumulator import StreamAccumulator
 from tollkeeper.gateway.cancellation import CancelScope, StreamTimeouts
 from tollkeeper.gateway.candidate import Candidate
 from tollkeeper.gateway.results import Outcome
-from tollkeeper.providers.base import StreamChunk
+from tollkeeper.gateway.usage_reports import set_usage
+from tollkeeper.providers.base import BilledFailure, StreamChunk
 from tollkeeper.quota.reservation import Reservation
-from tollkeeper.quota.rules.models import Basis
 
 CLOSE_S = 5.0
 """How long the provider may take to close a stream after its last chunk."""
 MIN_UNCOUNTED_BYTES = 64
 """How much more text is received, at the least, before it is counted against the output limit again."""
+MAX_HELD_BACK_BYTES = 1024 * 1024
+MAX_HELD_BACK_CHUNKS = 64
+"""How much of a stream is held back until its first output. A provider may send signs of life for minutes."""
 PROVIDER, LISTENER, LEASE = "provider", "listener", "lease"
 """Which side a relay waits for, or which side ended it."""
 
@@ -69,8 +72,9 @@ async def relay_stream(
 class Relay:
     """One attempt at one model. `tail` is how the provider ended the answer.
 
-    `begun`: a chunk was received; `shortened`: the answer was longer than allowed; `cut_short`: the client disconnected
-    before the end.
+    Chunks before the first output are held back, so that another attempt can follow a failure before any output.
+    `begun`: a chunk was received; `is_binding`: there was output, or the client has received something; `shortened`:
+    the answer was longer than allowed; `cut_short`: the client disconnected before the end.
     """
 
     def __init__(self, reservation: Reservation, candidate: Candidate, listener: Listener, deadlines: Deadlines):
@@ -85,6 +89,9 @@ class Relay:
         self.received = StreamAccumulator()
         self.tail = b""
         self.begun = False
+        self.is_binding = False
+        self._held_back: list[StreamChunk] = []
+        self._held_back_bytes = 0
         self.shortened = False
         self.cut_short = False
         self._ended = False
@@ -107,7 +114,7 @@ class Relay:
                 await self._report(cut=self.cut_short)
                 return
             await self._report_broken(error)
-            if isinstance(error, ProviderError) and self.begun and not error.billed:
+            if isinstance(error, ProviderError) and self.is_binding and not error.billed:
                 raise ProviderInterrupted from error
             raise
         if ended_by == PROVIDER and not self._ended:
@@ -149,19 +156,46 @@ class Relay:
                     self.tail += chunk.raw
                     self._ended = received.finish_reason is not None
                     timeouts.end_within(CLOSE_S)
+                    if self._ended and self._held_back:
+                        await self._deliver_held_back(deliver, timeouts)
                     continue
-                if not self.cut_short:
-                    timeouts.progress(LISTENER)
-                    await deliver(chunk)
+                if self.is_binding or not self._hold_back(chunk):
+                    if self._held_back:
+                        await self._deliver_held_back(deliver, timeouts)
+                    if not self.cut_short:
+                        timeouts.progress(LISTENER)
+                        await deliver(chunk)
                 timeouts.progress(PROVIDER, begun=bool(received.deltas))
                 if received.text_bytes > self._count_at_bytes:
                     if await self._is_too_long():
-                        received.finish_reason = "length"
+                        received.cut()
                         self.shortened = True
                         self.tail = b""
-                        received.usage = None
                         break
                     timeouts.progress(PROVIDER)
+            if self._held_back:
+                await self._deliver_held_back(deliver, timeouts)
+
+    def _hold_back(self, chunk: StreamChunk) -> bool:
+        """Hold a chunk back if there was no output yet; False if it is to be delivered."""
+        received = self.received
+        if not received.has_output and received.finish_reason is None:
+            self._held_back_bytes += len(chunk.raw)
+            if len(self._held_back) < MAX_HELD_BACK_CHUNKS and self._held_back_bytes <= MAX_HELD_BACK_BYTES:
+                self._held_back.append(chunk)
+                return True
+        self.is_binding = True
+        return False
+
+    async def _deliver_held_back(
+        self, deliver: Callable[[StreamChunk], Awaitable[None]], timeouts: StreamTimeouts
+    ) -> None:
+        self.is_binding = True
+        held_back, self._held_back = self._held_back, []
+        for chunk in held_back:
+            if not self.cut_short:
+                timeouts.progress(LISTENER)
+                await deliver(chunk)
 
     async def _deliver_or_leave(self, chunk: StreamChunk) -> None:
         """Deliver a chunk; or stop waiting for a client that does not take it, and read the provider to its end."""
@@ -200,29 +234,44 @@ class Relay:
         return self._candidate.allowed_output(self._reservation.granted_output)
 
     async def _report_broken(self, error: BaseException) -> None:
-        """Report what a broken stream used. Without a chunk, the rule for unknown outcomes applies."""
+        """Report what a broken stream used. Without a chunk, the rule for unknown outcomes applies.
+
+        A provider that fails before any output, and reports no usage with the failure, has billed nothing.
+        """
         billed = not isinstance(error, ProviderError) or error.billed
         cut = self.cut_short or isinstance(error, asyncio.CancelledError)
-        if self.begun or (billed and cut):
-            await self._report(cut=cut)
+        if isinstance(error, BilledFailure):
+            await self._set_usage(error.usage, covered=True, cut=cut)
+        elif self.is_binding or (billed and (self.begun or cut)):
+            covered = isinstance(error, ProviderFailed) and self.received.is_reported
+            await self._set_usage(self.received.usage, covered=covered, cut=cut)
         elif billed:
             self._reservation.checkpoint = (await self._count_input(), 0)
 
     async def _report(self, *, cut: bool) -> None:
-        usage = self.received.reported_usage
-        if usage is not None and self._candidate.is_plausible(usage):
-            self._reservation.set_usage(usage)
-            return
-        if cut and self._bills_hidden_output:
-            usage = Usage(self._reservation.terms.input_bound, self._reservation.granted_output)
-        else:
-            usage = Usage(*await self._measure())
-        self._reservation.set_usage(usage, Basis.COUNTED)
+        """Report what a stream used that has ended, or was cut."""
+        covered = self.received.is_reported and self.received.finish_reason is not None
+        await self._set_usage(self.received.usage, covered=covered, cut=cut)
+
+    async def _set_usage(self, report: UsageReport | None, *, covered: bool, cut: bool) -> None:
+        """Set the usage by a report. `covered`: it covers all output; `cut`: there may be output that is not known."""
+        charged = await set_usage(
+            self._reservation,
+            self._candidate,
+            report,
+            self._measure_hold if cut and self._bills_hidden_output else self._measure,
+            has_output=self.received.has_output,
+            covered=covered,
+        )
+        self.received.usage = charged.usage
+
+    async def _measure_hold(self) -> tuple[int, int]:
+        return self._reservation.terms.input_bound, self._reservation.granted_output
 
     async def _measure(self) -> tuple[int, int]:
         """Tokens of the input, reported or counted, and of the output received so far, counted."""
         input_tokens, text = self.received.input_tokens, self.received.text_since(0)
-        if input_tokens is None or not self._candidate.is_plausible(Usage(input_tokens, 0)):
+        if input_tokens is None or input_tokens > self._candidate.model.context_window:
             input_tokens = await self._count_input()
         return input_tokens, await self._provider.count_output(text) if text else 0
 

@@ -5,9 +5,12 @@ output that was billed unseen. An input of 0 for a prompt, and an output of 0 fo
 counted instead costs at most the hold, but never less than the report proves.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from tollkeeper.chat import InconsistentUsage, Usage, UsageReport
+from tollkeeper.gateway.candidate import Candidate
+from tollkeeper.quota.reservation import Reservation
 from tollkeeper.quota.rules.meter import Meter
 from tollkeeper.quota.rules.models import Basis
 
@@ -28,8 +31,42 @@ class Evidence(NamedTuple):
 
 
 class ChargedUsage(NamedTuple):
+    """A usage to charge, and what it is based on."""
+
     usage: Usage
     basis: Basis
+
+
+async def set_usage(
+    reservation: Reservation,
+    candidate: Candidate,
+    report: UsageReport | None,
+    count: Callable[[], Awaitable[tuple[int, int]]],
+    *,
+    has_output: bool,
+    covered: bool = True,
+) -> ChargedUsage:
+    """Report to the reservation the usage of a call, by the report or, where it cannot be true, by `count`.
+
+    `count` returns the tokens of the input and of the output. `has_output`: some output was received.
+    """
+    evidence = Evidence(
+        max_input=candidate.model.context_window,
+        max_output=candidate.max_output,
+        has_input=report is None or bool(report.input_tokens) or candidate.has_input,
+        has_output=has_output,
+        covered=covered,
+        without_output=candidate.call.without_output,
+    )
+    usage = usage_as_reported(report, evidence)
+    if usage is not None:
+        charged = ChargedUsage(usage, Basis.PROVIDER)
+    else:
+        meter, counted = reservation.terms.meter, Usage(*await count())
+        hold = meter.most_expensive_usage(reservation.terms.input_bound, reservation.granted_output)
+        charged = usage_as_counted(report, evidence, counted, meter, hold)
+    reservation.set_usage(*charged)
+    return charged
 
 
 def usage_as_reported(report: UsageReport | None, evidence: Evidence) -> Usage | None:
@@ -69,13 +106,50 @@ def usage_as_counted(
 
 
 def proven_usage(report: UsageReport | None, evidence: Evidence) -> Usage:
-    """The least usage that the possible counts of the report prove. Its cached input counts as full input."""
+    """The least usage that the possible counts of a report prove. Its cached input counts as full input."""
     if report is None:
         return Usage(0, 0)
-    written = report.cache_write_tokens
-    if report.cached_input_tokens + written > evidence.max_input:
-        written = 0
-    input_tokens = _possible(report.input_tokens, evidence.max_input)
-    output_tokens = _possible(report.output_tokens, evidence.max_output)
-    output_tokens = max(output_tokens, _possible(report.reasoning_tokens, evidence.max_output))
-    ...
+    written = _possible(report.cache_write_tokens, evidence.max_input)
+    input_tokens = max(
+        _possible(report.input_tokens, evidence.max_input),
+        _possible(report.cached_input_tokens + written, evidence.max_input),
+    )
+    output_tokens = max(
+        _possible(report.output_tokens, evidence.max_output), _possible(report.reasoning_tokens, evidence.max_output)
+    )
+    max_total = evidence.max_input
+    if not evidence.without_output:
+        max_total = (input_tokens or max_total) + evidence.max_output
+    unassigned = max(0, _possible(report.total_tokens, max_total) - input_tokens - output_tokens)
+    if evidence.without_output:
+        return Usage(input_tokens + unassigned, output_tokens, 0, written)
+    return Usage(input_tokens, output_tokens + unassigned, 0, written)
+
+
+def _resolved_by_total(report: InconsistentUsage, evidence: Evidence) -> Usage | None:
+    """The usage where the total explains what the parts lack: output that was not sent, or a part that is missing."""
+    input_tokens, output_tokens, total, cached, written, reasoning = report
+    if input_tokens is None or total is None or cached + written > input_tokens:
+        return None
+    if evidence.without_output:
+        return Usage(total, 0, cached, written) if total > input_tokens else None
+    if output_tokens is None:
+        return Usage(input_tokens, total - input_tokens, cached, written) if total >= input_tokens else None
+    unseen = total - input_tokens - output_tokens
+    if unseen <= 0:
+        return None
+    return Usage(input_tokens, output_tokens + unseen, cached, written, max(unseen, min(reasoning, output_tokens)))
+
+
+def _is_possible(usage: Usage, evidence: Evidence) -> bool:
+    return usage.input_tokens <= evidence.max_input and usage.output_tokens <= evidence.max_output
+
+
+def _is_placeholder(tokens: int, received: bool) -> bool:
+    """Whether a count of 0 stands for something."""
+    return tokens == 0 and received
+
+
+def _possible(tokens: int | None, most: int) -> int:
+    """The count; 0 if there is none, or if it is impossible."""
+    return tokens if tokens is not None and tokens <= most else 0

@@ -1,9 +1,11 @@
 """A call whose answer is read as a whole."""
 
-from tollkeeper.chat import Completion, Usage
+from tollkeeper.chat import Completion
 from tollkeeper.errors import ProviderError
 from tollkeeper.gateway.candidate import Candidate
 from tollkeeper.gateway.results import Outcome
+from tollkeeper.gateway.usage_reports import set_usage
+from tollkeeper.providers.base import BilledFailure
 from tollkeeper.quota.reservation import Reservation
 from tollkeeper.quota.rules.models import Basis
 
@@ -21,20 +23,26 @@ async def call_once(reservation: Reservation, candidate: Candidate) -> Outcome:
     reservation.measure = measure
     try:
         completion = await provider.complete(prepared, candidate.output_limit(reservation.granted_output))
+    except BilledFailure as error:
+        await set_usage(reservation, candidate, error.usage, measure, has_output=False)
+        raise
     except ProviderError as error:
         if error.billed:
             reservation.checkpoint = await measure()
         raise
-    usage, allowed_output = completion.usage, reservation.granted_output
-    if usage is not None and candidate.is_plausible(usage):
-        reservation.set_usage(usage)
-    else:
-        output = await provider.count_output(_text_of(completion))
-        usage = Usage(await provider.count_input(prepared), output)
-        reservation.set_usage(usage, Basis.COUNTED)
-        allowed_output = candidate.allowed_output(allowed_output)
-    if usage.output_tokens > allowed_output and not candidate.call.without_output:
-        completion = await _shortened(candidate, completion, reservation.granted_output)
+    text = _text_of(completion)
+
+    async def count() -> tuple[int, int]:
+        return await provider.count_input(prepared), await provider.count_output(text)
+
+    has_output = bool(text or completion.tool_calls)
+    usage, basis = await set_usage(reservation, candidate, completion.usage, count, has_output=has_output)
+    if usage is not completion.usage:
+        completion = completion._replace(usage=usage)
+    granted_output = reservation.granted_output
+    allowed_output = granted_output if basis is Basis.PROVIDER else candidate.allowed_output(granted_output)
+    if usage.output_tokens - usage.reasoning_tokens > allowed_output and not candidate.call.without_output:
+        completion = await _shortened(candidate, completion, granted_output)
     return Outcome(candidate, lambda: completion)
 
 

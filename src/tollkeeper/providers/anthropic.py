@@ -79,7 +79,9 @@ class AnthropicProvider(TokenCounting):
 
     def stream(self, prepared: PreparedCall, max_output: int) -> ProviderStream:
         answer = self._transport.stream(PATH, prepared.body_with_limit(max_output))
-        return ProviderStream(answer, Splitter(), messages.StreamReader(), raw=prepared.raw)
+        return ProviderStream(
+            answer, Splitter(), messages.StreamReader(), raw=prepared.raw, read_answer=messages.read_answer
+        )
 
     async def close(self) -> None:
         await self._transport.close()

@@ -11,8 +11,9 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from tollkeeper.chat import ChatRequest, Completion, Delta, Price, Usage
+from tollkeeper.chat import ChatRequest, Completion, Delta, Price, UsageReport
 from tollkeeper.dialects.input_size import InputSize
+from tollkeeper.errors import ProviderFailed
 
 MAX_CONTEXT = 2_000_000
 """The context window, in tokens, of a model whose window is not known: no model has a larger one."""
@@ -25,6 +26,16 @@ IMAGE_TOKENS = 16_384
 """The most tokens of one picture, where neither the catalog nor the model's name gives a figure: no usual model takes
 more than Qwen-VL does ("4 to 16,384 visual tokens", model card of Qwen2-VL, image resolution).
 """
+
+
+class BilledFailure(ProviderFailed):
+    """The provider failed, and reported what it bills all the same. No other attempt may follow."""
+
+    billed = True
+
+    def __init__(self, usage: UsageReport) -> None:
+        super().__init__()
+        self.usage = usage
 
 
 class Wire(StrEnum):
@@ -189,7 +200,3 @@ class Model:
     @property
     def upstream_name(self) -> str:
         return self.upstream or self.name
-
-    def is_plausible(self, usage: Usage, choices: int = 1) -> bool:
-        """Whether a reported usage can be true: neither input nor any of the answers exceeds the context window."""
-        return usage.input_tokens <= self.context_window and usage.output_tokens <= self.context_window * choices

@@ -7,13 +7,25 @@ from typing import Any, Protocol
 import orjson
 
 from tollkeeper import errors
-from tollkeeper.chat import ChatRequest, Delta, Finish, InputTokens, Usage
+from tollkeeper.chat import (
+    ChatRequest,
+    Completion,
+    Delta,
+    Finish,
+    InconsistentUsage,
+    InputTokens,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
 from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError, TruncatedStream
 from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.dialects.parameters import unsupported
 from tollkeeper.providers import tokenizer
-from tollkeeper.providers.base import CallInput, Model, PreparedCall, RawRequest, StreamChunk, Wire
-from tollkeeper.providers.transport import ResponseStream
+from tollkeeper.providers.base import BilledFailure, CallInput, Model, PreparedCall, RawRequest, StreamChunk, Wire
+from tollkeeper.providers.transport import MAX_ANSWER_BYTES, ResponseStream
 
 NO_KEY = "none"
 """The API key for servers that need none."""
@@ -116,11 +128,20 @@ def _texts_in(raw: RawRequest) -> Iterator[str]:
 
 @contextmanager
 def reading_answer() -> Iterator[None]:
-    """Turns a MalformedAnswer of a dialect into ProviderBadResponse."""
+    """Turns the errors of a dialect into ProviderErrors."""
     try:
         yield
     except MalformedAnswer as error:
         raise errors.ProviderBadResponse from error
+    except ProviderSentError as error:
+        raise failure(error) from None
+
+
+def failure(error: ProviderSentError) -> errors.ProviderFailed:
+    """The failure that the provider sent: a BilledFailure if it reports a usage other than 0."""
+    if error.usage is None or not any(error.usage):
+        return errors.ProviderFailed()
+    return BilledFailure(error.usage)
 
 
 class Splitter(Protocol):
@@ -140,7 +161,7 @@ class StreamReader(Protocol):
     def read(self, event: Any) -> list[Delta]: ...
 
 
-_END_DELTAS = (Finish, InputTokens, Usage)
+_END_DELTAS = (Finish, InconsistentUsage, InputTokens, Usage)
 """The deltas that have no content of the answer."""
 
 
@@ -148,14 +169,24 @@ class ProviderStream:
     """The answer of a provider as a ChunkStream, an event a chunk; with `raw`, each with the event's own bytes.
 
     An error closes the connection. Content that is in the last event is a chunk of its own, before the last one: the
-    last chunk is not delivered to callers for whom the stream is translated.
+    last chunk is not delivered to callers for whom the stream is translated. Some servers send a whole answer in JSON
+    where a stream was requested: `read_answer` reads it, and its chunks have no bytes of their own.
     """
 
-    def __init__(self, stream: ResponseStream, splitter: Splitter, reader: StreamReader, *, raw: bool) -> None:
+    def __init__(
+        self,
+        stream: ResponseStream,
+        splitter: Splitter,
+        reader: StreamReader,
+        *,
+        raw: bool,
+        read_answer: Callable[[bytes], Completion] | None = None,
+    ) -> None:
         self._stream = stream
         self._splitter = splitter
         self._reader = reader
         self._raw = raw
+        self._read_answer = read_answer
         self._events: Iterator[Any] = iter(())
         self._read_all = False
         self._last_chunk: StreamChunk | None = None
@@ -171,6 +202,10 @@ class ProviderStream:
         try:
             while (event := next(self._events, None)) is None:
                 block = b"" if self._read_all else await self._stream.read()
+                if self._read_answer is not None and (begin := block.lstrip()):
+                    if begin.startswith(b"{"):
+                        return await self._whole_answer(block, self._read_answer)
+                    self._read_answer = None
                 self._events = iter(self._splitter.feed(block) if block else self._remaining_events())
             deltas = self._reader.read(event)
             if (
@@ -188,13 +223,28 @@ class ProviderStream:
                 case MalformedAnswer():
                     raise errors.ProviderBadResponse from error
                 case ProviderSentError():
-                    raise errors.ProviderFailed from None
+                    raise failure(error) from None
                 case TruncatedStream():
                     raise errors.ProviderInterrupted from None
             raise
 
     async def aclose(self) -> None:
         self._stream.close()
+
+    async def _whole_answer(self, begin: bytes, read_answer: Callable[[bytes], Completion]) -> StreamChunk:
+        """Read a whole answer that begins with these bytes; its end is the last chunk."""
+        body = bytearray(begin)
+        while block := await self._stream.read():
+            body += block
+            if len(body) > MAX_ANSWER_BYTES:
+                raise MalformedAnswer
+        completion = read_answer(bytes(body))
+        self._read_all = self._reader.finished = True
+        end: list[Delta] = [Finish(completion.finish_reason)]
+        if completion.usage is not None:
+            end.append(completion.usage)
+        self._last_chunk = StreamChunk(b"", tuple(end), last=True)
+        return StreamChunk(b"", tuple(_content_deltas(completion)))
 
     def _remaining_events(self) -> Sequence[Any]:
         """The events after the last block. Raises TruncatedStream or StopAsyncIteration when there are none left."""
@@ -204,6 +254,17 @@ class ProviderStream:
         if not self._reader.finished:
             raise TruncatedStream
         raise StopAsyncIteration
+
+
+def _content_deltas(completion: Completion) -> Iterator[Delta]:
+    if completion.reasoning:
+        yield ReasoningDelta(completion.reasoning)
+    if completion.text and completion.text != completion.refusal:
+        yield TextDelta(completion.text)
+    if completion.refusal:
+        yield RefusalDelta(completion.refusal)
+    for number, call in enumerate(completion.tool_calls):
+        yield ToolCallDelta(number, call.id, call.name, call.arguments, call.custom)
 
 
 TEMPLATE_TOKENS_PER_MESSAGE, TEMPLATE_TOKENS_PER_CALL = 4, 3

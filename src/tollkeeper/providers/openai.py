@@ -114,7 +114,10 @@ class OpenAIProvider(TokenCounting):
     def stream(self, prepared: PreparedCall, max_output: int) -> ProviderStream:
         assert prepared.wire is not None
         answer = self._transport.stream(f"/{prepared.wire}", prepared.body_with_limit(max_output))
-        return ProviderStream(answer, Splitter(), _DIALECTS[prepared.wire].StreamReader(), raw=prepared.raw)
+        dialect = _DIALECTS[prepared.wire]
+        return ProviderStream(
+            answer, Splitter(), dialect.StreamReader(), raw=prepared.raw, read_answer=dialect.read_answer
+        )
 
     async def bound_input(self, prepared: PreparedCall) -> int | None:
         if prepared.input_size.images:

@@ -6,7 +6,7 @@ This subclass gives its parser one request at a time, counts what is parsed, and
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -67,7 +67,7 @@ class _BoundedHttpProtocol(HttpToolsProtocol):
     # The connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses of asyncio's
         self.client = get_remote_addr(transport)
         self._is_counted = self.open_connections.take(self._address)
         if self._is_counted:

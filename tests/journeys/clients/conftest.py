@@ -75,7 +75,7 @@ def _run(folder: Path, migrated_file: Path, upstream: Upstream, **more: str) -> 
     (folder / "catalog.toml").write_text(CATALOG)
     settings = {
         "OPENAI_BASE_URL": upstream.base_url,
-        "ANTHROPIC_API_KEY": "sk-ant-of-the-sdk_server",
+        "ANTHROPIC_API_KEY": "sk-ant-of-the-operator",
         "ANTHROPIC_BASE_URL": upstream.anthropic_url,
         "TOLLKEEPER_CATALOG": str(folder / "catalog.toml"),
         "TOLLKEEPER_RATE_LIMIT_AI": "off",

@@ -28,7 +28,7 @@ async def anthropic(sdk_server: Server, caller: ApiUser) -> AsyncIterator[AsyncA
         yield client
 
 
-def user_message(prompt: str) -> list[MessageParam]:
+def user_messages(prompt: str) -> list[MessageParam]:
     return [{"role": "user", "content": prompt}]
 
 
@@ -41,13 +41,13 @@ async def test_the_client_chats_streams_and_calls_tools_on_either_database(serve
         def run_client() -> None:
             with Anthropic(base_url=server.url, api_key=api_key) as client:
                 prompt = scripted(caller.marker, chunks=CHUNKS, usage=USAGE)
-                whole = client.messages.create(model=AT_OPENAI, max_tokens=50, messages=user_message(prompt))
+                whole = client.messages.create(model=AT_OPENAI, max_tokens=50, messages=user_messages(prompt))
                 assert [block.text for block in whole.content if block.type == "text"] == [ANSWER]
-                with client.messages.stream(model=AT_OPENAI, max_tokens=50, messages=user_message(prompt)) as stream:
+                with client.messages.stream(model=AT_OPENAI, max_tokens=50, messages=user_messages(prompt)) as stream:
                     assert "".join(stream.text_stream) == ANSWER
                 prompt = scripted(caller.marker, tool_call=CALL, usage=USAGE)
                 called = client.messages.create(
-                    model=AT_OPENAI, max_tokens=50, messages=user_message(prompt), tools=TOOLS
+                    model=AT_OPENAI, max_tokens=50, messages=user_messages(prompt), tools=TOOLS
                 )
                 assert called.stop_reason == "tool_use"
 
@@ -61,10 +61,10 @@ async def test_a_message_is_returned_whole_and_as_events(
 ) -> None:
     prompt = ANSWER if model == "echo" else scripted(caller.marker, chunks=CHUNKS)
     whole = await anthropic.messages.create(
-        model=model, max_tokens=50, system="Be brief.", messages=user_message(prompt)
+        model=model, max_tokens=50, system="Be brief.", messages=user_messages(prompt)
     )
     async with anthropic.messages.stream(
-        model=model, max_tokens=50, system="Be brief.", messages=user_message(prompt)
+        model=model, max_tokens=50, system="Be brief.", messages=user_messages(prompt)
     ) as stream:
         pieces = [text async for text in stream.text_stream]
         final = await stream.get_final_message()
@@ -83,13 +83,13 @@ async def test_on_anthropics_wire_the_request_is_passed_on_unchanged(
 ) -> None:
     fields: dict[str, Any] = {
         "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
-        "messages": user_message(scripted(caller.marker, usage=USAGE)),
+        "messages": user_messages(scripted(caller.marker, usage=USAGE)),
         "stop_sequences": ["END"],
         "metadata": {"user_id": "someone"},
     }
     await anthropic.messages.create(model="claude", max_tokens=50, **fields)
     (request,) = upstream.requests(caller.marker)
-    assert request["headers"]["x-api-key"] == "sk-ant-of-the-sdk_server"
+    assert request["headers"]["x-api-key"] == "sk-ant-of-the-operator"
     assert caller.token not in json.dumps(request["headers"])
     assert request["body"].pop("metadata") != fields.pop("metadata")
     assert request["body"] == fields | {"model": "claude-3-5-haiku-20241022", "max_tokens": 50}
@@ -100,7 +100,7 @@ async def test_on_anthropics_wire_the_request_is_passed_on_unchanged(
 async def test_a_tool_is_called_and_its_result_answered(
     anthropic: AsyncAnthropic, caller: ApiUser, upstream: Upstream, model: str, *, streaming: bool
 ) -> None:
-    messages = user_message(scripted(caller.marker, answer=ANSWER, tool_call=CALL, usage=USAGE))
+    messages = user_messages(scripted(caller.marker, answer=ANSWER, tool_call=CALL, usage=USAGE))
     if streaming:
         async with anthropic.messages.stream(model=model, max_tokens=50, messages=messages, tools=TOOLS) as stream:
             first: Any = await stream.get_final_message()
@@ -143,7 +143,7 @@ async def test_an_answer_that_is_cut_has_the_stop_reason_max_tokens(
     anthropic: AsyncAnthropic, caller: ApiUser, model: str
 ) -> None:
     words = " ".join(["word"] * 40)
-    messages = user_message(words if model == "echo" else scripted(caller.marker, answer=words))
+    messages = user_messages(words if model == "echo" else scripted(caller.marker, answer=words))
     whole = await anthropic.messages.create(model=model, max_tokens=20, messages=messages)
     async with anthropic.messages.stream(model=model, max_tokens=20, messages=messages) as stream:
         streamed = await stream.get_final_message()
@@ -154,7 +154,7 @@ async def test_an_answer_that_is_cut_has_the_stop_reason_max_tokens(
 async def test_a_provider_that_exceeds_the_limit_is_cut_within_its_own_content_blocks(
     anthropic: AsyncAnthropic, caller: ApiUser
 ) -> None:
-    messages = user_message(scripted(caller.marker, reasoning="I think so.", over_generate=200))
+    messages = user_messages(scripted(caller.marker, reasoning="I think so.", over_generate=200))
     async with anthropic.messages.stream(model=AT_ANTHROPIC, max_tokens=20, messages=messages) as stream:
         stops = [event.index async for event in stream if event.type == "content_block_stop"]
         final = await stream.get_final_message()
@@ -168,9 +168,9 @@ async def test_counting_tokens_costs_nothing(
     anthropic: AsyncAnthropic, caller: ApiUser, upstream: Upstream, model: str
 ) -> None:
     text = f"{caller.marker} How many tokens is this?"
-    counted = await anthropic.messages.count_tokens(model=model, messages=user_message(text))
+    counted = await anthropic.messages.count_tokens(model=model, messages=user_messages(text))
     longer = await anthropic.messages.count_tokens(
-        model=model, messages=user_message(text), system="Be brief.", tools=TOOLS
+        model=model, messages=user_messages(text), system="Be brief.", tools=TOOLS
     )
     assert counted.input_tokens > 0
     assert longer.input_tokens > counted.input_tokens
@@ -182,7 +182,7 @@ async def test_counting_tokens_costs_nothing(
 
 async def test_a_token_is_accepted_as_a_bearer_token_too(sdk_server: Server, caller: ApiUser) -> None:
     async with AsyncAnthropic(base_url=sdk_server.url, auth_token=caller.token, api_key=None) as client:
-        message = await client.messages.create(model="echo", max_tokens=50, messages=user_message("one two"))
+        message = await client.messages.create(model="echo", max_tokens=50, messages=user_messages("one two"))
     assert message.stop_reason == "end_turn"
     assert await cost_of_all(caller, 1) == 4
 
@@ -192,22 +192,22 @@ async def test_errors_are_raised_as_the_clients_error_types(
 ) -> None:
     async with AsyncAnthropic(base_url=sdk_server.url, api_key="wrong") as stranger:
         with pytest.raises(sdk.AuthenticationError) as unknown:
-            await stranger.messages.create(model=AT_ANTHROPIC, max_tokens=50, messages=user_message("x"))
+            await stranger.messages.create(model=AT_ANTHROPIC, max_tokens=50, messages=user_messages("x"))
         with pytest.raises(sdk.AuthenticationError):
-            await stranger.messages.count_tokens(model=AT_ANTHROPIC, messages=user_message("x"))
+            await stranger.messages.count_tokens(model=AT_ANTHROPIC, messages=user_messages("x"))
     assert _type(unknown.value) == "authentication_error"
     with pytest.raises(sdk.NotFoundError) as absent:
-        await anthropic.messages.create(model="no-such-model", max_tokens=50, messages=user_message("x"))
+        await anthropic.messages.create(model="no-such-model", max_tokens=50, messages=user_messages("x"))
     assert _type(absent.value) == "not_found_error"
     with pytest.raises(sdk.BadRequestError) as refused:
         await anthropic.messages.create(
-            model=AT_ANTHROPIC, max_tokens=50, messages=user_message(caller.marker), extra_body={"shiny": True}
+            model=AT_ANTHROPIC, max_tokens=50, messages=user_messages(caller.marker), extra_body={"shiny": True}
         )
     assert _type(refused.value) == "invalid_request_error"
     assert "shiny" in refused.value.message
     with pytest.raises(sdk.BadRequestError) as rejected:
         await anthropic.messages.create(
-            model=AT_ANTHROPIC, max_tokens=50, messages=user_message(scripted(caller.marker, status=400))
+            model=AT_ANTHROPIC, max_tokens=50, messages=user_messages(scripted(caller.marker, status=400))
         )
     assert "SECRET" not in str(rejected.value.body)
     assert (await caller.quota())["used"] == 0
@@ -220,7 +220,7 @@ async def test_a_used_up_quota_is_not_retried(sdk_server: Server, upstream: Upst
         AsyncAnthropic(base_url=sdk_server.url, api_key=user.token) as client,
     ):
         with pytest.raises(sdk.RateLimitError) as caught:
-            await client.messages.create(model=AT_ANTHROPIC, max_tokens=50, messages=user_message(user.marker))
+            await client.messages.create(model=AT_ANTHROPIC, max_tokens=50, messages=user_messages(user.marker))
         assert _type(caught.value) == "rate_limit_error"
         assert caught.value.response.headers["x-should-retry"] == "false"
         assert caught.value.request.headers["x-stainless-retry-count"] == "0"
@@ -233,7 +233,7 @@ async def test_a_stream_that_breaks_raises(
     anthropic: AsyncAnthropic, caller: ApiUser, upstream: Upstream, model: str, fault: dict[str, Any]
 ) -> None:
     prompt = scripted(caller.marker, chunks=["one ", "two ", "three "], **fault)
-    async with anthropic.messages.stream(model=model, max_tokens=50, messages=user_message(prompt)) as stream:
+    async with anthropic.messages.stream(model=model, max_tokens=50, messages=user_messages(prompt)) as stream:
         with pytest.raises(sdk.APIError) as caught:
             await stream.get_final_message()
     assert "SECRET" not in str(caught.value.body)
@@ -253,7 +253,7 @@ async def test_a_call_that_may_have_been_billed_is_not_retried(
             await client.messages.create(
                 model=AT_ANTHROPIC,
                 max_tokens=50,
-                messages=user_message(scripted(caller.marker, gate_after_log=caller.marker)),
+                messages=user_messages(scripted(caller.marker, gate_after_log=caller.marker)),
             )
         assert len(upstream.requests(caller.marker)) == len(await caller.charges()) == 1
     assert caught.value.status_code == 504
@@ -266,7 +266,7 @@ async def test_a_call_with_the_same_key_is_made_once(
     prompt, key = scripted(caller.marker, usage=USAGE), {"Idempotency-Key": caller.marker}
     first, again = [
         await anthropic.messages.create(
-            model=AT_ANTHROPIC, max_tokens=50, messages=user_message(prompt), extra_headers=key
+            model=AT_ANTHROPIC, max_tokens=50, messages=user_messages(prompt), extra_headers=key
         )
         for _ in range(2)
     ]
@@ -280,7 +280,7 @@ async def test_thinking_is_returned(anthropic: AsyncAnthropic, caller: ApiUser) 
     async with anthropic.messages.stream(
         model=AT_ANTHROPIC,
         max_tokens=2000,
-        messages=user_message(prompt),
+        messages=user_messages(prompt),
         thinking={"type": "enabled", "budget_tokens": 1024},
     ) as stream:
         final = await stream.get_final_message()
@@ -309,7 +309,7 @@ async def test_every_answer_and_every_error_has_a_request_id_which_is_the_correl
 ) -> None:
     known = {"X-Correlation-ID": "my-request.1"}
     whole = await anthropic.messages.create(
-        model="echo", max_tokens=9, messages=user_message("hello"), extra_headers=known
+        model="echo", max_tokens=9, messages=user_messages("hello"), extra_headers=known
     )
     assert whole._request_id == "my-request.1"
     with pytest.raises(sdk.BadRequestError) as refused:

@@ -21,7 +21,7 @@ TOOLS: list[ChatCompletionToolParam] = [
 ]
 
 
-def user_message(prompt: str) -> list[ChatCompletionMessageParam]:
+def user_messages(prompt: str) -> list[ChatCompletionMessageParam]:
     return [{"role": "user", "content": prompt}]
 
 
@@ -34,14 +34,14 @@ async def test_the_client_chats_streams_and_calls_tools_on_either_database(serve
         def run_client() -> None:
             with OpenAI(base_url=f"{server.url}/v1", api_key=api_key) as client:
                 prompt = scripted(caller.marker, chunks=CHUNKS, usage=USAGE)
-                whole = client.chat.completions.create(model=MODEL, messages=user_message(prompt))
+                whole = client.chat.completions.create(model=MODEL, messages=user_messages(prompt))
                 assert whole.choices[0].message.content == ANSWER
                 assert whole.usage is not None
                 assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (15, 9)
-                pieces = client.chat.completions.create(model=MODEL, messages=user_message(prompt), stream=True)
+                pieces = client.chat.completions.create(model=MODEL, messages=user_messages(prompt), stream=True)
                 assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == ANSWER
                 prompt = scripted(caller.marker, tool_call=CALL, usage=USAGE)
-                called = client.chat.completions.create(model=MODEL, messages=user_message(prompt), tools=TOOLS)
+                called = client.chat.completions.create(model=MODEL, messages=user_messages(prompt), tools=TOOLS)
                 assert called.choices[0].message.tool_calls
 
         await asyncio.to_thread(run_client)
@@ -69,7 +69,7 @@ async def test_the_provider_receives_the_request_except_for_the_fields_that_we_s
         metadata={"a": "b"},
     )
     (request,) = upstream.requests(caller.marker)
-    assert request["headers"]["authorization"] == "Bearer sk-of-the-sdk_server"
+    assert request["headers"]["authorization"] == "Bearer sk-of-the-operator"
     assert request["body"].pop("user") != "someone"
     assert request["body"] == {
         "messages": messages,
@@ -90,12 +90,14 @@ async def test_the_usage_of_a_stream_is_sent_if_requested(openai: AsyncOpenAI, c
     with_usage = [
         chunk
         async for chunk in await openai.chat.completions.create(
-            model=MODEL, messages=user_message(prompt), stream=True, stream_options={"include_usage": True}
+            model=MODEL, messages=user_messages(prompt), stream=True, stream_options={"include_usage": True}
         )
     ]
     without = [
         chunk
-        async for chunk in await openai.chat.completions.create(model=MODEL, messages=user_message(prompt), stream=True)
+        async for chunk in await openai.chat.completions.create(
+            model=MODEL, messages=user_messages(prompt), stream=True
+        )
     ]
     last = with_usage[-1]
     assert last.usage is not None
@@ -108,7 +110,7 @@ async def test_the_usage_of_a_stream_is_sent_if_requested(openai: AsyncOpenAI, c
 
 async def test_the_stream_helper_assembles_the_answer(openai: AsyncOpenAI, caller: ApiUser) -> None:
     prompt = scripted(caller.marker, chunks=CHUNKS, usage=USAGE)
-    async with openai.chat.completions.stream(model=MODEL, messages=user_message(prompt)) as stream:
+    async with openai.chat.completions.stream(model=MODEL, messages=user_messages(prompt)) as stream:
         events = [event async for event in stream]
         final = await stream.get_final_completion()
     assert [event.delta for event in events if event.type == "content.delta" and event.delta] == CHUNKS
@@ -119,14 +121,14 @@ async def test_the_stream_helper_assembles_the_answer(openai: AsyncOpenAI, calle
 
 async def test_the_raw_response_has_the_headers_of_charge_and_quota(openai: AsyncOpenAI, caller: ApiUser) -> None:
     raw = await openai.chat.completions.with_raw_response.create(
-        model=MODEL, messages=user_message(scripted(caller.marker, usage=USAGE))
+        model=MODEL, messages=user_messages(scripted(caller.marker, usage=USAGE))
     )
     (charge,) = await caller.charges()
     assert raw.headers["X-Charge-ID"] == charge["id"]
     assert int(raw.headers["X-Quota-Remaining"]) == (await caller.quota())["remaining"]
     assert raw.parse().choices[0].finish_reason == "stop"
     async with openai.chat.completions.with_streaming_response.create(
-        model=MODEL, messages=user_message(scripted(caller.marker, usage=USAGE)), stream=True
+        model=MODEL, messages=user_messages(scripted(caller.marker, usage=USAGE)), stream=True
     ) as response:
         assert response.headers["Content-Type"].startswith("text/event-stream")
         assert response.headers["X-Charge-ID"] == (await caller.charges())[0]["id"]
@@ -140,7 +142,7 @@ async def test_a_tool_is_called_and_its_result_answered(
     openai: AsyncOpenAI, caller: ApiUser, upstream: Upstream, model: str, *, streaming: bool
 ) -> None:
     """Also if the model's provider speaks Anthropic's wire format."""
-    messages = user_message(scripted(caller.marker, answer=ANSWER, tool_call=CALL, usage=USAGE))
+    messages = user_messages(scripted(caller.marker, answer=ANSWER, tool_call=CALL, usage=USAGE))
     if streaming:
         async with openai.chat.completions.stream(model=model, messages=messages, tools=TOOLS) as stream:
             first: ChatCompletion = await stream.get_final_completion()
@@ -164,7 +166,7 @@ async def test_a_tool_is_called_and_its_result_answered(
 
 async def test_several_tools_are_called_at_once(openai: AsyncOpenAI, caller: ApiUser) -> None:
     calls = [CALL, {"name": "get_weather", "arguments": {"city": "Rome"}}]
-    messages = user_message(scripted(caller.marker, tool_call=calls, usage=USAGE))
+    messages = user_messages(scripted(caller.marker, tool_call=calls, usage=USAGE))
     async with openai.chat.completions.stream(
         model=MODEL, messages=messages, tools=TOOLS, tool_choice="required", parallel_tool_calls=True
     ) as stream:
@@ -178,7 +180,7 @@ async def test_several_tools_are_called_at_once(openai: AsyncOpenAI, caller: Api
 async def test_an_answer_is_parsed_into_the_callers_own_type(
     openai: AsyncOpenAI, caller: ApiUser, upstream: Upstream, model: str
 ) -> None:
-    messages = user_message(scripted(caller.marker, answer='{"city": "Oslo", "degrees": 20}', usage=USAGE))
+    messages = user_messages(scripted(caller.marker, answer='{"city": "Oslo", "degrees": 20}', usage=USAGE))
     whole = await openai.chat.completions.parse(model=model, messages=messages, response_format=Report)
     assert whole.choices[0].message.parsed == Report(city="Oslo", degrees=20)
     async with openai.chat.completions.stream(model=model, messages=messages, response_format=Report) as stream:
@@ -189,7 +191,7 @@ async def test_an_answer_is_parsed_into_the_callers_own_type(
 
 
 async def test_a_refusal_is_returned_as_a_refusal(openai: AsyncOpenAI, caller: ApiUser) -> None:
-    messages = user_message(scripted(caller.marker, refusal="I will not.", usage=USAGE))
+    messages = user_messages(scripted(caller.marker, refusal="I will not.", usage=USAGE))
     parsed = await openai.chat.completions.parse(model=MODEL, messages=messages, response_format=Report)
     assert (parsed.choices[0].message.refusal, parsed.choices[0].message.parsed) == ("I will not.", None)
 
@@ -197,7 +199,7 @@ async def test_a_refusal_is_returned_as_a_refusal(openai: AsyncOpenAI, caller: A
 async def test_two_choices_have_two_answers_and_twice_the_hold(
     openai: AsyncOpenAI, caller: ApiUser, upstream: Upstream
 ) -> None:
-    messages = user_message(scripted(caller.marker, answer=ANSWER))
+    messages = user_messages(scripted(caller.marker, answer=ANSWER))
     whole = await openai.chat.completions.create(model=MODEL, messages=messages, n=2, max_tokens=30)
     assert [(choice.index, choice.message.content) for choice in whole.choices] == [(0, ANSWER), (1, ANSWER)]
     texts = {0: "", 1: ""}
@@ -213,7 +215,7 @@ async def test_two_choices_have_two_answers_and_twice_the_hold(
 
 
 async def test_log_probabilities_are_returned(openai: AsyncOpenAI, caller: ApiUser) -> None:
-    messages = user_message(scripted(caller.marker, answer=ANSWER, usage=USAGE))
+    messages = user_messages(scripted(caller.marker, answer=ANSWER, usage=USAGE))
     whole = await openai.chat.completions.create(model=MODEL, messages=messages, logprobs=True, top_logprobs=2)
     found = whole.choices[0].logprobs
     assert found is not None
@@ -246,7 +248,7 @@ async def test_models_of_other_providers_chat_and_stream_alike(
     openai: AsyncOpenAI, caller: ApiUser, model: str
 ) -> None:
     prompt = ANSWER if model == "echo" else scripted(caller.marker, chunks=CHUNKS)
-    messages: list[ChatCompletionMessageParam] = [{"role": "system", "content": "Be brief."}, *user_message(prompt)]
+    messages: list[ChatCompletionMessageParam] = [{"role": "system", "content": "Be brief."}, *user_messages(prompt)]
     whole = await openai.chat.completions.create(model=model, messages=messages, max_tokens=50)
     chunks = [
         chunk
@@ -267,7 +269,7 @@ async def test_an_answer_that_is_cut_has_the_finish_reason_length(
     openai: AsyncOpenAI, caller: ApiUser, model: str
 ) -> None:
     words = " ".join(["word"] * 40)
-    messages = user_message(words if model == "echo" else scripted(caller.marker, answer=words))
+    messages = user_messages(words if model == "echo" else scripted(caller.marker, answer=words))
     whole = await openai.chat.completions.create(model=model, messages=messages, max_tokens=20)
     async with openai.chat.completions.stream(model=model, messages=messages, max_tokens=20) as stream:
         async for _ in stream:
@@ -283,7 +285,7 @@ async def test_a_client_that_closes_a_stream_pays_input_and_what_was_received(
     prompt = scripted(caller.marker, chunks=CHUNKS, gate_after=[1, caller.marker])
     with upstream.gate(caller.marker):
         stream = await openai.chat.completions.create(
-            model=MODEL, messages=user_message(prompt), stream=True, max_tokens=50
+            model=MODEL, messages=user_messages(prompt), stream=True, max_tokens=50
         )
         async for chunk in stream:
             if chunk.choices[0].delta.content:

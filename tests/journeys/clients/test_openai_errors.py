@@ -19,7 +19,7 @@ MODEL = "gpt-4o-mini"
 UNKNOWN: list[dict[str, Any]] = [{"shiny": True}, {"web_search_options": {}}, {"store": True}]
 
 
-def user_message(prompt: str) -> list[ChatCompletionMessageParam]:
+def user_messages(prompt: str) -> list[ChatCompletionMessageParam]:
     return [{"role": "user", "content": prompt}]
 
 
@@ -27,7 +27,7 @@ def user_message(prompt: str) -> list[ChatCompletionMessageParam]:
 async def test_a_wrong_key_is_an_authentication_error(sdk_server: Server, token: str) -> None:
     async with AsyncOpenAI(base_url=f"{sdk_server.url}/v1", api_key=token) as client:
         with pytest.raises(sdk.AuthenticationError) as caught:
-            await client.chat.completions.create(model=MODEL, messages=user_message("x"))
+            await client.chat.completions.create(model=MODEL, messages=user_messages("x"))
         with pytest.raises(sdk.AuthenticationError):
             await client.responses.create(model=MODEL, input="x")
         with pytest.raises(sdk.AuthenticationError):
@@ -39,7 +39,7 @@ async def test_a_wrong_key_is_an_authentication_error(sdk_server: Server, token:
 
 async def test_an_unknown_model_is_a_not_found_error(openai: AsyncOpenAI, caller: ApiUser) -> None:
     with pytest.raises(sdk.NotFoundError) as caught:
-        await openai.chat.completions.create(model="no-such-model", messages=user_message("x"))
+        await openai.chat.completions.create(model="no-such-model", messages=user_messages("x"))
     assert (caught.value.code, caught.value.status_code) == ("model_not_found", 404)
     with pytest.raises(sdk.NotFoundError):
         await openai.responses.create(model="no-such-model", input="x", stream=True)
@@ -53,7 +53,7 @@ async def test_an_unknown_parameter_is_a_bad_request_that_names_it(
 ) -> None:
     for unknown in UNKNOWN:
         with pytest.raises(sdk.BadRequestError) as caught:
-            await openai.chat.completions.create(model=MODEL, messages=user_message(caller.marker), extra_body=unknown)
+            await openai.chat.completions.create(model=MODEL, messages=user_messages(caller.marker), extra_body=unknown)
         (name,) = unknown
         assert (caught.value.param, caught.value.code) == (name, "unsupported_parameter")
         assert caught.value.type == "invalid_request_error"
@@ -64,7 +64,7 @@ async def test_an_unknown_parameter_is_a_bad_request_that_names_it(
         (name,) = unsupported
         assert (caught.value.param, caught.value.code) == (name, "unsupported_parameter")
     with pytest.raises(sdk.BadRequestError) as caught:
-        await openai.chat.completions.create(model=MODEL, messages=user_message(caller.marker), max_tokens=-1)
+        await openai.chat.completions.create(model=MODEL, messages=user_messages(caller.marker), max_tokens=-1)
     assert caught.value.param == "max_tokens"
     assert upstream.requests(caller.marker) == await caller.charges() == []
 
@@ -72,11 +72,11 @@ async def test_an_unknown_parameter_is_a_bad_request_that_names_it(
 async def test_a_used_up_quota_is_not_retried(sdk_server: Server, upstream: Upstream) -> None:
     async with new_user(sdk_server, limit=20) as user, recording_client(sdk_server, user) as (client, recorded):
         with pytest.raises(sdk.RateLimitError) as caught:
-            await client.chat.completions.create(model=MODEL, messages=user_message(user.marker))
+            await client.chat.completions.create(model=MODEL, messages=user_messages(user.marker))
         assert (caught.value.code, caught.value.type) == ("insufficient_quota", "insufficient_quota")
         assert len(recorded.sent) == 1
         with pytest.raises(sdk.RateLimitError):
-            await client.chat.completions.create(model=MODEL, messages=user_message(user.marker), stream=True)
+            await client.chat.completions.create(model=MODEL, messages=user_messages(user.marker), stream=True)
         with pytest.raises(sdk.RateLimitError):
             await client.responses.create(model=MODEL, input=user.marker)
         with pytest.raises(sdk.RateLimitError):
@@ -92,14 +92,14 @@ async def test_a_quota_that_is_held_by_another_call_is_retried(sdk_server: Serve
         with upstream.gate(caller.marker):
             prompt = scripted(caller.marker, gate=caller.marker, usage=USAGE)
             first = asyncio.create_task(
-                client.chat.completions.create(model=MODEL, messages=user_message(prompt), max_tokens=500)
+                client.chat.completions.create(model=MODEL, messages=user_messages(prompt), max_tokens=500)
             )
             async with asyncio.timeout(PATIENCE_S):
                 while not upstream.waiting(caller.marker):
                     await asyncio.sleep(0.02)
             second = asyncio.create_task(
                 client.chat.completions.create(
-                    model=MODEL, messages=user_message(scripted(caller.marker, usage=USAGE)), max_tokens=500
+                    model=MODEL, messages=user_messages(scripted(caller.marker, usage=USAGE)), max_tokens=500
                 )
             )
             async with asyncio.timeout(PATIENCE_S):
@@ -117,7 +117,7 @@ async def test_a_stream_that_breaks_raises(
     """What was received is charged, and the client does not retry."""
     prompt = scripted(caller.marker, chunks=["one ", "two ", "three "], **fault)
     stream = await openai.chat.completions.create(
-        model=MODEL, messages=user_message(prompt), stream=True, max_tokens=50
+        model=MODEL, messages=user_messages(prompt), stream=True, max_tokens=50
     )
     with pytest.raises(sdk.APIError) as caught:
         await _read(stream)
@@ -154,7 +154,9 @@ async def test_a_call_that_may_have_been_billed_is_not_retried(
     ):
         with upstream.gate(caller.marker), pytest.raises(sdk.InternalServerError) as caught:
             await client.chat.completions.create(
-                model=MODEL, messages=user_message(scripted(caller.marker, gate_after_log=caller.marker)), max_tokens=50
+                model=MODEL,
+                messages=user_messages(scripted(caller.marker, gate_after_log=caller.marker)),
+                max_tokens=50,
             )
         assert (caught.value.status_code, caught.value.code) == (504, "provider_timeout")
         assert caught.value.response.headers["x-should-retry"] == "false"
@@ -163,14 +165,14 @@ async def test_a_call_that_may_have_been_billed_is_not_retried(
 
 async def test_a_provider_error_that_the_retry_overcomes_is_not_visible(openai: AsyncOpenAI, caller: ApiUser) -> None:
     prompt = scripted(caller.marker, status=500, fail_times=1, usage=USAGE)
-    whole = await openai.chat.completions.create(model=MODEL, messages=user_message(prompt))
+    whole = await openai.chat.completions.create(model=MODEL, messages=user_messages(prompt))
     assert whole.choices[0].finish_reason == "stop"
     assert (await caller.quota())["used"] == 24
 
 
 async def test_the_error_text_of_the_provider_is_not_returned(openai: AsyncOpenAI, caller: ApiUser) -> None:
     with pytest.raises(sdk.BadRequestError) as caught:
-        await openai.chat.completions.create(model=MODEL, messages=user_message(scripted(caller.marker, status=400)))
+        await openai.chat.completions.create(model=MODEL, messages=user_messages(scripted(caller.marker, status=400)))
     assert "SECRET" not in str(caught.value.body)
     assert caught.value.response.headers["X-Error-Code"] == "provider_rejected"
     assert (await caller.quota())["used"] == 0
@@ -180,14 +182,14 @@ async def test_a_call_with_the_same_key_is_made_once(openai: AsyncOpenAI, caller
     prompt = scripted(caller.marker, usage=USAGE)
     key = {"Idempotency-Key": caller.marker}
     answers = [
-        await openai.chat.completions.create(model=MODEL, messages=user_message(prompt), extra_headers=key)
+        await openai.chat.completions.create(model=MODEL, messages=user_messages(prompt), extra_headers=key)
         for _ in range(2)
     ]
     key = {"Idempotency-Key": f"{caller.marker}-stream"}
     streams = [
         await _read(
             await openai.chat.completions.create(
-                model=MODEL, messages=user_message(prompt), stream=True, extra_headers=key
+                model=MODEL, messages=user_messages(prompt), stream=True, extra_headers=key
             )
         )
         for _ in range(2)
@@ -197,7 +199,7 @@ async def test_a_call_with_the_same_key_is_made_once(openai: AsyncOpenAI, caller
     assert len(upstream.requests(caller.marker)) == 2
     assert (await caller.quota())["used"] == 48
     with pytest.raises(sdk.UnprocessableEntityError) as caught:
-        await openai.chat.completions.create(model=MODEL, messages=user_message("another"), extra_headers=key)
+        await openai.chat.completions.create(model=MODEL, messages=user_messages("another"), extra_headers=key)
     assert caught.value.response.headers["X-Error-Code"] == "idempotency_key_reused"
 
 
@@ -211,9 +213,9 @@ async def test_an_unknown_route_is_a_not_found_error(openai: AsyncOpenAI) -> Non
 async def test_a_raised_quota_applies_at_once(sdk_server: Server) -> None:
     async with new_user(sdk_server, limit=20) as user, recording_client(sdk_server, user) as (client, _):
         with pytest.raises(sdk.RateLimitError):
-            await client.chat.completions.create(model=MODEL, messages=user_message(user.marker))
+            await client.chat.completions.create(model=MODEL, messages=user_messages(user.marker))
         await set_limit(sdk_server, user.principal, 100_000)
-        await client.chat.completions.create(model=MODEL, messages=user_message(scripted(user.marker, usage=USAGE)))
+        await client.chat.completions.create(model=MODEL, messages=user_messages(scripted(user.marker, usage=USAGE)))
         assert (await user.quota())["used"] == 24
 
 
@@ -225,7 +227,7 @@ async def test_every_answer_and_every_error_has_a_request_id_which_is_the_correl
     openai: AsyncOpenAI,
 ) -> None:
     known = {"X-Correlation-ID": "my-request.1"}
-    whole = await openai.chat.completions.create(model="echo", messages=user_message("hello"), extra_headers=known)
+    whole = await openai.chat.completions.create(model="echo", messages=user_messages("hello"), extra_headers=known)
     assert whole._request_id == "my-request.1"
     with pytest.raises(sdk.BadRequestError) as refused:
         await openai.chat.completions.create(model="echo", messages=[], extra_headers=known)
@@ -238,5 +240,7 @@ async def test_the_client_retries_only_errors_that_may_pass(
 ) -> None:
     """By default the client makes three calls, and each makes two requests to a provider that fails."""
     with pytest.raises(sdk.InternalServerError):
-        await openai.chat.completions.create(model=MODEL, messages=user_message(scripted(caller.marker, status=status)))
+        await openai.chat.completions.create(
+            model=MODEL, messages=user_messages(scripted(caller.marker, status=status))
+        )
     assert len(upstream.requests(caller.marker)) == requests

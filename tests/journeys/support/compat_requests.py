@@ -22,14 +22,14 @@ async def events(caller: ApiUser, path: str, **document: Any) -> list[dict[str, 
         return [event.document for event in events_in(await response.read()) if event.data != "[DONE]"]
 
 
-def user_message(prompt: str) -> dict[str, Any]:
+def user_messages(prompt: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": prompt}]}
 
 
 def answer_prompt(
     marker: str, *deltas: dict[str, Any], finish: str = "stop", whole: dict[str, Any] | None = None
 ) -> str:
-    """A prompt that makes the upstream answer on the chat wire with this message or these deltas, without usage."""
+    """The prompt that makes the upstream answer on the chat wire with this message or these deltas, without usage."""
     if whole is not None:
         return scripted(marker, json={"choices": [{"message": whole, "finish_reason": finish}]})
     choices: list[dict[str, Any]] = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]

@@ -1,4 +1,4 @@
-"""A call_delta of a custom tool on the chat wire, whole and as deltas, and the check of its counted output."""
+"""A call of a custom tool on the chat wire, whole and as deltas, and the check of its counted output."""
 
 from collections.abc import Iterator
 from typing import Any

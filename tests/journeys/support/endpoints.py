@@ -16,7 +16,7 @@ from journeys.support.client_formats import (
     Answer,
     Body,
     Chat,
-    Dialect,
+    ClientFormat,
     Embeddings,
     Event,
     Frames,
@@ -39,7 +39,7 @@ class Endpoint:
 
     name: str
     path: str
-    client_format: Dialect
+    client_format: ClientFormat
     streams: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -92,7 +92,7 @@ class ClientCall:
         self.code: str | None = None
         """The error code of a call that failed before its first word."""
         self.close_code: int | None = None
-        """The code with which the server close_code the WebSocket."""
+        """The code with which the server closed the WebSocket."""
 
     async def read_words(self, words: int) -> None:
         """Read until the answer has so many words."""
@@ -131,7 +131,7 @@ class _HttpClientCall(ClientCall):
         if self._streaming:
             events = list(events_in(self.raw))
             for event in events[self._event_count :]:
-                self.endpoint.client_format.read_words(event, self.answer)
+                self.endpoint.client_format.add_event(event, self.answer)
             self._event_count = len(events)
         elif not block:
             self._read(json.loads(self.raw))
@@ -140,7 +140,7 @@ class _HttpClientCall(ClientCall):
     def _read(self, document: Body) -> None:
         if self.status == 200:
             assert not self.endpoint.streams, self.raw
-            self.answer = self.endpoint.client_format.whole(document)
+            self.answer = self.endpoint.client_format.read_whole(document)
         else:
             self.code = self.endpoint.client_format.code(document, self.headers)
 
@@ -161,7 +161,7 @@ class _WebSocketClientCall(ClientCall):
             return False
         self.raw += message.data.encode() + b"\n"
         event = Event("", message.data)
-        self.endpoint.client_format.read_words(event, self.answer)
+        self.endpoint.client_format.add_event(event, self.answer)
         if self.answer.error is not None and not self.answer.text:
             self.status, self.code = self.answer.error["status"], self.answer.error["code"]
             self.answer.error = None
@@ -214,13 +214,13 @@ async def call(
 
 @asynccontextmanager
 async def slow_reader(caller: ApiUser, server_url: str) -> AsyncIterator[ApiUser]:
-    """The same user, with a client that buffers little: when it stops reading, the server's returns_text block."""
+    """The same user, with a client that buffers little: when it stops reading, the server's writes block."""
 
     def make_small_socket(info: AddrInfoType) -> socket.socket:
         family, kind, protocol, _, _ = info
-        opened = socket.socket(family, kind, protocol)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
-        return opened
+        small = socket.socket(family, kind, protocol)
+        small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
+        return small
 
     connector = aiohttp.TCPConnector(limit=0, socket_factory=make_small_socket)
     async with aiohttp.ClientSession(server_url, connector=connector, read_bufsize=SMALL_BUFFER) as http:

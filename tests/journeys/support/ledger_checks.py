@@ -35,17 +35,17 @@ async def assert_ledger_is_consistent(database_url: str) -> None:
     _assert_charges(charges, entries)
 
 
-def _assert_window(window: Window, entries_by_window: Sequence[Entry]) -> None:
-    assert [line.sequence for line in entries_by_window] == list(range(1, window.sequence + 1)), window
+def _assert_window(window: Window, entries: Sequence[Entry]) -> None:
+    assert [entry.sequence for entry in entries] == list(range(1, window.sequence + 1)), window
     granted = settled = pending = forgiven = 0
-    for line in entries_by_window:
-        granted += line.granted
-        settled += line.settled
-        pending += line.pending
-        forgiven += line.forgiven
-        assert min(settled, pending, forgiven) >= 0, line
-        if line.kind == "reserve":
-            assert settled + pending <= granted, f"{line} broke P1"
+    for entry in entries:
+        granted += entry.granted
+        settled += entry.settled
+        pending += entry.pending
+        forgiven += entry.forgiven
+        assert min(settled, pending, forgiven) >= 0, entry
+        if entry.kind == "reserve":
+            assert settled + pending <= granted, f"{entry} broke P1"
     assert (granted, settled, pending, forgiven) == (window.granted, window.settled, window.pending, window.forgiven)
 
 
@@ -58,18 +58,18 @@ def _assert_charges(charges: dict[str, Charge], entries: Sequence[Entry]) -> Non
     assert {charge_id for charge_id, _ in by_window} == {one.id for one in charges.values() if one.basis != "cache"}
     for charge in charges.values():
         assert charge.basis != "cache" or (charge.held_tokens, charge.cost_tokens) == (0, 0), charge
-    for (charge_id, _), entries_by_window in by_window.items():
+    for (charge_id, _), entries_of_window in by_window.items():
         charge = charges[charge_id]
-        kinds = [line.kind for line in entries_by_window]
-        assert kinds[0] == "reserve", entries_by_window
-        assert entries_by_window[0].pending == charge.held_tokens
-        assert len(CLOSING.intersection(kinds)) == (charge.closed_ms is not None), entries_by_window
-        assert kinds.count("adjust") == charge.adjusted, entries_by_window
-        assert len(kinds) == len(set(kinds)), entries_by_window
-        assert sum(line.settled for line in entries_by_window) == charge.cost_tokens, entries_by_window
-        assert sum(line.forgiven for line in entries_by_window) == charge.forgiven_tokens, entries_by_window
-        assert sum(line.pending for line in entries_by_window) == (0 if charge.closed_ms else charge.held_tokens), (
-            entries_by_window
+        kinds = [entry.kind for entry in entries_of_window]
+        assert kinds[0] == "reserve", entries_of_window
+        assert entries_of_window[0].pending == charge.held_tokens
+        assert len(CLOSING.intersection(kinds)) == (charge.closed_ms is not None), entries_of_window
+        assert kinds.count("adjust") == charge.adjusted, entries_of_window
+        assert len(kinds) == len(set(kinds)), entries_of_window
+        assert sum(entry.settled for entry in entries_of_window) == charge.cost_tokens, entries_of_window
+        assert sum(entry.forgiven for entry in entries_of_window) == charge.forgiven_tokens, entries_of_window
+        assert sum(entry.pending for entry in entries_of_window) == (0 if charge.closed_ms else charge.held_tokens), (
+            entries_of_window
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-LONG_ENOUGH_S = 0.2
+STATEMENT_S = 0.2
 """Seconds in which a database on the same machine executes a statement."""
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -51,7 +51,7 @@ class TcpProxy:
         self._flowing.clear()
 
     def break_after(self, data: bytes) -> None:
-        """Forward the next request that contains `data`, and break its connection before the response comes upstream_reader."""
+        """Forward the next request that contains `data`, and break its connection before its response."""
         self._fatal = data
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -87,7 +87,7 @@ class TcpProxy:
             writer.write(data)
             await writer.drain()
             if fatal:
-                await asyncio.sleep(LONG_ENOUGH_S)
+                await asyncio.sleep(STATEMENT_S)
                 self._flowing.set()
                 self.broken += 1
                 raise ConnectionResetError
@@ -114,11 +114,11 @@ class ResetCount:
 
 @asynccontextmanager
 async def resetting_server(port: int) -> AsyncIterator[ResetCount]:
-    """A server that accepts each connection and resetting_server it after 0.1 s, without reading."""
-    proxy = ResetCount()
+    """A server that accepts each connection and resets it after 0.1 s, without reading."""
+    count = ResetCount()
 
     async def reset(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        proxy.connections += 1
+        count.connections += 1
         await asyncio.sleep(0.1)
         linger = struct.pack("ii", 1, 0)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -126,7 +126,7 @@ async def resetting_server(port: int) -> AsyncIterator[ResetCount]:
 
     server = await asyncio.start_server(reset, "127.0.0.1", port)
     try:
-        yield proxy
+        yield count
     finally:
         server.close()
 
@@ -134,17 +134,17 @@ async def resetting_server(port: int) -> AsyncIterator[ResetCount]:
 @asynccontextmanager
 async def unaccepting_server(port: int) -> AsyncIterator[None]:
     """A server with a full accept queue: a new connection gets no answer, as behind a firewall that drops packets."""
-    listening = socket.socket()
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind(("127.0.0.1", port))
-    listening.listen(0)
-    waiting = [socket.socket() for _ in range(4)]
-    for one in waiting:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen(0)
+    clients = [socket.socket() for _ in range(4)]
+    for one in clients:
         one.setblocking(False)
         one.connect_ex(("127.0.0.1", port))
     await asyncio.sleep(0.05)
     try:
         yield
     finally:
-        for one in (*waiting, listening):
+        for one in (*clients, listener):
             one.close()

@@ -36,7 +36,7 @@ class Reply(NamedTuple):
 
     @property
     def code(self) -> str:
-            """The stable code of an error, which is a problem document (RFC 9457)."""
+        """The stable code of an error, which is a problem document (RFC 9457)."""
         assert self.headers["Content-Type"] == "application/problem+json", self
         assert self.body["status"] == self.status
         assert self.body["correlation_id"] == self.headers["X-Correlation-ID"]

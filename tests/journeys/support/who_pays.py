@@ -124,7 +124,7 @@ async def run_cells(
     for cell, caller, end in zip(cells, users, ends, strict=True):
         paths = Counter(one["path"] for one in received if caller.marker in str(one["body"]))
         if isinstance(end, ExpectedEnd) and paths != Counter({cell.wire.path: end.requests}):
-            wrong.append(AssertionError(f"{cell}: {end.requests} requests expected, but received {paths}"))
+            wrong.append(AssertionError(f"{cell}: received {paths}, not {end.requests} requests"))
     if wrong:
         raise ExceptionGroup(f"{len(wrong)} of {len(cells)} cells", wrong)
     return received
@@ -171,7 +171,7 @@ def _assert_counted(cell: Cell, charge: dict[str, Any], prompt: str, end: Expect
 
 
 def possible_input_tokens(cell: Cell, prompt: str) -> set[int]:
-    """The input count_tokens that may be counted for a call. Exact on the native endpoints; on a compatible endpoint, which
+    """The input tokens that may be counted for a call. Exact on the native endpoints; on a compatible endpoint, which
     passes a request on unchanged, words besides the prompt may count, such as the role, and JSON escapes. On the
     messages wire the provider reports the input before it answers: the words, unless the script has another number.
     """

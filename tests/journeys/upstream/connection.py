@@ -168,7 +168,7 @@ class BodyWriter:
         raise ConnectionEnded
 
     async def end(self) -> None:
-        """ExpectedEnd the body properly."""
+        """End the body properly."""
         await self.flush()
         if self._reset_at is not None:
             raise ValueError(f"there is no byte {self._reset_at} in a body of {self._written}")
@@ -260,7 +260,7 @@ class AnswerSender:
         return False
 
     async def _break(self, out: BodyWriter, sent_chunks: int | None) -> None:
-        """Stall, reset or close, if the script sets it after `sent_chunks` chunks, or at all if `sent_chunks` is None."""
+        """Stall, reset or close, if the script sets it after so many chunks; with None: after any number of chunks."""
 
         def is_set(key: str) -> bool:
             return key in self.script and sent_chunks in (None, self.script[key])

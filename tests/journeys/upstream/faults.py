@@ -49,7 +49,7 @@ async def _not_http(connection: Connection, media_type: str, good: bytes) -> boo
 
 
 async def _large(connection: Connection, media_type: str, good: bytes) -> bool:
-    """A body of 100 MB without a connection end, with Content-Length."""
+    """A body of 100 MB without a line end, with Content-Length."""
     await connection.head(200, {"Content-Type": media_type, "Content-Length": str(_LARGE_BYTES)})
     for _ in range(_LARGE_BYTES // len(_CHUNK)):
         await connection.write(_CHUNK)

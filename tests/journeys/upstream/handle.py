@@ -76,8 +76,8 @@ class Upstream:
         """The requests whose body contains `marker`, in the order of their arrival, with the body decoded.
 
 
-        Each is {method, path, headers, body, finished, cancelled, sent_chunks, sent_text, sent_tokens, sent}; `sent` has
-        the text of each part. `finished`: the whole answer was sent. `cancelled`: the client disconnected before that.
+        Each is {method, path, headers, body, finished, cancelled, sent_chunks, sent_text, sent_tokens, sent}; `sent`
+        has the text of each part. `finished`: the whole answer was sent. `cancelled`: the client disconnected before.
         """
         found: list[dict[str, Any]] = self._get(f"received/{marker}")
         return [one | {"body": json.loads(one["body"])} for one in found]

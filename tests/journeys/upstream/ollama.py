@@ -52,7 +52,7 @@ class OllamaChat:
 
 
 def ollama_models(names: tuple[str, ...]) -> dict[str, Any]:
-    """GET /api/ollama_models."""
+    """GET /api/tags."""
     details = {"format": "gguf", "family": "llama", "parameter_size": "3.2B", "quantization_level": "Q4_K_M"}
     common = {"modified_at": _AT, "size": 2_019_393_189, "digest": "a80c4f17acd5", "details": details}
     return {"models": [{"name": f"{name}:latest", "model": f"{name}:latest"} | common for name in names]}

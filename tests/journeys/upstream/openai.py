@@ -144,7 +144,7 @@ class Embeddings(OpenAI):
         raise NotImplementedError
 
 
-def models(names: tuple[str, ...]) -> dict[str, Any]:
+def openai_models(names: tuple[str, ...]) -> dict[str, Any]:
     """GET /v1/models."""
     data = [{"id": name, "object": "model", "created": CREATED, "owned_by": "upstream"} for name in names]
     return {"object": "list", "data": data}

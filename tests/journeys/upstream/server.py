@@ -1,6 +1,6 @@
 """The server of the fake upstream: it serves the wires of providers, correctly or with faults, as a script says.
 
-Run as `python -m journeys.upstream.server PORT LOG`. The last text of a user may contain a script, `<<{"status": 429}>>`.
+Run as `python -m journeys.upstream.server PORT LOG`. The last text of a user may have a script: `<<{"status": 429}>>`.
 An answer is written to the log, and synced, before its first byte is sent. A client that disconnects ends a stream; a
 whole answer is made and logged all the same. A word is a token.
 
@@ -39,7 +39,6 @@ Faults (after 0 chunks: before the first chunk, after the events ahead of it):
     garbage_after   k chunks, then bytes that are no event, and the proper end of the body
     error_after     k chunks, then the wire's error event with the secret in it, and the proper end of the body;
                     in JSON: a status of 500
-
     no_done         true: all events but the last, and the proper end of the body
     close_at_end    true: all events, and the end of the connection without the last chunk of HTTP's framing
 The requests that a script applies to:
@@ -58,7 +57,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from journeys.upstream.anthropic import Messages, anthropic_models, count_tokens
-from journeys.upstream.connection import Ear, Line, Seen, Sender
+from journeys.upstream.connection import AnswerSender, ClientReader, Connection, ReceivedRequest
 from journeys.upstream.faults import FAULTS
 from journeys.upstream.ollama import OllamaChat, ollama_models
 from journeys.upstream.openai import Chat, Embeddings, openai_models
@@ -82,18 +81,18 @@ class UpstreamServer:
     """The state of the process."""
 
     log: int
-    seen: list[Seen] = field(default_factory=list)
+    received: list[ReceivedRequest] = field(default_factory=list)
     scripts: Scripts = field(default_factory=Scripts)
     gates: dict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
     waiting: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     served: int = 0
 
-    async def serve_connection(self, ear: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        assert isinstance(ear, Ear)
-        line = Line(ear, writer)
+    async def serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert isinstance(reader, ClientReader)
+        connection = Connection(reader, writer)
         try:
-            while (request := await line.request()) is not None:
-                if not await self._answer(request, line):
+            while (request := await connection.request()) is not None:
+                if not await self._answer(request, connection):
                     break
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
@@ -102,56 +101,56 @@ class UpstreamServer:
         finally:
             writer.close()
 
-    async def _answer(self, request: Seen, line: Line) -> bool:
+    async def _answer(self, request: ReceivedRequest, connection: Connection) -> bool:
         """Answer one request. Returns False when the connection has ended."""
         if request.path.startswith("/_"):
-            await self._control(request, line)
+            await self._control(request, connection)
             return True
-        self.seen.append(request)
+        self.received.append(request)
 
         def on_disconnect(_: asyncio.Future[None]) -> None:
             request.cancelled = not request.finished
 
-        line.ear.gone.add_done_callback(on_disconnect)
+        connection.reader.disconnected.add_done_callback(on_disconnect)
         try:
-            keep_alive = await self._serve(request, line)
+            keep_alive = await self._serve(request, connection)
             request.finished = keep_alive and not request.cancelled
         finally:
-            line.ear.gone.remove_done_callback(on_disconnect)
+            connection.reader.disconnected.remove_done_callback(on_disconnect)
         return keep_alive
 
-    async def _control(self, request: Seen, line: Line) -> None:
+    async def _control(self, request: ReceivedRequest, connection: Connection) -> None:
         """Answer a control request: /_received, /_count and /_waiting return state, /_open opens a gate."""
         verb, _, argument = request.path[2:].partition("/")
         answer: Any = None
         match verb:
             case "received":
-                answer = [one.to_json() for one in self.seen if argument in one.body]
+                answer = [one.to_json() for one in self.received if argument in one.body]
             case "count":
-                answer = sum(1 for one in self.seen if one.path == f"/{argument}")
+                answer = sum(1 for one in self.received if one.path == f"/{argument}")
             case "waiting":
                 answer = self.waiting[argument]
             case "open":
                 self.gates[argument].set()
-        await line.answer(200, {}, json.dumps(answer).encode())
+        await connection.answer(200, {}, json.dumps(answer).encode())
 
-    async def _serve(self, request: Seen, line: Line) -> bool:
+    async def _serve(self, request: ReceivedRequest, connection: Connection) -> bool:
         path = request.path.partition("?")[0]
-        if request.method == "GET" and path in ("/v1/openai_models", "/api/ollama_models"):
-            await line.answer(200, {"Content-Type": "application/json"}, to_bytes(_list_models(path, request)))
+        if request.method == "GET" and path in ("/v1/models", "/api/tags"):
+            await connection.answer(200, {"Content-Type": "application/json"}, to_bytes(_list_models(path, request)))
             return True
         if request.method != "POST" or path not in WIRES:
-            await line.answer(404, {"Content-Type": "application/json"}, to_bytes(Chat().error(404)))
+            await connection.answer(404, {"Content-Type": "application/json"}, to_bytes(Chat().error(404)))
             return True
         wire, body = WIRES[path], json.loads(request.body)
         script = self.scripts.of(body)
-        sender = Sender(line, script, wire, self._wait)
+        sender = AnswerSender(connection, script, wire, self._wait)
         if not path.endswith("/count_tokens") and wire.streams(body):
-            return await line.unless_gone(self._handle(sender, request, body, script))
+            return await connection.run_until_disconnected(self._handle(sender, request, body, script))
         return await self._handle(sender, request, body, script)
 
-    async def _handle(self, sender: Sender, request: Seen, body: Body, script: Script) -> bool:
-        line, wire = sender.line, sender.wire
+    async def _handle(self, sender: AnswerSender, request: ReceivedRequest, body: Body, script: Script) -> bool:
+        connection, wire = sender.connection, sender.wire
         if "gate" in script:
             await self._wait(script["gate"])
         await asyncio.sleep(script.get("delay", 0))
@@ -159,10 +158,10 @@ class UpstreamServer:
         streams = wire.streams(body) and not counts
         limit = wire.limit(body)
         answer = plan(body, script, limit, plain_usage=wire.name == "chat" and not streams)
-        document = count_tokens(answer) if counts else wire.document(body, answer, len(self.seen))
+        document = count_tokens(answer) if counts else wire.document(body, answer, len(self.received))
         if "fault" in script:
             media_type = wire.media_type if streams else "application/json"
-            return await FAULTS[script["fault"]](line, media_type, to_bytes(document))
+            return await FAULTS[script["fault"]](connection, media_type, to_bytes(document))
         status = script.get("status", 200)
         if "raw" in script or "json" in script or status >= 300:
             document = script.get("json", wire.error(status))
@@ -174,7 +173,7 @@ class UpstreamServer:
             await self._wait(script["gate_after_log"])
         if not streams:
             return await sender.document(status, content, request.note)
-        return await sender.stream(wire.frames(body, answer, len(self.seen)), request.note)
+        return await sender.stream(wire.frames(body, answer, len(self.received)), request.note)
 
     async def _wait(self, gate: str) -> None:
         self.waiting[gate] += 1
@@ -191,13 +190,13 @@ class UpstreamServer:
         if usage is None:
             return
         self.served += 1
-        line = {"id": self.served, "wire": wire.name, "stream": streams, "limit": limit} | _counted(usage)
-        os.write(self.log, json.dumps(line).encode() + b"\n")
+        entry = {"id": self.served, "wire": wire.name, "stream": streams, "limit": limit} | _counted(usage)
+        os.write(self.log, json.dumps(entry).encode() + b"\n")
         os.fsync(self.log)
 
 
-def _list_models(path: str, request: Seen) -> dict[str, Any]:
-    if path == "/api/ollama_models":
+def _list_models(path: str, request: ReceivedRequest) -> dict[str, Any]:
+    if path == "/api/tags":
         return ollama_models(MODELS)
     return anthropic_models(MODELS) if "anthropic-version" in request.headers else openai_models(MODELS)
 
@@ -237,7 +236,7 @@ async def main(port: int, log_path: str) -> None:
         loop.add_signal_handler(number, stopped.set)
     upstream = UpstreamServer(log)
     server = await loop.create_server(
-        lambda: asyncio.StreamReaderProtocol(Ear(), upstream.serve_connection), "127.0.0.1", port, backlog=1024
+        lambda: asyncio.StreamReaderProtocol(ClientReader(), upstream.serve_connection), "127.0.0.1", port, backlog=1024
     )
     await stopped.wait()
     server.close()

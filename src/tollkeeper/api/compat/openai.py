@@ -1,5 +1,6 @@
 """OpenAI's API: /v1/chat/completions, /v1/responses and /v1/embeddings."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from tollkeeper.api.compat.fields import read_count, read_fields, read_flag, rea
 from tollkeeper.api.compat.pseudonym import pseudonym
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.metered import EXTERNAL_TYPE, Exchange, MeteredEndpoint
-from tollkeeper.chat import ChatRequest, Completion, Usage
+from tollkeeper.chat import ChatRequest, Completion, Usage, UsageReport
 from tollkeeper.dialects import chat, embeddings, responses
 from tollkeeper.dialects.parameters import Rule, filter_parameters
 from tollkeeper.dialects.response_meta import ResponseMeta
@@ -25,6 +26,7 @@ from tollkeeper.providers.base import CallInput, RawRequest, StreamChunk, Wire
 from tollkeeper.quota.rules.models import Basis
 
 MAX_CHOICES = 128
+_NO_CHOICES = re.compile(rb'"choices":\s*\[\s*\]')
 NAMES = ("user", "safety_identifier", "prompt_cache_key")
 """Parameters with names that callers give their users and caches."""
 
@@ -65,6 +67,12 @@ class _ChatExchange(CompatExchange):
     ) -> None:
         super().__init__(call, dialect, model, streaming=streaming)
         self._include_usage = include_usage
+
+    def render_chunk(self, chunk: StreamChunk) -> bytes:
+        """Leaves out a usage event that was sent before the end, if the request does not include it."""
+        if len(chunk.deltas) == 1 and isinstance(chunk.deltas[0], UsageReport) and not self._include_usage:
+            return b"" if _NO_CHOICES.search(chunk.raw) else super().render_chunk(chunk)
+        return super().render_chunk(chunk)
 
     def _render_end(self, result: CallResult) -> bytes:
         if not self._forwarded or result.outcome.shortened:

@@ -1,4 +1,4 @@
-"""What a refusal for lack of quota says, whatever the wire."""
+"""The messages of errors, the same in every error format."""
 
 from typing import Any
 
@@ -14,16 +14,16 @@ from tollkeeper.gateway.results import CallFailed
 DECEMBER_MS = 1_796_083_200_000
 FIGURES: dict[str, Any] = {"limit": 20_000, "used": 28, "reserved": 1_000, "needed": 64_158}
 EXCEEDED = QuotaExceeded(quota="user-month", resets_ms=DECEMBER_MS, **FIGURES)
-EXCEEDED_SAYS = (
+EXCEEDED_MESSAGE = (
     "The quota does not have room for this call: the call needs 64,158 tokens, with room for its answer, and "
     "28 of 20,000 in user-month are used and 1,000 held by calls in flight; the quota resets at 2026-12-01T00:00:00Z."
 )
 
 
 @pytest.mark.parametrize(
-    ("refusal", "says"),
+    ("refusal", "message"),
     [
-        (EXCEEDED, EXCEEDED_SAYS),
+        (EXCEEDED, EXCEEDED_MESSAGE),
         (
             QuotaHeld(quota="tenant-total-usd", unit="micro_usd", **FIGURES),
             "The room in this quota is held by calls in flight: the call needs 64,158 micro-USD, with room for its "
@@ -41,22 +41,22 @@ EXCEEDED_SAYS = (
     ],
     ids=["exceeded", "held", "no quota", "no price"],
 )
-def test_it_says_what_is_needed_and_how_the_quota_stands(refusal: QuotaRefusal, says: str) -> None:
-    assert native.message_of(refusal) == says
+def test_a_quota_error_states_the_need_and_the_balance_of_the_quota(refusal: QuotaRefusal, message: str) -> None:
+    assert native.message_of(refusal) == message
 
 
-def test_it_says_so_in_every_manner() -> None:
+def test_every_error_format_has_the_same_message() -> None:
     for error in (EXCEEDED, CallFailed(EXCEEDED, None)):
-        for manner, place in (
+        for render, field in (
             (openai_errors.render, "error"),
             (MESSAGES.render_error, "error"),
             (native.render_problem, ""),
         ):
-            status, body, headers = manner(error)
+            status, body, headers = render(error)
             document = orjson.loads(body)
-            told = document[place]["message"] if place else document["detail"]
-            assert (status, headers["X-Quota-Name"], told) == (429, "user-month", EXCEEDED_SAYS)
+            message = document[field]["message"] if field else document["detail"]
+            assert (status, headers["X-Quota-Name"], message) == (429, "user-month", EXCEEDED_MESSAGE)
 
 
-def test_another_refusal_says_its_own_sentence() -> None:
+def test_any_other_error_has_the_sentence_of_its_class() -> None:
     assert native.message_of(RateLimited()) == RateLimited.sentence

@@ -1,4 +1,4 @@
-"""What the application waits for when it is told to stop."""
+"""OuterMiddleware: a shutdown waits for the calls in flight."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from tollkeeper.telemetry.logging import AccessLog
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])
-async def test_a_call_that_was_cut_is_waited_for_until_it_is_over(kind: str) -> None:
+async def test_the_wait_at_shutdown_ends_when_a_cancelled_call_has_settled(kind: str) -> None:
     entered, settled = asyncio.Event(), asyncio.Event()
 
     async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
@@ -20,15 +20,15 @@ async def test_a_call_that_was_cut_is_waited_for_until_it_is_over(kind: str) -> 
         finally:
             await settled.wait()
 
-    envelope = OuterMiddleware(app, AccessLog("error"))
-    await envelope.wait_until_idle(60)
+    middleware = OuterMiddleware(app, AccessLog("error"))
+    await middleware.wait_until_idle(60)
     scope = {"type": kind, "method": "GET", "path": "/", "headers": []}
-    call = asyncio.create_task(envelope(scope, _nothing, _nowhere))
+    call = asyncio.create_task(middleware(scope, _receive_nothing, _discard))
     await entered.wait()
     call.cancel()
-    await envelope.wait_until_idle(0.01)
-    assert not call.done(), "it is not waited for longer"
-    waiting = asyncio.create_task(envelope.wait_until_idle(60))
+    await middleware.wait_until_idle(0.01)
+    assert not call.done(), "the wait ends after its timeout"
+    waiting = asyncio.create_task(middleware.wait_until_idle(60))
     await asyncio.sleep(0.01)
     assert not waiting.done()
     settled.set()
@@ -36,10 +36,10 @@ async def test_a_call_that_was_cut_is_waited_for_until_it_is_over(kind: str) -> 
     await call
 
 
-async def _nothing() -> Message:
+async def _receive_nothing() -> Message:
     await asyncio.Event().wait()
     raise AssertionError
 
 
-async def _nowhere(_message: Message) -> None:
+async def _discard(_message: Message) -> None:
     pass
