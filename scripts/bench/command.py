@@ -17,10 +17,11 @@ import uvloop
 
 import bench
 from bench import profiling, report
+from bench.databases import find_stock_postgres
 from bench.load import request_json
 from bench.measurement import CallCounts, Plan, measure
 from bench.processes import BenchError, Cores, peak_rss_mb
-from bench.targets import KINDS, Target, Testbed
+from bench.targets import KINDS, STOCK, Target, Testbed
 from bench.verification import verify_run
 from bench.workload import Workload, native_request
 
@@ -62,12 +63,13 @@ async def _bench(options: argparse.Namespace, plan: Plan, folder: Path, cleanup:
     cores.pin(0, cores.driver)
     testbed = Testbed(folder, cores, cleanup)
     targets = []
-    for kind in options.only:
+    kinds = options.only or _available_kinds()
+    for kind in kinds:
         _show_progress(f"starting {kind}")
         targets.append(await testbed.start_target(kind))
     results = []
     for workload in options.what:
-        _show_progress(f"measuring {workload}: {', '.join(options.only)}")
+        _show_progress(f"measuring {workload}: {', '.join(kinds)}")
         results.append(await measure(targets, workload, plan))
     tokenizer_mb = {target.kind: await _rss_with_tokenizer(target) for target in targets if target.is_metered}
     _show_progress("checking")
@@ -142,7 +144,7 @@ def _parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"workloads, of {','.join(Workload)}",
     )
     parser.add_argument(
-        "--only", type=_parse_kinds, default=KINDS, metavar="A,B", help=f"targets, of {','.join(KINDS)}"
+        "--only", type=_parse_kinds, metavar="A,B", help=f"targets, of {','.join(KINDS)} [all that there are]"
     )
     parser.add_argument(
         "--json", type=lambda name: Path(name).resolve(), metavar="FILE", help="also write the numbers as JSON"
@@ -157,6 +159,16 @@ def _parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="instead: profile the SQLite server with this workload [%(const)s]",
     )
     return parser.parse_args(arguments)
+
+
+def _available_kinds() -> tuple[str, ...]:
+    """All targets; without the system's PostgreSQL where there is none."""
+    if find_stock_postgres() is not None:
+        return KINDS
+    print(
+        "bench: no stock PostgreSQL found, so it is not measured (Debian: apt-get install postgresql)", file=sys.stderr
+    )
+    return tuple(kind for kind in KINDS if kind != STOCK)
 
 
 def _at_least_one(text: str) -> int:

@@ -9,9 +9,15 @@ from typing import Any
 from bench import upstream
 from bench.measurement import Measurement, Plan
 from bench.processes import Cores
-from bench.targets import DATABASE, FORWARDER, KINDS, POSTGRES, SERVER
+from bench.targets import DATABASE, FORWARDER, KINDS, POSTGRES, SERVER, STOCK
 
-NAMES = dict(zip(KINDS, ("bare forwarder", "Tollkeeper, SQLite", "Tollkeeper, PostgreSQL"), strict=True))
+NAMES = dict(
+    zip(
+        KINDS,
+        ("bare forwarder", "Tollkeeper, SQLite", "Tollkeeper, PostgreSQL", "Tollkeeper, stock PostgreSQL"),
+        strict=True,
+    )
+)
 BUSY_LOAD_AVERAGE = 0.5
 """Above this load average before the run, the work of other processes affects the numbers."""
 
@@ -106,7 +112,7 @@ def explain(tables: Sequence[Sequence[Measurement]], plan: Plan, cores: Cores, l
         *(_explain_workload(results, plan) for results in tables),
         "Tollkeeper's calls include JWT, rate limits, user and tenant quota, two durable commits and the access log.",
     ]
-    if any(result.target.kind == POSTGRES for results in tables for result in results):
+    if any(result.target.kind in (POSTGRES, STOCK) for results in tables for result in results):
         lines.append(
             "PostgreSQL runs on the server's core. The CPU time of all its processes is included, its memory is not."
         )

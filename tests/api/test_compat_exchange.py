@@ -1,4 +1,4 @@
-"""Exchanges of the compatible endpoints: the fields that are fields_sent to a provider, and the end of a failed stream."""
+"""Exchanges of the compatible endpoints: the fields for a provider, and the end of a stream that failed."""
 
 from typing import Any, cast
 
@@ -49,7 +49,7 @@ async def fields_sent(
 async def test_a_user_identifier_is_replaced_by_a_pseudonym_of_the_caller(
     endpoint: MeteredEndpoint, document: dict[str, Any], name: str
 ) -> None:
-    """Also where the joined numbers are the same: user 12 of tenant 1, user 2 of tenant 11."""
+    """Also where the ids read the same when joined: tenant 1, user 12; and tenant 11, user 2."""
     callers = [
         CALLER,
         Principal(2, 11, Role.MEMBER, 0),

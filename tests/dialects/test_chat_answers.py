@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 
-from tollkeeper.chat import Completion, ToolCall, Usage
+from tollkeeper.chat import Completion, InconsistentUsage, ToolCall, Usage
 from tollkeeper.dialects import chat
-from tollkeeper.dialects.answer_checks import MalformedAnswer
+from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError
 from tollkeeper.dialects.response_meta import ResponseMeta
 
 HEAD = ResponseMeta("chg_1", "ours", 1_700_000_000)
@@ -112,7 +112,7 @@ def test_an_empty_refusal_is_none() -> None:
 def test_thinking_that_is_reported_beside_what_was_said_is_output_too() -> None:
     """As xAI reports: only the total has both."""
     usage = {"prompt_tokens": 10, "completion_tokens": 3, "completion_tokens_details": {"reasoning_tokens": 5}}
-    assert chat.read_answer(answer(usage=usage | {"total_tokens": 18})).usage == Usage(10, 8, 0, 0, 5)
+    assert chat.read_answer(answer(usage=usage | {"total_tokens": 18})).usage == InconsistentUsage(10, 3, 18, 0, 0, 5)
     usage["completion_tokens"] = 8
     assert chat.read_answer(answer(usage=usage | {"total_tokens": 18})).usage == Usage(10, 8, 0, 0, 5)
     assert chat.read_answer(answer(usage=usage)).usage == Usage(10, 8, 0, 0, 5)
@@ -143,7 +143,7 @@ def test_an_answer_of_text_and_a_refusal_is_both() -> None:
     ],
 )
 def test_a_report_that_cannot_be_true_is_no_report(usage: object) -> None:
-    assert chat.read_answer(answer(usage=usage)).usage is None
+    assert not isinstance(chat.read_answer(answer(usage=usage)).usage, Usage)
 
 
 @pytest.mark.parametrize("details", [None, {}, "x", {"cached_tokens": None}])
@@ -169,9 +169,7 @@ def test_what_was_thought_and_written_to_a_cache_is_reported() -> None:
         answer(choices=[]),
         answer(choices=[{}]),
         answer(choices=[{"message": {"content": 5}}]),
-        answer(error={"message": "SECRET"}),
-        answer(choices=[{"message": {"content": "Hi"}, "finish_reason": "stop", "error": {"message": "SECRET"}}]),
-        answer(choices=[{"message": {"content": "Hi"}}, {"message": {"content": "SECRET"}, "finish_reason": "error"}]),
+        answer(error={"message": "SECRET"}, usage=None),
         answer()[:-5],
         b"\xff\xfe",
         b"[" * 100_000,
@@ -180,6 +178,56 @@ def test_what_was_thought_and_written_to_a_cache_is_reported() -> None:
 def test_what_is_no_answer_is_bad(body: bytes) -> None:
     with pytest.raises(MalformedAnswer):
         chat.read_answer(body)
+
+
+FAILED = {"message": {"content": None}, "error": {"message": "SECRET"}}
+
+
+@pytest.mark.parametrize(
+    ("body", "usage"),
+    [
+        (b'{"error":{"message":"SECRET","code":502}}', None),
+        (b'{"error":"SECRET","choices":7}', None),
+        (b'{"object":"error","message":"SECRET","code":400}', None),
+        (b'{"error":{"message":"SECRET"},"usage":{"prompt_tokens":9,"completion_tokens":2}}', Usage(9, 2)),
+        (answer(choices=[], error={"message": "SECRET"}), Usage(9, 2, 4)),
+        (answer(error={"message": "SECRET"}), Usage(9, 2, 4)),
+        (answer(choices=[FAILED], usage=None), None),
+        (answer(choices=[{"message": {"content": "Hi"}, "error": {"message": "SECRET"}}]), Usage(9, 2, 4)),
+        (
+            answer(choices=[{"message": {"content": "Hi"}}, {"message": {"content": ""}, "finish_reason": "error"}]),
+            Usage(9, 2, 4),
+        ),
+    ],
+)
+def test_an_error_with_status_200_is_a_failure_with_the_usage_that_it_reports(body: bytes, usage: object) -> None:
+    with pytest.raises(ProviderSentError) as raised:
+        chat.read_answer(body)
+    assert raised.value.usage == usage
+    assert "SECRET" not in repr(raised.value)
+
+
+THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "h"}, {"type": "text", "text": "m"}]}
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "reasoning"),
+    [
+        ([THINKING, {"type": "text", "text": "Hello"}], "Hello", "hm"),
+        ([{"type": "text", "text": "Hel"}, {"type": "reference", "reference_ids": [1]}, "lo"], "Hello", None),
+        ([{"type": "thinking", "thinking": "hm"}], "", "hm"),
+        ([{"type": "thinking", "thinking": [7, {"text": 7}]}, 7, None, {"text": None}], "", None),
+        ([], "", None),
+    ],
+)
+def test_content_may_be_a_list_of_parts(content: list[Any], text: str, reasoning: str | None) -> None:
+    assert chat.read_answer(said(content=content)) == Completion(text, "stop", Usage(9, 2, 4), reasoning=reasoning)
+
+
+@pytest.mark.parametrize("name", ["cached_tokens", "prompt_cache_hit_tokens"])
+def test_cached_input_has_other_names_at_some_providers(name: str) -> None:
+    usage = {"prompt_tokens": 1000, "completion_tokens": 5, "total_tokens": 1005, name: 900}
+    assert chat.read_answer(answer(usage=usage)).usage == Usage(1000, 5, 900)
 
 
 counts = st.integers(0, 10**6)
@@ -203,7 +251,7 @@ completions = st.builds(
 
 @given(completions)
 def test_what_is_written_is_known_to_the_client_and_reads_the_same(completion: Completion) -> None:
-    assert completion.usage is not None
+    assert isinstance(completion.usage, Usage)
     written = chat.write_answer(completion, HEAD, completion.usage)
     known = ChatCompletion.model_validate_json(written)
     assert (known.id, known.model, known.created) == HEAD
@@ -243,6 +291,6 @@ def test_a_strange_answer_is_bad_or_read_and_breaks_nothing(document: Any, cut: 
     for one in (body, body[:cut]):
         try:
             completion = chat.read_answer(one)
-        except MalformedAnswer:
+        except (MalformedAnswer, ProviderSentError):
             continue
         assert isinstance(completion.text, str)

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from tollkeeper.chat import Delta, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
+from tollkeeper.chat import (
+    Delta,
+    Finish,
+    InconsistentUsage,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
 from tollkeeper.dialects import chat, sse
 from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError
 from tollkeeper.dialects.response_meta import ResponseMeta
@@ -135,8 +144,35 @@ def test_a_running_count_is_a_report_and_no_end() -> None:
 
 def test_a_report_that_cannot_be_true_is_no_report() -> None:
     reader = chat.StreamReader()
-    assert reader.read(said(usage(prompt_tokens=-1, completion_tokens=1))) == []
+    assert reader.read(said(usage(prompt_tokens=-1, completion_tokens=1))) == [InconsistentUsage(None, 1)]
+
+
+def test_only_what_comes_after_the_finish_reason_is_the_end() -> None:
+    reader = chat.StreamReader()
+    assert reader.read(said(usage(prompt_tokens=9, completion_tokens=0))) == [Usage(9, 0)]
+    assert not reader.last
+    reader.read(said(chunk("stop")))
+    reader.read(said(usage(prompt_tokens=9, completion_tokens=2)))
     assert reader.last
+
+
+def test_content_may_be_a_list_of_parts() -> None:
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+    reader = chat.StreamReader()
+    assert reader.read(said(chunk(content=[thinking]))) == [ReasoningDelta("hm")]
+    assert reader.read(said(chunk(content=[{"type": "text", "text": "Hi"}, thinking]))) == [
+        ReasoningDelta("hm"),
+        TextDelta("Hi"),
+    ]
+    assert reader.read(said(chunk(content=[]))) == []
+
+
+@pytest.mark.parametrize("name", ["", "error"])
+def test_the_usage_beside_an_error_is_read(name: str) -> None:
+    document = {"error": {"message": "x"}, "usage": {"prompt_tokens": 9, "completion_tokens": 2}}
+    with pytest.raises(ProviderSentError) as raised:
+        chat.StreamReader().read(sse.Event(b"", name.encode(), orjson.dumps(document)))
+    assert raised.value.usage == Usage(9, 2)
 
 
 @pytest.mark.parametrize(

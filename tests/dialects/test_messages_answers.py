@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tollkeeper.chat import Completion, ToolCall, Usage
 from tollkeeper.dialects import messages
-from tollkeeper.dialects.answer_checks import MalformedAnswer
+from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError
 from tollkeeper.dialects.response_meta import ResponseMeta
 
 HEAD = ResponseMeta("chg_1", "our-claude", 1_700_000_000)
@@ -83,7 +83,7 @@ def test_a_refusal_is_explained() -> None:
     ],
 )
 def test_what_cannot_be_counts_is_no_usage(usage: Any) -> None:
-    assert messages.read_answer(answer(usage=usage)).usage is None
+    assert not isinstance(messages.read_answer(answer(usage=usage)).usage, Usage)
 
 
 def test_a_usage_of_nothing_is_a_usage() -> None:
@@ -98,7 +98,6 @@ def test_a_usage_of_nothing_is_a_usage() -> None:
         b"<html>",
         b"[]",
         b"{}",
-        b'{"type":"error","error":{"type":"api_error","message":"secret"}}',
         b'{"type":"message","content":"hello"}',
         b'{"type":"message","content":[{"type":"text","text":5}]}',
         b'{"type":"message","content":[{"type":"text","text":"\xff"}]}',
@@ -108,6 +107,21 @@ def test_a_usage_of_nothing_is_a_usage() -> None:
 def test_what_is_no_message_is_a_bad_answer(body: bytes) -> None:
     with pytest.raises(MalformedAnswer):
         messages.read_answer(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "usage"),
+    [
+        (b'{"type":"error","error":{"type":"overloaded_error","message":"secret"}}', None),
+        (b'{"error":{"message":"secret"}}', None),
+        (answer(error={"message": "secret"}, usage={"input_tokens": 9, "output_tokens": 2}), Usage(9, 2)),
+    ],
+)
+def test_an_error_with_status_200_is_a_failure_with_the_usage_that_it_reports(body: bytes, usage: object) -> None:
+    with pytest.raises(ProviderSentError) as raised:
+        messages.read_answer(body)
+    assert raised.value.usage == usage
+    assert "secret" not in repr(raised.value)
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner), max_leaves=5))

@@ -13,6 +13,7 @@ from tollkeeper.chat import (
     Delta,
     Finish,
     Image,
+    InconsistentUsage,
     Message,
     Options,
     ReasoningDelta,
@@ -171,7 +172,7 @@ def test_an_answer_is_read_whole() -> None:
 )
 def test_without_both_counts_there_is_no_usage(counts: dict[str, Any]) -> None:
     """A prompt that the server still had in memory is not counted."""
-    assert ollama.read_answer(line(True, **counts)).usage is None
+    assert not isinstance(ollama.read_answer(line(True, **counts)).usage, Usage)
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [("stop", "stop"), ("length", "length"), ("", "stop"), (None, "stop")])
@@ -185,7 +186,6 @@ def test_why_an_answer_ended_is_told(theirs: str | None, ours: str) -> None:
         b"",
         b"[]",
         b"{}",
-        b'{"error":"secret"}',
         b'{"done":true}',
         line(False),
         line(True, {"content": 5}),
@@ -197,6 +197,13 @@ def test_why_an_answer_ended_is_told(theirs: str | None, ours: str) -> None:
 def test_what_is_no_answer_is_a_bad_one(body: bytes) -> None:
     with pytest.raises(MalformedAnswer):
         ollama.read_answer(body)
+
+
+def test_an_error_with_status_200_is_a_failure_with_the_usage_that_it_reports() -> None:
+    for body, usage in ((b'{"error":"secret"}', None), (b'{"error":"x","prompt_eval_count":9,"eval_count":2}', (9, 2))):
+        with pytest.raises(ProviderSentError) as raised:
+            ollama.read_answer(body)
+        assert raised.value.usage == (usage and Usage(*usage))
 
 
 def read_all(*lines: bytes) -> list[Delta]:
@@ -224,7 +231,10 @@ def test_a_stream_is_read_line_by_line() -> None:
 
 
 def test_the_last_line_may_say_nothing_but_the_end() -> None:
-    assert read_all(b'{"done":true,"done_reason":"length","eval_count":3}') == [Finish("length")]
+    assert read_all(b'{"done":true,"done_reason":"length","eval_count":3}') == [
+        Finish("length"),
+        InconsistentUsage(None, 3),
+    ]
 
 
 def test_what_ends_an_answer_is_known_as_such() -> None:
@@ -272,7 +282,7 @@ def test_a_strange_answer_is_bad_and_breaks_nothing(document: dict[str, Any]) ->
     body = orjson.dumps(document)
     try:
         completion = ollama.read_answer(body)
-    except MalformedAnswer:
+    except (MalformedAnswer, ProviderSentError):
         return
     assert document["done"] is True
     assert isinstance(completion.text, str)

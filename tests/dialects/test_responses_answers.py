@@ -10,7 +10,7 @@ from openai.types.responses import Response
 
 from depth import examples
 from tollkeeper.chat import Completion, ToolCall, Usage
-from tollkeeper.dialects.answer_checks import MalformedAnswer
+from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError
 from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.dialects.responses import read_answer, write_answer
 
@@ -139,7 +139,7 @@ def test_a_refusal_is_an_answer_and_known_as_one() -> None:
     ],
 )
 def test_a_usage_that_cannot_be_true_is_none(usage: Any) -> None:
-    assert read_answer(answer(usage=usage)).usage is None
+    assert not isinstance(read_answer(answer(usage=usage)).usage, Usage)
 
 
 @pytest.mark.parametrize(
@@ -152,12 +152,27 @@ def test_a_usage_that_cannot_be_true_is_none(usage: Any) -> None:
         b'{"output": [7]}',
         b'{"output": ' + b"[" * 100_000,
         b'{"output": [{"type": "message", "content": "\xff"}]}',
-        answer(status="failed", error={"code": "server_error", "message": "x"}),
         answer(status="in_progress"),
-        answer(error={"code": "server_error", "message": "x"}),
         answer(output=[{"type": "function_call", "name": "f", "arguments": "{}"}]),
     ],
 )
 def test_what_is_no_answer_or_none_yet_is_a_bad_answer(body: bytes) -> None:
     with pytest.raises(MalformedAnswer):
         read_answer(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "usage"),
+    [
+        (b'{"error":{"message":"secret"}}', None),
+        (answer(status="failed", output=[], error={"message": "secret"}, usage=None), None),
+        (answer(status="failed", output=[], usage={"input_tokens": 4000, "output_tokens": 1000}), Usage(4000, 1000)),
+        (answer(status="cancelled", usage={"input_tokens": 9, "output_tokens": 2}), Usage(9, 2)),
+        (answer(error={"message": "secret"}, usage={"input_tokens": 9, "output_tokens": 2}), Usage(9, 2)),
+    ],
+)
+def test_an_error_with_status_200_is_a_failure_with_the_usage_that_it_reports(body: bytes, usage: object) -> None:
+    with pytest.raises(ProviderSentError) as raised:
+        read_answer(body)
+    assert raised.value.usage == usage
+    assert "secret" not in repr(raised.value)

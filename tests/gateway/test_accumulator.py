@@ -6,12 +6,15 @@ from tollkeeper.chat import (
     Completion,
     Delta,
     Finish,
+    InconsistentUsage,
+    InputTokens,
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
     ToolCall,
     ToolCallDelta,
     Usage,
+    UsageReport,
 )
 from tollkeeper.gateway.accumulator import StreamAccumulator
 
@@ -91,17 +94,18 @@ def test_the_last_report_and_the_last_reason_count() -> None:
     assert (received.usage, received.finish_reason) == (Usage(2, 2), "stop")
 
 
-def test_usage_is_a_report_when_nothing_was_said_after_it_and_the_answer_is_finished() -> None:
-    def reported(*deltas: Delta) -> Usage | None:
+def test_a_report_covers_the_output_if_none_follows_it() -> None:
+    def reported(*deltas: Delta) -> UsageReport | None:
         received = StreamAccumulator()
         for delta in deltas:
             received.add((delta,))
-        return received.reported_usage
+        return received.usage if received.is_reported else None
 
     said, end = TextDelta("Hello"), Finish("stop")
-    assert reported(Usage(1, 0)) is None
+    assert reported(Usage(1, 0)) == Usage(1, 0)
     assert reported(Usage(1, 0), said, end) is None
-    assert reported(said, Usage(1, 5)) is None
+    assert reported(said, Usage(1, 5)) == Usage(1, 5)
+    assert reported(said, InconsistentUsage(1, None)) == InconsistentUsage(1, None)
     assert reported(Usage(1, 0), said, end, Usage(1, 5)) == Usage(1, 5)
     assert reported(Usage(1, 0), said, Usage(1, 5), end) == Usage(1, 5)
     assert reported(said, end, Usage(1, 5), said) is None, "of another choice"
@@ -113,7 +117,7 @@ def test_usage_is_a_report_when_nothing_was_said_after_it_and_the_answer_is_fini
 def test_whatever_is_said_after_it_makes_usage_no_report(said: Delta) -> None:
     received = StreamAccumulator()
     received.add((Finish("stop"), Usage(1, 1), said))
-    assert received.reported_usage is None
+    assert not received.is_reported
 
 
 def test_the_size_is_that_of_all_text_in_bytes() -> None:
@@ -131,3 +135,26 @@ def test_text_can_be_had_from_a_place_on() -> None:
     received.add((TextDelta("b"), ToolCallDelta(0, "id", "name", "{}"), ReasoningDelta("c"), Usage(1, 1)))
     assert (received.text_since(0), received.text_since(place)) == ("abname{}c", "bname{}c")
     assert received.text_since(len(received.deltas)) == ""
+
+
+def test_a_report_does_not_cover_an_answer_that_is_cut() -> None:
+    received = StreamAccumulator()
+    received.add((TextDelta("Hello"), Usage(1, 1)))
+    received.cut()
+    assert (received.finish_reason, received.is_reported, received.usage) == ("length", False, Usage(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("delta", "expected"),
+    [
+        (TextDelta("x"), True),
+        (ToolCallDelta(0, "c", "", ""), True),
+        (Usage(1, 1), False),
+        (InputTokens(9), False),
+        (Finish("stop"), False),
+    ],
+)
+def test_only_a_part_of_the_answer_is_output(delta: Delta, expected: bool) -> None:
+    received = StreamAccumulator()
+    received.add((delta,))
+    assert received.has_output is expected

@@ -8,9 +8,10 @@ import pytest
 from factories import set_limit, user_quota
 from house import BOUND, EXACT, INPUT_TOKENS, Ear, House, make_ask, open_house, text
 from tollkeeper import errors
-from tollkeeper.chat import Completion, ToolCall, Usage
+from tollkeeper.chat import Completion, InconsistentUsage, ToolCall, Usage
 from tollkeeper.gateway import attempts
 from tollkeeper.gateway.results import CallFailed, CallResult, IdempotentCall
+from tollkeeper.providers.base import BilledFailure
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, StoredResponse
 from tollkeeper.quota.rules.models import Basis
 
@@ -108,18 +109,37 @@ async def test_a_refusal_that_is_too_long_is_cut_wherever_it_is_said(house: Hous
 
 async def test_without_a_believable_report_everything_that_was_said_is_counted(house: House) -> None:
     calls = (ToolCall("id", "123", "4567"),)
-    for usage in (None, Usage(5001, 1), Usage(1, 5001)):
+    for usage in (None, Usage(5001, 1), Usage(1, 5001), Usage(0, 0), InconsistentUsage(1, None)):
         house.provider.answers = [Completion("12345", "stop", usage, calls, reasoning="12")]
         await house.ask()
     charges = await house.charges()
     assert {(one.basis, one.input_tokens, one.output_tokens) for one in charges} == {("counted", INPUT_TOKENS, 14)}
 
 
-async def test_an_explicit_zero_is_charged_as_reported(house: House) -> None:
-    house.provider.answers = [Completion("for free", "stop", Usage(0, 0))]
+async def test_a_failure_that_reports_its_usage_is_charged_and_not_retried(house: House) -> None:
+    house.model(fallbacks=("second",))
+    house.model("second", fallbacks=())
+    house.provider.answers = [BilledFailure(Usage(40, 10))]
+    with pytest.raises(CallFailed):
+        await house.ask()
+    charge = await house.charge()
+    assert (charge.basis, charge.cost_tokens, charge.error) == (Basis.PROVIDER, 50, "provider_error")
+    assert len(house.provider.asked) == 1
+
+
+async def test_a_zero_is_charged_as_reported_where_nothing_was_received(house: House) -> None:
+    house.provider.answers = [Completion("", "stop", Usage(40, 0))]
     await house.ask()
     charge = await house.charge()
-    assert (charge.basis, charge.cost_tokens, charge.state) == (Basis.PROVIDER, 0, "settled")
+    assert (charge.basis, charge.cost_tokens, charge.state) == (Basis.PROVIDER, 40, "settled")
+
+
+async def test_output_that_was_billed_unseen_does_not_shorten_the_answer(house: House) -> None:
+    report = InconsistentUsage(40, 10, 750)
+    house.provider.answers = [Completion("x" * 10, "stop", report, raw=b"all of it")]
+    answer = await house.ask(max_output=100)
+    assert answer.completion == Completion("x" * 10, "stop", Usage(40, 710, 0, 0, 700), raw=b"all of it")
+    assert answer.usage == Usage(40, 710, 0, 0, 700)
 
 
 async def test_an_answer_beyond_the_limit_is_cut_and_its_whole_cost_booked(house: House) -> None:

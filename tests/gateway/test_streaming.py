@@ -68,7 +68,7 @@ async def test_a_later_report_replaces_an_earlier_one(house: House) -> None:
     assert_charged(await house.charge(), "provider", 40, 10)
 
 
-@pytest.mark.parametrize("usage", [None, Usage(5001, 1), Usage(1, 5001)])
+@pytest.mark.parametrize("usage", [None, Usage(5001, 1), Usage(1, 5001), Usage(0, 0)])
 async def test_without_a_believable_report_what_came_is_counted(house: House, usage: Usage | None) -> None:
     said = (ReasoningDelta("12"), RefusalDelta("345"), ToolCallDelta(0, "id", "name", "{}"))
     house.provider.streams = [[text("Hello"), StreamChunk(b"", said), *ending(usage)]]
@@ -105,14 +105,15 @@ async def test_an_answer_is_whole_though_the_line_breaks_after_it(house: House) 
 
 
 async def test_a_stream_that_breaks_between_its_report_and_its_end_is_broken(house: House) -> None:
+    """The report proves 10 tokens of output, more than were received."""
     house.provider.streams = [[text("Hello"), StreamChunk(b"", (Usage(40, 10),)), errors.ProviderInterrupted()]]
     _, charge = await fail(house)
-    assert_charged(charge, "counted", INPUT_TOKENS, 5)
+    assert_charged(charge, "counted", INPUT_TOKENS, 10)
 
 
-async def test_a_first_event_that_says_nothing_is_a_beginning_all_the_same(house: House) -> None:
-    """The provider was at work: nobody knows that it has not billed that."""
-    house.provider.streams = [[StreamChunk(b"<hello>", ()), errors.ProviderFailed()]]
+async def test_a_stream_that_breaks_after_a_first_event_without_output_costs_the_input(house: House) -> None:
+    """The connection broke: whether the provider bills what it has done is not known."""
+    house.provider.streams = [[StreamChunk(b"<hello>", ()), errors.ProviderInterrupted()]]
     cause, charge = await fail(house)
     assert isinstance(cause, errors.ProviderInterrupted)
     assert_charged(charge, "counted", INPUT_TOKENS, 0)

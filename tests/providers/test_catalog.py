@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tollkeeper import errors
-from tollkeeper.chat import Price, Usage
+from tollkeeper.chat import Price
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.providers.base import IMAGE_TOKENS, MAX_CONTEXT, MIN_OUTPUT, OVERHEAD, OVERHEAD_WITH_TOOLS, Model
 from tollkeeper.providers.catalog import MAX_CACHED_MODELS, MAX_NAME_LENGTH, Catalog, build_catalog
@@ -348,8 +348,6 @@ def test_what_a_family_is_known_for(name: str, image_tokens: int, reasons: bool)
     assert (model.image_tokens, model.least_output, model.bills_hidden_output) == (image_tokens, least, reasons)
 
 
-def test_a_report_beyond_the_context_window_cannot_be_true(tmp_path: Path) -> None:
+def test_the_catalog_gives_the_context_window(tmp_path: Path) -> None:
     model = build(tmp_path, '[models.m]\nprovider = "openai"\ncontext_window = 128000').model("m")
-    assert model.is_plausible(Usage(128_000, 128_000))
-    assert not model.is_plausible(Usage(128_001, 0))
-    assert not model.is_plausible(Usage(0, 128_001))
+    assert model.context_window == 128_000

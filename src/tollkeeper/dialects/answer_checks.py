@@ -54,6 +54,16 @@ def raise_unreadable(body: bytes, read_usage: ReadUsage) -> NoReturn:
     raise MalformedAnswer
 
 
+def raise_failure(usage: UsageReport | None, *, has_output: bool) -> NoReturn:
+    """Raises the error for an answer that contains one: ProviderSentError with the usage that it reports.
+
+    Raises MalformedAnswer where the answer has output but no usage: that output may be billed, and it is not known.
+    """
+    if usage is None and has_output:
+        raise MalformedAnswer
+    raise ProviderSentError(usage)
+
+
 def raise_error_event(data: bytes, read_usage: ReadUsage) -> NoReturn:
     """Raises ProviderSentError for an event that its name marks as an error, whatever its data are."""
     raise ProviderSentError(read_usage(_read_error_body(data).usage))

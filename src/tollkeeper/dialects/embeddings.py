@@ -12,7 +12,7 @@ import msgspec
 import orjson
 
 from tollkeeper.chat import Completion, Usage, UsageReport
-from tollkeeper.dialects.answer_checks import ProviderSentError, raise_unreadable, token_count, usage_report
+from tollkeeper.dialects.answer_checks import raise_failure, raise_unreadable, token_count, usage_report
 from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.dialects.parameters import OURS, PASS, PRICE, Only, Rule
 from tollkeeper.dialects.response_meta import ResponseMeta
@@ -103,7 +103,7 @@ def read_answer(body: bytes) -> Completion:
         raise_unreadable(body, read_usage)
     usage = read_usage(answer.usage)
     if answer.error is not None:
-        raise ProviderSentError(usage)
+        raise_failure(usage, has_output=bool(answer.data))
     return Completion("", "stop", usage)
 
 

@@ -26,7 +26,13 @@ from tollkeeper.chat import (
     ToolResult,
     UsageReport,
 )
-from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError, token_count, usage_report
+from tollkeeper.dialects.answer_checks import (
+    MalformedAnswer,
+    ProviderSentError,
+    raise_failure,
+    token_count,
+    usage_report,
+)
 from tollkeeper.dialects.parameters import unsupported, untranslatable
 from tollkeeper.errors import InvalidRequest
 
@@ -174,7 +180,7 @@ def read_answer(body: bytes) -> Completion:
     try:
         answer = _decode(body)
         if answer.error is not None:
-            raise ProviderSentError(_usage(answer))
+            raise_failure(_usage(answer), has_output=answer.message is not None)
         message = answer.message
         if message is None or not answer.done:
             raise MalformedAnswer

@@ -6,8 +6,7 @@ import msgspec
 
 from tollkeeper.chat import Completion, ToolCall, UsageReport
 from tollkeeper.dialects.answer_checks import (
-    MalformedAnswer,
-    ProviderSentError,
+    raise_failure,
     raise_unreadable,
     token_count,
     usage_report,
@@ -77,9 +76,7 @@ def read_answer(body: bytes) -> Completion:
         reasoning += more_reasoning
         calls += _tool_calls(choice.message)
     if answer.error is not None or any(map(_has_error, answer.choices)):
-        if usage is None and (text or reasoning or calls):
-            raise MalformedAnswer  # the output before the error may be billed, and is reported nowhere
-        raise ProviderSentError(usage)
+        raise_failure(usage, has_output=bool(text or reasoning or calls))
     refusal = (message.refusal or None) if len(answer.choices) == 1 else None
     return Completion(text, first.finish_reason or "stop", usage, calls, refusal, reasoning or None)
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 from tollkeeper.chat import Completion, FinishReason, ToolCall, UsageReport
-from tollkeeper.dialects.answer_checks import ProviderSentError, raise_unreadable, token_count, usage_report
+from tollkeeper.dialects.answer_checks import raise_failure, raise_unreadable, token_count, usage_report
 
 FINISH_REASONS = {
     "end_turn": "stop",
@@ -53,7 +53,7 @@ def read_answer(body: bytes) -> Completion:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise_unreadable(body, read_usage)
     if answer.error is not None:
-        raise ProviderSentError(read_usage(answer.usage))
+        raise_failure(read_usage(answer.usage), has_output=bool(answer.content))
     refusal = refusal_text(answer.stop_details)
     return Completion(
         "".join(block.text or "" for block in answer.content if block.type == "text") or refusal or "",

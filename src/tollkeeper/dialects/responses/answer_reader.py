@@ -7,7 +7,7 @@ import msgspec
 from tollkeeper.chat import Completion, FinishReason, ToolCall, UsageReport
 from tollkeeper.dialects.answer_checks import (
     MalformedAnswer,
-    ProviderSentError,
+    raise_failure,
     raise_unreadable,
     token_count,
     usage_report,
@@ -62,7 +62,7 @@ def read_answer(body: bytes) -> Completion:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise_unreadable(body, read_usage)
     if answer.status in FAILED_STATUSES or answer.error is not None:
-        raise ProviderSentError(read_usage(answer.usage))
+        raise_failure(read_usage(answer.usage), has_output=bool(answer.output))
     if answer.status not in {None, "completed", "incomplete"}:
         raise MalformedAnswer
     texts: dict[str, list[str]] = {"output_text": [], "refusal": [], "reasoning": []}
