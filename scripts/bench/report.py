@@ -9,15 +9,14 @@ from typing import Any
 from bench import upstream
 from bench.measurement import Measurement, Plan
 from bench.processes import Cores
-from bench.targets import DATABASE, FORWARDER, KINDS, POSTGRES, SERVER, STOCK
+from bench.targets import DATABASE, FORWARDER, POSTGRES, SERVER, SQLITE, STOCK
 
-NAMES = dict(
-    zip(
-        KINDS,
-        ("bare forwarder", "Tollkeeper, SQLite", "Tollkeeper, PostgreSQL", "Tollkeeper, stock PostgreSQL"),
-        strict=True,
-    )
-)
+NAMES = {
+    FORWARDER: "bare forwarder",
+    SQLITE: "Tollkeeper, SQLite",
+    POSTGRES: "Tollkeeper, PostgreSQL",
+    STOCK: "Tollkeeper, stock PostgreSQL",
+}
 BUSY_LOAD_AVERAGE = 0.5
 """Above this load average before the run, the work of other processes affects the numbers."""
 
