@@ -140,14 +140,16 @@ def sqlite_url(tmp_path: Path, migrated_file: Path) -> str:
 def postgres_url(shared_postgres_server: SharedPostgres) -> Iterator[str]:
     url = new_postgres(shared_postgres_server)
     yield url
-    name = url.partition("?")[0].rpartition("/")[2]
-    asyncio.run(execute(shared_postgres_server.url, f'DROP DATABASE "{name}" WITH (FORCE)'))
+    drop(shared_postgres_server, url)
 
 
 @pytest.fixture
-def stock_postgres_url(shared_stock_server: SharedPostgres) -> str:
+def stock_postgres_url(shared_stock_server: SharedPostgres) -> Iterator[str]:
     """On PostgreSQL as Debian installs it, with its default settings."""
-    return new_postgres(shared_stock_server)
+    url = new_postgres(shared_stock_server)
+    yield url
+    if "TEST_STOCK_POSTGRES_URL" in os.environ:  # the data of a server of ours go as a whole, which takes less time
+        drop(shared_stock_server, url)
 
 
 @pytest.fixture(params=EVERY_POSTGRES)
@@ -175,6 +177,11 @@ def new_postgres(server: SharedPostgres) -> str:
     name = f"test_{uuid.uuid4().hex}"
     asyncio.run(execute(server.url, f'CREATE DATABASE "{name}" TEMPLATE "{server.template}"'))
     return on_database(server.url, name)
+
+
+def drop(server: SharedPostgres, url: str) -> None:
+    name = url.partition("?")[0].rpartition("/")[2]
+    asyncio.run(execute(server.url, f'DROP DATABASE "{name}" WITH (FORCE)'))
 
 
 async def execute(url: str, statement: str) -> None:
