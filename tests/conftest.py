@@ -1,3 +1,3 @@
 """What every test may use. The parts are plug-ins, each in a file of its own."""
 
-pytest_plugins = ("hangs", "databases")
+pytest_plugins = ("support.hang_report", "support.databases")

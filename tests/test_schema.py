@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import SQLModel
 
 import tollkeeper.conversations.models  # noqa: F401 - fills the metadata
-from factories import make_principal, make_store, make_terms, set_limit, user_quota
+from support.factories import make_principal, make_store, make_terms, set_limit, user_quota
 from tollkeeper.chat import Usage
 from tollkeeper.db import SCHEMA_REVISION, Database, async_url
 from tollkeeper.errors import ConfigurationError

@@ -17,11 +17,11 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from tollkeeper import __version__
 from tollkeeper.api import auth, compat, health, keys, me, native
 from tollkeeper.api.compat import error_renderer_of
-from tollkeeper.api.compat import models as compat_models
+from tollkeeper.api.compat import model_list as compat_model_list
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.metered import MeteredRouter
 from tollkeeper.api.middleware import OuterMiddleware
-from tollkeeper.api.native import models, sessions, socket
+from tollkeeper.api.native import model_list, sessions, socket
 from tollkeeper.api.openapi import complete_document
 from tollkeeper.errors import InvalidRequest, MethodNotAllowed, NotFound, RateLimited, TollkeeperError
 from tollkeeper.telemetry.logging import AccessLog
@@ -61,8 +61,8 @@ def create_app(
     app.include_router(auth.auth_router(throttle))
     app.include_router(keys.router)
     app.include_router(me.router)
-    app.include_router(models.router)
-    app.include_router(compat_models.router)
+    app.include_router(model_list.router)
+    app.include_router(compat_model_list.router)
     app.include_router(sessions.router)
     app.include_router(socket.router)
     _add_error_handlers(app)

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from house import House, open_house
+from support.gateway import GatewayUnderTest, open_gateway
 from tollkeeper import errors
 from tollkeeper.api.compat.openai import CHAT_COMPLETIONS
 from tollkeeper.api.dependencies import Services
@@ -87,7 +87,7 @@ class AsgiRequest:
 class EndpointsUnderTest:
     """/ai/query, /ai/stream and /v1/chat/completions. Any other path returns the status 418."""
 
-    gateway: House
+    gateway: GatewayUnderTest
     services: SimpleNamespace
     router: MeteredRouter
 
@@ -104,7 +104,7 @@ class EndpointsUnderTest:
 async def open_endpoints(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EndpointsUnderTest]:
     """The endpoints for one user, whose token is `good`, with 20 requests a minute."""
     monkeypatch.setattr(attempts, "RETRY_PAUSE_S", 0.001)
-    async with open_house(sqlite_url) as gateway:
+    async with open_gateway(sqlite_url) as gateway:
 
         async def verify(token: str, access: Access) -> object:
             if token != "good" or access is not Access.AI:
@@ -112,8 +112,8 @@ async def open_endpoints(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> As
             return gateway.caller
 
         throttle = Throttle(login="off", ai="20/minute", clock=SystemClock())
-        authenticator = SimpleNamespace(verify=verify, forget=lambda _: None)
-        services = SimpleNamespace(gateway=gateway.gateway, authenticator=authenticator, throttle=throttle)
+        authenticator = SimpleNamespace(verify=verify, costs_a_lookup=lambda _: False, forget=lambda _: None)
+        services = SimpleNamespace(gateway=gateway.inner, authenticator=authenticator, throttle=throttle)
 
         async def other_routes(scope: Scope, receive: Receive, send: Send) -> None:
             await send({"type": "http.response.start", "status": 418, "headers": []})

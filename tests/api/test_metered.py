@@ -8,8 +8,8 @@ import pytest
 from metered_endpoints import PROMPT, TOKEN, AsgiRequest, EndpointsUnderTest, headers_with_key, open_endpoints
 from starlette.requests import ClientDisconnect
 
-from house import USAGE, text
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
+from support.gateway import USAGE, text_chunk
 from tollkeeper import errors
 from tollkeeper.api import middleware
 from tollkeeper.api.body_budget import BodyBudget
@@ -53,7 +53,7 @@ async def test_a_refused_request_returns_the_reason_and_calls_no_model(
 ) -> None:
     refused = await endpoints.post(path, **fields)
     assert (refused.status, refused.document["code"], refused.is_complete) == (status, code, True)
-    assert (endpoints.gateway.provider.asked, await endpoints.gateway.charges()) == ([], [])
+    assert (endpoints.gateway.provider.calls, await endpoints.gateway.charges()) == ([], [])
 
 
 async def test_a_request_above_the_rate_limit_is_refused_with_retry_after(endpoints: EndpointsUnderTest) -> None:
@@ -63,7 +63,7 @@ async def test_a_request_above_the_rate_limit_is_refused_with_retry_after(endpoi
         refused = await endpoints.post(path)
         assert (refused.status, refused.document["code"]) == (429, "rate_limited")
         assert 1 <= int(refused.response_headers["retry-after"]) <= 60
-    assert len(endpoints.gateway.provider.asked) == len(await endpoints.gateway.charges()) == 20
+    assert len(endpoints.gateway.provider.calls) == len(await endpoints.gateway.charges()) == 20
 
 
 async def test_the_rate_limit_is_checked_before_the_body_is_read(endpoints: EndpointsUnderTest) -> None:
@@ -84,7 +84,7 @@ async def test_a_body_that_does_not_arrive_in_time_is_refused(
             "close",
             True,
         )
-    assert (endpoints.gateway.provider.asked, await endpoints.gateway.charges()) == ([], [])
+    assert (endpoints.gateway.provider.calls, await endpoints.gateway.charges()) == ([], [])
 
 
 async def test_a_client_that_disconnects_within_its_body_starts_no_call_even_if_the_json_is_complete(
@@ -94,7 +94,7 @@ async def test_a_client_that_disconnects_within_its_body_starts_no_call_even_if_
     request.disconnect.set()
     with pytest.raises(ClientDisconnect):
         await endpoints.send(request)
-    assert (request.sent, endpoints.gateway.provider.asked, await endpoints.gateway.charges()) == ([], [], [])
+    assert (request.sent, endpoints.gateway.provider.calls, await endpoints.gateway.charges()) == ([], [], [])
 
 
 async def test_a_body_may_arrive_in_chunks(endpoints: EndpointsUnderTest) -> None:
@@ -110,15 +110,15 @@ async def test_the_body_of_a_call_counts_against_the_budget_until_the_call_ends(
     budget = BodyBudget(max_per_user=2 * size - 1, max_in_total=3 * size - 1)
     monkeypatch.setattr(endpoints.router, "_body_budget", budget)
     started = asyncio.Event()
-    endpoints.gateway.provider.streams = [[text("He"), started.set, asyncio.Event()]]
+    endpoints.gateway.provider.streams = [[text_chunk("He"), started.set, asyncio.Event()]]
     first = AsgiRequest(STREAM.path)
     running = asyncio.create_task(endpoints.send(first))
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         await started.wait()
     refused = await endpoints.post(QUERY.path)
     assert (refused.status, refused.document["code"]) == (429, "rate_limited")
     assert refused.response_headers["retry-after"] == "1"
-    assert len(endpoints.gateway.provider.asked) == 1
+    assert len(endpoints.gateway.provider.calls) == 1
     first.disconnect.set()
     await running
     assert [(await endpoints.post(QUERY.path)).status for _ in range(3)] == [200] * 3
@@ -144,7 +144,7 @@ async def test_a_response_names_its_charge_cost_and_remaining_quota(endpoints: E
 async def test_a_failed_call_names_its_charge_in_the_error_format_of_the_endpoint(
     endpoints: EndpointsUnderTest,
 ) -> None:
-    endpoints.gateway.provider.answers = [errors.ProviderRejected()]
+    endpoints.gateway.provider.completions = [errors.ProviderRejected()]
     response = await endpoints.post(CHAT_COMPLETIONS.path, body=b'{"messages": [{"role": "user", "content": "hi"}]}')
     assert (response.status, response.document["error"]["type"]) == (400, "invalid_request_error")
     assert response.response_headers["x-error-code"] == "provider_rejected"
@@ -155,7 +155,7 @@ async def test_a_providers_response_on_the_same_wire_is_passed_on_byte_for_byte(
     endpoints: EndpointsUnderTest,
 ) -> None:
     body = b'{"model": "m", "stream": false, "messages": [{"role": "user", "content": "hi"}]}'
-    endpoints.gateway.provider.answers = [Completion("yes", "stop", USAGE, raw=b"<raw>")]
+    endpoints.gateway.provider.completions = [Completion("yes", "stop", USAGE, raw=b"<raw>")]
     assert (await endpoints.post(CHAT_COMPLETIONS.path, body=body)).content == b"<raw>"
 
 
@@ -169,7 +169,7 @@ async def test_a_repeated_idempotency_key_returns_the_stored_response_for_free(
     assert replayed.response_headers["content-type"] == first.response_headers["content-type"]
     assert "idempotent-replayed" not in first.response_headers
     assert sorted(charge.cost_tokens for charge in await endpoints.gateway.charges()) == [0, 50]
-    assert len(endpoints.gateway.provider.asked) == 1
+    assert len(endpoints.gateway.provider.calls) == 1
 
 
 async def test_an_idempotency_key_is_valid_for_one_endpoint_and_one_body(endpoints: EndpointsUnderTest) -> None:

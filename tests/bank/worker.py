@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TextIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from factories import make_store
+from support.factories import make_store
 from tollkeeper.chat import Price, Usage
 from tollkeeper.errors import ProviderError, ProviderTimeout, ProviderUnavailable, QuotaExceeded, QuotaHeld
 from tollkeeper.principal import Principal, Role

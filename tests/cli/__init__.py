@@ -1,1 +1,1 @@
-"""The command, run as people run it."""
+"""The `tollkeeper` command, run on each of the two databases."""

@@ -1,4 +1,4 @@
-"""Someone at the keyboard: runs commands in this process, on one database, and reads what they print."""
+"""Runs commands in this process on one database, like typer's CliRunner, and returns what they print."""
 
 import asyncio
 import io
@@ -17,19 +17,19 @@ from tollkeeper.cli.runner import run
 from tollkeeper.db import Database
 
 PASSWORD = b"correct horse battery\n"
-ME = pwd.getpwuid(os.getuid()).pw_name
+SYSTEM_USER = pwd.getpwuid(os.getuid()).pw_name
 
 
-class Said(NamedTuple):
-    """What a command answered."""
+class CommandResult(NamedTuple):
+    """The exit code of a command, and what it wrote to standard output and standard error."""
 
     code: int
     out: str
     err: str
 
 
-class Keyboard:
-    """Types commands; `url` is the database they work on."""
+class CommandRunner:
+    """Runs commands; `url` is the database that they use."""
 
     def __init__(self, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         monkeypatch.setenv("TOLLKEEPER_DATABASE_URL", url)
@@ -38,55 +38,57 @@ class Keyboard:
         self._monkeypatch = monkeypatch
         self._capsys = capsys
 
-    def type(self, *words: str, stdin: bytes = b"", app: typer.Typer = tollkeeper, name: str = "tollkeeper") -> Said:
-        """Run a command, with this on its standard input."""
+    def invoke(
+        self, *arguments: str, stdin: bytes = b"", app: typer.Typer = tollkeeper, name: str = "tollkeeper"
+    ) -> CommandResult:
+        """Run a command with `stdin` as its standard input."""
         self._monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         self._capsys.readouterr()
         try:
-            code = run(app, name, words)
+            code = run(app, name, arguments)
         finally:
             structlog.reset_defaults()
-        return Said(code, *self._capsys.readouterr())
+        return CommandResult(code, *self._capsys.readouterr())
 
-    def do(self, *words: str, stdin: bytes = b"") -> str:
-        """Run a command that must succeed, in silence on standard error. Returns what it printed."""
-        said = self.type(*words, stdin=stdin)
-        assert (said.code, said.err) == (0, ""), said
-        return said.out
+    def run(self, *arguments: str, stdin: bytes = b"") -> str:
+        """Run a command that must succeed and write nothing to standard error. Returns its standard output."""
+        result = self.invoke(*arguments, stdin=stdin)
+        assert (result.code, result.err) == (0, ""), result
+        return result.out
 
-    def refused(self, *words: str, stdin: bytes = b"") -> str:
+    def fail(self, *arguments: str, stdin: bytes = b"") -> str:
         """Run a command that must fail with one sentence and exit code 2. Returns the sentence."""
-        return one_sentence(self.type(*words, stdin=stdin))
+        return error_sentence(self.invoke(*arguments, stdin=stdin))
 
-    def rows(self, statement: str) -> Sequence[Any]:
-        """What the database says."""
+    def query(self, statement: str) -> Sequence[Any]:
+        """Execute a statement on the database. Returns its rows, if it has any."""
 
-        async def read() -> Sequence[Any]:
+        async def execute() -> Sequence[Any]:
             database = Database(self.url)
             async with database.session() as session:
-                found = await (await session.connection()).execute(text(statement))
-                rows = found.all() if found.returns_rows else []
+                result = await (await session.connection()).execute(text(statement))
+                rows = result.all() if result.returns_rows else []
             await database.close()
             return rows
 
-        return asyncio.run(read())
+        return asyncio.run(execute())
 
-    def people(self) -> None:
-        """A tenant `acme` with the users ada and bob, and a tenant `void` without any."""
-        self.do("tenant", "create", "acme")
-        self.do("tenant", "create", "void")
+    def create_users(self) -> None:
+        """Create the tenant `acme` with the users ada and bob, and the tenant `void` without users."""
+        self.run("tenant", "create", "acme")
+        self.run("tenant", "create", "void")
         for name in ("ada", "bob"):
             email = f"{name}@example.com"
-            self.do("user", "create", email, "--tenant", "acme", "--password-stdin", stdin=PASSWORD)
+            self.run("user", "create", email, "--tenant", "acme", "--password-stdin", stdin=PASSWORD)
 
 
-def one_sentence(said: Said) -> str:
+def error_sentence(result: CommandResult) -> str:
     """The one sentence of a command that failed, without the command's name."""
-    assert said.code == 2, said
-    assert said.out == ""
-    name, _, sentence = said.err.partition(": ")
-    assert name in ("tollkeeper", "adjust_quota"), said
+    assert result.code == 2, result
+    assert result.out == ""
+    name, _, sentence = result.err.partition(": ")
+    assert name in ("tollkeeper", "adjust_quota"), result
     assert sentence.endswith("\n")
-    assert sentence.count("\n") == 1, said
+    assert sentence.count("\n") == 1, result
     assert "Traceback" not in sentence
     return sentence.removesuffix("\n")

@@ -1,22 +1,22 @@
-"""A keyboard on each of the two databases."""
+"""Runners of commands, on each of the two databases."""
 
 from pathlib import Path
 
 import pytest
 
-from cli.keyboard import Keyboard
+from cli.command_runner import CommandRunner
 
 
 @pytest.fixture
-def keyboard(
+def runner(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Keyboard:
+) -> CommandRunner:
     monkeypatch.chdir(tmp_path)
-    return Keyboard(database_url, monkeypatch, capsys)
+    return CommandRunner(database_url, monkeypatch, capsys)
 
 
 @pytest.fixture
-def acme(keyboard: Keyboard) -> Keyboard:
-    """The same, with people in the database."""
-    keyboard.people()
-    return keyboard
+def acme(runner: CommandRunner) -> CommandRunner:
+    """A runner on a database with the tenant `acme` and its users ada and bob."""
+    runner.create_users()
+    return runner

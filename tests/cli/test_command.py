@@ -1,4 +1,4 @@
-"""The command as a whole: the ledger's proof, work beside a running server, and every way not to get at a database."""
+"""`tollkeeper ledger verify`, commands beside a running server, unusable databases, and the installed command."""
 
 import asyncio
 import os
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.keyboard import ME, Keyboard
-from factories import make_store, make_terms
-from patience import PATIENCE_S
+from cli.command_runner import SYSTEM_USER, CommandRunner
+from support.deadlines import TEST_DEADLINE_S
+from support.factories import make_store, make_terms
 from tollkeeper.chat import Usage
 from tollkeeper.cli.context import actor_name
 from tollkeeper.db import SCHEMA_REVISION
@@ -23,16 +23,16 @@ TOLLKEEPER = Path(sys.executable).with_name("tollkeeper")
 CTRL_C_AT_AN_IMPORT = """
 import os, sys
 
-class Hasty:
+class InterruptingFinder:
     def find_spec(self, name, path=None, target=None):
-        if name == os.environ["HASTY"]:
+        if name == os.environ["INTERRUPTED_IMPORT"]:
             raise KeyboardInterrupt
 
-sys.meta_path.insert(0, Hasty())
+sys.meta_path.insert(0, InterruptingFinder())
 """
-"""What a process runs that Ctrl-C reaches while it imports the module that HASTY names."""
+"""A `sitecustomize` module: Ctrl-C interrupts the process while it imports the module in INTERRUPTED_IMPORT."""
 ADA = Principal(1, 1, Role.MEMBER, 0)
-READING_AND_WRITING = (
+COMMANDS = (
     "tenant list",
     "tenant create new",
     "tenant disable acme",
@@ -48,15 +48,15 @@ READING_AND_WRITING = (
 )
 
 
-def every_command_is_refused(keyboard: Keyboard, sentence: str) -> None:
-    for words in READING_AND_WRITING:
-        assert keyboard.refused(*words.split(" "), stdin=b"a password, long enough") == sentence
+def assert_every_command_fails(runner: CommandRunner, sentence: str) -> None:
+    for command in COMMANDS:
+        assert runner.fail(*command.split(" "), stdin=b"a password, long enough") == sentence
 
 
-def test_verify_reports_a_clean_ledger_and_its_open_holds(acme: Keyboard) -> None:
-    acme.do("quota", "set", "ada@example.com", "--limit", "1000", "--window", "day")
+def test_verify_reports_a_correct_ledger_and_its_open_holds(acme: CommandRunner) -> None:
+    acme.run("quota", "set", "ada@example.com", "--limit", "1000", "--window", "day")
 
-    async def leave_one_open() -> None:
+    async def leave_one_charge_open() -> None:
         ledger = Ledger(make_store(acme.url), lease_seconds=60)
         ledger.start()
         async with ledger.reservation(ADA, make_terms()) as reservation:
@@ -64,8 +64,8 @@ def test_verify_reports_a_clean_ledger_and_its_open_holds(acme: Keyboard) -> Non
         await ledger.reservation(ADA, make_terms()).__aenter__()
         await ledger.stop()
 
-    asyncio.run(leave_one_open())
-    assert acme.do("ledger", "verify").splitlines() == [
+    asyncio.run(leave_one_charge_open())
+    assert acme.run("ledger", "verify").splitlines() == [
         "windows: 1",
         "entries: 5",
         "charges: 2",
@@ -73,84 +73,84 @@ def test_verify_reports_a_clean_ledger_and_its_open_holds(acme: Keyboard) -> Non
         "open holds: 1",
         "Clean: every balance is the sum of its entries, and no call was ever admitted above a quota.",
     ]
-    acme.rows("UPDATE charges SET lease_ms = 0 WHERE closed_ms IS NULL")
-    assert "open holds: 1 (1 past their lease)" in acme.do("ledger", "verify")
+    acme.query("UPDATE charges SET lease_ms = 0 WHERE closed_ms IS NULL")
+    assert "open holds: 1 (1 past their lease)" in acme.run("ledger", "verify")
 
 
-def test_verify_lists_what_is_wrong_and_fails_with_1(acme: Keyboard) -> None:
-    acme.do("quota", "set", "ada@example.com", "--limit", "1000", "--window", "day")
-    acme.rows("UPDATE windows SET settled = 5")
-    said = acme.type("ledger", "verify")
-    assert said.code == 1
-    assert said.out.splitlines()[0] == "WRONG  window 1: settled is 5, its entries add up to 0"
-    assert "Clean" not in said.out
-    assert said.err == "tollkeeper: The ledger is wrong in 1 places.\n"
+def test_verify_lists_the_errors_and_exits_with_1(acme: CommandRunner) -> None:
+    acme.run("quota", "set", "ada@example.com", "--limit", "1000", "--window", "day")
+    acme.query("UPDATE windows SET settled = 5")
+    result = acme.invoke("ledger", "verify")
+    assert result.code == 1
+    assert result.out.splitlines()[0] == "WRONG  window 1: settled is 5, its entries add up to 0"
+    assert "Clean" not in result.out
+    assert result.err == "tollkeeper: The ledger is wrong in 1 places.\n"
 
 
-def test_every_command_works_beside_a_ledger_at_work(acme: Keyboard) -> None:
-    """Calls go on in another thread, with a ledger of its own, while quotas, users and charges are worked on."""
-    acme.do("quota", "set", "ada@example.com", "--limit", "100000", "--window", "day")
-    acme.do("quota", "set", "--tenant", "acme", "--limit", "100000", "--window", "total")
-    working, made = threading.Event(), list[str]()
+def test_every_command_works_beside_a_running_ledger(acme: CommandRunner) -> None:
+    """Another thread makes calls on its own ledger while commands change quotas, users and charges."""
+    acme.run("quota", "set", "ada@example.com", "--limit", "100000", "--window", "day")
+    acme.run("quota", "set", "--tenant", "acme", "--limit", "100000", "--window", "total")
+    stopping, charge_ids = threading.Event(), list[str]()
 
-    async def caller(ledger: Ledger) -> None:
-        while not working.is_set():
+    async def make_calls(ledger: Ledger) -> None:
+        while not stopping.is_set():
             async with ledger.reservation(ADA, make_terms()) as reservation:
                 await asyncio.sleep(0.005)
                 reservation.set_usage(Usage(1, 1))
-            made.append(reservation.charge_id)
+            charge_ids.append(reservation.charge_id)
 
-    async def work() -> None:
+    async def run_ledger() -> None:
         ledger = Ledger(make_store(acme.url), lease_seconds=60)
         ledger.start()
         try:
-            await asyncio.gather(*(caller(ledger) for _ in range(4)))
+            await asyncio.gather(*(make_calls(ledger) for _ in range(4)))
         finally:
             await ledger.stop()
 
-    failed: list[TollkeeperError] = []
+    failures: list[TollkeeperError] = []
 
-    def run() -> None:
+    def run_server() -> None:
         try:
-            asyncio.run(work())
+            asyncio.run(run_ledger())
         except TollkeeperError as error:
-            failed.append(error)
+            failures.append(error)
 
-    server = threading.Thread(target=run)
+    server = threading.Thread(target=run_server)
     server.start()
     try:
         for number in range(2):
-            acme.do("quota", "grant", "ada@example.com", "--tokens", "10", "--reason", "more")
-            acme.do("quota", "set", "--tenant", "acme", "--limit", str(200_000 + number))
-            acme.do("user", "disable", "bob@example.com")
-            acme.do("quota", "show", "ada@example.com")
-            acme.do("quota", "refund", made[-1], "--reason", "sorry")
-            acme.do("quota", "explain", made[-1])
-            acme.do("tenant", "create", f"tenant {number}")
-            assert "Clean" in acme.do("ledger", "verify")
+            acme.run("quota", "grant", "ada@example.com", "--tokens", "10", "--reason", "more")
+            acme.run("quota", "set", "--tenant", "acme", "--limit", str(200_000 + number))
+            acme.run("user", "disable", "bob@example.com")
+            acme.run("quota", "show", "ada@example.com")
+            acme.run("quota", "refund", charge_ids[-1], "--reason", "sorry")
+            acme.run("quota", "explain", charge_ids[-1])
+            acme.run("tenant", "create", f"tenant {number}")
+            assert "Clean" in acme.run("ledger", "verify")
     finally:
-        working.set()
+        stopping.set()
         server.join()
-    assert failed == []
-    balance = acme.do("quota", "show", "ada@example.com").splitlines()[1].split()
-    assert balance[3:6] == ["100,020", f"{(len(made) - 2) * 2:,}", "0"]
-    assert "open holds: 0" in acme.do("ledger", "verify")
+    assert failures == []
+    balance = acme.run("quota", "show", "ada@example.com").splitlines()[1].split()
+    assert balance[3:6] == ["100,020", f"{(len(charge_ids) - 2) * 2:,}", "0"]
+    assert "open holds: 0" in acme.run("ledger", "verify")
 
 
-def test_a_schema_behind_the_code_is_refused(acme: Keyboard) -> None:
-    acme.rows("UPDATE alembic_version SET version_num = '0000'")
-    every_command_is_refused(
+def test_an_older_schema_is_refused(acme: CommandRunner) -> None:
+    acme.query("UPDATE alembic_version SET version_num = '0000'")
+    assert_every_command_fails(
         acme,
         f"The database schema is at 0000, this version needs {SCHEMA_REVISION}. Bring it up with: tollkeeper migrate",
     )
 
 
-def test_a_database_file_that_is_not_there_is_not_made(
+def test_a_missing_database_file_is_not_created(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "none.db"
-    keyboard = Keyboard(f"sqlite:///{path}", monkeypatch, capsys)
-    every_command_is_refused(keyboard, f"There is no database at {path}. Create it with: tollkeeper migrate")
+    runner = CommandRunner(f"sqlite:///{path}", monkeypatch, capsys)
+    assert_every_command_fails(runner, f"There is no database at {path}. Create it with: tollkeeper migrate")
     assert not path.exists()
 
 
@@ -158,78 +158,80 @@ def test_an_empty_database_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty.db").touch()
-    keyboard = Keyboard(f"sqlite:///{tmp_path / 'empty.db'}", monkeypatch, capsys)
-    every_command_is_refused(keyboard, "The database has no schema yet. Create it with: tollkeeper migrate")
+    runner = CommandRunner(f"sqlite:///{tmp_path / 'empty.db'}", monkeypatch, capsys)
+    assert_every_command_fails(runner, "The database has no schema yet. Create it with: tollkeeper migrate")
 
 
-def test_a_database_that_does_not_answer_is_one_sentence(
+def test_an_unreachable_database_is_reported_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keyboard = Keyboard("postgresql://me:secret@127.0.0.1:1/none", monkeypatch, capsys)
-    for words in READING_AND_WRITING:
-        sentence = keyboard.refused(*words.split(" "), stdin=b"a password, long enough")
+    runner = CommandRunner("postgresql://me:secret@127.0.0.1:1/none", monkeypatch, capsys)
+    for command in COMMANDS:
+        sentence = runner.fail(*command.split(" "), stdin=b"a password, long enough")
         assert sentence.startswith("The database cannot be opened: ")
         assert "secret" not in sentence
 
 
-def test_a_url_of_no_database_is_one_sentence(
+def test_a_url_of_an_unsupported_database_is_reported_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keyboard = Keyboard("mysql://me:secret@localhost/none", monkeypatch, capsys)
-    sentence = keyboard.refused("user", "list")
+    runner = CommandRunner("mysql://me:secret@localhost/none", monkeypatch, capsys)
+    sentence = runner.fail("user", "list")
     assert "TOLLKEEPER_DATABASE_URL must be sqlite:///path or postgresql://" in sentence
     assert "secret" not in sentence
 
 
-def test_a_table_that_is_gone_is_one_sentence(acme: Keyboard) -> None:
-    acme.rows("DROP TABLE entries")
-    assert acme.refused("ledger", "verify").startswith("The database reported an error: ")
+def test_a_missing_table_is_reported_in_one_sentence(acme: CommandRunner) -> None:
+    acme.query("DROP TABLE entries")
+    assert acme.fail("ledger", "verify").startswith("The database reported an error: ")
 
 
-def test_without_a_command_there_is_help(acme: Keyboard) -> None:
-    said = acme.type("quota")
-    assert said.code == 2
-    assert "tollkeeper quota [OPTIONS] COMMAND" in said.out + said.err
-    assert "tollkeeper: " not in said.err
+def test_a_group_without_a_command_prints_its_help(acme: CommandRunner) -> None:
+    result = acme.invoke("quota")
+    assert result.code == 2
+    assert "tollkeeper quota [OPTIONS] COMMAND" in result.out + result.err
+    assert "tollkeeper: " not in result.err
 
 
-def test_the_actor_is_the_system_s_user_even_if_nameless(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_actor_is_the_systems_user_or_the_id_of_one_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USER", "mallory")
     monkeypatch.setenv("LOGNAME", "mallory")
-    assert actor_name("cli") == f"cli:{ME}"
+    assert actor_name("cli") == f"cli:{SYSTEM_USER}"
     monkeypatch.setattr("os.getuid", lambda: 54321)
     assert actor_name("cli") == "cli:54321"
 
 
 @pytest.mark.exhaustive_on_postgres
-def test_the_installed_command_is_this_one(acme: Keyboard, tmp_path: Path) -> None:
-    """A process of its own, through pipes."""
+def test_the_installed_command_works(acme: CommandRunner, tmp_path: Path) -> None:
+    """In a process of its own, with its output in pipes."""
 
-    def tollkeeper(*words: str) -> subprocess.CompletedProcess[str]:
+    def tollkeeper(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [TOLLKEEPER, *words], capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=tmp_path
+            [TOLLKEEPER, *arguments], capture_output=True, text=True, timeout=TEST_DEADLINE_S, check=False, cwd=tmp_path
         )
 
     assert tollkeeper("quota", "set", "ada@example.com", "--limit", "700", "--window", "day").returncode == 0
-    wrong = tollkeeper("quota", "grant", "ada@example.com", "--tokens", "-5", "--reason", "x")
-    assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert wrong.stderr == "tollkeeper: --tokens must be a whole number from 1 to 1000000000000000, not '-5'.\n"
+    failed = tollkeeper("quota", "grant", "ada@example.com", "--tokens", "-5", "--reason", "x")
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert failed.stderr == "tollkeeper: --tokens must be a whole number from 1 to 1000000000000000, not '-5'.\n"
     verified = tollkeeper("ledger", "verify")
     assert (verified.returncode, verified.stderr) == (0, "")
     assert "open holds: 0" in verified.stdout
-    assert "700" in acme.do("quota", "show", "ada@example.com")
+    assert "700" in acme.run("quota", "show", "ada@example.com")
 
 
 @pytest.mark.parametrize("imported", ["tollkeeper.cli.commands", "typer", "tollkeeper.bootstrap", "fastapi"])
 @pytest.mark.parametrize("command", [[TOLLKEEPER], [sys.executable, "-m", "tollkeeper"]], ids=["command", "module"])
-def test_ctrl_c_while_it_still_imports_ends_it_quietly(command: list[str], imported: str, tmp_path: Path) -> None:
+def test_ctrl_c_during_an_import_exits_with_130_and_no_output(
+    command: list[str], imported: str, tmp_path: Path
+) -> None:
     (tmp_path / "sitecustomize.py").write_text(CTRL_C_AT_AN_IMPORT)
-    environment = os.environ | {"PYTHONPATH": str(tmp_path), "HASTY": imported}
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "INTERRUPTED_IMPORT": imported}
     done = subprocess.run(
         [*command, "--help"],
         capture_output=True,
         text=True,
-        timeout=PATIENCE_S,
+        timeout=TEST_DEADLINE_S,
         check=False,
         cwd=tmp_path,
         env=environment,

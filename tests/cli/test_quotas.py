@@ -1,9 +1,9 @@
-"""`tollkeeper quota`: each change goes through the ledger, as an entry with actor and reason."""
+"""`tollkeeper quota`: each change is an entry of the ledger with an actor and a reason."""
 
 import asyncio
 
-from cli.keyboard import ME, Keyboard
-from factories import make_store, make_terms
+from cli.command_runner import SYSTEM_USER, CommandRunner
+from support.factories import make_store, make_terms
 from tollkeeper.chat import Price, Usage
 from tollkeeper.principal import Principal, Role
 from tollkeeper.quota.ledger import Ledger
@@ -12,11 +12,11 @@ ENTRIES = "SELECT kind, granted, settled, actor, reason FROM entries WHERE kind 
 STATE = (ENTRIES, "SELECT * FROM quotas ORDER BY id", "SELECT * FROM windows ORDER BY id")
 
 
-def call(keyboard: Keyboard, usage: Usage | None) -> str:
-    """A call of ada's, who is the first user. Returns the id of its charge."""
+def make_call(runner: CommandRunner, usage: Usage | None) -> str:
+    """Make a call for ada, the first user; without `usage`, its outcome is unknown. Returns the id of its charge."""
 
-    async def work() -> str:
-        ledger = Ledger(make_store(keyboard.url), lease_seconds=60)
+    async def reserve_and_settle() -> str:
+        ledger = Ledger(make_store(runner.url), lease_seconds=60)
         ledger.start()
         terms = make_terms(price=Price(2_000_000, 1_000_000, 2_000_000))
         async with ledger.reservation(Principal(1, 1, Role.MEMBER, 0), terms) as reservation:
@@ -25,94 +25,95 @@ def call(keyboard: Keyboard, usage: Usage | None) -> str:
         await ledger.stop()
         return reservation.charge_id
 
-    return asyncio.run(work())
+    return asyncio.run(reserve_and_settle())
 
 
-def test_a_limit_is_set_and_changed_with_the_usage_kept(acme: Keyboard) -> None:
-    said = acme.do("quota", "set", "Ada@example.com", "--limit", "5000", "--window", "month")
-    assert said == (
+def test_a_new_limit_leaves_the_usage_unchanged(acme: CommandRunner) -> None:
+    output = acme.run("quota", "set", "Ada@example.com", "--limit", "5000", "--window", "month")
+    assert output == (
         "ada@example.com: the limit for the month window is now 5,000 tokens (there was none);"
         " 0 used, 0 reserved, 5,000 remaining.\n"
     )
-    call(acme, Usage(10, 20))
-    said = acme.do("quota", "set", "ada@example.com", "--limit", "20", "--reason", "too many")
-    assert said == (
+    make_call(acme, Usage(10, 20))
+    output = acme.run("quota", "set", "ada@example.com", "--limit", "20", "--reason", "too many")
+    assert output == (
         "ada@example.com: the limit for the month window is now 20 tokens (was 5,000);"
         " 30 used, 0 reserved, 0 remaining.\n"
     )
-    limits = [row for row in acme.rows(ENTRIES) if row.kind == "limit"]
+    limits = [row for row in acme.query(ENTRIES) if row.kind == "limit"]
     assert limits == [
-        ("limit", 5000, 0, f"cli:{ME}", "limit set by hand"),
-        ("limit", -4980, 0, f"cli:{ME}", "too many"),
+        ("limit", 5000, 0, f"cli:{SYSTEM_USER}", "limit set by hand"),
+        ("limit", -4980, 0, f"cli:{SYSTEM_USER}", "too many"),
     ]
 
 
-def test_a_grant_tops_up_the_current_window_only(acme: Keyboard) -> None:
-    acme.do("quota", "set", "--tenant", "acme", "--limit", "0", "--window", "day")
-    said = acme.do("quota", "grant", "--tenant", "acme", "--tokens", "70", "--reason", "a long day")
-    assert said.startswith("tenant acme: the limit for the day window is now 70 tokens (was 0);")
-    assert acme.rows(ENTRIES)[-1] == ("grant", 70, 0, f"cli:{ME}", "a long day")
-    assert [row.granted for row in acme.rows("SELECT granted FROM quotas")] == [0]
+def test_a_grant_adds_to_the_current_window_only(acme: CommandRunner) -> None:
+    acme.run("quota", "set", "--tenant", "acme", "--limit", "0", "--window", "day")
+    output = acme.run("quota", "grant", "--tenant", "acme", "--tokens", "70", "--reason", "a long day")
+    assert output.startswith("tenant acme: the limit for the day window is now 70 tokens (was 0);")
+    assert acme.query(ENTRIES)[-1] == ("grant", 70, 0, f"cli:{SYSTEM_USER}", "a long day")
+    assert [row.granted for row in acme.query("SELECT granted FROM quotas")] == [0]
 
 
-def test_a_money_quota_is_kept_in_micro_dollars(acme: Keyboard) -> None:
-    said = acme.do("quota", "set", "ada@example.com", "--limit", "2500000", "--window", "day", "--unit", "usd")
-    assert "is now 2,500,000 micro-USD (there was none)" in said
-    assert acme.rows("SELECT unit, granted FROM quotas") == [("micro_usd", 2_500_000)]
-    said = acme.do("quota", "grant", "ada@example.com", "--tokens", "1", "--unit", "usd", "--reason", "a millionth")
-    assert "is now 2,500,001 micro-USD" in said
+def test_a_usd_quota_is_stored_in_micro_usd(acme: CommandRunner) -> None:
+    output = acme.run("quota", "set", "ada@example.com", "--limit", "2500000", "--window", "day", "--unit", "usd")
+    assert "is now 2,500,000 micro-USD (there was none)" in output
+    assert acme.query("SELECT unit, granted FROM quotas") == [("micro_usd", 2_500_000)]
+    output = acme.run("quota", "grant", "ada@example.com", "--tokens", "1", "--unit", "usd", "--reason", "a millionth")
+    assert "is now 2,500,001 micro-USD" in output
 
 
-def test_show_tells_every_quota_that_applies(acme: Keyboard) -> None:
-    acme.do("quota", "set", "ada@example.com", "--limit", "5000", "--window", "total")
-    acme.do("quota", "set", "--tenant", "acme", "--limit", "90000", "--window", "month")
-    call(acme, Usage(10, 20))
-    lines = acme.do("quota", "show", "ada@example.com").splitlines()
+def test_show_lists_every_quota_that_applies(acme: CommandRunner) -> None:
+    acme.run("quota", "set", "ada@example.com", "--limit", "5000", "--window", "total")
+    acme.run("quota", "set", "--tenant", "acme", "--limit", "90000", "--window", "month")
+    make_call(acme, Usage(10, 20))
+    lines = acme.run("quota", "show", "ada@example.com").splitlines()
     assert lines[1].split()[:7] == ["ada@example.com", "total", "tokens", "5,000", "30", "0", "4,970"]
     assert lines[1].rstrip().endswith("never")
     assert lines[2].split()[:9] == ["the", "whole", "tenant", "month", "tokens", "90,000", "30", "0", "89,970"]
-    assert "tenant acme  month" in acme.do("quota", "show", "--tenant", "acme")
+    assert "tenant acme  month" in acme.run("quota", "show", "--tenant", "acme")
 
 
-def test_show_says_what_having_no_quota_means(acme: Keyboard) -> None:
+def test_show_explains_the_effect_of_having_no_quota(acme: CommandRunner) -> None:
     assert (
-        acme.do("quota", "show", "ada@example.com") == "ada@example.com has no token quota, so every call is refused.\n"
+        acme.run("quota", "show", "ada@example.com")
+        == "ada@example.com has no token quota, so every call is refused.\n"
     )
-    assert "only its users' quotas apply" in acme.do("quota", "show", "--tenant", "acme")
+    assert "only its users' quotas apply" in acme.run("quota", "show", "--tenant", "acme")
 
 
-def test_a_refund_gives_the_cost_back_once(acme: Keyboard) -> None:
-    acme.do("quota", "set", "ada@example.com", "--limit", "5000", "--window", "day")
-    charge_id = call(acme, Usage(10, 20))
-    said = acme.do("quota", "refund", charge_id, "--reason", "it was nonsense")
-    assert said == f"The charge {charge_id} is refunded: 30 tokens were returned.\n"
-    assert acme.rows(ENTRIES)[-1] == ("refund", 0, -30, f"cli:{ME}", "it was nonsense")
+def test_a_refund_returns_the_cost_only_once(acme: CommandRunner) -> None:
+    acme.run("quota", "set", "ada@example.com", "--limit", "5000", "--window", "day")
+    charge_id = make_call(acme, Usage(10, 20))
+    output = acme.run("quota", "refund", charge_id, "--reason", "it was nonsense")
+    assert output == f"The charge {charge_id} is refunded: 30 tokens were returned.\n"
+    assert acme.query(ENTRIES)[-1] == ("refund", 0, -30, f"cli:{SYSTEM_USER}", "it was nonsense")
     sentence = "Only a settled charge with a cost can be refunded, and only once."
-    assert acme.refused("quota", "refund", charge_id, "--reason", "again") == sentence
-    assert "0 used" in acme.do("quota", "set", "ada@example.com", "--limit", "5000")
+    assert acme.fail("quota", "refund", charge_id, "--reason", "again") == sentence
+    assert "0 used" in acme.run("quota", "set", "ada@example.com", "--limit", "5000")
 
 
-def test_explain_shows_the_charge_its_entries_and_the_reason(acme: Keyboard) -> None:
-    acme.do("quota", "set", "ada@example.com", "--limit", "5000", "--window", "day")
-    charge_id = call(acme, Usage(10, 20, cached_input_tokens=4))
-    acme.do("quota", "refund", charge_id, "--reason", "it was nonsense")
-    said = acme.do("quota", "explain", charge_id)
-    words = " ".join(said.split())
-    assert f"charge {charge_id} user ada@example.com, tenant acme" in words
-    assert "state settled (refunded) basis provider" in words
-    assert "held 100 tokens, 200 micro-USD usage 10 input (of it 4 cached), 20 output tokens" in words
-    assert "cost 30 tokens, 56 micro-USD" in words
-    assert "user-day reserve +100" in words
-    assert "user-day settle +30 -100" in words
-    assert f"user-day refund -30 cli:{ME} it was nonsense" in words
-    assert said.endswith("Charged as the provider reported. It was refunded.\n")
+def test_explain_shows_the_charge_its_entries_and_the_reason(acme: CommandRunner) -> None:
+    acme.run("quota", "set", "ada@example.com", "--limit", "5000", "--window", "day")
+    charge_id = make_call(acme, Usage(10, 20, cached_input_tokens=4))
+    acme.run("quota", "refund", charge_id, "--reason", "it was nonsense")
+    output = acme.run("quota", "explain", charge_id)
+    text = " ".join(output.split())
+    assert f"charge {charge_id} user ada@example.com, tenant acme" in text
+    assert "state settled (refunded) basis provider" in text
+    assert "held 100 tokens, 200 micro-USD usage 10 input (of it 4 cached), 20 output tokens" in text
+    assert "cost 30 tokens, 56 micro-USD" in text
+    assert "user-day reserve +100" in text
+    assert "user-day settle +30 -100" in text
+    assert f"user-day refund -30 cli:{SYSTEM_USER} it was nonsense" in text
+    assert output.endswith("Charged as the provider reported. It was refunded.\n")
 
 
-def test_explain_tells_of_a_call_in_the_dark(acme: Keyboard) -> None:
-    acme.do("quota", "set", "ada@example.com", "--limit", "5000", "--window", "day")
-    said = acme.do("quota", "explain", call(acme, None))
-    assert said.endswith("The outcome is unknown: the input is charged, the rest is forgiven.\n")
-    assert "forgiven  90 tokens, 180 micro-USD" in said
+def test_explain_reports_the_charge_of_an_unknown_outcome(acme: CommandRunner) -> None:
+    acme.run("quota", "set", "ada@example.com", "--limit", "5000", "--window", "day")
+    output = acme.run("quota", "explain", make_call(acme, None))
+    assert output.endswith("The outcome is unknown: the input is charged, the rest is forgiven.\n")
+    assert "forgiven  90 tokens, 180 micro-USD" in output
 
 
 NUMBER = "must be a whole number from {} to 1000000000000000, not '{}'."
@@ -169,16 +170,16 @@ MISTAKES = [
 ]
 
 
-def test_a_mistake_is_one_sentence_and_writes_nothing(acme: Keyboard) -> None:
-    acme.do("quota", "set", "ada@example.com", "--limit", "100", "--window", "day")
-    acme.do("quota", "set", "ada@example.com", "--limit", "100", "--window", "total")
-    before = [acme.rows(statement) for statement in STATE]
-    for words, sentence in MISTAKES:
-        assert acme.refused("quota", *words.split(" ")) == sentence
-    assert [acme.rows(statement) for statement in STATE] == before
+def test_an_invalid_command_is_reported_in_one_sentence_and_writes_nothing(acme: CommandRunner) -> None:
+    acme.run("quota", "set", "ada@example.com", "--limit", "100", "--window", "day")
+    acme.run("quota", "set", "ada@example.com", "--limit", "100", "--window", "total")
+    before = [acme.query(statement) for statement in STATE]
+    for command, sentence in MISTAKES:
+        assert acme.fail("quota", *command.split(" ")) == sentence
+    assert [acme.query(statement) for statement in STATE] == before
 
 
-def test_a_reason_too_long_for_an_entry_is_refused(acme: Keyboard) -> None:
-    words = ("quota", "set", "ada@example.com", "--limit", "5", "--window", "day", "--reason")
-    acme.do(*words, "x" * 500)
-    assert acme.refused(*words, "x" * 501) == "A reason must be one line of at most 500 characters."
+def test_a_reason_too_long_for_an_entry_is_refused(acme: CommandRunner) -> None:
+    arguments = ("quota", "set", "ada@example.com", "--limit", "5", "--window", "day", "--reason")
+    acme.run(*arguments, "x" * 500)
+    assert acme.fail(*arguments, "x" * 501) == "A reason must be one line of at most 500 characters."

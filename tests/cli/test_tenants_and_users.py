@@ -1,11 +1,11 @@
-"""`tollkeeper tenant` and `tollkeeper user`: who exists, who may act, and the way back in."""
+"""`tollkeeper tenant` and `tollkeeper user`: create, list, disable and enable them, and set passwords."""
 
 import asyncio
 import io
 
 import pytest
 
-from cli.keyboard import PASSWORD, Keyboard
+from cli.command_runner import PASSWORD, CommandRunner
 from tollkeeper.db import Database
 from tollkeeper.errors import InvalidCredentials
 from tollkeeper.identity import accounts
@@ -14,7 +14,7 @@ from tollkeeper.principal import Principal
 
 
 def log_in(url: str, email: str, password: str) -> Principal:
-    async def work() -> Principal:
+    async def login() -> Principal:
         database, passwords = Database(url), Passwords(4)
         try:
             return await accounts.login(database, passwords, email, password)
@@ -22,64 +22,64 @@ def log_in(url: str, email: str, password: str) -> Principal:
             passwords.close()
             await database.close()
 
-    return asyncio.run(work())
+    return asyncio.run(login())
 
 
-def test_a_user_who_was_created_can_log_in(keyboard: Keyboard) -> None:
-    assert keyboard.do("tenant", "create", " acme ") == "The tenant acme is created.\n"
-    said = keyboard.do(
+def test_a_new_user_can_log_in(runner: CommandRunner) -> None:
+    assert runner.run("tenant", "create", " acme ") == "The tenant acme is created.\n"
+    output = runner.run(
         *("user", "create", "Ada@Example.com", "--tenant", "acme", "--role", "tenant_admin", "--password-stdin"),
         stdin="sturdy pässword\r\n".encode(),
     )
-    assert said == "The user ada@example.com is created, as tenant_admin of the tenant acme.\n"
-    assert log_in(keyboard.url, "ada@example.com", "sturdy pässword").role == "tenant_admin"
+    assert output == "The user ada@example.com is created, as tenant_admin of the tenant acme.\n"
+    assert log_in(runner.url, "ada@example.com", "sturdy pässword").role == "tenant_admin"
 
 
-def test_lists_show_names_whole_and_as_they_are(keyboard: Keyboard) -> None:
+def test_lists_print_names_in_full_and_without_markup(runner: CommandRunner) -> None:
     email = f"{'long' * 50}@example.com"
-    keyboard.do("tenant", "create", "[red]acme[/red] :smile:")
-    keyboard.do("user", "create", email, "--tenant", "[red]acme[/red] :smile:", "--password-stdin", stdin=PASSWORD)
-    assert "[red]acme[/red] :smile:  active" in keyboard.do("tenant", "list")
-    assert f"{email}  [red]acme[/red] :smile:  member  active" in keyboard.do("user", "list")
+    runner.run("tenant", "create", "[red]acme[/red] :smile:")
+    runner.run("user", "create", email, "--tenant", "[red]acme[/red] :smile:", "--password-stdin", stdin=PASSWORD)
+    assert "[red]acme[/red] :smile:  active" in runner.run("tenant", "list")
+    assert f"{email}  [red]acme[/red] :smile:  member  active" in runner.run("user", "list")
 
 
-def test_users_are_listed_of_one_tenant_or_of_all(acme: Keyboard) -> None:
-    assert acme.do("user", "list").count("@example.com") == 2
-    assert "ada@example.com" in acme.do("user", "list", "--tenant", "acme")
-    assert "@example.com" not in acme.do("user", "list", "--tenant", "void")
-    assert acme.refused("user", "list", "--tenant", "nobody") == "There is no tenant named nobody."
+def test_the_users_of_one_tenant_or_of_all_are_listed(acme: CommandRunner) -> None:
+    assert acme.run("user", "list").count("@example.com") == 2
+    assert "ada@example.com" in acme.run("user", "list", "--tenant", "acme")
+    assert "@example.com" not in acme.run("user", "list", "--tenant", "void")
+    assert acme.fail("user", "list", "--tenant", "nobody") == "There is no tenant named nobody."
 
 
-def test_a_disabled_user_is_shut_out_until_enabled(acme: Keyboard) -> None:
+def test_a_disabled_user_cannot_log_in_until_enabled(acme: CommandRunner) -> None:
     before = log_in(acme.url, "ada@example.com", PASSWORD.decode().strip())
-    assert acme.do("user", "disable", "Ada@example.com") == "The user ada@example.com is disabled.\n"
-    assert "ada@example.com  acme    member  disabled" in acme.do("user", "list")
+    assert acme.run("user", "disable", "Ada@example.com") == "The user ada@example.com is disabled.\n"
+    assert "ada@example.com  acme    member  disabled" in acme.run("user", "list")
     with pytest.raises(InvalidCredentials):
         log_in(acme.url, "ada@example.com", PASSWORD.decode().strip())
-    acme.do("user", "enable", "ada@example.com")
+    acme.run("user", "enable", "ada@example.com")
     after = log_in(acme.url, "ada@example.com", PASSWORD.decode().strip())
     assert after.token_version > before.token_version
 
 
-def test_a_disabled_tenant_shuts_its_users_out_until_enabled(acme: Keyboard) -> None:
-    assert acme.do("tenant", "disable", "acme") == "The tenant acme is disabled.\n"
-    assert "acme    disabled" in acme.do("tenant", "list")
-    assert acme.do("user", "list").count("tenant disabled") == 2
+def test_users_of_a_disabled_tenant_cannot_log_in_until_it_is_enabled(acme: CommandRunner) -> None:
+    assert acme.run("tenant", "disable", "acme") == "The tenant acme is disabled.\n"
+    assert "acme    disabled" in acme.run("tenant", "list")
+    assert acme.run("user", "list").count("tenant disabled") == 2
     with pytest.raises(InvalidCredentials):
         log_in(acme.url, "ada@example.com", PASSWORD.decode().strip())
-    acme.do("tenant", "enable", "acme")
+    acme.run("tenant", "enable", "acme")
     log_in(acme.url, "ada@example.com", PASSWORD.decode().strip())
 
 
-def test_a_new_password_replaces_the_old_and_kills_the_tokens(acme: Keyboard) -> None:
+def test_a_new_password_replaces_the_old_and_invalidates_the_tokens(acme: CommandRunner) -> None:
     before = log_in(acme.url, "ada@example.com", PASSWORD.decode().strip())
-    acme.do("user", "password", "ada@example.com", "--password-stdin", stdin=b"another long password")
+    acme.run("user", "password", "ada@example.com", "--password-stdin", stdin=b"another long password")
     with pytest.raises(InvalidCredentials):
         log_in(acme.url, "ada@example.com", PASSWORD.decode().strip())
     assert log_in(acme.url, "ada@example.com", "another long password").token_version == before.token_version + 1
 
 
-IMPOSSIBLE_PASSWORDS = [
+INVALID_PASSWORDS = [
     (b"", "A password needs at least 12 characters."),
     (b"short\n", "A password needs at least 12 characters."),
     (b"x" * 1025, "A password can have at most 1024 bytes."),
@@ -114,22 +114,22 @@ MISTAKES = [
 ]
 
 
-def test_a_mistake_is_one_sentence_and_writes_nothing(acme: Keyboard) -> None:
+def test_an_invalid_command_is_reported_in_one_sentence_and_writes_nothing(acme: CommandRunner) -> None:
     tables = (
         "SELECT email, disabled_at, token_version FROM users ORDER BY email",
         "SELECT name, disabled_at FROM tenants ORDER BY name",
     )
-    before = [acme.rows(table) for table in tables]
-    for words, sentence in MISTAKES:
-        assert acme.refused(*words.split(" "), stdin=PASSWORD).startswith(sentence), words
-    assert [acme.rows(table) for table in tables] == before
+    before = [acme.query(table) for table in tables]
+    for command, sentence in MISTAKES:
+        assert acme.fail(*command.split(" "), stdin=PASSWORD).startswith(sentence), command
+    assert [acme.query(table) for table in tables] == before
 
 
-def test_a_password_that_cannot_be_is_refused(acme: Keyboard) -> None:
-    words = ("user", "create", "x@example.com", "--tenant", "acme", "--password-stdin")
-    for password, sentence in IMPOSSIBLE_PASSWORDS:
-        assert acme.refused(*words, stdin=password) == sentence
-    assert len(acme.rows("SELECT id FROM users")) == 2
+def test_an_invalid_password_is_refused(acme: CommandRunner) -> None:
+    arguments = ("user", "create", "x@example.com", "--tenant", "acme", "--password-stdin")
+    for password, sentence in INVALID_PASSWORDS:
+        assert acme.fail(*arguments, stdin=password) == sentence
+    assert len(acme.query("SELECT id FROM users")) == 2
 
 
 class Terminal(io.TextIOWrapper):
@@ -137,17 +137,17 @@ class Terminal(io.TextIOWrapper):
         return True
 
 
-def test_at_a_terminal_the_password_is_asked_for_twice_and_unseen(
-    acme: Keyboard, monkeypatch: pytest.MonkeyPatch
+def test_at_a_terminal_the_password_is_prompted_for_twice_and_hidden(
+    acme: CommandRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    prompts = []
 
-    def prompt(text: str, **how: bool) -> str:
-        asked.append((text, how))
+    def prompt(text: str, **options: bool) -> str:
+        prompts.append((text, options))
         return "typed by hand, unseen"
 
     monkeypatch.setattr("typer.prompt", prompt)
     monkeypatch.setattr("io.TextIOWrapper", Terminal)
-    acme.do("user", "password", "ada@example.com")
-    assert asked == [("Password", {"hide_input": True, "confirmation_prompt": True, "err": True})]
+    acme.run("user", "password", "ada@example.com")
+    assert prompts == [("Password", {"hide_input": True, "confirmation_prompt": True, "err": True})]
     log_in(acme.url, "ada@example.com", "typed by hand, unseen")

@@ -13,8 +13,8 @@ from sqlmodel import select
 from structlog.testing import capture_logs
 
 from conversing_program import converse
-from factories import FakeClock, make_principal
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
+from support.factories import FakeClock, make_principal
 from tollkeeper.chat import Message
 from tollkeeper.clock import SystemClock
 from tollkeeper.conversations import Conversations, service
@@ -236,7 +236,7 @@ async def test_two_processes_at_once_keep_question_and_answer_together(database:
         )
         for speaker in ("x", "y")
     ]
-    ended = await asyncio.wait_for(asyncio.gather(*(process.communicate() for process in processes)), PATIENCE_S)
+    ended = await asyncio.wait_for(asyncio.gather(*(process.communicate() for process in processes)), TEST_DEADLINE_S)
     assert [output for output, _ in ended] == [b"", b""]
     assert [process.returncode for process in processes] == [0, 0]
     await assert_whole(database, caller, 2 * CALLS_EACH)

@@ -1,4 +1,4 @@
-"""Chat completions: whole answers, read and written."""
+"""Whole answers in the chat completions format, read and written."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ from tollkeeper.dialects import chat
 from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError
 from tollkeeper.dialects.response_meta import ResponseMeta
 
-HEAD = ResponseMeta("chg_1", "ours", 1_700_000_000)
+META = ResponseMeta("chg_1", "ours", 1_700_000_000)
 
 
 def answer(**changes: Any) -> bytes:
@@ -27,33 +27,35 @@ def answer(**changes: Any) -> bytes:
     return orjson.dumps(whole | changes)
 
 
-def said(finish_reason: str | None = "stop", **message: Any) -> bytes:
+def answer_with(finish_reason: str | None = "stop", **message: Any) -> bytes:
     return answer(choices=[{"message": {"role": "assistant", **message}, "finish_reason": finish_reason}])
 
 
-def test_an_answer_is_read_with_its_usage() -> None:
+def test_an_answer_is_read_with_its_usage_report() -> None:
     assert chat.read_answer(answer()) == Completion("Hi", "stop", Usage(9, 2, 4))
 
 
-def test_a_refusal_is_an_answer_and_known_as_one() -> None:
-    completion = chat.read_answer(said(content=None, refusal="No."))
+def test_a_refusal_is_read_as_text_and_as_a_refusal() -> None:
+    completion = chat.read_answer(answer_with(content=None, refusal="No."))
     assert (completion.text, completion.refusal) == ("No.", "No.")
 
 
 def test_an_answer_without_text_is_empty() -> None:
-    assert chat.read_answer(said(None, content=None)) == Completion("", "stop", Usage(9, 2, 4))
+    assert chat.read_answer(answer_with(None, content=None)) == Completion("", "stop", Usage(9, 2, 4))
 
 
-def test_calls_thinking_and_why_it_ended_survive() -> None:
+def test_tool_calls_reasoning_and_finish_reason_are_read() -> None:
     function = {"name": "f", "arguments": '{"a": 1'}
-    body = said("tool_calls", content=None, reasoning_content="hm", tool_calls=[{"id": "c", "function": function}, {}])
+    body = answer_with(
+        "tool_calls", content=None, reasoning_content="hm", tool_calls=[{"id": "c", "function": function}, {}]
+    )
     completion = chat.read_answer(body)
     assert completion.tool_calls == (ToolCall("c", "f", '{"a": 1'),)
     assert (completion.finish_reason, completion.reasoning) == ("tool_calls", "hm")
 
 
 @pytest.mark.parametrize(
-    ("message", "thought"),
+    ("message", "reasoning"),
     [
         ({"reasoning": "hm"}, "hm"),
         ({"reasoning": "hm", "reasoning_content": "hm"}, "hm"),
@@ -63,29 +65,29 @@ def test_calls_thinking_and_why_it_ended_survive() -> None:
         ({"reasoning": ["hm"]}, None),
     ],
 )
-def test_thinking_has_two_names_and_is_read_once(message: dict[str, Any], thought: str | None) -> None:
-    assert chat.read_answer(said(content="Hi", **message)) == Completion(
-        "Hi", "stop", Usage(9, 2, 4), (), None, thought
+def test_reasoning_is_read_once_under_either_of_its_names(message: dict[str, Any], reasoning: str | None) -> None:
+    assert chat.read_answer(answer_with(content="Hi", **message)) == Completion(
+        "Hi", "stop", Usage(9, 2, 4), (), None, reasoning
     )
 
 
-def test_the_input_of_a_custom_tool_is_read_as_the_text_it_is() -> None:
+def test_the_input_of_a_custom_tool_is_read_as_text() -> None:
     call = {"id": "c", "type": "custom", "custom": {"name": "sql", "input": "select 1"}}
-    completion = chat.read_answer(said("tool_calls", content=None, tool_calls=[call]))
+    completion = chat.read_answer(answer_with("tool_calls", content=None, tool_calls=[call]))
     assert completion.tool_calls == (ToolCall("c", "sql", "select 1", custom=True),)
-    assert orjson.loads(chat.write_answer(completion, HEAD, Usage(1, 1)))["choices"][0]["message"]["tool_calls"] == [
+    assert orjson.loads(chat.write_answer(completion, META, Usage(1, 1)))["choices"][0]["message"]["tool_calls"] == [
         call
     ]
 
 
-def test_a_function_call_of_old_is_a_call() -> None:
-    body = said("function_call", content=None, function_call={"name": "f", "arguments": "{}"})
+def test_the_deprecated_function_call_is_read_as_a_tool_call() -> None:
+    body = answer_with("function_call", content=None, function_call={"name": "f", "arguments": "{}"})
     assert chat.read_answer(body).tool_calls == (ToolCall("", "f", "{}"),)
-    for nothing in (None, {}, {"name": None, "arguments": None}, {"name": "", "arguments": ""}):
-        assert chat.read_answer(said(content="Hi", function_call=nothing)).tool_calls == ()
+    for no_call in (None, {}, {"name": None, "arguments": None}, {"name": "", "arguments": ""}):
+        assert chat.read_answer(answer_with(content="Hi", function_call=no_call)).tool_calls == ()
 
 
-def test_everything_that_is_said_in_any_choice_can_be_counted() -> None:
+def test_the_output_of_all_choices_is_read() -> None:
     function = {"name": "f", "arguments": "{}"}
     custom = {"name": "sql", "input": "select"}
     choices: list[dict[str, Any]] = [
@@ -99,17 +101,17 @@ def test_everything_that_is_said_in_any_choice_can_be_counted() -> None:
     assert (completion.text, completion.reasoning, completion.tool_calls) == ("onetwoNo.", "hm", calls)
 
 
-def test_a_refusal_in_one_of_several_choices_is_in_the_text_and_counted_once() -> None:
+def test_a_refusal_in_one_of_several_choices_is_only_part_of_the_text() -> None:
     choices = [{"message": {"content": None, "refusal": "No."}}, {"message": {"content": "Well."}}]
     completion = chat.read_answer(answer(choices=choices))
     assert (completion.text, completion.refusal) == ("No.Well.", None)
 
 
-def test_an_empty_refusal_is_none() -> None:
-    assert chat.read_answer(said(content="", refusal="")).refusal is None
+def test_an_empty_refusal_is_read_as_none() -> None:
+    assert chat.read_answer(answer_with(content="", refusal="")).refusal is None
 
 
-def test_thinking_that_is_reported_beside_what_was_said_is_output_too() -> None:
+def test_reasoning_tokens_reported_beside_the_completion_tokens_are_inconsistent() -> None:
     """As xAI reports: only the total has both."""
     usage = {"prompt_tokens": 10, "completion_tokens": 3, "completion_tokens_details": {"reasoning_tokens": 5}}
     assert chat.read_answer(answer(usage=usage | {"total_tokens": 18})).usage == InconsistentUsage(10, 3, 18, 0, 0, 5)
@@ -118,10 +120,10 @@ def test_thinking_that_is_reported_beside_what_was_said_is_output_too() -> None:
     assert chat.read_answer(answer(usage=usage)).usage == Usage(10, 8, 0, 0, 5)
 
 
-def test_an_answer_of_text_and_a_refusal_is_both() -> None:
-    completion = chat.read_answer(said(content="Well.", refusal="No."))
+def test_an_answer_can_have_both_text_and_a_refusal() -> None:
+    completion = chat.read_answer(answer_with(content="Well.", refusal="No."))
     assert (completion.text, completion.refusal) == ("Well.", "No.")
-    message = ChatCompletion.model_validate_json(chat.write_answer(completion, HEAD, Usage(1, 1))).choices[0].message
+    message = ChatCompletion.model_validate_json(chat.write_answer(completion, META, Usage(1, 1))).choices[0].message
     assert (message.content, message.refusal) == ("Well.", "No.")
 
 
@@ -142,17 +144,17 @@ def test_an_answer_of_text_and_a_refusal_is_both() -> None:
         {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": -1}},
     ],
 )
-def test_a_report_that_cannot_be_true_is_no_report(usage: object) -> None:
+def test_an_impossible_usage_report_is_not_used(usage: object) -> None:
     assert not isinstance(chat.read_answer(answer(usage=usage)).usage, Usage)
 
 
 @pytest.mark.parametrize("details", [None, {}, "x", {"cached_tokens": None}])
-def test_a_report_without_cached_tokens_has_none(details: object) -> None:
+def test_a_usage_report_without_cached_tokens_has_zero(details: object) -> None:
     usage = {"prompt_tokens": 0, "completion_tokens": 0, "prompt_tokens_details": details}
     assert chat.read_answer(answer(usage=usage)).usage == Usage(0, 0, 0)
 
 
-def test_what_was_thought_and_written_to_a_cache_is_reported() -> None:
+def test_reasoning_and_cache_write_tokens_are_read() -> None:
     usage = {"prompt_tokens": 9, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 3}}
     usage["prompt_tokens_details"] = {"cached_tokens": 2, "cache_write_tokens": 1}
     assert chat.read_answer(answer(usage=usage)).usage == Usage(9, 5, 2, 1, 3)
@@ -175,7 +177,7 @@ def test_what_was_thought_and_written_to_a_cache_is_reported() -> None:
         b"[" * 100_000,
     ],
 )
-def test_what_is_no_answer_is_bad(body: bytes) -> None:
+def test_a_body_that_is_no_answer_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedAnswer):
         chat.read_answer(body)
 
@@ -221,24 +223,26 @@ THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "h"}, {"ty
     ],
 )
 def test_content_may_be_a_list_of_parts(content: list[Any], text: str, reasoning: str | None) -> None:
-    assert chat.read_answer(said(content=content)) == Completion(text, "stop", Usage(9, 2, 4), reasoning=reasoning)
+    assert chat.read_answer(answer_with(content=content)) == Completion(
+        text, "stop", Usage(9, 2, 4), reasoning=reasoning
+    )
 
 
 @pytest.mark.parametrize("name", ["cached_tokens", "prompt_cache_hit_tokens"])
-def test_cached_input_has_other_names_at_some_providers(name: str) -> None:
+def test_cached_tokens_are_read_under_the_names_of_other_providers(name: str) -> None:
     usage = {"prompt_tokens": 1000, "completion_tokens": 5, "total_tokens": 1005, name: 900}
     assert chat.read_answer(answer(usage=usage)).usage == Usage(1000, 5, 900)
 
 
 counts = st.integers(0, 10**6)
 usages = st.builds(
-    lambda cached, more, output, thought: Usage(cached + more, output + thought, cached, 0, thought),
+    lambda cached, uncached, text, reasoning: Usage(cached + uncached, text + reasoning, cached, 0, reasoning),
     *[counts] * 4,
 )
 calls = st.lists(st.builds(ToolCall, st.text(max_size=3), st.text(max_size=3), st.text(max_size=9)), max_size=2)
 reasons = st.sampled_from(["stop", "length", "tool_calls", "content_filter"])
 completions = st.builds(
-    lambda text, reason, usage, called, thought: Completion(text, reason, usage, tuple(called), None, thought),
+    lambda text, reason, usage, calls, reasoning: Completion(text, reason, usage, tuple(calls), None, reasoning),
     st.text(max_size=9),
     reasons,
     usages,
@@ -250,15 +254,15 @@ completions = st.builds(
 
 
 @given(completions)
-def test_what_is_written_is_known_to_the_client_and_reads_the_same(completion: Completion) -> None:
+def test_what_is_written_is_valid_to_the_sdk_and_read_back_unchanged(completion: Completion) -> None:
     assert isinstance(completion.usage, Usage)
-    written = chat.write_answer(completion, HEAD, completion.usage)
-    known = ChatCompletion.model_validate_json(written)
-    assert (known.id, known.model, known.created) == HEAD
-    message = known.choices[0].message
+    written = chat.write_answer(completion, META, completion.usage)
+    parsed = ChatCompletion.model_validate_json(written)
+    assert (parsed.id, parsed.model, parsed.created) == META
+    message = parsed.choices[0].message
     assert (message.content, message.refusal) in {(completion.text, None), (None, completion.refusal)}
-    assert known.usage is not None
-    assert known.usage.total_tokens == completion.usage.total_tokens
+    assert parsed.usage is not None
+    assert parsed.usage.total_tokens == completion.usage.total_tokens
     expected = completion._replace(finish_reason="stop") if completion.refusal is not None else completion
     assert chat.read_answer(written) == expected
 
@@ -268,7 +272,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-strange = st.fixed_dictionaries(
+malformed = st.fixed_dictionaries(
     {},
     optional={
         "choices": json_values
@@ -285,8 +289,8 @@ strange = st.fixed_dictionaries(
 )
 
 
-@given(strange | json_values, st.integers(0, 40))
-def test_a_strange_answer_is_bad_or_read_and_breaks_nothing(document: Any, cut: int) -> None:
+@given(malformed | json_values, st.integers(0, 40))
+def test_a_random_answer_is_read_or_raises_only_the_documented_errors(document: Any, cut: int) -> None:
     body = json.dumps(document).encode()
     for one in (body, body[:cut]):
         try:

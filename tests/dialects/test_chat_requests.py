@@ -1,4 +1,4 @@
-"""Chat completions: requests, read into our nouns and written from them."""
+"""Requests in the chat completions format, read as a ChatRequest and written from one."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ from tollkeeper.chat import ChatRequest, Grammar, Image, Message, Options, Tool,
 from tollkeeper.dialects import chat
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
-_known = TypeAdapter(completion_create_params.CompletionCreateParamsNonStreaming)
+_sdk_request = TypeAdapter(completion_create_params.CompletionCreateParamsNonStreaming)
 
 
 def read(*messages: dict[str, Any], **parameters: Any) -> ChatRequest:
     return chat.read_request({"messages": list(messages), **parameters})
 
 
-def told(*parts: dict[str, Any], role: str = "user", **fields: Any) -> Message:
+def read_message(*parts: dict[str, Any], role: str = "user", **fields: Any) -> Message:
     [message] = read({"role": role, "content": list(parts), **fields}).messages
     return message
 
@@ -27,7 +27,7 @@ def told(*parts: dict[str, Any], role: str = "user", **fields: Any) -> Message:
 USER = {"role": "user", "content": "hi"}
 
 
-def test_each_role_has_its_place_in_our_nouns() -> None:
+def test_each_role_is_mapped_to_one_of_ours() -> None:
     roles = ("system", "developer", "user", "assistant")
     request = read(*({"role": role, "content": role} for role in roles))
     assert request.messages == (
@@ -38,21 +38,21 @@ def test_each_role_has_its_place_in_our_nouns() -> None:
     )
 
 
-def test_parts_keep_their_order() -> None:
+def test_the_parts_of_a_message_keep_their_order() -> None:
     text = {"type": "text", "text": "look"}
     picture = {"type": "image_url", "image_url": {"url": "https://example.com/a.png", "detail": "low"}}
-    assert told(picture, text) == Message("user", (Image("https://example.com/a.png", "low"), "look"))
-    assert told(text) == Message("user", "look")
-    assert told(text, text) == Message("user", ("look", "look"))
+    assert read_message(picture, text) == Message("user", (Image("https://example.com/a.png", "low"), "look"))
+    assert read_message(text) == Message("user", "look")
+    assert read_message(text, text) == Message("user", ("look", "look"))
 
 
-def test_a_refusal_of_before_is_text() -> None:
-    assert told({"type": "refusal", "refusal": "No."}, role="assistant") == Message("assistant", "No.")
+def test_a_refusal_in_an_earlier_message_is_read_as_text() -> None:
+    assert read_message({"type": "refusal", "refusal": "No."}, role="assistant") == Message("assistant", "No.")
     [message] = read({"role": "assistant", "content": None, "refusal": "No."}).messages
     assert message == Message("assistant", "No.")
 
 
-def test_calls_and_results_are_told_apart_from_text() -> None:
+def test_tool_calls_and_tool_results_are_read() -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     request = read(
         {"role": "assistant", "content": "wait", "tool_calls": [call]},
@@ -72,7 +72,7 @@ def test_calls_and_results_are_told_apart_from_text() -> None:
     )
 
 
-def test_options_are_read() -> None:
+def test_every_option_is_read() -> None:
     schema = {"type": "object"}
     request = read(
         USER,
@@ -134,7 +134,7 @@ def test_options_are_read() -> None:
         ({"messages": [{"role": "assistant", "tool_calls": [{"id": "c", "type": "custom"}]}]}, "messages.tool_calls"),
     ],
 )
-def test_what_our_nouns_have_no_word_for_is_refused(document: dict[str, Any], parameter: str) -> None:
+def test_a_field_without_an_equivalent_in_chat_request_is_refused(document: dict[str, Any], parameter: str) -> None:
     with pytest.raises(UnsupportedParameter) as refused:
         chat.read_request({"messages": [USER]} | document)
     assert refused.value.parameter == parameter
@@ -152,7 +152,7 @@ def test_what_our_nouns_have_no_word_for_is_refused(document: dict[str, Any], pa
         {"tools": [{"type": "function", "function": {"description": "no name"}}]},
     ],
 )
-def test_what_is_no_chat_is_invalid(document: dict[str, Any]) -> None:
+def test_a_malformed_request_is_invalid(document: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
         chat.read_request({"messages": [USER]} | document)
 
@@ -160,14 +160,16 @@ def test_what_is_no_chat_is_invalid(document: dict[str, Any]) -> None:
 texts = st.text(min_size=1, max_size=5)
 tool_calls = st.builds(ToolCall, texts, texts, texts, st.booleans())
 images = st.builds(Image, st.just("https://example.com/a.png"), st.sampled_from([None, "low", "high"]))
-seen = st.lists(texts | images, min_size=1, max_size=3).flatmap(lambda some: images.map(lambda one: (*some, one)))
-users = texts | seen
+with_images = st.lists(texts | images, min_size=1, max_size=3).flatmap(
+    lambda parts: images.map(lambda image: (*parts, image))
+)
+users = texts | with_images
 assistants = (
     texts
     | st.lists(tool_calls, min_size=1, max_size=2).map(tuple)
     | st.builds(lambda text, call: (text, call), texts, tool_calls)
 )
-turns = (
+chat_messages = (
     st.builds(Message, st.just("user"), users)
     | st.builds(Message, st.just("assistant"), assistants)
     | st.builds(Message, st.just("system"), texts)
@@ -213,39 +215,39 @@ formats = (
 options = st.builds(lambda *some: Options(**{k: v for one in some for k, v in one.items()}), plain, with_tools, formats)
 
 
-@given(st.lists(turns, min_size=1, max_size=4).map(tuple), options | plain.map(lambda some: Options(**some)))
-def test_what_is_written_is_known_to_the_client_and_reads_the_same(
-    messages: tuple[Message, ...], wanted: Options
+@given(st.lists(chat_messages, min_size=1, max_size=4).map(tuple), options | plain.map(lambda some: Options(**some)))
+def test_what_is_written_is_valid_to_the_sdk_and_read_back_unchanged(
+    messages: tuple[Message, ...], options: Options
 ) -> None:
-    request = ChatRequest(messages, wanted)
+    request = ChatRequest(messages, options)
     written = chat.write_request(request, "m")
-    _known.validate_python(written)
+    _sdk_request.validate_python(written)
     assert set(written) <= set(chat.PARAMETERS)
     assert chat.read_request(written) == request
 
 
-def test_what_is_said_between_results_is_a_message_of_its_own() -> None:
-    turn = Message("user", (ToolResult("c1", "1"), "and", ToolResult("c2", "2")))
-    assert chat.write_request(ChatRequest((turn,)), "m")["messages"] == [
+def test_text_between_tool_results_is_written_as_a_message_of_its_own() -> None:
+    message = Message("user", (ToolResult("c1", "1"), "and", ToolResult("c2", "2")))
+    assert chat.write_request(ChatRequest((message,)), "m")["messages"] == [
         {"role": "tool", "tool_call_id": "c1", "content": "1"},
         {"role": "tool", "tool_call_id": "c2", "content": "2"},
         {"role": "user", "content": "and"},
     ]
 
 
-def test_a_schema_without_a_name_gets_one_and_tools_that_are_not_there_no_say() -> None:
-    wanted = Options(schema={"type": "object"}, tool_choice="auto", parallel_tools=True)
-    written = chat.write_request(ChatRequest((Message("user", "hi"),), wanted), "m")
+def test_a_schema_gets_a_default_name_and_tool_options_without_tools_are_left_out() -> None:
+    options = Options(schema={"type": "object"}, tool_choice="auto", parallel_tools=True)
+    written = chat.write_request(ChatRequest((Message("user", "hi"),), options), "m")
     assert written["response_format"]["json_schema"] == {"name": "answer", "schema": {"type": "object"}}
     assert written.keys() == {"model", "messages", "response_format"}
 
 
-def test_several_texts_are_written_as_one() -> None:
+def test_several_texts_are_joined() -> None:
     written = chat.write_request(ChatRequest((Message("user", ("one", " two")),)), "m")
     assert written["messages"] == [{"role": "user", "content": "one two"}]
 
 
-def test_a_turn_of_nothing_is_a_turn() -> None:
+def test_an_empty_message_is_written() -> None:
     assert chat.write_request(ChatRequest((Message("user", ""),)), "m")["messages"] == [{"role": "user", "content": ""}]
 
 
@@ -262,7 +264,7 @@ calls = st.fixed_dictionaries(
     {"id": st.just("c") | json_values},
     optional={"type": json_values, "function": json_values | st.fixed_dictionaries({"name": st.just("f")})},
 )
-strange_turns = st.fixed_dictionaries(
+malformed_messages = st.fixed_dictionaries(
     {"role": st.sampled_from(["user", "assistant", "system", "tool"]) | json_values},
     optional={
         "content": st.text(max_size=3) | st.lists(parts, max_size=2) | json_values,
@@ -275,9 +277,9 @@ strange_turns = st.fixed_dictionaries(
 
 @given(
     st.dictionaries(st.sampled_from(sorted(chat.PARAMETERS)), json_values, max_size=4),
-    st.lists(strange_turns, max_size=3) | json_values,
+    st.lists(malformed_messages, max_size=3) | json_values,
 )
-def test_a_strange_request_is_refused_or_read_and_breaks_nothing(document: dict[str, Any], messages: Any) -> None:
+def test_a_random_request_is_read_or_raises_only_the_documented_errors(document: dict[str, Any], messages: Any) -> None:
     try:
         request = chat.read_request(document | {"messages": messages})
     except (InvalidRequest, UnsupportedParameter):

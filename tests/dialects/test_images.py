@@ -1,4 +1,4 @@
-"""Pictures by their address: which may go out, and what of a URL is the picture itself."""
+"""URLs of images: which are accepted, and how many bytes of an image they contain."""
 
 import pytest
 
@@ -6,11 +6,11 @@ from tollkeeper.dialects.images import inline_image_bytes
 from tollkeeper.errors import UnsupportedParameter
 
 
-def test_an_address_is_no_picture_itself() -> None:
+def test_an_https_url_contains_no_bytes_of_the_image() -> None:
     assert inline_image_bytes("https://example.com/a.png", "input") == 0
 
 
-def test_of_a_picture_that_is_sent_along_only_its_data_is_the_picture() -> None:
+def test_of_a_data_url_only_the_data_counts() -> None:
     assert inline_image_bytes("data:image/png;base64,aGVsbG8=", "input") == len("aGVsbG8=")
 
 
@@ -25,7 +25,7 @@ def test_of_a_picture_that_is_sent_along_only_its_data_is_the_picture() -> None:
         "",
     ],
 )
-def test_nothing_else_is_a_picture(url: str) -> None:
+def test_any_other_url_is_refused(url: str) -> None:
     with pytest.raises(UnsupportedParameter) as refused:
         inline_image_bytes(url, "messages.content")
     assert refused.value.parameter == "messages.content"

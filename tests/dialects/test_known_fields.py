@@ -1,4 +1,4 @@
-"""Objects in a request of which every field is known: the clients' own types say which, and others are refused."""
+"""KnownFields: objects in a request whose unknown fields are refused. The known_field_rules ones are those of the SDKs' types."""
 
 from collections.abc import Iterable, Mapping
 from types import ModuleType
@@ -29,7 +29,7 @@ from tollkeeper.errors import UnsupportedParameter
 
 
 def fields_of(*kinds: Any) -> FieldTree:
-    """The fields of objects of any of these kinds, as the client's own types have them."""
+    """The fields of objects of any of these types of an SDK."""
     found: dict[str, list[Any]] = {}
     for kind in kinds:
         for name, hint in get_type_hints(kind).items():
@@ -38,11 +38,11 @@ def fields_of(*kinds: Any) -> FieldTree:
 
 
 def members(union: Any) -> Iterable[Any]:
-    """Those of a union that are objects."""
+    """The types of a union that are objects."""
     return [kind for kind in get_args(union) if is_typeddict(kind)]
 
 
-CLIENTS: dict[tuple[ModuleType, str], Iterable[Any]] = {
+SDK_TYPES: dict[tuple[ModuleType, str], Iterable[Any]] = {
     (chat, "tool_choice"): members(ChatCompletionToolChoiceOptionParam),
     (chat, "function_call"): [ChatCompletionFunctionCallOptionParam],
     (responses, "image"): [response_create_params.Image],
@@ -53,58 +53,61 @@ CLIENTS: dict[tuple[ModuleType, str], Iterable[Any]] = {
     (messages, "thinking"): [*members(claude.ThinkingConfigParam), *members(beta.BetaThinkingConfigParam)],
     (messages, "tool_choice"): [*members(claude.ToolChoiceParam), *members(beta.BetaToolChoiceParam)],
 }
-"""Of the choices of a tool on the Responses wire, those that may be made here."""
-NOT_WALKED = {(messages, "thinking"): ("block_binding",)}
-"""What is left to the provider, though the client knows what is in it."""
+"""The SDKs' types of each parameter. Of the `tool_choice` types of the Responses API, only those that are accepted."""
+UNCHECKED = {(messages, "thinking"): ("block_binding",)}
+"""Fields whose content the provider checks, although the SDK's types define it."""
 
 
-def known() -> dict[tuple[ModuleType, str], KnownFields]:
+def known_field_rules() -> dict[tuple[ModuleType, str], KnownFields]:
     rules = {(wire, name): rule for wire in (chat, responses, messages) for name, rule in wire.PARAMETERS.items()}
     return {which: rule for which, rule in rules.items() if isinstance(rule, KnownFields)}
 
 
-def sort(wire: ModuleType, name: str, value: Any) -> Mapping[str, bytes]:
+def passed_fields(wire: ModuleType, name: str, value: Any) -> Mapping[str, bytes]:
     fields = msgspec.json.decode(orjson.dumps({name: value}), type=dict[str, msgspec.Raw])
     return filter_parameters(fields, wire.PARAMETERS)
 
 
-def test_every_field_of_the_clients_types_is_known_and_no_other() -> None:
-    assert known().keys() == CLIENTS.keys()
-    for which, rule in known().items():
-        fields = dict(fields_of(*CLIENTS[which]))
-        fields |= dict.fromkeys(NOT_WALKED.get(which, ()))
+def test_exactly_the_fields_of_the_sdks_types_are_known() -> None:
+    assert known_field_rules().keys() == SDK_TYPES.keys()
+    for which, rule in known_field_rules().items():
+        fields = dict(fields_of(*SDK_TYPES[which]))
+        fields |= dict.fromkeys(UNCHECKED.get(which, ()))
         assert rule.fields == fields, which
 
 
-def places(fields: FieldTree) -> Iterable[tuple[str, ...]]:
-    """Where objects are whose fields are known: the object itself, and those in it."""
+def object_paths(fields: FieldTree) -> Iterable[tuple[str, ...]]:
+    """The paths of the objects whose fields are known_field_rules: the object itself, and those in it."""
     yield ()
     for name, inner in fields.items():
         if inner is not None:
-            yield from ((name, *place) for place in places(inner))
+            yield from ((name, *path) for path in object_paths(inner))
 
 
-def put(place: tuple[str, ...], value: Any) -> Any:
-    for name in reversed(place):
+def nest(path: tuple[str, ...], value: Any) -> Any:
+    """Objects in objects, with the value at this path."""
+    for name in reversed(path):
         value = {name: value}
     return value
 
 
-DEEP = [(wire, name, place) for (wire, name), rule in known().items() for place in places(rule.fields)]
+OBJECTS = [
+    (wire, name, path) for (wire, name), rule in known_field_rules().items() for path in object_paths(rule.fields)
+]
 
 
-def test_objects_within_objects_are_among_the_examples() -> None:
-    """Else the tests below prove less than they say."""
-    assert (chat, "tool_choice", ("allowed_tools",)) in DEEP
-    assert (responses, "text", ("format",)) in DEEP
+def test_nested_objects_are_among_the_examples() -> None:
+    """Otherwise the tests below would test only the outermost objects."""
+    assert (chat, "tool_choice", ("allowed_tools",)) in OBJECTS
+    assert (responses, "text", ("format",)) in OBJECTS
 
 
-@pytest.mark.parametrize(("wire", "name", "place"), DEEP)
-def test_another_field_is_refused_by_its_place(wire: ModuleType, name: str, place: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("wire", "name", "path"), OBJECTS)
+def test_an_unknown_field_is_refused_by_its_path(wire: ModuleType, name: str, path: tuple[str, ...]) -> None:
     with pytest.raises(UnsupportedParameter) as refused:
-        sort(wire, name, put((*place, "made_up"), 1))
-    assert refused.value.parameter == ".".join((name, *place, "made_up"))
-    assert sort(wire, name, put((*place, "made_up"), None)).keys() <= {name}
+        passed_fields(wire, name, nest((*path, "unknown"), 1))
+    assert refused.value.parameter == ".".join((name, *path, "unknown"))
+    assert passed_fields(wire, name, nest((*path, "unknown"), None)).keys() <= {name}
 
 
 @pytest.mark.parametrize(
@@ -123,11 +126,11 @@ def test_another_field_is_refused_by_its_place(wire: ModuleType, name: str, plac
         (messages, "thinking", {"type": "adaptive", "block_binding": {"x": 1}}),
     ],
 )
-def test_what_callers_have_written_themselves_goes_out_as_it_came(wire: ModuleType, name: str, value: Any) -> None:
-    assert sort(wire, name, value) == {name: orjson.dumps(value)}
+def test_fields_defined_by_the_caller_are_passed_unchanged(wire: ModuleType, name: str, value: Any) -> None:
+    assert passed_fields(wire, name, value) == {name: orjson.dumps(value)}
 
 
-def test_a_translation_refuses_them_too() -> None:
+def test_a_translated_request_refuses_unknown_fields_too() -> None:
     with pytest.raises(UnsupportedParameter) as refused:
-        responses.read_request({"input": "Hi", "text": {"format": {"type": "text", "made_up": 1}}})
-    assert refused.value.parameter == "text.format.made_up"
+        responses.read_request({"input": "Hi", "text": {"format": {"type": "text", "unknown": 1}}})
+    assert refused.value.parameter == "text.format.unknown"

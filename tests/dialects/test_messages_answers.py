@@ -1,4 +1,4 @@
-"""The messages wire: whole answers and errors, read and written."""
+"""Whole answers and errors in the messages format, read and written."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from tollkeeper.dialects import messages
 from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError
 from tollkeeper.dialects.response_meta import ResponseMeta
 
-HEAD = ResponseMeta("chg_1", "our-claude", 1_700_000_000)
+META = ResponseMeta("chg_1", "our-claude", 1_700_000_000)
 USAGE = {"input_tokens": 10, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 3, "output_tokens": 7}
 
 
@@ -23,17 +23,17 @@ def answer(*content: dict[str, Any], **fields: Any) -> bytes:
     return orjson.dumps(document | {"stop_reason": "end_turn", "stop_sequence": None, "usage": USAGE} | fields)
 
 
-def test_an_answer_is_read_whole() -> None:
-    thought = {"output_tokens_details": {"thinking_tokens": 4}}
+def test_every_block_of_an_answer_is_read() -> None:
+    reasoning_usage = {"output_tokens_details": {"thinking_tokens": 4}}
     body = answer(
         {"type": "thinking", "thinking": "hm", "signature": "s"},
         {"type": "redacted_thinking", "data": "x"},
         {"type": "text", "text": "It is ", "citations": None},
         {"type": "text", "text": "raining."},
         {"type": "tool_use", "id": "t1", "name": "weather", "input": {"city": "Ulm", "days": [1, 2]}},
-        {"type": "a_block_of_the_future", "content": [1]},
+        {"type": "unknown_block", "content": [1]},
         stop_reason="tool_use",
-        usage=USAGE | thought,
+        usage=USAGE | reasoning_usage,
     )
     call = ToolCall("t1", "weather", '{"city":"Ulm","days":[1,2]}')
     assert messages.read_answer(body) == Completion(
@@ -51,20 +51,20 @@ def test_an_answer_is_read_whole() -> None:
         ("model_context_window_exceeded", "length"),
         ("tool_use", "tool_calls"),
         ("refusal", "refusal"),
-        ("of_the_future", "of_the_future"),
+        ("unknown_reason", "unknown_reason"),
         (None, "stop"),
     ],
 )
-def test_why_an_answer_ended_is_told_in_our_words(theirs: str | None, ours: str) -> None:
+def test_a_stop_reason_is_read_as_our_finish_reason(theirs: str | None, ours: str) -> None:
     assert messages.read_answer(answer(stop_reason=theirs)).finish_reason == ours
 
 
-def test_a_refusal_is_explained() -> None:
+def test_the_explanation_of_a_refusal_is_read() -> None:
     details = {"type": "refusal", "category": "bio", "explanation": "I must not."}
-    said = messages.read_answer(answer(stop_reason="refusal", stop_details=details))
-    assert (said.text, said.refusal) == ("I must not.", "I must not.")
-    said = messages.read_answer(answer({"type": "text", "text": "Well."}, stop_details=details))
-    assert (said.text, said.refusal) == ("Well.", "I must not.")
+    completion = messages.read_answer(answer(stop_reason="refusal", stop_details=details))
+    assert (completion.text, completion.refusal) == ("I must not.", "I must not.")
+    completion = messages.read_answer(answer({"type": "text", "text": "Well."}, stop_details=details))
+    assert (completion.text, completion.refusal) == ("Well.", "I must not.")
 
 
 @pytest.mark.parametrize(
@@ -82,11 +82,11 @@ def test_a_refusal_is_explained() -> None:
         {"input_tokens": 1, "cache_creation_input_tokens": "1", "output_tokens": 1},
     ],
 )
-def test_what_cannot_be_counts_is_no_usage(usage: Any) -> None:
+def test_an_impossible_usage_report_is_not_used(usage: Any) -> None:
     assert not isinstance(messages.read_answer(answer(usage=usage)).usage, Usage)
 
 
-def test_a_usage_of_nothing_is_a_usage() -> None:
+def test_a_usage_report_of_zero_is_read() -> None:
     usage = {"input_tokens": 0, "output_tokens": 0, "cache_read_input_tokens": None}
     assert messages.read_answer(answer(usage=usage)).usage == Usage(0, 0)
 
@@ -104,7 +104,7 @@ def test_a_usage_of_nothing_is_a_usage() -> None:
         b'{"type":"message","content":[],"usage":' + b"[" * 5000 + b"]" * 5000 + b"}",
     ],
 )
-def test_what_is_no_message_is_a_bad_answer(body: bytes) -> None:
+def test_a_body_that_is_no_message_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedAnswer):
         messages.read_answer(body)
 
@@ -125,28 +125,28 @@ def test_an_error_with_status_200_is_a_failure_with_the_usage_that_it_reports(bo
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner), max_leaves=5))
-def test_a_strange_answer_is_bad_and_breaks_nothing(value: Any) -> None:
+def test_a_random_answer_raises_only_the_documented_errors(value: Any) -> None:
     whole = orjson.loads(answer({"type": "tool_use", "id": "t", "name": "n", "input": {}}))
     for name in whole:
-        body = orjson.dumps(whole | {name: _plain(value)})
+        body = orjson.dumps(whole | {name: _json_number(value)})
         try:
             messages.read_answer(body)
         except MalformedAnswer:
             assert name in {"type", "content", "stop_reason"}
 
 
-def _plain(value: Any) -> Any:
-    """Numbers as large as JSON has them."""
+def _json_number(value: Any) -> Any:
+    """The value with integers beyond 64 bits as floats: orjson does not write them."""
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_json_number(item) for item in value]
     return value if not isinstance(value, int) or abs(value) < 2**63 else float(value)
 
 
 def written(completion: Completion, usage: Usage) -> wire.Message:
-    return wire.Message.model_validate_json(messages.write_answer(completion, HEAD, usage), strict=True)
+    return wire.Message.model_validate_json(messages.write_answer(completion, META, usage), strict=True)
 
 
-def test_an_answer_is_written_as_the_client_knows_it() -> None:
+def test_a_written_answer_is_valid_to_the_sdk() -> None:
     calls = (ToolCall("t1", "weather", '{"city":"Ulm"}'), ToolCall("t2", "cut", '{"city":"U'))
     message = written(Completion("Hi", "tool_calls", None, calls, reasoning="hm"), Usage(18, 7, 5, 3, 4))
     assert (message.id, message.model, message.role, message.stop_reason) == (
@@ -167,18 +167,18 @@ def test_an_answer_is_written_as_the_client_knows_it() -> None:
     ("ours", "theirs"),
     [("stop", "end_turn"), ("length", "max_tokens"), ("content_filter", "refusal"), ("refusal", "refusal")],
 )
-def test_why_an_answer_ended_is_told_in_the_wires_words(ours: str, theirs: str) -> None:
+def test_a_finish_reason_is_written_as_a_stop_reason(ours: str, theirs: str) -> None:
     assert written(Completion("Hi", ours, None), Usage(1, 1)).stop_reason == theirs
 
 
-@pytest.mark.parametrize(("text", "told"), [("", ["No."]), ("No.", ["No."]), ("Well.", ["Well.", "No."])])
-def test_a_refusal_of_another_wire_is_one_here(text: str, told: list[str]) -> None:
+@pytest.mark.parametrize(("text", "texts"), [("", ["No."]), ("No.", ["No."]), ("Well.", ["Well.", "No."])])
+def test_a_refusal_from_another_format_is_written_as_a_refusal(text: str, texts: list[str]) -> None:
     message = written(Completion(text, "stop", None, refusal="No."), Usage(1, 1))
     assert message.stop_reason == "refusal"
-    assert [block.text for block in message.content if block.type == "text"] == told
+    assert [block.text for block in message.content if block.type == "text"] == texts
 
 
-def test_what_was_given_to_a_custom_tool_stands_in_an_object() -> None:
+def test_the_input_of_a_custom_tool_is_written_as_an_object() -> None:
     message = written(Completion("", "tool_calls", None, (ToolCall("t", "sql", 'a "b"', custom=True),)), Usage(1, 1))
     assert [block.input for block in message.content if block.type == "tool_use"] == [{"input": 'a "b"'}]
 
@@ -195,15 +195,15 @@ usages = st.builds(
 
 
 @given(words, st.lists(words, max_size=2), st.none() | words, usages, st.sampled_from(["stop", "length", "refusal"]))
-def test_an_answer_comes_back_as_it_was(
+def test_a_written_answer_is_read_back_unchanged(
     text: str, names: list[str], reasoning: str | None, usage: Usage, reason: str
 ) -> None:
     calls = tuple(ToolCall(f"t{number}", name, '{"a":1}') for number, name in enumerate(names))
     completion = Completion(text, "tool_calls" if calls else reason, usage, calls, reasoning=reasoning)
-    assert messages.read_answer(messages.write_answer(completion, HEAD, usage)) == completion
+    assert messages.read_answer(messages.write_answer(completion, META, usage)) == completion
 
 
-def test_a_count_of_tokens_is_written_as_the_client_knows_it() -> None:
+def test_a_written_token_count_is_valid_to_the_sdk() -> None:
     assert wire.MessageTokensCount.model_validate_json(messages.write_token_count(12)).input_tokens == 12
 
 
@@ -224,10 +224,10 @@ def test_a_count_of_tokens_is_written_as_the_client_knows_it() -> None:
         (504, "timeout_error"),
     ],
 )
-def test_each_status_has_its_name(status: int, name: str) -> None:
+def test_each_status_has_its_error_type(status: int, name: str) -> None:
     assert messages.error_type(status) == name
 
 
-def test_an_error_is_written_as_the_client_knows_it() -> None:
+def test_a_written_error_is_valid_to_the_sdk() -> None:
     error = ErrorResponse.model_validate_json(messages.write_error("not_found_error", "There is no such thing here."))
     assert (error.error.type, error.error.message) == ("not_found_error", "There is no such thing here.")

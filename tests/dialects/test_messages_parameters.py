@@ -1,4 +1,4 @@
-"""The messages wire: which parameters, tools and content are taken, and what bounds their tokens."""
+"""Parameters, tools and content of the messages format: which are accepted, and the size of the input."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -28,16 +28,16 @@ def fields(**document: Any) -> dict[str, msgspec.Raw]:
     return msgspec.json.decode(orjson.dumps(document), type=dict[str, msgspec.Raw])
 
 
-def asked(*blocks: dict[str, Any], role: str = "user") -> list[dict[str, Any]]:
+def message_of(*blocks: dict[str, Any], role: str = "user") -> list[dict[str, Any]]:
     return [{"role": role, "content": list(blocks)}]
 
 
-def tags(union: Any) -> Iterator[str]:
-    """Every `type` that a union of the client's own types knows, but for those that may go without."""
+def type_tags(union: Any) -> Iterator[str]:
+    """Every `type` in a union of the SDK's types, except optional ones."""
     for kind in get_args(union):
-        said: Any = get_type_hints(kind)["type"]
-        if type(said) is type(Literal["a"]):
-            yield from get_args(said)
+        hint: Any = get_type_hints(kind)["type"]
+        if type(hint) is type(Literal["a"]):
+            yield from get_args(hint)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def tags(union: Any) -> Iterator[str]:
         beta_create_params.ParseMessageCreateParamsBase,
     ],
 )
-def test_every_parameter_of_the_client_is_classed(parameters: Any) -> None:
+def test_every_parameter_of_the_sdk_has_a_rule(parameters: Any) -> None:
     assert set(parameters.__annotations__) - set(messages.PARAMETERS) == set()
 
 
@@ -65,16 +65,16 @@ def test_every_parameter_of_the_client_is_classed(parameters: Any) -> None:
         ("inference_geo", "us"),
         ("service_tier", "priority"),
         ("cache_control", {"type": "ephemeral", "ttl": "1h"}),
-        ("never_heard_of", 1),
+        ("unknown_parameter", 1),
     ],
 )
-def test_what_costs_more_or_stays_at_the_provider_is_refused(name: str, value: Any) -> None:
+def test_a_parameter_that_costs_more_or_stores_at_the_provider_is_refused(name: str, value: Any) -> None:
     with pytest.raises(UnsupportedParameter) as refused:
         filter_parameters(fields(**{name: value}), messages.PARAMETERS)
     assert refused.value.parameter == name
 
 
-def test_what_is_free_to_choose_goes_out_as_it_came() -> None:
+def test_free_parameters_are_passed_unchanged() -> None:
     given = {"thinking": {"type": "enabled", "budget_tokens": 2000}, "top_k": 5, "service_tier": "standard_only"}
     ours = {"model": "x", "max_tokens": 5, "stream": True, "speed": "standard"}
     assert filter_parameters(fields(**given, **ours), messages.PARAMETERS) == {
@@ -82,36 +82,36 @@ def test_what_is_free_to_choose_goes_out_as_it_came() -> None:
     }
 
 
-def test_the_shape_counts_turns_pictures_and_tools() -> None:
-    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGVsbG8="}}
+def test_the_input_size_counts_messages_images_and_tools() -> None:
+    inline = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGVsbG8="}}
     linked = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
-    result = {"type": "tool_result", "tool_use_id": "t", "content": [picture, {"type": "text", "text": "a"}]}
-    document = {"messages": [*asked(picture, linked, result), *HELLO], "system": "be kind", "tools": [TOOL]}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [inline, {"type": "text", "text": "a"}]}
+    document = {"messages": [*message_of(inline, linked, result), *HELLO], "system": "be kind", "tools": [TOOL]}
     assert messages.input_size_of(fields(**document)) == InputSize(3, images=3, image_bytes=16, tools=True)
     assert messages.input_size_of(fields(messages=HELLO, system=None, tools=[])) == InputSize(1)
 
 
-KNOWN = {"text", "image", "search_result", "thinking", "redacted_thinking", "tool_use", "tool_result"}
+ACCEPTED = {"text", "image", "search_result", "thinking", "redacted_thinking", "tool_use", "tool_result"}
 
 
-@pytest.mark.parametrize("kind", sorted(set(tags(wire.ContentBlockParam)) - KNOWN))
-def test_every_other_kind_of_content_is_refused(kind: str) -> None:
-    """Documents, containers, and whatever tools of the provider's own brought."""
+@pytest.mark.parametrize("kind", sorted(set(type_tags(wire.ContentBlockParam)) - ACCEPTED))
+def test_every_other_type_of_content_is_refused(kind: str) -> None:
+    """Documents, containers, and the results of the provider's own tools."""
     with pytest.raises(UnsupportedParameter) as refused:
-        messages.input_size_of(fields(messages=asked({"type": kind})))
+        messages.input_size_of(fields(messages=message_of({"type": kind})))
     assert refused.value.parameter == "messages[0].content[0].type"
 
 
-@pytest.mark.parametrize("kind", sorted({*tags(wire.ToolUnionParam), *tags(beta.BetaToolUnionParam)}))
-def test_every_tool_that_the_provider_defines_is_refused(kind: str) -> None:
+@pytest.mark.parametrize("kind", sorted({*type_tags(wire.ToolUnionParam), *type_tags(beta.BetaToolUnionParam)}))
+def test_every_tool_defined_by_the_provider_is_refused(kind: str) -> None:
     with pytest.raises(UnsupportedParameter):
         messages.input_size_of(fields(messages=HELLO, tools=[TOOL, {"type": kind, "name": "theirs"}]))
 
 
-def test_the_lists_of_content_and_tools_come_from_the_client() -> None:
-    """Else the tests above prove nothing."""
-    assert set(tags(wire.ContentBlockParam)) > KNOWN | {"document", "server_tool_use", "container_upload"}
-    assert {"web_search_20250305", "code_execution_20250825"} <= set(tags(wire.ToolUnionParam))
+def test_the_types_of_content_and_tools_come_from_the_sdk() -> None:
+    """Otherwise the tests above would test nothing."""
+    assert set(type_tags(wire.ContentBlockParam)) > ACCEPTED | {"document", "server_tool_use", "container_upload"}
+    assert {"web_search_20250305", "code_execution_20250825"} <= set(type_tags(wire.ToolUnionParam))
 
 
 @pytest.mark.parametrize(
@@ -124,20 +124,20 @@ def test_the_lists_of_content_and_tools_come_from_the_client() -> None:
         [{"type": "tool_use", "id": "t", "name": "n", "input": {}, "caller": {"type": "code_execution_20250825"}}],
     ],
 )
-def test_files_longer_caches_and_unknown_fields_are_refused(blocks: list[dict[str, Any]]) -> None:
+def test_file_references_longer_caches_and_unknown_fields_are_refused(blocks: list[dict[str, Any]]) -> None:
     with pytest.raises(UnsupportedParameter):
-        messages.input_size_of(fields(messages=asked(*blocks)))
+        messages.input_size_of(fields(messages=message_of(*blocks)))
 
 
 @pytest.mark.parametrize("url", ["http://10.0.0.1/a.png", "file:///etc/passwd", "data:application/pdf;base64,AA", ""])
-def test_a_picture_is_linked_by_https(url: str) -> None:
-    """In what a tool answered too."""
-    picture = {"type": "image", "source": {"type": "url", "url": url}}
-    answered = {"type": "tool_result", "tool_use_id": "t", "content": [picture]}
-    for block, place in ((picture, ""), (answered, ".content[0]")):
+def test_an_image_url_must_be_https(url: str) -> None:
+    """Also in the result of a tool."""
+    image = {"type": "image", "source": {"type": "url", "url": url}}
+    tool_result = {"type": "tool_result", "tool_use_id": "t", "content": [image]}
+    for block, path in ((image, ""), (tool_result, ".content[0]")):
         with pytest.raises(UnsupportedParameter) as refused:
-            messages.input_size_of(fields(messages=asked(block)))
-        assert refused.value.parameter == f"messages[0].content[0]{place}.source.url"
+            messages.input_size_of(fields(messages=message_of(block)))
+        assert refused.value.parameter == f"messages[0].content[0]{path}.source.url"
 
 
 @pytest.mark.parametrize(
@@ -148,15 +148,15 @@ def test_a_picture_is_linked_by_https(url: str) -> None:
         {"messages": []},
         {"messages": "hello"},
         {"messages": [{"role": "user"}]},
-        {"messages": asked({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": 7}})},
-        {"messages": asked({"type": "tool_use", "id": "t", "name": "n", "input": []})},
+        {"messages": message_of({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": 7}})},
+        {"messages": message_of({"type": "tool_use", "id": "t", "name": "n", "input": []})},
         {"messages": HELLO, "system": 5},
         {"messages": HELLO, "tools": {}},
         {"messages": HELLO, "thinking": "disabled"},
         {"messages": HELLO, "thinking": {"budget_tokens": 2000}},
     ],
 )
-def test_what_is_no_message_is_invalid(document: dict[str, Any]) -> None:
+def test_a_malformed_request_is_invalid(document: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
         messages.input_size_of(fields(**document))
 
@@ -171,7 +171,7 @@ def test_what_is_no_message_is_invalid(document: dict[str, Any]) -> None:
         {"system": [{"type": "document"}]},
     ],
 )
-def test_what_is_unknown_elsewhere_is_refused_too(document: dict[str, Any]) -> None:
+def test_unknown_fields_of_tools_metadata_config_and_system_are_refused(document: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         messages.input_size_of(fields(messages=HELLO, **document))
 
@@ -182,23 +182,23 @@ json_values = st.recursive(
     max_leaves=8,
 )
 blocks = st.fixed_dictionaries(
-    {"type": st.sampled_from([*sorted(KNOWN), "document"]) | json_values},
+    {"type": st.sampled_from([*sorted(ACCEPTED), "document"]) | json_values},
     optional={
         name: json_values | st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": json_values}), max_size=2)
         for name in ("text", "source", "content", "input", "id", "name", "tool_use_id", "cache_control", "title")
     },
 )
-turns = st.fixed_dictionaries(
+malformed_messages = st.fixed_dictionaries(
     {"role": st.sampled_from(["user", "assistant", "system"]) | json_values, "content": st.lists(blocks) | json_values}
 )
 
 
 @given(
     st.dictionaries(st.sampled_from(sorted(messages.PARAMETERS)), json_values, max_size=4),
-    st.lists(turns, max_size=3) | json_values,
+    st.lists(malformed_messages, max_size=3) | json_values,
 )
-def test_a_strange_request_is_refused_and_breaks_nothing(document: dict[str, Any], turns: Any) -> None:
-    document = document | {"messages": turns}
+def test_a_random_request_raises_only_the_documented_errors(document: dict[str, Any], malformed_messages: Any) -> None:
+    document = document | {"messages": malformed_messages}
     raw = msgspec.json.decode(msgspec.json.encode(document), type=dict[str, msgspec.Raw])
     with suppress(InputError):
         messages.input_size_of(raw)
@@ -206,7 +206,7 @@ def test_a_strange_request_is_refused_and_breaks_nothing(document: dict[str, Any
         messages.read_request(document)
 
 
-def test_a_deep_request_is_invalid() -> None:
+def test_a_deeply_nested_request_is_invalid() -> None:
     deep = b"[" * 5000 + b"]" * 5000
     block = b'[{"role":"user","content":[{"type":"text","text":"a","citations":' + deep + b"}]}]"
     with pytest.raises(InvalidRequest):
@@ -228,18 +228,18 @@ FORMAT = {"type": "json_schema", "schema": {"type": "object"}}
         ({"output_config": {"format": FORMAT}}, {"output_config": {"format": FORMAT}}),
     ],
 )
-def test_the_older_name_of_the_format_is_taken_for_the_newer(given: dict[str, Any], passed: dict[str, Any]) -> None:
+def test_the_deprecated_output_format_is_moved_to_output_config(given: dict[str, Any], passed: dict[str, Any]) -> None:
     renamed = filter_parameters(messages.move_output_format(fields(**given)), messages.PARAMETERS)
     assert {name: orjson.loads(value) for name, value in renamed.items()} == passed
 
 
-def test_both_names_at_once_are_refused() -> None:
+def test_a_format_under_both_names_is_refused() -> None:
     both = fields(output_format=FORMAT, output_config={"format": FORMAT})
     with pytest.raises(UnsupportedParameter) as raised:
         filter_parameters(messages.move_output_format(both), messages.PARAMETERS)
     assert raised.value.parameter == "output_format"
 
 
-def test_an_older_format_beside_a_config_that_is_none_is_invalid() -> None:
+def test_an_output_format_beside_a_malformed_output_config_is_invalid() -> None:
     with pytest.raises(InvalidRequest):
         messages.move_output_format(fields(output_format=FORMAT, output_config="low"))

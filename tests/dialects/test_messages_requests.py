@@ -1,4 +1,4 @@
-"""The messages wire: what callers ask in our nouns, and how our questions look on it."""
+"""Requests in the messages format, read as a ChatRequest and written from one."""
 
 from typing import Any
 
@@ -21,22 +21,26 @@ TOOL = {"name": "weather", "input_schema": SCHEMA}
 HELLO = [{"role": "user", "content": "hello"}]
 
 
-def asked(*blocks: dict[str, Any], role: str = "user") -> list[dict[str, Any]]:
+def message_of(*blocks: dict[str, Any], role: str = "user") -> list[dict[str, Any]]:
     return [{"role": role, "content": list(blocks)}]
 
 
-def test_a_whole_request_is_read_into_our_nouns() -> None:
-    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGVsbG8="}}
+def test_every_part_of_a_request_is_read() -> None:
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGVsbG8="}}
     cached = {"type": "text", "text": "look", "cache_control": {"type": "ephemeral"}}
     call = {"type": "tool_use", "id": "t1", "name": "weather", "input": {"city": "Ulm"}}
-    thought = {"type": "thinking", "thinking": "hm", "signature": "s"}
+    thinking = {"type": "thinking", "thinking": "hm", "signature": "s"}
     result = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "rain"}]}
     request = messages.read_request(
         {
             "model": "claude-opus-5",
             "max_tokens": 100,
             "system": [{"type": "text", "text": "be kind"}],
-            "messages": [*asked(cached, picture), *asked(thought, call, role="assistant"), *asked(result)],
+            "messages": [
+                *message_of(cached, image),
+                *message_of(thinking, call, role="assistant"),
+                *message_of(result),
+            ],
             "tools": [TOOL | {"description": "tells", "strict": True}],
             "tool_choice": {"type": "any", "disable_parallel_tool_use": True},
             "stop_sequences": ["END"],
@@ -68,36 +72,38 @@ def test_a_whole_request_is_read_into_our_nouns() -> None:
     ("document", "parameter"),
     [
         ({"top_k": 3}, "top_k"),
-        ({"messages": asked({"type": "search_result", "source": "a", "title": "b", "content": []})}, None),
-        ({"messages": asked({"type": "document"})}, None),
+        ({"messages": message_of({"type": "search_result", "source": "a", "title": "b", "content": []})}, None),
+        ({"messages": message_of({"type": "document"})}, None),
         ({"tools": [TOOL | {"input_examples": [{"city": "Ulm"}]}]}, "tools"),
     ],
 )
-def test_what_our_nouns_cannot_say_is_refused(document: dict[str, Any], parameter: str | None) -> None:
+def test_a_field_without_an_equivalent_in_chat_request_is_refused(
+    document: dict[str, Any], parameter: str | None
+) -> None:
     with pytest.raises(UnsupportedParameter) as refused:
         messages.read_request({"messages": HELLO, **document})
     assert parameter in {None, refused.value.parameter}
 
 
-def written(*turns: Message, **options: Any) -> dict[str, Any]:
-    document = messages.write_request(ChatRequest(turns, Options(**options)), "claude-opus-5")
-    whole = TypeAdapter(message_create_params.MessageCreateParamsNonStreaming)
-    exhaust(whole.validate_python(document | {"max_tokens": 1}))
+def written(*chat_messages: Message, **options: Any) -> dict[str, Any]:
+    document = messages.write_request(ChatRequest(chat_messages, Options(**options)), "claude-opus-5")
+    sdk_request = TypeAdapter(message_create_params.MessageCreateParamsNonStreaming)
+    iterate_all(sdk_request.validate_python(document | {"max_tokens": 1}))
     return document
 
 
-def exhaust(value: Any) -> None:
-    """Walks everything in it: the client's types check a list only as far as it is read."""
+def iterate_all(value: Any) -> None:
+    """Iterates over everything in a value: the SDK's types validate a list only as it is iterated."""
     if isinstance(value, dict):
         for item in value.values():
-            exhaust(item)
+            iterate_all(item)
     elif not isinstance(value, str) and hasattr(value, "__iter__"):
         for item in value:
-            exhaust(item)
+            iterate_all(item)
 
 
-def test_results_of_tools_are_one_turn_of_the_user_and_come_first() -> None:
-    """However many turns they were: each call is answered in the very next turn."""
+def test_tool_results_are_written_first_in_one_user_message() -> None:
+    """Also if they are in several messages: the API requires each result in the message after its call."""
     calls = (ToolCall("a", "f", "{}"), ToolCall("b", "f", ""))
     document = written(
         Message("user", "go"),
@@ -106,19 +112,19 @@ def test_results_of_tools_are_one_turn_of_the_user_and_come_first() -> None:
         Message("user", "and"),
         Message("user", (ToolResult("b", "2"),)),
     )
-    assert [turn["role"] for turn in document["messages"]] == ["user", "assistant", "user"]
+    assert [message["role"] for message in document["messages"]] == ["user", "assistant", "user"]
     assert [block["type"] for block in document["messages"][1]["content"]] == ["tool_use", "tool_use"]
     assert [block["type"] for block in document["messages"][2]["content"]] == ["tool_result", "tool_result", "text"]
 
 
-def test_what_the_system_says_stands_apart() -> None:
+def test_system_messages_are_written_in_the_system_field() -> None:
     assert written(Message("system", "be kind"), Message("user", "hi"))["system"] == "be kind"
     both = written(Message("system", "be kind"), Message("user", "hi"), Message("system", ("and", "brief")))
     assert [block["text"] for block in both["system"]] == ["be kind", "and", "brief"]
     assert both["messages"] == [{"role": "user", "content": "hi"}]
 
 
-def test_any_json_is_asked_in_words_and_a_schema_by_name() -> None:
+def test_json_is_requested_by_an_instruction_and_a_schema_by_output_config() -> None:
     assert written(Message("user", "hi"), json=True)["system"] == JSON_INSTRUCTION
     schema = written(Message("user", "hi"), schema=SCHEMA, schema_name="place")
     assert schema["output_config"] == {"format": {"type": "json_schema", "schema": SCHEMA}}
@@ -135,22 +141,22 @@ def test_any_json_is_asked_in_words_and_a_schema_by_name() -> None:
         (None, False, {"type": "auto", "disable_parallel_tool_use": True}),
     ],
 )
-def test_the_choice_of_tools_has_its_words(choice: str | None, parallel: bool | None, expected: dict[str, Any]) -> None:
+def test_a_tool_choice_is_written(choice: str | None, parallel: bool | None, expected: dict[str, Any]) -> None:
     tools = (Tool("f", None, None),)
-    said = written(Message("user", "hi"), tools=tools, tool_choice=choice, parallel_tools=parallel)
-    assert said["tool_choice"] == expected
+    document = written(Message("user", "hi"), tools=tools, tool_choice=choice, parallel_tools=parallel)
+    assert document["tool_choice"] == expected
 
 
-def test_a_choice_among_no_tools_is_not_said() -> None:
+def test_a_tool_choice_without_tools_is_not_written() -> None:
     assert "tool_choice" not in written(Message("user", "hi"), tool_choice="auto", parallel_tools=True)
 
 
 @pytest.mark.parametrize(("effort", "expected"), [("minimal", "low"), ("high", "high"), ("xhigh", "xhigh")])
-def test_effort_has_its_words(effort: str, expected: str) -> None:
+def test_an_effort_is_written_in_output_config(effort: str, expected: str) -> None:
     assert written(Message("user", "hi"), effort=effort)["output_config"] == {"effort": expected}
 
 
-def test_no_effort_is_no_thinking() -> None:
+def test_the_effort_none_disables_thinking() -> None:
     assert written(Message("user", "hi"), effort="none")["thinking"] == {"type": "disabled"}
 
 
@@ -166,15 +172,15 @@ def test_no_effort_is_no_thinking() -> None:
         ({"tools": (Tool("f", None, None), Tool("sql", None, None, custom=True))}, "tools"),
     ],
 )
-def test_what_the_wire_cannot_say_is_refused(options: dict[str, Any], parameter: str) -> None:
+def test_an_option_that_the_format_cannot_express_is_refused(options: dict[str, Any], parameter: str) -> None:
     with pytest.raises(UnsupportedParameter) as refused:
         written(Message("user", "hi"), **options)
     assert refused.value.parameter == parameter
 
 
-def test_a_penalty_of_nothing_needs_no_word() -> None:
-    said = written(Message("user", "hi"), presence_penalty=0.0, frequency_penalty=0.0, temperature=1.0)
-    assert said == {
+def test_penalties_of_zero_are_not_written() -> None:
+    document = written(Message("user", "hi"), presence_penalty=0.0, frequency_penalty=0.0, temperature=1.0)
+    assert document == {
         "model": "claude-opus-5",
         "messages": [{"role": "user", "content": "hi"}],
         "temperature": 1,
@@ -182,7 +188,7 @@ def test_a_penalty_of_nothing_needs_no_word() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://example.com/a.png", "data:image/tiff;base64,AA", "data:,hello", "file:///etc"])
-def test_a_picture_is_linked_safely_or_of_a_known_kind(url: str) -> None:
+def test_an_image_must_be_an_https_url_or_of_a_supported_type(url: str) -> None:
     with pytest.raises(UnsupportedParameter):
         written(Message("user", (Image(url),)))
 
@@ -194,7 +200,7 @@ def test_a_call_of_a_custom_tool_is_refused() -> None:
 
 
 @pytest.mark.parametrize("arguments", ["{", "[]", "null", "7", '{"a":1}{'])
-def test_arguments_that_are_no_object_are_invalid(arguments: str) -> None:
+def test_tool_arguments_that_are_no_object_are_invalid(arguments: str) -> None:
     with pytest.raises(InvalidRequest):
         written(Message("assistant", (ToolCall("a", "f", arguments),)))
 
@@ -202,15 +208,15 @@ def test_arguments_that_are_no_object_are_invalid(arguments: str) -> None:
 words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
 names = st.text("abc_", min_size=1, max_size=5)
 arguments = st.dictionaries(names, st.integers(-9, 9) | words | st.none(), max_size=2)
-pictures = st.sampled_from([Image(PNG), Image("https://example.com/a.png"), Image("data:image/webp;base64,AAAA")])
+images = st.sampled_from([Image(PNG), Image("https://example.com/a.png"), Image("data:image/webp;base64,AAAA")])
 written_arguments = arguments.map(lambda given: msgspec.json.encode(given).decode())
 calls = st.builds(ToolCall, names, names, written_arguments, st.just(False))
 results = st.lists(st.builds(ToolResult, names, words), max_size=2)
-said_by_user = words | st.tuples(results, st.lists(words | pictures, min_size=1, max_size=2)).map(
+user_contents = words | st.tuples(results, st.lists(words | images, min_size=1, max_size=2)).map(
     lambda both: (*both[0], *both[1])
 )
-said_by_model = words | st.lists(words | calls, min_size=1, max_size=3).map(tuple)
-exchanges = st.lists(st.tuples(said_by_user, said_by_model), min_size=1, max_size=3)
+model_contents = words | st.lists(words | calls, min_size=1, max_size=3).map(tuple)
+dialogues = st.lists(st.tuples(user_contents, model_contents), min_size=1, max_size=3)
 tools = st.lists(
     st.builds(Tool, names, st.none() | words, st.just(SCHEMA), st.none() | st.booleans(), st.just(False), st.none()),
     min_size=1,
@@ -218,8 +224,8 @@ tools = st.lists(
 )
 
 
-def made(chosen: dict[str, Any]) -> Options:
-    return Options(**chosen)
+def make_options(fields: dict[str, Any]) -> Options:
+    return Options(**fields)
 
 
 options = st.fixed_dictionaries(
@@ -233,15 +239,15 @@ options = st.fixed_dictionaries(
         "parallel_tools": st.none() | st.booleans(),
         "schema": st.none() | st.just(SCHEMA),
     }
-).map(made)
+).map(make_options)
 systems = st.lists(words | st.lists(words, min_size=1, max_size=2).map(tuple), max_size=1)
 
 
-@given(exchanges, options, systems)
-def test_what_the_wire_can_say_comes_back_as_it_was(exchanges: list[Any], options: Options, systems: list[Any]) -> None:
-    turns = [Message("system", system) for system in systems]
-    for user, model in exchanges:
-        turns += [Message("user", user), Message("assistant", model)]
-    request = ChatRequest(tuple(turns), options)
+@given(dialogues, options, systems)
+def test_a_written_request_is_read_back_unchanged(dialogue: list[Any], options: Options, systems: list[Any]) -> None:
+    chat_messages = [Message("system", system) for system in systems]
+    for user, model in dialogue:
+        chat_messages += [Message("user", user), Message("assistant", model)]
+    request = ChatRequest(tuple(chat_messages), options)
     document = orjson.loads(orjson.dumps(messages.write_request(request, "m")))
     assert messages.read_request(document) == request

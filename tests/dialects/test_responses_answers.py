@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.responses import Response
 
-from depth import examples
+from support.depth import examples
 from tollkeeper.chat import Completion, ToolCall, Usage
 from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError
 from tollkeeper.dialects.response_meta import ResponseMeta

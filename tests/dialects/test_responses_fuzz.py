@@ -9,7 +9,7 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depth import examples
+from support.depth import examples
 from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError
 from tollkeeper.dialects.parameters import filter_parameters
 from tollkeeper.dialects.responses import PARAMETERS, StreamReader, input_size_of, read_answer, read_request

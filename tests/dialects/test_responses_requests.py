@@ -12,7 +12,7 @@ from openai.types.responses.response_input_param import ResponseInputParam
 from openai.types.responses.tool_param import ToolParam
 from pydantic import TypeAdapter
 
-from depth import examples
+from support.depth import examples
 from tollkeeper.chat import ChatRequest, Grammar, Image, Message, Options, Tool, ToolCall, ToolResult
 from tollkeeper.dialects.parameters import filter_parameters
 from tollkeeper.dialects.responses import PARAMETERS, input_size_of, read_request, write_request

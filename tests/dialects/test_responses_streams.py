@@ -12,7 +12,7 @@ from openai import APIError, OpenAI
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from depth import examples
+from support.depth import examples
 from tollkeeper.chat import (
     Completion,
     Delta,

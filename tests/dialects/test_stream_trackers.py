@@ -13,7 +13,7 @@ from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from depth import examples
+from support.depth import examples
 from tollkeeper.chat import Delta, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
 from tollkeeper.dialects import messages, responses
 from tollkeeper.dialects.response_meta import ResponseMeta

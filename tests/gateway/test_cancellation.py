@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from support.virtual_time import run
 from tollkeeper.gateway.cancellation import CancelScope, StreamTimeouts
-from virtual_time import run
 
 
 def at() -> float:

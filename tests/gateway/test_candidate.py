@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factories import set_limit, user_quota
-from house import BODY_BYTES, BOUND, INPUT_TOKENS, PRICE, FakeProvider, make_ask, open_house
+from support.factories import set_limit, user_quota
+from support.gateway import BODY_BYTES, INPUT_BOUND, INPUT_TOKENS, PRICE, FakeProvider, make_call, open_gateway
 from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.errors import InvalidRequest, QuotaExceeded
 from tollkeeper.gateway.candidate import MIN_THINKING_OUTPUT, Candidate, ModelCall
@@ -30,10 +30,10 @@ def candidate(
     facts: dict[str, Any] | None = None,
     **ask: Any,
 ) -> Candidate:
-    provider = FakeProvider(input_size=input_size, knows_the_vocabulary=known)
+    provider = FakeProvider(input_size=input_size, has_tokenizer=known)
     model = Model("m", provider, **{"price": PRICE} | (facts or {}))
-    question = replace(make_ask().input, choices=choices)
-    asked = make_ask(input=question, **ask)
+    question = replace(make_call().input, choices=choices)
+    asked = make_call(input=question, **ask)
     return Candidate(asked, model, provider.prepare(model, question), 500)
 
 
@@ -53,9 +53,9 @@ async def test_first_the_bytes_bound_the_input_and_the_output_is_wanted_in_full(
     [
         (200_000, 1, MIN_THINKING_OUTPUT),
         (200_000, 2, 2 * MIN_THINKING_OUTPUT),
-        (BOUND + 3_000, 1, 3_000),
-        (BOUND + 3_000, 2, 3_000),
-        (BOUND + 100, 1, 500),
+        (INPUT_BOUND + 3_000, 1, 3_000),
+        (INPUT_BOUND + 3_000, 2, 3_000),
+        (INPUT_BOUND + 100, 1, 500),
     ],
 )
 async def test_of_a_model_that_thinks_unseen_more_is_wanted_if_its_window_has_room(
@@ -81,22 +81,22 @@ async def test_where_the_vocabulary_is_not_known_the_bytes_bound_it_still_and_le
 async def test_what_no_vocabulary_bounds_is_admitted_with_as_much_output_as_fits_beside_its_bytes(
     sqlite_url: str,
 ) -> None:
-    async with open_house(sqlite_url) as house:
-        house.provider.knows_the_vocabulary = False
-        await set_limit(house.ledger, user_quota(house.caller), BODY_BYTES + MESSAGE + OVERHEAD + 77)
-        await house.ask()
-        charge = await house.charge()
+    async with open_gateway(sqlite_url) as gateway:
+        gateway.provider.has_tokenizer = False
+        await set_limit(gateway.ledger, user_quota(gateway.caller), BODY_BYTES + MESSAGE + OVERHEAD + 77)
+        await gateway.complete()
+        charge = await gateway.charge()
         assert (charge.input_bound, charge.granted_output) == (BODY_BYTES + MESSAGE + OVERHEAD, 77)
-        assert house.provider.limits == [77]
+        assert gateway.provider.limits == [77]
 
 
 async def test_who_has_no_quota_at_all_is_refused_without_a_count(sqlite_url: str) -> None:
     """No count makes a call small enough."""
-    async with open_house(sqlite_url) as house:
-        await set_limit(house.ledger, user_quota(house.caller), 0)
+    async with open_gateway(sqlite_url) as gateway:
+        await set_limit(gateway.ledger, user_quota(gateway.caller), 0)
         with pytest.raises(QuotaExceeded):
-            await house.ask()
-        assert house.provider.counted == 0
+            await gateway.complete()
+        assert gateway.provider.input_counts == 0
 
 
 async def test_a_limit_that_the_caller_gave_is_wanted_in_full_even_where_it_is_below_the_least() -> None:
@@ -154,28 +154,28 @@ async def test_what_only_reads_wants_no_output() -> None:
         assert (terms.wanted_output, terms.least_output) == (0, 0)
 
 
-EXACT = INPUT_TOKENS + MESSAGE + OVERHEAD
+EXACT_INPUT_BOUND = INPUT_TOKENS + MESSAGE + OVERHEAD
 
 
 async def test_a_cap_on_the_cost_counts_at_once_and_takes_what_fits() -> None:
-    asked = candidate(allocation=EXACT + 77)
+    asked = candidate(allocation=EXACT_INPUT_BOUND + 77)
     for terms in (await asked.byte_terms(), await asked.exact_terms()):
-        assert (terms.input_bound, terms.wanted_output, terms.least_output) == (EXACT, 77, 16)
+        assert (terms.input_bound, terms.wanted_output, terms.least_output) == (EXACT_INPUT_BOUND, 77, 16)
 
 
 async def test_a_cap_is_in_tokens_after_the_weight() -> None:
-    terms = await candidate(allocation=2 * (EXACT + 77), facts={"weight_milli": 2000}).byte_terms()
+    terms = await candidate(allocation=2 * (EXACT_INPUT_BOUND + 77), facts={"weight_milli": 2000}).byte_terms()
     assert terms.wanted_output == 77
 
 
 @pytest.mark.parametrize(
     ("make", "allocation"),
     [
-        (lambda allocation: candidate(allocation=allocation), EXACT + 16),
-        (lambda allocation: candidate(allocation=allocation, max_output=100), EXACT + 100),
-        (lambda allocation: candidate(allocation=allocation, max_output=5), EXACT + 5),
-        (lambda allocation: candidate(allocation=allocation, choices=3), EXACT + 48),
-        (lambda allocation: candidate(allocation=allocation, without_output=True), EXACT),
+        (lambda allocation: candidate(allocation=allocation), EXACT_INPUT_BOUND + 16),
+        (lambda allocation: candidate(allocation=allocation, max_output=100), EXACT_INPUT_BOUND + 100),
+        (lambda allocation: candidate(allocation=allocation, max_output=5), EXACT_INPUT_BOUND + 5),
+        (lambda allocation: candidate(allocation=allocation, choices=3), EXACT_INPUT_BOUND + 48),
+        (lambda allocation: candidate(allocation=allocation, without_output=True), EXACT_INPUT_BOUND),
     ],
 )
 async def test_a_cap_that_is_too_small_by_one_is_the_callers_mistake(
@@ -208,5 +208,5 @@ async def test_a_call_never_costs_more_than_its_cap(
 
 
 def test_an_ask_has_no_limits_of_its_own() -> None:
-    ask = ModelCall("query", CallInput(lambda: make_ask().input.chat_request))
+    ask = ModelCall("query", CallInput(lambda: make_call().input.chat_request))
     assert (ask.model, ask.max_output, ask.allocation, ask.without_output) == (None, None, None, False)

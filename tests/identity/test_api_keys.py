@@ -9,7 +9,7 @@ import pytest
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from factories import FakeClock, make_principal
+from support.factories import FakeClock, make_principal
 from tollkeeper.db import Database
 from tollkeeper.errors import DatabaseUnavailable, Forbidden, InvalidRequest, NotFound, Overloaded, Unauthenticated
 from tollkeeper.identity import accounts, keys

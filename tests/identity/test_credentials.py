@@ -2,7 +2,7 @@
 
 import pytest
 
-from factories import FakeClock, make_principal
+from support.factories import FakeClock, make_principal
 from tollkeeper.clock import SystemClock
 from tollkeeper.db import Database
 from tollkeeper.errors import Forbidden, Unauthenticated

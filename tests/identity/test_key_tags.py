@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from sqlmodel import select
 
-from factories import FakeClock, make_principal
+from support.factories import FakeClock, make_principal
 from tollkeeper.db import Database
 from tollkeeper.errors import Unauthenticated
 from tollkeeper.identity import key_tags, keys

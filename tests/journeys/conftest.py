@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from databases import EVERY_DATABASE, new_postgres, new_sqlite
 from journeys.support.processes import ReservedPort
 from journeys.support.provider_wires import SHORT_DEADLINES, write_catalog
 from journeys.support.server import Server
 from journeys.upstream.handle import Upstream
-from postgres_servers import SharedPostgres
+from support.databases import EVERY_DATABASE, new_postgres, new_sqlite
+from support.postgres_servers import SharedPostgres
 
 SHARED_SETTINGS = {"TOLLKEEPER_RATE_LIMIT_AI": "100000/minute", "TOLLKEEPER_BREAKER_FAILURES": "0"}
 """No rate limit and no circuit breaker, so that the calls of one test do not affect those of the next."""

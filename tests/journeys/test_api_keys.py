@@ -17,7 +17,7 @@ from journeys.support.server import Server
 from journeys.support.users import ApiUser, new_user
 from journeys.support.websocket import authenticated_websocket, open_websocket
 from journeys.upstream.handle import Upstream, scripted
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 PATHS_OF_SCOPE = {"ai": ("/ai/", "/v1/"), "me": ("/me",)}
 USAGE = {"input": 15, "output": 9}
@@ -107,7 +107,7 @@ async def test_a_call_in_flight_when_its_key_is_revoked_is_answered_and_settled(
         key_user = await caller.with_api_key()
         with upstream.gate(caller.marker):
             pending = asyncio.create_task(key_user.query(scripted(caller.marker, gate=caller.marker, usage=USAGE)))
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TEST_DEADLINE_S):
                 while not upstream.waiting(caller.marker):
                     await asyncio.sleep(0.02)
             assert await revoke(caller, (await key_ids(caller))[0]) == 204

@@ -12,7 +12,7 @@ from journeys.support.server import Server
 from journeys.support.tcp_proxy import tcp_proxy
 from journeys.support.users import ApiUser, Reply, new_user
 from journeys.upstream.handle import Upstream, scripted
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 FAILURES = 4
 FOR_EVER_S, A_MOMENT_S = "600", "1"
@@ -157,7 +157,7 @@ async def _end(caller: ApiUser, model: str, **script: object) -> tuple[int, str 
 
 async def _until(caller: ApiUser, model: str, code: str | None, *, refused: bool = False, **script: object) -> None:
     """Repeat a call until it ends with `code`; with `refused`, until the breaker refuses it."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while True:
             reply = await caller.query(scripted(caller.marker, **script), model=model)
             found = None if reply.status == 200 else reply.code
@@ -180,7 +180,7 @@ async def _assert_all_succeed(caller: ApiUser, models: list[str], upstream: Upst
     prompt = scripted(caller.marker, gate=caller.marker)
     calls = [asyncio.create_task(caller.query(prompt, model=model)) for model in models]
     with upstream.gate(caller.marker):
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             while await asyncio.to_thread(upstream.waiting, caller.marker) < len(models):
                 assert not any(one.done() for one in calls), [one.result() for one in calls if one.done()]
                 await asyncio.sleep(0.02)

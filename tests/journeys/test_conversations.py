@@ -7,7 +7,7 @@ from typing import Any
 from journeys.support.server import Server
 from journeys.support.users import ApiUser, new_user
 from journeys.upstream.handle import Upstream, scripted
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 
 async def post(caller: ApiUser, path: str, **document: Any) -> bytes:
@@ -66,7 +66,7 @@ async def test_every_native_endpoint_continues_the_same_conversation(server: Ser
             await socket.send_json(
                 {"type": "query", "prompt": scripted(f"{marker} 5", answer="Five."), "session_id": "s"}
             )
-            while (await socket.receive_json(timeout=PATIENCE_S))["type"] != "final":
+            while (await socket.receive_json(timeout=TEST_DEADLINE_S))["type"] != "final":
                 pass
         expected += [("assistant", "Four."), ("user", f"{marker} 5")]
         assert last_sent(upstream, marker) == expected

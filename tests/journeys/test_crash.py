@@ -7,7 +7,6 @@ from collections.abc import Callable
 import aiohttp
 import pytest
 
-from depth import DEPTH
 from journeys.support.endpoints import call
 from journeys.support.failpoints import POINTS
 from journeys.support.ledger_checks import assert_ledger_is_consistent, charges_in
@@ -16,7 +15,8 @@ from journeys.support.server import SERVE, Server
 from journeys.support.users import ApiUser, new_user
 from journeys.support.who_pays import EMBEDDINGS_CELL, WHOLE_CELLS
 from journeys.upstream.handle import Served, Upstream, scripted
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
+from support.depth import DEPTH
 from tollkeeper.quota.rules.models import Charge
 
 pytestmark = pytest.mark.stock_postgres
@@ -94,7 +94,7 @@ async def test_a_server_killed_before_answers_arrive_charges_the_input_of_each_c
             asyncio.create_task(call(caller, cell.endpoint, prompt, cell.wire.model, 100 + number))
             for number, (cell, caller, prompt) in enumerate(zip(cells, users, prompts, strict=True))
         ]
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             while await asyncio.to_thread(own_upstream.waiting, "logged") < len(cells):
                 assert not any(one.done() for one in calls), [one.result() for one in calls if one.done()]
                 await asyncio.sleep(0.05)
@@ -137,7 +137,7 @@ async def _call_until_it_dies(caller: ApiUser, next_limit: Callable[[], int]) ->
                 return
             assert reply.status == 200, reply
 
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         await asyncio.gather(*(call_repeatedly(random.Random(n)) for n in range(CALLERS)))
 
 
@@ -154,7 +154,7 @@ async def _assert_all_is_booked(server: Server, upstream: Upstream) -> None:
 
 async def _closed_charges(server: Server) -> list[Charge]:
     """Wait until all charges are closed, and return them."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while True:
             found = await charges_in(server.database_url)
             if all(charge.closed_ms is not None for charge in found):

@@ -9,7 +9,7 @@ from journeys.support.ledger_checks import assert_ledger_is_consistent, charges_
 from journeys.support.server import SERVE_WITH_SHORT_GRACE, Server
 from journeys.support.users import ApiUser, Reply, new_user
 from journeys.upstream.handle import Upstream, scripted
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 pytestmark = pytest.mark.exhaustive_on_postgres
 
@@ -24,7 +24,7 @@ async def test_a_client_that_disconnects_pays_the_reported_usage(server: Server,
             with pytest.raises(asyncio.CancelledError):
                 await call
             assert (await caller.charges())[0]["state"] == "dispatched"
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             while (charge := (await caller.charges())[0])["state"] == "dispatched":
                 await asyncio.sleep(0.05)
         assert (charge["state"], charge["basis"], charge["cost"]) == ("settled", "provider", 24)
@@ -62,14 +62,14 @@ async def _in_flight(caller: ApiUser, upstream: Upstream) -> asyncio.Task[Reply]
     """Start a call, and wait until it waits at its gate in the upstream."""
     prompt = scripted(caller.marker, gate=caller.marker, usage=USAGE)
     call = asyncio.create_task(caller.query(prompt, max_tokens=50))
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while not upstream.waiting(caller.marker):
             await asyncio.sleep(0.02)
     return call
 
 
 async def _wait_until_connections_are_refused(server: Server) -> None:
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while True:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", server.port)

@@ -10,7 +10,7 @@ import pytest
 from journeys.support.raw_http import request
 from journeys.upstream.handle import Upstream, scripted
 from journeys.upstream.raw_client import CHAT, OLLAMA, WIRES, ReceivedResponse, WireFields, send_prompt, send_script
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 pytestmark = pytest.mark.exhaustive  # tests a tool of the tests, not the product
 
@@ -151,7 +151,7 @@ async def test_a_client_that_disconnects_ends_the_stream_and_what_was_sent_is_kn
     for count, script in ((2, {"chunks": CHUNKS, "gate_after": [2, "never"]}), (2, stalled), (0, {"delay": 600})):
         marker = secrets.token_hex(8)
         await _disconnect(upstream, wire, scripted(marker, **script), CHUNKS[count - 1] if count else "")
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             while not upstream.sent(marker)[0].cancelled:
                 await asyncio.sleep(0.01)
         assert upstream.sent(marker) == [(count, "".join(CHUNKS[:count]), count, False, True)]
@@ -164,11 +164,11 @@ async def test_a_whole_answer_is_logged_although_the_client_has_disconnected(
 ) -> None:
     await _disconnect(own_upstream, wire, scripted("gone", gate="here"), "", stream=False, gate="here")
     assert own_upstream.served() == []
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while not own_upstream.sent("gone")[0].cancelled:
             await asyncio.sleep(0.01)
     own_upstream.open("here")
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while not own_upstream.served():
             await asyncio.sleep(0.01)
 
@@ -178,7 +178,7 @@ async def test_each_answer_is_in_the_log_before_its_first_byte(own_upstream: Ups
     for number, stream in enumerate((True, False), start=1):
         script = {"usage": {"input": 30, "output": 7}, "gate_after_log": f"logged-{number}"}
         pending = asyncio.create_task(send_script(own_upstream, wire, stream=stream, more=wire.limit(50), **script))
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             while len(own_upstream.served()) < number:
                 await asyncio.sleep(0.01)
         assert own_upstream.served()[-1] == (50, 30, 7)
@@ -233,7 +233,7 @@ async def test_500_streams_run_at_once(upstream: Upstream, wire: WireFields) -> 
     calls = [
         asyncio.create_task(send_script(upstream, wire, chunks=CHUNKS, gate_after=[2, gate])) for _ in range(STREAMS)
     ]
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while upstream.waiting(gate) < STREAMS:
             await asyncio.sleep(0.05)
     upstream.open(gate)
@@ -248,7 +248,7 @@ async def _disconnect(
     """Send a request, read until `after` has arrived, and disconnect."""
     reader, writer = await upstream.connect()
     writer.write(request("POST", wire.path, json.dumps(wire.body(prompt) | {"stream": stream}).encode()))
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         if after:
             await reader.readuntil(after.encode())
         while not upstream.requests(prompt.partition(" ")[0]) or (gate and not upstream.waiting(gate)):

@@ -10,7 +10,7 @@ from openai.types.chat import ChatCompletionChunk, ChatCompletionFunctionToolPar
 
 from journeys.upstream.handle import Upstream, scripted
 from journeys.upstream.raw_client import MESSAGES, OLLAMA, send_prompt, send_script
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 pytestmark = pytest.mark.exhaustive  # tests a tool of the tests, not the product
 
@@ -23,7 +23,7 @@ TOOL: ChatCompletionFunctionToolParam = {"type": "function", "function": {"name"
 @pytest.fixture
 async def client(upstream: Upstream) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(
-        base_url=upstream.base_url, api_key="key", max_retries=0, timeout=PATIENCE_S
+        base_url=upstream.base_url, api_key="key", max_retries=0, timeout=TEST_DEADLINE_S
     ) as client:
         yield client
 

@@ -15,7 +15,7 @@ from journeys.support.processes import ReservedPort
 from journeys.support.server import Server
 from journeys.support.users import ApiUser
 from journeys.upstream.handle import Upstream, scripted
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 pytestmark = pytest.mark.exhaustive_on_postgres
 
@@ -264,7 +264,7 @@ async def _run_cell(upstream: Upstream, cell: Cell, caller: ApiUser, check: Chec
     try:
         client_call = await call(caller, cell.endpoint, cell.prompt(caller.marker), cell.chain.first, LIMIT)
         assert SECRET.encode() not in client_call.raw
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             while (quota := await caller.quota())["reserved"]:
                 await asyncio.sleep(0.05)
         request = await asyncio.to_thread(upstream.requests, caller.marker)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from journeys.support.processes import Program, ReservedPort, clean_environment
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 LIMIT = 100_000
 
@@ -44,7 +44,7 @@ class FirstRun:
             ["bash", "-c", "\necho\n".join(lines)],
             capture_output=True,
             text=True,
-            timeout=PATIENCE_S,
+            timeout=TEST_DEADLINE_S,
             check=True,
             env=clean_environment({}),
         )

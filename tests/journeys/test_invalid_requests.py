@@ -10,7 +10,7 @@ from journeys.support.raw_http import RawResponse, chunked, exchange, request
 from journeys.support.server import Server
 from journeys.support.users import ApiUser, new_user
 from journeys.upstream.handle import Upstream
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 pytestmark = pytest.mark.exhaustive_on_postgres
 
@@ -81,7 +81,7 @@ async def test_a_client_that_disconnects_within_a_body_makes_no_call_and_is_logg
     await writer.drain()
     await asyncio.sleep(0.05)
     writer.close()
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while not (lines := [line for line in server.program.output.splitlines() if name in line]):
             await asyncio.sleep(0.02)
     (line,) = map(json.loads, lines)

@@ -8,7 +8,7 @@ from journeys.support.raw_http import exchange, request
 from journeys.support.server import SECRET, Server
 from journeys.support.users import PASSWORD, login, new_user
 from journeys.upstream.handle import Upstream, scripted
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 PROVIDER_KEY = "sk-of-the-operator"
 
@@ -54,7 +54,7 @@ async def test_a_call_is_logged_with_its_correlation_id(server: Server) -> None:
         headers = caller.auth_headers | {"X-Correlation-ID": correlation_id}
         async with caller.http.post("/ai/query", json={"prompt": "x"}, headers=headers) as response:
             assert response.headers["X-Correlation-ID"] == correlation_id
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while not (lines := [line for line in server.program.output.splitlines() if correlation_id in line]):
             await asyncio.sleep(0.02)  # the line is written after the response
     (line,) = map(json.loads, lines)

@@ -13,7 +13,7 @@ from journeys.support.raw_http import RawResponse, exchange, request
 from journeys.support.server import Server
 from journeys.support.users import PASSWORD, ApiUser, http_client, login, new_user
 from journeys.upstream.handle import Upstream, scripted
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 from tollkeeper.clock import SystemClock
 from tollkeeper.db import Database
 from tollkeeper.identity import accounts
@@ -145,7 +145,7 @@ async def test_a_call_in_flight_when_its_user_is_disabled_is_settled(server: Ser
     async with new_user(server) as caller:
         call = asyncio.create_task(caller.query(scripted(caller.marker, gate=caller.marker)))
         with upstream.gate(caller.marker):
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TEST_DEADLINE_S):
                 while not upstream.waiting(caller.marker):
                     await asyncio.sleep(0.02)
             async with _rows_of(server, caller) as (user, _):

@@ -8,7 +8,7 @@ import pytest
 from journeys.support.server import Server
 from journeys.support.users import ApiUser, Reply, http_client, new_user, set_limit
 from journeys.upstream.handle import Upstream, scripted
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 pytestmark = pytest.mark.stock_postgres
 
@@ -24,7 +24,7 @@ async def test_of_200_calls_exactly_as_many_as_fit_the_quota_are_answered(server
 
         calls = [asyncio.create_task(_gated(caller)) for _ in range(CALLERS)]
         with upstream.gate(caller.marker):
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TEST_DEADLINE_S):
                 refused = await _first_replies(calls, CALLERS - FITTING)
             quota = await caller.quota()
             assert (quota["used"], quota["reserved"]) == (0, FITTING * hold)
@@ -46,7 +46,7 @@ async def test_200_calls_in_flight_are_all_answered_and_so_is_health(server: Ser
     async with new_user(server) as caller, http_client(server) as http:
         calls = [asyncio.create_task(_gated(caller)) for _ in range(CALLERS)]
         with upstream.gate(caller.marker):
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TEST_DEADLINE_S):
                 while upstream.waiting(caller.marker) < CALLERS:
                     await asyncio.sleep(0.05)
             async with http.get("/health") as response:

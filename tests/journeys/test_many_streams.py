@@ -16,7 +16,7 @@ from journeys.support.server import Server
 from journeys.support.users import ApiUser
 from journeys.support.who_pays import count_tokens
 from journeys.upstream.handle import Upstream, scripted
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 from tollkeeper.quota.rules.models import Charge
 
 pytestmark = pytest.mark.exhaustive
@@ -114,7 +114,7 @@ async def _read_stream(stream: Stream) -> int:
 
 
 async def _all_in_flight(upstream: Upstream, calls: list[asyncio.Task[int]]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while await asyncio.to_thread(upstream.waiting, "all") < len(calls):
             for done_call in filter(asyncio.Task.done, calls):
                 if done_call.exception() is not None:
@@ -123,7 +123,7 @@ async def _all_in_flight(upstream: Upstream, calls: list[asyncio.Task[int]]) -> 
 
 
 async def _all_closed(server: Server) -> None:
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while any(charge.closed_ms is None for charge in await charges_in(server.database_url)):
             await asyncio.sleep(0.2)
 

@@ -9,11 +9,11 @@ import pytest
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI, NotFoundError
 
-from databases import new_sqlite
 from journeys.support.server import Server
 from journeys.support.users import ApiUser, Reply, http_client, new_user, set_limit
 from journeys.upstream.handle import Upstream, scripted
-from patience import PATIENCE_S
+from support.databases import new_sqlite
+from support.deadlines import TEST_DEADLINE_S
 from tollkeeper.quota.rules.models import Unit
 
 pytestmark = pytest.mark.exhaustive_on_postgres
@@ -239,7 +239,7 @@ async def test_the_holds_of_calls_in_flight_count_against_the_estimate(server: S
         await set_limit(server, caller.principal, hold * 3 // 2)
         with upstream.gate(caller.marker):
             call = asyncio.create_task(caller.query(prompt, max_tokens=50))
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TEST_DEADLINE_S):
                 while upstream.waiting(caller.marker) < 1:
                     await asyncio.sleep(0.02)
             during = (await estimate(caller, prompt=prompt, max_tokens=hold // 2)).body

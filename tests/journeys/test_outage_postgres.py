@@ -14,7 +14,7 @@ from journeys.support.server import Server
 from journeys.support.tcp_proxy import Streams, TcpProxy, tcp_proxy
 from journeys.support.users import ApiUser, Reply, new_user
 from journeys.upstream.handle import Upstream, scripted
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 pytestmark = pytest.mark.stock_postgres
 
@@ -69,16 +69,16 @@ OUTAGES = [
 async def test_without_the_database_no_call_is_admitted_and_afterwards_all_work_again(
     server: Server, proxy: TcpProxy, upstream: Upstream, outage: Outage
 ) -> None:
-    async with new_user(server) as caller, asyncio.timeout(PATIENCE_S):
+    async with new_user(server) as caller, asyncio.timeout(TEST_DEADLINE_S):
         assert (await caller.query(caller.marker)).status == 200
         await outage(proxy)
         refused = await asyncio.gather(*(caller.query(caller.marker) for _ in range(5)))
         assert {(reply.status, reply.code) for reply in refused} == {(503, "ledger_unavailable")}
         assert all(int(reply.headers["Retry-After"]) >= 1 for reply in refused)
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             assert (await caller.get("/health")).status == 503
         assert (await caller.get("/health/live")).status == 200
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             reading = await caller.get("/me/quota")
         assert (reading.status, reading.code) == (503, "ledger_unavailable")
         assert len(upstream.requests(caller.marker)) == 1
@@ -96,7 +96,7 @@ async def test_without_the_database_no_call_is_admitted_and_afterwards_all_work_
 async def test_an_answer_is_returned_although_its_settle_must_wait(
     server: Server, proxy: TcpProxy, upstream: Upstream, outage: Outage
 ) -> None:
-    async with new_user(server) as caller, asyncio.timeout(PATIENCE_S):
+    async with new_user(server) as caller, asyncio.timeout(TEST_DEADLINE_S):
         call = await _in_flight(caller, upstream)
         await outage(proxy)
         upstream.open(caller.marker)
@@ -115,7 +115,7 @@ async def test_a_commit_whose_answer_is_lost_is_booked_once(
     server: Server, proxy: TcpProxy, upstream: Upstream
 ) -> None:
     """The COMMIT of a reserve, then the COMMIT of a settle."""
-    async with new_user(server) as caller, asyncio.timeout(PATIENCE_S):
+    async with new_user(server) as caller, asyncio.timeout(TEST_DEADLINE_S):
         proxy.break_after(b"COMMIT")
         call = await _in_flight(caller, upstream)
         assert proxy.broken == 1
@@ -135,7 +135,7 @@ async def test_a_commit_whose_answer_is_lost_is_booked_once(
 async def test_with_a_read_only_database_no_call_is_admitted(
     server: Server, proxy: TcpProxy, upstream: Upstream, any_postgres_url: str
 ) -> None:
-    async with new_user(server) as caller, asyncio.timeout(PATIENCE_S):
+    async with new_user(server) as caller, asyncio.timeout(TEST_DEADLINE_S):
         name = urlsplit(any_postgres_url).path[1:]
         await _administer(any_postgres_url, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
         await proxy.cut()
@@ -157,7 +157,7 @@ async def test_a_log_that_cannot_be_written_does_not_stop_calls(
     """The disk of the log is full while the ledger logs an outage."""
     process = psutil.Process(server.program.pid)
     _, hard_limit = process.rlimit(psutil.RLIMIT_FSIZE)
-    async with new_user(server) as caller, asyncio.timeout(PATIENCE_S):
+    async with new_user(server) as caller, asyncio.timeout(TEST_DEADLINE_S):
         process.rlimit(psutil.RLIMIT_FSIZE, (0, hard_limit))
         assert (await caller.query(caller.marker)).status == 200
         await proxy.cut()

@@ -12,7 +12,7 @@ from journeys.support.ledger_checks import assert_ledger_is_consistent
 from journeys.support.server import Server
 from journeys.support.users import ApiUser, Reply, new_user
 from journeys.upstream.handle import Upstream, scripted
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 MAX_FILE_BYTES = 64
 USAGE = {"prompt_tokens": 15, "completion_tokens": 9}
@@ -73,7 +73,7 @@ async def test_an_answer_is_returned_although_its_settle_must_wait(
     async with new_user(server) as caller:
         prompt = scripted(caller.marker, gate=caller.marker, usage=USAGE)
         call = asyncio.create_task(caller.query(prompt))
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             while not upstream.waiting(caller.marker):
                 await asyncio.sleep(0.02)
         with outage(server):
@@ -88,14 +88,14 @@ async def test_an_answer_is_returned_although_its_settle_must_wait(
 
 
 async def _wait_until_it_serves(caller: ApiUser) -> None:
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while (await caller.get("/health")).status != 200:
             await asyncio.sleep(0.05)
     assert (await caller.query(caller.marker)).status == 200
 
 
 async def _wait_until_settled(caller: ApiUser, reply: Reply) -> dict[str, object]:
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while (charge := (await caller.get(f"/me/charges/{reply.body['query_id']}")).body)["state"] != "settled":
             await asyncio.sleep(0.05)
     found: dict[str, object] = charge

@@ -183,8 +183,8 @@ async def test_an_output_limit_beyond_the_quota_is_refused_with_the_tokens_neede
     """Some clients send the largest output of the model as the limit of every call."""
     async with new_user(server, limit=20_000, period=Period.MONTH) as caller:
         limit = {"max_output_tokens" if path == RESPONSES_PATH else "max_tokens": 64_000}
-        question = {"input": "hi"} if path == RESPONSES_PATH else user_messages("hi")
-        reply = await post(caller, path, model="gpt-4o-mini", **question, **limit)
+        content = {"input": "hi"} if path == RESPONSES_PATH else user_messages("hi")
+        reply = await post(caller, path, model="gpt-4o-mini", **content, **limit)
         assert (reply.status, reply.headers["X-Error-Code"]) == (429, "quota_exceeded")
         message = reply.body["error"]["message"]
         needed = re.search(r"needs ([\d,]+) tokens, with room for its answer", message)

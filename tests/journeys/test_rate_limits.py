@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from databases import new_sqlite
 from journeys.support.server import Server
 from journeys.support.users import PASSWORD, Reply, add_user, http_client, login, new_user
 from journeys.upstream.handle import Upstream
+from support.databases import new_sqlite
 from tollkeeper.db import Database
 
 LOGINS, CALLS = 4, 3

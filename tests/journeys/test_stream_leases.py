@@ -8,7 +8,6 @@ from collections.abc import Callable
 import aiohttp
 import pytest
 
-from factories import make_store
 from journeys.support.endpoints import WEBSOCKET, open_call
 from journeys.support.ledger_checks import assert_ledger_is_consistent, charges_in
 from journeys.support.many_users import many_users
@@ -25,7 +24,8 @@ from journeys.support.who_pays import (
     run_cells,
 )
 from journeys.upstream.handle import Upstream, scripted
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
+from support.factories import make_store
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.models import Charge
 
@@ -108,11 +108,11 @@ async def test_a_stream_whose_hold_was_swept_ends_and_adjusts_its_charge(
         async with open_call(caller, cell.endpoint, prompt, cell.wire.model) as client_call:
             await client_call.read_words(words=3)
             await all_received.wait()
-            await asyncio.wait_for(resumed.wait(), PATIENCE_S)
+            await asyncio.wait_for(resumed.wait(), TEST_DEADLINE_S)
             await client_call.read_all()
         end = ExpectedEnd("counted", code="lease_lost", text=RECEIVED_TEXT, late=True)
         assert_answered(cell, client_call, end)
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             while not (await caller.charges())[0]["adjusted"]:
                 await asyncio.sleep(0.05)
         return end._replace(code="lease_over")
@@ -122,7 +122,7 @@ async def test_a_stream_whose_hold_was_swept_ends_and_adjusts_its_charge(
         pid = short_deadline_server.program.pid
         os.kill(pid, signal.SIGSTOP)
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TEST_DEADLINE_S):
                 swept = 0
                 while swept < len(STREAM_CELLS):
                     await asyncio.sleep(0.2)
@@ -162,7 +162,7 @@ async def _read_until_it_breaks(cell: Cell, caller: ApiUser, prompt: str) -> Non
 
 
 async def _wait_until(server: Server, condition: Callable[[Charge], bool], count: int) -> None:
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while sum(map(condition, await charges_in(server.database_url))) < count:
             await asyncio.sleep(0.1)
 

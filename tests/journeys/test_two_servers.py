@@ -16,7 +16,7 @@ from journeys.support.ledger_checks import assert_ledger_is_consistent
 from journeys.support.server import Server
 from journeys.support.users import ApiUser, new_user, set_limit
 from journeys.upstream.handle import Upstream, scripted
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 pytestmark = pytest.mark.stock_postgres
 
@@ -51,7 +51,7 @@ async def test_one_quota_limits_the_calls_of_both_servers_however_long_they_run(
         probe = await prober.query(scripted(prober.marker, gate=prober.marker), max_tokens=50)
         hold = (await prober.charges())[0]["held"]
         await set_limit(one, caller.principal, FITTING * hold)
-        async with caller.on_server(two) as elsewhere, asyncio.timeout(PATIENCE_S):
+        async with caller.on_server(two) as elsewhere, asyncio.timeout(TEST_DEADLINE_S):
             with upstream.gate(caller.marker):
                 calls = [
                     asyncio.create_task(user.query(prompt, max_tokens=50))
@@ -78,7 +78,7 @@ async def test_a_server_suspended_past_its_lease_adjusts_the_charge_afterwards(
     async with (
         new_user(suspended_server) as caller,
         caller.on_server(sweeping_server) as elsewhere,
-        asyncio.timeout(PATIENCE_S),
+        asyncio.timeout(TEST_DEADLINE_S),
     ):
         with upstream.gate(caller.marker):
             prompt = scripted(caller.marker, gate=caller.marker, usage=USAGE)

@@ -53,11 +53,11 @@ async def test_an_unknown_field_of_a_known_object_is_refused_like_an_unknown_par
 ) -> None:
     wire = {CHAT_PATH: CHAT, RESPONSES_PATH: RESPONSES, MESSAGES_PATH: MESSAGES}[path]
     async with new_user(all_wires_server) as caller:
-        question = {"input": caller.marker} if path == RESPONSES_PATH else user_messages(caller.marker)
+        content = {"input": caller.marker} if path == RESPONSES_PATH else user_messages(caller.marker)
         limit = {"max_tokens": 100} if path == MESSAGES_PATH else {}
         for streaming in (False, True):
-            reply = await post(caller, path, model=wire.model, stream=streaming, **question, **limit, **more)
-            unknown = await post(caller, path, model=wire.model, stream=streaming, **question, **limit, foo=1)
+            reply = await post(caller, path, model=wire.model, stream=streaming, **content, **limit, **more)
+            unknown = await post(caller, path, model=wire.model, stream=streaming, **content, **limit, foo=1)
             assert reply.status == unknown.status == 400
             assert reply.headers["X-Error-Code"] == unknown.headers["X-Error-Code"] == "unsupported_parameter"
             assert reply.body["error"] | {"message": "", "param": ""} == unknown.body["error"] | {

@@ -10,7 +10,7 @@ from journeys.support.server import Server
 from journeys.support.users import ApiUser, new_user, set_limit
 from journeys.support.websocket import Turn, authenticated_websocket
 from journeys.upstream.handle import Upstream, scripted
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 from tollkeeper.providers import tokenizer
 
 USAGE = {"input": 15, "output": 9}
@@ -273,7 +273,7 @@ async def _assert_paid_input_and(text: str, charge: dict[str, Any], prompt: str)
 
 async def _wait_until_closed(caller: ApiUser) -> dict[str, Any]:
     """Wait until the only charge is closed, and return it."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while (charges := await caller.charges())[0]["state"] == "dispatched":
             await asyncio.sleep(0.02)
     (charge,) = charges
@@ -281,6 +281,6 @@ async def _wait_until_closed(caller: ApiUser) -> dict[str, Any]:
 
 
 async def _wait_until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while not condition():
             await asyncio.sleep(0.02)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from databases import new_sqlite
 from journeys.support.forged_tokens import forge
 from journeys.support.server import Server
 from journeys.support.users import ApiUser, new_user
 from journeys.support.websocket import authenticated_websocket, open_websocket
 from journeys.upstream.handle import Upstream, scripted
+from support.databases import new_sqlite
 
 USAGE = {"input": 15, "output": 9}
 MAX_FRAME = 1024 * 1024

@@ -10,11 +10,11 @@ from websockets.datastructures import Headers
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
 
-from databases import new_sqlite
 from journeys.support.server import Server
 from journeys.support.users import new_user
 from journeys.support.websocket import Connection, authenticated_websocket, open_websocket
 from journeys.upstream.handle import scripted
+from support.databases import new_sqlite
 
 ALLOWED_ORIGIN = "https://console.example.com"
 

@@ -28,7 +28,7 @@ from journeys.support.who_pays import (
     run_cells,
 )
 from journeys.upstream.handle import Upstream, scripted
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 pytestmark = pytest.mark.exhaustive_on_postgres
 
@@ -45,7 +45,7 @@ def _gated(**script: Any) -> Callable[[ApiUser], Mapping[str, Any]]:
 
 
 async def _wait_until_at_gate(upstream: Upstream, caller: ApiUser) -> None:
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while not await asyncio.to_thread(upstream.waiting, caller.marker):
             await asyncio.sleep(0.05)
 
@@ -177,7 +177,7 @@ async def test_a_stopping_server_cuts_the_calls_in_flight_and_settles_them(
             asyncio.create_task(_call_to_be_cut(in_flight, own_upstream, cell, caller, prompt))
             for cell, caller, prompt in zip(cells, users, prompts, strict=True)
         ]
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             await in_flight.wait()
         await asyncio.to_thread(short_deadline_server.stop)
         await asyncio.gather(*calls)

@@ -12,7 +12,7 @@ from tollkeeper.providers.base import CallInput, Model, PreparedCall, StreamChun
 from tollkeeper.providers.breaker import PROBES, CircuitBreaker
 from tollkeeper.providers.echo import EchoProvider
 
-FAILURES, SECONDS, PATIENCE_S = 3, 100.0, 1_000.0
+FAILURES, SECONDS, TEST_DEADLINE_S = 3, 100.0, 1_000.0
 PROBE_S = SECONDS / PROBES
 BROKEN = (errors.ProviderTimeout, errors.ProviderInterrupted)
 UNANSWERED = (errors.ProviderUnavailable, *BROKEN)
@@ -87,7 +87,7 @@ class World:
             self.provider,
             max_failures=FAILURES,
             period_s=SECONDS,
-            first_chunk_timeout_s=PATIENCE_S,
+            first_chunk_timeout_s=TEST_DEADLINE_S,
             now=lambda: self.now,
         )
         request = ChatRequest((Message("user", "one"),))

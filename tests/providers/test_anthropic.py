@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 from anthropic.types import message_create_params
-from listener import listening
+from provider_server import listening
 from pydantic import TypeAdapter
 
 from tollkeeper import errors

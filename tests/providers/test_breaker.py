@@ -4,7 +4,7 @@ import asyncio
 from contextlib import aclosing
 
 import pytest
-from breaking import FAILURES, PATIENCE_S, PROBE_S, REFUSALS, SECONDS, UNANSWERED, World
+from breaker_under_test import FAILURES, PROBE_S, REFUSALS, SECONDS, TEST_DEADLINE_S, UNANSWERED, World
 
 from tollkeeper import errors
 from tollkeeper.providers.breaker import MAX_MODELS
@@ -198,7 +198,7 @@ async def test_a_stream_given_up_after_all_patience_is_a_failure(world: World) -
     for _ in range(FAILURES):
         task = asyncio.create_task(world.stream())
         await asyncio.sleep(0)
-        world.now += PATIENCE_S
+        world.now += TEST_DEADLINE_S
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     world.provider.gate = None

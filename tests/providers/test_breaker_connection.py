@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from breaking import BROKEN, FAILURES, PROBE_S, REFUSALS, World
+from breaker_under_test import BROKEN, FAILURES, PROBE_S, REFUSALS, World
 
 from tollkeeper import errors
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
-from listener import listening
+from provider_server import listening
 
 from tollkeeper import errors
 from tollkeeper.chat import ChatRequest, Delta, Finish, Message, Options, TextDelta, Usage

@@ -4,9 +4,9 @@ from typing import Any, get_type_hints
 
 import orjson
 import pytest
-from listener import listening
 from openai.types.chat import completion_create_params
 from openai.types.responses import response_create_params
+from provider_server import listening
 
 from tollkeeper import errors
 from tollkeeper.chat import ChatRequest, Completion, Finish, Image, Message, Options, TextDelta, Tool, Usage

@@ -12,8 +12,8 @@ from bpe_openai import _bindings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from depth import examples
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
+from support.depth import examples
 from tollkeeper.providers import tokenizer
 from tollkeeper.providers.tokenizer import DEFAULT_ENCODING, bound, count, encoding_name
 
@@ -190,13 +190,13 @@ def busy_with_input() -> Iterator[None]:
 async def test_what_is_little_is_counted_while_much_is() -> None:
     await count("gpt-4o", ("so that the vocabulary is there",))
     with busy_with_input():
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             assert await count("gpt-4o", ("hello",)) == 1
 
 
 async def test_answers_are_counted_and_cut_while_input_is_counted() -> None:
     answer = " word" * 2000
     with busy_with_input():
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             assert await count("gpt-4o", (answer,), output=True) == 2000
             assert await tokenizer.truncate("gpt-4o", answer, 3) == " word" * 3

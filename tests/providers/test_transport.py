@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 from tollkeeper import errors
 from tollkeeper.providers import transport as transport_module
 from tollkeeper.providers.transport import ResponseStream, Transport, status_error
@@ -65,7 +65,7 @@ async def serving(
     served.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     transport = Transport(f"{served.url}/v1/", {"X-Key": "secret"}, timeout_s=timeout_s)
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             yield served, transport
     finally:
         await transport.close()
@@ -206,7 +206,7 @@ async def test_whoever_does_not_shake_hands_is_unavailable_and_not_billed(way: W
     left = asyncio.Event()
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     transport = Transport(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", {}, timeout_s=0.4)
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         with pytest.raises(errors.ProviderUnavailable) as raised:
             await way(transport)
         await left.wait()

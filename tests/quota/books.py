@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from faulty_store import FaultyStore
 from snapshot import Charge, Reader, Snapshot, Window, audit, make_reader, take
 
-from factories import FakeClock, make_principal, make_store, set_limit, user_quota
+from support.factories import FakeClock, make_principal, make_store, set_limit, user_quota
 from tollkeeper.db import Database
 from tollkeeper.principal import Principal
 from tollkeeper.quota.ledger import Ledger

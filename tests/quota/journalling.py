@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from books import Books
 
-from factories import make_terms
+from support.factories import make_terms
 from tollkeeper.chat import Usage
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota.journal import Journal

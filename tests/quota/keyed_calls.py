@@ -5,7 +5,7 @@ from collections.abc import Callable
 from books import Books
 from snapshot import Key
 
-from factories import make_terms
+from support.factories import make_terms
 from tollkeeper.chat import Usage
 from tollkeeper.errors import IdempotencyError
 from tollkeeper.quota.ledger import Ledger

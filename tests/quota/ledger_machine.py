@@ -10,7 +10,7 @@ from ledger_model import LABELS, Ask
 from ledger_world import Fate, World
 from side_by_side import LEASE_MS, Move, SideBySide, next_window
 
-from depth import DEPTH
+from support.depth import DEPTH
 
 AGREED = settings(
     max_examples=DEPTH.machine_examples,

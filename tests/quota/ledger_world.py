@@ -7,7 +7,7 @@ from enum import StrEnum
 from ledger_model import Account, Outcome
 from snapshot import Reader, Snapshot, make_reader, take
 
-from factories import FakeClock, make_store
+from support.factories import FakeClock, make_store
 from tollkeeper.errors import TollkeeperError
 from tollkeeper.quota.rules.decide import decide
 from tollkeeper.quota.rules.operations import Balance, ClosedCharge, Hold, Operation, Replayed, Result

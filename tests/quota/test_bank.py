@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from snapshot import Reader, Snapshot, audit, make_reader, take
 
-from depth import DEPTH
-from factories import make_principal, make_store, make_tenant, tenant_quota, user_quota
+from support.depth import DEPTH
+from support.factories import make_principal, make_store, make_tenant, tenant_quota, user_quota
 from tollkeeper.db import Database
 from tollkeeper.principal import Principal
 from tollkeeper.quota.ledger import Ledger
@@ -34,7 +34,7 @@ SWEEP_S = 0.3
 VICTIM = "worker-0"
 VICTIM_HEARS = 25
 """So many answers; what it asks after them is what it has in flight when it is killed."""
-PATIENCE_S = 60.0
+TEST_DEADLINE_S = 60.0
 SEVERAL = 5
 
 
@@ -85,7 +85,7 @@ class Process:
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TEST_DEADLINE_S):
                 assert process.stdout is not None
                 await process.stdout.readline()
                 await all_are_ready.wait()

@@ -11,7 +11,7 @@ from catching import Break, caught
 from ledger_machine import LedgerMachine
 from ledger_world import World
 
-from factories import FakeClock, make_store
+from support.factories import FakeClock, make_store
 from tollkeeper.chat import Usage
 from tollkeeper.errors import QuotaRefusal
 from tollkeeper.quota.rules import admission, decide

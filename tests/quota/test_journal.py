@@ -8,7 +8,7 @@ from books import Books, open_books
 from faulty_store import Fault
 from journalling import LEASE_MS, begun, open_journal, reserve, settle
 
-from factories import make_principal, make_terms, tenant_quota, user_quota
+from support.factories import make_principal, make_terms, tenant_quota, user_quota
 from tollkeeper.errors import InvalidRequest, LedgerUnavailable, NotFound, QuotaHeld, TollkeeperError
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota.journal import Journal

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from books import Books, open_books
 
-from factories import FakeClock, make_store, make_terms
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
+from support.factories import FakeClock, make_store, make_terms
 from tollkeeper.chat import Usage
 from tollkeeper.quota import maintenance as keeper_module
 from tollkeeper.quota.ledger import Ledger
@@ -153,7 +153,7 @@ async def test_no_surprise_ends_the_renewing(ledger: RecordingLedger) -> None:
     keeper = Maintenance(ledger, lease_seconds=0.003, sweep_seconds=1)
     ledger.error = ZeroDivisionError()
     keeper.start()
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while ledger.renewals < 3:
             await asyncio.sleep(0.001)
     await keeper.stop()
@@ -169,7 +169,7 @@ async def test_it_tidies_up_now_and_then_whatever_becomes_of_it(
     keeper = Maintenance(ledger, lease_seconds=LEASE_S, sweep_seconds=LEASE_S)
     ledger.error = error
     keeper.start()
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while ledger.tidied < 3:
             await asyncio.sleep(0.001)
     await keeper.stop()
@@ -184,7 +184,7 @@ async def test_it_renews_what_is_in_flight_and_ends_what_is_lost(sqlite_url: str
             before = (await books.charges())[reservation.charge_id].lease_ms
             books.clock.step(61)
             keeper.start()
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TEST_DEADLINE_S):
                 charges = await books.charges()
                 while charges[lost].closed_by is None or charges[reservation.charge_id].lease_ms == before:
                     await asyncio.sleep(0.01)

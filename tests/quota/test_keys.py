@@ -7,7 +7,7 @@ import pytest
 from books import LEASE_S, Books, batch, open_books
 from keyed_calls import DAY_S, LEASE_MS, ONE, Answer, bill, call, key_row, refusal, reservation
 
-from factories import make_principal, make_terms, set_limit, user_quota
+from support.factories import make_principal, make_terms, set_limit, user_quota
 from tollkeeper.chat import Price, Usage
 from tollkeeper.errors import (
     IdempotencyInFlight,

@@ -9,7 +9,7 @@ from books import LEASE_S, Books, batch, open_books
 from faulty_store import Fault
 from keyed_calls import DAY_S, LEASE_MS, ONE, bill, call, key_row, refusal, reservation
 
-from factories import make_principal, make_store, make_terms, set_limit, user_quota
+from support.factories import make_principal, make_store, make_terms, set_limit, user_quota
 from tollkeeper.chat import Usage
 from tollkeeper.db import Database
 from tollkeeper.errors import (

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from books import LEASE_S, Books, open_books
 
-from factories import make_terms, set_limit, user_quota
+from support.factories import make_terms, set_limit, user_quota
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerConflict, LedgerUnavailable
 from tollkeeper.quota import in_flight

@@ -9,7 +9,7 @@ from keyed_machine import KeyedMachine
 from ledger_machine import AGREED, LedgerMachine
 from ledger_world import World
 
-from databases import STOCK
+from support.databases import STOCK
 
 pytestmark = pytest.mark.stock_postgres
 

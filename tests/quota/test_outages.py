@@ -11,8 +11,8 @@ from books import Books, open_books
 from faulty_store import Fault
 from journalling import begun, open_journal, reserve, settle
 
-from factories import user_quota
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
+from support.factories import user_quota
 from tollkeeper.errors import LedgerUnavailable
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota.journal import Journal
@@ -137,7 +137,7 @@ async def test_an_outage_is_told_once_as_it_is_noticed_and_once_as_the_database_
     must_commit = journal.submit(Release("never there"))
     books.store.down = True
     books.store.before.set()
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while len(told) < 2:
             await asyncio.sleep(0.005)
     await asyncio.sleep(0.05)
@@ -166,7 +166,7 @@ async def test_a_settle_that_is_late_says_so_and_lands(books: Books, journal: Jo
     assert await journal.submit(settle("a"), wait_s=0.02, on_commit=landed.set) is None
     assert not landed.is_set()
     books.store.down = False
-    await asyncio.wait_for(landed.wait(), PATIENCE_S)
+    await asyncio.wait_for(landed.wait(), TEST_DEADLINE_S)
     assert (await books.only_charge()).cost_tokens == 50
 
 

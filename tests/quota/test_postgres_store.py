@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 from books import Books, batch, open_books
 
-from factories import make_store, make_terms, set_limit, user_quota
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
+from support.factories import make_store, make_terms, set_limit, user_quota
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerUnavailable
 from tollkeeper.quota.ledger import Ledger
@@ -54,7 +54,7 @@ async def use(books: Books) -> None:
 
 
 async def waiting_for_a_lock(other: Other) -> None:
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while not await other.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tollkeeper-ledger'"
             " AND datname = current_database() AND wait_event_type = 'Lock'"
@@ -97,7 +97,7 @@ async def test_a_lock_that_is_held_for_too_long_is_an_outage_and_passes(
 ) -> None:
     impatient = connection.BEGIN.replace("lock_timeout = 2000", "lock_timeout = 50")
     monkeypatch.setattr("tollkeeper.quota.stores.postgres.store.BEGIN", impatient)
-    async with open_books(any_postgres_url) as books, asyncio.timeout(PATIENCE_S):
+    async with open_books(any_postgres_url) as books, asyncio.timeout(TEST_DEADLINE_S):
         await use(books)
         async with other.transaction():
             await other.execute("SELECT 1 FROM windows FOR UPDATE")
@@ -168,7 +168,7 @@ async def test_a_commit_that_is_still_under_way_when_it_is_run_again_leaves_no_h
     await use(books)
     backend = Backend(monkeypatch)
     entering = asyncio.create_task(books.ledger.reservation(books.caller, make_terms()).__aenter__())
-    await asyncio.wait_for(backend.stuck.wait(), PATIENCE_S)
+    await asyncio.wait_for(backend.stuck.wait(), TEST_DEADLINE_S)
     await waiting_for_a_lock(other)
     await backend.commit()
     [answer] = await asyncio.gather(entering, return_exceptions=True)
@@ -184,7 +184,7 @@ async def test_a_settle_that_is_still_under_way_when_it_is_run_again_happens_onc
     reservation.set_usage(Usage(7, 30))
     backend = Backend(monkeypatch)
     leaving = asyncio.create_task(reservation.__aexit__(None, None, None))
-    await asyncio.wait_for(backend.stuck.wait(), PATIENCE_S)
+    await asyncio.wait_for(backend.stuck.wait(), TEST_DEADLINE_S)
     await waiting_for_a_lock(other)
     await backend.commit()
     await leaving

@@ -7,7 +7,7 @@ import pytest
 from books import Books, open_books
 from faulty_store import Fault
 
-from factories import make_terms
+from support.factories import make_terms
 from tollkeeper.chat import Usage
 from tollkeeper.errors import (
     LedgerUnavailable,

@@ -11,8 +11,8 @@ import pytest
 from books import Books, batch, open_books
 from sqlmodel import select
 
-from factories import FakeClock, make_terms, set_limit, user_quota
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
+from support.factories import FakeClock, make_terms, set_limit, user_quota
 from tollkeeper.chat import Usage
 from tollkeeper.db import Database
 from tollkeeper.errors import DatabaseUnavailable, LedgerUnavailable
@@ -149,7 +149,7 @@ async def test_a_file_that_is_gone_is_not_written_and_one_that_is_back_is(
         await books.store.find_lapsed(1)
     assert ("replaced" if loss == "replaced" else "gone") in raised.value.reason
     aside.rename(path)
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while not books.ledger.available:
             await asyncio.sleep(0.01)
     await use(books)

@@ -9,7 +9,7 @@ import pytest
 from books import Books, batch, open_books
 from snapshot import audit, make_reader, take
 
-from factories import FakeClock, make_principal, make_store, make_terms, set_limit, tenant_quota, user_quota
+from support.factories import FakeClock, make_principal, make_store, make_terms, set_limit, tenant_quota, user_quota
 from tollkeeper.chat import Usage
 from tollkeeper.db import Database
 from tollkeeper.errors import QuotaExceeded, TollkeeperError, Unauthenticated

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 from sqlalchemy import text
 
-from factories import FakeClock, make_principal, make_store, make_terms, set_limit, tenant_quota, user_quota
+from support.factories import FakeClock, make_principal, make_store, make_terms, set_limit, tenant_quota, user_quota
 from tollkeeper.chat import Price, Usage
 from tollkeeper.db import Database
 from tollkeeper.errors import ProviderRejected

@@ -1,4 +1,4 @@
-"""`scripts/adjust_quota.py`: one quota at once, many only when told to, all or none; each an entry with its reason."""
+"""`scripts/adjust_quota.py` changes one quota at once, several only with `--yes`, and all of them or none."""
 
 import importlib.util
 import subprocess
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import typer
 
-from cli.keyboard import ME, Keyboard, Said, one_sentence
-from patience import PATIENCE_S
+from cli.command_runner import SYSTEM_USER, CommandResult, CommandRunner, error_sentence
+from support.deadlines import TEST_DEADLINE_S
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "adjust_quota.py"
 ENTRIES = (
@@ -19,11 +19,11 @@ ENTRIES = (
     " LEFT JOIN users ON users.id = quotas.user_id WHERE kind <> 'open'"
     " ORDER BY coalesce(users.email, ''), entries.window_id, entries.sequence"
 )
-ACTOR = f"adjust_quota:{ME}"
+ACTOR = f"adjust_quota:{SYSTEM_USER}"
 HEADER = "email,tenant,action,window,limit,tokens,reason\n"
 
 
-def load() -> typer.Typer:
+def load_script() -> typer.Typer:
     spec = importlib.util.spec_from_file_location("adjust_quota", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
@@ -33,34 +33,34 @@ def load() -> typer.Typer:
     return app
 
 
-APP = load()
+APP = load_script()
 
 
 class Script:
-    """The script at a keyboard, in a folder of its own, with acme's ada and bob in the database."""
+    """Runs the script in a folder of its own, on a database with the users ada and bob of the tenant acme."""
 
-    def __init__(self, keyboard: Keyboard, folder: Path) -> None:
-        self.keyboard = keyboard
+    def __init__(self, runner: CommandRunner, folder: Path) -> None:
+        self.runner = runner
         self.folder = folder
 
-    def run(self, *words: str) -> Said:
-        return self.keyboard.type(*words, app=APP, name="adjust_quota")
+    def invoke(self, *arguments: str) -> CommandResult:
+        return self.runner.invoke(*arguments, app=APP, name="adjust_quota")
 
-    def do(self, *words: str) -> str:
-        said = self.run(*words)
-        assert (said.code, said.err) == (0, ""), said
-        return said.out
+    def run(self, *arguments: str) -> str:
+        result = self.invoke(*arguments)
+        assert (result.code, result.err) == (0, ""), result
+        return result.out
 
-    def refused(self, *words: str) -> str:
-        return one_sentence(self.run(*words))
+    def fail(self, *arguments: str) -> str:
+        return error_sentence(self.invoke(*arguments))
 
-    def file(self, content: str | bytes) -> str:
+    def write_file(self, content: str | bytes) -> str:
         path = self.folder / "changes.csv"
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return str(path)
 
     def entries(self) -> list[tuple[Any, ...]]:
-        return [tuple(row) for row in self.keyboard.rows(ENTRIES)]
+        return [tuple(row) for row in self.runner.query(ENTRIES)]
 
 
 @pytest.fixture
@@ -68,91 +68,93 @@ def script(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Script:
     monkeypatch.chdir(tmp_path)
-    keyboard = Keyboard(database_url, monkeypatch, capsys)
-    keyboard.people()
-    return Script(keyboard, tmp_path)
+    runner = CommandRunner(database_url, monkeypatch, capsys)
+    runner.create_users()
+    return Script(runner, tmp_path)
 
 
-def test_one_user_is_changed_at_once(script: Script) -> None:
-    said = script.do("set", "--user", "ada@example.com", "--window", "total", "--limit", "500", "--reason", "a start")
-    assert "ada@example.com  total   tokens  set 500       none          500  a start" in said
-    assert said.endswith("Written: 1 change.\n")
-    script.do("grant", "--user", "ada@example.com", "--tokens", "20", "--reason", "a little more")
+def test_the_quota_of_one_user_is_changed_at_once(script: Script) -> None:
+    output = script.run(
+        "set", "--user", "ada@example.com", "--window", "total", "--limit", "500", "--reason", "a start"
+    )
+    assert "ada@example.com  total   tokens  set 500       none          500  a start" in output
+    assert output.endswith("Written: 1 change.\n")
+    script.run("grant", "--user", "ada@example.com", "--tokens", "20", "--reason", "a little more")
     assert script.entries() == [
         ("ada@example.com", True, "limit", 500, ACTOR, "a start"),
         ("ada@example.com", True, "grant", 20, ACTOR, "a little more"),
     ]
 
 
-def test_a_single_change_can_be_tried_first(script: Script) -> None:
-    words = ("set", "--tenant", "acme", "--window", "total", "--limit", "500", "--reason", "a start")
-    assert script.do(*words, "--dry-run").endswith("Dry run: nothing written; add --yes to apply (1 change).\n")
+def test_a_dry_run_of_one_change_writes_nothing(script: Script) -> None:
+    arguments = ("set", "--tenant", "acme", "--window", "total", "--limit", "500", "--reason", "a start")
+    assert script.run(*arguments, "--dry-run").endswith("Dry run: nothing written; add --yes to apply (1 change).\n")
     assert script.entries() == []
-    script.do(*words)
+    script.run(*arguments)
     assert script.entries() == [(None, True, "limit", 500, ACTOR, "a start")]
 
 
-def test_every_member_of_a_tenant_is_changed_only_with_yes(script: Script) -> None:
-    words = ("set", "--members-of", "acme", "--window", "total", "--limit", "500", "--reason", "all alike")
-    tried = script.do(*words)
-    assert tried.count("all alike") == 2
-    assert tried.endswith("Dry run: nothing written; add --yes to apply (2 changes).\n")
+def test_the_quotas_of_all_members_are_changed_only_with_yes(script: Script) -> None:
+    arguments = ("set", "--members-of", "acme", "--window", "total", "--limit", "500", "--reason", "all alike")
+    preview = script.run(*arguments)
+    assert preview.count("all alike") == 2
+    assert preview.endswith("Dry run: nothing written; add --yes to apply (2 changes).\n")
     assert script.entries() == []
-    assert script.do(*words, "--yes").endswith("Written: 2 changes.\n")
+    assert script.run(*arguments, "--yes").endswith("Written: 2 changes.\n")
     assert script.entries() == [
         ("ada@example.com", True, "limit", 500, ACTOR, "all alike"),
         ("bob@example.com", True, "limit", 500, ACTOR, "all alike"),
     ]
 
 
-def test_a_grant_to_all_members_fails_whole_when_one_has_no_such_quota(script: Script) -> None:
-    script.do("set", "--user", "ada@example.com", "--window", "total", "--limit", "500", "--reason", "a start")
+def test_a_grant_to_all_members_writes_nothing_if_one_has_no_such_quota(script: Script) -> None:
+    script.run("set", "--user", "ada@example.com", "--window", "total", "--limit", "500", "--reason", "a start")
     before = script.entries()
-    words = ("grant", "--members-of", "acme", "--tokens", "5", "--reason", "x", "--yes")
-    assert script.refused(*words) == "bob@example.com has no token quota yet: name the window."
+    arguments = ("grant", "--members-of", "acme", "--tokens", "5", "--reason", "x", "--yes")
+    assert script.fail(*arguments) == "bob@example.com has no token quota yet: name the window."
     assert script.entries() == before
 
 
-def test_a_file_is_shown_first_and_made_whole_with_yes(script: Script) -> None:
-    script.do("set", "--user", "ada@example.com", "--window", "total", "--limit", "100", "--reason", "a start")
-    path = script.file(
+def test_a_file_is_previewed_first_and_written_completely_with_yes(script: Script) -> None:
+    script.run("set", "--user", "ada@example.com", "--window", "total", "--limit", "100", "--reason", "a start")
+    path = script.write_file(
         "\ufeffreason,Email,tenant,action,window,limit,tokens,unit\r\n"
         '"new, and big",Ada@example.com,,set,,900,,\r\n'
         "\r\n"
         "shared,,acme,set,total,1000000,,usd\r\n"
         "first day,bob@example.com,,set,total,0,,tokens\r\n"
     )
-    tried = script.do("--csv", path)
-    lines = [line.split() for line in tried.splitlines()]
+    preview = script.run("--csv", path)
+    lines = [line.split() for line in preview.splitlines()]
     assert lines[1][:8] == ["2", "ada@example.com", "total", "tokens", "set", "900", "100", "900"]
     assert lines[2][:9] == ["4", "tenant", "acme", "total", "micro-USD", "set", "1,000,000", "none", "1,000,000"]
     assert lines[3][:8] == ["5", "bob@example.com", "total", "tokens", "set", "0", "none", "0"]
-    assert tried.endswith("Dry run: nothing written; add --yes to apply (3 changes).\n")
+    assert preview.endswith("Dry run: nothing written; add --yes to apply (3 changes).\n")
     assert len(script.entries()) == 1
-    script.do("--csv", path, "--yes")
+    script.run("--csv", path, "--yes")
     assert script.entries() == [
         (None, True, "limit", 1_000_000, ACTOR, "shared"),
         ("ada@example.com", True, "limit", 100, ACTOR, "a start"),
         ("ada@example.com", True, "limit", 800, ACTOR, "new, and big"),
         ("bob@example.com", True, "limit", 0, ACTOR, "first day"),
     ]
-    sources = script.keyboard.rows("SELECT DISTINCT source_id FROM entries WHERE reason <> 'a start'")
+    sources = script.runner.query("SELECT DISTINCT source_id FROM entries WHERE reason <> 'a start'")
     assert len(sources) == 1
 
 
-def test_options_fill_in_what_a_file_leaves_out(script: Script) -> None:
-    path = script.file("email,limit\nada@example.com,5\nbob@example.com,6\n")
-    script.do("set", "--csv", path, "--window", "total", "--reason", "as agreed", "--yes")
+def test_options_supply_the_columns_that_a_file_does_not_have(script: Script) -> None:
+    path = script.write_file("email,limit\nada@example.com,5\nbob@example.com,6\n")
+    script.run("set", "--csv", path, "--window", "total", "--reason", "as agreed", "--yes")
     assert script.entries() == [
         ("ada@example.com", True, "limit", 5, ACTOR, "as agreed"),
         ("bob@example.com", True, "limit", 6, ACTOR, "as agreed"),
     ]
 
 
-def test_every_wrong_line_of_a_file_is_told_and_nothing_is_written(script: Script) -> None:
-    script.do("set", "--user", "ada@example.com", "--window", "total", "--limit", "100", "--reason", "a start")
+def test_every_invalid_line_of_a_file_is_reported_and_nothing_is_written(script: Script) -> None:
+    script.run("set", "--user", "ada@example.com", "--window", "total", "--limit", "100", "--reason", "a start")
     before = script.entries()
-    path = script.file(
+    path = script.write_file(
         HEADER
         + "ada@example.com,,set,total,5,,good\n"
         + "nobody@example.com,,set,total,5,,x\n"
@@ -169,9 +171,9 @@ def test_every_wrong_line_of_a_file_is_told_and_nothing_is_written(script: Scrip
         + "ada@example.com,,,day,5,,x\n"
         + "ada@example.com,,set,day,5\n"
     )
-    said = script.run("--csv", path, "--yes")
-    assert (said.code, said.out) == (2, "")
-    assert said.err.splitlines() == [
+    result = script.invoke("--csv", path, "--yes")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.splitlines() == [
         f"adjust_quota: {sentence}"
         for sentence in (
             "line 3: There is no user with the e-mail address nobody@example.com.",
@@ -193,13 +195,15 @@ def test_every_wrong_line_of_a_file_is_told_and_nothing_is_written(script: Scrip
     assert script.entries() == before
 
 
-def test_a_quota_named_twice_in_a_file_is_refused(script: Script) -> None:
-    path = script.file(HEADER + "ada@example.com,,set,day,5,,x\n,acme,set,day,5,,x\nADA@example.com,,set,day,6,,y\n")
-    assert script.refused("--csv", path, "--yes") == "line 4: This changes the same quota as line 2."
+def test_a_file_that_names_a_quota_twice_is_refused(script: Script) -> None:
+    path = script.write_file(
+        HEADER + "ada@example.com,,set,day,5,,x\n,acme,set,day,5,,x\nADA@example.com,,set,day,6,,y\n"
+    )
+    assert script.fail("--csv", path, "--yes") == "line 4: This changes the same quota as line 2."
     assert script.entries() == []
 
 
-def test_a_file_that_is_none_is_one_sentence(script: Script) -> None:
+def test_an_unusable_file_is_reported_in_one_sentence(script: Script) -> None:
     columns = "email, tenant, action, window, limit, tokens, unit, reason"
     for content, sentence in (
         ("", f"The first line must name columns. Valid names are {columns}."),
@@ -210,18 +214,18 @@ def test_a_file_that_is_none_is_one_sentence(script: Script) -> None:
         (b"\xff\xfe", f"The file {script.folder}/changes.csv is not UTF-8 text."),
         ("x" * 5_000_000, f"The file {script.folder}/changes.csv is larger than 4 MiB."),
     ):
-        assert script.refused("set", "--csv", script.file(content), "--reason", "x") == sentence
+        assert script.fail("set", "--csv", script.write_file(content), "--reason", "x") == sentence
     path = f"{script.folder}/none.csv"
-    assert script.refused("--csv", path) == f"The file {path} cannot be read: No such file or directory."
-    assert script.refused("--csv", str(script.folder)).endswith("cannot be read: Is a directory.")
+    assert script.fail("--csv", path) == f"The file {path} cannot be read: No such file or directory."
+    assert script.fail("--csv", str(script.folder)).endswith("cannot be read: Is a directory.")
 
 
-def test_a_mistake_in_the_options_is_one_sentence_and_writes_nothing(script: Script) -> None:
-    whose = "Specify exactly one of --user, --members-of, --tenant and --csv."
+def test_invalid_options_are_reported_in_one_sentence_and_write_nothing(script: Script) -> None:
+    target_error = "Specify exactly one of --user, --members-of, --tenant and --csv."
     ada = "--user ada@example.com"
-    for words, sentence in (
-        ("show", whose),
-        ("show --user ada@example.com --tenant acme", whose),
+    for arguments, sentence in (
+        ("show", target_error),
+        ("show --user ada@example.com --tenant acme", target_error),
         (f"show {ada} --limit 5", "show accepts only --user, --members-of or --tenant."),
         (f"take {ada}", "Unknown action 'take'. Choose set or grant."),
         (f"{ada} --limit 5 --reason x", "The action is missing. Specify show, set or grant."),
@@ -240,31 +244,37 @@ def test_a_mistake_in_the_options_is_one_sentence_and_writes_nothing(script: Scr
         ("set --csv x.csv --limit 5", "--csv does not accept --limit or --tokens: the file contains the amounts."),
         ("set --all", "No such option: --all"),
     ):
-        assert script.refused(*words.split(" ")) == sentence
+        assert script.fail(*arguments.split(" ")) == sentence
     assert script.entries() == []
 
 
-def test_too_many_changes_at_once_are_refused(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_the_maximum_of_changes_are_refused(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(APP.registered_commands[0].callback.__globals__, "MAX_CHANGES", 1)  # type: ignore[union-attr]
-    words = ("set", "--members-of", "acme", "--window", "day", "--limit", "5", "--reason", "x", "--yes")
-    assert script.refused(*words) == "There are 2 changes. The maximum of one operation is 1."
+    arguments = ("set", "--members-of", "acme", "--window", "day", "--limit", "5", "--reason", "x", "--yes")
+    assert script.fail(*arguments) == "There are 2 changes. The maximum of one operation is 1."
     assert script.entries() == []
 
 
-def test_show_tells_how_members_stand(script: Script) -> None:
-    script.do("set", "--user", "ada@example.com", "--window", "total", "--limit", "500", "--reason", "a start")
-    lines = [line.split() for line in script.do("show", "--members-of", "acme").splitlines()]
+def test_show_lists_the_balances_of_members(script: Script) -> None:
+    script.run("set", "--user", "ada@example.com", "--window", "total", "--limit", "500", "--reason", "a start")
+    lines = [line.split() for line in script.run("show", "--members-of", "acme").splitlines()]
     assert lines[1] == ["ada@example.com", "total", "tokens", "500", "0", "0", "500", "never"]
     assert lines[2] == ["bob@example.com", "none"]
-    assert "tenant acme  none" in script.do("show", "--tenant", "acme")
+    assert "tenant acme  none" in script.run("show", "--tenant", "acme")
 
 
-def test_help_explains_the_file(script: Script) -> None:
-    assert "email,tenant,action,window,limit,tokens,reason" in script.do("--help")
+def test_help_lists_the_columns_of_the_file(script: Script) -> None:
+    assert "email,tenant,action,window,limit,tokens,reason" in script.run("--help")
 
 
-def test_the_script_runs_by_itself(script: Script) -> None:
-    words = [sys.executable, str(SCRIPT), "--csv", script.file(HEADER + "ada@example.com,,set,total,5,,x\n"), "--yes"]
-    made = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-    assert (made.returncode, made.stderr) == (0, "")
+def test_the_script_runs_as_a_program(script: Script) -> None:
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "--csv",
+        script.write_file(HEADER + "ada@example.com,,set,total,5,,x\n"),
+        "--yes",
+    ]
+    completed = subprocess.run(command, capture_output=True, text=True, timeout=TEST_DEADLINE_S, check=False)
+    assert (completed.returncode, completed.stderr) == (0, "")
     assert script.entries() == [("ada@example.com", True, "limit", 5, ACTOR, "x")]

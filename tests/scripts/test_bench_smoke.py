@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 pytestmark = pytest.mark.exhaustive
 
@@ -46,13 +46,13 @@ def test_every_call_of_a_small_run_reaches_the_upstream_and_is_charged_exactly(t
         [*BENCH, *amount, "--streams", "8", "--latency-streams", "2", "--only", "forwarder,sqlite", "--json", written],
         capture_output=True,
         text=True,
-        timeout=PATIENCE_S,
+        timeout=TEST_DEADLINE_S,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
     numbers = json.loads(written.read_text())
-    made = {work: {kind: one["calls"] for kind, one in kinds.items()} for work, kinds in numbers.items()}
-    assert made == {
+    calls = {work: {kind: one["calls"] for kind, one in kinds.items()} for work, kinds in numbers.items()}
+    assert calls == {
         "calls": {"forwarder": 10 + 40 + 5, "sqlite": 10 + 40 + 5 + 1},  # the one that needs the tokenizer
         "chat": {"forwarder": 10 + 40 + 5, "sqlite": 10 + 40 + 5},
         "streams": {"forwarder": 4 + 8 + 2, "sqlite": 4 + 8 + 2},
@@ -63,7 +63,7 @@ def test_every_call_of_a_small_run_reaches_the_upstream_and_is_charged_exactly(t
     assert charged in ran.stdout
 
 
-def test_interrupted_it_ends_its_processes_and_removes_its_folder(tmp_path: Path) -> None:
+def test_an_interrupted_bench_ends_its_processes_and_removes_its_folder(tmp_path: Path) -> None:
     running = subprocess.Popen(
         [*BENCH, "--only", "forwarder", "--rounds", "1000"],
         env=os.environ | {"TMPDIR": str(tmp_path)},
@@ -77,9 +77,9 @@ def test_interrupted_it_ends_its_processes_and_removes_its_folder(tmp_path: Path
             break
     children = psutil.Process(running.pid).children(recursive=True)
     running.send_signal(signal.SIGINT)
-    _, complaint = running.communicate(timeout=PATIENCE_S)
+    _, error = running.communicate(timeout=TEST_DEADLINE_S)
     assert running.returncode == 130
-    assert complaint == "bench: interrupted\n"
+    assert error == "bench: interrupted\n"
     assert len(children) == 2
     assert not any(child.is_running() for child in children)
     assert list(tmp_path.iterdir()) == []
@@ -99,12 +99,10 @@ def test_interrupted_it_ends_its_processes_and_removes_its_folder(tmp_path: Path
         "another status",
         "more than was announced",
         "less than was announced",
-        "more around what is looked for, when the whole body is known",
+        "the expected text within a longer body",
     ],
 )
-async def test_an_answer_that_is_not_the_expected_one_stops_the_bench(
-    answer: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_unexpected_answer_stops_the_bench(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(SCRIPTS)
     with pytest.raises(importlib.import_module("bench.processes").BenchError):
         await _drive(answer, b"right")
@@ -123,16 +121,14 @@ async def test_an_answer_that_is_not_the_expected_one_stops_the_bench(
     ],
     ids=["another text", "another status", "a chunk short", "a wrong size", "no size", "more than its end", "no end"],
 )
-async def test_a_stream_that_is_not_the_expected_one_stops_the_bench(
-    answer: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_unexpected_stream_stops_the_bench(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(SCRIPTS)
     with pytest.raises(importlib.import_module("bench.processes").BenchError):
         await _drive(answer, STREAMED)
 
 
 @pytest.mark.parametrize(("answer", "body"), [(GOOD, b"right"), (GOOD_STREAM, STREAMED)], ids=["whole", "streamed"])
-async def test_expected_answers_are_counted_one_by_one(
+async def test_every_expected_answer_is_counted_and_timed(
     answer: bytes, body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(SCRIPTS)
@@ -142,14 +138,14 @@ async def test_expected_answers_are_counted_one_by_one(
     assert driven.reads >= 7
 
 
-async def test_the_upstream_writes_every_delta_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_upstream_writes_every_delta_separately(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(SCRIPTS)
     upstream = importlib.import_module("bench.upstream")
-    asked = {"messages": [{}], "max_tokens": 1, "stream": True, "stream_options": {"include_usage": True}}
+    request = {"messages": [{}], "max_tokens": 1, "stream": True, "stream_options": {"include_usage": True}}
     written: list[bytes] = []
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": json.dumps(asked).encode()}
+        return {"type": "http.request", "body": json.dumps(request).encode()}
 
     async def send(message: dict[str, Any]) -> None:
         if message["type"] == "http.response.body":
@@ -163,7 +159,10 @@ async def test_the_upstream_writes_every_delta_by_itself(monkeypatch: pytest.Mon
 
 
 async def _drive(answer: bytes, body: bytes) -> Any:
-    """Seven calls over two connections to a server that always says the same, and hangs up if that is not good."""
+    """Make seven calls over two connections to a server that always sends `answer`.
+
+    The server closes the connection after an answer that is not one of the expected ones.
+    """
     load = importlib.import_module("bench.load")
     writers: list[asyncio.StreamWriter] = []
 

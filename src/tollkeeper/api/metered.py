@@ -1,4 +1,4 @@
-"""Metered endpoints: each calls a model and charges for the call.
+"""Metered endpoints: the POST endpoints of models. Those that call a model charge for it; others estimate or count.
 
 An endpoint is declared once, as a MeteredEndpoint. The router, the OpenAPI document and the tests of access use this
 declaration. MeteredRouter is plain ASGI in front of FastAPI, because a FastAPI route costs more CPU than the ledger.
@@ -79,8 +79,8 @@ class StreamedExchange(Exchange, Protocol):
 class MeteredEndpoint:
     """One metered endpoint, for any authenticated caller. Its method is POST.
 
-    `parse` reads the body of a request. It returns the exchange, or, if no model is to be called, the body of the
-    response. It raises InputError. `render_error` renders what is raised before the response has begun.
+    `parse` reads the body of a request. It returns the exchange; or the body of the response, if no model is to be
+    called: then nothing is charged, and there is no idempotency. It raises InputError. `render_error` renders what is raised before the response has begun.
     """
 
     path: str

@@ -39,7 +39,7 @@ async def call_with_fallbacks(
 ) -> Outcome:
     """Call the model, once more where that is safe, and then its fallbacks. Each fallback is a charge of its own.
 
-    Raises the ProviderError of the last attempt. Nothing follows once the `listener` has disconnected.
+    Raises the ProviderError of the last attempt. No attempt follows once the `listener` has disconnected.
     """
     retries = MAX_RETRIES
     while True:
@@ -67,7 +67,10 @@ def _is_worth_a_retry(error: ProviderError) -> bool:
 async def _reserve_next(
     reservation: Reservation, fallbacks: Iterator[MakeCandidate], error_code: str
 ) -> Candidate | None:
-    """The next fallback that takes the call, with its hold reserved. None: there is none, or no quota for it."""
+    """The next fallback that takes the call, with its hold reserved.
+
+    None: there is none; or the next one cannot be reserved, for lack of quota or because the ledger is unavailable.
+    """
     for make_candidate in fallbacks:
         try:
             candidate = make_candidate()

@@ -31,7 +31,7 @@ class ReservedCall:
             return await self._reserve(await self._candidate.byte_terms())
         except QuotaRefusal as refusal:
             if not refusal.limit:
-                raise
+                raise  # there is no quota at all, so an exact count of the input would not help
         return await self._reserve(await self._candidate.exact_terms())
 
     async def _reserve(self, terms: Terms) -> Reservation:

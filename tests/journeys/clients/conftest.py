@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from openai import AsyncOpenAI
 
-from databases import new_sqlite
 from journeys.support.server import Server
 from journeys.support.users import ApiUser, new_user
 from journeys.upstream.handle import Upstream
+from support.databases import new_sqlite
 
 CATALOG = """
 [providers.echo]

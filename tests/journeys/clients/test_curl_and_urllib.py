@@ -13,7 +13,7 @@ from journeys.clients.samples import ANSWER, CHUNKS, USAGE, cost_of_all
 from journeys.support.server import Server
 from journeys.support.users import ApiUser, new_user
 from journeys.upstream.handle import Upstream, scripted
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 CHAT = "/v1/chat/completions"
 STREAMING_PATHS = ["/ai/stream", "/ai/chat", CHAT, "/v1/responses", "/v1/messages"]
@@ -61,11 +61,11 @@ async def test_curl_receives_each_chunk_as_it_arrives(
         curl = await _curl(server, caller, path, tmp_path)
         with upstream.gate(caller.marker):
             text, lines = "", []
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TEST_DEADLINE_S):
                 while text != "".join(CHUNKS[:2]):
                     lines.append((await curl.readline()).decode())
                     text += text_in(lines[-1])
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             lines += (await curl.read()).decode().splitlines()
         assert "".join(map(text_in, lines)) == ANSWER
         if path in ("/ai/stream", "/ai/chat", CHAT):
@@ -81,7 +81,7 @@ async def test_a_killed_curl_pays_what_was_received(server: Server, upstream: Up
             process = await _start_curl(server, caller, CHAT, tmp_path)
             assert process.stdout is not None
             text = ""
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TEST_DEADLINE_S):
                 while text != "".join(CHUNKS[:2]):
                     text += text_in((await process.stdout.readline()).decode())
                 process.kill()
@@ -100,7 +100,7 @@ async def test_urllib_reads_the_stream(server: Server, path: str) -> None:
 
         def read() -> list[str]:
             with urllib.request.urlopen(
-                _request(server, caller, path, body_for(path, prompt)), timeout=PATIENCE_S
+                _request(server, caller, path, body_for(path, prompt)), timeout=TEST_DEADLINE_S
             ) as response:
                 assert response.headers.get_content_type() == "text/event-stream"
                 assert response.headers["X-Charge-ID"]
@@ -114,7 +114,7 @@ async def test_urllib_gets_the_error_of_an_invalid_request(sdk_server: Server, c
     def send() -> tuple[int, Any]:
         request = _request(sdk_server, caller, CHAT, {"model": "gpt-4o-mini", "messages": [], "stream": True})
         with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(request, timeout=PATIENCE_S)
+            urllib.request.urlopen(request, timeout=TEST_DEADLINE_S)
         with caught.value as error:
             return error.code, json.load(error)
 
@@ -135,6 +135,6 @@ async def _curl(server: Server, caller: ApiUser, path: str, folder: Path) -> asy
 
 async def _start_curl(server: Server, caller: ApiUser, path: str, folder: Path) -> asyncio.subprocess.Process:
     """Start `curl -N` with the body in the file `body` of a folder."""
-    arguments = ["-N", "-sS", "--max-time", str(PATIENCE_S), "-H", "Content-Type: application/json"]
+    arguments = ["-N", "-sS", "--max-time", str(TEST_DEADLINE_S), "-H", "Content-Type: application/json"]
     arguments += ["-H", f"Authorization: Bearer {caller.token}", "--data-binary", f"@{folder / 'body'}"]
     return await asyncio.create_subprocess_exec("curl", *arguments, server.url + path, stdout=asyncio.subprocess.PIPE)

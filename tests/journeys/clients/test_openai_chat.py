@@ -12,7 +12,7 @@ from journeys.clients.samples import ANSWER, CALL, CHUNKS, PIXEL, USAGE, WEATHER
 from journeys.support.server import Server
 from journeys.support.users import ApiUser, new_user
 from journeys.upstream.handle import Upstream, scripted
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 from tollkeeper.providers import tokenizer
 
 MODEL = "gpt-4o-mini"
@@ -291,7 +291,7 @@ async def test_a_client_that_closes_a_stream_pays_input_and_what_was_received(
             if chunk.choices[0].delta.content:
                 break
         await stream.close()
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             while (charge := (await caller.charges())[0])["state"] == "dispatched":
                 await asyncio.sleep(0.02)
     received = await tokenizer.count(tokenizer.DEFAULT_ENCODING, (CHUNKS[0],))

@@ -13,7 +13,7 @@ from journeys.clients.samples import USAGE
 from journeys.support.server import Server
 from journeys.support.users import ApiUser, new_user, set_limit
 from journeys.upstream.handle import Upstream, scripted
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 MODEL = "gpt-4o-mini"
 UNKNOWN: list[dict[str, Any]] = [{"shiny": True}, {"web_search_options": {}}, {"store": True}]
@@ -94,7 +94,7 @@ async def test_a_quota_that_is_held_by_another_call_is_retried(sdk_server: Serve
             first = asyncio.create_task(
                 client.chat.completions.create(model=MODEL, messages=user_messages(prompt), max_tokens=500)
             )
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TEST_DEADLINE_S):
                 while not upstream.waiting(caller.marker):
                     await asyncio.sleep(0.02)
             second = asyncio.create_task(
@@ -102,7 +102,7 @@ async def test_a_quota_that_is_held_by_another_call_is_retried(sdk_server: Serve
                     model=MODEL, messages=user_messages(scripted(caller.marker, usage=USAGE)), max_tokens=500
                 )
             )
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TEST_DEADLINE_S):
                 while recorded.statuses != [429]:
                     await asyncio.sleep(0.02)
         await asyncio.gather(first, second)

@@ -11,13 +11,13 @@ import pytest
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
-from databases import new_sqlite
 from journeys.clients.recording_client import recording_client
 from journeys.clients.samples import ANSWER, CHUNKS, USAGE, cost_of_all
 from journeys.support.server import Server
 from journeys.support.users import ApiUser, new_user
 from journeys.upstream.handle import Upstream, scripted
-from patience import PATIENCE_S
+from support.databases import new_sqlite
+from support.deadlines import TEST_DEADLINE_S
 
 MODEL = "gpt-4o-mini"
 LONG_S = 0.5
@@ -92,7 +92,7 @@ async def test_the_silence_is_filled_with_pings(pinging_server: Server, upstream
                 model=MODEL, messages=[{"role": "user", "content": prompt}], stream=True
             ) as response:
                 lines = response.iter_lines()
-                async with asyncio.timeout(PATIENCE_S):
+                async with asyncio.timeout(TEST_DEADLINE_S):
                     assert [await anext(lines) for _ in range(4)] == [": ping", ""] * 2
                 upstream.open(caller.marker)
                 assert [line async for line in lines if line][-1] == "data: [DONE]"
@@ -132,7 +132,7 @@ async def test_a_client_that_times_out_and_retries_with_a_key_pays_once(server: 
                     extra_headers={"Idempotency-Key": caller.marker},
                 )
             )
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TEST_DEADLINE_S):
                 while 409 not in recorded.statuses:
                     await asyncio.sleep(0.02)
         answer = await pending
@@ -142,6 +142,6 @@ async def test_a_client_that_times_out_and_retries_with_a_key_pays_once(server: 
 
 
 async def _wait_until_at_gate(upstream: Upstream, gate: str) -> None:
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while not upstream.waiting(gate):
             await asyncio.sleep(0.02)

@@ -27,7 +27,7 @@ from journeys.support.client_formats import (
     events_in,
 )
 from journeys.support.users import ApiUser
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 SMALL_BUFFER = 4096
 """Bytes that a slow client buffers."""
@@ -96,13 +96,13 @@ class ClientCall:
 
     async def read_words(self, words: int) -> None:
         """Read until the answer has so many words."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             while self.answer.words < words:
                 assert await self.read_more(), f"the answer ended with {self.raw!r}"
 
     async def read_all(self) -> "ClientCall":
         """Read the answer to its end."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             while await self.read_more():
                 pass
         assert SECRET.encode() not in self.raw

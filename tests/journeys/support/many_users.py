@@ -5,9 +5,9 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from factories import make_store
 from journeys.support.server import Server
 from journeys.support.users import AMPLE_LIMIT, PASSWORD, ApiUser, http_client, login
+from support.factories import make_store
 from tollkeeper.db import Database
 from tollkeeper.identity.models import Tenant, User
 from tollkeeper.identity.passwords import Passwords

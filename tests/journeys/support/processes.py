@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import AliasChoices
 
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 from tollkeeper.settings import Settings
 
 TESTS = Path(__file__).parents[2]
@@ -77,22 +77,22 @@ class Program:
 
     def wait_for_answer(self, url: str) -> None:
         """Return when a GET of `url` returns 200. Fails when the process ends or does not answer in time."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TEST_DEADLINE_S
         while not _answers(url):
             assert self.running, f"the process ended with {self._process.returncode}:\n{self.output}"
             assert time.monotonic() < deadline, f"no answer at {url}:\n{self.output}"
             time.sleep(0.02)
 
-    def wait_for_end(self, seconds: float = PATIENCE_S) -> int:
+    def wait_for_end(self, seconds: float = TEST_DEADLINE_S) -> int:
         """Wait for the process to end. Returns the exit code; a negative one is the number of a signal."""
         return self._process.wait(seconds)
 
-    def terminate(self, seconds: float = PATIENCE_S) -> int:
+    def terminate(self, seconds: float = TEST_DEADLINE_S) -> int:
         """Send SIGTERM. Returns the exit code."""
         self._process.terminate()
         return self.wait_for_end(seconds)
 
-    def interrupt(self, seconds: float = PATIENCE_S) -> int:
+    def interrupt(self, seconds: float = TEST_DEADLINE_S) -> int:
         """Send SIGINT, as Ctrl-C does. Returns the exit code."""
         self._process.send_signal(signal.SIGINT)
         return self.wait_for_end(seconds)
@@ -100,7 +100,7 @@ class Program:
     def kill(self) -> None:
         """Send SIGKILL, in any state of the process. May be called twice."""
         self._process.kill()
-        self._process.wait(PATIENCE_S)
+        self._process.wait(TEST_DEADLINE_S)
 
 
 def _answers(url: str) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 import json
 from typing import Any, NamedTuple
 
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 
 class RawResponse(NamedTuple):
@@ -45,7 +45,7 @@ def chunked(method: str, path: str, headers: dict[str, str], body: bytes, size: 
 
 async def exchange(port: int, data: bytes) -> RawResponse:
     """Send bytes on a new connection, and read the response, even if it comes before all bytes were sent."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
         sending = asyncio.create_task(_send(writer, data))
         try:

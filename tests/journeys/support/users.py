@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from factories import make_store, make_tenant
 from journeys.support.server import Server
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
+from support.factories import make_store, make_tenant
 from tollkeeper.db import Database
 from tollkeeper.identity.models import User
 from tollkeeper.identity.passwords import Passwords
@@ -101,7 +101,7 @@ async def http_client(server: Server, address: str = "127.0.0.1") -> AsyncIterat
     """An HTTP client that may open any number of connections, from the given local address."""
     connector = aiohttp.TCPConnector(limit=0, local_addr=(address, 0))
     async with aiohttp.ClientSession(
-        server.url, connector=connector, timeout=aiohttp.ClientTimeout(total=PATIENCE_S)
+        server.url, connector=connector, timeout=aiohttp.ClientTimeout(total=TEST_DEADLINE_S)
     ) as session:
         yield session
 

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 
 from journeys.support.server import Server
 from journeys.support.users import ApiUser
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 
 class Turn(NamedTuple):
@@ -38,7 +38,7 @@ class Connection:
 
     async def receive(self) -> dict[str, Any]:
         """Receive the next frame."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             frame = await self.raw.recv()
         assert isinstance(frame, str), "frames are text"
         found: dict[str, Any] = json.loads(frame)
@@ -65,7 +65,7 @@ class Connection:
     async def wait_closed(self) -> int:
         """Skip frames until the server closes the connection. Returns the close code."""
         with contextlib.suppress(ConnectionClosed):
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TEST_DEADLINE_S):
                 while True:
                     await self.raw.recv()
         assert self.raw.close_code is not None

@@ -17,7 +17,7 @@ from journeys.support.provider_wires import MESSAGES, WIRES, Wire
 from journeys.support.server import Server
 from journeys.support.users import AMPLE_LIMIT, ApiUser
 from journeys.upstream.handle import Upstream, scripted
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 ANSWER = "one two three four five six seven"
 TEMPLATE_TOKENS = 7
@@ -132,7 +132,7 @@ async def run_cells(
 
 async def _run_cell(cell: Cell, caller: ApiUser, prompt: str, run: RunCell) -> ExpectedEnd:
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TEST_DEADLINE_S):
             end = await run(cell, caller, prompt)
         await _assert_paid(cell, caller, prompt, end)
     except Exception as error:
@@ -216,7 +216,7 @@ def _should_retry(endpoint: Endpoint, end: ExpectedEnd) -> str | None:
 
 async def closed_charge(caller: ApiUser) -> dict[str, Any]:
     """Wait until the user's first charge is closed."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         while True:
             charges = await caller.charges()
             assert len(charges) <= 1 or {one["basis"] for one in charges[:-1]} == {"cache"}, charges

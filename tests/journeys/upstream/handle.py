@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from journeys.support.processes import Program, ReservedPort, clean_environment
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 
 class Served(NamedTuple):
@@ -120,7 +120,7 @@ class Upstream:
         assert "Traceback" not in self._program.output, self._program.output
 
     def _get(self, path: str) -> Any:
-        with urllib.request.urlopen(self._control(path), timeout=PATIENCE_S) as response:
+        with urllib.request.urlopen(self._control(path), timeout=TEST_DEADLINE_S) as response:
             return json.load(response)
 
     def _control(self, path: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from journeys.support.raw_http import request
 from journeys.upstream.handle import Upstream, scripted
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
 
 
 class WireFields(NamedTuple):
@@ -129,7 +129,7 @@ async def send_prompt(
     """The same with a given prompt."""
     response = ReceivedResponse(marker)
     body = wire.body(prompt) | more
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TEST_DEADLINE_S):
         reader, writer = await upstream.connect()
         try:
             writer.write(request("POST", wire.path, json.dumps(body).encode()))

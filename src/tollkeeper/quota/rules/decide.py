@@ -52,7 +52,7 @@ def decide(page: Page, operations: Sequence[Operation]) -> list[Result | Tollkee
 
 def _decide(page: Page, operation: Operation) -> Result:
     match operation:
-        case Extend():
+        case Extend():  # before Reserve, whose subclass it is
             return extend(page, operation)
         case Reserve():
             return reserve(page, operation)

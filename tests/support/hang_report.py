@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 import pytest
 
-from depth import DEPTH
+from support.depth import DEPTH
 
 TASKS_FIRST_S = 5.0
 """So long before its end it says what it waits for."""

@@ -1,4 +1,4 @@
 """How long a test waits for what must happen. A test that passes never waits so long, even on a busy machine."""
 
-PATIENCE_S = 120.0
+TEST_DEADLINE_S = 120.0
 """Far more than ten times what anything here takes on a quiet machine, and less than what a test may take."""

@@ -16,7 +16,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from postgres_servers import STOCK_IS_MISSING, SharedPostgres, on_database, share_stock, share_wheel, stop_all
+from support.postgres_servers import STOCK_IS_MISSING, SharedPostgres, on_database, share_stock, share_wheel, stop_all
 from tollkeeper.db import Database
 from tollkeeper.migrations import migrate
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sqlmodel import select
 
-from factories import make_principal, make_store, set_limit, user_quota
-from patience import PATIENCE_S
+from support.deadlines import TEST_DEADLINE_S
+from support.factories import make_principal, make_store, set_limit, user_quota
 from tollkeeper.chat import ChatRequest, Completion, Finish, Message, Price, TextDelta, Usage
 from tollkeeper.clock import Clock
 from tollkeeper.db import Database
@@ -29,7 +29,7 @@ from tollkeeper.quota.rules.models import Charge, Window
 from tollkeeper.quota.rules.operations import Replayed
 
 BODY_BYTES, INPUT_TOKENS = 1000, 50
-BOUND, EXACT = BODY_BYTES + 8 + 64, INPUT_TOKENS + 8 + 64
+INPUT_BOUND, EXACT_INPUT_BOUND = BODY_BYTES + 8 + 64, INPUT_TOKENS + 8 + 64
 USAGE = Usage(40, 10)
 PRICE = Price(1_000_000, 500_000, 2_000_000)
 ONE_MESSAGE = InputSize(1)
@@ -42,7 +42,7 @@ def text(said: str) -> StreamChunk:
     return StreamChunk(said.encode(), (TextDelta(said),))
 
 
-def ending(usage: Usage | None = USAGE, reason: str = "stop") -> list[StreamChunk]:
+def final_chunks(usage: Usage | None = USAGE, reason: str = "stop") -> list[StreamChunk]:
     """What ends a whole stream."""
     report = (usage,) if usage is not None else ()
     return [StreamChunk(b"<finish>", (Finish(reason),)), StreamChunk(b"<usage>", report, last=True)]
@@ -57,11 +57,11 @@ class FakeProvider:
 
     name: str = "fake"
     answers: list[Completion | Exception] = field(default_factory=lambda: [Completion("yes", "stop", USAGE)])
-    streams: list[Sequence[Step]] = field(default_factory=lambda: [[text("yes"), *ending()]])
+    streams: list[Sequence[Step]] = field(default_factory=lambda: [[text("yes"), *final_chunks()]])
     input_size: InputSize = ONE_MESSAGE
     thinks: bool = False
-    knows_the_vocabulary: bool = True
-    refuses: Exception | None = None
+    has_tokenizer: bool = True
+    prepare_error: Exception | None = None
     asked: list[tuple[str, int]] = field(default_factory=list)
     counted: int = 0
     hung_up: int = 0
@@ -70,26 +70,26 @@ class FakeProvider:
 
     @property
     def limits(self) -> list[int]:
-        return [limit for _, limit in self.asked]
+        return [limit for _, limit in self.calls]
 
     def prepare(self, model: Model, call_input: CallInput, *, stream: bool = False) -> PreparedCall:
-        if self.refuses is not None:
-            raise self.refuses
+        if self.prepare_error is not None:
+            raise self.prepare_error
         return PreparedCall(model, b"x" * BODY_BYTES, b"", self.input_size, lambda: (), thinks=self.thinks)
 
     async def complete(self, prepared: PreparedCall, max_output: int) -> Completion:
-        self.asked.append((prepared.model.name, max_output))
-        self.asking.set()
-        if self.gate is not None:
-            await self.gate.wait()
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        self.calls.append((prepared.model.name, max_output))
+        self.called.set()
+        if self.answer_gate is not None:
+            await self.answer_gate.wait()
+        answer = self.completions.pop(0) if len(self.completions) > 1 else self.completions[0]
         if isinstance(answer, Exception):
             raise answer
         return answer
 
     async def stream(self, prepared: PreparedCall, max_output: int) -> AsyncGenerator[StreamChunk]:
-        self.asked.append((prepared.model.name, max_output))
-        self.asking.set()
+        self.calls.append((prepared.model.name, max_output))
+        self.called.set()
         steps = self.streams.pop(0) if len(self.streams) > 1 else self.streams[0]
         whole = False
         try:
@@ -106,13 +106,13 @@ class FakeProvider:
                         step()
             whole = True
         finally:
-            self.hung_up += not whole
+            self.unfinished_streams += not whole
 
     async def bound_input(self, prepared: PreparedCall) -> int | None:
-        return await self.count_input(prepared) if self.knows_the_vocabulary else None
+        return await self.count_input(prepared) if self.has_tokenizer else None
 
     async def count_input(self, prepared: PreparedCall) -> int:
-        self.counted += 1
+        self.input_counts += 1
         return INPUT_TOKENS
 
     async def count_output(self, text: str) -> int:
@@ -126,25 +126,25 @@ class FakeProvider:
 
 
 @dataclass
-class Ear:
+class RecordingListener:
     """Someone who listens. `heard` is everything that was delivered; `deaf` stops it from being taken."""
 
     heard: list[StreamChunk] = field(default_factory=list)
     pings: int = 0
     attached: int = 0
-    deaf: asyncio.Event | None = None
+    blocked_by: asyncio.Event | None = None
     left: bool = False
     hang_up: Callable[[], None] = lambda: None
     reservation: Reservation | None = None
 
     def attach(self, hang_up: Callable[[], None], reservation: Reservation) -> None:
         self.attached += 1
-        self.hang_up, self.reservation = hang_up, reservation
+        self.on_disconnect, self.reservation = hang_up, reservation
         if self.left:
             asyncio.get_running_loop().call_soon(hang_up)
 
     async def deliver(self, piece: StreamChunk) -> None:
-        self.heard.append(piece)
+        self.chunks.append(piece)
         if self.deaf is not None:
             await self.deaf.wait()
 
@@ -154,15 +154,15 @@ class Ear:
     def leave_soon(self) -> None:
         """To be called by the provider: the listener leaves as soon as it waits."""
         self.left = True
-        asyncio.get_running_loop().call_soon(self.hang_up)
+        asyncio.get_running_loop().call_soon(self.on_disconnect)
 
     @property
     def said(self) -> bytes:
-        return b"".join(piece.raw for piece in self.heard)
+        return b"".join(piece.raw for piece in self.chunks)
 
 
 @dataclass
-class House:
+class GatewayUnderTest:
     """A gateway, and what it is made of. Change `models` before the first call."""
 
     gateway: Gateway
@@ -177,25 +177,25 @@ class House:
         known = self.models.get(name, self.models["m"])
         self.models[name] = replace(known, name=name, **facts)
 
-    async def ask(self, keeping: IdempotentCall | None = None, **changes: Any) -> CallResult:
-        async with asyncio.timeout(PATIENCE_S):
-            answer = await self.gateway.complete(self.caller, make_ask(**changes), keeping)
+    async def ask(self, idempotent: IdempotentCall | None = None, **changes: Any) -> CallResult:
+        async with asyncio.timeout(TEST_DEADLINE_S):
+            answer = await self.gateway.complete(self.caller, make_call(**changes), idempotent)
         assert isinstance(answer, CallResult)
         return answer
 
-    async def listen(self, ear: Ear | None = None, keeping: IdempotentCall | None = None, **changes: Any) -> CallResult:
-        async with asyncio.timeout(PATIENCE_S):
-            answer = await self.gateway.stream(self.caller, make_ask(**changes), ear or Ear(), keeping)
+    async def listen(self, listener: RecordingListener | None = None, idempotent: IdempotentCall | None = None, **changes: Any) -> CallResult:
+        async with asyncio.timeout(TEST_DEADLINE_S):
+            answer = await self.gateway.stream(self.caller, make_call(**changes), listener or RecordingListener(), idempotent)
         assert isinstance(answer, CallResult)
         return answer
 
-    async def replay(self, keeping: IdempotentCall, ear: Ear | None = None, **changes: Any) -> Replayed:
+    async def replay(self, idempotent: IdempotentCall, listener: RecordingListener | None = None, **changes: Any) -> Replayed:
         """The same call once more, of which nothing but its answer is wanted."""
-        ask = make_ask(**changes)
-        if ear is None:
-            answer = await self.gateway.complete(self.caller, ask, keeping)
+        ask = make_call(**changes)
+        if listener is None:
+            answer = await self.gateway.complete(self.caller, ask, idempotent)
         else:
-            answer = await self.gateway.stream(self.caller, ask, ear, keeping)
+            answer = await self.gateway.stream(self.caller, ask, listener, idempotent)
         assert isinstance(answer, Replayed)
         return answer
 
@@ -221,16 +221,16 @@ class House:
         return charge
 
 
-def make_ask(**changes: Any) -> ModelCall:
+def make_call(**changes: Any) -> ModelCall:
     request = ChatRequest((Message("user", "?"),))
     wanted: dict[str, Any] = {"surface": "query", "input": CallInput(lambda: request)} | changes
     return ModelCall(**wanted)
 
 
 @asynccontextmanager
-async def open_house(
+async def open_gateway(
     database_url: str, deadlines: Deadlines | None = None, clock: Clock | None = None
-) -> AsyncIterator[House]:
+) -> AsyncIterator[GatewayUnderTest]:
     """A house with one model, `m`, for one caller with a quota of the day."""
     database = Database(database_url)
     ledger = Ledger(make_store(database_url, clock), lease_seconds=60)
@@ -241,7 +241,7 @@ async def open_house(
     gateway = Gateway(ledger, Catalog("m", models.get, provider), deadlines or Deadlines(), default_output=500)
     await set_limit(ledger, user_quota(caller), 10_000)
     try:
-        yield House(gateway, ledger, provider, models, caller, database)
+        yield GatewayUnderTest(gateway, ledger, provider, models, caller, database)
     finally:
         await ledger.stop()
         await database.close()
@@ -253,16 +253,16 @@ class _Nap(asyncio.Event):
         return True
 
 
-def nap() -> asyncio.Event:
+def short_pause() -> asyncio.Event:
     """A short pause of a provider's."""
     return _Nap()
 
 
-async def fail(house: House, ear: Ear | None = None) -> tuple[TollkeeperError, Charge]:
+async def failing_stream(gateway: GatewayUnderTest, listener: RecordingListener | None = None) -> tuple[TollkeeperError, Charge]:
     """A stream that fails: with what, and its charge."""
     with pytest.raises(CallFailed) as raised:
-        await house.listen(ear)
-    charge = await house.charge()
+        await gateway.stream(listener)
+    charge = await gateway.charge()
     assert raised.value.charge is not None
     assert (raised.value.charge.charge_id, raised.value.charge.cost_tokens) == (charge.id, charge.cost_tokens)
     return raised.value.cause, charge
