@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from metered_endpoints import PROMPT, TOKEN, AsgiRequest, EndpointsUnderTest, headers_with_key, open_endpoints
 from starlette.requests import ClientDisconnect
 
 from support.deadlines import TEST_DEADLINE_S
 from support.gateway import USAGE, text_chunk
+from support.metered_endpoints import PROMPT, TOKEN, AsgiRequest, EndpointsUnderTest, headers_with_key, open_endpoints
 from tollkeeper import errors
 from tollkeeper.api import middleware
 from tollkeeper.api.body_budget import BodyBudget

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from metered_endpoints import AsgiRequest, EndpointsUnderTest, headers_with_key, open_endpoints
 
 from support.gateway import final_chunks, text_chunk
+from support.metered_endpoints import AsgiRequest, EndpointsUnderTest, headers_with_key, open_endpoints
 from tollkeeper import errors
 from tollkeeper.api.compat.openai import CHAT_COMPLETIONS
 from tollkeeper.api.native.query import STREAM
@@ -38,7 +38,12 @@ async def test_a_stream_is_settled_before_its_final_event(endpoints: EndpointsUn
     gateway, sent_before_the_end = endpoints.gateway, list[str]()
     request = AsgiRequest(STREAM.path)
     gateway.provider.streams = [
-        [text_chunk("He"), text_chunk("llo"), lambda: sent_before_the_end.append(request.content.decode()), *final_chunks()]
+        [
+            text_chunk("He"),
+            text_chunk("llo"),
+            lambda: sent_before_the_end.append(request.content.decode()),
+            *final_chunks(),
+        ]
     ]
     await endpoints.send(request)
     *deltas, final, done = request.events

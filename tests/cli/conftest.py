@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.command_runner import CommandRunner
+from support.command_runner import CommandRunner
 
 
 @pytest.fixture

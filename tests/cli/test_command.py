@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.command_runner import SYSTEM_USER, CommandRunner
+from support.command_runner import SYSTEM_USER, CommandRunner
 from support.deadlines import TEST_DEADLINE_S
 from support.factories import make_store, make_terms
 from tollkeeper.chat import Usage

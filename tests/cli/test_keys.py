@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from cli.command_runner import CommandRunner
+from support.command_runner import CommandRunner
 from tollkeeper.clock import SystemClock
 from tollkeeper.db import Database
 from tollkeeper.errors import Forbidden, Unauthenticated

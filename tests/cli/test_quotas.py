@@ -2,7 +2,7 @@
 
 import asyncio
 
-from cli.command_runner import SYSTEM_USER, CommandRunner
+from support.command_runner import SYSTEM_USER, CommandRunner
 from support.factories import make_store, make_terms
 from tollkeeper.chat import Price, Usage
 from tollkeeper.principal import Principal, Role

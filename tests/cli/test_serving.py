@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from cli.command_runner import CommandRunner
+from support.command_runner import CommandRunner
 from tollkeeper.cli import serving
 
 

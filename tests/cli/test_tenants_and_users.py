@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from cli.command_runner import PASSWORD, CommandRunner
+from support.command_runner import PASSWORD, CommandRunner
 from tollkeeper.db import Database
 from tollkeeper.errors import InvalidCredentials
 from tollkeeper.identity import accounts

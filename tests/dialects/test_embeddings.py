@@ -1,4 +1,4 @@
-"""The embeddings format: embeddings_input, parameters, usage and vectors."""
+"""The embeddings format: inputs, parameters, usage and vectors."""
 
 import base64
 import contextlib

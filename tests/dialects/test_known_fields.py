@@ -1,4 +1,4 @@
-"""KnownFields: objects in a request whose unknown fields are refused. The known_field_rules ones are those of the SDKs' types."""
+"""KnownFields: objects in a request whose unknown fields are refused. The SDKs' types define the known fields."""
 
 from collections.abc import Iterable, Mapping
 from types import ModuleType
@@ -77,7 +77,7 @@ def test_exactly_the_fields_of_the_sdks_types_are_known() -> None:
 
 
 def object_paths(fields: FieldTree) -> Iterable[tuple[str, ...]]:
-    """The paths of the objects whose fields are known_field_rules: the object itself, and those in it."""
+    """The paths of the objects whose fields are known: the object itself, and those in it."""
     yield ()
     for name, inner in fields.items():
         if inner is not None:

@@ -1,4 +1,4 @@
-"""JSON line by line: taken apart however the network cuts it."""
+"""Newline-delimited JSON, split into lines whatever the blocks of the network are."""
 
 from itertools import pairwise
 
@@ -16,20 +16,20 @@ def split(*blocks: bytes) -> list[bytes]:
     return [*(line for block in blocks for line in splitter.feed(block)), *splitter.end()]
 
 
-def test_blank_lines_are_left_out_and_the_last_needs_no_end() -> None:
+def test_blank_lines_are_left_out_and_the_last_line_needs_no_newline() -> None:
     assert split(b'{"a":1}\n\n{"b":2}\r\n \n{"c":3}') == [b'{"a":1}', b'{"b":2}\r', b'{"c":3}']
     assert split(b'{"a":1}\n') == [b'{"a":1}']
     assert split(b" \n ") == split() == []
 
 
 @given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=5))
-def test_any_splitting_gives_the_same_lines(stream: bytes, cuts: list[int]) -> None:
-    soup = stream.translate(bytes(b"\n\r {}1"[byte % 6] for byte in range(256)))
-    places = sorted({0, len(soup), *(cut for cut in cuts if cut < len(soup))})
-    assert split(*(soup[at:to] for at, to in pairwise(places))) == split(soup)
+def test_the_lines_do_not_depend_on_the_blocks(stream: bytes, cuts: list[int]) -> None:
+    lines_and_noise = stream.translate(bytes(b"\n\r {}1"[byte % 6] for byte in range(256)))
+    bounds = sorted({0, len(lines_and_noise), *(cut for cut in cuts if cut < len(lines_and_noise))})
+    assert split(*(lines_and_noise[start:end] for start, end in pairwise(bounds))) == split(lines_and_noise)
 
 
-def test_a_line_that_does_not_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_above_the_maximum_length_is_malformed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ndjson, "MAX_LINE_BYTES", 100)
     splitter = Splitter()
     assert splitter.feed(b"x" * 100) == []

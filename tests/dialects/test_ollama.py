@@ -1,4 +1,4 @@
-"""Ollama's wire: what is asked, and how answers and lines are read."""
+"""Ollama's format: requests written, answers and streams read."""
 
 from typing import Any
 
@@ -32,16 +32,18 @@ SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 COUNTS: dict[str, Any] = {"prompt_eval_count": 26, "eval_count": 7}
 
 
-def written(*turns: Message, **options: Any) -> dict[str, Any]:
-    return ollama.write_request(ChatRequest(turns, Options(**options)), "llama3.2")
+def written(*messages: Message, **options: Any) -> dict[str, Any]:
+    return ollama.write_request(ChatRequest(messages, Options(**options)), "llama3.2")
 
 
 def line(done: bool = False, message: dict[str, Any] | None = None, **fields: Any) -> bytes:
-    said = {"role": "assistant", "content": "", **(message or {})}
-    return orjson.dumps({"model": "m", "created_at": "2025-01-01", "message": said, "done": done, **fields})
+    assistant_message = {"role": "assistant", "content": "", **(message or {})}
+    return orjson.dumps(
+        {"model": "m", "created_at": "2025-01-01", "message": assistant_message, "done": done, **fields}
+    )
 
 
-def test_a_conversation_is_written_with_results_that_name_their_tool() -> None:
+def test_a_conversation_is_written_with_tool_results_that_name_their_tool() -> None:
     document = written(
         Message("system", "be brief"),
         Message("user", ("look ", "here", Image("data:image/png;base64,aGk="))),
@@ -68,14 +70,14 @@ def test_a_conversation_is_written_with_results_that_name_their_tool() -> None:
     }
 
 
-def test_how_to_answer_stands_in_the_options_which_are_last() -> None:
+def test_sampling_parameters_are_written_in_options_which_is_the_last_field() -> None:
     document = written(Message("user", "hi"), temperature=0.5, top_p=0.9, seed=3, stop=("END",), presence_penalty=0.1)
     options = {"temperature": 0.5, "top_p": 0.9, "seed": 3, "presence_penalty": 0.1, "stop": ["END"]}
     assert document["options"] == options
     assert list(document)[-1] == "options"
 
 
-def test_tools_are_described_as_functions() -> None:
+def test_tools_are_written_as_functions() -> None:
     tools = (Tool("weather", "tells", SCHEMA, strict=True), Tool("now", None, None))
     first, second = written(Message("user", "hi"), tools=tools, tool_choice="auto", parallel_tools=True)["tools"]
     assert first == {
@@ -91,17 +93,17 @@ def test_tools_are_described_as_functions() -> None:
     [(None, ["f", "g"]), ("auto", ["f", "g"]), ("required", ["f", "g"]), ("tool:g", ["g"])],
 )
 @pytest.mark.parametrize("parallel", [None, True, False])
-def test_a_choice_of_tools_is_made_by_what_is_offered(
+def test_a_tool_choice_selects_the_tools_that_are_written(
     choice: str | None, offered: list[str], *, parallel: bool | None
 ) -> None:
-    """The wire has no field for a choice, nor for one call at a time: nothing is sent for it."""
+    """The format has no field for a tool choice or for parallel calls."""
     tools = (Tool("f", None, None), Tool("g", None, None))
     document = written(Message("user", "hi"), tools=tools, tool_choice=choice, parallel_tools=parallel)
     assert [tool["function"]["name"] for tool in document["tools"]] == offered
     assert set(document) == {"model", "messages", "tools", "options"}
 
 
-def test_a_choice_among_no_tools_offers_none() -> None:
+def test_a_tool_choice_without_tools_writes_none() -> None:
     for choice in ("required", "tool:f"):
         assert "tools" not in written(Message("user", "hi"), tool_choice=choice, parallel_tools=False)
 
@@ -116,7 +118,7 @@ def test_a_choice_among_no_tools_offers_none() -> None:
         ({"effort": "medium"}, "think", "medium"),
     ],
 )
-def test_form_and_effort_have_their_fields(options: dict[str, Any], field: str, value: Any) -> None:
+def test_the_output_format_and_the_effort_are_written(options: dict[str, Any], field: str, value: Any) -> None:
     assert written(Message("user", "hi"), **options)[field] == value
 
 
@@ -129,24 +131,24 @@ def test_form_and_effort_have_their_fields(options: dict[str, Any], field: str, 
         ({"tools": (Tool("sql", None, None, custom=True),), "tool_choice": "none"}, "tools"),
     ],
 )
-def test_what_the_wire_cannot_say_is_refused(options: dict[str, Any], parameter: str) -> None:
+def test_an_option_that_the_format_cannot_express_is_refused(options: dict[str, Any], parameter: str) -> None:
     with pytest.raises(UnsupportedParameter) as refused:
         written(Message("user", "hi"), **options)
     assert refused.value.parameter == parameter
 
 
 @pytest.mark.parametrize("url", ["https://example.com/a.png", "data:text/plain;base64,aGk=", "data:,hi", "aGk="])
-def test_a_picture_comes_along_or_not_at_all(url: str) -> None:
+def test_an_image_must_be_inline(url: str) -> None:
     with pytest.raises(UnsupportedParameter):
         written(Message("user", (Image(url),)))
 
 
-def test_arguments_that_are_no_object_are_invalid() -> None:
+def test_tool_arguments_that_are_no_object_are_invalid() -> None:
     with pytest.raises(InvalidRequest):
         written(Message("assistant", (ToolCall("c", "f", "[1"),)))
 
 
-def test_an_answer_is_read_whole() -> None:
+def test_every_part_of_an_answer_is_read() -> None:
     calls = [{"id": "c9", "function": {"name": "f", "arguments": {"a": 1}}}, {"function": {"name": "g"}}]
     message = {"content": "Hi", "thinking": "hm", "tool_calls": calls}
     assert ollama.read_answer(line(True, message, done_reason="stop", **COUNTS)) == Completion(
@@ -170,13 +172,13 @@ def test_an_answer_is_read_whole() -> None:
         {"prompt_eval_count": 2**53, "eval_count": 7},
     ],
 )
-def test_without_both_counts_there_is_no_usage(counts: dict[str, Any]) -> None:
-    """A prompt that the server still had in memory is not counted."""
+def test_without_both_token_counts_there_is_no_usage(counts: dict[str, Any]) -> None:
+    """Ollama does not report the count of a prompt that it has cached."""
     assert not isinstance(ollama.read_answer(line(True, **counts)).usage, Usage)
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [("stop", "stop"), ("length", "length"), ("", "stop"), (None, "stop")])
-def test_why_an_answer_ended_is_told(theirs: str | None, ours: str) -> None:
+def test_the_finish_reason_is_read(theirs: str | None, ours: str) -> None:
     assert ollama.read_answer(line(True, done_reason=theirs)).finish_reason == ours
 
 
@@ -194,7 +196,7 @@ def test_why_an_answer_ended_is_told(theirs: str | None, ours: str) -> None:
         b'{"done":true,"message":{},"eval_count":' + b"[" * 9999,
     ],
 )
-def test_what_is_no_answer_is_a_bad_one(body: bytes) -> None:
+def test_a_body_that_is_no_answer_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedAnswer):
         ollama.read_answer(body)
 
@@ -211,7 +213,7 @@ def read_all(*lines: bytes) -> list[Delta]:
     return [delta for one in lines for delta in reader.read(one)]
 
 
-def test_a_stream_is_read_line_by_line() -> None:
+def test_a_stream_is_read_as_deltas() -> None:
     call = {"function": {"name": "f", "arguments": {"a": 1}}}
     assert read_all(
         line(message={"thinking": "hm"}),
@@ -230,14 +232,14 @@ def test_a_stream_is_read_line_by_line() -> None:
     ]
 
 
-def test_the_last_line_may_say_nothing_but_the_end() -> None:
+def test_the_last_line_may_have_no_message() -> None:
     assert read_all(b'{"done":true,"done_reason":"length","eval_count":3}') == [
         Finish("length"),
         InconsistentUsage(None, 3),
     ]
 
 
-def test_what_ends_an_answer_is_known_as_such() -> None:
+def test_only_the_line_that_is_done_is_last() -> None:
     reader = ollama.StreamReader()
     reader.read(line(message={"content": "Hi"}))
     assert (reader.last, reader.finished) == (False, False)
@@ -245,29 +247,29 @@ def test_what_ends_an_answer_is_known_as_such() -> None:
     assert (reader.last, reader.finished) == (True, True)
 
 
-def test_an_error_of_the_server_is_told_without_its_text() -> None:
-    with pytest.raises(ProviderSentError) as told:
+def test_an_error_line_raises_without_its_text() -> None:
+    with pytest.raises(ProviderSentError) as raised:
         ollama.StreamReader().read(b'{"error":"secret"}')
-    assert "secret" not in repr(told.value)
+    assert "secret" not in repr(raised.value)
 
 
 @pytest.mark.parametrize("data", [b"", b"null", b"{}", b"[1]", b'{"message":7}', b"\xff", b"data: {}", b"[" * 9999])
-def test_garbage_is_a_bad_answer(data: bytes) -> None:
+def test_a_line_that_cannot_be_decoded_is_malformed(data: bytes) -> None:
     with pytest.raises(MalformedAnswer):
         ollama.StreamReader().read(data)
 
 
-strange = st.none() | st.booleans() | st.integers(-5, 2**40) | st.text(max_size=3) | st.lists(st.none(), max_size=1)
-functions = st.dictionaries(st.sampled_from(["name", "arguments"]), strange)
-calls = st.dictionaries(st.sampled_from(["id", "function"]), functions | strange)
-replies = st.dictionaries(st.sampled_from(["content", "thinking", "tool_calls"]), st.lists(calls, max_size=2) | strange)
+scalars = st.none() | st.booleans() | st.integers(-5, 2**40) | st.text(max_size=3) | st.lists(st.none(), max_size=1)
+functions = st.dictionaries(st.sampled_from(["name", "arguments"]), scalars)
+calls = st.dictionaries(st.sampled_from(["id", "function"]), functions | scalars)
+replies = st.dictionaries(st.sampled_from(["content", "thinking", "tool_calls"]), st.lists(calls, max_size=2) | scalars)
 lines = st.dictionaries(
-    st.sampled_from(["message", "done", "done_reason", "eval_count", "prompt_eval_count", "error"]), replies | strange
+    st.sampled_from(["message", "done", "done_reason", "eval_count", "prompt_eval_count", "error"]), replies | scalars
 )
 
 
 @given(st.lists(lines, max_size=5))
-def test_a_strange_stream_is_bad_and_breaks_nothing(documents: list[dict[str, Any]]) -> None:
+def test_a_random_stream_raises_only_the_documented_errors(documents: list[dict[str, Any]]) -> None:
     reader = ollama.StreamReader()
     for document in documents:
         try:
@@ -278,7 +280,7 @@ def test_a_strange_stream_is_bad_and_breaks_nothing(documents: list[dict[str, An
 
 
 @given(lines)
-def test_a_strange_answer_is_bad_and_breaks_nothing(document: dict[str, Any]) -> None:
+def test_a_random_answer_raises_only_the_documented_errors(document: dict[str, Any]) -> None:
     body = orjson.dumps(document)
     try:
         completion = ollama.read_answer(body)

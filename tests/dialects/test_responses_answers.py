@@ -1,4 +1,4 @@
-"""Whole answers on the Responses wire."""
+"""Whole answers in the responses format, read and written."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError
 from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.dialects.responses import read_answer, write_answer
 
-HEAD = ResponseMeta("resp_0123", "gpt-x", 1_700_000_000)
+META = ResponseMeta("resp_0123", "gpt-x", 1_700_000_000)
 USAGE = Usage(20, 12, 4, 3, 5)
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
@@ -32,10 +32,10 @@ completions = st.builds(
 
 @settings(max_examples=examples(150), deadline=None)
 @given(completions)
-def test_what_is_written_is_what_the_sdk_takes_and_is_read_as_it_was(completion: Completion) -> None:
-    """A refusal is the text of an answer that has no other."""
+def test_what_is_written_is_valid_to_the_sdk_and_read_back_unchanged(completion: Completion) -> None:
+    """In an answer without text, the refusal is the text."""
     completion = completion._replace(text=completion.text or completion.refusal or "")
-    body = write_answer(completion, HEAD, USAGE)
+    body = write_answer(completion, META, USAGE)
     response = Response.model_validate_json(body)
     assert response.output_text == ("" if completion.text == completion.refusal else completion.text)
     reason = completion.finish_reason
@@ -44,11 +44,11 @@ def test_what_is_written_is_what_the_sdk_takes_and_is_read_as_it_was(completion:
     assert read_answer(body) == completion._replace(finish_reason=reason)
 
 
-def test_every_field_that_openai_always_sends_is_there() -> None:
-    document = orjson.loads(write_answer(Completion("Hi", "stop", USAGE), HEAD, USAGE))
+def test_every_field_that_the_sdk_requires_is_written() -> None:
+    document = orjson.loads(write_answer(Completion("Hi", "stop", USAGE), META, USAGE))
     required = {name for name, field in Response.model_fields.items() if field.is_required()}
     assert required <= set(document)
-    assert (document["id"], document["model"], document["created_at"]) == HEAD
+    assert (document["id"], document["model"], document["created_at"]) == META
     assert document["usage"] == {
         "input_tokens": 20,
         "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 3},
@@ -70,10 +70,10 @@ def test_every_field_that_openai_always_sends_is_there() -> None:
         ("pause_turn", None, "completed", None),
     ],
 )
-def test_why_it_ended_is_told_by_status_and_detail(
+def test_a_finish_reason_is_written_as_a_status_and_its_details(
     reason: str, refusal: str | None, status: str, detail: str | None
 ) -> None:
-    response = Response.model_validate_json(write_answer(Completion("Hi", reason, USAGE, refusal=refusal), HEAD, USAGE))
+    response = Response.model_validate_json(write_answer(Completion("Hi", reason, USAGE, refusal=refusal), META, USAGE))
     assert response.status == status
     assert (response.incomplete_details and response.incomplete_details.reason) == detail
 
@@ -82,8 +82,8 @@ def answer(**fields: Any) -> bytes:
     return orjson.dumps({"status": "completed", "output": [], **fields})
 
 
-def test_text_refusal_reasoning_and_calls_of_all_items_are_read() -> None:
-    said = read_answer(
+def test_text_refusal_reasoning_and_tool_calls_of_all_items_are_read() -> None:
+    completion = read_answer(
         answer(
             output=[
                 {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm"}], "content": None},
@@ -99,7 +99,7 @@ def test_text_refusal_reasoning_and_calls_of_all_items_are_read() -> None:
             usage={"input_tokens": 3, "output_tokens": 2},
         )
     )
-    assert said == Completion(
+    assert completion == Completion(
         "ab",
         "tool_calls",
         Usage(3, 2),
@@ -109,11 +109,11 @@ def test_text_refusal_reasoning_and_calls_of_all_items_are_read() -> None:
     )
 
 
-def test_a_refusal_is_an_answer_and_known_as_one() -> None:
+def test_a_refusal_is_read_as_text_and_as_a_refusal() -> None:
     refused = {"type": "message", "content": [{"type": "refusal", "refusal": "No."}]}
-    said = read_answer(answer(output=[refused]))
-    assert (said.text, said.refusal, said.finish_reason) == ("No.", "No.", "refusal")
-    (item,) = orjson.loads(write_answer(said, HEAD, USAGE))["output"]
+    completion = read_answer(answer(output=[refused]))
+    assert (completion.text, completion.refusal, completion.finish_reason) == ("No.", "No.", "refusal")
+    (item,) = orjson.loads(write_answer(completion, META, USAGE))["output"]
     assert item["content"] == refused["content"]
 
 
@@ -138,7 +138,7 @@ def test_a_refusal_is_an_answer_and_known_as_one() -> None:
         {"input_tokens": 3, "output_tokens": 1, "output_tokens_details": {"reasoning_tokens": 2}},
     ],
 )
-def test_a_usage_that_cannot_be_true_is_none(usage: Any) -> None:
+def test_an_impossible_usage_report_is_not_used(usage: Any) -> None:
     assert not isinstance(read_answer(answer(usage=usage)).usage, Usage)
 
 
@@ -156,7 +156,7 @@ def test_a_usage_that_cannot_be_true_is_none(usage: Any) -> None:
         answer(output=[{"type": "function_call", "name": "f", "arguments": "{}"}]),
     ],
 )
-def test_what_is_no_answer_or_none_yet_is_a_bad_answer(body: bytes) -> None:
+def test_a_body_that_is_no_answer_or_not_complete_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedAnswer):
         read_answer(body)
 

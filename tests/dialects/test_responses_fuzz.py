@@ -1,4 +1,4 @@
-"""Strangers may send the Responses wire anything: only the named errors come of it."""
+"""Random documents in the responses format raise only the documented errors."""
 
 import contextlib
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from tollkeeper.dialects.responses import PARAMETERS, StreamReader, input_size_o
 from tollkeeper.dialects.sse import Event
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
-WORDS = st.sampled_from(
+FIELD_NAMES = st.sampled_from(
     [
         *PARAMETERS,
         *("type", "role", "content", "output", "arguments", "call_id", "name", "format", "schema", "image_url"),
@@ -24,7 +24,7 @@ WORDS = st.sampled_from(
         *("incomplete_details", "delta", "item", "response", "error", "output_index", "summary", "mode", "effort"),
     ]
 )
-VALUES = st.sampled_from(
+FIELD_VALUES = st.sampled_from(
     [
         *("message", "function_call", "function_call_output", "reasoning", "input_text", "input_image", "output_text"),
         *("user", "assistant", "function", "custom", "json_schema", "completed", "incomplete", "auto", "data:image/"),
@@ -32,13 +32,15 @@ VALUES = st.sampled_from(
         *("response.function_call_arguments.done", "response.incomplete", "response.refusal.done"),
     ]
 )
-scalars = st.none() | st.booleans() | st.integers(-5, 2**63) | st.floats(allow_nan=False) | st.text(max_size=4) | VALUES
+scalars = (
+    st.none() | st.booleans() | st.integers(-5, 2**63) | st.floats(allow_nan=False) | st.text(max_size=4) | FIELD_VALUES
+)
 values = st.recursive(
     scalars,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS | st.text(max_size=3), inner, max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELD_NAMES | st.text(max_size=3), inner, max_size=5),
     max_leaves=12,
 )
-documents = st.dictionaries(WORDS, values, max_size=8)
+documents = st.dictionaries(FIELD_NAMES, values, max_size=8)
 
 
 def refused_parameter(read: Callable[[], object]) -> str | None:
@@ -51,7 +53,7 @@ def refused_parameter(read: Callable[[], object]) -> str | None:
 
 @settings(max_examples=examples(400), deadline=None)
 @given(documents)
-def test_a_request_is_read_or_refused_by_name(document: dict[str, Any]) -> None:
+def test_a_random_request_is_read_or_refused_by_the_name_of_a_field(document: dict[str, Any]) -> None:
     fields = msgspec.json.decode(orjson.dumps(document), type=dict[str, msgspec.Raw])
     for read in (
         lambda: input_size_of(fields),
@@ -64,21 +66,21 @@ def test_a_request_is_read_or_refused_by_name(document: dict[str, Any]) -> None:
 
 @settings(max_examples=examples(300), deadline=None)
 @given(values | documents)
-def test_an_answer_is_read_or_bad(document: Any) -> None:
+def test_a_random_answer_is_read_or_malformed(document: Any) -> None:
     with contextlib.suppress(MalformedAnswer):
         read_answer(orjson.dumps(document))
 
 
 @settings(max_examples=examples(300), deadline=None)
 @given(st.lists(values | documents, max_size=6))
-def test_a_stream_is_read_or_bad_or_an_error(said: list[Any]) -> None:
+def test_a_random_stream_is_read_or_malformed_or_an_error(documents_received: list[Any]) -> None:
     reader = StreamReader()
     with contextlib.suppress(MalformedAnswer, ProviderSentError):
-        for document in said:
+        for document in documents_received:
             reader.read(Event(b"", b"", orjson.dumps(document)))
 
 
-def test_depth_is_no_way_in() -> None:
+def test_deeply_nested_requests_raise_only_the_documented_errors() -> None:
     deep: Any = "x"
     for _ in range(50_000):
         deep = [deep]

@@ -1,4 +1,4 @@
-"""Requests on the Responses wire: what passes, what is refused, and how much is asked."""
+"""Parameters, tools and items of the responses format: which are accepted, and the size of the input."""
 
 from typing import Any, get_args, get_type_hints
 
@@ -14,7 +14,7 @@ from tollkeeper.dialects.parameters import REFUSE, filter_parameters
 from tollkeeper.dialects.responses import PARAMETERS, input_size_of, read_request, strip_item_ids
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
-PICTURE = "data:image/png;base64,iVBORw0KGgo="
+INLINE_IMAGE = "data:image/png;base64,iVBORw0KGgo="
 LOOKUP = {"type": "function", "name": "lookup", "parameters": {"type": "object"}, "strict": True}
 
 
@@ -22,7 +22,7 @@ def fields_of(document: dict[str, Any]) -> dict[str, msgspec.Raw]:
     return msgspec.json.decode(orjson.dumps(document), type=dict[str, msgspec.Raw])
 
 
-def shape(**document: Any) -> InputSize:
+def input_size(**document: Any) -> InputSize:
     return input_size_of(fields_of(document))
 
 
@@ -30,7 +30,7 @@ def in_message(*parts: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"role": "user", "content": list(parts)}]
 
 
-def test_every_parameter_that_openai_knows_is_classed_and_no_other() -> None:
+def test_exactly_the_parameters_of_the_sdk_have_a_rule() -> None:
     hints = get_type_hints(sdk.ResponseCreateParamsStreaming)
     assert set(PARAMETERS) == set(hints)
 
@@ -47,12 +47,12 @@ REFUSED = {
     "service_tier": "priority",
     "store": True,
     "truncation": "head",
-    "made_up": 1,
+    "unknown_parameter": 1,
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_unbounded_or_kept_at_the_provider_is_refused_from_both_sides(name: str) -> None:
+def test_an_unbounded_or_storing_parameter_is_refused_raw_and_translated(name: str) -> None:
     document = {"input": "Hi", name: REFUSED[name]}
     with pytest.raises(UnsupportedParameter) as raw:
         filter_parameters(fields_of(document), PARAMETERS)
@@ -71,12 +71,12 @@ def test_a_null_parameter_counts_as_absent() -> None:
     assert read_request(document) == ChatRequest((Message("user", "Hi"),))
 
 
-def test_what_says_how_to_deliver_and_what_is_kept_is_not_passed_on() -> None:
+def test_delivery_and_storage_parameters_are_not_passed_on() -> None:
     ours = {"model": "m", "max_output_tokens": 5, "stream": True, "stream_options": {}, "store": False}
     assert filter_parameters(fields_of({**ours, "background": False, "top_p": 0.5}), PARAMETERS) == {"top_p": b"0.5"}
 
 
-HOSTED = [
+HOSTED_TOOLS = [
     "web_search",
     "web_search_preview",
     "file_search",
@@ -94,17 +94,17 @@ HOSTED = [
 ]
 
 
-@pytest.mark.parametrize("kind", HOSTED)
+@pytest.mark.parametrize("kind", HOSTED_TOOLS)
 def test_a_hosted_tool_is_refused(kind: str) -> None:
     for document in ({"tools": [LOOKUP, {"type": kind}]}, {"tool_choice": {"type": kind}}):
         with pytest.raises(UnsupportedParameter) as raw:
-            shape(input="Hi", **document)
+            input_size(input="Hi", **document)
         with pytest.raises(UnsupportedParameter) as read:
             read_request({"input": "Hi", **document})
         assert raw.value.parameter == read.value.parameter == next(iter(document))
 
 
-def test_every_tool_that_openai_knows_is_tried_above_or_passes() -> None:
+def test_every_tool_of_the_sdk_is_tested_above_or_accepted() -> None:
     kinds = {
         kind
         for tool in get_args(tool_param.ToolParam)
@@ -113,8 +113,8 @@ def test_every_tool_that_openai_knows_is_tried_above_or_passes() -> None:
     assert {"function", "custom"} < kinds
     for kind in kinds - {"function", "custom"}:
         with pytest.raises(UnsupportedParameter):
-            shape(input="Hi", tools=[{"type": kind}])
-    assert set(HOSTED) <= kinds
+            input_size(input="Hi", tools=[{"type": kind}])
+    assert set(HOSTED_TOOLS) <= kinds
 
 
 @pytest.mark.parametrize(
@@ -134,8 +134,8 @@ def test_every_tool_that_openai_knows_is_tried_above_or_passes() -> None:
         {"role": "user", "content": [{"type": "input_file", "file_url": "https://example.org/1.pdf"}]},
         {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "", "format": "mp3"}}]},
         {"role": "user", "content": [{"type": "input_image", "file_id": "file_1"}]},
-        {"role": "user", "content": [{"type": "input_image", "image_url": PICTURE, "file_id": "file_1"}]},
-        {"role": "user", "content": [{"type": "input_image", "image_url": PICTURE, "detail": "original"}]},
+        {"role": "user", "content": [{"type": "input_image", "image_url": INLINE_IMAGE, "file_id": "file_1"}]},
+        {"role": "user", "content": [{"type": "input_image", "image_url": INLINE_IMAGE, "detail": "original"}]},
         {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_file", "file_id": "file_1"}]},
         {
             "role": "user",
@@ -145,9 +145,9 @@ def test_every_tool_that_openai_knows_is_tried_above_or_passes() -> None:
         },
     ],
 )
-def test_what_refers_to_something_kept_or_is_not_priced_is_no_item(item: dict[str, Any]) -> None:
+def test_items_that_refer_to_stored_data_or_have_no_price_are_refused(item: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedParameter) as raw:
-        shape(input=[{"role": "user", "content": "Hi"}, item])
+        input_size(input=[{"role": "user", "content": "Hi"}, item])
     with pytest.raises(UnsupportedParameter) as read:
         read_request({"input": [{"role": "user", "content": "Hi"}, item]})
     assert raw.value.parameter == read.value.parameter == "input"
@@ -166,9 +166,9 @@ def test_what_refers_to_something_kept_or_is_not_priced_is_no_item(item: dict[st
         ("tool_choice", {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "mcp"}]}),
     ],
 )
-def test_what_costs_or_is_kept_inside_of_a_parameter_is_refused(name: str, value: Any) -> None:
+def test_fields_of_a_parameter_that_cost_more_or_store_are_refused(name: str, value: Any) -> None:
     with pytest.raises(UnsupportedParameter) as raised:
-        shape(input="Hi", **{name: value})
+        input_size(input="Hi", **{name: value})
     assert raised.value.parameter == name
 
 
@@ -185,36 +185,40 @@ def test_what_costs_or_is_kept_inside_of_a_parameter_is_refused(name: str, value
         ("input", [{"type": "custom_tool_call_output", "call_id": "c", "output": "x"}]),
     ],
 )
-def test_what_costs_nothing_more_passes(name: str, value: Any) -> None:
-    assert shape(**{"input": "Hi", name: value}) == InputSize(messages=1)
+def test_fields_that_cost_nothing_more_are_accepted(name: str, value: Any) -> None:
+    assert input_size(**{"input": "Hi", name: value}) == InputSize(messages=1)
 
 
-def test_a_text_is_one_message_and_instructions_are_another() -> None:
-    assert shape(input="Hi") == InputSize(messages=1)
-    assert shape(input="Hi", instructions="Be kind.") == InputSize(messages=2)
+def test_a_text_counts_as_one_message_and_instructions_as_another() -> None:
+    assert input_size(input="Hi") == InputSize(messages=1)
+    assert input_size(input="Hi", instructions="Be kind.") == InputSize(messages=2)
 
 
-def test_every_item_counts_and_only_the_bytes_of_pictures_that_are_sent_along_do() -> None:
-    asked = [
-        *in_message({"type": "input_image", "image_url": PICTURE}, {"type": "input_text", "text": PICTURE}),
+def test_every_item_counts_but_only_inline_images_have_bytes() -> None:
+    items = [
+        *in_message({"type": "input_image", "image_url": INLINE_IMAGE}, {"type": "input_text", "text": INLINE_IMAGE}),
         *in_message({"type": "input_image", "image_url": "https://example.org/1.png", "detail": "low"}),
         {"type": "function_call", "call_id": "c", "name": "draw", "arguments": "{}"},
-        {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image", "image_url": PICTURE}]},
+        {
+            "type": "function_call_output",
+            "call_id": "c",
+            "output": [{"type": "input_image", "image_url": INLINE_IMAGE}],
+        },
     ]
-    counted = shape(input=asked, tools=[LOOKUP])
-    assert counted == InputSize(messages=4, images=3, image_bytes=2 * len("iVBORw0KGgo="), tools=True)
+    size = input_size(input=items, tools=[LOOKUP])
+    assert size == InputSize(messages=4, images=3, image_bytes=2 * len("iVBORw0KGgo="), tools=True)
 
 
 @pytest.mark.parametrize("url", ["http://10.0.0.1/a.png", "file:///etc/passwd", "data:application/pdf;base64,AA", ""])
-def test_a_picture_is_linked_where_the_internet_is_or_sent_along(url: str) -> None:
-    """In what a tool answered too."""
-    picture = {"type": "input_image", "image_url": url}
-    answered = {"type": "function_call_output", "call_id": "c", "output": [picture]}
-    for asked in (in_message(picture), [answered]):
+def test_an_image_must_be_an_https_url_or_inline(url: str) -> None:
+    """Also in the output of a tool."""
+    image = {"type": "input_image", "image_url": url}
+    tool_output = {"type": "function_call_output", "call_id": "c", "output": [image]}
+    for items in (in_message(image), [tool_output]):
         with pytest.raises(UnsupportedParameter) as raw:
-            shape(input=asked)
+            input_size(input=items)
         with pytest.raises(UnsupportedParameter) as read:
-            read_request({"input": asked})
+            read_request({"input": items})
         assert raw.value.parameter == read.value.parameter == "input"
 
 
@@ -229,7 +233,7 @@ def test_a_picture_is_linked_where_the_internet_is_or_sent_along(url: str) -> No
         ("instructions", []),
     ],
 )
-def test_what_has_another_shape_is_no_request(name: str, value: Any) -> None:
+def test_a_parameter_of_another_type_is_invalid(name: str, value: Any) -> None:
     document = {"input": "Hi", name: value}
     with pytest.raises(InvalidRequest) as raw:
         input_size_of(fields_of(document))
@@ -238,17 +242,17 @@ def test_what_has_another_shape_is_no_request(name: str, value: Any) -> None:
     assert raw.value.parameter == read.value.parameter == name
 
 
-def test_who_refers_to_what_is_kept_is_told_what_to_send_instead() -> None:
+def test_the_error_for_an_item_reference_explains_that_nothing_is_stored() -> None:
     with pytest.raises(UnsupportedParameter, match=r"item_reference.*`store`") as raised:
-        shape(input=[{"role": "user", "content": "Hi"}, {"type": "item_reference", "id": "msg_1"}])
+        input_size(input=[{"role": "user", "content": "Hi"}, {"type": "item_reference", "id": "msg_1"}])
     assert raised.value.parameter == "input"
 
 
-BARE = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm"}]}
-SEALED = {**BARE, "encrypted_content": "gAAA"}
-THOUGHT = {**BARE, "content": [{"type": "reasoning_text", "text": "Hm"}]}
+BARE_REASONING = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm"}]}
+ENCRYPTED_REASONING = {**BARE_REASONING, "encrypted_content": "gAAA"}
+READABLE_REASONING = {**BARE_REASONING, "content": [{"type": "reasoning_text", "text": "Hm"}]}
 CALL = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "f", "arguments": "{}"}
-SAID = {"type": "message", "id": "msg_1", "role": "assistant", "content": [{"type": "output_text", "text": "a"}]}
+MESSAGE = {"type": "message", "id": "msg_1", "role": "assistant", "content": [{"type": "output_text", "text": "a"}]}
 
 
 def without_id(item: dict[str, Any]) -> dict[str, Any]:
@@ -256,21 +260,21 @@ def without_id(item: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("sent", "passed"),
+    ("items_sent", "items_passed"),
     [
         ("Hi", "Hi"),
         ('say "id"', 'say "id"'),
         ([{"role": "user", "content": "Hi"}], [{"role": "user", "content": "Hi"}]),
-        ([BARE, SAID, CALL], [without_id(SAID), without_id(CALL)]),
-        ([{**BARE, "encrypted_content": None, "content": []}, SAID], [without_id(SAID)]),
-        ([SEALED, CALL], [SEALED, without_id(CALL)]),
-        ([THOUGHT, CALL], [THOUGHT, without_id(CALL)]),
+        ([BARE_REASONING, MESSAGE, CALL], [without_id(MESSAGE), without_id(CALL)]),
+        ([{**BARE_REASONING, "encrypted_content": None, "content": []}, MESSAGE], [without_id(MESSAGE)]),
+        ([ENCRYPTED_REASONING, CALL], [ENCRYPTED_REASONING, without_id(CALL)]),
+        ([READABLE_REASONING, CALL], [READABLE_REASONING, without_id(CALL)]),
     ],
 )
-def test_nothing_goes_out_that_leads_to_what_a_provider_would_have_kept(sent: Any, passed: Any) -> None:
-    assert orjson.loads(strip_item_ids(orjson.dumps(sent))) == passed
+def test_item_ids_that_refer_to_stored_data_are_removed(items_sent: Any, items_passed: Any) -> None:
+    assert orjson.loads(strip_item_ids(orjson.dumps(items_sent))) == items_passed
 
 
-def test_what_leads_nowhere_goes_out_byte_by_byte() -> None:
-    sent = b'[ {"role": "user",  "content": "1e3"} ]'
-    assert strip_item_ids(sent) is sent
+def test_items_without_ids_are_passed_byte_for_byte() -> None:
+    items_sent = b'[ {"role": "user",  "content": "1e3"} ]'
+    assert strip_item_ids(items_sent) is items_sent

@@ -1,4 +1,4 @@
-"""Requests on the Responses wire, in our nouns: read, and written."""
+"""Requests in the responses format, read as a ChatRequest and written from one."""
 
 from itertools import chain
 from typing import Any
@@ -18,27 +18,33 @@ from tollkeeper.dialects.parameters import filter_parameters
 from tollkeeper.dialects.responses import PARAMETERS, input_size_of, read_request, write_request
 from tollkeeper.errors import UnsupportedParameter
 
-PICTURE = "data:image/png;base64,iVBORw0KGgo="
+INLINE_IMAGE = "data:image/png;base64,iVBORw0KGgo="
 
 
 def fields_of(document: dict[str, Any]) -> dict[str, msgspec.Raw]:
     return msgspec.json.decode(orjson.dumps(document), type=dict[str, msgspec.Raw])
 
 
-def test_instructions_come_first_as_the_word_of_the_system() -> None:
+def test_instructions_are_read_as_the_first_system_message() -> None:
     request = read_request({"instructions": "Be kind.", "input": [{"role": "developer", "content": "In verse."}]})
     assert request.messages == (Message("system", "Be kind."), Message("system", "In verse."))
 
 
-def test_the_output_of_an_earlier_answer_can_be_sent_back_as_it_is() -> None:
-    """Reasoning has no noun and is left out; the calls join the turn that they were made in, their results too."""
-    said = {"type": "output_text", "text": "Let me see.", "annotations": [], "logprobs": []}
+def test_the_output_items_of_an_earlier_answer_are_read() -> None:
+    """Reasoning is left out. Tool calls join the message before them, and their results are one message."""
+    output_text = {"type": "output_text", "text": "Let me see.", "annotations": [], "logprobs": []}
     request = read_request(
         {
             "input": [
                 {"role": "user", "content": "Rain?"},
                 {"id": "rs_1", "type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]},
-                {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [said]},
+                {
+                    "id": "msg_1",
+                    "type": "message",
+                    "role": "assistant",
+                    "status": "completed",
+                    "content": [output_text],
+                },
                 {"id": "fc_1", "type": "function_call", "call_id": "a", "name": "sky", "arguments": '{"at":"Ulm"}'},
                 {"id": "fc_2", "type": "function_call", "call_id": "b", "name": "sky", "arguments": "{"},
                 {"type": "function_call_output", "call_id": "a", "output": "wet"},
@@ -74,13 +80,13 @@ def test_the_output_of_an_earlier_answer_can_be_sent_back_as_it_is() -> None:
                 {
                     "type": "function_call_output",
                     "call_id": "c",
-                    "output": [{"type": "input_image", "image_url": PICTURE}],
+                    "output": [{"type": "input_image", "image_url": INLINE_IMAGE}],
                 }
             ],
         ),
     ],
 )
-def test_what_our_nouns_cannot_say_passes_raw_and_is_refused_elsewhere(name: str, value: Any) -> None:
+def test_a_field_without_an_equivalent_is_passed_on_but_not_translated(name: str, value: Any) -> None:
     document = {"input": "Hi", name: value}
     assert input_size_of(fields_of(document)).messages == 1
     with pytest.raises(UnsupportedParameter) as raised:
@@ -89,38 +95,40 @@ def test_what_our_nouns_cannot_say_passes_raw_and_is_refused_elsewhere(name: str
 
 
 @pytest.mark.parametrize("option", [{"stop": ("x",)}, {"seed": 7}, {"presence_penalty": 0.5}])
-def test_an_option_without_a_name_here_is_refused_rather_than_lost(option: dict[str, Any]) -> None:
+def test_an_option_that_the_format_cannot_express_is_refused(option: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedParameter) as raised:
         write_request(ChatRequest((Message("user", "Hi"),), Options(**option)), "m")
     assert raised.value.parameter == next(iter(option))
 
 
 @pytest.mark.parametrize("strict", [True, False, None])
-def test_a_schema_is_followed_as_strictly_as_was_asked(strict: bool | None) -> None:
+def test_the_strictness_of_a_schema_is_written_as_requested(strict: bool | None) -> None:
     request = ChatRequest((Message("user", "Hi"),), Options(schema={"type": "object"}, schema_strict=strict))
-    told = {} if strict is None else {"strict": strict}
+    expected = {} if strict is None else {"strict": strict}
     assert write_request(request, "m")["text"] == {
-        "format": {"type": "json_schema", "name": "answer", "schema": {"type": "object"}, **told}
+        "format": {"type": "json_schema", "name": "answer", "schema": {"type": "object"}, **expected}
     }
 
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
-pictures = st.builds(Image, st.just(PICTURE) | st.just("https://example.org/1.png"), st.sampled_from([None, "low"]))
+images = st.builds(Image, st.just(INLINE_IMAGE) | st.just("https://example.org/1.png"), st.sampled_from([None, "low"]))
 calls = st.builds(ToolCall, texts, texts, texts, st.booleans())
 results = st.builds(ToolResult, texts, st.text(st.characters(codec="utf-8"), max_size=8))
 
 
-def tuples(parts: st.SearchStrategy[Any], *, least: int = 1) -> st.SearchStrategy[tuple[Any, ...]]:
-    return st.lists(parts, min_size=least, max_size=3).map(tuple)
+def tuples(parts: st.SearchStrategy[Any], *, min_size: int = 1) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.lists(parts, min_size=min_size, max_size=3).map(tuple)
 
 
-def turns(draw_calls: bool) -> st.SearchStrategy[list[Message]]:
-    """What a user says, what the model does, and what the tools answer."""
-    user = st.builds(Message, st.just("user"), texts | tuples(texts | pictures))
+def dialogues(with_calls: bool) -> st.SearchStrategy[list[Message]]:
+    """A message of the user and one of the model; with `with_calls`, the model calls tools and results follow."""
+    user = st.builds(Message, st.just("user"), texts | tuples(texts | images))
     system = st.builds(Message, st.just("system"), texts | tuples(texts))
-    if not draw_calls:
+    if not with_calls:
         return st.tuples(user | system, st.builds(Message, st.just("assistant"), texts | tuples(texts))).map(list)
-    called = st.tuples(tuples(texts, least=0), tuples(calls)).map(lambda said: Message("assistant", said[0] + said[1]))
+    called = st.tuples(tuples(texts, min_size=0), tuples(calls)).map(
+        lambda parts: Message("assistant", parts[0] + parts[1])
+    )
     return st.tuples(user, called, st.builds(Message, st.just("user"), tuples(results))).map(list)
 
 
@@ -135,7 +143,7 @@ options = st.builds(
     temperature=st.none() | st.floats(0, 2),
     top_p=st.none() | st.floats(0, 1),
     effort=st.sampled_from([None, "low", "high"]),
-    tools=tuples(tools, least=0),
+    tools=tuples(tools, min_size=0),
     tool_choice=st.sampled_from([None, "auto", "none", "required", "tool:sky"]),
     parallel_tools=booleans,
 )
@@ -149,7 +157,7 @@ formats: st.SearchStrategy[dict[str, Any]] = st.sampled_from([{}, {"json": True}
 )
 requests = st.builds(
     lambda messages, options, form: ChatRequest(tuple(chain(*messages)), options._replace(**form)),
-    st.lists(st.booleans().flatmap(turns), min_size=1, max_size=3),
+    st.lists(st.booleans().flatmap(dialogues), min_size=1, max_size=3),
     options,
     formats,
 )
@@ -157,25 +165,25 @@ requests = st.builds(
 
 @settings(max_examples=examples(150), deadline=None)
 @given(requests)
-def test_what_is_written_is_read_as_it_was(request: ChatRequest) -> None:
+def test_a_written_request_is_read_back_unchanged(request: ChatRequest) -> None:
     written = write_request(request, "m")
     assert read_request(orjson.loads(orjson.dumps(written))) == request
 
 
 @settings(max_examples=examples(50), deadline=None)
 @given(requests)
-def test_what_is_written_passes_our_own_door_and_names_only_parameters(request: ChatRequest) -> None:
+def test_a_written_request_has_only_accepted_parameters(request: ChatRequest) -> None:
     fields = fields_of(write_request(request, "m"))
     assert set(filter_parameters(fields, PARAMETERS)) == set(fields) - {"model"}
     parts = [part for message in request.messages for part in message.parts]
     assert input_size_of(fields).images == sum(isinstance(part, Image) for part in parts)
 
 
-def test_what_is_written_is_what_the_sdk_would_write() -> None:
+def test_a_written_request_is_valid_to_the_sdk() -> None:
     request = ChatRequest(
         (
             Message("system", "Be kind."),
-            Message("user", ("Rain?", Image(PICTURE, "low"))),
+            Message("user", ("Rain?", Image(INLINE_IMAGE, "low"))),
             Message("assistant", (ToolCall("a", "sky", "{}"),)),
             Message("user", (ToolResult("a", "wet"),)),
             Message("assistant", "Yes."),

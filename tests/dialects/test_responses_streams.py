@@ -1,4 +1,4 @@
-"""Streamed answers on the Responses wire: written, read, and taken by OpenAI's own client."""
+"""Streamed answers in the responses format: written, read, and accumulated by the SDK."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,12 +28,12 @@ from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.dialects.responses import StreamReader, StreamWriter, read_answer, write_stream_error
 from tollkeeper.dialects.sse import Event, Splitter
 
-HEAD = ResponseMeta("resp_0123", "gpt-x", 1_700_000_000)
+META = ResponseMeta("resp_0123", "gpt-x", 1_700_000_000)
 USAGE = Usage(20, 12, 4, 3, 5)
-_known_event = TypeAdapter(ResponseStreamEvent)
+_sdk_event = TypeAdapter(ResponseStreamEvent)
 
 texts = st.text(st.characters(codec="utf-8"), max_size=8)
-pieces = st.lists(
+random_deltas = st.lists(
     st.builds(TextDelta, texts)
     | st.builds(RefusalDelta, texts)
     | st.builds(ReasoningDelta, texts)
@@ -42,23 +42,23 @@ pieces = st.lists(
 )
 
 
-def introduced(deltas: Sequence[Delta]) -> list[Delta]:
-    """Calls numbered in the order in which they appear, each with its id and name at first; some of custom tools."""
+def number_calls(deltas: Sequence[Delta]) -> list[Delta]:
+    """The deltas with their tool calls numbered by first appearance. The first delta of each has its id and name."""
     order: dict[int, int] = {}
-    told: list[Delta] = []
+    numbered: list[Delta] = []
     for delta in deltas:
         if isinstance(delta, ToolCallDelta):
             first = delta.index not in order
             index = order.setdefault(delta.index, len(order))
             call_id, name = (f"call_{index}", f"tool_{index}") if first else (None, None)
-            told.append(ToolCallDelta(index, call_id, name, delta.arguments, custom=delta.index > 1))
+            numbered.append(ToolCallDelta(index, call_id, name, delta.arguments, custom=delta.index > 1))
         else:
-            told.append(delta)
-    return told
+            numbered.append(delta)
+    return numbered
 
 
 def write(deltas: list[Delta], finish: str = "stop") -> bytes:
-    writer = StreamWriter(HEAD)
+    writer = StreamWriter(META)
     return b"".join([writer.write(delta) for delta in deltas]) + writer.end(finish, USAGE)
 
 
@@ -75,30 +75,30 @@ def read(stream: bytes) -> list[Delta]:
     return [delta for event in split(stream) for delta in reader.read(event)]
 
 
-def gathered(deltas: list[Delta]) -> Completion:
-    """What the deltas come to."""
-    said: dict[type[Delta], str] = {TextDelta: "", RefusalDelta: "", ReasoningDelta: ""}
+def accumulate(deltas: list[Delta]) -> Completion:
+    """The completion that the deltas add up to."""
+    texts: dict[type[Delta], str] = {TextDelta: "", RefusalDelta: "", ReasoningDelta: ""}
     calls: dict[int, ToolCall] = {}
     for delta in deltas:
         match delta:
             case TextDelta(text) | RefusalDelta(text) | ReasoningDelta(text):
-                said[type(delta)] += text
+                texts[type(delta)] += text
             case ToolCallDelta(index, call_id, name, arguments, custom):
                 call = calls.get(index, ToolCall(call_id or "", name or "", "", custom))
                 calls[index] = call._replace(arguments=call.arguments + arguments)
     usage = [delta for delta in deltas if isinstance(delta, Usage)]
     reason = [delta.reason for delta in deltas if isinstance(delta, Finish)]
     return Completion(
-        said[TextDelta] or said[RefusalDelta],
+        texts[TextDelta] or texts[RefusalDelta],
         reason[0] if reason else "",
         usage[0] if usage else None,
         tuple(calls[index] for index in sorted(calls)),
-        said[RefusalDelta] or None,
-        said[ReasoningDelta] or None,
+        texts[RefusalDelta] or None,
+        texts[ReasoningDelta] or None,
     )
 
 
-EVERYTHING: list[Delta] = [
+ALL_KINDS_OF_DELTAS: list[Delta] = [
     ReasoningDelta("Hm"),
     ReasoningDelta("."),
     TextDelta("Let me"),
@@ -117,42 +117,42 @@ EVERYTHING: list[Delta] = [
 
 
 @settings(max_examples=examples(150), deadline=None)
-@given(pieces.map(introduced), st.sampled_from(["stop", "length", "content_filter"]))
-def test_what_is_written_is_read_as_it_was(deltas: list[Delta], finish: str) -> None:
+@given(random_deltas.map(number_calls), st.sampled_from(["stop", "length", "content_filter"]))
+def test_a_written_stream_is_read_back_unchanged(deltas: list[Delta], finish: str) -> None:
     stream = write(deltas, finish)
-    told = gathered(read(stream))
-    said = gathered(deltas)
+    read_back = accumulate(read(stream))
+    written = accumulate(deltas)
     reason = finish
     if finish == "stop":
-        reason = "tool_calls" if said.tool_calls else "refusal" if said.refusal else "stop"
-    assert told == said._replace(finish_reason=reason, usage=USAGE)
+        reason = "tool_calls" if written.tool_calls else "refusal" if written.refusal else "stop"
+    assert read_back == written._replace(finish_reason=reason, usage=USAGE)
 
 
 @settings(max_examples=examples(100), deadline=None)
-@given(pieces.map(introduced), st.sampled_from(["stop", "length"]))
-def test_the_last_event_holds_the_whole_answer(deltas: list[Delta], finish: str) -> None:
+@given(random_deltas.map(number_calls), st.sampled_from(["stop", "length"]))
+def test_the_last_event_contains_the_whole_answer(deltas: list[Delta], finish: str) -> None:
     stream = write(deltas, finish)
     last = documents(stream)[-1]
-    assert read_answer(orjson.dumps(last["response"])) == gathered(read(stream))
+    assert read_answer(orjson.dumps(last["response"])) == accumulate(read(stream))
     Response.model_validate(last["response"])
 
 
 @settings(max_examples=examples(50), deadline=None)
-@given(pieces.map(introduced), st.sampled_from(["stop", "length", "content_filter"]))
-def test_every_event_is_one_that_the_sdk_knows_numbered_without_gaps(deltas: list[Delta], finish: str) -> None:
+@given(random_deltas.map(number_calls), st.sampled_from(["stop", "length", "content_filter"]))
+def test_every_event_is_valid_to_the_sdk_and_numbered_without_gaps(deltas: list[Delta], finish: str) -> None:
     stream = write(deltas, finish)
     for number, (event, document) in enumerate(zip(split(stream), documents(stream), strict=True)):
-        known = _known_event.validate_python(document)
-        assert known.type == document["type"] == event.name.decode()
-        assert known.sequence_number == number
-        assert not known.model_extra, "a field that the SDK does not know"
+        parsed = _sdk_event.validate_python(document)
+        assert parsed.type == document["type"] == event.name.decode()
+        assert parsed.sequence_number == number
+        assert not parsed.model_extra, "a field that the SDK does not define"
 
 
 def test_the_same_deltas_give_the_same_bytes() -> None:
-    assert write(EVERYTHING) == write(EVERYTHING)
+    assert write(ALL_KINDS_OF_DELTAS) == write(ALL_KINDS_OF_DELTAS)
 
 
-def test_the_events_come_in_the_order_of_the_wire() -> None:
+def test_the_events_are_written_in_the_documented_order() -> None:
     names = [event.name.decode().removeprefix("response.") for event in split(write([TextDelta("a"), TextDelta("b")]))]
     assert names == [
         "created",
@@ -168,12 +168,12 @@ def test_the_events_come_in_the_order_of_the_wire() -> None:
     ]
 
 
-def test_finish_and_usage_are_told_at_the_end_only() -> None:
-    writer = StreamWriter(HEAD)
+def test_finish_and_usage_are_written_only_at_the_end() -> None:
+    writer = StreamWriter(META)
     assert writer.write(Finish("stop")) == writer.write(USAGE) == writer.write(TextDelta("")) == b""
 
 
-def test_what_was_cut_short_is_the_item_that_was_open() -> None:
+def test_in_an_answer_cut_short_only_the_open_item_is_incomplete() -> None:
     cut = documents(write([ToolCallDelta(0, "a", "f", "{}"), TextDelta("Hal")], "length"))[-1]
     assert cut["type"] == "response.incomplete"
     assert cut["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
@@ -181,21 +181,21 @@ def test_what_was_cut_short_is_the_item_that_was_open() -> None:
 
 
 def client(stream: bytes) -> OpenAI:
-    def answer(_request: httpx2.Request) -> httpx2.Response:
+    def respond(_request: httpx2.Request) -> httpx2.Response:
         return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=stream)
 
     return OpenAI(
         api_key="any",
         base_url="http://127.0.0.1:1/v1",
-        http_client=httpx2.Client(transport=httpx2.MockTransport(answer)),
+        http_client=httpx2.Client(transport=httpx2.MockTransport(respond)),
     )
 
 
-def test_the_sdk_gathers_what_was_written() -> None:
-    with client(write(EVERYTHING)) as openai, openai.responses.stream(model="m", input="Hi") as stream:
-        seen = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+def test_the_sdk_accumulates_the_stream_that_is_written() -> None:
+    with client(write(ALL_KINDS_OF_DELTAS)) as openai, openai.responses.stream(model="m", input="Hi") as stream:
+        streamed_text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
         response = stream.get_final_response()
-    assert seen == response.output_text == "Let me see.Well."
+    assert streamed_text == response.output_text == "Let me see.Well."
     assert [item.type for item in response.output] == [
         "reasoning",
         "message",
@@ -211,20 +211,20 @@ def test_the_sdk_gathers_what_was_written() -> None:
 
 
 @settings(max_examples=examples(25), deadline=None)
-@given(pieces.map(introduced))
-def test_the_sdk_gathers_any_stream(deltas: list[Delta]) -> None:
+@given(random_deltas.map(number_calls))
+def test_the_sdk_accumulates_random_streams(deltas: list[Delta]) -> None:
     with client(write(deltas)) as openai, openai.responses.stream(model="m", input="Hi") as stream:
-        spoken = "".join(delta.text for delta in deltas if isinstance(delta, TextDelta))
-        assert stream.get_final_response().output_text == spoken
+        text = "".join(delta.text for delta in deltas if isinstance(delta, TextDelta))
+        assert stream.get_final_response().output_text == text
 
 
-def test_the_sdk_raises_at_the_error_that_ends_a_broken_stream() -> None:
-    """It looks for the error in the event; the reference shows it beside the type."""
-    writer = StreamWriter(HEAD)
-    begun = writer.write(TextDelta("a"))
-    told = write_stream_error("server_error", "provider_interrupted", "It broke.", writer.sequence_number)
+def test_the_sdk_raises_for_the_error_event_that_ends_a_failed_stream() -> None:
+    """The SDK reads `error` in the event; the API reference documents its fields beside `type`."""
+    writer = StreamWriter(META)
+    first_events = writer.write(TextDelta("a"))
+    error_event = write_stream_error("server_error", "provider_interrupted", "It broke.", writer.sequence_number)
     with (
-        client(begun + told) as openai,
+        client(first_events + error_event) as openai,
         openai.responses.create(model="m", input="Hi", stream=True) as stream,
         pytest.raises(APIError) as raised,
     ):
@@ -234,22 +234,22 @@ def test_the_sdk_raises_at_the_error_that_ends_a_broken_stream() -> None:
         "server_error",
         "It broke.",
     )
-    last = documents(told)[0]
+    last = documents(error_event)[0]
     assert (last["type"], last["code"], last["message"], last["sequence_number"]) == (
         "error",
         "provider_interrupted",
         "It broke.",
         5,
     )
-    assert _known_event.validate_python(last).type == "error"
+    assert _sdk_event.validate_python(last).type == "error"
 
 
-def test_only_what_ends_the_answer_is_last() -> None:
+def test_only_the_final_event_and_done_are_last() -> None:
     reader = StreamReader()
     *before, end = split(write([TextDelta("a")]))
-    for said in before:
-        reader.read(said)
+    for event in before:
+        reader.read(event)
         assert (reader.last, reader.finished) == (False, False)
-    for said in (end, Event(b"", b"", b"[DONE]")):
-        reader.read(said)
+    for event in (end, Event(b"", b"", b"[DONE]")):
+        reader.read(event)
         assert (reader.last, reader.finished) == (True, True)

@@ -1,4 +1,4 @@
-"""Server-sent events: taken apart however the network cuts them, and put together."""
+"""Server-sent events: split whatever the blocks of the network are, and written."""
 
 from itertools import pairwise
 
@@ -22,7 +22,7 @@ def is_unfinished(splitter: Splitter) -> bool:
         return True
 
 
-def test_an_event_is_its_data() -> None:
+def test_an_event_has_its_bytes_name_and_data() -> None:
     assert split(b"data: hello\n\n") == [Event(b"data: hello\n\n", b"", b"hello")]
 
 
@@ -43,25 +43,25 @@ def test_an_event_is_its_data() -> None:
         (b"data: a\rb\n\n", b"", b"a"),
     ],
 )
-def test_an_event_in_any_form_is_read(raw: bytes, name: bytes, data: bytes) -> None:
+def test_an_event_in_any_valid_form_is_read(raw: bytes, name: bytes, data: bytes) -> None:
     assert split(raw) == [Event(raw, name, data)]
 
 
 @pytest.mark.parametrize("stream", [b": comment\n\n", b"\n\n", b"event: x\n\n", b"id: 5\n\n", PING, b"\r\n\r\n"])
-def test_what_has_no_data_is_no_event(stream: bytes) -> None:
+def test_lines_without_data_are_no_event(stream: bytes) -> None:
     splitter = Splitter()
     assert splitter.feed(stream) == []
     assert not is_unfinished(splitter)
 
 
-def test_what_has_begun_and_did_not_end_is_known() -> None:
+def test_an_unfinished_event_is_reported_at_the_end() -> None:
     splitter = Splitter()
     blocks = (b"data: a\n\ndata: b\n", b"\n", b"\r\n")
     seen = [([one.data for one in splitter.feed(block)], is_unfinished(splitter)) for block in blocks]
     assert seen == [([b"a"], True), ([b"b"], False), ([], False)]
 
 
-def test_an_event_that_does_not_end_is_too_large() -> None:
+def test_an_event_above_the_maximum_size_is_malformed() -> None:
     splitter, block = Splitter(), b"data: " + b"x" * (MAX_EVENT_BYTES // 4)
     for _ in range(3):
         splitter.feed(block)
@@ -69,7 +69,7 @@ def test_an_event_that_does_not_end_is_too_large() -> None:
         splitter.feed(block)
 
 
-def test_many_events_in_one_block_are_not_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_maximum_size_applies_to_each_event_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 100)
     assert len(split(b"data: x\n\n" * 1000)) == 1000
 
@@ -82,42 +82,42 @@ blocks = st.lists(lines, max_size=3)
 
 @st.composite
 def streams(draw: st.DrawFn) -> bytes:
-    """Events, comments and noise, all with the same end of line."""
+    """Events, comments and other fields, all with the same line ending."""
     end = draw(line_ends)
     return b"".join(end.join(block) + end + end for block in draw(st.lists(blocks, max_size=5)))
 
 
 @given(streams(), st.lists(st.integers(0, 200), max_size=8))
-def test_any_splitting_gives_the_same_events(stream: bytes, cuts: list[int]) -> None:
-    places = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+def test_the_events_do_not_depend_on_the_blocks(stream: bytes, cuts: list[int]) -> None:
+    bounds = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
     splitter = Splitter()
-    found = [one for at, to in pairwise(places) for one in splitter.feed(stream[at:to])]
+    found = [one for at, to in pairwise(bounds) for one in splitter.feed(stream[at:to])]
     assert found == split(stream)
 
 
 @given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=5))
-def test_any_splitting_of_anything_gives_the_same_events(stream: bytes, cuts: list[int]) -> None:
-    soup = stream.translate(bytes(b"\r\n:d at"[byte % 7] for byte in range(256)))
-    places = sorted({0, len(soup), *(cut for cut in cuts if cut < len(soup))})
+def test_the_events_of_random_bytes_do_not_depend_on_the_blocks(stream: bytes, cuts: list[int]) -> None:
+    random_lines = stream.translate(bytes(b"\r\n:d at"[byte % 7] for byte in range(256)))
+    bounds = sorted({0, len(random_lines), *(cut for cut in cuts if cut < len(random_lines))})
     splitter, whole = Splitter(), Splitter()
-    found = [one for at, to in pairwise(places) for one in splitter.feed(soup[at:to])]
-    assert (found, is_unfinished(splitter)) == (whole.feed(soup), is_unfinished(whole))
+    found = [one for at, to in pairwise(bounds) for one in splitter.feed(random_lines[at:to])]
+    assert (found, is_unfinished(splitter)) == (whole.feed(random_lines), is_unfinished(whole))
 
 
 @given(st.lists(words, min_size=1, max_size=4), line_ends)
-def test_the_bytes_of_each_event_are_kept_as_they_came(said: list[bytes], end: bytes) -> None:
-    raw = [b"data: " + word + end + end for word in said]
+def test_the_bytes_of_each_event_are_unchanged(data: list[bytes], end: bytes) -> None:
+    raw = [b"data: " + word + end + end for word in data]
     events = split(b"".join(raw))
     assert [one.raw for one in events] == raw
-    assert [one.data for one in events] == said
+    assert [one.data for one in events] == data
 
 
 @given(words, st.sampled_from([None, "error", "ping"]))
-def test_what_is_put_together_is_taken_apart_again(data: bytes, name: str | None) -> None:
+def test_a_written_event_is_read_back(data: bytes, name: str | None) -> None:
     [found] = split(PING + event(data, name) + PING)
     assert (found.data, found.name) == (data, (name or "").encode())
     assert found.raw == event(data, name)
 
 
-def test_the_last_word_of_a_stream_is_an_event() -> None:
+def test_done_is_an_event() -> None:
     assert [one.data for one in split(DONE)] == [b"[DONE]"]

@@ -1,4 +1,4 @@
-"""What someone else has begun and we must end: wherever it is cut, their own clients take the whole for one answer."""
+"""StreamTracker: a provider's stream that is cut anywhere is ended so that the SDKs accept it as one answer."""
 
 from typing import Any
 
@@ -19,9 +19,9 @@ from tollkeeper.dialects import messages, responses
 from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.dialects.sse import Event, Splitter, event
 
-HEAD = ResponseMeta("resp_theirs", "gpt-x", 1_700_000_000)
+META = ResponseMeta("resp_theirs", "gpt-x", 1_700_000_000)
 USAGE = Usage(20, 12)
-EVERYTHING: list[Delta] = [
+ALL_KINDS_OF_DELTAS: list[Delta] = [
     ReasoningDelta("Hm"),
     TextDelta("Let me"),
     TextDelta(" see."),
@@ -34,51 +34,54 @@ EVERYTHING: list[Delta] = [
     RefusalDelta("!"),
 ]
 
-_known_response = TypeAdapter[ResponseStreamEvent](ResponseStreamEvent)
-_known_message = TypeAdapter[anthropic_wire.RawMessageStreamEvent](anthropic_wire.RawMessageStreamEvent)
+_sdk_response_event = TypeAdapter[ResponseStreamEvent](ResponseStreamEvent)
+_sdk_message_event = TypeAdapter[anthropic_wire.RawMessageStreamEvent](anthropic_wire.RawMessageStreamEvent)
 
 
 def response_events(deltas: list[Delta]) -> list[Event]:
-    """A provider's stream, whose items have names that nobody could guess."""
-    writer = responses.StreamWriter(HEAD)
+    """A provider's stream whose item ids differ from those that our writer would give."""
+    writer = responses.StreamWriter(META)
     stream = b"".join([writer.write(delta) for delta in deltas]) + writer.end("stop", USAGE)
     return Splitter().feed(stream.replace(b"_theirs_", b"_0a9f"))
 
 
-def cut(events: list[Event]) -> bytes:
-    reader, follower = responses.StreamReader(), responses.StreamTracker()
+def end_after(events: list[Event]) -> bytes:
+    """The stream that is cut after these events, with the end that the tracker writes."""
+    reader, tracker = responses.StreamReader(), responses.StreamTracker()
     for each in events:
-        follower.follow(each.raw, tuple(reader.read(each)))
-    return b"".join(each.raw for each in events) + follower.end(HEAD, "length", USAGE)
+        tracker.follow(each.raw, tuple(reader.read(each)))
+    return b"".join(each.raw for each in events) + tracker.end(META, "length", USAGE)
 
 
 @settings(max_examples=examples(60), deadline=None)
 @given(st.data())
-def test_a_response_that_is_cut_anywhere_is_one_answer_to_the_sdk(data: st.DataObject) -> None:
-    whole = response_events(data.draw(st.permutations(EVERYTHING[:3]).map(lambda first: [*first, *EVERYTHING[3:]])))
+def test_a_response_that_is_cut_anywhere_is_valid_to_the_sdk(data: st.DataObject) -> None:
+    whole = response_events(
+        data.draw(st.permutations(ALL_KINDS_OF_DELTAS[:3]).map(lambda first: [*first, *ALL_KINDS_OF_DELTAS[3:]]))
+    )
     events = whole[: data.draw(st.integers(1, len(whole) - 1))]
     state = ResponseStreamState[object](input_tools=omit, text_format=omit)
-    begun, open_items, told = [], set(), []
-    for number, each in enumerate(Splitter().feed(cut(events))):
-        known: Any = _known_response.validate_json(each.data)
-        state.handle_event(known)
-        assert known.sequence_number == number
-        told.append(known)
-        if known.type == "response.output_item.added":
-            begun.append(known.item.id)
-            open_items.add(known.output_index)
-        elif known.type == "response.output_item.done":
-            open_items.remove(known.output_index)
+    begun, open_items, parsed_events = [], set(), []
+    for number, each in enumerate(Splitter().feed(end_after(events))):
+        parsed: Any = _sdk_response_event.validate_json(each.data)
+        state.handle_event(parsed)
+        assert parsed.sequence_number == number
+        parsed_events.append(parsed)
+        if parsed.type == "response.output_item.added":
+            begun.append(parsed.item.id)
+            open_items.add(parsed.output_index)
+        elif parsed.type == "response.output_item.done":
+            open_items.remove(parsed.output_index)
     assert open_items == set()
-    assert told[-1].type == "response.incomplete"
-    assert [item.id for item in told[-1].response.output] == begun
-    spoken = "".join(each.delta for each in told if each.type == "response.output_text.delta")
-    assert told[-1].response.output_text == spoken
-    (usage,) = [each.response.usage for each in told if each.type == "response.incomplete"]
+    assert parsed_events[-1].type == "response.incomplete"
+    assert [item.id for item in parsed_events[-1].response.output] == begun
+    text = "".join(each.delta for each in parsed_events if each.type == "response.output_text.delta")
+    assert parsed_events[-1].response.output_text == text
+    (usage,) = [each.response.usage for each in parsed_events if each.type == "response.incomplete"]
     assert usage.total_tokens == USAGE.total_tokens
 
 
-def item(index: int, ending: str, **fields: Any) -> bytes:
+def item_event(index: int, ending: str, **fields: Any) -> bytes:
     kind = f"response.output_item.{ending}"
     document = {"type": kind, "sequence_number": 0, "output_index": index, "item": fields or None}
     return event(orjson.dumps(document), kind)
@@ -87,33 +90,35 @@ def item(index: int, ending: str, **fields: Any) -> bytes:
 @pytest.mark.parametrize(
     ("raw", "ids"),
     [
-        (item(0, "added", type="reasoning", id="rs_x", summary=[]), ["rs_x"]),
-        (item(7, "added", type="computer_call", id="cu_x"), ["cu_x"]),
-        (item(10**12, "added", type="message", id="far"), ["far"]),
-        (item(0, "added", type="message"), ["None"]),
-        (item(0, "added"), [None]),
-        (item(0, "done"), [None]),
-        (item(3, "done", type="message", id="only", content=[]), ["only"]),
-        (item(0, "added", type="message", id="x", note="AA").replace(b"AA", b"\xff"), []),
+        (item_event(0, "added", type="reasoning", id="rs_x", summary=[]), ["rs_x"]),
+        (item_event(7, "added", type="computer_call", id="cu_x"), ["cu_x"]),
+        (item_event(10**12, "added", type="message", id="far"), ["far"]),
+        (item_event(0, "added", type="message"), ["None"]),
+        (item_event(0, "added"), [None]),
+        (item_event(0, "done"), [None]),
+        (item_event(3, "done", type="message", id="only", content=[]), ["only"]),
+        (item_event(0, "added", type="message", id="x", note="AA").replace(b"AA", b"\xff"), []),
     ],
 )
-def test_strange_beginnings_are_ended_too(raw: bytes, ids: list[Any]) -> None:
+def test_malformed_items_are_ended_too(raw: bytes, ids: list[Any]) -> None:
     (event,) = Splitter().feed(raw)
-    last = orjson.loads(Splitter().feed(cut([event]))[-1].data)
+    last = orjson.loads(Splitter().feed(end_after([event]))[-1].data)
     assert last["type"] == "response.incomplete"
     assert [one.get("id") for one in last["response"]["output"]] == ids
 
 
-def test_a_thought_that_nobody_may_read_is_ended_without_words() -> None:
-    (event,) = Splitter().feed(item(0, "added", type="reasoning", id="rs_x", summary=[], encrypted_content="gAAA"))
-    _, done, _ = Splitter().feed(cut([event]))
+def test_an_encrypted_reasoning_item_is_ended_without_content() -> None:
+    (event,) = Splitter().feed(
+        item_event(0, "added", type="reasoning", id="rs_x", summary=[], encrypted_content="gAAA")
+    )
+    _, done, _ = Splitter().feed(end_after([event]))
     assert orjson.loads(done.data)["item"] == {"id": "rs_x", "type": "reasoning", "summary": []}
 
 
 def message_events() -> list[Event]:
-    """A provider's stream, with a block in it that we do not know: places cannot be counted."""
-    writer = messages.StreamWriter(HEAD)
-    stream = b"".join([writer.write(delta) for delta in EVERYTHING[:7]])
+    """A provider's stream with a block of an unknown type, so that the indexes are not those of the known blocks."""
+    writer = messages.StreamWriter(META)
+    stream = b"".join([writer.write(delta) for delta in ALL_KINDS_OF_DELTAS[:7]])
     (first, *rest) = Splitter().feed(stream)
     unknown = {"type": "content_block_start", "index": 0, "content_block": {"type": "redacted_thinking", "data": "x"}}
     moved = []
@@ -122,36 +127,36 @@ def message_events() -> list[Event]:
         document["index"] += 1
         moved.append(event(orjson.dumps(document), document["type"]))
     stop = event(orjson.dumps({"type": "content_block_stop", "index": 0}), "content_block_stop")
-    told = event(orjson.dumps(unknown), "content_block_start")
-    return Splitter().feed(b"".join([first.raw, told, stop, *moved]))
+    start = event(orjson.dumps(unknown), "content_block_start")
+    return Splitter().feed(b"".join([first.raw, start, stop, *moved]))
 
 
-@pytest.mark.parametrize("heard", range(1, len(message_events()) + 1))
-def test_a_message_that_is_cut_anywhere_is_one_answer_to_the_sdk(heard: int) -> None:
-    events = message_events()[:heard]
-    follower = messages.StreamTracker()
+@pytest.mark.parametrize("event_count", range(1, len(message_events()) + 1))
+def test_a_message_that_is_cut_anywhere_is_valid_to_the_sdk(event_count: int) -> None:
+    events = message_events()[:event_count]
+    tracker = messages.StreamTracker()
     for each in events:
-        follower.follow(each.raw)
-    stream = b"".join(each.raw for each in events) + follower.end("length", USAGE)
+        tracker.follow(each.raw)
+    stream = b"".join(each.raw for each in events) + tracker.end("length", USAGE)
     snapshot: Any = None
     buffers: dict[int, bytes] = {}
     open_blocks = set()
     for each in Splitter().feed(stream):
-        known = _known_message.validate_json(each.data)
-        snapshot = accumulate_event(event=known, current_snapshot=snapshot, json_bufs=buffers)
-        if known.type == "content_block_start":
-            open_blocks.add(known.index)
-        elif known.type == "content_block_stop":
-            open_blocks.remove(known.index)
+        parsed = _sdk_message_event.validate_json(each.data)
+        snapshot = accumulate_event(event=parsed, current_snapshot=snapshot, json_bufs=buffers)
+        if parsed.type == "content_block_start":
+            open_blocks.add(parsed.index)
+        elif parsed.type == "content_block_stop":
+            open_blocks.remove(parsed.index)
     assert open_blocks == set()
     assert (snapshot.stop_reason, snapshot.usage.output_tokens) == ("max_tokens", USAGE.output_tokens)
 
 
-def test_words_that_sound_like_an_end_end_nothing() -> None:
-    follower = messages.StreamTracker()
+def test_text_that_contains_an_event_name_ends_no_block() -> None:
+    tracker = messages.StreamTracker()
     start = {"type": "content_block_start", "index": 4, "content_block": {"type": "text", "text": ""}}
-    said = {"type": "text_delta", "text": 'they say "content_block_stop"'}
-    follower.follow(event(orjson.dumps(start), "content_block_start"))
-    follower.follow(event(orjson.dumps({"type": "content_block_delta", "index": 4, "delta": said})))
-    first, *_ = Splitter().feed(follower.end("length", USAGE))
+    delta = {"type": "text_delta", "text": 'the event "content_block_stop"'}
+    tracker.follow(event(orjson.dumps(start), "content_block_start"))
+    tracker.follow(event(orjson.dumps({"type": "content_block_delta", "index": 4, "delta": delta})))
+    first, *_ = Splitter().feed(tracker.end("length", USAGE))
     assert orjson.loads(first.data) == {"type": "content_block_stop", "index": 4}

@@ -1,4 +1,4 @@
-"""What has come of a streamed answer so far."""
+"""The accumulator of a streamed answer."""
 
 import pytest
 
@@ -19,13 +19,13 @@ from tollkeeper.chat import (
 from tollkeeper.gateway.accumulator import StreamAccumulator
 
 
-def test_nothing_is_an_empty_answer() -> None:
+def test_no_deltas_are_an_empty_answer() -> None:
     received = StreamAccumulator()
     assert received.completion() == Completion("", "stop", None)
     assert (received.text_bytes, received.text_since(0)) == (0, "")
 
 
-def test_pieces_of_every_kind_become_one_answer() -> None:
+def test_deltas_of_every_kind_become_one_answer() -> None:
     received = StreamAccumulator()
     received.add((ReasoningDelta("h"), ReasoningDelta("m")))
     received.add((TextDelta("He"), TextDelta("llo")))
@@ -37,14 +37,14 @@ def test_pieces_of_every_kind_become_one_answer() -> None:
     )
 
 
-def test_calls_that_come_mixed_up_are_told_apart_by_their_index() -> None:
+def test_interleaved_tool_calls_are_separated_by_their_index() -> None:
     received = StreamAccumulator()
     received.add((ToolCallDelta(1, "c1", "g", "b"), ToolCallDelta(0, "c0", "f", "a")))
     received.add((ToolCallDelta(1, None, None, "B"), ToolCallDelta(0, None, None, "A")))
     assert received.completion().tool_calls == (ToolCall("c0", "f", "aA"), ToolCall("c1", "g", "bB"))
 
 
-def test_a_call_of_a_custom_tool_is_one_of_a_text() -> None:
+def test_a_call_of_a_custom_tool_has_a_text_as_its_input() -> None:
     received = StreamAccumulator()
     received.add((ToolCallDelta(0, "c0", "sql", "", custom=True), ToolCallDelta(1, "c1", "f", "{}")))
     received.add((ToolCallDelta(0, None, None, "select", custom=True),))
@@ -52,14 +52,14 @@ def test_a_call_of_a_custom_tool_is_one_of_a_text() -> None:
     assert received.text_bytes == len("sqlselectf{}")
 
 
-def test_a_call_without_a_name_is_still_one() -> None:
+def test_a_tool_call_without_a_name_is_still_a_tool_call() -> None:
     received = StreamAccumulator()
     received.add((ToolCallDelta(0, None, None, "{}"),))
     assert received.completion().tool_calls == (ToolCall("", "", "{}"),)
 
 
 class Uncopied(str):
-    """Text that must not be put together piece by piece: each time, all of it so far would be copied."""
+    """Text that must not be joined delta by delta, because each step would copy all of it."""
 
     __slots__ = ()
 
@@ -70,7 +70,7 @@ class Uncopied(str):
         raise AssertionError
 
 
-def test_a_long_call_is_put_together_at_once() -> None:
+def test_a_long_tool_call_is_joined_once_and_not_per_delta() -> None:
     received = StreamAccumulator()
     received.add((ToolCallDelta(0, "c0", "f", Uncopied("[")),))
     for _ in range(100_000):
@@ -87,7 +87,7 @@ def test_a_refusal_is_the_text_where_there_is_no_other() -> None:
     assert (received.completion().text, received.completion().refusal) == ("But", "I will not.")
 
 
-def test_the_last_report_and_the_last_reason_count() -> None:
+def test_the_last_report_and_the_last_finish_reason_count() -> None:
     received = StreamAccumulator()
     received.add((Usage(1, 1), Finish("length")))
     received.add((Usage(2, 2), Finish("stop")))
@@ -101,39 +101,39 @@ def test_a_report_covers_the_output_if_none_follows_it() -> None:
             received.add((delta,))
         return received.usage if received.is_reported else None
 
-    said, end = TextDelta("Hello"), Finish("stop")
+    output, end = TextDelta("Hello"), Finish("stop")
     assert reported(Usage(1, 0)) == Usage(1, 0)
-    assert reported(Usage(1, 0), said, end) is None
-    assert reported(said, Usage(1, 5)) == Usage(1, 5)
-    assert reported(said, InconsistentUsage(1, None)) == InconsistentUsage(1, None)
-    assert reported(Usage(1, 0), said, end, Usage(1, 5)) == Usage(1, 5)
-    assert reported(Usage(1, 0), said, Usage(1, 5), end) == Usage(1, 5)
-    assert reported(said, end, Usage(1, 5), said) is None, "of another choice"
+    assert reported(Usage(1, 0), output, end) is None
+    assert reported(output, Usage(1, 5)) == Usage(1, 5)
+    assert reported(output, InconsistentUsage(1, None)) == InconsistentUsage(1, None)
+    assert reported(Usage(1, 0), output, end, Usage(1, 5)) == Usage(1, 5)
+    assert reported(Usage(1, 0), output, Usage(1, 5), end) == Usage(1, 5)
+    assert reported(output, end, Usage(1, 5), output) is None, "of another choice"
 
 
 @pytest.mark.parametrize(
-    "said", [TextDelta("x"), RefusalDelta("x"), ReasoningDelta("x"), ToolCallDelta(0, "c0", "f", "{}")]
+    "output", [TextDelta("x"), RefusalDelta("x"), ReasoningDelta("x"), ToolCallDelta(0, "c0", "f", "{}")]
 )
-def test_whatever_is_said_after_it_makes_usage_no_report(said: Delta) -> None:
+def test_a_report_before_any_output_does_not_cover_the_answer(output: Delta) -> None:
     received = StreamAccumulator()
-    received.add((Finish("stop"), Usage(1, 1), said))
+    received.add((Finish("stop"), Usage(1, 1), output))
     assert not received.is_reported
 
 
 def test_the_size_is_that_of_all_text_in_bytes() -> None:
-    """A token is at least one of them, whatever the text is for."""
+    """A token is at least one byte, in any kind of text."""
     received = StreamAccumulator()
     received.add((TextDelta("ab"), RefusalDelta("é"), ReasoningDelta("☃"), ToolCallDelta(0, "id", "é", "x")))
     received.add((ToolCallDelta(0, None, None, "☃"), Finish("stop"), Usage(9, 9)))
     assert received.text_bytes == 2 + 2 + 3 + (2 + 1) + 3 == len(received.text_since(0).encode())
 
 
-def test_text_can_be_had_from_a_place_on() -> None:
+def test_text_since_returns_the_text_after_a_position() -> None:
     received = StreamAccumulator()
     received.add((TextDelta("a"), Finish("stop")))
-    place = len(received.deltas)
+    position = len(received.deltas)
     received.add((TextDelta("b"), ToolCallDelta(0, "id", "name", "{}"), ReasoningDelta("c"), Usage(1, 1)))
-    assert (received.text_since(0), received.text_since(place)) == ("abname{}c", "bname{}c")
+    assert (received.text_since(0), received.text_since(position)) == ("abname{}c", "bname{}c")
     assert received.text_since(len(received.deltas)) == ""
 
 

@@ -1,10 +1,21 @@
-"""What fails and cannot have been billed is tried again, or asked of another model: each model is a charge."""
+"""Retries and fallbacks after failures that cannot have been billed. Each model that is called is a charge."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 
-from support.gateway import INPUT_BOUND, EXACT_INPUT_BOUND, INPUT_TOKENS, USAGE, RecordingListener, FakeProvider, GatewayUnderTest, final_chunks, open_gateway, text_chunk
+from support.gateway import (
+    EXACT_INPUT_BOUND,
+    INPUT_BOUND,
+    INPUT_TOKENS,
+    USAGE,
+    FakeProvider,
+    GatewayUnderTest,
+    RecordingListener,
+    final_chunks,
+    open_gateway,
+    text_chunk,
+)
 from tollkeeper import errors
 from tollkeeper.chat import Completion
 from tollkeeper.gateway import attempts
@@ -17,27 +28,29 @@ BILLED = (errors.ProviderTimeout, errors.ProviderInterrupted, errors.ProviderBad
 @pytest.fixture
 async def gateway(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GatewayUnderTest]:
     monkeypatch.setattr(attempts, "RETRY_PAUSE_S", 0.001)
-    async with open_gateway(sqlite_url) as made:
-        yield made
+    async with open_gateway(sqlite_url) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("kind", [errors.ProviderUnavailable, errors.ProviderFailed])
-async def test_what_a_provider_may_recover_from_is_tried_once_more_on_the_same_hold(
+async def test_a_transient_failure_is_retried_once_on_the_same_hold(
     gateway: GatewayUnderTest, kind: type[errors.ProviderError], streaming: bool
 ) -> None:
     gateway.provider.completions.insert(0, kind())
     gateway.provider.streams.insert(0, [kind()])
-    answer = await (gateway.stream() if streaming else gateway.complete())
-    assert answer.completion.text == "yes"
+    result = await (gateway.stream() if streaming else gateway.complete())
+    assert result.completion.text == "yes"
     charge = await gateway.charge()
     assert (charge.cost_tokens, charge.basis, charge.error) == (50, "provider", None)
     assert gateway.provider.calls == [("m", 500)] * 2
 
 
-async def test_a_provider_that_says_when_to_come_back_is_not_tried_before(gateway: GatewayUnderTest) -> None:
-    gateway.model(fallbacks=("second",))
-    gateway.model("second", fallbacks=())
+async def test_a_provider_that_sends_retry_after_is_not_retried_but_its_fallback_is_called(
+    gateway: GatewayUnderTest,
+) -> None:
+    gateway.set_model(fallbacks=("second",))
+    gateway.set_model("second", fallbacks=())
     gateway.provider.completions.insert(0, errors.ProviderUnavailable(retry_after_s=7))
     assert (await gateway.complete()).model == "second"
     assert [model for model, _ in gateway.provider.calls] == ["m", "second"]
@@ -45,7 +58,7 @@ async def test_a_provider_that_says_when_to_come_back_is_not_tried_before(gatewa
 
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("kind", [errors.ProviderUnavailable, errors.ProviderFailed])
-async def test_nor_is_it_tried_at_all_where_there_is_no_fallback(
+async def test_a_provider_that_sends_retry_after_is_not_retried_without_a_fallback_either(
     gateway: GatewayUnderTest, kind: type[errors.ProviderError], streaming: bool
 ) -> None:
     gateway.provider.completions.insert(0, kind(retry_after_s=7))
@@ -58,12 +71,14 @@ async def test_nor_is_it_tried_at_all_where_there_is_no_fallback(
 
 
 @pytest.mark.parametrize("kind", [*UNBILLED, errors.ProviderRejected])
-async def test_nothing_is_tried_more_than_twice(gateway: GatewayUnderTest, kind: type[errors.ProviderError]) -> None:
-    tries = 2 if kind in (errors.ProviderUnavailable, errors.ProviderFailed) else 1
-    gateway.provider.completions = [*([kind()] * tries), Completion("too late", "stop", USAGE)]
+async def test_no_provider_is_called_more_than_twice(
+    gateway: GatewayUnderTest, kind: type[errors.ProviderError]
+) -> None:
+    expected_attempts = 2 if kind in (errors.ProviderUnavailable, errors.ProviderFailed) else 1
+    gateway.provider.completions = [*([kind()] * expected_attempts), Completion("too late", "stop", USAGE)]
     with pytest.raises(CallFailed):
         await gateway.complete()
-    assert len(gateway.provider.calls) == tries
+    assert len(gateway.provider.calls) == expected_attempts
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -71,32 +86,34 @@ async def test_nothing_is_tried_more_than_twice(gateway: GatewayUnderTest, kind:
 async def test_each_fallback_is_a_charge_of_its_own_with_its_own_price(
     gateway: GatewayUnderTest, kind: type[errors.ProviderError], streaming: bool
 ) -> None:
-    gateway.model(fallbacks=("second", "third"))
-    gateway.model("second", fallbacks=(), weight_milli=2000)
-    gateway.model("third", fallbacks=(), weight_milli=3000)
-    tried = 1 + (kind in (errors.ProviderUnavailable, errors.ProviderFailed))
-    gateway.provider.completions[:0] = [kind()] * (2 * tried)
-    gateway.provider.streams[:0] = [[kind()]] * (2 * tried)
+    gateway.set_model(fallbacks=("second", "third"))
+    gateway.set_model("second", fallbacks=(), weight_milli=2000)
+    gateway.set_model("third", fallbacks=(), weight_milli=3000)
+    attempts_per_model = 1 + (kind in (errors.ProviderUnavailable, errors.ProviderFailed))
+    gateway.provider.completions[:0] = [kind()] * (2 * attempts_per_model)
+    gateway.provider.streams[:0] = [[kind()]] * (2 * attempts_per_model)
     listener = RecordingListener()
-    answer = await (gateway.stream(listener) if streaming else gateway.complete())
+    result = await (gateway.stream(listener) if streaming else gateway.complete())
     charges = await gateway.charges_by_model()
     assert charges.keys() == {"m", "second", "third"}
     third = charges.pop("third")
     for failed in charges.values():
         assert (failed.state, failed.basis, failed.cost_tokens, failed.error) == ("released", "none", 0, kind.code)
     assert (third.cost_tokens, third.held_tokens, third.error) == (150, 3 * (INPUT_BOUND + 500), None)
-    assert (answer.model, answer.charge.charge_id, answer.charge.cost_tokens) == ("third", third.id, 150)
-    assert [model for model, _ in gateway.provider.calls] == ["m"] * tried + ["second"] * tried + ["third"]
+    assert (result.model, result.charge.charge_id, result.charge.cost_tokens) == ("third", third.id, 150)
+    assert [model for model, _ in gateway.provider.calls] == ["m"] * attempts_per_model + [
+        "second"
+    ] * attempts_per_model + ["third"]
     if streaming:
         assert listener.reservation is not None
-        assert (listener.attached, listener.reservation.charge_id) == (2 * tried + 1, third.id)
+        assert (listener.attached, listener.reservation.charge_id) == (2 * attempts_per_model + 1, third.id)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_a_request_that_was_rejected_is_asked_of_nobody_else(gateway: GatewayUnderTest, streaming: bool) -> None:
-    """It is the caller's mistake, wherever it goes."""
-    gateway.model(fallbacks=("second",))
-    gateway.model("second", fallbacks=())
+async def test_a_rejected_request_is_not_sent_to_a_fallback(gateway: GatewayUnderTest, streaming: bool) -> None:
+    """The request is wrong for every provider."""
+    gateway.set_model(fallbacks=("second",))
+    gateway.set_model("second", fallbacks=())
     gateway.provider.completions.insert(0, errors.ProviderRejected())
     gateway.provider.streams.insert(0, [errors.ProviderRejected()])
     with pytest.raises(CallFailed):
@@ -105,10 +122,12 @@ async def test_a_request_that_was_rejected_is_asked_of_nobody_else(gateway: Gate
     assert (await gateway.charge()).state == "released"
 
 
-async def test_when_every_fallback_fails_the_last_failure_is_told_with_the_last_charge(gateway: GatewayUnderTest) -> None:
-    gateway.model(fallbacks=("second",))
-    gateway.model("second", fallbacks=("third",))
-    gateway.model("third")
+async def test_when_every_fallback_fails_the_last_failure_is_raised_with_the_last_charge(
+    gateway: GatewayUnderTest,
+) -> None:
+    gateway.set_model(fallbacks=("second",))
+    gateway.set_model("second", fallbacks=("third",))
+    gateway.set_model("third")
     gateway.provider.completions = [errors.ProviderRateLimited(), errors.ProviderAuthFailed()]
     with pytest.raises(CallFailed) as raised:
         await gateway.complete()
@@ -117,12 +136,16 @@ async def test_when_every_fallback_fails_the_last_failure_is_told_with_the_last_
     assert raised.value.charge is not None
     assert raised.value.charge.charge_id == charges["second"].id
     assert [one.state for one in charges.values()] == ["released"] * 2
-    assert [model for model, _ in gateway.provider.calls] == ["m", "second"], "a fallback's own fallbacks are not asked"
+    assert [model for model, _ in gateway.provider.calls] == ["m", "second"], (
+        "a fallback's own fallbacks are not called"
+    )
 
 
-async def test_a_fallback_that_the_quota_has_no_room_for_gives_the_failure_that_led_to_it(gateway: GatewayUnderTest) -> None:
-    gateway.model(fallbacks=("second",))
-    gateway.model("second", fallbacks=(), weight_milli=100_000)
+async def test_a_fallback_that_exceeds_the_quota_raises_the_failure_before_it(
+    gateway: GatewayUnderTest,
+) -> None:
+    gateway.set_model(fallbacks=("second",))
+    gateway.set_model("second", fallbacks=(), weight_milli=100_000)
     gateway.provider.completions = [errors.ProviderRateLimited()]
     with pytest.raises(CallFailed) as raised:
         await gateway.complete()
@@ -135,36 +158,43 @@ async def test_a_fallback_that_the_quota_has_no_room_for_gives_the_failure_that_
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_a_fallback_that_fits_only_by_the_exact_count_is_asked(gateway: GatewayUnderTest, streaming: bool) -> None:
-    gateway.model(fallbacks=("second",))
-    gateway.model("second", fallbacks=(), weight_milli=8000)
+async def test_a_fallback_that_fits_only_by_the_exact_count_is_called(
+    gateway: GatewayUnderTest, streaming: bool
+) -> None:
+    gateway.set_model(fallbacks=("second",))
+    gateway.set_model("second", fallbacks=(), weight_milli=8000)
     assert 8 * (EXACT_INPUT_BOUND + 500) <= 10_000 < 8 * (INPUT_BOUND + 500)
     gateway.provider.completions.insert(0, errors.ProviderRateLimited())
     gateway.provider.streams.insert(0, [errors.ProviderRateLimited()])
-    answer = await (gateway.stream() if streaming else gateway.complete())
+    result = await (gateway.stream() if streaming else gateway.complete())
     charges = await gateway.charges_by_model()
     assert (charges["m"].state, charges["m"].cost_tokens) == ("released", 0)
-    assert (charges["second"].input_bound, charges["second"].held_tokens) == (EXACT_INPUT_BOUND, 8 * (EXACT_INPUT_BOUND + 500))
-    assert (answer.model, answer.charge.cost_tokens) == ("second", 8 * 50)
+    assert (charges["second"].input_bound, charges["second"].held_tokens) == (
+        EXACT_INPUT_BOUND,
+        8 * (EXACT_INPUT_BOUND + 500),
+    )
+    assert (result.model, result.charge.cost_tokens) == ("second", 8 * 50)
 
 
-@pytest.mark.parametrize("how", ["not there", "cannot be asked"])
-async def test_a_fallback_that_cannot_be_asked_is_passed_over(gateway: GatewayUnderTest, how: str) -> None:
-    gateway.model(fallbacks=("second", "third"))
-    if how == "cannot be asked":
-        gateway.model("second", provider=FakeProvider(prepare_error=errors.UnsupportedParameter()))
-    gateway.model("third", fallbacks=())
+@pytest.mark.parametrize("reason", ["unknown", "cannot be prepared"])
+async def test_a_fallback_that_cannot_be_called_is_skipped(gateway: GatewayUnderTest, reason: str) -> None:
+    gateway.set_model(fallbacks=("second", "third"))
+    if reason == "cannot be prepared":
+        gateway.set_model("second", provider=FakeProvider(prepare_error=errors.UnsupportedParameter()))
+    gateway.set_model("third", fallbacks=())
     gateway.provider.completions.insert(0, errors.ProviderRateLimited())
     assert (await gateway.complete()).model == "third"
     charges = await gateway.charges_by_model()
     assert {name: charge.state for name, charge in charges.items()} == {"m": "released", "third": "settled"}
 
 
-@pytest.mark.parametrize("how", ["not there", "cannot be asked"])
-async def test_a_fallback_that_cannot_be_asked_gives_the_failure_that_led_to_it(gateway: GatewayUnderTest, how: str) -> None:
-    gateway.model(fallbacks=("second",))
-    if how == "cannot be asked":
-        gateway.model("second", provider=FakeProvider(prepare_error=errors.UnsupportedParameter()))
+@pytest.mark.parametrize("reason", ["unknown", "cannot be prepared"])
+async def test_a_last_fallback_that_cannot_be_called_raises_the_failure_before_it(
+    gateway: GatewayUnderTest, reason: str
+) -> None:
+    gateway.set_model(fallbacks=("second",))
+    if reason == "cannot be prepared":
+        gateway.set_model("second", provider=FakeProvider(prepare_error=errors.UnsupportedParameter()))
     gateway.provider.completions = [errors.ProviderRateLimited()]
     with pytest.raises(CallFailed) as raised:
         await gateway.complete()
@@ -172,9 +202,9 @@ async def test_a_fallback_that_cannot_be_asked_gives_the_failure_that_led_to_it(
     assert (await gateway.charge()).state == "released"
 
 
-async def test_after_the_first_piece_there_is_no_fallback_and_no_other_attempt(gateway: GatewayUnderTest) -> None:
-    gateway.model(fallbacks=("second",))
-    gateway.model("second", fallbacks=())
+async def test_after_the_first_output_there_is_no_retry_and_no_fallback(gateway: GatewayUnderTest) -> None:
+    gateway.set_model(fallbacks=("second",))
+    gateway.set_model("second", fallbacks=())
     gateway.provider.streams = [[text_chunk("12345"), errors.ProviderFailed()], [text_chunk("never"), *final_chunks()]]
     listener = RecordingListener()
     with pytest.raises(CallFailed) as raised:
@@ -185,9 +215,9 @@ async def test_after_the_first_piece_there_is_no_fallback_and_no_other_attempt(g
     assert (gateway.provider.calls, listener.raw) == ([("m", 500)], b"12345")
 
 
-async def test_an_attempt_that_may_be_billed_after_one_that_cannot_be_is_the_last(gateway: GatewayUnderTest) -> None:
-    gateway.model(fallbacks=("second",))
-    gateway.model("second", fallbacks=())
+async def test_an_attempt_that_may_have_been_billed_is_the_last(gateway: GatewayUnderTest) -> None:
+    gateway.set_model(fallbacks=("second",))
+    gateway.set_model("second", fallbacks=())
     gateway.provider.completions = [errors.ProviderFailed(), errors.ProviderTimeout(), Completion("no", "stop", USAGE)]
     with pytest.raises(CallFailed) as raised:
         await gateway.complete()

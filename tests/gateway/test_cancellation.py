@@ -1,4 +1,4 @@
-"""Ending from outside what a task is doing, and waiting only so long. Time is virtual here: `at` says when it is."""
+"""Cancel scopes and the deadlines of a stream. Time is virtual in the tests that wait: `now_s` returns it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -12,56 +12,56 @@ from support.virtual_time import run
 from tollkeeper.gateway.cancellation import CancelScope, StreamTimeouts
 
 
-def at() -> float:
+def now_s() -> float:
     return round(asyncio.get_running_loop().time(), 6)
 
 
-def later(seconds: float, call: Callable[..., object], *arguments: Any) -> None:
+def call_later(seconds: float, call: Callable[..., object], *arguments: Any) -> None:
     asyncio.get_running_loop().call_later(seconds, call, *arguments)
 
 
-def me() -> asyncio.Task[Any]:
+def this_task() -> asyncio.Task[Any]:
     task = asyncio.current_task()
     assert task is not None
     return task
 
 
-async def test_a_block_that_nobody_cuts_goes_on_to_its_end() -> None:
-    with CancelScope() as cut:
+async def test_a_block_that_is_not_cancelled_runs_to_its_end() -> None:
+    with CancelScope() as scope:
         await asyncio.sleep(0)
-    assert (cut.reason, cut.left, me().cancelling()) == (None, True, 0)
+    assert (scope.reason, scope.left, this_task().cancelling()) == (None, True, 0)
 
 
-async def test_whoever_cuts_first_says_why() -> None:
-    with CancelScope() as cut:
-        assert not cut.left
-        later(0, cut.cancel, "first")
-        later(0, cut.cancel, "second")
+async def test_the_first_cancellation_gives_the_reason() -> None:
+    with CancelScope() as scope:
+        assert not scope.left
+        call_later(0, scope.cancel, "first")
+        call_later(0, scope.cancel, "second")
         await asyncio.Event().wait()
         pytest.fail("the block went on")
-    assert (cut.reason, me().cancelling()) == ("first", 0)
+    assert (scope.reason, this_task().cancelling()) == ("first", 0)
 
 
 async def test_nothing_is_cancelled_after_the_block() -> None:
-    """Neither by what was said in time, nor by what is said too late."""
-    with CancelScope() as cut:
-        later(0, cut.cancel, "in time")
+    """Neither by a cancellation in time, nor by one that is too late."""
+    with CancelScope() as scope:
+        call_later(0, scope.cancel, "in time")
         await asyncio.Event().wait()
-    cut.cancel("too late")
+    scope.cancel("too late")
     for _ in range(3):
         await asyncio.sleep(0)
-    assert (cut.reason, me().cancelling()) == ("in time", 0)
+    assert (scope.reason, this_task().cancelling()) == ("in time", 0)
 
 
-async def test_what_is_said_after_the_end_of_a_whole_block_changes_nothing() -> None:
-    with CancelScope() as cut:
+async def test_a_cancellation_after_the_end_of_the_block_changes_nothing() -> None:
+    with CancelScope() as scope:
         pass
-    cut.cancel("too late")
+    scope.cancel("too late")
     await asyncio.sleep(0)
-    assert (cut.reason, me().cancelling()) == (None, 0)
+    assert (scope.reason, this_task().cancelling()) == (None, 0)
 
 
-async def test_a_cancellation_from_elsewhere_passes() -> None:
+async def test_a_cancellation_of_the_task_propagates() -> None:
     async def work() -> None:
         with CancelScope():
             await asyncio.Event().wait()
@@ -74,32 +74,32 @@ async def test_a_cancellation_from_elsewhere_passes() -> None:
     assert task.cancelled()
 
 
-@pytest.mark.parametrize("order", ["cut, then cancelled", "cancelled, then cut"])
-async def test_a_cancellation_from_elsewhere_passes_even_where_it_was_cut_too(order: str) -> None:
-    cuts: list[CancelScope] = []
+@pytest.mark.parametrize("order", ["scope, then task", "task, then scope"])
+async def test_a_cancellation_of_the_task_propagates_even_if_the_scope_is_cancelled_too(order: str) -> None:
+    scopes: list[CancelScope] = []
 
     async def work() -> None:
-        with CancelScope() as cut:
-            cuts.append(cut)
+        with CancelScope() as scope:
+            scopes.append(scope)
             await asyncio.Event().wait()
 
     task = asyncio.create_task(work())
     await asyncio.sleep(0)
-    acts: list[Callable[[], object]] = [lambda: cuts[0].cancel("why"), task.cancel]
-    for act in acts if order.startswith("cut") else reversed(acts):
+    acts: list[Callable[[], object]] = [lambda: scopes[0].cancel("why"), task.cancel]
+    for act in acts if order.startswith("scope") else reversed(acts):
         act()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert (cuts[0].reason, task.cancelling()) == ("why", 1)
+    assert (scopes[0].reason, task.cancelling()) == ("why", 1)
 
 
-async def test_an_error_of_the_block_passes_and_leaves_no_cancellation() -> None:
-    """It was cut, but what it was doing failed while it ended."""
-    cut = CancelScope()
+async def test_an_error_of_the_block_propagates_and_leaves_no_cancellation() -> None:
+    """The scope was cancelled, but the block raised another error while it ended."""
+    scope = CancelScope()
 
     async def work() -> None:
-        with cut:
-            later(0, cut.cancel, "why")
+        with scope:
+            call_later(0, scope.cancel, "why")
             try:
                 await asyncio.Event().wait()
             finally:
@@ -108,113 +108,113 @@ async def test_an_error_of_the_block_passes_and_leaves_no_cancellation() -> None
     with pytest.raises(ZeroDivisionError):
         await work()
     await asyncio.sleep(0)
-    assert (cut.reason, me().cancelling()) == ("why", 0)
+    assert (scope.reason, this_task().cancelling()) == ("why", 0)
 
 
-async def test_the_inner_of_two_blocks_can_be_cut_and_the_outer_goes_on() -> None:
+async def test_cancelling_the_inner_scope_leaves_the_outer_one_running() -> None:
     with CancelScope() as outer:
         with CancelScope() as inner:
-            later(0, inner.cancel, "inner")
+            call_later(0, inner.cancel, "inner")
             await asyncio.Event().wait()
         await asyncio.sleep(0)
     assert (inner.reason, outer.reason) == ("inner", None)
 
 
-async def test_the_outer_of_two_blocks_can_be_cut_and_ends_both() -> None:
+async def test_cancelling_the_outer_scope_ends_both() -> None:
     with CancelScope() as outer:
         with CancelScope() as inner:
-            later(0, outer.cancel, "outer")
+            call_later(0, outer.cancel, "outer")
             await asyncio.Event().wait()
         pytest.fail("the outer block went on")
-    assert (inner.reason, outer.reason, me().cancelling()) == (None, "outer", 0)
+    assert (inner.reason, outer.reason, this_task().cancelling()) == (None, "outer", 0)
 
 
-async def test_both_of_two_blocks_can_be_cut_at_once() -> None:
+async def test_two_nested_scopes_can_be_cancelled_together() -> None:
     with CancelScope() as outer, CancelScope() as inner:
-        later(0, inner.cancel, "inner")
-        later(0, outer.cancel, "outer")
+        call_later(0, inner.cancel, "inner")
+        call_later(0, outer.cancel, "outer")
         await asyncio.Event().wait()
     await asyncio.sleep(0)
-    assert (inner.reason, outer.reason, me().cancelling()) == ("inner", "outer", 0)
+    assert (inner.reason, outer.reason, this_task().cancelling()) == ("inner", "outer", 0)
 
 
-def test_inside_a_timeout_it_is_told_apart_which_came_first() -> None:
-    async def cut_first() -> None:
+def test_a_scope_inside_a_timeout_distinguishes_the_two() -> None:
+    async def scope_first() -> None:
         async with asyncio.timeout(2):
-            with CancelScope() as cut:
-                later(1, cut.cancel, "why")
+            with CancelScope() as scope:
+                call_later(1, scope.cancel, "why")
                 await asyncio.Event().wait()
-            assert (cut.reason, at()) == ("why", 1)
+            assert (scope.reason, now_s()) == ("why", 1)
             await asyncio.sleep(0.5)
 
-    async def within_a_second(cut: CancelScope, seconds: float) -> None:
+    async def with_timeout(scope: CancelScope, seconds: float) -> None:
         async with asyncio.timeout(1):
-            with cut:
-                later(seconds, cut.cancel, "why")
+            with scope:
+                call_later(seconds, scope.cancel, "why")
                 await asyncio.Event().wait()
 
-    async def late_first() -> None:
-        cut = CancelScope()
+    async def timeout_first() -> None:
+        scope = CancelScope()
         with pytest.raises(TimeoutError):
-            await within_a_second(cut, 2)
-        assert (cut.reason, at()) == (None, 1)
+            await with_timeout(scope, 2)
+        assert (scope.reason, now_s()) == (None, 1)
         await asyncio.sleep(5)
 
     async def together() -> None:
         with pytest.raises(TimeoutError):
-            await within_a_second(CancelScope(), 1)
-        assert me().cancelling() == 0
+            await with_timeout(CancelScope(), 1)
+        assert this_task().cancelling() == 0
         await asyncio.sleep(5)
 
-    for scene in (cut_first, late_first, together):
+    for scene in (scope_first, timeout_first, together):
         run(scene())
 
 
-def test_around_a_timeout_it_is_told_apart_too() -> None:
+def test_a_scope_around_a_timeout_distinguishes_the_two() -> None:
     async def scene() -> None:
-        with CancelScope() as cut:
-            later(1, cut.cancel, "why")
+        with CancelScope() as scope:
+            call_later(1, scope.cancel, "why")
             async with asyncio.timeout(2):
                 await asyncio.Event().wait()
-        assert (cut.reason, at(), me().cancelling()) == ("why", 1, 0)
+        assert (scope.reason, now_s(), this_task().cancelling()) == ("why", 1, 0)
 
     run(scene())
 
 
 @dataclass
-class Waiting:
-    """What became of waiting: when it was over and for whom, and when there was a ping."""
+class TimeoutRecord:
+    """When a deadline expired and for which side, and when there were pings. In seconds."""
 
-    patience: StreamTimeouts
-    out: list[tuple[float, str]] = field(default_factory=list)
+    timeouts: StreamTimeouts
+    expired: list[tuple[float, str]] = field(default_factory=list)
     pings: list[float] = field(default_factory=list)
 
 
 @asynccontextmanager
-async def waiting(
+async def record_timeouts(
     *, first: float = 100, idle: float = 100, total: float = 1000, silent: float = 10_000
-) -> AsyncIterator[Waiting]:
-    """Until it is over, or 10,000 s have passed."""
-    made: list[Waiting] = []
+) -> AsyncIterator[TimeoutRecord]:
+    """Wait until a deadline expires, or for 10,000 s."""
+    opened: list[TimeoutRecord] = []
     over = asyncio.Event()
 
-    def out(whom: str) -> None:
-        made[0].out.append((at(), whom))
+    def expired(waiting_for: str) -> None:
+        opened[0].expired.append((now_s(), waiting_for))
         over.set()
 
     def ping() -> None:
-        made[0].pings.append(at())
+        opened[0].pings.append(now_s())
 
-    with StreamTimeouts(out, ping, first_s=first, idle_s=idle, total_s=total, ping_s=silent) as patience:
-        made.append(Waiting(patience))
-        patience.waiting_for = "them"
-        yield made[0]
+    with StreamTimeouts(expired, ping, first_s=first, idle_s=idle, total_s=total, ping_s=silent) as timeouts:
+        opened.append(TimeoutRecord(timeouts))
+        timeouts.waiting_for = "provider"
+        yield opened[0]
         await asyncio.wait([asyncio.ensure_future(over.wait())], timeout=10_000)
     await asyncio.sleep(100_000)
 
 
-def plays(scene: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """A test whose time is virtual."""
+def in_virtual_time(scene: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """Run a test with virtual time."""
 
     def test() -> None:
         run(scene())
@@ -223,95 +223,95 @@ def plays(scene: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
     return test
 
 
-@plays
-async def test_whoever_does_not_begin_in_time_is_given_up() -> None:
-    async with waiting(first=5, idle=1) as scene:
+@in_virtual_time
+async def test_a_side_that_does_not_begin_in_time_expires() -> None:
+    async with record_timeouts(first=5, idle=1) as scene:
         pass
-    assert scene.out == [(5, "them")]
+    assert scene.expired == [(5, "provider")]
 
 
-@plays
-async def test_after_the_first_sign_of_life_the_next_must_come_in_idle_time() -> None:
-    async with waiting(first=5, idle=1) as scene:
-        later(4, scene.patience.progress, "them")
-        later(4.9, scene.patience.progress, "others")
-    assert scene.out == [(5.9, "others")]
+@in_virtual_time
+async def test_after_the_first_progress_the_next_must_follow_within_the_idle_time() -> None:
+    async with record_timeouts(first=5, idle=1) as scene:
+        call_later(4, scene.timeouts.progress, "provider")
+        call_later(4.9, scene.timeouts.progress, "listener")
+    assert scene.expired == [(5.9, "listener")]
 
 
-@plays
-async def test_idle_time_is_short_from_the_first_sign_of_life_on_however_long_the_first_was_to_take() -> None:
-    async with waiting(first=100, idle=1, silent=60) as scene:
-        later(0.5, scene.patience.progress, "them")
-    assert scene.out == [(1.5, "them")]
+@in_virtual_time
+async def test_the_idle_time_applies_from_the_first_progress_on() -> None:
+    async with record_timeouts(first=100, idle=1, silent=60) as scene:
+        call_later(0.5, scene.timeouts.progress, "provider")
+    assert scene.expired == [(1.5, "provider")]
 
 
-@plays
-async def test_whoever_has_not_begun_has_as_long_again_as_for_the_beginning() -> None:
-    """A model that thinks sends events, but says nothing."""
-    async with waiting(first=20, idle=1) as scene:
+@in_virtual_time
+async def test_progress_before_the_beginning_restarts_the_first_deadline() -> None:
+    """A model that thinks may send events for minutes before its first output."""
+    async with record_timeouts(first=20, idle=1) as scene:
         for second in (10, 25):
-            later(second, lambda: scene.patience.progress("them", begun=False))
-    assert scene.out == [(45, "them")]
+            call_later(second, lambda: scene.timeouts.progress("provider", begun=False))
+    assert scene.expired == [(45, "provider")]
 
 
-@plays
-async def test_everything_together_has_its_time_however_lively_it_is() -> None:
-    async with waiting(first=5, idle=2, total=10) as scene:
+@in_virtual_time
+async def test_the_total_time_expires_despite_progress() -> None:
+    async with record_timeouts(first=5, idle=2, total=10) as scene:
         for second in range(1, 20):
-            later(second, scene.patience.progress, "them")
-    assert scene.out == [(10, "them")]
+            call_later(second, scene.timeouts.progress, "provider")
+    assert scene.expired == [(10, "provider")]
 
 
-@plays
-async def test_while_nothing_moves_there_are_pings_and_none_while_something_does() -> None:
-    async with waiting(first=50, idle=22, silent=10) as scene:
+@in_virtual_time
+async def test_there_are_pings_only_while_there_is_no_progress() -> None:
+    async with record_timeouts(first=50, idle=22, silent=10) as scene:
         for second in (25, 30, 35, 40):
-            later(second, scene.patience.progress, "them")
-    assert (scene.pings, scene.out) == ([10, 20, 50, 60], [(62, "them")])
+            call_later(second, scene.timeouts.progress, "provider")
+    assert (scene.pings, scene.expired) == ([10, 20, 50, 60], [(62, "provider")])
 
 
-@plays
-async def test_no_ping_comes_after_the_end() -> None:
-    async with waiting(first=5, silent=1) as scene:
+@in_virtual_time
+async def test_there_is_no_ping_after_the_end() -> None:
+    async with record_timeouts(first=5, silent=1) as scene:
         pass
     assert scene.pings == [1, 2, 3, 4]
 
 
-@plays
-async def test_what_is_left_in_time_is_given_up_by_nobody() -> None:
+@in_virtual_time
+async def test_nothing_expires_after_the_block_was_left_in_time() -> None:
     loop_out: list[str] = []
-    with StreamTimeouts(loop_out.append, lambda: None, first_s=1, idle_s=1, total_s=1, ping_s=1) as patience:
+    with StreamTimeouts(loop_out.append, lambda: None, first_s=1, idle_s=1, total_s=1, ping_s=1) as timeouts:
         await asyncio.sleep(0.5)
-    patience.end_within(0.1)
-    patience.progress("them")
+    timeouts.end_within(0.1)
+    timeouts.progress("provider")
     await asyncio.sleep(100)
     assert loop_out == []
 
 
-@plays
-async def test_the_time_for_everything_can_be_made_shorter_but_not_longer() -> None:
-    async with waiting(total=50) as scene:
-        later(10, scene.patience.end_within, 7)
-        later(11, scene.patience.end_within, 500)
+@in_virtual_time
+async def test_the_total_time_can_be_shortened_but_not_extended() -> None:
+    async with record_timeouts(total=50) as scene:
+        call_later(10, scene.timeouts.end_within, 7)
+        call_later(11, scene.timeouts.end_within, 500)
         for second in range(1, 30):
-            later(second, scene.patience.progress, "them")
-    assert scene.out == [(17, "them")]
+            call_later(second, scene.timeouts.progress, "provider")
+    assert scene.expired == [(17, "provider")]
 
 
-@plays
-async def test_whoever_is_given_up_may_be_followed_by_others_who_are_given_up_in_turn() -> None:
-    """However little, or much, is left of the time for everything."""
+@in_virtual_time
+async def test_after_one_side_expired_the_other_can_expire_too() -> None:
+    """Whether little or much is left of the total time."""
     for total, over in ((7, 7), (1000, 9)):
-        out: list[tuple[float, str]] = []
-        started = at()
+        expired: list[tuple[float, str]] = []
+        started = now_s()
 
-        def given_up(whom: str, out: list[tuple[float, str]] = out, started: float = started) -> None:
-            out.append((at() - started, whom))
-            if whom == "them":
-                patience.progress("others")
-                patience.end_within(50)
+        def given_up(waiting_for: str, expired: list[tuple[float, str]] = expired, started: float = started) -> None:
+            expired.append((now_s() - started, waiting_for))
+            if waiting_for == "provider":
+                timeouts.progress("listener")
+                timeouts.end_within(50)
 
-        with StreamTimeouts(given_up, lambda: None, first_s=5, idle_s=4, total_s=total, ping_s=1000) as patience:
-            patience.waiting_for = "them"
+        with StreamTimeouts(given_up, lambda: None, first_s=5, idle_s=4, total_s=total, ping_s=1000) as timeouts:
+            timeouts.waiting_for = "provider"
             await asyncio.sleep(100)
-        assert out[:2] == [(5, "them"), (over, "others")]
+        assert expired[:2] == [(5, "provider"), (over, "listener")]

@@ -1,17 +1,26 @@
-"""A stream that fails before any output: nothing is charged, another attempt follows, and the client sees only that."""
+"""Streams that fail before any output: nothing is charged, and the client receives only the attempt that follows."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 
-from support.gateway import INPUT_TOKENS, RecordingListener, GatewayUnderTest, assert_charged, final_chunks, failing_stream, open_gateway, text_chunk
+from support.gateway import (
+    INPUT_TOKENS,
+    GatewayUnderTest,
+    RecordingListener,
+    assert_charged,
+    failing_stream,
+    final_chunks,
+    open_gateway,
+    text_chunk,
+)
 from tollkeeper import errors
 from tollkeeper.chat import Delta, InconsistentUsage, InputTokens, ReasoningDelta, TextDelta, ToolCallDelta, Usage
 from tollkeeper.gateway import attempts, streaming
 from tollkeeper.gateway.streaming import Deadlines
 from tollkeeper.providers.base import BilledFailure, StreamChunk
 
-NEVER = 3600.0
+NEVER_S = 3600.0
 STARTS: list[tuple[Delta, ...]] = [(), (InputTokens(40),), (Usage(40, 0),), (Usage(40, 1),)]
 """First chunks without output: an event that names the response, and early reports."""
 
@@ -19,8 +28,8 @@ STARTS: list[tuple[Delta, ...]] = [(), (InputTokens(40),), (Usage(40, 0),), (Usa
 @pytest.fixture
 async def gateway(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GatewayUnderTest]:
     monkeypatch.setattr(attempts, "RETRY_PAUSE_S", 0.001)
-    async with open_gateway(sqlite_url, Deadlines(first_s=0.6, idle_s=0.2, total_s=NEVER, ping_s=NEVER)) as made:
-        yield made
+    async with open_gateway(sqlite_url, Deadlines(first_s=0.6, idle_s=0.2, total_s=NEVER_S, ping_s=NEVER_S)) as opened:
+        yield opened
 
 
 def start(*deltas: Delta) -> StreamChunk:
@@ -54,8 +63,8 @@ async def test_the_client_receives_the_chunks_of_the_attempt_that_succeeds_in_or
 
 
 async def test_a_fallback_follows_a_failure_before_any_output(gateway: GatewayUnderTest) -> None:
-    gateway.model(fallbacks=("second",))
-    gateway.model("second", fallbacks=())
+    gateway.set_model(fallbacks=("second",))
+    gateway.set_model("second", fallbacks=())
     failing = [start(), errors.ProviderFailed()]
     gateway.provider.streams = [failing, failing, [start(), text_chunk("yes"), *final_chunks()]]
     listener = RecordingListener()
@@ -84,8 +93,10 @@ async def test_an_answer_without_output_is_delivered_before_its_end(gateway: Gat
     assert_charged(await gateway.charge(), "provider", 40, 0)
 
 
-async def test_only_so_much_is_held_back(gateway: GatewayUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After that, the stream is the client's, and its failure is charged."""
+async def test_the_number_of_chunks_held_back_is_limited(
+    gateway: GatewayUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the limit the chunks are delivered, and a failure is charged."""
     monkeypatch.setattr(streaming, "MAX_HELD_BACK_CHUNKS", 3)
     listener = RecordingListener()
     gateway.provider.streams = [[*[start()] * 5, errors.ProviderFailed()]]
@@ -95,7 +106,7 @@ async def test_only_so_much_is_held_back(gateway: GatewayUnderTest, monkeypatch:
     assert (listener.raw, len(gateway.provider.calls)) == (b"<start>" * 5, 1)
 
 
-async def test_only_so_many_bytes_are_held_back(gateway: GatewayUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_bytes_held_back_are_limited(gateway: GatewayUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "MAX_HELD_BACK_BYTES", 10)
     listener = RecordingListener()
     gateway.provider.streams = [[*[start()] * 3, errors.ProviderFailed()]]
@@ -103,7 +114,9 @@ async def test_only_so_many_bytes_are_held_back(gateway: GatewayUnderTest, monke
     assert listener.raw == b"<start>" * 3
 
 
-@pytest.mark.parametrize("chunks", [[], [start()], [start(), text_chunk("Hello")]], ids=["at once", "started", "output"])
+@pytest.mark.parametrize(
+    "chunks", [[], [start()], [start(), text_chunk("Hello")]], ids=["at once", "started", "output"]
+)
 async def test_a_failure_that_reports_its_usage_is_charged_and_not_retried(
     gateway: GatewayUnderTest, chunks: list[StreamChunk]
 ) -> None:

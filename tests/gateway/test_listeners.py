@@ -1,4 +1,4 @@
-"""Whoever listens to a stream goes away, or does not keep up: what is paid, and whom the provider goes on for."""
+"""Clients that disconnect from a stream, or read too slowly: what is charged, and when the provider is read on."""
 
 import asyncio
 import gc
@@ -12,15 +12,15 @@ from support.deadlines import TEST_DEADLINE_S
 from support.gateway import (
     INPUT_BOUND,
     INPUT_TOKENS,
-    RecordingListener,
     GatewayUnderTest,
+    RecordingListener,
     Step,
     assert_charged,
-    final_chunks,
     failing_stream,
+    final_chunks,
     make_call,
-    short_pause,
     open_gateway,
+    short_pause,
     text_chunk,
 )
 from tollkeeper import errors
@@ -32,57 +32,74 @@ from tollkeeper.gateway.streaming import Deadlines, Relay
 from tollkeeper.providers.base import StreamChunk
 
 WANTED_OUTPUT = 5_000 - INPUT_BOUND
-"""What is wanted of a model that thinks: as much as its window has left."""
+"""The wanted output of a model that thinks: the rest of its context window, in tokens."""
 HELD = INPUT_BOUND + WANTED_OUTPUT
-NEVER = 3600.0
+NEVER_S = 3600.0
 
 
 @pytest.fixture
 async def gateway(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GatewayUnderTest]:
-    """First 0.6 s, then 0.2 s between pieces."""
+    """The deadlines are 0.6 s for the first chunk, and 0.2 s between chunks."""
     monkeypatch.setattr(attempts, "RETRY_PAUSE_S", 0.001)
-    async with open_gateway(sqlite_url, Deadlines(first_s=0.6, idle_s=0.2, total_s=NEVER, ping_s=NEVER)) as made:
-        yield made
+    async with open_gateway(sqlite_url, Deadlines(first_s=0.6, idle_s=0.2, total_s=NEVER_S, ping_s=NEVER_S)) as opened:
+        yield opened
 
 
-async def test_a_caller_who_hangs_up_pays_the_input_and_what_came_and_the_provider_is_hung_up_on(gateway: GatewayUnderTest) -> None:
+async def test_a_client_that_disconnects_pays_input_and_received_output_and_the_stream_is_closed(
+    gateway: GatewayUnderTest,
+) -> None:
     listener = RecordingListener()
     gateway.provider.streams = [[text_chunk("Hel"), text_chunk("lo"), listener.disconnect_soon, asyncio.Event()]]
-    answer = await gateway.stream(listener)
-    assert answer.outcome.cut_short
+    result = await gateway.stream(listener)
+    assert result.outcome.cut_short
     assert (listener.raw, gateway.provider.unfinished_streams) == (b"Hello", 1)
     assert_charged(await gateway.charge(), "counted", INPUT_TOKENS, 5)
 
 
-async def test_a_caller_who_hangs_up_before_the_first_piece_pays_the_input(gateway: GatewayUnderTest) -> None:
+async def test_a_client_that_disconnects_before_the_first_chunk_pays_the_input(gateway: GatewayUnderTest) -> None:
     listener = RecordingListener()
     gateway.provider.streams = [[listener.disconnect_soon, asyncio.Event()]]
-    answer = await gateway.stream(listener)
-    assert (answer.outcome.cut_short, gateway.provider.unfinished_streams, listener.chunks) == (True, 1, [])
+    result = await gateway.stream(listener)
+    assert (result.outcome.cut_short, gateway.provider.unfinished_streams, listener.chunks) == (True, 1, [])
     assert_charged(await gateway.charge(), "counted", INPUT_TOKENS, 0)
 
 
-async def test_a_caller_who_was_gone_before_the_provider_was_asked_is_waited_for_by_nobody(gateway: GatewayUnderTest) -> None:
+async def test_a_client_that_disconnected_before_the_call_ends_the_stream_at_once(
+    gateway: GatewayUnderTest,
+) -> None:
     gateway.provider.streams = [[asyncio.Event()]]
-    answer = await gateway.stream(RecordingListener(left=True))
-    assert answer.outcome.cut_short
+    result = await gateway.stream(RecordingListener(left=True))
+    assert result.outcome.cut_short
     assert_charged(await gateway.charge(), "counted", INPUT_TOKENS, 0)
 
 
-async def test_a_model_that_bills_unseen_is_heard_out_for_its_report_though_the_caller_is_gone(gateway: GatewayUnderTest) -> None:
+async def test_hidden_output_after_a_disconnect_is_charged_by_the_report_at_the_end(
+    gateway: GatewayUnderTest,
+) -> None:
     listener, report = RecordingListener(), asyncio.Event()
     gateway.provider.thinks = True
-    gateway.provider.streams = [[text_chunk("He"), listener.disconnect_soon, lambda: later(report), report, text_chunk("llo"), *final_chunks()]]
-    answer = await gateway.stream(listener)
-    assert (answer.outcome.cut_short, listener.raw, gateway.provider.unfinished_streams) == (True, b"He", 0)
+    gateway.provider.streams = [
+        [
+            text_chunk("He"),
+            listener.disconnect_soon,
+            lambda: set_soon(report),
+            report,
+            text_chunk("llo"),
+            *final_chunks(),
+        ]
+    ]
+    result = await gateway.stream(listener)
+    assert (result.outcome.cut_short, listener.raw, gateway.provider.unfinished_streams) == (True, b"He", 0)
     assert_charged(await gateway.charge(), "provider", 40, 10)
 
 
 @pytest.mark.parametrize("begun", [True, False])
-async def test_a_model_that_bills_unseen_and_does_not_report_in_time_costs_the_hold(gateway: GatewayUnderTest, begun: bool) -> None:
-    """However lively it is: `idle_s` is for all that is still to come."""
+async def test_hidden_output_after_a_disconnect_costs_the_hold_if_the_report_is_late(
+    gateway: GatewayUnderTest, begun: bool
+) -> None:
+    """Also while it sends chunks: after a disconnect, `idle_s` limits the whole rest of the stream."""
     listener = RecordingListener()
-    gateway.model(bills_hidden_output=True)
+    gateway.set_model(bills_hidden_output=True)
     endless: list[Step] = [text_chunk("x"), short_pause()] * 100 if begun else [asyncio.Event()]
     gateway.provider.streams = [[listener.disconnect_soon, *endless]]
     _, charge = await failing_stream(gateway, listener)
@@ -90,64 +107,83 @@ async def test_a_model_that_bills_unseen_and_does_not_report_in_time_costs_the_h
     assert (charge.cost_tokens, charge.forgiven_tokens, gateway.provider.unfinished_streams) == (HELD, 0, 1)
 
 
-async def test_a_model_that_bills_unseen_and_breaks_after_the_caller_has_gone_costs_the_hold(gateway: GatewayUnderTest) -> None:
-    listener, gone = RecordingListener(), asyncio.Event()
+async def test_hidden_output_after_a_disconnect_costs_the_hold_if_the_stream_breaks(
+    gateway: GatewayUnderTest,
+) -> None:
+    listener, after_disconnect = RecordingListener(), asyncio.Event()
     gateway.provider.thinks = True
-    gateway.provider.streams = [[listener.disconnect_soon, lambda: later(gone), gone, errors.ProviderInterrupted()]]
+    gateway.provider.streams = [
+        [listener.disconnect_soon, lambda: set_soon(after_disconnect), after_disconnect, errors.ProviderInterrupted()]
+    ]
     _, charge = await failing_stream(gateway, listener)
     assert_charged(charge, "counted", INPUT_BOUND, WANTED_OUTPUT)
 
 
-@pytest.mark.parametrize("breaks", [(), (errors.ProviderInterrupted(),)], ids=["ends well", "line breaks"])
-async def test_a_model_that_bills_unseen_and_ends_without_a_report_after_the_caller_has_gone_costs_the_hold(
+@pytest.mark.parametrize("breaks", [(), (errors.ProviderInterrupted(),)], ids=["complete", "connection breaks"])
+async def test_hidden_output_after_a_disconnect_costs_the_hold_if_there_is_no_report(
     gateway: GatewayUnderTest, breaks: tuple[Step, ...]
 ) -> None:
-    listener, gone = RecordingListener(), asyncio.Event()
+    listener, after_disconnect = RecordingListener(), asyncio.Event()
     gateway.provider.thinks = True
-    gateway.provider.streams = [[text_chunk("He"), listener.disconnect_soon, lambda: later(gone), gone, *final_chunks(None), *breaks]]
+    gateway.provider.streams = [
+        [
+            text_chunk("He"),
+            listener.disconnect_soon,
+            lambda: set_soon(after_disconnect),
+            after_disconnect,
+            *final_chunks(None),
+            *breaks,
+        ]
+    ]
     await gateway.stream(listener)
     assert_charged(await gateway.charge(), "counted", INPUT_BOUND, WANTED_OUTPUT)
 
 
-async def test_a_refusal_that_comes_after_the_caller_has_gone_costs_nothing_even_with_a_model_that_bills_unseen(
+async def test_hidden_output_after_a_disconnect_costs_nothing_if_the_provider_rejects_the_request(
     gateway: GatewayUnderTest,
 ) -> None:
-    listener, gone = RecordingListener(), asyncio.Event()
+    listener, after_disconnect = RecordingListener(), asyncio.Event()
     gateway.provider.thinks = True
-    gateway.provider.streams = [[listener.disconnect_soon, lambda: later(gone), gone, errors.ProviderRejected()]]
+    gateway.provider.streams = [
+        [listener.disconnect_soon, lambda: set_soon(after_disconnect), after_disconnect, errors.ProviderRejected()]
+    ]
     _, charge = await failing_stream(gateway, listener)
     assert (charge.state, charge.basis, charge.cost_tokens) == ("released", "none", 0)
 
 
-async def test_a_caller_who_stops_reading_is_given_up_as_if_they_had_gone(gateway: GatewayUnderTest) -> None:
+async def test_a_client_that_stops_reading_is_treated_as_disconnected(gateway: GatewayUnderTest) -> None:
     listener = RecordingListener(blocked_by=asyncio.Event())
     gateway.provider.streams = [[text_chunk("Hello"), text_chunk("never")]]
-    answer = await gateway.stream(listener)
-    assert (answer.outcome.cut_short, listener.raw, gateway.provider.unfinished_streams) == (True, b"Hello", 1)
+    result = await gateway.stream(listener)
+    assert (result.outcome.cut_short, listener.raw, gateway.provider.unfinished_streams) == (True, b"Hello", 1)
     assert_charged(await gateway.charge(), "counted", INPUT_TOKENS, 5)
 
 
-async def test_a_caller_who_stops_reading_what_bills_unseen_pays_the_hold(gateway: GatewayUnderTest) -> None:
+async def test_hidden_output_costs_the_hold_if_the_client_stops_reading_and_no_report_arrives(
+    gateway: GatewayUnderTest,
+) -> None:
     gateway.provider.thinks = True
     gateway.provider.streams = [[text_chunk("Hello"), text_chunk("never")]]
-    answer = await gateway.stream(RecordingListener(blocked_by=asyncio.Event()))
-    assert answer.outcome.cut_short
+    result = await gateway.stream(RecordingListener(blocked_by=asyncio.Event()))
+    assert result.outcome.cut_short
     assert_charged(await gateway.charge(), "counted", INPUT_BOUND, WANTED_OUTPUT)
 
 
-async def test_for_a_caller_who_stops_reading_what_bills_unseen_it_is_read_on_to_the_report(gateway: GatewayUnderTest) -> None:
+async def test_hidden_output_is_read_to_its_report_if_the_client_stops_reading(
+    gateway: GatewayUnderTest,
+) -> None:
     gateway.provider.thinks = True
     gateway.provider.streams = [[text_chunk("He"), text_chunk("llo"), short_pause(), *final_chunks()]]
     listener = RecordingListener(blocked_by=asyncio.Event())
-    answer = await gateway.stream(listener)
-    assert (answer.outcome.cut_short, listener.raw, gateway.provider.unfinished_streams) == (True, b"He", 0)
+    result = await gateway.stream(listener)
+    assert (result.outcome.cut_short, listener.raw, gateway.provider.unfinished_streams) == (True, b"He", 0)
     assert_charged(await gateway.charge(), "provider", 40, 10)
 
 
-async def test_whoever_hangs_up_on_what_bills_unseen_and_still_stops_reading_is_waited_for_no_longer(
+async def test_hidden_output_is_not_read_on_if_the_client_disconnects_and_stops_reading(
     gateway: GatewayUnderTest,
 ) -> None:
-    """As one who cancels a turn over a WebSocket, and reads nothing more; while the provider says nothing either."""
+    """As a client that cancels a turn over a WebSocket and stops reading, while the provider sends nothing."""
     listener = RecordingListener(blocked_by=asyncio.Event())
     gateway.provider.thinks = True
     gateway.provider.streams = [
@@ -161,9 +197,9 @@ async def test_whoever_hangs_up_on_what_bills_unseen_and_still_stops_reading_is_
 
 @pytest.mark.parametrize("end", ["whole", "interrupted", "refused", "silent"])
 async def test_nothing_of_a_call_outlives_it(gateway: GatewayUnderTest, end: str) -> None:
-    """Requests may be large: they are not to wait for the garbage collector."""
-    ask, listener = make_call(), RecordingListener()
-    question = weakref.ref(ask.input)
+    """Requests may be large, so they must be freed without the garbage collector."""
+    call, listener = make_call(), RecordingListener()
+    call_reference = weakref.ref(call.input)
     streams: dict[str, list[Step]] = {
         "whole": [text_chunk("Hello"), *final_chunks()],
         "interrupted": [text_chunk("Hello"), lambda: raising(errors.ProviderInterrupted)],
@@ -174,17 +210,19 @@ async def test_nothing_of_a_call_outlives_it(gateway: GatewayUnderTest, end: str
     gc.disable()
     try:
         with suppress(CallFailed):
-            await gateway.inner.stream(gateway.caller, ask, listener)
+            await gateway.inner.stream(gateway.caller, call, listener)
         listener.on_disconnect, listener.reservation = (lambda: None), None
-        del ask
+        del call
         await asyncio.sleep(0)
-        assert question() is None
+        assert call_reference() is None
     finally:
         gc.enable()
 
 
-async def test_what_a_provider_tells_of_usage_on_the_way_is_no_report_when_the_caller_hangs_up(gateway: GatewayUnderTest) -> None:
-    """Else whoever hangs up would pay for no more than the first chunk."""
+async def test_an_early_report_is_not_charged_when_the_client_disconnects(
+    gateway: GatewayUnderTest,
+) -> None:
+    """Otherwise a client that disconnects would pay for no more than the first chunk."""
     listener = RecordingListener()
     early = StreamChunk(b"", (Usage(40, 1),))
     gateway.provider.streams = [[early, text_chunk("Hello"), listener.disconnect_soon, asyncio.Event()]]
@@ -192,7 +230,9 @@ async def test_what_a_provider_tells_of_usage_on_the_way_is_no_report_when_the_c
     assert_charged(await gateway.charge(), "counted", INPUT_TOKENS, 5)
 
 
-async def test_nor_when_they_hang_up_between_the_end_of_the_answer_and_its_report(gateway: GatewayUnderTest) -> None:
+async def test_an_early_report_is_not_charged_when_the_client_disconnects_before_the_final_report(
+    gateway: GatewayUnderTest,
+) -> None:
     listener = RecordingListener()
     early, finish = StreamChunk(b"", (Usage(40, 1),)), StreamChunk(b"", (Finish("stop"),))
     gateway.provider.streams = [[early, text_chunk("Hello"), finish, listener.disconnect_soon, asyncio.Event()]]
@@ -200,19 +240,27 @@ async def test_nor_when_they_hang_up_between_the_end_of_the_answer_and_its_repor
     assert_charged(await gateway.charge(), "counted", INPUT_TOKENS, 5)
 
 
-async def test_a_caller_who_leaves_before_the_second_try_is_asked_for_no_more_and_pays_nothing(gateway: GatewayUnderTest) -> None:
+async def test_there_is_no_retry_for_a_client_that_has_disconnected_and_nothing_is_charged(
+    gateway: GatewayUnderTest,
+) -> None:
     listener = RecordingListener()
-    gateway.provider.streams = [[lambda: leaving(listener), errors.ProviderFailed()], [text_chunk("never"), *final_chunks()]]
+    gateway.provider.streams = [
+        [lambda: leave_soon(listener), errors.ProviderFailed()],
+        [text_chunk("never"), *final_chunks()],
+    ]
     _, charge = await failing_stream(gateway, listener)
     assert (charge.state, charge.basis, charge.cost_tokens) == ("released", "none", 0)
     assert gateway.provider.calls == [("m", 500)]
 
 
-async def test_nor_is_a_fallback_asked_for_a_caller_who_has_left(gateway: GatewayUnderTest) -> None:
+async def test_there_is_no_fallback_for_a_client_that_has_disconnected(gateway: GatewayUnderTest) -> None:
     listener = RecordingListener()
-    gateway.model(fallbacks=("second",))
-    gateway.model("second", fallbacks=())
-    gateway.provider.streams = [[lambda: leaving(listener), errors.ProviderRateLimited()], [text_chunk("never"), *final_chunks()]]
+    gateway.set_model(fallbacks=("second",))
+    gateway.set_model("second", fallbacks=())
+    gateway.provider.streams = [
+        [lambda: leave_soon(listener), errors.ProviderRateLimited()],
+        [text_chunk("never"), *final_chunks()],
+    ]
     with pytest.raises(CallFailed):
         await gateway.stream(listener)
     assert gateway.provider.calls == [("m", 500)]
@@ -220,19 +268,19 @@ async def test_nor_is_a_fallback_asked_for_a_caller_who_has_left(gateway: Gatewa
         assert (charge.state, charge.basis, charge.cost_tokens) == ("released", "none", 0)
 
 
-async def test_a_caller_who_reads_slowly_is_waited_for(gateway: GatewayUnderTest) -> None:
-    """Each piece takes half of the time; all of them together take more than it."""
+async def test_a_client_that_reads_slowly_receives_the_whole_stream(gateway: GatewayUnderTest) -> None:
+    """Each chunk takes half of `idle_s`; all chunks together take longer than `idle_s`."""
     gateway.provider.streams = [[*[text_chunk("x")] * 5, *final_chunks()]]
-    answer = await gateway.stream(Slow())
-    assert not answer.outcome.cut_short
+    result = await gateway.stream(SlowListener())
+    assert not result.outcome.cut_short
     assert_charged(await gateway.charge(), "provider", 40, 10)
 
 
-async def test_whoever_hangs_up_after_the_end_changes_nothing(gateway: GatewayUnderTest) -> None:
-    ask, listener = make_call(), RecordingListener()
+async def test_a_client_that_disconnects_after_the_end_changes_nothing(gateway: GatewayUnderTest) -> None:
+    call, listener = make_call(), RecordingListener()
     gateway.provider.thinks = True
     model = gateway.models["m"]
-    candidate = Candidate(ask, model, gateway.provider.prepare(model, ask.input, stream=True), 500)
+    candidate = Candidate(call, model, gateway.provider.prepare(model, call.input, stream=True), 500)
     async with gateway.ledger.reservation(gateway.caller, await candidate.byte_terms()) as reservation:
         relay = Relay(reservation, candidate, listener, Deadlines(idle_s=0.001))
         await relay.run()
@@ -247,21 +295,21 @@ def raising(error: type[errors.ProviderError]) -> None:
     raise error
 
 
-class Slow(RecordingListener):
-    """Takes half of the time that there is, for each piece."""
+class SlowListener(RecordingListener):
+    """Takes half of `idle_s` for each chunk."""
 
-    async def deliver(self, piece: StreamChunk) -> None:
-        await super().deliver(piece)
+    async def deliver(self, chunk: StreamChunk) -> None:
+        await super().deliver(chunk)
         await asyncio.sleep(0.1)
 
 
-def later(event: asyncio.Event) -> None:
-    """When those who wait have been told that the listener is gone."""
+def set_soon(event: asyncio.Event) -> None:
+    """Set the event after the relay has handled the disconnect."""
     asyncio.get_running_loop().call_later(0.02, event.set)
 
 
-def leaving(listener: RecordingListener) -> None:
-    """They leave when nobody waits for the provider any more."""
+def leave_soon(listener: RecordingListener) -> None:
+    """Mark the client as disconnected when the attempt has ended, without a call of `on_disconnect`."""
 
     def leave() -> None:
         listener.left = True

@@ -1,4 +1,4 @@
-"""The path, with a real ledger on SQLite and a provider that does as it is told."""
+"""The path of a call, with a real ledger on SQLite and a scripted provider."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,7 +6,16 @@ from collections.abc import AsyncIterator
 import pytest
 
 from support.factories import set_limit, user_quota
-from support.gateway import INPUT_BOUND, EXACT_INPUT_BOUND, INPUT_TOKENS, RecordingListener, GatewayUnderTest, make_call, open_gateway, text_chunk
+from support.gateway import (
+    EXACT_INPUT_BOUND,
+    INPUT_BOUND,
+    INPUT_TOKENS,
+    GatewayUnderTest,
+    RecordingListener,
+    make_call,
+    open_gateway,
+    text_chunk,
+)
 from tollkeeper import errors
 from tollkeeper.chat import Completion, InconsistentUsage, ToolCall, Usage
 from tollkeeper.gateway import attempts
@@ -22,45 +31,51 @@ BILLED = (errors.ProviderTimeout, errors.ProviderInterrupted, errors.ProviderBad
 @pytest.fixture
 async def gateway(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GatewayUnderTest]:
     monkeypatch.setattr(attempts, "RETRY_PAUSE_S", 0.001)
-    async with open_gateway(sqlite_url) as made:
-        yield made
+    async with open_gateway(sqlite_url) as opened:
+        yield opened
 
 
-def idempotent(key: str = "key", fingerprint: str = "f") -> IdempotentCall:
-    """Keeps an answer as its text and what it cost."""
+def idempotent_call(key: str = "key", fingerprint: str = "f") -> IdempotentCall:
+    """A key, and a stored response that is the text of the answer and its cost."""
 
-    def render(answer: CallResult) -> StoredResponse:
-        said = f"{answer.completion.text} {answer.charge.cost_tokens}"
-        return StoredResponse(200, "text/plain", said.encode())
+    def render(result: CallResult) -> StoredResponse:
+        body = f"{result.completion.text} {result.charge.cost_tokens}"
+        return StoredResponse(200, "text/plain", body.encode())
 
     return IdempotentCall(KeyedRequest(key, fingerprint), render)
 
 
-async def test_with_room_the_cheap_bound_is_held_in_full_and_nothing_is_counted(gateway: GatewayUnderTest) -> None:
-    answer = await gateway.complete()
+async def test_with_enough_quota_the_byte_bound_is_held_in_full_and_nothing_is_counted(
+    gateway: GatewayUnderTest,
+) -> None:
+    result = await gateway.complete()
     charge = await gateway.charge()
     assert (charge.input_bound, charge.granted_output, charge.held_tokens) == (INPUT_BOUND, 500, INPUT_BOUND + 500)
     assert (charge.cost_tokens, charge.cost_micro_usd, charge.basis) == (50, 60, "provider")
-    assert (answer.charge.charge_id, answer.model, answer.provider) == (charge.id, "m", "fake")
+    assert (result.charge.charge_id, result.model, result.provider) == (charge.id, "m", "fake")
     assert gateway.provider.limits == [500]
     assert gateway.provider.input_counts == 0
 
 
-async def test_with_less_room_the_exact_count_is_held_in_full(gateway: GatewayUnderTest) -> None:
+async def test_with_less_quota_the_exact_count_is_held_in_full(gateway: GatewayUnderTest) -> None:
     await set_limit(gateway.ledger, user_quota(gateway.caller), INPUT_BOUND + 499)
     await gateway.complete()
     charge = await gateway.charge()
     assert (charge.input_bound, charge.granted_output) == (EXACT_INPUT_BOUND, 500)
 
 
-async def test_with_little_room_the_output_is_clamped_and_the_provider_is_told(gateway: GatewayUnderTest) -> None:
+async def test_with_little_quota_the_output_is_clamped_and_the_limit_is_sent_to_the_provider(
+    gateway: GatewayUnderTest,
+) -> None:
     await set_limit(gateway.ledger, user_quota(gateway.caller), EXACT_INPUT_BOUND + 16)
     await gateway.complete()
     assert gateway.provider.limits == [16]
     assert (await gateway.charge()).held_tokens == EXACT_INPUT_BOUND + 16
 
 
-async def test_with_too_little_room_the_call_is_refused_and_the_provider_not_asked(gateway: GatewayUnderTest) -> None:
+async def test_with_too_little_quota_the_call_is_refused_and_the_provider_is_not_called(
+    gateway: GatewayUnderTest,
+) -> None:
     await set_limit(gateway.ledger, user_quota(gateway.caller), EXACT_INPUT_BOUND + 15)
     with pytest.raises(errors.QuotaExceeded) as raised:
         await gateway.complete()
@@ -68,7 +83,7 @@ async def test_with_too_little_room_the_call_is_refused_and_the_provider_not_ask
     assert gateway.provider.calls == []
 
 
-async def test_a_limit_that_the_caller_gave_is_never_clamped(gateway: GatewayUnderTest) -> None:
+async def test_the_callers_own_output_limit_is_never_clamped(gateway: GatewayUnderTest) -> None:
     await set_limit(gateway.ledger, user_quota(gateway.caller), EXACT_INPUT_BOUND + 99)
     with pytest.raises(errors.QuotaExceeded):
         await gateway.complete(max_output=100)
@@ -82,7 +97,7 @@ async def test_the_callers_own_cap_bounds_the_hold(gateway: GatewayUnderTest) ->
     assert (await gateway.charge()).held_tokens == EXACT_INPUT_BOUND + 30
 
 
-async def test_a_cap_that_is_too_small_is_the_callers_mistake(gateway: GatewayUnderTest) -> None:
+async def test_a_cap_that_is_too_small_is_an_invalid_request(gateway: GatewayUnderTest) -> None:
     for allocation, max_output in ((EXACT_INPUT_BOUND + 15, None), (EXACT_INPUT_BOUND + 30, 31), (1, None)):
         with pytest.raises(errors.InvalidRequest):
             await gateway.complete(allocation=allocation, max_output=max_output)
@@ -100,14 +115,14 @@ async def test_a_refusal_is_counted_beside_the_text_and_never_twice(
     assert (await gateway.charge()).output_tokens == tokens
 
 
-async def test_a_refusal_that_is_too_long_is_cut_wherever_it_is_said(gateway: GatewayUnderTest) -> None:
+async def test_a_refusal_that_is_too_long_is_cut_in_the_text_and_in_the_refusal(gateway: GatewayUnderTest) -> None:
     gateway.provider.completions = [Completion("n" * 900, "refusal", Usage(40, 900), refusal="n" * 900)]
-    answer = await gateway.complete(max_output=100)
-    assert (answer.completion.text, answer.completion.refusal) == ("n" * 100, "n" * 100)
-    assert answer.completion.finish_reason == "length"
+    result = await gateway.complete(max_output=100)
+    assert (result.completion.text, result.completion.refusal) == ("n" * 100, "n" * 100)
+    assert result.completion.finish_reason == "length"
 
 
-async def test_without_a_believable_report_everything_that_was_said_is_counted(gateway: GatewayUnderTest) -> None:
+async def test_without_a_possible_report_all_output_is_counted(gateway: GatewayUnderTest) -> None:
     calls = (ToolCall("id", "123", "4567"),)
     for usage in (None, Usage(5001, 1), Usage(1, 5001), Usage(0, 0), InconsistentUsage(1, None)):
         gateway.provider.completions = [Completion("12345", "stop", usage, calls, reasoning="12")]
@@ -117,8 +132,8 @@ async def test_without_a_believable_report_everything_that_was_said_is_counted(g
 
 
 async def test_a_failure_that_reports_its_usage_is_charged_and_not_retried(gateway: GatewayUnderTest) -> None:
-    gateway.model(fallbacks=("second",))
-    gateway.model("second", fallbacks=())
+    gateway.set_model(fallbacks=("second",))
+    gateway.set_model("second", fallbacks=())
     gateway.provider.completions = [BilledFailure(Usage(40, 10))]
     with pytest.raises(CallFailed):
         await gateway.complete()
@@ -134,26 +149,26 @@ async def test_a_zero_is_charged_as_reported_where_nothing_was_received(gateway:
     assert (charge.basis, charge.cost_tokens, charge.state) == (Basis.PROVIDER, 40, "settled")
 
 
-async def test_output_that_was_billed_unseen_does_not_shorten_the_answer(gateway: GatewayUnderTest) -> None:
+async def test_hidden_output_that_was_billed_does_not_shorten_the_answer(gateway: GatewayUnderTest) -> None:
     report = InconsistentUsage(40, 10, 750)
     gateway.provider.completions = [Completion("x" * 10, "stop", report, raw=b"all of it")]
-    answer = await gateway.complete(max_output=100)
-    assert answer.completion == Completion("x" * 10, "stop", Usage(40, 710, 0, 0, 700), raw=b"all of it")
-    assert answer.usage == Usage(40, 710, 0, 0, 700)
+    result = await gateway.complete(max_output=100)
+    assert result.completion == Completion("x" * 10, "stop", Usage(40, 710, 0, 0, 700), raw=b"all of it")
+    assert result.usage == Usage(40, 710, 0, 0, 700)
 
 
-async def test_an_answer_beyond_the_limit_is_cut_and_its_whole_cost_booked(gateway: GatewayUnderTest) -> None:
+async def test_an_answer_beyond_the_limit_is_cut_and_its_whole_cost_is_booked(gateway: GatewayUnderTest) -> None:
     gateway.provider.completions = [Completion("x" * 900, "stop", Usage(1000, 900), raw=b"all of it")]
-    answer = await gateway.complete(max_output=100)
-    assert answer.completion == Completion("x" * 100, "length", Usage(1000, 900))
+    result = await gateway.complete(max_output=100)
+    assert result.completion == Completion("x" * 100, "length", Usage(1000, 900))
     charge = await gateway.charge()
     assert (charge.cost_tokens, charge.overrun) == (1900, True)
 
 
-async def test_what_only_reads_is_never_cut(gateway: GatewayUnderTest) -> None:
+async def test_the_answer_of_a_model_without_output_is_never_cut(gateway: GatewayUnderTest) -> None:
     gateway.provider.completions = [Completion("", "stop", Usage(40, 3), raw=b"vectors")]
-    answer = await gateway.complete(without_output=True)
-    assert answer.completion.raw == b"vectors"
+    result = await gateway.complete(without_output=True)
+    assert result.completion.raw == b"vectors"
     charge = await gateway.charge()
     assert (charge.held_tokens, charge.cost_tokens) == (INPUT_BOUND, 43)
 
@@ -175,11 +190,11 @@ async def test_a_failure_that_cannot_have_been_billed_is_released(
 
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("kind", BILLED)
-async def test_an_unknown_outcome_charges_the_input_and_forgives_the_rest_and_is_not_tried_again(
+async def test_an_unknown_outcome_charges_the_input_and_forgives_the_rest_and_is_not_retried(
     gateway: GatewayUnderTest, kind: type[errors.ProviderError], streaming: bool
 ) -> None:
-    gateway.model(fallbacks=("second",))
-    gateway.model("second", fallbacks=())
+    gateway.set_model(fallbacks=("second",))
+    gateway.set_model("second", fallbacks=())
     gateway.provider.completions, gateway.provider.streams = [kind()], [[kind()]]
     with pytest.raises(CallFailed):
         await (gateway.stream() if streaming else gateway.complete())
@@ -198,13 +213,13 @@ async def test_a_bug_in_a_provider_leaves_no_hold(gateway: GatewayUnderTest, str
     assert (charge.state, charge.basis, charge.error) == ("settled", "unknown", "ZeroDivisionError")
 
 
-async def test_a_model_that_is_not_there_costs_nothing(gateway: GatewayUnderTest) -> None:
+async def test_an_unknown_model_costs_nothing(gateway: GatewayUnderTest) -> None:
     with pytest.raises(errors.NotFound):
         await gateway.complete(model="other")
     assert await gateway.charges() == []
 
 
-async def test_calls_at_once_never_hold_more_than_there_is(gateway: GatewayUnderTest) -> None:
+async def test_concurrent_calls_never_hold_more_than_the_limit(gateway: GatewayUnderTest) -> None:
     await set_limit(gateway.ledger, user_quota(gateway.caller), 3 * (INPUT_BOUND + 100))
     results = await asyncio.gather(*(gateway.complete(max_output=100) for _ in range(8)), return_exceptions=True)
     kinds = [type(result).__name__ for result in results]
@@ -213,27 +228,31 @@ async def test_calls_at_once_never_hold_more_than_there_is(gateway: GatewayUnder
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_a_call_with_a_key_is_made_once_and_its_answer_given_again(gateway: GatewayUnderTest, streaming: bool) -> None:
+async def test_a_call_with_a_key_is_made_once_and_its_response_is_replayed(
+    gateway: GatewayUnderTest, streaming: bool
+) -> None:
     listeners = (RecordingListener(), RecordingListener()) if streaming else (None, None)
-    answer = await (gateway.stream(listeners[0], idempotent()) if streaming else gateway.complete(idempotent()))
-    again = await gateway.replay(idempotent(), listeners[1])
-    assert (answer.charge.cost_tokens, again.response.body) == (50, b"yes 50")
+    result = await (
+        gateway.stream(listeners[0], idempotent_call()) if streaming else gateway.complete(idempotent_call())
+    )
+    replay = await gateway.replay(idempotent_call(), listeners[1])
+    assert (result.charge.cost_tokens, replay.response.body) == (50, b"yes 50")
     assert {(one.basis, one.cost_tokens) for one in await gateway.charges()} == {("provider", 50), ("cache", 0)}
     assert len(gateway.provider.calls) == 1
     with pytest.raises(errors.IdempotencyMismatch):
-        await gateway.complete(idempotent(fingerprint="other"))
+        await gateway.complete(idempotent_call(fingerprint="other"))
 
 
-async def test_a_stream_that_nobody_heard_out_is_not_kept(gateway: GatewayUnderTest) -> None:
+async def test_a_stream_whose_client_disconnected_is_not_stored(gateway: GatewayUnderTest) -> None:
     listener = RecordingListener()
     gateway.provider.streams = [[text_chunk("half"), listener.disconnect_soon, asyncio.Event()]]
-    answer = await gateway.stream(listener, idempotent())
-    assert answer.outcome.cut_short
+    result = await gateway.stream(listener, idempotent_call())
+    assert result.outcome.cut_short
     with pytest.raises(errors.PreviousAttemptInterrupted):
-        await gateway.complete(idempotent())
+        await gateway.complete(idempotent_call())
 
 
-async def test_an_estimate_asks_nobody_and_holds_nothing(gateway: GatewayUnderTest) -> None:
+async def test_an_estimate_calls_no_provider_and_holds_nothing(gateway: GatewayUnderTest) -> None:
     estimate = await gateway.inner.estimate(make_call())
     assert (estimate.model.name, estimate.input_tokens) == ("m", INPUT_TOKENS)
     assert (estimate.byte_terms.input_bound, estimate.exact_terms.input_bound) == (INPUT_BOUND, EXACT_INPUT_BOUND)
@@ -241,7 +260,7 @@ async def test_an_estimate_asks_nobody_and_holds_nothing(gateway: GatewayUnderTe
     assert (await gateway.charges(), gateway.provider.calls) == ([], [])
 
 
-async def test_a_renewal_measures_the_input_of_a_call_in_one_piece(gateway: GatewayUnderTest) -> None:
+async def test_a_renewal_measures_the_input_of_a_call_that_is_not_streamed(gateway: GatewayUnderTest) -> None:
     gateway.provider.answer_gate = asyncio.Event()
     call = asyncio.create_task(gateway.complete())
     await gateway.provider.called.wait()

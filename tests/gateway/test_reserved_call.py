@@ -1,4 +1,4 @@
-"""How a call's quota is reserved: by bytes first, by an exact count where a quota refuses that."""
+"""How a call's quota is reserved: by its bytes, then by an exact count if a quota refuses the bytes."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 
 from support.factories import set_limit, user_quota
-from support.gateway import INPUT_BOUND, EXACT_INPUT_BOUND, INPUT_TOKENS, GatewayUnderTest, open_gateway
+from support.gateway import EXACT_INPUT_BOUND, INPUT_BOUND, INPUT_TOKENS, GatewayUnderTest, open_gateway
 from tollkeeper.errors import QuotaExceeded, Unauthenticated
 
 
 @pytest.fixture
 async def gateway(sqlite_url: str) -> AsyncIterator[GatewayUnderTest]:
-    async with open_gateway(sqlite_url) as made:
-        yield made
+    async with open_gateway(sqlite_url) as opened:
+        yield opened
 
 
 async def test_a_call_that_fits_by_bytes_is_not_counted(gateway: GatewayUnderTest) -> None:
@@ -25,7 +25,11 @@ async def test_a_call_that_only_fits_exactly_is_counted_and_clamped(gateway: Gat
     await set_limit(gateway.ledger, user_quota(gateway.caller), EXACT_INPUT_BOUND + 50)
     await gateway.complete()
     charge = await gateway.charge()
-    assert (gateway.provider.limits, charge.held_tokens, charge.input_bound) == ([50], EXACT_INPUT_BOUND + 50, EXACT_INPUT_BOUND)
+    assert (gateway.provider.limits, charge.held_tokens, charge.input_bound) == (
+        [50],
+        EXACT_INPUT_BOUND + 50,
+        EXACT_INPUT_BOUND,
+    )
     assert gateway.provider.input_counts > 0
 
 
@@ -36,7 +40,7 @@ async def test_a_call_that_does_not_fit_exactly_either_is_refused_and_not_sent(g
     assert (gateway.provider.calls, await gateway.charges(), gateway.ledger.in_flight) == ([], [], 0)
 
 
-async def test_the_input_of_a_caller_who_is_no_longer_good_is_not_counted(gateway: GatewayUnderTest) -> None:
+async def test_the_input_of_a_caller_whose_token_was_revoked_is_not_counted(gateway: GatewayUnderTest) -> None:
     gateway.caller = replace(gateway.caller, token_version=1)
     with pytest.raises(Unauthenticated):
         await gateway.complete()

@@ -1,4 +1,4 @@
-"""What a usage report must satisfy, and what is charged where it does not."""
+"""The conditions on a usage report, and what is charged if it does not meet them."""
 
 from typing import Any
 
@@ -17,10 +17,10 @@ from tollkeeper.quota.rules.models import Basis
 
 WINDOW = 5_000
 CALL = Evidence(WINDOW, WINDOW)
-SILENT = CALL._replace(has_output=False)
+NO_OUTPUT = CALL._replace(has_output=False)
 EMPTY = CALL._replace(has_input=False, has_output=False)
-READS = CALL._replace(has_output=False, without_output=True)
-EARLY = CALL._replace(covered=False)
+INPUT_ONLY = CALL._replace(has_output=False, without_output=True)
+NOT_COVERED = CALL._replace(covered=False)
 COUNTED, HOLD = Usage(50, 8), Usage(1_000, 500)
 METER = Meter(1_000, Price(1_000_000, 500_000, 2_000_000))
 
@@ -37,14 +37,14 @@ def charge(report: UsageReport | None, evidence: Evidence = CALL, counted: Usage
     [
         (Usage(40, 10, 30, 5, 4), CALL, Usage(40, 10, 30, 5, 4)),
         (Usage(WINDOW, WINDOW), CALL, Usage(WINDOW, WINDOW)),
-        (Usage(40, 0), SILENT, Usage(40, 0)),
+        (Usage(40, 0), NO_OUTPUT, Usage(40, 0)),
         (Usage(0, 0), EMPTY, Usage(0, 0)),
         (InconsistentUsage(20, 424, 1016), CALL, Usage(20, 996, 0, 0, 572)),
         (InconsistentUsage(10, 3, 18, 4, 2, 5), CALL, Usage(10, 8, 4, 2, 5)),
         (InconsistentUsage(20, 0, 1016), CALL, Usage(20, 996, 0, 0, 996)),
         (InconsistentUsage(20, None, 30), CALL, Usage(20, 10)),
-        (InconsistentUsage(20, None, 20), SILENT, Usage(20, 0)),
-        (InconsistentUsage(20, 0, 30), READS, Usage(30, 0)),
+        (InconsistentUsage(20, None, 20), NO_OUTPUT, Usage(20, 0)),
+        (InconsistentUsage(20, 0, 30), INPUT_ONLY, Usage(30, 0)),
     ],
 )
 def test_a_report_that_can_be_true_is_charged_as_reported(
@@ -60,7 +60,7 @@ def test_a_report_that_can_be_true_is_charged_as_reported(
         (Usage(0, 0), CALL, COUNTED),
         (Usage(0, 42), CALL, Usage(50, 42)),
         (Usage(40, 0, 30, 5), CALL, Usage(40, 8, 30, 5)),
-        (Usage(0, 0), SILENT, Usage(50, 8)),
+        (Usage(0, 0), NO_OUTPUT, Usage(50, 8)),
         (Usage(WINDOW + 1, 9), CALL, Usage(50, 9)),
         (Usage(60, WINDOW + 1), CALL, Usage(60, 8)),
         (InconsistentUsage(60, None), CALL, Usage(60, 8)),
@@ -73,10 +73,10 @@ def test_a_report_that_can_be_true_is_charged_as_reported(
         (InconsistentUsage(60, 9, None, 61), CALL, Usage(61, 9)),
         (InconsistentUsage(60, 9, None, 40, 30), CALL, Usage(70, 9, 0, 30)),
         (InconsistentUsage(60, 9, None, 0, 0, 12), CALL, Usage(60, 12)),
-        (InconsistentUsage(9, 0, WINDOW + 1), READS, Usage(50, 8)),
-        (Usage(40, 10), EARLY, Usage(50, 10)),
-        (Usage(60, 1), EARLY, Usage(60, 8)),
-        (InconsistentUsage(60, 1, 100), EARLY, Usage(60, 40)),
+        (InconsistentUsage(9, 0, WINDOW + 1), INPUT_ONLY, Usage(50, 8)),
+        (Usage(40, 10), NOT_COVERED, Usage(50, 10)),
+        (Usage(60, 1), NOT_COVERED, Usage(60, 8)),
+        (InconsistentUsage(60, 1, 100), NOT_COVERED, Usage(60, 40)),
     ],
 )
 def test_any_other_report_is_counted_and_is_the_least_that_is_charged(

@@ -1,11 +1,14 @@
 """WS /ai/ws: authentication by the first frame, rate and size limits, and the handling of invalid frames."""
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from journeys.support.forged_tokens import forge
 from journeys.support.server import Server
@@ -49,14 +52,14 @@ async def test_the_first_frame_authenticates_the_caller(shared_sqlite: Server) -
 
 async def test_a_client_that_sends_no_first_frame_is_disconnected(strict_server: Server) -> None:
     async with open_websocket(strict_server) as connection:
-        assert await connection.wait_closed() == 4401
+        assert await connection.wait_closed() == 4408
 
 
 async def test_a_token_in_the_query_string_or_a_header_is_ignored(strict_server: Server, upstream: Upstream) -> None:
     async with new_user(strict_server) as caller:
         path = f"/ai/ws?token={caller.token}&access_token={caller.token}"
         async with open_websocket(strict_server, path, additional_headers=caller.auth_headers) as connection:
-            assert await connection.wait_closed() == 4401
+            assert await connection.wait_closed() == 4408
         async with open_websocket(strict_server, path, additional_headers=caller.auth_headers) as connection:
             await connection.send("query", prompt=caller.marker)
             assert await connection.wait_closed() == 4401
@@ -265,3 +268,23 @@ def _padded(caller: ApiUser, size: int) -> str:
     """A query frame of `size` bytes, padded with blanks between JSON tokens."""
     frame = json.dumps({"type": "query", "prompt": scripted(caller.marker, usage=USAGE), "max_tokens": 50})
     return frame[:-1] + " " * (size - len(frame)) + "}"
+
+
+async def test_an_idle_connection_is_closed_when_its_credential_is_revoked(strict_server: Server) -> None:
+    async with new_user(strict_server) as caller:
+        key_user = await caller.with_api_key()
+        async with authenticated_websocket(strict_server, key_user) as connection:
+            [key] = (await caller.get("/auth/keys")).body["data"]
+            async with caller.http.delete(f"/auth/keys/{key['id']}", headers=caller.auth_headers) as response:
+                assert response.status == 204
+            assert await connection.wait_closed() == 4401
+
+
+async def test_a_flood_of_pings_closes_the_connection_before_authentication(shared_sqlite: Server) -> None:
+    """1.2 MB of pings a second kept the server busy for 15 s."""
+    async with open_websocket(shared_sqlite, ping_interval=None) as connection:
+        with suppress(ConnectionClosed):
+            for _ in range(100_000):
+                await connection.raw.ping()
+                await asyncio.sleep(0)
+        assert await connection.wait_closed() == 4429

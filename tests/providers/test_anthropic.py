@@ -1,4 +1,4 @@
-"""What the Anthropic adapter sends, and how it reads what comes back."""
+"""The requests that the Anthropic provider sends, and how it reads answers and streams."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import orjson
 import pytest
 from anthropic.types import message_create_params
-from provider_server import listening
 from pydantic import TypeAdapter
 
+from support.provider_server import serve_answer
 from tollkeeper import errors
 from tollkeeper.chat import ChatRequest, Delta, Finish, Image, Message, Options, TextDelta, Tool, Usage
 from tollkeeper.dialects import chat, messages
@@ -18,7 +18,7 @@ from tollkeeper.errors import UnsupportedParameter
 from tollkeeper.providers.anthropic import AnthropicProvider
 from tollkeeper.providers.base import CallInput, Model, PreparedCall, RawRequest, StreamChunk, Wire
 
-NOWHERE = "http://127.0.0.1:1"
+UNREACHABLE_URL = "http://127.0.0.1:1"
 REQUEST = ChatRequest((Message("system", "Be brief."), Message("user", 'Say "hi"\n☃')), Options(temperature=0.5))
 ANSWER = orjson.dumps(
     {
@@ -30,30 +30,30 @@ ANSWER = orjson.dumps(
 )
 
 
-def make(url: str = NOWHERE) -> AnthropicProvider:
+def make(url: str = UNREACHABLE_URL) -> AnthropicProvider:
     return AnthropicProvider(api_key="sk-ant", base_url=url, timeout_s=5)
 
 
-def model(provider: AnthropicProvider, **facts: Any) -> Model:
-    return Model("our-claude", provider, upstream="claude-opus-5", **facts)
+def model(provider: AnthropicProvider, **traits: Any) -> Model:
+    return Model("our-claude", provider, upstream="claude-opus-5", **traits)
 
 
-def prepared(question: CallInput, *, stream: bool = False, **facts: Any) -> PreparedCall:
+def prepared(call_input: CallInput, *, stream: bool = False, **traits: Any) -> PreparedCall:
     provider = make()
-    return provider.prepare(model(provider, **facts), question, stream=stream)
+    return provider.prepare(model(provider, **traits), call_input, stream=stream)
 
 
-def asked(request: ChatRequest = REQUEST) -> CallInput:
+def input_of(request: ChatRequest = REQUEST) -> CallInput:
     return CallInput(lambda: request)
 
 
-def as_it_came(wire: Wire = Wire.MESSAGES, **fields: Any) -> CallInput:
+def raw_input(wire: Wire = Wire.MESSAGES, **fields: Any) -> CallInput:
     raw = RawRequest(wire, {name: orjson.dumps(value) for name, value in fields.items()}, InputSize(7, images=2))
     return CallInput(lambda: REQUEST, raw)
 
 
-def test_a_question_of_ours_is_a_message_with_the_limit_last() -> None:
-    body = prepared(asked()).body_with_limit(77)
+def test_a_chat_request_is_written_with_the_output_limit_last() -> None:
+    body = prepared(input_of()).body_with_limit(77)
     assert body.endswith(b',"max_tokens":77}')
     document = orjson.loads(body)
     assert document == {
@@ -66,8 +66,8 @@ def test_a_question_of_ours_is_a_message_with_the_limit_last() -> None:
     TypeAdapter(message_create_params.MessageCreateParamsNonStreaming).validate_python(document)
 
 
-def test_a_request_on_the_wire_goes_out_as_it_came() -> None:
-    """Even what our nouns have no word for, and down to the spaces."""
+def test_a_request_of_the_same_wire_is_sent_unchanged() -> None:
+    """Including fields without an equivalent in ChatRequest, and white space."""
     spaced = b'[ {"role": "user", "content": "hi"} ]'
     raw = RawRequest(Wire.MESSAGES, {"messages": spaced, "top_k": b"5"}, InputSize(7, images=2))
     call = prepared(CallInput(lambda: REQUEST, raw), stream=True)
@@ -76,11 +76,11 @@ def test_a_request_on_the_wire_goes_out_as_it_came() -> None:
     assert (call.raw, call.wire, call.input_size) == (True, Wire.MESSAGES, InputSize(7, images=2))
 
 
-def test_a_request_on_another_wire_is_translated() -> None:
-    call = prepared(as_it_came(Wire.CHAT, messages=[{"role": "user", "content": "All that came is counted."}]))
+def test_a_request_of_another_wire_is_translated() -> None:
+    call = prepared(raw_input(Wire.CHAT, messages=[{"role": "user", "content": "Every message is counted."}]))
     assert (call.raw, orjson.loads(call.body_with_limit(1))["system"]) == (False, "Be brief.")
     assert call.input_size == InputSize(2)
-    assert call.texts() == ("All that came is counted.",)
+    assert call.texts() == ("Every message is counted.",)
 
 
 @pytest.mark.parametrize(
@@ -92,39 +92,39 @@ def test_a_request_on_another_wire_is_translated() -> None:
         ({"thinking": {"type": "adaptive"}}, True),
     ],
 )
-def test_only_the_kind_of_thinking_says_whether_the_model_thinks(fields: dict[str, Any], expected: bool) -> None:
-    assert prepared(as_it_came(messages=[], **fields)).thinks is expected
+def test_the_type_of_thinking_alone_decides_whether_the_model_thinks(fields: dict[str, Any], expected: bool) -> None:
+    assert prepared(raw_input(messages=[], **fields)).thinks is expected
 
 
 @pytest.mark.parametrize(
-    ("question", "parameter"),
+    ("call_input", "parameter"),
     [
-        (as_it_came(Wire.EMBEDDINGS, input="a"), "model"),
+        (raw_input(Wire.EMBEDDINGS, input="a"), "model"),
         (CallInput(lambda: REQUEST, choices=2), "n"),
-        (asked(REQUEST._replace(options=Options(seed=1))), "seed"),
+        (input_of(REQUEST._replace(options=Options(seed=1))), "seed"),
     ],
 )
-def test_what_it_cannot_be_asked_is_refused(question: CallInput, parameter: str) -> None:
+def test_embeddings_several_choices_and_a_seed_are_refused(call_input: CallInput, parameter: str) -> None:
     with pytest.raises(UnsupportedParameter) as refused:
-        prepared(question)
+        prepared(call_input)
     assert refused.value.parameter == parameter
 
 
-@pytest.mark.parametrize("question", [asked(), as_it_came(messages=[], temperature=0.5)])
-def test_a_model_without_sampling_takes_no_temperature(question: CallInput) -> None:
+@pytest.mark.parametrize("call_input", [input_of(), raw_input(messages=[], temperature=0.5)])
+def test_a_sampling_parameter_that_the_model_does_not_accept_is_refused(call_input: CallInput) -> None:
     with pytest.raises(UnsupportedParameter) as refused:
-        prepared(question, sampling=frozenset({"top_p"}))
+        prepared(call_input, sampling=frozenset({"top_p"}))
     assert refused.value.parameter == "temperature"
-    assert prepared(question, sampling=frozenset({"temperature"}))
+    assert prepared(call_input, sampling=frozenset({"temperature"}))
 
 
-async def test_a_key_is_sent_as_a_key_and_a_token_as_a_bearer() -> None:
-    async with listening(ANSWER) as upstream:
+async def test_an_api_key_is_sent_in_x_api_key_and_a_token_as_a_bearer() -> None:
+    async with serve_answer(ANSWER) as upstream:
         for credentials in ({"api_key": "sk-ant"}, {"auth_token": "tok"}):
             provider = AnthropicProvider(**credentials, base_url=upstream.url + "/v1/", timeout_s=5)
-            await provider.complete(provider.prepare(model(provider), asked()), 5)
+            await provider.complete(provider.prepare(model(provider), input_of()), 5)
             await provider.close()
-    (path, by_key, _), (_, by_token, _) = upstream.asked
+    (path, by_key, _), (_, by_token, _) = upstream.requests
     assert path == "/v1/messages"
     assert (by_key["x-api-key"], by_key["anthropic-version"]) == ("sk-ant", "2023-06-01")
     assert "authorization" not in by_key
@@ -132,54 +132,54 @@ async def test_a_key_is_sent_as_a_key_and_a_token_as_a_bearer() -> None:
     assert "x-api-key" not in by_token
 
 
-async def test_an_answer_is_read_and_passed_on_where_the_caller_speaks_the_wire() -> None:
-    async with listening(ANSWER) as upstream:
+async def test_an_answer_is_read_and_has_its_bytes_only_for_the_same_wire() -> None:
+    async with serve_answer(ANSWER) as upstream:
         provider = make(upstream.url)
-        ours = await provider.complete(provider.prepare(model(provider), asked()), 5)
-        raw = await provider.complete(provider.prepare(model(provider), as_it_came(messages=[])), 5)
+        ours = await provider.complete(provider.prepare(model(provider), input_of()), 5)
+        raw = await provider.complete(provider.prepare(model(provider), raw_input(messages=[])), 5)
         await provider.close()
     assert (ours.text, ours.usage, ours.finish_reason, ours.raw) == ("hi", Usage(9, 2), "stop", None)
     assert raw == ours._replace(raw=ANSWER)
 
 
-async def test_an_answer_of_another_wire_is_a_bad_response() -> None:
-    async with listening(
+async def test_an_answer_in_another_format_is_a_bad_response() -> None:
+    async with serve_answer(
         chat.write_answer(messages.read_answer(ANSWER), ResponseMeta("a", "b", 1), Usage(1, 1))
     ) as upstream:
         provider = make(upstream.url)
         with pytest.raises(errors.ProviderBadResponse):
-            await provider.complete(provider.prepare(model(provider), asked()), 5)
+            await provider.complete(provider.prepare(model(provider), input_of()), 5)
         await provider.close()
 
 
-def a_stream() -> list[bytes]:
+def stream_events() -> list[bytes]:
     writer = messages.StreamWriter(ResponseMeta("msg_1", "claude", 1))
     return [writer.write(TextDelta("h")), writer.write(TextDelta("i")), writer.end("stop", Usage(9, 2))]
 
 
 @pytest.mark.parametrize("raw", [True, False])
-async def test_a_stream_brings_deltas_and_for_the_wires_own_callers_its_bytes(raw: bool) -> None:
-    whole = b"".join(a_stream())
-    async with listening(whole) as upstream:
+async def test_a_stream_has_deltas_and_its_bytes_only_for_the_same_wire(raw: bool) -> None:
+    whole = b"".join(stream_events())
+    async with serve_answer(whole) as upstream:
         provider = make(upstream.url)
-        question = as_it_came(messages=[]) if raw else asked()
-        call = provider.prepare(model(provider), question, stream=True)
-        pieces = [piece async for piece in provider.stream(call, 5)]
+        call_input = raw_input(messages=[]) if raw else input_of()
+        call = provider.prepare(model(provider), call_input, stream=True)
+        chunks = [chunk async for chunk in provider.stream(call, 5)]
         await provider.close()
-    assert upstream.asked[0][2]["stream"] is True
-    assert b"".join(piece.raw for piece in pieces) == (whole if raw else b"")
-    assert [delta for piece in pieces for delta in piece.deltas] == [
+    assert upstream.requests[0][2]["stream"] is True
+    assert b"".join(chunk.raw for chunk in chunks) == (whole if raw else b"")
+    assert [delta for chunk in chunks for delta in chunk.deltas] == [
         TextDelta("h"),
         TextDelta("i"),
         Finish("stop"),
         Usage(9, 2),
     ]
-    assert [piece.last for piece in pieces][-3:] == [False, True, True]
+    assert [chunk.last for chunk in chunks][-3:] == [False, True, True]
 
 
-async def drain(pieces: AsyncIterator[StreamChunk], seen: list[Delta]) -> None:
-    async for piece in pieces:
-        seen += piece.deltas
+async def collect(chunks: AsyncIterator[StreamChunk], deltas: list[Delta]) -> None:
+    async for chunk in chunks:
+        deltas += chunk.deltas
 
 
 @pytest.mark.parametrize(
@@ -191,43 +191,45 @@ async def drain(pieces: AsyncIterator[StreamChunk], seen: list[Delta]) -> None:
         (messages.write_stream_error("provider_error", "secret"), errors.ProviderFailed),
     ],
 )
-async def test_a_stream_that_does_not_end_well_is_an_error(end: bytes, error: type[errors.ProviderError]) -> None:
-    async with listening(b"".join(a_stream()[:2]) + end) as upstream:
+async def test_a_stream_that_is_cut_malformed_or_failed_raises_an_error(
+    end: bytes, error: type[errors.ProviderError]
+) -> None:
+    async with serve_answer(b"".join(stream_events()[:2]) + end) as upstream:
         provider = make(upstream.url)
-        call = provider.prepare(model(provider), asked(), stream=True)
-        seen: list[Delta] = []
+        call = provider.prepare(model(provider), input_of(), stream=True)
+        deltas: list[Delta] = []
         with pytest.raises(error) as raised:
-            await drain(provider.stream(call, 5), seen)
+            await collect(provider.stream(call, 5), deltas)
         await provider.close()
-    assert seen == [TextDelta("h"), TextDelta("i")]
+    assert deltas == [TextDelta("h"), TextDelta("i")]
     assert "secret" not in str(raised.value)
 
 
-async def test_a_missing_final_marker_is_no_fault() -> None:
-    """The answer was whole before it."""
-    whole = b"".join(a_stream())
-    async with listening(whole[: whole.index(b"event: message_stop")]) as upstream:
+async def test_a_stream_without_message_stop_is_complete() -> None:
+    """The answer is complete without it."""
+    whole = b"".join(stream_events())
+    async with serve_answer(whole[: whole.index(b"event: message_stop")]) as upstream:
         provider = make(upstream.url)
-        call = provider.prepare(model(provider), asked(), stream=True)
-        pieces = [piece async for piece in provider.stream(call, 5)]
+        call = provider.prepare(model(provider), input_of(), stream=True)
+        chunks = [chunk async for chunk in provider.stream(call, 5)]
         await provider.close()
-    assert pieces[-1].deltas == (Finish("stop"), Usage(9, 2))
+    assert chunks[-1].deltas == (Finish("stop"), Usage(9, 2))
 
 
-async def test_input_is_counted_with_what_the_template_and_pictures_take() -> None:
+async def test_the_input_count_includes_the_chat_template_images_and_tools() -> None:
     provider = make()
-    pictured = Message("user", ("hello", Image("data:image/png;base64," + "A" * 4000)))
+    image_message = Message("user", ("hello", Image("data:image/png;base64," + "A" * 4000)))
     plain = await provider.count_input(
-        provider.prepare(model(provider), asked(ChatRequest((Message("user", "hello"),))))
+        provider.prepare(model(provider), input_of(ChatRequest((Message("user", "hello"),))))
     )
-    seen = await provider.count_input(
-        provider.prepare(model(provider, image_tokens=1600), asked(ChatRequest((pictured,))))
+    with_image = await provider.count_input(
+        provider.prepare(model(provider, image_tokens=1600), input_of(ChatRequest((image_message,))))
     )
-    tools = Options(tools=(Tool("weather", "tells the weather", {"type": "object"}),))
-    equipped = await provider.count_input(
-        provider.prepare(model(provider), asked(ChatRequest((Message("user", "hello"),), tools)))
+    tools = Options(tools=(Tool("weather", "Returns the weather.", {"type": "object"}),))
+    with_tools = await provider.count_input(
+        provider.prepare(model(provider), input_of(ChatRequest((Message("user", "hello"),), tools)))
     )
     assert plain == 1 + 4 + 3
-    assert seen == plain + 1600
-    assert equipped > plain
+    assert with_image == plain + 1600
+    assert with_tools > plain
     assert (await provider.count_output("hello"), await provider.truncate_output("hello world", 1)) == (1, "hello")

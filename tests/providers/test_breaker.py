@@ -1,109 +1,121 @@
-"""A model that is down is asked by a call now and then, and nobody closes it to the others for nothing."""
+"""The circuit of a model: when it opens, probes, and closes."""
 
 import asyncio
 from contextlib import aclosing
 
 import pytest
-from breaker_under_test import FAILURES, PROBE_S, REFUSALS, SECONDS, TEST_DEADLINE_S, UNANSWERED, World
 
+from support.breaker import (
+    MAX_FAILURES,
+    PERIOD_S,
+    PROBE_INTERVAL_S,
+    REFUSALS,
+    TEST_DEADLINE_S,
+    UNANSWERED,
+    BreakerUnderTest,
+)
 from tollkeeper import errors
 from tollkeeper.providers.breaker import MAX_MODELS
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def closed() -> BreakerUnderTest:
+    return BreakerUnderTest()
 
 
 @pytest.fixture
-async def opened(world: World) -> World:
-    """One whose breaker has just opened."""
-    await world.fail(times=FAILURES)
-    return world
+async def opened(closed: BreakerUnderTest) -> BreakerUnderTest:
+    """A breaker whose circuit for the model `m` has just opened."""
+    await closed.fail(times=MAX_FAILURES)
+    return closed
 
 
 @pytest.mark.parametrize("error", UNANSWERED)
-async def test_it_opens_after_failures_in_a_row_and_then_asks_nobody(
-    world: World, error: type[errors.ProviderError]
+async def test_it_opens_after_failures_in_a_row_and_then_calls_fail_at_once(
+    closed: BreakerUnderTest, error: type[errors.ProviderError]
 ) -> None:
-    await world.fail(error, times=FAILURES)
-    asked = world.provider.asked
+    await closed.fail(error, times=MAX_FAILURES)
+    calls = closed.provider.call_count
     with pytest.raises(errors.ProviderUnavailable) as raised:
-        await world.complete()
+        await closed.complete()
     with pytest.raises(errors.ProviderUnavailable):
-        await world.stream()
-    assert world.provider.asked == asked == FAILURES
-    assert raised.value.retry_after_s == PROBE_S
+        await closed.stream()
+    assert closed.provider.call_count == calls == MAX_FAILURES
+    assert raised.value.retry_after_s == PROBE_INTERVAL_S
     assert not raised.value.billed
 
 
-async def test_it_says_how_long_it_stays_open(opened: World) -> None:
+async def test_retry_after_is_the_time_until_the_next_probe(opened: BreakerUnderTest) -> None:
     opened.now += 6.5
     with pytest.raises(errors.ProviderUnavailable) as raised:
         await opened.complete()
     assert raised.value.retry_after_s == 4
 
 
-async def test_a_success_in_between_begins_the_row_anew(world: World) -> None:
+async def test_a_success_resets_the_count_of_failures(closed: BreakerUnderTest) -> None:
     for _ in range(3):
-        await world.fail(times=FAILURES - 1)
-        await world.complete()
-    await world.fail(times=FAILURES - 1)
-    assert not await world.is_open()
+        await closed.fail(times=MAX_FAILURES - 1)
+        await closed.complete()
+    await closed.fail(times=MAX_FAILURES - 1)
+    assert not await closed.is_open()
 
 
 @pytest.mark.parametrize("error", REFUSALS)
-async def test_a_refusal_is_a_sign_of_life(world: World, error: type[errors.ProviderError]) -> None:
-    await world.fail(error, times=FAILURES + 1)
-    await world.fail(times=FAILURES - 1)
-    await world.fail(error)
-    await world.fail(times=FAILURES - 1)
-    assert not await world.is_open()
-
-
-async def test_an_error_that_is_answered_is_no_failure_where_others_have_succeeded_lately(world: World) -> None:
-    """One member's requests may make a model fail; that others' calls succeed shows that it is up."""
-    for _ in range(5):
-        await world.complete()
-        world.now += SECONDS - 1
-        await world.fail(errors.ProviderFailed, times=FAILURES + 1)
-        assert await world.lets_all_through()
-
-
-async def test_errors_that_are_answered_open_it_where_nobody_has_succeeded_for_the_whole_time(world: World) -> None:
-    await world.complete()
-    world.now += SECONDS
-    await world.fail(errors.ProviderFailed, times=FAILURES)
-    assert not await world.lets_all_through()
-
-
-async def test_a_model_never_asked_before_counts_as_one_that_succeeds(world: World) -> None:
-    await world.fail(errors.ProviderFailed, times=FAILURES)
-    world.now += SECONDS - 1
-    await world.fail(errors.ProviderFailed)
-    assert await world.lets_all_through()
-
-
-async def test_one_whose_requests_are_answered_by_errors_does_not_take_the_probes_from_the_others(
-    world: World,
+async def test_a_refusal_resets_the_count_of_failures(
+    closed: BreakerUnderTest, error: type[errors.ProviderError]
 ) -> None:
-    """Twenty calls a second that fail at once, and one of somebody else a second: that one always comes through."""
-    await world.complete()
-    world.now += SECONDS
+    await closed.fail(error, times=MAX_FAILURES + 1)
+    await closed.fail(times=MAX_FAILURES - 1)
+    await closed.fail(error)
+    await closed.fail(times=MAX_FAILURES - 1)
+    assert not await closed.is_open()
+
+
+async def test_a_5xx_answer_is_no_failure_if_a_call_has_succeeded_within_the_period(closed: BreakerUnderTest) -> None:
+    """The requests of one user may make a model fail. Calls of others that succeed show that it is up."""
     for _ in range(5):
-        await world.fail(errors.ProviderFailed, times=20)
-        world.now += SECONDS
-        assert (await world.complete()).text == "one"
+        await closed.complete()
+        closed.now += PERIOD_S - 1
+        await closed.fail(errors.ProviderFailed, times=MAX_FAILURES + 1)
+        assert await closed.passes_simultaneous_calls()
 
 
-async def test_a_probe_answered_by_an_error_slowly_delays_the_others_no_longer_than_a_probe(opened: World) -> None:
-    opened.now += PROBE_S
+async def test_5xx_answers_open_it_if_no_call_has_succeeded_within_the_period(closed: BreakerUnderTest) -> None:
+    await closed.complete()
+    closed.now += PERIOD_S
+    await closed.fail(errors.ProviderFailed, times=MAX_FAILURES)
+    assert not await closed.passes_simultaneous_calls()
+
+
+async def test_a_model_that_was_never_called_counts_as_having_just_succeeded(closed: BreakerUnderTest) -> None:
+    await closed.fail(errors.ProviderFailed, times=MAX_FAILURES)
+    closed.now += PERIOD_S - 1
+    await closed.fail(errors.ProviderFailed)
+    assert await closed.passes_simultaneous_calls()
+
+
+async def test_calls_that_are_answered_with_5xx_do_not_use_up_the_probes(
+    closed: BreakerUnderTest,
+) -> None:
+    """Twenty calls of one user fail at once in each period; the one call of another user succeeds each time."""
+    await closed.complete()
+    closed.now += PERIOD_S
+    for _ in range(5):
+        await closed.fail(errors.ProviderFailed, times=20)
+        closed.now += PERIOD_S
+        assert (await closed.complete()).text == "one"
+
+
+async def test_a_probe_with_a_slow_5xx_answer_delays_other_calls_by_one_probe_interval(
+    opened: BreakerUnderTest,
+) -> None:
+    opened.now += PROBE_INTERVAL_S
     opened.provider.gate = asyncio.Event()
     opened.provider.error = errors.ProviderFailed
     slow = asyncio.create_task(opened.complete())
     await asyncio.sleep(0)
     assert await opened.is_open()
-    opened.now += PROBE_S
+    opened.now += PROBE_INTERVAL_S
     gate, opened.provider.gate, opened.provider.error = opened.provider.gate, None, None
     assert not await opened.is_open()
     gate.set()
@@ -111,34 +123,36 @@ async def test_a_probe_answered_by_an_error_slowly_delays_the_others_no_longer_t
     assert not await opened.is_open()
 
 
-async def test_one_model_that_is_down_closes_no_other(opened: World) -> None:
+async def test_the_open_circuit_of_a_model_does_not_affect_another(opened: BreakerUnderTest) -> None:
     assert await opened.is_open()
-    assert (await opened.guarded.complete(opened.of("other"), 10)).text == "one"
+    assert (await opened.breaker.complete(opened.prepare("other"), 10)).text == "one"
     assert await opened.is_open()
 
 
-async def test_no_more_models_are_watched_than_can_be(opened: World) -> None:
+async def test_the_oldest_circuit_is_dropped_at_the_maximum_number_of_models(opened: BreakerUnderTest) -> None:
     for number in range(MAX_MODELS - 1):
-        await opened.guarded.complete(opened.of(f"m{number}"), 10)
+        await opened.breaker.complete(opened.prepare(f"m{number}"), 10)
     assert await opened.is_open()
-    await opened.guarded.complete(opened.of("one more"), 10)
+    await opened.breaker.complete(opened.prepare("one more"), 10)
     assert not await opened.is_open()
 
 
-async def test_an_answer_that_makes_no_sense_says_nothing(world: World) -> None:
-    await world.fail(times=FAILURES - 1)
-    await world.fail(errors.ProviderBadResponse, times=FAILURES)
-    assert world.provider.asked == 2 * FAILURES - 1
-    await world.fail()
-    assert await world.is_open()
+async def test_a_malformed_answer_neither_counts_nor_resets(closed: BreakerUnderTest) -> None:
+    await closed.fail(times=MAX_FAILURES - 1)
+    await closed.fail(errors.ProviderBadResponse, times=MAX_FAILURES)
+    assert closed.provider.call_count == 2 * MAX_FAILURES - 1
+    await closed.fail()
+    assert await closed.is_open()
 
 
-async def test_after_the_time_one_call_alone_is_let_through_and_its_success_closes_it(opened: World) -> None:
-    opened.now += PROBE_S
+async def test_after_the_probe_interval_one_probe_passes_and_its_success_closes_the_circuit(
+    opened: BreakerUnderTest,
+) -> None:
+    opened.now += PROBE_INTERVAL_S
     opened.provider.gate = asyncio.Event()
     probe = asyncio.create_task(opened.complete())
     await asyncio.sleep(0)
-    assert opened.provider.asked == FAILURES + 1
+    assert opened.provider.call_count == MAX_FAILURES + 1
     assert await opened.is_open()
     opened.provider.gate.set()
     assert (await probe).text == "one"
@@ -146,23 +160,23 @@ async def test_after_the_time_one_call_alone_is_let_through_and_its_success_clos
     assert await opened.stream() == 3
 
 
-async def test_a_probe_that_fails_opens_it_for_as_long_again(opened: World) -> None:
-    opened.now += PROBE_S
+async def test_a_failed_probe_keeps_it_open_for_another_probe_interval(opened: BreakerUnderTest) -> None:
+    opened.now += PROBE_INTERVAL_S
     await opened.fail()
-    opened.now += PROBE_S - 1
+    opened.now += PROBE_INTERVAL_S - 1
     assert await opened.is_open()
     opened.now += 1
     assert not await opened.is_open()
 
 
-async def test_a_probe_that_does_not_end_is_followed_by_another(opened: World) -> None:
-    opened.now += PROBE_S
+async def test_a_probe_that_hangs_is_followed_by_another(opened: BreakerUnderTest) -> None:
+    opened.now += PROBE_INTERVAL_S
     opened.provider.gate = asyncio.Event()
     stuck = asyncio.create_task(opened.complete())
     await asyncio.sleep(0)
     opened.provider.gate = None
     assert await opened.is_open()
-    opened.now += PROBE_S
+    opened.now += PROBE_INTERVAL_S
     assert not await opened.is_open()
     stuck.cancel()
     await asyncio.gather(stuck, return_exceptions=True)
@@ -170,8 +184,10 @@ async def test_a_probe_that_does_not_end_is_followed_by_another(opened: World) -
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_a_caller_who_hangs_up_is_no_failure_and_the_next_call_may_try(opened: World, streaming: bool) -> None:
-    opened.now += PROBE_S
+async def test_a_cancelled_probe_is_no_failure_and_the_next_call_may_probe(
+    opened: BreakerUnderTest, streaming: bool
+) -> None:
+    opened.now += PROBE_INTERVAL_S
     opened.provider.gate = asyncio.Event()
     probe = asyncio.create_task(opened.stream() if streaming else opened.complete())
     await asyncio.sleep(0)
@@ -181,73 +197,73 @@ async def test_a_caller_who_hangs_up_is_no_failure_and_the_next_call_may_try(ope
     assert not await opened.is_open()
 
 
-async def test_callers_who_hang_up_never_open_it(world: World) -> None:
-    world.provider.gate = asyncio.Event()
-    for _ in range(FAILURES + 1):
-        for call in (world.stream(), world.complete()):
+async def test_cancelled_calls_never_open_it(closed: BreakerUnderTest) -> None:
+    closed.provider.gate = asyncio.Event()
+    for _ in range(MAX_FAILURES + 1):
+        for call in (closed.stream(), closed.complete()):
             task = asyncio.create_task(call)
             await asyncio.sleep(0)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-    world.provider.gate = None
-    assert not await world.is_open()
+    closed.provider.gate = None
+    assert not await closed.is_open()
 
 
-async def test_a_stream_given_up_after_all_patience_is_a_failure(world: World) -> None:
-    world.provider.gate = asyncio.Event()
-    for _ in range(FAILURES):
-        task = asyncio.create_task(world.stream())
+async def test_a_stream_cancelled_after_the_first_chunk_timeout_is_a_failure(closed: BreakerUnderTest) -> None:
+    closed.provider.gate = asyncio.Event()
+    for _ in range(MAX_FAILURES):
+        task = asyncio.create_task(closed.stream())
         await asyncio.sleep(0)
-        world.now += TEST_DEADLINE_S
+        closed.now += TEST_DEADLINE_S
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    world.provider.gate = None
-    assert await world.is_open()
+    closed.provider.gate = None
+    assert await closed.is_open()
 
 
-async def test_calls_that_were_out_when_it_opened_do_not_keep_it_open(world: World) -> None:
-    async with world.calls_out("m") as out:
-        await world.fail(times=FAILURES)
-        world.now += PROBE_S
-        await out(errors.ProviderTimeout)
-    assert not await world.is_open()
+async def test_calls_in_flight_when_it_opened_do_not_delay_the_probe(closed: BreakerUnderTest) -> None:
+    async with closed.calls_in_flight("m") as fail_all:
+        await closed.fail(times=MAX_FAILURES)
+        closed.now += PROBE_INTERVAL_S
+        await fail_all(errors.ProviderTimeout)
+    assert not await closed.is_open()
 
 
-async def test_a_stream_fails_only_before_its_first_piece(world: World) -> None:
-    world.provider.error = errors.ProviderInterrupted
-    for _ in range(FAILURES - 1):
+async def test_a_failure_after_the_first_chunk_does_not_count(closed: BreakerUnderTest) -> None:
+    closed.provider.error = errors.ProviderInterrupted
+    for _ in range(MAX_FAILURES - 1):
         with pytest.raises(errors.ProviderInterrupted):
-            await world.stream()
-    world.provider.pieces_before_error = 1
-    for _ in range(FAILURES + 1):
+            await closed.stream()
+    closed.provider.chunks_before_error = 1
+    for _ in range(MAX_FAILURES + 1):
         with pytest.raises(errors.ProviderInterrupted):
-            await world.stream()
-    world.provider.error = None
-    assert not await world.is_open()
+            await closed.stream()
+    closed.provider.error = None
+    assert not await closed.is_open()
 
 
-async def test_a_stream_that_breaks_before_its_first_piece_counts(world: World) -> None:
-    world.provider.error = errors.ProviderInterrupted
-    for _ in range(FAILURES):
+async def test_a_failure_before_the_first_chunk_counts(closed: BreakerUnderTest) -> None:
+    closed.provider.error = errors.ProviderInterrupted
+    for _ in range(MAX_FAILURES):
         with pytest.raises(errors.ProviderInterrupted):
-            await world.stream()
-    assert await world.is_open()
+            await closed.stream()
+    assert await closed.is_open()
 
 
-async def test_leaving_a_stream_hangs_up_on_the_provider(world: World) -> None:
-    async with aclosing(world.guarded.stream(world.call, 10)) as stream:
+async def test_closing_a_stream_closes_the_providers_stream(closed: BreakerUnderTest) -> None:
+    async with aclosing(closed.breaker.stream(closed.prepared, 10)) as stream:
         await anext(stream)
-    assert world.provider.streams_closed == 1
+    assert closed.provider.streams_closed == 1
 
 
-async def test_everything_else_is_the_provider_itself(world: World) -> None:
-    guarded = world.guarded
-    assert guarded.name == "scripted"
-    counted = (
-        await guarded.count_input(world.call),
-        await guarded.count_output("x"),
-        await guarded.truncate_output("abc", 2),
+async def test_all_other_methods_are_passed_to_the_provider(closed: BreakerUnderTest) -> None:
+    breaker = closed.breaker
+    assert breaker.name == "scripted"
+    results = (
+        await breaker.count_input(closed.prepared),
+        await breaker.count_output("x"),
+        await breaker.truncate_output("abc", 2),
     )
-    assert counted == (11, 12, "ab")
-    await guarded.close()
-    assert world.provider.closed
+    assert results == (11, 12, "ab")
+    await breaker.close()
+    assert closed.provider.closed

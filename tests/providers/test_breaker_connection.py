@@ -1,74 +1,76 @@
-"""Whoever cannot be reached is down with all of its models: one failure that no request can provoke."""
+"""The circuit of the connection: a provider that cannot be reached is closed for all of its models."""
 
 import asyncio
 
 import pytest
-from breaker_under_test import BROKEN, FAILURES, PROBE_S, REFUSALS, World
 
+from support.breaker import BROKEN, MAX_FAILURES, PROBE_INTERVAL_S, REFUSALS, BreakerUnderTest
 from tollkeeper import errors
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def closed() -> BreakerUnderTest:
+    return BreakerUnderTest()
 
 
 @pytest.fixture
-async def unreachable(world: World) -> World:
-    """One whose provider could not be reached for as many models as it takes."""
-    await world.fail_each(errors.ProviderUnavailable, FAILURES)
-    return world
+async def unreachable(closed: BreakerUnderTest) -> BreakerUnderTest:
+    """A breaker whose connection circuit has opened: MAX_FAILURES calls, each of another model, did not connect."""
+    await closed.fail_new_models(errors.ProviderUnavailable, MAX_FAILURES)
+    return closed
 
 
-async def test_whoever_cannot_be_reached_for_some_models_is_asked_for_none(unreachable: World) -> None:
-    for model in ("m", "model-1", "never asked"):
+async def test_a_provider_unreachable_for_some_models_is_closed_for_all(unreachable: BreakerUnderTest) -> None:
+    for model in ("m", "model-1", "new model"):
         assert await unreachable.is_open(model)
     with pytest.raises(errors.ProviderUnavailable) as raised:
         await unreachable.stream()
-    assert raised.value.retry_after_s == PROBE_S
-    assert unreachable.provider.asked == FAILURES
+    assert raised.value.retry_after_s == PROBE_INTERVAL_S
+    assert unreachable.provider.call_count == MAX_FAILURES
 
 
 @pytest.mark.parametrize("error", [*BROKEN, errors.ProviderFailed])
-async def test_what_fails_after_a_connection_was_made_says_nothing_of_other_models(
-    world: World, error: type[errors.ProviderError]
+async def test_a_failure_after_connecting_does_not_affect_other_models(
+    closed: BreakerUnderTest, error: type[errors.ProviderError]
 ) -> None:
-    await world.fail_each(error, 2 * FAILURES)
-    assert not await world.is_open()
+    await closed.fail_new_models(error, 2 * MAX_FAILURES)
+    assert not await closed.is_open()
 
 
-async def test_the_success_of_any_model_closes_the_way_to_all(unreachable: World) -> None:
-    unreachable.now += PROBE_S
+async def test_a_successful_probe_of_any_model_closes_the_circuit_for_all(unreachable: BreakerUnderTest) -> None:
+    unreachable.now += PROBE_INTERVAL_S
     unreachable.provider.gate = asyncio.Event()
     probe = asyncio.create_task(unreachable.complete("any"))
     await asyncio.sleep(0)
     assert await unreachable.is_open()
     unreachable.provider.gate.set()
     await probe
-    for model in ("m", "model-1", "never asked"):
+    for model in ("m", "model-1", "new model"):
         assert not await unreachable.is_open(model)
 
 
 @pytest.mark.parametrize("error", [*REFUSALS, *BROKEN, errors.ProviderFailed, errors.ProviderBadResponse])
-async def test_a_probe_that_fails_after_it_has_connected_closes_the_way(
-    unreachable: World, error: type[errors.ProviderError]
+async def test_a_probe_that_fails_after_connecting_closes_the_circuit(
+    unreachable: BreakerUnderTest, error: type[errors.ProviderError]
 ) -> None:
-    unreachable.now += PROBE_S
+    unreachable.now += PROBE_INTERVAL_S
     await unreachable.fail(error, model="any")
-    assert await unreachable.lets_all_through()
+    assert await unreachable.passes_simultaneous_calls()
 
 
-async def test_a_probe_that_cannot_connect_keeps_everyone_out_for_as_long_again(unreachable: World) -> None:
-    unreachable.now += PROBE_S
+async def test_a_probe_that_cannot_connect_keeps_it_open_for_another_probe_interval(
+    unreachable: BreakerUnderTest,
+) -> None:
+    unreachable.now += PROBE_INTERVAL_S
     await unreachable.fail(errors.ProviderUnavailable, model="any")
-    unreachable.now += PROBE_S - 1
+    unreachable.now += PROBE_INTERVAL_S - 1
     assert await unreachable.is_open()
     unreachable.now += 1
     assert not await unreachable.is_open()
 
 
-async def test_a_caller_who_hangs_up_on_a_probe_leaves_it_to_the_next(unreachable: World) -> None:
-    unreachable.now += PROBE_S
+async def test_after_a_cancelled_probe_the_next_call_may_probe(unreachable: BreakerUnderTest) -> None:
+    unreachable.now += PROBE_INTERVAL_S
     unreachable.provider.gate = asyncio.Event()
     probe = asyncio.create_task(unreachable.complete("any"))
     await asyncio.sleep(0)
@@ -79,44 +81,44 @@ async def test_a_caller_who_hangs_up_on_a_probe_leaves_it_to_the_next(unreachabl
 
 
 @pytest.mark.parametrize("error", [None, *REFUSALS, errors.ProviderFailed, errors.ProviderBadResponse])
-async def test_an_answer_of_any_model_begins_the_row_of_those_that_did_not_connect_anew(
-    world: World, error: type[errors.ProviderError] | None
+async def test_an_answer_of_any_model_resets_the_count_of_failed_connections(
+    closed: BreakerUnderTest, error: type[errors.ProviderError] | None
 ) -> None:
     for _ in range(3):
-        await world.fail_each(errors.ProviderUnavailable, FAILURES - 1)
+        await closed.fail_new_models(errors.ProviderUnavailable, MAX_FAILURES - 1)
         if error is None:
-            await world.complete("any")
+            await closed.complete("any")
         else:
-            await world.fail(error, model="any")
-    await world.fail_each(errors.ProviderUnavailable, FAILURES - 1)
-    assert not await world.is_open()
+            await closed.fail(error, model="any")
+    await closed.fail_new_models(errors.ProviderUnavailable, MAX_FAILURES - 1)
+    assert not await closed.is_open()
 
 
 @pytest.mark.parametrize("error", BROKEN)
-async def test_a_connection_that_breaks_does_not_show_that_another_could_be_made(
-    world: World, error: type[errors.ProviderError]
+async def test_a_broken_connection_does_not_reset_the_count_of_failed_connections(
+    closed: BreakerUnderTest, error: type[errors.ProviderError]
 ) -> None:
-    """Calls that are out when a provider goes down are cut while others cannot connect any more."""
-    async with world.calls_out("m") as out:
-        await world.fail_each(errors.ProviderUnavailable, FAILURES - 1)
-        await out(error)
-        await world.fail_each(errors.ProviderUnavailable, 1)
-    assert await world.is_open("never asked")
+    """When a provider goes down, calls in flight break while new ones already fail to connect."""
+    async with closed.calls_in_flight("m") as fail_all:
+        await closed.fail_new_models(errors.ProviderUnavailable, MAX_FAILURES - 1)
+        await fail_all(error)
+        await closed.fail_new_models(errors.ProviderUnavailable, 1)
+    assert await closed.is_open("new model")
 
 
-async def test_calls_that_were_out_when_the_way_opened_do_not_keep_it_open(world: World) -> None:
-    async with world.calls_out("m") as out:
-        await world.fail_each(errors.ProviderUnavailable, FAILURES)
-        world.now += PROBE_S
-        await out(errors.ProviderUnavailable)
-    assert not await world.is_open()
+async def test_calls_in_flight_when_the_circuit_opened_do_not_delay_the_probe(closed: BreakerUnderTest) -> None:
+    async with closed.calls_in_flight("m") as fail_all:
+        await closed.fail_new_models(errors.ProviderUnavailable, MAX_FAILURES)
+        closed.now += PROBE_INTERVAL_S
+        await fail_all(errors.ProviderUnavailable)
+    assert not await closed.is_open()
 
 
-async def test_a_model_that_is_kept_out_does_not_use_up_the_probe_of_the_way(world: World) -> None:
-    async with world.calls_out("m") as out:
-        await world.fail_each(errors.ProviderUnavailable, FAILURES)
-        world.now += PROBE_S - 1
-        await out(errors.ProviderTimeout)
-    world.now += 1
-    assert await world.is_open("m")
-    assert not await world.is_open("any")
+async def test_a_call_refused_by_its_models_circuit_uses_no_probe_of_the_connection(closed: BreakerUnderTest) -> None:
+    async with closed.calls_in_flight("m") as fail_all:
+        await closed.fail_new_models(errors.ProviderUnavailable, MAX_FAILURES)
+        closed.now += PROBE_INTERVAL_S - 1
+        await fail_all(errors.ProviderTimeout)
+    closed.now += 1
+    assert await closed.is_open("m")
+    assert not await closed.is_open("any")

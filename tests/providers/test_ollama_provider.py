@@ -1,12 +1,12 @@
-"""What the Ollama adapter sends, and how it reads what comes back."""
+"""The requests that the Ollama provider sends, and how it reads answers and streams."""
 
 from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
 import pytest
-from provider_server import listening
 
+from support.provider_server import serve_answer
 from tollkeeper import errors
 from tollkeeper.chat import ChatRequest, Delta, Finish, Message, Options, TextDelta, Usage
 from tollkeeper.dialects.input_size import InputSize
@@ -14,23 +14,23 @@ from tollkeeper.errors import UnsupportedParameter
 from tollkeeper.providers.base import CallInput, Model, PreparedCall, RawRequest, StreamChunk, Wire
 from tollkeeper.providers.ollama import OllamaProvider
 
-NOWHERE = "http://127.0.0.1:1"
+UNREACHABLE_URL = "http://127.0.0.1:1"
 REQUEST = ChatRequest((Message("system", "Be brief."), Message("user", "Say hi")))
 END = {"done": True, "done_reason": "stop", "prompt_eval_count": 9, "eval_count": 2}
 
 
-def make(url: str = NOWHERE) -> OllamaProvider:
+def make(url: str = UNREACHABLE_URL) -> OllamaProvider:
     return OllamaProvider(base_url=url, timeout_s=5)
 
 
-def model(provider: OllamaProvider, **facts: Any) -> Model:
-    return Model("our-llama", provider, upstream="llama3.2:3b", **facts)
+def model(provider: OllamaProvider, **traits: Any) -> Model:
+    return Model("our-llama", provider, upstream="llama3.2:3b", **traits)
 
 
-def prepared(options: Options, *, stream: bool = False, **facts: Any) -> PreparedCall:
+def prepared(options: Options, *, stream: bool = False, **traits: Any) -> PreparedCall:
     provider = make()
-    question = CallInput(lambda: REQUEST._replace(options=options))
-    return provider.prepare(model(provider, **facts), question, stream=stream)
+    call_input = CallInput(lambda: REQUEST._replace(options=options))
+    return provider.prepare(model(provider, **traits), call_input, stream=stream)
 
 
 def line(text: str, **fields: Any) -> bytes:
@@ -39,47 +39,47 @@ def line(text: str, **fields: Any) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "written"),
     [
         (Options(), {}),
         (Options(temperature=0.5), {"temperature": 0.5}),
         (Options(stop=("}}", '"options":{'), seed=1), {"stop": ["}}", '"options":{'], "seed": 1}),
     ],
 )
-def test_the_limit_is_the_last_of_the_options(options: Options, said: dict[str, Any]) -> None:
+def test_the_output_limit_is_the_last_of_the_options(options: Options, written: dict[str, Any]) -> None:
     body = prepared(options).body_with_limit(77)
     assert body.endswith(b'"num_predict":77}}')
     assert orjson.loads(body) == {
         "stream": False,
         "model": "llama3.2:3b",
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Say hi"}],
-        "options": said | {"num_predict": 77},
+        "options": written | {"num_predict": 77},
     }
 
 
-def test_a_call_is_translated_whatever_wire_it_came_on() -> None:
+def test_a_request_of_any_wire_is_translated() -> None:
     provider = make()
-    raw = RawRequest(Wire.CHAT, {"messages": b'[{"role":"user","content":"All that came is counted."}]'}, InputSize(9))
+    raw = RawRequest(Wire.CHAT, {"messages": b'[{"role":"user","content":"Every message is counted."}]'}, InputSize(9))
     call = provider.prepare(model(provider), CallInput(lambda: REQUEST, raw))
     assert (call.raw, call.wire, call.input_size) == (False, None, InputSize(2))
-    assert call.texts() == ("All that came is counted.",)
+    assert call.texts() == ("Every message is counted.",)
 
 
 @pytest.mark.parametrize(
-    ("question", "parameter"),
+    ("call_input", "parameter"),
     [
         (CallInput(lambda: REQUEST, RawRequest(Wire.EMBEDDINGS, {"input": b'"a"'}, InputSize(0))), "model"),
         (CallInput(lambda: REQUEST, choices=2), "n"),
     ],
 )
-def test_what_it_cannot_be_asked_is_refused(question: CallInput, parameter: str) -> None:
+def test_embeddings_and_several_choices_are_refused(call_input: CallInput, parameter: str) -> None:
     provider = make()
     with pytest.raises(UnsupportedParameter) as refused:
-        provider.prepare(model(provider), question)
+        provider.prepare(model(provider), call_input)
     assert refused.value.parameter == parameter
 
 
-def test_a_model_takes_only_its_own_sampling_parameters() -> None:
+def test_a_sampling_parameter_that_the_model_does_not_accept_is_refused() -> None:
     with pytest.raises(UnsupportedParameter) as refused:
         prepared(Options(stop=("a",), seed=1), sampling=frozenset({"temperature"}))
     assert refused.value.parameter == "seed"
@@ -87,44 +87,44 @@ def test_a_model_takes_only_its_own_sampling_parameters() -> None:
 
 
 @pytest.mark.parametrize("key", ["", "guarded"])
-async def test_an_answer_is_read_and_no_key_is_needed(key: str) -> None:
-    async with listening(line("hi", **END)) as upstream:
+async def test_an_answer_is_read_with_or_without_an_api_key(key: str) -> None:
+    async with serve_answer(line("hi", **END)) as upstream:
         provider = OllamaProvider(base_url=upstream.url + "/", timeout_s=5, api_key=key)
         completion = await provider.complete(provider.prepare(model(provider), CallInput(lambda: REQUEST)), 5)
         await provider.close()
-    path, headers, _ = upstream.asked[0]
+    path, headers, _ = upstream.requests[0]
     assert (path, headers.get("authorization")) == ("/api/chat", f"Bearer {key}" if key else None)
     assert (completion.text, completion.usage, completion.finish_reason) == ("hi", Usage(9, 2), "stop")
     assert completion.raw is None
 
 
-async def test_a_stream_is_read_line_by_line() -> None:
-    async with listening(line("h") + line("i") + line("", **END)) as upstream:
+async def test_each_line_of_a_stream_is_a_chunk() -> None:
+    async with serve_answer(line("h") + line("i") + line("", **END)) as upstream:
         provider = make(upstream.url)
         call = provider.prepare(model(provider), CallInput(lambda: REQUEST), stream=True)
-        pieces = [piece async for piece in provider.stream(call, 5)]
+        chunks = [chunk async for chunk in provider.stream(call, 5)]
         await provider.close()
-    assert upstream.asked[0][2]["stream"] is True
-    assert [piece.deltas for piece in pieces] == [
+    assert upstream.requests[0][2]["stream"] is True
+    assert [chunk.deltas for chunk in chunks] == [
         (TextDelta("h"),),
         (TextDelta("i"),),
         (Finish("stop"), Usage(9, 2)),
     ]
-    assert [piece.last for piece in pieces] == [False, False, True]
+    assert [chunk.last for chunk in chunks] == [False, False, True]
 
 
-async def test_the_last_line_of_a_stream_needs_no_end() -> None:
-    async with listening(line("h") + line("", **END).rstrip()) as upstream:
+async def test_the_last_line_of_a_stream_needs_no_newline() -> None:
+    async with serve_answer(line("h") + line("", **END).rstrip()) as upstream:
         provider = make(upstream.url)
         call = provider.prepare(model(provider), CallInput(lambda: REQUEST), stream=True)
-        pieces = [piece async for piece in provider.stream(call, 5)]
+        chunks = [chunk async for chunk in provider.stream(call, 5)]
         await provider.close()
-    assert pieces[-1].deltas == (Finish("stop"), Usage(9, 2))
+    assert chunks[-1].deltas == (Finish("stop"), Usage(9, 2))
 
 
-async def drain(pieces: AsyncIterator[StreamChunk], seen: list[Delta]) -> None:
-    async for piece in pieces:
-        seen += piece.deltas
+async def collect(chunks: AsyncIterator[StreamChunk], deltas: list[Delta]) -> None:
+    async for chunk in chunks:
+        deltas += chunk.deltas
 
 
 @pytest.mark.parametrize(
@@ -136,19 +136,21 @@ async def drain(pieces: AsyncIterator[StreamChunk], seen: list[Delta]) -> None:
         (b'{"error":"secret"}\n', errors.ProviderFailed),
     ],
 )
-async def test_a_stream_that_does_not_end_well_is_an_error(end: bytes, error: type[errors.ProviderError]) -> None:
-    async with listening(line("h") + end) as upstream:
+async def test_a_stream_that_is_cut_malformed_or_failed_raises_an_error(
+    end: bytes, error: type[errors.ProviderError]
+) -> None:
+    async with serve_answer(line("h") + end) as upstream:
         provider = make(upstream.url)
         call = provider.prepare(model(provider), CallInput(lambda: REQUEST), stream=True)
-        seen: list[Delta] = []
+        deltas: list[Delta] = []
         with pytest.raises(error) as raised:
-            await drain(provider.stream(call, 5), seen)
+            await collect(provider.stream(call, 5), deltas)
         await provider.close()
-    assert seen == [TextDelta("h")]
+    assert deltas == [TextDelta("h")]
     assert "secret" not in str(raised.value)
 
 
-async def test_tokens_are_counted_with_what_the_template_takes() -> None:
+async def test_the_input_count_includes_the_chat_template() -> None:
     provider = make()
     request = ChatRequest((Message("user", "hello"),))
     call = provider.prepare(model(provider), CallInput(lambda: request))

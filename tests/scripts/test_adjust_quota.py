@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer
 
-from cli.command_runner import SYSTEM_USER, CommandResult, CommandRunner, error_sentence
+from support.command_runner import SYSTEM_USER, CommandResult, CommandRunner, error_sentence
 from support.deadlines import TEST_DEADLINE_S
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "adjust_quota.py"

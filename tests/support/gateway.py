@@ -1,4 +1,4 @@
-"""A gateway on a real ledger, in front of a provider that does as it is told, and someone who listens."""
+"""A gateway with a real ledger and a scripted provider, and a listener that records what is delivered."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -35,38 +35,40 @@ PRICE = Price(1_000_000, 500_000, 2_000_000)
 ONE_MESSAGE = InputSize(1)
 
 Step = StreamChunk | Exception | asyncio.Event | Callable[[], object]
-"""What a stream does next: bring a piece, fail, wait until something is set, or do something."""
+"""One step of a stream: send a chunk, raise an error, wait for an event, or call a function."""
 
 
-def text(said: str) -> StreamChunk:
-    return StreamChunk(said.encode(), (TextDelta(said),))
+def text_chunk(text: str) -> StreamChunk:
+    return StreamChunk(text.encode(), (TextDelta(text),))
 
 
 def final_chunks(usage: Usage | None = USAGE, reason: str = "stop") -> list[StreamChunk]:
-    """What ends a whole stream."""
+    """The chunks at the end of a complete stream: the finish reason, and the usage report if there is one."""
     report = (usage,) if usage is not None else ()
     return [StreamChunk(b"<finish>", (Finish(reason),)), StreamChunk(b"<usage>", report, last=True)]
 
 
 @dataclass
 class FakeProvider:
-    """A character of its answers is a token. Each call takes the next of `answers` or `streams`, the last one again
-    and again, and is kept with its limit in `asked`; `hung_up` counts the streams that were left before their end. A
-    whole answer waits at the `gate`, if there is one; `asking` is set as soon as anything is asked.
+    """A scripted provider. Each character of its output is one token.
+
+    Each call uses the next item of `completions` or `streams`; the last item is used again for all later calls. `calls`
+    records the model and the output limit of each call, `unfinished_streams` counts the streams that were closed before
+    their end. If `answer_gate` is set, `complete` waits for it. The event `called` is set at the first call.
     """
 
     name: str = "fake"
-    answers: list[Completion | Exception] = field(default_factory=lambda: [Completion("yes", "stop", USAGE)])
-    streams: list[Sequence[Step]] = field(default_factory=lambda: [[text("yes"), *final_chunks()]])
+    completions: list[Completion | Exception] = field(default_factory=lambda: [Completion("yes", "stop", USAGE)])
+    streams: list[Sequence[Step]] = field(default_factory=lambda: [[text_chunk("yes"), *final_chunks()]])
     input_size: InputSize = ONE_MESSAGE
     thinks: bool = False
     has_tokenizer: bool = True
     prepare_error: Exception | None = None
-    asked: list[tuple[str, int]] = field(default_factory=list)
-    counted: int = 0
-    hung_up: int = 0
-    gate: asyncio.Event | None = None
-    asking: asyncio.Event = field(default_factory=asyncio.Event)
+    calls: list[tuple[str, int]] = field(default_factory=list)
+    input_counts: int = 0
+    unfinished_streams: int = 0
+    answer_gate: asyncio.Event | None = None
+    called: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def limits(self) -> list[int]:
@@ -82,21 +84,21 @@ class FakeProvider:
         self.called.set()
         if self.answer_gate is not None:
             await self.answer_gate.wait()
-        answer = self.completions.pop(0) if len(self.completions) > 1 else self.completions[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        completion = self.completions.pop(0) if len(self.completions) > 1 else self.completions[0]
+        if isinstance(completion, Exception):
+            raise completion
+        return completion
 
     async def stream(self, prepared: PreparedCall, max_output: int) -> AsyncGenerator[StreamChunk]:
         self.calls.append((prepared.model.name, max_output))
         self.called.set()
         steps = self.streams.pop(0) if len(self.streams) > 1 else self.streams[0]
-        whole = False
+        finished = False
         try:
             for step in steps:
                 match step:
                     case Exception():
-                        whole = True
+                        finished = True
                         raise step
                     case asyncio.Event():
                         await step.wait()
@@ -104,9 +106,9 @@ class FakeProvider:
                         yield step
                     case _:
                         step()
-            whole = True
+            finished = True
         finally:
-            self.unfinished_streams += not whole
+            self.unfinished_streams += not finished
 
     async def bound_input(self, prepared: PreparedCall) -> int | None:
         return await self.count_input(prepared) if self.has_tokenizer else None
@@ -127,80 +129,89 @@ class FakeProvider:
 
 @dataclass
 class RecordingListener:
-    """Someone who listens. `heard` is everything that was delivered; `deaf` stops it from being taken."""
+    """Records the chunks that are delivered. If there is a `blocked_by`, the client does not read until it is set."""
 
-    heard: list[StreamChunk] = field(default_factory=list)
+    chunks: list[StreamChunk] = field(default_factory=list)
     pings: int = 0
     attached: int = 0
+    """How many attempts it was attached to."""
     blocked_by: asyncio.Event | None = None
     left: bool = False
-    hang_up: Callable[[], None] = lambda: None
+    on_disconnect: Callable[[], None] = lambda: None
     reservation: Reservation | None = None
 
-    def attach(self, hang_up: Callable[[], None], reservation: Reservation) -> None:
+    def attach(self, on_disconnect: Callable[[], None], reservation: Reservation) -> None:
         self.attached += 1
-        self.on_disconnect, self.reservation = hang_up, reservation
+        self.on_disconnect, self.reservation = on_disconnect, reservation
         if self.left:
-            asyncio.get_running_loop().call_soon(hang_up)
+            asyncio.get_running_loop().call_soon(on_disconnect)
 
-    async def deliver(self, piece: StreamChunk) -> None:
-        self.chunks.append(piece)
-        if self.deaf is not None:
-            await self.deaf.wait()
+    async def deliver(self, chunk: StreamChunk) -> None:
+        self.chunks.append(chunk)
+        if self.blocked_by is not None:
+            await self.blocked_by.wait()
 
     def ping(self) -> None:
         self.pings += 1
 
-    def leave_soon(self) -> None:
-        """To be called by the provider: the listener leaves as soon as it waits."""
+    def disconnect_soon(self) -> None:
+        """Disconnect the client at the next pause of the relay. Used as a step of a stream."""
         self.left = True
         asyncio.get_running_loop().call_soon(self.on_disconnect)
 
     @property
-    def said(self) -> bytes:
-        return b"".join(piece.raw for piece in self.chunks)
+    def raw(self) -> bytes:
+        return b"".join(chunk.raw for chunk in self.chunks)
 
 
 @dataclass
 class GatewayUnderTest:
-    """A gateway, and what it is made of. Change `models` before the first call."""
+    """A gateway and its parts. `inner` is the gateway itself. Change `models` before the first call."""
 
-    gateway: Gateway
+    inner: Gateway
     ledger: Ledger
     provider: FakeProvider
     models: dict[str, Model]
     caller: Principal
     database: Database
 
-    def model(self, name: str = "m", **facts: Any) -> None:
-        """A model of that name, or other facts about the one there is."""
+    def set_model(self, name: str = "m", **attributes: Any) -> None:
+        """Add a model of this name, or change attributes of the existing one."""
         known = self.models.get(name, self.models["m"])
-        self.models[name] = replace(known, name=name, **facts)
+        self.models[name] = replace(known, name=name, **attributes)
 
-    async def ask(self, idempotent: IdempotentCall | None = None, **changes: Any) -> CallResult:
+    async def complete(self, idempotent: IdempotentCall | None = None, **changes: Any) -> CallResult:
         async with asyncio.timeout(TEST_DEADLINE_S):
-            answer = await self.gateway.complete(self.caller, make_call(**changes), idempotent)
-        assert isinstance(answer, CallResult)
-        return answer
+            result = await self.inner.complete(self.caller, make_call(**changes), idempotent)
+        assert isinstance(result, CallResult)
+        return result
 
-    async def listen(self, listener: RecordingListener | None = None, idempotent: IdempotentCall | None = None, **changes: Any) -> CallResult:
+    async def stream(
+        self,
+        listener: RecordingListener | None = None,
+        idempotent: IdempotentCall | None = None,
+        **changes: Any,
+    ) -> CallResult:
+        call = make_call(**changes)
         async with asyncio.timeout(TEST_DEADLINE_S):
-            answer = await self.gateway.stream(self.caller, make_call(**changes), listener or RecordingListener(), idempotent)
-        assert isinstance(answer, CallResult)
-        return answer
+            result = await self.inner.stream(self.caller, call, listener or RecordingListener(), idempotent)
+        assert isinstance(result, CallResult)
+        return result
 
-    async def replay(self, idempotent: IdempotentCall, listener: RecordingListener | None = None, **changes: Any) -> Replayed:
-        """The same call once more, of which nothing but its answer is wanted."""
-        ask = make_call(**changes)
+    async def replay(
+        self, idempotent: IdempotentCall, listener: RecordingListener | None = None, **changes: Any
+    ) -> Replayed:
+        """Make a call whose response is already stored for its key."""
+        call = make_call(**changes)
         if listener is None:
-            answer = await self.gateway.complete(self.caller, ask, idempotent)
+            result = await self.inner.complete(self.caller, call, idempotent)
         else:
-            answer = await self.gateway.stream(self.caller, ask, listener, idempotent)
-        assert isinstance(answer, Replayed)
-        return answer
+            result = await self.inner.stream(self.caller, call, listener, idempotent)
+        assert isinstance(result, Replayed)
+        return result
 
     async def charges(self) -> list[Charge]:
-        """Every charge, in no order that means anything; none may be open, and nothing held."""
+        """All charges, in no particular order. Asserts that all are closed and that no window has a hold."""
         async with self.database.session() as session:
             charges = list((await session.exec(select(Charge))).all())
             windows = (await session.exec(select(Window))).all()
@@ -210,7 +221,7 @@ class GatewayUnderTest:
         return charges
 
     async def charges_by_model(self) -> dict[str, Charge]:
-        """The charges, each of another model."""
+        """The charges by model. Asserts that each model has one charge."""
         charges = await self.charges()
         by_model = {charge.model: charge for charge in charges}
         assert len(by_model) == len(charges)
@@ -223,15 +234,15 @@ class GatewayUnderTest:
 
 def make_call(**changes: Any) -> ModelCall:
     request = ChatRequest((Message("user", "?"),))
-    wanted: dict[str, Any] = {"surface": "query", "input": CallInput(lambda: request)} | changes
-    return ModelCall(**wanted)
+    fields: dict[str, Any] = {"surface": "query", "input": CallInput(lambda: request)} | changes
+    return ModelCall(**fields)
 
 
 @asynccontextmanager
 async def open_gateway(
     database_url: str, deadlines: Deadlines | None = None, clock: Clock | None = None
 ) -> AsyncIterator[GatewayUnderTest]:
-    """A house with one model, `m`, for one caller with a quota of the day."""
+    """A gateway with one model, `m`, for one caller with a daily quota of 10,000 tokens."""
     database = Database(database_url)
     ledger = Ledger(make_store(database_url, clock), lease_seconds=60)
     ledger.start()
@@ -247,19 +258,21 @@ async def open_gateway(
         await database.close()
 
 
-class _Nap(asyncio.Event):
+class _ShortPause(asyncio.Event):
     async def wait(self) -> bool:  # type: ignore[override]
         await asyncio.sleep(0.02)
         return True
 
 
 def short_pause() -> asyncio.Event:
-    """A short pause of a provider's."""
-    return _Nap()
+    """A step of a stream: a short pause of the provider."""
+    return _ShortPause()
 
 
-async def failing_stream(gateway: GatewayUnderTest, listener: RecordingListener | None = None) -> tuple[TollkeeperError, Charge]:
-    """A stream that fails: with what, and its charge."""
+async def failing_stream(
+    gateway: GatewayUnderTest, listener: RecordingListener | None = None
+) -> tuple[TollkeeperError, Charge]:
+    """Make a streamed call that fails. Returns the cause and the charge."""
     with pytest.raises(CallFailed) as raised:
         await gateway.stream(listener)
     charge = await gateway.charge()

@@ -1,8 +1,11 @@
-"""The `tollkeeper` command with one second for the first frame of a WebSocket, so that a test does not wait long."""
+"""The `tollkeeper` command with short times for WebSockets, so that a test does not wait long: one second for the first
+frame, and half a second until the credential of an idle connection is checked again.
+"""
 
 from tollkeeper.api.native import socket
 from tollkeeper.cli import main
 
 if __name__ == "__main__":
     socket.AUTH_TIMEOUT_S = 1.0
+    socket.RECHECK_S = 0.5
     main()

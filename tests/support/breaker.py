@@ -1,4 +1,4 @@
-"""A provider that fails as told, behind a breaker whose clock a test sets."""
+"""A circuit breaker with a controllable clock, in front of a scripted provider."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -12,9 +12,10 @@ from tollkeeper.providers.base import CallInput, Model, PreparedCall, StreamChun
 from tollkeeper.providers.breaker import PROBES, CircuitBreaker
 from tollkeeper.providers.echo import EchoProvider
 
-FAILURES, SECONDS, TEST_DEADLINE_S = 3, 100.0, 1_000.0
-PROBE_S = SECONDS / PROBES
+MAX_FAILURES, PERIOD_S, FIRST_CHUNK_TIMEOUT_S = 3, 100.0, 1_000.0
+PROBE_INTERVAL_S = PERIOD_S / PROBES
 BROKEN = (errors.ProviderTimeout, errors.ProviderInterrupted)
+"""The connection was made and then broke."""
 UNANSWERED = (errors.ProviderUnavailable, *BROKEN)
 REFUSALS = (
     errors.ProviderRateLimited,
@@ -24,16 +25,16 @@ REFUSALS = (
 )
 
 
-class Scripted:
-    """A provider that fails as told, after so many pieces, or waits for `gate`."""
+class ScriptedProvider:
+    """Waits for `gate`, if there is one, and raises `error`, if there is one; a stream does so after some chunks."""
 
     name = "scripted"
 
     def __init__(self) -> None:
         self.error: type[errors.ProviderError] | None = None
-        self.pieces_before_error = 0
+        self.chunks_before_error = 0
         self.gate: asyncio.Event | None = None
-        self.asked = 0
+        self.call_count = 0
         self.streams_closed = 0
         self.closed = False
 
@@ -41,16 +42,16 @@ class Scripted:
         return EchoProvider().prepare(model, call_input, stream=stream)
 
     async def complete(self, prepared: PreparedCall, max_output: int) -> Completion:
-        self.asked += 1
-        await self._come()
+        self.call_count += 1
+        await self._wait_and_raise()
         return Completion("one", "stop", Usage(1, 1))
 
     async def stream(self, prepared: PreparedCall, max_output: int) -> AsyncGenerator[StreamChunk]:
-        self.asked += 1
+        self.call_count += 1
         try:
             for number in range(3):
-                if number == self.pieces_before_error:
-                    await self._come()
+                if number == self.chunks_before_error:
+                    await self._wait_and_raise()
                 yield StreamChunk(b"", (TextDelta("x"),))
         finally:
             self.streams_closed += 1
@@ -70,94 +71,96 @@ class Scripted:
     async def close(self) -> None:
         self.closed = True
 
-    async def _come(self) -> None:
+    async def _wait_and_raise(self) -> None:
         if self.gate is not None:
             await self.gate.wait()
         if self.error is not None:
             raise self.error
 
 
-class World:
-    """A guarded provider, what it does, and what time it is."""
+class BreakerUnderTest:
+    """The breaker, its provider, and the breaker's clock: `now`, in seconds."""
 
     def __init__(self) -> None:
-        self.provider = Scripted()
+        self.provider = ScriptedProvider()
         self.now = 1_000.0
-        self.guarded = CircuitBreaker(
+        self.breaker = CircuitBreaker(
             self.provider,
-            max_failures=FAILURES,
-            period_s=SECONDS,
-            first_chunk_timeout_s=TEST_DEADLINE_S,
+            max_failures=MAX_FAILURES,
+            period_s=PERIOD_S,
+            first_chunk_timeout_s=FIRST_CHUNK_TIMEOUT_S,
             now=lambda: self.now,
         )
         request = ChatRequest((Message("user", "one"),))
         self.call_input = CallInput(lambda: request)
-        self.call = self.of("m")
-        self.models = 0
+        self.prepared = self.prepare("m")
+        self._new_models = 0
 
-    def of(self, model: str) -> PreparedCall:
-        return self.guarded.prepare(Model(model, self.guarded), self.call_input)
+    def prepare(self, model: str) -> PreparedCall:
+        return self.breaker.prepare(Model(model, self.breaker), self.call_input)
 
     async def complete(self, model: str = "m") -> Completion:
-        return await self.guarded.complete(self.of(model), 10)
+        return await self.breaker.complete(self.prepare(model), 10)
 
     async def stream(self) -> int:
-        """How many pieces came."""
-        pieces = 0
-        async with aclosing(self.guarded.stream(self.call, 10)) as stream:
+        """Read a whole stream. Returns the number of its chunks."""
+        chunks = 0
+        async with aclosing(self.breaker.stream(self.prepared, 10)) as stream:
             async for _ in stream:
-                pieces += 1
-        return pieces
+                chunks += 1
+        return chunks
 
     async def fail(
         self, error: type[errors.ProviderError] = errors.ProviderTimeout, times: int = 1, model: str = "m"
     ) -> None:
-        """So many calls that reach the provider, and fail."""
-        before, self.provider.error = self.provider.asked, error
+        """Make calls that reach the provider and fail there."""
+        before, self.provider.error = self.provider.call_count, error
         for _ in range(times):
             with pytest.raises(error):
                 await self.complete(model)
-        assert self.provider.asked == before + times
+        assert self.provider.call_count == before + times
         self.provider.error = None
 
-    async def fail_each(self, error: type[errors.ProviderError], times: int) -> None:
-        """The same, each for a model that nobody has asked for."""
+    async def fail_new_models(self, error: type[errors.ProviderError], times: int) -> None:
+        """Make calls that fail, each of a model that was not called before."""
         for _ in range(times):
-            self.models += 1
-            await self.fail(error, model=f"model-{self.models}")
+            self._new_models += 1
+            await self.fail(error, model=f"model-{self._new_models}")
 
     @asynccontextmanager
-    async def calls_out(self, model: str) -> AsyncIterator[Callable[[type[errors.ProviderError]], Awaitable[None]]]:
-        """FAILURES calls that are under way, until they are told to fail."""
+    async def calls_in_flight(
+        self, model: str
+    ) -> AsyncIterator[Callable[[type[errors.ProviderError]], Awaitable[None]]]:
+        """Start MAX_FAILURES calls. Yields a function that makes all of them fail with an error."""
         gate = self.provider.gate = asyncio.Event()
-        calls = [asyncio.create_task(self.complete(model)) for _ in range(FAILURES)]
+        calls = [asyncio.create_task(self.complete(model)) for _ in range(MAX_FAILURES)]
         await asyncio.sleep(0)
         self.provider.gate = None
 
-        async def fail(error: type[errors.ProviderError]) -> None:
+        async def fail_all(error: type[errors.ProviderError]) -> None:
             self.provider.error = error
             gate.set()
-            ends = await asyncio.gather(*calls, return_exceptions=True)
-            assert [type(end) for end in ends] == [error] * FAILURES
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            assert [type(result) for result in results] == [error] * MAX_FAILURES
             self.provider.error = None
 
-        yield fail
+        yield fail_all
 
     async def is_open(self, model: str = "m") -> bool:
-        """Whether a call fails without the provider hearing of it."""
-        before = self.provider.asked
+        """Whether a call fails without reaching the provider."""
+        before = self.provider.call_count
         try:
             await self.complete(model)
         except errors.ProviderUnavailable:
-            return self.provider.asked == before
+            return self.provider.call_count == before
         return False
 
-    async def lets_all_through(self) -> bool:
-        """Whether two calls at once reach the provider, both."""
-        before, self.provider.gate = self.provider.asked, asyncio.Event()
+    async def passes_simultaneous_calls(self) -> bool:
+        """Whether both of two simultaneous calls reach the provider."""
+        before, self.provider.gate = self.provider.call_count, asyncio.Event()
         calls = [asyncio.create_task(self.complete()) for _ in range(2)]
         await asyncio.sleep(0)
-        reached = self.provider.asked - before
+        reached = self.provider.call_count - before
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
