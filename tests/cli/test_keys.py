@@ -54,7 +54,7 @@ def test_keys_are_listed_by_their_first_characters_only(acme: CommandRunner) -> 
 
 def test_a_key_has_only_the_named_scopes(acme: CommandRunner) -> None:
     secret = create_key(acme, "--scopes", "me")
-    assert verify_key(acme.url, secret, Access.SYSTEM_USER)
+    assert verify_key(acme.url, secret, Access.ME)
     with pytest.raises(Forbidden):
         verify_key(acme.url, secret)
 

@@ -110,7 +110,7 @@ def test_the_deprecated_function_call_is_read_as_a_tool_call() -> None:
 
 def test_the_input_of_a_custom_tool_is_read_as_deltas() -> None:
     first = {"index": 0, "id": "c0", "type": "custom", "custom": {"name": "sql", "input": ""}}
-    more = [{"index": 0, "custom": {"input": piece}} for piece in ("select", None, " 1")]
+    more = [{"index": 0, "custom": {"input": text}} for text in ("select", None, " 1")]
     assert read_all(chunk(tool_calls=[first]), *(chunk(tool_calls=[one]) for one in more)) == [
         ToolCallDelta(0, "c0", "sql", "", custom=True),
         ToolCallDelta(0, None, None, "select", custom=True),

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tollkeeper.gateway.make_candidate import MIN_THINKING_OUTPUT, Candidate, ModelCall
 
 from support.factories import set_limit, user_quota
 from support.gateway import BODY_BYTES, INPUT_BOUND, INPUT_TOKENS, PRICE, FakeProvider, make_call, open_gateway
 from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.errors import InvalidRequest, QuotaExceeded
+from tollkeeper.gateway.candidate import MIN_THINKING_OUTPUT, Candidate, ModelCall
 from tollkeeper.providers.base import IMAGE_TOKENS, OVERHEAD, OVERHEAD_WITH_TOOLS, CallInput, Model
 from tollkeeper.quota.rules.meter import Meter
 

@@ -37,6 +37,7 @@ async def test_a_body_on_an_unknown_path_is_not_read(server: Server) -> None:
         (b"GET /health/live HTTP/1.1\r\n" + HEAD + b"X: y\r\n" * 200 + b"\r\n", 431),
         (b"GET /health/live HTTP/1.1\r\n" + HEAD + HEAD + b"\r\n", 400),
         (b"GET /health/live HTTP/1.1\r\n\r\n", 400),
+        (b"GET /me HTTP/1.1\r\n" + HEAD + b"Authorization: Bearer " + b"A" * 100_000 + b"\r\n\r\n", 431),
         (b"POST /ai/query HTTP/1.1\r\n" + HEAD + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 401),
     ],
 )

@@ -43,10 +43,10 @@ async def test_a_body_over_1_mib_is_refused_while_it_is_received(server: Server,
     _assert_refused(await exchange(server.port, data), 413, "body_too_large")
 
 
-async def test_the_body_limit_holds_on_unmetered_routes_before_authentication(server: Server) -> None:
-    for path in ("/auth/login", "/nowhere"):
+async def test_a_body_is_limited_before_authentication_and_not_read_on_unknown_paths(server: Server) -> None:
+    for path, status, code in (("/auth/login", 413, "body_too_large"), ("/nowhere", 404, "not_found")):
         data = chunked("POST", path, {}, b"x" * (MIB + 1))
-        _assert_refused(await exchange(server.port, data), 413, "body_too_large")
+        _assert_refused(await exchange(server.port, data), status, code)
 
 
 async def test_a_metered_endpoint_authenticates_before_it_reads_the_body(server: Server) -> None:

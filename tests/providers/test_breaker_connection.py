@@ -1,4 +1,4 @@
-"""The circuit of the connection: a provider that cannot be reached is closed for all of its models."""
+"""The circuit of the connection: a provider that cannot be reached is breaker for all of its models."""
 
 import asyncio
 
@@ -9,15 +9,15 @@ from tollkeeper import errors
 
 
 @pytest.fixture
-def closed() -> BreakerUnderTest:
+def breaker() -> BreakerUnderTest:
     return BreakerUnderTest()
 
 
 @pytest.fixture
-async def unreachable(closed: BreakerUnderTest) -> BreakerUnderTest:
+async def unreachable(breaker: BreakerUnderTest) -> BreakerUnderTest:
     """A breaker whose connection circuit has opened: MAX_FAILURES calls, each of another model, did not connect."""
-    await closed.fail_new_models(errors.ProviderUnavailable, MAX_FAILURES)
-    return closed
+    await breaker.fail_new_models(errors.ProviderUnavailable, MAX_FAILURES)
+    return breaker
 
 
 async def test_a_provider_unreachable_for_some_models_is_closed_for_all(unreachable: BreakerUnderTest) -> None:
@@ -31,10 +31,10 @@ async def test_a_provider_unreachable_for_some_models_is_closed_for_all(unreacha
 
 @pytest.mark.parametrize("error", [*BROKEN, errors.ProviderFailed])
 async def test_a_failure_after_connecting_does_not_affect_other_models(
-    closed: BreakerUnderTest, error: type[errors.ProviderError]
+    breaker: BreakerUnderTest, error: type[errors.ProviderError]
 ) -> None:
-    await closed.fail_new_models(error, 2 * MAX_FAILURES)
-    assert not await closed.is_open()
+    await breaker.fail_new_models(error, 2 * MAX_FAILURES)
+    assert not await breaker.is_open()
 
 
 async def test_a_successful_probe_of_any_model_closes_the_circuit_for_all(unreachable: BreakerUnderTest) -> None:
@@ -82,43 +82,43 @@ async def test_after_a_cancelled_probe_the_next_call_may_probe(unreachable: Brea
 
 @pytest.mark.parametrize("error", [None, *REFUSALS, errors.ProviderFailed, errors.ProviderBadResponse])
 async def test_an_answer_of_any_model_resets_the_count_of_failed_connections(
-    closed: BreakerUnderTest, error: type[errors.ProviderError] | None
+    breaker: BreakerUnderTest, error: type[errors.ProviderError] | None
 ) -> None:
     for _ in range(3):
-        await closed.fail_new_models(errors.ProviderUnavailable, MAX_FAILURES - 1)
+        await breaker.fail_new_models(errors.ProviderUnavailable, MAX_FAILURES - 1)
         if error is None:
-            await closed.complete("any")
+            await breaker.complete("any")
         else:
-            await closed.fail(error, model="any")
-    await closed.fail_new_models(errors.ProviderUnavailable, MAX_FAILURES - 1)
-    assert not await closed.is_open()
+            await breaker.fail(error, model="any")
+    await breaker.fail_new_models(errors.ProviderUnavailable, MAX_FAILURES - 1)
+    assert not await breaker.is_open()
 
 
 @pytest.mark.parametrize("error", BROKEN)
 async def test_a_broken_connection_does_not_reset_the_count_of_failed_connections(
-    closed: BreakerUnderTest, error: type[errors.ProviderError]
+    breaker: BreakerUnderTest, error: type[errors.ProviderError]
 ) -> None:
     """When a provider goes down, calls in flight break while new ones already fail to connect."""
-    async with closed.calls_in_flight("m") as fail_all:
-        await closed.fail_new_models(errors.ProviderUnavailable, MAX_FAILURES - 1)
+    async with breaker.calls_in_flight("m") as fail_all:
+        await breaker.fail_new_models(errors.ProviderUnavailable, MAX_FAILURES - 1)
         await fail_all(error)
-        await closed.fail_new_models(errors.ProviderUnavailable, 1)
-    assert await closed.is_open("new model")
+        await breaker.fail_new_models(errors.ProviderUnavailable, 1)
+    assert await breaker.is_open("new model")
 
 
-async def test_calls_in_flight_when_the_circuit_opened_do_not_delay_the_probe(closed: BreakerUnderTest) -> None:
-    async with closed.calls_in_flight("m") as fail_all:
-        await closed.fail_new_models(errors.ProviderUnavailable, MAX_FAILURES)
-        closed.now += PROBE_INTERVAL_S
+async def test_calls_in_flight_when_the_circuit_opened_do_not_delay_the_probe(breaker: BreakerUnderTest) -> None:
+    async with breaker.calls_in_flight("m") as fail_all:
+        await breaker.fail_new_models(errors.ProviderUnavailable, MAX_FAILURES)
+        breaker.now += PROBE_INTERVAL_S
         await fail_all(errors.ProviderUnavailable)
-    assert not await closed.is_open()
+    assert not await breaker.is_open()
 
 
-async def test_a_call_refused_by_its_models_circuit_uses_no_probe_of_the_connection(closed: BreakerUnderTest) -> None:
-    async with closed.calls_in_flight("m") as fail_all:
-        await closed.fail_new_models(errors.ProviderUnavailable, MAX_FAILURES)
-        closed.now += PROBE_INTERVAL_S - 1
+async def test_a_call_refused_by_its_models_circuit_uses_no_probe_of_the_connection(breaker: BreakerUnderTest) -> None:
+    async with breaker.calls_in_flight("m") as fail_all:
+        await breaker.fail_new_models(errors.ProviderUnavailable, MAX_FAILURES)
+        breaker.now += PROBE_INTERVAL_S - 1
         await fail_all(errors.ProviderTimeout)
-    closed.now += 1
-    assert await closed.is_open("m")
-    assert not await closed.is_open("any")
+    breaker.now += 1
+    assert await breaker.is_open("m")
+    assert not await breaker.is_open("any")

@@ -1,4 +1,4 @@
-"""The offline provider is deterministic, keeps to its limits, and fails as it is told to."""
+"""The echo provider: answers, streams, embeddings, limits and configured failures."""
 
 import asyncio
 import math
@@ -29,63 +29,67 @@ def prepared(provider: EchoProvider, *texts: str, choices: int = 1) -> PreparedC
     return provider.prepare(Model("echo", provider), CallInput(lambda: request, choices=choices))
 
 
-async def ask(provider: EchoProvider, *texts: str, max_output: int = 100) -> Completion:
+async def complete(provider: EchoProvider, *texts: str, max_output: int = 100) -> Completion:
     return await provider.complete(prepared(provider, *texts), max_output)
 
 
-async def test_echo_says_the_last_message_back_one_word_a_token() -> None:
-    assert await ask(EchoProvider(), "be kind", "one two  three") == Completion("one two three", "stop", Usage(5, 3))
+async def test_echo_returns_the_last_message_with_one_token_per_word() -> None:
+    assert await complete(EchoProvider(), "be kind", "one two  three") == Completion(
+        "one two three", "stop", Usage(5, 3)
+    )
 
 
-async def test_echo_keeps_to_the_output_limit_and_says_so() -> None:
-    assert await ask(EchoProvider(), "one two three", max_output=2) == Completion("one two", "length", Usage(3, 2))
+async def test_echo_is_cut_at_the_output_limit_with_finish_reason_length() -> None:
+    assert await complete(EchoProvider(), "one two three", max_output=2) == Completion("one two", "length", Usage(3, 2))
 
 
-async def test_echo_can_be_made_longer_than_its_prompt() -> None:
-    assert await ask(EchoProvider(tokens=5), "one two") == Completion("one two one two one", "stop", Usage(2, 5))
+async def test_echo_can_have_more_tokens_than_its_prompt() -> None:
+    assert await complete(EchoProvider(tokens=5), "one two") == Completion("one two one two one", "stop", Usage(2, 5))
 
 
-async def test_echo_answers_silence_too() -> None:
-    assert await ask(EchoProvider(), "  ") == Completion("(nothing)", "stop", Usage(1, 1))
+async def test_echo_answers_an_empty_prompt() -> None:
+    assert await complete(EchoProvider(), "  ") == Completion("(nothing)", "stop", Usage(1, 1))
 
 
-async def test_echo_streams_the_same_answer_word_by_word() -> None:
+async def test_echo_streams_the_same_answer_in_words() -> None:
     provider = EchoProvider()
     async with aclosing(provider.stream(prepared(provider, "one two three"), 2)) as stream:
-        pieces = [piece async for piece in stream]
-    said = [delta for piece in pieces for delta in piece.deltas]
-    assert said == [TextDelta("one"), TextDelta(" two"), Finish("length"), Usage(3, 2)]
-    assert [piece.last for piece in pieces] == [False, False, False, True]
+        chunks = [chunk async for chunk in stream]
+    deltas = [delta for chunk in chunks for delta in chunk.deltas]
+    assert deltas == [TextDelta("one"), TextDelta(" two"), Finish("length"), Usage(3, 2)]
+    assert [chunk.last for chunk in chunks] == [False, False, False, True]
 
 
-async def test_echo_takes_the_time_it_is_told_to() -> None:
+async def test_echo_takes_the_configured_time() -> None:
     started = time.monotonic()
-    await asyncio.gather(ask(EchoProvider(delay_s=0.1), "x"), ask(EchoProvider(tokens_per_second=20), "one two"))
+    await asyncio.gather(
+        complete(EchoProvider(delay_s=0.1), "x"), complete(EchoProvider(tokens_per_second=20), "one two")
+    )
     assert time.monotonic() - started >= 0.1
 
 
 @pytest.mark.parametrize("failure", _FAILURES)
-async def test_echo_fails_as_it_is_told_to(failure: EchoFailure) -> None:
+async def test_echo_fails_as_configured(failure: EchoFailure) -> None:
     provider = EchoProvider(failure=failure)
     with pytest.raises(_FAILURES[failure]):
-        await ask(provider, "x")
+        await complete(provider, "x")
     with pytest.raises(_FAILURES[failure]):
         await anext(provider.stream(prepared(provider, "x"), 10))
 
 
-async def test_echo_can_leave_its_usage_out() -> None:
+async def test_echo_can_omit_its_usage_report() -> None:
     provider = EchoProvider(failure="no_usage")
-    assert (await ask(provider, "one two")).usage is None
+    assert (await complete(provider, "one two")).usage is None
     assert await provider.count_output("one two") == 2
     assert await provider.truncate_output("one two three", 2) == "one two"
 
 
-def test_echo_has_one_answer_only() -> None:
+def test_echo_refuses_several_choices() -> None:
     with pytest.raises(UnsupportedParameter):
         prepared(EchoProvider(), "x", choices=2)
 
 
-async def test_the_bounds_are_never_below_what_echo_uses() -> None:
+async def test_the_input_bounds_are_never_below_the_usage_of_echo() -> None:
     provider = EchoProvider()
     for text in ("", "a", "a b c", "é è", " " * 50, "word " * 500):
         call = prepared(provider, text)
@@ -103,7 +107,7 @@ def embeddings(provider: EchoProvider, **fields: object) -> PreparedCall:
     return provider.prepare(Model("echo", provider), CallInput(read, raw))
 
 
-async def test_echo_embeds_each_text_where_its_words_point() -> None:
+async def test_echo_embeds_texts_with_the_same_words_as_the_same_vector() -> None:
     provider = EchoProvider()
     call = embeddings(provider, input=["red green", "green red", "blue"])
     completion = await provider.complete(call, 0)
@@ -116,13 +120,13 @@ async def test_echo_embeds_each_text_where_its_words_point() -> None:
     assert (completion.usage, completion.text) == (Usage(2 + 2 + 1, 0), "")
 
 
-async def test_echo_embeds_tokens_as_words() -> None:
+async def test_echo_counts_embedded_tokens_as_words() -> None:
     provider = EchoProvider()
     completion = await provider.complete(embeddings(provider, input=[[1, 2, 3], [4]]), 0)
     assert completion.usage == Usage(4, 0)
 
 
-async def test_echo_embeds_in_as_many_dimensions_as_are_wanted() -> None:
+async def test_echo_embeds_in_the_requested_number_of_dimensions() -> None:
     provider = EchoProvider()
     completion = await provider.complete(embeddings(provider, input="a", dimensions=7), 0)
     assert completion.raw is not None
@@ -130,27 +134,27 @@ async def test_echo_embeds_in_as_many_dimensions_as_are_wanted() -> None:
 
 
 @pytest.mark.parametrize("dimensions", [0, -1, 4097, "7", True])
-async def test_echo_rejects_dimensions_that_are_none(dimensions: object) -> None:
+async def test_echo_rejects_invalid_dimensions(dimensions: object) -> None:
     provider = EchoProvider()
     with pytest.raises(ProviderRejected):
         await provider.complete(embeddings(provider, input="a", dimensions=dimensions), 0)
 
 
-async def test_echo_makes_no_more_numbers_in_one_call_than_it_can_at_once() -> None:
+async def test_echo_limits_the_numbers_of_all_vectors_of_a_call() -> None:
     provider = EchoProvider()
-    most = MAX_VECTOR_NUMBERS // MAX_DIMENSIONS
-    completion = await provider.complete(embeddings(provider, input=["a"] * most, dimensions=MAX_DIMENSIONS), 0)
-    assert completion.usage == Usage(most, 0)
+    max_inputs = MAX_VECTOR_NUMBERS // MAX_DIMENSIONS
+    completion = await provider.complete(embeddings(provider, input=["a"] * max_inputs, dimensions=MAX_DIMENSIONS), 0)
+    assert completion.usage == Usage(max_inputs, 0)
     with pytest.raises(ProviderRejected):
-        await provider.complete(embeddings(provider, input=["a"] * (most + 1), dimensions=MAX_DIMENSIONS), 0)
+        await provider.complete(embeddings(provider, input=["a"] * (max_inputs + 1), dimensions=MAX_DIMENSIONS), 0)
 
 
-async def test_echo_streams_without_usage_when_it_leaves_that_out() -> None:
+async def test_echo_can_stream_without_a_usage_report() -> None:
     provider = EchoProvider(failure="no_usage")
-    pieces = [piece async for piece in provider.stream(prepared(provider, "one"), 5)]
-    assert [delta for piece in pieces for delta in piece.deltas] == [TextDelta("one"), Finish("stop")]
+    chunks = [chunk async for chunk in provider.stream(prepared(provider, "one"), 5)]
+    assert [delta for chunk in chunks for delta in chunk.deltas] == [TextDelta("one"), Finish("stop")]
 
 
-async def test_echo_needs_no_closing() -> None:
+async def test_echo_can_be_used_after_close() -> None:
     await EchoProvider().close()
-    assert (await ask(EchoProvider(), "x")).text == "x"
+    assert (await complete(EchoProvider(), "x")).text == "x"

@@ -1,4 +1,4 @@
-"""What a tokenizer has to count of a request that goes out as it came: all that a model can read, but no picture."""
+"""The texts of a request that a tokenizer counts: all text that the model reads, but no images."""
 
 from collections import Counter
 from typing import Any
@@ -11,13 +11,13 @@ from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.providers.base import CallInput, RawRequest, Wire
 from tollkeeper.providers.http_common import input_texts
 
-REQUEST = ChatRequest((Message("user", "in our nouns"),), Options(tools=(Tool("look_up", "Looks it up.", None),)))
+REQUEST = ChatRequest((Message("user", "as a ChatRequest"),), Options(tools=(Tool("look_up", "Looks it up.", None),)))
 READ = "this is read"
-"""Some text that a model reads: it is to be counted once, wherever it stands."""
-PICTURE = "data:image/png;base64," + "A" * 100
+"""A text that the model reads. Wherever it is in a request, it must be counted once."""
+INLINE_IMAGE = "data:image/png;base64," + "A" * 100
 
 
-def counted(wire: Wire, **fields: Any) -> Counter[str]:
+def counted_texts(wire: Wire, **fields: Any) -> Counter[str]:
     raw = RawRequest(wire, {name: orjson.dumps(value) for name, value in fields.items()}, InputSize(1))
     return Counter(input_texts(CallInput(lambda: REQUEST, raw))())
 
@@ -42,7 +42,7 @@ CHAT: list[dict[str, Any]] = [
     chat({"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": READ}}]}),
     chat({"role": "tool", "tool_call_id": "1", "content": READ}),
     chat({"role": "assistant", "content": "x", "reasoning_content": READ}),
-    chat({"role": "assistant", "content": "x", "of_nobody_known": {"deep": [[READ]]}}),
+    chat({"role": "assistant", "content": "x", "unknown": {"deep": [[READ]]}}),
     chat({"role": "assistant", "content": "x", "refusal": READ}),
     chat({"role": "user", "content": "x", READ: 1}),
     chat({"role": READ * 10, "content": "x"}),
@@ -50,7 +50,7 @@ CHAT: list[dict[str, Any]] = [
     part(type="refusal", text="x", refusal=READ),
     part(type="text", text=READ, image_url={"url": "https://x"}),
     part(type="image_url", text=READ, image_url={"url": "https://x"}),
-    part(type="of_nobody_known", of_nobody_known=READ),
+    part(type="unknown", unknown=READ),
     {"tools": [{"type": "function", "function": {"name": "f", "description": READ}}]},
     {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"properties": {READ: {}}}}}]},
     {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "image", "source": READ}}}]},
@@ -89,65 +89,73 @@ MESSAGES: list[dict[str, Any]] = [
     {"output_config": {"format": {"type": "json_schema", "schema": {"title": READ}}}},
 ]
 WIRES = {Wire.CHAT: CHAT, Wire.RESPONSES: RESPONSES, Wire.MESSAGES: MESSAGES}
-SAID = [(wire, fields) for wire, several in WIRES.items() for fields in several]
+REQUESTS = [(wire, fields) for wire, requests in WIRES.items() for fields in requests]
 
 
-@pytest.mark.parametrize(("wire", "fields"), SAID)
-def test_whatever_a_model_can_read_is_counted_once(wire: Wire, fields: dict[str, Any]) -> None:
-    texts = counted(wire, **fields)
+@pytest.mark.parametrize(("wire", "fields"), REQUESTS)
+def test_every_text_that_a_model_reads_is_counted_once(wire: Wire, fields: dict[str, Any]) -> None:
+    texts = counted_texts(wire, **fields)
     assert sum(text.count(READ) * times for text, times in texts.items()) == orjson.dumps(fields).count(READ.encode())
 
 
-@pytest.mark.parametrize(("wire", "fields"), SAID)
-def test_beside_a_picture_it_is_counted_all_the_same(wire: Wire, fields: dict[str, Any]) -> None:
-    picture = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": PICTURE}}]}
-    beside = dict(fields)
+@pytest.mark.parametrize(("wire", "fields"), REQUESTS)
+def test_every_text_is_counted_in_a_request_with_an_image_too(wire: Wire, fields: dict[str, Any]) -> None:
+    image_message = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": INLINE_IMAGE}}]}
+    with_image = dict(fields)
     for name in ("messages", "input"):
         if isinstance(fields.get(name), list):
-            beside[name] = [picture, *fields[name]]
-    texts = counted(wire, **({"messages": [picture]} | beside))
+            with_image[name] = [image_message, *fields[name]]
+    texts = counted_texts(wire, **({"messages": [image_message]} | with_image))
     assert any(READ in text for text in texts)
-    assert PICTURE not in texts
+    assert INLINE_IMAGE not in texts
 
 
 @pytest.mark.parametrize(
     ("wire", "fields"),
     [
-        (Wire.CHAT, part(type="image_url", image_url={"url": PICTURE})),
-        (Wire.CHAT, part(type="image_url", image_url={"url": PICTURE, "detail": "high"})),
-        (Wire.RESPONSES, item(role="user", content=[{"type": "input_image", "image_url": PICTURE, "detail": "low"}])),
-        (Wire.RESPONSES, item(type="function_call_output", output=[{"type": "input_image", "image_url": PICTURE}])),
-        (Wire.MESSAGES, part(type="image", source={"type": "base64", "media_type": "image/png", "data": PICTURE})),
+        (Wire.CHAT, part(type="image_url", image_url={"url": INLINE_IMAGE})),
+        (Wire.CHAT, part(type="image_url", image_url={"url": INLINE_IMAGE, "detail": "high"})),
+        (
+            Wire.RESPONSES,
+            item(role="user", content=[{"type": "input_image", "image_url": INLINE_IMAGE, "detail": "low"}]),
+        ),
+        (
+            Wire.RESPONSES,
+            item(type="function_call_output", output=[{"type": "input_image", "image_url": INLINE_IMAGE}]),
+        ),
+        (Wire.MESSAGES, part(type="image", source={"type": "base64", "media_type": "image/png", "data": INLINE_IMAGE})),
         (
             Wire.MESSAGES,
-            part(type="image", source={"type": "url", "url": PICTURE}, cache_control={"type": "ephemeral"}),
+            part(type="image", source={"type": "url", "url": INLINE_IMAGE}, cache_control={"type": "ephemeral"}),
         ),
         (
             Wire.MESSAGES,
-            part(type="tool_result", content=[{"type": "image", "source": {"type": "base64", "data": PICTURE}}]),
+            part(type="tool_result", content=[{"type": "image", "source": {"type": "base64", "data": INLINE_IMAGE}}]),
         ),
     ],
 )
-def test_pictures_are_left_out(wire: Wire, fields: dict[str, Any]) -> None:
-    assert not any(PICTURE in text for text in counted(wire, **fields))
+def test_images_are_not_counted_as_text(wire: Wire, fields: dict[str, Any]) -> None:
+    assert not any(INLINE_IMAGE in text for text in counted_texts(wire, **fields))
 
 
 @pytest.mark.parametrize("kind", ["image_url", "input_image", "image"])
-def test_a_message_that_calls_itself_a_picture_is_counted(kind: str) -> None:
-    assert counted(Wire.CHAT, messages=[{"role": "user", "type": kind, "content": READ}])[READ] == 1
-    assert counted(Wire.RESPONSES, input=[{"role": "user", "type": kind, "content": READ}])[READ] == 1
+def test_a_message_with_the_type_of_an_image_is_counted(kind: str) -> None:
+    assert counted_texts(Wire.CHAT, messages=[{"role": "user", "type": kind, "content": READ}])[READ] == 1
+    assert counted_texts(Wire.RESPONSES, input=[{"role": "user", "type": kind, "content": READ}])[READ] == 1
 
 
-def test_numbers_are_text_too() -> None:
-    texts = counted(Wire.CHAT, tools=[{"function": {"parameters": {"const": 12345, "minimum": 1.5, "strict": True}}}])
+def test_numbers_are_counted_as_text() -> None:
+    texts = counted_texts(
+        Wire.CHAT, tools=[{"function": {"parameters": {"const": 12345, "minimum": 1.5, "strict": True}}}]
+    )
     assert texts["12345"] == texts["1.5"] == 1
     assert not texts.keys() & {"True", "true", "1"}
 
 
-def test_what_makes_up_a_request_is_not_counted_as_read() -> None:
+def test_parameters_and_structure_are_not_counted() -> None:
     fields = {"messages": [{"role": "user", "content": "hello"}], "temperature": 1, "user": "x", "seed": 5}
-    assert counted(Wire.CHAT, **fields) == {"hello": 1}
+    assert counted_texts(Wire.CHAT, **fields) == {"hello": 1}
 
 
-def test_of_a_question_in_our_nouns_its_own_texts_are_counted() -> None:
+def test_the_texts_of_a_chat_request_are_counted() -> None:
     assert input_texts(CallInput(lambda: REQUEST))() == REQUEST.texts

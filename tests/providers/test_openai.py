@@ -1,4 +1,4 @@
-"""The requests that the OpenAI provider sends on each wire, and settings it reads answers and streams."""
+"""The requests that the OpenAI provider sends on each wire, and how it reads answers and streams."""
 
 from typing import Any, get_type_hints
 

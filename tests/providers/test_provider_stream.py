@@ -89,8 +89,11 @@ async def test_other_json_is_a_bad_answer() -> None:
 
 @pytest.mark.parametrize(
     ("usage", "billed"),
-    [({"input_tokens": 4000, "output_tokens": 1000}, True), ({"input_tokens": 0, "output_tokens": 0}, False)]
-    + [(None, False)],
+    [
+        ({"input_tokens": 4000, "output_tokens": 1000}, True),
+        ({"input_tokens": 0, "output_tokens": 0}, False),
+        (None, False),
+    ],
 )
 async def test_a_failed_response_is_billed_if_it_reports_a_usage(usage: Any, billed: bool) -> None:
     failed = {"type": "response.failed", "response": {"status": "failed", "usage": usage, "error": {"message": "x"}}}

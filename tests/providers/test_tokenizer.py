@@ -1,4 +1,4 @@
-"""Counting: exact where it can be, close where a text is long, and what is called a bound is one."""
+"""The tokenizer: exact counts, sampled counts of long texts, and upper bounds of JSON."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from tollkeeper.providers import tokenizer
 from tollkeeper.providers.tokenizer import DEFAULT_ENCODING, bound, count, encoding_name
 
 MODELS = {"gpt-4o": "o200k_base", "gpt-4": "cl100k_base"}
-CLOSE = 0.25
+SAMPLING_TOLERANCE = 0.25
 KNOWN = [
     "gpt-4o-mini",
     "gpt-4.1",
@@ -50,10 +50,10 @@ OLDER = [
     "ft:gpt-4:us::1",
     "text-embedding-3-small",
 ]
-ESCAPES = [r"\rightarrow", r"\newline", r"\forall", r"\ucfaf", r"\base", r"\brief"]
-"""In JSON these are fewer tokens than what a model reads: a backslash merges with what follows it."""
-SAID = [json.loads(f'"{written}"') for written in ESCAPES]
-FRAGMENTS = [*ESCAPES, *SAID, "\r", "\n", "\\", '"', "é", "☃", "😀", " word", "a"]
+ESCAPED = [r"\rightarrow", r"\newline", r"\forall", r"\ucfaf", r"\base", r"\brief"]
+"""JSON escapes with fewer tokens than the text that they stand for, because a backslash merges with what follows."""
+UNESCAPED = [json.loads(f'"{written}"') for written in ESCAPED]
+FRAGMENTS = [*ESCAPED, *UNESCAPED, "\r", "\n", "\\", '"', "é", "☃", "😀", " word", "a"]
 STRINGS = st.text(max_size=20) | st.lists(st.sampled_from(FRAGMENTS), max_size=8).map("".join)
 DOCUMENTS = st.recursive(
     STRINGS | st.integers() | st.booleans() | st.none(),
@@ -67,7 +67,7 @@ def tokens(model: str, text: str) -> int:
 
 
 def strings_in(value: Any) -> Iterator[str]:
-    """Keys too."""
+    """The strings in a document, including keys."""
     match value:
         case str():
             yield value
@@ -83,7 +83,7 @@ def strings_in(value: Any) -> Iterator[str]:
 @pytest.mark.parametrize("model", MODELS)
 @settings(max_examples=examples(150), deadline=None)
 @given(document=DOCUMENTS, ascii_only=st.booleans(), packed=st.booleans())
-async def test_the_bound_is_never_less_than_what_the_json_says_nor_than_the_json(
+async def test_the_bound_is_never_below_the_tokens_of_the_json_or_of_its_strings(
     model: str, document: Any, ascii_only: bool, packed: bool
 ) -> None:
     written = json.dumps(document, ensure_ascii=ascii_only, separators=(",", ":") if packed else None)
@@ -93,9 +93,9 @@ async def test_the_bound_is_never_less_than_what_the_json_says_nor_than_the_json
     assert bounded >= tokens(model, written)
 
 
-@pytest.mark.parametrize("said", SAID)
-async def test_an_escape_that_is_fewer_tokens_in_json_than_in_the_text_is_bounded_by_the_text(said: str) -> None:
-    text = said * 500
+@pytest.mark.parametrize("unescaped", UNESCAPED)
+async def test_the_bound_of_an_escape_with_fewer_tokens_than_its_text_is_that_of_the_text(unescaped: str) -> None:
+    text = unescaped * 500
     assert max(tokens(model, text) - tokens(model, json.dumps(text)) for model in MODELS) > 400
     for model in MODELS:
         bounded = await bound(model, json.dumps({"content": text}).encode())
@@ -104,8 +104,8 @@ async def test_an_escape_that_is_fewer_tokens_in_json_than_in_the_text_is_bounde
 
 
 @pytest.mark.parametrize("model", MODELS)
-async def test_short_strings_side_by_side_are_bounded_by_the_json_that_parts_them(model: str) -> None:
-    """Without the strings, what parts them would be fewer tokens."""
+async def test_the_bound_of_many_short_strings_is_that_of_the_json(model: str) -> None:
+    """The separators between short strings are more tokens than the strings."""
     written = json.dumps(["a"] * 200, separators=(",", ":"))
     bounded = await bound(model, written.encode())
     assert bounded is not None
@@ -113,32 +113,32 @@ async def test_short_strings_side_by_side_are_bounded_by_the_json_that_parts_the
 
 
 @pytest.mark.parametrize("model", UNKNOWN)
-async def test_for_a_vocabulary_that_is_not_known_there_is_no_bound(model: str) -> None:
+async def test_a_model_with_an_unknown_vocabulary_has_no_bound(model: str) -> None:
     assert await bound(model, b'{"content":"hello"}') is None
 
 
 @pytest.mark.parametrize("model", KNOWN)
-async def test_for_a_vocabulary_that_is_known_there_is_one(model: str) -> None:
+async def test_a_model_with_a_known_vocabulary_has_a_bound(model: str) -> None:
     bounded = await bound(model, b'{"content":"hello"}')
     assert bounded is not None
     assert bounded >= 5
 
 
-async def test_a_large_body_has_no_bound_but_its_bytes() -> None:
+async def test_a_large_body_has_no_token_bound() -> None:
     body = b'"' + b" word" * 200_000 + b'"'
     assert len(body) > tokenizer.MAX_BOUNDED_BYTES
     assert await bound("gpt-4o", body) is None
 
 
 @pytest.mark.parametrize("model", OLDER)
-def test_older_models_have_the_older_vocabulary(model: str) -> None:
+def test_older_models_use_the_older_vocabulary(model: str) -> None:
     assert encoding_name(model) == "cl100k_base"
 
 
 @pytest.mark.parametrize(
     "model", ["gpt-4o", "gpt-4.1", "gpt-5", "o3", "chatgpt-4o-latest", "ft:gpt-4o-mini", "claude", ""]
 )
-def test_all_others_have_the_best_at_hand(model: str) -> None:
+def test_all_other_models_use_the_newest_vocabulary(model: str) -> None:
     assert encoding_name(model) == DEFAULT_ENCODING == "o200k_base"
 
 
@@ -146,7 +146,7 @@ def test_all_others_have_the_best_at_hand(model: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "hello", "The quick brown fox. " * 20, "The quick brown fox. " * 1000, "☃é😀" * 500]
 )
-async def test_a_text_that_is_not_long_is_counted_exactly(model: str, text: str) -> None:
+async def test_a_short_text_is_counted_exactly(model: str, text: str) -> None:
     assert len(text) < tokenizer.SLICE_CHARACTERS
     assert await count(model, (text, text)) == 2 * tokens(model, text)
     assert await count(model, (text,), output=True) == tokens(model, text)
@@ -156,47 +156,47 @@ SPACES, WORDS = " " * 270_000, " word" * 120_000
 
 
 @pytest.mark.parametrize("texts", [(SPACES, WORDS), (WORDS, SPACES), (SPACES + WORDS,), (WORDS + SPACES,)])
-async def test_a_long_text_is_sampled_over_all_of_its_length(texts: tuple[str, ...]) -> None:
-    """Wherever the tokens are: white space is a hundred characters a token."""
+async def test_a_long_text_is_sampled_over_its_whole_length(texts: tuple[str, ...]) -> None:
+    """The text is uneven: words have 5 characters a token, white space about 128."""
     exact = 120_000 + 270_000 // 128
-    assert abs(await count("gpt-4o", texts) - exact) < CLOSE * exact
+    assert abs(await count("gpt-4o", texts) - exact) < SAMPLING_TOLERANCE * exact
 
 
-async def test_many_short_texts_and_a_long_one_each_count_for_what_they_are() -> None:
-    """However many there are, nothing of one runs together with the next."""
+async def test_short_texts_and_a_long_text_are_counted_together() -> None:
+    """Texts are not joined: a token never spans two of them."""
     short, long = ("a",) * 300_000, WORDS[:300_000]
     exact = 300_000 + 60_000
-    assert abs(await count("gpt-4o", (*short, long)) - exact) < CLOSE * exact
+    assert abs(await count("gpt-4o", (*short, long)) - exact) < SAMPLING_TOLERANCE * exact
 
 
 @contextmanager
-def busy_with_input() -> Iterator[None]:
-    """Somebody's long input is being counted all the while."""
-    begun, done = threading.Event(), threading.Event()
+def input_thread_is_busy() -> Iterator[None]:
+    """Occupies the thread that counts long input."""
+    started, done = threading.Event(), threading.Event()
 
     def work() -> None:
-        begun.set()
+        started.set()
         done.wait()
 
     working = tokenizer._thread("input").submit(work)
     try:
-        begun.wait()
+        started.wait()
         yield
     finally:
         done.set()
         working.result()
 
 
-async def test_what_is_little_is_counted_while_much_is() -> None:
-    await count("gpt-4o", ("so that the vocabulary is there",))
-    with busy_with_input():
+async def test_a_short_text_is_counted_while_long_input_is_counted() -> None:
+    await count("gpt-4o", ("load the vocabulary",))
+    with input_thread_is_busy():
         async with asyncio.timeout(TEST_DEADLINE_S):
             assert await count("gpt-4o", ("hello",)) == 1
 
 
-async def test_answers_are_counted_and_cut_while_input_is_counted() -> None:
+async def test_output_is_counted_and_truncated_while_long_input_is_counted() -> None:
     answer = " word" * 2000
-    with busy_with_input():
+    with input_thread_is_busy():
         async with asyncio.timeout(TEST_DEADLINE_S):
             assert await count("gpt-4o", (answer,), output=True) == 2000
             assert await tokenizer.truncate("gpt-4o", answer, 3) == " word" * 3

@@ -1,4 +1,4 @@
-"""HTTP to a provider, over a real socket: what comes back, in whatever form, is an answer or a named failure."""
+"""HTTP to a provider over a real socket: a response is an answer or raises a documented error."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -16,8 +16,8 @@ STREAM = b"data: one\n\n: ping\n\ndata: two\n\n"
 
 
 def answer(body: bytes, status: str = "200 OK", *fields: str, length: int | None = None) -> bytes:
-    told = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}", *fields]
-    return "\r\n".join(told).encode() + b"\r\n\r\n" + body
+    head = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}", *fields]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 
 def chunked(*parts: bytes, fields: Sequence[str] = (), whole: bool = True) -> bytes:
@@ -27,17 +27,17 @@ def chunked(*parts: bytes, fields: Sequence[str] = (), whole: bool = True) -> by
 
 @dataclass
 class Server:
-    """Answers each request with the next of `answers`, the last one again and again; an empty one is none at all.
+    """Sends the next of `answers` to each request, and the last one to all later requests.
 
-    With `ends`, the connection is closed after an answer. `gone` is set when a client closes one.
+    If `closes`, it closes the connection after an answer. `disconnected` is set when the client closes a connection.
     """
 
     url: str = ""
     answers: list[bytes] = field(default_factory=list)
-    ends: bool = False
-    asked: list[bytes] = field(default_factory=list)
+    closes: bool = False
+    requests: list[bytes] = field(default_factory=list)
     connections: int = 0
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    disconnected: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -45,22 +45,22 @@ class Server:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-                self.asked.append(head + await reader.readexactly(length))
+                self.requests.append(head + await reader.readexactly(length))
                 writer.write(self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])
                 await writer.drain()
-                if self.ends:
+                if self.closes:
                     break
         except (asyncio.IncompleteReadError, ConnectionError):
-            self.gone.set()
+            self.disconnected.set()
         finally:
             writer.close()
 
 
 @asynccontextmanager
 async def serving(
-    *answers: bytes, ends: bool = False, timeout_s: float = 5.0
+    *answers: bytes, closes: bool = False, timeout_s: float = 5.0
 ) -> AsyncIterator[tuple[Server, Transport]]:
-    served = Server(answers=list(answers), ends=ends)
+    served = Server(answers=list(answers), closes=closes)
     server = await asyncio.start_server(served.serve, "127.0.0.1", 0)
     served.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     transport = Transport(f"{served.url}/v1/", {"X-Key": "secret"}, timeout_s=timeout_s)
@@ -86,30 +86,30 @@ async def post(transport: Transport) -> bytes:
     return await transport.post("/path", b"{}")
 
 
-Way = Callable[[Transport], Awaitable[object]]
-WAYS: dict[str, Way] = {"post": post, "stream": stream}
-every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
+Call = Callable[[Transport], Awaitable[object]]
+CALLS: dict[str, Call] = {"post": post, "stream": stream}
+post_and_stream = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
 
 
-async def test_a_request_is_sent_once_with_our_headers_and_the_answer_given_as_it_came() -> None:
+async def test_a_request_is_sent_once_with_its_headers_and_the_body_is_returned_unchanged() -> None:
     async with serving(answer(b"hello")) as (server, transport):
         assert await transport.post("/path", b'{"a":1}') == b"hello"
-    [asked] = server.asked
-    assert asked.startswith(b"POST /v1/path HTTP/1.1\r\n")
-    assert asked.endswith(b'\r\n\r\n{"a":1}')
+    [request] = server.requests
+    assert request.startswith(b"POST /v1/path HTTP/1.1\r\n")
+    assert request.endswith(b'\r\n\r\n{"a":1}')
     for header in (b"X-Key: secret", b"Content-Type: application/json", b"Accept-Encoding: identity"):
-        assert header in asked
+        assert header in request
 
 
-@every_way
-async def test_a_connection_is_kept_for_the_next_call(way: Way) -> None:
+@post_and_stream
+async def test_a_connection_is_reused_for_the_next_call(call: Call) -> None:
     async with serving(chunked(b"data: x\n\n")) as (server, transport):
         for _ in range(3):
-            await way(transport)
-    assert (server.connections, len(server.asked)) == (1, 3)
+            await call(transport)
+    assert (server.connections, len(server.requests)) == (1, 3)
 
 
-@every_way
+@post_and_stream
 @pytest.mark.parametrize(
     ("status", "kind", "billed"),
     [
@@ -123,132 +123,132 @@ async def test_a_connection_is_kept_for_the_next_call(way: Way) -> None:
         ("500 Internal Server Error", errors.ProviderFailed, False),
     ],
 )
-async def test_a_refusal_is_named_and_neither_followed_nor_tried_again(
-    way: Way, status: str, kind: type[errors.ProviderError], billed: bool
+async def test_an_error_status_raises_its_error_and_is_neither_followed_nor_retried(
+    call: Call, status: str, kind: type[errors.ProviderError], billed: bool
 ) -> None:
     body = b"" if status.startswith("204") else b"SECRET"
     async with serving(answer(body, status, "Location: /elsewhere")) as (server, transport):
         with pytest.raises(kind) as raised:
-            await way(transport)
-    assert (raised.value.billed, len(server.asked)) == (billed, 1)
+            await call(transport)
+    assert (raised.value.billed, len(server.requests)) == (billed, 1)
     assert "SECRET" not in str(raised.value)
 
 
-@every_way
-async def test_a_limit_says_when_to_come_back(way: Way) -> None:
+@post_and_stream
+async def test_a_rate_limit_has_the_retry_after_of_the_provider(call: Call) -> None:
     async with serving(answer(b"", "429 Too Many Requests", "Retry-After: 7")) as (_, transport):
         with pytest.raises(errors.ProviderRateLimited) as raised:
-            await way(transport)
+            await call(transport)
     assert raised.value.retry_after_s == 7
 
 
 BROKEN = {
     "nothing": (b"", errors.ProviderInterrupted),
     "no HTTP": (b"\x00\x01 hello\r\n\r\n", errors.ProviderBadResponse),
-    "half a head": (b"HTTP/1.1 200 OK\r\nContent-Le", errors.ProviderInterrupted),
-    "half a body": (answer(b"data: x\n", length=400), errors.ProviderInterrupted),
-    "half of its chunks": (chunked(b"data: x\n", whole=False), errors.ProviderInterrupted),
+    "half of the headers": (b"HTTP/1.1 200 OK\r\nContent-Le", errors.ProviderInterrupted),
+    "half of the body": (answer(b"data: x\n", length=400), errors.ProviderInterrupted),
+    "no last chunk": (chunked(b"data: x\n", whole=False), errors.ProviderInterrupted),
     "encoded": (chunked(b"data: x\n\n", fields=["Content-Encoding: gzip"]), errors.ProviderBadResponse),
 }
 
 
-@every_way
+@post_and_stream
 @pytest.mark.parametrize(("sent", "kind"), BROKEN.values(), ids=BROKEN.keys())
-async def test_an_answer_that_is_broken_may_have_been_billed(
-    way: Way, sent: bytes, kind: type[errors.ProviderError]
-) -> None:
-    async with serving(sent, ends=True) as (server, transport):
+async def test_a_broken_response_counts_as_billed(call: Call, sent: bytes, kind: type[errors.ProviderError]) -> None:
+    async with serving(sent, closes=True) as (server, transport):
         with pytest.raises(kind) as raised:
-            await way(transport)
-    assert (raised.value.billed, len(server.asked)) == (True, 1)
+            await call(transport)
+    assert (raised.value.billed, len(server.requests)) == (True, 1)
 
 
-@pytest.mark.parametrize("sent", [answer(b"x" * 101), chunked(*[b"x"] * 101)], ids=["announced", "in chunks"])
-async def test_an_answer_that_is_too_large_is_not_read(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sent", [answer(b"x" * 101), chunked(*[b"x"] * 101)], ids=["content-length", "chunked"])
+async def test_a_body_above_the_maximum_size_is_a_bad_response(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport_module, "MAX_ANSWER_BYTES", 100)
     async with serving(sent) as (_, transport):
         with pytest.raises(errors.ProviderBadResponse):
             await post(transport)
 
 
-async def test_an_answer_that_is_just_not_too_large_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_of_the_maximum_size_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport_module, "MAX_ANSWER_BYTES", 100)
     async with serving(answer(b"x" * 100), chunked(b"x" * 50, b"x" * 50)) as (_, transport):
         assert [await post(transport), await post(transport)] == [b"x" * 100] * 2
 
 
-async def test_a_call_in_one_piece_has_its_time_and_no_more() -> None:
+async def test_a_call_that_is_not_streamed_has_a_timeout() -> None:
     async with serving(answer(b"half", length=400), timeout_s=0.2) as (_, transport):
         with pytest.raises(errors.ProviderTimeout):
             await post(transport)
 
 
-@every_way
-async def test_nobody_there_is_unavailable_and_not_billed(way: Way) -> None:
+@post_and_stream
+async def test_an_unreachable_server_is_unavailable_and_not_billed(call: Call) -> None:
     for url in ("http://127.0.0.1:1/v1", "not a url", "http://"):
         transport = Transport(url, {}, timeout_s=5)
         with pytest.raises(errors.ProviderUnavailable) as raised:
-            await way(transport)
+            await call(transport)
         await transport.close()
         assert not raised.value.billed
 
 
-@every_way
-@pytest.mark.parametrize("said", [b"this is not TLS\n", b""], ids=["something else", "nothing"])
-async def test_whoever_does_not_shake_hands_is_unavailable_and_not_billed(way: Way, said: bytes) -> None:
+@post_and_stream
+@pytest.mark.parametrize("sent", [b"this is not TLS\n", b""], ids=["no TLS", "nothing"])
+async def test_a_failed_tls_handshake_is_unavailable_and_not_billed(call: Call, sent: bytes) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(said)
+        writer.write(sent)
         with suppress(ConnectionError):
             await reader.read(-1)
         writer.close()
-        left.set()
+        disconnected.set()
 
-    left = asyncio.Event()
+    disconnected = asyncio.Event()
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     transport = Transport(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", {}, timeout_s=0.4)
     async with asyncio.timeout(TEST_DEADLINE_S):
         with pytest.raises(errors.ProviderUnavailable) as raised:
-            await way(transport)
-        await left.wait()
+            await call(transport)
+        await disconnected.wait()
     await transport.close()
     server.close()
     assert not raised.value.billed
 
 
-async def test_a_stream_comes_as_it_is_cut() -> None:
+async def test_a_stream_in_one_byte_chunks_is_read_completely() -> None:
     async with serving(chunked(*[bytes([one]) for one in STREAM])) as (_, transport):
         assert b"".join(await stream(transport)) == STREAM
 
 
-async def test_a_stream_that_breaks_off_has_brought_what_came_before() -> None:
-    async with serving(chunked(STREAM, whole=False), ends=True) as (_, transport):
+async def test_a_stream_that_breaks_returns_what_was_received_before() -> None:
+    async with serving(chunked(STREAM, whole=False), closes=True) as (_, transport):
         with closing(transport.stream("/stream", b"{}")) as answer:
             assert await answer.read() == STREAM
             with pytest.raises(errors.ProviderInterrupted):
                 await answer.read()
 
 
-async def test_whoever_leaves_a_stream_early_hangs_up_on_the_provider() -> None:
+async def test_closing_a_stream_early_closes_the_connection() -> None:
     async with serving(chunked(STREAM, whole=False)) as (server, transport):
         with closing(transport.stream("/stream", b"{}")) as answer:
             assert await answer.read()
-            assert not server.gone.is_set()
-        await server.gone.wait()
+            assert not server.disconnected.is_set()
+        await server.disconnected.wait()
 
 
-@pytest.mark.parametrize("sent", [b"", chunked(STREAM, whole=False)], ids=["before it begins", "while it comes"])
-async def test_a_stream_that_is_cancelled_hangs_up_on_the_provider(sent: bytes) -> None:
+@pytest.mark.parametrize(
+    "sent", [b"", chunked(STREAM, whole=False)], ids=["before the response", "within the response"]
+)
+async def test_cancelling_a_stream_closes_the_connection(sent: bytes) -> None:
     async with serving(sent) as (server, transport):
-        call = asyncio.create_task(stream(transport))
-        while not server.asked:
+        task = asyncio.create_task(stream(transport))
+        while not server.requests:
             await asyncio.sleep(0.005)
-        call.cancel()
+        task.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await call
-        await server.gone.wait()
+            await task
+        await server.disconnected.wait()
 
 
-async def test_a_stream_has_no_deadline_but_its_callers() -> None:
+async def test_a_stream_has_no_timeout_of_its_own() -> None:
     async with serving(chunked(STREAM, whole=False), timeout_s=0.1) as (_, transport):
         with closing(transport.stream("/stream", b"{}")) as answer:
             await answer.read()
@@ -256,7 +256,7 @@ async def test_a_stream_has_no_deadline_but_its_callers() -> None:
                 await asyncio.wait_for(answer.read(), 0.3)
 
 
-async def test_what_was_never_opened_can_be_closed() -> None:
+async def test_an_unused_stream_and_transport_can_be_closed() -> None:
     Transport("http://127.0.0.1:1", {}, timeout_s=5).stream("/stream", b"{}").close()
     await Transport("http://127.0.0.1:1", {}, timeout_s=5).close()
 
@@ -284,17 +284,17 @@ async def test_what_was_never_opened_can_be_closed() -> None:
         (503, errors.ProviderFailed),
     ],
 )
-def test_each_status_has_its_meaning_and_none_is_billed(status: int, kind: type[errors.ProviderError]) -> None:
+def test_each_status_has_its_error_and_none_counts_as_billed(status: int, kind: type[errors.ProviderError]) -> None:
     error = status_error(status)
     assert type(error) is kind
     assert not error.billed
 
 
-def test_an_odd_success_may_have_been_billed() -> None:
+def test_an_unexpected_2xx_status_counts_as_billed() -> None:
     assert status_error(204).billed
 
 
-def test_a_provider_that_says_that_its_time_was_up_may_have_billed_it() -> None:
+def test_a_timeout_reported_by_the_provider_counts_as_billed() -> None:
     error = status_error(408)
     assert type(error) is errors.ProviderTimeout
     assert error.billed
@@ -304,5 +304,7 @@ def test_a_provider_that_says_that_its_time_was_up_may_have_billed_it() -> None:
     ("header", "seconds"),
     [("7", 7), ("0", 0), (None, None), ("soon", None), ("-5", None), ("99999999", 3600), ("²", None)],
 )
-def test_retry_after_is_taken_over_if_it_is_a_sensible_number(header: str | None, seconds: int | None) -> None:
+def test_retry_after_is_used_only_if_it_is_a_number_and_limited_to_an_hour(
+    header: str | None, seconds: int | None
+) -> None:
     assert status_error(429, header).retry_after_s == seconds

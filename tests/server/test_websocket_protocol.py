@@ -1,4 +1,4 @@
-"""What a WebSocket may send, over a real socket."""
+"""The limits on what a WebSocket client may send, over a real socket."""
 
 import asyncio
 import socket
@@ -17,9 +17,9 @@ from tollkeeper.server.limits import Connections, EdgeLimits
 from tollkeeper.server.websocket_protocol import TOO_MUCH, Budget, bounded_websocket_protocol
 
 LIMITS = EdgeLimits(socket_frames_per_s=10.0, socket_frames_burst=100.0, socket_bytes_burst=1_000_000.0)
-WITHIN_S = 20.0
+DEADLINE_S = 20.0
 
-Opener = Callable[..., Awaitable[tuple[str, Connections]]]
+StartServer = Callable[..., Awaitable[tuple[str, Connections]]]
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
@@ -30,7 +30,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.fixture
-async def serve() -> AsyncIterator[Opener]:
+async def serve() -> AsyncIterator[StartServer]:
     servers: list[tuple[uvicorn.Server, asyncio.Task[None]]] = []
 
     async def start(**changes: Any) -> tuple[str, Connections]:
@@ -48,7 +48,7 @@ async def serve() -> AsyncIterator[Opener]:
         server = uvicorn.Server(config)
         task = asyncio.create_task(server.serve(sockets=[listening]))
         servers.append((server, task))
-        async with asyncio.timeout(WITHIN_S):
+        async with asyncio.timeout(DEADLINE_S):
             while not server.started:
                 await asyncio.sleep(0.01)
         return f"ws://127.0.0.1:{listening.getsockname()[1]}/", connections
@@ -59,9 +59,9 @@ async def serve() -> AsyncIterator[Opener]:
         await task
 
 
-async def test_a_chat_within_the_budget_goes_on(serve: Opener) -> None:
+async def test_a_connection_within_its_budget_stays_open(serve: StartServer) -> None:
     url, _ = await serve()
-    async with asyncio.timeout(WITHIN_S), connect(url) as client:
+    async with asyncio.timeout(DEADLINE_S), connect(url) as client:
         for number in range(50):
             await client.send(str(number))
             assert await client.recv() == str(number)
@@ -74,18 +74,18 @@ async def flood(client: ClientConnection, frame: str) -> None:
 
 
 @pytest.mark.parametrize("frame", ["ping", "text"])
-async def test_too_many_frames_close_the_connection(serve: Opener, frame: str) -> None:
+async def test_too_many_frames_close_the_connection(serve: StartServer, frame: str) -> None:
     url, _ = await serve()
-    async with asyncio.timeout(WITHIN_S), connect(url, ping_interval=None, max_queue=None) as client:
+    async with asyncio.timeout(DEADLINE_S), connect(url, ping_interval=None, max_queue=None) as client:
         with pytest.raises(ConnectionClosed) as closed:
             await flood(client, frame)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == TOO_MUCH
 
 
-async def test_too_many_bytes_close_the_connection(serve: Opener) -> None:
+async def test_too_many_bytes_close_the_connection(serve: StartServer) -> None:
     url, _ = await serve(socket_bytes_burst=10_000.0, socket_bytes_per_s=1.0)
-    async with asyncio.timeout(WITHIN_S), connect(url, compression=None) as client:
+    async with asyncio.timeout(DEADLINE_S), connect(url, compression=None) as client:
         await client.send("x" * 5_000)
         assert len(await client.recv()) == 5_000
         await client.send("x" * 6_000)
@@ -95,9 +95,9 @@ async def test_too_many_bytes_close_the_connection(serve: Opener) -> None:
     assert closed.value.rcvd.code == TOO_MUCH
 
 
-async def test_a_websocket_counts_as_a_connection_until_it_is_closed(serve: Opener) -> None:
+async def test_a_websocket_counts_as_a_connection_until_it_is_closed(serve: StartServer) -> None:
     url, connections = await serve()
-    async with asyncio.timeout(WITHIN_S):
+    async with asyncio.timeout(DEADLINE_S):
         async with connect(url) as client:
             await client.send("hello")
             await client.recv()

@@ -84,7 +84,7 @@ class BreakerUnderTest:
     def __init__(self) -> None:
         self.provider = ScriptedProvider()
         self.now = 1_000.0
-        self.breaker = CircuitBreaker(
+        self.circuit_breaker = CircuitBreaker(
             self.provider,
             max_failures=MAX_FAILURES,
             period_s=PERIOD_S,
@@ -97,15 +97,15 @@ class BreakerUnderTest:
         self._new_models = 0
 
     def prepare(self, model: str) -> PreparedCall:
-        return self.breaker.prepare(Model(model, self.breaker), self.call_input)
+        return self.circuit_breaker.prepare(Model(model, self.circuit_breaker), self.call_input)
 
     async def complete(self, model: str = "m") -> Completion:
-        return await self.breaker.complete(self.prepare(model), 10)
+        return await self.circuit_breaker.complete(self.prepare(model), 10)
 
     async def stream(self) -> int:
         """Read a whole stream. Returns the number of its chunks."""
         chunks = 0
-        async with aclosing(self.breaker.stream(self.prepared, 10)) as stream:
+        async with aclosing(self.circuit_breaker.stream(self.prepared, 10)) as stream:
             async for _ in stream:
                 chunks += 1
         return chunks
