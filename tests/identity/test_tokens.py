@@ -213,3 +213,9 @@ def test_no_other_text_passes_for_a_token() -> None:
 @pytest.mark.parametrize("header", [{"cty": "x"}, {"jku": "https://example.com"}, {"typ": "at+jwt"}, {"crit": ["exp"]}])
 def test_a_header_with_other_fields_than_ours_is_refused(header: dict[str, Any]) -> None:
     assert refused(signed(claims(), headers=header))
+
+
+@pytest.mark.parametrize("subject", ["\u0667", "+7", " 7", "7_0", "07x", ""])
+def test_a_subject_that_is_not_plain_digits_is_refused(subject: str) -> None:
+    """Python's int() reads more than a user id: other digits, signs, spaces, underscores."""
+    assert refused(signed(claims(sub=subject)))

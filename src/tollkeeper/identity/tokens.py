@@ -96,7 +96,7 @@ class Tokens:
                 token, key, algorithms=[ALGORITHM], audience=AUDIENCE, issuer=ISSUER, options=dict(_OPTIONS)
             )
             return _principal(claims, now_s)
-        except (JOSEError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
+        except (JOSEError, AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
             raise Unauthenticated from None
 
     def _key_of(self, header: dict[str, Any]) -> HMACKey:
@@ -131,7 +131,10 @@ def key_id(secret: str) -> str:
 
 def _principal(claims: dict[str, Any], now_s: float) -> tuple[Principal, float]:
     """Returns the principal and the expiry, in seconds. Raises KeyError, TypeError or ValueError for invalid claims."""
-    expires_s, version, tenant_id, user_id = claims["exp"], claims["ver"], claims["tid"], int(claims["sub"])
+    expires_s, version, tenant_id, subject = claims["exp"], claims["ver"], claims["tid"], claims["sub"]
+    if not (subject.isascii() and subject.isdecimal()):
+        raise ValueError
+    user_id = int(subject)
     if claims["typ"] != TOKEN_TYPE or not isinstance(claims["jti"], str) or claims["aud"] != AUDIENCE:
         raise ValueError
     if any(type(number) is not int for number in (expires_s, claims["iat"], version, tenant_id)) or now_s >= expires_s:
