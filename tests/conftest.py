@@ -1,3 +1,3 @@
-"""What every test may use. The parts are plug-ins, each in a file of its own."""
+"""Plugins for all tests."""
 
 pytest_plugins = ("support.hang_report", "support.databases")

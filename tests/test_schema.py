@@ -81,13 +81,13 @@ async def test_a_schema_that_is_absent_or_another_is_refused(tmp_path: Path) -> 
     await database.close()
 
 
-def test_a_database_that_cannot_be_made_is_said_in_one_sentence(tmp_path: Path) -> None:
+def test_a_database_that_cannot_be_created_is_a_configuration_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="cannot be opened"):
         migrate(f"sqlite:///{tmp_path}/file/x.db")
 
 
-async def test_a_database_that_cannot_be_reached_is_said_in_one_sentence(tmp_path: Path) -> None:
+async def test_a_database_that_cannot_be_opened_is_a_configuration_error(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path}/absent/x.db")
     with pytest.raises(ConfigurationError, match="cannot be opened"):
         await database.require_current_schema()
@@ -100,7 +100,7 @@ def test_the_ledgers_rows_have_the_tables_columns() -> None:
     assert set(EntryRow._fields) == {column.name for column in Entry.__table__.columns}  # type: ignore[attr-defined]
 
 
-async def test_a_database_with_calls_in_it_is_taken_back_and_brought_up_again(database_url: str) -> None:
+async def test_a_database_with_calls_can_be_downgraded_and_upgraded_again(database_url: str) -> None:
     """To the first schema, whose charges and entries stay what they are; and the ledger goes on with them."""
     import asyncio
 

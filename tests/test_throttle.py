@@ -59,7 +59,7 @@ def test_handshakes_are_counted_per_address_apart_from_logins() -> None:
         throttle.check_handshake("127.0.0.1")
 
 
-def test_off_is_off() -> None:
+def test_a_limit_that_is_off_refuses_nothing() -> None:
     throttle = Throttle(login="off", ai="off", clock=SystemClock())
     for _ in range(1000):
         throttle.check_handshake("127.0.0.1")
@@ -67,7 +67,7 @@ def test_off_is_off() -> None:
         throttle.check_login("ada@example.com", "127.0.0.1")
 
 
-def test_counters_that_are_over_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expired_counters_are_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HITS_PER_CLEANUP", 10)
     storage = LoopStorage(clock=SystemClock())
     with freeze_time("2026-01-01T00:00:00Z") as frozen:

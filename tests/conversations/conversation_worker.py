@@ -1,6 +1,6 @@
-"""A process of its own that goes on with a conversation, several calls at once.
+"""A separate process that continues a conversation with several calls at once.
 
-Run as `python conversing_program.py DATABASE_URL TENANT_ID USER_ID NAME SPEAKER CALLS`.
+Run as `python conversation_worker.py DATABASE_URL TENANT_ID USER_ID NAME SPEAKER CALLS`.
 """
 
 import asyncio

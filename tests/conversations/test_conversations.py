@@ -1,4 +1,4 @@
-"""Conversations: what is remembered, for whom, how much of it, and what befalls it."""
+"""Conversations: what is stored, for which user, up to which size, and when it is deleted."""
 
 import asyncio
 import socket
@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from conversation_worker import converse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlmodel import select
 from structlog.testing import capture_logs
 
-from conversing_program import converse
 from support.deadlines import TEST_DEADLINE_S
 from support.factories import FakeClock, make_principal
 from tollkeeper.chat import Message
@@ -25,7 +25,7 @@ from tollkeeper.db import Database
 from tollkeeper.errors import DatabaseUnavailable, InvalidRequest
 from tollkeeper.principal import Principal, Role
 
-PROGRAM = Path(__file__).parent / "conversing_program.py"
+WORKER = Path(__file__).parent / "conversation_worker.py"
 PLENTY = 100_000
 CLOCK = SystemClock()
 CALLS_EACH = 25
@@ -43,24 +43,26 @@ def system(text: str) -> Message:
     return Message("system", text)
 
 
-async def say(conversations: Conversations, caller: Principal, name: str, answer: str, *turns: Message) -> None:
-    """One call, from its beginning to its answer."""
+async def add_exchange(
+    conversations: Conversations, caller: Principal, name: str, answer: str, *turns: Message
+) -> None:
+    """Make one call with its answer."""
     conversation = await conversations.open(caller, name, turns)
     await conversation.add(answer)
 
 
 async def remembered(conversations: Conversations, caller: Principal, name: str) -> tuple[Message, ...]:
-    """What a further call would be told of before."""
+    """The messages that the next call would receive."""
     return (await conversations.open(caller, name, ())).messages
 
 
 async def stored(database: Database, caller: Principal, name: str) -> tuple[StoredConversation, list[StoredMessage]]:
     async with database.session() as session:
-        shelf = ConversationRepository(session, caller)
-        found = await shelf.find(name)
+        repository = ConversationRepository(session, caller)
+        found = await repository.find(name)
         assert found is not None
         assert found.id is not None
-        return found, await shelf.messages(found.id)
+        return found, await repository.messages(found.id)
 
 
 async def count(database: Database, table: type[StoredConversation] | type[StoredMessage]) -> int:
@@ -68,10 +70,10 @@ async def count(database: Database, table: type[StoredConversation] | type[Store
         return len((await session.exec(select(table))).all())
 
 
-async def test_a_call_is_told_what_was_said_before(database: Database) -> None:
+async def test_a_call_receives_the_earlier_messages(database: Database) -> None:
     conversations, caller = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
-    await say(conversations, caller, "a", "Fine.", user("How are you?"))
-    await say(conversations, caller, "a", "You are welcome.", user("Thanks."))
+    await add_exchange(conversations, caller, "a", "Fine.", user("How are you?"))
+    await add_exchange(conversations, caller, "a", "You are welcome.", user("Thanks."))
     conversation = await conversations.open(caller, "a", (user("Bye."),))
     assert conversation.id == "a"
     assert conversation.messages == (
@@ -83,21 +85,21 @@ async def test_a_call_is_told_what_was_said_before(database: Database) -> None:
     )
 
 
-async def test_every_turn_of_a_call_is_remembered(database: Database) -> None:
+async def test_every_message_of_a_call_is_stored(database: Database) -> None:
     conversations, caller = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
     turns = (assistant("Hello."), user("One."), assistant("Two."), user("Three."))
-    await say(conversations, caller, "a", "Four.", *turns)
+    await add_exchange(conversations, caller, "a", "Four.", *turns)
     assert await remembered(conversations, caller, "a") == (*turns, assistant("Four."))
 
 
 async def test_the_system_prompt_that_was_given_last_comes_first_and_stays(database: Database) -> None:
     conversations, caller = Conversations(database, 60, clock=CLOCK), await make_principal(database)
-    await say(conversations, caller, "a", "Arr.", system("A pirate."), user("Who are you?"))
+    await add_exchange(conversations, caller, "a", "Arr.", system("A pirate."), user("Who are you?"))
     for number in range(6):
-        await say(conversations, caller, "a", f"Arr {number}.", user(f"And now? {number}"))
-    kept = await remembered(conversations, caller, "a")
-    assert kept[0] == system("A pirate.")
-    assert user("Who are you?") not in kept
+        await add_exchange(conversations, caller, "a", f"Arr {number}.", user(f"And now? {number}"))
+    expected = await remembered(conversations, caller, "a")
+    assert expected[0] == system("A pirate.")
+    assert user("Who are you?") not in expected
 
     conversation = await conversations.open(caller, "a", (system("A poet."), user("Who are you?")))
     assert [turn for turn in conversation.messages if turn.role == "system"] == [system("A poet.")]
@@ -132,63 +134,65 @@ def size(turn: Message) -> int:
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(calls=CALLS, max_tokens=st.integers(1, 250))
-async def test_the_bound_holds_whatever_is_said(
+async def test_the_token_limit_holds_for_any_messages(
     database: Database, calls: list[tuple[str | None, list[tuple[list[str], str]]]], max_tokens: int
 ) -> None:
-    """Kept are the newest exchanges, each whole, as many as fit, in the table too; and the newest system prompt."""
+    """The newest complete exchanges that fit are kept, in the table too, and the newest system prompt."""
     conversations, caller = Conversations(database, max_tokens, clock=CLOCK), await make_principal(database)
     exchanges: list[tuple[Message, ...]] = []
     prompt: str | None = None
-    for new_prompt, said in calls:
+    for new_prompt, exchanges_of_call in calls:
         prompt = new_prompt or prompt
-        new = [(*map(user, questions), assistant(answer)) for questions, answer in said]
+        new = [(*map(user, questions), assistant(answer)) for questions, answer in exchanges_of_call]
         turns = [turn for exchange in new for turn in exchange]
         given = (system(new_prompt),) if new_prompt is not None else ()
-        await say(conversations, caller, "a", turns[-1].text, *given, *turns[:-1])
+        await add_exchange(conversations, caller, "a", turns[-1].text, *given, *turns[:-1])
         exchanges += new
 
-        kept: list[Message] = []
+        expected: list[Message] = []
         for exchange in reversed(exchanges):
-            if sum(map(size, (*exchange, *kept))) > max_tokens:
+            if sum(map(size, (*exchange, *expected))) > max_tokens:
                 break
-            kept = [*exchange, *kept]
-        assert await remembered(conversations, caller, "a") == (*([system(prompt)] if prompt else []), *kept)
+            expected = [*exchange, *expected]
+        assert await remembered(conversations, caller, "a") == (*([system(prompt)] if prompt else []), *expected)
         conversation, rows = await stored(database, caller, "a")
-        assert [(row.role, row.content) for row in rows] == kept
-        assert (conversation.turns, conversation.tokens) == (len(kept), sum(map(size, kept)))
+        assert [(row.role, row.content) for row in rows] == expected
+        assert (conversation.turns, conversation.tokens) == (len(expected), sum(map(size, expected)))
         assert conversation.tokens <= max_tokens
 
 
 async def test_an_exchange_that_is_too_large_by_itself_is_not_kept_nor_what_is_before_it(database: Database) -> None:
     conversations, caller = Conversations(database, 100, clock=CLOCK), await make_principal(database)
-    await say(conversations, caller, "new", "x" * 100, user("?"))
+    await add_exchange(conversations, caller, "new", "x" * 100, user("?"))
     assert await remembered(conversations, caller, "new") == ()
-    await say(conversations, caller, "old", "Yes.", user("Are you there?"))
-    await say(conversations, caller, "old", "x" * 100, user("Say x."))
+    await add_exchange(conversations, caller, "old", "Yes.", user("Are you there?"))
+    await add_exchange(conversations, caller, "old", "x" * 100, user("Say x."))
     assert await remembered(conversations, caller, "old") == ()
-    await say(conversations, caller, "old", "Yes.", user("Are you there?"))
+    await add_exchange(conversations, caller, "old", "Yes.", user("Are you there?"))
     assert await remembered(conversations, caller, "old") == (user("Are you there?"), assistant("Yes."))
 
 
 async def test_a_bound_that_was_lowered_holds_at_once(database: Database) -> None:
     caller = await make_principal(database)
     for number in range(4):
-        await say(Conversations(database, PLENTY, clock=CLOCK), caller, "a", "y" * 12, user(f"question {number} "))
-    kept = await remembered(Conversations(database, 100, clock=CLOCK), caller, "a")
-    assert [turn.text for turn in kept] == ["question 2 ", "y" * 12, "question 3 ", "y" * 12]
+        await add_exchange(
+            Conversations(database, PLENTY, clock=CLOCK), caller, "a", "y" * 12, user(f"question {number} ")
+        )
+    expected = await remembered(Conversations(database, 100, clock=CLOCK), caller, "a")
+    assert [turn.text for turn in expected] == ["question 2 ", "y" * 12, "question 3 ", "y" * 12]
 
 
-async def test_a_name_means_something_to_its_user_only(database: Database) -> None:
+async def test_a_conversation_is_visible_to_its_user_only(database: Database) -> None:
     conversations, owner = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
     colleague = await make_principal(database, owner.tenant_id)
     stranger = await make_principal(database)
-    await say(conversations, owner, "a", "Blue.", system("Secret."), user("My favourite colour?"))
+    await add_exchange(conversations, owner, "a", "Blue.", system("Secret."), user("My favourite colour?"))
     for other in (colleague, stranger):
         assert await remembered(conversations, other, "a") == ()
         async with database.session() as session:
             assert await ConversationRepository(session, other).list_page(after=None, limit=10) == []
             assert not await ConversationRepository(session, other).delete("a")
-        await say(conversations, other, "a", "Red.", user("Mine?"))
+        await add_exchange(conversations, other, "a", "Red.", user("Mine?"))
         assert await remembered(conversations, other, "a") == (user("Mine?"), assistant("Red."))
     assert len(await remembered(conversations, owner, "a")) == 3
 
@@ -196,7 +200,7 @@ async def test_a_name_means_something_to_its_user_only(database: Database) -> No
 async def test_a_user_id_without_its_tenant_opens_nothing(database: Database) -> None:
     conversations, owner = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
     stranger = await make_principal(database)
-    await say(conversations, owner, "a", "Blue.", user("My favourite colour?"))
+    await add_exchange(conversations, owner, "a", "Blue.", user("My favourite colour?"))
     mixed = Principal(owner.user_id, stranger.tenant_id, owner.role, 0)
     assert await remembered(conversations, mixed, "a") == ()
     conversation, _ = await stored(database, owner, "a")
@@ -229,7 +233,7 @@ async def test_two_processes_at_once_keep_question_and_answer_together(database:
     processes = [
         await asyncio.create_subprocess_exec(
             sys.executable,
-            str(PROGRAM),
+            str(WORKER),
             *(database_url, str(caller.tenant_id), str(caller.user_id), "a", speaker, str(CALLS_EACH)),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -253,14 +257,14 @@ async def assert_whole(database: Database, caller: Principal, calls: int) -> Non
     assert conversation.tokens == sum(turn.tokens for turn in turns)
 
 
-async def test_of_too_many_conversations_the_one_not_used_for_the_longest_time_falls_out(database: Database) -> None:
+async def test_the_least_recently_used_conversation_is_deleted_beyond_the_limit(database: Database) -> None:
     clock = FakeClock()
     conversations = Conversations(database, PLENTY, max_conversations=3, clock=clock)
     caller, other = await make_principal(database), await make_principal(database)
-    await say(conversations, other, "theirs", "Yes.", user("Mine?"))
+    await add_exchange(conversations, other, "theirs", "Yes.", user("Mine?"))
     for name in ("a", "b", "c", "a", "d"):
         clock.step(1)
-        await say(conversations, caller, name, "Yes.", user("New?"))
+        await add_exchange(conversations, caller, name, "Yes.", user("New?"))
     async with database.session() as session:
         left = await ConversationRepository(session, caller).list_page(after=None, limit=10)
     assert [conversation.name for conversation in left] == ["d", "c", "a"]
@@ -268,14 +272,14 @@ async def test_of_too_many_conversations_the_one_not_used_for_the_longest_time_f
     assert len(await remembered(conversations, other, "theirs")) == 2
 
 
-async def test_the_list_comes_in_pages_and_what_is_used_meanwhile_is_neither_missed_nor_repeated(
+async def test_pages_of_the_list_miss_and_repeat_nothing_that_is_used_meanwhile(
     database: Database,
 ) -> None:
     clock = FakeClock()
     conversations, caller = Conversations(database, PLENTY, clock=clock), await make_principal(database)
     for number in range(7):
         clock.step(number % 2)  # some are made in the same millisecond
-        await say(conversations, caller, f"s-{number}", "Yes.", user("New?"))
+        await add_exchange(conversations, caller, f"s-{number}", "Yes.", user("New?"))
     found: list[str] = []
     after = None
     while True:
@@ -286,15 +290,15 @@ async def test_the_list_comes_in_pages_and_what_is_used_meanwhile_is_neither_mis
         found += [conversation.name for conversation in page]
         after = Cursor(page[-1].created_ms, page[-1].name)
         clock.step(1)
-        await say(conversations, caller, "s-1", "Yes.", user("Again?"))
+        await add_exchange(conversations, caller, "s-1", "Yes.", user("Again?"))
         async with database.session() as session:
             await ConversationRepository(session, caller).delete(found[-1])
     assert found == [f"s-{number}" for number in (6, 5, 4, 3, 2, 1, 0)]
 
 
-async def test_deleting_takes_the_turns_and_the_system_prompt_with_it(database: Database) -> None:
+async def test_deleting_a_conversation_deletes_its_messages_and_system_prompt(database: Database) -> None:
     conversations, caller = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
-    await say(conversations, caller, "a", "Yes.", system("Be brief."), user("There?"))
+    await add_exchange(conversations, caller, "a", "Yes.", system("Be brief."), user("There?"))
     async with database.session() as session:
         assert await ConversationRepository(session, caller).delete("a")
     async with database.session() as session:
@@ -304,33 +308,33 @@ async def test_deleting_takes_the_turns_and_the_system_prompt_with_it(database: 
 
 
 @pytest.mark.parametrize("meanwhile", ["nothing", "another of the same name"])
-async def test_what_is_deleted_while_the_model_speaks_stays_deleted(database: Database, meanwhile: str) -> None:
+async def test_a_conversation_deleted_during_a_call_stays_deleted(database: Database, meanwhile: str) -> None:
     conversations, caller = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
-    await say(conversations, caller, "a", "Noted.", user("Something private."))
+    await add_exchange(conversations, caller, "a", "Noted.", user("Something private."))
     conversation = await conversations.open(caller, "a", (user("What did I say?"),))
     async with database.session() as session:
         assert await ConversationRepository(session, caller).delete("a")
     if meanwhile != "nothing":
-        await say(conversations, caller, "a", "Hello.", user("Hello."))
+        await add_exchange(conversations, caller, "a", "Hello.", user("Hello."))
     await conversation.add("Something private.")
     assert "private" not in str(await remembered(conversations, caller, "a"))
     assert await count(database, StoredConversation) == (meanwhile != "nothing")
 
 
 @pytest.mark.parametrize("answer", ["", " \n"])
-async def test_an_answer_without_text_is_not_remembered(database: Database, answer: str) -> None:
+async def test_an_answer_without_text_is_not_stored(database: Database, answer: str) -> None:
     conversations, caller = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
-    await say(conversations, caller, "a", answer, user("Hello?"))
+    await add_exchange(conversations, caller, "a", answer, user("Hello?"))
     assert await count(database, StoredConversation) == 0
 
 
-async def test_an_answer_with_characters_that_databases_refuse_is_remembered_without_them(database: Database) -> None:
+async def test_an_answer_is_stored_without_characters_that_databases_refuse(database: Database) -> None:
     conversations, caller = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
-    await say(conversations, caller, "a", "nul:\0 half:\ud800 whole:😀", user("Odd characters?"))
+    await add_exchange(conversations, caller, "a", "nul:\0 half:\ud800 whole:😀", user("Odd characters?"))
     assert (await remembered(conversations, caller, "a"))[-1] == assistant("nul: half:? whole:😀")
 
 
-async def test_when_the_database_fails_the_answer_is_still_given_and_nothing_that_was_said_is_logged(
+async def test_a_failing_database_does_not_fail_the_answer_and_no_message_is_logged(
     database: Database,
 ) -> None:
     conversations, caller = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
@@ -344,13 +348,13 @@ async def test_when_the_database_fails_the_answer_is_still_given_and_nothing_tha
     assert await count(database, StoredConversation) == 0, "all of it or nothing"
 
 
-async def test_whoever_locks_a_conversation_does_not_keep_the_answer(
+async def test_a_locked_conversation_does_not_delay_the_answer_for_long(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "APPEND_TIMEOUT_S", 0.2)
     database, other = Database(postgres_url), Database(postgres_url)
     conversations, caller = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
-    await say(conversations, caller, "a", "Yes.", user("There?"))
+    await add_exchange(conversations, caller, "a", "Yes.", user("There?"))
     conversation = await conversations.open(caller, "a", (user("Still there?"),))
     async with other.session() as session:
         await (await session.connection()).execute(sa.text("SELECT 1 FROM conversations FOR UPDATE"))

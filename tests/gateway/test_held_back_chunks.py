@@ -8,6 +8,7 @@ from support.gateway import (
     INPUT_TOKENS,
     GatewayUnderTest,
     RecordingListener,
+    Step,
     assert_charged,
     failing_stream,
     final_chunks,
@@ -65,7 +66,7 @@ async def test_the_client_receives_the_chunks_of_the_attempt_that_succeeds_in_or
 async def test_a_fallback_follows_a_failure_before_any_output(gateway: GatewayUnderTest) -> None:
     gateway.set_model(fallbacks=("second",))
     gateway.set_model("second", fallbacks=())
-    failing = [start(), errors.ProviderFailed()]
+    failing: list[Step] = [start(), errors.ProviderFailed()]
     gateway.provider.streams = [failing, failing, [start(), text_chunk("yes"), *final_chunks()]]
     listener = RecordingListener()
     result = await gateway.stream(listener)

@@ -30,9 +30,7 @@ async def ada(database: Database, passwords: Passwords) -> User:
         return await accounts.create_user(session, "acme", "  Ada@Example.COM ", stored, Role.TENANT_ADMIN)
 
 
-async def test_login_gives_the_principal_whatever_the_case_of_the_address(
-    database: Database, passwords: Passwords, ada: User
-) -> None:
+async def test_login_ignores_the_case_of_the_email_address(database: Database, passwords: Passwords, ada: User) -> None:
     caller = await accounts.login(database, passwords, " ADA@example.com", PASSWORD)
     assert caller == Principal(ada.id or 0, ada.tenant_id, Role.TENANT_ADMIN, 0)
 
@@ -96,7 +94,9 @@ async def test_a_principal_is_good_until_something_about_it_changes(
     assert not await is_good()
 
 
-async def test_disabling_kills_the_tokens_for_good(database: Database, passwords: Passwords, ada: User) -> None:
+async def test_disabling_a_user_revokes_its_tokens_permanently(
+    database: Database, passwords: Passwords, ada: User
+) -> None:
     caller = await accounts.login(database, passwords, ada.email, PASSWORD)
     async with database.session() as session:
         accounts.disable(await accounts.get_user_by_email(session, ada.email), NOW_MS)
@@ -107,13 +107,13 @@ async def test_disabling_kills_the_tokens_for_good(database: Database, passwords
             await accounts.load_account(session, caller, NOW_MS)
 
 
-async def test_a_principal_of_nobody_is_refused(database: Database) -> None:
+async def test_a_principal_of_an_unknown_user_is_refused(database: Database) -> None:
     async with database.session() as session:
         with pytest.raises(Unauthenticated):
             await accounts.load_account(session, Principal(999, 1, Role.MEMBER, 0), NOW_MS)
 
 
-async def test_names_and_addresses_are_unique_and_sensible(database: Database, ada: User) -> None:
+async def test_names_and_email_addresses_are_unique_and_valid(database: Database, ada: User) -> None:
     async def create(name: str | None, email: str) -> None:
         async with database.session() as session:
             if name is not None:
@@ -134,7 +134,7 @@ async def test_names_and_addresses_are_unique_and_sensible(database: Database, a
         assert await refused(email=email)
 
 
-async def test_what_does_not_exist_is_said_to_be_missing(database: Database) -> None:
+async def test_an_unknown_tenant_or_user_is_not_found(database: Database) -> None:
     async with database.session() as session:
         with pytest.raises(NotFound):
             await accounts.get_tenant_by_name(session, "nobody")

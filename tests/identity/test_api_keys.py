@@ -76,14 +76,16 @@ async def is_current(database: Database, caller: Principal, now_ms: int) -> bool
         return True
 
 
-async def test_a_key_speaks_for_the_user_who_made_it(database: Database, ada: Principal, api_keys: ApiKeys) -> None:
+async def test_a_key_authenticates_the_user_who_created_it(
+    database: Database, ada: Principal, api_keys: ApiKeys
+) -> None:
     made = await make(database, ada)
     caller = await api_keys.verify(made.secret, Access.AI)
     assert caller == Principal(ada.user_id, ada.tenant_id, ada.role, 0, made.row.id)
     assert await is_current(database, caller, FakeClock().now_ms())
 
 
-async def test_of_a_key_only_its_hash_and_how_it_begins_are_kept(database: Database, ada: Principal) -> None:
+async def test_only_the_hash_and_the_prefix_of_a_key_are_stored(database: Database, ada: Principal) -> None:
     made = await make(database, ada)
     async with database.session() as session:
         [row] = (await session.exec(select(ApiKey))).all()
@@ -101,7 +103,7 @@ async def test_no_two_keys_are_the_same(database: Database, ada: Principal) -> N
 
 @pytest.mark.parametrize("access", Access)
 @pytest.mark.parametrize("scopes", [{Access.AI}, {Access.ME}, BOTH])
-async def test_a_key_opens_what_is_in_its_scopes_and_never_other_keys(
+async def test_a_key_allows_its_scopes_and_never_the_management_of_keys(
     database: Database, ada: Principal, api_keys: ApiKeys, scopes: set[Access], access: Access
 ) -> None:
     made = await make(database, ada, scopes)
@@ -114,7 +116,7 @@ async def test_a_key_opens_what_is_in_its_scopes_and_never_other_keys(
 
 
 @pytest.mark.parametrize("changed", ["", "tk-", "tk-short", "one letter", "one more", "é", "\ud800", "\x00"])
-async def test_what_is_not_quite_a_key_opens_nothing(
+async def test_a_malformed_or_changed_key_is_refused(
     database: Database, ada: Principal, api_keys: ApiKeys, changed: str
 ) -> None:
     secret = (await make(database, ada)).secret
@@ -128,7 +130,7 @@ async def test_what_is_not_quite_a_key_opens_nothing(
         await api_keys.verify(changed, Access.AI)
 
 
-async def test_a_key_ends_when_it_was_said_to_end(
+async def test_a_key_expires_at_its_expiry_time(
     database: Database, ada: Principal, api_keys: ApiKeys, clock: FakeClock
 ) -> None:
     made = await make(database, ada, days=1)
@@ -142,7 +144,7 @@ async def test_a_key_ends_when_it_was_said_to_end(
             await fresh.verify(made.secret, Access.AI)
 
 
-async def test_a_revoked_key_is_current_no_more_though_it_is_remembered_for_a_while(
+async def test_a_revoked_key_is_no_longer_current_although_it_is_cached_for_a_while(
     database: Database, ada: Principal, api_keys: ApiKeys, clock: FakeClock
 ) -> None:
     made = await make(database, ada)
@@ -156,7 +158,7 @@ async def test_a_revoked_key_is_current_no_more_though_it_is_remembered_for_a_wh
 
 
 @pytest.mark.parametrize("whose", ["user", "tenant"])
-async def test_a_key_of_who_is_disabled_opens_nothing_and_is_good_again_with_its_user(
+async def test_a_key_is_refused_while_its_user_or_tenant_is_disabled(
     database: Database, ada: Principal, api_keys: ApiKeys, clock: FakeClock, whose: str
 ) -> None:
     made = await make(database, ada)
@@ -187,7 +189,7 @@ async def test_a_new_password_leaves_keys_alone(database: Database, ada: Princip
     assert await is_current(database, caller, FakeClock().now_ms())
 
 
-async def test_one_users_key_is_no_credential_of_another(database: Database, ada: Principal) -> None:
+async def test_a_key_does_not_authenticate_another_user(database: Database, ada: Principal) -> None:
     made, now_ms = await make(database, ada), FakeClock().now_ms()
     colleague = await make_principal(database, ada.tenant_id)
     stranger = await make_principal(database)
@@ -201,19 +203,19 @@ async def test_one_users_key_is_no_credential_of_another(database: Database, ada
     assert await is_current(database, Principal(ada.user_id, ada.tenant_id, ada.role, 0, made.row.id), now_ms)
 
 
-async def test_a_key_is_not_made_for_ever_and_a_day(database: Database, ada: Principal) -> None:
+async def test_the_lifetime_of_a_key_is_limited(database: Database, ada: Principal) -> None:
     with pytest.raises(InvalidRequest, match="future"):
         await make(database, ada, days=keys.MAX_LIFETIME_DAYS + 1)
     await make(database, ada, days=keys.MAX_LIFETIME_DAYS)
 
 
 @pytest.mark.parametrize("key_id", ["key_" + "0" * 24, "", "key_\x00", "1", "key_'; --"])
-async def test_a_key_that_is_not_there_cannot_be_revoked(database: Database, ada: Principal, key_id: str) -> None:
+async def test_an_unknown_key_cannot_be_revoked(database: Database, ada: Principal, key_id: str) -> None:
     with pytest.raises(NotFound):
         await revoke(database, ada, key_id)
 
 
-async def test_a_key_is_revoked_once_and_listed_no_more(database: Database, ada: Principal) -> None:
+async def test_a_key_is_revoked_once_and_then_not_listed(database: Database, ada: Principal) -> None:
     first, second = await make(database, ada, name="first"), await make(database, ada, name=" second ")
     await revoke(database, ada, first.row.id)
     with pytest.raises(NotFound):
@@ -224,25 +226,25 @@ async def test_a_key_is_revoked_once_and_listed_no_more(database: Database, ada:
 
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 101, "line\nbreak", "bell\x07"])
-async def test_a_key_has_a_name_that_can_be_read(database: Database, ada: Principal, name: str) -> None:
+async def test_the_name_of_a_key_must_be_printable(database: Database, ada: Principal, name: str) -> None:
     with pytest.raises(InvalidRequest, match="printable"):
         await make(database, ada, name=name)
 
 
 @pytest.mark.parametrize("scopes", [set(), {Access.KEYS}, {Access.AI, Access.KEYS}])
-async def test_no_key_has_no_scopes_or_those_of_a_login(
+async def test_a_key_needs_scopes_and_cannot_have_those_of_a_login(
     database: Database, ada: Principal, scopes: set[Access]
 ) -> None:
     with pytest.raises(InvalidRequest, match="ai, me"):
         await make(database, ada, scopes)
 
 
-async def test_a_key_is_not_made_for_the_past(database: Database, ada: Principal) -> None:
+async def test_a_key_cannot_expire_in_the_past(database: Database, ada: Principal) -> None:
     with pytest.raises(InvalidRequest, match="future"):
         await make(database, ada, days=0)
 
 
-async def test_a_user_has_only_so_many_keys(database: Database, ada: Principal) -> None:
+async def test_the_number_of_keys_per_user_is_limited(database: Database, ada: Principal) -> None:
     made = [await make(database, ada) for _ in range(keys.MAX_KEYS_PER_USER)]
     with pytest.raises(InvalidRequest, match=str(keys.MAX_KEYS_PER_USER)):
         await make(database, ada)
@@ -251,7 +253,9 @@ async def test_a_user_has_only_so_many_keys(database: Database, ada: Principal) 
     await make(database, await make_principal(database, ada.tenant_id))
 
 
-async def test_no_more_keys_are_made_at_once_than_one_after_the_other(database: Database, ada: Principal) -> None:
+async def test_concurrent_creation_does_not_exceed_the_number_of_keys_per_user(
+    database: Database, ada: Principal
+) -> None:
     for _ in range(keys.MAX_KEYS_PER_USER - 3):
         await make(database, ada)
     made = await asyncio.gather(*(make(database, ada) for _ in range(8)), return_exceptions=True)
@@ -259,7 +263,7 @@ async def test_no_more_keys_are_made_at_once_than_one_after_the_other(database: 
     assert sum(isinstance(one, InvalidRequest) for one in made) == 5
 
 
-async def test_of_many_who_revoke_a_key_at_once_one_has_done_it(database: Database, ada: Principal) -> None:
+async def test_of_concurrent_revocations_of_a_key_one_succeeds(database: Database, ada: Principal) -> None:
     key_id = (await make(database, ada)).row.id
     done = await asyncio.gather(*(revoke(database, ada, key_id) for _ in range(8)), return_exceptions=True)
     assert [type(one) for one in done if one is not None] == [NotFound] * 7
@@ -282,7 +286,7 @@ def using(key: NewKey, *owners: Principal) -> Principal:
     return replace(owner, api_key=key.row.id)
 
 
-async def test_who_is_told_that_a_key_is_good_no_more_refuses_it_at_once(
+async def test_a_forgotten_key_that_was_revoked_is_refused_at_once(
     database: Database, ada: Principal, api_keys: ApiKeys, sessions: list[int]
 ) -> None:
     made, other = await make(database, ada), await make(database, ada)
@@ -298,7 +302,7 @@ async def test_who_is_told_that_a_key_is_good_no_more_refuses_it_at_once(
     assert len(sessions) == before + 1, "what was refused is remembered, and so is the other key"
 
 
-async def test_an_outage_says_nothing_about_a_key(
+async def test_an_outage_is_not_cached_as_a_result_for_a_key(
     database: Database, ada: Principal, api_keys: ApiKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, session = await make(database, ada), database.session
@@ -314,7 +318,7 @@ def _gone() -> AbstractAsyncContextManager[AsyncSession]:
     raise DatabaseUnavailable
 
 
-async def test_strangers_with_wrong_keys_take_only_so_many_connections(
+async def test_lookups_of_unknown_keys_use_a_limited_number_of_connections(
     database: Database, api_keys: ApiKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_now, most, session = [0], [0], database.session
@@ -336,7 +340,7 @@ async def test_strangers_with_wrong_keys_take_only_so_many_connections(
     assert most == [keys.MAX_CONCURRENT_LOOKUPS]
 
 
-async def test_who_asks_at_the_same_time_waits_for_one_look_up(
+async def test_concurrent_verifications_of_a_key_share_one_lookup(
     database: Database, ada: Principal, api_keys: ApiKeys, sessions: list[int]
 ) -> None:
     made = await make(database, ada)
@@ -347,7 +351,7 @@ async def test_who_asks_at_the_same_time_waits_for_one_look_up(
     assert len(sessions) == before + 1
 
 
-async def test_who_leaves_while_others_wait_takes_nothing_from_them(
+async def test_a_cancelled_verification_does_not_affect_the_others(
     database: Database, ada: Principal, api_keys: ApiKeys
 ) -> None:
     made = await make(database, ada)
@@ -358,7 +362,7 @@ async def test_who_leaves_while_others_wait_takes_nothing_from_them(
     assert leaving.cancelled()
 
 
-async def test_only_so_many_keys_are_remembered(
+async def test_the_key_cache_is_bounded(
     database: Database, ada: Principal, api_keys: ApiKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keys, "MAX_CACHED_KEYS", 2)

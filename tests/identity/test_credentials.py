@@ -37,7 +37,7 @@ async def make(database: Database, owner: Principal) -> NewKey:
         return await keys.create(session, user, "robot", {Access.AI}, None, FakeClock().now_ms())
 
 
-async def test_a_token_opens_everything_and_a_key_what_is_in_its_scopes(
+async def test_a_token_allows_everything_and_a_key_only_its_scopes(
     database: Database, credentials: Authenticator, tokens: Tokens, ada: Principal
 ) -> None:
     token, key = tokens.issue(ada), await make(database, ada)
@@ -51,7 +51,7 @@ async def test_a_token_opens_everything_and_a_key_what_is_in_its_scopes(
             await credentials.verify(wrong, Access.AI)
 
 
-async def test_the_rows_behind_either_are_the_users_until_it_is_good_no_more(
+async def test_a_token_and_a_key_load_the_account_until_it_is_disabled(
     database: Database, credentials: Authenticator, tokens: Tokens, ada: Principal
 ) -> None:
     key = await make(database, ada)
@@ -73,7 +73,7 @@ async def test_the_rows_behind_either_are_the_users_until_it_is_good_no_more(
         await credentials.verify(key.secret, Access.AI)
 
 
-async def test_nobody_and_who_has_logged_in_have_no_key_to_forget(
+async def test_forgetting_a_caller_without_a_key_changes_nothing(
     database: Database, credentials: Authenticator, ada: Principal
 ) -> None:
     key = await make(database, ada)

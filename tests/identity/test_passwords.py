@@ -53,7 +53,7 @@ async def test_a_password_that_is_too_short_or_too_long_is_not_hashed(passwords:
         await passwords.hash(password)
 
 
-async def test_without_a_user_a_hash_is_verified_all_the_same(
+async def test_an_unknown_user_costs_one_verification_too(
     passwords: Passwords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time tells nothing, because the work is the same: one verification at the same cost."""
@@ -77,7 +77,7 @@ async def test_no_password_opens_an_account_that_does_not_exist(passwords: Passw
     assert not (await passwords.verify("", None)).matches
 
 
-async def test_only_so_many_may_wait_to_be_hashed(passwords: Passwords, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_queue_of_passwords_to_hash_is_bounded(passwords: Passwords, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_QUEUED", 3)
     results = await asyncio.gather(*(passwords.verify(GOOD, None) for _ in range(5)), return_exceptions=True)
     assert [type(result) for result in results].count(RateLimited) == 2

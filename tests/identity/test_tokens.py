@@ -63,12 +63,12 @@ def refused(token: str) -> bool:
     return True
 
 
-def test_an_issued_token_speaks_for_the_one_it_was_issued_to() -> None:
+def test_an_issued_token_authenticates_its_user() -> None:
     tokens = make()
     assert tokens.verify(tokens.issue(CALLER)) == CALLER
 
 
-def test_the_hand_made_token_of_these_tests_is_good_unless_changed() -> None:
+def test_the_unchanged_token_of_these_tests_is_valid() -> None:
     assert make().verify(signed(claims())) == CALLER
 
 
@@ -156,7 +156,7 @@ def test_no_text_is_anything_but_refused(text: str) -> None:
         make().verify(text)
 
 
-def test_a_remembered_token_dies_when_it_expires() -> None:
+def test_a_cached_token_is_refused_when_it_expires() -> None:
     tokens = make()
     with freeze_time("2026-01-01T00:00:00Z", real_asyncio=True) as frozen:
         token = tokens.issue(CALLER)
@@ -168,7 +168,7 @@ def test_a_remembered_token_dies_when_it_expires() -> None:
             tokens.verify(token)
 
 
-def test_the_memory_of_tokens_is_bounded() -> None:
+def test_the_token_cache_is_bounded() -> None:
     tokens = make()
     first = tokens.issue(CALLER)
     tokens.verify(first)
@@ -177,7 +177,7 @@ def test_the_memory_of_tokens_is_bounded() -> None:
     assert len(tokens._cached) <= MAX_CACHED_TOKENS + 1
 
 
-def test_the_secret_before_is_still_accepted_while_rotating_and_not_after() -> None:
+def test_the_previous_secret_is_accepted_only_while_rotating() -> None:
     old, new = SECRET, "fedcba9876543210fedcba9876543210"
     token = make(old).issue(CALLER)
     assert make(new, previous=old).verify(token) == CALLER

@@ -120,6 +120,8 @@ class Failure(NamedTuple):
 FAILURES = (
     Failure({"status": 500}, "provider_error", requests=2),
     Failure({"status": 409}, "provider_error", requests=2),
+    Failure({"json": {"error": {"message": SECRET, "code": 502}}}, "provider_error", requests=2),
+    Failure({"error_after": 0}, "provider_error", requests=2),
     Failure({"status": 404}, "provider_error"),
     Failure({"status": 401}, "provider_auth_failed"),
     Failure({"status": 402}, "provider_auth_failed"),

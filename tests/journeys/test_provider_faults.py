@@ -54,6 +54,7 @@ NOTHING_BILLED = {
     "308": Fault(
         {"status": 308, "headers": {"Location": REDIRECT_TARGET}} | LEAKING_BODY, 502, "provider_error", requests=2
     ),
+    "an error with status 200": Fault(LEAKING_BODY, 502, "provider_error", requests=2),
 }
 
 UNREADABLE = {
@@ -65,7 +66,6 @@ UNREADABLE = {
     "half a document": Fault({"raw": f'{{"choices": [{{"message": {{"content": "{LEAK}'}, 502, "provider_bad_response"),
     "a list": Fault({"raw": f'["{LEAK}"]'}, 502, "provider_bad_response"),
     "null": Fault({"raw": "null"}, 502, "provider_bad_response"),
-    "no choices": Fault(LEAKING_BODY, 502, "provider_bad_response"),
     "empty choices": Fault({"json": {"choices": [], "x": LEAK}}, 502, "provider_bad_response"),
     "choices of another type": Fault({"json": {"choices": {"0": LEAK}}}, 502, "provider_bad_response"),
     "a choice without a message": Fault({"json": {"choices": [{"text": LEAK}]}}, 502, "provider_bad_response"),

@@ -41,15 +41,19 @@ ABSURD = {
     "beyond a double": {"usage": _usage(9, 10**400)},
     "more cached than sent": {"usage": _usage(9, 5, prompt_tokens_details={"cached_tokens": 10})},
     "negative cached": {"usage": _usage(9, 5, prompt_tokens_details={"cached_tokens": -1})},
+    "a total that cannot be true": {"usage": _usage(9, 5, total_tokens=10**9)},
+    "only a total that is too small": {"usage": {"total_tokens": 3}},
+    "zeros": {"usage": _usage(0, 0, total_tokens=0)},
 }
 
 VALID = {
     "plain": (_usage(9, 5), (9, 5, 0), "0.000005"),
     "without a total": (_usage(9, 5), (9, 5, 0), "0.000005"),
-    "a total that does not add up": (_usage(9, 5, total_tokens=10**9), (9, 5, 0), "0.000005"),
-    "zeros": (_usage(0, 0), (0, 0, 0), "0.000000"),
-    "zero output": (_usage(9, 0), (9, 0, 0), "0.000002"),
+    "output in the total only": (_usage(9, 5, total_tokens=50), (9, 41, 0), "0.000026"),
+    "a total below the sum": (_usage(9, 5, total_tokens=3), (9, 5, 0), "0.000005"),
     "cached input": (_usage(30, 5, prompt_tokens_details={"cached_tokens": 20}), (30, 5, 20), "0.000006"),
+    "cached input, as Moonshot reports it": (_usage(30, 5, cached_tokens=20), (30, 5, 20), "0.000006"),
+    "cached input, as DeepSeek reports it": (_usage(30, 5, prompt_cache_hit_tokens=20), (30, 5, 20), "0.000006"),
     "details that are null": (
         _usage(9, 5, prompt_tokens_details=None, completion_tokens_details=None),
         (9, 5, 0),
@@ -80,7 +84,7 @@ async def test_a_report_that_cannot_be_true_is_replaced_by_a_count_of_the_text(
 
 
 @pytest.mark.parametrize(("usage", "tokens", "usd"), VALID.values(), ids=VALID.keys())
-async def test_a_valid_report_is_charged_including_zeros(
+async def test_a_valid_report_is_charged_as_reported(
     server: Server, usage: dict[str, Any], tokens: tuple[int, int, int], usd: str
 ) -> None:
     async with new_user(server) as caller:

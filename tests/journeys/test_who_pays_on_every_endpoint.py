@@ -96,7 +96,7 @@ def breaks(fault: str, whole: ExpectedEnd, code: str = "provider_error") -> Row:
 
 ROWS = {
     "usage reported": reported(REPORTED),
-    "nothing used": reported((0, 0)),
+    "zeros reported": not_reported(usage={"input": 0, "output": 0}),
     "more reported than held": reported((5_000, 7)),
     "nothing reported": not_reported(without_usage=True),
     "absurd usage": not_reported(usage={"input": -9, "output": -5}),

@@ -1,8 +1,8 @@
-"""One process of the bank: calls at once, a provider that fails, callers who go away, and a log of what was seen.
+"""One process of the bank test: concurrent calls, a failing provider, cancelled callers, and a log of the results.
 
-Run as `python worker.py PLAN`, where PLAN is JSON (see `Plan`). It says "ready", and begins when it is told to. Each
-line of the log is written before the next thing happens, so it survives a SIGKILL. It ends with code 0 if nothing
-contradicted what the ledger had said before.
+Run as `python bank_worker.py PLAN`, where PLAN is JSON (see `Plan`). It prints "ready", and begins when it reads a line
+from stdin. Each line of the log is written before the next step, so it survives a SIGKILL. The exit code is 0 if no
+result contradicted an earlier one.
 """
 
 import asyncio
@@ -33,14 +33,14 @@ MAX_TRIES = 40
 class Plan(NamedTuple):
     """What one process does. `users` are (user id, tenant id).
 
-    After `answers` calls its provider answers no more: whatever is asked then is in flight until the end.
+    After `answers` calls the provider stops answering: later calls are in flight until the process ends.
     """
 
     name: str
     database_url: str
     log: str
     calls: int
-    answers: int
+    results: int
     seed: int
     lease_s: float
     sweep_s: float
@@ -52,62 +52,62 @@ class Worker:
         self._plan = plan
         self._ledger = ledger
         self._log = log
-        self._luck = random.Random(plan.seed)
+        self._random = random.Random(plan.seed)
         self._sent = 0
-        self._room = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def work(self) -> None:
         calls = [asyncio.create_task(self._call()) for _ in range(self._plan.calls)]
-        gone = self._luck.sample(calls, len(calls) // 6)
-        leaving = [asyncio.create_task(self._go_away(call)) for call in gone]
+        gone = self._random.sample(calls, len(calls) // 6)
+        leaving = [asyncio.create_task(self._cancel_later(call)) for call in gone]
         await asyncio.gather(*calls, *leaving)
 
-    async def _go_away(self, call: "asyncio.Task[None]") -> None:
-        """At any instant: before its turn, in the queue, in the call, in the settle, after it."""
-        await asyncio.sleep(self._luck.uniform(0, 2))
+    async def _cancel_later(self, call: "asyncio.Task[None]") -> None:
+        """Cancel a call at a random time: before it starts, in the queue, in the call, in the settle, or after it."""
+        await asyncio.sleep(self._random.uniform(0, 2))
         call.cancel()
 
     async def _call(self) -> None:
         reservation = None
         try:
-            async with self._room:
-                user_id, tenant_id = self._luck.choice(self._plan.users)
+            async with self._slots:
+                user_id, tenant_id = self._random.choice(self._plan.users)
                 caller = Principal(user_id, tenant_id, Role.MEMBER, 0)
                 for _ in range(MAX_TRIES):
-                    wanted = self._luck.randint(5, 60)
-                    least = self._luck.choice([wanted, 5])
-                    size = self._luck.randint(1, 20)
+                    wanted = self._random.randint(5, 60)
+                    least = self._random.choice([wanted, 5])
+                    size = self._random.randint(1, 20)
                     terms = Terms(self._plan.name, "echo", "echo", METER, size, wanted, least)
                     reservation = self._ledger.reservation(caller, terms)
                     try:
-                        await self._ask(reservation)
+                        await self._call_provider(reservation)
                         break
                     except QuotaExceeded:
                         return
                     except QuotaHeld:
-                        await asyncio.sleep(self._luck.uniform(0.01, 0.1))
+                        await asyncio.sleep(self._random.uniform(0.01, 0.1))
                     except ProviderError:
                         break
                 await self._check_repeats(reservation)
         except asyncio.CancelledError:
             if reservation is not None:
-                self._note("gone", reservation)
+                self._write_log("gone", reservation)
 
-    async def _ask(self, reservation: Reservation) -> None:
-        """The provider answers, or fails with a bill, or without one."""
+    async def _call_provider(self, reservation: Reservation) -> None:
+        """Call the provider, which answers, or fails with or without billing."""
         async with reservation:
-            self._note("sent", reservation)
+            self._write_log("sent", reservation)
             self._sent += 1
-            if self._sent > self._plan.answers:
+            if self._sent > self._plan.results:
                 await asyncio.Event().wait()
-            await asyncio.sleep(self._luck.uniform(0, 0.15))
-            usage = Usage(reservation.terms.input_bound, self._luck.randint(0, reservation.granted_output))
-            luck = self._luck.random()
+            await asyncio.sleep(self._random.uniform(0, 0.15))
+            usage = Usage(reservation.terms.input_bound, self._random.randint(0, reservation.granted_output))
+            luck = self._random.random()
             if luck < 0.1:
                 raise ProviderUnavailable
             if luck < 0.2:
                 raise ProviderTimeout
-            self._note("served", reservation, tokens=usage.total_tokens)
+            self._write_log("served", reservation, tokens=usage.total_tokens)
             reservation.set_usage(usage, Basis.COUNTED if luck < 0.3 else Basis.PROVIDER)
 
     async def _check_repeats(self, reservation: Reservation | None) -> None:
@@ -115,8 +115,8 @@ class Worker:
         closed = reservation.closed if reservation is not None else None
         if reservation is None or closed is None:
             return
-        self._note("ended", reservation, cost=closed.cost_tokens, money=closed.cost_micro_usd, basis=closed.basis)
-        if self._luck.random() < 0.3:
+        self._write_log("ended", reservation, cost=closed.cost_tokens, money=closed.cost_micro_usd, basis=closed.basis)
+        if self._random.random() < 0.3:
             released = closed.basis is Basis.NONE
             again: Operation = (
                 Release(closed.charge_id) if released else Settle(closed.charge_id, Usage(9, 9), closed.basis)
@@ -124,22 +124,22 @@ class Worker:
             answer = await self._ledger._journal.submit(again)
             assert answer[:6] == closed[:6], f"{closed} became {answer}"
 
-    def _note(self, what: str, reservation: Reservation, **more: Any) -> None:
+    def _write_log(self, what: str, reservation: Reservation, **more: Any) -> None:
         print(json.dumps({"what": what, "charge": reservation.charge_id, **more}), file=self._log, flush=True)
 
 
 async def main(plan: Plan) -> None:
     ledger = Ledger(make_store(plan.database_url), lease_seconds=plan.lease_s)
-    keeper = Maintenance(ledger, lease_seconds=plan.lease_s, sweep_seconds=plan.sweep_s)
+    maintenance = Maintenance(ledger, lease_seconds=plan.lease_s, sweep_seconds=plan.sweep_s)
     ledger.start()
-    keeper.start()
+    maintenance.start()
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     with Path(plan.log).open("a", encoding="utf-8") as log:
         try:
             await Worker(plan, ledger, log).work()
         finally:
-            await keeper.stop()
+            await maintenance.stop()
             await ledger.stop()
 
 

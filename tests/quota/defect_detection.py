@@ -1,4 +1,4 @@
-"""Whether a state machine finds a deliberate mistake."""
+"""Whether a state machine detects a deliberate defect."""
 
 from collections.abc import Callable
 
@@ -10,11 +10,11 @@ from ledger_world import World
 
 UNTIL_CAUGHT = settings(AGREED, max_examples=300, phases=(Phase.generate,))
 
-Break = Callable[[pytest.MonkeyPatch], None]
+Defect = Callable[[pytest.MonkeyPatch], None]
 
 
-def caught(world: World, machine: type[LedgerMachine]) -> bool:
-    """Whether the machine finds something wrong in this world."""
+def is_detected(world: World, machine: type[LedgerMachine]) -> bool:
+    """Whether the machine fails in this world."""
     try:
         run_state_machine_as_test(type("Machine", (machine,), {"world": world}), settings=UNTIL_CAUGHT)
     except AssertionError:

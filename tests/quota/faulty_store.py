@@ -1,4 +1,4 @@
-"""A store that fails when it is told to, around a real one."""
+"""A real store with scripted failures."""
 
 import asyncio
 from collections import deque
@@ -18,35 +18,35 @@ class Fault(Enum):
 
 
 class Poisoned(Exception):
-    """What no database driver raises."""
+    """An error that no database driver raises."""
 
 
 class FaultyStore:
     """Counts batches; `faults` are taken one per batch, `down` fails all, `poison` fails those that need a charge."""
 
     def __init__(self, genuine: Store) -> None:
-        self._genuine = genuine
+        self._store = genuine
         self.runs = 0
         self.faults: deque[Fault] = deque()
         self.down = False
         self.poison: set[str] = set()
-        self.before = asyncio.Event()
-        """Cleared, batches wait here before they begin."""
-        self.before.set()
-        self.after = asyncio.Event()
-        """Cleared, batches wait here when they are committed."""
-        self.after.set()
-        self.begun = asyncio.Event()
-        self.committed: Callable[[], object] = lambda: None
+        self.before_batch = asyncio.Event()
+        """While it is cleared, batches wait before they begin."""
+        self.before_batch.set()
+        self.after_commit = asyncio.Event()
+        """While it is cleared, batches wait after their commit."""
+        self.after_commit.set()
+        self.started = asyncio.Event()
+        self.on_commit: Callable[[], object] = lambda: None
 
     @property
     def lost_reason(self) -> str | None:
-        return self._genuine.lost_reason
+        return self._store.lost_reason
 
     async def run(self, read_set: ReadSet, decide: Callable[[Page], None]) -> None:
         self.runs += 1
-        self.begun.set()
-        await self.before.wait()
+        self.started.set()
+        await self.before_batch.wait()
         fault = self.faults.popleft() if self.faults else None
         if self.down or fault is Fault.REFUSED:
             raise StoreFailed("out of order", maybe_committed=False)
@@ -54,26 +54,26 @@ class FaultyStore:
             raise StoreFailed("out of order", maybe_committed=True)
         if self.poison & read_set.charges or any(str(user) in self.poison for user in read_set.callers):
             raise Poisoned
-        await self._genuine.run(read_set, decide)
-        await self.after.wait()
-        self.committed()
+        await self._store.run(read_set, decide)
+        await self.after_commit.wait()
+        self.on_commit()
         if fault is Fault.ANSWER_LOST:
             raise StoreFailed("out of order", maybe_committed=True)
 
     async def find_lapsed(self, limit: int) -> list[str]:
         if self.down:
             raise StoreFailed("out of order", maybe_committed=False)
-        return await self._genuine.find_lapsed(limit)
+        return await self._store.find_lapsed(limit)
 
     async def delete_old_keys(self, limit: int) -> int:
         if self.down:
             raise StoreFailed("out of order", maybe_committed=False)
-        return await self._genuine.delete_old_keys(limit)
+        return await self._store.delete_old_keys(limit)
 
     async def probe(self) -> None:
         if self.down:
             raise StoreFailed("out of order", maybe_committed=False)
-        await self._genuine.probe()
+        await self._store.probe()
 
     async def close(self) -> None:
-        await self._genuine.close()
+        await self._store.close()

@@ -1,8 +1,8 @@
-"""Calls with an idempotency key, each of which costs 37 unless it repeats another."""
+"""Calls with an idempotency key. Each costs 37 tokens, unless it is a replay."""
 
 from collections.abc import Callable
 
-from books import Books
+from ledger_environment import LedgerEnvironment
 from snapshot import Key
 
 from support.factories import make_terms
@@ -15,38 +15,42 @@ from tollkeeper.quota.rules.operations import ClosedCharge
 
 DAY_S = 86_400
 LEASE_MS = 60_000
-ONE = KeyedRequest("order 66", "a" * 64)
-Answer = Callable[[ClosedCharge], StoredResponse | None]
+KEYED_REQUEST = KeyedRequest("order 66", "a" * 64)
+RenderResponse = Callable[[ClosedCharge], StoredResponse | None]
 
 
-def bill(closed: ClosedCharge) -> StoredResponse:
+def render_cost(closed: ClosedCharge) -> StoredResponse:
     return StoredResponse(200, "application/json", f'{{"cost":{closed.cost_tokens}}}'.encode())
 
 
-def reservation(books: Books, attempt: KeyedRequest | None = ONE, ledger: Ledger | None = None) -> Reservation:
-    return (ledger or books.ledger).reservation(books.caller, make_terms(10, 90), keyed_request=attempt)
+def make_reservation(
+    env: LedgerEnvironment, keyed_request: KeyedRequest | None = KEYED_REQUEST, ledger: Ledger | None = None
+) -> Reservation:
+    return (ledger or env.ledger).reservation(env.caller, make_terms(10, 90), keyed_request=keyed_request)
 
 
-async def call(books: Books, answer: Answer | None = bill, attempt: KeyedRequest = ONE) -> Reservation:
-    """A call that costs 37, unless it is a replay."""
-    async with reservation(books, attempt) as made:
+async def keyed_call(
+    env: LedgerEnvironment, answer: RenderResponse | None = render_cost, keyed_request: KeyedRequest = KEYED_REQUEST
+) -> Reservation:
+    """Make a call that costs 37 tokens, unless it is a replay."""
+    async with make_reservation(env, keyed_request) as made:
         made.set_usage(Usage(7, 30))
         if answer is not None:
             made.store_response(answer)
     return made
 
 
-async def refusal(books: Books, attempt: KeyedRequest = ONE) -> type[IdempotencyError] | None:
-    """Why a reserve with the key is refused, and that nothing is left of it."""
-    before = await books.snapshot()
+async def refusal(env: LedgerEnvironment, keyed_request: KeyedRequest = KEYED_REQUEST) -> type[IdempotencyError] | None:
+    """The error of a reserve with the key; None if it is admitted. Asserts that a refusal changes nothing."""
+    before = await env.snapshot()
     try:
-        await reservation(books, attempt).__aenter__()
+        await make_reservation(env, keyed_request).__aenter__()
     except IdempotencyError as refused:
-        assert await books.snapshot() == before
+        assert await env.snapshot() == before
         return type(refused)
     return None
 
 
-async def key_row(books: Books) -> Key:
-    [row] = (await books.snapshot()).keys.values()
+async def key_row(env: LedgerEnvironment) -> Key:
+    [row] = (await env.snapshot()).keys.values()
     return row

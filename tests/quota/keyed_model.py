@@ -2,22 +2,22 @@
 
 from dataclasses import dataclass
 
-from ledger_model import Account, Ask, Call, Model, Outcome, Place
+from ledger_model import Account, Call, CallTerms, Model, Outcome, Place
 
 DAY_MS = 24 * 3_600_000
 
-Attempt = tuple[str, str]
-"""A key, and what the request says."""
+KeyedCall = tuple[str, str]
+"""An idempotency key, and the request."""
 
 
 @dataclass
 class Key:
-    """What a key stands for: one call, and the answer that was kept."""
+    """The call and the stored response of a key."""
 
     call: str
     request: str
-    born: int
-    answer: str | None = None
+    created_ms: int
+    response: str | None = None
 
 
 class KeyedModel(Model):
@@ -25,84 +25,84 @@ class KeyedModel(Model):
         super().__init__(now, accounts)
         self.keys: dict[tuple[int, str], Key] = {}
 
-    def attempt(
+    def reserve_with_key(
         self,
         call_id: str,
         user: int,
         tenant: int,
         version: int,
-        ask: Ask,
+        terms: CallTerms,
         lease: int,
         state: str,
-        attempt: Attempt,
+        keyed_call: KeyedCall,
     ) -> Outcome:
         """A reserve with a key."""
         places = self.places_of(user)
         if call_id in self.calls and self.calls[call_id].basis == "cache":
-            before = self._before(user, attempt)
+            before = self._before(user, keyed_call)
             return self._repeated(before, places) if isinstance(before, Key) else before or "LedgerUnavailable"
         if call_id not in self.calls and self.accepts(user, tenant, version):
-            before = self._before(user, attempt)
+            before = self._before(user, keyed_call)
             if isinstance(before, str):
                 return before
             if before is not None:
-                call = Call(user, ask._replace(input=0), [], 0, "settled", self.now + lease, (0, 0))
+                call = Call(user, terms._replace(input=0), [], 0, "settled", self.now + lease, (0, 0))
                 call.ended_by, call.basis = "settle", "cache"
                 self.calls[call_id] = call
                 return self._repeated(before, places)
         known = call_id in self.calls
-        outcome = self.reserve(call_id, user, tenant, version, ask, lease, state)
+        outcome = self.reserve(call_id, user, tenant, version, terms, lease, state)
         if call_id in self.calls and not known:
-            self.keys[user, attempt[0]] = Key(call_id, attempt[1], self.now)
+            self.keys[user, keyed_call[0]] = Key(call_id, keyed_call[1], self.now)
         return outcome
 
-    def attempt_further(
+    def extend_with_key(
         self,
         failed: str,
         call_id: str,
         user: int,
         tenant: int,
         version: int,
-        ask: Ask,
+        terms: CallTerms,
         lease: int,
-        attempt: Attempt,
+        keyed_call: KeyedCall,
     ) -> Outcome:
         """The failed attempt is released, whatever becomes of the next; another call's answer is not this one's."""
         self.places_of(user)
         self.end(failed, "release", "none", (0, 0, 0))
-        if call_id not in self.calls and isinstance(self._before(user, attempt), Key):
+        if call_id not in self.calls and isinstance(self._before(user, keyed_call), Key):
             return "IdempotencyInFlight"
-        return self.attempt(call_id, user, tenant, version, ask, lease, "dispatched", attempt)
+        return self.reserve_with_key(call_id, user, tenant, version, terms, lease, "dispatched", keyed_call)
 
-    def keep(self, call_id: str, key: str, usage: tuple[int, int, int], *, kept: bool) -> Outcome:
+    def settle_and_store(self, call_id: str, key: str, usage: tuple[int, int, int], *, stored: bool) -> Outcome:
         """A settle: its answer is kept under the key of its call, and under no other."""
         ending = self.end(call_id, "settle", "provider", usage)
         call = self.calls[call_id]
         row = self.keys.get((call.user, key))
-        if kept and row is not None and row.call == call_id and isinstance(ending, tuple):
-            row.answer = f"{call_id} {call.cost['tokens']}"
+        if stored and row is not None and row.call == call_id and isinstance(ending, tuple):
+            row.response = f"{call_id} {call.cost['tokens']}"
         return ending
 
-    def forget_keys(self) -> int:
+    def delete_old_keys(self) -> int:
         """Those that are a day old."""
-        old = [name for name, key in self.keys.items() if self.now >= key.born + DAY_MS]
+        old = [name for name, key in self.keys.items() if self.now >= key.created_ms + DAY_MS]
         for name in old:
             del self.keys[name]
         return len(old)
 
-    def _before(self, user: int, attempt: Attempt) -> str | Key | None:
+    def _before(self, user: int, keyed_call: KeyedCall) -> str | Key | None:
         """What the key says: the refusal, the call whose answer is given again, or nothing that counts."""
-        key = self.keys.get((user, attempt[0]))
-        if key is None or self.now >= key.born + DAY_MS:
+        key = self.keys.get((user, keyed_call[0]))
+        if key is None or self.now >= key.created_ms + DAY_MS:
             return None
         call = self.calls[key.call]
         if call.state == "released" or call.basis == "none":
             return None
-        if key.request != attempt[1]:
+        if key.request != keyed_call[1]:
             return "IdempotencyMismatch"
         if call.ended_by is None:
             return "IdempotencyInFlight"
-        return "PreviousAttemptInterrupted" if key.answer is None else key
+        return "PreviousAttemptInterrupted" if key.response is None else key
 
     def _repeated(self, key: Key, places: list[Place]) -> Outcome:
-        return "replayed", 200, key.answer, tuple(sorted(map(self.shown, places)))
+        return "replayed", 200, key.response, tuple(sorted(map(self.shown, places)))

@@ -1,11 +1,11 @@
-"""One ledger to try things on: its database, a store that can fail, a clock to move, one caller, and a reader."""
+"""A ledger under test, with its database, a store that can fail, a fake clock, one caller, and a reader."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from faulty_store import FaultyStore
-from snapshot import Charge, Reader, Snapshot, Window, audit, make_reader, take
+from snapshot import Charge, Reader, Snapshot, Window, audit, make_reader, read_snapshot
 
 from support.factories import FakeClock, make_principal, make_store, set_limit, user_quota
 from tollkeeper.db import Database
@@ -21,7 +21,7 @@ LEASE_S = 60.0
 
 
 @dataclass
-class Books:
+class LedgerEnvironment:
     database: Database
     clock: FakeClock
     store: FaultyStore
@@ -31,7 +31,7 @@ class Books:
     stopped: bool = False
 
     async def idle(self) -> None:
-        """Until nothing is queued any more."""
+        """Wait until the journal's queue is empty."""
         assert await self.ledger._journal.drain(5)
 
     async def stop(self, drain_seconds: float = 5) -> None:
@@ -41,7 +41,7 @@ class Books:
 
     async def snapshot(self) -> Snapshot:
         """Everything, audited."""
-        snapshot = await take(self.reader)
+        snapshot = await read_snapshot(self.reader)
         audit(snapshot)
         return snapshot
 
@@ -62,7 +62,9 @@ class Books:
 
 
 @asynccontextmanager
-async def open_books(database_url: str, *, limit: int = 1_000, queue_limit: int = 10_000) -> AsyncIterator[Books]:
+async def open_ledger_environment(
+    database_url: str, *, limit: int = 1_000, queue_limit: int = 10_000
+) -> AsyncIterator[LedgerEnvironment]:
     """A caller with a quota of `limit` tokens a day."""
     database, clock = Database(database_url), FakeClock()
     store = FaultyStore(make_store(database_url, clock))
@@ -72,28 +74,28 @@ async def open_books(database_url: str, *, limit: int = 1_000, queue_limit: int 
     caller = await make_principal(database)
     await set_limit(ledger, user_quota(caller, Period.DAY), limit)
     store.runs = 0
-    store.begun.clear()
-    books = Books(database, clock, store, ledger, caller, reader)
+    store.started.clear()
+    env = LedgerEnvironment(database, clock, store, ledger, caller, reader)
     try:
-        yield books
+        yield env
     finally:
         store.down = False
-        store.before.set()
-        store.after.set()
-        await books.stop()
+        store.before_batch.set()
+        store.after_commit.set()
+        await env.stop()
         await reader.close()
         await database.close()
 
 
 async def batch(store: Store, *operations: Operation, again: bool = False) -> list[object]:
-    """Straight into a store, without a journal that would hide a failure. `again`: the answer of COMMIT was lost."""
+    """Run a batch on a store, without a journal that would hide a failure. `again`: the response to COMMIT was lost."""
     read_set = ReadSet()
     for operation in operations:
         operation.declare_reads(read_set, retried=again)
-    answers: list[object] = []
+    results: list[object] = []
 
     def work(page: Page) -> None:
-        answers[:] = decide(page, operations)
+        results[:] = decide(page, operations)
 
     await store.run(read_set, work)
-    return answers
+    return results

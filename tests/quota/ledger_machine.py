@@ -6,7 +6,7 @@ from typing import ClassVar
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from ledger_model import LABELS, Ask
+from ledger_model import LABELS, CallTerms
 from ledger_world import Fate, World
 from side_by_side import LEASE_MS, Move, SideBySide, next_window
 
@@ -39,12 +39,12 @@ fates = st.sampled_from([Fate.LANDS, *Fate])
 
 
 @st.composite
-def asks(draw: st.DrawFn) -> Ask:
+def call_terms(draw: st.DrawFn) -> CallTerms:
     """Small calls, so that several fit; some may be clamped."""
     wanted = draw(st.integers(0, 160))
     least = draw(st.one_of(st.just(wanted), st.integers(0, wanted)))
     weight = draw(st.sampled_from([1_000, 1_000, 0, 1, 333, 1_500, 3_333]))
-    return Ask(draw(st.integers(0, 60)), wanted, least, weight, draw(prices))
+    return CallTerms(draw(st.integers(0, 60)), wanted, least, weight, draw(prices))
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -57,49 +57,49 @@ class LedgerMachine(RuleBasedStateMachine):
         self.both = SideBySide(self.world, next(_examples))
 
     @invariant()
-    def agrees_with_the_model_and_keeps_its_promises(self) -> None:
-        self.both.agree()
+    def agrees_with_the_model(self) -> None:
+        self.both.check_agreement()
 
     @initialize(
         quotas=st.lists(st.tuples(st.integers(0, 4), units, periods, limits), min_size=1, max_size=5),
         own=st.tuples(periods, periods, limits, limits),
-        first=st.lists(asks(), min_size=3, max_size=6),
+        first=st.lists(call_terms(), min_size=3, max_size=6),
     )
     def populate(
-        self, quotas: list[tuple[int, str, str, int]], own: tuple[str, str, int, int], first: list[Ask]
+        self, quotas: list[tuple[int, str, str, int]], own: tuple[str, str, int, int], first: list[CallTerms]
     ) -> None:
         """Quotas, some of the first two users' own; and calls of theirs."""
         wanted = {self.both.quota_name(owner, unit, period): limit for owner, unit, period, limit in quotas}
         wanted[self.both.quota_name(0, "tokens", own[0])] = own[2]
         wanted[self.both.quota_name(1, "tokens", own[1])] = own[3]
         self.both.make([self.both.administering([("limit", name, limit) for name, limit in wanted.items()])])
-        self.both.make([self.first_call(number, ask) for number, ask in enumerate(first)])
+        self.both.make([self.first_call(number, terms) for number, terms in enumerate(first)])
 
-    def first_call(self, number: int, ask: Ask) -> Move:
-        return self.both.reserving(number % 2, ask, dispatch=number % 3 > 0)
+    def first_call(self, number: int, terms: CallTerms) -> Move:
+        return self.both.reserving(number % 2, terms, dispatch=number % 3 > 0)
 
-    @rule(owner=owners, ask=asks(), dispatch=st.booleans(), fate=fates)
-    def reserve(self, owner: int, ask: Ask, dispatch: bool, fate: Fate) -> None:
-        self.both.make([self.both.reserving(owner, ask, dispatch=dispatch)], fate)
+    @rule(owner=owners, terms=call_terms(), dispatch=st.booleans(), fate=fates)
+    def reserve(self, owner: int, terms: CallTerms, dispatch: bool, fate: Fate) -> None:
+        self.both.make([self.both.reserving(owner, terms, dispatch=dispatch)], fate)
 
-    @rule(asks_=st.lists(st.tuples(owners, asks()), min_size=2, max_size=5), fate=fates)
-    def reserve_several_at_once(self, asks_: list[tuple[int, Ask]], fate: Fate) -> None:
-        self.both.make([self.both.reserving(owner, ask, dispatch=True) for owner, ask in asks_], fate)
+    @rule(owners_and_terms=st.lists(st.tuples(owners, call_terms()), min_size=2, max_size=5), fate=fates)
+    def reserve_several_at_once(self, owners_and_terms: list[tuple[int, CallTerms]], fate: Fate) -> None:
+        self.both.make([self.both.reserving(owner, terms, dispatch=True) for owner, terms in owners_and_terms], fate)
 
     @precondition(lambda self: self.both.model.calls)
-    @rule(pick=picks, ask=asks(), fate=fates)
-    def extend(self, pick: int, ask: Ask, fate: Fate) -> None:
+    @rule(pick=picks, terms=call_terms(), fate=fates)
+    def extend(self, pick: int, terms: CallTerms, fate: Fate) -> None:
         """Another attempt, mostly of a call that is open."""
-        self.both.make([self.both.extending(self.both.pick(pick), ask)], fate)
+        self.both.make([self.both.extending(self.both.pick(pick), terms)], fate)
 
     @precondition(lambda self: self.both.model.calls)
-    @rule(picked=st.lists(st.tuples(picks, asks()), min_size=2, max_size=4), fate=fates)
-    def extend_several_at_once(self, picked: list[tuple[int, Ask]], fate: Fate) -> None:
-        self.both.make([self.both.extending(self.both.pick(pick), ask) for pick, ask in picked], fate)
+    @rule(picked=st.lists(st.tuples(picks, call_terms()), min_size=2, max_size=4), fate=fates)
+    def extend_several_at_once(self, picked: list[tuple[int, CallTerms]], fate: Fate) -> None:
+        self.both.make([self.both.extending(self.both.pick(pick), terms) for pick, terms in picked], fate)
 
-    @rule(owner=owners, ask=asks())
-    def reserve_as_a_member_of_another_tenant(self, owner: int, ask: Ask) -> None:
-        outcomes = self.both.make([self.both.reserving(owner, ask, dispatch=True, tenant=int(owner < 2))])
+    @rule(owner=owners, terms=call_terms())
+    def reserve_as_a_member_of_another_tenant(self, owner: int, terms: CallTerms) -> None:
+        outcomes = self.both.make([self.both.reserving(owner, terms, dispatch=True, tenant=int(owner < 2))])
         assert outcomes == ["Unauthenticated"]
 
     @precondition(lambda self: self.both.model.calls)
@@ -126,7 +126,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.both.open())
     @rule(most=st.integers(1, 6), fate=fates)
-    def run_into_the_deadline(self, most: int, fate: Fate) -> None:
+    def settle_several_unknown_outcomes(self, most: int, fate: Fate) -> None:
         """Several calls at once: what is not known of them is forgiven, up to the cap."""
         usages_ = {call_id: (*self.both.model.calls[call_id].checkpoint, 0) for call_id in self.both.open()[:most]}
         self.both.make([self.both.settling(call_id, "unknown", usage) for call_id, usage in usages_.items()], fate)
@@ -193,18 +193,18 @@ class LedgerMachine(RuleBasedStateMachine):
         basis=bases,
         usage=usages,
         owner=owners,
-        ask=asks(),
+        terms=call_terms(),
         act=st.sampled_from(["limit", "grant"]),
         amount=limits,
         fate=fates,
     )
-    def do_everything_at_once(
+    def run_every_operation_in_one_batch(
         self,
         pick: tuple[int, int, int],
         basis: str,
         usage: tuple[int, int, int],
         owner: int,
-        ask: Ask,
+        terms: CallTerms,
         act: str,
         amount: int,
         fate: Fate,
@@ -213,8 +213,8 @@ class LedgerMachine(RuleBasedStateMachine):
         names = list(self.both.model.limits)
         moves = [
             self.both.expiring(three),
-            self.both.reserving(owner, ask, dispatch=False),
-            self.both.extending(two, ask),
+            self.both.reserving(owner, terms, dispatch=False),
+            self.both.extending(two, terms),
             self.both.administering([(act, names[pick[0] % len(names)], amount)]),
             self.both.renewing({one: (5, 5), two: (7, 0)}),
             self.both.settling(one, basis, usage),
@@ -224,30 +224,30 @@ class LedgerMachine(RuleBasedStateMachine):
         ]
         self.both.make(moves, fate)
 
-    @rule(owner=owners, ask=asks())
-    def replace_a_credential(self, owner: int, ask: Ask) -> None:
+    @rule(owner=owners, terms=call_terms())
+    def replace_a_credential(self, owner: int, terms: CallTerms) -> None:
         """By another connection: it counts at the very next reserve."""
         user = self.both.users[owner]
         account = self.both.model.accounts[user]
         account.version += 1
         self.both.world.execute(f"UPDATE users SET token_version = {account.version} WHERE id = {user}")
-        outcomes = self.both.make([self.both.reserving(owner, ask, dispatch=True, version=-1)])
+        outcomes = self.both.make([self.both.reserving(owner, terms, dispatch=True, version=-1)])
         assert outcomes == ["Unauthenticated"]
 
-    @rule(owner=owners, ask=asks(), table=st.sampled_from(["users", "tenants"]))
-    def disable_for_a_while(self, owner: int, ask: Ask, table: str) -> None:
+    @rule(owner=owners, terms=call_terms(), table=st.sampled_from(["users", "tenants"]))
+    def disable_for_a_while(self, owner: int, terms: CallTerms, table: str) -> None:
         """A user or a tenant, by another connection: it counts at the very next reserve."""
         user = self.both.users[owner]
         account = self.both.model.accounts[user]
         row = user if table == "users" else account.tenant
         self.both.world.execute(f"UPDATE {table} SET disabled_at = '2024-01-01 00:00:00' WHERE id = {row}")
         account.active = False
-        assert self.both.make([self.both.reserving(owner, ask, dispatch=True)]) == ["Unauthenticated"]
+        assert self.both.make([self.both.reserving(owner, terms, dispatch=True)]) == ["Unauthenticated"]
         self.both.world.execute(f"UPDATE {table} SET disabled_at = NULL WHERE id = {row}")
         account.active = True
 
     @rule(restarted=st.booleans())
-    def let_the_other_process_go_on(self, restarted: bool) -> None:
+    def switch_process(self, restarted: bool) -> None:
         """Both remember what they may of the rows; neither may remember what the other has changed."""
         self.both.process = 1 - self.both.process
         if restarted:

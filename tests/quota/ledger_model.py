@@ -39,8 +39,8 @@ Place = tuple[QuotaName, str]
 """A quota's window."""
 
 
-class Ask(NamedTuple):
-    """What a call asks for; `prices` is (input, cached input, output) in micro-USD per million."""
+class CallTerms(NamedTuple):
+    """The terms of a call; `prices` is (input, cached input, output) in micro-USD per million."""
 
     input: int
     wanted: int
@@ -63,7 +63,7 @@ class Call:
     """One charge."""
 
     user: int
-    ask: Ask
+    terms: CallTerms
     places: list[Place]
     output: int
     state: str
@@ -80,7 +80,7 @@ class Call:
     worker: object = None
 
     def held(self, unit: str) -> int:
-        return self.ask.cost(unit, self.ask.input, self.output)
+        return self.terms.cost(unit, self.terms.input, self.output)
 
     def paid(self, unit: str) -> int:
         return 0 if self.refunded else self.cost[unit]
@@ -129,7 +129,9 @@ class Model:
         self.granted.setdefault(place, self.limits[name])
         return place
 
-    def reserve(self, call_id: str, user: int, tenant: int, version: int, ask: Ask, lease: int, state: str) -> Outcome:
+    def reserve(
+        self, call_id: str, user: int, tenant: int, version: int, terms: CallTerms, lease: int, state: str
+    ) -> Outcome:
         places = self.places_of(user)
         if call_id in self.calls:
             return self.held(self.calls[call_id]) if self.calls[call_id].ended_by is None else "LedgerUnavailable"
@@ -137,36 +139,38 @@ class Model:
             return "Unauthenticated"
         if not any(name.user == user and name.unit == "tokens" for name, _ in places):
             return "QuotaExceeded"
-        if ask.prices is None and any(name.unit == "micro_usd" for name, _ in places):
+        if terms.prices is None and any(name.unit == "micro_usd" for name, _ in places):
             return "QuotaExceeded"
         now = {place: self.balances(place) for place in places}
 
         def fits(output: int, *, beside_others: bool) -> bool:
             return all(
-                balances.settled + balances.pending * beside_others + ask.cost(place[0].unit, ask.input, output)
+                balances.settled + balances.pending * beside_others + terms.cost(place[0].unit, terms.input, output)
                 <= balances.granted
                 for place, balances in now.items()
             )
 
-        outputs = [output for output in range(ask.least, ask.wanted + 1) if fits(output, beside_others=False)]
+        outputs = [output for output in range(terms.least, terms.wanted + 1) if fits(output, beside_others=False)]
         if not outputs:
             return "QuotaExceeded"
         if not fits(outputs[-1], beside_others=True):
             return "QuotaHeld"
-        self.calls[call_id] = Call(user, ask, places, outputs[-1], state, self.now + lease, (ask.input, 0))
+        self.calls[call_id] = Call(user, terms, places, outputs[-1], state, self.now + lease, (terms.input, 0))
         return self.held(self.calls[call_id])
 
     def accepts(self, user: int, tenant: int, version: int) -> bool:
         account = self.accounts[user]
         return account.active and (account.tenant, account.version) == (tenant, version)
 
-    def extend(self, failed: str, call_id: str, user: int, tenant: int, version: int, ask: Ask, lease: int) -> Outcome:
+    def extend(
+        self, failed: str, call_id: str, user: int, tenant: int, version: int, terms: CallTerms, lease: int
+    ) -> Outcome:
         """The failed attempt is released, whatever becomes of the next."""
         self.end(failed, "release", "none", (0, 0, 0))
-        return self.reserve(call_id, user, tenant, version, ask, lease, "dispatched")
+        return self.reserve(call_id, user, tenant, version, terms, lease, "dispatched")
 
     def dispatch(self, call_id: str, lease: int, worker: object) -> Outcome:
-        """True to the first worker who asks, however often."""
+        """True for the first worker that dispatches, also when it repeats the operation."""
         call = self.calls.get(call_id)
         if call is None or call.ended_by is not None:
             return False
@@ -196,7 +200,7 @@ class Model:
             self._finish(call, how, basis, usage)
         elif call.ended_by == "expire":
             if not call.adjusted:
-                self._learn(call, basis, usage)
+                self._adjust(call, basis, usage)
         elif call.ended_by != how:
             return "LedgerConflict"
         return self.ended(call)
@@ -258,21 +262,21 @@ class Model:
     def ended(self, call: Call) -> Outcome:
         running = [place for place in call.places if place[1] >= label(place[0].period, self.now)]
         balances = tuple(sorted(map(self.shown, running or call.places)))
-        money = None if call.ask.prices is None else call.cost["micro_usd"]
+        money = None if call.terms.prices is None else call.cost["micro_usd"]
         return "closed", call.basis, call.usage, call.cost["tokens"], money, call.overrun, balances
 
-    def _truth(self, call: Call, basis: str, usage: tuple[int, int, int]) -> dict[str, int]:
+    def _cost_of(self, call: Call, basis: str, usage: tuple[int, int, int]) -> dict[str, int]:
         """What a call cost, forgiving what is unknown: a report in full, everything else at most the hold."""
         costs = {}
         for unit in ("tokens", "micro_usd"):
-            cost = 0 if basis == "none" else call.ask.cost(unit, *usage)
+            cost = 0 if basis == "none" else call.terms.cost(unit, *usage)
             costs[unit] = cost if basis == "provider" else min(cost, call.held(unit))
         return costs
 
     def _finish(self, call: Call, how: str, basis: str, usage: tuple[int, int, int]) -> None:
-        cost = self._truth(call, basis, usage)
+        cost = self._cost_of(call, basis, usage)
         if basis == "unknown":
-            if how == "expire" or self._has_patience(call, call.held("tokens") - cost["tokens"]):
+            if how == "expire" or self._is_forgiven(call, call.held("tokens") - cost["tokens"]):
                 call.forgiven = {unit: call.held(unit) - cost[unit] for unit in cost}
             else:
                 cost = {unit: call.held(unit) for unit in cost}
@@ -280,20 +284,20 @@ class Model:
         call.ended_by, call.basis, call.usage, call.cost = how, basis, usage, cost
         call.overrun = any(cost[unit] > call.held(unit) for unit in cost)
 
-    def _has_patience(self, call: Call, rest: int) -> bool:
+    def _is_forgiven(self, call: Call, rest: int) -> bool:
         """5 % of the grant of the user's shortest window, or one call."""
         own = [place for place in call.places if place[0].user is not None and place[0].unit == "tokens"]
         balances = self.balances(min(own, key=lambda place: list(LABELS).index(place[0].period)))
         return balances.forgiven == 0 or Fraction(balances.forgiven + rest, 1) <= Fraction(balances.granted * 5, 100)
 
-    def _learn(self, call: Call, basis: str, usage: tuple[int, int, int]) -> None:
+    def _adjust(self, call: Call, basis: str, usage: tuple[int, int, int]) -> None:
         """The late truth: what it is above the cost so far comes out of what was forgiven; the rest is overrun."""
-        truth = dict(call.cost) if call.refunded else self._truth(call, basis, usage)
+        cost_now = dict(call.cost) if call.refunded else self._cost_of(call, basis, usage)
         call.overrun = False
-        for unit, cost in truth.items():
+        for unit, cost in cost_now.items():
             more = max(0, cost - call.cost[unit])
             call.overrun = call.overrun or more > call.forgiven[unit]
             call.forgiven[unit] -= min(more, call.forgiven[unit])
-        call.adjusted, call.basis, call.usage, call.cost = True, basis, usage, truth
-        if truth["tokens"] > 0:
+        call.adjusted, call.basis, call.usage, call.cost = True, basis, usage, cost_now
+        if cost_now["tokens"] > 0:
             call.state = "settled"

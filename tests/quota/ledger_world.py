@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 from ledger_model import Account, Outcome
-from snapshot import Reader, Snapshot, make_reader, take
+from snapshot import Reader, Snapshot, make_reader, read_snapshot
 
 from support.factories import FakeClock, make_store
 from tollkeeper.errors import TollkeeperError
@@ -44,10 +44,10 @@ class World:
         read_set = ReadSet()
         for operation in operations:
             operation.declare_reads(read_set, retried=again)
-        answers: list[Result | TollkeeperError] = []
+        results: list[Result | TollkeeperError] = []
 
         def work(page: Page) -> None:
-            answers[:] = decide(page, operations)
+            results[:] = decide(page, operations)
             if crash:
                 raise Crash
 
@@ -59,12 +59,12 @@ class World:
             return []
         except Exception as error:
             raise AssertionError(f"the ledger broke: {error!r}") from error
-        return answers
+        return results
 
     def lapsed(self, process: int) -> list[str]:
         return self._loop.run_until_complete(self._stores[process].find_lapsed(10_000))
 
-    def forget_keys(self, process: int, most: int) -> int:
+    def delete_old_keys(self, process: int, most: int) -> int:
         return self._loop.run_until_complete(self._stores[process].delete_old_keys(most))
 
     def restart(self, process: int) -> None:
@@ -73,25 +73,25 @@ class World:
         self._stores[process] = self._make()
 
     def snapshot(self, tenant_ids: Sequence[int]) -> Snapshot:
-        return self._loop.run_until_complete(take(self._reader, tenant_ids))
+        return self._loop.run_until_complete(read_snapshot(self._reader, tenant_ids))
 
     def execute(self, statement: str) -> None:
         """By a connection that is not the ledger's."""
         self._loop.run_until_complete(self._reader.execute(statement))
 
-    def people(self, example: int) -> dict[int, Account]:
+    def create_users(self, example: int) -> dict[int, Account]:
         """Two users of one tenant and one of another, new to this database."""
-        born = "'2024-01-01 00:00:00'"
+        created_ms = "'2024-01-01 00:00:00'"
         accounts = {}
         for tenant, users in (("a", "xy"), ("b", "z")):
             name = f"{tenant}{example}"
-            self.execute(f"INSERT INTO tenants (name, created_at) VALUES ('{name}', {born})")
+            self.execute(f"INSERT INTO tenants (name, created_at) VALUES ('{name}', {created_ms})")
             tenant_id = self._id(f"tenants WHERE name = '{name}'")
             for user in users:
                 email = f"{user}{example}@example.com"
                 self.execute(
                     "INSERT INTO users (tenant_id, email, password_hash, role, created_at)"
-                    f" VALUES ({tenant_id}, '{email}', '-', 'member', {born})"
+                    f" VALUES ({tenant_id}, '{email}', '-', 'member', {created_ms})"
                 )
                 accounts[self._id(f"users WHERE email = '{email}'")] = Account(tenant_id)
         return accounts
@@ -107,27 +107,35 @@ class World:
         self._loop.close()
 
 
-def told(answer: Result | TollkeeperError) -> Outcome:
+def as_outcome(response: Result | TollkeeperError) -> Outcome:
     """An answer of the ledger as the model words it."""
-    match answer:
+    match response:
         case Hold():
-            return "held", answer.granted_output, tuple(sorted(map(_shown, answer.balances)))
+            return "held", response.granted_output, tuple(sorted(map(_shown, response.balances)))
         case Replayed():
-            balances = tuple(sorted(map(_shown, answer.balances)))
-            return "replayed", answer.response.status, answer.response.body.decode(), balances
+            balances = tuple(sorted(map(_shown, response.balances)))
+            return "replayed", response.response.status, response.response.body.decode(), balances
         case ClosedCharge():
-            usage = answer.usage
+            usage = response.usage
             spent = usage.input_tokens, usage.output_tokens, usage.cached_input_tokens
-            balances = tuple(sorted(map(_shown, answer.balances)))
-            return "closed", answer.basis, spent, answer.cost_tokens, answer.cost_micro_usd, answer.overrun, balances
+            balances = tuple(sorted(map(_shown, response.balances)))
+            return (
+                "closed",
+                response.basis,
+                spent,
+                response.cost_tokens,
+                response.cost_micro_usd,
+                response.overrun,
+                balances,
+            )
         case TollkeeperError():
-            return type(answer).__name__
+            return type(response).__name__
         case set():
-            return frozenset(answer)
+            return frozenset(response)
         case tuple():
-            return tuple(_shown(balance) for balance in answer if isinstance(balance, Balance))
+            return tuple(_shown(balance) for balance in response if isinstance(balance, Balance))
         case _:
-            return answer
+            return response
 
 
 def _shown(balance: Balance) -> tuple[str, int, int, int]:

@@ -4,10 +4,9 @@ import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
-from keyed_model import Attempt as Named
-from keyed_model import Key, KeyedModel
-from ledger_model import Ask, Outcome, QuotaName, label
-from ledger_world import Fate, World, told
+from keyed_model import Key, KeyedCall, KeyedModel
+from ledger_model import CallTerms, Outcome, QuotaName, label
+from ledger_world import Fate, World, as_outcome
 from snapshot import Snapshot, audit
 
 from tollkeeper.chat import Price, Usage
@@ -60,7 +59,7 @@ class SideBySide:
         world.clock.ms = START_MS
         world.restart(0)
         world.restart(1)
-        accounts = world.people(example)
+        accounts = world.create_users(example)
         self.users = list(accounts)
         self.tenants = sorted({account.tenant for account in accounts.values()})
         self.model = KeyedModel(START_MS, accounts)
@@ -97,12 +96,12 @@ class SideBySide:
     def reserving(
         self,
         owner: int,
-        ask: Ask,
+        terms: CallTerms,
         *,
         dispatch: bool,
         version: int = 0,
         tenant: int | None = None,
-        attempt: Named | None = None,
+        keyed_call: KeyedCall | None = None,
     ) -> Move:
         user = self.users[owner]
         account = self.model.accounts[user]
@@ -110,36 +109,38 @@ class SideBySide:
         generation = account.version + version
         call_id = self._new_call()
         caller = Principal(user, of_tenant, Role.MEMBER, generation)
-        operation = Reserve(call_id, caller, _terms(ask), LEASE_MS, dispatch, attempt and KeyedRequest(*attempt))
-        asked = call_id, user, of_tenant, generation, ask, LEASE_MS, "dispatched" if dispatch else "reserved"
-        if attempt is None:
-            return Move(operation, lambda _: self.model.reserve(*asked))
-        return Move(operation, lambda _: self.model.attempt(*asked, attempt))
+        operation = Reserve(
+            call_id, caller, _terms(terms), LEASE_MS, dispatch, keyed_call and KeyedRequest(*keyed_call)
+        )
+        arguments = call_id, user, of_tenant, generation, terms, LEASE_MS, "dispatched" if dispatch else "reserved"
+        if keyed_call is None:
+            return Move(operation, lambda _: self.model.reserve(*arguments))
+        return Move(operation, lambda _: self.model.reserve_with_key(*arguments, keyed_call))
 
-    def extending(self, failed: str, ask: Ask, attempt: Named | None = None) -> Move:
+    def extending(self, failed: str, terms: CallTerms, keyed_call: KeyedCall | None = None) -> Move:
         user = self.model.calls[failed].user
         account = self.model.accounts[user]
         call_id = self._new_call()
         caller = Principal(user, account.tenant, Role.MEMBER, account.version)
-        operation = Extend(call_id, caller, _terms(ask), LEASE_MS, previous=failed, error="provider_error")
-        asked = failed, call_id, user, account.tenant, account.version, ask, LEASE_MS
-        if attempt is None:
-            return Move(operation, lambda _: self.model.extend(*asked))
-        operation.keyed_request = KeyedRequest(*attempt)
-        return Move(operation, lambda _: self.model.attempt_further(*asked, attempt))
+        operation = Extend(call_id, caller, _terms(terms), LEASE_MS, previous=failed, error="provider_error")
+        arguments = failed, call_id, user, account.tenant, account.version, terms, LEASE_MS
+        if keyed_call is None:
+            return Move(operation, lambda _: self.model.extend(*arguments))
+        operation.keyed_request = KeyedRequest(*keyed_call)
+        return Move(operation, lambda _: self.model.extend_with_key(*arguments, keyed_call))
 
-    def keeping(self, call_id: str, key: str, usage: tuple[int, int, int], kept: str) -> Move:
+    def storing(self, call_id: str, key: str, usage: tuple[int, int, int], stored: str) -> Move:
         """A settle that leaves its answer, or something that cannot be kept, under a key."""
 
-        def answer(closed: ClosedCharge) -> StoredResponse | None:
+        def response(closed: ClosedCharge) -> StoredResponse | None:
             body = f"{closed.charge_id} {closed.cost_tokens}".encode()
-            answers = {"kept": StoredResponse(200, "text/plain", body), "nothing": None, "too long": TOO_LONG}
-            return answers[kept]
+            results = {"stored": StoredResponse(200, "text/plain", body), "nothing": None, "too long": TOO_LONG}
+            return results[stored]
 
-        keep = StoreResponse(KeyName(self.model.calls[call_id].user, key), answer)
+        settle_and_store = StoreResponse(KeyName(self.model.calls[call_id].user, key), response)
         return Move(
-            Settle(call_id, Usage(*usage), Basis.PROVIDER, store_response=keep),
-            lambda _: self.model.keep(call_id, key, usage, kept=kept == "kept"),
+            Settle(call_id, Usage(*usage), Basis.PROVIDER, store_response=settle_and_store),
+            lambda _: self.model.settle_and_store(call_id, key, usage, stored=stored == "stored"),
         )
 
     def _new_call(self) -> str:
@@ -168,12 +169,12 @@ class SideBySide:
 
     def administering(self, acts: list[tuple[str, QuotaName, int]]) -> Move:
         operation_id = f"adm_{self.example}_{next(self.numbers)}"
-        asked = tuple(
+        arguments = tuple(
             SetLimit(_key(name), amount) if kind == "limit" else Grant(_key(name), amount)
             for kind, name, amount in acts
         )
         return Move(
-            Administer(operation_id, asked, "operator", "test"), lambda _: self.model.administer(operation_id, acts)
+            Administer(operation_id, arguments, "operator", "test"), lambda _: self.model.administer(operation_id, acts)
         )
 
     def make(self, moves: list[Move], fate: Fate = Fate.LANDS) -> list[Outcome]:
@@ -182,26 +183,26 @@ class SideBySide:
         operations = [move.operation for move in moves]
         if fate is Fate.NEVER_COMMITTED:
             self.world.run(operations, process=self.process, crash=True)
-            return self.land(moves, again=True)
-        first = self.land(moves, again=False)
+            return self.run_on_both(moves, again=True)
+        first = self.run_on_both(moves, again=False)
         if fate is Fate.LANDS:
             return first
-        second = self.land(moves, again=True)
+        second = self.run_on_both(moves, again=True)
         if len(moves) == 1 and not isinstance(first[0], bool | str):
             assert second == first, f"{operations} answered {first}, and then {second}"
         return second
 
-    def land(self, moves: list[Move], *, again: bool) -> list[Outcome]:
+    def run_on_both(self, moves: list[Move], *, again: bool) -> list[Outcome]:
         operations = [move.operation for move in moves]
-        answers = [told(answer) for answer in self.world.run(operations, process=self.process, again=again)]
+        results = [as_outcome(response) for response in self.world.run(operations, process=self.process, again=again)]
         expected = [move.play(again) for move in moves]
-        assert answers == expected, f"{operations} answered {answers}, not {expected}"
-        return answers
+        assert results == expected, f"{operations} answered {results}, not {expected}"
+        return results
 
     def at(self, ms: int) -> None:
         self.model.now = self.world.clock.ms = ms
 
-    def agree(self) -> None:
+    def check_agreement(self) -> None:
         """Assert that the tables keep the promises, say what the model says, and only ever grow."""
         after = self.world.snapshot(self.tenants)
         audit(after)
@@ -231,7 +232,7 @@ class SideBySide:
         assert snapshot.charges.keys() == self.model.calls.keys()
         for call_id, call in self.model.calls.items():
             row = snapshot.charges[call_id]
-            money = call.ask.prices is not None
+            money = call.terms.prices is not None
             assert (row.state, row.closed_by, row.basis) == (call.state, call.ended_by, call.basis)
             assert (row.checkpoint_input, row.checkpoint_output, row.lease_ms) == (*call.checkpoint, call.lease)
             assert (row.cost_tokens, row.forgiven_tokens) == (call.cost["tokens"], call.forgiven["tokens"])
@@ -242,8 +243,8 @@ class SideBySide:
     def _compare_keys(self, snapshot: Snapshot) -> None:
         found = {}
         for name, row in snapshot.keys.items():
-            answer = None if row.body is None else row.body.decode()
-            found[name] = Key(row.charge_id, row.fingerprint, row.created_ms, answer)
+            response = None if row.body is None else row.body.decode()
+            found[name] = Key(row.charge_id, row.fingerprint, row.created_ms, response)
         assert found == self.model.keys
 
 
@@ -268,9 +269,9 @@ def next_window(period: str, ms: int) -> int:
     return high
 
 
-def _terms(ask: Ask) -> Terms:
-    meter = Meter(ask.weight, None if ask.prices is None else Price(*ask.prices))
-    return Terms("query", "echo", "echo", meter, ask.input, ask.wanted, ask.least)
+def _terms(terms: CallTerms) -> Terms:
+    meter = Meter(terms.weight, None if terms.prices is None else Price(*terms.prices))
+    return Terms("query", "echo", "echo", meter, terms.input, terms.wanted, terms.least)
 
 
 def _key(name: QuotaName) -> QuotaKey:

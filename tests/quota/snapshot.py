@@ -154,7 +154,7 @@ async def make_reader(database_url: str) -> Reader:
     return PostgresReader(await asyncpg.connect(database_url))
 
 
-async def take(reader: Reader, tenant_ids: Iterable[int] | None = None) -> Snapshot:
+async def read_snapshot(reader: Reader, tenant_ids: Iterable[int] | None = None) -> Snapshot:
     """Everything, or what belongs to some tenants."""
     mine = "" if tenant_ids is None else f"WHERE tenant_id IN ({', '.join(map(str, tenant_ids))})"
     windows = f"SELECT id FROM windows WHERE quota_id IN (SELECT id FROM quotas {mine})"

@@ -1,4 +1,4 @@
-"""What a reserve grants and what it refuses: in full where it fits, clamped where it may, on every window or none."""
+"""What a reserve grants: all of it, or less where it may be clamped; on every window, or on none."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ def test_it_holds_input_and_output_on_every_window() -> None:
     assert charge.lease_ms == NOW_MS + LEASE_MS
 
 
-def test_it_says_how_the_windows_stand_with_it() -> None:
+def test_a_hold_has_the_balances_that_include_it() -> None:
     page = page_of({DAY: 1_000, MONTH: 5_000})
     hold(page, "a")
     assert [(one.quota, one.limit, one.used, one.reserved) for one in hold(page, "b").balances] == [
@@ -55,14 +55,14 @@ def test_a_hold_in_money_covers_writing_all_of_the_input_to_a_cache() -> None:
     assert charge.meter.micro_usd(Usage(100, 60, 0, 100)) == 1_100
 
 
-def test_exactly_what_is_left_fits() -> None:
+def test_a_call_that_uses_exactly_the_remaining_quota_fits() -> None:
     page = page_of({DAY: 100})
     assert hold(page, "a", terms_of(10, 90)).granted_output == 90
     with pytest.raises(QuotaHeld):
         hold(page, "b", terms_of(0, 1))
 
 
-def test_a_limit_of_the_callers_own_is_never_clamped() -> None:
+def test_a_reserve_is_not_clamped_below_its_least_output() -> None:
     with pytest.raises(QuotaExceeded):
         hold(page_of({DAY: 99}), "a", terms_of(10, 90))
 
@@ -94,7 +94,7 @@ def test_it_is_clamped_as_if_nothing_else_were_in_flight() -> None:
     assert (held.value.needed, held.value.reserved, held.value.retry_after_s) == (200, 100, 1)
 
 
-def test_less_than_the_least_is_a_refusal() -> None:
+def test_less_than_the_least_output_is_a_refusal() -> None:
     page = page_of({DAY: 25})
     with pytest.raises(QuotaExceeded) as refused:
         hold(page, "a", terms_of(10, 500, least=16))
@@ -102,7 +102,7 @@ def test_less_than_the_least_is_a_refusal() -> None:
     assert (error.quota, error.limit, error.used, error.reserved, error.needed) == ("user-day", 25, 0, 0, 26)
 
 
-def test_a_refusal_says_when_to_come_back() -> None:
+def test_a_refusal_says_when_to_retry() -> None:
     page = page_of({DAY: 25})
     ends_ms = window(page, DAY).ends_ms
     assert ends_ms is not None
@@ -130,7 +130,7 @@ def test_one_refusal_leaves_every_window_as_it_was(full: object) -> None:
     assert not page.has_changes
 
 
-def test_no_quota_of_ones_own_is_a_quota_of_nothing() -> None:
+def test_a_user_without_a_token_quota_has_a_limit_of_zero() -> None:
     for limits in ({}, {MONTH: 10_000}, {MONTH: 10_000, MONEY: 10_000}):
         with pytest.raises(QuotaExceeded) as refused:
             hold(page_of(limits), "a", terms_of(price=PRICE))
@@ -164,14 +164,14 @@ def test_an_embedding_has_no_output_and_fits_exactly() -> None:
     [Principal(8, 3, Role.MEMBER, 0), Principal(7, 4, Role.MEMBER, 0), Principal(7, 3, Role.MEMBER, 1)],
     ids=["nobody", "another tenant's", "another credential"],
 )
-def test_only_a_caller_who_is_still_good_reserves(stranger: Principal) -> None:
+def test_only_a_valid_principal_can_reserve(stranger: Principal) -> None:
     page = page_of({DAY: 1_000})
     with pytest.raises(Unauthenticated):
         reserve(page, Reserve("a", stranger, terms_of(), LEASE_MS))
     assert not page.has_changes
 
 
-def test_who_is_disabled_does_not_reserve() -> None:
+def test_a_disabled_user_cannot_reserve() -> None:
     with pytest.raises(Unauthenticated):
         hold(page_of({DAY: 1_000}, active=False), "a")
 
@@ -187,9 +187,7 @@ def test_who_is_disabled_does_not_reserve() -> None:
     ],
     ids=["for good", "for one more moment", "expired", "another's", "revoked"],
 )
-def test_with_an_api_key_that_key_must_be_good_and_the_version_of_tokens_says_nothing(
-    api_keys: dict[str, int | None], good: bool
-) -> None:
+def test_an_api_key_must_be_valid_and_the_token_version_is_ignored(api_keys: dict[str, int | None], good: bool) -> None:
     page = page_of({DAY: 1_000}, api_keys=api_keys)
     operation = Reserve("a", replace(CALLER, token_version=9, api_key="key_1"), terms_of(), LEASE_MS)
     if good:
@@ -202,7 +200,7 @@ def test_with_an_api_key_that_key_must_be_good_and_the_version_of_tokens_says_no
 
 
 @pytest.mark.parametrize("changed", [replace(CALLER, tenant_id=4), replace(CALLER, user_id=8)])
-def test_a_good_api_key_is_good_in_the_hands_of_its_user_only(changed: Principal) -> None:
+def test_a_valid_api_key_is_valid_for_its_user_only(changed: Principal) -> None:
     page = page_of({DAY: 1_000}, api_keys={"key_1": None})
     with pytest.raises(Unauthenticated):
         reserve(page, Reserve("a", replace(changed, api_key="key_1"), terms_of(), LEASE_MS))
@@ -214,14 +212,14 @@ def test_an_api_key_of_who_is_disabled_does_not_reserve() -> None:
         reserve(page, Reserve("a", replace(CALLER, api_key="key_1"), terms_of(), LEASE_MS))
 
 
-def test_run_again_it_answers_as_the_first_time() -> None:
+def test_a_repeated_reserve_returns_the_same_result() -> None:
     page = page_of({DAY: 1_000})
     first = hold(page, "a", terms_of(10, 2_000, least=16))
     assert hold(page, "a", terms_of(10, 2_000, least=16)) == first
     assert balances(page) == [(0, 1_000, 0)]
 
 
-def test_run_again_after_its_hold_is_gone_it_admits_nothing() -> None:
+def test_a_repeated_reserve_whose_charge_is_closed_is_refused() -> None:
     page = page_of({DAY: 1_000})
     hold(page, "a")
     page.charges["a"].closed_ms = NOW_MS

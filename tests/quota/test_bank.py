@@ -1,4 +1,4 @@
-"""The bank: many calls over several processes, with faults, and an auditor who looks at every moment.
+"""The bank test: many calls in several processes, with faults, while an auditor reads the ledger.
 
 The auditor reads the whole ledger in one transaction, again and again, and asserts P1 to P4 on each snapshot.
 """
@@ -13,7 +13,7 @@ from math import ceil
 from pathlib import Path
 
 import pytest
-from snapshot import Reader, Snapshot, audit, make_reader, take
+from snapshot import Reader, Snapshot, audit, make_reader, read_snapshot
 
 from support.depth import DEPTH
 from support.factories import make_principal, make_store, make_tenant, tenant_quota, user_quota
@@ -26,15 +26,15 @@ from tollkeeper.quota.rules.windows import Period
 
 pytestmark = pytest.mark.stock_postgres
 
-WORKER = Path(__file__).resolve().parents[1] / "bank" / "worker.py"
+WORKER = Path(__file__).resolve().parent / "bank_worker.py"
 PROCESSES = 4
 CALLS_EACH = DEPTH.bank_calls
 LEASE_S = 1.5
 SWEEP_S = 0.3
 VICTIM = "worker-0"
-VICTIM_HEARS = 25
-"""So many answers; what it asks after them is what it has in flight when it is killed."""
-TEST_DEADLINE_S = 60.0
+VICTIM_ANSWERS = 25
+"""The victim receives so many answers. Its later calls are in flight when it is killed."""
+WORKER_DEADLINE_S = 60.0
 SEVERAL = 5
 
 
@@ -67,7 +67,7 @@ class Process:
                 "database_url": database_url,
                 "log": str(self.log),
                 "calls": CALLS_EACH,
-                "answers": VICTIM_HEARS if self.name == VICTIM else CALLS_EACH,
+                "answers": VICTIM_ANSWERS if self.name == VICTIM else CALLS_EACH,
                 "seed": number,
                 "lease_s": LEASE_S,
                 "sweep_s": SWEEP_S,
@@ -85,33 +85,33 @@ class Process:
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            async with asyncio.timeout(TEST_DEADLINE_S):
+            async with asyncio.timeout(WORKER_DEADLINE_S):
                 assert process.stdout is not None
                 await process.stdout.readline()
                 await all_are_ready.wait()
-                talking = asyncio.create_task(process.communicate(b"go\n"))
+                communicating = asyncio.create_task(process.communicate(b"go\n"))
                 if self.name == VICTIM:
                     await self._kill_in_mid_run(process)
-                _, said = await talking
+                _, output = await communicating
         finally:
             if process.returncode is None:
                 process.kill()
         assert process.returncode is not None
-        return process.returncode, said.decode()
+        return process.returncode, output.decode()
 
     async def _kill_in_mid_run(self, process: asyncio.subprocess.Process) -> None:
         """Kill it while several of its calls are with the provider: it is held still for the look that says so."""
         while process.returncode is None:
             await asyncio.sleep(0.01)
-            if len(self.noted("sent")) <= VICTIM_HEARS:
+            if len(self.logged("sent")) <= VICTIM_ANSWERS:
                 continue
             process.send_signal(signal.SIGSTOP)
-            if len(self.noted("sent").keys() - self.noted("ended").keys() - self.noted("gone").keys()) >= SEVERAL:
+            if len(self.logged("sent").keys() - self.logged("ended").keys() - self.logged("gone").keys()) >= SEVERAL:
                 process.kill()
                 return
             process.send_signal(signal.SIGCONT)
 
-    def noted(self, what: str) -> dict[str, dict[str, object]]:
+    def logged(self, what: str) -> dict[str, dict[str, object]]:
         """Lines of the log by charge; the last may be torn."""
         lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
         notes = [json.loads(line) for line in lines if line.endswith("\n")]
@@ -138,20 +138,20 @@ class Auditor:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self.looks = 0
+        self.snapshots = 0
         self.most_in_flight = 0
 
     async def watch(self) -> None:
         while True:
-            snapshot = await take(self._reader)
+            snapshot = await read_snapshot(self._reader)
             audit(snapshot)
             in_flight = sum(charge.closed_ms is None for charge in snapshot.charges.values())
-            self.looks, self.most_in_flight = self.looks + 1, max(self.most_in_flight, in_flight)
+            self.snapshots, self.most_in_flight = self.snapshots + 1, max(self.most_in_flight, in_flight)
             await asyncio.sleep(0.05)
 
 
 @pytest.mark.proof
-async def test_many_calls_from_several_processes_leave_books_that_balance(
+async def test_many_calls_from_several_processes_leave_a_consistent_ledger(
     database: Database, database_url: str, ledger: Ledger, reader: Reader, tmp_path: Path
 ) -> None:
     users = await populate(database, ledger)
@@ -165,24 +165,24 @@ async def test_many_calls_from_several_processes_leave_books_that_balance(
     assert not watching.done(), watching.exception()
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
-    for name, (code, said) in ends.items():
-        assert (code == 0) == (name != VICTIM), said
+    for name, (code, output) in ends.items():
+        assert (code == 0) == (name != VICTIM), output
 
     await asyncio.sleep(LEASE_S + 0.1)
     await ledger.sweep()
-    final = await take(reader)
+    final = await read_snapshot(reader)
     audit(final)
     assert all(charge.closed_ms is not None for charge in final.charges.values())
     assert all(window.pending == 0 for window in final.windows.values())
-    check_against_what_workers_saw(final, workers)
-    assert_that_it_was_not_a_quiet_day(auditor, final, workers)
+    check_against_worker_logs(final, workers)
+    assert_that_faults_and_refusals_occurred(auditor, final, workers)
 
 
-def check_against_what_workers_saw(final: Snapshot, workers: list[Process]) -> None:
+def check_against_worker_logs(final: Snapshot, workers: list[Process]) -> None:
     """What was said to have been charged was charged, to the token; what was never said belongs to callers who left."""
-    charged = said = 0
+    charged = output = 0
     for worker in workers:
-        ended, gone, served = worker.noted("ended"), worker.noted("gone"), worker.noted("served")
+        ended, gone, served = worker.logged("ended"), worker.logged("gone"), worker.logged("served")
         for charge_id, note in ended.items():
             charge = final.charges[charge_id]
             assert (charge.cost_tokens, charge.cost_micro_usd) == (note["cost"], note["money"]), charge
@@ -191,22 +191,22 @@ def check_against_what_workers_saw(final: Snapshot, workers: list[Process]) -> N
                 assert charge.cost_tokens == ceil(Fraction(int(str(served[charge_id]["tokens"])) * 3, 2))
         if worker.name == VICTIM:
             continue
-        unsaid = worker.noted("sent").keys() - ended.keys()
-        assert unsaid <= gone.keys()
-        said += sum(int(str(note["cost"])) for note in ended.values())
+        unlogged = worker.logged("sent").keys() - ended.keys()
+        assert unlogged <= gone.keys()
+        output += sum(int(str(note["cost"])) for note in ended.values())
         charged += sum(final.charges[charge_id].cost_tokens for charge_id in ended)
-        for charge_id in (gone.keys() & final.charges.keys()) - worker.noted("sent").keys():
+        for charge_id in (gone.keys() & final.charges.keys()) - worker.logged("sent").keys():
             charge = final.charges[charge_id]
             assert charge.state == "released", f"who left before the call was sent pays nothing: {charge}"
-    assert charged == said > 0
+    assert charged == output > 0
 
 
-def assert_that_it_was_not_a_quiet_day(auditor: Auditor, final: Snapshot, workers: list[Process]) -> None:
+def assert_that_faults_and_refusals_occurred(auditor: Auditor, final: Snapshot, workers: list[Process]) -> None:
     """The faults did happen, and the quotas were in the way: otherwise this proves little."""
-    sent = {worker.name: worker.noted("sent").keys() for worker in workers}
-    lost = [final.charges[charge_id] for charge_id in sent[VICTIM] - workers[0].noted("ended").keys()]
+    sent = {worker.name: worker.logged("sent").keys() for worker in workers}
+    lost = [final.charges[charge_id] for charge_id in sent[VICTIM] - workers[0].logged("ended").keys()]
     assert any(charge.closed_by == "expire" for charge in lost), "the process that was killed held nothing"
-    assert auditor.looks >= 10
+    assert auditor.snapshots >= 10
     assert auditor.most_in_flight >= SEVERAL
     bases = {(charge.closed_by, charge.basis) for charge in final.charges.values()}
     assert bases >= {("settle", "provider"), ("settle", "counted"), ("settle", "unknown"), ("release", "none")}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from catching import Break, caught
+from defect_detection import Defect, is_detected
 from keyed_machine import KeyedMachine
 from ledger_world import World
 
@@ -68,7 +68,7 @@ def the_state_from_before_the_batch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(idempotency, "_current_row", lambda page, name: page.keys.get(name))
 
 
-VARIANTS: list[Break] = [
+VARIANTS: list[Defect] = [
     a_key_stands_for_ever,
     a_released_call_keeps_its_key,
     the_key_is_all_that_counts,
@@ -87,6 +87,6 @@ def world(sqlite_url: str) -> Iterator[World]:
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.__name__)
-def test_keys_with_one_mistake_are_caught(world: World, variant: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_in_idempotency_is_detected(world: World, variant: Defect, monkeypatch: pytest.MonkeyPatch) -> None:
     variant(monkeypatch)
-    assert caught(world, KeyedMachine)
+    assert is_detected(world, KeyedMachine)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from catching import Break, caught
+from defect_detection import Defect, is_detected
 from ledger_machine import LedgerMachine
 from ledger_world import World
 
@@ -220,7 +220,7 @@ def a_failed_attempt_is_paid(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(decide, "extend", extend)
 
 
-VARIANTS: list[Break] = [
+VARIANTS: list[Defect] = [
     no_compare_and_set,
     nothing_for_a_count,
     only_what_is_settled_counts,
@@ -283,12 +283,12 @@ def world(sqlite_url: str) -> Iterator[World]:
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.__name__)
-def test_a_ledger_with_one_mistake_is_caught(world: World, variant: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_in_the_ledger_is_detected(world: World, variant: Defect, monkeypatch: pytest.MonkeyPatch) -> None:
     variant(monkeypatch)
-    assert caught(world, LedgerMachine)
+    assert is_detected(world, LedgerMachine)
 
 
-def test_a_reset_in_place_is_caught(sqlite_url: str) -> None:
+def test_a_reset_in_place_is_detected(sqlite_url: str) -> None:
     world = World(sqlite_url, ResettingStore)
-    assert caught(world, LedgerMachine)
+    assert is_detected(world, LedgerMachine)
     world.close()

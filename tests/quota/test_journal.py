@@ -1,12 +1,12 @@
-"""The journal: many operations in one commit, each answered once, whatever the database and the callers do."""
+"""The journal: many operations in one commit, each answered once, despite faults and cancelled callers."""
 
 import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from books import Books, open_books
 from faulty_store import Fault
-from journalling import LEASE_MS, begun, open_journal, reserve, settle
+from journal_operations import LEASE_MS, block_first_batch, open_journal, reserve, settle
+from ledger_environment import LedgerEnvironment, open_ledger_environment
 
 from support.factories import make_principal, make_terms, tenant_quota, user_quota
 from tollkeeper.errors import InvalidRequest, LedgerUnavailable, NotFound, QuotaHeld, TollkeeperError
@@ -16,196 +16,200 @@ from tollkeeper.quota.rules.operations import Administer, Expire, Hold, Release,
 
 
 @pytest.fixture
-async def books(sqlite_url: str) -> AsyncIterator[Books]:
-    async with open_books(sqlite_url, limit=100_000) as made:
+async def env(sqlite_url: str) -> AsyncIterator[LedgerEnvironment]:
+    async with open_ledger_environment(sqlite_url, limit=100_000) as made:
         yield made
 
 
 @pytest.fixture
-async def journal(books: Books, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Journal]:
-    async with open_journal(books, monkeypatch) as made:
+async def journal(env: LedgerEnvironment, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Journal]:
+    async with open_journal(env, monkeypatch) as made:
         yield made
 
 
-async def test_a_lone_call_pays_two_commits(books: Books, journal: Journal) -> None:
-    await journal.submit(reserve(books, "a"))
+async def test_a_single_call_takes_two_commits(env: LedgerEnvironment, journal: Journal) -> None:
+    await journal.submit(reserve(env, "a"))
     await journal.submit(settle("a"))
-    assert books.store.runs == 2
+    assert env.store.runs == 2
 
 
-async def test_two_hundred_reserves_at_once_share_a_few_commits(books: Books, journal: Journal) -> None:
-    answers = await asyncio.gather(*(journal.submit(reserve(books, f"c{number}")) for number in range(200)))
-    assert [answer[:2] for answer in answers] == [(f"c{number}", 90) for number in range(200)]
-    assert books.store.runs <= 3
-    assert len(await books.charges()) == 200
+async def test_two_hundred_reserves_at_once_share_a_few_commits(env: LedgerEnvironment, journal: Journal) -> None:
+    results = await asyncio.gather(*(journal.submit(reserve(env, f"c{number}")) for number in range(200)))
+    assert [answer[:2] for answer in results] == [(f"c{number}", 90) for number in range(200)]
+    assert env.store.runs <= 3
+    assert len(await env.charges()) == 200
 
 
-async def test_what_arrives_during_a_commit_shares_the_next_one(books: Books, journal: Journal) -> None:
-    first = await begun(books, journal)
-    others = [journal.submit(reserve(books, f"c{number}")) for number in range(100)]
-    books.store.before.set()
+async def test_what_arrives_during_a_commit_shares_the_next_one(env: LedgerEnvironment, journal: Journal) -> None:
+    first = await block_first_batch(env, journal)
+    others = [journal.submit(reserve(env, f"c{number}")) for number in range(100)]
+    env.store.before_batch.set()
     await asyncio.gather(first, *others)
-    assert books.store.runs == 2
+    assert env.store.runs == 2
 
 
-async def test_a_batch_has_a_limit(books: Books, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_batch_has_a_limit(env: LedgerEnvironment, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "MAX_BATCH", 10)
-    first = await begun(books, journal)
-    others = [journal.submit(reserve(books, f"c{number}")) for number in range(25)]
-    books.store.before.set()
+    first = await block_first_batch(env, journal)
+    others = [journal.submit(reserve(env, f"c{number}")) for number in range(25)]
+    env.store.before_batch.set()
     await asyncio.gather(first, *others)
-    assert books.store.runs == 4
+    assert env.store.runs == 4
 
 
-async def test_no_caller_is_answered_before_the_commit(books: Books, journal: Journal) -> None:
-    books.store.after.clear()
-    waiting = journal.submit(reserve(books, "a"))
-    await books.store.begun.wait()
+async def test_no_caller_is_answered_before_the_commit(env: LedgerEnvironment, journal: Journal) -> None:
+    env.store.after_commit.clear()
+    waiting = journal.submit(reserve(env, "a"))
+    await env.store.started.wait()
     await asyncio.sleep(0.05)
     assert not waiting.done()
-    books.store.after.set()
+    env.store.after_commit.set()
     assert (await waiting)[:2] == ("a", 90)
 
 
-async def test_within_a_batch_what_frees_room_comes_before_what_takes_it(books: Books, journal: Journal) -> None:
-    await journal.submit(reserve(books, "large", 99_900))
-    await begun(books, journal)
-    held = journal.submit(reserve(books, "next", 5_000))
+async def test_a_settle_precedes_a_reserve_within_a_batch(env: LedgerEnvironment, journal: Journal) -> None:
+    await journal.submit(reserve(env, "large", 99_900))
+    await block_first_batch(env, journal)
+    held = journal.submit(reserve(env, "next", 5_000))
     settled = journal.submit(settle("large", 20))
-    books.store.before.set()
+    env.store.before_batch.set()
     assert (await held).charge_id == "next"
     assert (await settled).cost_tokens == 20
 
 
-async def test_within_a_batch_a_renewal_comes_before_an_expiry(books: Books, journal: Journal) -> None:
-    await journal.submit(reserve(books, "alive"))
-    books.clock.step(61)
-    await begun(books, journal)
+async def test_a_renewal_precedes_an_expiry_within_a_batch(env: LedgerEnvironment, journal: Journal) -> None:
+    await journal.submit(reserve(env, "alive"))
+    env.clock.step(61)
+    await block_first_batch(env, journal)
     expired = journal.submit(Expire("alive"))
     renewed = journal.submit(Renew({"alive": (10, 0)}, LEASE_MS))
-    books.store.before.set()
+    env.store.before_batch.set()
     assert await renewed == set()
     assert await expired is False
 
 
-async def test_withdrawn_while_it_waits_nothing_is_reserved(books: Books, journal: Journal) -> None:
-    await begun(books, journal)
-    journal.submit(reserve(books, "gone")).cancel()
-    books.store.before.set()
+async def test_a_reserve_cancelled_in_the_queue_reserves_nothing(env: LedgerEnvironment, journal: Journal) -> None:
+    await block_first_batch(env, journal)
+    journal.submit(reserve(env, "gone")).cancel()
+    env.store.before_batch.set()
     await journal.drain(5)
-    assert (await books.charges()).keys() == {"first"}
+    assert (await env.charges()).keys() == {"first"}
 
 
-async def test_withdrawn_while_it_is_committed_it_is_released(books: Books, journal: Journal) -> None:
-    books.store.after.clear()
-    waiting = journal.submit(reserve(books, "gone"))
-    await books.store.begun.wait()
+async def test_a_reserve_cancelled_in_its_commit_is_released(env: LedgerEnvironment, journal: Journal) -> None:
+    env.store.after_commit.clear()
+    waiting = journal.submit(reserve(env, "gone"))
+    await env.store.started.wait()
     waiting.cancel()
-    books.store.after.set()
+    env.store.after_commit.set()
     await journal.drain(5)
-    charge = await books.only_charge()
+    charge = await env.only_charge()
     assert (charge.state, charge.closed_by, charge.cost_tokens) == ("released", "release", 0)
 
 
-async def test_withdrawn_while_it_is_refused_nothing_is_left(books: Books, journal: Journal) -> None:
-    books.store.after.clear()
-    waiting = journal.submit(reserve(books, "gone", 200_000))
-    await books.store.begun.wait()
+async def test_a_reserve_cancelled_while_it_is_refused_leaves_nothing(env: LedgerEnvironment, journal: Journal) -> None:
+    env.store.after_commit.clear()
+    waiting = journal.submit(reserve(env, "gone", 200_000))
+    await env.store.started.wait()
     waiting.cancel()
-    books.store.after.set()
+    env.store.after_commit.set()
     await journal.drain(5)
-    assert await books.charges() == {}
+    assert await env.charges() == {}
 
 
-async def test_a_settle_whose_caller_is_gone_lands_all_the_same(books: Books, journal: Journal) -> None:
-    await journal.submit(reserve(books, "a"))
-    books.store.down = True
+async def test_a_settle_whose_caller_was_cancelled_still_commits(env: LedgerEnvironment, journal: Journal) -> None:
+    await journal.submit(reserve(env, "a"))
+    env.store.down = True
     journal.submit(settle("a")).cancel()
     await asyncio.sleep(0.02)
-    books.store.down = False
+    env.store.down = False
     await journal.drain(5)
-    assert (await books.only_charge()).cost_tokens == 50
+    assert (await env.only_charge()).cost_tokens == 50
 
 
-async def test_a_full_queue_refuses_reserves_and_takes_what_must_land(books: Books, journal: Journal) -> None:
-    await journal.submit(reserve(books, "a"))
-    await begun(books, journal)
-    waiting = [journal.submit(reserve(books, f"c{number}")) for number in range(500)]
+async def test_a_full_queue_refuses_reserves_and_accepts_settles(env: LedgerEnvironment, journal: Journal) -> None:
+    await journal.submit(reserve(env, "a"))
+    await block_first_batch(env, journal)
+    waiting = [journal.submit(reserve(env, f"c{number}")) for number in range(500)]
     with pytest.raises(LedgerUnavailable):
-        journal.submit(reserve(books, "one too many"))
+        journal.submit(reserve(env, "one too many"))
     settled = journal.submit(settle("a"))
-    books.store.before.set()
+    env.store.before_batch.set()
     assert (await settled).cost_tokens == 50
     await asyncio.gather(*waiting)
 
 
-async def test_the_culprit_of_a_failing_batch_is_refused_and_the_rest_lands(books: Books, journal: Journal) -> None:
-    culprit = await make_principal(books.database, books.caller.tenant_id)
-    books.store.poison = {str(culprit.user_id)}
-    await begun(books, journal)
-    rest = [journal.submit(reserve(books, f"c{number}")) for number in range(20)]
+async def test_the_failing_operation_of_a_batch_is_refused_and_the_others_commit(
+    env: LedgerEnvironment, journal: Journal
+) -> None:
+    culprit = await make_principal(env.database, env.caller.tenant_id)
+    env.store.poison = {str(culprit.user_id)}
+    await block_first_batch(env, journal)
+    rest = [journal.submit(reserve(env, f"c{number}")) for number in range(20)]
     bad = journal.submit(Reserve("bad", culprit, make_terms(), LEASE_MS))
-    more = [journal.submit(reserve(books, f"d{number}")) for number in range(20)]
-    books.store.before.set()
+    more = [journal.submit(reserve(env, f"d{number}")) for number in range(20)]
+    env.store.before_batch.set()
     assert len(await asyncio.gather(*rest, *more)) == 40
     with pytest.raises(LedgerUnavailable):
         await bad
     await journal.drain(5)
-    assert len(await books.charges()) == 41
-    assert books.store.runs <= 20
+    assert len(await env.charges()) == 41
+    assert env.store.runs <= 20
 
 
-async def test_a_poisoned_settle_waits_apart_until_it_can_land(books: Books, journal: Journal) -> None:
-    await asyncio.gather(journal.submit(reserve(books, "bad")), journal.submit(reserve(books, "good")))
-    books.store.poison = {"bad"}
+async def test_a_failing_settle_waits_separately_until_it_can_commit(env: LedgerEnvironment, journal: Journal) -> None:
+    await asyncio.gather(journal.submit(reserve(env, "bad")), journal.submit(reserve(env, "good")))
+    env.store.poison = {"bad"}
     bad, good = journal.submit(settle("bad")), journal.submit(settle("good"))
     assert (await good).cost_tokens == 50
     assert not bad.done()
     assert not await journal.drain(0.1), "what waits apart is not forgotten"
-    books.store.poison = set()
+    env.store.poison = set()
     assert (await bad).cost_tokens == 50
     assert await journal.drain(5)
 
 
-async def test_a_reserve_that_fails_alone_leaves_no_hold(books: Books, journal: Journal) -> None:
+async def test_a_reserve_that_fails_alone_leaves_no_hold(env: LedgerEnvironment, journal: Journal) -> None:
     """Also when the failure came after a COMMIT whose answer was lost."""
-    books.store.faults.append(Fault.ANSWER_LOST)
-    books.store.before.clear()
-    waiting = journal.submit(reserve(books, "a"))
-    await books.store.begun.wait()
-    books.store.committed = lambda: books.store.poison.add("a")
-    books.store.before.set()
+    env.store.faults.append(Fault.ANSWER_LOST)
+    env.store.before_batch.clear()
+    waiting = journal.submit(reserve(env, "a"))
+    await env.store.started.wait()
+    env.store.on_commit = lambda: env.store.poison.add("a")
+    env.store.before_batch.set()
     with pytest.raises(LedgerUnavailable):
         await waiting
-    books.store.poison.clear()
-    books.store.committed = lambda: None
+    env.store.poison.clear()
+    env.store.on_commit = lambda: None
     await journal.drain(5)
-    assert (await books.only_charge()).state == "released"
+    assert (await env.only_charge()).state == "released"
 
 
-async def test_a_refused_change_of_quotas_leaves_nothing_and_hinders_nobody(books: Books, journal: Journal) -> None:
-    await begun(books, journal)
-    new, old = tenant_quota(books.caller), user_quota(books.caller)
+async def test_a_refused_change_of_quotas_changes_nothing_and_affects_no_other_operation(
+    env: LedgerEnvironment, journal: Journal
+) -> None:
+    await block_first_batch(env, journal)
+    new, old = tenant_quota(env.caller), user_quota(env.caller)
     refused = journal.submit(Administer("adm1", (SetLimit(new, -1),), "test", "test"))
     taken = journal.submit(Administer("adm2", (SetLimit(old, 500),), "test", "test"))
-    held = journal.submit(reserve(books, "a"))
-    books.store.before.set()
+    held = journal.submit(reserve(env, "a"))
+    env.store.before_batch.set()
     with pytest.raises(InvalidRequest):
         await refused
     assert (await taken)[0].limit == 500
     assert (await held)[:2] == ("a", 90)
-    snapshot = await books.snapshot()
-    assert [quota.user_id for quota in snapshot.quotas.values()] == [books.caller.user_id]
+    snapshot = await env.snapshot()
+    assert [quota.user_id for quota in snapshot.quotas.values()] == [env.caller.user_id]
 
 
-async def test_a_refusal_is_an_answer_like_another(books: Books, journal: Journal) -> None:
-    answers = await asyncio.gather(
-        journal.submit(reserve(books, "a", 60_000)),
-        journal.submit(reserve(books, "b", 60_000)),
+async def test_refusals_are_returned_as_results(env: LedgerEnvironment, journal: Journal) -> None:
+    results = await asyncio.gather(
+        journal.submit(reserve(env, "a", 60_000)),
+        journal.submit(reserve(env, "b", 60_000)),
         journal.submit(settle("never there")),
         journal.submit(Release("never there")),
         return_exceptions=True,
     )
-    kinds = [type(answer) for answer in answers]
+    kinds = [type(answer) for answer in results]
     assert kinds == [Hold, QuotaHeld, NotFound, type(None)]
     assert issubclass(QuotaHeld, TollkeeperError)

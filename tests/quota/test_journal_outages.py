@@ -1,4 +1,4 @@
-"""The journal while the database is away, slow, or loses a commit: who is answered, and what lands."""
+"""The journal while the database is unavailable, slow, or loses the response to a COMMIT."""
 
 import asyncio
 import time
@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
-from books import Books, open_books
 from faulty_store import Fault
-from journalling import begun, open_journal, reserve, settle
+from journal_operations import block_first_batch, open_journal, reserve, settle
+from ledger_environment import LedgerEnvironment, open_ledger_environment
 
 from support.deadlines import TEST_DEADLINE_S
 from support.factories import user_quota
@@ -22,19 +22,19 @@ from tollkeeper.telemetry.logging import correlation_id
 
 
 @pytest.fixture
-async def books(sqlite_url: str) -> AsyncIterator[Books]:
-    async with open_books(sqlite_url, limit=100_000) as made:
+async def env(sqlite_url: str) -> AsyncIterator[LedgerEnvironment]:
+    async with open_ledger_environment(sqlite_url, limit=100_000) as made:
         yield made
 
 
 @pytest.fixture
-async def journal(books: Books, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Journal]:
-    async with open_journal(books, monkeypatch) as made:
+async def journal(env: LedgerEnvironment, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Journal]:
+    async with open_journal(env, monkeypatch) as made:
         yield made
 
 
-class Told(NamedTuple):
-    """A line of the log: what, why, and of which call."""
+class LogLine(NamedTuple):
+    """A log line, with the correlation id it was logged under."""
 
     event: str
     reason: str
@@ -42,160 +42,166 @@ class Told(NamedTuple):
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[Told]:
+def log_lines(monkeypatch: pytest.MonkeyPatch) -> list[LogLine]:
     """What the journal logs of outages."""
-    lines: list[Told] = []
+    lines: list[LogLine] = []
 
-    def tell(event: str, reason: str = "", **_: object) -> None:
-        lines.append(Told(event, reason, correlation_id.get()))
+    def record(event: str, reason: str = "", **_: object) -> None:
+        lines.append(LogLine(event, reason, correlation_id.get()))
 
-    monkeypatch.setattr(journal_module, "log", SimpleNamespace(warning=tell, info=tell, error=lambda *_, **__: None))
+    monkeypatch.setattr(
+        journal_module, "log", SimpleNamespace(warning=record, info=record, error=lambda *_, **__: None)
+    )
     return lines
 
 
-async def test_an_outage_only_delays_what_must_land(books: Books, journal: Journal) -> None:
-    await asyncio.gather(journal.submit(reserve(books, "a")), journal.submit(reserve(books, "b")))
-    books.store.down = True
+async def test_an_outage_only_delays_settles_and_releases(env: LedgerEnvironment, journal: Journal) -> None:
+    await asyncio.gather(journal.submit(reserve(env, "a")), journal.submit(reserve(env, "b")))
+    env.store.down = True
     settled, released = journal.submit(settle("a")), journal.submit(Release("b"))
     while not journal.failing:
         await asyncio.sleep(0.001)
     assert not await journal.drain(0.03)
-    books.store.down = False
+    env.store.down = False
     assert (await settled).cost_tokens == 50
     assert (await released).cost_tokens == 0
     assert not journal.failing
 
 
-async def test_what_waits_for_too_long_is_answered_and_withdrawn(books: Books, journal: Journal) -> None:
-    books.store.down = True
+async def test_a_reserve_that_waits_too_long_is_refused_and_withdrawn(env: LedgerEnvironment, journal: Journal) -> None:
+    env.store.down = True
     with pytest.raises(LedgerUnavailable):
-        await journal.submit(reserve(books, "late"), wait_s=0.02)
-    books.store.down = False
+        await journal.submit(reserve(env, "late"), wait_s=0.02)
+    env.store.down = False
     await journal.drain(5)
-    assert await books.charges() == {}
+    assert await env.charges() == {}
 
 
-async def test_what_waits_for_too_long_in_its_commit_is_answered_and_released(books: Books, journal: Journal) -> None:
-    books.store.after.clear()
+async def test_a_reserve_that_waits_too_long_in_its_commit_is_refused_and_released(
+    env: LedgerEnvironment, journal: Journal
+) -> None:
+    env.store.after_commit.clear()
     with pytest.raises(LedgerUnavailable):
-        await journal.submit(reserve(books, "late"), wait_s=0.02)
-    books.store.after.set()
+        await journal.submit(reserve(env, "late"), wait_s=0.02)
+    env.store.after_commit.set()
     await journal.drain(5)
-    assert (await books.only_charge()).state == "released"
+    assert (await env.only_charge()).state == "released"
 
 
-async def test_who_waits_in_vain_while_nothing_lands_makes_it_an_outage(books: Books, journal: Journal) -> None:
-    """The database has not said so yet: it may have a longer patience than callers have."""
-    books.store.before.clear()
+async def test_a_timeout_while_nothing_commits_is_an_outage(env: LedgerEnvironment, journal: Journal) -> None:
+    """The database has not reported an error yet: its own timeouts may be longer than those of callers."""
+    env.store.before_batch.clear()
     with pytest.raises(LedgerUnavailable):
-        await journal.submit(reserve(books, "late"), wait_s=0.02)
+        await journal.submit(reserve(env, "late"), wait_s=0.02)
     assert journal.failing
-    books.store.before.set()
-    assert (await journal.submit(reserve(books, "next")))[:2] == ("next", 90)
+    env.store.before_batch.set()
+    assert (await journal.submit(reserve(env, "next")))[:2] == ("next", 90)
     assert not journal.failing
 
 
-async def test_who_waits_in_vain_in_a_queue_that_moves_does_not(
-    books: Books, journal: Journal, told: list[Told], monkeypatch: pytest.MonkeyPatch
+async def test_a_timeout_while_other_batches_commit_is_no_outage(
+    env: LedgerEnvironment, journal: Journal, log_lines: list[LogLine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_module, "MAX_BATCH", 1)
-    run = books.store.run
+    run = env.store.run
 
     async def slowly(read_set: ReadSet, decide: Callable[[Page], None]) -> None:
         await run(read_set, decide)
         await asyncio.sleep(0.05)
 
-    monkeypatch.setattr(books.store, "run", slowly)
-    others = [journal.submit(reserve(books, f"c{number}")) for number in range(60)]
+    monkeypatch.setattr(env.store, "run", slowly)
+    others = [journal.submit(reserve(env, f"c{number}")) for number in range(60)]
     with pytest.raises(LedgerUnavailable):
-        await journal.submit(reserve(books, "late"), wait_s=2)
-    assert told == []
+        await journal.submit(reserve(env, "late"), wait_s=2)
+    assert log_lines == []
     await asyncio.gather(*others)
 
 
-async def test_a_process_that_stood_still_takes_the_database_for_gone_no_sooner(
-    books: Books, journal: Journal, told: list[Told], monkeypatch: pytest.MonkeyPatch
+async def test_a_stalled_process_does_not_report_an_outage(
+    env: LedgerEnvironment, journal: Journal, log_lines: list[LogLine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_module, "STALL_CHECKS", 10)
-    first = await begun(books, journal)
-    late = journal.submit(reserve(books, "late"), wait_s=0.1)
+    first = await block_first_batch(env, journal)
+    late = journal.submit(reserve(env, "late"), wait_s=0.1)
     time.sleep(0.3)
-    books.store.before.set()
+    env.store.before_batch.set()
     with pytest.raises(LedgerUnavailable):
         await late
     await first
-    assert (told, journal.failing) == ([], False)
+    assert (log_lines, journal.failing) == ([], False)
 
 
-async def test_an_outage_is_told_once_as_it_is_noticed_and_once_as_the_database_says_in_nobodys_name(
-    books: Books, journal: Journal, told: list[Told]
+async def test_an_outage_is_logged_once_per_reason_without_a_correlation_id(
+    env: LedgerEnvironment, journal: Journal, log_lines: list[LogLine]
 ) -> None:
-    books.store.before.clear()
+    env.store.before_batch.clear()
     correlation_id.set("somebody")
     with pytest.raises(LedgerUnavailable):
-        await journal.submit(reserve(books, "late"), wait_s=0.02)
+        await journal.submit(reserve(env, "late"), wait_s=0.02)
     must_commit = journal.submit(Release("never there"))
-    books.store.down = True
-    books.store.before.set()
+    env.store.down = True
+    env.store.before_batch.set()
     async with asyncio.timeout(TEST_DEADLINE_S):
-        while len(told) < 2:
+        while len(log_lines) < 2:
             await asyncio.sleep(0.005)
     await asyncio.sleep(0.05)
-    assert told == [
-        Told("ledger.unavailable", "nothing was committed in time", ""),
-        Told("ledger.unavailable", "out of order", ""),
+    assert log_lines == [
+        LogLine("ledger.unavailable", "nothing was committed in time", ""),
+        LogLine("ledger.unavailable", "out of order", ""),
     ]
-    books.store.down = False
+    env.store.down = False
     await must_commit
-    assert told[2:] == [Told("ledger.recovered", "", "")]
+    assert log_lines[2:] == [LogLine("ledger.recovered", "", "")]
 
 
-async def test_a_poisoned_settle_is_late_for_its_caller_too(books: Books, journal: Journal) -> None:
-    await journal.submit(reserve(books, "bad"))
-    books.store.poison = {"bad"}
+async def test_a_failing_settle_returns_none_to_its_caller_and_commits_later(
+    env: LedgerEnvironment, journal: Journal
+) -> None:
+    await journal.submit(reserve(env, "bad"))
+    env.store.poison = {"bad"}
     assert await journal.submit(settle("bad"), wait_s=0.2) is None
-    books.store.poison = set()
+    env.store.poison = set()
     assert await journal.drain(5)
-    assert (await books.only_charge()).cost_tokens == 50
+    assert (await env.only_charge()).cost_tokens == 50
 
 
-async def test_a_settle_that_is_late_says_so_and_lands(books: Books, journal: Journal) -> None:
-    await journal.submit(reserve(books, "a"))
-    books.store.down = True
+async def test_a_late_settle_returns_none_and_commits_later(env: LedgerEnvironment, journal: Journal) -> None:
+    await journal.submit(reserve(env, "a"))
+    env.store.down = True
     landed = asyncio.Event()
     assert await journal.submit(settle("a"), wait_s=0.02, on_commit=landed.set) is None
     assert not landed.is_set()
-    books.store.down = False
+    env.store.down = False
     await asyncio.wait_for(landed.wait(), TEST_DEADLINE_S)
-    assert (await books.only_charge()).cost_tokens == 50
+    assert (await env.only_charge()).cost_tokens == 50
 
 
 @pytest.mark.parametrize("fault", list(Fault))
-async def test_whatever_became_of_the_commit_each_operation_happens_once(
-    books: Books, journal: Journal, fault: Fault
+async def test_each_operation_happens_once_despite_a_failed_commit(
+    env: LedgerEnvironment, journal: Journal, fault: Fault
 ) -> None:
-    books.store.faults.append(fault)
-    assert (await journal.submit(reserve(books, "a")))[:2] == ("a", 90)
-    books.store.faults.append(fault)
+    env.store.faults.append(fault)
+    assert (await journal.submit(reserve(env, "a")))[:2] == ("a", 90)
+    env.store.faults.append(fault)
     assert (await journal.submit(settle("a"))).cost_tokens == 50
-    books.store.faults.append(fault)
-    act = Administer("adm1", (SetLimit(user_quota(books.caller), 500),), "test", "test")
+    env.store.faults.append(fault)
+    act = Administer("adm1", (SetLimit(user_quota(env.caller), 500),), "test", "test")
     assert (await journal.submit(act))[0].limit == 500
-    window = await books.window()
+    window = await env.window()
     assert (window.granted, window.settled, window.pending) == (500, 50, 0)
 
 
 @pytest.mark.parametrize("fault", [Fault.ANSWER_LOST, Fault.NEVER_COMMITTED])
-async def test_a_caller_who_left_before_a_lost_commit_is_run_again_holds_nothing(
-    books: Books, journal: Journal, fault: Fault
+async def test_a_caller_cancelled_before_a_lost_commit_is_repeated_holds_nothing(
+    env: LedgerEnvironment, journal: Journal, fault: Fault
 ) -> None:
-    books.store.faults.extend([fault, Fault.REFUSED])
-    books.store.before.clear()
-    waiting = journal.submit(reserve(books, "gone"))
-    await books.store.begun.wait()
+    env.store.faults.extend([fault, Fault.REFUSED])
+    env.store.before_batch.clear()
+    waiting = journal.submit(reserve(env, "gone"))
+    await env.store.started.wait()
     waiting.cancel()
-    books.store.before.set()
+    env.store.before_batch.set()
     await journal.drain(5)
-    assert [charge.state for charge in (await books.charges()).values()] == (
+    assert [charge.state for charge in (await env.charges()).values()] == (
         ["released"] if fault is Fault.ANSWER_LOST else []
     )

@@ -1,4 +1,4 @@
-"""Whatever is done to the ledger, in whatever order: it does what a small model of it does, and keeps its promises."""
+"""The ledger agrees with a small model for operations in any order, and its invariants hold."""
 
 from collections.abc import Iterator
 
@@ -38,7 +38,7 @@ def test_the_ledger_agrees_with_its_model_on_every_path(world: World, agreed: se
 
 
 @pytest.mark.proof
-def test_it_agrees_with_its_model_where_calls_are_repeated(world: World, agreed: settings) -> None:
+def test_the_ledger_agrees_with_its_model_where_calls_are_repeated(world: World, agreed: settings) -> None:
     class Machine(KeyedMachine):
         pass
 

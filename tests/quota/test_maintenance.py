@@ -1,15 +1,15 @@
-"""The keeper: it renews and sweeps in time, outlives whatever goes wrong, and gives others a lease after an outage."""
+"""Maintenance renews and sweeps in time, survives every error, and waits one lease after an outage before it sweeps."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from books import Books, open_books
+from ledger_environment import LedgerEnvironment, open_ledger_environment
 
 from support.deadlines import TEST_DEADLINE_S
 from support.factories import FakeClock, make_store, make_terms
 from tollkeeper.chat import Usage
-from tollkeeper.quota import maintenance as keeper_module
+from tollkeeper.quota import maintenance as maintenance_module
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.maintenance import Maintenance
 from tollkeeper.quota.stores.base import StoreFailed
@@ -18,14 +18,14 @@ LEASE_S = 60.0
 
 
 class RecordingLedger(Ledger):
-    """Says what it was asked, and fails when told to."""
+    """Counts its calls, and raises `error` if there is one."""
 
     def __init__(self) -> None:
         super().__init__(make_store("sqlite:///unused", FakeClock()), lease_seconds=LEASE_S)
         self.up = True
         self.error: Exception | None = None
         self.renewals = 0
-        self.tidied = 0
+        self.key_deletions = 0
         self.sweeps = 0
         self.during_a_sweep: Callable[[], object] = lambda: None
 
@@ -39,7 +39,7 @@ class RecordingLedger(Ledger):
             raise self.error
 
     async def delete_old_keys(self) -> int:
-        self.tidied += 1
+        self.key_deletions += 1
         if self.error is not None:
             raise self.error
         return 0
@@ -52,29 +52,29 @@ class RecordingLedger(Ledger):
         return 0
 
 
-class Wall:
-    """The clock on the wall, as the keeper reads it."""
+class SystemClockStub:
+    """The system clock that the maintenance reads."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
-        self.looks = 0
+        self.reads = 0
 
     def time(self) -> float:
-        self.looks += 1
+        self.reads += 1
         return self.now
 
     async def rounds(self, ledger: RecordingLedger) -> int:
-        """Let the sweeper go around a few times. Returns how often it swept."""
-        looks, sweeps = self.looks, ledger.sweeps
-        while self.looks < looks + 8:
+        """Let the sweeping task run a few rounds. Returns how often it swept."""
+        reads, sweeps = self.reads, ledger.sweeps
+        while self.reads < reads + 8:
             await asyncio.sleep(0)
         return ledger.sweeps - sweeps
 
 
 @pytest.fixture
-def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
-    made = Wall()
-    monkeypatch.setattr(keeper_module, "time", made)
+def system_clock(monkeypatch: pytest.MonkeyPatch) -> SystemClockStub:
+    made = SystemClockStub()
+    monkeypatch.setattr(maintenance_module, "time", made)
     return made
 
 
@@ -84,120 +84,126 @@ def ledger() -> RecordingLedger:
 
 
 @pytest.fixture
-async def keeper(ledger: RecordingLedger, wall: Wall) -> AsyncIterator[Maintenance]:
+async def maintenance(ledger: RecordingLedger, system_clock: SystemClockStub) -> AsyncIterator[Maintenance]:
     made = Maintenance(ledger, lease_seconds=LEASE_S, sweep_seconds=0)
     made.start()
     yield made
     await made.stop()
 
 
-async def test_it_sweeps_at_once_and_again(keeper: Maintenance, ledger: RecordingLedger, wall: Wall) -> None:
-    assert await wall.rounds(ledger) >= 2
+async def test_it_sweeps_at_once_and_repeatedly(
+    maintenance: Maintenance, ledger: RecordingLedger, system_clock: SystemClockStub
+) -> None:
+    assert await system_clock.rounds(ledger) >= 2
 
 
-async def test_after_an_outage_it_waits_one_lease(keeper: Maintenance, ledger: RecordingLedger, wall: Wall) -> None:
+async def test_after_an_outage_it_waits_one_lease(
+    maintenance: Maintenance, ledger: RecordingLedger, system_clock: SystemClockStub
+) -> None:
     ledger.up = False
-    await wall.rounds(ledger)
-    assert await wall.rounds(ledger) == 0
+    await system_clock.rounds(ledger)
+    assert await system_clock.rounds(ledger) == 0
     ledger.up = True
     for _ in range(3):
-        wall.now += LEASE_S / 3 - 0.1
-        assert await wall.rounds(ledger) == 0
-    wall.now += 1
-    assert await wall.rounds(ledger) > 0
+        system_clock.now += LEASE_S / 3 - 0.1
+        assert await system_clock.rounds(ledger) == 0
+    system_clock.now += 1
+    assert await system_clock.rounds(ledger) > 0
 
 
 @pytest.mark.parametrize("leap", [LEASE_S, -LEASE_S], ids=["forward", "back"])
-async def test_after_a_leap_of_the_clock_it_waits_one_lease(
-    keeper: Maintenance, ledger: RecordingLedger, wall: Wall, leap: float
+async def test_after_a_jump_of_the_clock_it_waits_one_lease(
+    maintenance: Maintenance, ledger: RecordingLedger, system_clock: SystemClockStub, leap: float
 ) -> None:
-    """As after a suspended machine: the others have slept as well."""
-    await wall.rounds(ledger)
-    wall.now += leap
-    await wall.rounds(ledger)
-    assert await wall.rounds(ledger) == 0
+    """As after a suspended machine: the other processes were suspended too."""
+    await system_clock.rounds(ledger)
+    system_clock.now += leap
+    await system_clock.rounds(ledger)
+    assert await system_clock.rounds(ledger) == 0
     for _ in range(3):
-        wall.now += LEASE_S / 3 + 0.1
-        await wall.rounds(ledger)
-    assert await wall.rounds(ledger) > 0
+        system_clock.now += LEASE_S / 3 + 0.1
+        await system_clock.rounds(ledger)
+    assert await system_clock.rounds(ledger) > 0
 
 
 async def test_a_sweep_that_spans_an_outage_is_followed_by_one_lease(
-    keeper: Maintenance, ledger: RecordingLedger, wall: Wall
+    maintenance: Maintenance, ledger: RecordingLedger, system_clock: SystemClockStub
 ) -> None:
     def suspend() -> None:
-        wall.now += 10 * LEASE_S
+        system_clock.now += 10 * LEASE_S
         ledger.during_a_sweep = lambda: None
 
     ledger.during_a_sweep = suspend
-    assert await wall.rounds(ledger) == 1
-    assert await wall.rounds(ledger) == 0
+    assert await system_clock.rounds(ledger) == 1
+    assert await system_clock.rounds(ledger) == 0
 
 
-async def test_a_database_that_cannot_be_read_means_one_lease(
-    keeper: Maintenance, ledger: RecordingLedger, wall: Wall
+async def test_after_a_failed_sweep_it_waits_one_lease(
+    maintenance: Maintenance, ledger: RecordingLedger, system_clock: SystemClockStub
 ) -> None:
-    await wall.rounds(ledger)
+    await system_clock.rounds(ledger)
     ledger.error = StoreFailed("out of order", maybe_committed=False)
-    await wall.rounds(ledger)
+    await system_clock.rounds(ledger)
     ledger.error = None
-    assert await wall.rounds(ledger) == 0
+    assert await system_clock.rounds(ledger) == 0
 
 
-async def test_no_surprise_ends_the_sweeping(keeper: Maintenance, ledger: RecordingLedger, wall: Wall) -> None:
+async def test_an_unexpected_error_does_not_end_the_sweep_task(
+    maintenance: Maintenance, ledger: RecordingLedger, system_clock: SystemClockStub
+) -> None:
     ledger.error = ZeroDivisionError()
-    assert await wall.rounds(ledger) >= 2
+    assert await system_clock.rounds(ledger) >= 2
 
 
-async def test_no_surprise_ends_the_renewing(ledger: RecordingLedger) -> None:
-    keeper = Maintenance(ledger, lease_seconds=0.003, sweep_seconds=1)
+async def test_an_unexpected_error_does_not_end_the_renewal_task(ledger: RecordingLedger) -> None:
+    maintenance = Maintenance(ledger, lease_seconds=0.003, sweep_seconds=1)
     ledger.error = ZeroDivisionError()
-    keeper.start()
+    maintenance.start()
     async with asyncio.timeout(TEST_DEADLINE_S):
         while ledger.renewals < 3:
             await asyncio.sleep(0.001)
-    await keeper.stop()
+    await maintenance.stop()
 
 
 @pytest.mark.parametrize(
     "error", [None, StoreFailed("out of order", maybe_committed=False), ZeroDivisionError()], ids=repr
 )
-async def test_it_tidies_up_now_and_then_whatever_becomes_of_it(
+async def test_it_deletes_old_keys_repeatedly_despite_errors(
     ledger: RecordingLedger, monkeypatch: pytest.MonkeyPatch, error: Exception | None
 ) -> None:
-    monkeypatch.setattr(keeper_module, "KEY_DELETION_INTERVAL_S", 0.003)
-    keeper = Maintenance(ledger, lease_seconds=LEASE_S, sweep_seconds=LEASE_S)
+    monkeypatch.setattr(maintenance_module, "KEY_DELETION_INTERVAL_S", 0.003)
+    maintenance = Maintenance(ledger, lease_seconds=LEASE_S, sweep_seconds=LEASE_S)
     ledger.error = error
-    keeper.start()
+    maintenance.start()
     async with asyncio.timeout(TEST_DEADLINE_S):
-        while ledger.tidied < 3:
+        while ledger.key_deletions < 3:
             await asyncio.sleep(0.001)
-    await keeper.stop()
+    await maintenance.stop()
 
 
-async def test_it_renews_what_is_in_flight_and_ends_what_is_lost(sqlite_url: str) -> None:
-    """The real ledger, two processes, and nobody who asks."""
-    async with open_books(sqlite_url) as books:
-        lost = await lose_a_call(books)
-        keeper = Maintenance(books.ledger, lease_seconds=0.03, sweep_seconds=0.01)
-        async with books.ledger.reservation(books.caller, make_terms()) as reservation:
-            before = (await books.charges())[reservation.charge_id].lease_ms
-            books.clock.step(61)
-            keeper.start()
+async def test_it_renews_calls_in_flight_and_expires_lost_ones(sqlite_url: str) -> None:
+    """With the real ledger, two processes, and no requests."""
+    async with open_ledger_environment(sqlite_url) as env:
+        lost = await lose_a_call(env)
+        maintenance = Maintenance(env.ledger, lease_seconds=0.03, sweep_seconds=0.01)
+        async with env.ledger.reservation(env.caller, make_terms()) as reservation:
+            before = (await env.charges())[reservation.charge_id].lease_ms
+            env.clock.step(61)
+            maintenance.start()
             async with asyncio.timeout(TEST_DEADLINE_S):
-                charges = await books.charges()
+                charges = await env.charges()
                 while charges[lost].closed_by is None or charges[reservation.charge_id].lease_ms == before:
                     await asyncio.sleep(0.01)
-                    charges = await books.charges()
-            await keeper.stop()
+                    charges = await env.charges()
+            await maintenance.stop()
             assert charges[lost].closed_by == "expire"
             assert charges[reservation.charge_id].state == "dispatched"
             reservation.set_usage(Usage(1, 1))
 
 
-async def lose_a_call(books: Books) -> str:
-    other = Ledger(books.store, lease_seconds=LEASE_S)
+async def lose_a_call(env: LedgerEnvironment) -> str:
+    other = Ledger(env.store, lease_seconds=LEASE_S)
     other.start()
-    reservation = await other.reservation(books.caller, make_terms()).__aenter__()
+    reservation = await other.reservation(env.caller, make_terms()).__aenter__()
     await other._journal.stop()
     return reservation.charge_id

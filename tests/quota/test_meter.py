@@ -1,4 +1,4 @@
-"""What tokens cost, and how much output a room pays for: exact, whatever the weight and the prices."""
+"""The exact cost of usage, and the most output that an amount pays for, for every weight and price."""
 
 from fractions import Fraction
 from math import ceil
@@ -108,7 +108,7 @@ def test_free_output_is_unbounded_where_the_input_fits(unit: Unit, input_tokens:
 
 @same_everywhere
 @given(meters, units, usages)
-def test_what_a_hold_covers_is_the_dearest_there_is(meter: Meter, unit: Unit, usage: Usage) -> None:
+def test_a_hold_covers_the_most_expensive_usage(meter: Meter, unit: Unit, usage: Usage) -> None:
     """As long as what is read from a cache costs no more than what is not."""
     assert meter.price is not None
     meter = meter._replace(price=meter.price._replace(cached_input=meter.price.input // 2))

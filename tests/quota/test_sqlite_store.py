@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from books import Books, batch, open_books
+from ledger_environment import LedgerEnvironment, batch, open_ledger_environment
 from sqlmodel import select
 
 from support.deadlines import TEST_DEADLINE_S
@@ -37,8 +37,8 @@ connection.execute("COMMIT")
 
 
 @pytest.fixture
-async def books(sqlite_url: str) -> AsyncIterator[Books]:
-    async with open_books(sqlite_url) as made:
+async def env(sqlite_url: str) -> AsyncIterator[LedgerEnvironment]:
+    async with open_ledger_environment(sqlite_url) as made:
         yield made
 
 
@@ -53,46 +53,46 @@ async def hold_the_lock(sqlite_url: str, seconds: float) -> asyncio.subprocess.P
     return process
 
 
-async def use(books: Books) -> None:
-    async with books.ledger.reservation(books.caller, make_terms()) as reservation:
+async def use(env: LedgerEnvironment) -> None:
+    async with env.ledger.reservation(env.caller, make_terms()) as reservation:
         reservation.set_usage(Usage(1, 1))
 
 
-async def test_another_process_that_writes_only_delays(books: Books, sqlite_url: str) -> None:
+async def test_a_write_lock_of_another_process_only_delays(env: LedgerEnvironment, sqlite_url: str) -> None:
     other = await hold_the_lock(sqlite_url, 0.3)
-    await use(books)
-    assert books.store.runs == 2, "it waited; it did not fail and try again"
+    await use(env)
+    assert env.store.runs == 2, "it waited; it did not fail and try again"
     assert await other.wait() == 0
-    assert (await books.window()).settled == 2
+    assert (await env.window()).settled == 2
 
 
-async def test_one_that_writes_for_too_long_is_an_outage_and_passes(
-    books: Books, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+async def test_a_write_lock_that_is_held_too_long_is_an_outage_that_passes(
+    env: LedgerEnvironment, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_module, "MAX_LOCK_WAIT_S", 0.05)
     other = await hold_the_lock(sqlite_url, 0.5)
-    await use(books)
-    assert books.store.runs > 2
-    assert books.ledger.available
+    await use(env)
+    assert env.store.runs > 2
+    assert env.ledger.available
     assert await other.wait() == 0
-    assert (await books.window()).settled == 2
+    assert (await env.window()).settled == 2
 
 
-async def test_a_reader_hinders_nobody(books: Books, sqlite_url: str) -> None:
+async def test_a_reader_does_not_block_writers(env: LedgerEnvironment, sqlite_url: str) -> None:
     with sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM charges").fetchone()
-        await use(books)
+        await use(env)
         assert reader.execute("SELECT count(*) FROM charges").fetchone() == (0,)
         reader.execute("COMMIT")
         assert reader.execute("SELECT count(*) FROM charges").fetchone() == (1,)
     reader.close()
 
 
-async def test_a_file_without_the_schema_is_an_outage(tmp_path: Path, books: Books) -> None:
+async def test_a_file_without_the_schema_is_an_outage(tmp_path: Path, env: LedgerEnvironment) -> None:
     store = SqliteStore(tmp_path / "empty.db", FakeClock())
     with pytest.raises(StoreFailed) as failed:
-        await batch(store, Reserve("a", books.caller, make_terms(), LEASE_MS))
+        await batch(store, Reserve("a", env.caller, make_terms(), LEASE_MS))
     assert not failed.value.maybe_committed
     with pytest.raises(StoreFailed):
         await store.find_lapsed(1)
@@ -108,23 +108,23 @@ async def test_a_folder_that_is_not_there_is_an_outage(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_what_is_committed_survives_in_the_file(books: Books, sqlite_url: str) -> None:
+async def test_what_is_committed_survives_in_the_file(env: LedgerEnvironment, sqlite_url: str) -> None:
     """WAL with `synchronous=FULL`: a commit is on the disk when it is answered."""
-    await use(books)
+    await use(env)
     with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
 
 
-async def test_what_is_remembered_has_a_limit(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_row_cache_is_bounded(env: LedgerEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of every minute that ever was do not fill the memory; forgetting changes no balance."""
     monkeypatch.setattr(row_cache, "MAX_CACHED_ROWS", 3)
-    await set_limit(books.ledger, user_quota(books.caller, Period.MINUTE), 10_000)
+    await set_limit(env.ledger, user_quota(env.caller, Period.MINUTE), 10_000)
     for number in range(10):
-        [held] = await batch(books.store, Reserve(f"c{number}", books.caller, make_terms(0, 1), LEASE_MS))
+        [held] = await batch(env.store, Reserve(f"c{number}", env.caller, make_terms(0, 1), LEASE_MS))
         assert isinstance(held, Hold)
-        books.clock.step(61)
-    assert len(await books.charges()) == 10
+        env.clock.step(61)
+    assert len(await env.charges()) == 10
 
 
 def _path(url: str) -> Path:
@@ -132,31 +132,31 @@ def _path(url: str) -> Path:
 
 
 @pytest.mark.parametrize("loss", ["deleted", "replaced"])
-async def test_a_file_that_is_gone_is_not_written_and_one_that_is_back_is(
-    books: Books, sqlite_url: str, loss: str, tmp_path: Path
+async def test_a_missing_file_is_not_written_and_is_used_again_when_it_returns(
+    env: LedgerEnvironment, sqlite_url: str, loss: str, tmp_path: Path
 ) -> None:
     """SQLite alone would continue with the file that no path leads to, and lose every charge written to it."""
-    await use(books)
+    await use(env)
     path, aside = _path(sqlite_url), tmp_path / "aside.db"
     path.rename(aside)
     if loss == "replaced":
         shutil.copy(aside, path)
     with pytest.raises(LedgerUnavailable):
-        await use(books)
-    assert [books.ledger.available] == [False]
+        await use(env)
+    assert [env.ledger.available] == [False]
     assert path.exists() == (loss == "replaced")
     with pytest.raises(StoreLost) as raised:
-        await books.store.find_lapsed(1)
+        await env.store.find_lapsed(1)
     assert ("replaced" if loss == "replaced" else "gone") in raised.value.reason
     aside.rename(path)
     async with asyncio.timeout(TEST_DEADLINE_S):
-        while not books.ledger.available:
+        while not env.ledger.available:
             await asyncio.sleep(0.01)
-    await use(books)
-    assert len(await books.charges()) == 2
+    await use(env)
+    assert len(await env.charges()) == 2
 
 
-async def test_a_session_on_a_file_that_is_gone_is_refused(sqlite_url: str, tmp_path: Path) -> None:
+async def test_a_session_on_a_missing_file_is_refused(sqlite_url: str, tmp_path: Path) -> None:
     database = Database(sqlite_url)
     async with database.session() as session:
         await session.exec(select(Tenant))

@@ -1,4 +1,4 @@
-"""Both stores: what another connection does counts at once, and what happens to the connection costs only time."""
+"""Both stores: changes of other connections count at once, and connection failures only cause delay."""
 
 import asyncio
 import itertools
@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-from books import Books, batch, open_books
-from snapshot import audit, make_reader, take
+from ledger_environment import LedgerEnvironment, batch, open_ledger_environment
+from snapshot import audit, make_reader, read_snapshot
 
 from support.factories import FakeClock, make_principal, make_store, make_terms, set_limit, tenant_quota, user_quota
 from tollkeeper.chat import Usage
@@ -28,13 +28,13 @@ LEASE_MS = 60_000
 
 
 @pytest.fixture
-async def books(database_url: str) -> AsyncIterator[Books]:
-    async with open_books(database_url) as made:
+async def env(database_url: str) -> AsyncIterator[LedgerEnvironment]:
+    async with open_ledger_environment(database_url) as made:
         yield made
 
 
-async def use(books: Books) -> None:
-    async with books.ledger.reservation(books.caller, make_terms()) as reservation:
+async def use(env: LedgerEnvironment) -> None:
+    async with env.ledger.reservation(env.caller, make_terms()) as reservation:
         reservation.set_usage(Usage(1, 1))
 
 
@@ -46,11 +46,13 @@ async def use(books: Books) -> None:
         "UPDATE users SET token_version = token_version + 1",
     ],
 )
-async def test_who_is_shut_out_elsewhere_is_refused_at_the_very_next_reserve(books: Books, change: str) -> None:
-    await use(books)
-    await books.reader.execute(change)
+async def test_a_user_disabled_by_another_connection_is_refused_at_the_next_reserve(
+    env: LedgerEnvironment, change: str
+) -> None:
+    await use(env)
+    await env.reader.execute(change)
     with pytest.raises(Unauthenticated):
-        await use(books)
+        await use(env)
 
 
 @pytest.mark.parametrize(
@@ -62,85 +64,87 @@ async def test_who_is_shut_out_elsewhere_is_refused_at_the_very_next_reserve(boo
         "UPDATE users SET disabled_at = '2026-01-01 00:00:00'",
     ],
 )
-async def test_a_key_that_is_revoked_elsewhere_is_refused_at_the_very_next_reserve(books: Books, change: str) -> None:
-    with_key = await _with_keys(books)
+async def test_a_key_revoked_by_another_connection_is_refused_at_the_next_reserve(
+    env: LedgerEnvironment, change: str
+) -> None:
+    with_key = await _with_keys(env)
     await use(with_key)
-    await books.reader.execute(change)
+    await env.reader.execute(change)
     with pytest.raises(Unauthenticated):
         await use(with_key)
     if "users" not in change:
         await use(replace(with_key, caller=replace(with_key.caller, api_key="key_2")))
 
 
-async def test_a_key_ends_on_the_ledgers_clock(books: Books) -> None:
-    with_key = await _with_keys(books, "key_2")
-    books.clock.step(59)
+async def test_a_key_expires_by_the_clock_of_the_ledger(env: LedgerEnvironment) -> None:
+    with_key = await _with_keys(env, "key_2")
+    env.clock.step(59)
     await use(with_key)
-    books.clock.step(1)
+    env.clock.step(1)
     with pytest.raises(Unauthenticated):
         await use(with_key)
 
 
-async def _with_keys(books: Books, used: str = "key_1") -> Books:
+async def _with_keys(env: LedgerEnvironment, used: str = "key_1") -> LedgerEnvironment:
     """The same books, but their caller comes with an API key. Of two keys the second ends after a minute."""
-    ends_ms = books.clock.now_ms() + 60_000
+    ends_ms = env.clock.now_ms() + 60_000
     for number, expires_ms in enumerate(("NULL", ends_ms), 1):
-        await books.reader.execute(
+        await env.reader.execute(
             "INSERT INTO api_keys (id, tenant_id, user_id, name, prefix, key_hash, scopes, created_ms, expires_ms)"
-            f" VALUES ('key_{number}', {books.caller.tenant_id}, {books.caller.user_id}, 'robot', 'tk-', '{number}',"
+            f" VALUES ('key_{number}', {env.caller.tenant_id}, {env.caller.user_id}, 'robot', 'tk-', '{number}',"
             f" 'ai', 0, {expires_ms})"
         )
-    return replace(books, caller=replace(books.caller, api_key=used))
+    return replace(env, caller=replace(env.caller, api_key=used))
 
 
-async def test_who_was_never_there_is_refused(books: Books) -> None:
-    nobody = Principal(10**6, books.caller.tenant_id, Role.MEMBER, 0)
-    [answer] = await batch(books.store, Reserve("a", nobody, make_terms(), LEASE_MS))
+async def test_an_unknown_user_is_refused(env: LedgerEnvironment) -> None:
+    nobody = Principal(10**6, env.caller.tenant_id, Role.MEMBER, 0)
+    [answer] = await batch(env.store, Reserve("a", nobody, make_terms(), LEASE_MS))
     assert isinstance(answer, Unauthenticated)
 
 
-async def test_a_quota_added_elsewhere_counts_at_the_very_next_reserve(books: Books) -> None:
-    await use(books)
-    await books.reader.execute(
+async def test_a_quota_added_by_another_connection_counts_at_the_next_reserve(env: LedgerEnvironment) -> None:
+    await use(env)
+    await env.reader.execute(
         "INSERT INTO quotas (tenant_id, user_id, unit, period, granted)"
-        f" VALUES ({books.caller.tenant_id}, NULL, 'tokens', 'minute', 99)"
+        f" VALUES ({env.caller.tenant_id}, NULL, 'tokens', 'minute', 99)"
     )
     with pytest.raises(QuotaExceeded) as refused:
-        await use(books)
+        await use(env)
     assert (refused.value.quota, refused.value.limit) == ("tenant-minute", 99)
 
 
-async def test_a_limit_changed_by_another_process_counts_at_the_very_next_reserve(
-    books: Books, database_url: str
+async def test_a_limit_changed_by_another_process_counts_at_the_next_reserve(
+    env: LedgerEnvironment, database_url: str
 ) -> None:
-    await use(books)
-    other = Ledger(make_store(database_url, books.clock), lease_seconds=60)
+    await use(env)
+    other = Ledger(make_store(database_url, env.clock), lease_seconds=60)
     other.start()
-    await set_limit(other, user_quota(books.caller), 50)
+    await set_limit(other, user_quota(env.caller), 50)
     with pytest.raises(QuotaExceeded):
-        await use(books)
-    await set_limit(other, user_quota(books.caller), 150)
-    await use(books)
+        await use(env)
+    await set_limit(other, user_quota(env.caller), 150)
+    await use(env)
     await other.stop()
 
 
-async def test_a_batch_that_decides_nothing_writes_nothing(books: Books) -> None:
-    await batch(books.store, Renew({"never there": (1, 1)}, LEASE_MS))
-    assert await books.charges() == {}
+async def test_a_batch_that_decides_nothing_writes_nothing(env: LedgerEnvironment) -> None:
+    await batch(env.store, Renew({"never there": (1, 1)}, LEASE_MS))
+    assert await env.charges() == {}
 
 
-async def test_what_raises_in_a_batch_undoes_all_of_it_and_the_next_one_works(books: Books) -> None:
+async def test_an_error_in_a_batch_rolls_it_back_and_the_next_batch_commits(env: LedgerEnvironment) -> None:
     def work(page: Page) -> None:
         decide(page, [operation])
         raise ZeroDivisionError
 
-    operation = Reserve("a", books.caller, make_terms(), LEASE_MS)
+    operation = Reserve("a", env.caller, make_terms(), LEASE_MS)
     read_set = ReadSet()
     operation.declare_reads(read_set, retried=False)
     with pytest.raises(ZeroDivisionError):
-        await books.store.run(read_set, work)
-    assert (await books.window()).pending == 0
-    [held] = await batch(books.store, operation)
+        await env.store.run(read_set, work)
+    assert (await env.window()).pending == 0
+    [held] = await batch(env.store, operation)
     assert isinstance(held, Hold)
 
 
@@ -165,8 +169,8 @@ async def test_two_processes_with_the_same_users_and_windows_never_deadlock(
             closing += [Renew(dict.fromkeys(others[4:], (1, 1)), LEASE_MS)]
             if turn % 5 == 0:
                 closing += [Administer(f"adm{next(numbers)}", (SetLimit(tenant_quota(order[0]), 10**6),), "test", "-")]
-            answers = await batch(store, *closing, *reserves)
-            assert not [one for one in answers if isinstance(one, TollkeeperError)]
+            results = await batch(store, *closing, *reserves)
+            assert not [one for one in results if isinstance(one, TollkeeperError)]
             charges.extend(reserve.charge_id for reserve in reserves)
             if turn % 10 == 0:
                 clock.step(61)
@@ -175,7 +179,7 @@ async def test_two_processes_with_the_same_users_and_windows_never_deadlock(
     for store in stores:
         await store.close()
     reader = await make_reader(database_url)
-    audit(await take(reader))
+    audit(await read_snapshot(reader))
     await reader.close()
 
 

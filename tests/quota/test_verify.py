@@ -1,4 +1,4 @@
-"""The verifier finds every way in which the ledger's rows can be wrong, and nothing wrong with a ledger at work."""
+"""The verifier finds each kind of corrupt row, and reports no problem in a ledger that is in use."""
 
 import asyncio
 import random
@@ -101,7 +101,7 @@ async def make_history(database_url: str) -> History:
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 5, 13, 5_000])
-async def test_a_ledger_that_is_right_passes_whatever_the_size_of_the_chunks(history: History, chunk: int) -> None:
+async def test_a_correct_ledger_passes_with_every_chunk_size(history: History, chunk: int) -> None:
     report = await history.verify(chunk)
     assert report.problems == []
     assert report.clean
@@ -341,7 +341,7 @@ async def test_problems_beyond_the_most_that_are_kept_are_counted(history: Histo
     assert len(report.problems) == MAX_PROBLEMS
 
 
-async def test_a_ledger_at_work_never_looks_wrong(database_url: str, database: Database) -> None:
+async def test_a_ledger_in_use_has_no_problems(database_url: str, database: Database) -> None:
     """Chunks end in the midst of windows that calls are being written to; none of it is mistaken for a fault."""
     ledger = Ledger(make_store(database_url), lease_seconds=60)
     ledger.start()

@@ -54,7 +54,7 @@ def test_what_a_call_costs(basis: Basis, usage: tuple[int, int], cost: int, forg
     assert (charge.state, charge.forgiven_tokens, charge.closed_ms) == ("settled", forgiven, page.now_ms)
 
 
-def test_what_was_not_billed_costs_nothing() -> None:
+def test_a_released_call_costs_nothing() -> None:
     page = page_of({DAY: 1_000, MONTH: 5_000})
     hold(page, "a")
     closed = release(page, Release("a", "provider_unavailable"))
@@ -88,7 +88,7 @@ def test_one_unknown_outcome_is_forgiven_whatever_it_costs() -> None:
     assert window(page, DAY).forgiven == 900
 
 
-def test_the_next_one_is_forgiven_within_five_percent_and_else_costs_its_hold() -> None:
+def test_further_unknown_outcomes_are_forgiven_up_to_5_percent_or_cost_the_hold() -> None:
     page = page_of({DAY: 1_000})
     for number, (output, forgiven) in enumerate([(20, 20), (30, 50), (1, 50), (0, 50)]):
         hold(page, f"c{number}", terms_of(10, output))
@@ -108,7 +108,7 @@ def test_the_shortest_window_of_the_users_own_decides() -> None:
     assert [one.forgiven for one in page.current_windows.values()] == [51, 51, 51, 510]
 
 
-def test_what_was_lost_with_its_process_is_forgiven_beyond_the_cap() -> None:
+def test_expired_calls_are_forgiven_beyond_the_cap() -> None:
     page = page_of({DAY: 1_000})
     for charge_id in ("a", "b", "c"):
         hold(page, charge_id)
@@ -119,7 +119,7 @@ def test_what_was_lost_with_its_process_is_forgiven_beyond_the_cap() -> None:
     assert {(charge.basis, charge.closed_by) for charge in page.charges.values()} == {("unknown", "expire")}
 
 
-def test_what_was_never_sent_is_released_when_its_lease_is_over() -> None:
+def test_a_call_that_was_not_dispatched_is_released_when_its_lease_expires() -> None:
     page = page_of({DAY: 1_000})
     hold(page, "a", dispatch=False)
     lose(page, "a")
@@ -138,7 +138,7 @@ def test_a_lease_is_over_after_its_last_millisecond() -> None:
     assert not expire(page, Expire("never there"))
 
 
-def test_what_a_checkpoint_knows_never_gets_less() -> None:
+def test_a_renewal_never_loosens_a_checkpoint() -> None:
     page = page_of({DAY: 1_000})
     hold(page, "a")
     renew(page, Renew({"a": (5, 40)}, LEASE_MS))
@@ -173,7 +173,7 @@ def test_only_one_worker_dispatches_a_job() -> None:
         (Basis.NONE, (0, 0), 0, 90, False),
     ],
 )
-def test_the_late_truth_comes_out_of_what_was_forgiven_and_the_rest_is_overrun(
+def test_late_usage_is_taken_from_the_forgiven_part_and_the_rest_is_overrun(
     basis: Basis, usage: tuple[int, int], settled: int, forgiven: int, overrun: bool
 ) -> None:
     page = page_of({DAY: 1_000, MONTH: 5_000})
@@ -188,7 +188,7 @@ def test_the_late_truth_comes_out_of_what_was_forgiven_and_the_rest_is_overrun(
     assert page.charges["a"].forgiven_tokens == forgiven
 
 
-def test_the_late_truth_of_what_was_never_known_to_be_sent_is_all_overrun() -> None:
+def test_late_usage_of_a_call_that_was_not_dispatched_is_all_overrun() -> None:
     page = page_of({DAY: 1_000})
     hold(page, "a", dispatch=False)
     lose(page, "a")
@@ -196,7 +196,7 @@ def test_the_late_truth_of_what_was_never_known_to_be_sent_is_all_overrun() -> N
     assert (closed.cost_tokens, closed.overrun, page.charges["a"].state) == (30, True, "settled")
 
 
-def test_the_late_truth_belongs_to_money_too() -> None:
+def test_late_usage_adjusts_money_too() -> None:
     page = page_of({DAY: 1_000, MONEY: 10_000})
     hold(page, "a", terms_of(10, 90, price=PRICE))
     lose(page, "a")
@@ -221,7 +221,7 @@ def test_a_charge_ends_once() -> None:
     assert balances(page) == [(37, 0, 0)]
 
 
-def test_a_refunded_charge_stays_refunded_whatever_comes_late() -> None:
+def test_a_refunded_charge_stays_refunded_after_late_usage() -> None:
     page = page_of({DAY: 1_000})
     hold(page, "a")
     lose(page, "a")
@@ -233,7 +233,7 @@ def test_a_refunded_charge_stays_refunded_whatever_comes_late() -> None:
     assert (charge.adjusted, charge.basis, charge.input_tokens, charge.output_tokens) == (True, "provider", 10, 60)
 
 
-def test_a_closed_charge_tells_of_the_windows_that_still_run() -> None:
+def test_a_closed_charge_has_the_balances_of_current_windows() -> None:
     page = page_of({MINUTE: 1_000, DAY: 5_000})
     hold(page, "a")
     page.now_ms += 60_000

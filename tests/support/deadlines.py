@@ -1,4 +1,4 @@
-"""How long a test waits for what must happen. A test that passes never waits so long, even on a busy machine."""
+"""How long a test waits for an event that must happen. A test that passes never waits so long."""
 
 TEST_DEADLINE_S = 120.0
-"""Far more than ten times what anything here takes on a quiet machine, and less than what a test may take."""
+"""More than ten times the longest wait on an idle machine, and less than the time limit of a test."""

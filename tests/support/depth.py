@@ -1,4 +1,4 @@
-"""How far the proofs go that can be made as long as one likes. TEST_DEPTH chooses; `make` sets it for each target."""
+"""The amount of work of tests whose length is variable. TEST_DEPTH selects it; `make` sets it for each target."""
 
 import os
 from typing import NamedTuple
@@ -18,7 +18,7 @@ class Depth(NamedTuple):
     examples: float
     """The share of the examples that a test of a property names."""
     test_may_take_s: float
-    """After so many seconds a test is taken to hang."""
+    """The time limit of a test, in seconds."""
 
 
 DEPTHS = {

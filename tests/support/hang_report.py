@@ -1,7 +1,7 @@
-"""A test that hangs is ended and named, and where its tasks and threads stood is in the report, beside the failures.
+"""A pytest plugin that ends a test that hangs, and adds the stacks of its tasks and threads to the report.
 
-Also what a crash of the interpreter leaves behind. pytest's own option writes it to stderr, far above the summary, and
-knows of no tasks.
+It also reports a crash of the interpreter. pytest's own option writes to stderr, far above the summary, and does not
+cover asyncio tasks.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ import pytest
 from support.depth import DEPTH
 
 TASKS_FIRST_S = 5.0
-"""So long before its end it says what it waits for."""
+"""The stacks of the tasks are written so long before the test is ended."""
 
 _stacks: TextIO | None = None
 
@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if worker is not None:
         _stacks = _file_of(worker).open("w", encoding="utf-8")
         faulthandler.enable(_stacks)
-    signal.signal(signal.SIGALRM, lambda *_: _tell_tasks())
+    signal.signal(signal.SIGALRM, lambda *_: _write_tasks())
 
 
 @pytest.hookimpl(wrapper=True)
@@ -46,7 +46,7 @@ def pytest_runtest_protocol() -> Generator[None, object, object]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_handlecrashitem(report: Any) -> None:
-    """The process that ran tests is gone: say what it left."""
+    """Add the stacks that a crashed worker has written to its report."""
     left = _file_of(report.node.workerinput)
     report.longrepr = f"{report.longrepr}\n{left.read_text(encoding='utf-8')}"
     left.unlink()
@@ -59,7 +59,7 @@ def pytest_unconfigure() -> None:
         Path(_stacks.name).unlink(missing_ok=True)
 
 
-def _tell_tasks() -> None:
+def _write_tasks() -> None:
     try:
         tasks = asyncio.all_tasks()
     except RuntimeError:  # no loop is running

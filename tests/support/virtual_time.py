@@ -1,4 +1,4 @@
-"""A loop on which waiting takes no time: where nothing else is to be done, its clock jumps to what comes next."""
+"""An event loop with virtual time: when it is idle, its clock jumps to the next timer."""
 
 import asyncio
 import selectors
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class _Jumping(selectors.SelectSelector):
-    """Skips what it would have waited for."""
+    """Advances the clock by the timeout instead of waiting."""
 
     now = 0.0
 
@@ -26,6 +26,6 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run it on such a loop, beginning at 0 s. It must wait for nothing but time."""
+    """Run a coroutine on such a loop, from 0 s on. It must wait for timers only."""
     with asyncio.Runner(loop_factory=_Loop) as runner:
         runner.run(coroutine)

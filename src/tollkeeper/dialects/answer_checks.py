@@ -95,7 +95,7 @@ def usage_report(
     `total` is the reported sum of input and output, if there is one. A total below the sum of its parts is ignored.
     """
     total_tokens = token_count(total)
-    if input_tokens is None and output_tokens is None and total_tokens is None:
+    if input_tokens is output_tokens is total_tokens is None and not (cached or cache_write or reasoning):
         return None
     if input_tokens is not None and output_tokens is not None and cached is not None and cache_write is not None:
         adds_up = total is None or (total_tokens is not None and total_tokens <= input_tokens + output_tokens)

@@ -89,16 +89,15 @@ def usage_as_counted(
     The ledger charges a count at most the hold. A report that proves more than the hold, `hold` being the most
     expensive usage that it covers, is charged as far as it proves it.
     """
-    proven = proven_usage(report, evidence)
-    input_tokens = max(counted.input_tokens, proven.input_tokens)
-    output_tokens = max(counted.output_tokens, proven.output_tokens)
-    cached, cache_write = 0, proven.cache_write_tokens
+    parts, proven = _proven_parts(report, evidence), proven_usage(report, evidence)
+    input_tokens = max(counted.input_tokens, parts.input_tokens)
+    output_tokens = max(counted.output_tokens, parts.output_tokens)
+    cached, cache_write = 0, parts.cache_write_tokens
     if isinstance(report, Usage) and evidence.covered and _is_possible(report, evidence):  # one part is a placeholder
         if report.input_tokens:
             input_tokens, cached, cache_write = report.input_tokens, *report[2:4]
         output_tokens = report.output_tokens or output_tokens
-    missing = proven.total_tokens - input_tokens - output_tokens
-    usage = Usage(input_tokens, output_tokens + max(0, missing), cached, cache_write)
+    usage = _raised(Usage(input_tokens, output_tokens, cached, cache_write), proven.total_tokens, evidence)
     for cost in (meter.tokens, meter.micro_usd):
         if (cost(proven) or 0) > (cost(hold) or 0):
             return ChargedUsage(proven, Basis.PROVIDER)
@@ -107,23 +106,38 @@ def usage_as_counted(
 
 def proven_usage(report: UsageReport | None, evidence: Evidence) -> Usage:
     """The least usage that the possible counts of a report prove. Its cached input counts as full input."""
+    return _raised(_proven_parts(report, evidence), _proven_total(report, evidence), evidence)
+
+
+def _proven_parts(report: UsageReport | None, evidence: Evidence) -> Usage:
+    """What the counts prove without the total."""
     if report is None:
         return Usage(0, 0)
     written = _possible(report.cache_write_tokens, evidence.max_input)
-    input_tokens = max(
-        _possible(report.input_tokens, evidence.max_input),
-        _possible(report.cached_input_tokens + written, evidence.max_input),
-    )
-    output_tokens = max(
-        _possible(report.output_tokens, evidence.max_output), _possible(report.reasoning_tokens, evidence.max_output)
-    )
-    max_total = evidence.max_input
-    if not evidence.without_output:
-        max_total = (input_tokens or max_total) + evidence.max_output
-    unassigned = max(0, _possible(report.total_tokens, max_total) - input_tokens - output_tokens)
+    from_cache = _possible(report.cached_input_tokens + written, evidence.max_input)
+    input_tokens = max(_possible(report.input_tokens, evidence.max_input), from_cache)
+    reasoning = _possible(report.reasoning_tokens, evidence.max_output)
+    output_tokens = max(_possible(report.output_tokens, evidence.max_output), reasoning)
+    return Usage(input_tokens, output_tokens, 0, min(written, input_tokens))
+
+
+def _proven_total(report: UsageReport | None, evidence: Evidence) -> int:
+    """The reported total; 0 if it is impossible, or if it includes an impossible part."""
+    if not isinstance(report, InconsistentUsage):
+        return 0
+    input_tokens, output_tokens = report.input_tokens or 0, report.output_tokens or 0
+    if input_tokens > evidence.max_input or output_tokens > evidence.max_output:
+        return 0
+    max_output = 0 if evidence.without_output else evidence.max_output
+    return _possible(report.total_tokens, (input_tokens or evidence.max_input) + max_output)
+
+
+def _raised(usage: Usage, least_total: int, evidence: Evidence) -> Usage:
+    """The usage, raised to that total: by output, where the model has any."""
+    missing = max(0, least_total - usage.input_tokens - usage.output_tokens)
     if evidence.without_output:
-        return Usage(input_tokens + unassigned, output_tokens, 0, written)
-    return Usage(input_tokens, output_tokens + unassigned, 0, written)
+        return usage._replace(input_tokens=usage.input_tokens + missing)
+    return usage._replace(output_tokens=usage.output_tokens + missing)
 
 
 def _resolved_by_total(report: InconsistentUsage, evidence: Evidence) -> Usage | None:
@@ -133,12 +147,11 @@ def _resolved_by_total(report: InconsistentUsage, evidence: Evidence) -> Usage |
         return None
     if evidence.without_output:
         return Usage(total, 0, cached, written) if total > input_tokens else None
-    if output_tokens is None:
-        return Usage(input_tokens, total - input_tokens, cached, written) if total >= input_tokens else None
-    unseen = total - input_tokens - output_tokens
-    if unseen <= 0:
+    all_output = total - input_tokens
+    if all_output < reasoning or (output_tokens is not None and all_output <= output_tokens):
         return None
-    return Usage(input_tokens, output_tokens + unseen, cached, written, max(unseen, min(reasoning, output_tokens)))
+    unseen = 0 if output_tokens is None else all_output - output_tokens
+    return Usage(input_tokens, all_output, cached, written, max(unseen, reasoning))
 
 
 def _is_possible(usage: Usage, evidence: Evidence) -> bool:
