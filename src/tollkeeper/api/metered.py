@@ -80,7 +80,8 @@ class MeteredEndpoint:
     """One metered endpoint, for any authenticated caller. Its method is POST.
 
     `parse` reads the body of a request. It returns the exchange; or the body of the response, if no model is to be
-    called: then nothing is charged, and there is no idempotency. It raises InputError. `render_error` renders what is raised before the response has begun.
+    called: then nothing is charged, and there is no idempotency. It raises InputError. `render_error` renders what is
+    raised before the response has begun.
     """
 
     path: str
