@@ -7,6 +7,7 @@ each test gets a copy of a migrated database.
 import asyncio
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -38,6 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     config.stash[_run_folder] = Path(tempfile.mkdtemp(prefix="tk-run-"))
     config.stash[_run_folder].chmod(0o755)  # PostgreSQL does not run as root
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the servers are stopped then, too
 
 
 @pytest.hookimpl(optionalhook=True)
