@@ -39,7 +39,7 @@ def test_the_runtime_lock_agrees_with_the_whole_one() -> None:
 
 def test_every_package_that_was_asked_for_is_there() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    asked = {
+    required = {
         "fastapi",
         "uvicorn",
         "python-jose",
@@ -51,9 +51,9 @@ def test_every_package_that_was_asked_for_is_there() -> None:
         "pytest",
         "freezegun",
     }
-    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
-    names = {re.split(r"[\[><=]", requirement)[0] for requirement in wanted}
-    assert asked <= names
+    declared = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    names = {re.split(r"[\[><=]", requirement)[0] for requirement in declared}
+    assert required <= names
 
 
 def test_the_top_level_is_the_one_that_was_asked_for() -> None:

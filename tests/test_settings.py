@@ -1,4 +1,4 @@
-"""What can be set, what is refused, and that the example file tells all of it."""
+"""Settings: their sources, the values that are refused, and the example file that lists all of them."""
 
 import re
 from pathlib import Path
@@ -99,15 +99,18 @@ def test_a_wrong_setting_is_named_without_its_value(monkeypatch: pytest.MonkeyPa
 
 def test_the_example_file_has_every_setting_with_its_default() -> None:
     text = (ROOT / ".env.example").read_text()
-    told = dict(re.findall(r"^([A-Z_]+)=(.*)$", text, re.MULTILINE))
+    documented = dict(re.findall(r"^([A-Z_]+)=(.*)$", text, re.MULTILINE))
     for field in Settings.model_fields.values():
         first = str(field.validation_alias.choices[0])  # type: ignore[union-attr]
-        assert first in told, f"{first} is not in .env.example"
+        assert first in documented, f"{first} is not in .env.example"
         default = "" if field.default is None else field.default
-        assert told.pop(first) in {str(default), f"{default:g}" if isinstance(default, float) else str(default)}, first
+        assert documented.pop(first) in {
+            str(default),
+            f"{default:g}" if isinstance(default, float) else str(default),
+        }, first
         for short in field.validation_alias.choices[1:]:  # type: ignore[union-attr]
             assert str(short) in text, f"{short} is not mentioned in .env.example"
-    assert not told, "the example file names settings that do not exist"
+    assert not documented, "the example file names settings that do not exist"
 
 
 @pytest.mark.parametrize("secret", ["", "short", "a" * 64, "ab" * 32, EXAMPLE_SECRET])

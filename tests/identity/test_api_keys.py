@@ -1,4 +1,4 @@
-"""API keys, on both databases: whom they speak for, what they open, and that they end."""
+"""API keys, on both databases: their user, their scopes, their expiry and revocation."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -40,7 +40,7 @@ async def api_keys(database: Database, clock: FakeClock) -> ApiKeys:
 
 @pytest.fixture
 def sessions(database: Database, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One more for each session that is opened."""
+    """A list with one item for each session that was opened."""
     opened: list[int] = []
     session = database.session
 
@@ -334,9 +334,9 @@ async def test_lookups_of_unknown_keys_use_a_limited_number_of_connections(
 
     monkeypatch.setattr(database, "session", counted)
     wrong = [f"tk-{number:043}" for number in range(keys.MAX_PENDING_LOOKUPS + 50)]
-    told = await asyncio.gather(*(api_keys.verify(key, Access.AI) for key in wrong), return_exceptions=True)
-    assert {type(one) for one in told} == {Unauthenticated, Overloaded}
-    assert sum(isinstance(one, Overloaded) for one in told) == 50
+    results = await asyncio.gather(*(api_keys.verify(key, Access.AI) for key in wrong), return_exceptions=True)
+    assert {type(one) for one in results} == {Unauthenticated, Overloaded}
+    assert sum(isinstance(one, Overloaded) for one in results) == 50
     assert most == [keys.MAX_CONCURRENT_LOOKUPS]
 
 

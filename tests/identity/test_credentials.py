@@ -1,4 +1,4 @@
-"""What callers send: an API key and a token lead to the same user, each for as long as it is good."""
+"""Credentials: an access token and an API key authenticate the same user, each while it is valid."""
 
 import pytest
 

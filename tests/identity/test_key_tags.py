@@ -24,7 +24,7 @@ async def make_key(database: Database) -> str:
 
 
 async def make_untagged(database: Database) -> str:
-    """A key as earlier versions made them."""
+    """A key without a tag, as earlier versions created them."""
     secret = await make_key(database)
     untagged = "tk-" + "u" * 43
     async with database.session() as session:

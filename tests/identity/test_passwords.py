@@ -1,4 +1,4 @@
-"""Passwords are hashed well, verified in the same time whoever asks, and never longer than bcrypt sees."""
+"""Passwords are hashed with bcrypt-sha256, verified in constant work for any user, and limited in length."""
 
 import asyncio
 import unicodedata
@@ -56,7 +56,7 @@ async def test_a_password_that_is_too_short_or_too_long_is_not_hashed(passwords:
 async def test_an_unknown_user_costs_one_verification_too(
     passwords: Passwords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The time tells nothing, because the work is the same: one verification at the same cost."""
+    """The work is the same with and without a user: one verification at the same cost."""
     verified: list[str] = []
     verify = passwords._context.verify
 

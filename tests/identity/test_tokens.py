@@ -54,7 +54,7 @@ def part(content: Any) -> str:
 
 
 def refused(token: str) -> bool:
-    """Refused twice over: a refusal is not remembered as anything else."""
+    """Whether the token is refused twice: a refusal must not be cached as anything else."""
     tokens = make()
     for _ in range(2):
         with pytest.raises(Unauthenticated) as raised:

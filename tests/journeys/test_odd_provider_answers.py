@@ -11,7 +11,7 @@ from journeys.support.endpoints import NATIVE_STREAM, STREAMING_ENDPOINTS, WHOLE
 from journeys.support.provider_wires import CHAT, EMBEDDINGS, MESSAGES, RESPONSES, WIRES, Wire
 from journeys.support.server import Server
 from journeys.support.users import ApiUser, new_user
-from journeys.support.who_pays import tokens
+from journeys.support.who_pays import count_tokens
 from journeys.upstream.handle import Upstream, scripted
 
 pytestmark = pytest.mark.exhaustive_on_postgres
@@ -61,8 +61,8 @@ async def test_only_the_zero_that_cannot_be_true_is_counted(all_wires_server: Se
                 assert made.status == 200, made.raw
                 charge = await only_charge(caller)
             input_tokens = charge["input_tokens"] if counts_input else 42
-            assert input_tokens >= (tokens(prompt) if counts_input else 42)
-            output_tokens = 42 if counts_input else tokens(ANSWER)
+            assert input_tokens >= (count_tokens(prompt) if counts_input else 42)
+            output_tokens = 42 if counts_input else count_tokens(ANSWER)
             assert (charge["basis"], charge["cost"]) == ("counted", input_tokens + output_tokens), endpoint.name
 
 
@@ -73,7 +73,7 @@ async def test_an_embedding_reported_as_zero_is_counted(all_wires_server: Server
         assert reply.status == 200
         charge = await only_charge(caller)
     assert charge["basis"] == "counted"
-    assert charge["cost"] == charge["input_tokens"] >= tokens(prompt)
+    assert charge["cost"] == charge["input_tokens"] >= count_tokens(prompt)
 
 
 async def test_content_lists_pass_on_the_same_wire_and_are_translated_to_others(all_wires_server: Server) -> None:

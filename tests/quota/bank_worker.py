@@ -40,7 +40,7 @@ class Plan(NamedTuple):
     database_url: str
     log: str
     calls: int
-    results: int
+    answers: int
     seed: int
     lease_s: float
     sweep_s: float
@@ -58,9 +58,9 @@ class Worker:
 
     async def work(self) -> None:
         calls = [asyncio.create_task(self._call()) for _ in range(self._plan.calls)]
-        gone = self._random.sample(calls, len(calls) // 6)
-        leaving = [asyncio.create_task(self._cancel_later(call)) for call in gone]
-        await asyncio.gather(*calls, *leaving)
+        cancelled = self._random.sample(calls, len(calls) // 6)
+        cancelling = [asyncio.create_task(self._cancel_later(call)) for call in cancelled]
+        await asyncio.gather(*calls, *cancelling)
 
     async def _cancel_later(self, call: "asyncio.Task[None]") -> None:
         """Cancel a call at a random time: before it starts, in the queue, in the call, in the settle, or after it."""
@@ -98,7 +98,7 @@ class Worker:
         async with reservation:
             self._write_log("sent", reservation)
             self._sent += 1
-            if self._sent > self._plan.results:
+            if self._sent > self._plan.answers:
                 await asyncio.Event().wait()
             await asyncio.sleep(self._random.uniform(0, 0.15))
             usage = Usage(reservation.terms.input_bound, self._random.randint(0, reservation.granted_output))

@@ -41,7 +41,7 @@ START_MS = 1_709_164_740_000
 
 
 class Move(NamedTuple):
-    """An operation, and the same in the model, which is told whether it is run again."""
+    """An operation, and the same operation of the model. `play` receives whether it is repeated."""
 
     operation: Operation
     play: Callable[[bool], Outcome]

@@ -1,4 +1,4 @@
-"""What the ledger's tables say at one moment, read in one transaction, and what must be true of them at every moment.
+"""Snapshots of the ledger's tables, each read in one transaction, and the invariants of every snapshot.
 
 Written from the promises alone: it knows the tables, and nothing of the code that fills them.
 """
@@ -179,7 +179,7 @@ async def read_snapshot(reader: Reader, tenant_ids: Iterable[int] | None = None)
 
 
 def audit(snapshot: Snapshot) -> None:
-    """Assert every promise that can be told from the tables alone."""
+    """Assert every invariant that can be checked with the tables alone."""
     for window in snapshot.windows.values():
         check_balances(window, snapshot.entries[window.id])
     check_never_over(snapshot)

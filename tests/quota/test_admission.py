@@ -162,7 +162,7 @@ def test_an_embedding_has_no_output_and_fits_exactly() -> None:
 @pytest.mark.parametrize(
     "stranger",
     [Principal(8, 3, Role.MEMBER, 0), Principal(7, 4, Role.MEMBER, 0), Principal(7, 3, Role.MEMBER, 1)],
-    ids=["nobody", "another tenant's", "another credential"],
+    ids=["unknown user", "another tenant", "another token version"],
 )
 def test_only_a_valid_principal_can_reserve(stranger: Principal) -> None:
     page = page_of({DAY: 1_000})
@@ -185,7 +185,7 @@ def test_a_disabled_user_cannot_reserve() -> None:
         ({"key_2": None}, False),
         ({}, False),
     ],
-    ids=["for good", "for one more moment", "expired", "another's", "revoked"],
+    ids=["without expiry", "about to expire", "expired", "another key", "revoked"],
 )
 def test_an_api_key_must_be_valid_and_the_token_version_is_ignored(api_keys: dict[str, int | None], good: bool) -> None:
     page = page_of({DAY: 1_000}, api_keys=api_keys)

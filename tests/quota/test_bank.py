@@ -179,8 +179,8 @@ async def test_many_calls_from_several_processes_leave_a_consistent_ledger(
 
 
 def check_against_worker_logs(final: Snapshot, workers: list[Process]) -> None:
-    """What was said to have been charged was charged, to the token; what was never said belongs to callers who left."""
-    charged = output = 0
+    """Each logged cost was charged exactly. Calls that were sent and not logged belong to cancelled callers."""
+    charged = logged_cost = 0
     for worker in workers:
         ended, gone, served = worker.logged("ended"), worker.logged("gone"), worker.logged("served")
         for charge_id, note in ended.items():
@@ -193,12 +193,12 @@ def check_against_worker_logs(final: Snapshot, workers: list[Process]) -> None:
             continue
         unlogged = worker.logged("sent").keys() - ended.keys()
         assert unlogged <= gone.keys()
-        output += sum(int(str(note["cost"])) for note in ended.values())
+        logged_cost += sum(int(str(note["cost"])) for note in ended.values())
         charged += sum(final.charges[charge_id].cost_tokens for charge_id in ended)
         for charge_id in (gone.keys() & final.charges.keys()) - worker.logged("sent").keys():
             charge = final.charges[charge_id]
-            assert charge.state == "released", f"who left before the call was sent pays nothing: {charge}"
-    assert charged == output > 0
+            assert charge.state == "released", f"a caller cancelled before the call was sent pays nothing: {charge}"
+    assert charged == logged_cost > 0
 
 
 def assert_that_faults_and_refusals_occurred(auditor: Auditor, final: Snapshot, workers: list[Process]) -> None:

@@ -157,12 +157,12 @@ def fail(closed: ClosedCharge) -> StoredResponse:
         lambda closed: StoredResponse(10**12, "text/plain", b""),
         lambda closed: "no answer at all",
     ],
-    ids=["never said", "none", "fails", "too long", "unprintable", "a long type", "no status", "another type"],
+    ids=["not set", "none", "fails", "too long", "unprintable", "a long type", "no status", "another type"],
 )
 async def test_the_next_call_is_refused_if_no_response_could_be_stored(
     env: LedgerEnvironment, answer: RenderResponse | None
 ) -> None:
-    """And the settle lands whatever the answer is."""
+    """The settle commits in each case."""
     first = await keyed_call(env, answer)
     assert first.closed is not None
     assert (first.closed.cost_tokens, len(first.closed.balances)) == (37, 1)

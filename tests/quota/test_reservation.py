@@ -220,7 +220,7 @@ async def test_a_call_cancelled_while_it_settles_is_settled(env: LedgerEnvironme
 async def test_a_caller_does_not_wait_for_an_outage_to_end(
     env: LedgerEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cost is then told as computed, and books itself when it can."""
+    """The computed cost is returned, and is booked after the outage."""
     monkeypatch.setattr(in_flight, "SETTLE_WAIT_S", 0.03)
     one, two = (env.ledger.reservation(env.caller, make_terms()) for _ in range(2))
     await one.__aenter__()

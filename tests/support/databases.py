@@ -76,7 +76,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Tell how many tests did not run because stock PostgreSQL is missing."""
+    """Print how many tests did not run because stock PostgreSQL is missing."""
     reports = [*terminalreporter.stats.get("skipped", ()), *terminalreporter.stats.get("error", ())]
     missing = sum(STOCK_IS_MISSING in str(report.longrepr) for report in reports)
     if missing:
@@ -100,7 +100,7 @@ def shared_stock_server(pytestconfig: pytest.Config) -> SharedPostgres:
 
 
 def _folder_of(config: pytest.Config, kind: str) -> Path:
-    """The folder of the server that this process shares with its neighbours."""
+    """The folder of the server that this worker shares with others."""
     worker: dict[str, Any] = getattr(config, "workerinput", {"workerid": "gw0"})
     number = int(worker["workerid"].removeprefix("gw"))
     return config.stash[_run_folder] / f"{kind}-{number // WORKERS_PER_SERVER}"

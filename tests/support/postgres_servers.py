@@ -62,7 +62,7 @@ def share_stock(folder: Path) -> SharedPostgres:
 
 
 def _share(folder: Path, start: Callable[[], str]) -> SharedPostgres:
-    """Start a server unless a neighbour did. A start that fails is tried again by whoever comes next."""
+    """Start a server unless another worker did. After a failed start, the next worker tries again."""
     folder.mkdir(exist_ok=True)
     folder.chmod(0o755)
     described = folder / "server.json"
