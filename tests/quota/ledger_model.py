@@ -227,7 +227,8 @@ class Model:
         for act, name, amount in acts:
             if act == "grant" and name not in self.limits:
                 return "NotFound"
-            before = 0 if act == "limit" else self.granted[self.place(name)]
+            place = name, label(name.period, self.now)  # a refused act opens no window
+            before = 0 if act == "limit" else self.granted.get(place, self.limits[name])
             if not 0 <= before + amount <= MAX_GRANTED:
                 return "InvalidRequest"
         for act, name, amount in acts:
