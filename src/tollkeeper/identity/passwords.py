@@ -88,7 +88,7 @@ class Passwords:
     def _make_up_for(self, password_hash: str) -> None:
         """Take the time by which an older hash of fewer rounds is verified faster: each further round doubles it.
 
-        2^old + 2^old + 2^(old+1) + … + 2^(new-1) = 2^new, so a known user is not told from an unknown one by time.
+        2^old + 2^old + 2^(old+1) + … + 2^(new-1) = 2^new, so the time does not tell known users from unknown ones.
         """
         found = _ROUNDS.search(password_hash)
         for rounds in range(int(found[1]) if found else self._rounds, self._rounds):
