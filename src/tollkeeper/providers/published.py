@@ -1,9 +1,6 @@
 """Published prices and context windows of models, from the data of `genai-prices`."""
 
-import pickle
 import re
-import subprocess
-import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -14,10 +11,6 @@ from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices
 
 from tollkeeper.chat import Price
 
-_LOAD = (
-    "import pickle, sys; from genai_prices.data import providers;"
-    "pickle.dump([one for one in providers if one.id in sys.argv[1:]], sys.stdout.buffer)"
-)
 _NEITHER_CHAT_NOR_EMBEDDING = re.compile(
     r"audio|image|instruct|live|oss|realtime|research|search|transcribe|translate|tts|vision|whisper|:|-$|-\d{4}$"
 )
@@ -41,12 +34,12 @@ class PublishedModels:
 
     @classmethod
     def load(cls, providers: Iterable[str]) -> "PublishedModels":
-        """Load the data of these providers. Another process reads it, because that takes 70 MB for a moment."""
-        if not (wanted := sorted(set(providers))):
+        """Load the data of these providers."""
+        if not (wanted := set(providers)):
             return cls()
-        command = [sys.executable, "-I", "-c", _LOAD, *wanted]
-        loaded = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout  # noqa: S603 - a constant program
-        return cls(pickle.loads(loaded))  # noqa: S301 - its own output
+        from genai_prices.data import providers as published  # a large module, which the echo provider does not need
+
+        return cls(provider for provider in published if provider.id in wanted)
 
     def look_up(self, provider: str | None, model: str) -> PublishedFacts:
         """The facts of a model, by any of the provider's names for it."""
