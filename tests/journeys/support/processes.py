@@ -113,12 +113,11 @@ def _run(arguments: tuple[str, ...], environment: dict[str, str], folder: Path, 
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    with output.open("ab") as file, open(os.devnull, "rb") as nothing:
+    with output.open("ab") as file, Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    sys.stdout = open(1, "w", buffering=1, closefd=False)
-    sys.stderr = open(2, "w", buffering=1, closefd=False)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     sys.argv = list(arguments)
     runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
 
