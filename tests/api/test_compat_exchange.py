@@ -1,13 +1,12 @@
 """Exchanges of the compatible endpoints: the fields for a provider, and the end of a stream that failed."""
 
-from typing import Any, cast
+from typing import Any
 
 import orjson
 import pytest
 
 from tollkeeper.api.compat.anthropic import MESSAGES
 from tollkeeper.api.compat.openai import CHAT_COMPLETIONS, EMBEDDINGS, RESPONSES
-from tollkeeper.api.dependencies import Services
 from tollkeeper.api.metered import Exchange, MeteredEndpoint
 from tollkeeper.chat import TextDelta
 from tollkeeper.dialects.sse import Splitter, event
@@ -15,7 +14,6 @@ from tollkeeper.errors import InputError, ProviderFailed
 from tollkeeper.principal import Principal, Role
 from tollkeeper.providers.base import StreamChunk
 
-NO_SERVICES = cast("Services", None)
 CALLER = Principal(user_id=12, tenant_id=1, role=Role.MEMBER, token_version=0)
 HELLO = [{"role": "user", "content": "hello"}]
 ON_CHAT, ON_RESPONSES, ON_EMBEDDINGS = {"messages": HELLO}, {"input": "hello"}, {"input": "hello"}
@@ -30,8 +28,8 @@ USER_FIELDS = [
 ]
 
 
-async def parsed(endpoint: MeteredEndpoint, document: dict[str, Any], caller: Principal = CALLER) -> Exchange:
-    exchange = await endpoint.parse(NO_SERVICES, caller, orjson.dumps(document))
+def parsed(endpoint: MeteredEndpoint, document: dict[str, Any], caller: Principal = CALLER) -> Exchange:
+    exchange: Exchange = endpoint.parse(caller, orjson.dumps(document))
     assert not isinstance(exchange, bytes)
     return exchange
 
@@ -40,7 +38,7 @@ async def fields_sent(
     endpoint: MeteredEndpoint, document: dict[str, Any], caller: Principal = CALLER
 ) -> dict[str, Any]:
     """The fields that a provider of the same wire receives."""
-    raw = (await parsed(endpoint, document, caller)).call.input.raw
+    raw = parsed(endpoint, document, caller).call.input.raw
     assert raw is not None
     return {name: orjson.loads(value) for name, value in raw.fields.items()}
 
@@ -84,13 +82,13 @@ async def test_a_user_identifier_that_is_no_text_is_refused(
     endpoint: MeteredEndpoint, document: dict[str, Any], name: str
 ) -> None:
     with pytest.raises(InputError) as refused:
-        await parsed(endpoint, document | {name: ["alice"]})
+        parsed(endpoint, document | {name: ["alice"]})
     assert refused.value.parameter == name
 
 
 @pytest.mark.parametrize("raw", [True, False])
 async def test_the_error_that_ends_a_response_has_the_next_sequence_number(raw: bool) -> None:
-    exchange = (await parsed(RESPONSES, ON_RESPONSES | {"stream": True})).streamed
+    exchange = parsed(RESPONSES, ON_RESPONSES | {"stream": True}).streamed
     assert exchange is not None
     stream = b""
     for number in range(3):

@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tollkeeper.api.strict_json import MAX_DEPTH, MAX_DIGITS, MAX_OBJECTS, MAX_VALUES, SMALL_BODY_BYTES, check
+from tollkeeper.api import strict_json
+from tollkeeper.api.strict_json import (
+    MAX_CONTAINERS,
+    MAX_DEPTH,
+    MAX_DIGITS,
+    MAX_ESCAPES,
+    MAX_FIELDS,
+    MAX_STRUCTURE_BYTES,
+    MAX_VALUES,
+    SMALL_BODY_BYTES,
+    parse,
+)
 from tollkeeper.errors import InvalidJson
 
 INVALID = {
@@ -54,17 +65,22 @@ VALID = {
     "the maximum number of digits": b"[" + b" " * SMALL_BODY_BYTES + b"0." + b"3" * (MAX_DIGITS - 1) + b"]",
     "the maximum number of values": b"[" + b"1," * (MAX_VALUES - 2) + b"1]",
     "the maximum depth, repeatedly": b"[" + (b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1) + b",") * 100 + b"1]",
+    "a text of many escapes": b'["' + b"\\n" * (MAX_ESCAPES - 1) + b'"]',
+    "many fields": b"{" + b",".join(b'"%d:": ":"' % number for number in range(MAX_FIELDS // 2)) + b"}",
     "many shallow objects": b"[" + b"{}," * 5000 + b"{}]",
     "the same key in two objects": b'[{"a": 1}, {"a": 1}]',
     "the largest float": b"[1.7976931348623157e308]",
 }
 
 TOO_MANY = {
+    "fields": b"{" + b",".join(b'"%d":1' % number for number in range(MAX_FIELDS + 1)) + b"}",
+    "escapes": b'["' + b"\\n" * (MAX_ESCAPES + 1) + b'"]',
+    "bytes of white space": b" " * (MAX_STRUCTURE_BYTES + 1) + b"1",
     "values": b"[" + b"1," * MAX_VALUES + b"1]",
     "empty lists": b"[" + b"[]," * (MAX_VALUES // 2) + b"[]]",
     "lists without commas": b"[]" * (MAX_VALUES + 1),
     "unclosed lists": b"[" * (MAX_VALUES + 1),
-    "objects": b"[" + b"{}," * MAX_OBJECTS + b"{}]",
+    "objects": b"[" + b"{}," * MAX_CONTAINERS + b"{}]",
     "texts": b"[" + b'"",' * (2 * MAX_VALUES) + b'""]',
     "digits": b"[" + b" " * SMALL_BODY_BYTES + b"9" * MAX_DIGITS + b"]",
     "digits after other numbers": b"[" + (b"9" * (MAX_DIGITS - 1) + b",") * 20 + b"0." + b"9" * MAX_DIGITS + b"]",
@@ -74,18 +90,18 @@ TOO_MANY = {
 @pytest.mark.parametrize("body", INVALID.values(), ids=INVALID.keys())
 def test_invalid_or_ambiguous_json_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidJson):
-        check(body)
+        parse(body)
 
 
 @pytest.mark.parametrize("body", VALID.values(), ids=VALID.keys())
 def test_unambiguous_json_is_accepted(body: bytes) -> None:
-    check(body)
+    parse(body)
 
 
 @pytest.mark.parametrize("body", TOO_MANY.values(), ids=TOO_MANY.keys())
 def test_json_with_too_many_values_or_digits_is_refused_before_it_is_parsed(body: bytes) -> None:
     with pytest.raises(InvalidJson, match="too many"):
-        check(body)
+        parse(body)
 
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
@@ -103,14 +119,40 @@ documents = st.recursive(
 @settings(max_examples=200, deadline=None)
 @given(documents, st.booleans())
 def test_every_plain_document_is_accepted_with_or_without_escapes(document: object, ascii_only: bool) -> None:
-    check(json.dumps(document, ensure_ascii=ascii_only).encode())
+    parse(json.dumps(document, ensure_ascii=ascii_only).encode())
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=60))
 def test_random_bytes_are_refused_or_are_valid_json(body: bytes) -> None:
     try:
-        check(body)
+        parse(body)
     except InvalidJson:
         return
     json.loads(body.decode())
+
+
+pieces = st.lists(st.sampled_from(['"', "\\", "\\\\", '\\"', "a", ",", ":", "[", "{", "}", "]", " "]), max_size=40)
+
+
+@settings(max_examples=500, deadline=None)
+@given(pieces, st.integers(1, 7))
+def test_what_is_outside_of_strings_does_not_depend_on_the_slices(pieces: list[str], slice_bytes: int) -> None:
+    text = "".join(pieces).encode()
+    expected, inside, escaped = bytearray(), False, False
+    for byte in text:
+        if inside and (escaped or byte == ord("\\")):
+            escaped = not escaped
+        elif byte == ord('"'):
+            inside = not inside
+        elif not inside:
+            expected.append(byte)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strict_json, "SLICE_BYTES", slice_bytes)
+        assert strict_json.structure(text) == bytes(expected) + (b'"' if inside else b"")
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "list of dictionaries"])
+def test_a_colon_in_a_text_is_no_field(kind: str) -> None:
+    document: object = {"a: b": "c: d", "e": ":"}
+    parse(json.dumps(document if kind == "dictionary" else [document]).encode())

@@ -90,8 +90,7 @@ async def _read_login(request: Request) -> LoginRequest:
     body = await read_body(request.scope, request.receive, MAX_BODY_BYTES)
     try:
         if media_type == JSON:
-            strict_json.check(body)
-            return LoginRequest.model_validate_json(body)
+            return LoginRequest.model_validate(strict_json.parse(body))
         return LoginForm.model_validate(_fields(body))
     except ValidationError as error:
         fields = sorted(

@@ -37,6 +37,7 @@ STATUS: dict[type[errors.TollkeeperError], int] = {
     errors.Overloaded: 503,
     errors.DatabaseUnavailable: 503,
     errors.LedgerUnavailable: 503,
+    errors.LedgerBusy: 503,
     errors.ShuttingDown: 503,
     errors.LeaseLost: 503,
     errors.LedgerConflict: 409,

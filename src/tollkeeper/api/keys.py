@@ -52,7 +52,6 @@ class KeyListResponse(BaseModel):
     data: list[KeyResponse]
 
 
-_decoder = msgspec.json.Decoder(CreateKeyRequest)
 _, _schemas = msgspec.json.schema_components([CreateKeyRequest])
 REQUEST_BODY = {
     "requestBody": {"required": True, "content": {"application/json": {"schema": _schemas["CreateKeyRequest"]}}}
@@ -64,9 +63,7 @@ async def make_key(
     request: Request, caller: KeyOwner, session: SessionDep, services: ServicesDep
 ) -> CreatedKeyResponse:
     services.throttle.check_key_creation(caller.principal)
-    sent: CreateKeyRequest = strict_json.decode(
-        _decoder, await read_body(request.scope, request.receive, MAX_BODY_BYTES)
-    )
+    sent = strict_json.decode(CreateKeyRequest, await read_body(request.scope, request.receive, MAX_BODY_BYTES))
     expires_ms = int(sent.expires_at.timestamp() * 1000) if sent.expires_at is not None else None
     now_ms = services.clock.now_ms()
     created = await keys.create(session, caller.user, sent.name, {*map(Access, sent.scopes)}, expires_ms, now_ms)

@@ -27,6 +27,7 @@ from tollkeeper.principal import Access, Principal
 from tollkeeper.providers.base import StreamChunk
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, StoredResponse
 from tollkeeper.quota.rules.operations import Replayed
+from tollkeeper.worker_thread import run_by_size
 
 EXTERNAL_TYPE: Any = dict[str, Any]
 """The type of a request or response whose format OpenAI or Anthropic documents."""
@@ -79,17 +80,19 @@ class StreamedExchange(Exchange, Protocol):
 class MeteredEndpoint:
     """One metered endpoint, for any authenticated caller. Its method is POST.
 
-    `parse` reads the body of a request. It returns the exchange; or the body of the response, if no model is to be
-    called: then nothing is charged, and there is no idempotency. It raises InputError. `render_error` renders what is
+    `parse` reads the body of a request, for a large body in another thread. `prepare` makes an exchange of what it
+    returns; or the body of the response, if no model is to be called: then nothing is charged, and there is no
+    idempotency. Without `prepare`, `parse` returns the exchange. Both raise InputError. `render_error` renders what is
     raised before the response has begun.
     """
 
     path: str
     request_type: Any
     response_type: Any
-    parse: Callable[[Services, Principal, bytes], Awaitable[Exchange | bytes]]
+    parse: Callable[[Principal, bytes], Any]
     summary: str
     description: str
+    prepare: Callable[[Services, Principal, Any], Awaitable[Exchange | bytes]] | None = None
     render_error: RenderError = render_problem
     max_body_bytes: int = MAX_BODY_BYTES
     streams: bool = False
@@ -118,15 +121,17 @@ class MeteredRouter:
             services.throttle.check(caller)
             with self._body_budget.count(caller.user_id) as counted_body:
                 body = await read_body(scope, receive, endpoint.max_body_bytes, counted_body.grow)
-                parsed = await endpoint.parse(services, caller, body)
-                keyed_request = _keyed_request(scope, endpoint, body) if not isinstance(parsed, bytes) else None
+                exchange = await run_by_size(len(body), endpoint.parse, caller, body)
+                if endpoint.prepare is not None:
+                    exchange = await endpoint.prepare(services, caller, exchange)
+                keyed_request = _keyed_request(scope, endpoint, body) if not isinstance(exchange, bytes) else None
                 del body  # during the call, only what the exchange needs of it stays in memory
-                if isinstance(parsed, bytes):
-                    await send_response(200, parsed, {"Content-Type": JSON}, send)
-                elif (streamed := parsed.streamed) is not None:
+                if isinstance(exchange, bytes):
+                    await send_response(200, exchange, {"Content-Type": JSON}, send)
+                elif (streamed := exchange.streamed) is not None:
                     await _respond_streamed(services, endpoint, caller, streamed, keyed_request, receive, send)
                 else:
-                    await _respond(services, caller, parsed, keyed_request, send)
+                    await _respond(services, caller, exchange, keyed_request, send)
         except TollkeeperError as error:
             if isinstance(error, Unauthenticated):
                 services.authenticator.forget(caller)

@@ -26,7 +26,7 @@ RETRY_PAUSE_S = 0.2
 
 Attempt = Callable[[Reservation, Candidate], Awaitable[Outcome]]
 """One call of one provider, which reports to the reservation what it used. Raises ProviderError."""
-MakeCandidate = Callable[[], Candidate]
+MakeCandidate = Callable[[], Awaitable[Candidate]]
 """Prepares a call of one model. Raises InputError or ModelNotFound where that model cannot take the call."""
 
 
@@ -73,7 +73,7 @@ async def _reserve_next(
     """
     for make_candidate in fallbacks:
         try:
-            candidate = make_candidate()
+            candidate = await make_candidate()
         except (InputError, ModelNotFound):
             continue
         try:

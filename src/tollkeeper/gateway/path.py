@@ -18,6 +18,7 @@ from tollkeeper.principal import Principal
 from tollkeeper.providers.catalog import Catalog
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.operations import Replayed
+from tollkeeper.worker_thread import run_by_size
 
 
 class Gateway:
@@ -40,7 +41,7 @@ class Gateway:
         Raises ModelNotFound, InputError, Unauthenticated, QuotaExceeded, QuotaHeld, LedgerUnavailable,
         IdempotencyInFlight, IdempotencyMismatch, PreviousAttemptInterrupted, CallFailed.
         """
-        return await self._make(caller, self._candidate(call, stream=False), call_once, idempotent)
+        return await self._make(caller, await self._candidate(call, stream=False), call_once, idempotent)
 
     async def stream(
         self, caller: Principal, call: ModelCall, listener: Listener, idempotent: IdempotentCall | None = None
@@ -50,7 +51,7 @@ class Gateway:
         Raises as `complete` does; CallFailed also for an answer that breaks after its first chunk.
         """
         attempt = partial(relay_stream, listener=listener, deadlines=self._deadlines)
-        return await self._make(caller, self._candidate(call, stream=True), attempt, idempotent, listener)
+        return await self._make(caller, await self._candidate(call, stream=True), attempt, idempotent, listener)
 
     async def _make(
         self,
@@ -71,18 +72,18 @@ class Gateway:
 
     async def estimate(self, call: ModelCall) -> Estimate:
         """What a call would hold, without making it. Raises ModelNotFound, InputError."""
-        candidate = self._candidate(call, stream=False)
+        candidate = await self._candidate(call, stream=False)
         counted = await candidate.model.provider.count_input(candidate.prepared)
         return Estimate(candidate.model, await candidate.byte_terms(), await candidate.exact_terms(), counted)
 
     async def count_input(self, call: ModelCall) -> int:
         """The input's tokens, by the best tokenizer at hand. No provider is called, and nothing is charged."""
-        candidate = self._candidate(call, stream=False)
+        candidate = await self._candidate(call, stream=False)
         return await candidate.model.provider.count_input(candidate.prepared)
 
-    def _candidate(self, call: ModelCall, *, stream: bool) -> Candidate:
+    async def _candidate(self, call: ModelCall, *, stream: bool) -> Candidate:
         model = self.catalog.model(call.model)
-        prepared = model.provider.prepare(model, call.input, stream=stream)
+        prepared = await run_by_size(call.input.size, model.provider.prepare, model, call.input, stream=stream)
         return Candidate(call, model, prepared, self._default_output)
 
     def _fallbacks(self, candidate: Candidate, *, stream: bool) -> Iterator[MakeCandidate]:

@@ -62,13 +62,15 @@ class RawRequest(NamedTuple):
 class CallInput:
     """The input of a call: a ChatRequest, read when it is needed, and perhaps the raw request.
 
-    `choices` is the number of answers; the output limit applies to each. `read_request` raises InvalidRequest or
+    `choices` is the number of answers; the output limit applies to each. `size` is that of the request's body, in
+    bytes. `read_request` raises InvalidRequest or
     UnsupportedParameter for a request that a ChatRequest cannot express.
     """
 
     read_request: Callable[[], ChatRequest]
     raw: RawRequest | None = None
     choices: int = 1
+    size: int = 0
 
     @cached_property
     def chat_request(self) -> ChatRequest:

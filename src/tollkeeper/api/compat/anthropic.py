@@ -64,7 +64,7 @@ def _read_call(body: bytes, caller: Principal, *, surface: str, limit_required: 
     if "metadata" in forwarded:
         forwarded["metadata"] = _metadata(caller, forwarded["metadata"])
     raw = RawRequest(Wire.MESSAGES, forwarded, input_size)
-    return ModelCall(surface, CallInput(read, raw), model, limit), read_flag(fields, "stream")
+    return ModelCall(surface, CallInput(read, raw, size=len(body)), model, limit), read_flag(fields, "stream")
 
 
 def _metadata(caller: Principal, sent: bytes) -> bytes:
@@ -73,16 +73,19 @@ def _metadata(caller: Principal, sent: bytes) -> bytes:
     return sent if user_id is None else orjson.dumps({"user_id": pseudonym(caller, user_id, "metadata.user_id")})
 
 
-async def _parse_messages(_services: Services, caller: Principal, body: bytes) -> Exchange:
+def _parse_messages(caller: Principal, body: bytes) -> Exchange:
     call, streaming = _read_call(body, caller, surface="messages", limit_required=True)
     return _MessagesExchange(call, _MessagesDialect(), call.model or "", streaming=streaming)
 
 
-async def _count_tokens(services: Services, caller: Principal, body: bytes) -> bytes:
+def _parse_count(caller: Principal, body: bytes) -> ModelCall:
+    return _read_call(body, caller, surface="messages", limit_required=False)[0]
+
+
+async def _count_tokens(services: Services, caller: Principal, call: ModelCall) -> bytes:
     """Count the input with a tokenizer of this server; the provider is not called."""
     async with services.database.session() as session:
         await services.authenticator.load_account(session, caller)
-    call, _ = _read_call(body, caller, surface="messages", limit_required=False)
     return messages.write_token_count(await services.gateway.count_input(call))
 
 
@@ -101,7 +104,8 @@ COUNT_TOKENS = MeteredEndpoint(
     path="/v1/messages/count_tokens",
     request_type=EXTERNAL_TYPE,
     response_type=EXTERNAL_TYPE,
-    parse=_count_tokens,
+    parse=_parse_count,
+    prepare=_count_tokens,
     summary="Anthropic: count tokens",
     description="Counted with the best tokenizer available, without a call of the provider. Free of charge.",
     render_error=anthropic_errors.render,

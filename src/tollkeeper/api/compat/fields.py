@@ -20,7 +20,7 @@ def read_fields(body: bytes) -> dict[str, msgspec.Raw]:
 
     Raises InvalidJson, InvalidRequest.
     """
-    strict_json.check(body)
+    strict_json.parse(body)
     try:
         fields = _decode(body)
     except msgspec.ValidationError:

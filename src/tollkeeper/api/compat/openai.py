@@ -11,7 +11,6 @@ from tollkeeper.api.compat import openai_errors
 from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, StreamWriter
 from tollkeeper.api.compat.fields import read_count, read_fields, read_flag, read_name
 from tollkeeper.api.compat.pseudonym import pseudonym
-from tollkeeper.api.dependencies import Services
 from tollkeeper.api.metered import EXTERNAL_TYPE, Exchange, MeteredEndpoint
 from tollkeeper.chat import ChatRequest, Completion, Usage, UsageReport
 from tollkeeper.dialects import chat, embeddings, responses
@@ -129,7 +128,7 @@ class _EmbeddingsExchange:
         """There is nothing to store."""
 
 
-async def _parse_chat(_services: Services, caller: Principal, body: bytes) -> Exchange:
+def _parse_chat(caller: Principal, body: bytes) -> Exchange:
     fields = read_fields(body)
     forwarded = _forwarded(fields, chat.PARAMETERS, caller)
     input_size = chat.input_size_of(fields)
@@ -141,7 +140,7 @@ async def _parse_chat(_services: Services, caller: Principal, body: bytes) -> Ex
     raw = RawRequest(Wire.CHAT, forwarded, input_size)
     call = ModelCall(
         surface="chat/completions",
-        input=CallInput(_lazy_reader(chat.read_request, forwarded), raw, choices),
+        input=CallInput(_lazy_reader(chat.read_request, forwarded), raw, choices, size=len(body)),
         model=model,
         max_output=next((limit for limit in limits if limit is not None), None),
     )
@@ -149,7 +148,7 @@ async def _parse_chat(_services: Services, caller: Principal, body: bytes) -> Ex
     return _ChatExchange(call, dialect, model or "", streaming=streaming, include_usage=include_usage)
 
 
-async def _parse_responses(_services: Services, caller: Principal, body: bytes) -> Exchange:
+def _parse_responses(caller: Principal, body: bytes) -> Exchange:
     fields = read_fields(body)
     forwarded = _forwarded(fields, responses.PARAMETERS, caller)
     input_size = responses.input_size_of(fields)
@@ -158,14 +157,14 @@ async def _parse_responses(_services: Services, caller: Principal, body: bytes) 
     raw = RawRequest(Wire.RESPONSES, forwarded, input_size)
     call = ModelCall(
         surface="responses",
-        input=CallInput(_lazy_reader(responses.read_request, forwarded), raw),
+        input=CallInput(_lazy_reader(responses.read_request, forwarded), raw, size=len(body)),
         model=model,
         max_output=read_count(fields, "max_output_tokens"),
     )
     return CompatExchange(call, _ResponsesDialect(), model or "", streaming=read_flag(fields, "stream"))
 
 
-async def _parse_embeddings(_services: Services, caller: Principal, body: bytes) -> Exchange:
+def _parse_embeddings(caller: Principal, body: bytes) -> Exchange:
     fields = read_fields(body)
     forwarded = _forwarded(fields, embeddings.PARAMETERS, caller)
     raw = RawRequest(Wire.EMBEDDINGS, forwarded, embeddings.input_size_of(fields))
@@ -173,7 +172,9 @@ async def _parse_embeddings(_services: Services, caller: Principal, body: bytes)
     def read() -> ChatRequest:
         raise InvalidRequest("The provider of this model has no embeddings endpoint. Use another model.")
 
-    call = ModelCall("embeddings", CallInput(read, raw), read_name(fields, "model"), without_output=True)
+    call = ModelCall(
+        "embeddings", CallInput(read, raw, size=len(body)), read_name(fields, "model"), without_output=True
+    )
     return _EmbeddingsExchange(call)
 
 

@@ -1,22 +1,22 @@
 """POST /ai/chat: a list of messages, or one message; the answer whole or streamed."""
 
-import msgspec
-
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.metered import Exchange, MeteredEndpoint
 from tollkeeper.api.native.exchange import NativeExchange
-from tollkeeper.api.native.model_call import chat_messages, make_call
+from tollkeeper.api.native.model_call import ParsedRequest, chat_messages, make_call
 from tollkeeper.api.native.schemas import NativeChatRequest, QueryResponse
 from tollkeeper.api.strict_json import decode
 from tollkeeper.principal import Principal
 
-_decoder = msgspec.json.Decoder(NativeChatRequest)
+
+def _parse(_caller: Principal, body: bytes) -> ParsedRequest[NativeChatRequest]:
+    request = decode(NativeChatRequest, body)
+    return ParsedRequest(request, chat_messages(request), len(body))
 
 
-async def _parse(services: Services, caller: Principal, body: bytes) -> Exchange:
-    request = decode(_decoder, body)
-    call, conversation = await make_call(services, caller, "chat", request, chat_messages(request))
-    return NativeExchange(call, streaming=request.stream, conversation=conversation)
+async def _prepare(services: Services, caller: Principal, parsed: ParsedRequest[NativeChatRequest]) -> Exchange:
+    call, conversation = await make_call(services, caller, "chat", parsed)
+    return NativeExchange(call, streaming=parsed.request.stream, conversation=conversation)
 
 
 CHAT = MeteredEndpoint(
@@ -24,6 +24,7 @@ CHAT = MeteredEndpoint(
     request_type=NativeChatRequest,
     response_type=QueryResponse,
     parse=_parse,
+    prepare=_prepare,
     summary="Continue a conversation",
     description="Accepts a list of messages, or one message. With `stream`, the answer is streamed as on /ai/stream.",
     streams=True,

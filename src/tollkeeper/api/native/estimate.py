@@ -9,7 +9,7 @@ from tollkeeper.api.dependencies import Services
 from tollkeeper.api.formats import usd
 from tollkeeper.api.metered import MeteredEndpoint
 from tollkeeper.api.native.exchange import quota_response
-from tollkeeper.api.native.model_call import chat_messages, make_call
+from tollkeeper.api.native.model_call import ParsedRequest, chat_messages, make_call
 from tollkeeper.api.native.schemas import NativeChatRequest, QuotaResponse
 from tollkeeper.api.strict_json import decode
 from tollkeeper.errors import InvalidRequest
@@ -46,18 +46,21 @@ class EstimateResponse(msgspec.Struct):
     quota: QuotaResponse | None
 
 
-_decoder = msgspec.json.Decoder(EstimateRequest)
 _encode = msgspec.json.Encoder().encode
 
 
-async def _estimate(services: Services, caller: Principal, body: bytes) -> bytes:
-    request = decode(_decoder, body)
+def _parse(_caller: Principal, body: bytes) -> ParsedRequest[EstimateRequest]:
+    request = decode(EstimateRequest, body)
     if request.prompt is not None:
         if request.messages is not None or request.message is not None:
             raise InvalidRequest("Send only one of prompt, messages and message.")
         request = msgspec.structs.replace(request, message=request.prompt)
+    return ParsedRequest(request, chat_messages(request), len(body))
+
+
+async def _estimate(services: Services, caller: Principal, parsed: ParsedRequest[EstimateRequest]) -> bytes:
     own, tenants = await _balances(services, caller)
-    call, _ = await make_call(services, caller, "estimate", request, chat_messages(request))
+    call, _ = await make_call(services, caller, "estimate", parsed)
     estimate = await services.gateway.estimate(call)
     by_bytes, exact = estimate.byte_terms, estimate.exact_terms
     return _encode(
@@ -89,7 +92,8 @@ ESTIMATE = MeteredEndpoint(
     path="/ai/estimate",
     request_type=EstimateRequest,
     response_type=EstimateResponse,
-    parse=_estimate,
+    parse=_parse,
+    prepare=_estimate,
     summary="Estimate a call",
     description="Accepts a request to /ai/query or /ai/chat; returns what its call would hold and whether it fits."
     " Nothing is reserved or charged, and no provider is called.",

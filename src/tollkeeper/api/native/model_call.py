@@ -1,5 +1,7 @@
 """Makes a ModelCall of a request to /ai/*."""
 
+from typing import Generic, NamedTuple, TypeVar
+
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.native.schemas import ChatMessage, NativeChatRequest, NativeRequest, QueryRequest
 from tollkeeper.chat import ChatRequest, Message, Options
@@ -9,8 +11,18 @@ from tollkeeper.gateway.candidate import ModelCall
 from tollkeeper.principal import Principal
 from tollkeeper.providers.base import CallInput
 
+AnyRequest = TypeVar("AnyRequest", bound=NativeRequest)
+
 NOT_IMPLEMENTED = ("evaluate", "retrieve")
 """Fields of features to come."""
+
+
+class ParsedRequest(NamedTuple, Generic[AnyRequest]):
+    """A request with its messages. `size` is that of its body, in bytes."""
+
+    request: AnyRequest
+    messages: tuple[Message, ...]
+    size: int
 
 
 def query_messages(request: QueryRequest) -> tuple[Message, ...]:
@@ -31,12 +43,13 @@ def chat_messages(request: NativeChatRequest) -> tuple[Message, ...]:
 
 
 async def make_call(
-    services: Services, caller: Principal, surface: str, request: NativeRequest, messages: tuple[Message, ...]
+    services: Services, caller: Principal, surface: str, parsed: ParsedRequest[AnyRequest]
 ) -> tuple[ModelCall, Conversation | None]:
-    """The call with these messages, after those of the conversation that the request continues, if any.
+    """The call with the request's messages, after those of the conversation that the request continues, if any.
 
     Raises UnsupportedParameter for features that are not implemented.
     """
+    request, messages, size = parsed
     for name in NOT_IMPLEMENTED:
         if getattr(request, name):
             raise UnsupportedParameter(f"{name} is not supported.", parameter=name)
@@ -47,7 +60,7 @@ async def make_call(
     chat_request = ChatRequest(messages, Options(temperature=request.temperature))
     call = ModelCall(
         surface=surface,
-        input=CallInput(lambda: chat_request),
+        input=CallInput(lambda: chat_request, size=size),
         model=request.model,
         max_output=request.max_tokens,
         allocation=request.context_allocation,

@@ -28,7 +28,7 @@ from tollkeeper.api.dependencies import Services
 from tollkeeper.api.errors import render_problem
 from tollkeeper.api.middleware import MAX_BODY_BYTES, correlation_id_of
 from tollkeeper.api.native.exchange import NativeExchange
-from tollkeeper.api.native.model_call import chat_messages, make_call
+from tollkeeper.api.native.model_call import ParsedRequest, chat_messages, make_call
 from tollkeeper.api.native.socket_frames import TurnFrame, read_cancel, read_id, read_token, read_turn
 from tollkeeper.api.native.socket_listener import TurnListener, error_frame, send_frame, with_turn_id
 from tollkeeper.errors import (
@@ -46,6 +46,7 @@ from tollkeeper.principal import Access, Principal
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest
 from tollkeeper.quota.rules.operations import Replayed
 from tollkeeper.telemetry.logging import correlation_id
+from tollkeeper.worker_thread import run_by_size
 
 PATH = "/ai/ws"
 AUTH_TIMEOUT_S = 10.0
@@ -192,7 +193,7 @@ class _Connection:
             await self._send(error_frame(error, read_id(frame)))
             await self._end(TOO_FAST, "rate limited")
         try:
-            turn = read_turn(frame)
+            turn = await run_by_size(len(frame), read_turn, frame)
         except TollkeeperError as error:
             await self._send(error_frame(error, read_id(frame)))
             self._bad_frames += 1
@@ -203,7 +204,7 @@ class _Connection:
             await self._send(error_frame(TurnInProgress(), turn.id))
             return
         self._listener = TurnListener(self._websocket, turn)
-        self._task = asyncio.create_task(self._run_turn(turn, self._listener))
+        self._task = asyncio.create_task(self._run_turn(turn, len(frame), self._listener))
 
     async def _receive(self, max_bytes: int) -> bytes:
         """The next frame. Raises WebSocketDisconnect."""
@@ -231,12 +232,12 @@ class _Connection:
         """Raises Unauthenticated as soon as the token is no longer valid, Forbidden, DatabaseUnavailable."""
         return await self._services.authenticator.verify(self._token, Access.AI)
 
-    async def _run_turn(self, turn: TurnFrame, listener: TurnListener) -> None:
-        """One turn: verify the token again, make the call, and send the final frame."""
+    async def _run_turn(self, turn: TurnFrame, size: int, listener: TurnListener) -> None:
+        """One turn, from a frame of `size` bytes: verify the token again, make the call, and send the final frame."""
         caller = None
         try:
             caller = await self._authenticate()
-            exchange = await self._parse(caller, turn)
+            exchange = await self._prepare(caller, turn, size)
             await self._relay(caller, exchange, turn, listener)
         except Unauthenticated:
             self._services.authenticator.forget(caller)
@@ -255,11 +256,12 @@ class _Connection:
             if self._closes_after_turn:
                 await self._close(GOING_AWAY, "the server is going away")
 
-    async def _parse(self, caller: Principal, turn: TurnFrame) -> NativeExchange:
+    async def _prepare(self, caller: Principal, turn: TurnFrame, size: int) -> NativeExchange:
         if turn.prompt is not None and turn.message is not None:
             raise InvalidRequest("Send only one of prompt, messages and message.")
         turn.message = turn.prompt or turn.message
-        call, conversation = await make_call(self._services, caller, "ws", turn, chat_messages(turn))
+        parsed = ParsedRequest(turn, await run_by_size(size, chat_messages, turn), size)
+        call, conversation = await make_call(self._services, caller, "ws", parsed)
         return NativeExchange(call, streaming=True, conversation=conversation)
 
     async def _relay(

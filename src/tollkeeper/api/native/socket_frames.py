@@ -43,7 +43,6 @@ class _FrameId(msgspec.Struct):
 
 _INVALID = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-_decode = msgspec.json.Decoder(AuthFrame | TurnFrame).decode
 _decode_auth = msgspec.json.Decoder(AuthFrame).decode
 _decode_cancel = msgspec.json.Decoder(CancelFrame).decode
 _decode_id = msgspec.json.Decoder(_FrameId).decode
@@ -59,13 +58,10 @@ def read_token(frame: bytes) -> str:
 
 def read_turn(frame: bytes) -> TurnFrame:
     """Raises InvalidJson, InvalidRequest."""
-    strict_json.check(frame)
     try:
-        decoded: AuthFrame | TurnFrame = _decode(frame)
+        decoded: AuthFrame | TurnFrame = msgspec.convert(strict_json.parse(frame), AuthFrame | TurnFrame)
     except msgspec.ValidationError:
         raise InvalidRequest("A frame must be auth, query or cancel, with the fields of its type.") from None
-    except _INVALID:
-        raise InvalidJson from None
     if isinstance(decoded, AuthFrame):
         raise InvalidRequest("This connection is authenticated already.")
     return decoded
