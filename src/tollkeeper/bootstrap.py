@@ -150,6 +150,9 @@ async def _services(
         ledger,
         lease_seconds=settings.lease_seconds,
         sweep_seconds=settings.sweep_seconds,
+        guard=ledger.lease_guard(
+            lambda: make_store(settings), max_stall_s=settings.stream_total_seconds + settings.lease_seconds
+        ),
         on_store_lost=lambda _: signal.raise_signal(signal.SIGTERM),
     )
     passwords = Passwords(settings.bcrypt_rounds)

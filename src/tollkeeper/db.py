@@ -16,7 +16,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.errors import ConfigurationError, DatabaseUnavailable
 
-SCHEMA_REVISION = "0005"
+SCHEMA_REVISION = "0006"
 """The newest migration in `alembic/versions`; a test compares the two."""
 
 SQLITE_BUSY_TIMEOUT_MS = 5_000

@@ -26,6 +26,7 @@ TollkeeperError
 ├── DatabaseUnavailable          login, account, conversation or API key: the database did not respond
 ├── LedgerError                  the ledger cannot carry out an operation
 │   ├── LedgerUnavailable        nothing was reserved, so no provider may be called
+│   ├── LedgerBusy               a row that this operation needs is locked; nothing was reserved
 │   ├── ShuttingDown             the grace period of the shutdown is over
 │   ├── LeaseLost                the sweep released the call's hold while the call ran
 │   └── LedgerConflict           the state of the charge does not allow the operation
@@ -203,6 +204,11 @@ class LedgerError(TollkeeperError):
 class LedgerUnavailable(LedgerError):
     code = "ledger_unavailable"
     sentence = "The ledger cannot be reached, so no call can be admitted."
+
+
+class LedgerBusy(LedgerError):
+    code = "ledger_busy"
+    sentence = "Another session keeps a row of this account locked. Retry later."
 
 
 class ShuttingDown(LedgerError):

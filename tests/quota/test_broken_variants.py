@@ -174,7 +174,7 @@ def a_run_again_is_new(patch: pytest.MonkeyPatch) -> None:
     """After a lost answer to COMMIT, a reserve holds once more."""
 
     def declare_reads(operation: Reserve, read_set: ReadSet, *, retried: bool) -> None:
-        read_set.callers.add(operation.caller.user_id)
+        read_set.callers[operation.caller.user_id] = operation.caller.tenant_id
         operation.charge_id += "x" * retried
 
     patch.setattr(Reserve, "declare_reads", declare_reads)

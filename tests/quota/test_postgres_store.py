@@ -19,7 +19,7 @@ from tollkeeper.quota.rules.operations import Hold, Reserve
 from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.rules.windows import Period
 from tollkeeper.quota.stores.base import StoreFailed
-from tollkeeper.quota.stores.postgres import connection, windows
+from tollkeeper.quota.stores.postgres import windows
 from tollkeeper.quota.stores.postgres.idempotency_keys import read_keys
 from tollkeeper.quota.stores.postgres.store import PostgresStore
 
@@ -90,36 +90,6 @@ async def test_a_row_lock_of_another_connection_only_delays(env: LedgerEnvironme
         await waiting_for_a_lock(other)
     await using
     assert env.store.runs == 2, "it waited; it did not fail and try again"
-
-
-async def test_a_row_lock_that_is_held_too_long_is_an_outage_that_passes(
-    any_postgres_url: str, other: Other, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    impatient = connection.BEGIN.replace("lock_timeout = 2000", "lock_timeout = 50")
-    monkeypatch.setattr("tollkeeper.quota.stores.postgres.store.BEGIN", impatient)
-    async with open_ledger_environment(any_postgres_url) as env, asyncio.timeout(TEST_DEADLINE_S):
-        await use(env)
-        async with other.transaction():
-            await other.execute("SELECT 1 FROM windows FOR UPDATE")
-            using = asyncio.create_task(use(env))
-            while env.ledger.available:
-                await asyncio.sleep(0.01)
-        await using
-        assert (await env.window()).settled == 4
-
-
-async def test_an_administrators_transaction_only_delays_the_opening_of_windows(
-    env: LedgerEnvironment, other: Other
-) -> None:
-    """Windows are opened under a shared lock of the policy, which a change of users holds alone."""
-    await use(env)
-    async with other.transaction():
-        await other.execute("UPDATE users SET role = role")
-        env.clock.step(86_400)
-        using = asyncio.create_task(use(env))
-        await waiting_for_a_lock(other)
-    await using
-    assert len((await env.snapshot()).windows) == 2
 
 
 async def test_a_limit_is_not_changed_while_a_window_is_being_opened(

@@ -31,7 +31,7 @@ connection = sqlite3.connect(sys.argv[1], isolation_level=None)
 connection.execute("BEGIN IMMEDIATE")
 print("held", flush=True)
 time.sleep(float(sys.argv[2]))
-connection.execute("UPDATE policy SET version = version")
+connection.execute("UPDATE policy SET version = version WHERE tenant_id = 0")
 connection.execute("COMMIT")
 """
 

@@ -1,6 +1,7 @@
 """The calls in flight of one process, and the ledger's operations on their charges."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -13,6 +14,7 @@ from tollkeeper.quota.rules.operations import (
     ClosedCharge,
     Extend,
     Hold,
+    Recover,
     Release,
     Renew,
     Replayed,
@@ -51,6 +53,8 @@ class CallsInFlight:
         self._journal = journal
         self._calls: dict[str, CallInFlight] = {}
         self.lease_ms = lease_ms
+        self.tried_at = self.renewed_at = time.monotonic()
+        """When a renewal of all leases was last begun on the event loop, and when one was last committed."""
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -71,10 +75,11 @@ class CallsInFlight:
         self._calls[hold.charge_id] = call
         return hold
 
-    async def close(self, operation: Settle | Release) -> ClosedCharge | None:
+    async def close(self, operation: Settle | Release | Recover) -> ClosedCharge | None:
         """Close a charge. The operation is committed even if its caller is cancelled.
 
-        Returns None if it is not committed within SETTLE_WAIT_S.
+        Returns None if it is not committed within SETTLE_WAIT_S. Raises NotFound if the database has lost the charge of
+        a settle.
         """
         on_commit = self._remover(operation.charge_id)
         closed: ClosedCharge | None = await self._journal.submit(operation, wait_s=SETTLE_WAIT_S, on_commit=on_commit)
@@ -84,13 +89,22 @@ class CallsInFlight:
 
     async def renew(self) -> None:
         """Renew the leases of all calls in flight in one operation, with their checkpoints, and notify lost calls."""
+        self.tried_at = time.monotonic()
         with suppress(TimeoutError):
             async with asyncio.timeout(self.lease_ms / 1000 * CHECKPOINT_LEASE_SHARE):
                 await asyncio.gather(*(call.update_checkpoint() for call in list(self._calls.values())))
-        checkpoints = {charge_id: call.checkpoint for charge_id, call in self._calls.items()}
-        if not checkpoints:
-            return
-        closed: set[str] = await self._journal.submit(Renew(checkpoints, self.lease_ms))
+        renewal = self.renewal()
+        closed: set[str] = await self._journal.submit(renewal) if renewal.checkpoints else set()
+        self.renewed_at = self.tried_at
+        self.mark_lost(closed)
+
+    def renewal(self) -> Renew:
+        """The operation that renews all leases, with the last known checkpoints. May be called in any thread."""
+        calls = list(self._calls.items())
+        return Renew({charge_id: call.checkpoint for charge_id, call in calls}, self.lease_ms)
+
+    def mark_lost(self, closed: set[str]) -> None:
+        """Notify those of these calls that are in flight: their charges were found closed."""
         for charge_id in closed & self._calls.keys():
             log.warning("ledger.charge_closed_while_in_flight", charge_id=charge_id)
             try:

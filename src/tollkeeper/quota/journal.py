@@ -15,11 +15,12 @@ from typing import Any
 
 import structlog
 
-from tollkeeper.errors import LedgerUnavailable, TollkeeperError
+from tollkeeper.errors import LedgerBusy, LedgerUnavailable, TollkeeperError
+from tollkeeper.quota.queued_operation import QueuedOperation
 from tollkeeper.quota.rules.decide import decide
 from tollkeeper.quota.rules.operations import Operation, Reserve, Result
 from tollkeeper.quota.rules.page import Page, ReadSet
-from tollkeeper.quota.stores.base import Store, StoreFailed, StoreLost
+from tollkeeper.quota.stores.base import RowsLocked, Store, StoreFailed, StoreLost
 
 MAX_BATCH = 512
 """Operations in one transaction."""
@@ -31,39 +32,16 @@ PROBE_INTERVAL_S = 0.5
 """How often the database is probed after an outage that left no operation to retry."""
 POISON_PAUSE_S = 1.0
 """The pause before an operation is retried that failed although the database is up."""
+LOCKED_PAUSE_S = 0.1
+"""The pause before an operation is retried that needs a row which another session keeps locked."""
+MAX_LOCKED_S = 2.0
+"""How long an operation that can be refused waits for such a row."""
 DEADLINE_CHECK_S = 0.1
 """How often the deadlines of waiting callers are checked."""
 STALL_CHECKS = 10
 """If a check is late by so many intervals, this process was stalled, which is no outage of the database."""
 
 log = structlog.get_logger("tollkeeper.ledger")
-
-
-class _Queued:
-    """An operation in the journal, and its caller's future. `since` and `deadline` are on the event loop's clock."""
-
-    __slots__ = ("deadline", "future", "on_commit", "operation", "retried", "since")
-
-    def __init__(
-        self,
-        operation: Operation,
-        future: asyncio.Future[Any],
-        since: float,
-        wait_s: float,
-        on_commit: Callable[[], object] | None = None,
-    ) -> None:
-        self.operation = operation
-        self.future = future
-        self.since = since
-        self.deadline = since + wait_s
-        self.on_commit = on_commit
-        self.retried = False
-        """An earlier try of the operation may be committed."""
-
-    @property
-    def is_withdrawn(self) -> bool:
-        """Whether its caller no longer waits, and the operation can be dropped."""
-        return self.future.done() and not self.operation.must_commit
 
 
 class Journal:
@@ -75,9 +53,9 @@ class Journal:
     def __init__(self, store: Store, *, queue_limit: int) -> None:
         self._store = store
         self._queue_limit = queue_limit
-        self._queue: deque[_Queued] = deque()
-        self._running: list[_Queued] = []
-        self._delayed: list[_Queued] = []
+        self._queue: deque[QueuedOperation] = deque()
+        self._running: list[QueuedOperation] = []
+        self._delayed: list[QueuedOperation] = []
         self._is_checking = False
         self._checked_at = 0.0
         self._committed_at = 0.0
@@ -122,7 +100,7 @@ class Journal:
         if len(self._queue) >= self._queue_limit and isinstance(operation, Reserve):
             raise LedgerUnavailable("The ledger's queue is full.")
         loop = asyncio.get_running_loop()
-        queued = _Queued(operation, loop.create_future(), loop.time(), wait_s, on_commit)
+        queued = QueuedOperation(operation, loop.create_future(), loop.time(), wait_s, on_commit)
         self._enqueue(queued)
         if not self._is_checking:
             self._is_checking = True
@@ -142,7 +120,7 @@ class Journal:
                 self.submit(operation.undo())
             raise
 
-    def _enqueue(self, queued: _Queued) -> None:
+    def _enqueue(self, queued: QueuedOperation) -> None:
         self._queue.append(queued)
         self._idle.clear()
         self._work.set()
@@ -158,14 +136,15 @@ class Journal:
         was_stalled = now - self._checked_at > STALL_CHECKS * DEADLINE_CHECK_S
         for queued in itertools.chain(self._queue, self._running, self._delayed):
             if now >= queued.deadline and not queued.future.done():
-                no_progress = self._committed_at <= (queued.since + now) / 2 and queued not in self._delayed
+                no_progress = self._committed_at <= (queued.since + now) / 2
+                no_progress = no_progress and not queued.locked and queued not in self._delayed
                 if no_progress and not was_stalled and not self.failing:
                     self.failing = True
                     log.warning("ledger.unavailable", reason="nothing was committed in time")
                 if queued.operation.must_commit:
                     queued.future.set_result(None)
                 else:
-                    queued.future.set_exception(LedgerUnavailable())
+                    queued.future.set_exception(LedgerBusy() if queued.locked else LedgerUnavailable())
         self._is_checking = self._task is not None and not self._idle.is_set()
         if self._is_checking:
             self._schedule_check(loop)
@@ -204,29 +183,35 @@ class Journal:
             self.failing = self._outage_logged = False
             log.info("ledger.recovered")
 
-    def _next_batch(self) -> list[_Queued]:
+    def _next_batch(self) -> list[QueuedOperation]:
         """The next operations, in `BatchOrder`. A withdrawn reserve that may be committed becomes its release."""
-        batch: list[_Queued] = []
+        batch: list[QueuedOperation] = []
         while self._queue and len(batch) < MAX_BATCH:
+            if self._queue[0].alone and batch:
+                break
             queued = self._queue.popleft()
             if not queued.is_withdrawn:
                 batch.append(queued)
+                if queued.alone:
+                    break
             elif queued.retried and isinstance(queued.operation, Reserve):
                 batch.append(self._undo(queued.operation))
         batch.sort(key=lambda queued: queued.operation.order)
         return batch
 
-    def _undo(self, operation: Reserve) -> _Queued:
+    def _undo(self, operation: Reserve) -> QueuedOperation:
         loop = asyncio.get_running_loop()
-        return _Queued(operation.undo(), loop.create_future(), loop.time(), math.inf)
+        return QueuedOperation(operation.undo(), loop.create_future(), loop.time(), math.inf)
 
-    async def _commit(self, batch: list[_Queued]) -> None:
+    async def _commit(self, batch: list[QueuedOperation]) -> None:
         """Run a batch. Requeue it after an outage; after any other failure, halve it until the cause stands alone."""
         try:
             results = await self._run_transaction(batch)
         except StoreFailed as failure:
             self._put_back(batch, failure)
             await asyncio.sleep(OUTAGE_PAUSE_S)
+        except RowsLocked:
+            self._separate(batch)
         except Exception as failure:
             if len(batch) == 1:
                 self._handle_failure(batch[0], failure)
@@ -237,23 +222,30 @@ class Journal:
         else:
             self._committed_at = asyncio.get_running_loop().time()
             self._recovered()
-            for queued, result in zip(batch, results, strict=True):
+            for queued, result in results:
                 self._resolve(queued, result)
 
-    async def _run_transaction(self, batch: Sequence[_Queued]) -> list[Result | TollkeeperError]:
+    async def _run_transaction(
+        self, batch: Sequence[QueuedOperation]
+    ) -> list[tuple[QueuedOperation, Result | TollkeeperError]]:
+        """Run the operations, except those that need a locked row: these are delayed, and not in the result."""
         read_set = ReadSet()
         for queued in batch:
             queued.operation.declare_reads(read_set, retried=queued.retried)
-        operations = [queued.operation for queued in batch]
+        decided: list[QueuedOperation] = []
         results: list[Result | TollkeeperError] = []
 
         def decide_batch(page: Page) -> None:
-            results[:] = decide(page, operations)
+            decided[:] = batch if page.locked is None else [one for one in batch if not one.needs(page.locked)]
+            results[:] = decide(page, [queued.operation for queued in decided])
 
         await self._store.run(read_set, decide_batch)
-        return results
+        if len(decided) < len(batch):
+            for queued in set(batch) - set(decided):
+                self._delay_locked(queued)
+        return list(zip(decided, results, strict=True))
 
-    def _resolve(self, queued: _Queued, result: Result | TollkeeperError) -> None:
+    def _resolve(self, queued: QueuedOperation, result: Result | TollkeeperError) -> None:
         if queued.on_commit is not None:
             queued.on_commit()
         if queued.is_withdrawn:
@@ -266,7 +258,7 @@ class Journal:
         else:
             queued.future.set_result(result)
 
-    def _put_back(self, batch: list[_Queued], failure: StoreFailed) -> None:
+    def _put_back(self, batch: list[QueuedOperation], failure: StoreFailed) -> None:
         self.failing = True
         if not self._outage_logged:
             self._outage_logged = True
@@ -277,7 +269,31 @@ class Journal:
                 queued.future.set_exception(LedgerUnavailable())  # to wait would not help
         self._queue.extendleft(reversed(batch))
 
-    def _handle_failure(self, queued: _Queued, failure: Exception) -> None:
+    def _separate(self, batch: list[QueuedOperation]) -> None:
+        """After a batch that did not get its locks: run each operation alone, so that only the blocked ones wait."""
+        if len(batch) == 1:
+            self._delay_locked(batch[0])
+            return
+        for queued in batch:
+            queued.alone = True
+        self._queue.extendleft(reversed(batch))
+
+    def _delay_locked(self, queued: QueuedOperation) -> None:
+        """Retry an operation later, apart from the others; refuse it after MAX_LOCKED_S, unless it must commit."""
+        if not queued.locked:
+            queued.locked = True
+            log.warning("ledger.row_locked", operation=type(queued.operation).__name__)
+        loop = asyncio.get_running_loop()
+        if loop.time() - queued.since >= MAX_LOCKED_S and not queued.operation.must_commit:
+            if not queued.future.done():
+                queued.future.set_exception(LedgerBusy())
+            if queued.retried and isinstance(queued.operation, Reserve):
+                self.submit(queued.operation.undo())
+            return
+        self._delayed.append(queued)
+        loop.call_later(LOCKED_PAUSE_S, self._requeue, queued)
+
+    def _handle_failure(self, queued: QueuedOperation, failure: Exception) -> None:
         """Refuse an operation that made its batch fail. If it must commit, retry it later, apart from the others."""
         refusal = failure if isinstance(failure, TollkeeperError) else LedgerUnavailable()
         if refusal is not failure:
@@ -291,6 +307,6 @@ class Journal:
         if not queued.future.done():
             queued.future.set_exception(refusal)
 
-    def _requeue(self, queued: _Queued) -> None:
+    def _requeue(self, queued: QueuedOperation) -> None:
         self._delayed.remove(queued)
         self._enqueue(queued)

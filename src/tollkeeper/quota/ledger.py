@@ -1,6 +1,7 @@
 """The ledger: the only code that changes balances. Calls use `reservation`, whose one exit settles or releases."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -8,6 +9,7 @@ import structlog
 from tollkeeper.principal import Principal
 from tollkeeper.quota.in_flight import SETTLE_WAIT_S, CallsInFlight
 from tollkeeper.quota.journal import Journal
+from tollkeeper.quota.lease_guard import LeaseGuard
 from tollkeeper.quota.reservation import Reservation
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest
 from tollkeeper.quota.rules.operations import Administer, Balance, Expire, LimitChange, Refund, Terms
@@ -76,6 +78,10 @@ class Ledger:
         """Give the cost of a charge back. Returns its tokens. Raises NotFound, LedgerConflict, LedgerUnavailable."""
         tokens: int = await self._journal.execute(Refund(charge_id, actor, reason), ADMINISTER_WAIT_S)
         return tokens
+
+    def lease_guard(self, make_store: Callable[[], Store], *, max_stall_s: float) -> LeaseGuard:
+        """A thread that renews the leases while the event loop is stalled."""
+        return LeaseGuard(self._calls, make_store, max_stall_s=max_stall_s)
 
     async def renew(self) -> None:
         """Renew the leases of all calls in flight of this process."""

@@ -1,4 +1,4 @@
-"""Background tasks of the ledger: renewals of leases, sweeps of lapsed charges, deletion of old idempotency keys."""
+"""Background tasks of the ledger: renewals of leases, their guard, sweeps of lapsed charges, deletion of old keys."""
 
 import asyncio
 import time
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
+from tollkeeper.quota.lease_guard import LeaseGuard
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.stores.base import StoreFailed, StoreLost
 
@@ -27,16 +28,20 @@ class Maintenance:
         *,
         lease_seconds: float,
         sweep_seconds: float,
+        guard: LeaseGuard | None = None,
         on_store_lost: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._ledger = ledger
         self._lease_s = lease_seconds
         self._sweep_s = sweep_seconds
+        self._guard = guard
         self._on_store_lost = on_store_lost
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Start the tasks."""
+        """Start the tasks, and the guard of the leases."""
+        if self._guard is not None:
+            self._guard.start()
         self._tasks = [
             asyncio.create_task(self._renew_leases(), name="ledger-renewal"),
             asyncio.create_task(self._sweep(), name="ledger-sweep"),
@@ -44,7 +49,9 @@ class Maintenance:
         ]
 
     async def stop(self) -> None:
-        """Cancel the tasks."""
+        """Cancel the tasks, and stop the guard."""
+        if self._guard is not None:
+            await self._guard.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,12 +1,13 @@
 """The reservation of one call: entered once, and settled or released at its one exit."""
 
+import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 
 import structlog
 
 from tollkeeper.chat import Usage
-from tollkeeper.errors import LedgerConflict, ProviderError, TollkeeperError
+from tollkeeper.errors import LedgerConflict, NotFound, ProviderError, TollkeeperError
 from tollkeeper.principal import Principal
 from tollkeeper.quota.in_flight import CallsInFlight
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, StoredResponse
@@ -15,6 +16,7 @@ from tollkeeper.quota.rules.operations import (
     ClosedCharge,
     Extend,
     Hold,
+    Recover,
     Release,
     Replayed,
     Reserve,
@@ -28,6 +30,8 @@ log = structlog.get_logger("tollkeeper.ledger")
 
 MAX_ERROR_LENGTH = 40
 """Characters of the error code in a charge."""
+UNMEASURED_LEASE_SHARE = 1 / 30
+"""The part of a lease for which a call must run before its checkpoint is measured. Shorter calls cost no measuring."""
 
 
 class Reservation:
@@ -56,7 +60,7 @@ class Reservation:
         self.measure: Callable[[], Awaitable[tuple[int, int]]] | None = None
         """Returns the current checkpoint."""
         self.is_lost = False
-        self._renewed = False
+        self._started_at = 0.0
         self._unbilled = False
         self._usage: Usage | None = None
         self._basis = Basis.UNKNOWN
@@ -95,6 +99,7 @@ class Reservation:
     def _start_charge(self, hold: Hold) -> None:
         self.hold, self.charge_id = hold, hold.charge_id
         self.checkpoint = (self.terms.input_bound, 0)
+        self._started_at = time.monotonic()
         self.is_lost = self._unbilled = False
         self._usage, self._basis, self._render = None, Basis.UNKNOWN, None
 
@@ -133,10 +138,10 @@ class Reservation:
         self._render = render
 
     async def update_checkpoint(self) -> None:
-        """Measure the checkpoint, but not at the first renewal, so that short calls are never measured."""
+        """Measure the checkpoint, unless the call has only begun."""
         charge_id = self.charge_id
-        renewed_before, self._renewed = self._renewed, True
-        if self.measure is not None and renewed_before:
+        unmeasured_s = self._calls.lease_ms / 1000 * UNMEASURED_LEASE_SHARE
+        if self.measure is not None and time.monotonic() - self._started_at >= unmeasured_s:
             try:
                 measured = await self.measure()
             except Exception:
@@ -166,7 +171,22 @@ class Reservation:
             operation = Release(self.charge_id, code)
         else:
             operation = Settle(self.charge_id, Usage(*self.checkpoint), Basis.UNKNOWN, code, self._response_to_store())
-        self.closed = await self._calls.close(operation) or self._expected_close(operation)
+        try:
+            self.closed = await self._calls.close(operation)
+        except NotFound:
+            assert isinstance(operation, Settle)
+            self.closed = await self._recover(operation)
+        self.closed = self.closed or self._expected_close(operation)
+
+    async def _recover(self, lost: Settle) -> ClosedCharge | None:
+        """Book the call anew: the database was restored to a state from before its reserve."""
+        log.warning("ledger.charge_recovered", charge_id=lost.charge_id)
+        operation = Recover(lost.charge_id, self._caller, self.terms, self.granted_output, lost.usage, lost.basis)
+        try:
+            return await self._calls.close(operation)
+        except NotFound:
+            log.error("ledger.charge_lost", charge_id=lost.charge_id, reason="its user is lost, too")
+            return None
 
     def _response_to_store(self) -> StoreResponse | None:
         if self._keyed_request is None or self._render is None:

@@ -12,6 +12,7 @@ from tollkeeper.errors import (
     InvalidRequest,
     LedgerConflict,
     LedgerUnavailable,
+    NotFound,
     QuotaExceeded,
     QuotaHeld,
     QuotaRefusal,
@@ -21,9 +22,9 @@ from tollkeeper.quota.rules.balances import has_token_quota
 from tollkeeper.quota.rules.idempotency import claim_key, find_response
 from tollkeeper.quota.rules.idempotency_keys import StoredResponse
 from tollkeeper.quota.rules.models import Basis, ChargeState, EntryKind, Unit
-from tollkeeper.quota.rules.operations import Balance, Extend, Hold, Replayed, Reserve, Terms
+from tollkeeper.quota.rules.operations import Balance, ClosedCharge, Extend, Hold, Recover, Replayed, Reserve, Terms
 from tollkeeper.quota.rules.page import Account, ChargeRow, Page, WindowHold, WindowRow
-from tollkeeper.quota.rules.settlement import balance_of, close, close_without_cost
+from tollkeeper.quota.rules.settlement import balance_of, close, close_recovered, close_without_cost, closed_charge
 
 HELD_RETRY_S = 1
 """The `retry_after_s` of a refusal by the holds of calls in flight, which end soon."""
@@ -64,6 +65,27 @@ def extend(page: Page, operation: Extend) -> Hold | Replayed:
     return reserve(page, operation)
 
 
+def recover(page: Page, operation: Recover) -> ClosedCharge:
+    """Book a call whose charge was lost, in the current windows. Raises NotFound if its user was lost, too.
+
+    It holds nothing, because a hold could exceed a quota. So whatever it costs is an overrun. Usage that was not
+    reported costs at most what the lost charge held.
+    """
+    if (existing := page.charges.get(operation.charge_id)) is not None:
+        return closed_charge(page, existing)
+    account = page.accounts.get(operation.caller.user_id)
+    if account is None:
+        raise NotFound("The user of a lost charge does not exist any more.")
+    terms = operation.terms
+    charge = _new_charge(page, operation, Usage(0, 0))
+    held = terms.meter.most_expensive_usage(terms.input_bound, operation.granted_output)
+    holds = [WindowHold(window, 0) for window in _current_windows(page, account)]
+    for window, _ in holds:
+        page.post(window, EntryKind.RESERVE, charge.id)
+    page.add_charge(charge, holds)
+    return close_recovered(page, charge, operation.basis, operation.usage, held)
+
+
 def _repeat_result(page: Page, operation: Reserve, charge: ChargeRow) -> Hold | Replayed:
     """The result of an operation that was committed before, when its result was lost."""
     if charge.open:
@@ -97,8 +119,10 @@ def _admit(page: Page, operation: Reserve, account: Account) -> Hold:
     return Hold(charge.id, granted_output, _balances(windows))
 
 
-def _new_charge(page: Page, operation: Reserve, held: Usage) -> ChargeRow:
+def _new_charge(page: Page, operation: Reserve | Recover, held: Usage) -> ChargeRow:
     terms, price = operation.terms, operation.terms.meter.price
+    is_dispatched = isinstance(operation, Recover) or operation.dispatch
+    lease_ms = operation.lease_ms if isinstance(operation, Reserve) else 0
     return ChargeRow(
         id=operation.charge_id,
         tenant_id=operation.caller.tenant_id,
@@ -106,7 +130,7 @@ def _new_charge(page: Page, operation: Reserve, held: Usage) -> ChargeRow:
         surface=terms.surface,
         provider=terms.provider,
         model=terms.model,
-        state=str(ChargeState.DISPATCHED if operation.dispatch else ChargeState.RESERVED),
+        state=str(ChargeState.DISPATCHED if is_dispatched else ChargeState.RESERVED),
         weight_milli=terms.meter.weight_milli,
         price_input=price.input if price else None,
         price_cached=price.cached_input if price else None,
@@ -119,7 +143,7 @@ def _new_charge(page: Page, operation: Reserve, held: Usage) -> ChargeRow:
         checkpoint_input=held.input_tokens,
         checkpoint_output=0,
         created_ms=page.now_ms,
-        lease_ms=page.now_ms + operation.lease_ms,
+        lease_ms=page.now_ms + lease_ms,
     )
 
 

@@ -9,7 +9,7 @@ from typing import assert_never
 
 from tollkeeper.chat import Usage
 from tollkeeper.errors import InvalidRequest, LedgerConflict, NotFound, TollkeeperError
-from tollkeeper.quota.rules.admission import extend, reserve
+from tollkeeper.quota.rules.admission import extend, recover, reserve
 from tollkeeper.quota.rules.idempotency import store_response
 from tollkeeper.quota.rules.models import Basis, ChargeState, EntryKind
 from tollkeeper.quota.rules.operations import (
@@ -19,6 +19,7 @@ from tollkeeper.quota.rules.operations import (
     Expire,
     Extend,
     Operation,
+    Recover,
     Refund,
     Release,
     Renew,
@@ -64,6 +65,8 @@ def _decide(page: Page, operation: Operation) -> Result:
             return renew(page, operation)
         case Dispatch():
             return dispatch(page, operation)
+        case Recover():
+            return recover(page, operation)
         case Expire():
             return expire(page, operation)
         case Administer():
@@ -90,10 +93,14 @@ def dispatch(page: Page, operation: Dispatch) -> bool:
 def renew(page: Page, operation: Renew) -> set[str]:
     """Extend the leases of open charges. Returns the ids of the others.
 
-    A checkpoint only becomes more exact: its input starts as a bound, and its output grows.
+    A checkpoint only becomes more exact: its input starts as a bound, and its output grows. A charge whose row is
+    locked waits for the next renewal; it cannot be expired meanwhile.
     """
     closed_ids = set()
+    locked_ids = page.locked.charges if page.locked is not None else frozenset()
     for charge_id, (input_tokens, output_tokens) in operation.checkpoints.items():
+        if charge_id in locked_ids:
+            continue
         charge = page.charges.get(charge_id)
         if charge is None or not charge.open:
             closed_ids.add(charge_id)

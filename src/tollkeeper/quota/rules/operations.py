@@ -116,7 +116,7 @@ class Reserve:
     keyed_request: KeyedRequest | None = None
 
     def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
-        read_set.callers.add(self.caller.user_id)
+        read_set.callers[self.caller.user_id] = self.caller.tenant_id
         if self.keyed_request is not None:
             read_set.keys.add(self.keyed_request.name(self.caller.user_id))
         if retried:
@@ -207,6 +207,27 @@ class Release:
 
 
 @dataclass(slots=True, eq=False)
+class Recover:
+    """Book a call anew whose charge the database has lost, because it was restored to an earlier state.
+
+    The charge is marked `recovered`, and holds nothing. Returns a `ClosedCharge`.
+    """
+
+    order: ClassVar[BatchOrder] = BatchOrder.CLOSE
+    must_commit: ClassVar[bool] = True
+    charge_id: str
+    caller: Principal
+    terms: Terms
+    granted_output: int
+    usage: Usage
+    basis: Basis
+
+    def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
+        read_set.callers[self.caller.user_id] = self.caller.tenant_id
+        read_set.charges.add(self.charge_id)
+
+
+@dataclass(slots=True, eq=False)
 class Expire:
     """Close a charge whose lease is over. Returns whether it did."""
 
@@ -274,5 +295,5 @@ class Administer:
             read_set.sources.add(self.operation_id)
 
 
-Operation = Reserve | Dispatch | Renew | Settle | Release | Expire | Refund | Administer
+Operation = Reserve | Dispatch | Renew | Settle | Release | Recover | Expire | Refund | Administer
 Result = Hold | Replayed | ClosedCharge | bool | set[str] | int | tuple[Balance, ...] | None

@@ -183,13 +183,23 @@ class WindowHold(NamedTuple):
 class ReadSet:
     """What a batch reads. It is known before the transaction begins, so that locks are taken in one order."""
 
-    callers: set[int] = field(default_factory=set)
+    callers: dict[int, int] = field(default_factory=dict)
+    """The tenant of each user who makes a call."""
     charges: set[str] = field(default_factory=set)
     quotas: set[QuotaKey] = field(default_factory=set)
     quotas_to_create: set[QuotaKey] = field(default_factory=set)
     sources: set[str] = field(default_factory=set)
     """Ids of administrative operations that may have committed already."""
     keys: set[KeyName] = field(default_factory=set)
+
+    def overlaps(self, other: "ReadSet") -> bool:
+        """Whether both have a charge, a caller, a quota or an idempotency key in common."""
+        return not (
+            self.charges.isdisjoint(other.charges)
+            and self.callers.keys().isdisjoint(other.callers)
+            and self.keys.isdisjoint(other.keys)
+            and (self.quotas | self.quotas_to_create).isdisjoint(other.quotas)
+        )
 
 
 @dataclass(slots=True)
@@ -206,6 +216,8 @@ class Page:
     """The window of each quota at `now_ms`, by the quota's id."""
     committed_sources: set[str] = field(default_factory=set)
     """The `ReadSet.sources` that have entries, so that the batch that wrote them did commit."""
+    locked: ReadSet | None = None
+    """What is not on this page, because another session keeps a row of it locked."""
 
     new_charges: list[ChargeRow] = field(default_factory=list)
     changed_charges: dict[str, ChargeRow] = field(default_factory=dict)

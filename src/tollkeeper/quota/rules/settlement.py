@@ -50,6 +50,26 @@ def close_without_cost(page: Page, charge: ChargeRow) -> None:
     page.mark_changed(charge)
 
 
+def close_recovered(page: Page, charge: ChargeRow, basis: Basis, usage: Usage, held: Usage) -> ClosedCharge:
+    """Book the cost of a charge that the database had lost and that holds nothing. `held` is what it held before.
+
+    Usage that was not reported costs at most that.
+    """
+    meter = charge.meter
+    costs = Costs(meter.tokens(usage), meter.micro_usd(usage) or 0)
+    if basis is not Basis.PROVIDER:
+        most = Costs(meter.tokens(held), meter.micro_usd(held) or 0)
+        costs = Costs(min(costs.tokens, most.tokens), min(costs.micro_usd, most.micro_usd))
+    for window, _ in page.holds[charge.id]:
+        page.post(window, EntryKind.SETTLE, charge.id, settled=costs.of(window.quota.key.unit))
+    charge.state, charge.basis, charge.closed_by = str(ChargeState.SETTLED), str(basis), str(EntryKind.SETTLE)
+    charge.closed_ms, charge.error = page.now_ms, "recovered"
+    _book(charge, usage, costs)
+    charge.overrun = costs.tokens > 0 or costs.micro_usd > 0
+    page.mark_changed(charge)
+    return closed_charge(page, charge)
+
+
 def usage_at_expiry(charge: ChargeRow) -> tuple[Basis, Usage]:
     """The basis and usage of a charge whose process stopped renewing it. Without a dispatch, nothing was billed."""
     if charge.state == ChargeState.RESERVED:

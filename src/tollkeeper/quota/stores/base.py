@@ -20,6 +20,10 @@ class StoreLost(StoreFailed):
     """The database is another one, or gone, and does not come back by itself. The process has to stop."""
 
 
+class RowsLocked(Exception):
+    """The batch was rolled back: another session keeps a row of it locked, and which operations need it is unknown."""
+
+
 class Store(Protocol):
     """The rows of the ledger in one database."""
 
@@ -31,8 +35,9 @@ class Store(Protocol):
     async def run(self, read_set: ReadSet, decide: Callable[[Page], None]) -> None:
         """Read the rows under locks, let `decide` change the page, write the changes and commit: one transaction.
 
-        Locks are taken in one order: charges by id, policy rows, idempotency keys, windows by id. An exception of
-        `decide` rolls the transaction back, and is raised. Raises StoreFailed if the database fails.
+        Locks are taken in one order: charges by id, idempotency keys, policy rows by tenant, quotas by id, windows by
+        id. What another session keeps locked is not on the page, but in `Page.locked`. An exception of `decide` rolls
+        the transaction back, and is raised. Raises StoreFailed if the database fails, RowsLocked.
         """
         ...
 

@@ -35,7 +35,7 @@ _DELETE_OLD_KEYS = (
 async def read_keys(connection: Connection, names: Iterable[KeyName]) -> dict[KeyName, KeyRow]:
     """Lock these keys until the end of the transaction, and read those that exist with the state of their charges."""
     wanted = list(names)
-    await connection.execute(_LOCK_KEYS, sorted(map(_lock_number, wanted)))
+    await connection.execute(_LOCK_KEYS, sorted(map(lock_number, wanted)))
     rows = await connection.fetch(_READ_KEYS, *zip(*wanted, strict=True))
     keys = {}
     for user_id, key, charge_id, fingerprint, created_ms, state, basis, *stored in rows:
@@ -60,7 +60,7 @@ async def delete_old_keys(connection: Connection, now_ms: int | None, limit: int
     return int(status.rsplit(" ", 1)[1])
 
 
-def _lock_number(name: KeyName) -> int:
+def lock_number(name: KeyName) -> int:
     """The number of a key's advisory lock: 64 bits. Two keys with the same number only wait for each other."""
     digest = hashlib.blake2b(f"{name.user_id}:{name.key}".encode(), digest_size=8, person=b"idempotency")
     return int.from_bytes(digest.digest(), signed=True)

@@ -4,18 +4,28 @@ A plain `SELECT … ORDER BY id FOR UPDATE` returns each row as it is when its l
 Read Committed Isolation Level). What must be summed or joined is read by a later statement, under that lock.
 """
 
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
-import asyncpg
+import structlog
 
-from tollkeeper.quota.rules.page import CHARGE_COLUMNS, Account, ChargeRow, Page, QuotaKey, ReadSet
+from tollkeeper.quota.rules.idempotency_keys import KeyName
+from tollkeeper.quota.rules.page import CHARGE_COLUMNS, Account, ChargeRow, Page, QuotaKey, QuotaRow, ReadSet
 from tollkeeper.quota.stores.postgres.connection import NOW_MS, Connection
-from tollkeeper.quota.stores.postgres.idempotency_keys import read_keys
+from tollkeeper.quota.stores.postgres.idempotency_keys import lock_number, read_keys
+from tollkeeper.quota.stores.postgres.locked_rows import LockedRows
 from tollkeeper.quota.stores.postgres.policy_cache import PolicyCache
 from tollkeeper.quota.stores.postgres.windows import WindowReader
 from tollkeeper.quota.stores.rows import quota_row
 
-_READ_POLICY = f"SELECT version, {NOW_MS} FROM policy"
+_READ_POLICY = (
+    f"SELECT {NOW_MS}, pg_postmaster_start_time(),"
+    " ARRAY(SELECT tenant_id FROM policy WHERE tenant_id = ANY($2::integer[]) ORDER BY tenant_id),"
+    " ARRAY(SELECT version FROM policy WHERE tenant_id = ANY($2::integer[]) ORDER BY tenant_id)"
+)
+_LOCK_POLICY = "SELECT 1 FROM policy WHERE tenant_id = ANY($1::integer[]) ORDER BY tenant_id FOR UPDATE"
+_LOCK_QUOTAS = "SELECT 1 FROM quotas WHERE id = ANY($1::integer[]) ORDER BY id FOR NO KEY UPDATE"
 _READ_CHARGES = f"SELECT {', '.join(CHARGE_COLUMNS)} FROM charges WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE"
 _READ_HOLDS = (
     "SELECT source_id, window_id, sum(pending)::bigint FROM entries WHERE source_id = ANY($1::text[])"
@@ -43,39 +53,44 @@ _CREATE_QUOTA = (
 )
 _FIND_SOURCES = "SELECT DISTINCT source_id FROM entries WHERE source_id = ANY($1::text[])"
 
+log = structlog.get_logger("tollkeeper.ledger")
+
 
 class PageReader:
-    """Reads pages. Between batches it remembers accounts, quotas and the ids of windows."""
+    """Reads pages. Between batches it remembers accounts, quotas and the ids of windows.
 
-    def __init__(self) -> None:
+    What needs a row in `locked` is not read, but listed in `Page.locked`.
+    """
+
+    def __init__(self, locked: LockedRows) -> None:
+        self._locked = locked
         self._policy = PolicyCache()
-        self._windows = WindowReader()
+        self._windows = WindowReader(locked)
+        self._server_started: datetime | None = None
 
     async def read(self, connection: Connection, read_set: ReadSet, injected_ms: int | None) -> Page:
-        """The page of a batch, in its transaction. The time is `injected_ms` or, if that is None, the database's."""
-        charges: list[asyncpg.Record] = []
-        holds: list[asyncpg.Record] = []
-        if read_set.charges:
-            charges = await connection.fetch(_READ_CHARGES, sorted(read_set.charges))
-            if charges:
-                holds = await connection.fetch(_READ_HOLDS, [row[0] for row in charges])
-        lock = " FOR UPDATE" if read_set.quotas_to_create else ""
-        policy = await connection.fetchrow(_READ_POLICY + lock, injected_ms)
+        """The page of a batch, in its transaction. The time is `injected_ms` or, if that is None, the database's.
+
+        Raises StaleMemory if the database does not have what was remembered: it was restored to an earlier state.
+        """
+        locked = ReadSet()
+        charges, holds = await self._read_charges(connection, read_set, locked)
+        names = self._unlocked_keys(read_set.keys, locked)
+        keys = await read_keys(connection, names) if names else {}
+        quotas = await self._read_quotas(connection, read_set, locked)
+        policy = await connection.fetchrow(_READ_POLICY, injected_ms, sorted({*read_set.callers.values()}))
         assert policy is not None
-        self._policy.require_version(policy[0])
-        page = Page(policy[1])
-        page.charges = {row[0]: ChargeRow(*row) for row in charges}
-        page.holds = {charge_id: [] for charge_id in page.charges}
-        if read_set.keys:
-            page.keys = await read_keys(connection, read_set.keys)
-        await _read_quotas(connection, read_set, page)
-        await self._read_accounts(connection, read_set.callers)
-        for user_id in read_set.callers & self._policy.accounts.keys():
-            page.accounts[user_id] = self._policy.accounts[user_id]
-        await self._windows.read(connection, page, self._policy, [(row[0], row[1], row[2]) for row in holds])
+        now_ms, server_started, tenants, versions = policy
+        self._check_server(server_started)
+        page = Page(now_ms, charges=charges, keys=keys, quotas=quotas)
+        page.holds = {charge_id: [] for charge_id in charges}
+        callers = self._unlocked_callers(read_set.callers, locked)
+        page.accounts = await self._read_accounts(connection, callers, dict(zip(tenants, versions, strict=True)))
+        await self._windows.read(connection, page, self._policy, holds, locked)
         if read_set.sources:
             sources = await connection.fetch(_FIND_SOURCES, list(read_set.sources))
             page.committed_sources = {row[0] for row in sources}
+        page.locked = locked if self._locked else None
         return page
 
     def committed(self) -> None:
@@ -87,28 +102,96 @@ class PageReader:
         self._policy.clear()
         self._windows.clear_uncommitted()
 
-    async def _read_accounts(self, connection: Connection, callers: set[int]) -> None:
-        unknown = sorted(callers - self._policy.accounts.keys())
+    def clear(self) -> None:
+        """Remove everything that was remembered."""
+        self._policy.clear()
+        self._windows.clear()
+
+    def _check_server(self, started: datetime) -> None:
+        """Forget everything when the server is another one, or was restarted: it may have been restored meanwhile."""
+        if started != self._server_started:
+            if self._server_started is not None:
+                log.warning("ledger.database_restarted", started=started.isoformat())
+                self.clear()
+            self._server_started = started
+
+    async def _read_charges(
+        self, connection: Connection, read_set: ReadSet, locked: ReadSet
+    ) -> tuple[dict[str, ChargeRow], list[tuple[str, int, int]]]:
+        """Lock and read charges, and what each holds: (charge id, window id, pending)."""
+        if not read_set.charges:
+            return {}, []
+        locked.charges.update(map(str, self._locked.among("charges", read_set.charges)))
+        rows = await connection.fetch(_READ_CHARGES, sorted(read_set.charges - locked.charges))
+        if not rows:
+            return {}, []
+        holds = await connection.fetch(_READ_HOLDS, [row[0] for row in rows])
+        return {row[0]: ChargeRow(*row) for row in rows}, [(row[0], row[1], row[2]) for row in holds]
+
+    def _unlocked_keys(self, names: Iterable[KeyName], locked: ReadSet) -> list[KeyName]:
+        if self._locked.keys:
+            locked.keys.update(name for name in names if lock_number(name) in self._locked.keys)
+        return [name for name in names if name not in locked.keys]
+
+    def _unlocked_callers(self, callers: Mapping[int, int], locked: ReadSet) -> dict[int, int]:
+        users = self._locked.among("users", callers)
+        tenants = self._locked.among("tenants", callers.values())
+        for user_id, tenant_id in callers.items():
+            if user_id in users or tenant_id in tenants:
+                locked.callers[user_id] = tenant_id
+        return {user_id: tenant_id for user_id, tenant_id in callers.items() if user_id not in locked.callers}
+
+    async def _read_quotas(
+        self, connection: Connection, read_set: ReadSet, locked: ReadSet
+    ) -> dict[QuotaKey, QuotaRow]:
+        """Lock and read the quotas that are to change, and create missing ones.
+
+        Their tenants' policy rows are locked first, because the change of a quota writes to them.
+        """
+        keys = sorted(read_set.quotas | read_set.quotas_to_create, key=_lock_order)
+        if not keys:
+            return {}
+        tenants = {key.subject.tenant_id for key in keys}
+        locked_tenants = self._locked.among("policy", tenants)
+        locked.quotas.update(key for key in keys if key.subject.tenant_id in locked_tenants)
+        await connection.execute(_LOCK_POLICY, sorted(tenants - locked_tenants))
+        found = {}
+        for key in keys:
+            if key not in locked.quotas:
+                row = await _find_quota(connection, key, create=key in read_set.quotas_to_create)
+                if row is not None:
+                    found[key] = row
+        locked_quotas = self._locked.among("quotas", [quota.id for quota in found.values()])
+        locked.quotas.update(key for key, quota in found.items() if quota.id in locked_quotas)
+        found = {key: quota for key, quota in found.items() if key not in locked.quotas}
+        await connection.execute(_LOCK_QUOTAS, sorted(quota.id for quota in found.values()))
+        return found
+
+    async def _read_accounts(
+        self, connection: Connection, callers: Mapping[int, int], versions: Mapping[int, int]
+    ) -> dict[int, Account]:
+        accounts = self._policy.find(callers, versions)
+        unknown = sorted(callers.keys() - accounts.keys())
         if not unknown:
-            return
+            return accounts
         quotas: dict[int, list[Any]] = {}
         for row in await connection.fetch(_READ_ACCOUNT_QUOTAS, unknown):
             quotas.setdefault(row[0], []).append(quota_row(row[1:]))
         for user_id, tenant_id, active, version, ids, expiries in await connection.fetch(_READ_ACCOUNTS, unknown):
             api_keys = dict(zip(ids, expiries, strict=True))
-            account = Account(tenant_id, active, version, tuple(quotas.get(user_id, ())), api_keys)
-            self._policy.add(user_id, account)
+            accounts[user_id] = Account(tenant_id, active, version, tuple(quotas.get(user_id, ())), api_keys)
+            if callers[user_id] in versions:
+                self._policy.add(user_id, accounts[user_id], versions[callers[user_id]])
+        return accounts
 
 
-async def _read_quotas(connection: Connection, read_set: ReadSet, page: Page) -> None:
-    for key in sorted(read_set.quotas | read_set.quotas_to_create, key=_lock_order):
-        values = (key.subject.tenant_id, key.subject.user_id, key.unit.value, key.period.value)
+async def _find_quota(connection: Connection, key: QuotaKey, *, create: bool) -> QuotaRow | None:
+    values = (key.subject.tenant_id, key.subject.user_id, key.unit.value, key.period.value)
+    row = await connection.fetchrow(_FIND_QUOTA, *values)
+    if row is None and create:
+        await connection.execute(_CREATE_QUOTA, *values)
         row = await connection.fetchrow(_FIND_QUOTA, *values)
-        if row is None and key in read_set.quotas_to_create:
-            await connection.execute(_CREATE_QUOTA, *values)
-            row = await connection.fetchrow(_FIND_QUOTA, *values)
-        if row is not None:
-            page.quotas[key] = quota_row(row)
+    return quota_row(row) if row is not None else None
 
 
 def _lock_order(key: QuotaKey) -> tuple[int, int, str, int]:

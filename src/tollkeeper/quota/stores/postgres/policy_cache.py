@@ -1,31 +1,42 @@
 """The accounts and quotas that a process remembers between two batches."""
 
+from collections.abc import Mapping
+
 from tollkeeper.quota.rules.page import Account, QuotaRow
 
 MAX_CACHED_ACCOUNTS = 50_000
 
 
 class PolicyCache:
-    """Accounts and quotas as read at one policy version. Database triggers raise the version with every change."""
+    """Accounts as read at their tenant's policy version, and the quotas that were read.
+
+    Database triggers change the version with every change of the tenant, its users, quotas and API keys.
+    """
 
     def __init__(self) -> None:
-        self._version: int | None = None
-        self.accounts: dict[int, Account] = {}
+        self._accounts: dict[int, tuple[int, Account]] = {}
         self.quotas: dict[int, QuotaRow] = {}
-
-    def require_version(self, version: int) -> None:
-        """Empty the cache if it is of another version, or full."""
-        if version != self._version or len(self.accounts) > MAX_CACHED_ACCOUNTS:
-            self.clear()
-            self._version = version
 
     def clear(self) -> None:
         """Remove everything."""
-        self._version = None
-        self.accounts.clear()
+        self._accounts.clear()
         self.quotas.clear()
 
-    def add(self, user_id: int, account: Account) -> None:
-        """Add the account of a user, and its quotas."""
-        self.accounts[user_id] = account
+    def find(self, callers: Mapping[int, int], versions: Mapping[int, int]) -> dict[int, Account]:
+        """The remembered accounts of these callers (user id → tenant id), if their tenants have the same version still.
+
+        A cache that is full is cleared.
+        """
+        if len(self._accounts) > MAX_CACHED_ACCOUNTS:
+            self.clear()
+        found = {}
+        for user_id, tenant_id in callers.items():
+            remembered = self._accounts.get(user_id)
+            if remembered is not None and remembered[0] == versions.get(tenant_id):
+                found[user_id] = remembered[1]
+        return found
+
+    def add(self, user_id: int, account: Account, version: int) -> None:
+        """Add the account of a user, as read at this version, and its quotas."""
+        self._accounts[user_id] = version, account
         self.quotas.update((quota.id, quota) for quota in account.quotas)

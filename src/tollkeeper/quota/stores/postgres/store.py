@@ -4,21 +4,27 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import asyncpg
+import structlog
 
 from tollkeeper.clock import Clock
 from tollkeeper.quota.rules.page import Page, ReadSet
-from tollkeeper.quota.stores.base import StoreFailed
+from tollkeeper.quota.stores.base import RowsLocked, StoreFailed
 from tollkeeper.quota.stores.postgres.connection import (
     BEGIN,
     COMMAND_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
+    LOCKED,
     NOW_MS,
     OUTAGES,
     Connection,
 )
-from tollkeeper.quota.stores.postgres.idempotency_keys import delete_old_keys
+from tollkeeper.quota.stores.postgres.idempotency_keys import delete_old_keys, lock_number
+from tollkeeper.quota.stores.postgres.locked_rows import CONTENDED_LOCK_TIMEOUT_MS, LockedRows
 from tollkeeper.quota.stores.postgres.page_reader import PageReader
+from tollkeeper.quota.stores.postgres.windows import StaleMemory
 from tollkeeper.quota.stores.postgres.writes import write
+
+log = structlog.get_logger("tollkeeper.ledger")
 
 _FIND_LAPSED = (
     f"SELECT id FROM charges WHERE closed_ms IS NULL AND lease_ms < {NOW_MS} ORDER BY lease_ms LIMIT $2"
@@ -35,14 +41,50 @@ class PostgresStore:
         """`clock` replaces the database's clock in tests."""
         self._url = database_url
         self._clock = clock
-        self._reader = PageReader()
+        self._locked = LockedRows()
+        self._reader = PageReader(self._locked)
         self._connection: Connection | None = None
 
     async def run(self, read_set: ReadSet, decide: Callable[[Page], None]) -> None:
+        if self._locked:
+            await self._look_for_locks()
+        try:
+            await self._run_afresh(read_set, decide)
+        except LOCKED:
+            await self._look_for_locks(read_set)
+            try:
+                await self._run_afresh(read_set, decide)
+            except LOCKED as error:
+                raise RowsLocked from error
+
+    async def _run_afresh(self, read_set: ReadSet, decide: Callable[[Page], None]) -> None:
+        """Run the batch, with nothing remembered if what was remembered is no longer true."""
+        try:
+            await self._run(read_set, decide)
+        except StaleMemory:
+            log.warning("ledger.database_restored")
+            self._reader.clear()
+            await self._run(read_set, decide)
+
+    async def _look_for_locks(self, read_set: ReadSet | None = None) -> None:
+        """Look for locked rows among those of this read set; without one, look again at those that were locked."""
+        try:
+            connection = await self._connect()
+            if read_set is None:
+                await self._locked.refresh(connection)
+            else:
+                numbers = [lock_number(name) for name in read_set.keys]
+                await self._locked.find(connection, read_set, numbers, self._injected_ms())
+        except (*LOCKED, *OUTAGES) as error:
+            await self._reset()
+            raise StoreFailed(_one_line(error), maybe_committed=False) from error
+
+    async def _run(self, read_set: ReadSet, decide: Callable[[Page], None]) -> None:
+        """One try of `run`. Raises what is in LOCKED, too, after a rollback."""
         committing = False
         try:
             connection = await self._connect()
-            await connection.execute(BEGIN)
+            await connection.execute(BEGIN.format(lock_timeout_ms=self._locked.lock_timeout_ms))
             page = await self._reader.read(connection, read_set, self._injected_ms())
             decide(page)
             if page.has_changes:
@@ -52,6 +94,9 @@ class PostgresStore:
             else:
                 await connection.execute("ROLLBACK")
             self._reader.committed()
+        except (*LOCKED, StaleMemory):
+            await self._roll_back()
+            raise
         except OUTAGES as error:
             await self._reset()
             raise StoreFailed(_one_line(error), maybe_committed=committing) from error
@@ -70,8 +115,9 @@ class PostgresStore:
     async def probe(self) -> None:
         try:
             connection = await self._connect()
-            await connection.execute(f"{BEGIN}; UPDATE policy SET version = version; COMMIT")
-        except OUTAGES as error:
+            begin = BEGIN.format(lock_timeout_ms=CONTENDED_LOCK_TIMEOUT_MS)
+            await connection.execute(f"{begin}; UPDATE policy SET version = version WHERE tenant_id = 0; COMMIT")
+        except (*LOCKED, *OUTAGES) as error:
             await self._reset()
             raise StoreFailed(_one_line(error), maybe_committed=False) from error
 
@@ -94,12 +140,21 @@ class PostgresStore:
         try:
             connection = await asyncpg.connect(self._url, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S)
             try:
-                await connection.execute(BEGIN)
+                await connection.execute(BEGIN.format(lock_timeout_ms=CONTENDED_LOCK_TIMEOUT_MS))
                 yield connection
                 await connection.execute("COMMIT")
             finally:
                 await connection.close()
+        except (*LOCKED, *OUTAGES) as error:
+            raise StoreFailed(_one_line(error), maybe_committed=False) from error
+
+    async def _roll_back(self) -> None:
+        """After a batch that did not get its locks. Raises StoreFailed."""
+        self._reader.clear_uncommitted()
+        try:
+            await (await self._connect()).execute("ROLLBACK")
         except OUTAGES as error:
+            await self._reset()
             raise StoreFailed(_one_line(error), maybe_committed=False) from error
 
     async def _reset(self) -> None:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from tollkeeper.quota.rules.page import EntryRow, Page, QuotaRow, WindowHold, WindowRow
+from tollkeeper.quota.rules.page import EntryRow, Page, QuotaRow, ReadSet, WindowHold, WindowRow
 from tollkeeper.quota.rules.windows import span
 from tollkeeper.quota.stores.postgres.connection import Connection
+from tollkeeper.quota.stores.postgres.locked_rows import LockedRows
 from tollkeeper.quota.stores.postgres.policy_cache import PolicyCache
 from tollkeeper.quota.stores.rows import opening_entry, quota_row, window_row
 
@@ -29,6 +30,8 @@ _CREATE_WINDOWS = (
     " ON CONFLICT (quota_id, starts_ms) DO NOTHING"
     " RETURNING id, quota_id, starts_ms, ends_ms, granted, settled, pending, forgiven, sequence"
 )
+_LOCK_QUOTAS = "SELECT 1 FROM quotas WHERE id = ANY($1::integer[]) ORDER BY id FOR SHARE"
+"""Taken before a window is created. Else its quota's limit could be changed at the same time, and be missed."""
 _READ_QUOTAS = "SELECT id, tenant_id, user_id, unit, period, granted FROM quotas WHERE id = ANY($1::integer[])"
 _INSERT_ENTRY = (
     f"INSERT INTO entries ({', '.join(EntryRow._fields)})"
@@ -36,10 +39,15 @@ _INSERT_ENTRY = (
 )
 
 
+class StaleMemory(Exception):
+    """The database does not have a window that it had before: it was restored to an earlier state."""
+
+
 class WindowReader:
     """Reads windows, and remembers the ids of committed ones by (quota id, start). Windows are never deleted."""
 
-    def __init__(self) -> None:
+    def __init__(self, locked: LockedRows) -> None:
+        self._locked = locked
         self._known: dict[tuple[int, int], int] = {}
         self._uncommitted: dict[tuple[int, int], int] = {}
 
@@ -54,26 +62,48 @@ class WindowReader:
         """After a batch that failed: discard its ids."""
         self._uncommitted.clear()
 
+    def clear(self) -> None:
+        """Remove everything that was remembered."""
+        self._known.clear()
+        self._uncommitted.clear()
+
     async def read(
-        self, connection: Connection, page: Page, policy: PolicyCache, holds: Sequence[tuple[str, int, int]]
+        self,
+        connection: Connection,
+        page: Page,
+        policy: PolicyCache,
+        holds: Sequence[tuple[str, int, int]],
+        locked: ReadSet,
     ) -> None:
         """Lock and read the windows of the page's quotas and of `holds`: (charge id, window id, pending).
 
-        Fills `page.current_windows` and `page.holds`.
+        Fills `page.current_windows` and `page.holds`. What needs a locked window is added to `locked`. Raises
+        StaleMemory.
         """
         quotas = {quota.id: quota for account in page.accounts.values() for quota in account.quotas}
         quotas.update((quota.id, quota) for quota in page.quotas.values())
         wanted = {(quota.id, span(quota.key.period, page.now_ms)[0]): quota for quota in quotas.values()}
         await self._find_or_create(connection, page, wanted)
-        current = {key: self._uncommitted.get(key) or self._known[key] for key in wanted}
-        ids = sorted({*current.values(), *(window_id for _, window_id, _ in holds)})
-        rows = await connection.fetch(_LOCK_WINDOWS, ids) if ids else []
+        current = {key: self._uncommitted.get(key) or self._known.get(key) for key in wanted}
+        ids = {*filter(None, current.values()), *(window_id for _, window_id, _ in holds)}
+        ids -= {*map(int, self._locked.among("windows", ids))}
+        rows = await connection.fetch(_LOCK_WINDOWS, sorted(ids)) if ids else []
         await _read_missing_quotas(connection, policy, rows, quotas)
         windows = {row[0]: window_row(row, quotas.get(row[1]) or policy.quotas[row[1]]) for row in rows}
-        for (quota_id, _), window_id in current.items():
-            page.current_windows[quota_id] = windows[window_id]
+        if windows.keys() != ids:
+            raise StaleMemory
+        for (quota_id, starts_ms), window_id in current.items():
+            if window_id in windows:
+                window = page.current_windows[quota_id] = windows[window_id]
+                if (window.quota.id, window.starts_ms) != (quota_id, starts_ms):
+                    raise StaleMemory
         for charge_id, window_id, pending in holds:
-            page.holds.setdefault(charge_id, []).append(WindowHold(windows[window_id], pending))
+            if window_id in windows:
+                page.holds[charge_id].append(WindowHold(windows[window_id], pending))
+            else:
+                locked.charges.add(charge_id)
+        if self._locked:
+            _find_locked_owners(page, locked)
 
     async def _find_or_create(
         self, connection: Connection, page: Page, wanted: dict[tuple[int, int], QuotaRow]
@@ -83,10 +113,12 @@ class WindowReader:
         if not unknown:
             return
         await self._find(connection, unknown)
-        missing = sorted(key for key in unknown if key not in self._uncommitted)
+        missing = [key for key in unknown if key not in self._uncommitted]
+        locked_quotas = self._locked.among("quotas", {quota_id for quota_id, _ in missing})
+        missing = sorted(key for key in missing if key[0] not in locked_quotas)
         if not missing:
             return
-        await connection.execute("SELECT 1 FROM policy FOR SHARE")  # else a limit could change at the same time
+        await connection.execute(_LOCK_QUOTAS, sorted({quota_id for quota_id, _ in missing}))
         spans = [(quota_id, *span(wanted[quota_id, starts].key.period, page.now_ms)) for quota_id, starts in missing]
         rows = await connection.fetch(_CREATE_WINDOWS, *zip(*spans, strict=True))
         created: list[WindowRow] = [window_row(row, wanted[row[1], row[2]]) for row in rows]
@@ -107,3 +139,11 @@ async def _read_missing_quotas(
     if unknown:
         for row in await connection.fetch(_READ_QUOTAS, sorted(unknown)):
             policy.quotas[row[0]] = quota_row(row)
+
+
+def _find_locked_owners(page: Page, locked: ReadSet) -> None:
+    """Add the callers and quotas to `locked` that lack a current window: another session keeps it locked."""
+    for user_id, account in page.accounts.items():
+        if any(quota.id not in page.current_windows for quota in account.quotas):
+            locked.callers[user_id] = account.tenant_id
+    locked.quotas.update(key for key, quota in page.quotas.items() if quota.id not in page.current_windows)

@@ -87,7 +87,7 @@ class SqliteStore:
     def _probe(self) -> None:
         try:
             connection = self._begin()
-            connection.execute("UPDATE policy SET version = version")
+            connection.execute("UPDATE policy SET version = version WHERE tenant_id = 0")
             connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
             self._reset()
