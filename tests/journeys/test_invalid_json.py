@@ -59,6 +59,9 @@ NOT_JSON = {
     "65 levels": _nested(65),
     "100,000 levels": _nested(100_000),
     "a million open brackets": b"[" * 1_000_000,
+    "too many lists": b'{"prompt": "tell-nobody", "tools": [' + b"[]," * 50_000 + b"[]]}",
+    "too many objects": b'{"prompt": "tell-nobody", "tools": [' + b"{}," * 50_000 + b"{}]}",
+    "duplicate keys in a large body": b'{"prompt": "' + b"x: " * 30_000 + b'", "prompt": "twice"}',
     "a number of 5,000 digits": b'{"prompt": "tell-nobody", "max_tokens": ' + b"9" * 5_000 + b"}",
 }
 
