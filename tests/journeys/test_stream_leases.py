@@ -1,8 +1,6 @@
 """The lease of a stream is renewed; its checkpoint outlives a killed process; a stream whose hold is swept ends."""
 
 import asyncio
-import os
-import signal
 from collections.abc import Callable
 
 import aiohttp
@@ -119,16 +117,12 @@ async def test_a_stream_whose_hold_was_swept_ends_and_adjusts_its_charge(
 
     async def suspend() -> None:
         await all_received.wait()
-        pid = short_deadline_server.program.pid
-        os.kill(pid, signal.SIGSTOP)
-        try:
+        with short_deadline_server.suspended():
             async with asyncio.timeout(TEST_DEADLINE_S):
                 swept = 0
                 while swept < len(STREAM_CELLS):
                     await asyncio.sleep(0.2)
                     swept += await _sweep(short_deadline_server)
-        finally:
-            os.kill(pid, signal.SIGCONT)
         resumed.set()
 
     short_deadline_server.start(**SETTINGS)

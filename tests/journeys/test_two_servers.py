@@ -1,13 +1,8 @@
 """Two servers on one database share the quotas, and each closes charges that the other has abandoned."""
 
 import asyncio
-import os
-import signal
-import sqlite3
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -85,7 +80,7 @@ async def test_a_server_suspended_past_its_lease_adjusts_the_charge_afterwards(
             call = asyncio.create_task(caller.query(prompt, max_tokens=50))
             while not upstream.waiting(caller.marker):
                 await asyncio.sleep(0.02)
-            with _suspended(suspended_server):
+            with suspended_server.suspended():
                 swept = await _wait_until_closed(elsewhere)
         assert (swept["basis"], swept["adjusted"]) == ("unknown", False)
         assert swept["cost"] + swept["forgiven"] == swept["held"]
@@ -98,33 +93,6 @@ async def test_a_server_suspended_past_its_lease_adjusts_the_charge_afterwards(
         quota = await elsewhere.quota()
         assert (quota["used"], quota["reserved"]) == (24, 0)
     await assert_ledger_is_consistent(sweeping_server.database_url)
-
-
-@contextmanager
-def _suspended(server: Server) -> Iterator[None]:
-    """The process is stopped, as on a suspended machine."""
-    os.kill(server.program.pid, signal.SIGSTOP)
-    while _is_locked(server.database_url):  # it must not hold the file's write lock while it is stopped
-        os.kill(server.program.pid, signal.SIGCONT)
-        time.sleep(0.01)
-        os.kill(server.program.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(server.program.pid, signal.SIGCONT)
-
-
-def _is_locked(database_url: str) -> bool:
-    """Whether a process holds the write lock of an SQLite file."""
-    if not database_url.startswith("sqlite:///"):
-        return False
-    path = database_url.removeprefix("sqlite:///")
-    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError:
-            return True
-        return False
 
 
 async def _wait_until_closed(caller: ApiUser) -> dict[str, Any]:

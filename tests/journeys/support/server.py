@@ -1,6 +1,11 @@
 """The real server as a process: `python -m tollkeeper serve`, or a launcher of the tests for the same application."""
 
-from collections.abc import Mapping, Sequence
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from journeys.support.processes import Program, ReservedPort, clean_environment
@@ -52,6 +57,31 @@ class Server:
         )
         self._program.wait_for_answer(f"{self.url}/health")
         return self
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """The process is stopped, as on a suspended machine, while it has no lock on an SQLite file."""
+        os.kill(self.program.pid, signal.SIGSTOP)
+        while self._is_locked():
+            os.kill(self.program.pid, signal.SIGCONT)
+            time.sleep(0.01)
+            os.kill(self.program.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.program.pid, signal.SIGCONT)
+
+    def _is_locked(self) -> bool:
+        """Whether a process holds the write lock of an SQLite file."""
+        if not self.database_url.startswith("sqlite:///"):
+            return False
+        path = self.database_url.removeprefix("sqlite:///")
+        with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return True
+            return False
 
     def stop(self) -> None:
         """Send SIGTERM. Fails unless the process exits with 0 and has logged no traceback."""
