@@ -18,6 +18,7 @@ from tollkeeper.providers.echo import (
     DIMENSIONS,
     MAX_DIMENSIONS,
     MAX_VECTOR_NUMBERS,
+    SLICE_CHARACTERS,
     EchoFailure,
     EchoProvider,
 )
@@ -158,3 +159,12 @@ async def test_echo_can_stream_without_a_usage_report() -> None:
 async def test_echo_can_be_used_after_close() -> None:
     await EchoProvider().close()
     assert (await complete(EchoProvider(), "x")).text == "x"
+
+
+@pytest.mark.parametrize("around", range(-3, 4))
+async def test_the_words_of_a_long_text_are_counted_across_slices(around: int) -> None:
+    """Words and spaces of all lengths lie across the border of two slices."""
+    provider = EchoProvider()
+    for word, space in (("word", " "), ("w", "\n\u2003"), ("words", "   ")):
+        text = "x" * (SLICE_CHARACTERS + around) + space + (word + space) * SLICE_CHARACTERS
+        assert await provider.count_input(prepared(provider, text)) == len(text.split())

@@ -15,9 +15,9 @@ from tollkeeper.errors import InvalidJson, InvalidRequest
 MAX_DEPTH = 64
 MAX_VALUES = 400_000
 """More than the 300,000 tokens that OpenAI accepts in one embeddings request."""
-MAX_CONTAINERS = 50_000
+MAX_CONTAINERS = 30_000
 """Objects and lists."""
-MAX_FIELDS = 100_000
+MAX_FIELDS = 50_000
 MAX_ESCAPES = 2_000_000
 """Backslashes. JSON without characters beyond ASCII has one for each letter of most languages of Asia."""
 MAX_STRUCTURE_BYTES = 8 * 1024 * 1024

@@ -6,6 +6,7 @@ It is deterministic. Length, pace and failures can be set, for first runs, tests
 import asyncio
 import hashlib
 import math
+import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -22,12 +23,15 @@ from tollkeeper.providers.base import CallInput, Model, PreparedCall, RawRequest
 from tollkeeper.providers.http_common import input_size_of, require_chat_request
 from tollkeeper.providers.kind import FREE, ConfiguredProvider, ProviderKind
 from tollkeeper.settings import Settings
+from tollkeeper.worker_thread import run_by_size
 
 EMPTY_PROMPT_ANSWER = "(nothing)"
 DIMENSIONS = 256
 MAX_DIMENSIONS = 4_096
 MAX_VECTOR_NUMBERS = 1_000_000
 """In all vectors of one call together."""
+SLICE_CHARACTERS = 64 * 1024
+_WORD = re.compile(r"\S+")
 
 EchoFailure = Literal[
     "none", "unavailable", "auth_failed", "rate_limited", "rejected", "error", "timeout", "bad_response", "no_usage"
@@ -65,16 +69,16 @@ class EchoProvider:
         return PreparedCall(model, orjson.dumps(texts), b"", input_size_of(chat_request), lambda: texts)
 
     async def complete(self, prepared: PreparedCall, max_output: int) -> Completion:
-        words, finish_reason = self._answer(prepared, max_output)
+        words, finish_reason = await run_by_size(len(prepared.body), self._answer, prepared, max_output)
         await self._pause(self.delay_s + self._seconds_per_token * len(words))
         self._fail()
         if prepared.wire is Wire.EMBEDDINGS:
             return await asyncio.to_thread(_embed, prepared)
-        usage = None if self.failure == "no_usage" else Usage(_count_words(prepared.texts()), len(words))
+        usage = None if self.failure == "no_usage" else Usage(await self.count_input(prepared), len(words))
         return Completion("".join(words), finish_reason, usage)
 
     async def stream(self, prepared: PreparedCall, max_output: int) -> AsyncGenerator[StreamChunk]:
-        words, finish_reason = self._answer(prepared, max_output)
+        words, finish_reason = await run_by_size(len(prepared.body), self._answer, prepared, max_output)
         await self._pause(self.delay_s)
         self._fail()
         for word in words:
@@ -82,13 +86,13 @@ class EchoProvider:
             yield StreamChunk(b"", (TextDelta(word),))
         yield StreamChunk(b"", (Finish(finish_reason),))
         if self.failure != "no_usage":
-            yield StreamChunk(b"", (Usage(_count_words(prepared.texts()), len(words)),), last=True)
+            yield StreamChunk(b"", (Usage(await self.count_input(prepared), len(words)),), last=True)
 
     async def bound_input(self, prepared: PreparedCall) -> int | None:
-        return _count_words(prepared.texts())
+        return await self.count_input(prepared)
 
     async def count_input(self, prepared: PreparedCall) -> int:
-        return _count_words(prepared.texts())
+        return await run_by_size(len(prepared.body), lambda: _count_words(prepared.texts()))
 
     async def count_output(self, text: str) -> int:
         return len(text.split())
@@ -102,8 +106,9 @@ class EchoProvider:
     def _answer(self, prepared: PreparedCall, max_output: int) -> tuple[list[str], str]:
         """The words of the answer, each with the space before it, and the finish reason."""
         texts = prepared.texts()
-        prompt = (texts[-1].split() if texts else []) or [EMPTY_PROMPT_ANSWER]
-        length = self.tokens or len(prompt)
+        found = (match[0] for match in _WORD.finditer(texts[-1] if texts else ""))
+        prompt = list(islice(found, max_output)) or [EMPTY_PROMPT_ANSWER]
+        length = self.tokens or _count_words(texts[-1:] or ("",))
         words = list(islice(cycle(prompt), min(length, max_output)))
         return [*words[:1], *(f" {word}" for word in words[1:])], "length" if length > max_output else "stop"
 
@@ -121,7 +126,17 @@ class EchoProvider:
 
 
 def _count_words(texts: tuple[str, ...]) -> int:
-    return sum(max(1, len(text.split())) for text in texts)
+    return sum(max(1, _words_in(text)) for text in texts)
+
+
+def _words_in(text: str) -> int:
+    """The number of words, counted in slices: a split of a long text would keep all other threads waiting."""
+    count, follows_space = 0, True
+    for start in range(0, len(text), SLICE_CHARACTERS):
+        part = text[start : start + SLICE_CHARACTERS]
+        count += len(part.split()) - (not follows_space and not part[0].isspace())
+        follows_space = part[-1].isspace()
+    return count
 
 
 def _prepare_embeddings(model: Model, raw: RawRequest) -> PreparedCall:
