@@ -50,6 +50,7 @@ def test_exactly_the_parameters_of_the_sdk_have_a_rule() -> None:
     ("name", "value"),
     [
         ("store", True),
+        ("store", 0),
         ("service_tier", "priority"),
         ("service_tier", "flex"),
         ("modalities", ["text", "audio"]),

@@ -7,8 +7,8 @@ declaration. MeteredRouter is plain ASGI in front of FastAPI, because a FastAPI 
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,6 +19,7 @@ from tollkeeper.api.dependencies import Services
 from tollkeeper.api.errors import RenderError, render_problem
 from tollkeeper.api.formats import charge_headers
 from tollkeeper.api.middleware import MAX_BODY_BYTES, read_body, send_response
+from tollkeeper.api.openapi_parts import PROBLEM, JsonSchema
 from tollkeeper.api.sse_listener import SseListener
 from tollkeeper.errors import InvalidJson, MethodNotAllowed, ShuttingDown, TollkeeperError, Unauthenticated
 from tollkeeper.gateway.candidate import ModelCall
@@ -28,9 +29,6 @@ from tollkeeper.providers.base import StreamChunk
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, StoredResponse
 from tollkeeper.quota.rules.operations import Replayed
 from tollkeeper.worker_thread import run_by_size
-
-EXTERNAL_TYPE: Any = dict[str, Any]
-"""The type of a request or response whose format OpenAI or Anthropic documents."""
 
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
@@ -84,6 +82,12 @@ class MeteredEndpoint:
     returns; or the body of the response, if no model is to be called: then nothing is charged, and there is no
     idempotency. Without `prepare`, `parse` returns the exchange. Both raise InputError. `render_error` renders what is
     raised before the response has begun.
+
+    The rest is for the OpenAPI document. `request_type`, `response_type`, `error_type` and `events` are msgspec types,
+    or JSON Schemas with a title; `schemas` are those that they refer to. `events` are the data of a stream's events; a
+    text is the only data of its event. Without `response_type`, the response is always streamed. `examples` are
+    requests, by name. `request_rules` are keywords for the schema of the request, beyond its type. An endpoint that
+    does not call a model ignores an Idempotency-Key.
     """
 
     path: str
@@ -92,10 +96,15 @@ class MeteredEndpoint:
     parse: Callable[[Principal, bytes], Any]
     summary: str
     description: str
+    examples: Mapping[str, Any]
     prepare: Callable[[Services, Principal, Any], Awaitable[Exchange | bytes]] | None = None
     render_error: RenderError = render_problem
     max_body_bytes: int = MAX_BODY_BYTES
-    streams: bool = False
+    calls_model: bool = True
+    events: Sequence[Any] = ()
+    error_type: JsonSchema = field(default_factory=lambda: PROBLEM)
+    request_rules: JsonSchema = field(default_factory=dict)
+    schemas: Mapping[str, JsonSchema] = field(default_factory=dict)
 
 
 class MeteredRouter:

@@ -1,34 +1,71 @@
-"""Completes the OpenAPI document: the metered endpoints, from their declarations, and the errors of other routes."""
+"""Completes the OpenAPI document: the metered endpoints, from their declarations, and the errors of other routes.
 
-from collections.abc import Sequence
+No operation lists 405: a client that reads the document sends no other method. The document's description states it.
+"""
+
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 
+from tollkeeper.api import openapi_parts as parts
+from tollkeeper.api.compat.schemas import MODEL_SCHEMAS
 from tollkeeper.api.errors import MEDIA_TYPE
-from tollkeeper.api.metered import EXTERNAL_TYPE, MeteredEndpoint
+from tollkeeper.api.metered import JSON, MeteredEndpoint
 from tollkeeper.api.middleware import SDK_PREFIX
+from tollkeeper.api.openapi_parts import JsonSchema, schema_ref
 
 ERRORS = {
-    "400": "The body is not valid JSON, or a parameter is not supported",
+    "400": "The body is not valid JSON, a parameter is not supported, or the provider rejects the request",
     "401": "There is no valid access token",
     "403": "The API key does not have the scope for this endpoint",
     "404": "There is no such model",
     "408": "The body did not arrive in time",
-    "409": "A call with this Idempotency-Key is in flight or was interrupted, or the conversation has a call in flight",
+    "409": "A call with this Idempotency-Key is in flight or was interrupted",
     "413": "The body is too large",
-    "422": "The request does not have the fields or types of this endpoint",
+    "422": "The request does not have the fields or types of this endpoint, or its Idempotency-Key had another request",
     "429": "A quota or a rate limit refuses the call; the body names it",
     "502": "The provider failed",
     "503": "The ledger is unavailable, or the provider limits this server's rate",
     "504": "The provider did not answer in time",
 }
-BODY_ERRORS = {status: ERRORS[status] for status in ("400", "408", "413", "422")} | {"429": "Too many requests"}
-ACCESS_ERRORS = {status: ERRORS[status] for status in ("401", "403")}
+SDK_ERRORS = {
+    "400": "The body is not a valid request, a parameter is not supported, or the provider rejects the request",
+    "422": "The Idempotency-Key was used with another request",
+}
+"""Where the errors of `/v1/*` differ: there, invalid input is 400."""
+FREE_ERRORS = {
+    "400": "The body is not valid JSON, or a parameter is not supported",
+    "422": "The request does not have the fields or types of this endpoint",
+    "429": "A rate limit refuses the call; the body names it",
+    "503": "The database is unavailable",
+}
+"""Where the errors of endpoints that call no model differ. They ignore an Idempotency-Key."""
+CALL_ERRORS = ("409", "502", "504")
+"""Errors that only a call of a model can cause."""
+CHARGED_ERRORS = ("400", "429", "502", "503", "504")
+"""Errors of a call that has reached the quotas: the headers name the charge or the quota."""
+
+RATE_ERRORS = {"429": "Too many requests"}
+BODY_ERRORS = {
+    "400": "The body is not valid JSON",
+    "408": ERRORS["408"],
+    "413": ERRORS["413"],
+    "422": FREE_ERRORS["422"],
+} | RATE_ERRORS
+ACCESS_ERRORS = {status: ERRORS[status] for status in ("401", "403")} | RATE_ERRORS
 DATABASE_ERRORS = {"503": "The database is unavailable"}
 LOOKUP_ERRORS = {"404": "It does not exist, or the caller may not see it"}
 UNUSED_SCHEMAS = ("HTTPValidationError", "ValidationError")
 """FastAPI's schemas of validation errors. No route returns them."""
+METHODS_NOTE = "A path that does not have the requested method answers 405, and lists its methods in `Allow`."
+CHARGE_LINK = {
+    "Charge": parts.link("my_charge_me_charges__charge_id__get", charge_id="$response.header.X-Charge-ID"),
+}
+SESSION_LINKS = {
+    "Conversation": parts.link("my_session_ai_sessions__session_id__get", session_id="$request.body#/session_id"),
+    "Forget": parts.link("forget_my_session_ai_sessions__session_id__delete", session_id="$request.body#/session_id"),
+}
 IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -36,83 +73,161 @@ IDEMPOTENCY_KEY = {
     "description": "The same key and body: one provider call, one charge, and the same response for 24 hours.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$"},
 }
-PROBLEM = {
-    "type": "object",
-    "title": "Problem",
-    "description": "RFC 9457 problem details with a stable `code`.",
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "code": {"type": "string"},
-        "correlation_id": {"type": "string"},
-    },
-    "required": ["status", "detail", "code"],
-}
 
 
 def complete_document(document: dict[str, Any], endpoints: Sequence[MeteredEndpoint]) -> dict[str, Any]:
     """Add each metered endpoint as an operation, and to the other operations the errors that they return."""
-    types = [
-        kind
-        for endpoint in endpoints
-        for kind in (endpoint.request_type, endpoint.response_type)
-        if kind is not EXTERNAL_TYPE
-    ]
-    _, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    document["info"]["description"] = f"{document['info']['description']} {METHODS_NOTE}"
+    components = document.setdefault("components", {})
+    components["headers"] = parts.HEADERS
+    schemas = components.setdefault("schemas", {})
     for name in UNUSED_SCHEMAS:
         schemas.pop(name, None)
-    schemas.update(components)
-    schemas["Problem"] = PROBLEM
+    schemas |= _components(endpoints)
+    errors_of_sdks = _sdk_error_schemas(endpoints)
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            _add_errors(path, operation)
+            _complete_operation(path, operation, errors_of_sdks)
     for endpoint in endpoints:
         document["paths"][endpoint.path] = {"post": _operation(endpoint)}
-    return document
+    completed: dict[str, Any] = _with_portable_patterns(document)
+    return completed
 
 
-def _add_errors(path: str, operation: dict[str, Any]) -> None:
-    """Add to the errors that a route declares those that follow from its security, its body and its path."""
+def _components(endpoints: Sequence[MeteredEndpoint]) -> dict[str, JsonSchema]:
+    """The schemas that the metered endpoints use, by name."""
+    kinds = [
+        kind
+        for endpoint in endpoints
+        for kind in (endpoint.request_type, endpoint.response_type, endpoint.error_type, *endpoint.events)
+    ]
+    types = [kind for kind in kinds if isinstance(kind, type)]
+    _, found = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    schemas = dict(found)
+    schemas |= {kind["title"]: kind for kind in kinds if isinstance(kind, dict)}
+    for endpoint in endpoints:
+        schemas |= endpoint.schemas
+        name = _name(endpoint.request_type)
+        schemas[name] = schemas[name] | endpoint.request_rules
+    return schemas | MODEL_SCHEMAS
+
+
+def _sdk_error_schemas(endpoints: Sequence[MeteredEndpoint]) -> JsonSchema:
+    """The error of a route that both SDKs use, in the format of one or the other."""
+    names = {kind.error_type["title"]: None for kind in endpoints if kind.path.startswith(SDK_PREFIX)}
+    return {"anyOf": [schema_ref(name) for name in names]}
+
+
+def _complete_operation(path: str, operation: dict[str, Any], errors_of_sdks: JsonSchema) -> None:
+    """Add to a route the headers of its responses, and the errors that follow from its security, body and path."""
+    is_sdk = path.startswith(SDK_PREFIX)
     responses = operation["responses"]
-    errors = {status: response["description"] for status, response in responses.items() if status >= "400"}
+    if not any(parameter["in"] == "query" for parameter in operation.get("parameters", ())):
+        responses.pop("422", None)
+    errors = {
+        status: response["description"]
+        for status, response in responses.items()
+        if status >= "400" and (status == "422" or "content" not in response)
+    }
     if "422" in errors:
-        errors["422"] = ERRORS["422"]
+        errors["422"] = "A parameter of the query is not valid"
     if "requestBody" in operation:
         errors |= BODY_ERRORS | DATABASE_ERRORS
     if "security" in operation:
         errors |= ACCESS_ERRORS | DATABASE_ERRORS
     if "{" in path:
         errors |= LOOKUP_ERRORS
-    responses |= _error_responses(errors, external=path.startswith(SDK_PREFIX))
+    for response in responses.values():
+        response["headers"] = parts.headers_ref(*_common_headers(is_sdk=is_sdk))
+    error_schema = errors_of_sdks if is_sdk else schema_ref("Problem")
+    responses |= _error_responses(errors, error_schema, is_sdk=is_sdk)
 
 
-def _error_responses(errors: dict[str, str], *, external: bool) -> dict[str, Any]:
-    content = _content(EXTERNAL_TYPE, "application/json") if external else _content("Problem", MEDIA_TYPE)
-    return {status: {"description": description, "content": content} for status, description in errors.items()}
+def _common_headers(*, is_sdk: bool) -> Iterator[str]:
+    yield from parts.EVERY_RESPONSE
+    if is_sdk:
+        yield from parts.SDK_RESPONSE
+
+
+def _error_responses(
+    errors: dict[str, str], schema: JsonSchema, *, is_sdk: bool, charge_headers: Sequence[str] = ()
+) -> dict[str, Any]:
+    common = (*_common_headers(is_sdk=is_sdk), *(parts.SDK_ERROR if is_sdk else ()))
+    return {
+        status: {
+            "description": description,
+            "headers": parts.headers_ref(
+                *common, *parts.ERROR_HEADERS.get(status, ()), *(charge_headers if status in CHARGED_ERRORS else ())
+            ),
+            "content": {JSON if is_sdk else MEDIA_TYPE: {"schema": schema}},
+        }
+        for status, description in errors.items()
+    }
 
 
 def _operation(endpoint: MeteredEndpoint) -> dict[str, Any]:
-    content = _content(endpoint.response_type, "application/json")
-    if endpoint.streams:
-        content |= {"text/event-stream": {"schema": {"type": "string"}}}
-    errors = _error_responses(ERRORS, external=endpoint.request_type is EXTERNAL_TYPE)
+    is_sdk = endpoint.path.startswith(SDK_PREFIX)
+    errors = dict(ERRORS) | (SDK_ERRORS if is_sdk else {})
+    charge_headers: tuple[str, ...] = parts.CHARGE
+    if not endpoint.calls_model:
+        errors = {status: text for status, text in (errors | FREE_ERRORS).items() if status not in CALL_ERRORS}
+        errors["400"] = SDK_ERRORS["400"] if is_sdk else errors["400"]
+        charge_headers = ()
+        if is_sdk:
+            del errors["422"]
+    content = {JSON: {"schema": _schema(endpoint.response_type)}} if endpoint.response_type is not None else {}
+    if endpoint.events:
+        content["text/event-stream"] = {"schema": {"anyOf": [_event(data) for data in endpoint.events]}}
+    replayed = ("Idempotent-Replayed",) if endpoint.calls_model else ()
+    answer = {
+        "description": "The answer",
+        "headers": parts.headers_ref(*_common_headers(is_sdk=is_sdk), *charge_headers, *replayed),
+        "content": content,
+    }
+    if endpoint.calls_model:
+        answer["links"] = CHARGE_LINK if is_sdk else CHARGE_LINK | SESSION_LINKS
+    examples = {name: {"value": example} for name, example in endpoint.examples.items()}
     return {
         "tags": ["ai"],
         "summary": endpoint.summary,
         "description": endpoint.description,
         "operationId": endpoint.path.strip("/").replace("/", "_"),
         "security": [{"OAuth2PasswordBearer": []}, {"APIKey": []}],
-        "parameters": [IDEMPOTENCY_KEY],
-        "requestBody": {"required": True, "content": _content(endpoint.request_type, "application/json")},
-        "responses": {"200": {"description": "The answer", "content": content}} | errors,
+        "parameters": [IDEMPOTENCY_KEY] if endpoint.calls_model else [],
+        "requestBody": {
+            "required": True,
+            "content": {JSON: {"schema": _schema(endpoint.request_type), "examples": examples}},
+        },
+        "responses": {"200": answer}
+        | _error_responses(errors, _schema(endpoint.error_type), is_sdk=is_sdk, charge_headers=charge_headers),
     }
 
 
-def _content(kind: Any, media_type: str) -> dict[str, Any]:
-    if kind is EXTERNAL_TYPE:
-        return {media_type: {"schema": {"type": "object"}}}
-    name = kind if isinstance(kind, str) else kind.__name__
-    return {media_type: {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+def _schema(kind: Any) -> JsonSchema:
+    return schema_ref(_name(kind))
+
+
+def _name(kind: Any) -> str:
+    name: str = kind["title"] if isinstance(kind, dict) else kind.__name__
+    return name
+
+
+def _event(data: Any) -> JsonSchema:
+    return parts.event_schema(data if isinstance(data, str) else _schema(data))
+
+
+def _with_portable_patterns(node: Any) -> Any:
+    """The document with patterns that mean the same in Python and in the regular expressions of JSON Schema.
+
+    There, `\\Z` is no end of the text, and `\\S` includes some characters that are white space in Python.
+    """
+    if isinstance(node, dict):
+        return {
+            name: inner.replace(r"\Z", "$").replace(r"\S", r"[^\s\x1c-\x1f\x85]")
+            if name == "pattern" and isinstance(inner, str)
+            else _with_portable_patterns(inner)
+            for name, inner in node.items()
+        }
+    if isinstance(node, list):
+        return [_with_portable_patterns(inner) for inner in node]
+    return node

@@ -79,7 +79,7 @@ def check_value(name: str, value: Any, rule: Only | KnownFields) -> None:
     """Raises UnsupportedParameter for a value, or for a field in it, that the rule does not allow."""
     if isinstance(rule, KnownFields):
         _check_fields(name, value, rule.fields)
-    elif value not in rule.values:
+    elif not any(type(value) is type(allowed) and value == allowed for allowed in rule.values):  # 0 is not false
         raise unsupported(name)
 
 

@@ -3,14 +3,15 @@
 import orjson
 
 from tollkeeper import errors
-from tollkeeper.api.compat import anthropic_errors
+from tollkeeper.api.compat import anthropic_errors, schemas
 from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, StreamWriter
-from tollkeeper.api.compat.fields import read_count, read_fields, read_flag, read_name
+from tollkeeper.api.compat.fields import MAX_TOKENS, read_count, read_fields, read_flag, read_name
 from tollkeeper.api.compat.pseudonym import pseudonym
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.metered import EXTERNAL_TYPE, Exchange, MeteredEndpoint
+from tollkeeper.api.metered import Exchange, MeteredEndpoint
 from tollkeeper.chat import ChatRequest, Completion, Usage
 from tollkeeper.dialects import messages
+from tollkeeper.dialects.messages import request_schema
 from tollkeeper.dialects.parameters import filter_parameters
 from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.gateway.candidate import ModelCall
@@ -91,23 +92,37 @@ async def _count_tokens(services: Services, caller: Principal, call: ModelCall) 
 
 MESSAGES = MeteredEndpoint(
     path="/v1/messages",
-    request_type=EXTERNAL_TYPE,
-    response_type=EXTERNAL_TYPE,
+    request_type=request_schema.schema("MessagesRequest", schemas.REF_TEMPLATE, MAX_TOKENS, limit_required=True),
+    response_type=schemas.MESSAGE,
+    error_type=schemas.ANTHROPIC_ERROR,
+    schemas=request_schema.components(schemas.REF_TEMPLATE),
     parse=_parse_messages,
     summary="Anthropic: messages",
     description="Anthropic's wire format, JSON and SSE. Parameters that would evade the quota are refused.",
     render_error=anthropic_errors.render,
     max_body_bytes=MAX_BODY_BYTES,
-    streams=True,
+    examples={
+        "Whole": {"max_tokens": 200, "messages": [{"role": "user", "content": "Why is the sky blue?"}]},
+        "Streamed": {
+            "max_tokens": 200,
+            "system": "Answer in one sentence.",
+            "messages": [{"role": "user", "content": [{"type": "text", "text": "Why is the sky blue?"}]}],
+            "stream": True,
+        },
+    },
+    events=(schemas.TYPED_EVENT,),
 )
 COUNT_TOKENS = MeteredEndpoint(
     path="/v1/messages/count_tokens",
-    request_type=EXTERNAL_TYPE,
-    response_type=EXTERNAL_TYPE,
+    request_type=request_schema.schema("CountTokensRequest", schemas.REF_TEMPLATE, MAX_TOKENS, limit_required=False),
+    response_type=schemas.TOKEN_COUNT,
+    error_type=schemas.ANTHROPIC_ERROR,
     parse=_parse_count,
     prepare=_count_tokens,
     summary="Anthropic: count tokens",
     description="Counted with the best tokenizer available, without a call of the provider. Free of charge.",
     render_error=anthropic_errors.render,
     max_body_bytes=MAX_BODY_BYTES,
+    examples={"One message": {"messages": [{"role": "user", "content": "Why is the sky blue?"}]}},
+    calls_model=False,
 )

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Header, Path
 
+from tollkeeper.api.compat.schemas import model_responses
 from tollkeeper.api.dependencies import Caller, ServicesDep
 from tollkeeper.errors import ModelNotFound
 from tollkeeper.providers.base import Model
@@ -13,10 +14,11 @@ router = APIRouter(prefix="/v1", tags=["ai"])
 UNKNOWN_TIME, UNKNOWN_TIME_S = "1970-01-01T00:00:00Z", 0
 """Both formats require the time when a model was created. The catalog does not know it."""
 
-AnthropicVersion = Annotated[str | None, Header()]
+AnthropicVersion = Annotated[str | None, Header(examples=["2023-06-01"])]
+ModelId = Annotated[str, Path(examples=["gpt-4o-mini"])]
 
 
-@router.get("/models", summary="OpenAI, Anthropic: list models")
+@router.get("/models", summary="OpenAI, Anthropic: list models", responses=model_responses(is_list=True))
 async def list_models(
     _caller: Caller, services: ServicesDep, anthropic_version: AnthropicVersion = None
 ) -> dict[str, Any]:
@@ -28,9 +30,9 @@ async def list_models(
     return {"data": [_for_anthropic(model) for model in models], "has_more": False, "first_id": first, "last_id": last}
 
 
-@router.get("/models/{model_id:path}", summary="OpenAI, Anthropic: one model")
+@router.get("/models/{model_id:path}", summary="OpenAI, Anthropic: one model", responses=model_responses(is_list=False))
 async def one_model(
-    model_id: str, _caller: Caller, services: ServicesDep, anthropic_version: AnthropicVersion = None
+    model_id: ModelId, _caller: Caller, services: ServicesDep, anthropic_version: AnthropicVersion = None
 ) -> dict[str, Any]:
     """Any model that can be called, also one that the list does not contain."""
     if not model_id:

@@ -7,15 +7,18 @@ from typing import Any
 import msgspec
 import orjson
 
-from tollkeeper.api.compat import openai_errors
+from tollkeeper.api.compat import openai_errors, schemas
 from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, StreamWriter
-from tollkeeper.api.compat.fields import read_count, read_fields, read_flag, read_name
+from tollkeeper.api.compat.fields import MAX_TOKENS, read_count, read_fields, read_flag, read_name
 from tollkeeper.api.compat.pseudonym import pseudonym
-from tollkeeper.api.metered import EXTERNAL_TYPE, Exchange, MeteredEndpoint
+from tollkeeper.api.metered import Exchange, MeteredEndpoint
+from tollkeeper.api.openapi_parts import DONE_DATA
 from tollkeeper.chat import ChatRequest, Completion, Usage, UsageReport
 from tollkeeper.dialects import chat, embeddings, responses
+from tollkeeper.dialects.chat import request_schema as chat_schema
 from tollkeeper.dialects.parameters import Rule, filter_parameters
 from tollkeeper.dialects.response_meta import ResponseMeta
+from tollkeeper.dialects.responses import request_schema as responses_schema
 from tollkeeper.dialects.sse import DONE, Splitter
 from tollkeeper.errors import InvalidRequest, TollkeeperError
 from tollkeeper.gateway.candidate import ModelCall
@@ -207,33 +210,56 @@ def _stream_options(fields: Mapping[str, msgspec.Raw]) -> _StreamOptions:
 
 CHAT_COMPLETIONS = MeteredEndpoint(
     path="/v1/chat/completions",
-    request_type=EXTERNAL_TYPE,
-    response_type=EXTERNAL_TYPE,
+    request_type=chat_schema.schema(MAX_TOKENS, MAX_CHOICES),
+    response_type=schemas.CHAT_COMPLETION,
+    error_type=schemas.OPENAI_ERROR,
     parse=_parse_chat,
     summary="OpenAI: chat completions",
     description="OpenAI's wire format, JSON and SSE. Parameters that would evade the quota are refused.",
     render_error=openai_errors.render,
     max_body_bytes=MAX_BODY_BYTES,
-    streams=True,
+    examples={
+        "Whole": {"messages": [{"role": "user", "content": "Why is the sky blue?"}], "max_tokens": 200},
+        "Streamed": {
+            "messages": [
+                {"role": "system", "content": "Answer in one sentence."},
+                {"role": "user", "content": "Why is the sky blue?"},
+            ],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        },
+    },
+    events=(schemas.CHAT_CHUNK, schemas.OPENAI_ERROR, DONE_DATA),
 )
 RESPONSES = MeteredEndpoint(
     path="/v1/responses",
-    request_type=EXTERNAL_TYPE,
-    response_type=EXTERNAL_TYPE,
+    request_type=responses_schema.schema(MAX_TOKENS),
+    response_type=schemas.RESPONSE,
+    error_type=schemas.OPENAI_ERROR,
     parse=_parse_responses,
     summary="OpenAI: responses",
     description="OpenAI's wire format, JSON and SSE. The provider does not store the response.",
     render_error=openai_errors.render,
     max_body_bytes=MAX_BODY_BYTES,
-    streams=True,
+    examples={
+        "Whole": {"input": "Why is the sky blue?", "max_output_tokens": 200},
+        "Streamed": {
+            "instructions": "Answer in one sentence.",
+            "input": [{"role": "user", "content": "Why is the sky blue?"}],
+            "stream": True,
+        },
+    },
+    events=(schemas.TYPED_EVENT,),
 )
 EMBEDDINGS = MeteredEndpoint(
     path="/v1/embeddings",
-    request_type=EXTERNAL_TYPE,
-    response_type=EXTERNAL_TYPE,
+    request_type=schemas.EMBEDDINGS_REQUEST,
+    response_type=schemas.EMBEDDINGS,
+    error_type=schemas.OPENAI_ERROR,
     parse=_parse_embeddings,
     summary="OpenAI: embeddings",
     description="OpenAI's wire format. Only the input is charged.",
     render_error=openai_errors.render,
     max_body_bytes=MAX_BODY_BYTES,
+    examples={"Two texts": {"input": ["The sky is blue.", "The sun is yellow."]}},
 )

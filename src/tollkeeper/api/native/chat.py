@@ -4,7 +4,7 @@ from tollkeeper.api.dependencies import Services
 from tollkeeper.api.metered import Exchange, MeteredEndpoint
 from tollkeeper.api.native.exchange import NativeExchange
 from tollkeeper.api.native.model_call import ParsedRequest, chat_messages, make_call
-from tollkeeper.api.native.schemas import NativeChatRequest, QueryResponse
+from tollkeeper.api.native.schemas import EVENTS, NativeChatRequest, QueryResponse, exactly_one
 from tollkeeper.api.strict_json import decode
 from tollkeeper.principal import Principal
 
@@ -27,5 +27,17 @@ CHAT = MeteredEndpoint(
     prepare=_prepare,
     summary="Continue a conversation",
     description="Accepts a list of messages, or one message. With `stream`, the answer is streamed as on /ai/stream.",
-    streams=True,
+    request_rules=exactly_one("messages", "message"),
+    examples={
+        "One message": {"message": "Why is the sky blue?", "session_id": "physics"},
+        "A list of messages": {
+            "messages": [
+                {"role": "user", "content": "Why is the sky blue?"},
+                {"role": "assistant", "content": "Because air scatters blue light most."},
+                {"role": "user", "content": "And at sunset?"},
+            ]
+        },
+        "Streamed": {"message": "Why is the sky blue?", "stream": True},
+    },
+    events=EVENTS,
 )

@@ -10,7 +10,7 @@ from tollkeeper.api.formats import usd
 from tollkeeper.api.metered import MeteredEndpoint
 from tollkeeper.api.native.exchange import quota_response
 from tollkeeper.api.native.model_call import ParsedRequest, chat_messages, make_call
-from tollkeeper.api.native.schemas import NativeChatRequest, QuotaResponse
+from tollkeeper.api.native.schemas import NativeChatRequest, QuotaResponse, exactly_one
 from tollkeeper.api.strict_json import decode
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.principal import Principal
@@ -97,4 +97,7 @@ ESTIMATE = MeteredEndpoint(
     summary="Estimate a call",
     description="Accepts a request to /ai/query or /ai/chat; returns what its call would hold and whether it fits."
     " Nothing is reserved or charged, and no provider is called.",
+    request_rules=exactly_one("prompt", "messages", "message"),
+    examples={"One prompt": {"prompt": "Why is the sky blue?", "max_tokens": 200}},
+    calls_model=False,
 )

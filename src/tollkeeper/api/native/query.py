@@ -4,7 +4,7 @@ from tollkeeper.api.dependencies import Services
 from tollkeeper.api.metered import Exchange, MeteredEndpoint
 from tollkeeper.api.native.exchange import NativeExchange
 from tollkeeper.api.native.model_call import ParsedRequest, make_call, query_messages
-from tollkeeper.api.native.schemas import FinalEvent, QueryRequest, QueryResponse
+from tollkeeper.api.native.schemas import EVENTS, QueryRequest, QueryResponse
 from tollkeeper.api.strict_json import decode
 from tollkeeper.principal import Principal
 
@@ -32,15 +32,27 @@ QUERY = MeteredEndpoint(
     prepare=_prepare_query,
     summary="Send one prompt",
     description="Reserves on every quota that applies, calls the model, and charges what the call used.",
+    examples={
+        "One prompt": {"prompt": "Why is the sky blue?"},
+        "With options": {
+            "prompt": "Why is the sky blue?",
+            "system_prompt": "Answer in one sentence.",
+            "max_tokens": 200,
+            "temperature": 0.3,
+            "session_id": "physics",
+            "context_allocation": 5_000,
+        },
+    },
 )
 STREAM = MeteredEndpoint(
     path="/ai/stream",
     request_type=QueryRequest,
-    response_type=FinalEvent,
+    response_type=None,
     parse=_parse,
     prepare=_prepare_stream,
     summary="Send one prompt, and receive the answer as a stream",
     description="Server-sent events: parts of the answer; then one with is_final, the usage and the cost; then [DONE]."
     " The charge is settled before the final event.",
-    streams=True,
+    examples={"One prompt": {"prompt": "Why is the sky blue?"}},
+    events=EVENTS,
 )

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from tollkeeper.api.openapi_parts import DONE_DATA, PROBLEM, JsonSchema
+
 MAX_TOKENS = 1_000_000
 
 
@@ -16,6 +18,9 @@ SessionId = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}\Z", description="The conversation that this continues.")
 ]
 Allocation = Annotated[int, Meta(ge=1, le=10**12, description="The maximum cost of this call, in tokens.")]
+NotSupported = Annotated[
+    bool, Meta(description="Not supported yet: `true` is refused.", extra_json_schema={"enum": [False]})
+]
 
 
 class NativeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -28,8 +33,8 @@ class NativeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     session_id: SessionId | None = None
     context_allocation: Allocation | None = None
     cache: bool = False
-    evaluate: bool = False
-    retrieve: bool = False
+    evaluate: NotSupported = False
+    retrieve: NotSupported = False
 
 
 class QueryRequest(NativeRequest, kw_only=True, forbid_unknown_fields=True):
@@ -117,3 +122,18 @@ class FinalEvent(msgspec.Struct):
     from_cache: bool
     session_id: str | None
     quota: QuotaResponse | None
+
+
+def exactly_one(*names: str) -> JsonSchema:
+    """The rule that a request has exactly one of these fields. A field that is null counts as absent."""
+    null = {"type": "null"}
+    return {
+        "oneOf": [
+            {"required": [name], "properties": {one: {"not": null} if one == name else null for one in names}}
+            for name in names
+        ]
+    }
+
+
+EVENTS = (DeltaEvent, FinalEvent, PROBLEM, DONE_DATA)
+"""The data of the events of a stream. A stream ends with a FinalEvent and `[DONE]`, or with a problem."""

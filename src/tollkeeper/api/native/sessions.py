@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel
 
 from tollkeeper.api.dependencies import Caller, SessionDep
@@ -18,6 +18,8 @@ MAX_PAGE_SIZE = 100
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _CURSOR = r"^[0-9]{1,16}\.[A-Za-z0-9_.-]{1,100}$"
+
+SessionId = Annotated[str, Path(examples=["physics"])]
 
 
 class SessionResponse(BaseModel):
@@ -55,8 +57,8 @@ class SessionWithMessagesResponse(SessionResponse):
 async def my_sessions(
     caller: Caller,
     session: SessionDep,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = 20,
-    cursor: Annotated[str | None, Query(max_length=120, pattern=_CURSOR)] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, examples=[50])] = 20,
+    cursor: Annotated[str | None, Query(max_length=120, pattern=_CURSOR, examples=["1750000000000.physics"])] = None,
 ) -> SessionPage:
     repository = ConversationRepository(session, caller.principal)
     found = await repository.list_page(after=_parse_cursor(cursor), limit=limit + 1)
@@ -67,7 +69,7 @@ async def my_sessions(
 
 
 @router.get("/{session_id}", summary="One of my conversations, with its messages")
-async def my_session(session_id: str, caller: Caller, session: SessionDep) -> SessionWithMessagesResponse:
+async def my_session(session_id: SessionId, caller: Caller, session: SessionDep) -> SessionWithMessagesResponse:
     repository = ConversationRepository(session, caller.principal)
     found = await repository.find(_valid_name(session_id))
     if found is None or found.id is None:
@@ -82,7 +84,7 @@ async def my_session(session_id: str, caller: Caller, session: SessionDep) -> Se
 
 
 @router.delete("/{session_id}", status_code=204, summary="Delete a conversation")
-async def forget_my_session(session_id: str, caller: Caller, session: SessionDep) -> None:
+async def forget_my_session(session_id: SessionId, caller: Caller, session: SessionDep) -> None:
     if not await ConversationRepository(session, caller.principal).delete(_valid_name(session_id)):
         raise NotFound
 

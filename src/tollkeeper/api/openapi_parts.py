@@ -1,0 +1,93 @@
+"""What the operations of the OpenAPI document share: the headers of responses, problems, and the events of streams."""
+
+from typing import Any
+
+JsonSchema = dict[str, Any]
+
+DONE_DATA = "[DONE]"
+"""The data of the last event of a stream in OpenAI's form."""
+
+PROBLEM: JsonSchema = {
+    "type": "object",
+    "title": "Problem",
+    "description": "RFC 9457 problem details with a stable `code`. A refusal by a quota has the quota's figures.",
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "code": {"type": "string"},
+        "correlation_id": {"type": "string"},
+        "quota": {"type": "string"},
+        "limit": {"type": "integer"},
+        "used": {"type": "integer"},
+        "reserved": {"type": "integer"},
+        "needed": {"type": "integer"},
+        "resets_at": {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]},
+    },
+    "required": ["type", "title", "status", "detail", "code", "correlation_id"],
+}
+
+
+def _header(description: str, schema: JsonSchema, *, required: bool = False) -> dict[str, Any]:
+    return {"description": description, "required": required, "schema": schema}
+
+
+_ID = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}
+_TEXT = {"type": "string"}
+_COUNT = {"type": "integer"}
+
+HEADERS: dict[str, dict[str, Any]] = {
+    "X-Correlation-ID": _header("The request's, if it is well-formed; else a new one.", _ID, required=True),
+    "X-Process-Time": _header("The time until the response began, in seconds.", {"type": "number"}, required=True),
+    "x-request-id": _header("The correlation id, where OpenAI's SDK reads it.", _ID, required=True),
+    "request-id": _header("The correlation id, where Anthropic's SDK reads it.", _ID, required=True),
+    "X-Charge-ID": _header("The charge of this call, as in `/me/charges/{charge_id}`.", _TEXT),
+    "X-Quota-Name": _header("The tightest quota: the one with the least left of its limit.", _TEXT),
+    "X-Quota-Limit": _header("The limit of this quota, in its unit.", _COUNT),
+    "X-Quota-Remaining": _header("What remains of this quota.", _COUNT),
+    "X-Quota-Reset": _header(
+        "When this quota resets; absent if it never does.", {"type": "string", "format": "date-time"}
+    ),
+    "Idempotent-Replayed": _header("The response is that of an earlier call with the same key.", {"const": "true"}),
+    "WWW-Authenticate": _header("How to authenticate.", {"const": "Bearer"}, required=True),
+    "Retry-After": _header("Wait so many seconds before the next attempt.", _COUNT),
+    "X-Error-Code": _header("This server's own stable code of the error.", _TEXT, required=True),
+    "x-should-retry": _header("`false`: the same request would fail again, or would pay again.", {"const": "false"}),
+}
+EVERY_RESPONSE = ("X-Correlation-ID", "X-Process-Time")
+SDK_RESPONSE = ("x-request-id", "request-id")
+CHARGE = ("X-Charge-ID", "X-Quota-Name", "X-Quota-Limit", "X-Quota-Remaining", "X-Quota-Reset")
+SDK_ERROR = ("X-Error-Code", "x-should-retry")
+ERROR_HEADERS = {
+    "401": ("WWW-Authenticate",),
+    "409": ("Retry-After",),
+    "429": ("Retry-After",),
+    "503": ("Retry-After",),
+}
+
+
+def headers_ref(*names: str) -> dict[str, Any]:
+    """The `headers` of a response, as references to the components."""
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def schema_ref(name: str) -> JsonSchema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def link(operation_id: str, **parameters: str) -> dict[str, Any]:
+    """A link to an operation whose parameters come from this one, as runtime expressions of OpenAPI."""
+    return {"operationId": operation_id, "parameters": parameters}
+
+
+def event_schema(data: JsonSchema | str) -> JsonSchema:
+    """The schema of a server-sent event. `data` is the schema of its JSON, or the only text that it can be.
+
+    Version 3.1 of OpenAPI has no keyword for the items of a stream, so this is the schema of the media type itself.
+    """
+    if isinstance(data, str):
+        content: JsonSchema = {"const": data}
+    else:
+        content = {"type": "string", "contentMediaType": "application/json", "contentSchema": data}
+    return {"type": "object", "properties": {"event": {"type": "string"}, "data": content}, "required": ["data"]}

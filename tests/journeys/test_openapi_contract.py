@@ -1,0 +1,171 @@
+"""The running server keeps what its OpenAPI document says, and the document says what the server does.
+
+Schemathesis sends valid and invalid requests to every operation, and follows the links between operations. Its settings
+and hooks are `support/schemathesis.toml` and `support/openapi_hooks.py`.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+import pytest
+import schemathesis.openapi
+from sqlmodel import col, update
+
+from journeys.support.processes import TESTS
+from journeys.support.server import Server
+from journeys.support.users import ApiUser, new_user
+from support.databases import new_sqlite
+from support.depth import DEPTH
+from tollkeeper.api.auth import EXAMPLE as LOGIN
+from tollkeeper.db import Database
+from tollkeeper.identity.models import User
+
+pytestmark = pytest.mark.exhaustive
+
+SETTINGS = {
+    "OPENAI_API_KEY": "",
+    "TOLLKEEPER_RATE_LIMIT_AI": "off",
+    "TOLLKEEPER_RATE_LIMIT_READS": "off",
+    "TOLLKEEPER_ACCESS_TOKEN_MINUTES": "1440",
+}
+"""The only provider is `echo`, and nothing is refused because of the requests before it."""
+UNLIMITED = 10**12
+"""More tokens than all requests together can hold."""
+
+
+@pytest.fixture
+def contract_server(make_server: Callable[..., Server], tmp_path: Path, migrated_file: Path) -> Iterator[Server]:
+    server = make_server(new_sqlite(tmp_path, migrated_file), **SETTINGS).start()
+    yield server
+    server.stop()
+    assert "open holds: 0\nClean:" in server.command("ledger", "verify")
+
+
+@pytest.fixture
+async def caller(contract_server: Server) -> AsyncIterator[ApiUser]:
+    async with new_user(contract_server, limit=UNLIMITED) as user:
+        yield user
+
+
+@pytest.mark.proof
+async def test_schemathesis_finds_nothing(contract_server: Server, caller: ApiUser, tmp_path: Path) -> None:
+    output = await asyncio.to_thread(_run_schemathesis, contract_server, caller.token, tmp_path)
+    operations = sum(len(methods) for methods in (await _document(caller))["paths"].values())
+    assert "No issues found" in output, output
+    assert f"Tested: {operations}\n" in output, output
+
+
+def _run_schemathesis(server: Server, token: str, folder: Path) -> str:
+    """Returns what it prints. It runs in the folder, where it may leave files."""
+    config = TESTS / "journeys" / "support" / "schemathesis.toml"
+    seed = [] if DEPTH.contract_seed is None else ["--seed", str(DEPTH.contract_seed)]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run"),
+            *(f"{server.url}/openapi.json", "--header", f"Authorization: Bearer {token}"),
+            *("--max-examples", str(DEPTH.contract_examples), *seed),
+        ],
+        env=os.environ | {"PYTHONPATH": str(TESTS)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=DEPTH.test_may_take_s,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+async def test_the_document_is_valid(caller: ApiUser) -> None:
+    document = await _document(caller)
+    flow = document["components"]["securitySchemes"]["OAuth2PasswordBearer"]["flows"]["password"]
+    assert (
+        flow["tokenUrl"] == "auth/login"
+    )  # OpenAPI allows a relative URL, but the JSON Schema of its documents does not
+    flow["tokenUrl"] = f"https://example.com/{flow['tokenUrl']}"
+    schemathesis.openapi.from_dict(document).validate()
+
+
+class Example(NamedTuple):
+    """A request as the document shows it."""
+
+    method: str
+    path: str
+    media_type: str
+    body: Any
+    parameters: dict[str, list[tuple[str, str]]]
+    """Names and values of the parameters, by where they are: path, query, header."""
+
+
+async def test_every_operation_has_an_example_and_each_example_works(contract_server: Server, caller: ApiUser) -> None:
+    document = await _document(caller)
+    await _name_user(contract_server, caller, LOGIN["username"])
+    charge = (await caller.query("one")).body["query_id"]
+    await caller.query("two", session_id="physics")
+    existing = {"charge_id": charge, "key_id": (await caller.make_key()).body["id"], "model_id": "echo"}
+    examples = [
+        example
+        for path, operations in document["paths"].items()
+        for method, operation in sorted(operations.items(), reverse=True)  # DELETE comes last
+        for example in _examples(method, path, operation)
+    ]
+    assert {(one.method, one.path) for one in examples} == {
+        (method, path) for path, operations in document["paths"].items() for method in operations
+    }
+    for example in examples:
+        status, media_type = await _send(caller, example, existing)
+        documented = document["paths"][example.path][example.method]["responses"][str(status)]
+        assert status < 300, (example, status)
+        assert status == 204 or media_type in documented["content"], (example, media_type)
+
+
+def _examples(method: str, path: str, operation: dict[str, Any]) -> Iterator[Example]:
+    """The examples of an operation. An operation without parameters and body has one: the request itself."""
+    parameters: dict[str, list[tuple[str, str]]] = {"path": [], "query": [], "header": []}
+    for parameter in operation.get("parameters", ()):
+        if parameter["name"] != "Idempotency-Key":  # the examples are sent to several endpoints
+            parameters[parameter["in"]].append((parameter["name"], str(_example_of(parameter["schema"]))))
+    if "requestBody" not in operation:
+        yield Example(method, path, "", None, parameters)
+        return
+    for media_type, content in operation["requestBody"]["content"].items():
+        found = [content["example"]] if "example" in content else [one["value"] for one in content["examples"].values()]
+        for body in found:
+            yield Example(method, path, media_type, body, parameters)
+
+
+def _example_of(schema: dict[str, Any]) -> Any:
+    return schema["examples"][0] if "examples" in schema else _example_of(schema["anyOf"][0])
+
+
+async def _send(caller: ApiUser, example: Example, existing: dict[str, str]) -> tuple[int, str]:
+    """Send an example, with the ids of what exists in its path. Returns the status and the media type."""
+    path = example.path
+    for name, value in example.parameters["path"]:
+        path = path.replace(f"{{{name}}}", existing.get(name, value))
+    body = {"json": example.body} if example.media_type == "application/json" else {"data": example.body}
+    headers = caller.auth_headers | dict(example.parameters["header"])
+    url = f"{path}?{urlencode(example.parameters['query'])}"
+    async with caller.http.request(example.method, url, headers=headers, **body) as response:
+        await response.read()
+        return response.status, response.content_type
+
+
+async def _name_user(server: Server, caller: ApiUser, email: str) -> None:
+    """Give the user another e-mail address."""
+    database = Database(server.database_url)
+    try:
+        async with database.session() as session:
+            await session.exec(update(User).where(col(User.id) == caller.principal.user_id).values(email=email))
+    finally:
+        await database.close()
+
+
+async def _document(caller: ApiUser) -> dict[str, Any]:
+    document: dict[str, Any] = (await caller.get("/openapi.json")).body
+    return document
