@@ -1,4 +1,4 @@
-"""`tollkeeper ledger verify`: checks that every balance is the sum of its entries and no quota was exceeded."""
+"""`tollkeeper ledger verify`: checks balances and costs, and that no call exceeded or skipped a quota."""
 
 import asyncio
 
@@ -6,8 +6,8 @@ import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from tollkeeper.cli.context import open_context
-from tollkeeper.cli.output import make_console
-from tollkeeper.quota.audit.verify import AuditReport
+from tollkeeper.cli.output import make_console, print_line
+from tollkeeper.quota.audit.verify import BLIND_SPOTS, AuditReport
 from tollkeeper.quota.audit.verify import verify as verify_ledger
 
 app = typer.Typer(help="Verify the ledger.")
@@ -25,20 +25,31 @@ def verify() -> None:
     """Replay every window, check every charge. Exit code 0: clean; 1: problems found; 2: the ledger cannot be read."""
     report = asyncio.run(_verify())
     for problem in report.problems:
-        typer.echo(f"WRONG  {problem}")
+        print_line(f"WRONG  {problem}")
     if report.problem_count > len(report.problems):
-        typer.echo(f"       and {report.problem_count - len(report.problems):,} more")
-    typer.echo(f"windows: {report.windows:,}")
-    typer.echo(f"entries: {report.entries:,}")
-    typer.echo(f"charges: {report.charges:,}")
-    typer.echo(f"overruns: {report.overruns:,}")
-    typer.echo(
+        print_line(f"       and {report.problem_count - len(report.problems):,} more")
+    print_line(f"windows: {report.windows:,}")
+    print_line(f"entries: {report.entries:,}")
+    print_line(f"charges: {report.charges:,}")
+    print_line(f"overruns: {report.overruns:,}")
+    print_line(
         f"open holds: {report.open_holds:,}" + (f" ({report.lapsed:,} past their lease)" if report.lapsed else "")
     )
     if not report.clean:
-        typer.echo(f"tollkeeper: The ledger is wrong in {report.problem_count:,} places.", err=True)
+        print_line(f"tollkeeper: The ledger is wrong in {report.problem_count:,} places.", error=True)
+    else:
+        print_line("Clean: balances and costs follow from entries and usage, and no call exceeded or skipped a quota.")
+    _print_blind_spots(report)
+    if not report.clean:
         raise typer.Exit(EXIT_PROBLEMS)
-    typer.echo("Clean: every balance is the sum of its entries, and no call was ever admitted above a quota.")
+
+
+def _print_blind_spots(report: AuditReport) -> None:
+    print_line("Not visible to this command:")
+    for spot in BLIND_SPOTS:
+        print_line(f"  - {spot}")
+    if report.undecided:
+        print_line(f"Charges in the first minute of a quota that they do not hold on: {report.undecided:,}")
 
 
 async def _verify() -> AuditReport:

@@ -34,6 +34,8 @@ class Fault(StrEnum):
     NEGATIVE = "negative"
     ENTRY = "entry"
     CHARGE = "charge"
+    COST = "cost"
+    SKIPPED_QUOTA = "skipped_quota"
 
 
 @dataclass(frozen=True, slots=True)

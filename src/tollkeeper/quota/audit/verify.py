@@ -1,4 +1,4 @@
-"""Verifies the ledger: recomputes every window from its entries, and compares every charge with its entries.
+"""Verifies the ledger: recomputes every window from its entries, and every charge from its entries, usage and quotas.
 
 It is safe while servers write. It reads in chunks, one statement each, so each chunk is one short snapshot. A window or
 a charge is compared with its entries only within one snapshot. Nothing is locked, and one chunk is in memory at a time.
@@ -9,14 +9,24 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Row, text
+from sqlalchemy import Row, bindparam, text
 
 from tollkeeper.db import Database
+from tollkeeper.quota.audit.applied_quotas import QuotasByOwner, is_young, skipped_quota_problem, skipped_quotas
+from tollkeeper.quota.audit.costs import cost_problems
 from tollkeeper.quota.audit.invariants import Fault, Problem, WindowCheck, charge_problems
 
 CHUNK_ROWS = 5_000
 MAX_PROBLEMS = 100
 """Problems in a report. More are counted, but not listed."""
+BLIND_SPOTS = (
+    "rows that were changed or deleted together, so that they still add up",
+    "a usage, price or weight that was stored wrong, or changed together with the cost and its entries",
+    "a quota that was deleted with its windows, or given to another owner",
+    "whether a charge in the first minute of a quota should have held on it",
+    "whether an unknown outcome should have been forgiven, and the bound of a recovered charge's counted cost",
+)
+"""What `verify` cannot see, because no other row contradicts it."""
 
 
 def _null_columns(columns: str) -> str:
@@ -45,11 +55,13 @@ _CHUNK_OF_CHARGES = text(
 )
 _CHARGE_COLUMNS = (
     "tenant_id, user_id, state, basis, closed_by, closed_ms, overrun, adjusted, refunded, held_tokens, held_micro_usd,"
-    " cost_tokens, cost_micro_usd, forgiven_tokens, forgiven_micro_usd"
+    " cost_tokens, cost_micro_usd, forgiven_tokens, forgiven_micro_usd, weight_milli, price_input, price_cached,"
+    " price_output, price_cache_write, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens,"
+    " checkpoint_input, checkpoint_output, created_ms, error"
 )
 _ENTRY_COLUMNS = (
-    "window_id, entries.sequence, kind, entries.settled, entries.pending, entries.forgiven, unit,"
-    " quotas.tenant_id AS quota_tenant_id, quotas.user_id AS quota_user_id"
+    "window_id, entries.sequence, kind, entries.settled, entries.pending, entries.forgiven, quota_id, starts_ms,"
+    " ends_ms, unit, quotas.tenant_id AS quota_tenant_id, quotas.user_id AS quota_user_id"
 )
 _CHARGES = text(
     f"SELECT id, {_CHARGE_COLUMNS}, {_null_columns(_ENTRY_COLUMNS)} FROM charges WHERE id >= :first AND id <= :last"
@@ -62,6 +74,18 @@ _CHARGES = text(
 They are not joined: without statistics the planner compares every charge of a chunk with every entry of it, which takes
 seconds.
 """
+_QUOTA_COLUMNS = (
+    "id, tenant_id, user_id, unit, period, (SELECT at_ms FROM entries WHERE sequence = 1 AND window_id ="
+    " (SELECT id FROM windows WHERE quota_id = quotas.id ORDER BY starts_ms LIMIT 1)) AS since_ms"
+)
+_QUOTAS = text(
+    f"SELECT {_QUOTA_COLUMNS} FROM quotas WHERE user_id IN :users"
+    f" UNION ALL SELECT {_QUOTA_COLUMNS} FROM quotas WHERE user_id IS NULL AND tenant_id IN :tenants"
+).bindparams(bindparam("users", expanding=True), bindparam("tenants", expanding=True))
+"""The quotas of the users and tenants of a chunk.
+
+It is a statement of its own: a quota that is old enough to be compared with a charge was there before the charge.
+"""
 _OPEN = text(
     "SELECT count(*) AS holds, coalesce(sum(CASE WHEN lease_ms < :now_ms THEN 1 ELSE 0 END), 0) AS lapsed FROM charges"
     " WHERE closed_ms IS NULL"
@@ -70,7 +94,10 @@ _OPEN = text(
 
 @dataclass(slots=True)
 class AuditReport:
-    """What was checked, and what is wrong. The leases of `lapsed` of the `open_holds` are over."""
+    """What was checked, and what is wrong. The leases of `lapsed` of the `open_holds` are over.
+
+    Of `undecided` charges the rows do not tell whether they skipped a quota, because it was created just before.
+    """
 
     windows: int = 0
     entries: int = 0
@@ -78,6 +105,7 @@ class AuditReport:
     open_holds: int = 0
     lapsed: int = 0
     overruns: int = 0
+    undecided: int = 0
     problem_count: int = 0
     problems: list[Problem] = field(default_factory=list)
 
@@ -162,14 +190,24 @@ async def _check_charges(
         if ids.last is None:
             return
         rows = await _read(database, _CHARGES, first=ids.first, last=ids.last)
-        for _, group in groupby(rows, key=lambda row: row.id):
-            charge, entries = _split(group)
-            if charge is not None:
-                report.charges += 1
-                report.overruns += bool(charge.overrun)
-                report.add(charge_problems(charge, entries))
+        found = [_split(group) for _, group in groupby(rows, key=lambda row: row.id)]
+        charges = [(charge, entries) for charge, entries in found if charge is not None]
+        users, tenants = ({getattr(charge, owner) for charge, _ in charges} for owner in ("user_id", "tenant_id"))
+        quotas = QuotasByOwner(await _read(database, _QUOTAS, users=sorted(users), tenants=sorted(tenants)))
+        for charge, entries in charges:
+            _check_charge(report, charge, entries, quotas)
         after = ids.last
         progress(report)
+
+
+def _check_charge(report: AuditReport, charge: Row[Any], entries: list[Row[Any]], quotas: QuotasByOwner) -> None:
+    report.charges += 1
+    report.overruns += bool(charge.overrun)
+    report.add(charge_problems(charge, entries))
+    report.add(cost_problems(charge))
+    skipped = skipped_quotas(charge, entries, quotas)
+    report.add(skipped_quota_problem(charge, quota) for quota in skipped if not is_young(quota, charge))
+    report.undecided += any(is_young(quota, charge) for quota in skipped)
 
 
 def _split(rows: Iterable[Row[Any]]) -> tuple[Row[Any] | None, list[Row[Any]]]:
