@@ -22,7 +22,7 @@ def run_migrations(connection: Connection) -> None:
 
 async def main() -> None:
     url = context.config.attributes.get("database_url") or load_settings().database_url
-    engine = create_async_engine(async_url(url))
+    engine = create_async_engine(async_url(url), hide_parameters=True)
     async with engine.connect() as connection:
         await connection.run_sync(run_migrations)
         await connection.commit()

@@ -15,7 +15,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.cli.arguments import parse_action, parse_amount, parse_reason, parse_unit, parse_window
 from tollkeeper.cli.context import CommandContext, actor_name, open_context
-from tollkeeper.cli.output import BALANCE_COLUMNS, UNIT_NAMES, balance_row, make_console, print_table
+from tollkeeper.cli.output import BALANCE_COLUMNS, UNIT_NAMES, balance_row, make_console, print_line, print_table
 from tollkeeper.cli.quota_file import FORMAT, Defaults, Row, read_rows
 from tollkeeper.cli.runner import run
 from tollkeeper.cli.targets import find_members, find_target
@@ -135,9 +135,9 @@ async def _change(rows: list[Row | str], members_of: str | None, *, apply: bool)
         [_change_row(line, change, limit) for (line, change), limit in zip(planned, limits, strict=True)],
     )
     if apply:
-        typer.echo(f"Written: {count}.")
+        print_line(f"Written: {count}.")
     else:
-        typer.echo(f"Dry run: nothing written; add --yes to apply ({count}).")
+        print_line(f"Dry run: nothing written; add --yes to apply ({count}).")
 
 
 async def _plan(
@@ -196,7 +196,7 @@ def _raise_errors(errors: list[str]) -> None:
     if len(errors) == 1:
         raise InvalidRequest(errors[0])
     for error in errors[:MAX_ERRORS_SHOWN]:
-        typer.echo(f"{PROGRAM}: {error}", err=True)
+        print_line(f"{PROGRAM}: {error}", error=True)
     raise InvalidRequest(f"Nothing was written: {len(errors):,} changes are invalid.")
 
 

@@ -6,7 +6,9 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy.exc import SQLAlchemyError
 
+from tollkeeper.database_errors import describe_error
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.private_files import create_private_folder, secure_sqlite_files
 
 _INSTALLED = Path(__file__).parent / "_migrations"
 _CHECKOUT = Path(__file__).parents[2] / "alembic"
@@ -21,13 +23,17 @@ def alembic_config(database_url: str) -> Config:
 
 
 def migrate(database_url: str) -> None:
-    """Migrate the schema to the newest revision, if it is not there yet. Raises ConfigurationError."""
+    """Migrate the schema to the newest revision, if it is not there yet. Raises ConfigurationError.
+
+    Creates the file of an SQLite database and its folder, for their owner only.
+    """
     try:
         if database_url.startswith("sqlite:///"):
-            Path(database_url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            path = Path(database_url.removeprefix("sqlite:///"))
+            create_private_folder(path.parent)
+            secure_sqlite_files(path)
         command.upgrade(alembic_config(database_url), "head")
     except OSError as error:
         raise ConfigurationError(f"The database cannot be opened: {error}.") from None
     except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", error)).splitlines()[0]
-        raise ConfigurationError(f"The database cannot be migrated: {reason}.") from None
+        raise ConfigurationError(f"The database cannot be migrated: {describe_error(error)}.") from None

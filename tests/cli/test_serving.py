@@ -2,16 +2,19 @@
 
 import shlex
 import socket
+from pathlib import Path
 
 import pytest
 
 from support.command_runner import CommandRunner
-from tollkeeper.cli import serving
+from tollkeeper.cli import first_run, serving
+from tollkeeper.cli.first_run import MEMBER, OPERATOR, PASSWORDS_FILE
 
 
 @pytest.fixture
-def not_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def not_bound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Makes `serve` print its addresses without binding them: not every machine has IPv6."""
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(serving, "_bind", lambda _: socket.socket())
     monkeypatch.setattr(serving, "_run", lambda _settings, _parts, listener, reload: listener.close())
     monkeypatch.setenv("TOLLKEEPER_SIGNING_SECRET", "0f1e2d3c4b5a69788796a5b4c3d2e1f0-serving")
@@ -35,3 +38,29 @@ def test_ipv6_urls_in_the_printed_commands_are_quoted_for_the_shell(runner: Comm
     output = runner.run("serve", "--first-run", "--host", "::1", "--port", "8021")
     _, *lines = output.splitlines()
     assert [line.count("'http://[::1]:8021'") for line in lines if "[" in line and "8021" in line] == [1, 1, 1]
+
+
+@pytest.mark.usefixtures("not_bound")
+def test_without_a_terminal_the_first_passwords_are_in_a_file_of_their_owner(
+    runner: CommandRunner, tmp_path: Path
+) -> None:
+    """Beside the SQLite database, or in the home directory. A file of an earlier try is replaced."""
+    path = (Path(runner.url.removeprefix("sqlite:///")).parent if "sqlite" in runner.url else tmp_path) / PASSWORDS_FILE
+    path.write_text("from an earlier try")
+    output = runner.run("serve", "--first-run")
+    assert f"The passwords are in {path}." in output
+    assert path.stat().st_mode & 0o777 == 0o600
+    passwords = dict(line.split() for line in path.read_text().splitlines())
+    assert list(passwords) == [OPERATOR, MEMBER]
+    assert not any(password in output for password in passwords.values())
+
+
+@pytest.mark.usefixtures("not_bound")
+def test_no_account_is_created_when_the_first_passwords_cannot_be_written(
+    runner: CommandRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(first_run, "passwords_path", lambda _: tmp_path / "absent" / PASSWORDS_FILE)
+    with socket.socket() as listener:
+        monkeypatch.setattr(serving, "_bind", lambda _: listener)
+        assert "The first passwords cannot be written to " in runner.fail("serve", "--first-run")
+    assert runner.query("SELECT id FROM users") == []

@@ -89,6 +89,11 @@ INVALID_PASSWORDS = [
 
 MISTAKES = [
     ("tenant create acme", "There is a tenant named acme already."),
+    (
+        "tenant create a\x1b[31mb",
+        "A tenant's name has only printable characters, and U+001B (CONTROL CHARACTER) is none.",
+    ),
+    ("tenant create a\u202eb", "A tenant's name has only printable characters, and U+202E (RIGHT-TO-LEFT OVERRIDE)"),
     ("tenant disable nobody", "There is no tenant named nobody."),
     ("tenant create", "Missing argument 'NAME'."),
     ("user disable nobody@example.com", "There is no user with the e-mail address nobody@example.com."),

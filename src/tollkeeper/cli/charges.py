@@ -8,7 +8,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.cli.arguments import parse_name, parse_reason
 from tollkeeper.cli.context import actor_name, open_context
-from tollkeeper.cli.output import format_time, print_pairs, print_table
+from tollkeeper.cli.output import format_time, print_line, print_pairs, print_table
 from tollkeeper.errors import NotFound
 from tollkeeper.identity.models import Tenant, User
 from tollkeeper.quota import queries
@@ -38,7 +38,7 @@ def refund(
         async with open_context() as context, context.ledger() as ledger:
             return await ledger.refund(parsed_id, actor=actor_name(PROGRAM), reason=parsed_reason)
 
-    typer.echo(f"The charge {parsed_id} is refunded: {asyncio.run(refund_charge()):,} tokens were returned.")
+    print_line(f"The charge {parsed_id} is refunded: {asyncio.run(refund_charge()):,} tokens were returned.")
 
 
 def explain(charge_id: ChargeId) -> None:
@@ -53,10 +53,10 @@ def explain(charge_id: ChargeId) -> None:
 
     charge, owner, entries = asyncio.run(read())
     print_pairs(_charge_rows(charge, owner))
-    typer.echo()
+    print_line()
     print_table(ENTRY_COLUMNS, [_entry_row(entry, quota) for entry, quota in entries])
-    typer.echo()
-    typer.echo(queries.reason(charge))
+    print_line()
+    print_line(queries.reason(charge))
 
 
 async def _find_charge(session: AsyncSession, charge_id: str) -> Charge:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tollkeeper.bootstrap import make_ledger
 from tollkeeper.clock import Clock, SystemClock
+from tollkeeper.database_errors import describe_error
 from tollkeeper.db import Database
 from tollkeeper.errors import ConfigurationError, LedgerUnavailable
 from tollkeeper.quota.ledger import Ledger
@@ -58,8 +59,7 @@ async def open_context() -> AsyncIterator[CommandContext]:
         await database.require_current_schema()
         yield CommandContext(settings, database, SystemClock())
     except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise ConfigurationError(f"The database reported an error: {reason}.") from None
+        raise ConfigurationError(f"The database reported an error: {describe_error(error)}.") from None
     finally:
         await database.close()
 

@@ -1,15 +1,22 @@
-"""The first start: creates an operator, a tenant and a member with a quota, and prints three example calls."""
+"""The first start: creates an operator, a tenant and a member with a quota, and prints three example calls.
 
+The passwords are shown at a terminal. Elsewhere, where the output may be kept in a log, they are written to a file.
+"""
+
+import os
 import secrets
 import shlex
-
-import typer
+import sys
+from pathlib import Path
 
 from tollkeeper.bootstrap import make_ledger
+from tollkeeper.cli.output import print_line
 from tollkeeper.db import Database
+from tollkeeper.errors import ConfigurationError
 from tollkeeper.identity import accounts
 from tollkeeper.identity.passwords import Passwords
 from tollkeeper.principal import Role
+from tollkeeper.private_files import create_private_file
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.operations import SetLimit
 from tollkeeper.quota.rules.page import QuotaKey, Subject
@@ -19,14 +26,21 @@ from tollkeeper.settings import Settings
 OPERATOR, MEMBER = "operator@example.com", "member@example.com"
 OPERATOR_TENANT, MEMBER_TENANT = "operators", "demo"
 MEMBER_LIMIT, TENANT_LIMIT = 100_000, 1_000_000
+PASSWORDS_FILE = "first-passwords"
 
 
 async def populate(settings: Settings, database: Database) -> dict[str, str] | None:
-    """Fill an empty database. Returns e-mail address → password, or None when the database has users already."""
+    """Fill an empty database. Returns e-mail address → password, or None when the database has users already.
+
+    Where standard output is not a terminal, the passwords are in the file at `passwords_path`, too. Raises
+    ConfigurationError when that cannot be written.
+    """
     async with database.session() as session:
         if await accounts.has_users(session):
             return None
     passwords = {email: secrets.token_urlsafe(12) for email in (OPERATOR, MEMBER)}
+    if not sys.stdout.isatty():
+        _write_passwords(passwords_path(settings), passwords)
     hasher = Passwords(settings.bcrypt_rounds)
     hashes = {email: await hasher.hash(password) for email, password in passwords.items()}
     hasher.close()
@@ -47,22 +61,60 @@ async def populate(settings: Settings, database: Database) -> dict[str, str] | N
     return passwords
 
 
-def print_passwords(passwords: dict[str, str], url: str) -> None:
-    """Print the passwords, which are not stored in plain text, and example calls to this URL."""
+def passwords_path(settings: Settings) -> Path:
+    """Returns where the passwords are written: beside an SQLite database, with PostgreSQL in the home directory."""
+    folder = settings.sqlite_path.parent if settings.sqlite_path is not None else Path(os.environ.get("HOME", "."))
+    return folder.absolute() / PASSWORDS_FILE
+
+
+def _write_passwords(path: Path, passwords: dict[str, str]) -> None:
+    """Replace the file, which a first start that failed may have left."""
+    try:
+        path.unlink(missing_ok=True)
+        create_private_file(path, "".join(f"{email} {password}\n" for email, password in passwords.items()))
+    except OSError as error:
+        raise ConfigurationError(
+            f"The first passwords cannot be written to {path}: {error.strerror}. Start once at a terminal."
+        ) from None
+
+
+def print_example_calls(passwords: dict[str, str], settings: Settings, url: str) -> None:
+    """Print example calls to this URL, and the passwords, which are not stored in plain text; or the file with them."""
+    operator = f"operator  {OPERATOR}"
+    member = f"member    {MEMBER}"
+    quota = f'({MEMBER_LIMIT:,} tokens a day, tenant "{MEMBER_TENANT}")'
+    if sys.stdout.isatty():
+        _print_text(f"""
+First start. These passwords are not shown again:
+
+  {operator}  {passwords[OPERATOR]}
+  {member}    {passwords[MEMBER]}   {quota}
+""")
+        _print_calls(url, f"password={passwords[MEMBER]}")
+        return
+    path = passwords_path(settings)
+    _print_text(f"""
+First start. The passwords are in {path}. Only your user can read the file; delete it when you have noted them:
+
+  {operator}
+  {member}    {quota}
+""")
+    _print_calls(url, f"\"password=$(sed -n 's/^{MEMBER} //p' {shlex.quote(str(path))})\"")
+
+
+def _print_calls(url: str, password: str) -> None:
+    """Print three calls. `password` is the argument of curl with the member's password."""
     base = shlex.quote(url)  # some shells expand the brackets of an IPv6 address
     read_token = "python3 -c 'import json,sys; print(json.load(sys.stdin)[\"access_token\"])'"  # noqa: S105
     query = f"{base}/ai/query -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json'"
-    typer.echo(
-        f"""
-First start. These passwords are not shown again:
+    _print_text(f"""Log in, send a prompt, and see the quota decrease by exactly the cost:
 
-  operator  {OPERATOR}  {passwords[OPERATOR]}
-  member    {MEMBER}    {passwords[MEMBER]}   ({MEMBER_LIMIT:,} tokens a day, tenant "{MEMBER_TENANT}")
-
-Log in, send a prompt, and see the quota decrease by exactly the cost:
-
-TOKEN=$(curl -s {base}/auth/login -d username={MEMBER} -d password={passwords[MEMBER]} | {read_token})
+TOKEN=$(curl -s {base}/auth/login -d username={MEMBER} -d {password} | {read_token})
 curl -s -w '\\n' {query} -d '{{"prompt": "Good morning, Tollkeeper"}}'
 curl -s -w '\\n' {base}/me/quota -H "Authorization: Bearer $TOKEN"
-"""
-    )
+""")
+
+
+def _print_text(text: str) -> None:
+    for line in text.split("\n"):
+        print_line(line)

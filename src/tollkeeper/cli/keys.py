@@ -8,7 +8,7 @@ import typer
 
 from tollkeeper.cli.arguments import parse_days, parse_name, parse_scopes
 from tollkeeper.cli.context import open_context
-from tollkeeper.cli.output import print_table
+from tollkeeper.cli.output import print_line, print_table
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.identity import accounts, keys
 from tollkeeper.identity.models import ApiKey
@@ -37,8 +37,8 @@ def create(
             user = await accounts.get_user_by_email(session, email)
             return (await keys.create(session, user, parse_name(name), parsed_scopes, expires_ms, now_ms)).secret
 
-    typer.echo(asyncio.run(create_key()))
-    typer.echo("Save this key: it is not shown again.", err=True)
+    print_line(asyncio.run(create_key()))
+    print_line("Save this key: it is not shown again.", error=True)
 
 
 @app.command(name="list")
@@ -75,7 +75,7 @@ def revoke(
             return 1
 
     count = asyncio.run(revoke_keys())
-    typer.echo(f"The key {key_id} is revoked." if key_id is not None else f"{count} API keys are revoked.")
+    print_line(f"The key {key_id} is revoked." if key_id is not None else f"{count} API keys are revoked.")
 
 
 def _row(key: ApiKey) -> tuple[str, ...]:

@@ -1,12 +1,18 @@
-"""Tables on standard output. They never truncate an e-mail address or an id, on a terminal or in a pipe."""
+"""What commands print: lines, and tables that never truncate an e-mail address or an id, on a terminal or in a pipe.
+
+Text from users, the database and providers can contain characters that control a terminal. So everything printed here
+has escapes in place of characters that are not printable.
+"""
 
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
+from tollkeeper.printable import escape_unprintable
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.operations import Balance
 
@@ -23,6 +29,11 @@ def make_console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=None if terminal else PIPE_COLUMNS)
 
 
+def print_line(text: str = "", *, error: bool = False) -> None:
+    """Print one line to standard output, or to standard error. A line feed in the text is escaped, too."""
+    typer.echo(escape_unprintable(text), err=error)
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows under column names. A name that starts with ">" marks a column of numbers, aligned to the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -31,7 +42,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
             column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
         )
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape_unprintable, row))
     make_console().print(table)
 
 
@@ -41,7 +52,7 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     table.add_column(overflow="fold", style="bold")
     table.add_column(overflow="fold")
     for name, value in pairs:
-        table.add_row(name, value)
+        table.add_row(escape_unprintable(name), escape_unprintable(value))
     make_console().print(table)
 
 

@@ -8,7 +8,7 @@ import typer
 from tollkeeper.cli import charges
 from tollkeeper.cli.arguments import parse_amount, parse_reason, parse_unit, parse_window
 from tollkeeper.cli.context import actor_name, open_context
-from tollkeeper.cli.output import BALANCE_COLUMNS, UNIT_NAMES, balance_row, print_table
+from tollkeeper.cli.output import BALANCE_COLUMNS, UNIT_NAMES, balance_row, print_line, print_table
 from tollkeeper.cli.targets import find_target
 from tollkeeper.quota import queries
 from tollkeeper.quota.changes import Action, QuotaChange, Target, apply_changes, plan_change
@@ -58,9 +58,9 @@ def show(email: Email = None, tenant: Tenant = None) -> None:
     if rows:
         print_table(BALANCE_COLUMNS, rows)
     if target.subject.user_id is not None and not any(balance.unit == Unit.TOKENS for balance in own):
-        typer.echo(f"{target.label} has no token quota, so every call is refused.")
+        print_line(f"{target.label} has no token quota, so every call is refused.")
     elif not rows:
-        typer.echo(f"{target.label} has no quota of its own: only its users' quotas apply.")
+        print_line(f"{target.label} has no quota of its own: only its users' quotas apply.")
 
 
 @app.command(name="set")
@@ -125,7 +125,7 @@ def _change(
 
     target, before, balance = asyncio.run(make_change())
     previous = f"was {before:,}" if before is not None else "there was none"
-    typer.echo(
+    print_line(
         f"{target.label}: the limit for the {balance.period} window is now {balance.limit:,}"
         f" {UNIT_NAMES[balance.unit]} ({previous}); {balance.used:,} used, {balance.reserved:,} reserved,"
         f" {balance.remaining:,} remaining."

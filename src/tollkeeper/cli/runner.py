@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import typer
 from typer.exceptions import TyperException
 
+from tollkeeper.cli.output import print_line
 from tollkeeper.errors import InvalidRequest, TollkeeperError
 
 EXIT_ERROR = 2
@@ -25,13 +26,14 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) 
     except TyperException as error:
         message = error.format_message()
         if "\n" in message or not message:  # typer prints the help text in place of a missing command
-            typer.echo(message, err=True)
+            for line in message.splitlines() or [""]:
+                print_line(line, error=True)
             return EXIT_ERROR
     except typer.Abort:
         message = "Aborted: nothing was entered and nothing was changed."
     else:
         return code if isinstance(code, int) else 0
-    typer.echo(f"{program}: {message}", err=True)
+    print_line(f"{program}: {message}", error=True)
     return EXIT_ERROR
 
 

@@ -12,17 +12,19 @@ import uvicorn
 
 from tollkeeper.api.middleware import MAX_BODY_BYTES
 from tollkeeper.bootstrap import Backends, make_app, make_backends, make_catalog
-from tollkeeper.cli.first_run import populate, print_passwords
-from tollkeeper.cli.output import print_table
+from tollkeeper.cli.first_run import populate, print_example_calls
+from tollkeeper.cli.output import print_line, print_table
 from tollkeeper.db import Database
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.identity.signing_secret import load_signing_secret
+from tollkeeper.private_files import secure_sqlite_files
 from tollkeeper.providers.catalog import Catalog
 from tollkeeper.providers.openai import make_openai
 from tollkeeper.server.http_protocol import bounded_protocol
 from tollkeeper.server.limits import Connections, EdgeLimits
 from tollkeeper.server.websocket_protocol import bounded_websocket_protocol
 from tollkeeper.settings import Settings, load_settings
+from tollkeeper.telemetry.logging import log_uncaught_exceptions
 
 MODEL_COLUMNS = ("model", "provider", "also named")
 GRACE_S = 30
@@ -53,10 +55,10 @@ def serve(
     listener = _bind(settings)
     passwords = asyncio.run(_check_database(settings, first_run=first_run))
     url = f"http://{_host_and_port(settings)}"
-    typer.echo(f"Tollkeeper listens on {url} (interactive docs at /docs).")
-    typer.echo(_describe_providers(backends.catalog))
+    print_line(f"Tollkeeper listens on {url} (interactive docs at /docs).")
+    print_line(_describe_providers(backends.catalog))
     if passwords is not None:
-        print_passwords(passwords, url)
+        print_example_calls(passwords, settings, url)
     _run(settings, backends, listener, reload=reload)
 
 
@@ -66,7 +68,7 @@ def migrate() -> None:
 
     settings = load_settings()
     migrate_database(settings.database_url)
-    typer.echo("The database schema is up to date.")
+    print_line("The database schema is up to date.")
 
 
 def models(
@@ -85,7 +87,12 @@ def models(
 
 
 async def _check_database(settings: Settings, *, first_run: bool) -> dict[str, str] | None:
-    """Check the schema; on a first run, fill an empty database. Raises ConfigurationError for another schema."""
+    """Check the schema; on a first run, fill an empty database. Raises ConfigurationError for another schema.
+
+    The files of an SQLite database become readable by their owner only.
+    """
+    if settings.sqlite_path is not None:
+        secure_sqlite_files(settings.sqlite_path)
     database = Database(settings.database_url)
     try:
         await database.require_current_schema()
@@ -151,8 +158,14 @@ def _run(settings: Settings, backends: Backends, listener: socket.socket, *, rel
         return
     http, websocket = _protocols(settings)
     app = make_app(settings, backends)
+    log_uncaught_exceptions()
     server = uvicorn.Server(uvicorn.Config(app, http=http, ws=websocket, **common))  # type: ignore[arg-type]
     server.run(sockets=[listener])
+    if backends.spill.lost:
+        raise ConfigurationError(
+            f"{backends.spill.lost} charges were not booked: the database did not respond, and the folder"
+            f" {backends.spill.folder} (TOLLKEEPER_SPILL) cannot be written to."
+        )
     if backends.store.lost_reason is not None:
         raise ConfigurationError(
             f"{backends.store.lost_reason} Calls since then were refused. Restore it, and restart."

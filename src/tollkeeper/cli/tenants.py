@@ -7,7 +7,7 @@ import typer
 
 from tollkeeper.cli.arguments import parse_name
 from tollkeeper.cli.context import open_context
-from tollkeeper.cli.output import print_table
+from tollkeeper.cli.output import print_line, print_table
 from tollkeeper.identity import accounts
 
 app = typer.Typer(help="Create, list, disable and enable tenants.")
@@ -24,7 +24,7 @@ def create(name: Name) -> None:
             await accounts.create_tenant(session, name)
 
     asyncio.run(create_tenant())
-    typer.echo(f"The tenant {name.strip()} is created.")
+    print_line(f"The tenant {name.strip()} is created.")
 
 
 @app.command(name="list")
@@ -45,14 +45,14 @@ def list_() -> None:
 def disable(name: Name) -> None:
     """Refuse a tenant and its users from the next request on. Calls in flight are settled."""
     asyncio.run(_set_enabled(name, enabled=False))
-    typer.echo(f"The tenant {name.strip()} is disabled.")
+    print_line(f"The tenant {name.strip()} is disabled.")
 
 
 @app.command()
 def enable(name: Name) -> None:
     """Admit a tenant again."""
     asyncio.run(_set_enabled(name, enabled=True))
-    typer.echo(f"The tenant {name.strip()} is enabled.")
+    print_line(f"The tenant {name.strip()} is enabled.")
 
 
 async def _set_enabled(name: str, *, enabled: bool) -> None:

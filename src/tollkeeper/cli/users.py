@@ -8,7 +8,7 @@ import typer
 
 from tollkeeper.cli.arguments import parse_name, parse_role, read_password
 from tollkeeper.cli.context import CommandContext, open_context
-from tollkeeper.cli.output import print_table
+from tollkeeper.cli.output import print_line, print_table
 from tollkeeper.identity import accounts, keys
 from tollkeeper.identity.models import Tenant, User
 from tollkeeper.identity.passwords import Passwords
@@ -41,7 +41,7 @@ def create(
                 await accounts.create_user(session, parse_name(tenant), address, password_hash, parsed_role)
 
     asyncio.run(create_user())
-    typer.echo(f"The user {address} is created, as {parsed_role} of the tenant {tenant.strip()}.")
+    print_line(f"The user {address} is created, as {parsed_role} of the tenant {tenant.strip()}.")
 
 
 @app.command(name="list")
@@ -65,14 +65,14 @@ def list_(
 def disable(email: Email) -> None:
     """Refuse a user from the next request on. Calls in flight are settled."""
     asyncio.run(_set_enabled(email, enabled=False))
-    typer.echo(f"The user {accounts.normalize_email(email)} is disabled.")
+    print_line(f"The user {accounts.normalize_email(email)} is disabled.")
 
 
 @app.command()
 def enable(email: Email) -> None:
     """Admit a user again."""
     asyncio.run(_set_enabled(email, enabled=True))
-    typer.echo(f"The user {accounts.normalize_email(email)} is enabled.")
+    print_line(f"The user {accounts.normalize_email(email)} is enabled.")
 
 
 @app.command()
@@ -92,9 +92,9 @@ def password(email: Email, password_stdin: PasswordStdin = False) -> None:
                 return len(await keys.list_keys(session, user))
 
     key_count = asyncio.run(change_password())
-    typer.echo(f"The user {address} has a new password.")
+    print_line(f"The user {address} has a new password.")
     if key_count:
-        typer.echo(f"{key_count} API keys are still valid. To revoke them: tollkeeper key revoke {address} --all")
+        print_line(f"{key_count} API keys are still valid. To revoke them: tollkeeper key revoke {address} --all")
 
 
 async def _set_enabled(email: str, *, enabled: bool) -> None:

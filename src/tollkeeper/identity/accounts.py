@@ -13,11 +13,11 @@ from tollkeeper.errors import InvalidCredentials, InvalidRequest, NotFound, Unau
 from tollkeeper.identity.models import ApiKey, Tenant, User
 from tollkeeper.identity.passwords import Passwords
 from tollkeeper.principal import Principal, Role
+from tollkeeper.printable import unprintable_character
 
 MAX_EMAIL_LENGTH = 254
 MAX_NAME_LENGTH = 100
 _EMAIL = re.compile(r"[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+")
-_NAME = re.compile(r"[^\x00-\x1f]+")
 
 
 def normalize_email(email: str) -> str:
@@ -88,8 +88,10 @@ def principal_of(user: User, api_key: str | None = None) -> Principal:
 async def create_tenant(session: AsyncSession, name: str) -> Tenant:
     """Add a tenant. Raises InvalidRequest for a name that is taken or not valid."""
     name = name.strip()
-    if len(name) > MAX_NAME_LENGTH or not _NAME.fullmatch(name):
+    if not 0 < len(name) <= MAX_NAME_LENGTH:
         raise InvalidRequest(f"A tenant's name has 1 to {MAX_NAME_LENGTH} printable characters.")
+    if (found := unprintable_character(name)) is not None:
+        raise InvalidRequest(f"A tenant's name has only printable characters, and {found} is none.")
     tenant = Tenant(name=name)
     session.add(tenant)
     await _flush(session, f"There is a tenant named {name} already.")

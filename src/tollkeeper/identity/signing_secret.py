@@ -3,13 +3,13 @@
 The file is created only for a server that no other machine can reach.
 """
 
-import os
 import secrets
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.private_files import create_private_file, narrow_mode
 from tollkeeper.settings import Settings, check_signing_secret
 
 FILE_NAME = "signing-secret"
@@ -29,13 +29,12 @@ def load_signing_secret(settings: Settings) -> SecretStr:
 
 def _read_or_create(path: Path) -> SecretStr:
     """Returns the secret in the file. On first use, creates the file, readable by its owner only."""
+    secret = secrets.token_hex(32)
     try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        create_private_file(path, secret + "\n")
     except FileExistsError:
+        narrow_mode(path)
         return check_signing_secret(SecretStr(path.read_text().strip()))
     except OSError as error:
         raise ConfigurationError(f"The folder {path.parent} cannot be written to: {error.strerror}.") from None
-    secret = secrets.token_hex(32)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secret + "\n")
     return SecretStr(secret)

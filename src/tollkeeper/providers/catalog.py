@@ -54,9 +54,9 @@ class Catalog:
         self._listed: tuple[ListedModel, ...] = ()
 
     def model(self, name: str | None) -> Model:
-        """The model of a name; the default model for None. Raises ModelNotFound."""
+        """The model of a name; the default model for None. Raises ModelNotFound, also for a name that cannot be one."""
         name = name or self.default_name
-        model = self._find(name) if len(name) <= MAX_NAME_LENGTH else None
+        model = self._find(name) if len(name) <= MAX_NAME_LENGTH and name.isprintable() else None
         if model is None:
             raise ModelNotFound
         return model

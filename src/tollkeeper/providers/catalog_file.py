@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from tollkeeper.chat import Price
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.printable import escape_unprintable, require_printable
 from tollkeeper.providers.registry import KINDS_BY_NAME
 
 MAX_TOKENS = 100_000_000
@@ -63,7 +64,7 @@ def _known_kind(kind: str) -> str:
 MicroUsd = Annotated[int, BeforeValidator(_micro_usd)]
 Thousandths = Annotated[int, BeforeValidator(_thousandths)]
 Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
-ModelName = Annotated[str, Field(pattern=r"^\S{1,200}$")]
+ModelName = Annotated[str, Field(pattern=r"^\S{1,200}$"), AfterValidator(require_printable)]
 ProviderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
 KindName = Annotated[str, AfterValidator(_known_kind)]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -165,6 +166,6 @@ def read_catalog(path: Path) -> CatalogFile:
 
 def _problems(error: ValidationError) -> Iterator[str]:
     for problem in error.errors(include_input=False, include_url=False, include_context=False):
-        place = ".".join(str(part) for part in problem["loc"] if part != "[key]")
+        place = escape_unprintable(".".join(str(part) for part in problem["loc"] if part != "[key]"))
         complaint = _COMPLAINTS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
         yield f"{place}: {complaint}"

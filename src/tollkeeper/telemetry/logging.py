@@ -1,15 +1,25 @@
-"""Logs: one JSON object a line, on standard output. Bodies and headers are never logged."""
+"""Logs: one JSON object a line, on standard output. Bodies and headers are never logged.
+
+The lines of libraries, warnings and uncaught exceptions are written in the same way.
+"""
 
 import asyncio
+import json
 import logging
+import re
 import sys
+import threading
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
 
 import orjson
 import structlog
+from structlog.typing import EventDict, ExcInfo
+
+from tollkeeper.telemetry.redaction import format_exception, redact
 
 correlation_id: ContextVar[str] = ContextVar("correlation_id", default="")
 """The id of the request that the current task serves; empty outside requests."""
@@ -18,6 +28,9 @@ FLUSH_INTERVAL_S = 0.01
 """How long the access log collects lines before it writes them."""
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_COROUTINE = re.compile(r"coro=(<[\w.<>]+)\(\)")
+
+log = structlog.get_logger("tollkeeper.process")
 
 
 def configure_logging(level: str) -> None:
@@ -27,16 +40,29 @@ def configure_logging(level: str) -> None:
             _add_correlation_id,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
+            structlog.processors.ExceptionRenderer(_format_exc_info),
+            _redact_texts,
             structlog.processors.JSONRenderer(serializer=_dumps),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=lambda *_: _StdoutLogger(),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(
-        level=logging.WARNING, stream=sys.stdout, format="%(levelname)s %(name)s %(message)s", force=True
+    logging.basicConfig(level=logging.WARNING, handlers=[_StructlogHandler()], force=True)
+    logging.captureWarnings(capture=True)
+
+
+def log_uncaught_exceptions() -> None:
+    """Log what no code of ours or of a library catches: in the main thread, in other threads, and in finalizers."""
+    sys.excepthook = _log_uncaught
+    sys.unraisablehook = lambda lost: log.error("process.unraisable", message=lost.err_msg, exc_info=lost.exc_value)
+    threading.excepthook = lambda failed: log.error(
+        "process.thread_failed", thread=failed.thread.name if failed.thread else None, exc_info=failed.exc_value
     )
+
+
+def _log_uncaught(_kind: type[BaseException], error: BaseException, _traceback: TracebackType | None) -> None:
+    log.error("process.failed", exc_info=error)
 
 
 class AccessLog:
@@ -69,6 +95,20 @@ class AccessLog:
         _write(b"".join(lines).decode())
 
 
+class _StructlogHandler(logging.Handler):
+    """Passes the records of the standard library's loggers on to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except Exception:  # the arguments do not fit the message
+            message = str(record.msg)
+        if record.name == "asyncio":
+            message = _shorten_asyncio_message(message)
+        write = log.error if record.levelno >= logging.ERROR else log.warning
+        write("library.logged", logger=record.name, message=message, exc_info=record.exc_info)
+
+
 class _StdoutLogger:
     """The logger that structlog writes its lines to."""
 
@@ -86,10 +126,27 @@ def _write(text: str) -> None:
 
 
 def _dumps(event: dict[str, Any], **_: Any) -> str:
-    return orjson.dumps(event, default=str).decode()
+    try:
+        return orjson.dumps(event, default=str).decode()
+    except orjson.JSONEncodeError:  # a lone surrogate, or an integer of more than 64 bits
+        return json.dumps(event, default=str)
 
 
-def _add_correlation_id(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+def _shorten_asyncio_message(message: str) -> str:
+    """Returns the sentence and the coroutine. The rest shows arguments and results, which can contain anything."""
+    sentence, coroutine = message.split("\n")[0].partition("(")[0], _COROUTINE.search(message)
+    return f"{sentence} {coroutine[1]}>" if coroutine is not None else sentence
+
+
+def _format_exc_info(exc_info: ExcInfo) -> str:
+    return format_exception(exc_info[1])
+
+
+def _redact_texts(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    return {name: redact(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+def _add_correlation_id(_logger: Any, _method: str, event: EventDict) -> EventDict:
     if current := correlation_id.get():
         event["correlation_id"] = current
     return event

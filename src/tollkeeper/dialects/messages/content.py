@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from tollkeeper.dialects.images import NOT_PUBLIC, names_public_host
 from tollkeeper.dialects.parameters import unsupported
 from tollkeeper.errors import InputError, InvalidRequest
 
@@ -55,9 +56,13 @@ class Base64Source(Block, tag="base64"):
 
 
 class UrlSource(Block, tag="url"):
-    """An `https:` URL. Others could point into the provider's own network."""
+    """An `https:` URL of a public host. Others could point into the provider's own network."""
 
     url: Annotated[str, msgspec.Meta(pattern="^https://")]
+
+    def __post_init__(self) -> None:
+        if not names_public_host(self.url):
+            raise ValueError(NOT_PUBLIC)
 
 
 class ImageBlock(Block, tag="image"):
@@ -176,4 +181,6 @@ def _error(name: str, message: str) -> InputError:
     path = name + (found[1] if found else "")
     if message.startswith(_UNSUPPORTED):
         return unsupported(path)
+    if message.startswith(NOT_PUBLIC):
+        return InvalidRequest(f"{path}.url: {NOT_PUBLIC}.", parameter=f"{path}.url")
     return InvalidRequest(f"{path} is malformed.", parameter=path)

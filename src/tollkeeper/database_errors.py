@@ -1,0 +1,27 @@
+"""What may be shown and logged of a database's error: no value of a row, and no parameter of a statement."""
+
+from asyncpg import InterfaceError, PostgresError
+from sqlalchemy.exc import DBAPIError, EmulatedDBAPIException
+
+_DATA_EXCEPTIONS = "22"
+"""The class of the errors (SQLSTATE) whose messages quote the value at fault, such as `invalid input syntax`."""
+
+
+def driver_error(error: BaseException) -> BaseException:
+    """Returns the driver's error that SQLAlchemy's error wraps; any other error as it is."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig
+    return error.driver_exception if isinstance(error, EmulatedDBAPIException) else error
+
+
+def describe_error(error: BaseException) -> str:
+    """Returns the driver's message in one line, without DETAIL; or the error's class, if the message quotes a value."""
+    cause = driver_error(error)
+    lines = str(cause).splitlines()
+    return lines[0] if lines and not _quotes_a_value(cause) else type(cause).__name__
+
+
+def _quotes_a_value(error: BaseException) -> bool:
+    if isinstance(error, PostgresError):
+        return str(error.sqlstate or "").startswith(_DATA_EXCEPTIONS)
+    return isinstance(error, InterfaceError) and isinstance(error, ValueError)  # an argument of the wrong type
