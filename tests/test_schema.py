@@ -1,5 +1,6 @@
 """The migrations make the schema that the code was written for, on both databases."""
 
+import asyncio
 import sqlite3
 from dataclasses import fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from sqlmodel import SQLModel
 
 import tollkeeper.conversations.models  # noqa: F401 - fills the metadata
 from support.factories import make_principal, make_store, make_terms, set_limit, user_quota
+from tollkeeper import db
 from tollkeeper.chat import Usage
 from tollkeeper.db import SCHEMA_REVISION, Database, async_url
 from tollkeeper.errors import ConfigurationError
@@ -55,8 +57,6 @@ def test_the_code_names_the_newest_migration() -> None:
 
 
 async def test_migrating_twice_changes_nothing_and_going_back_leaves_nothing(database_url: str) -> None:
-    import asyncio
-
     await asyncio.to_thread(migrate, database_url)
     database = Database(database_url)
     await database.require_current_schema()
@@ -65,6 +65,31 @@ async def test_migrating_twice_changes_nothing_and_going_back_leaves_nothing(dat
     assert tables == {"alembic_version"}
     with pytest.raises(ConfigurationError, match="tollkeeper migrate"):
         await database.require_current_schema()
+    await database.close()
+
+
+class CountingDatabase(Database):
+    """Counts how often its schema is queried."""
+
+    queries = 0
+
+    async def require_current_schema(self) -> None:
+        self.queries += 1
+        await super().require_current_schema()
+
+
+async def test_readiness_is_queried_once_for_all_who_ask_within_a_second(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "READINESS_LIFETIME_S", 60)
+    database = CountingDatabase(database_url)
+    assert all(await asyncio.gather(*(database.is_ready() for _ in range(50))))
+    assert await database.is_ready()
+    assert database.queries == 1
+    monkeypatch.setattr(db, "SCHEMA_REVISION", "9999")
+    monkeypatch.setattr(db, "READINESS_LIFETIME_S", 0)
+    assert not await database.is_ready()
+    assert database.queries == 2
     await database.close()
 
 
@@ -102,8 +127,6 @@ def test_the_ledgers_rows_have_the_tables_columns() -> None:
 
 async def test_a_database_with_calls_can_be_downgraded_and_upgraded_again(database_url: str) -> None:
     """To the first schema, whose charges and entries stay what they are; and the ledger goes on with them."""
-    import asyncio
-
     database = Database(database_url)
     caller = await make_principal(database)
     ledger = Ledger(make_store(database_url), lease_seconds=60)

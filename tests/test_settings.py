@@ -40,6 +40,8 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("OLLAMA_BASE_URL", "http://127.0.0.1:11434", "ollama_base_url", "http://127.0.0.1:11434"),
         ("TOLLKEEPER_CATALOG", "catalog.toml", "catalog", Path("catalog.toml")),
         ("TOLLKEEPER_BREAKER_FAILURES", "0", "breaker_failures", 0),
+        ("TOLLKEEPER_FREE_CHARGES_DAYS", "0", "free_charges_days", 0),
+        ("TOLLKEEPER_RATE_LIMIT_READS", "OFF", "rate_limit_reads", "off"),
         ("TOLLKEEPER_BREAKER_SECONDS", "2.5", "breaker_seconds", 2.5),
         ("TOLLKEEPER_ALLOWED_ORIGINS", "", "origins", ()),
         (
@@ -95,6 +97,13 @@ def test_a_wrong_setting_is_named_without_its_value(monkeypatch: pytest.MonkeyPa
         load_settings()
     assert "secret-password" not in raised.value.detail
     assert "\n" not in raised.value.detail
+
+
+@pytest.mark.parametrize("name", ["OPENAI_MODEL", "ANTHROPIC_MODEL", "OLLAMA_MODEL"])
+def test_the_name_of_a_model_must_be_printable(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "gpt\u202e-4o")
+    with pytest.raises(ConfigurationError, match=rf"{name}: .*U\+202E \(RIGHT-TO-LEFT OVERRIDE\)"):
+        load_settings()
 
 
 def test_the_example_file_has_every_setting_with_its_default() -> None:

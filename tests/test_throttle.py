@@ -1,5 +1,6 @@
 """Coarse limits on requests: per user, per account, in fixed windows."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -60,8 +61,10 @@ def test_handshakes_are_counted_per_address_apart_from_logins() -> None:
 
 
 def test_a_limit_that_is_off_refuses_nothing() -> None:
-    throttle = Throttle(login="off", ai="off", clock=SystemClock())
+    throttle = Throttle(login="off", ai="off", reads="off", clock=SystemClock())
     for _ in range(1000):
+        throttle.check_read(ADA)
+        throttle.check_document("127.0.0.1")
         throttle.check_handshake("127.0.0.1")
         throttle.check(ADA)
         throttle.check_login("ada@example.com", "127.0.0.1")
@@ -95,6 +98,49 @@ def test_logins_to_an_account_are_counted_per_address_and_network() -> None:
     throttle.check_login("ada@example.com", "2001:db8::1")
     with pytest.raises(RateLimited):
         throttle.check_login("ada@example.com", "2001:db8::2")
+
+
+def repeat(check: Callable[[], None], times: int) -> None:
+    for _ in range(times):
+        check()
+
+
+def test_every_refusal_by_a_limit_names_the_limit_and_its_setting() -> None:
+    throttle = Throttle(login="1/minute", ai="2/hour", reads="3/second", clock=SystemClock())
+    limits: dict[str, tuple[Callable[[], None], ...]] = {
+        "at most 2 per 1 hour (TOLLKEEPER_RATE_LIMIT_AI)": (lambda: throttle.check(ADA),),
+        "at most 3 per 1 second (TOLLKEEPER_RATE_LIMIT_READS)": (
+            lambda: throttle.check_read(ADA),
+            lambda: throttle.check_document("192.0.2.1"),
+        ),
+        "at most 1 per 1 minute (TOLLKEEPER_RATE_LIMIT_LOGIN)": (
+            lambda: throttle.check_login("ada@example.com", "192.0.2.1"),
+            lambda: throttle.check_key_creation(ADA),
+            lambda: throttle.check_handshake("192.0.2.1"),
+            lambda: throttle.count_failure("192.0.2.1"),
+            lambda: throttle.check_failures("192.0.2.1"),
+        ),
+    }
+    with freeze_time("2026-01-01T00:00:00Z"):
+        for text, checks in limits.items():
+            for check in checks:
+                with pytest.raises(RateLimited) as raised:
+                    repeat(check, 4)
+                assert raised.value.detail == f"Too many requests: {text}."
+                assert raised.value.retry_after_s is not None
+
+
+def test_reads_are_counted_per_user_and_documents_per_network_apart_from_calls() -> None:
+    throttle = Throttle(login="off", ai="1/minute", reads="1/minute", clock=SystemClock())
+    throttle.check(ADA)
+    throttle.check_read(ADA)
+    throttle.check_read(BOB)
+    throttle.check_document("2001:db8::1")
+    throttle.check_document("192.0.2.1")
+    with pytest.raises(RateLimited):
+        throttle.check_read(ADA)
+    with pytest.raises(RateLimited):
+        throttle.check_document("2001:db8::2")
 
 
 def test_failures_are_counted_apart_and_checked_without_being_counted() -> None:

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from slowapi.errors import RateLimitExceeded
+from slowapi.wrappers import Limit
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from tollkeeper import __version__
-from tollkeeper.api import auth, compat, health, keys, me, native
+from tollkeeper.api import auth, compat, documents, health, keys, me, native
 from tollkeeper.api.compat import error_renderer_of
 from tollkeeper.api.compat import model_list as compat_model_list
 from tollkeeper.api.dependencies import Services
@@ -23,9 +24,9 @@ from tollkeeper.api.metered import MeteredRouter
 from tollkeeper.api.middleware import OuterMiddleware
 from tollkeeper.api.native import model_list, sessions, socket
 from tollkeeper.api.openapi import complete_document
-from tollkeeper.errors import InvalidRequest, MethodNotAllowed, NotFound, RateLimited, TollkeeperError
+from tollkeeper.errors import InvalidRequest, MethodNotAllowed, NotFound, TollkeeperError
 from tollkeeper.telemetry.logging import AccessLog
-from tollkeeper.throttle import Throttle
+from tollkeeper.throttle import LOGIN_SETTING, Throttle, refusal
 
 ENDPOINTS = (*native.ENDPOINTS, *compat.ENDPOINTS)
 """All metered endpoints."""
@@ -55,8 +56,16 @@ def create_app(
             yield
             await middleware.wait_until_idle(CANCELLED_CALLS_TIMEOUT_S)
 
-    app = FastAPI(title="Tollkeeper", version=__version__, description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="Tollkeeper",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
     app.state.limiter = throttle.limiter
+    documents.add_documents(app, throttle)
     app.include_router(health.router)
     app.include_router(auth.auth_router(throttle))
     app.include_router(keys.router)
@@ -106,8 +115,8 @@ def _domain_error(request: Request, error: Exception) -> TollkeeperError:
     match error:
         case TollkeeperError():
             return error
-        case RateLimitExceeded():
-            return RateLimited(retry_after_s=error.limit.limit.get_expiry() if error.limit else None)
+        case RateLimitExceeded(limit=Limit(limit=limit)):
+            return refusal(LOGIN_SETTING, limit, limit.get_expiry())
         case RequestValidationError():
             fields = sorted({str(problem["loc"][-1]) for problem in error.errors() if problem["loc"][0] == "query"})
             return InvalidRequest(f"Invalid: {', '.join(fields)}." if fields else None)

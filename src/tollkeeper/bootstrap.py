@@ -33,11 +33,13 @@ from tollkeeper.providers.kind import ConfiguredProvider, ProviderKind, Provider
 from tollkeeper.providers.registry import KINDS, KINDS_BY_NAME
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.maintenance import Maintenance
+from tollkeeper.quota.spill import Spill
 from tollkeeper.quota.stores.base import Store
 from tollkeeper.quota.stores.postgres.store import PostgresStore
 from tollkeeper.quota.stores.sqlite.store import SqliteStore
 from tollkeeper.settings import Settings, check_signing_secret, load_settings, read_variable
 from tollkeeper.telemetry.logging import AccessLog, configure_logging
+from tollkeeper.telemetry.loop_watchdog import LoopWatchdog
 from tollkeeper.throttle import Throttle
 
 GARBAGE_THRESHOLD = 10_000
@@ -46,10 +48,11 @@ GARBAGE_THRESHOLD = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Backends:
-    """What tests replace: the ledger's store, and the catalog with its providers."""
+    """What tests replace: the ledger's store, the catalog with its providers, and what could not be booked."""
 
     store: Store
     catalog: Catalog
+    spill: Spill
 
 
 def make_store(settings: Settings) -> Store:
@@ -111,7 +114,7 @@ def _with_breaker(settings: Settings, kind: ProviderKind, configured: Configured
 
 
 def make_backends(settings: Settings) -> Backends:
-    return Backends(make_store(settings), make_catalog(settings))
+    return Backends(make_store(settings), make_catalog(settings), Spill(settings.spill_folder))
 
 
 def make_app(settings: Settings | None = None, backends: Backends | None = None) -> ASGIApp:
@@ -119,7 +122,9 @@ def make_app(settings: Settings | None = None, backends: Backends | None = None)
     settings = settings or load_settings()
     configure_logging(settings.log_level)
     clock = SystemClock()
-    throttle = Throttle(login=settings.rate_limit_login, ai=settings.rate_limit_ai, clock=clock)
+    throttle = Throttle(
+        login=settings.rate_limit_login, ai=settings.rate_limit_ai, reads=settings.rate_limit_reads, clock=clock
+    )
 
     @asynccontextmanager
     async def services() -> AsyncIterator[Services]:
@@ -150,6 +155,7 @@ async def _services(
         ledger,
         lease_seconds=settings.lease_seconds,
         sweep_seconds=settings.sweep_seconds,
+        free_charges_days=settings.free_charges_days,
         guard=ledger.lease_guard(
             lambda: make_store(settings), max_stall_s=settings.stream_total_seconds + settings.lease_seconds
         ),
@@ -165,11 +171,13 @@ async def _services(
     )
     api_keys = ApiKeys(database, clock)
     authenticator = Authenticator(tokens, api_keys, clock)
+    watchdog = LoopWatchdog()
     try:
         await database.require_current_schema()
         await api_keys.load()
         backends.catalog.model(None)
         ledger.start()
+        await backends.spill.book(ledger)
         maintenance.start()
         _freeze_startup_objects()
         deadlines = Deadlines(
@@ -180,6 +188,7 @@ async def _services(
         )
         gateway = Gateway(ledger, backends.catalog, deadlines, default_output=settings.max_tokens)
         conversations = Conversations(database, settings.conversation_tokens, clock=clock)
+        watchdog.start()
         yield Services(
             settings=settings,
             database=database,
@@ -193,8 +202,10 @@ async def _services(
             clock=clock,
         )
     finally:
+        await watchdog.stop()
         await maintenance.stop()
-        await ledger.stop()
+        if unbooked := await ledger.stop():
+            backends.spill.write(unbooked)
         await backends.catalog.close()
         passwords.close()
         await database.close()

@@ -1,7 +1,9 @@
 """Sessions of the ORM: one engine, one session scope, one place that commits. The ledger has connections of its own."""
 
+import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -14,26 +16,83 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from tollkeeper.database_errors import describe_error
 from tollkeeper.errors import ConfigurationError, DatabaseUnavailable
 
-SCHEMA_REVISION = "0006"
+SCHEMA_REVISION = "0007"
 """The newest migration in `alembic/versions`; a test compares the two."""
 
-SQLITE_BUSY_TIMEOUT_MS = 5_000
+SQLITE_MAX_LOCK_WAIT_S = 5.0
+SQLITE_LOCK_POLL_S = 0.0005
+MAX_SQLITE_LOG_BYTES = 64 * 1024 * 1024
 POSTGRES_TIMEOUT_S = 5
 """For each of: opening a connection, waiting for one of the pool, and running a statement."""
+READINESS_LIFETIME_S = 1.0
+"""How long `Database.is_ready` returns the same answer."""
+TRANSACTION_SETTINGS = (
+    " SET LOCAL jit = off; SET LOCAL lock_timeout = 2000; SET LOCAL idle_in_transaction_session_timeout = 5000"
+)
+"""Of transactions on PostgreSQL, in ms. To compile one of their statements takes longer than to run it. A transaction
+that waits for a lock fails before its caller gives up, and one whose process was stopped does not keep its locks.
+"""
+OUTAGE_WORDS = (
+    "locked",
+    "lock timeout",
+    "deadlock",
+    "unable to open",
+    "disk",
+    "readonly",
+    "connect",
+    "too many clients",
+    "shutting down",
+)
+
+
+class _PollingConnection(sqlite3.Connection):
+    """A SQLite connection whose transactions begin with the write lock, for which it polls as the ledger does.
+
+    A transaction begins with the first statement that writes; reads need no lock. SQLite's busy handler waits so long
+    between its tries that it gets no lock beside processes that write all the time.
+    """
+
+    def cursor(self, factory: Any = None) -> Any:
+        return super().cursor(factory or _PollingCursor)
+
+
+class _PollingCursor(sqlite3.Cursor):
+    def execute(self, sql: str, parameters: Any = ()) -> "_PollingCursor":
+        self._poll(super().execute, sql, parameters)
+        return self
+
+    def executemany(self, sql: str, parameters: Any) -> "_PollingCursor":
+        self._poll(super().executemany, sql, list(parameters))
+        return self
+
+    def _poll(self, execute: Callable[[str, Any], object], sql: str, parameters: Any) -> None:
+        """Run a statement, again while another connection has the lock that it needs, unless a transaction is open."""
+        deadline = time.monotonic() + SQLITE_MAX_LOCK_WAIT_S
+        while True:
+            try:
+                execute(sql, parameters)
+            except sqlite3.OperationalError as error:
+                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not is_busy or self.connection.in_transaction or time.monotonic() > deadline:
+                    raise
+                time.sleep(SQLITE_LOCK_POLL_S)
+            else:
+                return
 
 
 class _PostgresConnection(asyncpg.Connection):  # type: ignore[misc]
-    """A connection whose transactions run without JIT: compiling one of these statements takes longer than running it.
+    """A connection whose transactions have settings of their own: see TRANSACTION_SETTINGS.
 
-    The setting is sent with BEGIN, in one round trip, and is local to the transaction: a connection pooler in
+    The settings are sent with BEGIN, in one round trip, and are local to the transaction: a connection pooler in
     transaction mode (pgbouncer) loses the settings of a session.
     """
 
     async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:
         if query.startswith("BEGIN"):
-            query += " SET LOCAL jit = off"
+            query += TRANSACTION_SETTINGS
         return str(await super().execute(query, *args, timeout=timeout))
 
 
@@ -75,6 +134,8 @@ class Database:
     def __init__(self, database_url: str) -> None:
         self._url = database_url
         self._engine = _make_engine(database_url)
+        self._readiness_lock = asyncio.Lock()
+        self._readiness: tuple[bool, float] | None = None
         self._file: SqliteFile | None = None
         if database_url.startswith("sqlite:///"):
             self._file = SqliteFile(Path(database_url.removeprefix("sqlite:///")))
@@ -104,6 +165,21 @@ class Database:
             if not await connection.run_sync(lambda sync: inspect(sync).has_table("alembic_version")):
                 return None
             return (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one_or_none()
+
+    async def is_ready(self) -> bool:
+        """Whether the schema is at SCHEMA_REVISION.
+
+        The database is queried at most once per READINESS_LIFETIME_S, however many callers there are: health checks
+        need no credential, and must not take the connections that calls need.
+        """
+        async with self._readiness_lock:
+            if self._readiness is None or time.monotonic() - self._readiness[1] >= READINESS_LIFETIME_S:
+                try:
+                    await self.require_current_schema()
+                    self._readiness = True, time.monotonic()
+                except ConfigurationError:
+                    self._readiness = False, time.monotonic()
+            return self._readiness[0]
 
     async def require_current_schema(self) -> None:
         """Raise ConfigurationError unless the schema is at SCHEMA_REVISION."""
@@ -136,6 +212,7 @@ def _make_engine(database_url: str) -> AsyncEngine:
     if not database_url.startswith("sqlite"):
         return create_async_engine(
             async_url(database_url),
+            hide_parameters=True,
             pool_pre_ping=True,
             pool_size=5,
             max_overflow=5,
@@ -146,7 +223,8 @@ def _make_engine(database_url: str) -> AsyncEngine:
                 "connection_class": _PostgresConnection,
             },
         )
-    engine = create_async_engine(async_url(database_url))
+    polling = {"factory": _PollingConnection, "isolation_level": "IMMEDIATE", "timeout": 0}
+    engine = create_async_engine(async_url(database_url), hide_parameters=True, connect_args=polling)
 
     @event.listens_for(engine.sync_engine, "connect")
     def _configure(connection: Any, _record: ConnectionPoolEntry) -> None:
@@ -154,7 +232,7 @@ def _make_engine(database_url: str) -> AsyncEngine:
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_TIMEOUT_MS}")
+        cursor.execute(f"PRAGMA journal_size_limit={MAX_SQLITE_LOG_BYTES}")
         cursor.close()
 
     return engine
@@ -165,11 +243,9 @@ def _is_outage(error: DBAPIError) -> bool:
     if error.connection_invalidated:
         return True
     reason = str(error.orig).lower()
-    outage_words = ("locked", "unable to open", "disk", "readonly", "connect", "too many clients", "shutting down")
-    return any(word in reason for word in outage_words)
+    return any(word in reason for word in OUTAGE_WORDS)
 
 
 def _reason(error: Exception) -> str:
-    """Returns the driver's message: its first line, without the error's class and without a URL."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    return str(cause).splitlines()[0].rsplit(": ", 1)[-1] if str(cause) else type(cause).__name__
+    """Returns the driver's message in one line, without a URL."""
+    return describe_error(error).rsplit(": ", 1)[-1]

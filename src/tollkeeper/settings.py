@@ -12,6 +12,7 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, Secre
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.printable import require_printable
 
 ENV_FILE = ".env"
 MIN_SECRET_BYTES = 32
@@ -44,6 +45,9 @@ def _normalize_origins(listed: str) -> str:
 
 
 Origins = Annotated[str, AfterValidator(_normalize_origins)]
+
+
+ModelName = Annotated[str, AfterValidator(require_printable)]
 
 
 def _lower(value: object) -> object:
@@ -94,9 +98,12 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(60.0, ge=1, le=3600, validation_alias=_env("TOLLKEEPER_LEASE_SECONDS"))
     sweep_seconds: float = Field(15.0, ge=0.1, le=600, validation_alias=_env("TOLLKEEPER_SWEEP_SECONDS"))
     ledger_queue: int = Field(10_000, ge=1, validation_alias=_env("TOLLKEEPER_LEDGER_QUEUE"))
+    spill: Path | None = Field(None, validation_alias=_env("TOLLKEEPER_SPILL"))
+    free_charges_days: int = Field(30, ge=0, le=36_500, validation_alias=_env("TOLLKEEPER_FREE_CHARGES_DAYS"))
 
     rate_limit_login: RateLimit = Field("30/minute", validation_alias=_env("TOLLKEEPER_RATE_LIMIT_LOGIN"))
     rate_limit_ai: RateLimit = Field("1200/minute", validation_alias=_env("TOLLKEEPER_RATE_LIMIT_AI"))
+    rate_limit_reads: RateLimit = Field("600/minute", validation_alias=_env("TOLLKEEPER_RATE_LIMIT_READS"))
 
     max_tokens: int = Field(1024, ge=16, le=1_000_000, validation_alias=_env("TOLLKEEPER_MAX_TOKENS", "MAX_TOKENS"))
     timeout_seconds: float = Field(
@@ -113,15 +120,15 @@ class Settings(BaseSettings):
 
     openai_api_key: SecretStr | None = Field(None, validation_alias=_env("OPENAI_API_KEY"))
     openai_base_url: str = Field("https://api.openai.com/v1", validation_alias=_env("OPENAI_BASE_URL"))
-    openai_model: str = Field("gpt-4o-mini", validation_alias=_env("OPENAI_MODEL"))
+    openai_model: ModelName = Field("gpt-4o-mini", validation_alias=_env("OPENAI_MODEL"))
 
     anthropic_api_key: SecretStr | None = Field(None, validation_alias=_env("ANTHROPIC_API_KEY"))
     anthropic_auth_token: SecretStr | None = Field(None, validation_alias=_env("ANTHROPIC_AUTH_TOKEN"))
     anthropic_base_url: str = Field("https://api.anthropic.com", validation_alias=_env("ANTHROPIC_BASE_URL"))
-    anthropic_model: str = Field("claude-haiku-4-5", validation_alias=_env("ANTHROPIC_MODEL"))
+    anthropic_model: ModelName = Field("claude-haiku-4-5", validation_alias=_env("ANTHROPIC_MODEL"))
 
     ollama_base_url: str | None = Field(None, validation_alias=_env("OLLAMA_BASE_URL"))
-    ollama_model: str = Field("llama3.2", validation_alias=_env("OLLAMA_MODEL"))
+    ollama_model: ModelName = Field("llama3.2", validation_alias=_env("OLLAMA_MODEL"))
 
     catalog: Path | None = Field(None, validation_alias=_env("TOLLKEEPER_CATALOG"))
     breaker_failures: int = Field(5, ge=0, le=1_000, validation_alias=_env("TOLLKEEPER_BREAKER_FAILURES"))
@@ -153,6 +160,11 @@ class Settings(BaseSettings):
         if not self.database_url.startswith("sqlite:///"):
             return None
         return Path(self.database_url.removeprefix("sqlite:///"))
+
+    @property
+    def spill_folder(self) -> Path:
+        """Where a stopping server keeps what it could not book. By default beside the SQLite database, or here."""
+        return self.spill or (self.sqlite_path.parent if self.sqlite_path is not None else Path())
 
     @property
     def serves_loopback_only(self) -> bool:

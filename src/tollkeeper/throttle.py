@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from limits import RateLimitItem, parse_many
 from limits.storage import Storage
@@ -23,6 +24,10 @@ HITS_PER_CLEANUP = 10_000
 
 MAX_SOCKETS_PER_USER = 100
 """Open WebSockets of one user in one process."""
+
+LOGIN_SETTING = "TOLLKEEPER_RATE_LIMIT_LOGIN"
+AI_SETTING = "TOLLKEEPER_RATE_LIMIT_AI"
+READS_SETTING = "TOLLKEEPER_RATE_LIMIT_READS"
 
 
 class LoopStorage(Storage):
@@ -73,15 +78,23 @@ class LoopStorage(Storage):
         self._counters = {key: counter for key, counter in self._counters.items() if counter[1] > now_s}
 
 
-class Throttle:
-    """The rate limits of one process: AI calls per user, logins per account, API keys created per user, and WebSocket
-    handshakes per address. `limiter` limits logins per address, too, as a decorator of the route.
+class _Limits(NamedTuple):
+    """What a setting allows. All of its items apply; none if it is "off"."""
 
-    `login` and `ai` are in the notation of `limits` ("600/minute", several joined by ";"), or "off". `login` applies to
-    everything but AI calls.
+    setting: str
+    items: tuple[RateLimitItem, ...]
+
+
+class Throttle:
+    """The rate limits of one process: AI calls per user, logins per account, API keys created per user, other requests
+    per user, and WebSocket handshakes and documents per address. `limiter` limits logins per address, too, as a
+    decorator of the route.
+
+    `login`, `ai` and `reads` are in the notation of `limits` ("600/minute", several joined by ";"), or "off". `reads`
+    applies to authenticated requests that are not metered, and to documents; `login` to everything else but AI calls.
     """
 
-    def __init__(self, *, login: str, ai: str, clock: Clock) -> None:
+    def __init__(self, *, login: str, ai: str, reads: str = "off", clock: Clock) -> None:
         self.limiter = Limiter(
             key_func=lambda request: source_of(get_remote_address(request)),
             key_style="endpoint",
@@ -90,8 +103,9 @@ class Throttle:
         )
         self.login = login
         self._clock = clock
-        self._login_limits = _parse(login)
-        self._ai_limits = _parse(ai)
+        self._login_limits = _parse(LOGIN_SETTING, login)
+        self._ai_limits = _parse(AI_SETTING, ai)
+        self._read_limits = _parse(READS_SETTING, reads)
         self._sockets: Counter[int] = Counter()
 
     @contextmanager
@@ -110,6 +124,14 @@ class Throttle:
     def check(self, caller: Principal) -> None:
         """Count one AI call of this user. Raises RateLimited."""
         self._hit(self._ai_limits, "ai", str(caller.user_id))
+
+    def check_read(self, caller: Principal) -> None:
+        """Count one request of this user that is not metered. Raises RateLimited."""
+        self._hit(self._read_limits, "reads", str(caller.user_id))
+
+    def check_document(self, address: str) -> None:
+        """Count one request for a document from this address, which needs no authentication. Raises RateLimited."""
+        self._hit(self._read_limits, "documents", source_of(address))
 
     def check_login(self, account: str, address: str) -> None:
         """Count one attempt to log in to this account, whether or not it exists, from this address.
@@ -134,14 +156,19 @@ class Throttle:
         """Count one WebSocket handshake from this address, before it is authenticated. Raises RateLimited."""
         self._hit(self._login_limits, "handshake", source_of(address))
 
-    def _hit(self, limits: tuple[RateLimitItem, ...], *key: str, cost: int = 1) -> None:
+    def _hit(self, limits: _Limits, *key: str, cost: int = 1) -> None:
         """Count; or only check, where the cost is 0."""
         strategy = self.limiter.limiter
-        for limit in limits:
+        for limit in limits.items:
             if not (strategy.hit(limit, *key) if cost else strategy.test(limit, *key)):
                 resets_s, _ = strategy.get_window_stats(limit, *key)
-                raise RateLimited(retry_after_s=max(1, math.ceil(resets_s - self._clock.now_ms() / 1000)))
+                raise refusal(limits.setting, limit, math.ceil(resets_s - self._clock.now_ms() / 1000))
 
 
-def _parse(notation: str) -> tuple[RateLimitItem, ...]:
-    return () if notation == "off" else tuple(parse_many(notation))
+def refusal(setting: str, limit: RateLimitItem, wait_s: int) -> RateLimited:
+    """The error for a request beyond a limit. It names the setting, so that an operator knows what to change."""
+    return RateLimited(f"Too many requests: at most {limit} ({setting}).", retry_after_s=max(1, wait_s))
+
+
+def _parse(setting: str, notation: str) -> _Limits:
+    return _Limits(setting, () if notation == "off" else tuple(parse_many(notation)))

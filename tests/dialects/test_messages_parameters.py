@@ -140,6 +140,18 @@ def test_an_image_url_must_be_https(url: str) -> None:
         assert refused.value.parameter == f"messages[0].content[0]{path}.source.url"
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "metadata.internal", "me:secret@example.com"])
+def test_an_image_url_must_name_a_public_host(host: str) -> None:
+    """Also in the result of a tool."""
+    image = {"type": "image", "source": {"type": "url", "url": f"https://{host}/a.png"}}
+    tool_result = {"type": "tool_result", "tool_use_id": "t", "content": [image]}
+    for block, path in ((image, ""), (tool_result, ".content[0]")):
+        with pytest.raises(InvalidRequest, match="must name a public host") as refused:
+            messages.input_size_of(fields(messages=message_of(block)))
+        assert refused.value.parameter == f"messages[0].content[0]{path}.source.url"
+        assert host not in refused.value.detail
+
+
 @pytest.mark.parametrize(
     "document",
     [

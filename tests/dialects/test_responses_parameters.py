@@ -222,6 +222,16 @@ def test_an_image_must_be_an_https_url_or_inline(url: str) -> None:
         assert raw.value.parameter == read.value.parameter == "input"
 
 
+def test_the_url_of_an_image_must_name_a_public_host() -> None:
+    """Also in the output of a tool."""
+    image = {"type": "input_image", "image_url": "https://127.0.0.1/a.png"}
+    tool_output = {"type": "function_call_output", "call_id": "c", "output": [image]}
+    for items in (in_message(image), [tool_output]):
+        with pytest.raises(InvalidRequest, match="must name a public host") as refused:
+            input_size(input=items)
+        assert refused.value.parameter == "input"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -21,6 +21,7 @@ from tollkeeper.chat import Completion, InconsistentUsage, ToolCall, Usage
 from tollkeeper.gateway import attempts
 from tollkeeper.gateway.results import CallFailed, CallResult, IdempotentCall
 from tollkeeper.providers.base import BilledFailure
+from tollkeeper.quota import reservation as reservation_module
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, StoredResponse
 from tollkeeper.quota.rules.models import Basis
 
@@ -260,15 +261,19 @@ async def test_an_estimate_calls_no_provider_and_holds_nothing(gateway: GatewayU
     assert (await gateway.charges(), gateway.provider.calls) == ([], [])
 
 
-async def test_a_renewal_measures_the_input_of_a_call_that_is_not_streamed(gateway: GatewayUnderTest) -> None:
+async def test_a_renewal_measures_the_input_of_a_call_that_is_not_streamed_once(
+    gateway: GatewayUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gateway.provider.answer_gate = asyncio.Event()
     call = asyncio.create_task(gateway.complete())
     await gateway.provider.called.wait()
     [reservation] = gateway.ledger._calls._calls.values()
     assert reservation.checkpoint == (INPUT_BOUND, 0)
     await gateway.ledger.renew()
-    assert reservation.checkpoint == (INPUT_BOUND, 0)  # a call is not measured before it has lasted for two renewals
+    assert (reservation.checkpoint, gateway.provider.input_counts) == ((INPUT_BOUND, 0), 0), "it has only begun"
+    monkeypatch.setattr(reservation_module, "UNMEASURED_LEASE_SHARE", 0)
     await gateway.ledger.renew()
-    assert reservation.checkpoint == (INPUT_TOKENS, 0)
+    await gateway.ledger.renew()
+    assert (reservation.checkpoint, gateway.provider.input_counts) == ((INPUT_TOKENS, 0), 1)
     gateway.provider.answer_gate.set()
     await call

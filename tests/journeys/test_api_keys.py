@@ -13,11 +13,15 @@ import pytest
 from journeys.support.endpoints import ALL_ENDPOINTS, call
 from journeys.support.ledger_checks import assert_ledger_is_consistent
 from journeys.support.provider_wires import CHAT, EMBEDDINGS
+from journeys.support.raw_http import request
 from journeys.support.server import Server
 from journeys.support.users import ApiUser, new_user
 from journeys.support.websocket import authenticated_websocket, open_websocket
 from journeys.upstream.handle import Upstream, scripted
 from support.deadlines import TEST_DEADLINE_S
+from tollkeeper.db import Database
+from tollkeeper.identity import accounts
+from tollkeeper.identity.models import User
 
 PATHS_OF_SCOPE = {"ai": ("/ai/", "/v1/"), "me": ("/me",)}
 USAGE = {"input": 15, "output": 9}
@@ -267,3 +271,20 @@ async def test_creating_keys_is_limited_like_logins_and_revoking_is_not(
         assert [await revoke(caller, key_id) for key_id in await key_ids(caller)] == [204] * 3
         assert (await other.make_key()).status == 201
     server.stop()
+
+
+async def test_a_user_who_is_disabled_while_a_request_for_a_key_arrives_gets_none(server: Server) -> None:
+    """The account is read again after the body, since no transaction is open while the client sends it."""
+    database = Database(server.database_url)
+    async with new_user(server) as caller, asyncio.timeout(TEST_DEADLINE_S):
+        head, body = request("POST", "/auth/keys", b'{"name": "robot"}', caller.auth_headers).split(b"\r\n\r\n")
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(head + b"\r\n\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.5)
+        async with database.session() as session:
+            accounts.disable(await session.get_one(User, caller.principal.user_id), 0)
+        writer.write(body)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
+        writer.close()
+    await database.close()

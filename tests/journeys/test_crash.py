@@ -7,6 +7,7 @@ from collections.abc import Callable
 import aiohttp
 import pytest
 
+from journeys.support.compat_requests import post
 from journeys.support.endpoints import call
 from journeys.support.failpoints import POINTS
 from journeys.support.ledger_checks import assert_ledger_is_consistent, charges_in
@@ -118,6 +119,33 @@ async def test_a_server_killed_before_answers_arrive_charges_the_input_of_each_c
     await assert_ledger_is_consistent(short_deadline_server.database_url)
     assert "open holds: 0\nClean:" in short_deadline_server.command("ledger", "verify")
     short_deadline_server.stop()
+
+
+async def test_a_server_killed_after_one_renewal_charges_the_counted_input(
+    crashing: Server, own_upstream: Upstream
+) -> None:
+    """The first renewal writes the counted input, in place of the bound by bytes, which is five times as high."""
+    lease_ms, settled_ms = 3_000, 200
+    crashing.start(TOLLKEEPER_LEASE_SECONDS="3")
+    async with new_user(crashing, limit=AMPLE) as caller:
+        prompt = scripted(caller.marker, gate=caller.marker) + " quota ledger" * 3_500
+        counted = (await post(caller, "/ai/estimate", prompt=prompt, model="gpt-4o-mini")).body["input_tokens"]
+        lost = asyncio.create_task(caller.query(prompt, model="gpt-4o-mini"))
+        async with asyncio.timeout(TEST_DEADLINE_S):
+            while not any(
+                charge.lease_ms - charge.created_ms > lease_ms + settled_ms
+                for charge in await charges_in(crashing.database_url)
+            ):
+                await asyncio.sleep(0.02)
+        crashing.program.kill()
+        assert isinstance((await asyncio.gather(lost, return_exceptions=True))[0], aiohttp.ClientError)
+        crashing.start()
+        [charge] = await _closed_charges(crashing)
+        assert (charge.basis, charge.error, charge.cost_tokens) == ("unknown", "lease_over", counted)
+        assert charge.input_bound > 5 * counted
+        assert charge.forgiven_tokens == charge.held_tokens - counted
+    await assert_ledger_is_consistent(crashing.database_url)
+    crashing.stop()
 
 
 def _dying_at(point: str) -> tuple[str, ...]:

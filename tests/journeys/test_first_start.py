@@ -1,8 +1,11 @@
 """The first start in an empty folder, without a provider key or a network, and the commands that it prints."""
 
 import json
+import os
+import pty
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,8 +70,13 @@ def first_run(tmp_path: Path) -> Iterator[FirstRun]:
 def test_the_printed_commands_log_in_and_call_and_a_second_start_keeps_the_data(first_run: FirstRun) -> None:
     first = first_run.serve()
     assert "offline echo provider answers" in first.output
-    passwords = re.findall(r"^ +(operator|member) +(\S+@\S+) +(\S+)", first.output, re.MULTILINE)
-    assert [role for role, _, _ in passwords] == ["operator", "member"]
+    passwords_file = first_run.folder / "data" / "first-passwords"
+    passwords = [line.split() for line in passwords_file.read_text().splitlines()]
+    assert re.findall(r"^ +(operator|member) +(\S+@\S+)", first.output, re.MULTILINE) == [
+        (email.partition("@")[0], email) for email, _ in passwords
+    ]
+    assert passwords_file.stat().st_mode & 0o777 == 0o600
+    assert f"The passwords are in {passwords_file}." in first.output
     lines = [line for line in first.output.splitlines() if line.startswith(("TOKEN=", "curl "))]
     assert len(lines) == 3
 
@@ -84,14 +92,35 @@ def test_the_printed_commands_log_in_and_call_and_a_second_start_keeps_the_data(
     assert "Traceback" not in first.output
 
     second = first_run.serve()
-    for _, email, password in passwords:
+    for email, password in passwords:
         assert email not in second.output
-        assert password not in second.output
+        assert password not in first.output + second.output
     assert "TOKEN=" not in second.output
     _, quota = first_run.bash(lines)
     assert quota["used"] == 3 * cost
     assert second.terminate() == 0
     assert sorted(path.name for path in first_run.folder.iterdir()) == ["data"]
+
+
+def test_at_a_terminal_the_passwords_are_printed_and_not_written(first_run: FirstRun) -> None:
+    assert first_run.run("migrate").wait_for_end() == 0
+    terminal, its_end = pty.openpty()
+    command = [sys.executable, "-m", "tollkeeper", "serve", "--first-run", "--port", str(first_run.port.number)]
+    environment = clean_environment({})
+    process = subprocess.Popen(command, cwd=first_run.folder, env=environment, stdout=its_end, stderr=its_end)
+    os.close(its_end)
+    output = b""
+    while b"/me/quota" not in output:
+        output += os.read(terminal, 65_536)
+    process.kill()
+    process.wait(TEST_DEADLINE_S)
+    os.close(terminal)
+    text = output.decode()
+    passwords = re.findall(r"^ +(operator|member) +(\S+@\S+) +(\S+)", text, re.MULTILINE)
+    assert [email for _, email, _ in passwords] == ["operator@example.com", "member@example.com"]
+    assert f"-d password={passwords[1][2]} |" in text
+    assert "These passwords are not shown again:" in text
+    assert sorted(path.name for path in (first_run.folder / "data").iterdir() if "-p" in path.name) == []
 
 
 def test_the_generated_secret_is_stored_in_a_file_that_only_its_owner_can_read(first_run: FirstRun) -> None:

@@ -98,6 +98,13 @@ async def test_a_model_that_does_not_exist_here_is_not_found(echo_server: Server
         assert await caller.charges() == []
 
 
+async def test_a_model_whose_name_is_not_printable_is_not_found(server: Server, caller: ApiUser) -> None:
+    """The provider serves any other name."""
+    for character in ("\x1b[31m", "\u202e", "\u2066"):
+        body = json.dumps({"prompt": "tell-nobody", "model": f"gpt-4o{character}tell-nobody"}).encode()
+        _assert_refused(await _post(server, caller, body), 404, "not_found")
+
+
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE"])
 async def test_a_metered_endpoint_accepts_only_post(server: Server, caller: ApiUser, method: str) -> None:
     raw = await exchange(server.port, request(method, "/ai/query", b"", caller.auth_headers))

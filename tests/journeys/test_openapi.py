@@ -1,7 +1,13 @@
 """The OpenAPI document, its pages, and the routes that need no credential."""
 
+import base64
+import hashlib
 import json
+import re
 from typing import Any
+from urllib.parse import urljoin
+
+import pytest
 
 from journeys.support.server import Server
 from journeys.support.users import PASSWORD, http_client, new_user
@@ -82,11 +88,13 @@ async def test_every_route_of_the_contract_is_in_the_document(server: Server) ->
     } <= paths.keys()
 
 
-async def test_every_metered_endpoint_documents_404_and_409(server: Server) -> None:
+async def test_every_metered_endpoint_documents_404_and_if_it_calls_a_model_409(server: Server) -> None:
     async with http_client(server) as http, http.get("/openapi.json") as response:
         paths = (await response.json())["paths"]
     for endpoint in ENDPOINTS:
-        assert {"404", "409"} <= paths[endpoint.path]["post"]["responses"].keys(), endpoint.path
+        responses = paths[endpoint.path]["post"]["responses"]
+        assert "404" in responses, endpoint.path
+        assert ("409" in responses) == endpoint.calls_model, endpoint.path
 
 
 async def test_every_refusal_of_a_route_is_documented(server: Server) -> None:
@@ -126,6 +134,31 @@ async def test_the_authorize_button_of_the_docs_works(server: Server) -> None:
             token = (await response.json())["access_token"]
         async with http.get("/me", headers={"Authorization": f"Bearer {token}"}) as response:
             assert (await response.json())["email"] == caller.email
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+async def test_the_pages_of_the_document_load_everything_from_this_server(server: Server, page: str) -> None:
+    async with http_client(server) as http:
+        async with http.get(page) as response:
+            policy = response.headers["Content-Security-Policy"]
+            html = await response.text()
+        assert not re.search("(?i)https?://|[\"'(]//", html)
+        sources = re.findall(r'(?:src|href|spec-url)="([^"]+)"', html) + re.findall(r"url: '([^']+)'", html)
+        loaded = {}
+        for source in sources:
+            async with http.get(urljoin(page, source)) as response:
+                assert response.status == 200, source
+                loaded[urljoin(page, source)] = response.content_type, len(await response.read())
+    assert loaded.pop("/openapi.json")[0] == "application/json"
+    media_types = {"js": "text/javascript", "css": "text/css", "png": "image/png"}
+    for path, (media_type, size) in loaded.items():
+        assert media_type == media_types[path.rpartition(".")[2]], path
+        assert size > 1_000, path
+    assert any(path.endswith(".js") for path in loaded)
+    assert {"default-src 'none'", "connect-src 'self'"} <= set(policy.split("; "))
+    assert "http" not in policy
+    for script in re.findall(r"<script>(.*?)</script>", html, re.DOTALL):
+        assert f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in policy
 
 
 async def test_the_root_and_health_need_no_credential(server: Server) -> None:

@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 
 from journeys.support.server import Server
@@ -12,7 +14,7 @@ from journeys.upstream.handle import Upstream
 from support.databases import new_sqlite
 from tollkeeper.db import Database
 
-LOGINS, CALLS = 4, 3
+LOGINS, CALLS, READS = 4, 3, 6
 SECONDS = 5
 
 
@@ -26,6 +28,7 @@ def rate_limited_server(
     limits = {
         "TOLLKEEPER_RATE_LIMIT_LOGIN": f"{LOGINS}/{SECONDS} seconds",
         "TOLLKEEPER_RATE_LIMIT_AI": f"{CALLS}/{SECONDS} seconds",
+        "TOLLKEEPER_RATE_LIMIT_READS": f"{READS}/{SECONDS} seconds",
     }
     server = Server(url, folder, {"OPENAI_BASE_URL": upstream.base_url} | limits)
     try:
@@ -41,7 +44,7 @@ async def test_a_user_beyond_the_rate_limit_must_wait_and_others_need_not(
     async with new_user(rate_limited_server) as caller, new_user(rate_limited_server) as other:
         replies = [await caller.query(caller.marker) for _ in range(CALLS + 2)]
         assert [reply.status for reply in replies] == [200] * CALLS + [429] * 2
-        wait_s = _wait_of(replies[-1])
+        wait_s = _wait_of(replies[-1], "TOLLKEEPER_RATE_LIMIT_AI")
         assert len(await caller.charges()) == len(upstream.requests(caller.marker)) == CALLS
         assert (await other.query(other.marker)).status == 200
         await asyncio.sleep(wait_s)
@@ -60,7 +63,7 @@ async def test_failed_logins_block_an_account_for_their_address_only_and_for_a_s
         ):
             guesses = [await login(first_client, account, f"guess {n}") for n in range(LOGINS)]
             assert [reply.code for reply in guesses] == ["invalid_credentials"] * LOGINS
-            wait_s = _wait_of(await login(first_client, account, PASSWORD))
+            wait_s = _wait_of(await login(first_client, account, PASSWORD), "TOLLKEEPER_RATE_LIMIT_LOGIN")
             expected = 200 if account == email else 401
             assert (await login(second_client, account, PASSWORD)).status == expected
             await asyncio.sleep(wait_s)
@@ -77,15 +80,59 @@ async def test_failed_logins_block_their_address_for_every_account_for_a_short_t
     ):
         for number in range(LOGINS):
             assert (await login(guesser, f"{number}@example.com", "guess")).status == 401
-        wait_s = _wait_of(await login(guesser, email, PASSWORD))
+        wait_s = _wait_of(await login(guesser, email, PASSWORD), "TOLLKEEPER_RATE_LIMIT_LOGIN")
         assert (await login(other, email, PASSWORD)).status == 200
         await asyncio.sleep(wait_s)
         assert (await login(guesser, email, PASSWORD)).status == 200
 
 
-def _wait_of(reply: Reply) -> int:
-    """The seconds to wait after a 429 response."""
+async def test_all_requests_of_a_user_that_are_not_metered_have_one_limit(rate_limited_server: Server) -> None:
+    async with new_user(rate_limited_server) as caller, new_user(rate_limited_server) as other:
+        for path in ("/me", "/me/quota", "/me/charges", "/ai/models", "/v1/models", "/ai/sessions"):
+            assert (await caller.get(path)).status == 200, path
+        wait_s = _wait_of(await caller.get("/auth/keys"), "TOLLKEEPER_RATE_LIMIT_READS")
+        for method, path in (
+            ("GET", "/me/charges/chg_0"),
+            ("DELETE", "/ai/sessions/x"),
+            ("DELETE", "/auth/keys/key_1"),
+        ):
+            async with caller.http.request(method, path, headers=caller.auth_headers) as response:
+                assert (response.status, (await response.json())["code"]) == (429, "rate_limited"), path
+        in_openais_format = await caller.get("/v1/models")
+        assert in_openais_format.status == 429
+        assert "TOLLKEEPER_RATE_LIMIT_READS" in in_openais_format.body["error"]["message"]
+        assert (await caller.query(caller.marker)).status == 200
+        assert (await other.get("/me")).status == 200
+        await asyncio.sleep(wait_s)
+        assert (await caller.get("/me")).status == 200
+
+
+async def test_documents_are_limited_per_address_and_health_checks_are_not(rate_limited_server: Server) -> None:
+    async with (
+        http_client(rate_limited_server, "127.0.3.1") as reader,
+        http_client(rate_limited_server, "127.0.3.2") as other,
+    ):
+        for path in ("/docs", "/docs/favicon.png", "/redoc", "/openapi.json", "/docs", "/redoc"):
+            assert (await _get(reader, path))[0] == 200, path
+        for path in ("/docs", "/docs/favicon.png", "/redoc", "/openapi.json"):
+            status, body = await _get(reader, path)
+            assert (status, body["code"]) == (429, "rate_limited"), path
+            assert "TOLLKEEPER_RATE_LIMIT_READS" in body["detail"]
+        assert (await _get(other, "/docs"))[0] == 200
+        for path in ("/", "/health", "/health/ready", "/health/live") * 3:
+            assert (await _get(reader, path))[0] == 200, path
+
+
+async def _get(http: aiohttp.ClientSession, path: str) -> tuple[int, Any]:
+    """The status of a response, and its JSON body if it is an error."""
+    async with http.get(path) as response:
+        return response.status, await response.json(content_type=None) if response.status >= 400 else None
+
+
+def _wait_of(reply: Reply, setting: str) -> int:
+    """The seconds to wait after a 429 response, whose text names the setting."""
     assert (reply.status, reply.code) == (429, "rate_limited")
+    assert setting in reply.body["detail"]
     seconds = int(reply.headers["Retry-After"])
     assert 1 <= seconds <= SECONDS
     return seconds

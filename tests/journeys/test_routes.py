@@ -34,7 +34,7 @@ FREE: dict[Route, Any] = {
     ("POST", "/v1/messages/count_tokens"): {"model": CHAT.model, "messages": MESSAGES},
     ("GET", "/"): None,
     ("GET", "/docs"): None,
-    ("GET", "/docs/oauth2-redirect"): None,
+    ("GET", "/docs/{asset}"): None,
     ("GET", "/redoc"): None,
     ("GET", "/openapi.json"): None,
     ("GET", "/health"): None,
@@ -78,6 +78,25 @@ async def test_every_route_of_the_openapi_document_is_listed_here(all_wires_serv
     described = {(method.upper(), path) for path, found in document["paths"].items() for method in found}
     assert described <= METERED | FREE.keys()
     assert {route for route in METERED if route[0] != "WS"} <= described
+
+
+async def test_no_path_has_a_second_form_with_a_slash_at_its_end(all_wires_server: Server) -> None:
+    """Neither a redirect nor the endpoint: 404, in the format of the path's API."""
+    async with many_users(all_wires_server, 1) as (caller,):
+        for method, path in sorted(METERED | FREE.keys()):
+            if method == "WS" or path == "/":
+                continue
+            for version in ({}, {"anthropic-version": "2023-06-01"}):
+                async with caller.http.request(
+                    method, f"{path}/", headers=caller.auth_headers | version, allow_redirects=False
+                ) as response:
+                    assert response.status == 404, (method, path)
+                    body = await response.json(content_type=None)
+                if not path.startswith("/v1/"):
+                    assert body["code"] == "not_found", (method, path)
+                else:
+                    assert (body.get("type") == "error") == bool(version), (method, path)
+                    assert body["error"]["message"], (method, path)
 
 
 @pytest.mark.parametrize("limit", [None, 0], ids=["no quota", "a quota of nothing"])

@@ -36,6 +36,33 @@ async def test_a_picture_by_plain_http_is_refused(all_wires_server: Server) -> N
         assert await caller.charges() == []
 
 
+@pytest.mark.parametrize("address", ["https://169.254.169.254/latest", "https://me:secret@example.com/a.png"])
+async def test_a_picture_at_an_address_that_is_not_public_is_refused(all_wires_server: Server, address: str) -> None:
+    chat = {"type": "image_url", "image_url": {"url": address}}
+    messages = {"type": "image", "source": {"type": "url", "url": address}}
+    requests: list[tuple[str, dict[str, Any], str]] = [
+        (CHAT_PATH, {"messages": [{"role": "user", "content": [chat]}]}, "messages.content"),
+        (
+            RESPONSES_PATH,
+            {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": address}]}]},
+            "input",
+        ),
+        (
+            MESSAGES_PATH,
+            {"messages": [{"role": "user", "content": [messages]}], "max_tokens": 9},
+            "messages[0].content[0].source.url",
+        ),
+    ]
+    async with new_user(all_wires_server) as caller:
+        for wire in (CHAT, RESPONSES, MESSAGES):
+            for path, document, place in requests:
+                reply = await post(caller, path, model=wire.model, **document)
+                assert (reply.status, reply.headers["X-Error-Code"]) == (400, "invalid_request"), reply
+                assert place in reply.body["error"]["message"]
+                assert address not in str(reply.body)
+        assert await caller.charges() == []
+
+
 UNKNOWN: list[tuple[str, dict[str, Any], str]] = [
     (CHAT_PATH, {"tool_choice": {"type": "function", "function": {"name": "f", "foo": 1}}}, "tool_choice.function.foo"),
     (RESPONSES_PATH, {"text": {"verbosity": "low", "foo": 1}}, "text.foo"),

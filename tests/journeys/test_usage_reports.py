@@ -1,5 +1,6 @@
 """The reported usage is charged; a report that cannot be true is replaced by a count of the text (P7, P8)."""
 
+import json
 from typing import Any
 
 import pytest
@@ -81,6 +82,21 @@ async def test_a_report_that_cannot_be_true_is_replaced_by_a_count_of_the_text(
         assert charge["cost"] == charge["input_tokens"] + charge["output_tokens"] <= charge["held"]
         assert (reply.body["cost"], (await caller.quota())["used"]) == (charge["cost"], charge["cost"])
     assert len(upstream.requests(caller.marker)) == 1
+
+
+async def test_an_answer_whose_usage_is_a_number_beyond_a_double_is_counted(server: Server) -> None:
+    """JSON knows no infinity, but `1e400` is JSON."""
+    choices = json.dumps([{"index": 0, "message": {"role": "assistant", "content": ANSWER}, "finish_reason": "stop"}])
+    body = f'{{"id": "c1", "choices": {choices}, "usage": {{"prompt_tokens": 9, "completion_tokens": 1e400}}}}'
+    async with new_user(server) as caller:
+        prompt = scripted(caller.marker, raw=body, headers={"Content-Type": "application/json"})
+        reply = await caller.query(prompt, model="gpt-4o-mini")
+        assert (reply.status, reply.body["answer"]) == (200, ANSWER)
+        reply = await post(caller, CHAT_PATH, model="gpt-4o-mini", **user_messages(prompt))
+        assert reply.status == 200
+        for charge in await caller.charges():
+            assert (charge["state"], charge["basis"]) == ("settled", "counted")
+            assert charge["output_tokens"] == len(get_encoding("o200k_base").encode_ordinary(ANSWER))
 
 
 @pytest.mark.parametrize(("usage", "tokens", "usd"), VALID.values(), ids=VALID.keys())

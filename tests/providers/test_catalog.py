@@ -182,6 +182,14 @@ def test_a_name_above_the_maximum_length_is_not_looked_up() -> None:
     assert names_looked_up == ["m" * MAX_NAME_LENGTH]
 
 
+@pytest.mark.parametrize("name", ["my\x1b-model", "my-model\u202e", "my-model\n", "my\u200b-model"])
+def test_a_name_that_is_not_printable_is_not_found_and_not_repeated(name: str) -> None:
+    catalog = build_catalog([configured("openai", "my-model")])
+    with pytest.raises(errors.ModelNotFound) as refused:
+        catalog.model(name)
+    assert refused.value.detail == errors.ModelNotFound.sentence
+
+
 def test_settings_that_are_left_out_have_their_defaults(tmp_path: Path) -> None:
     model = build_catalog_from(tmp_path, '[models.fast]\nprovider = "ollama"').model("fast")
     assert (model.overhead, model.overhead_with_tools) == (OVERHEAD, OVERHEAD_WITH_TOOLS) == (64, 600)

@@ -52,6 +52,15 @@ SECRET = "gsk_a1b2c3d4e5f6"
         ('[models.fast]\nprovider = "openai"\nlimit_name = "a\\"b"', "models.fast.limit_name: "),
         ('[models.fast]\nprovider = "openai"\nsampling = ["mood"]', "models.fast.sampling.0: "),
         ('[models.fast]\nprovider = "openai"\naliases = ["a b"]', "models.fast.aliases.0: "),
+        (
+            '[models."fa\\u202est"]\nprovider = "openai"',
+            "fa\\u202est: has the character U+202E (RIGHT-TO-LEFT OVERRIDE)",
+        ),
+        ('[models."fa\\nst"]\nprovider = "openai"', "models.fa\\x0ast: "),
+        ('[models.fast]\nprovider = "openai"\nmodel = "a\\u001bb"', "models.fast.model: has the character U+001B"),
+        ('[models.fast]\nprovider = "openai"\naliases = ["a\\u2066b"]', "aliases.0: has the character U+2066"),
+        ('[models.fast]\nprovider = "openai"\nfallbacks = ["a\\u200fb"]', "fallbacks.0: has the character U+200F"),
+        ('default = "a\\u061cb"', "default: has the character U+061C"),
         ('[models.fast]\nprovider = "openai"\naliases = ["fast"]', "models.fast.aliases.0: this name is taken"),
         (
             '[models.a]\nprovider = "openai"\naliases = ["x"]\n[models.b]\nprovider = "openai"\naliases = ["x"]',

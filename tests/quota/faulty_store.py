@@ -43,6 +43,10 @@ class FaultyStore:
     def lost_reason(self) -> str | None:
         return self._store.lost_reason
 
+    @property
+    def refuses_calls(self) -> bool:
+        return self._store.refuses_calls
+
     async def run(self, read_set: ReadSet, decide: Callable[[Page], None]) -> None:
         self.runs += 1
         self.started.set()
@@ -69,6 +73,11 @@ class FaultyStore:
         if self.down:
             raise StoreFailed("out of order", maybe_committed=False)
         return await self._store.delete_old_keys(limit)
+
+    async def delete_free_charges(self, min_age_ms: int, limit: int) -> int:
+        if self.down:
+            raise StoreFailed("out of order", maybe_committed=False)
+        return await self._store.delete_free_charges(min_age_ms, limit)
 
     async def probe(self) -> None:
         if self.down:

@@ -292,13 +292,14 @@ class Model:
         return balances.forgiven == 0 or Fraction(balances.forgiven + rest, 1) <= Fraction(balances.granted * 5, 100)
 
     def _adjust(self, call: Call, basis: str, usage: tuple[int, int, int]) -> None:
-        """The late truth: what it is above the cost so far comes out of what was forgiven; the rest is overrun."""
+        """The late truth: nothing is forgiven, unless it is unknown still; above what was forgiven, it is overrun."""
         cost_now = dict(call.cost) if call.refunded else self._cost_of(call, basis, usage)
         call.overrun = False
         for unit, cost in cost_now.items():
             more = max(0, cost - call.cost[unit])
             call.overrun = call.overrun or more > call.forgiven[unit]
-            call.forgiven[unit] -= min(more, call.forgiven[unit])
+            is_known = basis != "unknown" and not call.refunded
+            call.forgiven[unit] -= call.forgiven[unit] if is_known else min(more, call.forgiven[unit])
         call.adjusted, call.basis, call.usage, call.cost = True, basis, usage, cost_now
         if cost_now["tokens"] > 0:
             call.state = "settled"

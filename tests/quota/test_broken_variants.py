@@ -245,6 +245,7 @@ class ResettingStore:
     """Windows that are over are emptied and used again, as a reset job would."""
 
     lost_reason: str | None = None
+    refuses_calls = False
 
     def __init__(self, database_url: str, clock: FakeClock) -> None:
         self._path = database_url.removeprefix("sqlite:///")
@@ -267,6 +268,9 @@ class ResettingStore:
 
     async def delete_old_keys(self, limit: int) -> int:
         return await self._genuine.delete_old_keys(limit)
+
+    async def delete_free_charges(self, min_age_ms: int, limit: int) -> int:
+        return await self._genuine.delete_free_charges(min_age_ms, limit)
 
     async def probe(self) -> None:
         await self._genuine.probe()

@@ -212,8 +212,8 @@ async def busy(env: LedgerEnvironment, store: Store, numbers: "itertools.count[i
 
 
 async def test_expired_keys_are_deleted_in_batches(env: LedgerEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "KEY_DELETION_BATCH", 3)
-    monkeypatch.setattr(ledger_module, "KEY_DELETION_PAUSE_S", 0)
+    monkeypatch.setattr(ledger_module, "DELETION_BATCH", 3)
+    monkeypatch.setattr(ledger_module, "DELETION_PAUSE_S", 0)
     for number in range(8):
         await keyed_call(env, keyed_request=KeyedRequest(f"old {number}", "a" * 64))
     env.clock.ms += 1

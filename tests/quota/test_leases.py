@@ -12,6 +12,7 @@ from tollkeeper.errors import LedgerConflict, LedgerUnavailable
 from tollkeeper.quota import in_flight
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota import ledger as ledger_module
+from tollkeeper.quota import reservation as reservation_module
 from tollkeeper.quota.ledger import Ledger
 
 pytestmark = pytest.mark.stock_postgres
@@ -62,12 +63,16 @@ async def test_the_settle_of_an_expired_call_is_an_adjustment(env: LedgerEnviron
         assert (window.settled, window.forgiven, window.pending) == (10, 90, 0)
         reservation.set_usage(Usage(10, 50))
     window = await env.window()
-    assert (window.settled, window.forgiven, window.pending) == (60, 40, 0)
+    assert (window.settled, window.forgiven, window.pending) == (60, 0, 0)
     charge = await env.only_charge()
     assert (charge.adjusted, charge.overrun, charge.basis) == (True, False, "provider")
 
 
-async def test_a_renewal_writes_measured_checkpoints(env: LedgerEnvironment) -> None:
+async def test_the_first_renewal_writes_measured_checkpoints(
+    env: LedgerEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reservation_module, "UNMEASURED_LEASE_SHARE", 0)
+
     async def fail() -> tuple[int, int]:
         raise ZeroDivisionError
 
@@ -78,16 +83,35 @@ async def test_a_renewal_writes_measured_checkpoints(env: LedgerEnvironment) -> 
     async with one, two:
         one.measure, two.measure = fail, measure
         await env.ledger.renew()
-        assert [one.checkpoint, two.checkpoint] == [(10, 0), (10, 0)]  # not before a call has lasted for two renewals
-        await env.ledger.renew()
         charges = await env.charges()
         assert [charges[call.charge_id].checkpoint_output for call in (one, two)] == [0, 44]
+
+
+async def test_a_call_that_has_only_begun_is_not_measured(
+    env: LedgerEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = []
+
+    async def measure() -> tuple[int, int]:
+        measured.append(reservation.charge_id)
+        return 7, 0
+
+    async with env.ledger.reservation(env.caller, make_terms()) as reservation:
+        reservation.measure = measure
+        await env.ledger.renew()
+        await env.ledger.renew()
+        assert measured == []
+        monkeypatch.setattr(reservation_module, "UNMEASURED_LEASE_SHARE", 0)
+        await reservation.extend(make_terms(5, 90), "provider_error")
+        await env.ledger.renew()
+        assert measured == [reservation.charge_id]
 
 
 async def test_a_call_that_takes_too_long_to_measure_is_still_renewed(
     env: LedgerEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(in_flight, "CHECKPOINT_LEASE_SHARE", 0.0005)
+    monkeypatch.setattr(reservation_module, "UNMEASURED_LEASE_SHARE", 0)
 
     async def measure() -> tuple[int, int]:
         await asyncio.Event().wait()
@@ -102,7 +126,10 @@ async def test_a_call_that_takes_too_long_to_measure_is_still_renewed(
         assert (charge.lease_ms, charge.checkpoint_input) == (env.clock.ms + LEASE_S * 1000, 10)
 
 
-async def test_the_checkpoint_of_a_failed_attempt_is_not_used_for_the_next(env: LedgerEnvironment) -> None:
+async def test_the_checkpoint_of_a_failed_attempt_is_not_used_for_the_next(
+    env: LedgerEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reservation_module, "UNMEASURED_LEASE_SHARE", 0)
     async with env.ledger.reservation(env.caller, make_terms()) as reservation:
 
         async def measure() -> tuple[int, int]:
@@ -110,7 +137,6 @@ async def test_the_checkpoint_of_a_failed_attempt_is_not_used_for_the_next(env: 
             return 10, 44
 
         reservation.measure = measure
-        await reservation.update_checkpoint()
         await reservation.update_checkpoint()
         assert reservation.checkpoint == (5, 0)
 

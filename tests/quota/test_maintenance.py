@@ -5,14 +5,17 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from ledger_environment import LedgerEnvironment, open_ledger_environment
+from starlette.testclient import TestClient
 
 from support.deadlines import TEST_DEADLINE_S
 from support.factories import FakeClock, make_store, make_terms
+from tollkeeper import bootstrap
 from tollkeeper.chat import Usage
 from tollkeeper.quota import maintenance as maintenance_module
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.maintenance import Maintenance
 from tollkeeper.quota.stores.base import StoreFailed
+from tollkeeper.settings import Settings
 
 LEASE_S = 60.0
 
@@ -26,6 +29,7 @@ class RecordingLedger(Ledger):
         self.error: Exception | None = None
         self.renewals = 0
         self.key_deletions = 0
+        self.free_charge_ages: list[int] = []
         self.sweeps = 0
         self.during_a_sweep: Callable[[], object] = lambda: None
 
@@ -40,6 +44,12 @@ class RecordingLedger(Ledger):
 
     async def delete_old_keys(self) -> int:
         self.key_deletions += 1
+        if self.error is not None:
+            raise self.error
+        return 0
+
+    async def delete_free_charges(self, min_age_ms: int) -> int:
+        self.free_charge_ages.append(min_age_ms)
         if self.error is not None:
             raise self.error
         return 0
@@ -168,17 +178,46 @@ async def test_an_unexpected_error_does_not_end_the_renewal_task(ledger: Recordi
 @pytest.mark.parametrize(
     "error", [None, StoreFailed("out of order", maybe_committed=False), ZeroDivisionError()], ids=repr
 )
-async def test_it_deletes_old_keys_repeatedly_despite_errors(
+async def test_it_deletes_old_keys_and_free_charges_repeatedly_despite_errors(
     ledger: RecordingLedger, monkeypatch: pytest.MonkeyPatch, error: Exception | None
 ) -> None:
-    monkeypatch.setattr(maintenance_module, "KEY_DELETION_INTERVAL_S", 0.003)
-    maintenance = Maintenance(ledger, lease_seconds=LEASE_S, sweep_seconds=LEASE_S)
+    monkeypatch.setattr(maintenance_module, "DELETION_INTERVAL_S", 0.003)
+    maintenance = Maintenance(ledger, lease_seconds=LEASE_S, sweep_seconds=LEASE_S, free_charges_days=2)
     ledger.error = error
+    maintenance.start()
+    async with asyncio.timeout(TEST_DEADLINE_S):
+        while ledger.key_deletions < 3 or len(ledger.free_charge_ages) < 3:
+            await asyncio.sleep(0.001)
+    await maintenance.stop()
+    assert set(ledger.free_charge_ages) == {2 * 86_400_000}
+
+
+def test_the_server_keeps_free_charges_for_as_long_as_its_setting_says(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Composed(Exception):
+        pass
+
+    def compose(_ledger: Ledger, *, free_charges_days: int, **_: object) -> Maintenance:
+        raise Composed(free_charges_days)
+
+    monkeypatch.setattr(bootstrap, "Maintenance", compose)
+    settings = Settings(database_url=sqlite_url, free_charges_days=7)
+    with pytest.raises(Composed, match=r"^7$"), TestClient(bootstrap.make_app(settings)):
+        pass
+
+
+async def test_it_keeps_free_charges_for_ever_if_their_time_is_zero(
+    ledger: RecordingLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance_module, "DELETION_INTERVAL_S", 0.003)
+    maintenance = Maintenance(ledger, lease_seconds=LEASE_S, sweep_seconds=LEASE_S, free_charges_days=0)
     maintenance.start()
     async with asyncio.timeout(TEST_DEADLINE_S):
         while ledger.key_deletions < 3:
             await asyncio.sleep(0.001)
     await maintenance.stop()
+    assert ledger.free_charge_ages == []
 
 
 async def test_it_renews_calls_in_flight_and_expires_lost_ones(sqlite_url: str) -> None:

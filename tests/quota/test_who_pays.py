@@ -1,6 +1,8 @@
 """Who pays: each way in which a call can end, and the truth that may come after it."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pages import LEASE_MS, OWN, PRICE, SHARED, balances, hold, page_of, quota, terms_of, window
 
 from tollkeeper.chat import Usage
@@ -163,17 +165,19 @@ def test_only_one_worker_dispatches_a_job() -> None:
 @pytest.mark.parametrize(
     ("basis", "usage", "settled", "forgiven", "overrun"),
     [
-        (Basis.PROVIDER, (10, 0), 10, 90, False),
-        (Basis.PROVIDER, (10, 60), 70, 30, False),
+        (Basis.PROVIDER, (10, 0), 10, 0, False),
+        (Basis.PROVIDER, (10, 60), 70, 0, False),
         (Basis.PROVIDER, (10, 90), 100, 0, False),
         (Basis.PROVIDER, (10, 95), 105, 0, True),
-        (Basis.PROVIDER, (3, 0), 3, 90, False),
+        (Basis.PROVIDER, (3, 0), 3, 0, False),
+        (Basis.COUNTED, (10, 20), 30, 0, False),
         (Basis.COUNTED, (10, 500), 100, 0, False),
         (Basis.UNKNOWN, (10, 20), 30, 70, False),
-        (Basis.NONE, (0, 0), 0, 90, False),
+        (Basis.UNKNOWN, (3, 0), 3, 90, False),
+        (Basis.NONE, (0, 0), 0, 0, False),
     ],
 )
-def test_late_usage_is_taken_from_the_forgiven_part_and_the_rest_is_overrun(
+def test_late_usage_takes_the_forgiven_part_back_and_the_rest_is_overrun(
     basis: Basis, usage: tuple[int, int], settled: int, forgiven: int, overrun: bool
 ) -> None:
     page = page_of({DAY: 1_000, MONTH: 5_000})
@@ -202,8 +206,53 @@ def test_late_usage_adjusts_money_too() -> None:
     lose(page, "a")
     assert balances(page) == [(10, 0, 90), (25, 0, 900)]
     end(page, "a", Basis.PROVIDER, (10, 40))
-    assert balances(page) == [(50, 0, 50), (425, 0, 500)]
-    assert page.charges["a"].forgiven_micro_usd == 500
+    assert balances(page) == [(50, 0, 0), (425, 0, 0)]
+    assert page.charges["a"].forgiven_micro_usd == 0
+
+
+def test_late_usage_gives_the_next_unknown_outcome_its_forgiveness_back() -> None:
+    page = page_of({DAY: 1_000})
+    hold(page, "a", terms_of(10, 190))
+    lose(page, "a")
+    end(page, "a", Basis.PROVIDER, (10, 40))
+    hold(page, "b", terms_of(50, 150))
+    assert end(page, "b", Basis.UNKNOWN, (50, 0)).cost_tokens == 50
+    assert balances(page) == [(100, 0, 150)]
+
+
+@settings(deadline=None, derandomize=True, database=None)
+@given(
+    lost=st.tuples(st.integers(0, 200), st.integers(0, 200)),
+    basis=st.sampled_from([Basis.PROVIDER, Basis.COUNTED, Basis.UNKNOWN, Basis.NONE]),
+    usage=st.builds(Usage, st.integers(0, 300), st.integers(0, 300), st.integers(0, 50)),
+    is_refunded=st.booleans(),
+    weight_milli=st.sampled_from([0, 333, 1_000, 2_500]),
+)
+def test_after_late_usage_of_any_kind_no_balance_is_negative_and_only_the_unknown_is_forgiven(
+    lost: tuple[int, int], basis: Basis, usage: Usage, is_refunded: bool, weight_milli: int
+) -> None:
+    page = page_of({DAY: 10_000, MONEY: 100_000})
+    hold(page, "a", terms_of(100, 150, weight_milli=weight_milli, price=PRICE))
+    renew(page, Renew({"a": lost}, LEASE_MS))
+    lose(page, "a")
+    charge = page.charges["a"]
+    refunded = is_refunded and bool(charge.cost_tokens)
+    if refunded:
+        refund(page, Refund("a", "operator", "goodwill"))
+    if basis is Basis.NONE:
+        release(page, Release("a"))
+    else:
+        settle(page, Settle("a", usage, basis))
+    assert all(balance >= 0 for each in balances(page) for balance in each)
+    assert [one.forgiven for one in page.current_windows.values()] == [
+        charge.forgiven_tokens,
+        charge.forgiven_micro_usd,
+    ]
+    if basis is not Basis.UNKNOWN and not refunded:
+        assert (charge.forgiven_tokens, charge.forgiven_micro_usd) == (0, 0)
+    for unit in Unit:
+        above = charge.cost(unit) - charge.held(unit)
+        assert above <= 0 or (charge.overrun and not charge.forgiven(unit))
 
 
 def test_a_charge_ends_once() -> None:

@@ -19,12 +19,40 @@ class Depth(NamedTuple):
     """The share of the examples that a test of a property names."""
     test_may_take_s: float
     """The time limit of a test, in seconds."""
+    contract_examples: int
+    """How many requests schemathesis makes up for each operation, beside those that cover its schema."""
+    contract_seed: int | None
+    """The seed of these requests; None for another one each time."""
 
 
 DEPTHS = {
-    "test": Depth(machine_examples=10, bank_calls=100, kills=1, examples=0.25, test_may_take_s=240),
-    "check": Depth(machine_examples=50, bank_calls=250, kills=3, examples=1, test_may_take_s=600),
-    "prove": Depth(machine_examples=500, bank_calls=1_000, kills=50, examples=1, test_may_take_s=7_200),
+    "test": Depth(
+        machine_examples=10,
+        bank_calls=100,
+        kills=1,
+        examples=0.25,
+        test_may_take_s=240,
+        contract_examples=5,
+        contract_seed=1,
+    ),
+    "check": Depth(
+        machine_examples=50,
+        bank_calls=250,
+        kills=3,
+        examples=1,
+        test_may_take_s=600,
+        contract_examples=15,
+        contract_seed=1,
+    ),
+    "prove": Depth(
+        machine_examples=500,
+        bank_calls=1_000,
+        kills=50,
+        examples=1,
+        test_may_take_s=7_200,
+        contract_examples=500,
+        contract_seed=None,
+    ),
 }
 
 

@@ -46,12 +46,13 @@ class TokenResponse(BaseModel):
     expires_in: int
 
 
+EXAMPLE = {"username": "ada@example.com", "password": "correct horse battery staple"}
 REQUEST_BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            FORM: {"schema": LoginForm.model_json_schema()},
-            JSON: {"schema": LoginRequest.model_json_schema()},
+            FORM: {"schema": LoginForm.model_json_schema(), "example": EXAMPLE | {"grant_type": "password"}},
+            JSON: {"schema": LoginRequest.model_json_schema(), "example": EXAMPLE},
         },
     }
 }

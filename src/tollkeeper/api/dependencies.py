@@ -68,7 +68,10 @@ SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
 
 
 def require_access(access: Access) -> Callable[..., Awaitable[AuthenticatedUser]]:
-    """A dependency that authenticates the caller. It raises Unauthenticated; Forbidden without this access."""
+    """A dependency that authenticates the caller, and counts the request against the user's limit.
+
+    It raises Unauthenticated; Forbidden without this access; RateLimited.
+    """
 
     async def get_caller(
         request: Request,
@@ -77,6 +80,7 @@ def require_access(access: Access) -> Callable[..., Awaitable[AuthenticatedUser]
         _documented: Annotated[str | None, Depends(login_scheme)],
     ) -> AuthenticatedUser:
         principal = await authenticate(services.authenticator, services.throttle, request.scope, access)
+        services.throttle.check_read(principal)
         user, tenant = await services.authenticator.load_account(session, principal)
         return AuthenticatedUser(principal, user, tenant)
 

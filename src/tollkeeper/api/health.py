@@ -1,13 +1,12 @@
 """Health checks, and the root path with the version."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from tollkeeper import __version__
-from tollkeeper.api.dependencies import Services, ServicesDep
-from tollkeeper.errors import TollkeeperError
+from tollkeeper.api.dependencies import ServicesDep
 
 router = APIRouter(tags=["operations"])
 
@@ -31,6 +30,9 @@ class HealthResponse(BaseModel):
     calls_in_flight: int
 
 
+NOT_READY: dict[int | str, dict[str, Any]] = {503: {"description": "No call can be admitted", "model": HealthResponse}}
+
+
 @router.head("/", include_in_schema=False)
 @router.get("/", summary="Name and version")
 async def welcome() -> WelcomeResponse:
@@ -39,11 +41,11 @@ async def welcome() -> WelcomeResponse:
 
 @router.head("/health", include_in_schema=False)
 @router.head("/health/ready", include_in_schema=False)
-@router.get("/health", summary="Readiness check")
-@router.get("/health/ready", summary="Readiness check")
+@router.get("/health", summary="Readiness check", responses=NOT_READY)
+@router.get("/health/ready", summary="Readiness check", responses=NOT_READY)
 async def health(services: ServicesDep, response: Response) -> HealthResponse:
     """200 while calls can be admitted, else 503."""
-    ready = services.ledger.available and await _database_is_ready(services)
+    ready = services.ledger.available and await services.database.is_ready()
     if not ready:
         response.status_code = 503
     return HealthResponse(
@@ -60,11 +62,3 @@ async def health(services: ServicesDep, response: Response) -> HealthResponse:
 async def live() -> dict[str, str]:
     """200 as long as the process responds."""
     return {"status": "ok"}
-
-
-async def _database_is_ready(services: Services) -> bool:
-    try:
-        await services.database.require_current_schema()
-    except TollkeeperError:
-        return False
-    return True

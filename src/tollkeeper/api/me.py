@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel
 
 from tollkeeper.api.dependencies import AccountReader, ServicesDep, SessionDep
@@ -16,6 +16,9 @@ from tollkeeper.quota.rules.page import Subject
 router = APIRouter(prefix="/me", tags=["me"])
 
 MAX_PAGE_SIZE = 100
+
+EXAMPLE_ID = "chg_019ac3f2b7d47c1e9f0a5b6c7d8e9f01"
+ChargeId = Annotated[str, Path(examples=[EXAMPLE_ID])]
 
 
 class MeResponse(BaseModel):
@@ -105,8 +108,8 @@ async def my_quota(caller: AccountReader, session: SessionDep, services: Service
 async def my_charges(
     caller: AccountReader,
     session: SessionDep,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = 20,
-    cursor: Annotated[str | None, Query(max_length=40, pattern="^chg_[0-9a-f]+$")] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, examples=[50])] = 20,
+    cursor: Annotated[str | None, Query(max_length=40, pattern="^chg_[0-9a-f]+$", examples=[EXAMPLE_ID])] = None,
 ) -> ChargePage:
     rows = await queries.charges_of(session, caller.principal.user_id, before=cursor, limit=limit + 1)
     charges = [_charge_response(row) for row in rows[:limit]]
@@ -114,7 +117,7 @@ async def my_charges(
 
 
 @router.get("/charges/{charge_id}", summary="One of my charges, and the reason for its cost")
-async def my_charge(charge_id: str, caller: AccountReader, session: SessionDep) -> ChargeResponse:
+async def my_charge(charge_id: ChargeId, caller: AccountReader, session: SessionDep) -> ChargeResponse:
     return _charge_response(await queries.charge(session, charge_id, user_id=caller.principal.user_id))
 
 

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tollkeeper.api.errors import RenderError, render_problem
 from tollkeeper.errors import BodyTooLarge, BodyTooSlow, ShuttingDown, TollkeeperError
 from tollkeeper.telemetry.logging import AccessLog, correlation_id
+from tollkeeper.telemetry.redaction import CREDENTIAL, HIDDEN
 
 MAX_BODY_BYTES = 1024 * 1024
 BODY_TIMEOUT_S = 30.0
@@ -29,8 +30,6 @@ _SECURITY_HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 ]
-_SECRET = re.compile(r"tk-[\w-]+|eyJ[\w.-]+")
-"""An API key or a token. A client may put one into a path or an id by mistake."""
 
 log = structlog.get_logger("tollkeeper.http")
 
@@ -108,7 +107,7 @@ class OuterMiddleware:
         if self._access_log.enabled:
             self._access_log.write(
                 method=scope["method"],
-                path=_SECRET.sub("***", scope["path"]),
+                path=CREDENTIAL.sub(HIDDEN, scope["path"]),  # a client may put one there by mistake
                 status=status,
                 seconds=time.perf_counter() - started,
                 correlation_id=request_id,
@@ -156,7 +155,7 @@ def correlation_id_of(scope: Scope) -> str | None:
     for name, value in scope["headers"]:
         if name == b"x-correlation-id" and _WELL_FORMED_ID.fullmatch(value):
             sent = value.decode()
-            return None if _SECRET.search(sent) else sent
+            return None if CREDENTIAL.search(sent) else sent
     return None
 
 

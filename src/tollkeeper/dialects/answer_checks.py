@@ -9,6 +9,10 @@ from tollkeeper.chat import InconsistentUsage, Usage, UsageReport
 
 MAX_TOKEN_COUNT = 2**53
 """A larger number in a usage report is not a token count."""
+UNTYPED_FLOAT = float
+"""The `float_hook` of each decoder of usage reports: a number beyond a double, as 1e400, is infinity, which is not a
+token count. Without the hook, the whole answer would be malformed.
+"""
 
 
 class MalformedAnswer(Exception):
@@ -39,7 +43,7 @@ class _ErrorBody(msgspec.Struct):
     usage: Any = None
 
 
-_decode_error_body = msgspec.json.Decoder(_ErrorBody).decode
+_decode_error_body = msgspec.json.Decoder(_ErrorBody, float_hook=UNTYPED_FLOAT).decode
 
 
 ReadUsage = Callable[[Any], UsageReport | None]

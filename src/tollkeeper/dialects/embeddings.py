@@ -12,7 +12,7 @@ import msgspec
 import orjson
 
 from tollkeeper.chat import Completion, Usage, UsageReport
-from tollkeeper.dialects.answer_checks import raise_failure, raise_unreadable, token_count, usage_report
+from tollkeeper.dialects.answer_checks import UNTYPED_FLOAT, raise_failure, raise_unreadable, token_count, usage_report
 from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.dialects.parameters import OURS, PASS, PRICE, Only, Rule
 from tollkeeper.dialects.response_meta import ResponseMeta
@@ -59,7 +59,7 @@ class _Answer(msgspec.Struct):
     error: Any = None
 
 
-_decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_answer = msgspec.json.Decoder(_Answer, float_hook=UNTYPED_FLOAT).decode
 
 
 def read_input(fields: Mapping[str, msgspec.Raw]) -> EmbeddingInput:

@@ -27,6 +27,7 @@ from tollkeeper.chat import (
     UsageReport,
 )
 from tollkeeper.dialects.answer_checks import (
+    UNTYPED_FLOAT,
     MalformedAnswer,
     ProviderSentError,
     raise_failure,
@@ -169,7 +170,7 @@ class _Answer(msgspec.Struct):
     error: Any = None
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
+_decode = msgspec.json.Decoder(_Answer, float_hook=UNTYPED_FLOAT).decode
 
 
 def read_answer(body: bytes) -> Completion:

@@ -120,3 +120,17 @@ class Candidate:
             wanted_output=wanted_output,
             least_output=least_output,
         )
+
+
+class InputCount:
+    """The tokens of a call's input, by the best tokenizer at hand. Counted when first needed, and only once."""
+
+    def __init__(self, candidate: Candidate) -> None:
+        self._candidate = candidate
+        self._tokens: int | None = None
+
+    async def tokens(self) -> int:
+        """Returns the count. Does not block the event loop."""
+        if self._tokens is None:
+            self._tokens = await self._candidate.model.provider.count_input(self._candidate.prepared)
+        return self._tokens

@@ -11,7 +11,7 @@ from tollkeeper.chat import UsageReport
 from tollkeeper.errors import LeaseLost, ProviderError, ProviderFailed, ProviderInterrupted, ProviderTimeout
 from tollkeeper.gateway.accumulator import StreamAccumulator
 from tollkeeper.gateway.cancellation import CancelScope, StreamTimeouts
-from tollkeeper.gateway.candidate import Candidate
+from tollkeeper.gateway.candidate import Candidate, InputCount
 from tollkeeper.gateway.results import Outcome
 from tollkeeper.gateway.usage_reports import set_usage
 from tollkeeper.providers.base import BilledFailure, StreamChunk
@@ -81,6 +81,7 @@ class Relay:
         self._reservation = reservation
         self._candidate = candidate
         self._provider = candidate.model.provider
+        self._input_count = InputCount(candidate)
         self._bills_hidden_output = candidate.prepared.bills_hidden_output
         self._listener = listener
         self._deadlines = deadlines
@@ -246,7 +247,7 @@ class Relay:
             covered = isinstance(error, ProviderFailed) and self.received.is_reported
             await self._set_usage(self.received.usage, covered=covered, cut=cut)
         elif billed:
-            self._reservation.checkpoint = (await self._count_input(), 0)
+            self._reservation.checkpoint = (await self._input_count.tokens(), 0)
 
     async def _report(self, *, cut: bool) -> None:
         """Report what a stream used that has ended, or was cut."""
@@ -272,8 +273,5 @@ class Relay:
         """Tokens of the input, reported or counted, and of the output received so far, counted."""
         input_tokens, text = self.received.input_tokens, self.received.text_since(0)
         if input_tokens is None or input_tokens > self._candidate.model.context_window:
-            input_tokens = await self._count_input()
+            input_tokens = await self._input_count.tokens()
         return input_tokens, await self._provider.count_output(text) if text else 0
-
-    async def _count_input(self) -> int:
-        return await self._provider.count_input(self._candidate.prepared)

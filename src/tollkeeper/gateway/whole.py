@@ -2,7 +2,7 @@
 
 from tollkeeper.chat import Completion
 from tollkeeper.errors import ProviderError
-from tollkeeper.gateway.candidate import Candidate
+from tollkeeper.gateway.candidate import Candidate, InputCount
 from tollkeeper.gateway.results import Outcome
 from tollkeeper.gateway.usage_reports import set_usage
 from tollkeeper.providers.base import BilledFailure
@@ -16,9 +16,10 @@ async def call_once(reservation: Reservation, candidate: Candidate) -> Outcome:
     Raises ProviderError.
     """
     prepared, provider = candidate.prepared, candidate.model.provider
+    input_count = InputCount(candidate)
 
     async def measure() -> tuple[int, int]:
-        return await provider.count_input(prepared), 0
+        return await input_count.tokens(), 0
 
     reservation.measure = measure
     try:
@@ -33,7 +34,7 @@ async def call_once(reservation: Reservation, candidate: Candidate) -> Outcome:
     text = _text_of(completion)
 
     async def count() -> tuple[int, int]:
-        return await provider.count_input(prepared), await provider.count_output(text)
+        return await input_count.tokens(), await provider.count_output(text)
 
     has_output = bool(text or completion.tool_calls)
     usage, basis = await set_usage(reservation, candidate, completion.usage, count, has_output=has_output)

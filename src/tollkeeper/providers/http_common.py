@@ -26,6 +26,7 @@ from tollkeeper.dialects.parameters import unsupported
 from tollkeeper.providers import tokenizer
 from tollkeeper.providers.base import BilledFailure, CallInput, Model, PreparedCall, RawRequest, StreamChunk, Wire
 from tollkeeper.providers.transport import MAX_ANSWER_BYTES, ResponseStream
+from tollkeeper.worker_thread import run_by_size
 
 NO_KEY = "none"
 """The API key for servers that need none."""
@@ -284,7 +285,8 @@ class TokenCounting:
     async def count_input(self, prepared: PreparedCall) -> int:
         template = TEMPLATE_TOKENS_PER_MESSAGE * prepared.input_size.messages + TEMPLATE_TOKENS_PER_CALL
         images = prepared.input_size.images * prepared.model.image_tokens
-        return await tokenizer.count(prepared.model.upstream_name, prepared.texts()) + template + images
+        texts = await run_by_size(len(prepared.body), prepared.texts)
+        return await tokenizer.count(prepared.model.upstream_name, texts) + template + images
 
     async def count_output(self, text: str) -> int:
         return await tokenizer.count(tokenizer.DEFAULT_ENCODING, (text,), output=True)

@@ -18,7 +18,7 @@ import structlog
 from tollkeeper.errors import LedgerBusy, LedgerUnavailable, TollkeeperError
 from tollkeeper.quota.queued_operation import QueuedOperation
 from tollkeeper.quota.rules.decide import decide
-from tollkeeper.quota.rules.operations import Operation, Reserve, Result
+from tollkeeper.quota.rules.operations import Closing, Operation, Reserve, Result
 from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.stores.base import RowsLocked, Store, StoreFailed, StoreLost
 
@@ -80,8 +80,13 @@ class Journal:
             return False
         return True
 
+    def unbooked(self) -> list[Closing]:
+        """The ends of charges that are queued."""
+        waiting = dict.fromkeys((*self._running, *self._queue, *self._delayed))
+        return [closing for queued in waiting if (closing := queued.closing) is not None]
+
     async def stop(self) -> None:
-        """Cancel the task. Queued operations are lost."""
+        """Cancel the task. Queued operations are lost, except to callers of `unbooked`."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -194,14 +199,11 @@ class Journal:
                 batch.append(queued)
                 if queued.alone:
                     break
-            elif queued.retried and isinstance(queued.operation, Reserve):
-                batch.append(self._undo(queued.operation))
+            elif (release := queued.closing) is not None:
+                loop = asyncio.get_running_loop()
+                batch.append(QueuedOperation(release, loop.create_future(), loop.time(), math.inf))
         batch.sort(key=lambda queued: queued.operation.order)
         return batch
-
-    def _undo(self, operation: Reserve) -> QueuedOperation:
-        loop = asyncio.get_running_loop()
-        return QueuedOperation(operation.undo(), loop.create_future(), loop.time(), math.inf)
 
     async def _commit(self, batch: list[QueuedOperation]) -> None:
         """Run a batch. Requeue it after an outage; after any other failure, halve it until the cause stands alone."""
@@ -287,8 +289,8 @@ class Journal:
         if loop.time() - queued.since >= MAX_LOCKED_S and not queued.operation.must_commit:
             if not queued.future.done():
                 queued.future.set_exception(LedgerBusy())
-            if queued.retried and isinstance(queued.operation, Reserve):
-                self.submit(queued.operation.undo())
+            if (release := queued.closing) is not None:
+                self.submit(release)
             return
         self._delayed.append(queued)
         loop.call_later(LOCKED_PAUSE_S, self._requeue, queued)

@@ -1,7 +1,7 @@
 """The ledger: the only code that changes balances. Calls use `reservation`, whose one exit settles or releases."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
@@ -12,17 +12,17 @@ from tollkeeper.quota.journal import Journal
 from tollkeeper.quota.lease_guard import LeaseGuard
 from tollkeeper.quota.reservation import Reservation
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest
-from tollkeeper.quota.rules.operations import Administer, Balance, Expire, LimitChange, Refund, Terms
+from tollkeeper.quota.rules.operations import Administer, Balance, Closing, Expire, LimitChange, Refund, Terms
 from tollkeeper.quota.stores.base import Store
 from tollkeeper.quota.time_sorted_ids import new_id
 
 ADMINISTER_WAIT_S = 10.0
 SWEEP_BATCH = 500
 """Charges that a sweep expires before it queries for more."""
-KEY_DELETION_BATCH = 50
-"""Idempotency keys that are deleted in one transaction."""
-KEY_DELETION_PAUSE_S = 0.05
-"""The pause between two deletions of keys, so that a batch waits for at most one of them."""
+DELETION_BATCH = 50
+"""Old rows that are deleted in one transaction."""
+DELETION_PAUSE_S = 0.05
+"""The pause between two deletions of rows, so that a batch waits for at most one of them."""
 
 log = structlog.get_logger("tollkeeper.ledger")
 
@@ -37,8 +37,15 @@ class Ledger:
 
     @property
     def available(self) -> bool:
-        """False from the first batch that the database did not take, or not in time, until one that it did."""
-        return not self._journal.failing
+        """False from the first batch that the database did not take, or not in time, until one that it did; and while
+        its disk is almost full.
+        """
+        return not self._journal.failing and not self._store.refuses_calls
+
+    @property
+    def store_lost(self) -> bool:
+        """Whether the last batch found that the database is another one, or gone."""
+        return self._store.lost_reason is not None
 
     @property
     def in_flight(self) -> int:
@@ -49,12 +56,22 @@ class Ledger:
         """Start the journal."""
         self._journal.start()
 
-    async def stop(self, drain_seconds: float = SETTLE_WAIT_S) -> None:
-        """Wait at most `drain_seconds` for queued operations to commit, then close the store."""
+    async def stop(self, drain_seconds: float = SETTLE_WAIT_S) -> list[Closing]:
+        """Wait at most `drain_seconds` for queued operations to commit, then close the store.
+
+        Returns the ends of charges that are not known to be committed.
+        """
+        unbooked: list[Closing] = []
         if not await self._journal.drain(drain_seconds):
-            log.warning("ledger.stopped_before_everything_landed")
+            unbooked = self._journal.unbooked()
+            log.warning("ledger.stopped_before_everything_landed", charges=len(unbooked))
         await self._journal.stop()
         await self._store.close()
+        return unbooked
+
+    def book(self, operation: Closing) -> asyncio.Future[Any]:
+        """Book the end of a charge that an earlier process could not book. The future has the result of the commit."""
+        return self._journal.submit(operation)
 
     def reservation(self, caller: Principal, terms: Terms, keyed_request: KeyedRequest | None = None) -> Reservation:
         """A hold on every quota that applies, for the length of an `async with` block.
@@ -108,8 +125,19 @@ class Ledger:
 
     async def delete_old_keys(self) -> int:
         """Delete expired idempotency keys, a few per transaction. Returns how many. Raises StoreFailed."""
-        deleted = 0
-        while batch := await self._store.delete_old_keys(KEY_DELETION_BATCH):
-            deleted += batch
-            await asyncio.sleep(KEY_DELETION_PAUSE_S)
-        return deleted
+        return await _delete_in_batches(self._store.delete_old_keys)
+
+    async def delete_free_charges(self, min_age_ms: int) -> int:
+        """Delete the charges of repeated responses that are at least this old, a few per transaction.
+
+        Returns how many. Raises StoreFailed.
+        """
+        return await _delete_in_batches(lambda limit: self._store.delete_free_charges(min_age_ms, limit))
+
+
+async def _delete_in_batches(delete: Callable[[int], Awaitable[int]]) -> int:
+    deleted = 0
+    while batch := await delete(DELETION_BATCH):
+        deleted += batch
+        await asyncio.sleep(DELETION_PAUSE_S)
+    return deleted

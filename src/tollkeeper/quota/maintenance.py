@@ -1,8 +1,8 @@
-"""Background tasks of the ledger: renewals of leases, their guard, sweeps of lapsed charges, deletion of old keys."""
+"""Background tasks of the ledger: renewals of leases, their guard, sweeps of lapsed charges, deletion of old rows."""
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -10,14 +10,15 @@ from tollkeeper.quota.lease_guard import LeaseGuard
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.stores.base import StoreFailed, StoreLost
 
-KEY_DELETION_INTERVAL_S = 60.0
-"""How often expired idempotency keys are deleted."""
+DELETION_INTERVAL_S = 60.0
+"""How often expired idempotency keys and old free charges are deleted."""
+DAY_MS = 86_400_000
 
 log = structlog.get_logger("tollkeeper.ledger")
 
 
 class Maintenance:
-    """Runs the tasks beside the server. `lease_seconds` and `sweep_seconds` are those of the settings.
+    """Runs the tasks beside the server. The times are those of the settings; free charges are kept if 0 days are given.
 
     `on_store_lost` is called with the reason when the database is lost, and is still lost at the next sweep.
     """
@@ -28,12 +29,14 @@ class Maintenance:
         *,
         lease_seconds: float,
         sweep_seconds: float,
+        free_charges_days: int = 0,
         guard: LeaseGuard | None = None,
         on_store_lost: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._ledger = ledger
         self._lease_s = lease_seconds
         self._sweep_s = sweep_seconds
+        self._free_charges_ms = free_charges_days * DAY_MS
         self._guard = guard
         self._on_store_lost = on_store_lost
         self._tasks: list[asyncio.Task[None]] = []
@@ -45,7 +48,7 @@ class Maintenance:
         self._tasks = [
             asyncio.create_task(self._renew_leases(), name="ledger-renewal"),
             asyncio.create_task(self._sweep(), name="ledger-sweep"),
-            asyncio.create_task(self._delete_old_keys(), name="ledger-key-deletion"),
+            asyncio.create_task(self._delete_old_rows(), name="ledger-deletion"),
         ]
 
     async def stop(self) -> None:
@@ -64,15 +67,20 @@ class Maintenance:
             except Exception:
                 log.exception("ledger.renewal_failed")
 
-    async def _delete_old_keys(self) -> None:
+    async def _delete_old_rows(self) -> None:
         while True:
-            await asyncio.sleep(KEY_DELETION_INTERVAL_S)
-            try:
-                await self._ledger.delete_old_keys()
-            except StoreFailed as failure:
-                log.warning("ledger.tidying_failed", reason=failure.reason)
-            except Exception:
-                log.exception("ledger.tidying_failed")
+            await asyncio.sleep(DELETION_INTERVAL_S)
+            await self._try_deletion(self._ledger.delete_old_keys)
+            if self._free_charges_ms:
+                await self._try_deletion(lambda: self._ledger.delete_free_charges(self._free_charges_ms))
+
+    async def _try_deletion(self, delete: Callable[[], Awaitable[int]]) -> None:
+        try:
+            await delete()
+        except StoreFailed as failure:
+            log.warning("ledger.tidying_failed", reason=failure.reason)
+        except Exception:
+            log.exception("ledger.tidying_failed")
 
     async def _sweep(self) -> None:
         """Sweep at every interval.
@@ -88,7 +96,7 @@ class Maintenance:
             if abs(now - expected_at) > self._lease_s / 2 or not self._ledger.available:
                 not_before = now + self._lease_s
             expected_at = now + self._sweep_s
-            if now >= not_before or lost:
+            if now >= not_before or self._ledger.store_lost:
                 try:
                     await self._ledger.sweep()
                     lost = False

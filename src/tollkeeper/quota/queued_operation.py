@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from tollkeeper.quota.rules.operations import Administer, Operation, Renew
+from tollkeeper.quota.rules.operations import Administer, Closing, Operation, Renew, Reserve
 from tollkeeper.quota.rules.page import ReadSet
 
 
@@ -40,6 +40,13 @@ class QueuedOperation:
         read_set = ReadSet()
         self.operation.declare_reads(read_set, retried=self.retried)
         return not isinstance(self.operation, Renew) and read_set.overlaps(locked)
+
+    @property
+    def closing(self) -> Closing | None:
+        """The end of a charge that must be booked: the operation, or the release of a reserve that may be committed."""
+        if isinstance(self.operation, Reserve):
+            return self.operation.undo() if self.retried else None
+        return self.operation if isinstance(self.operation, Closing) else None
 
     @property
     def is_withdrawn(self) -> bool:

@@ -64,6 +64,10 @@ class DyingStore:
     def lost_reason(self) -> str | None:
         return self.store.lost_reason
 
+    @property
+    def refuses_calls(self) -> bool:
+        return self.store.refuses_calls
+
     async def run(self, read_set: ReadSet, decide: Callable[[Page], None]) -> None:
         pages: list[Page] = []
 
@@ -86,6 +90,9 @@ class DyingStore:
 
     async def delete_old_keys(self, limit: int) -> int:
         return await self.store.delete_old_keys(limit)
+
+    async def delete_free_charges(self, min_age_ms: int, limit: int) -> int:
+        return await self.store.delete_free_charges(min_age_ms, limit)
 
     async def probe(self) -> None:
         await self.store.probe()
@@ -166,7 +173,7 @@ def main(point: str, count: int) -> None:
         return replace(backends.catalog.model(name), provider=provider)
 
     catalog = Catalog(backends.catalog.default_name, find, provider)
-    app = make_app(settings, Backends(DyingStore(backends.store, failpoint), catalog))
+    app = make_app(settings, Backends(DyingStore(backends.store, failpoint), catalog, backends.spill))
     uvicorn.run(DyingApp(app, failpoint), host=settings.host, port=settings.port, log_config=None)
 
 

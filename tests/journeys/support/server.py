@@ -28,6 +28,7 @@ class Server:
             "TOLLKEEPER_SIGNING_SECRET": SECRET,
             "TOLLKEEPER_BCRYPT_ROUNDS": "4",
             "TOLLKEEPER_RATE_LIMIT_LOGIN": "off",
+            "TOLLKEEPER_RATE_LIMIT_READS": "off",
             "OPENAI_API_KEY": "sk-of-the-operator",
         } | dict(settings)
         self._program: Program | None = None

@@ -5,12 +5,7 @@ from typing import Any
 import msgspec
 
 from tollkeeper.chat import Completion, ToolCall, UsageReport
-from tollkeeper.dialects.answer_checks import (
-    raise_failure,
-    raise_unreadable,
-    token_count,
-    usage_report,
-)
+from tollkeeper.dialects.answer_checks import UNTYPED_FLOAT, raise_failure, raise_unreadable, token_count, usage_report
 from tollkeeper.dialects.chat.content_lists import ContentTexts, read_content
 
 
@@ -53,7 +48,7 @@ class _Answer(msgspec.Struct):
     error: Any = None
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
+_decode = msgspec.json.Decoder(_Answer, float_hook=UNTYPED_FLOAT).decode
 
 
 def read_answer(body: bytes) -> Completion:
@@ -131,7 +126,7 @@ def read_usage(reported: Any) -> UsageReport | None:
         or reported.get("prompt_cache_hit_tokens")  # DeepSeek
         or 0
     )
-    cache_write = token_count(input_details.get("cache_write_tokens")) or 0
+    cache_write = token_count(input_details.get("cache_write_tokens") or 0)
     reasoning = token_count(output_details.get("reasoning_tokens")) or 0
     return usage_report(input_tokens, output_tokens, reported.get("total_tokens"), cached, cache_write, reasoning)
 

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from tollkeeper.chat import Delta, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
-from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError, raise_error_event
+from tollkeeper.dialects.answer_checks import UNTYPED_FLOAT, MalformedAnswer, ProviderSentError, raise_error_event
 from tollkeeper.dialects.chat.answer_reader import read_usage
 from tollkeeper.dialects.chat.content_lists import read_content
 from tollkeeper.dialects.sse import Event
@@ -53,7 +53,7 @@ class _Chunk(msgspec.Struct):
     error: Any = None
 
 
-_decode = msgspec.json.Decoder(_Chunk).decode
+_decode = msgspec.json.Decoder(_Chunk, float_hook=UNTYPED_FLOAT).decode
 
 
 class StreamReader:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 from tollkeeper.chat import Completion, FinishReason, ToolCall, UsageReport
-from tollkeeper.dialects.answer_checks import raise_failure, raise_unreadable, token_count, usage_report
+from tollkeeper.dialects.answer_checks import UNTYPED_FLOAT, raise_failure, raise_unreadable, token_count, usage_report
 
 FINISH_REASONS = {
     "end_turn": "stop",
@@ -38,7 +38,7 @@ class _Answer(msgspec.Struct):
     error: Any = None
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
+_decode = msgspec.json.Decoder(_Answer, float_hook=UNTYPED_FLOAT).decode
 
 
 def read_answer(body: bytes) -> Completion:

@@ -14,7 +14,7 @@ from tollkeeper.chat import (
     ToolCallDelta,
     Usage,
 )
-from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError, raise_error_event
+from tollkeeper.dialects.answer_checks import UNTYPED_FLOAT, MalformedAnswer, ProviderSentError, raise_error_event
 from tollkeeper.dialects.messages.answer_reader import finish_reason, read_usage, refusal_text
 from tollkeeper.dialects.sse import Event
 
@@ -55,7 +55,7 @@ class _Event(msgspec.Struct):
     error: Any = None
 
 
-_decode = msgspec.json.Decoder(_Event).decode
+_decode = msgspec.json.Decoder(_Event, float_hook=UNTYPED_FLOAT).decode
 
 
 class _ToolCall:

@@ -6,6 +6,7 @@ import msgspec
 
 from tollkeeper.chat import Completion, FinishReason, ToolCall, UsageReport
 from tollkeeper.dialects.answer_checks import (
+    UNTYPED_FLOAT,
     MalformedAnswer,
     raise_failure,
     raise_unreadable,
@@ -52,7 +53,7 @@ class _Answer(msgspec.Struct):
     error: Any = None
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
+_decode = msgspec.json.Decoder(_Answer, float_hook=UNTYPED_FLOAT).decode
 
 
 def read_answer(body: bytes) -> Completion:

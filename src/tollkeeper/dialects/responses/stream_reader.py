@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from tollkeeper.chat import Delta, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, UsageReport
-from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError
+from tollkeeper.dialects.answer_checks import UNTYPED_FLOAT, MalformedAnswer, ProviderSentError
 from tollkeeper.dialects.responses.answer_reader import IncompleteDetails, finish_reason, read_usage
 from tollkeeper.dialects.sse import Event
 
@@ -55,9 +55,9 @@ class _Response(msgspec.Struct):
     usage: Any = None
 
 
-_decode_event = msgspec.json.Decoder(_Event).decode
+_decode_event = msgspec.json.Decoder(_Event, float_hook=UNTYPED_FLOAT).decode
 _decode_item = msgspec.json.Decoder(_Item | None).decode
-_decode_response = msgspec.json.Decoder(_Response | None).decode
+_decode_response = msgspec.json.Decoder(_Response | None, float_hook=UNTYPED_FLOAT).decode
 
 
 class StreamReader:

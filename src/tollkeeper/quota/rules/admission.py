@@ -34,8 +34,8 @@ def reserve(page: Page, operation: Reserve) -> Hold | Replayed:
     """Hold on every window that applies, or return the response that is stored for the call's key.
 
     Raises Unauthenticated if the user, the tenant or the credential is no longer valid; QuotaExceeded or QuotaHeld with
-    the quota that refuses; an IdempotencyError; LedgerUnavailable if an earlier try of this operation was committed and
-    its charge is closed by now.
+    the quota that refuses; an IdempotencyError; LedgerUnavailable if the disk is almost full, or if an earlier try of
+    this operation was committed and its charge is closed by now.
     """
     if (existing := page.charges.get(operation.charge_id)) is not None:
         return _repeat_result(page, operation, existing)
@@ -104,6 +104,8 @@ def _find_stored_response(page: Page, operation: Reserve) -> StoredResponse | No
 
 
 def _admit(page: Page, operation: Reserve, account: Account) -> Hold:
+    if page.refuses_calls:
+        raise LedgerUnavailable
     terms = operation.terms
     if min(terms.input_bound, terms.wanted_output, terms.least_output) < 0:
         raise InvalidRequest("The bounds of a call cannot be negative.")

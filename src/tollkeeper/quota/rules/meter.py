@@ -56,8 +56,11 @@ class Meter(NamedTuple):
 
     def most_expensive_usage(self, input_tokens: int, output_tokens: int) -> Usage:
         """The most expensive usage with these token counts, which a hold must cover: input at its highest price."""
-        written = input_tokens if self.price is not None and self._cache_write > self.price.input else 0
-        return Usage(input_tokens, output_tokens, 0, written)
+        if self.price is None or self.price.input >= max(self.price.cached_input, self._cache_write):
+            return Usage(input_tokens, output_tokens)
+        if self.price.cached_input > self._cache_write:
+            return Usage(input_tokens, output_tokens, cached_input_tokens=input_tokens)
+        return Usage(input_tokens, output_tokens, cache_write_tokens=input_tokens)
 
     def cost(self, unit: Unit, usage: Usage) -> int | None:
         """The cost in `unit`; None for money if the model has no price."""
@@ -74,7 +77,7 @@ class Meter(NamedTuple):
             return room * WEIGHT_ONE // self.weight_milli - input_tokens
         if self.price is None:
             return -1
-        left = room * MILLION - input_tokens * max(self.price.input, self._cache_write)
+        left = room * MILLION - input_tokens * max(self.price.input, self.price.cached_input, self._cache_write)
         if self.price.output == 0:
             return UNBOUNDED_OUTPUT if left >= 0 else -1
         return left // self.price.output

@@ -295,5 +295,6 @@ class Administer:
             read_set.sources.add(self.operation_id)
 
 
+Closing = Settle | Release | Recover
 Operation = Reserve | Dispatch | Renew | Settle | Release | Recover | Expire | Refund | Administer
 Result = Hold | Replayed | ClosedCharge | bool | set[str] | int | tuple[Balance, ...] | None

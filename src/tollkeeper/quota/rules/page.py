@@ -218,6 +218,8 @@ class Page:
     """The `ReadSet.sources` that have entries, so that the batch that wrote them did commit."""
     locked: ReadSet | None = None
     """What is not on this page, because another session keeps a row of it locked."""
+    refuses_calls: bool = False
+    """No new hold is admitted: the disk is almost full."""
 
     new_charges: list[ChargeRow] = field(default_factory=list)
     changed_charges: dict[str, ChargeRow] = field(default_factory=dict)

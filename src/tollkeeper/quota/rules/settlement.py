@@ -126,14 +126,20 @@ def _shortest_own_window(page: Page, charge: ChargeRow) -> WindowRow:
 
 
 def _adjust(page: Page, charge: ChargeRow, basis: Basis, usage: Usage) -> None:
-    """Book usage that became known after the expiry. Its cost reduces what was forgiven; the rest is an overrun.
+    """Book usage that became known after the expiry.
 
-    A refunded charge stays refunded: its usage is recorded at no cost.
+    Once the cost is known, nothing of it is forgiven: what was forgiven is taken back. An outcome that is still unknown
+    takes back only what it costs more. A cost above what was settled and forgiven is an overrun. A refunded charge
+    stays refunded: its usage is recorded at no cost, and what was forgiven stays.
     """
     booked = Costs(charge.cost_tokens, charge.cost_micro_usd or 0)
     known = booked if charge.refunded else _costs(charge, basis, usage, forgive=True)
     more = {unit: known.of(unit) - charge.cost(unit) for unit in Unit}
-    unforgiven = {unit: min(charge.forgiven(unit), max(0, more[unit])) for unit in Unit}
+    is_overrun = any(more[unit] > charge.forgiven(unit) for unit in Unit)
+    if basis is Basis.UNKNOWN or charge.refunded:
+        unforgiven = {unit: min(charge.forgiven(unit), max(0, more[unit])) for unit in Unit}
+    else:
+        unforgiven = {unit: charge.forgiven(unit) for unit in Unit}
     for window, _ in page.holds[charge.id]:
         unit = window.quota.key.unit
         page.post(window, EntryKind.ADJUST, charge.id, settled=more[unit], forgiven=-unforgiven[unit])
@@ -142,7 +148,7 @@ def _adjust(page: Page, charge: ChargeRow, basis: Basis, usage: Usage) -> None:
     if charge.forgiven_micro_usd is not None:
         charge.forgiven_micro_usd -= unforgiven[Unit.MICRO_USD]
     charge.adjusted, charge.basis = True, str(basis)
-    charge.overrun = any(more[unit] > unforgiven[unit] for unit in Unit)
+    charge.overrun = is_overrun
     if charge.cost_tokens:
         charge.state = str(ChargeState.SETTLED)
     page.mark_changed(charge)

@@ -32,6 +32,11 @@ class Store(Protocol):
         """Why the store raises StoreLost; None while it does not."""
         ...
 
+    @property
+    def refuses_calls(self) -> bool:
+        """Whether new calls are refused although the database works, because its disk is almost full."""
+        ...
+
     async def run(self, read_set: ReadSet, decide: Callable[[Page], None]) -> None:
         """Read the rows under locks, let `decide` change the page, write the changes and commit: one transaction.
 
@@ -47,6 +52,14 @@ class Store(Protocol):
 
     async def delete_old_keys(self, limit: int) -> int:
         """Delete at most `limit` expired idempotency keys. Returns how many were deleted. Raises StoreFailed."""
+        ...
+
+    async def delete_free_charges(self, min_age_ms: int, limit: int) -> int:
+        """Delete at most `limit` charges of repeated responses that are at least this old, the oldest first.
+
+        They have no entries. A charge that an idempotency key refers to stays. Returns how many were deleted. Raises
+        StoreFailed.
+        """
         ...
 
     async def probe(self) -> None:

@@ -7,6 +7,7 @@ import asyncpg
 import structlog
 
 from tollkeeper.clock import Clock
+from tollkeeper.database_errors import describe_error
 from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.stores.base import RowsLocked, StoreFailed
 from tollkeeper.quota.stores.postgres.connection import (
@@ -18,6 +19,7 @@ from tollkeeper.quota.stores.postgres.connection import (
     OUTAGES,
     Connection,
 )
+from tollkeeper.quota.stores.postgres.free_charges import delete_free_charges
 from tollkeeper.quota.stores.postgres.idempotency_keys import delete_old_keys, lock_number
 from tollkeeper.quota.stores.postgres.locked_rows import CONTENDED_LOCK_TIMEOUT_MS, LockedRows
 from tollkeeper.quota.stores.postgres.page_reader import PageReader
@@ -36,6 +38,7 @@ class PostgresStore:
     """The store of an installation with any number of processes and hosts. The time is the database's."""
 
     lost_reason: str | None = None
+    refuses_calls = False
 
     def __init__(self, database_url: str, clock: Clock | None = None) -> None:
         """`clock` replaces the database's clock in tests."""
@@ -112,6 +115,10 @@ class PostgresStore:
         async with self._separate_transaction() as connection:
             return await delete_old_keys(connection, self._injected_ms(), limit)
 
+    async def delete_free_charges(self, min_age_ms: int, limit: int) -> int:
+        async with self._separate_transaction() as connection:
+            return await delete_free_charges(connection, self._injected_ms(), min_age_ms, limit)
+
     async def probe(self) -> None:
         try:
             connection = await self._connect()
@@ -170,4 +177,4 @@ class PostgresStore:
 
 
 def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    return f"{type(error).__name__}: {describe_error(error)}"

@@ -17,6 +17,8 @@ from tollkeeper.db import SqliteFile
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.stores.base import StoreFailed, StoreLost
+from tollkeeper.quota.stores.sqlite.disk import MAX_LOG_BYTES, Disk
+from tollkeeper.quota.stores.sqlite.free_charges import delete_free_charges
 from tollkeeper.quota.stores.sqlite.idempotency_keys import delete_old_keys
 from tollkeeper.quota.stores.sqlite.row_cache import RowCache
 from tollkeeper.quota.stores.sqlite.writes import write
@@ -42,9 +44,14 @@ class SqliteStore:
         self._clock = clock
         self._cache = RowCache()
         self._file = SqliteFile(path)
+        self._disk = Disk(path)
         self.lost_reason: str | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._connection: sqlite3.Connection | None = None
+
+    @property
+    def refuses_calls(self) -> bool:
+        return self._disk.is_almost_full
 
     async def run(self, read_set: ReadSet, decide: Callable[[Page], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._run, read_set, decide)
@@ -53,7 +60,16 @@ class SqliteStore:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._find_lapsed, limit)
 
     async def delete_old_keys(self, limit: int) -> int:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._delete_old_keys, limit)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._delete, lambda connection: delete_old_keys(connection, self._clock.now_ms(), limit)
+        )
+
+    async def delete_free_charges(self, min_age_ms: int, limit: int) -> int:
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread,
+            self._delete,
+            lambda connection: delete_free_charges(connection, self._clock.now_ms() - min_age_ms, limit),
+        )
 
     async def probe(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._probe)
@@ -67,6 +83,7 @@ class SqliteStore:
         try:
             connection = self._begin()
             page = self._cache.read(connection, read_set, self._clock.now_ms())
+            page.refuses_calls = self._disk.is_almost_full
             decide(page)
             if page.has_changes:
                 write(connection, page)
@@ -75,6 +92,7 @@ class SqliteStore:
             else:
                 connection.execute("ROLLBACK")
             self._cache.committed(page)
+            self._disk.truncate_log(connection)
         except (sqlite3.OperationalError, sqlite3.NotSupportedError) as error:
             self._reset()
             raise StoreFailed(str(error), maybe_committed=committing) from error
@@ -96,16 +114,18 @@ class SqliteStore:
     def _find_lapsed(self, limit: int) -> list[str]:
         try:
             self._check_file()
+            self._disk.check_space()
             rows = self._connect().execute(_FIND_LAPSED, (self._clock.now_ms(), limit)).fetchall()
         except sqlite3.OperationalError as error:
             self._reset()
             raise StoreFailed(str(error), maybe_committed=False) from error
         return [charge_id for (charge_id,) in rows]
 
-    def _delete_old_keys(self, limit: int) -> int:
+    def _delete(self, delete: Callable[[sqlite3.Connection], int]) -> int:
+        """Run a deletion in a transaction of its own. Returns how many rows it deleted. Raises StoreFailed."""
         try:
             connection = self._begin()
-            deleted = delete_old_keys(connection, self._clock.now_ms(), limit)
+            deleted = delete(connection)
             connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
             self._reset()
@@ -120,6 +140,7 @@ class SqliteStore:
             self._connection.execute("PRAGMA synchronous=FULL")
             self._connection.execute("PRAGMA temp_store=MEMORY")
             self._connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+            self._connection.execute(f"PRAGMA journal_size_limit={MAX_LOG_BYTES}")
         return self._connection
 
     def _check_file(self) -> None:
@@ -148,6 +169,7 @@ class SqliteStore:
         Raises sqlite3.OperationalError if another process holds it for MAX_LOCK_WAIT_S, StoreLost.
         """
         self._check_file()
+        self._disk.check_space()
         connection = self._connect()
         deadline = time.monotonic() + MAX_LOCK_WAIT_S
         while True:

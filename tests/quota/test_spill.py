@@ -1,0 +1,113 @@
+"""What a stopping server could not book is kept in a file, and booked by the next start."""
+
+import asyncio
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from ledger_environment import LedgerEnvironment, open_ledger_environment
+
+from support.factories import make_store, make_terms
+from tollkeeper.chat import Price, Usage
+from tollkeeper.principal import Principal, Role
+from tollkeeper.quota.ledger import Ledger
+from tollkeeper.quota.rules.models import Basis
+from tollkeeper.quota.rules.operations import Closing, Recover, Release, Settle
+from tollkeeper.quota.spill import Spill
+
+pytestmark = pytest.mark.stock_postgres
+
+
+@pytest.fixture
+async def env(database_url: str) -> AsyncIterator[LedgerEnvironment]:
+    async with open_ledger_environment(database_url) as made:
+        yield made
+
+
+def files(folder: Path, suffix: str = "*") -> list[Path]:
+    return sorted(folder.glob(f"unbooked-*.{suffix}"))
+
+
+class Recording(Ledger):
+    """A ledger that books nothing."""
+
+    def __init__(self) -> None:
+        self.booked: list[Closing] = []
+
+    def book(self, operation: Closing) -> asyncio.Future[None]:
+        self.booked.append(operation)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.set_result(None)
+        return future
+
+
+def fields_of(operation: Closing) -> list[object]:
+    names = [name for name in operation.__slots__ if name != "store_response"]
+    return [type(operation), *(getattr(operation, name) for name in names)]
+
+
+async def test_every_field_of_an_operation_is_kept_in_a_private_file(tmp_path: Path) -> None:
+    price = Price(2_500_000, 1_250_000, 10_000_000, 3_000_000)
+    operations: list[Closing] = [
+        Settle("chg_1", Usage(7, 30, 3, 2, 1), Basis.PROVIDER, "provider_error"),
+        Settle("chg_2", Usage(7, 30), Basis.UNKNOWN),
+        Release("chg_3", "caller_gone"),
+        Recover(
+            "chg_4", Principal(7, 3, Role.OPERATOR, 2, "key_1"), make_terms(price=price), 90, Usage(1, 2), Basis.COUNTED
+        ),
+    ]
+    spill, ledger = Spill(tmp_path / "new"), Recording()
+    spill.write(operations)
+    [path] = files(spill.folder)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    await Spill(spill.folder).book(ledger)
+    assert list(map(fields_of, ledger.booked)) == list(map(fields_of, operations))
+    assert (files(spill.folder), spill.lost) == ([], 0)
+
+
+async def test_what_a_stop_could_not_book_is_booked_once(
+    env: LedgerEnvironment, database_url: str, tmp_path: Path
+) -> None:
+    one, two = (env.ledger.reservation(env.caller, make_terms()) for _ in range(2))
+    await one.__aenter__()
+    await two.__aenter__()
+    one.set_usage(Usage(7, 30))
+    env.store.down = True
+    leaving = [
+        asyncio.create_task(one.__aexit__(None, None, None)),
+        asyncio.create_task(two.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None)),
+    ]
+    await asyncio.sleep(0)
+    env.stopped = True
+    unbooked = await env.ledger.stop(drain_seconds=0.02)
+    for task in leaving:
+        task.cancel()
+    spill = Spill(tmp_path)
+    for _ in range(2):
+        spill.write(unbooked)
+    next_ledger = Ledger(make_store(database_url, env.clock), lease_seconds=60)
+    next_ledger.start()
+    await spill.book(next_ledger)
+    await next_ledger.stop()
+    charges = await env.charges()
+    assert [(charges[call.charge_id].basis, charges[call.charge_id].cost_tokens) for call in (one, two)] == [
+        ("provider", 37),
+        ("unknown", 10),
+    ]
+    assert files(tmp_path) == []
+
+
+async def test_what_cannot_be_booked_is_kept(env: LedgerEnvironment, tmp_path: Path) -> None:
+    spill = Spill(tmp_path)
+    spill.write([Settle("chg_unknown", Usage(1, 1), Basis.PROVIDER)])
+    (tmp_path / "unbooked-0.jsonl").write_text("{")
+    await spill.book(env.ledger)
+    assert (len(files(tmp_path, "rejected")), files(tmp_path, "jsonl")) == (2, [])
+
+
+def test_what_cannot_be_written_is_counted(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    spill = Spill(tmp_path / "file" / "folder")
+    spill.write([Release("chg_1"), Release("chg_2")])
+    assert spill.lost == 2
