@@ -23,10 +23,12 @@ def run_migrations(connection: Connection) -> None:
 async def main() -> None:
     url = context.config.attributes.get("database_url") or load_settings().database_url
     engine = create_async_engine(async_url(url), hide_parameters=True)
-    async with engine.connect() as connection:
-        await connection.run_sync(run_migrations)
-        await connection.commit()
-    await engine.dispose()
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(run_migrations)
+            await connection.commit()
+    finally:
+        await engine.dispose()
 
 
 asyncio.run(main())

@@ -49,7 +49,7 @@ async def test_the_migrations_make_what_the_models_say(database_url: str) -> Non
     kinds = {str(kind) for difference in differences if isinstance(kind := difference[0], str)}  # type: ignore[index]
     assert kinds <= {"remove_table", "remove_index", "remove_constraint", "add_constraint"}, differences
     assert not [difference for difference in differences if isinstance(difference, list)], differences
-    assert tables == {"alembic_version", "policy", *SQLModel.metadata.tables}
+    assert tables == {"alembic_version", "policy", "schema_compatibility", *SQLModel.metadata.tables}
 
 
 def test_the_code_names_the_newest_migration() -> None:
@@ -104,6 +104,28 @@ async def test_a_schema_that_is_absent_or_another_is_refused(tmp_path: Path) -> 
     with pytest.raises(ConfigurationError, match="is at 0000"):
         await database.require_current_schema()
     await database.close()
+
+
+@pytest.mark.parametrize("oldest", ["0001", SCHEMA_REVISION, "9998", None])
+async def test_a_newer_schema_is_served_on_if_it_says_so(database_url: str, oldest: str | None) -> None:
+    engine = create_async_engine(async_url(database_url))
+    async with engine.begin() as connection:
+        await connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+        if oldest is None:
+            await connection.execute(sa.text("DROP TABLE schema_compatibility"))
+        else:
+            await connection.execute(sa.text(f"UPDATE schema_compatibility SET oldest_revision = '{oldest}'"))
+    await engine.dispose()
+    database = Database(database_url)
+    if oldest is not None and oldest <= SCHEMA_REVISION:
+        await database.require_current_schema()
+        assert await database.is_ready()
+    else:
+        with pytest.raises(ConfigurationError, match="is at 9999, which this version"):
+            await database.require_current_schema()
+    await database.close()
+    with pytest.raises(ConfigurationError, match="newer than this version"):
+        await asyncio.to_thread(migrate, database_url)
 
 
 def test_a_database_that_cannot_be_created_is_a_configuration_error(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from tollkeeper.database_errors import describe_error
 from tollkeeper.errors import ConfigurationError, DatabaseUnavailable
 
-SCHEMA_REVISION = "0007"
+SCHEMA_REVISION = "0008"
 """The newest migration in `alembic/versions`; a test compares the two."""
 
 SQLITE_MAX_LOCK_WAIT_S = 5.0
@@ -166,8 +166,16 @@ class Database:
                 return None
             return (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar_one_or_none()
 
+    async def _oldest_revision(self) -> str | None:
+        """Returns the revision of the oldest code that can serve on this schema, or None if the schema does not say."""
+        async with self._engine.connect() as connection:
+            if not await connection.run_sync(lambda sync: inspect(sync).has_table("schema_compatibility")):
+                return None
+            statement = text("SELECT oldest_revision FROM schema_compatibility")
+            return (await connection.execute(statement)).scalar_one_or_none()
+
     async def is_ready(self) -> bool:
-        """Whether the schema is at SCHEMA_REVISION.
+        """Whether the schema is at SCHEMA_REVISION, or newer and compatible.
 
         The database is queried at most once per READINESS_LIFETIME_S, however many callers there are: health checks
         need no credential, and must not take the connections that calls need.
@@ -182,16 +190,27 @@ class Database:
             return self._readiness[0]
 
     async def require_current_schema(self) -> None:
-        """Raise ConfigurationError unless the schema is at SCHEMA_REVISION."""
+        """Raise ConfigurationError unless the schema is at SCHEMA_REVISION, or is newer and says that it is compatible.
+
+        So old servers go on, and can be restarted, while an upgrade replaces them one by one.
+        """
         try:
             self._check_file()
             found = await self.revision()
+            oldest = await self._oldest_revision() if found is not None and found > SCHEMA_REVISION else None
         except (OSError, DBAPIError, PoolTimeout, sqlite3.Error) as error:
             raise ConfigurationError(f"The database cannot be opened: {_reason(error)}.") from None
         if found == SCHEMA_REVISION:
             return
         if found is None:
             raise ConfigurationError("The database has no schema yet. Create it with: tollkeeper migrate")
+        if found > SCHEMA_REVISION:
+            if oldest is not None and oldest <= SCHEMA_REVISION:
+                return
+            raise ConfigurationError(
+                f"The database schema is at {found}, which this version ({SCHEMA_REVISION}) cannot serve on."
+                " Install the version that has migrated it, or a newer one."
+            )
         raise ConfigurationError(
             f"The database schema is at {found}, this version needs {SCHEMA_REVISION}."
             " Bring it up with: tollkeeper migrate"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 
 from tollkeeper.database_errors import describe_error
@@ -33,6 +34,10 @@ def migrate(database_url: str) -> None:
             create_private_folder(path.parent)
             secure_sqlite_files(path)
         command.upgrade(alembic_config(database_url), "head")
+    except CommandError:
+        raise ConfigurationError(
+            "The database schema is newer than this version. Install the version that has migrated it, or a newer one."
+        ) from None
     except OSError as error:
         raise ConfigurationError(f"The database cannot be opened: {error}.") from None
     except SQLAlchemyError as error:
