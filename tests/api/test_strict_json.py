@@ -13,6 +13,7 @@ from tollkeeper.api.strict_json import (
     MAX_DIGITS,
     MAX_ESCAPES,
     MAX_FIELDS,
+    MAX_SLOW_NUMBERS,
     MAX_STRUCTURE_BYTES,
     MAX_VALUES,
     SMALL_BODY_BYTES,
@@ -65,6 +66,9 @@ VALID = {
     "the maximum number of digits": b"[" + b" " * SMALL_BODY_BYTES + b"0." + b"3" * (MAX_DIGITS - 1) + b"]",
     "the maximum number of values": b"[" + b"1," * (MAX_VALUES - 2) + b"1]",
     "the maximum depth, repeatedly": b"[" + (b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1) + b",") * 100 + b"1]",
+    "many slow numbers": b"[" + b"5e-324," * (MAX_SLOW_NUMBERS - 1) + b"1e5]",
+    "numbers in text": b'["' + b"5e-324 1.234567890123456 " * MAX_SLOW_NUMBERS + b'"]',
+    "many numbers of 15 digits": b"[" + b"0.1234567890123," * 50_000 + b"123456789012345]",
     "a text of many escapes": b'["' + b"\\n" * (MAX_ESCAPES - 1) + b'"]',
     "many fields": b"{" + b",".join(b'"%d:": ":"' % number for number in range(MAX_FIELDS // 2)) + b"}",
     "many shallow objects": b"[" + b"{}," * 5000 + b"{}]",
@@ -73,6 +77,9 @@ VALID = {
 }
 
 TOO_MANY = {
+    "denormal numbers": b"[" + b"5e-324," * MAX_SLOW_NUMBERS + b"1e5]",
+    "long numbers": b'{"a": [' + b"1.234567890123456," * MAX_SLOW_NUMBERS + b"-9007199254740993.5]}",
+    "digits in a small body": b"[1." + b"3" * MAX_DIGITS + b"]",
     "fields": b"{" + b",".join(b'"%d":1' % number for number in range(MAX_FIELDS + 1)) + b"}",
     "escapes": b'["' + b"\\n" * (MAX_ESCAPES + 1) + b'"]',
     "bytes of white space": b" " * (MAX_STRUCTURE_BYTES + 1) + b"1",
