@@ -10,7 +10,7 @@ from ledger_environment import LedgerEnvironment, open_ledger_environment
 
 from support.factories import make_principal, make_terms, tenant_quota, user_quota
 from tollkeeper.errors import InvalidRequest, LedgerUnavailable, NotFound, QuotaHeld, TollkeeperError
-from tollkeeper.quota import journal as journal_module
+from tollkeeper.quota import operation_queue
 from tollkeeper.quota.journal import Journal
 from tollkeeper.quota.rules.operations import Administer, Expire, Hold, Release, Renew, Reserve, SetLimit
 
@@ -49,7 +49,7 @@ async def test_what_arrives_during_a_commit_shares_the_next_one(env: LedgerEnvir
 
 
 async def test_a_batch_has_a_limit(env: LedgerEnvironment, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_module, "MAX_BATCH", 10)
+    monkeypatch.setattr(operation_queue, "MAX_BATCH", 10)
     first = await block_first_batch(env, journal)
     others = [journal.submit(reserve(env, f"c{number}")) for number in range(25)]
     env.store.before_batch.set()

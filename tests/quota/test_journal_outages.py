@@ -15,6 +15,7 @@ from support.deadlines import TEST_DEADLINE_S
 from support.factories import user_quota
 from tollkeeper.errors import LedgerUnavailable
 from tollkeeper.quota import journal as journal_module
+from tollkeeper.quota import operation_queue
 from tollkeeper.quota.journal import Journal
 from tollkeeper.quota.rules.operations import Administer, Release, SetLimit
 from tollkeeper.quota.rules.page import Page, ReadSet
@@ -102,7 +103,7 @@ async def test_a_timeout_while_nothing_commits_is_an_outage(env: LedgerEnvironme
 async def test_a_timeout_while_other_batches_commit_is_no_outage(
     env: LedgerEnvironment, journal: Journal, log_lines: list[LogLine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "MAX_BATCH", 1)
+    monkeypatch.setattr(operation_queue, "MAX_BATCH", 1)
     run = env.store.run
 
     async def slowly(read_set: ReadSet, decide: Callable[[Page], None]) -> None:

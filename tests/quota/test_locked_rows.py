@@ -14,7 +14,7 @@ from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerBusy
 from tollkeeper.principal import Principal
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, KeyName
+from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, KeyName, StoredResponse
 from tollkeeper.quota.rules.windows import Period
 from tollkeeper.quota.stores.postgres.connection import BEGIN
 from tollkeeper.quota.stores.postgres.idempotency_keys import lock_number
@@ -199,11 +199,66 @@ async def test_a_window_that_another_session_is_creating_delays_only_its_user(
         )
         await other.execute("SAVEPOINT created")
         env.clock.step(86_400)
-        blocked = asyncio.create_task(call(env, env.caller))
-        await asyncio.gather(*(call(env, neighbour) for _ in range(20)))
-        with pytest.raises(LedgerBusy):
-            await blocked
+        blocked = [asyncio.create_task(call(env, env.caller)) for _ in range(5)]
+        for _ in range(20):
+            await asyncio.gather(*(asyncio.wait_for(call(env, neighbour), 2) for _ in range(5)))
+        results = await asyncio.gather(*blocked, return_exceptions=True)
+        assert all(isinstance(result, LedgerBusy) for result in results), results
         await other.execute("DELETE FROM windows WHERE sequence = 0")
+    await call(env, env.caller)
+
+
+@pytest.mark.parametrize("lock", ["SELECT 1 FROM idempotency_keys FOR UPDATE", "LOCK TABLE idempotency_keys"])
+async def test_settles_that_cannot_store_their_responses_hold_up_nobody(
+    env: LedgerEnvironment, other: Other, neighbour: Principal, lock: str
+) -> None:
+    locked, holding = asyncio.Event(), asyncio.Barrier(13)
+
+    async def long_call(key: str) -> None:
+        async with env.ledger.reservation(env.caller, make_terms(1, 1), KeyedRequest(key, "0" * 64)) as reservation:
+            await holding.wait()
+            await locked.wait()
+            reservation.set_usage(Usage(1, 1))
+            reservation.store_response(lambda _: StoredResponse(200, "text/plain", b"answer"))
+
+    settling = [asyncio.create_task(long_call(f"k{number}")) for number in range(12)]
+    await holding.wait()
+    async with other.transaction():
+        await other.execute(lock)
+        locked.set()
+        for _ in range(20):
+            await asyncio.wait_for(call(env, neighbour), 2)
+        assert not any(task.done() for task in settling)
+        assert env.ledger.available
+    await asyncio.gather(*settling)
+    assert (await env.window()).settled == 24
+
+
+async def test_while_an_index_is_created_only_calls_with_keys_are_refused(
+    env: LedgerEnvironment, other: Other, neighbour: Principal
+) -> None:
+    async with other.transaction():
+        await other.execute("LOCK TABLE idempotency_keys IN SHARE MODE")
+        refused = [asyncio.create_task(call(env, env.caller, f"k{number}")) for number in range(5)]
+        for _ in range(20):
+            await asyncio.gather(call(env, neighbour), call(env, env.caller))
+        results = await asyncio.gather(*refused, return_exceptions=True)
+    assert all(isinstance(result, LedgerBusy) for result in results), results
+
+
+async def test_a_locked_table_refuses_only_calls_that_read_it(
+    env: LedgerEnvironment, other: Other, neighbour: Principal
+) -> None:
+    """The quotas of one user are remembered; those of another have just changed."""
+    await call(env, neighbour)
+    await other.execute(f"UPDATE users SET role = role WHERE id = {env.caller.user_id}")
+    async with other.transaction():
+        await other.execute("LOCK TABLE quotas IN ACCESS EXCLUSIVE MODE")
+        refused = [asyncio.create_task(call(env, env.caller)) for _ in range(5)]
+        for _ in range(20):
+            await asyncio.wait_for(call(env, neighbour), 2)
+        results = await asyncio.gather(*refused, return_exceptions=True)
+    assert all(isinstance(result, LedgerBusy) for result in results), results
     await call(env, env.caller)
 
 

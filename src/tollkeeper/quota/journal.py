@@ -7,7 +7,6 @@ A single call costs one commit; under load one commit serves hundreds of calls.
 import asyncio
 import itertools
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
@@ -16,14 +15,13 @@ from typing import Any
 import structlog
 
 from tollkeeper.errors import LedgerBusy, LedgerUnavailable, TollkeeperError
+from tollkeeper.quota.operation_queue import OperationQueue
 from tollkeeper.quota.queued_operation import QueuedOperation
 from tollkeeper.quota.rules.decide import decide
 from tollkeeper.quota.rules.operations import Closing, Operation, Reserve, Result
 from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.stores.base import RowsLocked, Store, StoreFailed, StoreLost
 
-MAX_BATCH = 512
-"""Operations in one transaction."""
 BATCH_PAUSE_S = 0.004
 """The pause after a batch of several operations. The next batch grows, and other processes get the database."""
 OUTAGE_PAUSE_S = 0.1
@@ -32,8 +30,6 @@ PROBE_INTERVAL_S = 0.5
 """How often the database is probed after an outage that left no operation to retry."""
 POISON_PAUSE_S = 1.0
 """The pause before an operation is retried that failed although the database is up."""
-LOCKED_PAUSE_S = 0.1
-"""The pause before an operation is retried that needs a row which another session keeps locked."""
 MAX_LOCKED_S = 2.0
 """How long an operation that can be refused waits for such a row."""
 DEADLINE_CHECK_S = 0.1
@@ -53,7 +49,7 @@ class Journal:
     def __init__(self, store: Store, *, queue_limit: int) -> None:
         self._store = store
         self._queue_limit = queue_limit
-        self._queue: deque[QueuedOperation] = deque()
+        self._queue = OperationQueue()
         self._running: list[QueuedOperation] = []
         self._delayed: list[QueuedOperation] = []
         self._is_checking = False
@@ -163,7 +159,7 @@ class Journal:
         while True:
             await self._wait_for_work()
             await asyncio.sleep(0)  # callers that are ready in the same iteration of the event loop join this batch
-            self._running = self._next_batch()
+            self._running = self._queue.next_batch()
             if self._running:
                 await self._commit(self._running)
                 if len(self._running) > 1:
@@ -188,23 +184,6 @@ class Journal:
             self.failing = self._outage_logged = False
             log.info("ledger.recovered")
 
-    def _next_batch(self) -> list[QueuedOperation]:
-        """The next operations, in `BatchOrder`. A withdrawn reserve that may be committed becomes its release."""
-        batch: list[QueuedOperation] = []
-        while self._queue and len(batch) < MAX_BATCH:
-            if self._queue[0].alone and batch:
-                break
-            queued = self._queue.popleft()
-            if not queued.is_withdrawn:
-                batch.append(queued)
-                if queued.alone:
-                    break
-            elif (release := queued.closing) is not None:
-                loop = asyncio.get_running_loop()
-                batch.append(QueuedOperation(release, loop.create_future(), loop.time(), math.inf))
-        batch.sort(key=lambda queued: queued.operation.order)
-        return batch
-
     async def _commit(self, batch: list[QueuedOperation]) -> None:
         """Run a batch. Requeue it after an outage; after any other failure, halve it until the cause stands alone."""
         try:
@@ -225,13 +204,14 @@ class Journal:
             self._committed_at = asyncio.get_running_loop().time()
             self._recovered()
             for queued, result in results:
+                self._queue.note_result(queued, self._committed_at, blocked=False)
                 self._resolve(queued, result)
 
     async def _run_transaction(
         self, batch: Sequence[QueuedOperation]
     ) -> list[tuple[QueuedOperation, Result | TollkeeperError]]:
         """Run the operations, except those that need a locked row: these are delayed, and not in the result."""
-        read_set = ReadSet()
+        read_set = ReadSet(is_suspect=batch[0].is_suspect)
         for queued in batch:
             queued.operation.declare_reads(read_set, retried=queued.retried)
         decided: list[QueuedOperation] = []
@@ -244,6 +224,7 @@ class Journal:
         await self._store.run(read_set, decide_batch)
         if len(decided) < len(batch):
             for queued in set(batch) - set(decided):
+                queued.suspect_tries = 0  # the row is known
                 self._delay_locked(queued)
         return list(zip(decided, results, strict=True))
 
@@ -269,16 +250,16 @@ class Journal:
             queued.retried = queued.retried or failure.maybe_committed
             if isinstance(failure, StoreLost) and not queued.operation.must_commit and not queued.future.done():
                 queued.future.set_exception(LedgerUnavailable())  # to wait would not help
-        self._queue.extendleft(reversed(batch))
+        self._queue.put_back(batch)
 
     def _separate(self, batch: list[QueuedOperation]) -> None:
         """After a batch that did not get its locks: run each operation alone, so that only the blocked ones wait."""
+        for queued in batch:
+            queued.suspect_tries += 1
         if len(batch) == 1:
             self._delay_locked(batch[0])
-            return
-        for queued in batch:
-            queued.alone = True
-        self._queue.extendleft(reversed(batch))
+        else:
+            self._queue.extend(batch)
 
     def _delay_locked(self, queued: QueuedOperation) -> None:
         """Retry an operation later, apart from the others; refuse it after MAX_LOCKED_S, unless it must commit."""
@@ -286,6 +267,7 @@ class Journal:
             queued.locked = True
             log.warning("ledger.row_locked", operation=type(queued.operation).__name__)
         loop = asyncio.get_running_loop()
+        self._queue.note_result(queued, loop.time(), blocked=True)
         if loop.time() - queued.since >= MAX_LOCKED_S and not queued.operation.must_commit:
             if not queued.future.done():
                 queued.future.set_exception(LedgerBusy())
@@ -293,7 +275,7 @@ class Journal:
                 self.submit(release)
             return
         self._delayed.append(queued)
-        loop.call_later(LOCKED_PAUSE_S, self._requeue, queued)
+        loop.call_later(queued.locked_pause_s, self._requeue, queued)
 
     def _handle_failure(self, queued: QueuedOperation, failure: Exception) -> None:
         """Refuse an operation that made its batch fail. If it must commit, retry it later, apart from the others."""

@@ -7,11 +7,15 @@ from typing import Any
 from tollkeeper.quota.rules.operations import Administer, Closing, Operation, Renew, Reserve
 from tollkeeper.quota.rules.page import ReadSet
 
+LOCKED_PAUSE_S = 0.1
+"""The pause before an operation is retried that needs a row which another session keeps locked."""
+MAX_PAUSE_FACTOR = 16
+
 
 class QueuedOperation:
     """An operation in the journal, and its caller's future. `since` and `deadline` are on the event loop's clock."""
 
-    __slots__ = ("alone", "deadline", "future", "locked", "on_commit", "operation", "retried", "since")
+    __slots__ = ("deadline", "future", "locked", "on_commit", "operation", "retried", "since", "suspect_tries")
 
     def __init__(
         self,
@@ -28,12 +32,26 @@ class QueuedOperation:
         self.on_commit = on_commit
         self.retried = False
         """An earlier try of the operation may be committed."""
-        self.alone = isinstance(operation, Administer)
-        """Whether it is a batch of its own: a refused change of limits rolls its transaction back, and a change of
-        limits takes locks that others only share. So is an operation whose batch did not get its locks.
-        """
         self.locked = False
         """Whether a row that it needs was locked by another session at its last try."""
+        self.suspect_tries = 0
+        """How often its batch did not get a lock, and it is not known which operation needs it. 0: never."""
+
+    @property
+    def is_suspect(self) -> bool:
+        return self.suspect_tries > 0
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it is a batch of its own: a suspect, so that no other operation waits for a lock with it; or a change
+        of limits, because a refused one rolls its transaction back, and it takes locks that others only share.
+        """
+        return self.is_suspect or isinstance(self.operation, Administer)
+
+    @property
+    def locked_pause_s(self) -> float:
+        """The pause before it is tried again. A suspect's doubles, because each of its tries waits for a lock."""
+        return LOCKED_PAUSE_S * min(1 << max(0, self.suspect_tries - 1), MAX_PAUSE_FACTOR)
 
     def needs(self, locked: ReadSet) -> bool:
         """Whether it needs one of these rows. A renewal goes on without the charges that are locked."""

@@ -191,6 +191,8 @@ class ReadSet:
     sources: set[str] = field(default_factory=set)
     """Ids of administrative operations that may have committed already."""
     keys: set[KeyName] = field(default_factory=set)
+    is_suspect: bool = False
+    """Whether an earlier try did not get a lock, so that this one is not to wait for any."""
 
     def overlaps(self, other: "ReadSet") -> bool:
         """Whether both have a charge, a caller, a quota or an idempotency key in common."""

@@ -7,16 +7,21 @@ and the batch runs without the operations that need them. As long as rows are kn
 import time
 from collections.abc import Collection
 
+from tollkeeper.quota.rules.idempotency_keys import KeyName
 from tollkeeper.quota.rules.page import ReadSet
 from tollkeeper.quota.stores.postgres.connection import BEGIN, NOW_MS, Connection
+from tollkeeper.quota.stores.postgres.idempotency_keys import lock_number
 
 LOCK_TIMEOUT_MS = 250
 """How long a batch waits for one lock before it looks for the rows that are locked."""
 CONTENDED_LOCK_TIMEOUT_MS = 2_000
 """The same while many processes write to one row: then each waits for its turn, and nobody has the row for long."""
+SUSPECT_LOCK_TIMEOUT_MS = 20
+"""The same for an operation that runs alone because it did not get a lock before, and for a look at locked rows."""
 CONTENDED_S = 5.0
 REFRESH_INTERVAL_S = 0.05
 
+_BEGIN = BEGIN.format(lock_timeout_ms=SUSPECT_LOCK_TIMEOUT_MS)
 _TABLES = {
     "charges": ("id", "text", "FOR UPDATE"),
     "windows": ("id", "bigint", "FOR UPDATE"),
@@ -31,6 +36,16 @@ _EXISTING = {
 }
 _FREE = {table: f"{_EXISTING[table]} {lock} SKIP LOCKED" for table, (_, _, lock) in _TABLES.items()}
 _LOCKABLE_KEYS = "SELECT number FROM unnest($1::bigint[]) AS number WHERE pg_try_advisory_xact_lock(number)"
+_EXISTING_KEYS = (
+    "SELECT found.user_id, found.key FROM unnest($1::integer[], $2::text[]) AS wanted (user_id, key)"
+    " JOIN idempotency_keys AS found ON found.user_id = wanted.user_id AND found.key = wanted.key"
+)
+_FREE_KEYS = f"{_EXISTING_KEYS} FOR UPDATE OF found SKIP LOCKED"
+_TABLE_OF_KEYS_IS_LOCKED = (
+    "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE relation = 'idempotency_keys'::regclass AND pid <> pg_backend_pid()"
+    " AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'))"
+)
+"""Whether another session keeps the table from being written to, as the creation of an index does, or waits to."""
 _WINDOWS_OF_CHARGES = "SELECT DISTINCT window_id FROM entries WHERE source_id = ANY($1::text[])"
 _QUOTAS = (
     "SELECT id FROM quotas WHERE user_id = ANY($1::integer[])"
@@ -46,18 +61,18 @@ _SEQUENCES = "SELECT id, sequence FROM windows WHERE id = ANY($1::bigint[])"
 class LockedRows:
     """The rows that were locked when they were last looked at, by table: the keys of the rows.
 
-    `keys` are the numbers of idempotency keys' advisory locks.
+    An idempotency key is locked if its row is, or the advisory lock of its name, or the whole table.
     """
 
     def __init__(self) -> None:
         self._rows: dict[str, set[int | str]] = {table: set() for table in _TABLES}
-        self.keys: set[int] = set()
+        self.names: set[KeyName] = set()
         self._sequences: dict[int, int] = {}
         self._refreshed_at = 0.0
         self._contended_until = 0.0
 
     def __bool__(self) -> bool:
-        return bool(self.keys) or any(self._rows.values())
+        return bool(self.names) or any(self._rows.values())
 
     def among(self, table: str, wanted: Collection[int] | Collection[str]) -> set[int | str]:
         """Those of the `wanted` rows of a table that are locked."""
@@ -68,10 +83,9 @@ class LockedRows:
         """How long the next batch waits for a lock."""
         return CONTENDED_LOCK_TIMEOUT_MS if time.monotonic() < self._contended_until else LOCK_TIMEOUT_MS
 
-    async def find(
-        self, connection: Connection, read_set: ReadSet, key_numbers: Collection[int], now_ms: int | None
-    ) -> None:
+    async def find(self, connection: Connection, read_set: ReadSet, now_ms: int | None) -> None:
         """Look for locked rows among all that this read set needs. Waits for none of them."""
+        await connection.execute(_BEGIN)
         users, tenants = list(read_set.callers), {*read_set.callers.values()}
         for quota in read_set.quotas | read_set.quotas_to_create:
             tenants.add(quota.subject.tenant_id)
@@ -89,28 +103,26 @@ class LockedRows:
             "tenants": [*tenants],
         }
         rows["policy"] = rows["tenants"] if read_set.quotas_to_create | read_set.quotas else []
-        await self._look(connection, rows, key_numbers)
+        await self._look(connection, rows, read_set.keys)
 
     async def refresh(self, connection: Connection) -> None:
         """Look again at the rows that were locked, at most every REFRESH_INTERVAL_S."""
         if time.monotonic() - self._refreshed_at >= REFRESH_INTERVAL_S:
-            await self._look(connection, {table: list(rows) for table, rows in self._rows.items()}, self.keys)
+            await connection.execute(_BEGIN)
+            await self._look(connection, {table: list(rows) for table, rows in self._rows.items()}, self.names)
 
-    async def _look(
-        self, connection: Connection, rows: dict[str, list[int | str]], key_numbers: Collection[int]
-    ) -> None:
-        await connection.execute(BEGIN.format(lock_timeout_ms=LOCK_TIMEOUT_MS))
+    async def _look(self, connection: Connection, rows: dict[str, list[int | str]], names: Collection[KeyName]) -> None:
+        """Look at these rows, in a transaction that has begun, and end it."""
+        self._refreshed_at = time.monotonic()
         for table, keys in rows.items():
             if keys:
                 existing = await _column(connection, _EXISTING[table], keys)
                 self._rows[table].difference_update(keys)
                 self._rows[table].update(set(existing) - set(await _column(connection, _FREE[table], existing)))
-        if key_numbers:
-            lockable = await _column(connection, _LOCKABLE_KEYS, list(key_numbers))
-            self.keys = (self.keys | set(key_numbers)) - set(lockable)
+        if names:
+            self.names = (self.names - set(names)) | await _locked_names(connection, list(names))
         await self._drop_contended_windows(connection)
         await connection.execute("ROLLBACK")
-        self._refreshed_at = time.monotonic()
 
     async def _drop_contended_windows(self, connection: Connection) -> None:
         """Batches wait for a window again that others have written to since it was found locked: no one keeps it."""
@@ -120,6 +132,17 @@ class LockedRows:
             self._contended_until = time.monotonic() + CONTENDED_S
             self._rows["windows"] -= contended
         self._sequences = {id_: sequence for id_, sequence in found.items() if id_ not in contended}
+
+
+async def _locked_names(connection: Connection, names: list[KeyName]) -> set[KeyName]:
+    if await connection.fetchval(_TABLE_OF_KEYS_IS_LOCKED):
+        return set(names)
+    lockable = await _column(connection, _LOCKABLE_KEYS, [lock_number(name) for name in names])
+    existing, free = [
+        {KeyName(*row) for row in await connection.fetch(statement, *zip(*names, strict=True))}
+        for statement in (_EXISTING_KEYS, _FREE_KEYS)
+    ]
+    return {name for name in names if lock_number(name) not in lockable} | (existing - free)
 
 
 async def _column(connection: Connection, statement: str, *values: object) -> list[int | str]:

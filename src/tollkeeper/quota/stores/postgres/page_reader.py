@@ -13,7 +13,7 @@ import structlog
 from tollkeeper.quota.rules.idempotency_keys import KeyName
 from tollkeeper.quota.rules.page import CHARGE_COLUMNS, Account, ChargeRow, Page, QuotaKey, QuotaRow, ReadSet
 from tollkeeper.quota.stores.postgres.connection import NOW_MS, Connection
-from tollkeeper.quota.stores.postgres.idempotency_keys import lock_number, read_keys
+from tollkeeper.quota.stores.postgres.idempotency_keys import read_keys
 from tollkeeper.quota.stores.postgres.locked_rows import LockedRows
 from tollkeeper.quota.stores.postgres.policy_cache import PolicyCache
 from tollkeeper.quota.stores.postgres.windows import WindowReader
@@ -97,6 +97,10 @@ class PageReader:
         """After the commit: keep what was read."""
         self._windows.committed()
 
+    def rolled_back(self) -> None:
+        """After a batch that did not get its locks: discard the ids of windows that it created."""
+        self._windows.clear_uncommitted()
+
     def clear_uncommitted(self) -> None:
         """After a batch that failed: discard what was read in it."""
         self._policy.clear()
@@ -129,8 +133,7 @@ class PageReader:
         return {row[0]: ChargeRow(*row) for row in rows}, [(row[0], row[1], row[2]) for row in holds]
 
     def _unlocked_keys(self, names: Iterable[KeyName], locked: ReadSet) -> list[KeyName]:
-        if self._locked.keys:
-            locked.keys.update(name for name in names if lock_number(name) in self._locked.keys)
+        locked.keys.update(self._locked.names.intersection(names))
         return [name for name in names if name not in locked.keys]
 
     def _unlocked_callers(self, callers: Mapping[int, int], locked: ReadSet) -> dict[int, int]:

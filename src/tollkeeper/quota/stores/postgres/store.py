@@ -20,8 +20,8 @@ from tollkeeper.quota.stores.postgres.connection import (
     Connection,
 )
 from tollkeeper.quota.stores.postgres.free_charges import delete_free_charges
-from tollkeeper.quota.stores.postgres.idempotency_keys import delete_old_keys, lock_number
-from tollkeeper.quota.stores.postgres.locked_rows import CONTENDED_LOCK_TIMEOUT_MS, LockedRows
+from tollkeeper.quota.stores.postgres.idempotency_keys import delete_old_keys
+from tollkeeper.quota.stores.postgres.locked_rows import CONTENDED_LOCK_TIMEOUT_MS, SUSPECT_LOCK_TIMEOUT_MS, LockedRows
 from tollkeeper.quota.stores.postgres.page_reader import PageReader
 from tollkeeper.quota.stores.postgres.windows import StaleMemory
 from tollkeeper.quota.stores.postgres.writes import write
@@ -70,15 +70,21 @@ class PostgresStore:
             await self._run(read_set, decide)
 
     async def _look_for_locks(self, read_set: ReadSet | None = None) -> None:
-        """Look for locked rows among those of this read set; without one, look again at those that were locked."""
+        """Look for locked rows among those of this read set; without one, look again at those that were locked.
+
+        Raises RowsLocked if a table is locked so that its rows cannot be looked at.
+        """
         try:
             connection = await self._connect()
             if read_set is None:
                 await self._locked.refresh(connection)
             else:
-                numbers = [lock_number(name) for name in read_set.keys]
-                await self._locked.find(connection, read_set, numbers, self._injected_ms())
-        except (*LOCKED, *OUTAGES) as error:
+                await self._locked.find(connection, read_set, self._injected_ms())
+        except LOCKED as error:
+            await self._roll_back()
+            if read_set is not None:
+                raise RowsLocked from error
+        except OUTAGES as error:
             await self._reset()
             raise StoreFailed(_one_line(error), maybe_committed=False) from error
 
@@ -87,7 +93,8 @@ class PostgresStore:
         committing = False
         try:
             connection = await self._connect()
-            await connection.execute(BEGIN.format(lock_timeout_ms=self._locked.lock_timeout_ms))
+            timeout_ms = SUSPECT_LOCK_TIMEOUT_MS if read_set.is_suspect else self._locked.lock_timeout_ms
+            await connection.execute(BEGIN.format(lock_timeout_ms=timeout_ms))
             page = await self._reader.read(connection, read_set, self._injected_ms())
             decide(page)
             if page.has_changes:
@@ -157,7 +164,7 @@ class PostgresStore:
 
     async def _roll_back(self) -> None:
         """After a batch that did not get its locks. Raises StoreFailed."""
-        self._reader.clear_uncommitted()
+        self._reader.rolled_back()
         try:
             await (await self._connect()).execute("ROLLBACK")
         except OUTAGES as error:
