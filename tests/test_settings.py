@@ -42,6 +42,7 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("TOLLKEEPER_BREAKER_FAILURES", "0", "breaker_failures", 0),
         ("TOLLKEEPER_FREE_CHARGES_DAYS", "0", "free_charges_days", 0),
         ("TOLLKEEPER_RATE_LIMIT_READS", "OFF", "rate_limit_reads", "off"),
+        ("TOLLKEEPER_RATE_LIMIT_HANDSHAKES", "OFF", "rate_limit_handshakes", "off"),
         ("TOLLKEEPER_BREAKER_SECONDS", "2.5", "breaker_seconds", 2.5),
         ("TOLLKEEPER_ALLOWED_ORIGINS", "", "origins", ()),
         (

@@ -51,8 +51,9 @@ def test_logins_are_counted_per_account_apart_from_calls() -> None:
         throttle.check_login("ada@example.com", "127.0.0.1")
 
 
-def test_handshakes_are_counted_per_address_apart_from_logins() -> None:
-    throttle = Throttle(login="1/minute", ai="off", clock=SystemClock())
+def test_handshakes_are_counted_per_address_apart_from_logins_and_calls() -> None:
+    throttle = Throttle(login="1/minute", ai="1/minute", handshakes="1/minute", clock=SystemClock())
+    throttle.check(ADA)
     throttle.check_handshake("127.0.0.1")
     throttle.check_handshake("127.0.0.2")
     throttle.check_login("127.0.0.1", "127.0.0.1")
@@ -106,9 +107,10 @@ def repeat(check: Callable[[], None], times: int) -> None:
 
 
 def test_every_refusal_by_a_limit_names_the_limit_and_its_setting() -> None:
-    throttle = Throttle(login="1/minute", ai="2/hour", reads="3/second", clock=SystemClock())
+    throttle = Throttle(login="1/minute", ai="2/hour", reads="3/second", handshakes="2/day", clock=SystemClock())
     limits: dict[str, tuple[Callable[[], None], ...]] = {
         "at most 2 per 1 hour (TOLLKEEPER_RATE_LIMIT_AI)": (lambda: throttle.check(ADA),),
+        "at most 2 per 1 day (TOLLKEEPER_RATE_LIMIT_HANDSHAKES)": (lambda: throttle.check_handshake("192.0.2.1"),),
         "at most 3 per 1 second (TOLLKEEPER_RATE_LIMIT_READS)": (
             lambda: throttle.check_read(ADA),
             lambda: throttle.check_document("192.0.2.1"),
@@ -116,7 +118,6 @@ def test_every_refusal_by_a_limit_names_the_limit_and_its_setting() -> None:
         "at most 1 per 1 minute (TOLLKEEPER_RATE_LIMIT_LOGIN)": (
             lambda: throttle.check_login("ada@example.com", "192.0.2.1"),
             lambda: throttle.check_key_creation(ADA),
-            lambda: throttle.check_handshake("192.0.2.1"),
             lambda: throttle.count_failure("192.0.2.1"),
             lambda: throttle.check_failures("192.0.2.1"),
         ),

@@ -123,7 +123,11 @@ def make_app(settings: Settings | None = None, backends: Backends | None = None)
     configure_logging(settings.log_level)
     clock = SystemClock()
     throttle = Throttle(
-        login=settings.rate_limit_login, ai=settings.rate_limit_ai, reads=settings.rate_limit_reads, clock=clock
+        login=settings.rate_limit_login,
+        ai=settings.rate_limit_ai,
+        reads=settings.rate_limit_reads,
+        handshakes=settings.rate_limit_handshakes,
+        clock=clock,
     )
 
     @asynccontextmanager

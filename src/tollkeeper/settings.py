@@ -104,6 +104,7 @@ class Settings(BaseSettings):
     rate_limit_login: RateLimit = Field("30/minute", validation_alias=_env("TOLLKEEPER_RATE_LIMIT_LOGIN"))
     rate_limit_ai: RateLimit = Field("1200/minute", validation_alias=_env("TOLLKEEPER_RATE_LIMIT_AI"))
     rate_limit_reads: RateLimit = Field("600/minute", validation_alias=_env("TOLLKEEPER_RATE_LIMIT_READS"))
+    rate_limit_handshakes: RateLimit = Field("600/minute", validation_alias=_env("TOLLKEEPER_RATE_LIMIT_HANDSHAKES"))
 
     max_tokens: int = Field(1024, ge=16, le=1_000_000, validation_alias=_env("TOLLKEEPER_MAX_TOKENS", "MAX_TOKENS"))
     timeout_seconds: float = Field(

@@ -28,6 +28,7 @@ MAX_SOCKETS_PER_USER = 100
 LOGIN_SETTING = "TOLLKEEPER_RATE_LIMIT_LOGIN"
 AI_SETTING = "TOLLKEEPER_RATE_LIMIT_AI"
 READS_SETTING = "TOLLKEEPER_RATE_LIMIT_READS"
+HANDSHAKES_SETTING = "TOLLKEEPER_RATE_LIMIT_HANDSHAKES"
 
 
 class LoopStorage(Storage):
@@ -90,11 +91,12 @@ class Throttle:
     per user, and WebSocket handshakes and documents per address. `limiter` limits logins per address, too, as a
     decorator of the route.
 
-    `login`, `ai` and `reads` are in the notation of `limits` ("600/minute", several joined by ";"), or "off". `reads`
-    applies to authenticated requests that are not metered, and to documents; `login` to everything else but AI calls.
+    `login`, `ai`, `reads` and `handshakes` are in the notation of `limits` ("600/minute", several joined by ";"), or
+    "off". `reads` applies to authenticated requests that are not metered, and to documents; `login` to logins, failed
+    authentications and new keys.
     """
 
-    def __init__(self, *, login: str, ai: str, reads: str = "off", clock: Clock) -> None:
+    def __init__(self, *, login: str, ai: str, reads: str = "off", handshakes: str = "off", clock: Clock) -> None:
         self.limiter = Limiter(
             key_func=lambda request: source_of(get_remote_address(request)),
             key_style="endpoint",
@@ -106,6 +108,7 @@ class Throttle:
         self._login_limits = _parse(LOGIN_SETTING, login)
         self._ai_limits = _parse(AI_SETTING, ai)
         self._read_limits = _parse(READS_SETTING, reads)
+        self._handshake_limits = _parse(HANDSHAKES_SETTING, handshakes)
         self._sockets: Counter[int] = Counter()
 
     @contextmanager
@@ -153,8 +156,11 @@ class Throttle:
         self._hit(self._login_limits, "keys", str(caller.user_id))
 
     def check_handshake(self, address: str) -> None:
-        """Count one WebSocket handshake from this address, before it is authenticated. Raises RateLimited."""
-        self._hit(self._login_limits, "handshake", source_of(address))
+        """Count one WebSocket handshake from this address, before it is authenticated. Raises RateLimited.
+
+        An office behind one address opens many when a server restarts; a wrong credential counts as a failure besides.
+        """
+        self._hit(self._handshake_limits, "handshake", source_of(address))
 
     def _hit(self, limits: _Limits, *key: str, cost: int = 1) -> None:
         """Count; or only check, where the cost is 0."""

@@ -343,3 +343,39 @@ async def test_the_listener_receives_no_chunks_of_an_attempt_that_failed(gateway
     result: CallResult = await gateway.stream(listener)
     assert (listener.raw, result.completion.text, listener.attached) == (b"yes<finish>", "yes", 2)
     assert_charged(await gateway.charge(), "provider", 40, 10)
+
+
+async def test_a_provider_that_sends_everything_at_once_leaves_time_for_other_tasks(gateway: GatewayUnderTest) -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    await asyncio.sleep(0)
+    before = turns
+    gateway.provider.streams = [[*[text_chunk("a")] * 320, *final_chunks()]]
+    await gateway.stream(RecordingListener())
+    counting.cancel()
+    assert turns - before >= 320 // streaming.CHUNKS_PER_TURN
+
+
+async def test_a_client_that_disconnects_from_a_stream_that_never_waits_pays_what_was_received(
+    gateway: GatewayUnderTest,
+) -> None:
+    listener = RecordingListener()
+    gateway.provider.streams = [[*[text_chunk("a")] * 320, *final_chunks()]]
+
+    async def disconnect() -> None:
+        while not listener.chunks:
+            await asyncio.sleep(0)
+        listener.disconnect_soon()
+
+    disconnecting = asyncio.create_task(disconnect())
+    result = await gateway.stream(listener)
+    await disconnecting
+    assert isinstance(result, CallResult)
+    assert result.charge.usage.output_tokens <= 2 * streaming.CHUNKS_PER_TURN

@@ -54,7 +54,7 @@ async def test_a_valid_correlation_id_is_kept_for_the_connection_and_any_other_r
 async def test_an_address_beyond_the_rate_limit_is_refused_and_others_are_not(
     make_server: Callable[..., Server], sqlite_url: str
 ) -> None:
-    server = make_server(sqlite_url, TOLLKEEPER_RATE_LIMIT_LOGIN="2/hour").start()
+    server = make_server(sqlite_url, TOLLKEEPER_RATE_LIMIT_HANDSHAKES="2/hour").start()
     for _ in range(2):
         async with open_websocket(server):
             pass

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tollkeeper.api.errors import RenderError, render_problem
-from tollkeeper.errors import BodyTooLarge, BodyTooSlow, ShuttingDown, TollkeeperError
+from tollkeeper.errors import BodyTooLarge, BodyTooSlow, ShuttingDown, TollkeeperError, UnsupportedMediaType
 from tollkeeper.telemetry.logging import AccessLog, correlation_id
 from tollkeeper.telemetry.redaction import CREDENTIAL, HIDDEN
 
@@ -164,12 +164,14 @@ async def read_body(
 ) -> bytes:
     """Read the whole body. Calls `grow` with the size of each part that is received; it may raise.
 
-    Raises BodyTooLarge as soon as that is known; BodyTooSlow if the body is not complete after BODY_TIMEOUT_S;
-    ClientDisconnect if the client disconnects before its end.
+    Raises UnsupportedMediaType for a compressed body; BodyTooLarge as soon as that is known; BodyTooSlow if the body is
+    not complete after BODY_TIMEOUT_S; ClientDisconnect if the client disconnects before its end.
     """
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value[:20]) > max_bytes:
             raise BodyTooLarge
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            raise UnsupportedMediaType("Send the body without a Content-Encoding.")
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             return await _read_parts(receive, max_bytes, grow)

@@ -67,11 +67,11 @@ def parse(body: bytes) -> Any:
     except (ValueError, RecursionError):
         raise InvalidJson from None
     if b"\\u0000" in body and b"\\u0000" in body.replace(rb"\\", b""):
-        raise InvalidJson
+        raise InvalidJson("The body has a NUL character, which databases and providers do not take. Remove it.")
     if not is_small:
         fields = _count_fields(value)
         if fields != _count(body, b":") and fields != structure(body).count(b":"):
-            raise InvalidJson  # of two equal keys, only the last is in the value
+            raise InvalidJson("An object of the body has a field twice.")  # the value has only the last of the two
     return value
 
 

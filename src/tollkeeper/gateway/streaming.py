@@ -21,6 +21,8 @@ CLOSE_S = 5.0
 """How long the provider may take to close a stream after its last chunk."""
 MIN_UNCOUNTED_BYTES = 64
 """How much more text is received, at the least, before it is counted against the output limit again."""
+CHUNKS_PER_TURN = 32
+"""How many chunks are relayed before other tasks have their turn, where the provider has sent many at once."""
 MAX_HELD_BACK_BYTES = 1024 * 1024
 MAX_HELD_BACK_CHUNKS = 64
 """How much of a stream is held back until its first output. A provider may send signs of life for minutes."""
@@ -150,9 +152,13 @@ class Relay:
         received = self.received
         deliver = self._deliver_or_leave if self._bills_hidden_output else self._listener.deliver
         async with aclosing(self._provider.stream(self._candidate.prepared, output_limit)) as chunks:
+            number = 0
             async for chunk in chunks:
                 self.begun = True
                 received.add(chunk.deltas)
+                number += 1
+                if number % CHUNKS_PER_TURN == 0:
+                    await asyncio.sleep(0)
                 if chunk.last:
                     self.tail += chunk.raw
                     self._ended = received.finish_reason is not None

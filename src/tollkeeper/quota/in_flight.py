@@ -9,6 +9,7 @@ from typing import Protocol
 
 import structlog
 
+from tollkeeper.errors import NotFound
 from tollkeeper.quota.journal import Journal
 from tollkeeper.quota.rules.operations import (
     ClosedCharge,
@@ -26,6 +27,8 @@ RESERVE_WAIT_S = 2.0
 """How long a reserve waits for its commit before it is refused with LedgerUnavailable."""
 SETTLE_WAIT_S = 5.0
 """How long a caller waits for the commit of a settle. The settle is committed even if the caller gives up."""
+RECOVERY_PAUSES_S = (1.0, 5.0, 20.0, 60.0)
+"""The pauses before a call is booked anew whose user was not in the database either."""
 CHECKPOINT_LEASE_SHARE = 0.1
 """The part of a lease for which a renewal waits for checkpoints. Later checkpoints keep their previous value."""
 
@@ -52,6 +55,7 @@ class CallsInFlight:
     def __init__(self, journal: Journal, *, lease_ms: int) -> None:
         self._journal = journal
         self._calls: dict[str, CallInFlight] = {}
+        self._recoveries: set[asyncio.Task[None]] = set()
         self.lease_ms = lease_ms
         self.tried_at = self.renewed_at = time.monotonic()
         """When a renewal of all leases was last begun on the event loop, and when one was last committed."""
@@ -86,6 +90,20 @@ class CallsInFlight:
         if closed is None:
             log.warning("ledger.settle_is_late", charge_id=operation.charge_id)
         return closed
+
+    def recover_later(self, operation: Recover) -> None:
+        """Book a call whose user the database has lost, too, once it has the user again: it may be in a restore."""
+        task = asyncio.create_task(self._recover(operation))
+        self._recoveries.add(task)
+        task.add_done_callback(self._recoveries.discard)
+
+    async def _recover(self, operation: Recover) -> None:
+        for pause_s in RECOVERY_PAUSES_S:
+            await asyncio.sleep(pause_s)
+            with suppress(NotFound):
+                await self._journal.submit(operation)
+                return
+        log.error("ledger.charge_lost", charge_id=operation.charge_id, reason="its user is lost, too")
 
     async def renew(self) -> None:
         """Renew the leases of all calls in flight in one operation, with their checkpoints, and notify lost calls."""

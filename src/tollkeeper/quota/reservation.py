@@ -185,7 +185,7 @@ class Reservation:
         try:
             return await self._calls.close(operation)
         except NotFound:
-            log.error("ledger.charge_lost", charge_id=lost.charge_id, reason="its user is lost, too")
+            self._calls.recover_later(operation)
             return None
 
     def _response_to_store(self) -> StoreResponse | None:

@@ -29,6 +29,7 @@ class Server:
             "TOLLKEEPER_BCRYPT_ROUNDS": "4",
             "TOLLKEEPER_RATE_LIMIT_LOGIN": "off",
             "TOLLKEEPER_RATE_LIMIT_READS": "off",
+            "TOLLKEEPER_RATE_LIMIT_HANDSHAKES": "off",
             "OPENAI_API_KEY": "sk-of-the-operator",
         } | dict(settings)
         self._program: Program | None = None

@@ -43,16 +43,14 @@ class _FrameId(msgspec.Struct):
 
 _INVALID = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-_decode_auth = msgspec.json.Decoder(AuthFrame).decode
-_decode_cancel = msgspec.json.Decoder(CancelFrame).decode
 _decode_id = msgspec.json.Decoder(_FrameId).decode
 
 
 def read_token(frame: bytes) -> str:
     """The token of a first frame. Raises InvalidJson."""
     try:
-        return _decode_auth(frame).token
-    except _INVALID:
+        return msgspec.convert(strict_json.parse(frame), AuthFrame).token
+    except msgspec.ValidationError:
         raise InvalidJson from None
 
 
@@ -72,8 +70,8 @@ def read_cancel(frame: bytes) -> CancelFrame | None:
     if len(frame) > MAX_CANCEL_LENGTH:
         return None
     try:
-        return _decode_cancel(frame)
-    except _INVALID:
+        return msgspec.convert(strict_json.parse(frame), CancelFrame)
+    except (InvalidJson, msgspec.ValidationError):
         return None
 
 
