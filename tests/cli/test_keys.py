@@ -11,6 +11,8 @@ from tollkeeper.errors import Forbidden, Unauthenticated
 from tollkeeper.identity.keys import ApiKeys
 from tollkeeper.principal import Access, Principal
 
+pytestmark = pytest.mark.exhaustive_on_postgres
+
 ADA = "ada@example.com"
 
 

@@ -2,11 +2,16 @@
 
 import asyncio
 
+import pytest
+
 from support.command_runner import SYSTEM_USER, CommandRunner
 from support.factories import make_store, make_terms
 from tollkeeper.chat import Price, Usage
 from tollkeeper.principal import Principal, Role
 from tollkeeper.quota.ledger import Ledger
+
+pytestmark = pytest.mark.exhaustive_on_postgres
+
 
 ENTRIES = "SELECT kind, granted, settled, actor, reason FROM entries WHERE kind <> 'open' ORDER BY window_id, sequence"
 STATE = (ENTRIES, "SELECT * FROM quotas ORDER BY id", "SELECT * FROM windows ORDER BY id")

@@ -12,6 +12,8 @@ from tollkeeper.identity import accounts
 from tollkeeper.identity.passwords import Passwords
 from tollkeeper.principal import Principal
 
+pytestmark = pytest.mark.exhaustive_on_postgres
+
 
 def log_in(url: str, email: str, password: str) -> Principal:
     async def login() -> Principal:

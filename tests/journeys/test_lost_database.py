@@ -25,7 +25,9 @@ LOSSES: dict[str, Callable[[Path], None]] = {"deleted": _delete, "replaced": _re
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
-@pytest.mark.parametrize("calls", [0, 3], ids=["idle", "called"])
+@pytest.mark.parametrize(
+    "calls", [pytest.param(0, id="idle", marks=pytest.mark.exhaustive), pytest.param(3, id="called")]
+)
 async def test_a_server_whose_database_file_is_lost_refuses_calls_and_exits_with_an_error(
     make_server: Callable[..., Server], sqlite_url: str, loss: Callable[[Path], None], calls: int
 ) -> None:

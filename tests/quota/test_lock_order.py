@@ -35,7 +35,7 @@ from tollkeeper.quota.rules.idempotency_keys import KeyedRequest
 from tollkeeper.quota.rules.operations import SetLimit
 from tollkeeper.quota.rules.windows import Period
 
-pytestmark = pytest.mark.stock_postgres
+pytestmark = [pytest.mark.stock_postgres, pytest.mark.exhaustive]
 
 ROUNDS = 40
 USERS = 4

@@ -67,7 +67,15 @@ def lock_statements(env: LedgerEnvironment) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("row", ["a window", "a user", "a tenant", "an idempotency key"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        "a window",
+        pytest.param("a user", marks=pytest.mark.exhaustive),
+        pytest.param("a tenant", marks=pytest.mark.exhaustive),
+        pytest.param("an idempotency key", marks=pytest.mark.exhaustive),
+    ],
+)
 async def test_a_locked_row_refuses_only_the_calls_that_need_it(
     env: LedgerEnvironment, other: Other, neighbour: Principal, row: str
 ) -> None:
@@ -87,6 +95,7 @@ async def test_a_locked_row_refuses_only_the_calls_that_need_it(
     assert (await env.window()).settled == 4
 
 
+@pytest.mark.exhaustive
 async def test_calls_that_need_no_locked_row_do_not_wait_for_one_either(
     env: LedgerEnvironment, other: Other, neighbour: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +194,7 @@ async def test_an_administrators_open_transaction_delays_only_changes_in_its_ten
     assert (await env.window()).granted == 500
 
 
+@pytest.mark.exhaustive
 async def test_a_window_that_another_session_is_creating_delays_only_its_user(
     env: LedgerEnvironment, other: Other, neighbour: Principal
 ) -> None:
@@ -208,6 +218,7 @@ async def test_a_window_that_another_session_is_creating_delays_only_its_user(
     await call(env, env.caller)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("lock", ["SELECT 1 FROM idempotency_keys FOR UPDATE", "LOCK TABLE idempotency_keys"])
 async def test_settles_that_cannot_store_their_responses_hold_up_nobody(
     env: LedgerEnvironment, other: Other, neighbour: Principal, lock: str
@@ -234,6 +245,7 @@ async def test_settles_that_cannot_store_their_responses_hold_up_nobody(
     assert (await env.window()).settled == 24
 
 
+@pytest.mark.exhaustive
 async def test_while_an_index_is_created_only_calls_with_keys_are_refused(
     env: LedgerEnvironment, other: Other, neighbour: Principal
 ) -> None:
@@ -246,6 +258,7 @@ async def test_while_an_index_is_created_only_calls_with_keys_are_refused(
     assert all(isinstance(result, LedgerBusy) for result in results), results
 
 
+@pytest.mark.exhaustive
 async def test_a_locked_table_refuses_only_calls_that_read_it(
     env: LedgerEnvironment, other: Other, neighbour: Principal
 ) -> None:
@@ -262,6 +275,7 @@ async def test_a_locked_table_refuses_only_calls_that_read_it(
     await call(env, env.caller)
 
 
+@pytest.mark.exhaustive
 async def test_a_process_that_stops_in_mid_transaction_is_rolled_back_by_the_server(
     env: LedgerEnvironment, other: Other
 ) -> None:
@@ -279,6 +293,7 @@ async def test_a_process_that_stops_in_mid_transaction_is_rolled_back_by_the_ser
         await other.execute("SELECT 1")
 
 
+@pytest.mark.exhaustive
 async def test_processes_that_write_to_one_row_all_the_time_wait_for_their_turn(
     env: LedgerEnvironment, any_postgres_url: str
 ) -> None:

@@ -22,7 +22,7 @@ from tollkeeper.quota.stores.postgres.connection import BEGIN, Connection
 from tollkeeper.quota.stores.sqlite import free_charges as sqlite_free_charges
 from tollkeeper.quota.stores.sqlite import idempotency_keys as sqlite_keys
 
-pytestmark = pytest.mark.stock_postgres
+pytestmark = [pytest.mark.stock_postgres, pytest.mark.exhaustive_on_postgres]
 
 DAYS = 30
 AGE_MS = DAYS * DAY_S * 1000

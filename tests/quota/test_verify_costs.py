@@ -13,7 +13,7 @@ from tollkeeper.errors import ProviderRejected
 from tollkeeper.quota.audit.invariants import Fault
 from tollkeeper.quota.rules.models import Basis
 
-pytestmark = pytest.mark.stock_postgres
+pytestmark = [pytest.mark.stock_postgres, pytest.mark.exhaustive_on_postgres]
 
 
 @pytest.fixture

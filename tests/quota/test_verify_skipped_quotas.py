@@ -13,7 +13,7 @@ from tollkeeper.quota.audit.invariants import Fault
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.windows import Period
 
-pytestmark = pytest.mark.stock_postgres
+pytestmark = [pytest.mark.stock_postgres, pytest.mark.exhaustive_on_postgres]
 
 
 @pytest.fixture

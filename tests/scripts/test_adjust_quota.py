@@ -12,6 +12,8 @@ import typer
 from support.command_runner import SYSTEM_USER, CommandResult, CommandRunner, error_sentence
 from support.deadlines import TEST_DEADLINE_S
 
+pytestmark = pytest.mark.exhaustive_on_postgres
+
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "adjust_quota.py"
 ENTRIES = (
     "SELECT users.email, windows.ends_ms IS NULL AS total, kind, entries.granted, actor, reason FROM entries"

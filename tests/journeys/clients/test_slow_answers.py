@@ -19,6 +19,8 @@ from journeys.upstream.handle import Upstream, scripted
 from support.databases import new_sqlite
 from support.deadlines import TEST_DEADLINE_S
 
+pytestmark = pytest.mark.exhaustive
+
 MODEL = "gpt-4o-mini"
 LONG_S = 0.5
 """Seconds of silence, several times the interval of pings."""
