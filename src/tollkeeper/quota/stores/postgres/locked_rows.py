@@ -15,7 +15,7 @@ from tollkeeper.quota.stores.postgres.idempotency_keys import lock_number
 LOCK_TIMEOUT_MS = 250
 """How long a batch waits for one lock before it looks for the rows that are locked."""
 CONTENDED_LOCK_TIMEOUT_MS = 2_000
-"""The same while many processes write to one row: then each waits for its turn, and nobody has the row for long."""
+"""The same while many processes write to one row: each waits for its turn, and none keeps the row for long."""
 SUSPECT_LOCK_TIMEOUT_MS = 20
 """The same for an operation that runs alone because it did not get a lock before, and for a look at locked rows."""
 CONTENDED_S = 5.0
