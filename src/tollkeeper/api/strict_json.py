@@ -6,13 +6,13 @@ body of 20 MiB. The other steps are in Python, or work on slices.
 
 import json
 import re
-import time
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import msgspec
 
 from tollkeeper.errors import InvalidJson, InvalidRequest
+from tollkeeper.worker_thread import pause
 
 MAX_DEPTH = 64
 MAX_VALUES = 400_000
@@ -20,8 +20,10 @@ MAX_VALUES = 400_000
 MAX_CONTAINERS = 30_000
 """Objects and lists."""
 MAX_FIELDS = 50_000
-MAX_ESCAPES = 2_000_000
+MAX_ESCAPES = 1_000_000
 """Backslashes. JSON without characters beyond ASCII has one for each letter of most languages of Asia."""
+MAX_NON_ASCII_BYTES = 8 * 1024 * 1024
+"""Of UTF-8, whose characters of several bytes take longest to parse: more text than any model takes."""
 MAX_STRUCTURE_BYTES = 8 * 1024 * 1024
 """All that is outside of strings: numbers, punctuation and white space."""
 MAX_DIGITS = 310
@@ -33,6 +35,7 @@ SLICE_BYTES = 64 * 1024
 
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _REST_OF_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+("|(\\?)\Z)', re.DOTALL)
+_ASCII = bytes(range(128))
 _DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
 _TOO_MANY_DIGITS = b"0" * MAX_DIGITS
 _NUMBERS = bytes(ord("0") if byte in b"0123456789." else ord("e") if byte in b"eE" else ord(" ") for byte in range(256))
@@ -62,12 +65,14 @@ def parse(body: bytes) -> Any:
     if not is_small:
         _check_size(body)
     _check_numbers(body, is_small=is_small)
+    pause()
     try:
         value = _parse(body)
         if is_small:
             _check_keys(body.decode())
     except (ValueError, RecursionError):
         raise InvalidJson from None
+    pause()
     if b"\\u0000" in body and b"\\u0000" in body.replace(rb"\\", b""):
         raise InvalidJson("The body has a NUL character, which databases and providers do not take. Remove it.")
     if not is_small:
@@ -91,6 +96,9 @@ def structure(body: bytes) -> bytes:
     parts = []
     inside = escaped = False
     for part in _slices(body):
+        if inside and b'"' not in part and b"\\" not in part:
+            escaped = False
+            continue
         if inside:
             rest = _REST_OF_STRING.match(part, 1 if escaped else 0)
             assert rest is not None
@@ -118,6 +126,8 @@ def _check_size(body: bytes) -> None:
     """Raise InvalidJson for a body beyond the limits, before it is parsed."""
     if _count(body, b"\\") > MAX_ESCAPES:
         raise InvalidJson("The body has too many escaped characters.")
+    if not body.isascii() and sum(len(part.translate(None, _ASCII)) for part in _slices(body)) > MAX_NON_ASCII_BYTES:
+        raise InvalidJson(f"The body has too many characters beyond ASCII: over {MAX_NON_ASCII_BYTES} bytes.")
     if not _is_within_limits(body) or len(body) > MAX_STRUCTURE_BYTES:
         outside = structure(body)
         if not _is_within_limits(outside) or len(outside) > MAX_STRUCTURE_BYTES:
@@ -162,10 +172,9 @@ def _count(body: bytes, byte: bytes) -> int:
 
 
 def _slices(body: bytes, overlap: int = 0) -> Iterator[bytes]:
-    """The slices of a body. Between two of them, other threads have their turn, and the event loop is one of them."""
+    """The slices of a body. Between two of them, the event loop has its turn."""
     for start in range(0, len(body), SLICE_BYTES):
-        if start:
-            time.sleep(0)
+        pause()
         yield body[start : start + SLICE_BYTES + overlap]
 
 

@@ -21,6 +21,12 @@ _PRIVATE_NAME = re.compile(r"(.+\.)?(localhost|local|internal|home\.arpa)")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
+def data_bytes(url: str) -> int:
+    """The size of the data in a `data:` URL, in bytes as sent; 0 for a URL without data."""
+    comma = url.find(",")
+    return len(url) - comma - 1 if comma >= 0 else 0
+
+
 def inline_image_bytes(url: str, parameter: str) -> int:
     """The size of the image data in the URL, in bytes as sent (base64); 0 for an `https:` URL.
 
@@ -28,7 +34,7 @@ def inline_image_bytes(url: str, parameter: str) -> int:
     name `parameter`.
     """
     if url.startswith(DATA_PREFIX):
-        return len(url.partition(",")[2])
+        return data_bytes(url)
     if not url.startswith(HTTPS_PREFIX):
         raise unsupported(parameter)
     if not names_public_host(url):

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from tollkeeper.errors import UnsupportedParameter, UntranslatableOption
+from tollkeeper.worker_thread import pause
 
 NULL = b"null"
 
@@ -61,6 +62,7 @@ def filter_parameters(fields: Mapping[str, msgspec.Raw], rules: Mapping[str, Rul
     """
     passed: dict[str, bytes] = {}
     for name, value in fields.items():
+        pause()
         rule = rules.get(name, REFUSE)
         raw = bytes(value)
         if raw == NULL:

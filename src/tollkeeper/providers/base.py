@@ -102,7 +102,7 @@ class PreparedCall:
 
     def body_with_limit(self, max_output: int) -> bytes:
         """The whole body, with an output limit of `max_output` tokens."""
-        return self.body if self.tail is None else self.body + b"%d" % max_output + self.tail
+        return self.body if self.tail is None else b"%b%d%b" % (self.body, max_output, self.tail)
 
 
 class StreamChunk(msgspec.Struct, frozen=True, gc=False):

@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import math
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Literal
@@ -23,7 +23,7 @@ from tollkeeper.providers.base import CallInput, Model, PreparedCall, RawRequest
 from tollkeeper.providers.http_common import input_size_of, require_chat_request
 from tollkeeper.providers.kind import FREE, ConfiguredProvider, ProviderKind
 from tollkeeper.settings import Settings
-from tollkeeper.worker_thread import run_by_size
+from tollkeeper.worker_thread import pause, run_by_size
 
 EMPTY_PROMPT_ANSWER = "(nothing)"
 DIMENSIONS = 256
@@ -31,7 +31,8 @@ MAX_DIMENSIONS = 4_096
 MAX_VECTOR_NUMBERS = 1_000_000
 """In all vectors of one call together."""
 SLICE_CHARACTERS = 64 * 1024
-_WORD = re.compile(r"\S+")
+_NEXT_WORD = re.compile(r"\s{0,65536}+(\S*+)")
+"""One match takes limited time, however long the white space is."""
 
 EchoFailure = Literal[
     "none", "unavailable", "auth_failed", "rate_limited", "rejected", "error", "timeout", "bad_response", "no_usage"
@@ -66,6 +67,7 @@ class EchoProvider:
             return _prepare_embeddings(model, call_input.raw)
         chat_request = require_chat_request(call_input)
         texts = tuple(message.text for message in chat_request.messages)
+        pause()
         return PreparedCall(model, orjson.dumps(texts), b"", input_size_of(chat_request), lambda: texts)
 
     async def complete(self, prepared: PreparedCall, max_output: int) -> Completion:
@@ -106,8 +108,7 @@ class EchoProvider:
     def _answer(self, prepared: PreparedCall, max_output: int) -> tuple[list[str], str]:
         """The words of the answer, each with the space before it, and the finish reason."""
         texts = prepared.texts()
-        found = (match[0] for match in _WORD.finditer(texts[-1] if texts else ""))
-        prompt = list(islice(found, max_output)) or [EMPTY_PROMPT_ANSWER]
+        prompt = list(islice(_words(texts[-1] if texts else ""), max_output)) or [EMPTY_PROMPT_ANSWER]
         length = self.tokens or _count_words(texts[-1:] or ("",))
         words = list(islice(cycle(prompt), min(length, max_output)))
         return [*words[:1], *(f" {word}" for word in words[1:])], "length" if length > max_output else "stop"
@@ -125,6 +126,15 @@ class EchoProvider:
             raise failure
 
 
+def _words(text: str) -> Iterator[str]:
+    end = 0
+    while end < len(text) and (match := _NEXT_WORD.match(text, end)) is not None:
+        pause()
+        if match[1]:
+            yield match[1]
+        end = match.end()
+
+
 def _count_words(texts: tuple[str, ...]) -> int:
     return sum(max(1, _words_in(text)) for text in texts)
 
@@ -133,6 +143,7 @@ def _words_in(text: str) -> int:
     """The number of words, counted in slices: a split of a long text would keep all other threads waiting."""
     count, follows_space = 0, True
     for start in range(0, len(text), SLICE_CHARACTERS):
+        pause()
         part = text[start : start + SLICE_CHARACTERS]
         count += len(part.split()) - (not follows_space and not part[0].isspace())
         follows_space = part[-1].isspace()

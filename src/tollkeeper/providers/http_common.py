@@ -21,12 +21,13 @@ from tollkeeper.chat import (
     Usage,
 )
 from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError, TruncatedStream
+from tollkeeper.dialects.images import DATA_PREFIX, data_bytes
 from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.dialects.parameters import unsupported
 from tollkeeper.providers import tokenizer
 from tollkeeper.providers.base import BilledFailure, CallInput, Model, PreparedCall, RawRequest, StreamChunk, Wire
 from tollkeeper.providers.transport import MAX_ANSWER_BYTES, ResponseStream
-from tollkeeper.worker_thread import run_by_size
+from tollkeeper.worker_thread import pause, run_by_size
 
 NO_KEY = "none"
 """The API key for servers that need none."""
@@ -39,12 +40,14 @@ def encode_raw(raw: RawRequest, overrides: dict[str, object], limit_name: str | 
     """
     fields = [orjson.dumps(name) + b":" + value for name, value in raw.fields.items()]
     fields += [orjson.dumps(name) + b":" + orjson.dumps(value) for name, value in overrides.items()]
-    body = b"{" + b",".join(fields)
-    return (body + b"}", None) if limit_name is None else (body + b',"' + limit_name.encode() + b'":', b"}")
+    if limit_name is None:
+        return b"{%b}" % b",".join(fields), None
+    return b'{%b,"%b":' % (b",".join(fields), limit_name.encode()), b"}"
 
 
 def encode_document(document: dict[str, object], limit_name: str) -> tuple[bytes, bytes]:
     """A document as JSON, in two parts: before the output limit, and after it."""
+    pause()
     return orjson.dumps(document)[:-1] + b',"' + limit_name.encode() + b'":', b"}"
 
 
@@ -77,7 +80,7 @@ def refuse_sampling(model: Model, names: Iterable[str], sampling: frozenset[str]
 def input_size_of(chat_request: ChatRequest) -> InputSize:
     """The counts that bound the input tokens of a ChatRequest."""
     pictures = chat_request.images
-    image_bytes = sum(len(picture.url.partition(",")[2]) for picture in pictures if picture.url.startswith("data:"))
+    image_bytes = sum(data_bytes(picture.url) for picture in pictures if picture.url.startswith(DATA_PREFIX))
     return InputSize(len(chat_request.messages), len(pictures), image_bytes, bool(chat_request.options.tools))
 
 
@@ -105,9 +108,11 @@ _FREE_FORM_KEYS = frozenset({"input", "arguments", "input_schema", "parameters",
 
 def _texts_in(raw: RawRequest) -> Iterator[str]:
     """Every string but those that hold pictures, every number, and every key that is not the wire format's own."""
-    pending: list[tuple[Any, bool]] = [
-        (orjson.loads(value), False) for name, value in raw.fields.items() if name in _INPUT_FIELDS
-    ]
+    pending: list[tuple[Any, bool]] = []
+    for name, encoded in raw.fields.items():
+        if name in _INPUT_FIELDS:
+            pause()
+            pending.append((orjson.loads(encoded), False))
     while pending:
         value, free_form = pending.pop()
         match value:

@@ -5,7 +5,7 @@ import orjson
 from tollkeeper import errors
 from tollkeeper.api.compat import anthropic_errors, schemas
 from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, StreamWriter
-from tollkeeper.api.compat.fields import MAX_TOKENS, read_count, read_fields, read_flag, read_name
+from tollkeeper.api.compat.fields import MAX_TOKENS, decode_fields, read_count, read_fields, read_flag, read_name
 from tollkeeper.api.compat.pseudonym import pseudonym
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.metered import Exchange, MeteredEndpoint
@@ -18,6 +18,7 @@ from tollkeeper.gateway.candidate import ModelCall
 from tollkeeper.gateway.results import CallResult
 from tollkeeper.principal import Principal
 from tollkeeper.providers.base import CallInput, RawRequest, StreamChunk, Wire
+from tollkeeper.worker_thread import pause
 
 
 class _MessagesDialect:
@@ -59,8 +60,9 @@ def _read_call(body: bytes, caller: Principal, *, surface: str, limit_required: 
         raise errors.InvalidRequest("max_tokens is missing.", parameter="max_tokens")
 
     def read() -> ChatRequest:
-        return messages.read_request({name: orjson.loads(value) for name, value in forwarded.items()})
+        return messages.read_request(decode_fields(forwarded))
 
+    pause()
     input_size = messages.input_size_of(fields)
     if "metadata" in forwarded:
         forwarded["metadata"] = _metadata(caller, forwarded["metadata"])

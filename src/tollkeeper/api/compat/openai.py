@@ -9,7 +9,7 @@ import orjson
 
 from tollkeeper.api.compat import openai_errors, schemas
 from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, StreamWriter
-from tollkeeper.api.compat.fields import MAX_TOKENS, read_count, read_fields, read_flag, read_name
+from tollkeeper.api.compat.fields import MAX_TOKENS, decode_fields, read_count, read_fields, read_flag, read_name
 from tollkeeper.api.compat.pseudonym import pseudonym
 from tollkeeper.api.metered import Exchange, MeteredEndpoint
 from tollkeeper.api.openapi_parts import DONE_DATA
@@ -26,6 +26,7 @@ from tollkeeper.gateway.results import CallResult
 from tollkeeper.principal import Principal
 from tollkeeper.providers.base import CallInput, RawRequest, StreamChunk, Wire
 from tollkeeper.quota.rules.models import Basis
+from tollkeeper.worker_thread import pause
 
 MAX_CHOICES = 128
 _NO_CHOICES = re.compile(rb'"choices":\s*\[\s*\]')
@@ -134,6 +135,7 @@ class _EmbeddingsExchange:
 def _parse_chat(caller: Principal, body: bytes) -> Exchange:
     fields = read_fields(body)
     forwarded = _forwarded(fields, chat.PARAMETERS, caller)
+    pause()
     input_size = chat.input_size_of(fields)
     limits = [read_count(fields, name) for name in ("max_completion_tokens", "max_tokens")]
     choices = read_count(fields, "n", MAX_CHOICES) or 1
@@ -154,6 +156,7 @@ def _parse_chat(caller: Principal, body: bytes) -> Exchange:
 def _parse_responses(caller: Principal, body: bytes) -> Exchange:
     fields = read_fields(body)
     forwarded = _forwarded(fields, responses.PARAMETERS, caller)
+    pause()
     input_size = responses.input_size_of(fields)
     forwarded["input"] = responses.strip_item_ids(forwarded["input"])
     model = read_name(fields, "model")
@@ -194,7 +197,7 @@ def _lazy_reader(
     read_request: Callable[[dict[str, Any]], ChatRequest], forwarded: Mapping[str, bytes]
 ) -> Callable[[], ChatRequest]:
     """Decodes the forwarded fields only if a provider of another wire format needs the ChatRequest."""
-    return lambda: read_request({name: orjson.loads(value) for name, value in forwarded.items()})
+    return lambda: read_request(decode_fields(forwarded))
 
 
 def _stream_options(fields: Mapping[str, msgspec.Raw]) -> _StreamOptions:
