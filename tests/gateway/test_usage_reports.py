@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tollkeeper.chat import InconsistentUsage, Price, Usage, UsageReport
@@ -180,6 +180,7 @@ usage_reports: Any = inconsistent | st.tuples(small, small).map(lambda parts: Us
 
 
 @given(usage_reports, st.booleans(), st.booleans(), st.booleans(), st.booleans())
+@example(InconsistentUsage(0, None, 1, 0, 0, 2), False, False, True, True)
 def test_a_charge_is_never_below_the_proven_usage(
     report: UsageReport, has_input: bool, has_output: bool, covered: bool, reads: bool
 ) -> None:

@@ -145,11 +145,11 @@ def _resolved_by_total(report: InconsistentUsage, evidence: Evidence) -> Usage |
     input_tokens, output_tokens, total, cached, written, reasoning = report
     if input_tokens is None or total is None or cached + written > input_tokens:
         return None
-    if evidence.without_output:
-        return Usage(total, 0, cached, written) if total > input_tokens else None
     all_output = total - input_tokens
     if all_output < reasoning or (output_tokens is not None and all_output <= output_tokens):
         return None
+    if evidence.without_output:
+        return Usage(total, 0, cached, written) if all_output else None
     unseen = 0 if output_tokens is None else all_output - output_tokens
     return Usage(input_tokens, all_output, cached, written, max(unseen, reasoning))
 
