@@ -208,8 +208,7 @@ async def _services(
     finally:
         await watchdog.stop()
         await maintenance.stop()
-        if unbooked := await ledger.stop():
-            backends.spill.write(unbooked)
+        await ledger.stop(keep_unbooked=backends.spill.write)
         await backends.catalog.close()
         passwords.close()
         await database.close()

@@ -351,11 +351,11 @@ async def test_a_failing_database_does_not_fail_the_answer_and_no_message_is_log
 async def test_a_locked_conversation_does_not_delay_the_answer_for_long(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "APPEND_TIMEOUT_S", 0.2)
     database, other = Database(postgres_url), Database(postgres_url)
     conversations, caller = Conversations(database, PLENTY, clock=CLOCK), await make_principal(database)
     await add_exchange(conversations, caller, "a", "Yes.", user("There?"))
     conversation = await conversations.open(caller, "a", (user("Still there?"),))
+    monkeypatch.setattr(service, "APPEND_TIMEOUT_S", 0.2)
     async with other.session() as session:
         await (await session.connection()).execute(sa.text("SELECT 1 FROM conversations FOR UPDATE"))
         with capture_logs() as logs:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from journeys.support.ledger_checks import assert_ledger_is_consistent, charges_in
-from journeys.support.server import SERVE_WITH_SHORT_GRACE, Server
+from journeys.support.server import SERVE_WITH_SHORT_GRACE, SERVE_WITHOUT_WAIT, Server
 from journeys.support.users import new_user
 from journeys.support.websocket import authenticated_websocket
 from journeys.upstream.handle import Upstream, scripted
@@ -63,6 +63,24 @@ async def test_a_client_that_disconnects_does_not_delay_the_shutdown(
     await assert_ledger_is_consistent(server.database_url)
     (charge,) = await charges_in(server.database_url)
     assert (charge.state, charge.basis) == ("settled", "counted")
+
+
+async def test_a_turn_that_ends_after_the_ledger_is_booked_by_the_next_start(
+    make_server: Callable[..., Server], database_url: str, upstream: Upstream
+) -> None:
+    server = make_server(database_url, OPENAI_BASE_URL=upstream.base_url).start(SERVE_WITHOUT_WAIT)
+    async with new_user(server) as caller:
+        prompt = scripted(caller.marker, chunks=WORDS, gate_after=[2, caller.marker])
+        with upstream.gate(caller.marker):
+            async with authenticated_websocket(server, caller) as connection:
+                await connection.send("query", id="cut", prompt=prompt, max_tokens=50)
+                await connection.receive_deltas(2)
+                await asyncio.to_thread(server.stop)
+    await asyncio.to_thread(server.start)
+    await asyncio.to_thread(server.stop)
+    await assert_ledger_is_consistent(server.database_url)
+    (charge,) = await charges_in(server.database_url)
+    assert (charge.state, charge.basis in ("counted", "unknown")) == ("settled", True)
 
 
 async def test_after_the_grace_period_the_running_turn_is_cut_and_settled(

@@ -12,6 +12,7 @@ from support.deadlines import TEST_DEADLINE_S
 from support.factories import make_store, make_terms, set_limit, user_quota
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerUnavailable
+from tollkeeper.quota import in_flight
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.reservation import Reservation
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, KeyName
@@ -93,9 +94,10 @@ async def test_a_row_lock_of_another_connection_only_delays(env: LedgerEnvironme
 
 
 async def test_a_limit_is_not_changed_while_a_window_is_being_opened(
-    env: LedgerEnvironment, any_postgres_url: str
+    env: LedgerEnvironment, any_postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A window that is opened meanwhile has the new limit, or is changed with it; never the old one for ever."""
+    monkeypatch.setattr(in_flight, "RESERVE_WAIT_S", TEST_DEADLINE_S)
     ledger = Ledger(make_store(any_postgres_url, env.clock), lease_seconds=60)
     ledger.start()
     for limit in (500, 400, 300, 200):

@@ -2,7 +2,7 @@
 
 import asyncio
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from ledger_environment import LedgerEnvironment, open_ledger_environment
 
 from support.factories import make_store, make_terms
 from tollkeeper.chat import Price, Usage
+from tollkeeper.errors import LedgerUnavailable
 from tollkeeper.principal import Principal, Role
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.models import Basis
@@ -80,12 +81,14 @@ async def test_what_a_stop_could_not_book_is_booked_once(
     ]
     await asyncio.sleep(0)
     env.stopped = True
-    unbooked = await env.ledger.stop(drain_seconds=0.02)
-    for task in leaving:
-        task.cancel()
     spill = Spill(tmp_path)
-    for _ in range(2):
-        spill.write(unbooked)
+
+    def keep_twice(unbooked: Sequence[Closing]) -> None:
+        for _ in range(2):
+            spill.write(unbooked)
+
+    await env.ledger.stop(drain_seconds=0.02, keep_unbooked=keep_twice)
+    await asyncio.gather(*leaving, return_exceptions=True)
     next_ledger = Ledger(make_store(database_url, env.clock), lease_seconds=60)
     next_ledger.start()
     await spill.book(next_ledger)
@@ -96,6 +99,26 @@ async def test_what_a_stop_could_not_book_is_booked_once(
         ("unknown", 10),
     ]
     assert files(tmp_path) == []
+
+
+async def test_calls_that_end_after_the_stop_end_at_once_and_are_kept(env: LedgerEnvironment) -> None:
+    reported, cancelled = (env.ledger.reservation(env.caller, make_terms()) for _ in range(2))
+    await reported.__aenter__()
+    await cancelled.__aenter__()
+    reported.set_usage(Usage(7, 30))
+    kept: list[Closing] = []
+    env.stopped = True
+    await env.ledger.stop(keep_unbooked=kept.extend)
+    assert kept == []
+    await reported.__aexit__(None, None, None)
+    await cancelled.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None)
+    with pytest.raises(LedgerUnavailable):
+        await env.ledger.reservation(env.caller, make_terms()).__aenter__()
+    assert [(one.charge_id, one.usage) for one in kept if isinstance(one, Settle)] == [
+        (reported.charge_id, Usage(7, 30)),
+        (cancelled.charge_id, Usage(10, 0)),
+    ]
+    assert len(kept) == 2
 
 
 async def test_what_cannot_be_booked_is_kept(env: LedgerEnvironment, tmp_path: Path) -> None:

@@ -24,8 +24,9 @@ MAX_WAIT_S = 2.0
 WRITE_ALL_THE_TIME = """
 import sqlite3, sys, time
 
-connection = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)
+connection = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)
 connection.execute("PRAGMA journal_mode=WAL")
+connection.execute("PRAGMA busy_timeout=0")
 print("writing", flush=True)
 while True:
     try:

@@ -4,7 +4,6 @@ It also reports a crash of the interpreter. pytest's own option writes to stderr
 cover asyncio tasks.
 """
 
-import asyncio
 import faulthandler
 import signal
 import sys
@@ -16,6 +15,7 @@ from typing import Any, TextIO
 import pytest
 
 from support.depth import DEPTH
+from support.task_stacks import write_tasks
 
 TASKS_FIRST_S = 5.0
 """The stacks of the tasks are written so long before the test is ended."""
@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if worker is not None:
         _stacks = _file_of(worker).open("w", encoding="utf-8")
         faulthandler.enable(_stacks)
-    signal.signal(signal.SIGALRM, lambda *_: _write_tasks())
+    signal.signal(signal.SIGALRM, lambda *_: write_tasks(_file()))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -57,20 +57,6 @@ def pytest_unconfigure() -> None:
         faulthandler.disable()
         _stacks.close()
         Path(_stacks.name).unlink(missing_ok=True)
-
-
-def _write_tasks() -> None:
-    try:
-        tasks = asyncio.all_tasks()
-    except RuntimeError:  # no loop is running
-        return
-    for task in tasks:
-        print(f"Task {task.get_name()} (most recent call last):", file=_file())
-        waiting: Any = task.get_coro()
-        while frame := getattr(waiting, "cr_frame", None) or getattr(waiting, "ag_frame", None):
-            print(f'  File "{frame.f_code.co_filename}", line {frame.f_lineno} in {frame.f_code.co_name}', file=_file())
-            waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "ag_await", None)
-    _file().flush()
 
 
 def _file() -> TextIO:

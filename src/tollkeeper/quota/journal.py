@@ -16,9 +16,9 @@ import structlog
 
 from tollkeeper.errors import LedgerBusy, LedgerUnavailable, TollkeeperError
 from tollkeeper.quota.operation_queue import OperationQueue
-from tollkeeper.quota.queued_operation import QueuedOperation
+from tollkeeper.quota.queued_operation import KeepUnbooked, QueuedOperation
 from tollkeeper.quota.rules.decide import decide
-from tollkeeper.quota.rules.operations import Closing, Operation, Reserve, Result
+from tollkeeper.quota.rules.operations import Operation, Reserve, Result
 from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.stores.base import RowsLocked, Store, StoreFailed, StoreLost
 
@@ -60,6 +60,7 @@ class Journal:
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
+        self._keep_unbooked: KeepUnbooked | None = None
         self.failing = False
         """True from the first batch that the database did not take, or not in time, until one that it did."""
 
@@ -69,24 +70,28 @@ class Journal:
 
     async def drain(self, seconds: float) -> bool:
         """Wait until nothing is queued. Returns False if that took longer than `seconds`."""
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
+                return await self._idle.wait()
+        return False
 
-    def unbooked(self) -> list[Closing]:
-        """The ends of charges that are queued."""
-        waiting = dict.fromkeys((*self._running, *self._queue, *self._delayed))
-        return [closing for queued in waiting if (closing := queued.closing) is not None]
-
-    async def stop(self) -> None:
-        """Cancel the task. Queued operations are lost, except to callers of `unbooked`."""
+    async def stop(self, keep_unbooked: KeepUnbooked = lambda _: None) -> None:
+        """Cancel the task. `keep_unbooked` receives the ends of charges that are queued, and later those of calls that
+        end after the stop. All other queued operations are lost. Nobody waits any longer.
+        """
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+        self._keep_unbooked = keep_unbooked
+        self._keep(list(dict.fromkeys((*self._running, *self._queue, *self._delayed))))
+
+    def _keep(self, unbooked: Sequence[QueuedOperation]) -> None:
+        closings = [closing for queued in unbooked if (closing := queued.closing) is not None]
+        if self._keep_unbooked is not None and closings:
+            self._keep_unbooked(closings)
+        for queued in unbooked:
+            queued.give_up(LedgerUnavailable())
 
     def submit(
         self, operation: Operation, *, wait_s: float = math.inf, on_commit: Callable[[], object] | None = None
@@ -102,6 +107,9 @@ class Journal:
             raise LedgerUnavailable("The ledger's queue is full.")
         loop = asyncio.get_running_loop()
         queued = QueuedOperation(operation, loop.create_future(), loop.time(), wait_s, on_commit)
+        if self._keep_unbooked is not None:
+            self._keep([queued])
+            return queued.future
         self._enqueue(queued)
         if not self._is_checking:
             self._is_checking = True
@@ -142,10 +150,7 @@ class Journal:
                 if no_progress and not was_stalled and not self.failing:
                     self.failing = True
                     log.warning("ledger.unavailable", reason="nothing was committed in time")
-                if queued.operation.must_commit:
-                    queued.future.set_result(None)
-                else:
-                    queued.future.set_exception(LedgerBusy() if queued.locked else LedgerUnavailable())
+                queued.give_up(LedgerBusy() if queued.locked else LedgerUnavailable())
         self._is_checking = self._task is not None and not self._idle.is_set()
         if self._is_checking:
             self._schedule_check(loop)
@@ -194,12 +199,11 @@ class Journal:
         except RowsLocked:
             self._separate(batch)
         except Exception as failure:
-            if len(batch) == 1:
+            if middle := len(batch) // 2:
+                await self._commit(batch[:middle])
+                await self._commit(batch[middle:])
+            else:
                 self._handle_failure(batch[0], failure)
-                return
-            middle = len(batch) // 2
-            await self._commit(batch[:middle])
-            await self._commit(batch[middle:])
         else:
             self._committed_at = asyncio.get_running_loop().time()
             self._recovered()

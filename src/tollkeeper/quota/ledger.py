@@ -10,6 +10,7 @@ from tollkeeper.principal import Principal
 from tollkeeper.quota.in_flight import SETTLE_WAIT_S, CallsInFlight
 from tollkeeper.quota.journal import Journal
 from tollkeeper.quota.lease_guard import LeaseGuard
+from tollkeeper.quota.queued_operation import KeepUnbooked
 from tollkeeper.quota.reservation import Reservation
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest
 from tollkeeper.quota.rules.operations import Administer, Balance, Closing, Expire, LimitChange, Refund, Terms
@@ -56,18 +57,15 @@ class Ledger:
         """Start the journal."""
         self._journal.start()
 
-    async def stop(self, drain_seconds: float = SETTLE_WAIT_S) -> list[Closing]:
+    async def stop(self, drain_seconds: float = SETTLE_WAIT_S, keep_unbooked: KeepUnbooked = lambda _: None) -> None:
         """Wait at most `drain_seconds` for queued operations to commit, then close the store.
 
-        Returns the ends of charges that are not known to be committed.
+        `keep_unbooked` receives the ends of charges that are not known to be committed, and later those of calls that
+        end after this.
         """
-        unbooked: list[Closing] = []
-        if not await self._journal.drain(drain_seconds):
-            unbooked = self._journal.unbooked()
-            log.warning("ledger.stopped_before_everything_landed", charges=len(unbooked))
-        await self._journal.stop()
+        await self._journal.drain(drain_seconds)
+        await self._journal.stop(keep_unbooked)
         await self._store.close()
-        return unbooked
 
     def book(self, operation: Closing) -> asyncio.Future[Any]:
         """Book the end of a charge that an earlier process could not book. The future has the result of the commit."""

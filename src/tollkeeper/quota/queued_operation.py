@@ -1,15 +1,19 @@
 """An operation in the ledger's journal, with the caller that waits for it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from tollkeeper.errors import TollkeeperError
 from tollkeeper.quota.rules.operations import Administer, Closing, Operation, Renew, Reserve
 from tollkeeper.quota.rules.page import ReadSet
 
 LOCKED_PAUSE_S = 0.1
 """The pause before an operation is retried that needs a row which another session keeps locked."""
 MAX_PAUSE_FACTOR = 16
+
+KeepUnbooked = Callable[[Sequence[Closing]], object]
+"""Receives the ends of charges that are not known to be committed, to have them booked later."""
 
 
 class QueuedOperation:
@@ -65,6 +69,14 @@ class QueuedOperation:
         if isinstance(self.operation, Reserve):
             return self.operation.undo() if self.retried else None
         return self.operation if isinstance(self.operation, Closing) else None
+
+    def give_up(self, refusal: TollkeeperError) -> None:
+        """Resolve the future before the commit: with None if the operation must commit all the same, else a refusal."""
+        if not self.future.done():
+            if self.operation.must_commit:
+                self.future.set_result(None)
+            else:
+                self.future.set_exception(refusal)
 
     @property
     def is_withdrawn(self) -> bool:

@@ -1,5 +1,6 @@
 """Processes that a test starts, waits for with a deadline, and ends by their own id."""
 
+import faulthandler
 import multiprocessing
 import os
 import runpy
@@ -15,8 +16,11 @@ from pathlib import Path
 from pydantic import AliasChoices
 
 from support.deadlines import TEST_DEADLINE_S
+from support.task_stacks import write_tasks
 from tollkeeper.settings import Settings
 
+WRITE_STACKS = signal.SIGUSR1
+STACKS_TAKE_S = 5.0
 TESTS = Path(__file__).parents[2]
 
 _fork_server = multiprocessing.get_context("forkserver")
@@ -89,6 +93,9 @@ class Program:
     def wait_for_end(self, seconds: float = TEST_DEADLINE_S) -> int:
         """Wait for the process to end. Returns the exit code; a negative one is the number of a signal."""
         self._process.join(seconds)
+        if self.running:
+            os.kill(self.pid, WRITE_STACKS)
+            self._process.join(STACKS_TAKE_S)
         assert self._process.exitcode is not None, f"the process has not ended:\n{self.output}"
         return self._process.exitcode
 
@@ -111,6 +118,8 @@ class Program:
 def _run(arguments: tuple[str, ...], environment: dict[str, str], folder: Path, output: Path) -> None:
     """In the new process: run the module as `python -m` would."""
     os.chdir(folder)
+    signal.signal(WRITE_STACKS, lambda *_: write_tasks(sys.stderr))
+    faulthandler.register(WRITE_STACKS, chain=True)
     os.environ.clear()
     os.environ.update(environment)
     with output.open("ab") as file, Path(os.devnull).open("rb") as nothing:

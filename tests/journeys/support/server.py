@@ -13,6 +13,7 @@ from journeys.support.processes import Program, ReservedPort, clean_environment
 SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0-journeys"
 SERVE = ("tollkeeper", "serve")
 SERVE_WITH_SHORT_GRACE = ("journeys.support.serve_with_short_grace", "serve")
+SERVE_WITHOUT_WAIT = ("journeys.support.serve_without_wait", "serve")
 
 
 class Server:
