@@ -12,6 +12,11 @@ EXACT := src/tollkeeper/quota/*,src/tollkeeper/gateway/*,src/tollkeeper/identity
 # Some images set this. The tests start many processes, and each would compile the sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
+# The environment knows this folder by its absolute path. After the folder was moved, setup.sh corrects that, offline.
+ifneq ($(shell cat $(VENV)/.ready 2>/dev/null),$(CURDIR))
+.PHONY: $(VENV)/.ready
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check prove bench lint format migrate lock
 
@@ -24,37 +29,37 @@ $(VENV)/.ready: requirements.lock pyproject.toml scripts/setup.sh
 	@sh scripts/setup.sh "$(PYTHON)" "$(VENV)"
 
 run: setup ## Serve on 127.0.0.1:8000; HOST=, PORT= and RELOAD=1 change that
-	@$(BIN)/tollkeeper migrate
-	@$(BIN)/tollkeeper serve --first-run $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(RELOAD),--reload)
+	@$(BIN)/python -m tollkeeper migrate
+	@$(BIN)/python -m tollkeeper serve --first-run $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(RELOAD),--reload)
 
 test: setup ## Run the tests that a change can break, on SQLite and on a real PostgreSQL
-	@TEST_DEPTH=test $(BIN)/pytest -n auto --dist worksteal -m "not exhaustive"
+	@TEST_DEPTH=test $(BIN)/python -m pytest -n auto --dist worksteal -m "not exhaustive"
 
 check: setup ## What CI runs: format, lint, types, architecture, every test with coverage, also on stock PostgreSQL
-	@$(BIN)/ruff format --check .
-	@$(BIN)/ruff check .
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports
-	@TEST_DEPTH=check $(BIN)/pytest -n auto --dist worksteal --cov --cov-report=
-	@$(BIN)/coverage report --skip-covered
-	@$(BIN)/coverage report --include='$(EXACT)' --fail-under=95
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m mypy
+	@$(BIN)/python -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+	@TEST_DEPTH=check $(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=
+	@$(BIN)/python -m coverage report --skip-covered
+	@$(BIN)/python -m coverage report --include='$(EXACT)' --fail-under=95
 
 prove: setup ## The proofs that take long: many examples, many kills, many calls
-	@TEST_DEPTH=prove $(BIN)/pytest -n auto --dist worksteal -m proof
+	@TEST_DEPTH=prove $(BIN)/python -m pytest -n auto --dist worksteal -m proof
 
 bench: setup ## Compare with a bare forwarder, on SQLite and PostgreSQL
 	@$(BIN)/python scripts/bench
 
 lint: setup ## Lint and check types
-	@$(BIN)/ruff check .
-	@$(BIN)/mypy
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m mypy
 
 format: setup ## Format the code
-	@$(BIN)/ruff format .
-	@$(BIN)/ruff check --fix .
+	@$(BIN)/python -m ruff format .
+	@$(BIN)/python -m ruff check --fix .
 
 migrate: setup ## Upgrade the database schema to this version
-	@$(BIN)/tollkeeper migrate
+	@$(BIN)/python -m tollkeeper migrate
 
 lock: setup ## Upgrade the locked dependencies
 	@$(BIN)/uv pip compile pyproject.toml --python $(BIN)/python --group dev --universal --generate-hashes --no-header -q -o requirements.lock --upgrade

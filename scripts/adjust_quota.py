@@ -15,6 +15,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.cli.arguments import parse_action, parse_amount, parse_reason, parse_unit, parse_window
 from tollkeeper.cli.context import CommandContext, actor_name, open_context
+from tollkeeper.cli.csv_file import print_problems
 from tollkeeper.cli.output import BALANCE_COLUMNS, UNIT_NAMES, balance_row, make_console, print_line, print_table
 from tollkeeper.cli.quota_file import FORMAT, Defaults, Row, read_rows
 from tollkeeper.cli.runner import run
@@ -26,7 +27,6 @@ from tollkeeper.quota.changes import Action, PlannedChange, Target, apply_change
 PROGRAM = "adjust_quota"
 MAX_CHANGES = 2_000
 """The maximum of one operation. On PostgreSQL, calls that open a new window wait until it is committed."""
-MAX_ERRORS_SHOWN = 20
 CHANGE_COLUMNS = (">line", "whose", "window", "unit", "action", ">limit now", ">limit after", "reason")
 
 HELP = f"""Show or change quotas. The server can run meanwhile.
@@ -57,7 +57,7 @@ def adjust(
     limit: Annotated[str | None, typer.Option(metavar="N", help="For set: the new limit.")] = None,
     tokens: Annotated[str | None, typer.Option(metavar="N", help="For grant: how many to add.")] = None,
     window: Annotated[
-        str | None, typer.Option(metavar="WINDOW", help="The window of the quota; optional if there is only one.")
+        str | None, typer.Option(metavar="WINDOW", help="Which quota; required if there are several or none.")
     ] = None,
     unit: Annotated[str, typer.Option(metavar="UNIT", help="tokens, or usd for micro-USD.")] = "tokens",
     reason: Annotated[str | None, typer.Option(metavar="TEXT", help="The reason; recorded in the ledger.")] = None,
@@ -195,8 +195,7 @@ def _raise_errors(errors: list[str]) -> None:
         return
     if len(errors) == 1:
         raise InvalidRequest(errors[0])
-    for error in errors[:MAX_ERRORS_SHOWN]:
-        print_line(f"{PROGRAM}: {error}", error=True)
+    print_problems(PROGRAM, errors)
     raise InvalidRequest(f"Nothing was written: {len(errors):,} changes are invalid.")
 
 

@@ -30,4 +30,4 @@ else
 fi
 # A process that starts from bytecode needs a third of the time. pip compiles what it installs, but not this project.
 "$venv/bin/python" -m compileall -q src
-touch "$venv/.ready"
+pwd -P >"$venv/.ready"

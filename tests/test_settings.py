@@ -8,7 +8,14 @@ from pydantic import SecretStr
 
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.identity.signing_secret import FILE_NAME, load_signing_secret
-from tollkeeper.settings import EXAMPLE_SECRET, Settings, check_signing_secret, load_settings, read_variable
+from tollkeeper.settings import (
+    EXAMPLE_SECRET,
+    Settings,
+    check_signing_secret,
+    load_settings,
+    read_variable,
+    setting_warnings,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -103,7 +110,7 @@ def test_a_wrong_setting_is_named_without_its_value(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("name", ["OPENAI_MODEL", "ANTHROPIC_MODEL", "OLLAMA_MODEL"])
 def test_the_name_of_a_model_must_be_printable(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "gpt\u202e-4o")
-    with pytest.raises(ConfigurationError, match=rf"{name}: .*U\+202E \(RIGHT-TO-LEFT OVERRIDE\)"):
+    with pytest.raises(ConfigurationError, match=rf"{name} .*U\+202E \(RIGHT-TO-LEFT OVERRIDE\)"):
         load_settings()
 
 
@@ -160,6 +167,65 @@ def test_a_variable_that_is_no_setting_is_read_from_the_environment_or_the_file(
     assert read_variable("EMPTY_KEY") is None
     monkeypatch.setenv("GROQ_API_KEY", "from-the-environment")
     assert read_variable("GROQ_API_KEY") == SecretStr("from-the-environment")
+
+
+@pytest.mark.parametrize(
+    ("name", "warnings"),
+    [
+        ("TOLLKEEPER_LOG_LEVL", ["TOLLKEEPER_LOG_LEVL is not a setting. Did you mean TOLLKEEPER_LOG_LEVEL?"]),
+        ("tollkeeper_log_levl", ["TOLLKEEPER_LOG_LEVL is not a setting. Did you mean TOLLKEEPER_LOG_LEVEL?"]),
+        ("TOLLKEEPER_OPENAI_MODEL", ["TOLLKEEPER_OPENAI_MODEL is not a setting. Did you mean OPENAI_MODEL?"]),
+        ("TOLLKEEPER_OF_ANOTHER_PROGRAM", ["TOLLKEEPER_OF_ANOTHER_PROGRAM is not a setting."]),
+        ("TOLLKEEPER_SERVICE_PORT_HTTP", []),
+        ("TOLLKEEPER_PORT_8000_TCP_ADDR", []),
+        (
+            "OPENAI_BASE_URL",
+            ["OPENAI_BASE_URL has no effect: OPENAI_API_KEY is not set. If the server needs no key, set any value."],
+        ),
+        (
+            "ANTHROPIC_BASE_URL",
+            ["ANTHROPIC_BASE_URL has no effect: neither ANTHROPIC_API_KEY nor ANTHROPIC_AUTH_TOKEN is set."],
+        ),
+    ],
+)
+def test_a_variable_without_effect_is_named_in_a_warning(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, warnings: list[str]
+) -> None:
+    with monkeypatch.context() as environment:
+        environment.setenv(name, "something")
+        assert setting_warnings(load_settings()) == warnings
+    (tmp_path / ".env").write_text(f"{name}=something\n")
+    assert setting_warnings(load_settings()) == warnings
+
+
+def test_no_setting_of_the_example_file_causes_a_warning(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text((ROOT / ".env.example").read_text() + "OPENAI_API_KEY=x\nANTHROPIC_API_KEY=x\n")
+    assert setting_warnings(load_settings()) == []
+
+
+def test_an_invalid_setting_is_named_as_it_is_set_and_in_plain_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAX_TOKENS", "many")
+    monkeypatch.setenv("TOLLKEEPER_RATE_LIMIT_AI", "lots")
+    monkeypatch.setenv("TOLLKEEPER_PORT", "tcp://10.0.0.1:8000")
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings()
+    detail = raised.value.detail
+    assert detail.startswith("Invalid settings: TOLLKEEPER_PORT must be a whole number. Kubernetes sets this variable")
+    assert "; MAX_TOKENS must be a whole number." in detail
+    assert 'TOLLKEEPER_RATE_LIMIT_AI must look like "600/minute" or "off"' in detail
+    assert "Value error" not in detail
+
+
+def test_an_unreadable_env_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"PORT=\xff\n")
+    with pytest.raises(ConfigurationError, match=f"Cannot read the settings in {tmp_path}/.env: it is not UTF-8 text"):
+        load_settings()
+
+
+def test_paths_are_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TOLLKEEPER_DATABASE_URL", "sqlite:///data/x.db")
+    assert load_settings().sqlite_path == tmp_path / "data" / "x.db"
+    assert load_settings().spill_folder == tmp_path / "data"
 
 
 def test_no_secret_shows_in_the_settings_text() -> None:

@@ -28,9 +28,11 @@ def migrate(database_url: str) -> None:
 
     Creates the file of an SQLite database and its folder, for their owner only.
     """
+    name = "The database"
     try:
         if database_url.startswith("sqlite:///"):
-            path = Path(database_url.removeprefix("sqlite:///"))
+            path = Path(database_url.removeprefix("sqlite:///")).absolute()
+            name = f"The database {path}"
             create_private_folder(path.parent)
             secure_sqlite_files(path)
         command.upgrade(alembic_config(database_url), "head")
@@ -39,6 +41,6 @@ def migrate(database_url: str) -> None:
             "The database schema is newer than this version. Install the version that has migrated it, or a newer one."
         ) from None
     except OSError as error:
-        raise ConfigurationError(f"The database cannot be opened: {error}.") from None
+        raise ConfigurationError(f"{name} cannot be opened: {error.strerror or error}.") from None
     except SQLAlchemyError as error:
-        raise ConfigurationError(f"The database cannot be migrated: {describe_error(error)}.") from None
+        raise ConfigurationError(f"{name} cannot be migrated: {describe_error(error)}.") from None

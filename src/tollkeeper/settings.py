@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -9,16 +11,25 @@ from typing import Annotated, Literal, Self
 from dotenv import dotenv_values
 from limits import parse as parse_limit
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.printable import require_printable
 
 ENV_FILE = ".env"
+PREFIX = "TOLLKEEPER_"
 MIN_SECRET_BYTES = 32
 EXAMPLE_SECRET = "change-me-to-at-least-32-random-bytes"  # noqa: S105 - rejected as a secret
 
 _ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
+_KUBERNETES_VARIABLE = re.compile(r"TOLLKEEPER_(SERVICE_(HOST|PORT\w*)|PORT_\d+_\w+)")
+"""Kubernetes sets these in every container beside a service named `tollkeeper`."""
+_COMPLAINTS = {
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+}
 
 
 def _check_rate_limit(notation: str) -> str:
@@ -47,7 +58,17 @@ def _normalize_origins(listed: str) -> str:
 Origins = Annotated[str, AfterValidator(_normalize_origins)]
 
 
+def _refuse_kubernetes_port(value: object) -> object:
+    if isinstance(value, str) and value.startswith("tcp://"):
+        raise ValueError(
+            "must be a whole number. Kubernetes sets this variable for a service named tollkeeper: give the service"
+            " another name, or set enableServiceLinks to false in the pod"
+        )
+    return value
+
+
 ModelName = Annotated[str, AfterValidator(require_printable)]
+Port = Annotated[int, BeforeValidator(_refuse_kubernetes_port)]
 
 
 def _lower(value: object) -> object:
@@ -70,13 +91,17 @@ class Settings(BaseSettings):
         "sqlite:///data/tollkeeper.db", validation_alias=_env("TOLLKEEPER_DATABASE_URL", "DATABASE_URL")
     )
     host: str = Field("127.0.0.1", validation_alias=_env("TOLLKEEPER_HOST"))
-    port: int = Field(8000, ge=1, le=65535, validation_alias=_env("TOLLKEEPER_PORT", "PORT"))
+    port: Port = Field(8000, ge=1, le=65535, validation_alias=_env("TOLLKEEPER_PORT", "PORT"))
     trusted_proxies: str = Field(
         "127.0.0.1,::1", validation_alias=_env("TOLLKEEPER_TRUSTED_PROXIES", "FORWARDED_ALLOW_IPS")
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         "info", validation_alias=_env("TOLLKEEPER_LOG_LEVEL", "LOG_LEVEL")
     )
+    log_format: Annotated[Literal["auto", "json", "text"], BeforeValidator(_lower)] = Field(
+        "auto", validation_alias=_env("TOLLKEEPER_LOG_FORMAT")
+    )
+    log_provider_errors: bool = Field(False, validation_alias=_env("TOLLKEEPER_LOG_PROVIDER_ERRORS"))
 
     max_head_bytes: int = Field(32_768, ge=1_024, le=1_048_576, validation_alias=_env("TOLLKEEPER_MAX_HEAD_BYTES"))
     max_head_fields: int = Field(100, ge=10, le=10_000, validation_alias=_env("TOLLKEEPER_MAX_HEAD_FIELDS"))
@@ -147,7 +172,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check_database_url(self) -> Self:
         if not self.database_url.startswith(("sqlite:///", "postgresql://", "postgres://")):
-            raise ValueError("TOLLKEEPER_DATABASE_URL must be sqlite:///path or postgresql://…")
+            raise ValueError("TOLLKEEPER_DATABASE_URL must begin with sqlite:/// or postgresql://")
         return self
 
     @property
@@ -157,15 +182,16 @@ class Settings(BaseSettings):
 
     @property
     def sqlite_path(self) -> Path | None:
-        """The file of the SQLite database, or None on PostgreSQL."""
+        """The file of the SQLite database, as an absolute path, or None on PostgreSQL."""
         if not self.database_url.startswith("sqlite:///"):
             return None
-        return Path(self.database_url.removeprefix("sqlite:///"))
+        return Path(self.database_url.removeprefix("sqlite:///")).absolute()
 
     @property
     def spill_folder(self) -> Path:
         """Where a stopping server keeps what it could not book. By default beside the SQLite database, or here."""
-        return self.spill or (self.sqlite_path.parent if self.sqlite_path is not None else Path())
+        folder = self.spill or (self.sqlite_path.parent if self.sqlite_path is not None else Path())
+        return folder.absolute()
 
     @property
     def serves_loopback_only(self) -> bool:
@@ -186,17 +212,72 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or 'settings'}: {problem['msg']}"
-            for problem in error.errors(include_input=False, include_url=False)
+        raise ConfigurationError(f"Invalid settings: {'; '.join(_problems(error))}.") from None
+    except (OSError, UnicodeDecodeError, SettingsError) as error:
+        raise _unreadable_env_file(error) from None
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors(include_input=False, include_url=False):
+        complaint = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        complaint = _COMPLAINTS.get(problem["type"], complaint)
+        yield " ".join([*map(_given_name, problem["loc"]), complaint])
+
+
+def _given_name(place: int | str) -> str:
+    """Returns the variable that is set, where the place is the first of several names of a setting."""
+    names = next((names for names in _names_of_settings() if place in names), [str(place)])
+    return next((name for name in names if os.environ.get(name) or _read_env_file().get(name)), names[0])
+
+
+def _names_of_settings() -> Iterator[list[str]]:
+    """Yields the names of the variables of each setting."""
+    for field in Settings.model_fields.values():
+        if isinstance(field.validation_alias, AliasChoices):
+            yield [str(name) for name in field.validation_alias.choices]
+
+
+def _unreadable_env_file(error: Exception) -> ConfigurationError:
+    reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+    return ConfigurationError(f"Cannot read the settings in {Path(ENV_FILE).absolute()}: {reason}.")
+
+
+def setting_warnings(settings: Settings) -> list[str]:
+    """Returns a sentence for each variable that has no effect: a misspelled name, or a provider without its key.
+
+    A variable that the catalog names is none of the settings; so a warning is no error.
+    """
+    known = {name for names in _names_of_settings() for name in names}
+    names = sorted({name.upper() for name in (*os.environ, *_read_env_file()) if name.upper().startswith(PREFIX)})
+    warnings = [_unknown(name, known) for name in names if name not in known and not _KUBERNETES_VARIABLE.match(name)]
+    given = settings.model_fields_set
+    if "openai_base_url" in given and settings.openai_api_key is None:
+        warnings.append(
+            "OPENAI_BASE_URL has no effect: OPENAI_API_KEY is not set. If the server needs no key, set any value."
         )
-        raise ConfigurationError(f"A setting is not valid. {problems}.") from None
+    if "anthropic_base_url" in given and not (settings.anthropic_api_key or settings.anthropic_auth_token):
+        warnings.append("ANTHROPIC_BASE_URL has no effect: neither ANTHROPIC_API_KEY nor ANTHROPIC_AUTH_TOKEN is set.")
+    return warnings
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    short = name.removeprefix(PREFIX)
+    meant = [short] if short in known else get_close_matches(name, sorted(known), n=1, cutoff=0.8)
+    return f"{name} is not a setting." + (f" Did you mean {meant[0]}?" if meant else "")
 
 
 def read_variable(name: str) -> SecretStr | None:
     """Returns a variable of the environment or `.env` that is not a setting itself, or None if it is unset or empty."""
-    value = os.environ.get(name) or dotenv_values(ENV_FILE).get(name)
+    value = os.environ.get(name) or _read_env_file().get(name)
     return SecretStr(value) if value else None
+
+
+def _read_env_file() -> dict[str, str | None]:
+    """Raises ConfigurationError."""
+    try:
+        return dotenv_values(ENV_FILE)
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable_env_file(error) from None
 
 
 def check_signing_secret(secret: SecretStr) -> SecretStr:

@@ -12,6 +12,7 @@ import pytest
 from support.command_runner import SYSTEM_USER, CommandRunner
 from support.deadlines import TEST_DEADLINE_S
 from support.factories import make_store, make_terms
+from tollkeeper import __version__
 from tollkeeper.chat import Usage
 from tollkeeper.cli.context import actor_name
 from tollkeeper.db import SCHEMA_REVISION
@@ -153,7 +154,9 @@ def test_a_missing_database_file_is_not_created(
 ) -> None:
     path = tmp_path / "none.db"
     runner = CommandRunner(f"sqlite:///{path}", monkeypatch, capsys)
-    assert_every_command_fails(runner, f"There is no database at {path}. Create it with: tollkeeper migrate")
+    assert_every_command_fails(
+        runner, f"No database at {path}. Create it with: tollkeeper migrate. Or set TOLLKEEPER_DATABASE_URL."
+    )
     assert not path.exists()
 
 
@@ -162,7 +165,48 @@ def test_an_empty_database_is_refused(
 ) -> None:
     (tmp_path / "empty.db").touch()
     runner = CommandRunner(f"sqlite:///{tmp_path / 'empty.db'}", monkeypatch, capsys)
-    assert_every_command_fails(runner, "The database has no schema yet. Create it with: tollkeeper migrate")
+    sentence = f"The database {tmp_path / 'empty.db'} has no schema yet. Create it with: tollkeeper migrate"
+    assert_every_command_fails(runner, sentence)
+
+
+def test_the_path_of_a_missing_database_is_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runner = CommandRunner("sqlite:///data/none.db", monkeypatch, capsys)
+    assert f"No database at {tmp_path}/data/none.db." in runner.fail("user", "list")
+    assert f"No database at {tmp_path}/data/none.db." in runner.fail("serve")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_setting_without_effect_is_a_warning_of_every_command(
+    acme: CommandRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOLLKEEPER_DATABASE_ULR", "sqlite:///other.db")
+    result = acme.invoke("user", "list")
+    assert result.code == 0
+    assert result.err == ("Warning: TOLLKEEPER_DATABASE_ULR is not a setting. Did you mean TOLLKEEPER_DATABASE_URL?\n")
+
+
+@pytest.mark.parametrize("command", ["", "serve", "migrate", "models", "user", "user import", "quota show", "key list"])
+def test_the_short_option_shows_the_help_of_every_command(runner: CommandRunner, command: str) -> None:
+    arguments = command.split()
+    assert "--help" in runner.run(*arguments, "-h")
+    assert runner.run(*arguments, "-h") == runner.run(*arguments, "--help")
+
+
+def test_the_help_shows_the_defaults_of_host_and_port(runner: CommandRunner) -> None:
+    words = " ".join(runner.run("serve", "-h").split())
+    assert "TOLLKEEPER_HOST" in words
+    assert "TOLLKEEPER_PORT" in words
+
+
+def test_the_version_is_printed(runner: CommandRunner) -> None:
+    assert runner.run("--version") == f"tollkeeper {__version__}\n"
+
+
+def test_completion_can_be_installed(runner: CommandRunner) -> None:
+    assert "--install-completion" in runner.run("-h")
 
 
 def test_an_unreachable_database_is_reported_in_one_sentence(
@@ -180,7 +224,7 @@ def test_a_url_of_an_unsupported_database_is_reported_in_one_sentence(
 ) -> None:
     runner = CommandRunner("mysql://me:secret@localhost/none", monkeypatch, capsys)
     sentence = runner.fail("user", "list")
-    assert "TOLLKEEPER_DATABASE_URL must be sqlite:///path or postgresql://" in sentence
+    assert "TOLLKEEPER_DATABASE_URL must begin with sqlite:/// or postgresql://" in sentence
     assert "secret" not in sentence
 
 

@@ -122,7 +122,7 @@ def test_explain_reports_the_charge_of_an_unknown_outcome(acme: CommandRunner) -
 
 
 NUMBER = "must be a whole number from {} to 1000000000000000, not '{}'."
-EITHER = "Specify either a user by e-mail address or a tenant with --tenant."
+EITHER = "Give either the e-mail address of a user or a tenant with --tenant, not both."
 
 
 MISTAKES = [

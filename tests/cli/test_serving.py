@@ -26,9 +26,9 @@ def not_bound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 )
 def test_the_printed_address_and_commands_contain_valid_urls(runner: CommandRunner, host: str, url: str) -> None:
     output = runner.run("serve", "--first-run", "--host", host, "--port", "8021")
-    assert output.splitlines()[0] == f"Tollkeeper listens on {url} (interactive docs at /docs)."
-    login, *others = [line for line in output.splitlines() if line.startswith(("TOKEN=", "curl "))]
-    lines = [login.removeprefix("TOKEN=$("), *others]
+    assert output.splitlines()[0] == f"Tollkeeper listens on {url} (interactive docs at {url}/docs)."
+    login, *others = [line for line in output.splitlines() if line.startswith(("export TOKEN=", "curl "))]
+    lines = [login.removeprefix("export TOKEN=$("), *others]
     urls = [word for line in lines for word in shlex.split(line) if word.startswith("http")]
     assert urls == [f"{url}/auth/login", f"{url}/ai/query", f"{url}/me/quota"]
 

@@ -1,13 +1,17 @@
 """Commands that must not start print one clear sentence without a secret or traceback, and exit with 2."""
 
+import asyncio
 import socket
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from journeys.support.processes import Program, ReservedPort, clean_environment
+from support.databases import make_read_only
+from tollkeeper.identity.signing_secret import FILE_NAME
 from tollkeeper.settings import EXAMPLE_SECRET
 
 GOOD_SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0-journeys"
@@ -81,6 +85,47 @@ def test_serve_refuses_a_database_without_a_schema(refusal: Start, tmp_path: Pat
     assert "tollkeeper migrate" in refusal("serve", TOLLKEEPER_DATABASE_URL=f"sqlite:///{tmp_path / 'new.db'}")
 
 
+def test_serve_in_an_empty_folder_says_how_to_create_the_database(refusal: Start, tmp_path: Path) -> None:
+    message = refusal("serve")
+    assert f"No database at {tmp_path}/home/data/tollkeeper.db. Create it with: tollkeeper migrate." in message
+    assert list((tmp_path / "home").iterdir()) == []
+
+
+def test_serve_refuses_an_unreadable_file_with_the_secret(refusal: Start, sqlite_url: str) -> None:
+    """A folder has its name, which stops even root."""
+    secret = Path(sqlite_url.removeprefix("sqlite:///")).with_name(FILE_NAME)
+    secret.mkdir()
+    message = refusal("serve", TOLLKEEPER_DATABASE_URL=sqlite_url)
+    assert message == f"Cannot read the signing secret in {secret}: Is a directory."
+
+
+def test_serve_refuses_a_weak_secret_in_the_file_and_says_which_file(refusal: Start, sqlite_url: str) -> None:
+    secret = Path(sqlite_url.removeprefix("sqlite:///")).with_name(FILE_NAME)
+    secret.write_text("tell-nobody")
+    message = refusal("serve", TOLLKEEPER_DATABASE_URL=sqlite_url)
+    assert message.startswith(f"The signing secret in {secret} is weak. Delete the file")
+    assert "nobody" not in message
+
+
+def test_serve_refuses_a_database_that_cannot_be_written_to(refusal: Start, sqlite_url: str) -> None:
+    path = Path(sqlite_url.removeprefix("sqlite:///"))
+    make_read_only(path)
+    message = refusal("serve", TOLLKEEPER_DATABASE_URL=sqlite_url)
+    assert message.startswith(f"The database {path} cannot be ")
+    assert message.endswith(": attempt to write a readonly database.")
+
+
+async def test_serve_refuses_a_postgresql_database_that_is_read_only(refusal: Start, postgres_url: str) -> None:
+    connection = await asyncpg.connect(postgres_url)
+    name = await connection.fetchval("SELECT current_database()")
+    await connection.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    await connection.close()
+    message = await asyncio.to_thread(
+        refusal, "serve", TOLLKEEPER_DATABASE_URL=postgres_url, TOLLKEEPER_SIGNING_SECRET=GOOD_SECRET
+    )
+    assert message == "The database cannot be written to: it is read-only."
+
+
 def test_serve_refuses_a_schema_of_an_older_version(refusal: Start, sqlite_url: str) -> None:
     connection = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))
     with connection:
@@ -143,7 +188,10 @@ BAD_SETTINGS = {
     ("catalog", "place"),
     [
         ('[providers.groq]\nkind = "openai"\napi_key = "tell-nobody"', "providers.groq.api_key: there is no such"),
-        ('[providers.groq]\nkind = "openai"\napi_key_env = "tell_nobody"', "providers.groq.api_key_env: that variable"),
+        (
+            '[providers.groq]\nkind = "openai"\napi_key_env = "tell_nobody"',
+            "The variable of the API key is not set (named by providers.groq.api_key_env)",
+        ),
         ('default = "tell-nobody"', "default: there is no such model"),
         ('default = "tell-nobody', "not valid TOML"),
     ],

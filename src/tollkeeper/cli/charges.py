@@ -8,8 +8,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.cli.arguments import parse_name, parse_reason
 from tollkeeper.cli.context import actor_name, open_context
-from tollkeeper.cli.output import format_time, print_line, print_pairs, print_table
-from tollkeeper.errors import NotFound
+from tollkeeper.cli.output import AsJson, format_time, iso_time, print_json, print_line, print_pairs, print_table
+from tollkeeper.errors import NotFound, TollkeeperError
 from tollkeeper.identity.models import Tenant, User
 from tollkeeper.quota import queries
 from tollkeeper.quota.rules.models import Charge, Entry
@@ -41,7 +41,7 @@ def refund(
     print_line(f"The charge {parsed_id} is refunded: {asyncio.run(refund_charge()):,} tokens were returned.")
 
 
-def explain(charge_id: ChargeId) -> None:
+def explain(charge_id: ChargeId, as_json: AsJson = False) -> None:
     """Show a charge, its ledger entries, and the reason for its cost."""
 
     async def read() -> tuple[Charge, str, list[tuple[Entry, str]]]:
@@ -52,6 +52,9 @@ def explain(charge_id: ChargeId) -> None:
             return charge, owner, await queries.entries_of(session, charge.id)
 
     charge, owner, entries = asyncio.run(read())
+    if as_json:
+        print_json(_record(charge, owner, entries))
+        return
     print_pairs(_charge_rows(charge, owner))
     print_line()
     print_table(ENTRY_COLUMNS, [_entry_row(entry, quota) for entry, quota in entries])
@@ -75,7 +78,7 @@ def _charge_rows(charge: Charge, owner: str) -> list[tuple[str, str]]:
         ("call", f"{charge.surface}, {charge.provider} {charge.model}"),
         ("state", " ".join([charge.state, *(f"({flag})" for flag in flags)])),
         ("basis", charge.basis),
-        ("error", charge.error),
+        ("error", charge.error and _format_error(charge.error)),
         ("begun", format_time(charge.created_ms)),
         ("lease until", format_time(charge.lease_ms) if charge.closed_ms is None else None),
         ("closed", charge.closed_ms and f"{format_time(charge.closed_ms)} by {charge.closed_by}"),
@@ -89,6 +92,44 @@ def _charge_rows(charge: Charge, owner: str) -> list[tuple[str, str]]:
         ),
     ]
     return [(name, str(value)) for name, value in pairs if value]
+
+
+def _record(charge: Charge, owner: str, entries: list[tuple[Entry, str]]) -> dict[str, object]:
+    """Returns a charge with its entries and the reason for its cost, as a JSON object."""
+    names = ("surface", "provider", "model", "state", "basis", "error", "overrun", "adjusted", "refunded")
+    amounts = ("held_tokens", "held_micro_usd", "input_tokens", "cached_input_tokens", "output_tokens")
+    costs = ("weight_milli", "cost_tokens", "cost_micro_usd", "forgiven_tokens", "forgiven_micro_usd")
+    return {
+        "charge": charge.id,
+        "user": owner,
+        **{name: getattr(charge, name) for name in (*names, *amounts, *costs)},
+        "begun": iso_time(charge.created_ms),
+        "closed": iso_time(charge.closed_ms),
+        "closed_by": charge.closed_by,
+        "entries": [
+            {
+                "at": iso_time(entry.at_ms),
+                "quota": quota,
+                **{
+                    name: getattr(entry, name)
+                    for name in ("kind", "granted", "settled", "pending", "forgiven", "actor", "reason")
+                },
+            }
+            for entry, quota in entries
+        ],
+        "reason": queries.reason(charge),
+    }
+
+
+def _format_error(code: str) -> str:
+    """Returns an error's code and its sentence, if all errors of this code have the same one."""
+    kinds, sentences = [TollkeeperError], set()
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        if kind.code == code:
+            sentences.add(kind.sentence)
+    return f"{code}: {sentences.pop()}" if len(sentences) == 1 else code
 
 
 def _format_amounts(tokens: int, micro_usd: int | None) -> str:

@@ -12,12 +12,13 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from tollkeeper.bootstrap import make_ledger
+from tollkeeper.cli.output import print_line
 from tollkeeper.clock import Clock, SystemClock
 from tollkeeper.database_errors import describe_error
 from tollkeeper.db import Database
 from tollkeeper.errors import ConfigurationError, LedgerUnavailable
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.settings import Settings, load_settings
+from tollkeeper.settings import Settings, load_settings, setting_warnings
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,8 @@ async def open_context() -> AsyncIterator[CommandContext]:
     DatabaseUnavailable when the database does not respond.
     """
     _silence_logs()
-    settings = load_settings()
-    if (path := settings.sqlite_path) is not None and not path.is_file():
-        raise ConfigurationError(f"There is no database at {path}. Create it with: tollkeeper migrate")
+    settings = load_command_settings()
+    require_sqlite_file(settings)
     database = Database(settings.database_url)
     try:
         await database.require_current_schema()
@@ -62,6 +62,22 @@ async def open_context() -> AsyncIterator[CommandContext]:
         raise ConfigurationError(f"The database reported an error: {describe_error(error)}.") from None
     finally:
         await database.close()
+
+
+def load_command_settings(**overrides: object) -> Settings:
+    """Returns the settings, and warns on standard error of variables that have no effect. Raises ConfigurationError."""
+    settings = load_settings(**overrides)
+    for warning in setting_warnings(settings):
+        print_line(f"Warning: {warning}", error=True)
+    return settings
+
+
+def require_sqlite_file(settings: Settings) -> None:
+    """Raise ConfigurationError if the settings name an SQLite database that does not exist."""
+    if (path := settings.sqlite_path) is not None and not path.is_file():
+        raise ConfigurationError(
+            f"No database at {path}. Create it with: tollkeeper migrate. Or set TOLLKEEPER_DATABASE_URL."
+        )
 
 
 def actor_name(program: str) -> str:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tollkeeper.bootstrap import make_ledger
-from tollkeeper.cli.output import print_line
+from tollkeeper.cli.output import command_name, print_line
 from tollkeeper.db import Database
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.identity import accounts
@@ -25,7 +25,8 @@ from tollkeeper.settings import Settings
 
 OPERATOR, MEMBER = "operator@example.com", "member@example.com"
 OPERATOR_TENANT, MEMBER_TENANT = "operators", "demo"
-MEMBER_LIMIT, TENANT_LIMIT = 100_000, 1_000_000
+MEMBER_LIMIT, TENANT_LIMIT = 1_000_000, 10_000_000
+"""A call holds its whole output limit, and clients ask for up to 128,000 tokens unless they are told otherwise."""
 PASSWORDS_FILE = "first-passwords"
 
 
@@ -94,7 +95,7 @@ First start. These passwords are not shown again:
         return
     path = passwords_path(settings)
     _print_text(f"""
-First start. The passwords are in {path}. Only your user can read the file; delete it when you have noted them:
+First start. The passwords are in {path}. Only your user can read the file; delete it when you have noted them.
 
   {operator}
   {member}    {quota}
@@ -102,14 +103,37 @@ First start. The passwords are in {path}. Only your user can read the file; dele
     _print_calls(url, f"\"password=$(sed -n 's/^{MEMBER} //p' {shlex.quote(str(path))})\"")
 
 
+def print_how_to_get_in() -> None:
+    """Print how to find the users of this database, and how to set a new password."""
+    command = command_name()
+    _print_text(f"""
+The database has users already. List them, or set a new password for one of them:
+
+{command} user list
+{command} user password EMAIL
+""")
+
+
+def print_first_steps() -> None:
+    """Print how to make a user: the database has none."""
+    command = command_name()
+    _print_text(f"""
+The database has no users yet. Start once with --first-run, or create a tenant and a user with a quota:
+
+{command} tenant create {MEMBER_TENANT}
+{command} user create {MEMBER} --tenant {MEMBER_TENANT}
+{command} quota set {MEMBER} --limit {MEMBER_LIMIT} --window day
+""")
+
+
 def _print_calls(url: str, password: str) -> None:
     """Print three calls. `password` is the argument of curl with the member's password."""
-    base = shlex.quote(url)  # some shells expand the brackets of an IPv6 address
+    base = shlex.quote(url)  # some shells expand the brackets of an IPv6 address, and fish assigns only by `export`
     read_token = "python3 -c 'import json,sys; print(json.load(sys.stdin)[\"access_token\"])'"  # noqa: S105
     query = f"{base}/ai/query -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json'"
     _print_text(f"""Log in, send a prompt, and see the quota decrease by exactly the cost:
 
-TOKEN=$(curl -s {base}/auth/login -d username={MEMBER} -d {password} | {read_token})
+export TOKEN=$(curl -s {base}/auth/login -d username={MEMBER} -d {password} | {read_token})
 curl -s -w '\\n' {query} -d '{{"prompt": "Good morning, Tollkeeper"}}'
 curl -s -w '\\n' {base}/me/quota -H "Authorization: Bearer $TOKEN"
 """)

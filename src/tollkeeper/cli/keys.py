@@ -8,7 +8,7 @@ import typer
 
 from tollkeeper.cli.arguments import parse_days, parse_name, parse_scopes
 from tollkeeper.cli.context import open_context
-from tollkeeper.cli.output import print_line, print_table
+from tollkeeper.cli.output import AsJson, iso_time, print_json, print_line, print_table
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.identity import accounts, keys
 from tollkeeper.identity.models import ApiKey
@@ -23,9 +23,7 @@ def create(
     email: Email,
     name: Annotated[str, typer.Option(metavar="NAME", show_default=False, help="What the key is for.")],
     scopes: Annotated[str, typer.Option(metavar="ai|me|ai,me", help="ai: call models; me: read balances.")] = "ai,me",
-    days: Annotated[
-        str | None, typer.Option(metavar="N", help="Days until it expires. [default: it does not expire]")
-    ] = None,
+    days: Annotated[str | None, typer.Option(metavar="N", help="Days until it expires. Default: never.")] = None,
 ) -> None:
     """Create an API key. It is printed to standard output once and cannot be shown again."""
     parsed_scopes, parsed_days = parse_scopes(scopes), parse_days(days) if days is not None else None
@@ -42,15 +40,19 @@ def create(
 
 
 @app.command(name="list")
-def list_(email: Email) -> None:
+def list_(email: Email, as_json: AsJson = False) -> None:
     """List the keys of a user, without revoked keys."""
 
-    async def read_rows() -> list[tuple[str, ...]]:
+    async def read() -> list[ApiKey]:
         async with open_context() as context, context.database.session() as session:
             user = await accounts.get_user_by_email(session, email)
-            return [_row(key) for key in await keys.list_keys(session, user)]
+            return await keys.list_keys(session, user)
 
-    print_table(("key", "begins with", "name", "scopes", "created", "expires"), asyncio.run(read_rows()))
+    found = asyncio.run(read())
+    if as_json:
+        print_json([_record(key) for key in found])
+    else:
+        print_table(("key", "begins with", "name", "scopes", "created", "expires"), map(_row, found))
 
 
 @app.command()
@@ -87,6 +89,18 @@ def _row(key: ApiKey) -> tuple[str, ...]:
         _format_day(key.created_ms),
         _format_day(key.expires_ms),
     )
+
+
+def _record(key: ApiKey) -> dict[str, object]:
+    """The same as a JSON object."""
+    return {
+        "key": key.id,
+        "prefix": key.prefix,
+        "name": key.name,
+        "scopes": key.scopes.split(),
+        "created": iso_time(key.created_ms),
+        "expires": iso_time(key.expires_ms),
+    }
 
 
 def _format_day(time_ms: int | None) -> str:

@@ -4,9 +4,14 @@ Text from users, the database and providers can contain characters that control 
 has escapes in place of characters that are not printable.
 """
 
+import json
+import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -20,6 +25,7 @@ PIPE_COLUMNS = 4_000
 """A pipe has no width of its own. This is wider than the longest row."""
 
 UNIT_NAMES = {Unit.TOKENS.value: "tokens", Unit.MICRO_USD.value: "micro-USD"}
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 BALANCE_COLUMNS = ("whose", "window", "unit", ">limit", ">used", ">reserved", ">remaining", "resets")
 
 
@@ -32,6 +38,11 @@ def make_console(*, stderr: bool = False) -> Console:
 def print_line(text: str = "", *, error: bool = False) -> None:
     """Print one line to standard output, or to standard error. A line feed in the text is escaped, too."""
     typer.echo(escape_unprintable(text), err=error)
+
+
+def print_json(document: object) -> None:
+    """Print a JSON document. Characters beyond ASCII are escaped, so that it is valid in any encoding."""
+    typer.echo(json.dumps(document, indent=2))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -65,6 +76,36 @@ def balance_row(label: str, balance: Balance) -> tuple[str, ...]:
         *(f"{amount:,}" for amount in (balance.limit, balance.used, balance.reserved, balance.remaining)),
         format_time(balance.resets_ms) if balance.resets_ms is not None else "never",
     )
+
+
+def balance_record(label: str, balance: Balance) -> dict[str, Any]:
+    """Returns the same as a JSON object."""
+    return {
+        "whose": label,
+        "window": str(balance.period),
+        "unit": UNIT_NAMES[balance.unit],
+        "limit": balance.limit,
+        "used": balance.used,
+        "reserved": balance.reserved,
+        "remaining": balance.remaining,
+        "resets": iso_time(balance.resets_ms),
+    }
+
+
+def iso_time(time_ms: int | None) -> str | None:
+    """Returns milliseconds since 1970 as an ISO 8601 time in UTC; None for None."""
+    if time_ms is None:
+        return None
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat().replace("+00:00", "Z")
+
+
+def command_name() -> str:
+    """Returns how to call this command in a shell of the present folder."""
+    if shutil.which("tollkeeper") is not None:
+        return "tollkeeper"
+    python = Path(sys.executable)
+    python = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
+    return f"{shlex.quote(str(python))} -m tollkeeper"
 
 
 def format_time(time_ms: int) -> str:

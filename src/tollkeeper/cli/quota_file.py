@@ -1,19 +1,17 @@
 """A CSV file of quota changes. Every line is read, and each invalid line is reported with its number."""
 
-import csv
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tollkeeper.cli.arguments import parse_action, parse_amount, parse_reason, parse_unit, parse_window, quote
+from tollkeeper.cli.arguments import parse_action, parse_amount, parse_reason, parse_unit, parse_window
+from tollkeeper.cli.csv_file import Cells, read_cells
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.quota.changes import Action, QuotaChange, Target
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.windows import Period
 
 COLUMNS = ("email", "tenant", "action", "window", "limit", "tokens", "unit", "reason")
-MAX_FILE_BYTES = 4 * 1024 * 1024
 FORMAT = """The CSV file starts with a header that names its columns, in any order:
   email or tenant   the owner of the quota: a user, or the tenant itself
   action            set or grant; optional if ACTION is given
@@ -61,59 +59,20 @@ def read_rows(path: Path, defaults: Defaults) -> Iterator[Row | str]:
 
     Raises InvalidRequest for a file that cannot be read or has no valid header.
     """
-    lines = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
-    try:
-        header = _parse_header(next(lines, []))
-    except csv.Error as error:
-        raise InvalidRequest(f"The first line of {path} is not valid CSV ({error}).") from None
-    while True:
-        try:
-            cells = next(lines)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield f"line {lines.line_num}: this is not valid CSV ({error})."
-            return
-        if not any(cell.strip() for cell in cells):
+    for line, cells in read_cells(path, COLUMNS):
+        if isinstance(cells, str):
+            yield f"line {line}: {cells}"
             continue
         try:
-            yield _parse_row(lines.line_num, header, cells, defaults)
+            yield _parse_row(line, cells, defaults)
         except InvalidRequest as error:
-            yield f"line {lines.line_num}: {error.detail}"
+            yield f"line {line}: {error.detail}"
 
 
-def _read_text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-        text = content.decode("utf-8-sig")
-    except OSError as error:
-        raise InvalidRequest(f"The file {path} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise InvalidRequest(f"The file {path} is not UTF-8 text.") from None
-    if len(content) > MAX_FILE_BYTES:
-        raise InvalidRequest(f"The file {path} is larger than {MAX_FILE_BYTES // 1024 // 1024} MiB.")
-    return text
-
-
-def _parse_header(cells: list[str]) -> list[str]:
-    header = [cell.strip().lower() for cell in cells]
-    unknown = [name for name in header if name not in COLUMNS]
-    if unknown or not header:
-        found = f", not {quote(unknown[0])}" if unknown else ""
-        raise InvalidRequest(f"The first line must name columns. Valid names are {', '.join(COLUMNS)}{found}.")
-    if len(set(header)) < len(header):
-        raise InvalidRequest("The first line names a column twice.")
-    return header
-
-
-def _parse_row(line: int, header: list[str], cells: list[str], defaults: Defaults) -> Row:
+def _parse_row(line: int, given: Cells, defaults: Defaults) -> Row:
     """Raises InvalidRequest."""
-    if len(cells) != len(header):
-        raise InvalidRequest(f"The line has {len(cells)} cells, but the header has {len(header)} columns.")
-    given = {name: cell.strip() for name, cell in zip(header, cells, strict=True) if cell.strip()}
     if ("email" in given) == ("tenant" in given):
-        raise InvalidRequest("Specify either an email or a tenant.")
+        raise InvalidRequest("Give either an email or a tenant, not both.")
     action = parse_action(given["action"]) if "action" in given else defaults.action
     if action is None:
         raise InvalidRequest("The action is missing. Specify set or grant.")

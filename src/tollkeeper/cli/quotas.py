@@ -8,7 +8,16 @@ import typer
 from tollkeeper.cli import charges
 from tollkeeper.cli.arguments import parse_amount, parse_reason, parse_unit, parse_window
 from tollkeeper.cli.context import actor_name, open_context
-from tollkeeper.cli.output import BALANCE_COLUMNS, UNIT_NAMES, balance_row, print_line, print_table
+from tollkeeper.cli.output import (
+    BALANCE_COLUMNS,
+    UNIT_NAMES,
+    AsJson,
+    balance_record,
+    balance_row,
+    print_json,
+    print_line,
+    print_table,
+)
 from tollkeeper.cli.targets import find_target
 from tollkeeper.quota import queries
 from tollkeeper.quota.changes import Action, QuotaChange, Target, apply_changes, plan_change
@@ -34,13 +43,13 @@ Window = Annotated[
         "--window",
         metavar=WINDOWS,
         show_default=False,
-        help="The window of the quota; optional if there is only one quota.",
+        help="Which quota; required if there are several or none.",
     ),
 ]
 
 
 @app.command()
-def show(email: Email = None, tenant: Tenant = None) -> None:
+def show(email: Email = None, tenant: Tenant = None, as_json: AsJson = False) -> None:
     """Show every quota that applies, in its current window."""
 
     async def read() -> tuple[Target, list[Balance], list[Balance]]:
@@ -53,13 +62,15 @@ def show(email: Email = None, tenant: Tenant = None) -> None:
             return target, own, shared
 
     target, own, shared = asyncio.run(read())
-    rows = [balance_row(target.label, balance) for balance in own]
-    rows += [balance_row("the whole tenant", balance) for balance in shared]
-    if rows:
-        print_table(BALANCE_COLUMNS, rows)
+    labelled = [(target.label, balance) for balance in own] + [("the whole tenant", balance) for balance in shared]
+    if as_json:
+        print_json([balance_record(label, balance) for label, balance in labelled])
+        return
+    if labelled:
+        print_table(BALANCE_COLUMNS, [balance_row(label, balance) for label, balance in labelled])
     if target.subject.user_id is not None and not any(balance.unit == Unit.TOKENS for balance in own):
         print_line(f"{target.label} has no token quota, so every call is refused.")
-    elif not rows:
+    elif not labelled:
         print_line(f"{target.label} has no quota of its own: only its users' quotas apply.")
 
 

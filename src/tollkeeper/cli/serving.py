@@ -1,10 +1,11 @@
-"""`tollkeeper serve`, `migrate` and `models`: starts the server, updates the schema, lists the models."""
+"""`tollkeeper serve`, `migrate` and `models`: start the server, create or upgrade the tables, list the models."""
 
 import asyncio
 import errno
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -12,10 +13,12 @@ import uvicorn
 
 from tollkeeper.api.middleware import MAX_BODY_BYTES
 from tollkeeper.bootstrap import Backends, make_app, make_backends, make_catalog
-from tollkeeper.cli.first_run import populate, print_example_calls
-from tollkeeper.cli.output import print_line, print_table
-from tollkeeper.db import Database
+from tollkeeper.cli.context import load_command_settings, require_sqlite_file
+from tollkeeper.cli.first_run import populate, print_example_calls, print_first_steps, print_how_to_get_in
+from tollkeeper.cli.output import AsJson, print_json, print_line, print_table
+from tollkeeper.db import Database, SchemaMissing
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.identity import accounts
 from tollkeeper.identity.signing_secret import load_signing_secret
 from tollkeeper.private_files import secure_sqlite_files
 from tollkeeper.providers.catalog import Catalog
@@ -23,7 +26,7 @@ from tollkeeper.providers.openai import make_openai
 from tollkeeper.server.http_protocol import bounded_protocol
 from tollkeeper.server.limits import Connections, EdgeLimits
 from tollkeeper.server.websocket_protocol import bounded_websocket_protocol
-from tollkeeper.settings import Settings, load_settings
+from tollkeeper.settings import Settings
 from tollkeeper.telemetry.logging import log_uncaught_exceptions
 
 MODEL_COLUMNS = ("model", "provider", "also named")
@@ -38,56 +41,93 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     host: Annotated[
-        str | None, typer.Option(help="Address to listen on. [default: TOLLKEEPER_HOST, 127.0.0.1]")
+        str | None, typer.Option(metavar="ADDRESS", help="Address to listen on. Default: TOLLKEEPER_HOST or 127.0.0.1.")
     ] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on. [default: TOLLKEEPER_PORT, 8000]")] = None,
-    reload: Annotated[bool, typer.Option(help="Restart when the code changes; for development.")] = False,
+    port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Port to listen on. Default: TOLLKEEPER_PORT or 8000.")
+    ] = None,
+    reload: Annotated[bool, typer.Option("--reload", help="Restart when the code changes; for development.")] = False,
     first_run: Annotated[
         bool,
-        typer.Option(help="In an empty database, create an operator, a tenant and a member, and print how to log in."),
+        typer.Option(
+            "--first-run",
+            help="Create what is missing: the database, and in an empty one an operator, a tenant and a member."
+            " Print how to log in.",
+        ),
     ] = False,
 ) -> None:
     """Serve the API."""
     options = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    settings = load_settings(**options)
-    load_signing_secret(settings)
+    settings = load_command_settings(**options)
     backends = make_backends(settings)
-    listener = _bind(settings)
-    passwords = asyncio.run(_check_database(settings, first_run=first_run))
-    url = f"http://{_host_and_port(settings)}"
-    print_line(f"Tollkeeper listens on {url} (interactive docs at /docs).")
-    print_line(_describe_providers(backends.catalog))
-    if passwords is not None:
-        print_example_calls(passwords, settings, url)
-    _run(settings, backends, listener, reload=reload)
+    _require_schema(settings, create=first_run)
+    load_signing_secret(settings)
+    with _bind(settings) as listener:  # before the first passwords are made, which are shown once
+        passwords, has_users = asyncio.run(_check_database(settings, first_run=first_run))
+        url = f"http://{_host_and_port(settings)}"
+        print_line(f"Tollkeeper listens on {url} (interactive docs at {url}/docs).")
+        print_line(_describe_providers(backends.catalog))
+        if passwords is not None:
+            print_example_calls(passwords, settings, url)
+        elif has_users:
+            print_how_to_get_in()
+        else:
+            print_first_steps()
+        _run(settings, backends, listener, reload=reload)
 
 
 def migrate() -> None:
-    """Upgrade the database schema to this version."""
-    from tollkeeper.migrations import migrate as migrate_database  # alembic is not loaded by `serve`
+    """Create the database's tables, or upgrade them to this version."""
+    settings = load_command_settings()
+    _migrate(settings)
+    place = f" {settings.sqlite_path}" if settings.sqlite_path is not None else ""
+    print_line(f"The schema of the database{place} is up to date.")
 
-    settings = load_settings()
+
+def _migrate(settings: Settings) -> None:
+    from tollkeeper.migrations import migrate as migrate_database  # alembic takes long to load, and `serve` needs none
+
     migrate_database(settings.database_url)
-    print_line("The database schema is up to date.")
+
+
+def _require_schema(settings: Settings, *, create: bool) -> None:
+    """Create the tables of a database that has none, if `create`. Raises ConfigurationError, SchemaMissing."""
+    if not create:
+        require_sqlite_file(settings)
+    elif settings.sqlite_path is not None and not settings.sqlite_path.exists():
+        _migrate(settings)
+    try:
+        asyncio.run(_check_schema(settings))
+    except SchemaMissing:
+        if not create:
+            raise
+        _migrate(settings)
 
 
 def models(
     from_openai: Annotated[
-        bool, typer.Option("--ask", help="List the models that OpenAI reports for the key instead.")
+        bool, typer.Option("--ask", help="Query OpenAI for the models that OPENAI_API_KEY may use, and list those.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """List the models of all providers, the default first. Without --ask no request is sent."""
-    settings = load_settings()
+    """List the models of the configured providers, the default first."""
+    settings = load_command_settings()
+    names: list[tuple[str, str, Sequence[str]]]
     if from_openai:
-        rows = [(name, "openai", "") for name in asyncio.run(make_openai(settings).list_models())]
+        names = [(name, "openai", ()) for name in asyncio.run(make_openai(settings).list_models())]
     else:
         listing = make_catalog(settings).listed_models()
-        rows = [(item.model.name, item.model.provider.name, ", ".join(item.aliases)) for item in listing]
-    print_table(MODEL_COLUMNS, rows)
+        names = [(item.model.name, item.model.provider.name, item.aliases) for item in listing]
+    if as_json:
+        print_json(
+            [{"model": model, "provider": provider, "aliases": list(aliases)} for model, provider, aliases in names]
+        )
+    else:
+        print_table(MODEL_COLUMNS, [(model, provider, ", ".join(aliases)) for model, provider, aliases in names])
 
 
-async def _check_database(settings: Settings, *, first_run: bool) -> dict[str, str] | None:
-    """Check the schema; on a first run, fill an empty database. Raises ConfigurationError for another schema.
+async def _check_schema(settings: Settings) -> None:
+    """Raises ConfigurationError for another schema, SchemaMissing for none.
 
     The files of an SQLite database become readable by their owner only.
     """
@@ -96,7 +136,23 @@ async def _check_database(settings: Settings, *, first_run: bool) -> dict[str, s
     database = Database(settings.database_url)
     try:
         await database.require_current_schema()
-        return await populate(settings, database) if first_run else None
+    finally:
+        await database.close()
+
+
+async def _check_database(settings: Settings, *, first_run: bool) -> tuple[dict[str, str] | None, bool]:
+    """Check that the database can be written to; on a first run, fill an empty one.
+
+    Returns e-mail address → password of the accounts that were created, if any, and whether there are users. Raises
+    ConfigurationError.
+    """
+    database = Database(settings.database_url)
+    try:
+        await database.require_writable()
+        if first_run and (passwords := await populate(settings, database)) is not None:
+            return passwords, True
+        async with database.session() as session:
+            return None, await accounts.has_users(session)
     finally:
         await database.close()
 
@@ -105,8 +161,10 @@ def _describe_providers(catalog: Catalog) -> str:
     if catalog.provider_names == ("echo",):
         return "No provider is configured. The offline echo provider answers, with one word per token."
     default = catalog.model(None)
+    if len(catalog.provider_names) == 1:
+        return f"Provider: {default.provider.name}. Default model: {default.name}."
     names = ", ".join(catalog.provider_names)
-    return f"Providers: {names}. Default model: {default.name} of {default.provider.name}."
+    return f"Providers: {names}. Default model: {default.name} ({default.provider.name})."
 
 
 def _host_and_port(settings: Settings) -> str:
@@ -125,7 +183,8 @@ def _bind(settings: Settings) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise ConfigurationError(
-                f"Port {settings.port} is in use. Choose another, for example: make run PORT={settings.port + 1}"
+                f"Port {settings.port} is in use. Choose another, for example with --port {settings.port + 1}, or:"
+                f" make run PORT={settings.port + 1}"
             ) from None
         raise ConfigurationError(f"Cannot listen on {_host_and_port(settings)}: {error.strerror or error}.") from None
     return listener

@@ -12,7 +12,7 @@ from tollkeeper.quota.rules.page import Subject
 async def find_target(session: AsyncSession, email: str | None, tenant_name: str | None) -> Target:
     """Returns the user with this e-mail address, or the tenant with this name. Raises NotFound, InvalidRequest."""
     if (email is None) == (tenant_name is None):
-        raise InvalidRequest("Specify either a user by e-mail address or a tenant with --tenant.")
+        raise InvalidRequest("Give either the e-mail address of a user or a tenant with --tenant, not both.")
     if email is not None:
         user = await accounts.get_user_by_email(session, parse_name(email))
         return Target(Subject(user.tenant_id, user.id), user.email)

@@ -7,10 +7,13 @@ import typer
 
 from tollkeeper.cli.arguments import parse_name
 from tollkeeper.cli.context import open_context
-from tollkeeper.cli.output import print_line, print_table
+from tollkeeper.cli.output import AsJson, print_json, print_line, print_table
 from tollkeeper.identity import accounts
+from tollkeeper.identity.models import Tenant
 
 app = typer.Typer(help="Create, list, disable and enable tenants.")
+
+COLUMNS = ("tenant", "state", "created")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False, help="The tenant's name.")]
 
@@ -28,17 +31,21 @@ def create(name: Name) -> None:
 
 
 @app.command(name="list")
-def list_() -> None:
+def list_(as_json: AsJson = False) -> None:
     """List the tenants."""
 
-    async def read_rows() -> list[tuple[str, str, str]]:
+    async def read() -> list[Tenant]:
         async with open_context() as context, context.database.session() as session:
-            return [
-                (tenant.name, "disabled" if tenant.disabled_at else "active", f"{tenant.created_at:%Y-%m-%d}")
-                for tenant in await accounts.list_tenants(session)
-            ]
+            return await accounts.list_tenants(session)
 
-    print_table(("tenant", "state", "created"), asyncio.run(read_rows()))
+    rows = [
+        (tenant.name, "disabled" if tenant.disabled_at else "active", f"{tenant.created_at:%Y-%m-%d}")
+        for tenant in asyncio.run(read())
+    ]
+    if as_json:
+        print_json([dict(zip(COLUMNS, row, strict=True)) for row in rows])
+    else:
+        print_table(COLUMNS, rows)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`tollkeeper user`: create, list, disable and enable users, and replace a lost password."""
+"""`tollkeeper user`: create, list, disable and enable users, and replace a forgotten password."""
 
 import asyncio
 from contextlib import closing
@@ -8,12 +8,14 @@ import typer
 
 from tollkeeper.cli.arguments import parse_name, parse_role, read_password
 from tollkeeper.cli.context import CommandContext, open_context
-from tollkeeper.cli.output import print_line, print_table
+from tollkeeper.cli.output import AsJson, print_json, print_line, print_table
 from tollkeeper.identity import accounts, keys
 from tollkeeper.identity.models import Tenant, User
 from tollkeeper.identity.passwords import Passwords
 
-app = typer.Typer(help="Create, list, disable and enable users; set a new password.")
+app = typer.Typer(help="Create, import, list, disable and enable users; set a new password.")
+
+COLUMNS = ("email", "tenant", "role", "state", "created")
 
 Email = Annotated[str, typer.Argument(metavar="EMAIL", show_default=False, help="The user's e-mail address.")]
 PasswordStdin = Annotated[
@@ -47,6 +49,7 @@ def create(
 @app.command(name="list")
 def list_(
     tenant: Annotated[str | None, typer.Option(metavar="NAME", help="Only this tenant's users.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """List the users."""
 
@@ -58,7 +61,11 @@ def list_(
                 for user, user_tenant in await accounts.list_users(session, only_tenant)
             ]
 
-    print_table(("e-mail", "tenant", "role", "state", "created"), asyncio.run(read_rows()))
+    rows = asyncio.run(read_rows())
+    if as_json:
+        print_json([dict(zip(COLUMNS, row, strict=True)) for row in rows])
+    else:
+        print_table(COLUMNS, rows)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line, on standard output. Bodies and headers are never logged.
+"""Logs on standard output: one JSON object a line, or readable text at a terminal. Bodies and headers are never logged.
 
 The lines of libraries, warnings and uncaught exceptions are written in the same way.
 """
@@ -9,6 +9,7 @@ import logging
 import re
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ import orjson
 import structlog
 from structlog.typing import EventDict, ExcInfo
 
+from tollkeeper.printable import escape_unprintable
 from tollkeeper.telemetry.redaction import format_exception, redact
 
 correlation_id: ContextVar[str] = ContextVar("correlation_id", default="")
@@ -33,7 +35,7 @@ _COROUTINE = re.compile(r"coro=(<[\w.<>]+)\(\)")
 log = structlog.get_logger("tollkeeper.process")
 
 
-def configure_logging(level: str) -> None:
+def configure_logging(level: str, *, as_text: bool = False) -> None:
     """Set up the logging of this process and of its libraries. `level` is `debug`, `info`, `warning` or `error`."""
     structlog.configure(
         processors=[
@@ -42,7 +44,7 @@ def configure_logging(level: str) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.ExceptionRenderer(_format_exc_info),
             _redact_texts,
-            structlog.processors.JSONRenderer(serializer=_dumps),
+            _render_text if as_text else structlog.processors.JSONRenderer(serializer=_dumps),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=lambda *_: _StdoutLogger(),
@@ -66,12 +68,13 @@ def _log_uncaught(_kind: type[BaseException], error: BaseException, _traceback: 
 
 
 class AccessLog:
-    """Writes one line for each request.
+    """Writes one line for each request, and one for each call.
 
     Every call passes here, so lines bypass structlog, and those of FLUSH_INTERVAL_S are written together.
     """
 
-    def __init__(self, level: str) -> None:
+    def __init__(self, level: str, *, as_text: bool = False) -> None:
+        self._as_text = as_text
         self.enabled = _LEVELS[level] <= logging.INFO
         self._lines: list[bytes] = []
 
@@ -83,9 +86,15 @@ class AccessLog:
             "status": status,
             "seconds": round(seconds, 6),
             "correlation_id": correlation_id,
-            "level": "info",
-            "timestamp": datetime.now(UTC),  # the system's clock, as in structlog's lines
         }
+        self.write_line(line)
+
+    def write_line(self, line: dict[str, Any]) -> None:
+        """Write an event with its fields. `seconds` is among them."""
+        line |= {"level": "info", "timestamp": datetime.now(UTC)}  # the system's clock, as in structlog's lines
+        if self._as_text:
+            _write(format_line(line | {"seconds": f"{line['seconds']:.3f}"}) + "\n")
+            return
         if not self._lines:
             asyncio.get_running_loop().call_later(FLUSH_INTERVAL_S, self._flush)
         self._lines.append(orjson.dumps(line, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE))
@@ -123,6 +132,24 @@ def _write(text: str) -> None:
     with suppress(OSError, ValueError):
         sys.stdout.write(text)
         sys.stdout.flush()
+
+
+def format_line(event: Mapping[str, Any]) -> str:
+    """Returns an event as text: its local time, level and name, its other fields, and below it the traceback.
+
+    A client chooses the path of a request: what is not printable is escaped.
+    """
+    rest = dict(event)
+    time, level, name = (rest.pop(field, "") for field in ("timestamp", "level", "event"))
+    traceback = str(rest.pop("exception", ""))
+    at = time if isinstance(time, datetime) else datetime.fromisoformat(str(time))
+    words = [f"{at.astimezone():%H:%M:%S}", f"{level:<7}", str(name)]
+    words += [f"{field}={value}" for field, value in rest.items() if value not in (None, "")]
+    return "\n".join(map(escape_unprintable, [" ".join(words), *traceback.splitlines()]))
+
+
+def _render_text(_logger: Any, _method: str, event: EventDict) -> str:
+    return format_line(event)
 
 
 def _dumps(event: dict[str, Any], **_: Any) -> str:

@@ -15,12 +15,22 @@ HIDDEN = "***"
 
 CREDENTIAL = re.compile(r"tk-[\w-]+|(?<![A-Za-z0-9])sk-[\w-]+|eyJ[\w.-]+")
 """An API key of ours or of a provider, or a JWT."""
+MAX_EXCERPT = 200
+"""Characters of another server's text in a log line."""
+_LONG_TOKEN = re.compile(r"[\w*+/=-]{20,}")
+"""What may be a credential in the text of a server whose keys have an unknown form."""
 _PASSWORD_IN_URL = re.compile(r"(?<=://)[^\s:/@]{0,256}:\S{0,256}@")
 
 
 def redact(text: str) -> str:
     """Returns the text without API keys, JWTs, and user names and passwords in URLs."""
     return _PASSWORD_IN_URL.sub(f"{HIDDEN}@", CREDENTIAL.sub(HIDDEN, text))
+
+
+def excerpt(text: str) -> str:
+    """Returns the begin of another server's text, on one line, without credentials and without any long token."""
+    line = _LONG_TOKEN.sub(HIDDEN, redact(" ".join(text.split())))
+    return "".join(character for character in line if character.isprintable())[:MAX_EXCERPT]
 
 
 def format_exception(error: BaseException) -> str:

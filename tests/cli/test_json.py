@@ -1,0 +1,63 @@
+"""`--json` prints every list as JSON, for programs."""
+
+import json
+from typing import Any
+
+import pytest
+
+from support.command_runner import CommandRunner
+
+pytestmark = pytest.mark.exhaustive_on_postgres
+
+ADA = "ada@example.com"
+
+
+def listed(runner: CommandRunner, *arguments: str) -> Any:
+    return json.loads(runner.run(*arguments, "--json"))
+
+
+def test_tenants_and_users_are_listed_as_json(acme: CommandRunner) -> None:
+    assert [(tenant["tenant"], tenant["state"]) for tenant in listed(acme, "tenant", "list")] == [
+        ("acme", "active"),
+        ("void", "active"),
+    ]
+    users = listed(acme, "user", "list")
+    assert [(user["email"], user["tenant"], user["role"]) for user in users] == [
+        (ADA, "acme", "member"),
+        ("bob@example.com", "acme", "member"),
+    ]
+    assert set(users[0]) == {"email", "tenant", "role", "state", "created"}
+    assert listed(acme, "user", "list", "--tenant", "void") == []
+
+
+def test_keys_are_listed_as_json_without_their_secrets(acme: CommandRunner) -> None:
+    secret = acme.invoke("key", "create", ADA, "--name", "é", "--scopes", "me").out.strip()
+    (key,) = listed(acme, "key", "list", ADA)
+    assert (key["name"], key["scopes"], key["expires"]) == ("é", ["me"], None)
+    assert secret.startswith(key["prefix"])
+    assert secret not in json.dumps(key)
+
+
+def test_quotas_are_numbers_in_json(acme: CommandRunner) -> None:
+    assert listed(acme, "quota", "show", ADA) == []
+    acme.run("quota", "set", ADA, "--limit", "5000", "--window", "total")
+    acme.run("quota", "set", "--tenant", "acme", "--limit", "9000", "--window", "day")
+    own, shared = listed(acme, "quota", "show", ADA)
+    assert own == {
+        "whose": ADA,
+        "window": "total",
+        "unit": "tokens",
+        "limit": 5000,
+        "used": 0,
+        "reserved": 0,
+        "remaining": 5000,
+        "resets": None,
+    }
+    assert (shared["whose"], shared["limit"]) == ("the whole tenant", 9000)
+    assert shared["resets"].endswith("Z")
+
+
+def test_models_are_listed_as_json(runner: CommandRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "OLLAMA_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert listed(runner, "models") == [{"model": "echo", "provider": "echo", "aliases": []}]
