@@ -5,6 +5,8 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 MAX_LINES = 315
 """Of a module: about 300."""
@@ -64,3 +66,18 @@ def test_the_top_level_is_the_one_that_was_asked_for() -> None:
 def test_files_and_functions_stay_small() -> None:
     for path in (ROOT / "src").rglob("*.py"):
         assert len(path.read_text().splitlines()) <= MAX_LINES, path
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_moved_folder_is_set_up_again_and_an_unmoved_one_is_not(tmp_path: Path, moved: bool) -> None:
+    """The scripts of an environment name their interpreter by its absolute path; so no target uses one of ours."""
+    for name in ("requirements.lock", "pyproject.toml", "scripts/setup.sh", "Makefile"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / ".ready").write_text(f"{tmp_path}/before\n" if moved else f"{tmp_path}\n")
+    planned = subprocess.run(
+        ["make", "--no-print-directory", "-n", "run"], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    assert ("scripts/setup.sh" in planned) is moved
+    assert ".venv/bin/python -m tollkeeper serve --first-run" in planned

@@ -21,7 +21,7 @@ from tollkeeper.api.compat import error_renderer_of
 from tollkeeper.api.compat import model_list as compat_model_list
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.metered import MeteredRouter
-from tollkeeper.api.middleware import OuterMiddleware
+from tollkeeper.api.middleware import SDK_PREFIX, OuterMiddleware
 from tollkeeper.api.native import model_list, sessions, socket
 from tollkeeper.api.openapi import complete_document
 from tollkeeper.errors import InvalidRequest, MethodNotAllowed, NotFound, TollkeeperError
@@ -32,6 +32,7 @@ ENDPOINTS = (*native.ENDPOINTS, *compat.ENDPOINTS)
 """All metered endpoints."""
 CANCELLED_CALLS_TIMEOUT_S = 5.0
 """How long the server waits at its stop until the calls that it cancelled are settled."""
+_SDK_PATHS = frozenset({"/v1/models", *(endpoint.path for endpoint in compat.ENDPOINTS)})
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 DESCRIPTION = "A secured multi-tenant AI API whose token quotas are exact."
 
@@ -121,11 +122,20 @@ def _domain_error(request: Request, error: Exception) -> TollkeeperError:
             fields = sorted({str(problem["loc"][-1]) for problem in error.errors() if problem["loc"][0] == "query"})
             return InvalidRequest(f"Invalid: {', '.join(fields)}." if fields else None)
         case HTTPException(status_code=404):
-            return NotFound()
+            return NotFound(_no_endpoint(request.url.path))
         case HTTPException(status_code=405):
             return MethodNotAllowed(_allowed_methods(request))
         case _:
             return InvalidRequest()
+
+
+def _no_endpoint(path: str) -> str:
+    """The message for a path that does not exist. That of an SDK with a wrong base URL has a segment `/v1` too many, or
+    lacks it.
+    """
+    if not path.startswith(SDK_PREFIX) and f"/v1{path}" not in _SDK_PATHS:
+        return "No such endpoint. GET /docs lists all endpoints."
+    return "No such endpoint. OpenAI SDKs: the base URL ends in /v1; Anthropic SDKs: it does not."
 
 
 def _allowed_methods(request: Request) -> str:

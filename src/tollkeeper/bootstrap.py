@@ -5,6 +5,7 @@
 
 import gc
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from tollkeeper.clock import Clock, SystemClock
 from tollkeeper.conversations import Conversations
 from tollkeeper.db import Database
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.gateway.call_events import CallEvents, call_log
 from tollkeeper.gateway.path import Gateway
 from tollkeeper.gateway.streaming import Deadlines
 from tollkeeper.identity.authenticator import Authenticator
@@ -27,7 +29,7 @@ from tollkeeper.identity.tokens import Tokens
 from tollkeeper.providers.base import Wire
 from tollkeeper.providers.breaker import CircuitBreaker
 from tollkeeper.providers.catalog import Catalog, build_catalog
-from tollkeeper.providers.catalog_file import CatalogFile, ProviderEntry, read_catalog
+from tollkeeper.providers.catalog_file import CatalogFile, ProviderEntry, read_catalog, treatments_of
 from tollkeeper.providers.echo import make_echo
 from tollkeeper.providers.kind import ConfiguredProvider, ProviderKind, ProviderOptions
 from tollkeeper.providers.registry import KINDS, KINDS_BY_NAME
@@ -88,16 +90,22 @@ def _from_entry(settings: Settings, name: str, entry: ProviderEntry) -> Configur
     """A provider of the operator's file. Raises ConfigurationError when the variable of its API key is not set."""
     key = read_variable(entry.api_key_env) if entry.api_key_env is not None else None
     if entry.api_key_env is not None and key is None:
-        raise ConfigurationError(f"The catalog is not valid. providers.{name}.api_key_env: that variable is not set.")
+        # Keys have lower-case letters: one that was put in the place of a name must not be shown.
+        variable = entry.api_key_env if entry.api_key_env.isupper() else "The variable of the API key"
+        raise ConfigurationError(f"{variable} is not set (named by providers.{name}.api_key_env).")
     options = ProviderOptions(
         name,
         base_url=entry.base_url,
-        api_key=key.get_secret_value() if key is not None else "",
+        api_key=key,
         wires=frozenset(map(Wire, entry.wires)) if entry.wires is not None else None,
         wire=Wire(entry.wire) if entry.wire is not None else None,
+        api_version=entry.api_version,
+        knows_store=entry.knows_store,
+        knows_stream_options=entry.knows_stream_options,
     )
     kind = KINDS_BY_NAME[entry.kind]
-    return _with_breaker(settings, kind, kind.from_catalog(options, settings))
+    configured = kind.from_catalog(options, settings)
+    return _with_breaker(settings, kind, configured._replace(extra_parameters=treatments_of(entry.extra_parameters)))
 
 
 def _with_breaker(settings: Settings, kind: ProviderKind, configured: ConfiguredProvider) -> ConfiguredProvider:
@@ -120,7 +128,11 @@ def make_backends(settings: Settings) -> Backends:
 def make_app(settings: Settings | None = None, backends: Backends | None = None) -> ASGIApp:
     """The application for these settings (from the environment, if none are given)."""
     settings = settings or load_settings()
-    configure_logging(settings.log_level)
+    as_text = settings.log_format == "text" or (settings.log_format == "auto" and sys.stdout.isatty())
+    configure_logging(settings.log_level, as_text=as_text)
+    access_log = AccessLog(settings.log_level, as_text=as_text)
+    listeners = [call_log(access_log.write_line)] if access_log.enabled else []
+    call_events = CallEvents(*listeners, logs_texts=settings.log_provider_errors)
     clock = SystemClock()
     throttle = Throttle(
         login=settings.rate_limit_login,
@@ -132,10 +144,11 @@ def make_app(settings: Settings | None = None, backends: Backends | None = None)
 
     @asynccontextmanager
     async def services() -> AsyncIterator[Services]:
-        async with _services(settings, throttle, backends or make_backends(settings), clock) as made:
+        made_backends = backends or make_backends(settings)
+        async with _services(settings, throttle, made_backends, clock, call_events) as made:
             yield made
 
-    return create_app(services, throttle, AccessLog(settings.log_level), settings.trusted_proxies, settings.origins)
+    return create_app(services, throttle, access_log, settings.trusted_proxies, settings.origins)
 
 
 def _freeze_startup_objects() -> None:
@@ -150,7 +163,7 @@ def _freeze_startup_objects() -> None:
 
 @asynccontextmanager
 async def _services(
-    settings: Settings, throttle: Throttle, backends: Backends, clock: Clock
+    settings: Settings, throttle: Throttle, backends: Backends, clock: Clock, call_events: CallEvents
 ) -> AsyncIterator[Services]:
     """The services of a running server. On exit, the ledger commits what is queued, and all connections close."""
     database = Database(settings.database_url)
@@ -202,6 +215,7 @@ async def _services(
             throttle=throttle,
             ledger=ledger,
             gateway=gateway,
+            call_events=call_events,
             conversations=conversations,
             clock=clock,
         )

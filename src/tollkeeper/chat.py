@@ -20,13 +20,14 @@ class Image(NamedTuple):
 class ToolCall(NamedTuple):
     """The model calls a tool. `arguments` is the JSON that the model wrote, which may be invalid.
 
-    For a `custom` tool, `arguments` is plain text.
+    For a `custom` tool, `arguments` is plain text. `signature` is what the model demands back with the call.
     """
 
     id: str
     name: str
     arguments: str
     custom: bool = False
+    signature: str = ""
 
 
 class ToolResult(NamedTuple):
@@ -36,7 +37,18 @@ class ToolResult(NamedTuple):
     content: str
 
 
-Part = str | Image | ToolCall | ToolResult
+class Reasoning(NamedTuple):
+    """A block of the reasoning that a model showed. `signature` proves to that model that it wrote the block.
+
+    `redacted`: the block has no text; its signature contains the encrypted reasoning.
+    """
+
+    text: str
+    signature: str = ""
+    redacted: bool = False
+
+
+Part = str | Image | Reasoning | ToolCall | ToolResult
 
 
 class Message(NamedTuple):
@@ -149,6 +161,9 @@ class InconsistentUsage(NamedTuple):
 UsageReport = Usage | InconsistentUsage
 
 
+HOUR_CACHE_FACTOR = 2
+
+
 class Price(NamedTuple):
     """The prices of a model, in micro-USD per million tokens. A `cache_write` of None costs the same as `input`."""
 
@@ -156,6 +171,13 @@ class Price(NamedTuple):
     cached_input: int
     output: int
     cache_write: int | None = None
+
+    def with_hour_cache(self) -> "Price":
+        """The prices where a cache may be written for an hour: twice the input's (Claude API, "Prompt caching").
+
+        A report does not tell both lifetimes apart, so all that is written costs that much: never less than is billed.
+        """
+        return self._replace(cache_write=max(HOUR_CACHE_FACTOR * self.input, self.cache_write or 0))
 
 
 FinishReason = str
@@ -165,7 +187,8 @@ FinishReason = str
 class Completion(NamedTuple):
     """A whole answer. `usage` is the provider's report; once the answer is charged by it, the usage as charged.
 
-    `raw` is the body of the provider's response, where the caller uses the same wire format.
+    `raw` is the body of the provider's response, where the caller uses the same wire format. `signed_reasoning` is the
+    reasoning in blocks, where the model signed any.
     """
 
     text: str
@@ -175,6 +198,12 @@ class Completion(NamedTuple):
     refusal: str | None = None
     reasoning: str | None = None
     raw: bytes | None = None
+    signed_reasoning: tuple[Reasoning, ...] = ()
+
+    @property
+    def reasoning_blocks(self) -> tuple[Reasoning, ...]:
+        """The reasoning in blocks, signed or not."""
+        return self.signed_reasoning or ((Reasoning(self.reasoning),) if self.reasoning else ())
 
 
 class TextDelta(msgspec.Struct, frozen=True, gc=False):
@@ -193,6 +222,12 @@ class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
     """A piece of the reasoning that the model shows."""
 
     text: str
+
+
+class ReasoningEnd(msgspec.Struct, frozen=True, gc=False):
+    """The end of a signed block of reasoning, whose text came before. `signature` as in Reasoning."""
+
+    signature: str
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
@@ -217,7 +252,7 @@ class InputTokens(msgspec.Struct, frozen=True, gc=False):
     tokens: int
 
 
-Delta = TextDelta | RefusalDelta | ReasoningDelta | ToolCallDelta | InputTokens | Finish | UsageReport
+Delta = TextDelta | RefusalDelta | ReasoningDelta | ReasoningEnd | ToolCallDelta | InputTokens | Finish | UsageReport
 """One event of a streamed answer. A later usage report replaces an earlier one."""
 
 
@@ -228,8 +263,10 @@ def _texts(request: ChatRequest) -> list[str]:
             match part:
                 case str():
                     texts.append(part)
+                case Reasoning():
+                    texts += [part.text, part.signature]
                 case ToolCall():
-                    texts += [part.name, part.arguments]
+                    texts += [part.name, part.arguments, part.signature]
                 case ToolResult():
                     texts.append(part.content)
                 case Image():

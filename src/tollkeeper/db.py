@@ -35,6 +35,13 @@ TRANSACTION_SETTINGS = (
 """Of transactions on PostgreSQL, in ms. To compile one of their statements takes longer than to run it. A transaction
 that waits for a lock fails before its caller gives up, and one whose process was stopped does not keep its locks.
 """
+_POSTGRES_WRITE_PROBLEM = """
+SELECT CASE
+    WHEN pg_is_in_recovery() THEN 'it is a standby'
+    WHEN current_setting('transaction_read_only') = 'on' THEN 'it is read-only'
+    WHEN NOT has_table_privilege('charges', 'INSERT') THEN 'the user ' || current_user || ' has no right to'
+END
+"""
 OUTAGE_WORDS = (
     "locked",
     "lock timeout",
@@ -46,6 +53,10 @@ OUTAGE_WORDS = (
     "too many clients",
     "shutting down",
 )
+
+
+class SchemaMissing(ConfigurationError):
+    """The database has no tables yet."""
 
 
 class _PollingConnection(sqlite3.Connection):
@@ -104,19 +115,19 @@ class SqliteFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._identity: tuple[int, int] | None = None
 
     def problem(self) -> str | None:
         """Returns what happened to the file since this was first called; None: nothing."""
         try:
-            found = self._path.stat()
+            found = self.path.stat()
         except OSError as error:
-            return f"The database file {self._path} is gone: {error.strerror}." if self._identity else None
+            return f"The database file {self.path} is gone: {error.strerror}." if self._identity else None
         identity = found.st_dev, found.st_ino
         self._identity = self._identity or identity
         if identity != self._identity:
-            return f"The database file {self._path} was replaced while the server ran."
+            return f"The database file {self.path} was replaced while the server ran."
         return None
 
 
@@ -138,7 +149,7 @@ class Database:
         self._readiness: tuple[bool, float] | None = None
         self._file: SqliteFile | None = None
         if database_url.startswith("sqlite:///"):
-            self._file = SqliteFile(Path(database_url.removeprefix("sqlite:///")))
+            self._file = SqliteFile(Path(database_url.removeprefix("sqlite:///")).absolute())
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
@@ -175,7 +186,7 @@ class Database:
             return (await connection.execute(statement)).scalar_one_or_none()
 
     async def is_ready(self) -> bool:
-        """Whether the schema is at SCHEMA_REVISION, or newer and compatible.
+        """Whether the database can be written to, and the schema is at SCHEMA_REVISION, or newer and compatible.
 
         The database is queried at most once per READINESS_LIFETIME_S, however many callers there are: health checks
         need no credential, and must not take the connections that calls need.
@@ -184,13 +195,15 @@ class Database:
             if self._readiness is None or time.monotonic() - self._readiness[1] >= READINESS_LIFETIME_S:
                 try:
                     await self.require_current_schema()
+                    await self.require_writable()
                     self._readiness = True, time.monotonic()
                 except ConfigurationError:
                     self._readiness = False, time.monotonic()
             return self._readiness[0]
 
     async def require_current_schema(self) -> None:
-        """Raise ConfigurationError unless the schema is at SCHEMA_REVISION, or is newer and says that it is compatible.
+        """Raise ConfigurationError unless the schema is at SCHEMA_REVISION, or is newer and says that it is compatible;
+        SchemaMissing if there is none.
 
         So old servers go on, and can be restarted, while an upgrade replaces them one by one.
         """
@@ -199,11 +212,11 @@ class Database:
             found = await self.revision()
             oldest = await self._oldest_revision() if found is not None and found > SCHEMA_REVISION else None
         except (OSError, DBAPIError, PoolTimeout, sqlite3.Error) as error:
-            raise ConfigurationError(f"The database cannot be opened: {_reason(error)}.") from None
+            raise ConfigurationError(f"{self._name} cannot be opened: {_reason(error)}.") from None
         if found == SCHEMA_REVISION:
             return
         if found is None:
-            raise ConfigurationError("The database has no schema yet. Create it with: tollkeeper migrate")
+            raise SchemaMissing(f"{self._name} has no schema yet. Create it with: tollkeeper migrate")
         if found > SCHEMA_REVISION:
             if oldest is not None and oldest <= SCHEMA_REVISION:
                 return
@@ -215,6 +228,27 @@ class Database:
             f"The database schema is at {found}, this version needs {SCHEMA_REVISION}."
             " Bring it up with: tollkeeper migrate"
         )
+
+    async def require_writable(self) -> None:
+        """Raise ConfigurationError if the database, its disk or its user permits no writing. Nothing is written.
+
+        SQLite gives the write lock, which is returned at once. PostgreSQL says whether it is a standby or read-only.
+        """
+        try:
+            async with self._engine.connect() as connection:
+                if self._file is not None:
+                    await connection.execute(text("BEGIN IMMEDIATE"))
+                    await connection.rollback()
+                    return
+                problem = (await connection.execute(text(_POSTGRES_WRITE_PROBLEM))).scalar_one()
+        except (OSError, DBAPIError, PoolTimeout, sqlite3.Error) as error:
+            problem = _reason(error)
+        if problem is not None:
+            raise ConfigurationError(f"{self._name} cannot be written to: {problem}.")
+
+    @property
+    def _name(self) -> str:
+        return f"The database {self._file.path}" if self._file is not None else "The database"
 
     def _check_file(self) -> None:
         """Raise sqlite3.Error for a file that cannot be opened; aiosqlite would leave a thread behind."""

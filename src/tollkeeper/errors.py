@@ -35,7 +35,11 @@ TollkeeperError
 │   ├── IdempotencyMismatch      the first call had another request
 │   └── PreviousAttemptInterrupted  the first call ended without a complete stored response
 ├── ProviderError                the provider did not answer as expected; `billed` tells whether it may bill the call
-│   ├── ProviderUnavailable  ProviderAuthFailed  ProviderRateLimited  ProviderRejected  ProviderFailed
+│   ├── ProviderUnavailable  ProviderAuthFailed  ProviderRateLimited  ProviderFailed
+│   ├── ProviderRejected         the request is wrong; perhaps the provider names the field
+│   │   ├── ContextOverflow      prompt and answer do not fit into the model's context window
+│   │   ├── ContentFiltered      a filter of the provider refuses the content
+│   │   └── RequestTooLarge      the body has more bytes than the provider accepts
 │   ├── ProviderLacksModel       the provider has no such model, or no such endpoint
 │   └── ProviderBadResponse  ProviderInterrupted  ProviderTimeout
 └── ConfigurationError           the process must not start; the sentence says what to change
@@ -43,16 +47,21 @@ TollkeeperError
 
 from typing import ClassVar
 
-
-class TollkeeperError(Exception):
-    """Base of all errors. `detail` is for people, and safe to show to the caller; without one it is the sentence."""
-
-    code: ClassVar[str] = "internal_error"
-    sentence: ClassVar[str] = "Something went wrong."
-
-    def __init__(self, detail: str | None = None) -> None:
-        super().__init__(detail or self.sentence)
-        self.detail = detail or self.sentence
+from tollkeeper.base_error import TollkeeperError as TollkeeperError
+from tollkeeper.provider_errors import ContentFiltered as ContentFiltered
+from tollkeeper.provider_errors import ContextOverflow as ContextOverflow
+from tollkeeper.provider_errors import ProviderAuthFailed as ProviderAuthFailed
+from tollkeeper.provider_errors import ProviderBadResponse as ProviderBadResponse
+from tollkeeper.provider_errors import ProviderError as ProviderError
+from tollkeeper.provider_errors import ProviderFailed as ProviderFailed
+from tollkeeper.provider_errors import ProviderInterrupted as ProviderInterrupted
+from tollkeeper.provider_errors import ProviderLacksModel as ProviderLacksModel
+from tollkeeper.provider_errors import ProviderRateLimited as ProviderRateLimited
+from tollkeeper.provider_errors import ProviderRejected as ProviderRejected
+from tollkeeper.provider_errors import ProviderTimeout as ProviderTimeout
+from tollkeeper.provider_errors import ProviderUnavailable as ProviderUnavailable
+from tollkeeper.provider_errors import RequestTooLarge as RequestTooLarge
+from tollkeeper.provider_errors import UpstreamError as UpstreamError
 
 
 class InputError(TollkeeperError):
@@ -119,7 +128,7 @@ class AccessError(TollkeeperError):
 
 class Unauthenticated(AccessError):
     code = "unauthenticated"
-    sentence = "A valid bearer token is required."
+    sentence = "The API key or token is missing, invalid, expired or revoked."
 
 
 class InvalidCredentials(AccessError):
@@ -134,11 +143,11 @@ class Forbidden(AccessError):
 
 class NotFound(AccessError):
     code = "not_found"
-    sentence = "The resource does not exist."
+    sentence = "There is nothing with this name or id."
 
 
 class ModelNotFound(NotFound):
-    sentence = "The model does not exist."
+    sentence = "No model with that name. GET /v1/models lists them."
 
 
 class Refusal(TollkeeperError):
@@ -168,6 +177,11 @@ class QuotaRefusal(Refusal):
         super().__init__(detail, retry_after_s=retry_after_s)
         self.quota, self.unit, self.resets_ms = quota, unit, resets_ms
         self.limit, self.used, self.reserved, self.needed = limit, used, reserved, needed
+
+    @property
+    def never_fits(self) -> bool:
+        """Whether the call needs more than a whole window of the quota has."""
+        return 0 < self.limit < self.needed
 
 
 class QuotaExceeded(QuotaRefusal):
@@ -244,67 +258,6 @@ class IdempotencyMismatch(IdempotencyError):
 class PreviousAttemptInterrupted(IdempotencyError):
     code = "previous_attempt_interrupted"
     sentence = "The call with this idempotency key was interrupted, or its response was too long. Use a new key."
-
-
-class ProviderError(TollkeeperError):
-    """The provider did not answer as expected. `billed` is False only if the provider cannot have billed the call."""
-
-    billed: ClassVar[bool] = True
-
-    def __init__(self, detail: str | None = None, *, retry_after_s: int | None = None) -> None:
-        super().__init__(detail)
-        self.retry_after_s = retry_after_s
-
-
-class ProviderUnavailable(ProviderError):
-    code = "provider_unavailable"
-    sentence = "The AI provider cannot be reached."
-    billed = False
-
-
-class ProviderAuthFailed(ProviderError):
-    code = "provider_auth_failed"
-    sentence = "The AI provider refused this server's credentials."
-    billed = False
-
-
-class ProviderRateLimited(ProviderError):
-    code = "provider_rate_limited"
-    sentence = "The AI provider is limiting this server's requests."
-    billed = False
-
-
-class ProviderRejected(ProviderError):
-    code = "provider_rejected"
-    sentence = "The AI provider rejected the request as invalid."
-    billed = False
-
-
-class ProviderLacksModel(ProviderError):
-    code = "provider_error"
-    sentence = "The AI provider has no such model, or no such endpoint."
-    billed = False
-
-
-class ProviderFailed(ProviderError):
-    code = "provider_error"
-    sentence = "The AI provider failed to answer."
-    billed = False
-
-
-class ProviderInterrupted(ProviderError):
-    code = "provider_error"
-    sentence = "The connection to the AI provider broke before its answer arrived."
-
-
-class ProviderBadResponse(ProviderError):
-    code = "provider_bad_response"
-    sentence = "The AI provider's answer could not be read."
-
-
-class ProviderTimeout(ProviderError):
-    code = "provider_timeout"
-    sentence = "The AI provider did not answer in time."
 
 
 class ConfigurationError(TollkeeperError):

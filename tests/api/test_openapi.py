@@ -3,20 +3,24 @@
 import json
 from typing import Any
 
+import jsonschema_rs
 import pytest
 
+from tollkeeper.api import compat
 from tollkeeper.api.compat.fields import MAX_TOKENS
 from tollkeeper.api.compat.openai import MAX_CHOICES
 from tollkeeper.api.metered import MeteredEndpoint
 from tollkeeper.api.native.schemas import exactly_one
 from tollkeeper.api.openapi import complete_document
 from tollkeeper.app import ENDPOINTS
-from tollkeeper.dialects import chat, embeddings, messages, responses
+from tollkeeper.dialects import chat, completions, embeddings, messages, responses
 from tollkeeper.dialects.parameters import REFUSE, Rule
 
 RULES: dict[str, dict[str, Rule]] = {
     "/v1/chat/completions": chat.PARAMETERS,
+    "/v1/completions": completions.PARAMETERS,
     "/v1/responses": responses.PARAMETERS,
+    "/v1/responses/input_tokens": responses.PARAMETERS,
     "/v1/embeddings": embeddings.PARAMETERS,
     "/v1/messages": messages.PARAMETERS,
     "/v1/messages/count_tokens": messages.PARAMETERS,
@@ -33,6 +37,18 @@ def test_a_request_schema_has_exactly_the_parameters_that_are_not_refused(docume
         schema = request_schema(document, path)
         assert schema["properties"].keys() == {name for name, rule in rules.items() if rule is not REFUSE}, path
         assert schema["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("endpoint", compat.ENDPOINTS, ids=lambda endpoint: endpoint.path)
+def test_every_body_of_a_compatible_endpoint_has_examples_that_fit_its_schema(
+    document: dict[str, Any], endpoint: MeteredEndpoint
+) -> None:
+    operation = document["paths"][endpoint.path]["post"]
+    request = operation["requestBody"]["content"]["application/json"]
+    response = operation["responses"]["200"]["content"]["application/json"]
+    shown = [(request["schema"], one["value"]) for one in request["examples"].values()]
+    for schema, value in [*shown, (response["schema"], response["example"])]:
+        assert jsonschema_rs.is_valid(schema | {"components": document["components"]}, value), value
 
 
 def test_a_request_schema_has_the_limits_of_the_endpoint(document: dict[str, Any]) -> None:

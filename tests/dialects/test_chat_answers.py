@@ -62,7 +62,8 @@ def test_tool_calls_reasoning_and_finish_reason_are_read() -> None:
         ({"reasoning": "hm", "reasoning_content": ""}, "hm"),
         ({"reasoning": ""}, None),
         ({"reasoning": {"effort": "low"}}, None),
-        ({"reasoning": ["hm"]}, None),
+        ({"reasoning": {"text": "hm"}}, "hm"),
+        ({"reasoning_content": ["h", {"type": "text", "text": "m"}]}, "hm"),
     ],
 )
 def test_reasoning_is_read_once_under_either_of_its_names(message: dict[str, Any], reasoning: str | None) -> None:
@@ -82,7 +83,9 @@ def test_the_input_of_a_custom_tool_is_read_as_text() -> None:
 
 def test_the_deprecated_function_call_is_read_as_a_tool_call() -> None:
     body = answer_with("function_call", content=None, function_call={"name": "f", "arguments": "{}"})
-    assert chat.read_answer(body).tool_calls == (ToolCall("", "f", "{}"),)
+    completion = chat.read_answer(body)
+    assert [(call.name, call.arguments) for call in completion.tool_calls] == [("f", "{}")]
+    assert completion.finish_reason == "tool_calls"
     for no_call in (None, {}, {"name": None, "arguments": None}, {"name": "", "arguments": ""}):
         assert chat.read_answer(answer_with(content="Hi", function_call=no_call)).tool_calls == ()
 
@@ -168,9 +171,9 @@ def test_reasoning_and_cache_write_tokens_are_read() -> None:
         b"[]",
         b"null",
         b"{}",
-        answer(choices=[]),
-        answer(choices=[{}]),
-        answer(choices=[{"message": {"content": 5}}]),
+        answer(choices=[], usage=None),
+        answer(choices=[5], usage=None),
+        answer(choices={}, usage={}),
         answer(error={"message": "SECRET"}, usage=None),
         answer()[:-5],
         b"\xff\xfe",
@@ -239,7 +242,12 @@ usages = st.builds(
     lambda cached, uncached, text, reasoning: Usage(cached + uncached, text + reasoning, cached, 0, reasoning),
     *[counts] * 4,
 )
-calls = st.lists(st.builds(ToolCall, st.text(max_size=3), st.text(max_size=3), st.text(max_size=9)), max_size=2)
+calls = st.lists(
+    st.builds(
+        ToolCall, st.text(min_size=1, max_size=3), st.text(max_size=3), st.text(max_size=9), signature=st.just("")
+    ),
+    max_size=2,
+)
 reasons = st.sampled_from(["stop", "length", "tool_calls", "content_filter"])
 completions = st.builds(
     lambda text, reason, usage, calls, reasoning: Completion(text, reason, usage, tuple(calls), None, reasoning),
@@ -263,8 +271,12 @@ def test_what_is_written_is_valid_to_the_sdk_and_read_back_unchanged(completion:
     assert (message.content, message.refusal) in {(completion.text, None), (None, completion.refusal)}
     assert parsed.usage is not None
     assert parsed.usage.total_tokens == completion.usage.total_tokens
-    expected = completion._replace(finish_reason="stop") if completion.refusal is not None else completion
-    assert chat.read_answer(written) == expected
+    reason = completion.finish_reason
+    if completion.tool_calls:
+        reason = "tool_calls" if reason == "stop" else reason
+    elif reason in {"refusal", "tool_calls"}:
+        reason = "stop"
+    assert chat.read_answer(written) == completion._replace(finish_reason=reason)
 
 
 json_values = st.recursive(

@@ -15,7 +15,7 @@ from openai.types.chat import (
 
 from tollkeeper.dialects import chat
 from tollkeeper.dialects.input_size import InputSize
-from tollkeeper.dialects.parameters import filter_parameters
+from tollkeeper.dialects.parameters import filter_parameters, split_extra
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -76,6 +76,15 @@ def test_free_parameters_are_passed_unchanged_and_those_set_by_tollkeeper_are_no
     dropped = {"store": False, "metadata": {"a": "b"}, "service_tier": "auto", "modalities": ["text"], "seed": None}
     passed = filter_parameters(fields(**given, **ours, **dropped), chat.PARAMETERS)
     assert passed == {name: orjson.dumps(value) for name, value in given.items()}
+
+
+def test_a_parameter_without_a_rule_is_extra_and_one_that_is_refused_is_not() -> None:
+    given = fields(messages=HELLO, top_k=40, web_search_options={}, store=True)
+    known, extra = split_extra(given, chat.PARAMETERS)
+    assert known == {name: given[name] for name in ("messages", "web_search_options", "store")}
+    assert extra == {"top_k": b"40"}
+    plain = fields(messages=HELLO)
+    assert split_extra(plain, chat.PARAMETERS) == (plain, {})
 
 
 def test_the_input_size_counts_messages_images_and_tools() -> None:

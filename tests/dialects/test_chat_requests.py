@@ -158,7 +158,7 @@ def test_a_malformed_request_is_invalid(document: dict[str, Any]) -> None:
 
 
 texts = st.text(min_size=1, max_size=5)
-tool_calls = st.builds(ToolCall, texts, texts, texts, st.booleans())
+tool_calls = st.builds(ToolCall, texts, texts, texts, st.booleans(), st.just(""))
 images = st.builds(Image, st.just("https://example.com/a.png"), st.sampled_from([None, "low", "high"]))
 with_images = st.lists(texts | images, min_size=1, max_size=3).flatmap(
     lambda parts: images.map(lambda image: (*parts, image))

@@ -102,10 +102,14 @@ def test_a_repeated_name_of_a_tool_call_is_read_once() -> None:
 
 
 def test_the_deprecated_function_call_is_read_as_a_tool_call() -> None:
-    assert read_all(chunk(function_call={"name": "f", "arguments": "{"}), chunk(function_call={"arguments": "}"})) == [
-        ToolCallDelta(0, "", "f", "{"),
-        ToolCallDelta(0, None, None, "}"),
-    ]
+    first, second, end = read_all(
+        chunk(function_call={"name": "f", "arguments": "{"}),
+        chunk(function_call={"arguments": "}"}),
+        chunk("function_call"),
+    )
+    assert isinstance(first, ToolCallDelta)
+    assert (first.index, first.name, first.arguments) == (0, "f", "{")
+    assert (second, end) == (ToolCallDelta(0, None, None, "}"), Finish("tool_calls"))
 
 
 def test_the_input_of_a_custom_tool_is_read_as_deltas() -> None:
@@ -122,7 +126,7 @@ def test_the_input_of_a_custom_tool_is_read_as_deltas() -> None:
 def test_the_tool_calls_of_each_choice_are_tracked_separately() -> None:
     call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}
     deltas = read_all(*(chunk(index=index, tool_calls=[call]) for index in (0, 1)))
-    assert deltas == [ToolCallDelta(0, "c", "f", "")] * 2
+    assert deltas == [ToolCallDelta(0, "c", "f", ""), ToolCallDelta(1, "c", "f", "")]
 
 
 def test_the_usage_and_done_are_marked_as_last() -> None:
@@ -176,7 +180,7 @@ def test_the_usage_beside_an_error_is_read(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"choices": {}}', b'{"choices": [5]}', b"{}", MESSAGE]
+    "data", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"detail":"SECRET"}', b'{"code":400}', MESSAGE]
 )
 def test_an_event_that_is_no_chunk_is_malformed(data: bytes) -> None:
     with pytest.raises(MalformedAnswer):
@@ -249,7 +253,7 @@ def test_an_empty_answer_is_a_complete_stream() -> None:
 
 
 def test_a_stream_that_failed_ends_with_an_error_event_and_without_done() -> None:
-    [event] = sse.Splitter().feed(chat.write_stream_error("provider_error", "It broke."))
+    [event] = sse.Splitter().feed(chat.write_stream_error("server_error", "provider_error", "It broke."))
     error = {"message": "It broke.", "type": "server_error", "param": None, "code": "provider_error"}
     assert orjson.loads(event.data) == {"error": error}
 
@@ -276,7 +280,11 @@ def test_what_is_written_is_valid_to_the_sdk_and_read_back_unchanged(
     if not any(custom for _, _, custom in called):  # the SDK's types of chunks have no custom tools
         chunks_of(stream)
     written, read, reader = StreamAccumulator(), StreamAccumulator(), chat.StreamReader()
-    written.add((*deltas, Finish(reason), USAGE))
+    if called:
+        read_reason = "tool_calls" if reason == "stop" else reason
+    else:
+        read_reason = "stop" if reason == "tool_calls" else reason
+    written.add((*deltas, Finish(read_reason), USAGE))
     for event in sse.Splitter().feed(stream):
         read.add(tuple(reader.read(event)))
     assert read.completion() == written.completion()

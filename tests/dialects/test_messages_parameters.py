@@ -59,12 +59,10 @@ def test_every_parameter_of_the_sdk_has_a_rule(parameters: Any) -> None:
     [
         ("mcp_servers", [{"type": "url", "url": "https://x", "name": "x"}]),
         ("container", "container_1"),
-        ("context_management", {"edits": []}),
         ("fallbacks", [{"model": "claude-opus-5"}]),
         ("speed", "fast"),
         ("inference_geo", "us"),
         ("service_tier", "priority"),
-        ("cache_control", {"type": "ephemeral", "ttl": "1h"}),
         ("unknown_parameter", 1),
     ],
 )
@@ -91,12 +89,12 @@ def test_the_input_size_counts_messages_images_and_tools() -> None:
     assert messages.input_size_of(fields(messages=HELLO, system=None, tools=[])) == InputSize(1)
 
 
-ACCEPTED = {"text", "image", "search_result", "thinking", "redacted_thinking", "tool_use", "tool_result"}
+ACCEPTED = {"text", "image", "document", "search_result", "thinking", "redacted_thinking", "tool_use", "tool_result"}
 
 
 @pytest.mark.parametrize("kind", sorted(set(type_tags(wire.ContentBlockParam)) - ACCEPTED))
 def test_every_other_type_of_content_is_refused(kind: str) -> None:
-    """Documents, containers, and the results of the provider's own tools."""
+    """Containers, and the results of the provider's own tools."""
     with pytest.raises(UnsupportedParameter) as refused:
         messages.input_size_of(fields(messages=message_of({"type": kind})))
     assert refused.value.parameter == "messages[0].content[0].type"
@@ -110,7 +108,7 @@ def test_every_tool_defined_by_the_provider_is_refused(kind: str) -> None:
 
 def test_the_types_of_content_and_tools_come_from_the_sdk() -> None:
     """Otherwise the tests above would test nothing."""
-    assert set(type_tags(wire.ContentBlockParam)) > ACCEPTED | {"document", "server_tool_use", "container_upload"}
+    assert set(type_tags(wire.ContentBlockParam)) > ACCEPTED | {"server_tool_use", "container_upload"}
     assert {"web_search_20250305", "code_execution_20250825"} <= set(type_tags(wire.ToolUnionParam))
 
 
@@ -118,9 +116,10 @@ def test_the_types_of_content_and_tools_come_from_the_sdk() -> None:
     "blocks",
     [
         [{"type": "image", "source": {"type": "file", "file_id": "file_1"}}],
-        [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral", "ttl": "1h"}}],
+        [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral", "ttl": "1d"}}],
         [{"type": "text", "text": "a", "something": "new"}],
-        [{"type": "tool_result", "tool_use_id": "t", "content": [{"type": "document"}]}],
+        [{"type": "document", "source": {"type": "url", "url": "https://example.com/a.pdf"}}],
+        [{"type": "document", "source": {"type": "file", "file_id": "file_1"}}],
         [{"type": "tool_use", "id": "t", "name": "n", "input": {}, "caller": {"type": "code_execution_20250825"}}],
     ],
 )
@@ -176,7 +175,10 @@ def test_a_malformed_request_is_invalid(document: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "document",
     [
-        {"tools": [TOOL | {"defer_loading": True}]},
+        {"tools": [{"name": "weather"}]},
+        {"context_management": {"edits": [{"type": "compact_20260112"}]}},
+        {"context_management": {"edits": [{"type": "clear_thinking_20251015", "something": "new"}]}},
+        {"cache_control": {"type": "ephemeral", "ttl": "1d"}},
         {"tools": [TOOL | {"allowed_callers": ["code_execution_20250825"]}]},
         {"metadata": {"user_id": "u", "team": "x"}},
         {"output_config": {"effort": "low", "task_budget": {"total": 1}}},
@@ -194,7 +196,7 @@ json_values = st.recursive(
     max_leaves=8,
 )
 blocks = st.fixed_dictionaries(
-    {"type": st.sampled_from([*sorted(ACCEPTED), "document"]) | json_values},
+    {"type": st.sampled_from([*sorted(ACCEPTED), "tool_reference"]) | json_values},
     optional={
         name: json_values | st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": json_values}), max_size=2)
         for name in ("text", "source", "content", "input", "id", "name", "tool_use_id", "cache_control", "title")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from tollkeeper.chat import ChatRequest, Image, Message, Options, Tool, ToolCall, ToolResult
+from tollkeeper.chat import ChatRequest, Image, Message, Options, Reasoning, Tool, ToolCall, ToolResult
 from tollkeeper.dialects import messages
 from tollkeeper.dialects.messages.request_writer import JSON_INSTRUCTION
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
@@ -53,7 +53,7 @@ def test_every_part_of_a_request_is_read() -> None:
         (
             Message("system", ("be kind",)),
             Message("user", ("look", Image(PNG))),
-            Message("assistant", (ToolCall("t1", "weather", '{"city":"Ulm"}'),)),
+            Message("assistant", (Reasoning("hm", "s"), ToolCall("t1", "weather", '{"city":"Ulm"}'))),
             Message("user", (ToolResult("t1", "rain"),)),
         ),
         Options(
@@ -73,8 +73,7 @@ def test_every_part_of_a_request_is_read() -> None:
     [
         ({"top_k": 3}, "top_k"),
         ({"messages": message_of({"type": "search_result", "source": "a", "title": "b", "content": []})}, None),
-        ({"messages": message_of({"type": "document"})}, None),
-        ({"tools": [TOOL | {"input_examples": [{"city": "Ulm"}]}]}, "tools"),
+        ({"messages": message_of({"type": "container_upload", "file_id": "file_1"})}, None),
     ],
 )
 def test_a_field_without_an_equivalent_in_chat_request_is_refused(
@@ -210,13 +209,21 @@ names = st.text("abc_", min_size=1, max_size=5)
 arguments = st.dictionaries(names, st.integers(-9, 9) | words | st.none(), max_size=2)
 images = st.sampled_from([Image(PNG), Image("https://example.com/a.png"), Image("data:image/webp;base64,AAAA")])
 written_arguments = arguments.map(lambda given: msgspec.json.encode(given).decode())
-calls = st.builds(ToolCall, names, names, written_arguments, st.just(False))
+calls = st.builds(ToolCall, names, names, written_arguments, st.just(False), st.just(""))
 results = st.lists(st.builds(ToolResult, names, words), max_size=2)
 user_contents = words | st.tuples(results, st.lists(words | images, min_size=1, max_size=2)).map(
     lambda both: (*both[0], *both[1])
 )
 model_contents = words | st.lists(words | calls, min_size=1, max_size=3).map(tuple)
-dialogues = st.lists(st.tuples(user_contents, model_contents), min_size=1, max_size=3)
+
+
+def call_ids(dialogue: list[Any]) -> list[str]:
+    return [part.id for _, model in dialogue for part in model if isinstance(part, ToolCall)]
+
+
+dialogues = st.lists(st.tuples(user_contents, model_contents), min_size=1, max_size=3).filter(
+    lambda dialogue: len(set(call_ids(dialogue))) == len(call_ids(dialogue))
+)
 tools = st.lists(
     st.builds(Tool, names, st.none() | words, st.just(SCHEMA), st.none() | st.booleans(), st.just(False), st.none()),
     min_size=1,

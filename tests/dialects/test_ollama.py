@@ -151,11 +151,13 @@ def test_tool_arguments_that_are_no_object_are_invalid() -> None:
 def test_every_part_of_an_answer_is_read() -> None:
     calls = [{"id": "c9", "function": {"name": "f", "arguments": {"a": 1}}}, {"function": {"name": "g"}}]
     message = {"content": "Hi", "thinking": "hm", "tool_calls": calls}
-    assert ollama.read_answer(line(True, message, done_reason="stop", **COUNTS)) == Completion(
+    completion = ollama.read_answer(line(True, message, done_reason="stop", **COUNTS))
+    made_id = completion.tool_calls[1].id
+    assert completion == Completion(
         "Hi",
         "tool_calls",
         Usage(26, 7),
-        (ToolCall("c9", "f", '{"a":1}'), ToolCall("call_1", "g", "{}")),
+        (ToolCall("c9", "f", '{"a":1}'), ToolCall(made_id, "g", "{}")),
         reasoning="hm",
     )
 
@@ -190,8 +192,7 @@ def test_the_finish_reason_is_read(theirs: str | None, ours: str) -> None:
         b"{}",
         b'{"done":true}',
         line(False),
-        line(True, {"content": 5}),
-        line(True, {"tool_calls": [{"name": "f"}]}),
+        b'{"done":true,"message":5}',
         b'{"done":true,"message":{"content":"\xff"}}',
         b'{"done":true,"message":{},"eval_count":' + b"[" * 9999,
     ],
@@ -215,17 +216,19 @@ def read_all(*lines: bytes) -> list[Delta]:
 
 def test_a_stream_is_read_as_deltas() -> None:
     call = {"function": {"name": "f", "arguments": {"a": 1}}}
-    assert read_all(
+    deltas = read_all(
         line(message={"thinking": "hm"}),
         line(message={"content": "Hi"}),
         line(message={"content": ""}),
         line(message={"tool_calls": [call]}),
         line(message={"tool_calls": [call | {"id": "c9"}]}),
         line(True, done_reason="stop", **COUNTS),
-    ) == [
+    )
+    (made_id,) = {one.id for one in deltas if isinstance(one, ToolCallDelta)} - {"c9"}
+    assert deltas == [
         ReasoningDelta("hm"),
         TextDelta("Hi"),
-        ToolCallDelta(0, "call_0", "f", '{"a":1}'),
+        ToolCallDelta(0, made_id, "f", '{"a":1}'),
         ToolCallDelta(1, "c9", "f", '{"a":1}'),
         Finish("tool_calls"),
         Usage(26, 7),
@@ -253,7 +256,9 @@ def test_an_error_line_raises_without_its_text() -> None:
     assert "secret" not in repr(raised.value)
 
 
-@pytest.mark.parametrize("data", [b"", b"null", b"{}", b"[1]", b'{"message":7}', b"\xff", b"data: {}", b"[" * 9999])
+@pytest.mark.parametrize(
+    "data", [b"", b"null", b"{", b"[1]", b'{"detail":"secret"}', b"\xff", b"data: {}", b"[" * 9999]
+)
 def test_a_line_that_cannot_be_decoded_is_malformed(data: bytes) -> None:
     with pytest.raises(MalformedAnswer):
         ollama.StreamReader().read(data)

@@ -13,7 +13,7 @@ from openai.types.responses.tool_param import ToolParam
 from pydantic import TypeAdapter
 
 from support.depth import examples
-from tollkeeper.chat import ChatRequest, Grammar, Image, Message, Options, Tool, ToolCall, ToolResult
+from tollkeeper.chat import ChatRequest, Grammar, Image, Message, Options, Reasoning, Tool, ToolCall, ToolResult
 from tollkeeper.dialects.parameters import filter_parameters
 from tollkeeper.dialects.responses import PARAMETERS, input_size_of, read_request, write_request
 from tollkeeper.errors import UnsupportedParameter
@@ -31,7 +31,7 @@ def test_instructions_are_read_as_the_first_system_message() -> None:
 
 
 def test_the_output_items_of_an_earlier_answer_are_read() -> None:
-    """Reasoning is left out. Tool calls join the message before them, and their results are one message."""
+    """Tool calls and reasoning join the message beside them, and the results of the calls are one message."""
     output_text = {"type": "output_text", "text": "Let me see.", "annotations": [], "logprobs": []}
     request = read_request(
         {
@@ -59,7 +59,10 @@ def test_the_output_items_of_an_earlier_answer_are_read() -> None:
     )
     assert request.messages == (
         Message("user", "Rain?"),
-        Message("assistant", ("Let me see.", ToolCall("a", "sky", '{"at":"Ulm"}'), ToolCall("b", "sky", "{"))),
+        Message(
+            "assistant",
+            (Reasoning("Hm."), "Let me see.", ToolCall("a", "sky", '{"at":"Ulm"}'), ToolCall("b", "sky", "{")),
+        ),
         Message("user", (ToolResult("a", "wet"), ToolResult("b", "dry"))),
         Message("user", "So?"),
     )
@@ -73,7 +76,6 @@ def test_the_output_items_of_an_earlier_answer_are_read() -> None:
         ("tool_choice", {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}),
         ("include", ["message.output_text.logprobs"]),
         ("top_logprobs", 3),
-        ("text", {"verbosity": "low"}),
         (
             "input",
             [
@@ -112,7 +114,7 @@ def test_the_strictness_of_a_schema_is_written_as_requested(strict: bool | None)
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
 images = st.builds(Image, st.just(INLINE_IMAGE) | st.just("https://example.org/1.png"), st.sampled_from([None, "low"]))
-calls = st.builds(ToolCall, texts, texts, texts, st.booleans())
+calls = st.builds(ToolCall, texts, texts, texts, st.booleans(), st.just(""))
 results = st.builds(ToolResult, texts, st.text(st.characters(codec="utf-8"), max_size=8))
 
 

@@ -114,9 +114,11 @@ def test_the_bytes_of_each_event_are_unchanged(data: list[bytes], end: bytes) ->
 
 @given(words, st.sampled_from([None, "error", "ping"]))
 def test_a_written_event_is_read_back(data: bytes, name: str | None) -> None:
-    [found] = split(PING + event(data, name) + PING)
+    splitter = Splitter()
+    [found] = splitter.feed(PING + event(data, name) + PING)
     assert (found.data, found.name) == (data, (name or "").encode())
-    assert found.raw == event(data, name)
+    assert found.raw == PING + event(data, name)
+    assert not is_unfinished(splitter)
 
 
 def test_done_is_an_event() -> None:

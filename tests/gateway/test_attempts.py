@@ -20,6 +20,7 @@ from tollkeeper import errors
 from tollkeeper.chat import Completion
 from tollkeeper.gateway import attempts
 from tollkeeper.gateway.results import CallFailed
+from tollkeeper.providers.base import MAX_CONTEXT
 
 UNBILLED = (errors.ProviderUnavailable, errors.ProviderFailed, errors.ProviderRateLimited, errors.ProviderAuthFailed)
 BILLED = (errors.ProviderTimeout, errors.ProviderInterrupted, errors.ProviderBadResponse)
@@ -223,3 +224,51 @@ async def test_an_attempt_that_may_have_been_billed_is_the_last(gateway: Gateway
         await gateway.complete()
     assert isinstance(raised.value.cause, errors.ProviderTimeout)
     assert ((await gateway.charge()).basis, len(gateway.provider.calls)) == ("unknown", 2)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_context_overflow_is_not_retried_and_only_a_fallback_with_a_larger_window_is_called(
+    gateway: GatewayUnderTest, streaming: bool
+) -> None:
+    gateway.set_model(fallbacks=("small", "unknown", "large"))
+    for name, window in (("small", 5000), ("unknown", MAX_CONTEXT), ("large", 5001)):
+        gateway.set_model(name, context_window=window, fallbacks=())
+    gateway.provider.completions.insert(0, errors.ContextOverflow())
+    gateway.provider.streams.insert(0, [errors.ContextOverflow()])
+    result = await (gateway.stream() if streaming else gateway.complete())
+    assert [model for model, _ in gateway.provider.calls] == ["m", "large"]
+    charges = await gateway.charges_by_model()
+    assert (charges["m"].state, charges["m"].cost_tokens, charges["m"].error) == (
+        "released",
+        0,
+        "context_length_exceeded",
+    )
+    assert (result.model, charges["large"].cost_tokens) == ("large", 50)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_context_overflow_without_a_larger_fallback_is_told_and_costs_nothing(
+    gateway: GatewayUnderTest, streaming: bool
+) -> None:
+    gateway.set_model(fallbacks=("second",))
+    gateway.set_model("second", fallbacks=())
+    gateway.provider.completions.insert(0, errors.ContextOverflow(9, 8))
+    gateway.provider.streams.insert(0, [errors.ContextOverflow(9, 8)])
+    with pytest.raises(CallFailed) as raised:
+        await (gateway.stream() if streaming else gateway.complete())
+    assert isinstance(raised.value.cause, errors.ContextOverflow)
+    assert gateway.provider.calls == [("m", 500)]
+    charge = await gateway.charge()
+    assert (charge.state, charge.cost_tokens, charge.error) == ("released", 0, "context_length_exceeded")
+
+
+@pytest.mark.parametrize(("sent", "told"), [("tools[0].parameters", "tools"), ("messages[1]", None)])
+async def test_of_a_translated_request_only_fields_with_the_same_name_on_every_wire_are_named(
+    gateway: GatewayUnderTest, sent: str, told: str | None
+) -> None:
+    gateway.provider.completions = [errors.ProviderRejected(parameter=sent)]
+    with pytest.raises(CallFailed) as raised:
+        await gateway.complete()
+    cause = raised.value.cause
+    assert isinstance(cause, errors.ProviderRejected)
+    assert (cause.parameter, cause.detail == cause.sentence) == (told, told is None)

@@ -209,8 +209,8 @@ async def test_nothing_of_a_call_outlives_it(gateway: GatewayUnderTest, end: str
     gateway.provider.streams = [streams[end]]
     gc.disable()
     try:
-        with suppress(CallFailed):
-            await gateway.inner.stream(gateway.caller, call, listener)
+        with suppress(CallFailed), gateway.events.record(gateway.caller, "query") as record:
+            await gateway.inner.stream(record, call, listener)
         listener.on_disconnect, listener.reservation = (lambda: None), None
         del call
         await asyncio.sleep(0)

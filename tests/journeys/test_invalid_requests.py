@@ -82,9 +82,10 @@ async def test_a_client_that_disconnects_within_a_body_makes_no_call_and_is_logg
     await asyncio.sleep(0.05)
     writer.close()
     async with asyncio.timeout(TEST_DEADLINE_S):
-        while not (lines := [line for line in server.program.output.splitlines() if name in line]):
+        while len(lines := [line for line in server.program.output.splitlines() if name in line]) < 2:
             await asyncio.sleep(0.02)
-    (line,) = map(json.loads, lines)
+    call, line = map(json.loads, lines)
+    assert (call["event"], call["error"], call["attempts"]) == ("call.finished", "ClientDisconnect", 0)
     assert (line["event"], line["path"], line["status"]) == ("http.request", "/ai/query", 0)
 
 

@@ -54,9 +54,11 @@ async def test_a_call_is_logged_with_its_correlation_id(server: Server) -> None:
         headers = caller.auth_headers | {"X-Correlation-ID": correlation_id}
         async with caller.http.post("/ai/query", json={"prompt": "x"}, headers=headers) as response:
             assert response.headers["X-Correlation-ID"] == correlation_id
+            charge_id = response.headers["X-Charge-ID"]
     async with asyncio.timeout(TEST_DEADLINE_S):
-        while not (lines := [line for line in server.program.output.splitlines() if correlation_id in line]):
-            await asyncio.sleep(0.02)  # the line is written after the response
-    (line,) = map(json.loads, lines)
+        while len(lines := [line for line in server.program.output.splitlines() if correlation_id in line]) < 2:
+            await asyncio.sleep(0.02)  # the lines are written after the response
+    call, line = map(json.loads, lines)
+    assert (call["event"], call["surface"], call["charge_id"]) == ("call.finished", "query", charge_id)
     assert line["event"] == "http.request"
     assert (line["method"], line["path"], line["status"]) == ("POST", "/ai/query", 200)

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.stock_postgres
 USAGE = {"input": 11, "output": 7}
 OVER_HTTP = [cell for cell in STREAM_CELLS if cell.endpoint is not WEBSOCKET]
 NATIVE = [cell for cell in OVER_HTTP if cell.endpoint.path.startswith("/ai/")]
-PING = b": ping\n\n"
+PING = b": ping\n"
 PING_S = 0.3
 LOCKED_S = 0.5
 

@@ -1,6 +1,7 @@
 """The requests that the Anthropic provider sends, and how it reads answers and streams."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import orjson
@@ -130,6 +131,22 @@ async def test_an_api_key_is_sent_in_x_api_key_and_a_token_as_a_bearer() -> None
     assert "authorization" not in by_key
     assert (by_token["authorization"], by_token["anthropic-version"]) == ("Bearer tok", "2023-06-01")
     assert "x-api-key" not in by_token
+
+
+async def test_the_headers_of_a_raw_request_are_sent_whole_and_streamed_but_replace_none_of_ours() -> None:
+    headers = {"anthropic-beta": "effort-2025-11-24", "x-api-key": "theirs"}
+    async with serve_answer(ANSWER) as upstream:
+        provider = make(upstream.url)
+        call_input = raw_input(messages=[])
+        assert call_input.raw is not None
+        call_input.raw = call_input.raw._replace(headers=headers)
+        await provider.complete(provider.prepare(model(provider), call_input), 5)
+        async with aclosing(provider.stream(provider.prepare(model(provider), call_input, stream=True), 5)) as stream:
+            await anext(aiter(stream))
+        await provider.complete(provider.prepare(model(provider), input_of()), 5)
+        await provider.close()
+    sent = [(received.get("anthropic-beta"), received["x-api-key"]) for _, received, _ in upstream.requests]
+    assert sent == [("effort-2025-11-24", "sk-ant")] * 2 + [(None, "sk-ant")]
 
 
 async def test_an_answer_is_read_and_has_its_bytes_only_for_the_same_wire() -> None:

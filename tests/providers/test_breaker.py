@@ -1,6 +1,7 @@
 """The circuit of a model: when it opens, probes, and closes."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 import pytest
@@ -15,6 +16,7 @@ from support.breaker import (
     BreakerUnderTest,
 )
 from tollkeeper import errors
+from tollkeeper.providers.base import SIGN_OF_LIFE, StreamChunk
 from tollkeeper.providers.breaker import MAX_MODELS
 
 
@@ -267,3 +269,15 @@ async def test_all_other_methods_are_passed_to_the_provider(breaker: BreakerUnde
     assert results == (11, 12, "ab")
     await circuit_breaker.close()
     assert breaker.provider.closed
+
+
+async def test_a_sign_of_life_before_a_failure_is_no_success(breaker: BreakerUnderTest) -> None:
+    async def fail_after_a_comment(*_: object) -> AsyncIterator[StreamChunk]:
+        yield SIGN_OF_LIFE
+        raise errors.ProviderTimeout
+
+    breaker.provider.stream = fail_after_a_comment  # type: ignore[method-assign, assignment]
+    for _ in range(MAX_FAILURES):
+        with pytest.raises(errors.ProviderTimeout):
+            await breaker.stream()
+    assert await breaker.is_open()

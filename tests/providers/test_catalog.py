@@ -8,6 +8,7 @@ import pytest
 from support.catalogs import THREE_PROVIDERS, build_catalog_from, configured
 from tollkeeper import errors
 from tollkeeper.chat import Price
+from tollkeeper.dialects.parameters import DROP, PASS, REFUSE
 from tollkeeper.providers.base import IMAGE_TOKENS, MAX_CONTEXT, MIN_OUTPUT, OVERHEAD, OVERHEAD_WITH_TOOLS, Model
 from tollkeeper.providers.catalog import MAX_CACHED_MODELS, MAX_NAME_LENGTH, Catalog, build_catalog
 from tollkeeper.providers.echo import EchoProvider
@@ -230,3 +231,60 @@ def test_fallbacks_may_share_a_model_if_there_is_no_cycle(tmp_path: Path) -> Non
 def test_a_model_has_the_context_window_of_the_catalog_file(tmp_path: Path) -> None:
     model = build_catalog_from(tmp_path, '[models.m]\nprovider = "openai"\ncontext_window = 128000').model("m")
     assert model.context_window == 128_000
+
+
+TWO_PLACES = """
+[models.fast]
+deployments = [
+    { provider = "openai", model = "gpt-4o", share = 3 },
+    { provider = "anthropic", model = "at-anthropic" },
+]
+price = { input = 1, output = 2 }
+weight = 2
+fallbacks = ["llama3.2"]
+"""
+
+
+def test_a_model_may_have_several_deployments_that_differ_only_in_where_they_are(tmp_path: Path) -> None:
+    model = build_catalog_from(tmp_path, TWO_PLACES).model("fast")
+    assert model.deployments is not None
+    places = model.deployments.models
+    assert [(one.provider.name, one.upstream_name) for one in places] == [
+        ("openai", "gpt-4o"),
+        ("anthropic", "at-anthropic"),
+    ]
+    same = [replace(one, provider=places[0].provider, upstream="") for one in places]
+    assert same[0] == same[1]
+    assert (model.name, model.weight_milli, model.fallbacks) == ("fast", 2_000, ("llama3.2",))
+    assert model.price == Price(1_000_000, 1_000_000, 2_000_000)
+    assert model.image_tokens == IMAGE_TOKENS, "the greater bound of the two"
+
+
+@pytest.mark.parametrize("name", ["anthropic/at-anthropic", "openai/gpt-4o"])
+def test_a_deployment_that_is_called_by_its_own_name_costs_what_the_model_costs(tmp_path: Path, name: str) -> None:
+    """Else a caller could avoid the model's weight."""
+    model = build_catalog_from(tmp_path, TWO_PLACES).model(name)
+    assert f"{model.provider.name}/{model.upstream_name}" == name
+    assert (model.name, model.weight_milli, model.deployments) == ("fast", 2_000, None)
+
+
+def test_deployments_without_one_price_need_a_price(tmp_path: Path) -> None:
+    providers = (
+        configured("openai")._replace(price=Price(1, 1, 1)),
+        configured("anthropic")._replace(price=Price(2, 2, 2)),
+    )
+    text = TWO_PLACES.replace("price = { input = 1, output = 2 }", "").replace('fallbacks = ["llama3.2"]', "")
+    with pytest.raises(errors.ConfigurationError) as raised:
+        build_catalog_from(tmp_path, text, providers)
+    assert raised.value.detail == (
+        "The catalog is not valid."
+        " models.fast.price: is needed, because its deployments have different published prices."
+    )
+
+
+def test_the_extra_parameters_of_a_model_go_before_those_of_its_provider(tmp_path: Path) -> None:
+    providers = (configured("openai")._replace(extra_parameters={"top_k": PASS, "min_p": DROP}),)
+    text = '[models.strict]\nprovider = "openai"\nextra_parameters = { top_k = "refuse", seen = "pass" }'
+    catalog = build_catalog_from(tmp_path, text, providers)
+    assert catalog.model("strict").extra_parameters == {"top_k": REFUSE, "min_p": DROP, "seen": PASS}
+    assert catalog.model("openai/other").extra_parameters == {"top_k": PASS, "min_p": DROP}

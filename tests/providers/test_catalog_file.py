@@ -31,7 +31,63 @@ SECRET = "gsk_a1b2c3d4e5f6"
         ('[providers."a/b"]\nkind = "echo"', "providers.a/b: "),
         ('models = "SECRET"', "models: must be a table"),
         ('[models]\nfast = "SECRET"', "models.fast: must be a table"),
-        ("[models.fast]", "models.fast.provider: is missing"),
+        ("[models.fast]", "models.fast: needs provider, or deployments"),
+        ("[models.fast]\ndeployments = []", "models.fast.deployments: "),
+        ('[models.fast]\ndeployments = [{ model = "x" }]', "models.fast.deployments.0.provider: is missing"),
+        (
+            '[models.fast]\nmodel = "x"\ndeployments = [{ provider = "openai" }]',
+            "models.fast: has deployments, so each of them has provider and model",
+        ),
+        (
+            '[models.fast]\ndeployments = [{ provider = "openai" }, { provider = "openai", model = "x" }]',
+            "models.fast: each of its deployments needs a provider of its own",
+        ),
+        (
+            '[models.fast]\ndeployments = [{ provider = "openai" }, { provider = "nobody" }]',
+            "models.fast.deployments.1.provider: there is no such provider",
+        ),
+        (
+            '[models.fast]\ndeployments = [{ provider = "openai", share = 0 }]',
+            "models.fast.deployments.0.share: ",
+        ),
+        ('[providers.x]\nkind = "azure"\nbase_url = "https://x"', "providers.x: the kind azure needs api_key_env"),
+        ('[providers.x]\nkind = "azure"\napi_key_env = "X"', "providers.x: the kind azure needs base_url"),
+        (
+            '[providers.x]\nkind = "openai"\napi_version = "1"',
+            "providers.x: the kind openai does not have api_version",
+        ),
+        (
+            '[providers.x]\nkind = "openai"\nbase_url = "https://x/openai?api-version=1"',
+            "providers.x.base_url: does not have the required form",
+        ),
+        (
+            '[providers.x]\nkind = "openai"\nextra_parameters = { max_tokens = "pass" }',
+            "providers.x.extra_parameters.max_tokens: Tollkeeper treats this parameter itself",
+        ),
+        (
+            '[providers.x]\nkind = "openai"\nextra_parameters = { best_of = "pass" }',
+            "providers.x.extra_parameters.best_of: this parameter can change what a call costs",
+        ),
+        (
+            '[providers.x]\nkind = "openai"\nextra_parameters = { top_k = "maybe" }',
+            "providers.x.extra_parameters.top_k: ",
+        ),
+        (
+            '[providers.x]\nkind = "openai"\nextra_parameters = { "a b" = "SECRET" }',
+            "providers.x.extra_parameters.",
+        ),
+        (
+            '[providers.x]\nkind = "ollama"\nextra_parameters = { top_k = "pass" }',
+            "providers.x: the kind ollama passes no extra_parameters on",
+        ),
+        (
+            '[models.fast]\nprovider = "openai"\nextra_parameters = { stream = "drop" }',
+            "models.fast.extra_parameters.stream: Tollkeeper treats this parameter itself",
+        ),
+        (
+            '[models.fast]\nprovider = "openai"\nlimit_name = "cap"\nextra_parameters = { cap = "pass" }',
+            "models.fast.limit_name: is also an extra parameter",
+        ),
         ('[models.fast]\nprovider = "nobody"', "models.fast.provider: there is no such provider"),
         ('[models.fast]\nprovider = "openai"\nkey = "SECRET"', "models.fast.key: there is no such setting"),
         ('[models.fast]\nprovider = "openai"\nweight = 0.0005', "models.fast.weight: has more than 3 decimals"),
@@ -96,5 +152,5 @@ def test_an_invalid_setting_is_reported_by_its_location_and_without_its_value(
 def test_an_unreadable_catalog_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     for name in ("missing", "binary", "."):
-        with pytest.raises(ConfigurationError, match="TOLLKEEPER_CATALOG"):
+        with pytest.raises(ConfigurationError, match="Cannot read the catalog at /"):
             read_catalog(tmp_path / name)

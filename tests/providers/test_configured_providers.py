@@ -3,17 +3,20 @@
 from pathlib import Path
 
 import pytest
-from pydantic import AliasChoices
+from pydantic import AliasChoices, SecretStr
 
 from tollkeeper import errors
 from tollkeeper.bootstrap import make_catalog
 from tollkeeper.chat import Price
+from tollkeeper.dialects.parameters import DROP, PASS
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.providers.anthropic import AnthropicProvider
+from tollkeeper.providers.azure import AzureProvider
 from tollkeeper.providers.base import Provider, Wire
 from tollkeeper.providers.breaker import CircuitBreaker
 from tollkeeper.providers.catalog import Catalog
 from tollkeeper.providers.echo import EchoProvider
+from tollkeeper.providers.kind import ProviderOptions
 from tollkeeper.providers.ollama import OllamaProvider
 from tollkeeper.providers.openai import ALL_WIRES, COMMON_WIRES, OpenAIProvider
 from tollkeeper.settings import Settings, load_settings
@@ -159,7 +162,10 @@ def test_the_wires_of_a_provider_depend_on_its_url_and_settings(
 def test_a_missing_api_key_is_reported_without_the_configured_value(build: CatalogBuilder) -> None:
     with pytest.raises(ConfigurationError) as raised:
         build('[providers.groq]\nkind = "openai"\napi_key_env = "gsk_a1b2c3"', OPENAI_API_KEY="x")
-    assert raised.value.detail == "The catalog is not valid. providers.groq.api_key_env: that variable is not set."
+    assert raised.value.detail == "The variable of the API key is not set (named by providers.groq.api_key_env)."
+    with pytest.raises(ConfigurationError) as raised:
+        build('[providers.groq]\nkind = "openai"\napi_key_env = "GROQ_API_KEY"', OPENAI_API_KEY="x")
+    assert raised.value.detail == "GROQ_API_KEY is not set (named by providers.groq.api_key_env)."
 
 
 def test_the_breaker_can_be_disabled(build: CatalogBuilder) -> None:
@@ -167,11 +173,36 @@ def test_the_breaker_can_be_disabled(build: CatalogBuilder) -> None:
 
 
 def test_the_example_catalog_is_valid(build: CatalogBuilder) -> None:
-    catalog = build(EXAMPLE.read_text(), GROQ_API_KEY="x")
+    catalog = build(EXAMPLE.read_text(), GROQ_API_KEY="x", AZURE_EAST_KEY="x", AZURE_WEST_KEY="x")
     fast = catalog.model(None)
     assert catalog.model("llama") is catalog.model("groq/llama-3.1-8b-instant") is fast
     assert (fast.name, fast.weight_milli, fast.price) == ("fast", 500, Price(50_000, 50_000, 80_000))
     assert catalog.model(fast.fallbacks[0]).provider.name == "offline"
+    assert fast.extra_parameters == {
+        "top_k": PASS,
+        "chat_template_kwargs": PASS,
+        "enable_thinking": DROP,
+        "min_p": PASS,
+    }
+    spread = catalog.model("spread")
+    assert spread.deployments is not None
+    assert [type(unwrapped(one.provider)) for one in spread.deployments.models] == [AzureProvider] * 2
+
+
+def test_each_deployment_has_a_breaker_of_its_own(build: CatalogBuilder) -> None:
+    catalog = build(EXAMPLE.read_text(), GROQ_API_KEY="x", AZURE_EAST_KEY="x", AZURE_WEST_KEY="x")
+    deployments = catalog.model("spread").deployments
+    assert deployments is not None
+    assert len({id(one.provider) for one in deployments.models if isinstance(one.provider, CircuitBreaker)}) == 2
+
+
+def test_a_key_is_in_no_description_of_a_provider(build: CatalogBuilder) -> None:
+    """So that neither a log line nor a traceback with its locals can show it."""
+    secret = "not-to-be-printed"
+    catalog = build(EXAMPLE.read_text(), GROQ_API_KEY=secret, AZURE_EAST_KEY=secret, AZURE_WEST_KEY=secret)
+    for listed in catalog.listed_models():
+        assert secret not in repr(listed)
+    assert secret not in repr(ProviderOptions("x", api_key=SecretStr(secret)))
 
 
 async def test_closing_the_catalog_closes_every_provider(build: CatalogBuilder) -> None:

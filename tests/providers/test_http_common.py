@@ -9,7 +9,7 @@ import pytest
 from tollkeeper.chat import ChatRequest, Message, Options, Tool
 from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.providers.base import CallInput, RawRequest, Wire
-from tollkeeper.providers.http_common import input_texts
+from tollkeeper.providers.input_texts import input_texts
 
 REQUEST = ChatRequest((Message("user", "as a ChatRequest"),), Options(tools=(Tool("look_up", "Looks it up.", None),)))
 READ = "this is read"

@@ -51,19 +51,58 @@ def request_body(call: PreparedCall, limit: int = 77) -> dict[str, Any]:
     return body
 
 
-def test_the_request_is_a_chat_completion_with_store_false() -> None:
+def test_the_request_is_a_chat_completion() -> None:
     assert request_body(prepared(input_of())) == {
         "model": "gpt-4o-mini",
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": 'Say "hi"\n☃'}],
         "temperature": 0.5,
-        "store": False,
         "max_tokens": 77,
     }
 
 
+@pytest.mark.parametrize(
+    ("base_url", "knows_store", "sent"),
+    [
+        (COMPATIBLE, None, False),
+        (COMPATIBLE, True, True),
+        ("https://api.openai.com/v1", None, True),
+        ("https://eu.api.openai.com/v1", None, True),
+        ("https://API.OpenAI.com/v1/", None, True),
+        ("https://east.openai.azure.com/openai/v1", None, True),
+        ("https://api.openai.com/v1", False, False),
+        ("https://api.openai.com.example/v1", None, False),
+        ("https://notapi.openai.com.example/v1", None, False),
+        ("https://example.com/api.openai.com", None, False),
+        ("https://generativelanguage.googleapis.com/v1beta/openai", None, False),
+        ("https://api.mistral.ai/v1", None, False),
+    ],
+)
+def test_the_field_store_is_sent_only_to_a_server_that_knows_it(
+    base_url: str, knows_store: bool | None, sent: bool
+) -> None:
+    provider = make(base_url, knows_store=knows_store)
+    for call_input in (input_of(), raw_input(Wire.CHAT, messages=[])):
+        for stream in (False, True):
+            body = request_body(prepared(call_input, provider, stream=stream))
+            assert body.get("store", "absent") == (False if sent else "absent")
+
+
+def test_a_response_is_never_stored_whatever_the_server() -> None:
+    """A server with this wire stores by default."""
+    for call_input in (input_of(), raw_input(Wire.RESPONSES, input="hi")):
+        provider = make(wires=frozenset({Wire.RESPONSES}), wire=Wire.RESPONSES, knows_store=False)
+        assert request_body(prepared(call_input, provider))["store"] is False
+
+
 def test_a_stream_is_requested_with_its_usage() -> None:
     body = request_body(prepared(input_of(), stream=True))
-    assert (body["stream"], body["stream_options"], body["store"]) == (True, {"include_usage": True}, False)
+    assert (body["stream"], body["stream_options"]) == (True, {"include_usage": True})
+
+
+def test_a_server_that_does_not_know_stream_options_does_not_receive_them() -> None:
+    for call_input in (input_of(), raw_input(Wire.CHAT, messages=[])):
+        body = request_body(prepared(call_input, make(knows_stream_options=False), stream=True))
+        assert (body["stream"], "stream_options" in body) == (True, False)
 
 
 def test_every_field_of_a_request_is_one_of_the_sdk() -> None:
@@ -87,7 +126,7 @@ def test_a_request_of_one_of_its_wires_is_sent_unchanged() -> None:
     spaced = b'[ {"role": "user", "content": "hi"} ]'
     raw = RawRequest(Wire.CHAT, {"messages": spaced, "logit_bias": b'{"1": 2}'}, InputSize(7, images=2))
     call = prepared(CallInput(lambda: REQUEST, raw), upstream="gpt-x")
-    body = b'{"messages":' + spaced + b',"logit_bias":{"1": 2},"model":"gpt-x","store":false,"max_tokens":9}'
+    body = b'{"messages":' + spaced + b',"logit_bias":{"1": 2},"model":"gpt-x","max_tokens":9}'
     assert call.body_with_limit(9) == body
     assert (call.raw, call.wire, call.input_size) == (True, Wire.CHAT, InputSize(7, images=2))
 
@@ -237,7 +276,9 @@ async def test_an_answer_on_the_responses_wire_is_read() -> None:
     assert (completion.text, completion.finish_reason, completion.usage) == ("Hi", "stop", Usage(9, 2))
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", answer(choices=[]), answer()[:-5], b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[]", b"{}", answer(choices=[], usage=None), answer()[:-5], b"[" * 100_000]
+)
 async def test_a_malformed_answer_counts_as_billed(body: bytes) -> None:
     with pytest.raises(errors.ProviderBadResponse) as raised:
         await complete(input_of(), body)

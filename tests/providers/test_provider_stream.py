@@ -7,9 +7,9 @@ import pytest
 
 from tollkeeper import errors
 from tollkeeper.chat import Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
-from tollkeeper.dialects import chat, messages, responses, sse
-from tollkeeper.providers.base import BilledFailure, StreamChunk
-from tollkeeper.providers.http_common import ProviderStream
+from tollkeeper.dialects import chat, messages, ndjson, ollama, responses, sse
+from tollkeeper.providers.base import SIGN_OF_LIFE, BilledFailure, StreamChunk
+from tollkeeper.providers.http_common import ProviderStream, reading_answer
 
 ANSWERS: dict[Any, dict[str, Any]] = {
     chat: {
@@ -33,6 +33,8 @@ ANSWERS: dict[Any, dict[str, Any]] = {
 class FakeResponse:
     """The body of a response, in blocks."""
 
+    sent = b"{}"
+
     def __init__(self, *blocks: bytes) -> None:
         self._blocks = list(blocks)
         self.closed = False
@@ -54,7 +56,7 @@ def stream_of(dialect: Any, *blocks: bytes, raw: bool = True) -> ProviderStream:
 async def test_a_whole_answer_is_a_stream_of_two_chunks(dialect: Any, raw: bool) -> None:
     body = orjson.dumps(ANSWERS[dialect], option=orjson.OPT_INDENT_2)
     for blocks in ([body], [b"\n\n", b" " + body[:9], body[9:]]):
-        chunks = [chunk async for chunk in stream_of(dialect, *blocks, raw=raw)]
+        chunks = [chunk async for chunk in stream_of(dialect, *blocks, raw=raw) if chunk is not SIGN_OF_LIFE]
         assert chunks == [
             StreamChunk(b"", (TextDelta("Hello"),)),
             StreamChunk(b"", (Finish("stop"), Usage(9, 2)), last=True),
@@ -72,7 +74,23 @@ async def test_everything_in_a_whole_answer_is_in_the_stream() -> None:
         RefusalDelta("No"),
         ToolCallDelta(0, "c", "f", "{}"),
     )
-    assert (end.deltas, end.last) == ((Finish("stop"),), True)
+    assert (end.deltas, end.last) == ((Finish("tool_calls"),), True)
+
+
+@pytest.mark.parametrize("block", [b": keep-alive\n\n", b": keep-alive\n", b"\n\n", b"data: {", b"event: x\n\n"])
+async def test_bytes_that_complete_no_event_are_a_sign_of_life(block: bytes) -> None:
+    text = b'"choices":[{"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\n'
+    rest = text if block == b"data: {" else b"data: {" + text
+    alive, chunk = [chunk async for chunk in stream_of(chat, block, rest, b": bye\n")][:2]
+    assert alive is SIGN_OF_LIFE
+    assert chunk.deltas == (TextDelta("Hi"), Finish("stop"))
+
+
+async def test_blank_lines_between_ndjson_lines_are_a_sign_of_life() -> None:
+    response: Any = FakeResponse(b"\n", b'{"message":{"content":"Hi"},"done":true}\n')
+    stream = ProviderStream(response, ndjson.Splitter(), ollama.StreamReader(), raw=False)
+    assert await anext(stream) is SIGN_OF_LIFE
+    assert (await anext(stream)).deltas == (TextDelta("Hi"),)
 
 
 @pytest.mark.parametrize("dialect", ANSWERS, ids=lambda dialect: dialect.__name__.rpartition(".")[2])
@@ -103,3 +121,29 @@ async def test_a_failed_response_is_billed_if_it_reports_a_usage(usage: Any, bil
     if billed:
         assert isinstance(raised.value, BilledFailure)
         assert raised.value.usage == Usage(4000, 1000)
+
+
+OVERFLOWS = {
+    "chat, error": (chat, {"error": {"message": "x", "code": "context_length_exceeded"}}),
+    "messages": (messages, {"type": "error", "error": {"message": "prompt is too long: 9 tokens > 8 maximum"}}),
+    "responses": (
+        responses,
+        {
+            "type": "response.failed",
+            "response": {"status": "failed", "usage": None, "error": {"code": "context_length_exceeded"}},
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("in_event", [False, True], ids=["JSON", "event"])
+@pytest.mark.parametrize(("dialect", "sent"), OVERFLOWS.values(), ids=OVERFLOWS.keys())
+async def test_a_context_overflow_inside_a_200_is_recognised(dialect: Any, sent: Any, in_event: bool) -> None:
+    body = orjson.dumps(sent if in_event or dialect is not responses else sent["response"])
+    with pytest.raises(errors.ContextOverflow) as raised:
+        await anext(stream_of(dialect, sse.event(body) if in_event else body))
+    assert raised.value.upstream is not None
+    assert (raised.value.billed, raised.value.upstream.status) == (False, 200)
+    if not in_event:
+        with pytest.raises(errors.ContextOverflow), reading_answer(body, b"{}"):
+            dialect.read_answer(body)

@@ -272,7 +272,7 @@ async def test_an_unused_stream_and_transport_can_be_closed() -> None:
         (405, errors.ProviderLacksModel),
         (410, errors.ProviderLacksModel),
         (400, errors.ProviderRejected),
-        (413, errors.ProviderRejected),
+        (413, errors.RequestTooLarge),
         (415, errors.ProviderRejected),
         (422, errors.ProviderRejected),
         (499, errors.ProviderRejected),
@@ -308,3 +308,82 @@ def test_retry_after_is_used_only_if_it_is_a_number_and_limited_to_an_hour(
     header: str | None, seconds: int | None
 ) -> None:
     assert status_error(429, header).retry_after_s == seconds
+
+
+OVERFLOW = b'{"error":{"message":"prompt is too long: 9 tokens > 8 maximum SECRET","code":"context_length_exceeded"}}'
+
+
+@post_and_stream
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (OVERFLOW, errors.ContextOverflow),
+        (b'{"error":{"message":"SECRET","code":"content_filter"}}', errors.ContentFiltered),
+        (b'{"error":{"message":"SECRET","param":"SECRET"}}', errors.ProviderRejected),
+    ],
+)
+async def test_the_body_of_an_error_decides_its_class_and_none_of_its_text_is_told(
+    call: Call, body: bytes, kind: type[errors.ProviderError]
+) -> None:
+    async with serving(answer(body, "400 Bad Request")) as (_, transport):
+        with pytest.raises(errors.ProviderRejected) as raised:
+            await call(transport)
+    assert (type(raised.value), raised.value.billed) == (kind, False)
+    assert "SECRET" not in str(raised.value) + raised.value.detail
+    assert raised.value.upstream is not None
+    assert (raised.value.upstream.status, "SECRET" in raised.value.upstream.text) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, errors.ContextOverflow),
+        (422, errors.ContextOverflow),
+        (500, errors.ContextOverflow),
+        (413, errors.RequestTooLarge),
+        (401, errors.ProviderAuthFailed),
+        (404, errors.ProviderLacksModel),
+        (408, errors.ProviderTimeout),
+        (429, errors.ProviderRateLimited),
+        (503, errors.ProviderFailed),
+    ],
+)
+def test_a_status_with_a_meaning_of_its_own_decides_over_the_body(
+    status: int, kind: type[errors.ProviderError]
+) -> None:
+    assert type(status_error(status, None, OVERFLOW)) is kind
+
+
+def test_a_field_is_only_at_fault_where_the_status_is_that_of_a_wrong_request() -> None:
+    body, sent = b'{"error":{"param":"tools"}}', b'{"tools":[]}'
+    rejected = status_error(400, None, body, sent)
+    assert isinstance(rejected, errors.ProviderRejected)
+    assert rejected.parameter == "tools"
+    assert type(status_error(500, None, body, sent)) is errors.ProviderFailed
+
+
+async def test_of_a_long_error_only_the_begin_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport_module, "MAX_ERROR_BYTES", 10)
+    async with serving(answer(b"0123456789" * 10_000, "400 Bad Request")) as (_, transport):
+        with pytest.raises(errors.ProviderRejected) as raised:
+            await post(transport)
+    assert raised.value.upstream == errors.UpstreamError(400, "", "0123456789")
+
+
+@post_and_stream
+async def test_an_error_whose_body_does_not_come_is_known_by_its_status(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_module, "ERROR_BODY_S", 0.05)
+    async with serving(answer(b"{", "429 Too Many Requests", "Retry-After: 7", length=400)) as (_, transport):
+        with pytest.raises(errors.ProviderRateLimited) as raised:
+            await call(transport)
+    assert raised.value.retry_after_s == 7
+
+
+async def test_a_limited_number_of_addresses_is_kept() -> None:
+    """Callers can invent the names of deployments, which are part of Azure's older addresses."""
+    transport = Transport("http://127.0.0.1:1", {}, timeout_s=1)
+    for number in range(transport_module.MAX_URLS + 10):
+        assert str(transport._url(f"/deployments/{number}/x?api-version=1")).endswith(f"/{number}/x?api-version=1")
+    assert len(transport._urls) <= transport_module.MAX_URLS

@@ -192,3 +192,13 @@ async def execute(url: str, statement: str) -> None:
         await connection.execute(statement)
     finally:
         await connection.close()
+
+
+def make_read_only(path: Path) -> None:
+    """Mark an SQLite file as one that this version of SQLite can only read: by the version in its header.
+
+    Unlike the mode of a file, that stops root, too.
+    """
+    with path.open("r+b") as file:
+        file.seek(18)
+        file.write(b"\x03")

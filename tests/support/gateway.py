@@ -16,6 +16,7 @@ from tollkeeper.clock import Clock
 from tollkeeper.db import Database
 from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.errors import TollkeeperError
+from tollkeeper.gateway.call_events import CallEvent, CallEvents
 from tollkeeper.gateway.candidate import ModelCall
 from tollkeeper.gateway.path import Gateway
 from tollkeeper.gateway.results import CallFailed, CallResult, IdempotentCall
@@ -166,7 +167,10 @@ class RecordingListener:
 
 @dataclass
 class GatewayUnderTest:
-    """A gateway and its parts. `inner` is the gateway itself. Change `models` before the first call."""
+    """A gateway and its parts. `inner` is the gateway itself. Change `models` before the first call.
+
+    `seen` has the event of each call.
+    """
 
     inner: Gateway
     ledger: Ledger
@@ -174,6 +178,10 @@ class GatewayUnderTest:
     models: dict[str, Model]
     caller: Principal
     database: Database
+    seen: list[CallEvent] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.events = CallEvents(self.seen.append)
 
     def set_model(self, name: str = "m", **attributes: Any) -> None:
         """Add a model of this name, or change attributes of the existing one."""
@@ -182,7 +190,8 @@ class GatewayUnderTest:
 
     async def complete(self, idempotent: IdempotentCall | None = None, **changes: Any) -> CallResult:
         async with asyncio.timeout(TEST_DEADLINE_S):
-            result = await self.inner.complete(self.caller, make_call(**changes), idempotent)
+            with self.events.record(self.caller, "query") as record:
+                result = await self.inner.complete(record, make_call(**changes), idempotent)
         assert isinstance(result, CallResult)
         return result
 
@@ -194,7 +203,8 @@ class GatewayUnderTest:
     ) -> CallResult:
         call = make_call(**changes)
         async with asyncio.timeout(TEST_DEADLINE_S):
-            result = await self.inner.stream(self.caller, call, listener or RecordingListener(), idempotent)
+            with self.events.record(self.caller, "query") as record:
+                result = await self.inner.stream(record, call, listener or RecordingListener(), idempotent)
         assert isinstance(result, CallResult)
         return result
 
@@ -203,10 +213,11 @@ class GatewayUnderTest:
     ) -> Replayed:
         """Make a call whose response is already stored for its key."""
         call = make_call(**changes)
-        if listener is None:
-            result = await self.inner.complete(self.caller, call, idempotent)
-        else:
-            result = await self.inner.stream(self.caller, call, listener, idempotent)
+        with self.events.record(self.caller, "query") as record:
+            if listener is None:
+                result = await self.inner.complete(record, call, idempotent)
+            else:
+                result = await self.inner.stream(record, call, listener, idempotent)
         assert isinstance(result, Replayed)
         return result
 

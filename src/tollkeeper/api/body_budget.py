@@ -27,7 +27,10 @@ class BodyBudget:
         """Raises RateLimited if this user's bodies are too large together, Overloaded if those of all users are."""
         user_bytes = self._bytes_of.get(user_id, 0) + size
         if user_bytes > self._max_per_user:
-            raise RateLimited("The calls of this user in flight have too large bodies.", retry_after_s=RETRY_AFTER_S)
+            raise RateLimited(
+                "The bodies of this user's calls in flight are too large together. Try again in a moment.",
+                retry_after_s=RETRY_AFTER_S,
+            )
         if self._total_bytes + size > self._max_in_total:
             raise Overloaded(retry_after_s=RETRY_AFTER_S)
         self._bytes_of[user_id] = user_bytes

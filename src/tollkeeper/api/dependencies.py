@@ -12,6 +12,7 @@ from tollkeeper.api.bearer import authenticate
 from tollkeeper.clock import Clock
 from tollkeeper.conversations import Conversations
 from tollkeeper.db import Database
+from tollkeeper.gateway.call_events import CallEvents
 from tollkeeper.gateway.path import Gateway
 from tollkeeper.identity.authenticator import Authenticator
 from tollkeeper.identity.models import Tenant, User
@@ -35,6 +36,7 @@ class Services:
     throttle: Throttle
     ledger: Ledger
     gateway: Gateway
+    call_events: CallEvents
     conversations: Conversations
     clock: Clock
 

@@ -48,6 +48,7 @@ STATUS: dict[type[errors.TollkeeperError], int] = {
     errors.ProviderAuthFailed: 502,
     errors.ProviderRateLimited: 503,
     errors.ProviderRejected: 400,
+    errors.RequestTooLarge: 413,
     errors.ProviderLacksModel: 502,
     errors.ProviderFailed: 502,
     errors.ProviderInterrupted: 502,
@@ -97,6 +98,11 @@ def message_of(error: errors.TollkeeperError) -> str:
     needs = f"call needs {error.needed:,} {unit}, with room for its answer"
     if error.detail != error.sentence:  # there is no quota or no price, so the balance has no meaning
         return f"{error.detail} The {needs}." if error.needed else error.detail
+    if error.never_fits:
+        return (
+            f"This call can never fit: it needs {error.needed:,} {unit} and the limit is {error.limit:,}."
+            " Lower max_tokens. If that is not enough, shorten the prompt."
+        )
     balance = (
         f"{error.used:,} of {error.limit:,} in {error.quota} are used and {error.reserved:,} held by calls in flight"
     )
@@ -143,6 +149,8 @@ def _quota_headers(error: errors.QuotaRefusal) -> dict[str, str]:
 
 
 def _retry_after_s(error: errors.TollkeeperError, status: int) -> int | None:
+    if isinstance(error, errors.QuotaRefusal) and error.never_fits:
+        return None
     seconds = getattr(error, "retry_after_s", None)
     if seconds is None and status == 503:
         return DEFAULT_RETRY_AFTER_S

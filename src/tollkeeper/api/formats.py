@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
+from tollkeeper.dialects.dropped import Dropped
 from tollkeeper.quota.rules.balances import tightest
 from tollkeeper.quota.rules.operations import Balance
 
@@ -27,6 +28,11 @@ def charge_headers(charge_id: str, balances: Sequence[Balance]) -> dict[str, str
     if (balance := tightest(balances)) is not None:
         headers |= quota_headers(balance.quota, balance.limit, balance.remaining, balance.resets_ms)
     return headers
+
+
+def dropped_header(dropped: Dropped) -> dict[str, str]:
+    """The header that names what of the request was not sent to the provider; none if all of it was."""
+    return {"X-Tollkeeper-Dropped": ", ".join(dropped.names)} if dropped.names else {}
 
 
 def quota_headers(name: str, limit: int, remaining: int, resets_ms: int | None) -> dict[str, str]:

@@ -17,11 +17,12 @@ from tollkeeper.api.bearer import authenticate
 from tollkeeper.api.body_budget import BodyBudget
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.errors import RenderError, render_problem
-from tollkeeper.api.formats import charge_headers
+from tollkeeper.api.formats import charge_headers, dropped_header
 from tollkeeper.api.middleware import MAX_BODY_BYTES, read_body, send_response
 from tollkeeper.api.openapi_parts import PROBLEM, JsonSchema
 from tollkeeper.api.sse_listener import SseListener
 from tollkeeper.errors import InvalidJson, MethodNotAllowed, ShuttingDown, TollkeeperError, Unauthenticated
+from tollkeeper.gateway.call_events import CallRecord
 from tollkeeper.gateway.candidate import ModelCall
 from tollkeeper.gateway.results import CallFailed, CallResult, IdempotentCall
 from tollkeeper.principal import Access, Principal
@@ -80,14 +81,15 @@ class MeteredEndpoint:
 
     `parse` reads the body of a request, for a large body in another thread. `prepare` makes an exchange of what it
     returns; or the body of the response, if no model is to be called: then nothing is charged, and there is no
-    idempotency. Without `prepare`, `parse` returns the exchange. Both raise InputError. `render_error` renders what is
-    raised before the response has begun.
+    idempotency. Without `prepare`, `parse` returns the exchange. Both raise InputError. `read_headers` notes in what
+    `parse` returned the request's headers that the provider needs. `render_error` renders what is raised before the
+    response has begun.
 
     The rest is for the OpenAPI document. `request_type`, `response_type`, `error_type` and `events` are msgspec types,
     or JSON Schemas with a title; `schemas` are those that they refer to. `events` are the data of a stream's events; a
     text is the only data of its event. Without `response_type`, the response is always streamed. `examples` are
-    requests, by name. `request_rules` are keywords for the schema of the request, beyond its type. An endpoint that
-    does not call a model ignores an Idempotency-Key.
+    requests, by name, and `response_example` is a response that is not streamed. `request_rules` are keywords for the
+    schema of the request, beyond its type. An endpoint that does not call a model ignores an Idempotency-Key.
     """
 
     path: str
@@ -98,13 +100,20 @@ class MeteredEndpoint:
     description: str
     examples: Mapping[str, Any]
     prepare: Callable[[Services, Principal, Any], Awaitable[Exchange | bytes]] | None = None
+    read_headers: Callable[[Any, Sequence[tuple[bytes, bytes]]], None] | None = None
     render_error: RenderError = render_problem
     max_body_bytes: int = MAX_BODY_BYTES
     calls_model: bool = True
     events: Sequence[Any] = ()
+    response_example: Any = None
     error_type: JsonSchema = field(default_factory=lambda: PROBLEM)
     request_rules: JsonSchema = field(default_factory=dict)
     schemas: Mapping[str, JsonSchema] = field(default_factory=dict)
+
+    @property
+    def surface(self) -> str:
+        """The name of the endpoint in charges and events: its path without `/ai/` or `/v1/`."""
+        return self.path.split("/", 2)[2]
 
 
 class MeteredRouter:
@@ -127,24 +136,40 @@ class MeteredRouter:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("POST")
             caller = await authenticate(services.authenticator, services.throttle, scope, Access.AI)
-            services.throttle.check(caller)
-            with self._body_budget.count(caller.user_id) as counted_body:
-                body = await read_body(scope, receive, endpoint.max_body_bytes, counted_body.grow)
-                exchange = await run_by_size(len(body), endpoint.parse, caller, body)
-                if endpoint.prepare is not None:
-                    exchange = await endpoint.prepare(services, caller, exchange)
-                keyed_request = _keyed_request(scope, endpoint, body) if not isinstance(exchange, bytes) else None
-                del body  # during the call, only what the exchange needs of it stays in memory
-                if isinstance(exchange, bytes):
-                    await send_response(200, exchange, {"Content-Type": JSON}, send)
-                elif (streamed := exchange.streamed) is not None:
-                    await _respond_streamed(services, endpoint, caller, streamed, keyed_request, receive, send)
-                else:
-                    await _respond(services, caller, exchange, keyed_request, send)
+            with services.call_events.record(caller, endpoint.surface) as record:
+                await self._serve(services, endpoint, record, scope, receive, send)
         except TollkeeperError as error:
             if isinstance(error, Unauthenticated):
                 services.authenticator.forget(caller)
             await send_error(error, endpoint.render_error, send)
+
+    async def _serve(
+        self,
+        services: Services,
+        endpoint: MeteredEndpoint,
+        record: CallRecord,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Serve a request of the record's caller."""
+        caller = record.caller
+        services.throttle.check(caller)
+        with self._body_budget.count(caller.user_id) as counted_body:
+            body = await read_body(scope, receive, endpoint.max_body_bytes, counted_body.grow)
+            exchange = await run_by_size(len(body), endpoint.parse, caller, body)
+            if endpoint.read_headers is not None:
+                endpoint.read_headers(exchange, scope["headers"])
+            if endpoint.prepare is not None:
+                exchange = await endpoint.prepare(services, caller, exchange)
+            keyed_request = _keyed_request(scope, endpoint, body) if not isinstance(exchange, bytes) else None
+            del body  # during the call, only what the exchange needs of it stays in memory
+            if isinstance(exchange, bytes):
+                await send_response(200, exchange, {"Content-Type": JSON}, send)
+            elif (streamed := exchange.streamed) is not None:
+                await _respond_streamed(services, endpoint, record, streamed, keyed_request, receive, send)
+            else:
+                await _respond(services, record, exchange, keyed_request, send)
 
 
 def _keyed_request(scope: Scope, endpoint: MeteredEndpoint, body: bytes) -> KeyedRequest | None:
@@ -158,40 +183,42 @@ def _keyed_request(scope: Scope, endpoint: MeteredEndpoint, body: bytes) -> Keye
 
 
 async def _respond(
-    services: Services, caller: Principal, exchange: Exchange, keyed_request: KeyedRequest | None, send: Send
+    services: Services, record: CallRecord, exchange: Exchange, keyed_request: KeyedRequest | None, send: Send
 ) -> None:
     """Call the model and send the whole answer."""
     idempotent = None
     if keyed_request is not None:
         idempotent = IdempotentCall(keyed_request, lambda result: StoredResponse(200, JSON, exchange.render(result)))
-    result = await services.gateway.complete(caller, exchange.call, idempotent)
+    result = await services.gateway.complete(record, exchange.call, idempotent)
     if isinstance(result, Replayed):
-        await _send_replayed(result, send)
+        await _send_replayed(result, exchange, send)
         return
     await exchange.save(result)
     headers = {"Content-Type": JSON} | charge_headers(result.charge.charge_id, result.charge.balances)
+    headers |= dropped_header(exchange.call.input.dropped)
     await send_response(200, exchange.render(result), headers, send)
 
 
 async def _respond_streamed(
     services: Services,
     endpoint: MeteredEndpoint,
-    caller: Principal,
+    record: CallRecord,
     exchange: StreamedExchange,
     keyed_request: KeyedRequest | None,
     receive: Receive,
     send: Send,
 ) -> None:
     """Call the model and send the answer chunk by chunk. An error after the first chunk is sent as the last event."""
-    listener = SseListener(exchange.render_chunk, receive, send, record=keyed_request is not None)
+    dropped = exchange.call.input.dropped
+    listener = SseListener(exchange.render_chunk, receive, send, record=keyed_request is not None, dropped=dropped)
     idempotent = None
     if keyed_request is not None:
         idempotent = IdempotentCall(keyed_request, lambda result: _recorded_response(listener, exchange, result))
     try:
         with listener:
-            result = await services.gateway.stream(caller, exchange.call, listener, idempotent)
+            result = await services.gateway.stream(record, exchange.call, listener, idempotent)
             if isinstance(result, Replayed):
-                await _send_replayed(result, send)
+                await _send_replayed(result, exchange, send)
                 return
             if not result.outcome.cut_short:  # else the client has disconnected
                 await exchange.save(result)
@@ -214,9 +241,10 @@ def _recorded_response(listener: SseListener, exchange: StreamedExchange, result
     return StoredResponse(200, EVENT_STREAM, listener.recorded + exchange.render_end(result))
 
 
-async def _send_replayed(replayed: Replayed, send: Send) -> None:
+async def _send_replayed(replayed: Replayed, exchange: Exchange, send: Send) -> None:
     status, content_type, body = replayed.response
     headers = {"Content-Type": content_type, "Idempotent-Replayed": "true"}
+    headers |= dropped_header(exchange.call.input.dropped)
     await send_response(status, body, headers | charge_headers(replayed.charge_id, replayed.balances), send)
 
 

@@ -176,9 +176,11 @@ def _operation(endpoint: MeteredEndpoint) -> dict[str, Any]:
         if is_sdk:
             del errors["422"]
     content = {JSON: {"schema": _schema(endpoint.response_type)}} if endpoint.response_type is not None else {}
+    if endpoint.response_example is not None:
+        content[JSON]["example"] = endpoint.response_example
     if endpoint.events:
         content["text/event-stream"] = {"schema": {"anyOf": [_event(data) for data in endpoint.events]}}
-    replayed = ("Idempotent-Replayed",) if endpoint.calls_model else ()
+    replayed = ("X-Tollkeeper-Dropped", "Idempotent-Replayed") if endpoint.calls_model else ()
     answer = {
         "description": "The answer",
         "headers": parts.headers_ref(*_common_headers(is_sdk=is_sdk), *charge_headers, *replayed),

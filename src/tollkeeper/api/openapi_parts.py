@@ -49,6 +49,9 @@ HEADERS: dict[str, dict[str, Any]] = {
     "X-Quota-Reset": _header(
         "When this quota resets; absent if it never does.", {"type": "string", "format": "date-time"}
     ),
+    "X-Tollkeeper-Dropped": _header(
+        "What of the request was not sent to the provider, separated by commas; absent if all of it was.", _TEXT
+    ),
     "Idempotent-Replayed": _header("The response is that of an earlier call with the same key.", {"const": "true"}),
     "WWW-Authenticate": _header("How to authenticate.", {"const": "Bearer"}, required=True),
     "Retry-After": _header("Wait so many seconds before the next attempt.", _COUNT),

@@ -6,7 +6,8 @@ from types import TracebackType
 
 from starlette.types import Receive, Send
 
-from tollkeeper.api.formats import charge_headers
+from tollkeeper.api.formats import charge_headers, dropped_header
+from tollkeeper.dialects.dropped import Dropped
 from tollkeeper.dialects.sse import PING
 from tollkeeper.providers.base import StreamChunk
 from tollkeeper.quota.reservation import Reservation
@@ -39,16 +40,24 @@ class RecordedResponse:
 class SseListener:
     """Sends server-sent events in one response. The response begins with the first event, so an error can replace it.
 
-    Used as a context manager: it watches for a disconnect of the client until the block ends.
+    Used as a context manager: it watches for a disconnect of the client until the block ends. `dropped` is read when
+    the response begins.
     """
 
     def __init__(
-        self, render_chunk: Callable[[StreamChunk], bytes], receive: Receive, send: Send, *, record: bool
+        self,
+        render_chunk: Callable[[StreamChunk], bytes],
+        receive: Receive,
+        send: Send,
+        *,
+        record: bool,
+        dropped: Dropped | None = None,
     ) -> None:
         self._render_chunk = render_chunk
         self._receive = receive
         self._send = send
         self._recorded = RecordedResponse(enabled=record)
+        self._dropped = dropped
         self.left = False
         self._on_disconnect: Callable[[], None] | None = None
         self._reservation: Reservation | None = None
@@ -116,5 +125,7 @@ class SseListener:
         headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
         if self._reservation is not None:
             headers |= charge_headers(self._reservation.charge_id, self._reservation.hold.balances)
+        if self._dropped is not None:
+            headers |= dropped_header(self._dropped)
         raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": 200, "headers": raw})

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from tollkeeper.errors import InvalidJson, InvalidRequest
+from tollkeeper.api.invalid_fields import invalid_request
+from tollkeeper.errors import InvalidJson
 from tollkeeper.worker_thread import pause
 
 MAX_DEPTH = 64
@@ -52,7 +53,7 @@ def decode(kind: type[Decoded], body: bytes) -> Decoded:
     try:
         return msgspec.convert(parse(body), kind)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(_without_input(str(error))) from None
+        raise invalid_request(kind, str(error)) from None
 
 
 def parse(body: bytes) -> Any:
@@ -194,10 +195,3 @@ def _count_fields(value: Any) -> int:
             return fields
         level = below
     raise InvalidJson(f"The body is nested over {MAX_DEPTH} levels.")
-
-
-def _without_input(message: str) -> str:
-    """A message of msgspec without input. It names our fields and types; only an unknown field's name is input."""
-    if "unknown field" in message:
-        return "The request has a field that this endpoint does not know."
-    return message.replace("`", "'") + "."

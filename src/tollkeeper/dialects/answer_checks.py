@@ -35,12 +35,15 @@ class ProviderSentError(Exception):
 
 
 class _ErrorBody(msgspec.Struct):
-    """The fields by which servers mark an error that they send with status 200."""
+    """The fields by which servers mark an error that they send with status 200, or tell it in another form."""
 
     error: Any = None
     object: Any = None
     type: Any = None
     usage: Any = None
+    message: Any = None
+    detail: Any = None
+    code: Any = None
 
 
 _decode_error_body = msgspec.json.Decoder(_ErrorBody, float_hook=UNTYPED_FLOAT).decode
@@ -56,6 +59,16 @@ def raise_unreadable(body: bytes, read_usage: ReadUsage) -> NoReturn:
     if decoded.error is not None or decoded.object == "error" or decoded.type == "error":
         raise ProviderSentError(read_usage(decoded.usage))
     raise MalformedAnswer
+
+
+def check_other_event(data: bytes) -> None:
+    """Check an event that has nothing of an answer: a sign of life, unless it has a field that only errors have.
+
+    Raises MalformedAnswer for such an event: it must not be passed on, because it may contain the text of an error.
+    """
+    decoded = _read_error_body(data)
+    if decoded.message is not None or decoded.detail is not None or decoded.code is not None:
+        raise MalformedAnswer
 
 
 def raise_failure(usage: UsageReport | None, *, has_output: bool) -> NoReturn:

@@ -18,6 +18,7 @@ from tollkeeper.chat import (
     Image,
     Message,
     Options,
+    Reasoning,
     ReasoningDelta,
     TextDelta,
     Tool,
@@ -30,10 +31,13 @@ from tollkeeper.dialects.answer_checks import (
     UNTYPED_FLOAT,
     MalformedAnswer,
     ProviderSentError,
+    check_other_event,
     raise_failure,
     token_count,
     usage_report,
 )
+from tollkeeper.dialects.answer_tool_calls import finish_reason_with, new_call_id, raw_arguments_text
+from tollkeeper.dialects.lenient_decoding import DECODE_ERRORS, decode_leniently
 from tollkeeper.dialects.parameters import unsupported, untranslatable
 from tollkeeper.errors import InvalidRequest
 
@@ -76,8 +80,11 @@ def write_request(chat_request: ChatRequest, model: str) -> dict[str, Any]:
 
 
 def _write_messages(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
-    """A tool result names its tool here; a ToolResult has only the id of the call, so the names come from the calls."""
-    tool_names = {part.id: part.name for message in messages for part in message.parts if isinstance(part, ToolCall)}
+    """A tool result names its tool here; a ToolResult has only the id of the call, so the names come from the calls.
+
+    Where ids repeat, a result belongs to the latest call before it.
+    """
+    tool_names: dict[str, str] = {}
     return [written for message in messages for written in _write_message(message, tool_names)]
 
 
@@ -95,8 +102,11 @@ def _write_message(message: Message, tool_names: dict[str, str]) -> list[dict[st
             case ToolCall(custom=True):
                 raise unsupported("messages.tool_calls")
             case ToolCall(call_id, name, arguments):
+                tool_names[call_id] = name
                 call = {"id": call_id, "function": {"name": name, "arguments": _parse_arguments(arguments)}}
                 written.setdefault("tool_calls", []).append(call)
+            case Reasoning(text):
+                written["thinking"] = written.get("thinking", "") + text
             case Image(url):
                 written.setdefault("images", []).append(_image_data(url))
     if written["content"] or len(written) > 2 or not messages:
@@ -149,7 +159,7 @@ class _FunctionCall(msgspec.Struct):
 
 
 class _ToolCall(msgspec.Struct):
-    function: _FunctionCall
+    function: _FunctionCall | None = None
     id: str | None = None
 
 
@@ -178,29 +188,27 @@ def read_answer(body: bytes) -> Completion:
 
     Raises MalformedAnswer if it is malformed or unfinished, ProviderSentError if it is an error.
     """
-    try:
-        answer = _decode(body)
-        if answer.error is not None:
-            raise_failure(_usage(answer), has_output=answer.message is not None)
-        message = answer.message
-        if message is None or not answer.done:
-            raise MalformedAnswer
-        calls = tuple(_read_tool_call(call, number) for number, call in enumerate(message.tool_calls or ()))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedAnswer from error
-    reason = _finish_reason(answer, called=bool(calls))
+    answer = _decode_answer(body)
+    if answer.error is not None:
+        raise_failure(_usage(answer), has_output=answer.message is not None)
+    message = answer.message
+    if message is None or not answer.done:
+        raise MalformedAnswer
+    calls = tuple([_read_tool_call(call, call.function) for call in message.tool_calls or () if call.function])
+    reason = finish_reason_with(answer.done_reason or "stop", called=bool(calls))
     return Completion(message.content or "", reason, _usage(answer), calls, reasoning=message.thinking or None)
 
 
-def _read_tool_call(call: _ToolCall, number: int) -> ToolCall:
-    """The tool call. Older servers send no id, so it gets one from its number."""
-    arguments = bytes(call.function.arguments).decode()
-    return ToolCall(call.id or f"call_{number}", call.function.name, arguments if arguments != "null" else "{}")
+def _decode_answer(data: bytes) -> _Answer:
+    try:
+        return _decode(data)
+    except DECODE_ERRORS:
+        return decode_leniently(data, _Answer)
 
 
-def _finish_reason(answer: _Answer, *, called: bool) -> str:
-    reason = answer.done_reason or "stop"
-    return "tool_calls" if called and reason == "stop" else reason
+def _read_tool_call(call: _ToolCall, function: _FunctionCall) -> ToolCall:
+    """The tool call. Older servers send no id."""
+    return ToolCall(call.id or new_call_id(), function.name, raw_arguments_text(function.arguments) or "{}")
 
 
 def _usage(answer: _Answer) -> UsageReport | None:
@@ -221,19 +229,16 @@ class StreamReader:
 
     def read(self, line: bytes) -> list[Delta]:
         """The deltas of one line. Raises MalformedAnswer if it is malformed, ProviderSentError if it is an error."""
-        try:
-            answer = _decode(line)
-            if answer.error is not None:
-                raise ProviderSentError(_usage(answer))
-            if answer.message is None and not answer.done:
-                raise MalformedAnswer
-            deltas = self._read_message(answer.message or _Message())
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise MalformedAnswer from error
+        answer = _decode_answer(line)
+        if answer.error is not None:
+            raise ProviderSentError(_usage(answer))
+        if answer.message is None and not answer.done:
+            check_other_event(line)
+        deltas = self._read_message(answer.message or _Message())
         self.last = answer.done
         if answer.done:
             self.finished = True
-            deltas.append(Finish(_finish_reason(answer, called=self._call_count > 0)))
+            deltas.append(Finish(finish_reason_with(answer.done_reason or "stop", called=self._call_count > 0)))
             if usage := _usage(answer):
                 deltas.append(usage)
         return deltas
@@ -245,6 +250,7 @@ class StreamReader:
         if message.content:
             deltas.append(TextDelta(message.content))
         for call in message.tool_calls or ():
-            deltas.append(ToolCallDelta(self._call_count, *_read_tool_call(call, self._call_count)))
-            self._call_count += 1
+            if call.function is not None:
+                deltas.append(ToolCallDelta(self._call_count, *_read_tool_call(call, call.function)[:4]))
+                self._call_count += 1
         return deltas

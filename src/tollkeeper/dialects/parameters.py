@@ -1,16 +1,19 @@
 """The treatment of each parameter of a wire format: passed on, priced, rewritten, dropped or refused.
 
 A parameter that multiplies the cost is priced into the hold. One whose cost has no bound, or that stores something at
-the provider, is refused; so is a parameter without a rule.
+the provider, is refused. A parameter without a rule is extra: it is refused too, unless the operator allows it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import msgspec
 
+from tollkeeper.dialects.dropped import Dropped
+from tollkeeper.dialects.parameter_hints import HINTS
 from tollkeeper.errors import UnsupportedParameter, UntranslatableOption
 from tollkeeper.worker_thread import pause
 
@@ -28,6 +31,8 @@ class Treatment(Enum):
     """Written by Tollkeeper: the model's name, the output limit, the delivery options."""
     DROP = "drop"
     """Not sent: it has no effect on the answer."""
+    OMIT = "omit"
+    """Not sent, although it could have had an effect: a header of the response names it."""
     REFUSE = "refuse"
 
 
@@ -53,10 +58,13 @@ class KnownFields:
 
 Rule = Treatment | Only | KnownFields
 PASS, PRICE, OURS, DROP, REFUSE = Treatment.PASS, Treatment.PRICE, Treatment.OURS, Treatment.DROP, Treatment.REFUSE
+OMIT = Treatment.OMIT
 
 
-def filter_parameters(fields: Mapping[str, msgspec.Raw], rules: Mapping[str, Rule]) -> dict[str, bytes]:
-    """The fields to be sent as they came. A field that is null counts as absent.
+def filter_parameters(
+    fields: Mapping[str, msgspec.Raw], rules: Mapping[str, Rule], dropped: Dropped | None = None
+) -> dict[str, bytes]:
+    """The fields to be sent as they came. A field that is null counts as absent. `dropped` receives omitted names.
 
     Raises UnsupportedParameter, naming the first parameter, or field of a known object, that is refused or unknown.
     """
@@ -74,7 +82,23 @@ def filter_parameters(fields: Mapping[str, msgspec.Raw], rules: Mapping[str, Rul
             raise unsupported(name)
         if rule is PASS or rule is PRICE:
             passed[name] = raw
+        elif rule is OMIT and dropped is not None:
+            dropped.add(name)
     return passed
+
+
+NO_EXTRA: Mapping[str, bytes] = MappingProxyType({})
+
+
+def split_extra(
+    fields: Mapping[str, msgspec.Raw], rules: Mapping[str, Rule]
+) -> tuple[Mapping[str, msgspec.Raw], Mapping[str, bytes]]:
+    """The fields with a rule, and those without one, each as JSON."""
+    names = fields.keys() - rules.keys()
+    if not names:
+        return fields, NO_EXTRA
+    known = {name: value for name, value in fields.items() if name not in names}
+    return known, {name: bytes(value) for name, value in fields.items() if name in names}
 
 
 def check_value(name: str, value: Any, rule: Only | KnownFields) -> None:
@@ -108,6 +132,17 @@ def untranslatable(option: str) -> UntranslatableOption:
     return UntranslatableOption(_detail(option), parameter=option)
 
 
+def refused_extra(name: str) -> UnsupportedParameter:
+    """An error that names an extra parameter which is not sent to the model's provider."""
+    detail = f"This provider does not take {_shown(name) or 'this parameter'}. Leave it out, or ask the operator."
+    return UnsupportedParameter(detail, parameter=name[:60])
+
+
 def _detail(name: str) -> str:
-    shown = name if name.isascii() and name.isprintable() and len(name) <= 60 else "This parameter"
-    return f"{shown} is not supported here, or not with this value."
+    if (hint := HINTS.get(name)) is not None:
+        return f"{name} is not supported here, or not with this value. {hint}"
+    return f"{_shown(name) or 'This parameter'} is not supported here, or not with this value."
+
+
+def _shown(name: str) -> str | None:
+    return name if name.isascii() and name.isprintable() and len(name) <= 60 else None

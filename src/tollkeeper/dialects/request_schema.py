@@ -32,6 +32,15 @@ def limit_of(maximum: int, description: str) -> Schema:
     return {"type": "integer", "minimum": 1, "maximum": maximum, "description": description}
 
 
+def output_limit_of(maximum: int, description: str) -> Schema:
+    """The schema of an output limit from 1 to `maximum`, or -1."""
+    return limit_of(maximum, description) | {
+        "minimum": -1,
+        "not": {"const": 0},
+        "description": f"{description} -1 counts as not given.",
+    }
+
+
 def nullable(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 

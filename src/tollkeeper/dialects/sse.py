@@ -8,7 +8,8 @@ import msgspec
 from tollkeeper.dialects.answer_checks import MalformedAnswer, TruncatedStream
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
-PING = b": ping\n\n"
+PING = b": ping\n"
+"""A comment, without a blank line: at a blank line, OpenAI's SDKs dispatch an empty event, which they cannot read."""
 DONE = b"data: [DONE]\n\n"
 
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
@@ -47,7 +48,7 @@ class Splitter:
 
     def end(self) -> list[Event]:
         """No events, once the stream has ended. Raises TruncatedStream for an incomplete event."""
-        if self._rest.strip():
+        if any(line.strip() and not line.startswith(b":") for line in _LINE_END.split(self._rest)):
             raise TruncatedStream
         return []
 

@@ -52,6 +52,11 @@ class StreamAccumulator:
             self.deltas.append(delta)
 
     @property
+    def has_begun(self) -> bool:
+        """Whether the answer has begun: with its first output, or with its end. A report of usage is no beginning."""
+        return self.has_output or self.finish_reason is not None
+
+    @property
     def is_reported(self) -> bool:
         """Whether the last usage report covers all output so far. One in mid-stream does not cover later output."""
         return not self._has_unreported_output

@@ -2,9 +2,12 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import chain
 
 from tollkeeper.errors import (
+    ContextOverflow,
     InputError,
     ModelNotFound,
     ProviderError,
@@ -14,15 +17,20 @@ from tollkeeper.errors import (
     QuotaRefusal,
     TollkeeperError,
 )
+from tollkeeper.gateway.call_events import CallRecord
 from tollkeeper.gateway.candidate import Candidate
 from tollkeeper.gateway.results import Outcome
 from tollkeeper.gateway.streaming import Listener
+from tollkeeper.providers.base import MAX_CONTEXT
 from tollkeeper.quota.reservation import Reservation
 
 MAX_RETRIES = 1
 """Further attempts at one model."""
 RETRY_PAUSE_S = 0.2
 """The shortest pause before a retry; the longest is twice as long."""
+
+FIELDS_OF_ALL_WIRES = frozenset({"model", "temperature", "top_p", "tools", "tool_choice"})
+"""Fields with the same name in every wire format of callers."""
 
 Attempt = Callable[[Reservation, Candidate], Awaitable[Outcome]]
 """One call of one provider, which reports to the reservation what it used. Raises ProviderError."""
@@ -35,29 +43,82 @@ async def call_with_fallbacks(
     candidate: Candidate,
     attempt: Attempt,
     fallbacks: Iterator[MakeCandidate],
+    other_deployments: Callable[[Candidate], Iterator[MakeCandidate]],
     listener: Listener | None = None,
 ) -> Outcome:
-    """Call the model, once more where that is safe, and then its fallbacks. Each fallback is a charge of its own.
+    """Call the model, once more where that is safe, and then its fallbacks.
 
-    Raises the ProviderError of the last attempt. No attempt follows once the `listener` has disconnected.
+    Where the model has other deployments, they are called instead of the same one again. Each deployment and each
+    fallback is a charge of its own. What overflows the context window of one model is sent only to fallbacks that are
+    known to have a larger one. Raises the ProviderError of the last attempt. No attempt follows once the
+    `listener` has disconnected.
     """
-    retries = MAX_RETRIES
+    retries, deployments = MAX_RETRIES, other_deployments(candidate)
     while True:
         try:
             return await attempt(reservation, candidate)
         except ProviderError as error:
-            if error.billed or isinstance(error, ProviderRejected):
+            if candidate.model.deployments is not None:
+                candidate.model.deployments.record_failure(candidate.model, error)
+            overflows = isinstance(error, ContextOverflow)
+            if error.billed or (isinstance(error, ProviderRejected) and not overflows):
                 raise
-            if retries and _is_worth_a_retry(error):
+            other = next(deployments, None) if not overflows else None
+            if other is None and retries and _is_worth_a_retry(error):
                 retries -= 1
                 await asyncio.sleep(RETRY_PAUSE_S * (1 + random.random()))
             else:
-                fallback = await _reserve_next(reservation, fallbacks, error.code)
-                if fallback is None:
+                following = fallbacks if other is None else chain((other,), deployments, fallbacks)
+                if overflows:
+                    following = _larger(following, candidate)
+                reserved = await _reserve_next(reservation, following, error.code)
+                if reserved is None:
                     raise
-                candidate, retries = fallback, MAX_RETRIES
+                if reserved.model.name != candidate.model.name:
+                    deployments, retries = other_deployments(reserved), MAX_RETRIES
+                else:
+                    retries = 0
+                candidate = reserved
             if listener is not None and listener.left:
                 raise
+
+
+def observed(attempt: Attempt, record: CallRecord) -> Attempt:
+    """The attempt, noted in the record of its call with the time that it takes and how it ends."""
+
+    async def run(reservation: Reservation, candidate: Candidate) -> Outcome:
+        started_at = time.perf_counter()
+        try:
+            outcome = await attempt(reservation, candidate)
+        except BaseException as error:
+            if isinstance(error, ProviderRejected):
+                _name_for_caller(error, candidate)
+            record.attempted(candidate, time.perf_counter() - started_at, error)
+            raise
+        record.attempted(candidate, time.perf_counter() - started_at)
+        return outcome
+
+    return run
+
+
+def _name_for_caller(error: ProviderRejected, candidate: Candidate) -> None:
+    """Name the field at fault as the caller does: where the request was translated, only some names are the same."""
+    if error.parameter is not None and not candidate.prepared.raw:
+        root = error.parameter.partition(".")[0].partition("[")[0]
+        error.name_parameter(root if root in FIELDS_OF_ALL_WIRES else None)
+
+
+def _larger(fallbacks: Iterator[MakeCandidate], candidate: Candidate) -> Iterator[MakeCandidate]:
+    """The fallbacks whose context window is known to be larger than that of the candidate."""
+    for make_candidate in fallbacks:
+
+        async def make(make_candidate: MakeCandidate = make_candidate) -> Candidate:
+            fallback = await make_candidate()
+            if not candidate.model.context_window < fallback.model.context_window < MAX_CONTEXT:
+                raise ModelNotFound
+            return fallback
+
+        yield make
 
 
 def _is_worth_a_retry(error: ProviderError) -> bool:
@@ -67,7 +128,7 @@ def _is_worth_a_retry(error: ProviderError) -> bool:
 async def _reserve_next(
     reservation: Reservation, fallbacks: Iterator[MakeCandidate], error_code: str
 ) -> Candidate | None:
-    """The next fallback that takes the call, with its hold reserved.
+    """The next deployment or fallback that takes the call, with its hold reserved.
 
     None: there is none; or the next one cannot be reserved, for lack of quota or because the ledger is unavailable.
     """

@@ -50,7 +50,7 @@ class StreamTimeouts:
     """The timeouts of one stream. When one expires, `on_timeout` is called with the current `waiting_for`.
 
     `first_s` applies until the first progress, `idle_s` between two signs of progress, `total_s` to everything. While
-    there is no progress, `on_silence` is called every `ping_s` seconds. All of it takes one timer, however much
+    the client receives nothing, `on_silence` is called every `ping_s` seconds. All of it takes one timer, however much
     progress there is.
     """
 
@@ -71,7 +71,7 @@ class StreamTimeouts:
         self._idle_s = idle_s
         self._ping_s = ping_s
         self.waiting_for = ""
-        self._progress_at = self._pinged_at = now = self._loop.time()
+        self._progress_at = self._heard_at = now = self._loop.time()
         self._timeout_s = first_s
         self._ends_at = now + total_s
         self._timer: asyncio.TimerHandle | None = None
@@ -89,9 +89,14 @@ class StreamTimeouts:
             _ignore,
         )  # they may refer to this object: no cycle outlives the call
 
-    def progress(self, waiting_for: str, *, begun: bool = True) -> None:
-        """There was progress. The next is expected of `waiting_for`, within `idle_s` once it has `begun`."""
+    def progress(self, waiting_for: str, *, begun: bool = True, heard: bool = True) -> None:
+        """There was progress. The next is expected of `waiting_for`, within `idle_s` once the answer has `begun`.
+
+        `heard`: the client received something of it.
+        """
         self._progress_at = self._loop.time()
+        if heard:
+            self._heard_at = self._progress_at
         self._timeout_s = self._idle_s if begun else self._first_s
         self.waiting_for = waiting_for
 
@@ -103,8 +108,7 @@ class StreamTimeouts:
             self._arm()
 
     def _arm(self) -> None:
-        quiet_since = max(self._progress_at, self._pinged_at)
-        due = min(self._ends_at, self._progress_at + self._timeout_s, quiet_since + self._ping_s)
+        due = min(self._ends_at, self._progress_at + self._timeout_s, self._heard_at + self._ping_s)
         due = min(due, self._loop.time() + self._idle_s)  # the timeout may become this short before the timer is due
         self._timer = self._loop.call_at(due, self._check)
 
@@ -113,7 +117,7 @@ class StreamTimeouts:
         if now >= self._ends_at or now >= self._progress_at + self._timeout_s:
             self._on_timeout(self.waiting_for)
             return
-        if now >= max(self._progress_at, self._pinged_at) + self._ping_s:
-            self._pinged_at = now
+        if now >= self._heard_at + self._ping_s:
+            self._heard_at = now
             self._on_silence()
         self._arm()

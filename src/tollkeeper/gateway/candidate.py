@@ -73,7 +73,8 @@ class Candidate:
         Raises InvalidRequest when the allocation is too small.
         """
         counted = await self.model.provider.bound_input(self.prepared)
-        bound = self._bound(counted) if counted is not None else self._bound_by_bytes
+        is_counted = counted is not None and not self.prepared.input_size.unbounded
+        bound = self._bound(counted) if counted is not None and is_counted else self._bound_by_bytes
         wanted = self._wanted_output
         is_fixed = self.call.max_output is not None or self.call.without_output
         least = wanted if is_fixed else min(wanted, self.model.least_output * self.call.input.choices)
@@ -98,12 +99,18 @@ class Candidate:
 
     @property
     def _meter(self) -> Meter:
-        return Meter(self.model.weight_milli, self.model.price)
+        price = self.model.price
+        if price is not None and self.prepared.input_size.hour_cache:
+            price = price.with_hour_cache()
+        return Meter(self.model.weight_milli, price)
 
     @property
     def _bound_by_bytes(self) -> int:
         size = self.prepared.input_size
-        return self._bound(max(0, len(self.prepared.body) - size.image_bytes)) + size.images * self.model.image_tokens
+        if size.unbounded:
+            return self.model.context_window
+        text_bytes = max(0, len(self.prepared.body) - size.image_bytes) + size.repeated_bytes
+        return self._bound(text_bytes) + size.images * self.model.image_tokens
 
     def _bound(self, text_tokens: int) -> int:
         size = self.prepared.input_size

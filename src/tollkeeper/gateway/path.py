@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from tollkeeper.gateway.attempts import Attempt, MakeCandidate, call_with_fallbacks
+from tollkeeper.gateway.attempts import Attempt, MakeCandidate, call_with_fallbacks, observed
+from tollkeeper.gateway.call_events import CallRecord
 from tollkeeper.gateway.candidate import Candidate, ModelCall
 from tollkeeper.gateway.reserved_call import ReservedCall
 from tollkeeper.gateway.results import CallResult, Estimate, IdempotentCall
 from tollkeeper.gateway.streaming import Deadlines, Listener, relay_stream
 from tollkeeper.gateway.whole import call_once
-from tollkeeper.principal import Principal
+from tollkeeper.providers.base import Model
 from tollkeeper.providers.catalog import Catalog
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.operations import Replayed
@@ -34,38 +35,44 @@ class Gateway:
         self.catalog = catalog
 
     async def complete(
-        self, caller: Principal, call: ModelCall, idempotent: IdempotentCall | None = None
+        self, record: CallRecord, call: ModelCall, idempotent: IdempotentCall | None = None
     ) -> CallResult | Replayed:
         """Make one call and return the whole answer with its charge; or the stored response of the same call.
+
+        The call is that of the record's caller, and the record notes what becomes of it.
 
         Raises ModelNotFound, InputError, Unauthenticated, QuotaExceeded, QuotaHeld, LedgerUnavailable,
         IdempotencyInFlight, IdempotencyMismatch, PreviousAttemptInterrupted, CallFailed.
         """
-        return await self._make(caller, await self._candidate(call, stream=False), call_once, idempotent)
+        return await self._make(record, await self._candidate(call, stream=False), call_once, idempotent)
 
     async def stream(
-        self, caller: Principal, call: ModelCall, listener: Listener, idempotent: IdempotentCall | None = None
+        self, record: CallRecord, call: ModelCall, listener: Listener, idempotent: IdempotentCall | None = None
     ) -> CallResult | Replayed:
         """Make one call and deliver its answer chunk by chunk; settle it before the `tail` of the outcome is sent.
 
         Raises as `complete` does; CallFailed also for an answer that breaks after its first chunk.
         """
         attempt = partial(relay_stream, listener=listener, deadlines=self._deadlines)
-        return await self._make(caller, await self._candidate(call, stream=True), attempt, idempotent, listener)
+        return await self._make(record, await self._candidate(call, stream=True), attempt, idempotent, listener)
 
     async def _make(
         self,
-        caller: Principal,
+        record: CallRecord,
         candidate: Candidate,
         attempt: Attempt,
         idempotent: IdempotentCall | None,
         listener: Listener | None = None,
     ) -> CallResult | Replayed:
-        async with ReservedCall(self._ledger, caller, candidate, idempotent) as reservation:
+        record.choose(candidate)
+        attempt = observed(attempt, record)
+        async with ReservedCall(self._ledger, record, candidate, idempotent) as reservation:
             if reservation.replayed is not None:
                 return reservation.replayed
             fallbacks = self._fallbacks(candidate, stream=listener is not None)
-            outcome = await call_with_fallbacks(reservation, candidate, attempt, fallbacks, listener)
+            others = partial(self._other_deployments, stream=listener is not None)
+            outcome = await call_with_fallbacks(reservation, candidate, attempt, fallbacks, others, listener)
+            record.disconnected = outcome.cut_short
             if idempotent is not None and not outcome.cut_short:
                 reservation.store_response(lambda charge: idempotent.render(CallResult(charge, outcome)))
         return CallResult(reservation.closed_charge, outcome)
@@ -83,8 +90,21 @@ class Gateway:
 
     async def _candidate(self, call: ModelCall, *, stream: bool) -> Candidate:
         model = self.catalog.model(call.model)
+        if model.deployments is not None:
+            model = model.deployments.first()
+        return await self._prepare(call, model, stream=stream)
+
+    async def _prepare(self, call: ModelCall, model: Model, *, stream: bool) -> Candidate:
         prepared = await run_by_size(call.input.size, model.provider.prepare, model, call.input, stream=stream)
         return Candidate(call, model, prepared, self._default_output)
+
+    def _other_deployments(self, candidate: Candidate, *, stream: bool) -> Iterator[MakeCandidate]:
+        """Each other deployment of the candidate's model, chosen and prepared when it is its turn."""
+        tried = {candidate.model.provider.name}
+        deployments = candidate.model.deployments
+        while deployments is not None and (model := deployments.another(tried)) is not None:
+            tried.add(model.provider.name)
+            yield partial(self._prepare, candidate.call, model, stream=stream)
 
     def _fallbacks(self, candidate: Candidate, *, stream: bool) -> Iterator[MakeCandidate]:
         """Each of the model's fallbacks in turn, prepared when it is its turn."""

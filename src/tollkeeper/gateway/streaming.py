@@ -8,13 +8,20 @@ from functools import partial
 from typing import Protocol
 
 from tollkeeper.chat import UsageReport
-from tollkeeper.errors import LeaseLost, ProviderError, ProviderFailed, ProviderInterrupted, ProviderTimeout
+from tollkeeper.errors import (
+    LeaseLost,
+    ProviderError,
+    ProviderFailed,
+    ProviderInterrupted,
+    ProviderRejected,
+    ProviderTimeout,
+)
 from tollkeeper.gateway.accumulator import StreamAccumulator
 from tollkeeper.gateway.cancellation import CancelScope, StreamTimeouts
 from tollkeeper.gateway.candidate import Candidate, InputCount
 from tollkeeper.gateway.results import Outcome
 from tollkeeper.gateway.usage_reports import set_usage
-from tollkeeper.providers.base import BilledFailure, StreamChunk
+from tollkeeper.providers.base import SIGN_OF_LIFE, BilledFailure, StreamChunk
 from tollkeeper.quota.reservation import Reservation
 
 CLOSE_S = 5.0
@@ -154,11 +161,14 @@ class Relay:
         async with aclosing(self._provider.stream(self._candidate.prepared, output_limit)) as chunks:
             number = 0
             async for chunk in chunks:
-                self.begun = True
-                received.add(chunk.deltas)
                 number += 1
                 if number % CHUNKS_PER_TURN == 0:
                     await asyncio.sleep(0)
+                if chunk is SIGN_OF_LIFE:
+                    timeouts.progress(PROVIDER, begun=received.has_begun, heard=False)
+                    continue
+                self.begun = True
+                received.add(chunk.deltas)
                 if chunk.last:
                     self.tail += chunk.raw
                     self._ended = received.finish_reason is not None
@@ -166,13 +176,15 @@ class Relay:
                     if self._ended and self._held_back:
                         await self._deliver_held_back(deliver, timeouts)
                     continue
-                if self.is_binding or not self._hold_back(chunk):
+                is_empty = not chunk.raw and not chunk.deltas
+                delivered = not is_empty and (self.is_binding or not self._hold_back(chunk))
+                if delivered:
                     if self._held_back:
                         await self._deliver_held_back(deliver, timeouts)
                     if not self.cut_short:
                         timeouts.progress(LISTENER)
                         await deliver(chunk)
-                timeouts.progress(PROVIDER, begun=bool(received.deltas))
+                timeouts.progress(PROVIDER, begun=received.has_begun, heard=delivered)
                 if received.text_bytes > self._count_at_bytes:
                     if await self._is_too_long():
                         received.cut()
@@ -186,7 +198,7 @@ class Relay:
     def _hold_back(self, chunk: StreamChunk) -> bool:
         """Hold a chunk back if there was no output yet; False if it is to be delivered."""
         received = self.received
-        if not received.has_output and received.finish_reason is None:
+        if not received.has_begun:
             self._held_back_bytes += len(chunk.raw)
             if len(self._held_back) < MAX_HELD_BACK_CHUNKS and self._held_back_bytes <= MAX_HELD_BACK_BYTES:
                 self._held_back.append(chunk)
@@ -250,7 +262,7 @@ class Relay:
         if isinstance(error, BilledFailure):
             await self._set_usage(error.usage, covered=True, cut=cut)
         elif self.is_binding or (billed and (self.begun or cut)):
-            covered = isinstance(error, ProviderFailed) and self.received.is_reported
+            covered = isinstance(error, ProviderFailed | ProviderRejected) and self.received.is_reported
             await self._set_usage(self.received.usage, covered=covered, cut=cut)
         elif billed:
             self._reservation.checkpoint = (await self._input_count.tokens(), 0)

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy.exc import IntegrityError
@@ -17,6 +18,7 @@ from tollkeeper.printable import unprintable_character
 
 MAX_EMAIL_LENGTH = 254
 MAX_NAME_LENGTH = 100
+EMAILS_PER_QUERY = 500
 _EMAIL = re.compile(r"[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+")
 
 
@@ -107,6 +109,21 @@ async def create_user(session: AsyncSession, tenant_name: str, email: str, passw
     session.add(user)
     await _flush(session, f"There is a user with the e-mail address {email} already.")
     return user
+
+
+async def create_users(session: AsyncSession, users: Iterable[User]) -> None:
+    """Add users, whose e-mail addresses are normalized. Raises InvalidRequest if one of the addresses is taken."""
+    session.add_all(users)
+    await _flush(session, "One of these users has been created in the meantime. Nothing was changed.")
+
+
+async def taken_emails(session: AsyncSession, emails: Sequence[str]) -> set[str]:
+    """Returns those of the normalized e-mail addresses that have a user."""
+    taken: set[str] = set()
+    for start in range(0, len(emails), EMAILS_PER_QUERY):
+        some = emails[start : start + EMAILS_PER_QUERY]
+        taken.update((await session.exec(select(User.email).where(col(User.email).in_(some)))).all())
+    return taken
 
 
 async def _flush(session: AsyncSession, conflict: str) -> None:

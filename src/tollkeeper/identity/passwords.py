@@ -34,6 +34,14 @@ def normalize(password: str) -> str:
     return unicodedata.normalize("NFC", "".join(" " if unicodedata.category(one) == "Zs" else one for one in password))
 
 
+def check_length(password: str) -> None:
+    """Raises InvalidRequest for a password that is too short or too long."""
+    if len(password) < MIN_CHARACTERS:
+        raise InvalidRequest(f"A password needs at least {MIN_CHARACTERS} characters.")
+    if len(password.encode()) > MAX_BYTES:
+        raise InvalidRequest(f"A password can have at most {MAX_BYTES} bytes.")
+
+
 class Passwords:
     """Hashes and verifies passwords. `rounds` is bcrypt's cost: each increment doubles the time of a hash."""
 
@@ -52,10 +60,7 @@ class Passwords:
 
     async def hash(self, password: str) -> str:
         """Returns the hash. Raises InvalidRequest for a password that is too short or too long, and RateLimited."""
-        if len(password) < MIN_CHARACTERS:
-            raise InvalidRequest(f"A password needs at least {MIN_CHARACTERS} characters.")
-        if len(password.encode()) > MAX_BYTES:
-            raise InvalidRequest(f"A password can have at most {MAX_BYTES} bytes.")
+        check_length(password)
         return await self._in_thread(self._context.hash, normalize(password))
 
     async def verify(self, password: str, password_hash: str | None) -> Verified:

@@ -34,7 +34,23 @@ def _read_or_create(path: Path) -> SecretStr:
         create_private_file(path, secret + "\n")
     except FileExistsError:
         narrow_mode(path)
-        return check_signing_secret(SecretStr(path.read_text().strip()))
+        return _read(path)
     except OSError as error:
         raise ConfigurationError(f"The folder {path.parent} cannot be written to: {error.strerror}.") from None
     return SecretStr(secret)
+
+
+def _read(path: Path) -> SecretStr:
+    """Raises ConfigurationError for a file that cannot be read, or whose secret is weak."""
+    try:
+        secret = SecretStr(path.read_text("utf-8").strip())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigurationError(f"Cannot read the signing secret in {path}: {reason}.") from None
+    try:
+        return check_signing_secret(secret)
+    except ConfigurationError:
+        raise ConfigurationError(
+            f"The signing secret in {path} is weak. Delete the file: the server makes another, and all users log in"
+            " again."
+        ) from None

@@ -3,17 +3,20 @@
 A `CallInput` is prepared for one `Model` as a `PreparedCall`; the provider returns a `Completion` or a `ChunkStream`.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from tollkeeper.chat import ChatRequest, Completion, Delta, Price, UsageReport
+from tollkeeper.dialects.dropped import Dropped
 from tollkeeper.dialects.input_size import InputSize
-from tollkeeper.errors import ProviderFailed
+from tollkeeper.dialects.parameters import NO_EXTRA, Treatment
+from tollkeeper.errors import ProviderError, ProviderFailed
 
 MAX_CONTEXT = 2_000_000
 """The context window, in tokens, of a model whose window is not known: no model has a larger one."""
@@ -26,6 +29,10 @@ IMAGE_TOKENS = 16_384
 """The most tokens of one picture, where neither the catalog nor the model's name gives a figure: no usual model takes
 more than Qwen-VL does ("4 to 16,384 visual tokens", model card of Qwen2-VL, image resolution).
 """
+
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+NO_EXTRA_PARAMETERS: Mapping[str, Treatment] = MappingProxyType({})
 
 
 class BilledFailure(ProviderFailed):
@@ -50,12 +57,16 @@ class Wire(StrEnum):
 class RawRequest(NamedTuple):
     """A request in the caller's own wire format: each top-level field as JSON.
 
-    The fields for the model, the output limit and the delivery are left out: the provider writes them anew.
+    The fields for the model, the output limit and the delivery are left out: the provider writes them anew. `extra` are
+    the fields that the wire format does not have: the operator decides what is done with each.
     """
 
     wire: Wire
     fields: dict[str, bytes]
     input_size: InputSize
+    extra: Mapping[str, bytes] = NO_EXTRA
+    headers: Mapping[str, str] = NO_HEADERS
+    """Headers to send with it, beside the provider's own."""
 
 
 @dataclass
@@ -63,7 +74,7 @@ class CallInput:
     """The input of a call: a ChatRequest, read when it is needed, and perhaps the raw request.
 
     `choices` is the number of answers; the output limit applies to each. `size` is that of the request's body, in
-    bytes. `read_request` raises InvalidRequest or
+    bytes. `dropped` collects what is left out, also by a translation. `read_request` raises InvalidRequest or
     UnsupportedParameter for a request that a ChatRequest cannot express.
     """
 
@@ -71,6 +82,7 @@ class CallInput:
     raw: RawRequest | None = None
     choices: int = 1
     size: int = 0
+    dropped: Dropped = field(default_factory=Dropped)
 
     @cached_property
     def chat_request(self) -> ChatRequest:
@@ -95,10 +107,16 @@ class PreparedCall:
     """Whether the caller receives the provider's own answer, byte for byte."""
     thinks: bool = False
     """Whether this call requests thinking, which may be billed without being sent."""
+    headers: Mapping[str, str] = field(default_factory=lambda: NO_HEADERS)
 
     @property
     def bills_hidden_output(self) -> bool:
         return self.thinks or self.model.bills_hidden_output
+
+    @property
+    def signer(self) -> str:
+        """The model's name in the seals of its signatures; empty if the caller receives the provider's own answer."""
+        return "" if self.raw else self.model.name
 
     def body_with_limit(self, max_output: int) -> bytes:
         """The whole body, with an output limit of `max_output` tokens."""
@@ -115,6 +133,10 @@ class StreamChunk(msgspec.Struct, frozen=True, gc=False):
     raw: bytes
     deltas: tuple[Delta, ...]
     last: bool = False
+
+
+SIGN_OF_LIFE = StreamChunk(b"", ())
+"""The chunk that stands for bytes of the provider which complete no event, as a comment: nothing of an answer."""
 
 
 class ChunkStream(Protocol):
@@ -174,14 +196,29 @@ class Provider(Protocol):
     async def close(self) -> None: ...
 
 
+class ModelDeployments(Protocol):
+    """The deployments of one model: see `deployments.py`."""
+
+    @property
+    def models(self) -> "tuple[Model, ...]": ...
+
+    def first(self) -> "Model": ...
+
+    def another(self, tried: Collection[str]) -> "Model | None": ...
+
+    def record_failure(self, model: "Model", error: ProviderError) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """A model and its provider. Counts are in tokens, the weight in thousandths.
 
     `name` is the name for callers, `upstream` the provider's name where that differs. `limit_name` is the field of the
     chat wire that limits the output; None: the provider chooses. `sampling` are the sampling parameters that the model
-    accepts; None: all. `bills_hidden_output`: the provider can bill output that it does not send. `fallbacks` are
-    called in this order when the model fails.
+    accepts; None: all. `bills_hidden_output`: the provider can bill output that it does not send. `extra_parameters`
+    says which fields beyond the wire format are passed on or dropped; others are refused. `fallbacks` are called in
+    this order when the model fails. `deployments` are all places that serve this model, if there are several: this
+    object is one of them.
     """
 
     name: str
@@ -197,7 +234,9 @@ class Model:
     limit_name: str | None = None
     sampling: frozenset[str] | None = None
     bills_hidden_output: bool = False
+    extra_parameters: Mapping[str, Treatment] = field(default_factory=lambda: NO_EXTRA_PARAMETERS)
     fallbacks: tuple[str, ...] = field(default=())
+    deployments: "ModelDeployments | None" = None
 
     @property
     def upstream_name(self) -> str:

@@ -20,7 +20,7 @@ from math import ceil
 
 from tollkeeper import errors
 from tollkeeper.chat import Completion
-from tollkeeper.providers.base import CallInput, ChunkStream, Model, PreparedCall, Provider, StreamChunk
+from tollkeeper.providers.base import SIGN_OF_LIFE, CallInput, ChunkStream, Model, PreparedCall, Provider, StreamChunk
 
 _UNREACHABLE = errors.ProviderUnavailable
 """The connection could not be made: refused, no such host, no TLS, or a timeout."""
@@ -62,7 +62,7 @@ class _Circuit:
 
 
 class _FirstChunkStream:
-    """A stream whose first chunk is read by `read_first`; the others pass without a detour."""
+    """A stream whose first chunk is read by `read_first`, and the signs of life before it; others pass directly."""
 
     def __init__(self, chunks: ChunkStream, read_first: Callable[[ChunkStream], Awaitable[StreamChunk]]) -> None:
         self._chunks = chunks
@@ -81,12 +81,21 @@ class _FirstChunkStream:
 
     async def _first(self) -> StreamChunk:
         chunk = await self._read_first(self._chunks)
-        self._next = self._chunks.__anext__
+        if chunk is not SIGN_OF_LIFE:
+            self._next = self._chunks.__anext__
         return chunk
 
 
 _Probed = tuple[_Circuit, ...]
 """The open circuits that a call probes; for most calls none."""
+
+
+@dataclass(slots=True)
+class _Entered:
+    """What a stream probes, and when it began to wait for its first chunk. `probed` is None before that."""
+
+    probed: _Probed | None = None
+    at: float = 0.0
 
 
 class CircuitBreaker:
@@ -138,12 +147,13 @@ class CircuitBreaker:
 
     def stream(self, prepared: PreparedCall, max_output: int) -> ChunkStream:
         """Counts as a success with its first chunk, whatever follows."""
-        read_first = partial(self._read_first, self._circuit(prepared))
+        read_first = partial(self._read_first, self._circuit(prepared), _Entered())
         return _FirstChunkStream(self.provider.stream(prepared, max_output), read_first)
 
-    async def _read_first(self, circuit: _Circuit, chunks: ChunkStream) -> StreamChunk:
-        probed = self._enter(circuit)
-        started_at = self._now()
+    async def _read_first(self, circuit: _Circuit, entered: _Entered, chunks: ChunkStream) -> StreamChunk:
+        if entered.probed is None:
+            entered.probed, entered.at = self._enter(circuit), self._now()
+        probed = entered.probed
         try:
             chunk = await anext(chunks)
         except StopAsyncIteration:
@@ -152,12 +162,13 @@ class CircuitBreaker:
             self._record_error(circuit, error, probed)
             raise
         except BaseException:
-            if self._now() - started_at >= self._timed_out_after_s:
+            if self._now() - entered.at >= self._timed_out_after_s:
                 self._record_error(circuit, errors.ProviderTimeout(), probed)
             else:
                 self._release(probed)
             raise
-        self._record_success(circuit)
+        if chunk is not SIGN_OF_LIFE:
+            self._record_success(circuit)
         return chunk
 
     async def bound_input(self, prepared: PreparedCall) -> int | None:

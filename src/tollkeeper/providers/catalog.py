@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from tollkeeper.errors import ConfigurationError, ModelNotFound
 from tollkeeper.providers.base import MAX_CONTEXT, Model, Provider
-from tollkeeper.providers.catalog_file import CatalogFile, ModelEntry
+from tollkeeper.providers.catalog_file import CatalogFile, DeploymentEntry, ModelEntry, treatments_of
+from tollkeeper.providers.deployments import Deployments, with_greatest_bounds
 from tollkeeper.providers.kind import ConfiguredProvider
 from tollkeeper.providers.model_traits import traits_of
 from tollkeeper.providers.published import PublishedModels
@@ -109,10 +110,11 @@ class _Resolver:
                 self._defaults.setdefault(one.default_model, one)
         self._aliases = _aliases(file)
         self._described = {name: self._describe(name, entry) for name, entry in file.models.items()}
-        self._by_identity = {_identity(model): model for model in reversed(self._described.values())}
+        places = [place for model in reversed(self._described.values()) for place in _places(model)]
+        self._by_identity = {_identity(model): model for model in places}
         self._by_published_model = {
             published: model
-            for model in reversed(self._described.values())
+            for model in places
             if (published := self._published_model(configured[model.provider.name], model.upstream_name)) is not None
         }
         self._check_fallbacks()
@@ -194,13 +196,26 @@ class _Resolver:
             least_output=least_output,
             image_tokens=image_tokens,
             bills_hidden_output=reasons,
+            extra_parameters=configured.extra_parameters,
         )
 
     def _describe(self, name: str, entry: ModelEntry) -> Model:
         """A model of the catalog. What its entry leaves out is derived."""
-        if entry.provider not in self._configured:
-            raise _mistake(name, "provider", "there is no such provider")
-        model = self._derive(name, self._configured[entry.provider], entry.model or name)
+        if entry.deployments is None:
+            assert entry.provider is not None
+            return self._describe_at(name, entry, DeploymentEntry(provider=entry.provider, model=entry.model))
+        models = [
+            self._describe_at(name, entry, one, f"deployments.{index}.") for index, one in enumerate(entry.deployments)
+        ]
+        if any(model.price != models[0].price for model in models):
+            raise _mistake(name, "price", "is needed, because its deployments have different published prices")
+        return Deployments(with_greatest_bounds(models), [one.share for one in entry.deployments]).models[0]
+
+    def _describe_at(self, name: str, entry: ModelEntry, place: DeploymentEntry, path: str = "") -> Model:
+        """A model of the catalog at one provider. `path` is where the provider is named."""
+        if place.provider not in self._configured:
+            raise _mistake(name, f"{path}provider", "there is no such provider")
+        model = self._derive(name, self._configured[place.provider], place.model or name)
         given = {
             "context_window": entry.context_window,
             "limit_name": entry.limit_name,
@@ -213,7 +228,16 @@ class _Resolver:
             "least_output": entry.least_output,
         }
         changes = {field: value for field, value in given.items() if value is not None}
-        return replace(model, weight_milli=entry.weight, fallbacks=tuple(entry.fallbacks), **changes)  # type: ignore[arg-type]
+        extra_parameters = {**model.extra_parameters, **treatments_of(entry.extra_parameters)}
+        if entry.limit_name in extra_parameters:
+            raise _mistake(name, "limit_name", "is also an extra parameter")
+        return replace(
+            model,
+            weight_milli=entry.weight,
+            fallbacks=tuple(entry.fallbacks),
+            extra_parameters=extra_parameters,
+            **changes,  # type: ignore[arg-type]
+        )
 
     def _check_fallbacks(self) -> None:
         """Raises ConfigurationError for a fallback that is not a model, or that leads back to its own model."""
@@ -233,6 +257,13 @@ class _Resolver:
         seen.add(model.name)
         fallbacks = [self.find(fallback) for fallback in model.fallbacks]
         return any(self._leads_to(one, name, seen) for one in fallbacks if one is not None)
+
+
+def _places(model: Model) -> list[Model]:
+    """The model at each of its providers, for callers that name the provider, too."""
+    if model.deployments is None:
+        return [model]
+    return [replace(one, deployments=None) for one in model.deployments.models]
 
 
 def _identity(model: Model) -> tuple[str, str]:

@@ -14,13 +14,17 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tollkeeper.chat import Price
+from tollkeeper.dialects.parameters import Treatment
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.printable import escape_unprintable, require_printable
+from tollkeeper.providers.extra_parameters import complaint_about
 from tollkeeper.providers.registry import KINDS_BY_NAME
 
 MAX_TOKENS = 100_000_000
 MAX_WEIGHT = 1_000
 MAX_USD = 1_000_000
+MAX_DEPLOYMENTS = 20
+MAX_SHARE = 1_000
 
 _COMPLAINTS = {
     "extra_forbidden": "there is no such setting",
@@ -61,6 +65,12 @@ def _known_kind(kind: str) -> str:
     return kind
 
 
+def _extra_name(name: str) -> str:
+    if (complaint := complaint_about(name)) is not None:
+        raise ValueError(complaint)
+    return name
+
+
 MicroUsd = Annotated[int, BeforeValidator(_micro_usd)]
 Thousandths = Annotated[int, BeforeValidator(_thousandths)]
 Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
@@ -69,7 +79,9 @@ ProviderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$"
 KindName = Annotated[str, AfterValidator(_known_kind)]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 FieldName = Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")]
-Url = Annotated[str, Field(pattern=r"^https?://[^\s@]+$")]
+Url = Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$")]
+ExtraName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,59}$"), AfterValidator(_extra_name)]
+ExtraParameters = dict[ExtraName, Literal["pass", "drop", "refuse"]]
 WireName = Literal["chat/completions", "responses", "embeddings"]
 SamplingParameter = Literal[
     "temperature",
@@ -96,12 +108,21 @@ class ProviderEntry(_Table):
     api_key_env: VariableName | None = None
     wires: list[WireName] | None = Field(None, min_length=1)
     wire: Literal["chat/completions", "responses"] | None = None
+    api_version: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,40}$")] | None = None
+    knows_store: bool | None = None
+    knows_stream_options: bool = True
+    extra_parameters: ExtraParameters = {}
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
-        superfluous = self.model_fields_set - {"kind"} - KINDS_BY_NAME[self.kind].catalog_fields
+        kind = KINDS_BY_NAME[self.kind]
+        superfluous = self.model_fields_set - {"kind", "extra_parameters"} - kind.catalog_fields
         if superfluous:
             raise ValueError(f"the kind {self.kind} does not have {', '.join(sorted(superfluous))}")
+        if missing := [name for name in kind.required_fields if getattr(self, name) is None]:
+            raise ValueError(f"the kind {self.kind} needs {', '.join(missing)}")
+        if not kind.passes_extra and "pass" in self.extra_parameters.values():
+            raise ValueError(f"the kind {self.kind} passes no extra_parameters on, so each must be drop or refuse")
         if self.wire is not None and self.wires is not None and self.wire not in self.wires:
             raise ValueError("wire must be one of wires")
         return self
@@ -121,11 +142,20 @@ class PriceEntry(_Table):
         return Price(self.input, cached_input, self.output, self.cache_write)
 
 
-class ModelEntry(_Table):
-    """One model. A field that is not given has the published value, or the default."""
+class DeploymentEntry(_Table):
+    """One of the places that serve a model, and how much of its calls it gets, in proportion to the others."""
 
     provider: ProviderName
     model: ModelName | None = None
+    share: Annotated[int, Field(ge=1, le=MAX_SHARE)] = 1
+
+
+class ModelEntry(_Table):
+    """One model. A field that is not given has the published value, or the default."""
+
+    provider: ProviderName | None = None
+    model: ModelName | None = None
+    deployments: list[DeploymentEntry] | None = Field(None, min_length=1, max_length=MAX_DEPLOYMENTS)
     aliases: list[ModelName] = []
     context_window: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
     limit_name: FieldName | None = None
@@ -137,7 +167,25 @@ class ModelEntry(_Table):
     overhead_with_tools: Tokens | None = None
     image_tokens: Tokens | None = None
     least_output: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    extra_parameters: ExtraParameters = {}
     fallbacks: list[ModelName] = []
+
+    @model_validator(mode="after")
+    def _is_served(self) -> Self:
+        if self.deployments is None:
+            if self.provider is None:
+                raise ValueError("needs provider, or deployments at several providers")
+            return self
+        if self.provider is not None or self.model is not None:
+            raise ValueError("has deployments, so each of them has provider and model")
+        if len({one.provider for one in self.deployments}) < len(self.deployments):
+            raise ValueError("each of its deployments needs a provider of its own, which its charges name")
+        return self
+
+
+def treatments_of(extra_parameters: ExtraParameters) -> dict[str, Treatment]:
+    """What the operator decided on each extra parameter."""
+    return {name: Treatment(treatment) for name, treatment in extra_parameters.items()}
 
 
 class CatalogFile(_Table):
@@ -153,8 +201,9 @@ def read_catalog(path: Path) -> CatalogFile:
     """Read the file. Raises ConfigurationError that names the place of each mistake."""
     try:
         document = tomllib.loads(path.read_text("utf-8"), parse_float=Decimal)
-    except (OSError, UnicodeDecodeError):
-        raise ConfigurationError("The file that TOLLKEEPER_CATALOG names cannot be read.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigurationError(f"Cannot read the catalog at {path.absolute()}: {reason}.") from None
     except tomllib.TOMLDecodeError as error:
         place = str(error).rpartition("(at ")[2].rstrip(")")
         raise ConfigurationError(f"The catalog is not valid TOML: look at {place}.") from None

@@ -1,26 +1,34 @@
 """The provider without key and network: it returns the last message of the input. One word is one token.
 
 It is deterministic. Length, pace and failures can be set, for first runs, tests and load.
+
+It calls a tool if `tool_choice` requires one or names one, or if a word of the last message is the name of a tool. The
+arguments are the smallest that the tool's schema allows; a custom tool receives the last message. The words of a call
+are those of its name and its arguments, written as one text. After the result of a tool it answers with that result. A
+request for JSON is answered with the smallest value that the schema allows.
+
+Of the input, the words of messages count, with the tool calls and results in them; each message counts at least one.
 """
 
 import asyncio
 import hashlib
 import math
-import re
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import orjson
 
 from tollkeeper import errors
-from tollkeeper.chat import Completion, Finish, TextDelta, Usage
+from tollkeeper.chat import Completion, Delta, Finish, TextDelta, ToolCall, ToolCallDelta, Usage
 from tollkeeper.dialects import embeddings
 from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.providers.base import CallInput, Model, PreparedCall, RawRequest, StreamChunk, Wire
-from tollkeeper.providers.http_common import input_size_of, require_chat_request
+from tollkeeper.providers.echo_script import CallHead, Script, script_of, text_of, words
+from tollkeeper.providers.extra_parameters import passed_extra, require_chat_request
+from tollkeeper.providers.http_common import input_size_of
 from tollkeeper.providers.kind import FREE, ConfiguredProvider, ProviderKind
 from tollkeeper.settings import Settings
 from tollkeeper.worker_thread import pause, run_by_size
@@ -31,8 +39,6 @@ MAX_DIMENSIONS = 4_096
 MAX_VECTOR_NUMBERS = 1_000_000
 """In all vectors of one call together."""
 SLICE_CHARACTERS = 64 * 1024
-_NEXT_WORD = re.compile(r"\s{0,65536}+(\S*+)")
-"""One match takes limited time, however long the white space is."""
 
 EchoFailure = Literal[
     "none", "unavailable", "auth_failed", "rate_limited", "rejected", "error", "timeout", "bad_response", "no_usage"
@@ -49,8 +55,41 @@ _FAILURES: dict[EchoFailure, type[errors.ProviderError]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class _ScriptedCall(PreparedCall):
+    """A call whose answer is not the echo."""
+
+    script: Script | None = None
+
+
+class _Answer(NamedTuple):
+    """The words of an answer, each with the space before it. With a `call`, they are its arguments."""
+
+    words: list[str]
+    finish_reason: str
+    call: CallHead | None = None
+
+    def deltas(self) -> Iterator[Delta]:
+        """One delta for each word."""
+        call = self.call
+        for number, word in enumerate(self.words):
+            if call is None:
+                yield TextDelta(word)
+            elif number == 0:
+                yield ToolCallDelta(0, call.id, call.name, word, call.custom)
+            else:
+                yield ToolCallDelta(0, None, None, word, call.custom)
+
+    def completion(self, usage: Usage | None) -> Completion:
+        text = "".join(self.words)
+        if self.call is None:
+            return Completion(text, self.finish_reason, usage)
+        call = ToolCall(self.call.id, self.call.name, text, self.call.custom)
+        return Completion("", self.finish_reason, usage, (call,))
+
+
+@dataclass(frozen=True, slots=True)
 class EchoProvider:
-    """`tokens` is the length of every answer (0: that of the last message).
+    """`tokens` is the length of every echo (0: that of the last message).
 
     `delay_s` is the time to the first token; then come `tokens_per_second` (0: without a pause). Every call fails with
     `failure`; with "no_usage", the call succeeds and reports no usage.
@@ -64,31 +103,35 @@ class EchoProvider:
 
     def prepare(self, model: Model, call_input: CallInput, *, stream: bool = False) -> PreparedCall:
         if call_input.raw is not None and call_input.raw.wire is Wire.EMBEDDINGS:
+            passed_extra(model, call_input)
             return _prepare_embeddings(model, call_input.raw)
-        chat_request = require_chat_request(call_input)
-        texts = tuple(message.text for message in chat_request.messages)
+        chat_request = require_chat_request(model, call_input)
+        texts = tuple(map(text_of, chat_request.messages))
         pause()
-        return PreparedCall(model, orjson.dumps(texts), b"", input_size_of(chat_request), lambda: texts)
+        body, size = orjson.dumps(texts), input_size_of(chat_request)
+        if (script := script_of(chat_request, body)) is not None:
+            return _ScriptedCall(model, body, b"", size, lambda: texts, script=script)
+        return PreparedCall(model, body, b"", size, lambda: texts)
 
     async def complete(self, prepared: PreparedCall, max_output: int) -> Completion:
-        words, finish_reason = await run_by_size(len(prepared.body), self._answer, prepared, max_output)
-        await self._pause(self.delay_s + self._seconds_per_token * len(words))
+        answer = await run_by_size(len(prepared.body), self._answer, prepared, max_output)
+        await self._pause(self.delay_s + self._seconds_per_token * len(answer.words))
         self._fail()
         if prepared.wire is Wire.EMBEDDINGS:
             return await asyncio.to_thread(_embed, prepared)
-        usage = None if self.failure == "no_usage" else Usage(await self.count_input(prepared), len(words))
-        return Completion("".join(words), finish_reason, usage)
+        usage = None if self.failure == "no_usage" else Usage(await self.count_input(prepared), len(answer.words))
+        return answer.completion(usage)
 
     async def stream(self, prepared: PreparedCall, max_output: int) -> AsyncGenerator[StreamChunk]:
-        words, finish_reason = await run_by_size(len(prepared.body), self._answer, prepared, max_output)
+        answer = await run_by_size(len(prepared.body), self._answer, prepared, max_output)
         await self._pause(self.delay_s)
         self._fail()
-        for word in words:
+        for delta in answer.deltas():
             await self._pause(self._seconds_per_token)
-            yield StreamChunk(b"", (TextDelta(word),))
-        yield StreamChunk(b"", (Finish(finish_reason),))
+            yield StreamChunk(b"", (delta,))
+        yield StreamChunk(b"", (Finish(answer.finish_reason),))
         if self.failure != "no_usage":
-            yield StreamChunk(b"", (Usage(await self.count_input(prepared), len(words)),), last=True)
+            yield StreamChunk(b"", (Usage(await self.count_input(prepared), len(answer.words)),), last=True)
 
     async def bound_input(self, prepared: PreparedCall) -> int | None:
         return await self.count_input(prepared)
@@ -105,13 +148,19 @@ class EchoProvider:
     async def close(self) -> None:
         """Does nothing: there is no connection."""
 
-    def _answer(self, prepared: PreparedCall, max_output: int) -> tuple[list[str], str]:
-        """The words of the answer, each with the space before it, and the finish reason."""
-        texts = prepared.texts()
-        prompt = list(islice(_words(texts[-1] if texts else ""), max_output)) or [EMPTY_PROMPT_ANSWER]
-        length = self.tokens or _count_words(texts[-1:] or ("",))
-        words = list(islice(cycle(prompt), min(length, max_output)))
-        return [*words[:1], *(f" {word}" for word in words[1:])], "length" if length > max_output else "stop"
+    def _answer(self, prepared: PreparedCall, max_output: int) -> _Answer:
+        script = prepared.script if isinstance(prepared, _ScriptedCall) else None
+        if script is not None and script.pieces is not None:
+            pieces, length = list(script.pieces[:max_output]), len(script.pieces)
+        else:
+            texts = prepared.texts()
+            prompt = list(islice(words(texts[-1] if texts else ""), max_output)) or [EMPTY_PROMPT_ANSWER]
+            length = self.tokens or _count_words(texts[-1:] or ("",))
+            echo = list(islice(cycle(prompt), min(length, max_output)))
+            pieces = [*echo[:1], *(f" {word}" for word in echo[1:])]
+        call = script.call if script is not None else None
+        whole = "stop" if call is None else "tool_calls"
+        return _Answer(pieces, "length" if length > max_output else whole, call)
 
     @property
     def _seconds_per_token(self) -> float:
@@ -124,15 +173,6 @@ class EchoProvider:
     def _fail(self) -> None:
         if (failure := _FAILURES.get(self.failure)) is not None:
             raise failure
-
-
-def _words(text: str) -> Iterator[str]:
-    end = 0
-    while end < len(text) and (match := _NEXT_WORD.match(text, end)) is not None:
-        pause()
-        if match[1]:
-            yield match[1]
-        end = match.end()
 
 
 def _count_words(texts: tuple[str, ...]) -> int:

@@ -1,6 +1,6 @@
 """What the providers with an HTTP API share: encoding requests, reading answers and streams, counting tokens."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from tollkeeper.chat import (
     InconsistentUsage,
     InputTokens,
     ReasoningDelta,
+    ReasoningEnd,
     RefusalDelta,
     TextDelta,
     ToolCallDelta,
@@ -23,22 +24,27 @@ from tollkeeper.chat import (
 from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError, TruncatedStream
 from tollkeeper.dialects.images import DATA_PREFIX, data_bytes
 from tollkeeper.dialects.input_size import InputSize
+from tollkeeper.dialects.messages.documents import PDF_PAGE_TOKENS
 from tollkeeper.dialects.parameters import unsupported
 from tollkeeper.providers import tokenizer
-from tollkeeper.providers.base import BilledFailure, CallInput, Model, PreparedCall, RawRequest, StreamChunk, Wire
-from tollkeeper.providers.transport import MAX_ANSWER_BYTES, ResponseStream
+from tollkeeper.providers.base import SIGN_OF_LIFE, BilledFailure, Model, PreparedCall, RawRequest, StreamChunk
+from tollkeeper.providers.transport import MAX_ANSWER_BYTES, ResponseStream, sent_error
 from tollkeeper.worker_thread import pause, run_by_size
 
 NO_KEY = "none"
 """The API key for servers that need none."""
 
 
-def encode_raw(raw: RawRequest, overrides: dict[str, object], limit_name: str | None) -> tuple[bytes, bytes | None]:
-    """A raw request with the `overrides` as JSON, in two parts: before the output limit, and after it.
+def encode_raw(
+    raw: RawRequest, overrides: dict[str, object], limit_name: str | None, extra: Mapping[str, bytes]
+) -> tuple[bytes, bytes | None]:
+    """A raw request with `extra` fields and the `overrides` as JSON, in two parts: before the output limit, and after
+    it.
 
     The second part is None without a `limit_name`.
     """
     fields = [orjson.dumps(name) + b":" + value for name, value in raw.fields.items()]
+    fields += [orjson.dumps(name) + b":" + value for name, value in extra.items()]
     fields += [orjson.dumps(name) + b":" + orjson.dumps(value) for name, value in overrides.items()]
     if limit_name is None:
         return b"{%b}" % b",".join(fields), None
@@ -54,18 +60,6 @@ def encode_document(document: dict[str, object], limit_name: str) -> tuple[bytes
 def is_below(origin: str, url: str) -> bool:
     """Whether `url` is at `origin` or below it."""
     return f"{url}/".startswith(f"{origin}/")
-
-
-def require_chat_request(call_input: CallInput) -> ChatRequest:
-    """The ChatRequest of an input that is translated.
-
-    Raises UnsupportedParameter for embeddings and for several choices; InvalidRequest as `CallInput` does.
-    """
-    if call_input.raw is not None and call_input.raw.wire is Wire.EMBEDDINGS:
-        raise errors.UnsupportedParameter("This model makes no embeddings.", parameter="model")
-    if call_input.choices > 1:
-        raise unsupported("n")
-    return call_input.chat_request
 
 
 def refuse_sampling(model: Model, names: Iterable[str], sampling: frozenset[str]) -> None:
@@ -84,70 +78,25 @@ def input_size_of(chat_request: ChatRequest) -> InputSize:
     return InputSize(len(chat_request.messages), len(pictures), image_bytes, bool(chat_request.options.tools))
 
 
-def input_texts(call_input: CallInput) -> Callable[[], tuple[str, ...]]:
-    """Returns the texts that a tokenizer has to count: of a raw request all text in it, in unknown fields too."""
-    raw = call_input.raw
-    return (lambda: call_input.chat_request.texts) if raw is None else (lambda: tuple(_texts_in(raw)))
-
-
-_INPUT_FIELDS = frozenset(
-    {"messages", "input", "system", "instructions", "tools", "functions", "response_format", "text", "output_config"}
-)
-"""The top-level fields that become input of the model."""
-_STRUCTURAL_KEYS = frozenset(
-    {"role", "content", "type", "text", "id", "name", "function", "input", "image_url", "url", "source"}
-)
-"""Keys of the wire formats, which are not input of the model."""
-_LABEL_KEYS, MAX_LABEL_CHARS = frozenset({"role", "type"}), 32
-"""Under these keys, a string of at most so many characters is a label of the wire format, and not input."""
-_PICTURE_TYPES = frozenset({"image_url", "input_image", "image"})
-_PICTURE_KEYS = frozenset({"type", "image_url", "source", "detail", "cache_control"})
-_FREE_FORM_KEYS = frozenset({"input", "arguments", "input_schema", "parameters", "schema", "json_schema"})
-"""An object under one of these keys is the caller's own: nothing in it is a picture."""
-
-
-def _texts_in(raw: RawRequest) -> Iterator[str]:
-    """Every string but those that hold pictures, every number, and every key that is not the wire format's own."""
-    pending: list[tuple[Any, bool]] = []
-    for name, encoded in raw.fields.items():
-        if name in _INPUT_FIELDS:
-            pause()
-            pending.append((orjson.loads(encoded), False))
-    while pending:
-        value, free_form = pending.pop()
-        match value:
-            case str():
-                yield value
-            case list():
-                pending += [(one, free_form) for one in value]
-            case dict():
-                yield from value.keys() - _STRUCTURAL_KEYS
-                if free_form or str(value.get("type")) not in _PICTURE_TYPES or value.keys() - _PICTURE_KEYS:
-                    pending += [
-                        (one, free_form or (key in _FREE_FORM_KEYS and isinstance(one, dict)))
-                        for key, one in value.items()
-                        if key not in _LABEL_KEYS or not isinstance(one, str) or len(one) > MAX_LABEL_CHARS
-                    ]
-            case int() | float() if not isinstance(value, bool):
-                yield str(value)
-
-
 @contextmanager
-def reading_answer() -> Iterator[None]:
-    """Turns the errors of a dialect into ProviderErrors."""
+def reading_answer(answer: bytes, sent: bytes) -> Iterator[None]:
+    """Turns the errors of a dialect, which reads the `answer` to what was `sent`, into ProviderErrors."""
     try:
         yield
     except MalformedAnswer as error:
         raise errors.ProviderBadResponse from error
     except ProviderSentError as error:
-        raise failure(error) from None
+        raise failure(error, answer, sent) from None
 
 
-def failure(error: ProviderSentError) -> errors.ProviderFailed:
-    """The failure that the provider sent: a BilledFailure if it reports a usage other than 0."""
+def failure(error: ProviderSentError, body: bytes, sent: bytes) -> errors.ProviderError:
+    """The error that the provider sent in this body: a BilledFailure if it reports a usage other than 0."""
+    told = sent_error(body, sent)
     if error.usage is None or not any(error.usage):
-        return errors.ProviderFailed()
-    return BilledFailure(error.usage)
+        return told
+    billed = BilledFailure(error.usage)
+    billed.upstream = told.upstream
+    return billed
 
 
 class Splitter(Protocol):
@@ -196,6 +145,7 @@ class ProviderStream:
         self._events: Iterator[Any] = iter(())
         self._read_all = False
         self._last_chunk: StreamChunk | None = None
+        self._whole_body = b""
 
     def __aiter__(self) -> "ProviderStream":
         return self
@@ -212,7 +162,10 @@ class ProviderStream:
                     if begin.startswith(b"{"):
                         return await self._whole_answer(block, self._read_answer)
                     self._read_answer = None
-                self._events = iter(self._splitter.feed(block) if block else self._remaining_events())
+                events = self._splitter.feed(block) if block else self._remaining_events()
+                if block and not events:
+                    return SIGN_OF_LIFE
+                self._events = iter(events)
             deltas = self._reader.read(event)
             if (
                 self._reader.last
@@ -229,7 +182,8 @@ class ProviderStream:
                 case MalformedAnswer():
                     raise errors.ProviderBadResponse from error
                 case ProviderSentError():
-                    raise failure(error) from None
+                    body = self._whole_body if event is None else getattr(event, "data", event)
+                    raise failure(error, body, self._stream.sent) from None
                 case TruncatedStream():
                     raise errors.ProviderInterrupted from None
             raise
@@ -244,7 +198,8 @@ class ProviderStream:
             body += block
             if len(body) > MAX_ANSWER_BYTES:
                 raise MalformedAnswer
-        completion = read_answer(bytes(body))
+        self._whole_body = bytes(body)
+        completion = read_answer(self._whole_body)
         self._read_all = self._reader.finished = True
         end: list[Delta] = [Finish(completion.finish_reason)]
         if completion.usage is not None:
@@ -263,8 +218,11 @@ class ProviderStream:
 
 
 def _content_deltas(completion: Completion) -> Iterator[Delta]:
-    if completion.reasoning:
-        yield ReasoningDelta(completion.reasoning)
+    for block in completion.reasoning_blocks:
+        if block.text:
+            yield ReasoningDelta(block.text)
+        if block.signature:
+            yield ReasoningEnd(block.signature)
     if completion.text and completion.text != completion.refusal:
         yield TextDelta(completion.text)
     if completion.refusal:
@@ -291,7 +249,8 @@ class TokenCounting:
         template = TEMPLATE_TOKENS_PER_MESSAGE * prepared.input_size.messages + TEMPLATE_TOKENS_PER_CALL
         images = prepared.input_size.images * prepared.model.image_tokens
         texts = await run_by_size(len(prepared.body), prepared.texts)
-        return await tokenizer.count(prepared.model.upstream_name, texts) + template + images
+        documents = prepared.input_size.pdf_pages * PDF_PAGE_TOKENS
+        return await tokenizer.count(prepared.model.upstream_name, texts) + template + images + documents
 
     async def count_output(self, text: str) -> int:
         return await tokenizer.count(tokenizer.DEFAULT_ENCODING, (text,), output=True)

@@ -10,13 +10,12 @@ from tollkeeper.dialects import ollama
 from tollkeeper.dialects.ndjson import Splitter
 from tollkeeper.dialects.parameters import unsupported
 from tollkeeper.providers.base import CallInput, Model, PreparedCall
+from tollkeeper.providers.history import open_history
 from tollkeeper.providers.http_common import (
     ProviderStream,
     TokenCounting,
     input_size_of,
-    input_texts,
     reading_answer,
-    require_chat_request,
 )
 from tollkeeper.providers.kind import FREE, ConfiguredProvider, ProviderKind, ProviderOptions
 from tollkeeper.providers.transport import Transport
@@ -38,18 +37,19 @@ class OllamaProvider(TokenCounting):
 
     def prepare(self, model: Model, call_input: CallInput, *, stream: bool = False) -> PreparedCall:
         """The output limit is in `options`, the last field. `stream` is always sent, because its default is true."""
-        chat_request = require_chat_request(call_input)
+        chat_request, texts = open_history(model, call_input, frozenset(), unsigned=True)
         document = {"stream": stream} | ollama.write_request(chat_request, model.upstream_name)
         options = document["options"]
         for name in options:
             if model.sampling is not None and name != "stop" and name not in model.sampling:
                 raise unsupported(name)
         body = orjson.dumps(document).removesuffix(b"}}") + (b"," if options else b"") + b'"num_predict":'
-        return PreparedCall(model, body, b"}}", input_size_of(chat_request), input_texts(call_input))
+        return PreparedCall(model, body, b"}}", input_size_of(chat_request), texts)
 
     async def complete(self, prepared: PreparedCall, max_output: int) -> Completion:
-        answer = await self._transport.post(PATH, prepared.body_with_limit(max_output))
-        with reading_answer():
+        body = prepared.body_with_limit(max_output)
+        answer = await self._transport.post(PATH, body)
+        with reading_answer(answer, body):
             return ollama.read_answer(answer)
 
     def stream(self, prepared: PreparedCall, max_output: int) -> ProviderStream:
@@ -71,7 +71,7 @@ def _from_catalog(options: ProviderOptions, settings: Settings) -> ConfiguredPro
     provider = OllamaProvider(
         base_url=options.base_url or DEFAULT_URL,
         timeout_s=settings.timeout_seconds,
-        api_key=options.api_key,
+        api_key=options.key_or(""),
         name=options.name,
     )
     return ConfiguredProvider(provider, price=FREE)

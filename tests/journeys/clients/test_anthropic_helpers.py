@@ -71,7 +71,7 @@ async def test_an_answer_is_parsed_into_the_callers_own_type(
 async def test_beta_features_may_be_named(
     anthropic: AsyncAnthropic, caller: ApiUser, upstream: Upstream, model: str
 ) -> None:
-    """Their names are not passed on, because their effect on a request is not known."""
+    """Those that change no price are passed on to a provider with the same wire format."""
     message = await anthropic.beta.messages.create(
         model=model,
         max_tokens=50,
@@ -79,7 +79,8 @@ async def test_beta_features_may_be_named(
         messages=[{"role": "user", "content": scripted(caller.marker, usage=USAGE)}],
     )
     assert message.stop_reason == "end_turn"
-    assert "anthropic-beta" not in upstream.requests(caller.marker)[0]["headers"]
+    passed = upstream.requests(caller.marker)[0]["headers"].get("anthropic-beta")
+    assert passed == ("interleaved-thinking-2025-05-14" if model == "at-anthropic" else None)
 
 
 @pytest.mark.parametrize("model", MODELS)

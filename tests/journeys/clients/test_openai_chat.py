@@ -80,7 +80,6 @@ async def test_the_provider_receives_the_request_except_for_the_fields_that_we_s
         "presence_penalty": 0.1,
         "logit_bias": {"50256": -100},
         "model": "gpt-4.1-mini",
-        "store": False,
         "max_tokens": 50,
     }
 

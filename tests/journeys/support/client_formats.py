@@ -156,6 +156,26 @@ class Chat:
         return headers["X-Error-Code"]
 
 
+class Completions(Chat):
+    """/v1/completions."""
+
+    def body(self, prompt: str, model: str, limit: int) -> Body:
+        return {"prompt": prompt, "model": model, "max_tokens": limit}
+
+    def read_whole(self, document: Body) -> Answer:
+        choice = document["choices"][0]
+        return Answer(choice["text"], choice["finish_reason"], usage=document.get("usage") or {})
+
+    def add_event(self, event: Event, answer: Answer) -> None:
+        if event.data == "[DONE]" or "error" in event.document:
+            super().add_event(event, answer)
+            return
+        for choice in event.document["choices"]:
+            answer.text += choice["text"]
+            answer.finish = choice["finish_reason"] or answer.finish
+        answer.usage = event.document.get("usage") or answer.usage
+
+
 class Embeddings(Chat):
     """/v1/embeddings."""
 

@@ -17,6 +17,7 @@ from journeys.support.client_formats import (
     Body,
     Chat,
     ClientFormat,
+    Completions,
     Embeddings,
     Event,
     Frames,
@@ -64,6 +65,7 @@ WHOLE_ENDPOINTS = (
     Endpoint("query", "/ai/query", Native()),
     Endpoint("chat", "/ai/chat", NativeChat()),
     Endpoint("chat-completions", "/v1/chat/completions", Chat()),
+    Endpoint("completions", "/v1/completions", Completions()),
     Endpoint("responses", "/v1/responses", Responses()),
     Endpoint("messages", "/v1/messages", Messages()),
 )
@@ -72,6 +74,7 @@ STREAMING_ENDPOINTS = (
     Endpoint("chat-sse", "/ai/chat", NativeChat(), streams=True, extra=SSE),
     WEBSOCKET,
     Endpoint("chat-completions-sse", "/v1/chat/completions", Chat(), streams=True, extra=SSE),
+    Endpoint("completions-sse", "/v1/completions", Completions(), streams=True, extra=SSE),
     Endpoint("responses-sse", "/v1/responses", Responses(), streams=True, extra=SSE),
     Endpoint("messages-sse", "/v1/messages", Messages(), streams=True, extra=SSE),
 )

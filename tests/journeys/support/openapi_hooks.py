@@ -21,6 +21,10 @@ SENTENCES = (
     "A key's expiry must be in the future",
     "A key's name has 1 to 100 printable characters.",
     "A user has at most 50 API keys.",
+    "tool_choice names a tool that is not among the tools.",
+    "A tool's name must be 1 to 128 letters",
+    "The echo model finds no value for this JSON Schema.",
+    "The JSON Schema is too large for the echo model.",
 )
 MODEL_NAME = re.compile(r"[!-~]{1,200}")
 IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
@@ -33,20 +37,19 @@ UNTRANSLATABLE: dict[str, dict[str, str]] = {
     "/v1/responses": {
         "include": r"message\.output_text\.logprobs",
         "input": "input_image",
-        "text": "verbosity",
-        "tool_choice": "allowed_tools",
+        "tool_choice": 'allowed_tools|"required"',
         "top_logprobs": "top_logprobs",
     },
     "/v1/messages": {
-        "messages.content": "tool_result|search_result",
-        "tools": "input_examples",
+        "messages.content": "tool_result|search_result|application/pdf|document",
     },
 }
 """What the model of the test refuses, because its provider has a wire format of its own: the parameter that the refusal
 names, and a pattern that is in each such request.
 """
+UNTRANSLATABLE["/v1/responses/input_tokens"] = UNTRANSLATABLE["/v1/responses"]
 UNTRANSLATABLE["/v1/messages/count_tokens"] = UNTRANSLATABLE["/v1/messages"]
-UNREAD = {"functions", "logit_bias", "logprobs", "top_k", "top_logprobs", "verbosity"}
+UNREAD = {"functions", "logit_bias", "logprobs", "top_k", "top_logprobs"}
 """Parameters that this model refuses, too, and whose value may be anything."""
 
 

@@ -49,6 +49,7 @@ The requests that a script applies to:
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -65,6 +66,8 @@ from journeys.upstream.responses import Responses
 from journeys.upstream.script import Answer, Body, Script, Scripts, Usage, plan
 from journeys.upstream.wire import Wire, to_bytes
 
+_AZURE = re.compile(r"^/openai/(v1|deployments/[^/]+)(?=/)")
+"""The begin of Azure's addresses, for which `/v1` stands elsewhere."""
 MODELS = ("gpt-4o-mini", "gpt-4.1", "text-embedding-3-small", "claude-sonnet-4-5", "llama3.2")
 WIRES: dict[str, Wire] = {
     "/v1/chat/completions": Chat(),
@@ -135,7 +138,7 @@ class UpstreamServer:
         await connection.answer(200, {}, json.dumps(answer).encode())
 
     async def _serve(self, request: ReceivedRequest, connection: Connection) -> bool:
-        path = request.path.partition("?")[0]
+        path = _AZURE.sub("/v1", request.path.partition("?")[0])
         if request.method == "GET" and path in ("/v1/models", "/api/tags"):
             await connection.answer(200, {"Content-Type": "application/json"}, to_bytes(_list_models(path, request)))
             return True

@@ -4,11 +4,13 @@ from starlette.types import Scope
 
 from tollkeeper.api.compat import anthropic_errors, openai_errors
 from tollkeeper.api.compat.anthropic import COUNT_TOKENS, MESSAGES
+from tollkeeper.api.compat.completions import COMPLETIONS
+from tollkeeper.api.compat.input_tokens import INPUT_TOKENS
 from tollkeeper.api.compat.openai import CHAT_COMPLETIONS, EMBEDDINGS, RESPONSES
 from tollkeeper.api.errors import RenderError, render_problem
 from tollkeeper.api.middleware import SDK_PREFIX
 
-ENDPOINTS = (CHAT_COMPLETIONS, RESPONSES, EMBEDDINGS, MESSAGES, COUNT_TOKENS)
+ENDPOINTS = (CHAT_COMPLETIONS, COMPLETIONS, RESPONSES, INPUT_TOKENS, EMBEDDINGS, MESSAGES, COUNT_TOKENS)
 
 _RENDERERS = {endpoint.path: endpoint.render_error for endpoint in ENDPOINTS}
 
@@ -19,5 +21,7 @@ def error_renderer_of(scope: Scope) -> RenderError:
         return render_error
     if not scope["path"].startswith(SDK_PREFIX):
         return render_problem
-    is_anthropic = any(name == b"anthropic-version" for name, _ in scope["headers"])
+    is_anthropic = scope["path"].startswith(f"{MESSAGES.path}/") or any(
+        name == b"anthropic-version" for name, _ in scope["headers"]
+    )
     return anthropic_errors.render if is_anthropic else openai_errors.render

@@ -1,18 +1,22 @@
 """Anthropic's API: /v1/messages and /v1/messages/count_tokens."""
 
+from collections.abc import Sequence
+
 import orjson
 
 from tollkeeper import errors
-from tollkeeper.api.compat import anthropic_errors, schemas
+from tollkeeper.api.compat import anthropic_errors, examples, schemas
 from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, StreamWriter
 from tollkeeper.api.compat.fields import MAX_TOKENS, decode_fields, read_count, read_fields, read_flag, read_name
+from tollkeeper.api.compat.hosted import input_size_without_hosted
 from tollkeeper.api.compat.pseudonym import pseudonym
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.metered import Exchange, MeteredEndpoint
 from tollkeeper.chat import ChatRequest, Completion, Usage
 from tollkeeper.dialects import messages
+from tollkeeper.dialects.dropped import Dropped
 from tollkeeper.dialects.messages import request_schema
-from tollkeeper.dialects.parameters import filter_parameters
+from tollkeeper.dialects.parameters import filter_parameters, split_extra
 from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.gateway.candidate import ModelCall
 from tollkeeper.gateway.results import CallResult
@@ -40,7 +44,7 @@ class _MessagesDialect:
         return self._tracker.end(finish_reason, usage)
 
     def write_stream_error(self, error: errors.TollkeeperError) -> bytes:
-        return messages.write_stream_error(error.code, error.detail)
+        return anthropic_errors.stream_error(error)
 
 
 class _MessagesExchange(CompatExchange):
@@ -52,22 +56,28 @@ class _MessagesExchange(CompatExchange):
 
 def _read_call(body: bytes, caller: Principal, *, surface: str, limit_required: bool) -> tuple[ModelCall, bool]:
     """The call, and whether the answer is to be streamed. Raises InputError."""
-    fields = messages.move_output_format(read_fields(body))
-    forwarded = filter_parameters(fields, messages.PARAMETERS)
+    dropped = Dropped()
+    fields, extra = split_extra(messages.move_output_format(read_fields(body)), messages.PARAMETERS)
+    forwarded = filter_parameters(fields, messages.PARAMETERS, dropped)
     model = read_name(fields, "model")
     limit = read_count(fields, "max_tokens")
     if limit is None and limit_required:
         raise errors.InvalidRequest("max_tokens is missing.", parameter="max_tokens")
 
     def read() -> ChatRequest:
-        return messages.read_request(decode_fields(forwarded))
+        dropped.add(*dropped.untranslated)
+        return messages.read_request(decode_fields(forwarded), dropped)
 
     pause()
-    input_size = messages.input_size_of(fields)
+    input_size = input_size_without_hosted(
+        fields, forwarded, dropped, messages.input_size_of, messages.leave_out_hosted
+    )
     if "metadata" in forwarded:
         forwarded["metadata"] = _metadata(caller, forwarded["metadata"])
-    raw = RawRequest(Wire.MESSAGES, forwarded, input_size)
-    return ModelCall(surface, CallInput(read, raw, size=len(body)), model, limit), read_flag(fields, "stream")
+    raw = RawRequest(Wire.MESSAGES, forwarded, input_size, extra)
+    dropped.untranslated += [name for name in messages.UNTRANSLATED if name in forwarded]
+    call_input = CallInput(read, raw, size=len(body), dropped=dropped)
+    return ModelCall(surface, call_input, model, limit), read_flag(fields, "stream")
 
 
 def _metadata(caller: Principal, sent: bytes) -> bytes:
@@ -79,6 +89,18 @@ def _metadata(caller: Principal, sent: bytes) -> bytes:
 def _parse_messages(caller: Principal, body: bytes) -> Exchange:
     call, streaming = _read_call(body, caller, surface="messages", limit_required=True)
     return _MessagesExchange(call, _MessagesDialect(), call.model or "", streaming=streaming)
+
+
+def _read_headers(exchange: Exchange, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Note the betas that the caller enables: those that change no price are sent to a provider of this wire format."""
+    values = [value for name, value in headers if name == b"anthropic-beta"]
+    if not values:
+        return
+    call_input = exchange.call.input
+    assert call_input.raw is not None
+    if betas := messages.allowed_betas(values, call_input.dropped):
+        call_input.raw = call_input.raw._replace(headers={"anthropic-beta": betas})
+        call_input.dropped.untranslated.append("anthropic-beta")
 
 
 def _parse_count(caller: Principal, body: bytes) -> ModelCall:
@@ -99,19 +121,13 @@ MESSAGES = MeteredEndpoint(
     error_type=schemas.ANTHROPIC_ERROR,
     schemas=request_schema.components(schemas.REF_TEMPLATE),
     parse=_parse_messages,
+    read_headers=_read_headers,
     summary="Anthropic: messages",
     description="Anthropic's wire format, JSON and SSE. Parameters that would evade the quota are refused.",
     render_error=anthropic_errors.render,
     max_body_bytes=MAX_BODY_BYTES,
-    examples={
-        "Whole": {"max_tokens": 200, "messages": [{"role": "user", "content": "Why is the sky blue?"}]},
-        "Streamed": {
-            "max_tokens": 200,
-            "system": "Answer in one sentence.",
-            "messages": [{"role": "user", "content": [{"type": "text", "text": "Why is the sky blue?"}]}],
-            "stream": True,
-        },
-    },
+    examples=examples.MESSAGES_REQUESTS,
+    response_example=examples.MESSAGES_RESPONSE,
     events=(schemas.TYPED_EVENT,),
 )
 COUNT_TOKENS = MeteredEndpoint(
@@ -125,6 +141,7 @@ COUNT_TOKENS = MeteredEndpoint(
     description="Counted with the best tokenizer available, without a call of the provider. Free of charge.",
     render_error=anthropic_errors.render,
     max_body_bytes=MAX_BODY_BYTES,
-    examples={"One message": {"messages": [{"role": "user", "content": "Why is the sky blue?"}]}},
+    examples=examples.COUNT_TOKENS_REQUESTS,
+    response_example=examples.COUNT_TOKENS_RESPONSE,
     calls_model=False,
 )

@@ -14,7 +14,21 @@ def render(error: errors.TollkeeperError) -> RenderedError:
     cause = _with_anthropic_name(cause_of(error))
     status, headers = status_and_headers(cause)
     parameter = cause.parameter if isinstance(cause, errors.UnsupportedParameter) else None
-    return status, messages.write_error(messages.error_type(status), message_of(cause), parameter), headers
+    return status, messages.write_error(messages.error_type(status), _message(cause), parameter), headers
+
+
+def stream_error(error: errors.TollkeeperError) -> bytes:
+    """The event for a stream that fails after its first chunk."""
+    return messages.write_stream_error(error.code, _message(error))
+
+
+def _message(error: errors.TollkeeperError) -> str:
+    """The message for people. That of a context overflow is Anthropic's own, by which clients recognise it."""
+    if not isinstance(error, errors.ContextOverflow):
+        return message_of(error)
+    if error.tokens is None:
+        return "prompt is too long"
+    return f"prompt is too long: {error.tokens} tokens > {error.max_tokens} maximum"
 
 
 def _with_anthropic_name(error: errors.TollkeeperError) -> errors.TollkeeperError:

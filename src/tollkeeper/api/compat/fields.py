@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+import orjson
 
 from tollkeeper.api import strict_json
 from tollkeeper.errors import InvalidJson, InvalidRequest
@@ -14,7 +15,13 @@ MAX_TOKENS = 10_000_000
 _NAME = re.compile(r"\S{1,200}")
 
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_value = msgspec.json.Decoder().decode
+
+
+class StreamOptions(msgspec.Struct):
+    """OpenAI's `stream_options`."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
 
 
 def read_fields(body: bytes) -> dict[str, msgspec.Raw]:
@@ -35,11 +42,11 @@ def read_fields(body: bytes) -> dict[str, msgspec.Raw]:
 
 
 def decode_fields(fields: Mapping[str, bytes]) -> dict[str, Any]:
-    """The values of fields that are valid JSON each."""
+    """The values of fields that are valid JSON each. An integer of more than 64 bits becomes a float, as it is sent."""
     values = {}
     for name, value in fields.items():
         pause()
-        values[name] = _decode_value(value)
+        values[name] = orjson.loads(value)
     return values
 
 
@@ -57,6 +64,26 @@ def read_count(fields: Mapping[str, msgspec.Raw], name: str, maximum: int = MAX_
     if value is not None and not 1 <= value <= maximum:
         raise InvalidRequest(f"{name} must be from 1 to {maximum}.", parameter=name)
     return value
+
+
+def read_output_limit(fields: Mapping[str, msgspec.Raw], name: str) -> int | None:
+    """An output limit in tokens; None if the field is absent, or -1: that is "no limit" to local model servers.
+
+    Raises InvalidRequest.
+    """
+    return None if bytes(fields.get(name, b"")) == b"-1" else read_count(fields, name)
+
+
+def read_stream_options(fields: Mapping[str, msgspec.Raw]) -> StreamOptions:
+    """The options of OpenAI's streams; the defaults if the field is absent. Raises InvalidRequest."""
+    if "stream_options" not in fields:
+        return StreamOptions()
+    try:
+        return msgspec.json.decode(fields["stream_options"], type=StreamOptions)
+    except msgspec.MsgspecError:
+        raise InvalidRequest(
+            "stream_options must be an object whose fields are true or false.", parameter="stream_options"
+        ) from None
 
 
 def read_flag(fields: Mapping[str, msgspec.Raw], name: str) -> bool:

@@ -1,5 +1,6 @@
 """GET /v1/models and /v1/models/{id}: in OpenAI's format, or in Anthropic's if its version header is sent."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path
@@ -11,8 +12,9 @@ from tollkeeper.providers.base import Model
 
 router = APIRouter(prefix="/v1", tags=["ai"])
 
-UNKNOWN_TIME, UNKNOWN_TIME_S = "1970-01-01T00:00:00Z", 0
-"""Both formats require the time when a model was created. The catalog does not know it."""
+CREATED = datetime(2026, 11, 21, tzinfo=UTC)
+"""Both formats require the time when a model was created. The catalog does not know it: all models have
+that of this server's first version, so that it never changes."""
 
 AnthropicVersion = Annotated[str | None, Header(examples=["2023-06-01"])]
 ModelId = Annotated[str, Path(examples=["gpt-4o-mini"])]
@@ -42,8 +44,13 @@ async def one_model(
 
 
 def _for_openai(model: Model) -> dict[str, Any]:
-    return {"id": model.name, "object": "model", "created": UNKNOWN_TIME_S, "owned_by": model.provider.name}
+    return {"id": model.name, "object": "model", "created": int(CREATED.timestamp()), "owned_by": model.provider.name}
 
 
 def _for_anthropic(model: Model) -> dict[str, Any]:
-    return {"type": "model", "id": model.name, "display_name": model.name, "created_at": UNKNOWN_TIME}
+    return {
+        "type": "model",
+        "id": model.name,
+        "display_name": model.name,
+        "created_at": CREATED.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }

@@ -7,16 +7,28 @@ from typing import Any
 import msgspec
 import orjson
 
-from tollkeeper.api.compat import openai_errors, schemas
+from tollkeeper.api.compat import examples, openai_errors, schemas
 from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, StreamWriter
-from tollkeeper.api.compat.fields import MAX_TOKENS, decode_fields, read_count, read_fields, read_flag, read_name
+from tollkeeper.api.compat.fields import (
+    MAX_TOKENS,
+    decode_fields,
+    read_count,
+    read_fields,
+    read_flag,
+    read_name,
+    read_output_limit,
+    read_stream_options,
+)
+from tollkeeper.api.compat.hosted import input_size_without_hosted
 from tollkeeper.api.compat.pseudonym import pseudonym
 from tollkeeper.api.metered import Exchange, MeteredEndpoint
 from tollkeeper.api.openapi_parts import DONE_DATA
 from tollkeeper.chat import ChatRequest, Completion, Usage, UsageReport
 from tollkeeper.dialects import chat, embeddings, responses
 from tollkeeper.dialects.chat import request_schema as chat_schema
-from tollkeeper.dialects.parameters import Rule, filter_parameters
+from tollkeeper.dialects.dropped import Dropped
+from tollkeeper.dialects.hosted_tools import leave_out_tools
+from tollkeeper.dialects.parameters import Rule, filter_parameters, split_extra
 from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.dialects.responses import request_schema as responses_schema
 from tollkeeper.dialects.sse import DONE, Splitter
@@ -32,11 +44,6 @@ MAX_CHOICES = 128
 _NO_CHOICES = re.compile(rb'"choices":\s*\[\s*\]')
 NAMES = ("user", "safety_identifier", "prompt_cache_key")
 """Parameters with names that callers give their users and caches."""
-
-
-class _StreamOptions(msgspec.Struct):
-    include_usage: bool = False
-    include_obfuscation: bool = False
 
 
 class _ChatDialect:
@@ -59,7 +66,7 @@ class _ChatDialect:
 
     def write_stream_error(self, error: TollkeeperError) -> bytes:
         content = openai_errors.error_object(error)
-        return chat.write_stream_error(content["code"] or content["type"], content["message"])
+        return chat.write_stream_error(content["type"], content["code"] or content["type"], content["message"])
 
 
 class _ChatExchange(CompatExchange):
@@ -91,15 +98,16 @@ class _ChatExchange(CompatExchange):
 class _ResponsesDialect:
     id_prefix = "resp_"
 
-    def __init__(self) -> None:
+    def __init__(self, tool_names: Mapping[str, responses.ToolName] = responses.NO_NAMESPACES) -> None:
+        self._tool_names = tool_names
         self._writer: responses.StreamWriter | None = None
         self._tracker = responses.StreamTracker()
 
     def write_answer(self, completion: Completion, meta: ResponseMeta, usage: Usage) -> bytes:
-        return responses.write_answer(completion, meta, usage)
+        return responses.write_answer(completion, meta, usage, self._tool_names)
 
     def stream_writer(self, meta: ResponseMeta) -> StreamWriter:
-        self._writer = responses.StreamWriter(meta)
+        self._writer = responses.StreamWriter(meta, self._tool_names)
         return self._writer
 
     def follow(self, chunk: StreamChunk) -> None:
@@ -133,19 +141,22 @@ class _EmbeddingsExchange:
 
 
 def _parse_chat(caller: Principal, body: bytes) -> Exchange:
-    fields = read_fields(body)
-    forwarded = _forwarded(fields, chat.PARAMETERS, caller)
+    fields, extra = split_extra(read_fields(body), chat.PARAMETERS)
+    dropped = Dropped()
+    forwarded = _forwarded(fields, chat.PARAMETERS, caller, dropped)
     pause()
-    input_size = chat.input_size_of(fields)
-    limits = [read_count(fields, name) for name in ("max_completion_tokens", "max_tokens")]
+    input_size = input_size_without_hosted(fields, forwarded, dropped, chat.input_size_of, leave_out_tools)
+    limits = [read_output_limit(fields, name) for name in ("max_completion_tokens", "max_tokens")]
     choices = read_count(fields, "n", MAX_CHOICES) or 1
     streaming = read_flag(fields, "stream")
-    include_usage = _stream_options(fields).include_usage
+    include_usage = read_stream_options(fields).include_usage
     model = read_name(fields, "model")
-    raw = RawRequest(Wire.CHAT, forwarded, input_size)
+    raw = RawRequest(Wire.CHAT, forwarded, input_size, extra)
     call = ModelCall(
         surface="chat/completions",
-        input=CallInput(_lazy_reader(chat.read_request, forwarded), raw, choices, size=len(body)),
+        input=CallInput(
+            _lazy_reader(_read_chat_request, forwarded, dropped), raw, choices, size=len(body), dropped=dropped
+        ),
         model=model,
         max_output=next((limit for limit in limits if limit is not None), None),
     )
@@ -154,26 +165,31 @@ def _parse_chat(caller: Principal, body: bytes) -> Exchange:
 
 
 def _parse_responses(caller: Principal, body: bytes) -> Exchange:
-    fields = read_fields(body)
-    forwarded = _forwarded(fields, responses.PARAMETERS, caller)
+    dropped = Dropped()
+    fields, extra = split_extra(read_fields(body), responses.PARAMETERS)
+    forwarded = _forwarded(fields, responses.PARAMETERS, caller, dropped)
     pause()
-    input_size = responses.input_size_of(fields)
+    input_size = input_size_without_hosted(
+        fields, forwarded, dropped, responses.input_size_of, responses.leave_out_hosted
+    )
+    read_request = _lazy_reader(responses.read_request, dict(forwarded), dropped)
     forwarded["input"] = responses.strip_item_ids(forwarded["input"])
     model = read_name(fields, "model")
-    raw = RawRequest(Wire.RESPONSES, forwarded, input_size)
+    raw = RawRequest(Wire.RESPONSES, forwarded, input_size, extra)
     call = ModelCall(
         surface="responses",
-        input=CallInput(_lazy_reader(responses.read_request, forwarded), raw, size=len(body)),
+        input=CallInput(read_request, raw, size=len(body), dropped=dropped),
         model=model,
-        max_output=read_count(fields, "max_output_tokens"),
+        max_output=read_output_limit(fields, "max_output_tokens"),
     )
-    return CompatExchange(call, _ResponsesDialect(), model or "", streaming=read_flag(fields, "stream"))
+    dialect = _ResponsesDialect(responses.namespaced_tools(fields))
+    return CompatExchange(call, dialect, model or "", streaming=read_flag(fields, "stream"))
 
 
 def _parse_embeddings(caller: Principal, body: bytes) -> Exchange:
-    fields = read_fields(body)
-    forwarded = _forwarded(fields, embeddings.PARAMETERS, caller)
-    raw = RawRequest(Wire.EMBEDDINGS, forwarded, embeddings.input_size_of(fields))
+    fields, extra = split_extra(read_fields(body), embeddings.PARAMETERS)
+    forwarded = _forwarded(fields, embeddings.PARAMETERS, caller, Dropped())
+    raw = RawRequest(Wire.EMBEDDINGS, forwarded, embeddings.input_size_of(fields), extra)
 
     def read() -> ChatRequest:
         raise InvalidRequest("The provider of this model has no embeddings endpoint. Use another model.")
@@ -184,9 +200,11 @@ def _parse_embeddings(caller: Principal, body: bytes) -> Exchange:
     return _EmbeddingsExchange(call)
 
 
-def _forwarded(fields: Mapping[str, msgspec.Raw], rules: Mapping[str, Rule], caller: Principal) -> dict[str, bytes]:
+def _forwarded(
+    fields: Mapping[str, msgspec.Raw], rules: Mapping[str, Rule], caller: Principal, dropped: Dropped
+) -> dict[str, bytes]:
     """The fields to forward: as they were received, except that names become pseudonyms."""
-    forwarded = filter_parameters(fields, rules)
+    forwarded = filter_parameters(fields, rules, dropped)
     for name in NAMES:
         if name in forwarded:
             forwarded[name] = orjson.dumps(pseudonym(caller, orjson.loads(forwarded[name]), name))
@@ -194,21 +212,16 @@ def _forwarded(fields: Mapping[str, msgspec.Raw], rules: Mapping[str, Rule], cal
 
 
 def _lazy_reader(
-    read_request: Callable[[dict[str, Any]], ChatRequest], forwarded: Mapping[str, bytes]
+    read_request: Callable[[dict[str, Any], Dropped], ChatRequest], forwarded: Mapping[str, bytes], dropped: Dropped
 ) -> Callable[[], ChatRequest]:
     """Decodes the forwarded fields only if a provider of another wire format needs the ChatRequest."""
-    return lambda: read_request(decode_fields(forwarded))
+    return lambda: read_request(decode_fields(forwarded), dropped)
 
 
-def _stream_options(fields: Mapping[str, msgspec.Raw]) -> _StreamOptions:
-    if "stream_options" not in fields:
-        return _StreamOptions()
-    try:
-        return msgspec.json.decode(fields["stream_options"], type=_StreamOptions)
-    except msgspec.MsgspecError:
-        raise InvalidRequest(
-            "stream_options must be an object whose fields are true or false.", parameter="stream_options"
-        ) from None
+def _read_chat_request(request: dict[str, Any], dropped: Dropped) -> ChatRequest:
+    if request.pop("verbosity", None) is not None:
+        dropped.add("verbosity")
+    return chat.read_request(request)
 
 
 CHAT_COMPLETIONS = MeteredEndpoint(
@@ -221,17 +234,8 @@ CHAT_COMPLETIONS = MeteredEndpoint(
     description="OpenAI's wire format, JSON and SSE. Parameters that would evade the quota are refused.",
     render_error=openai_errors.render,
     max_body_bytes=MAX_BODY_BYTES,
-    examples={
-        "Whole": {"messages": [{"role": "user", "content": "Why is the sky blue?"}], "max_tokens": 200},
-        "Streamed": {
-            "messages": [
-                {"role": "system", "content": "Answer in one sentence."},
-                {"role": "user", "content": "Why is the sky blue?"},
-            ],
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        },
-    },
+    examples=examples.CHAT_REQUESTS,
+    response_example=examples.CHAT_RESPONSE,
     events=(schemas.CHAT_CHUNK, schemas.OPENAI_ERROR, DONE_DATA),
 )
 RESPONSES = MeteredEndpoint(
@@ -244,14 +248,8 @@ RESPONSES = MeteredEndpoint(
     description="OpenAI's wire format, JSON and SSE. The provider does not store the response.",
     render_error=openai_errors.render,
     max_body_bytes=MAX_BODY_BYTES,
-    examples={
-        "Whole": {"input": "Why is the sky blue?", "max_output_tokens": 200},
-        "Streamed": {
-            "instructions": "Answer in one sentence.",
-            "input": [{"role": "user", "content": "Why is the sky blue?"}],
-            "stream": True,
-        },
-    },
+    examples=examples.RESPONSES_REQUESTS,
+    response_example=examples.RESPONSES_RESPONSE,
     events=(schemas.TYPED_EVENT,),
 )
 EMBEDDINGS = MeteredEndpoint(
@@ -264,5 +262,6 @@ EMBEDDINGS = MeteredEndpoint(
     description="OpenAI's wire format. Only the input is charged.",
     render_error=openai_errors.render,
     max_body_bytes=MAX_BODY_BYTES,
-    examples={"Two texts": {"input": ["The sky is blue.", "The sun is yellow."]}},
+    examples=examples.EMBEDDINGS_REQUESTS,
+    response_example=examples.EMBEDDINGS_RESPONSE,
 )

@@ -16,6 +16,9 @@ TYPES_AND_CODES: dict[type[errors.TollkeeperError], tuple[str, str | None]] = {
     errors.AccessError: ("invalid_request_error", None),
     errors.QuotaExceeded: ("insufficient_quota", "insufficient_quota"),
     errors.Refusal: ("requests", "rate_limit_exceeded"),
+    errors.ContextOverflow: ("invalid_request_error", "context_length_exceeded"),
+    errors.ContentFiltered: ("invalid_request_error", "content_filter"),
+    errors.RequestTooLarge: ("invalid_request_error", "request_too_large"),
     errors.ProviderRejected: ("invalid_request_error", None),
     errors.IdempotencyError: ("invalid_request_error", None),
 }
@@ -31,5 +34,5 @@ def render(error: errors.TollkeeperError) -> RenderedError:
 def error_object(error: errors.TollkeeperError) -> dict[str, Any]:
     known = [TYPES_AND_CODES[kind] for kind in type(error).__mro__ if kind in TYPES_AND_CODES]
     error_type, code = known[0] if known else ("server_error", error.code)
-    parameter = error.parameter if isinstance(error, errors.InputError) else None
+    parameter = error.parameter if isinstance(error, errors.InputError | errors.ProviderRejected) else None
     return {"message": message_of(error), "type": error_type, "param": parameter, "code": code}

@@ -6,6 +6,7 @@ fields of responses that clients rely on; a response may have more.
 
 from typing import Any
 
+from tollkeeper.api.compat import examples
 from tollkeeper.api.openapi_parts import JsonSchema, schema_ref
 from tollkeeper.dialects.embeddings import MAX_INPUT_ITEMS, PARAMETERS
 from tollkeeper.dialects.request_schema import MODEL, STRING, any_of, list_of, nullable, request_schema
@@ -54,6 +55,9 @@ EMBEDDINGS = _response(
 CHAT_COMPLETION = _response(
     "ChatCompletion", "OpenAI's chat completion.", id=STRING, choices=list_of(_OBJECT), usage=_OBJECT
 )
+TEXT_COMPLETION = _response(
+    "TextCompletion", "OpenAI's text completion, whole or a part.", id=STRING, choices=list_of(_OBJECT)
+)
 CHAT_CHUNK = _response("ChatCompletionChunk", "A part of a chat completion.", choices=list_of(_OBJECT))
 RESPONSE = _response("Response", "OpenAI's response.", id=STRING, status=STRING, output=list_of(_OBJECT))
 TYPED_EVENT = _response("TypedEvent", "An event of a stream; `type` is also the name of the event.", type=STRING)
@@ -66,6 +70,9 @@ MESSAGE = _response(
     content=list_of(_OBJECT),
     stop_reason=nullable(STRING),
     usage=_OBJECT,
+)
+INPUT_TOKENS = _response(
+    "InputTokens", "The tokens of the input.", object={"const": "response.input_tokens"}, input_tokens=_TOKEN
 )
 TOKEN_COUNT = _response("TokenCount", "The tokens of the input.", input_tokens=_TOKEN)
 OPENAI_ERROR = _response(
@@ -91,8 +98,20 @@ MODEL_SCHEMAS = {schema["title"]: schema for schema in (_OPENAI_MODEL, _ANTHROPI
 def model_responses(*, is_list: bool) -> dict[int | str, dict[str, Any]]:
     """The documented response with one model or a list of them: OpenAI's, or Anthropic's if its version was sent."""
     openai, anthropic = schema_ref("OpenAIModel"), schema_ref("AnthropicModel")
+    shown = {"OpenAI": examples.OPENAI_MODEL, "Anthropic": examples.ANTHROPIC_MODEL}
     if is_list:
         openai = _response("OpenAIModelList", "", object={"const": "list"}, data=list_of(openai))
         ids = {"first_id": STRING, "last_id": STRING}
         anthropic = _response("AnthropicModelList", "", data=list_of(anthropic), has_more={"const": False}, **ids)
-    return {200: {"content": {"application/json": {"schema": any_of(openai, anthropic)}}}}
+        first = examples.ANTHROPIC_MODEL["id"]
+        shown = {
+            "OpenAI": {"object": "list", "data": [examples.OPENAI_MODEL]},
+            "Anthropic": {
+                "data": [examples.ANTHROPIC_MODEL],
+                "has_more": False,
+                "first_id": first,
+                "last_id": first,
+            },
+        }
+    named = {name: {"value": value} for name, value in shown.items()}
+    return {200: {"content": {"application/json": {"schema": any_of(openai, anthropic), "examples": named}}}}

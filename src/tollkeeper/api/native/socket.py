@@ -1,7 +1,8 @@
 """WS /ai/ws: one connection, many turns; each turn has its own limit check and its own charge.
 
 Frames are JSON objects with a `type`. The client sends `auth` (the first, with `token`), `query` (a turn) and `cancel`.
-The server sends `ready`, `delta`, `final` and `error`. One turn runs at a time. The response to a handshake has a
+The server sends `ready`, `delta`, `final` and `error`. One turn runs at a time. A client that can set headers
+authenticates in the handshake, as in an HTTP request, and needs no `auth`. The response to a handshake has a
 correlation id, as HTTP responses have, and a problem if the handshake is refused.
 
 Every frame but `cancel` counts against the caller's rate limit; `server/websocket_protocol.py` limits all frames. An
@@ -12,10 +13,8 @@ once if no turn runs; else after the turn, which the end of the grace period can
 import asyncio
 import hashlib
 import time
-from collections.abc import Collection
 from contextlib import suppress
 from typing import NoReturn
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import msgspec
@@ -29,6 +28,13 @@ from tollkeeper.api.errors import render_problem
 from tollkeeper.api.middleware import MAX_BODY_BYTES, correlation_id_of
 from tollkeeper.api.native.exchange import NativeExchange
 from tollkeeper.api.native.model_call import ParsedRequest, chat_messages, make_call
+from tollkeeper.api.native.socket_auth import (
+    MAX_AUTH_FRAME_BYTES,
+    authenticate_frame,
+    authenticate_handshake,
+    origin_is_allowed,
+    repeats_authentication,
+)
 from tollkeeper.api.native.socket_frames import TurnFrame, read_cancel, read_id, read_token, read_turn
 from tollkeeper.api.native.socket_listener import TurnListener, error_frame, send_frame, with_turn_id
 from tollkeeper.errors import (
@@ -41,6 +47,7 @@ from tollkeeper.errors import (
     TurnInProgress,
     Unauthenticated,
 )
+from tollkeeper.gateway.call_events import CallRecord
 from tollkeeper.gateway.results import IdempotentCall
 from tollkeeper.principal import Access, Principal
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest
@@ -48,11 +55,10 @@ from tollkeeper.quota.rules.operations import Replayed
 from tollkeeper.telemetry.logging import correlation_id
 from tollkeeper.worker_thread import run_by_size
 
-PATH = "/ai/ws"
+PATH, SURFACE = "/ai/ws", "ws"
 AUTH_TIMEOUT_S = 10.0
 RECHECK_S = 15.0
 """How long a connection may be idle before its credential is checked again. While turns run, each checks it."""
-MAX_AUTH_FRAME_BYTES = 32 * 1024
 MAX_BAD_FRAMES = 10
 # Close codes
 NOT_AUTHENTICATED, FORBIDDEN, AUTH_TIMEOUT, TOO_FAST = 4401, 4403, 4408, 4429
@@ -70,15 +76,16 @@ async def socket(websocket: WebSocket) -> None:
     correlation_id.set(correlation_id_of(websocket.scope) or uuid4().hex)
     try:
         services.throttle.check_handshake(websocket.client.host if websocket.client is not None else "")
-        if not _origin_is_allowed(websocket, services.settings.origins):
+        if not origin_is_allowed(websocket, services.settings.origins):
             raise Forbidden("Pages of this origin may not open a connection.")
+        authenticated = await authenticate_handshake(services, websocket.scope)
     except TollkeeperError as error:
         status, body, headers = render_problem(error)
         await websocket.send_denial_response(Response(body, status, headers | _handshake_headers(started)))
         return
     own_headers = [(name.lower().encode(), value.encode()) for name, value in _handshake_headers(started).items()]
     await websocket.accept(headers=own_headers)
-    connection = _Connection(websocket, services)
+    connection = _Connection(websocket, services, authenticated)
     websocket.state.lets_turn_end = connection.lets_turn_end
     cancelled = False
     try:
@@ -96,21 +103,15 @@ def _handshake_headers(started: float) -> dict[str, str]:
     return {"X-Correlation-ID": correlation_id.get(), "X-Process-Time": f"{time.perf_counter() - started:.6f}"}
 
 
-def _origin_is_allowed(websocket: WebSocket, allowed: Collection[str]) -> bool:
-    """Browsers send a page's origin: it must be this server's own or an allowed one. Other clients send none."""
-    origin = websocket.headers.get("origin")
-    if origin is None or origin in allowed:
-        return True
-    return urlsplit(origin).netloc == websocket.headers.get("host")
-
-
 class _Connection:
-    """One client. `_task` runs the present turn, and `_listener` delivers its answer."""
+    """One client. `_caller` is authenticated in the handshake; None: by the first frame. `_task` runs the present turn,
+    and `_listener` delivers its answer.
+    """
 
-    def __init__(self, websocket: WebSocket, services: Services) -> None:
-        self._websocket = websocket
+    def __init__(self, websocket: WebSocket, services: Services, authenticated: tuple[str, Principal | None]) -> None:
+        self._websocket, self._scope = websocket, websocket.scope
         self._services = services
-        self._token = ""
+        self._token, self._caller = authenticated
         self._bad_frames = 0
         self._closes_after_turn = False
         self._task: asyncio.Task[None] | None = None
@@ -118,28 +119,38 @@ class _Connection:
 
     async def serve(self) -> None:
         """Raises WebSocketDisconnect when the client disconnects."""
-        try:
-            async with asyncio.timeout(AUTH_TIMEOUT_S):
-                self._token = read_token(await self._receive(MAX_AUTH_FRAME_BYTES))
-            caller = await self._authenticate()
-        except TimeoutError:
-            await self._close(AUTH_TIMEOUT, f"no auth frame within {AUTH_TIMEOUT_S:.0f} s")
-            return
-        except (Unauthenticated, InvalidJson):
-            await self._close(NOT_AUTHENTICATED, "unauthenticated")
-            return
-        except TollkeeperError as error:
-            await self._send(error_frame(error))
-            await self._close(FORBIDDEN if isinstance(error, Forbidden) else TRY_LATER, error.code)
+        caller = self._caller or await self._read_auth_frame()
+        if caller is None:
             return
         try:
             with self._services.throttle.open_socket(caller):
                 await self._send(orjson.dumps({"type": "ready", "correlation_id": correlation_id.get()}))
+                frame = await self._next_frame(caller)
+                if self._caller is None or not await repeats_authentication(self._services, self._scope, frame, caller):
+                    await self._handle_frame(frame, caller)
                 while True:
                     await self._handle_frame(await self._next_frame(caller), caller)
         except RateLimited as error:
             await self._send(error_frame(error))
             await self._close(TOO_FAST, "too many connections of this user")
+        except Unauthenticated:
+            await self._close(NOT_AUTHENTICATED, "unauthenticated")
+
+    async def _read_auth_frame(self) -> Principal | None:
+        """The principal of the first frame; None if it does not authenticate: then the connection is closed."""
+        try:
+            async with asyncio.timeout(AUTH_TIMEOUT_S):
+                self._token = read_token(await self._receive(MAX_AUTH_FRAME_BYTES))
+            return await authenticate_frame(self._services, self._scope, self._token)
+        except TimeoutError:
+            await self._close(AUTH_TIMEOUT, f"no auth frame within {AUTH_TIMEOUT_S:.0f} s")
+        except (Unauthenticated, InvalidJson):
+            await self._close(NOT_AUTHENTICATED, "unauthenticated")
+        except TollkeeperError as error:
+            await self._send(error_frame(error))
+            codes = {Forbidden: FORBIDDEN, RateLimited: TOO_FAST}
+            await self._close(codes.get(type(error), TRY_LATER), error.code)
+        return None
 
     async def _next_frame(self, caller: Principal) -> bytes:
         """Wait for a frame, and check the credential again while none comes. Raises WebSocketDisconnect."""
@@ -190,18 +201,18 @@ class _Connection:
         try:
             self._services.throttle.check(caller)
         except RateLimited as error:
-            await self._send(error_frame(error, read_id(frame)))
+            await self._refuse(caller, error, read_id(frame))
             await self._end(TOO_FAST, "rate limited")
         try:
             turn = await run_by_size(len(frame), read_turn, frame)
         except TollkeeperError as error:
-            await self._send(error_frame(error, read_id(frame)))
+            await self._refuse(caller, error, read_id(frame))
             self._bad_frames += 1
             if self._bad_frames == MAX_BAD_FRAMES:
                 await self._end(TOO_BAD, "too many bad frames")
             return
         if self._is_running:
-            await self._send(error_frame(TurnInProgress(), turn.id))
+            await self._refuse(caller, TurnInProgress(), turn.id)
             return
         self._listener = TurnListener(self._websocket, turn)
         self._task = asyncio.create_task(self._run_turn(turn, len(frame), self._listener))
@@ -237,8 +248,9 @@ class _Connection:
         caller = None
         try:
             caller = await self._authenticate()
-            exchange = await self._prepare(caller, turn, size)
-            await self._relay(caller, exchange, turn, listener)
+            with self._services.call_events.record(caller, SURFACE) as record:
+                exchange = await self._prepare(caller, turn, size)
+                await self._relay(record, exchange, turn, listener)
         except Unauthenticated:
             self._services.authenticator.forget(caller)
             await self._close(NOT_AUTHENTICATED, "unauthenticated")
@@ -261,11 +273,11 @@ class _Connection:
             raise InvalidRequest("Send only one of prompt, messages and message.")
         turn.message = turn.prompt or turn.message
         parsed = ParsedRequest(turn, await run_by_size(size, chat_messages, turn), size)
-        call, conversation = await make_call(self._services, caller, "ws", parsed)
+        call, conversation = await make_call(self._services, caller, SURFACE, parsed)
         return NativeExchange(call, streaming=True, conversation=conversation)
 
     async def _relay(
-        self, caller: Principal, exchange: NativeExchange, turn: TurnFrame, listener: TurnListener
+        self, record: CallRecord, exchange: NativeExchange, turn: TurnFrame, listener: TurnListener
     ) -> None:
         listener.make_event = exchange.delta_event
         idempotent = None
@@ -276,7 +288,7 @@ class _Connection:
                 KeyedRequest(turn.idempotency_key, fingerprint),
                 lambda result: listener.stored_response(exchange, result),
             )
-        result = await self._services.gateway.stream(caller, exchange.call, listener, idempotent)
+        result = await self._services.gateway.stream(record, exchange.call, listener, idempotent)
         if isinstance(result, Replayed):
             for frame in result.response.body.splitlines():
                 await listener.send(with_turn_id(turn.id, frame))
@@ -285,6 +297,11 @@ class _Connection:
             await exchange.save(result)
         if not result.outcome.cut_short or listener.cancelled:
             await listener.send(listener.final_frame(exchange, result))
+
+    async def _refuse(self, caller: Principal, error: TollkeeperError, turn_id: str | None) -> None:
+        """Refuse a turn before it begins."""
+        self._services.call_events.refuse(caller, SURFACE, error)
+        await self._send(error_frame(error, turn_id))
 
     async def _send(self, frame: bytes) -> None:
         await send_frame(self._websocket, frame)

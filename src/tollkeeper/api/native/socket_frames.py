@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from tollkeeper.api import strict_json
+from tollkeeper.api.invalid_fields import invalid_request
 from tollkeeper.api.native.schemas import NativeChatRequest
 from tollkeeper.errors import InvalidJson, InvalidRequest
 
@@ -58,8 +59,11 @@ def read_turn(frame: bytes) -> TurnFrame:
     """Raises InvalidJson, InvalidRequest."""
     try:
         decoded: AuthFrame | TurnFrame = msgspec.convert(strict_json.parse(frame), AuthFrame | TurnFrame)
-    except msgspec.ValidationError:
-        raise InvalidRequest("A frame must be auth, query or cancel, with the fields of its type.") from None
+    except msgspec.ValidationError as error:
+        message = str(error)
+        if "`type`" in message or message.endswith("`$.type`"):
+            raise InvalidRequest("type must be auth, query or cancel.") from None
+        raise invalid_request(TurnFrame, message) from None
     if isinstance(decoded, AuthFrame):
         raise InvalidRequest("This connection is authenticated already.")
     return decoded

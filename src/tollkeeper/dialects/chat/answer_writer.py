@@ -22,8 +22,9 @@ def write_answer(completion: Completion, meta: ResponseMeta, usage: Usage) -> by
     }
     if completion.reasoning:
         message["reasoning_content"] = completion.reasoning
-    if completion.tool_calls:
-        message["tool_calls"] = [write_tool_call(call) for call in completion.tool_calls]
+    if calls := completion.tool_calls:
+        first = calls[0]._replace(id=calls[0].id + _seal_of(completion))
+        message["tool_calls"] = [write_tool_call(call) for call in (first, *calls[1:])]
     finish_reason = write_finish_reason(completion.finish_reason)
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
     return orjson.dumps(
@@ -36,6 +37,12 @@ def write_answer(completion: Completion, meta: ResponseMeta, usage: Usage) -> by
             "usage": write_usage(usage),
         }
     )
+
+
+def _seal_of(completion: Completion) -> str:
+    """The sealed signature of the reasoning, where that is one block: this wire format has one text for all blocks."""
+    blocks = completion.reasoning_blocks
+    return blocks[0].signature if len(blocks) == 1 else ""
 
 
 def write_usage(usage: Usage) -> dict[str, Any]:
@@ -51,9 +58,23 @@ def write_usage(usage: Usage) -> dict[str, Any]:
 
 def write_tool_call(call: ToolCall) -> dict[str, Any]:
     """A tool call of an answer, or of an earlier message in a request."""
+    written: dict[str, Any] = {"id": call.id, "type": "function"}
     if call.custom:
-        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments}}
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        written = {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments}}
+    else:
+        written["function"] = {"name": call.name, "arguments": call.arguments}
+    if call.signature:
+        written |= _extra_content(call.signature)
+    return written
+
+
+def _extra_content(signature: str) -> dict[str, Any]:
+    """What the model demands back with a call; nothing if the text, which comes from the caller, is no such object."""
+    try:
+        extra_content = orjson.loads(signature)
+    except ValueError:
+        return {}
+    return {"extra_content": extra_content} if isinstance(extra_content, dict) else {}
 
 
 def write_finish_reason(finish_reason: FinishReason) -> str:

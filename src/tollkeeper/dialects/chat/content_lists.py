@@ -1,4 +1,4 @@
-"""Reads content that is a list of parts, as Mistral's reasoning models answer (Mistral docs, "Reasoning")."""
+"""Reads content that is a text, or a list of parts, as Mistral's reasoning models answer (docs, "Reasoning")."""
 
 from typing import Any, NamedTuple
 
@@ -10,10 +10,15 @@ class ContentTexts(NamedTuple):
     reasoning: str = ""
 
 
-def read_content(parts: list[Any]) -> ContentTexts:
-    """The texts of the parts, joined. A part of `thinking` is a list of parts itself. Other kinds are left out."""
+def read_content(content: Any) -> ContentTexts:
+    """The texts in the content: a text, a part, or a list of them. Other kinds of content and parts are left out.
+
+    A part of `thinking` is a list of parts itself.
+    """
+    if isinstance(content, str):
+        return ContentTexts(content)
     text, reasoning = [], []
-    for part in parts:
+    for part in content if isinstance(content, list) else [content]:
         if isinstance(part, str):
             text.append(part)
         elif isinstance(part, dict):

@@ -12,12 +12,15 @@ from tollkeeper.chat import (
     Message,
     Options,
     Part,
+    Reasoning,
     Role,
     Tool,
     ToolCall,
     ToolResult,
 )
+from tollkeeper.dialects.chat.content_lists import read_content
 from tollkeeper.dialects.parameters import unsupported
+from tollkeeper.dialects.signatures import split_call_id
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
@@ -55,6 +58,8 @@ class _Message(msgspec.Struct):
     role: str
     content: str | list[_Part] | None = None
     refusal: str | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
     tool_calls: list[_ToolCall] | None = None
     tool_call_id: str | None = None
 
@@ -167,10 +172,18 @@ def _read_message(message: _Message) -> Message:
     if role is None:
         raise InvalidRequest("A message has an unknown role.", parameter="messages")
     calls = tuple(_read_tool_call(call) for call in message.tool_calls or ())
+    reasoning = _read_reasoning(message, calls) if role == "assistant" else ()
     parts = [*_read_parts(message.content), *([message.refusal] if message.refusal else [])]
-    if not calls and all(isinstance(part, str) for part in parts) and len(parts) <= 1:
+    if not calls and not reasoning and all(isinstance(part, str) for part in parts) and len(parts) <= 1:
         return Message(role, cast(str, parts[0]) if parts else "")
-    return Message(role, (*parts, *calls))
+    return Message(role, (*reasoning, *parts, *calls))
+
+
+def _read_reasoning(message: _Message, calls: tuple[ToolCall, ...]) -> tuple[Reasoning, ...]:
+    """The reasoning of an earlier answer, which has two names. Its signature is at the end of the first call's id."""
+    text = "".join(read_content(message.reasoning_content)) or "".join(read_content(message.reasoning))
+    sealed = split_call_id(calls[0].id)[1] if calls else ""
+    return (Reasoning(text, sealed),) if text or sealed else ()
 
 
 def _read_parts(content: str | list[_Part] | None) -> list[Part]:

@@ -16,6 +16,7 @@ from tollkeeper.dialects.request_schema import (
     list_of,
     object_of,
     one_of_values,
+    output_limit_of,
     request_schema,
 )
 
@@ -57,7 +58,7 @@ _TOOL = any_of(
 )
 _NAMED = object_of({"name": STRING}) | known_fields({"name": None}, {"name": STRING})
 _JSON_SCHEMA = object_of({}, {"name": STRING, "description": STRING, "schema": OBJECT, "strict": BOOLEAN})
-_STREAM_OPTIONS: Schema = {
+STREAM_OPTIONS: Schema = {
     "type": "object",
     "properties": {"include_usage": BOOLEAN, "include_obfuscation": BOOLEAN},
 }
@@ -70,7 +71,7 @@ def _tool_choice_object(kind: str, chosen: Schema) -> Schema:
 
 def schema(max_tokens: int, max_choices: int) -> Schema:
     """The schema of the request. `max_tokens` is the greatest output limit, in tokens."""
-    limit = limit_of(max_tokens, "The output limit of each choice, in tokens.")
+    limit = output_limit_of(max_tokens, "The output limit of each choice, in tokens.")
     read: dict[str, Schema] = {
         "messages": list_of(_MESSAGE, least=1),
         "model": MODEL,
@@ -78,7 +79,7 @@ def schema(max_tokens: int, max_choices: int) -> Schema:
         "max_completion_tokens": limit,
         "n": limit_of(max_choices, "The number of choices."),
         "stream": BOOLEAN,
-        "stream_options": _STREAM_OPTIONS,
+        "stream_options": STREAM_OPTIONS,
         "tools": list_of(_TOOL),
         "tool_choice": any_of(
             one_of_values("auto", "none", "required"),

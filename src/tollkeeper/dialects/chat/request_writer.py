@@ -2,16 +2,21 @@
 
 from typing import Any
 
-from tollkeeper.chat import TOOL_CHOICE_PREFIX, ChatRequest, Image, Message, Tool, ToolCall, ToolResult
+from tollkeeper.chat import TOOL_CHOICE_PREFIX, ChatRequest, Image, Message, Reasoning, Tool, ToolCall, ToolResult
+from tollkeeper.dialects.call_ids import with_short_ids
 from tollkeeper.dialects.chat.answer_writer import write_tool_call
 
 DEFAULT_SCHEMA_NAME = "answer"
 
 
-def write_request(chat_request: ChatRequest, model: str) -> dict[str, Any]:
-    """The request's fields, but for the output limit and the delivery options."""
+def write_request(chat_request: ChatRequest, model: str, reasoning_field: str = "reasoning_content") -> dict[str, Any]:
+    """The request's fields, but for the output limit and the delivery options.
+
+    Reasoning is written in `reasoning_field` of its message.
+    """
     options = chat_request.options
-    messages = [written for message in chat_request.messages for written in _write_message(message)]
+    earlier = with_short_ids(chat_request.messages)
+    messages = [written for message in earlier for written in _write_message(message, reasoning_field)]
     fields: dict[str, Any] = {"model": model, "messages": messages}
     optional = {
         "temperature": options.temperature,
@@ -38,7 +43,7 @@ def write_request(chat_request: ChatRequest, model: str) -> dict[str, Any]:
     return fields
 
 
-def _write_message(message: Message) -> list[dict[str, Any]]:
+def _write_message(message: Message, reasoning_field: str) -> list[dict[str, Any]]:
     """The messages on the wire: each tool result is one of its own."""
     if isinstance(message.content, str):
         return [{"role": message.role, "content": message.content}]
@@ -54,6 +59,8 @@ def _write_message(message: Message) -> list[dict[str, Any]]:
     only_text = all(isinstance(part, str) for part in parts)
     written: dict[str, Any] = {"role": message.role}
     written["content"] = (message.text or None) if only_text else [_write_part(part) for part in parts]
+    if reasoning := "".join(part.text for part in message.content if isinstance(part, Reasoning)):
+        written[reasoning_field] = reasoning
     if calls:
         written["tool_calls"] = [write_tool_call(call) for call in calls]
     return [*results, written]

@@ -5,34 +5,43 @@ from typing import Any
 import msgspec
 
 from tollkeeper.chat import Delta, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
-from tollkeeper.dialects.answer_checks import UNTYPED_FLOAT, MalformedAnswer, ProviderSentError, raise_error_event
-from tollkeeper.dialects.chat.answer_reader import read_usage
+from tollkeeper.dialects.answer_checks import UNTYPED_FLOAT, ProviderSentError, check_other_event, raise_error_event
+from tollkeeper.dialects.answer_tool_calls import arguments_text
+from tollkeeper.dialects.chat.answer_reader import finish_reason, read_usage, sealed_extra
 from tollkeeper.dialects.chat.content_lists import read_content
+from tollkeeper.dialects.chat.streamed_calls import CallPiece, StreamedCalls
+from tollkeeper.dialects.lenient_decoding import DECODE_ERRORS, decode_leniently
 from tollkeeper.dialects.sse import Event
+
+NOT_FINISHED = frozenset({None, "", "null"})
+"""The values of `finish_reason` in a chunk that does not end the answer."""
+LEGACY_INDEX = -1
+"""The index of the one call in the deprecated field `function_call`."""
 
 
 class _FunctionDelta(msgspec.Struct):
     name: str | None = None
-    arguments: str | None = None
+    arguments: Any = None
 
 
 class _CustomDelta(msgspec.Struct):
     name: str | None = None
-    input: str | None = None
+    input: Any = None
 
 
 class _ToolCallDelta(msgspec.Struct):
-    index: int = 0
+    index: int | None = None
     id: str | None = None
     function: _FunctionDelta | None = None
     custom: _CustomDelta | None = None
+    extra_content: Any = None
 
 
 class _Delta(msgspec.Struct):
-    content: str | list[Any] | None = None
+    content: Any = None
     refusal: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
     tool_calls: list[_ToolCallDelta] | None = None
     function_call: _FunctionDelta | None = None
 
@@ -40,7 +49,7 @@ class _Delta(msgspec.Struct):
 class _Choice(msgspec.Struct):
     delta: _Delta | None = None
     finish_reason: str | None = None
-    index: int = 0
+    index: int | None = None
     error: Any = None
 
 
@@ -59,14 +68,15 @@ _decode = msgspec.json.Decoder(_Chunk, float_hook=UNTYPED_FLOAT).decode
 class StreamReader:
     """Reads the events of one stream into deltas.
 
-    `last`: the latest event belongs to the end of the answer. `finished`: the answer is whole.
+    `last`: the latest event belongs to the end of the answer. `finished`: the answer is whole. What the model `signer`
+    demands back with a tool call is sealed in the id of the call.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, signer: str = "") -> None:
+        self._signer = signer
         self.last = False
         self.finished = False
-        self._begun_calls: set[tuple[int, int]] = set()
-        """The choice and the index of each tool call that has begun."""
+        self._calls = StreamedCalls()
 
     def read(self, event: Event) -> list[Delta]:
         """The deltas of one event. Raises MalformedAnswer if it is malformed, ProviderSentError if it is an error.
@@ -80,21 +90,21 @@ class StreamReader:
             return []
         try:
             chunk = _decode(event.data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise MalformedAnswer from error
+        except DECODE_ERRORS:
+            chunk = decode_leniently(event.data, _Chunk)
         if chunk.error is not None or chunk.object == "error":
             raise ProviderSentError(read_usage(chunk.usage))
         if chunk.choices is None and chunk.usage is None:
-            raise MalformedAnswer
+            check_other_event(event.data)
         deltas: list[Delta] = []
         for choice in chunk.choices or ():
             if choice.error is not None or choice.finish_reason == "error":
                 raise ProviderSentError(read_usage(chunk.usage))
             if choice.delta is not None:
-                self._read_delta(choice.delta, choice.index, deltas)
-            if choice.finish_reason is not None:
+                self._read_delta(choice.delta, choice.index or 0, deltas)
+            if choice.finish_reason not in NOT_FINISHED:
                 self.finished = True
-                deltas.append(Finish(choice.finish_reason))
+                deltas.append(Finish(finish_reason(choice.finish_reason, called=self._calls.count > 0)))
         if chunk.usage is not None:
             usage = read_usage(chunk.usage)
             if usage is not None:
@@ -107,31 +117,36 @@ class StreamReader:
             if isinstance(delta.content, str):
                 deltas.append(TextDelta(delta.content))
             else:
-                _read_content_list(delta.content, deltas)
+                _add_content(delta.content, deltas)
         if delta.refusal:
             deltas.append(RefusalDelta(delta.refusal))
         if reasoning := delta.reasoning_content or delta.reasoning:
-            deltas.append(ReasoningDelta(reasoning))
+            if isinstance(reasoning, str):
+                deltas.append(ReasoningDelta(reasoning))
+            elif text := "".join(read_content(reasoning)):
+                deltas.append(ReasoningDelta(text))
         if delta.tool_calls:
-            deltas.extend(self._tool_call(call, choice) for call in delta.tool_calls)
-        if delta.function_call is not None:
-            deltas.append(self._tool_call(_ToolCallDelta(0, "", delta.function_call), choice))
+            deltas.extend([self._read_call(call, choice) for call in delta.tool_calls])
+        if (legacy := delta.function_call) is not None:
+            piece = CallPiece(choice, LEGACY_INDEX, None, legacy.name, arguments_text(legacy.arguments))
+            deltas.append(self._calls.read(piece))
 
-    def _tool_call(self, call: _ToolCallDelta, choice: int) -> ToolCallDelta:
-        """Some servers repeat the id and the name in every chunk; only the first delta of a call has them."""
-        if (custom := call.custom) is not None:
-            name, arguments = custom.name, custom.input
-        else:
-            function = call.function or _FunctionDelta()
-            name, arguments = function.name, function.arguments
-        first = (choice, call.index) not in self._begun_calls
-        self._begun_calls.add((choice, call.index))
-        call_id, name = (call.id or "", name or "") if first else (None, None)
-        return ToolCallDelta(call.index, call_id, name, arguments or "", custom is not None)
+    def _read_call(self, call: _ToolCallDelta, choice: int) -> ToolCallDelta:
+        delta = self._calls.read(_piece(call, choice))
+        if delta.id is None or not (sealed := sealed_extra(call.extra_content, self._signer)):
+            return delta
+        return ToolCallDelta(delta.index, delta.id + sealed, delta.name, delta.arguments, delta.custom)
 
 
-def _read_content_list(parts: list[Any], deltas: list[Delta]) -> None:
-    text, reasoning = read_content(parts)
+def _piece(call: _ToolCallDelta, choice: int) -> CallPiece:
+    if (custom := call.custom) is not None:
+        return CallPiece(choice, call.index, call.id, custom.name, arguments_text(custom.input), custom=True)
+    function = call.function or _FunctionDelta()
+    return CallPiece(choice, call.index, call.id, function.name, arguments_text(function.arguments))
+
+
+def _add_content(content: Any, deltas: list[Delta]) -> None:
+    text, reasoning = read_content(content)
     if reasoning:
         deltas.append(ReasoningDelta(reasoning))
     if text:

@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from tollkeeper.chat import Delta, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
+from tollkeeper.chat import Delta, ReasoningDelta, ReasoningEnd, RefusalDelta, TextDelta, ToolCallDelta, Usage
 from tollkeeper.dialects.chat.answer_writer import write_finish_reason, write_usage
 from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.dialects.sse import DONE, event
@@ -17,6 +17,9 @@ class StreamWriter:
         self._meta = meta
         self._with_usage = with_usage
         self._begun = begun
+        self._seals: list[str] = []
+        """The sealed signatures of the reasoning before the first tool call, which takes it if there is one."""
+        self._called = False
 
     def write(self, delta: Delta) -> bytes:
         """The chunk with this delta; empty for a delta that has no chunk of its own."""
@@ -27,14 +30,23 @@ class StreamWriter:
                 return self._chunk({"refusal": text})
             case ReasoningDelta(text):
                 return self._chunk({"reasoning_content": text})
+            case ReasoningEnd(signature):
+                self._seals.append(signature)
+                return b""
             case ToolCallDelta(index, call_id, name, arguments, custom):
                 kind, field = ("custom", "input") if custom else ("function", "arguments")
                 call: dict[str, Any] = {"index": index, kind: {field: arguments}}
                 if name is not None:
-                    call = {"index": index, "id": call_id, "type": kind, kind: {"name": name, field: arguments}}
+                    sealed_id = self._sealed(call_id or "")
+                    call = {"index": index, "id": sealed_id, "type": kind, kind: {"name": name, field: arguments}}
                 return self._chunk({"tool_calls": [call]})
             case _:
                 return b""
+
+    def _sealed(self, call_id: str) -> str:
+        """The id of a call; that of the first with the seal of the reasoning."""
+        called, self._called = self._called, True
+        return call_id + self._seals[0] if not called and len(self._seals) == 1 else call_id
 
     def end(self, finish_reason: str, usage: Usage) -> bytes:
         """The chunks that end the answer."""
@@ -64,7 +76,7 @@ class StreamWriter:
         }
 
 
-def write_stream_error(code: str, message: str) -> bytes:
+def write_stream_error(error_type: str, code: str, message: str) -> bytes:
     """The event for a stream that fails after its first chunk."""
-    error = {"message": message, "type": "server_error", "param": None, "code": code}
+    error = {"message": message, "type": error_type, "param": None, "code": code}
     return event(orjson.dumps({"error": error}))

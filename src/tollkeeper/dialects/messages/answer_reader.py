@@ -1,11 +1,21 @@
 """Reads whole answers."""
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
-from tollkeeper.chat import Completion, FinishReason, ToolCall, UsageReport
-from tollkeeper.dialects.answer_checks import UNTYPED_FLOAT, raise_failure, raise_unreadable, token_count, usage_report
+from tollkeeper.chat import Completion, FinishReason, Reasoning, ToolCall, UsageReport
+from tollkeeper.dialects.answer_checks import (
+    UNTYPED_FLOAT,
+    raise_failure,
+    raise_unreadable,
+    token_count,
+    usage_report,
+)
+from tollkeeper.dialects.answer_tool_calls import finish_reason_with, new_call_id, raw_arguments_text
+from tollkeeper.dialects.lenient_decoding import DECODE_ERRORS, decode_leniently
+from tollkeeper.dialects.signatures import seal
 
 FINISH_REASONS = {
     "end_turn": "stop",
@@ -16,12 +26,15 @@ FINISH_REASONS = {
     "tool_use": "tool_calls",
 }
 """Our finish reason for each `stop_reason` that has another name here."""
+EMPTY_ARGUMENTS = "{}"
 
 
 class _Block(msgspec.Struct):
-    type: str
+    type: str = ""
     text: str | None = None
     thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None
     id: str | None = None
     name: str | None = None
     input: msgspec.Raw = msgspec.Raw(b"{}")
@@ -30,8 +43,8 @@ class _Block(msgspec.Struct):
 class _Answer(msgspec.Struct):
     """The fields of a message that metering and a Completion need."""
 
-    type: Literal["message"]
-    content: list[_Block]
+    type: Any = None
+    content: list[_Block] | str | None = None
     stop_reason: str | None = None
     stop_details: Any = None
     usage: Any = None
@@ -41,33 +54,50 @@ class _Answer(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Answer, float_hook=UNTYPED_FLOAT).decode
 
 
-def read_answer(body: bytes) -> Completion:
-    """Read a message. Raises MalformedAnswer if it is malformed, ProviderSentError if it is an error."""
+def read_answer(body: bytes, signer: str = "") -> Completion:
+    """Read a message. The signatures of its thinking are sealed as those of the model `signer`, if one is given.
+
+    Raises MalformedAnswer if it is malformed, ProviderSentError if it is an error.
+    """
     try:
         answer = _decode(body)
-        calls = tuple(
-            ToolCall(block.id or "", block.name or "", bytes(block.input).decode())
-            for block in answer.content
-            if block.type == "tool_use"
-        )
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except DECODE_ERRORS:
+        answer = decode_leniently(body, _Answer)
+    usage, content = read_usage(answer.usage), answer.content
+    if (answer.type or "message") != "message" or (content is None and (usage is None or answer.type is None)):
         raise_unreadable(body, read_usage)
     if answer.error is not None:
-        raise_failure(read_usage(answer.usage), has_output=bool(answer.content))
+        raise_failure(usage, has_output=bool(content))
+    blocks = [_Block("text", content)] if isinstance(content, str) else content or []
+    calls = tuple(
+        ToolCall(block.id or new_call_id(), block.name or "", raw_arguments_text(block.input) or EMPTY_ARGUMENTS)
+        for block in blocks
+        if block.type == "tool_use"
+    )
     refusal = refusal_text(answer.stop_details)
     return Completion(
-        "".join(block.text or "" for block in answer.content if block.type == "text") or refusal or "",
-        finish_reason(answer.stop_reason or "end_turn"),
-        read_usage(answer.usage),
+        "".join(block.text or "" for block in blocks if block.type == "text") or refusal or "",
+        finish_reason(answer.stop_reason or "end_turn", called=bool(calls)),
+        usage,
         calls,
         refusal,
-        "".join(block.thinking or "" for block in answer.content if block.type == "thinking") or None,
+        "".join(block.thinking or "" for block in blocks if block.type == "thinking") or None,
+        signed_reasoning=tuple(_signed_reasoning(blocks, signer)) if signer else (),
     )
 
 
-def finish_reason(stop_reason: str) -> FinishReason:
-    """Our finish reason of a message with that `stop_reason`."""
-    return FINISH_REASONS.get(stop_reason, stop_reason)
+def _signed_reasoning(blocks: list[_Block], signer: str) -> Iterator[Reasoning]:
+    for block in blocks:
+        if block.type == "thinking":
+            text = block.thinking or ""
+            yield Reasoning(text, seal(signer, "thinking", block.signature or "", text))
+        elif block.type == "redacted_thinking" and block.data:
+            yield Reasoning("", seal(signer, "redacted", block.data))
+
+
+def finish_reason(stop_reason: str, *, called: bool) -> FinishReason:
+    """Our finish reason of a message with that `stop_reason`; `called`: it contains tool calls."""
+    return finish_reason_with(FINISH_REASONS.get(stop_reason, stop_reason), called=called)
 
 
 def refusal_text(stop_details: Any) -> str | None:

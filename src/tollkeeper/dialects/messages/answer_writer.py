@@ -18,8 +18,8 @@ def write_answer(completion: Completion, meta: ResponseMeta, usage: Usage) -> by
     tool is written as the field `input` of an object.
     """
     content: list[dict[str, Any]] = []
-    if completion.reasoning:
-        content.append({"type": "thinking", "thinking": completion.reasoning, "signature": ""})
+    blocks = completion.reasoning_blocks
+    content += [{"type": "thinking", "thinking": one.text, "signature": one.signature} for one in blocks]
     content += [{"type": "text", "text": text} for text in dict.fromkeys((completion.text, completion.refusal)) if text]
     for call in completion.tool_calls:
         tool_input = {"input": call.arguments} if call.custom else _parse_object(call.arguments)

@@ -29,10 +29,11 @@ class Block(Strict, tag_field="type"):
 
 
 class CacheControl(Strict):
-    """A cache lifetime of 5 minutes, the default. An hour has another price, and is refused."""
+    """A cache lifetime of 5 minutes, the default, or of an hour, which has another price. The scope has none."""
 
     type: Literal["ephemeral"]
-    ttl: Literal["5m"] = "5m"
+    ttl: Literal["5m", "1h"] = "5m"
+    scope: str | None = None
 
 
 class TextBlock(Block, tag="text"):
@@ -71,6 +72,38 @@ class ImageBlock(Block, tag="image"):
     transformations: Any = None
 
 
+class PdfSource(Block, tag="base64"):
+    media_type: Literal["application/pdf"]
+    data: msgspec.Raw
+
+    def __post_init__(self) -> None:
+        if bytes(memoryview(self.data)[:1]) != b'"':
+            raise ValueError
+
+
+class PlainTextSource(Block, tag="text"):
+    media_type: Literal["text/plain"]
+    data: str
+
+
+class ContentSource(Block, tag="content"):
+    content: str | list[TextBlock | ImageBlock]
+
+
+class Citations(Strict):
+    enabled: bool | None = None
+
+
+class DocumentBlock(Block, tag="document"):
+    """A document in the request itself. One behind a URL has no bound, and one of the provider's files is stored."""
+
+    source: PdfSource | PlainTextSource | ContentSource
+    title: str | None = None
+    context: str | None = None
+    cache_control: CacheControl | None = None
+    citations: Citations | None = None
+
+
 class SearchResultBlock(Block, tag="search_result"):
     content: list[TextBlock]
     source: str
@@ -105,16 +138,30 @@ class ToolUseBlock(Block, tag="tool_use"):
             raise ValueError
 
 
+class ToolReferenceBlock(Block, tag="tool_reference"):
+    """The provider inserts the definition of this tool, whose loading was deferred."""
+
+    tool_name: str
+    cache_control: CacheControl | None = None
+
+
 class ToolResultBlock(Block, tag="tool_result"):
     tool_use_id: str
-    content: str | list[TextBlock | ImageBlock | SearchResultBlock] | None = None
+    content: str | list[TextBlock | ImageBlock | SearchResultBlock | DocumentBlock | ToolReferenceBlock] | None = None
     is_error: bool | None = None
     cache_control: CacheControl | None = None
     toolset_name: None = None
 
 
 ContentBlock = (
-    TextBlock | ImageBlock | SearchResultBlock | ThinkingBlock | RedactedThinkingBlock | ToolUseBlock | ToolResultBlock
+    TextBlock
+    | ImageBlock
+    | DocumentBlock
+    | SearchResultBlock
+    | ThinkingBlock
+    | RedactedThinkingBlock
+    | ToolUseBlock
+    | ToolResultBlock
 )
 
 
@@ -127,7 +174,7 @@ class ToolDefinition(Strict):
     """A tool that the caller runs. Tools that the provider runs have other types, and no bound."""
 
     name: str
-    input_schema: dict[str, Any]
+    input_schema: dict[str, Any] | None = None
     description: str | None = None
     type: Literal["custom"] | None = None
     strict: bool | None = None
@@ -136,6 +183,10 @@ class ToolDefinition(Strict):
     defer_loading: bool | None = None
     eager_input_streaming: bool | None = None
     input_examples: Any = None
+
+    def __post_init__(self) -> None:
+        if self.input_schema is None and not self.defer_loading:
+            raise ValueError
 
 
 class Metadata(Strict):
@@ -146,6 +197,21 @@ class ThinkingConfig(msgspec.Struct):
     """Whether the model thinks. The budget is not read: thinking is part of the output, and bounded by its limit."""
 
     type: str
+
+
+class ContextEdit(Strict):
+    """An edit that only removes input. Others write tokens without a limit, and are refused."""
+
+    type: Annotated[str, msgspec.Meta(pattern="^clear_(thinking|tool_uses)_[0-9]{8}$")]
+    keep: Any = None
+    trigger: Any = None
+    clear_at_least: Any = None
+    clear_tool_inputs: Any = None
+    exclude_tools: Any = None
+
+
+class ContextManagement(Strict):
+    edits: list[ContextEdit] | None = None
 
 
 class OutputFormat(Strict):
@@ -164,6 +230,8 @@ TOOLS = msgspec.json.Decoder(list[ToolDefinition])
 METADATA = msgspec.json.Decoder(Metadata)
 THINKING = msgspec.json.Decoder(ThinkingConfig)
 OUTPUT_CONFIG = msgspec.json.Decoder(OutputConfig)
+CACHE_CONTROL = msgspec.json.Decoder(CacheControl)
+CONTEXT_MANAGEMENT = msgspec.json.Decoder(ContextManagement)
 
 
 def decode_field(name: str, value: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[T]) -> T:

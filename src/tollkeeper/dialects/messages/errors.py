@@ -23,6 +23,10 @@ _BY_CODE = {
     "provider_rate_limited": "overloaded_error",
     "ledger_unavailable": "overloaded_error",
     "shutting_down": "overloaded_error",
+    "provider_rejected": "invalid_request_error",
+    "context_length_exceeded": "invalid_request_error",
+    "content_filter": "invalid_request_error",
+    "request_too_large": "request_too_large",
 }
 _DETAILS = {"thread": {"error_code": "thread_unsupported_request"}}
 """Details by refused parameter. With these, Anthropic's tool runner continues without the thread that it requests."""

@@ -1,13 +1,31 @@
 """The parameters of a message request, each with its rule, and the size of the input."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.dialects.messages import content
-from tollkeeper.dialects.messages.content import Base64Source, ImageBlock, InputMessage, ToolResultBlock, decode_field
-from tollkeeper.dialects.parameters import DROP, NULL, OURS, PASS, PRICE, REFUSE, KnownFields, Only, Rule, unsupported
+from tollkeeper.dialects.messages.content import (
+    Base64Source,
+    CacheControl,
+    ContentBlock,
+    ContentSource,
+    DocumentBlock,
+    ImageBlock,
+    PdfSource,
+    RedactedThinkingBlock,
+    SearchResultBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolDefinition,
+    ToolReferenceBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    decode_field,
+)
+from tollkeeper.dialects.messages.documents import pdf_pages
+from tollkeeper.dialects.parameters import DROP, NULL, OMIT, OURS, PASS, PRICE, REFUSE, KnownFields, Only, Rule
 from tollkeeper.errors import InvalidRequest
 
 PARAMETERS: dict[str, Rule] = {
@@ -25,7 +43,7 @@ PARAMETERS: dict[str, Rule] = {
     "top_p": PASS,
     "top_k": PASS,
     "metadata": PASS,
-    "cache_control": Only(({"type": "ephemeral"}, {"type": "ephemeral", "ttl": "5m"})),
+    "cache_control": PRICE,
     "service_tier": Only(("auto", "standard_only")),
     "inference_geo": Only(("global",)),
     "speed": Only(("standard",), DROP),
@@ -33,8 +51,8 @@ PARAMETERS: dict[str, Rule] = {
     "billing_policy": REFUSE,
     "compaction": REFUSE,
     "container": REFUSE,
-    "context_management": REFUSE,
-    "diagnostics": REFUSE,
+    "context_management": PASS,
+    "diagnostics": OMIT,
     "fallback_credit_token": REFUSE,
     "fallbacks": REFUSE,
     "mcp_servers": REFUSE,
@@ -44,13 +62,18 @@ PARAMETERS: dict[str, Rule] = {
     "workspace_id": REFUSE,
 }
 """Thinking is part of the output: its budget lies within `max_tokens`. The newest SDKs lack `temperature`, `top_p` and
-`top_k`; older clients send them, and older models accept them. Other values of `speed`, `inference_geo` cost more."""
+`top_k`; older clients send them, and older models accept them. Other values of `speed`, `inference_geo` cost more.
+Edits in `context_management` may only remove input; `input_size_of` refuses others."""
+
+UNTRANSLATED = ("context_management",)
+"""The parameters that only this wire format can express, and that an answer does not need."""
 
 SAMPLING = frozenset({"temperature", "top_p", "top_k"})
 """The sampling parameters. The catalog can restrict which of them a model takes."""
 
 
 _decode_raw_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_decode_raw_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def move_output_format(fields: Mapping[str, msgspec.Raw]) -> Mapping[str, msgspec.Raw]:
@@ -91,33 +114,91 @@ def input_size_of(fields: Mapping[str, msgspec.Raw]) -> InputSize:
         decode_field("output_config", fields["output_config"], content.OUTPUT_CONFIG)
     if _is_given(fields, "thinking"):
         enables_thinking(fields["thinking"])
-    has_system = _is_given(fields, "system")
-    if has_system:
-        decode_field("system", fields["system"], content.SYSTEM)
-    images = [image for message in messages for image in _images(message)]
-    image_bytes = sum(image.source.size_bytes for image in images if isinstance(image.source, Base64Source))
-    return InputSize(len(messages) + has_system, len(images), image_bytes, _has_tools(fields))
+    if _is_given(fields, "context_management"):
+        decode_field("context_management", fields["context_management"], content.CONTEXT_MANAGEMENT)
+    count = _Count()
+    if has_system := _is_given(fields, "system"):
+        count.add(decode_field("system", fields["system"], content.SYSTEM))
+    for message in messages:
+        count.add(message.content)
+    if _is_given(fields, "cache_control"):
+        count.add_cache(decode_field("cache_control", fields["cache_control"], content.CACHE_CONTROL))
+    tools = decode_field("tools", fields["tools"], content.TOOLS) if _is_given(fields, "tools") else []
+    for tool in tools:
+        count.add_cache(tool.cache_control)
+    return InputSize(
+        len(messages) + has_system,
+        count.images,
+        count.image_bytes,
+        bool(tools),
+        _repeated_bytes(count.references, tools, fields) if count.references else 0,
+        count.pdf_pages,
+        unbounded=count.unbounded,
+        hour_cache=count.hour_cache,
+    )
 
 
 def _is_given(fields: Mapping[str, msgspec.Raw], name: str) -> bool:
     return name in fields and bytes(memoryview(fields[name])[:5]) != NULL
 
 
-def _images(message: InputMessage) -> Iterable[ImageBlock]:
-    """The images of a message, also those in tool results."""
-    if isinstance(message.content, str):
-        return
-    for block in message.content:
-        if isinstance(block, ImageBlock):
-            yield block
-        elif isinstance(block, ToolResultBlock) and isinstance(block.content, list):
-            yield from (inner for inner in block.content if isinstance(inner, ImageBlock))
+class _Count:
+    """Counts what is in content, also in documents and in the results of tools."""
+
+    def __init__(self) -> None:
+        self.images = self.image_bytes = self.pdf_pages = 0
+        self.references: list[str] = []
+        """The names of the tools that the content refers to."""
+        self.unbounded = self.hour_cache = False
+
+    def add(self, blocks: str | Sequence[ContentBlock | ToolReferenceBlock] | None) -> None:
+        if blocks is None or isinstance(blocks, str):
+            return
+        for block in blocks:
+            match block:
+                case TextBlock():
+                    pass
+                case ThinkingBlock() | RedactedThinkingBlock():
+                    continue
+                case ImageBlock():
+                    self._add_image(block)
+                case DocumentBlock():
+                    self._add_document(block)
+                case ToolReferenceBlock():
+                    self.references.append(block.tool_name)
+                case ToolResultBlock():
+                    self.add(block.content)
+                case SearchResultBlock():
+                    self.add(block.content)
+                case ToolUseBlock():
+                    pass
+            self.add_cache(block.cache_control)
+
+    def add_cache(self, cache_control: CacheControl | None) -> None:
+        if cache_control is not None and cache_control.ttl == "1h":
+            self.hour_cache = True
+
+    def _add_image(self, image: ImageBlock) -> None:
+        self.images += 1
+        if isinstance(image.source, Base64Source):
+            self.image_bytes += image.source.size_bytes
+
+    def _add_document(self, document: DocumentBlock) -> None:
+        """The bytes of a PDF bound nothing: its pages are compressed. Citations split a text into numbered pieces."""
+        match document.source:
+            case PdfSource():
+                self.pdf_pages += pdf_pages(document.source.data)
+                self.unbounded = True
+            case ContentSource():
+                self.add(document.source.content)
+        if document.citations is not None and document.citations.enabled:
+            self.unbounded = True
 
 
-def _has_tools(fields: Mapping[str, msgspec.Raw]) -> bool:
-    if not _is_given(fields, "tools"):
-        return False
-    tools = decode_field("tools", fields["tools"], content.TOOLS)
-    if any(tool.defer_loading for tool in tools):
-        raise unsupported("tools.defer_loading")
-    return bool(tools)
+def _repeated_bytes(references: list[str], tools: list[ToolDefinition], fields: Mapping[str, msgspec.Raw]) -> int:
+    """The bytes of the definitions that the references insert, each as often as it is referred to."""
+    if not tools:
+        return 0
+    definitions = zip(tools, _decode_raw_list(fields["tools"]), strict=True)
+    sizes = {tool.name: len(memoryview(definition)) for tool, definition in definitions}
+    return sum(sizes.get(name, 0) for name in references)

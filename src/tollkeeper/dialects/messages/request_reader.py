@@ -4,7 +4,19 @@ from typing import Any, Literal
 
 import msgspec
 
-from tollkeeper.chat import TOOL_CHOICE_PREFIX, ChatRequest, Image, Message, Options, Part, Tool, ToolCall, ToolResult
+from tollkeeper.chat import (
+    TOOL_CHOICE_PREFIX,
+    ChatRequest,
+    Image,
+    Message,
+    Options,
+    Part,
+    Reasoning,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
+from tollkeeper.dialects.dropped import Dropped
 from tollkeeper.dialects.messages import content
 from tollkeeper.dialects.messages.content import (
     Base64Source,
@@ -39,11 +51,11 @@ class _Parameters(msgspec.Struct):
     output_config: content.OutputConfig | None = None
 
 
-def read_request(request: dict[str, Any]) -> ChatRequest:
-    """The ChatRequest of a decoded request.
+def read_request(request: dict[str, Any], dropped: Dropped | None = None) -> ChatRequest:
+    """The ChatRequest of a decoded request. `dropped` receives the names of hints that it has no field for.
 
-    Dropped are cache hints, `is_error` of a tool result (its text shows it), the thinking budget, and thinking blocks,
-    which only the model that wrote them can read. Raises InvalidRequest if the request is malformed,
+    Dropped are cache hints, `is_error` of a tool result (its text shows it), the thinking budget, and redacted
+    thinking, which only the model that wrote it can read. Raises InvalidRequest if the request is malformed,
     UnsupportedParameter for what a ChatRequest has no field for.
     """
     if request.get("top_k") is not None:
@@ -61,7 +73,7 @@ def read_request(request: dict[str, Any]) -> ChatRequest:
             top_p=parameters.top_p,
             stop=tuple(parameters.stop_sequences or ()),
             effort=output_config.effort,
-            tools=_read_tools(request),
+            tools=_read_tools(request, dropped),
             tool_choice=TOOL_CHOICES.get(choice.type, TOOL_CHOICE_PREFIX + choice.name) if choice is not None else None,
             parallel_tools=None if parallel_disabled is None else not parallel_disabled,
             schema=output_config.format.schema if output_config.format is not None else None,
@@ -89,7 +101,7 @@ def _read_messages(request: dict[str, Any]) -> list[Message]:
 
 
 def _read_message(message: InputMessage) -> Message | None:
-    """The message; None if it contains only thinking."""
+    """The message; None if it contains only redacted thinking."""
     if isinstance(message.content, str):
         return Message(message.role, message.content)
     parts = tuple(part for block in message.content if (part := _read_block(block)) is not None)
@@ -102,10 +114,14 @@ def _read_block(block: ContentBlock) -> Part | None:
             return block.text
         case ImageBlock():
             return _read_image(block)
+        case content.ThinkingBlock():
+            return Reasoning(block.thinking, block.signature)
         case ToolUseBlock():
             return ToolCall(block.id, block.name, bytes(block.input).decode())
         case ToolResultBlock():
             return ToolResult(block.tool_use_id, _read_tool_result(block))
+        case content.DocumentBlock():
+            return _document_text(block)
         case content.SearchResultBlock():
             raise unsupported("messages.content")
         case _:
@@ -122,16 +138,51 @@ def _read_image(image: ImageBlock) -> Image:
 def _read_tool_result(result: ToolResultBlock) -> str:
     if result.content is None or isinstance(result.content, str):
         return result.content or ""
-    texts = [block.text for block in result.content if isinstance(block, TextBlock)]
-    if len(texts) < len(result.content):
+    return "".join(map(_tool_result_text, result.content))
+
+
+def _tool_result_text(block: object) -> str:
+    match block:
+        case TextBlock():
+            return block.text
+        case content.ToolReferenceBlock():
+            return f"The tool {block.tool_name} is available.\n"
+        case content.DocumentBlock():
+            return _document_text(block)
+        case _:
+            raise unsupported("messages.content")
+
+
+def _document_text(document: content.DocumentBlock) -> str:
+    """The text of a document. Raises UnsupportedParameter for a PDF, and for pictures in a document."""
+    match document.source:
+        case content.PlainTextSource():
+            text = document.source.data
+        case content.ContentSource():
+            text = _text_of_content(document.source.content)
+        case _:
+            raise unsupported("messages.content")
+    return "\n".join(filter(None, (document.title, document.context, text)))
+
+
+def _text_of_content(blocks: str | list[TextBlock | ImageBlock]) -> str:
+    if isinstance(blocks, str):
+        return blocks
+    texts = [block.text for block in blocks if isinstance(block, TextBlock)]
+    if len(texts) < len(blocks):
         raise unsupported("messages.content")
     return "".join(texts)
 
 
-def _read_tools(request: dict[str, Any]) -> tuple[Tool, ...]:
+def _read_tools(request: dict[str, Any], dropped: Dropped | None) -> tuple[Tool, ...]:
+    """The tools. Those whose loading is deferred are loaded, if their schema is known."""
     if request.get("tools") is None:
         return ()
     tools = decode_field("tools", _encode(request["tools"]), content.TOOLS)
-    if any(tool.defer_loading or tool.input_examples for tool in tools):
-        raise unsupported("tools")
-    return tuple(Tool(tool.name, tool.description, tool.input_schema, tool.strict) for tool in tools)
+    if dropped is not None and any(tool.input_examples for tool in tools):
+        dropped.add("input_examples")
+    return tuple(
+        Tool(tool.name, tool.description, tool.input_schema, tool.strict)
+        for tool in tools
+        if tool.input_schema is not None
+    )

@@ -27,6 +27,7 @@ _CONTENT_TYPES = (
     content.ToolDefinition,
     content.Metadata,
     content.OutputConfig,
+    content.ContextManagement,
 )
 _TEXT_ONLY = "TextOnlyBlock"
 _THINKING = {"type": "object", "required": ["type"]} | known_fields(
@@ -49,7 +50,9 @@ def components(ref_template: str) -> dict[str, Schema]:
     schemas["Base64Source"]["properties"]["data"] = STRING
     schemas["UrlSource"]["properties"]["url"] = {"type": "string", "pattern": HTTPS_PATTERN}
     schemas["ToolUseBlock"]["properties"]["input"] = OBJECT
-    schemas["ToolDefinition"]["properties"]["defer_loading"] = one_of_values(False, None)
+    schemas["PdfSource"]["properties"]["data"] = STRING
+    schemas["ToolDefinition"]["required"] = ["name", "input_schema"]
+    schemas["ToolDefinition"]["properties"]["input_schema"] = OBJECT
     # Where a list has one type of block, the type need not be sent.
     schemas[_TEXT_ONLY] = schemas["TextBlock"] | {"title": _TEXT_ONLY, "required": ["text"]}
     schemas["SearchResultBlock"]["properties"]["content"]["items"] = {"$ref": ref_template.format(name=_TEXT_ONLY)}
@@ -77,6 +80,8 @@ def schema(title: str, ref_template: str, max_tokens: int, *, limit_required: bo
         "temperature": NUMBER,
         "top_p": NUMBER,
         "metadata": ref(content.Metadata),
+        "cache_control": ref(content.CacheControl),
+        "context_management": ref(content.ContextManagement),
     }
     return request_schema(
         title,

@@ -5,7 +5,19 @@ from typing import Any
 
 import orjson
 
-from tollkeeper.chat import TOOL_CHOICE_PREFIX, ChatRequest, Image, Message, Options, Part, Tool, ToolCall, ToolResult
+from tollkeeper.chat import (
+    TOOL_CHOICE_PREFIX,
+    ChatRequest,
+    Image,
+    Message,
+    Options,
+    Part,
+    Reasoning,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
+from tollkeeper.dialects.call_ids import with_unique_word_ids
 from tollkeeper.dialects.parameters import unsupported
 from tollkeeper.errors import InvalidRequest
 
@@ -76,7 +88,7 @@ def _write_system(chat_request: ChatRequest) -> str | list[dict[str, Any]]:
 
 def _write_messages(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
     written: list[dict[str, Any]] = []
-    for message in messages:
+    for message in with_unique_word_ids(messages):
         content = message.content if isinstance(message.content, str) else _write_blocks(message.content)
         if message.role == "system" or (message.role == "assistant" and not content):
             continue
@@ -103,6 +115,10 @@ def _write_block(part: Part) -> dict[str, Any]:
             return {"type": "text", "text": part}
         case Image():
             return {"type": "image", "source": _write_source(part.url)}
+        case Reasoning(_, signature, redacted=True):
+            return {"type": "redacted_thinking", "data": signature}
+        case Reasoning(text, signature):
+            return {"type": "thinking", "thinking": text, "signature": signature}
         case ToolCall(custom=True):
             raise unsupported("messages.tool_calls")
         case ToolCall():

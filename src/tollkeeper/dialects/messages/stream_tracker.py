@@ -3,6 +3,7 @@
 import msgspec
 
 from tollkeeper.chat import FinishReason, Usage
+from tollkeeper.dialects.lenient_decoding import DECODE_ERRORS, decode_leniently
 from tollkeeper.dialects.messages.answer_writer import stop_reason
 from tollkeeper.dialects.messages.stream_writer import end_events, write_event
 from tollkeeper.dialects.sse import Splitter
@@ -11,8 +12,8 @@ _BLOCK_START, _BLOCK_STOP = b'"content_block_start"', b'"content_block_stop"'
 
 
 class _BlockEvent(msgspec.Struct):
-    type: str
-    index: int = 0
+    type: str = ""
+    index: int | None = None
 
 
 _decode = msgspec.json.Decoder(_BlockEvent).decode
@@ -33,7 +34,10 @@ class StreamTracker:
         """The events that close the open block, if any, and the message."""
         closing = b""
         for latest in Splitter().feed(self._latest):
-            block = _decode(latest.data)
+            try:
+                block = _decode(latest.data)
+            except DECODE_ERRORS:
+                block = decode_leniently(latest.data, _BlockEvent)
             if block.type == "content_block_start":
-                closing = write_event("content_block_stop", index=block.index)
+                closing = write_event("content_block_stop", index=block.index or 0)
         return closing + end_events(stop_reason(finish_reason), usage)

@@ -4,7 +4,8 @@ from typing import Any
 
 import orjson
 
-from tollkeeper.chat import Delta, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
+from tollkeeper.chat import Delta, ReasoningDelta, ReasoningEnd, RefusalDelta, TextDelta, ToolCallDelta, Usage
+from tollkeeper.dialects.answer_tool_calls import new_call_id
 from tollkeeper.dialects.messages.answer_writer import message, stop_reason, write_usage
 from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.dialects.sse import event
@@ -33,6 +34,8 @@ class StreamWriter:
                 return self._text_delta("text", "text", text) if text else b""
             case ReasoningDelta(text):
                 return self._text_delta("thinking", "thinking", text) if text else b""
+            case ReasoningEnd(signature):
+                return self._signature(signature)
             case ToolCallDelta():
                 return self._tool_call(delta)
             case _:
@@ -64,18 +67,27 @@ class StreamWriter:
         return written + write_event("content_block_start", index=self._block_count - 1, content_block=block)
 
     def _text_delta(self, kind: str, field: str, text: str) -> bytes:
-        written = b""
-        if self._open != kind:
-            signature = {"signature": ""} if kind == "thinking" else {}
-            written = self._start_block(kind, {"type": kind, field: "", **signature})
+        written = self._open_text(kind, field)
         delta = {"type": f"{kind}_delta", field: text}
         return written + write_event("content_block_delta", index=self._block_count - 1, delta=delta)
+
+    def _open_text(self, kind: str, field: str) -> bytes:
+        if self._open == kind:
+            return b""
+        signature = {"signature": ""} if kind == "thinking" else {}
+        return self._start_block(kind, {"type": kind, field: "", **signature})
+
+    def _signature(self, signature: str) -> bytes:
+        written = self._open_text("thinking", "thinking")
+        delta = {"type": "signature_delta", "signature": signature}
+        written += write_event("content_block_delta", index=self._block_count - 1, delta=delta)
+        return written + self._close_block()
 
     def _tool_call(self, delta: ToolCallDelta) -> bytes:
         """Arguments that arrive after another block has begun still go to the block of their call."""
         written = b""
         if delta.index not in self._call_blocks:
-            block = {"type": "tool_use", "id": delta.id or f"call_{delta.index}", "name": delta.name or "", "input": {}}
+            block = {"type": "tool_use", "id": delta.id or new_call_id(), "name": delta.name or "", "input": {}}
             written = self._start_block(f"call {delta.index}", block)
             self._call_blocks[delta.index] = self._block_count - 1
         call_block = self._call_blocks[delta.index]

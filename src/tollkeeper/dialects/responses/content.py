@@ -3,6 +3,7 @@
 Refused is what costs more than a token limit bounds (hosted tools), and what refers to data stored at the provider.
 """
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import msgspec
@@ -19,11 +20,20 @@ ITEM_PARTS = {
     "custom_tool_call": frozenset[str](),
     "custom_tool_call_output": OUTPUT_PARTS,
     "reasoning": frozenset({"reasoning_text"}),
+    "agent_message": frozenset({"input_text", "output_text", "encrypted_content"}),
+    "compaction": frozenset[str](),
+    "web_search_call": frozenset[str](),
+    "tool_search_call": frozenset[str](),
+    "tool_search_output": frozenset[str](),
+    "additional_tools": frozenset[str](),
 }
 """The types of items that are accepted, each with the types of its parts."""
+WITHOUT_MEANING = frozenset({"compaction", "web_search_call", "tool_search_call", "tool_search_output"})
+"""The types of items that no other wire format can express."""
 
 ITEM_REFERENCE = "item_reference"
 TOOL_TYPES = frozenset({"function", "custom"})
+NAMESPACE, TOOL_SEARCH = "namespace", "tool_search"
 INCLUDES = frozenset({"reasoning.encrypted_content", "message.output_text.logprobs"})
 IMAGE_DETAILS = frozenset({None, "auto", "low", "high"})
 """`original` is refused: the tokens of an image have no bound with it."""
@@ -56,9 +66,13 @@ class Item(msgspec.Struct):
     content: str | list[Part] | None = None
     call_id: str | None = None
     name: str | None = None
-    arguments: str | None = None
+    namespace: str | None = None
+    arguments: str | dict[str, Any] | None = None
     input: str | None = None
     output: str | list[Part] | None = None
+    tools: "list[ToolDefinition] | None" = None
+    summary: Any = None
+    encrypted_content: Any = None
 
     @property
     def kind(self) -> str:
@@ -76,6 +90,14 @@ class TypeOnly(msgspec.Struct):
     type: str | None = None
 
 
+class DeclaredTool(msgspec.Struct):
+    """A tool, or the tools of a namespace, of which only the types are read."""
+
+    type: str | None = None
+    execution: str | None = None
+    tools: list[TypeOnly] | None = None
+
+
 class ToolFormat(msgspec.Struct):
     """The format of a custom tool's input: text, or text of a grammar."""
 
@@ -91,6 +113,8 @@ class ToolDefinition(msgspec.Struct):
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
     format: ToolFormat | None = None
+    execution: str | None = None
+    tools: "list[ToolDefinition] | None" = None
 
 
 class ToolChoice(msgspec.Struct):
@@ -140,6 +164,10 @@ def check_item(item: Item) -> None:
         )
     if allowed is None or (item.kind == "message" and item.content is None):
         raise unsupported("input")
+    if item.kind == "function_call" and isinstance(item.arguments, dict):
+        raise malformed("input")
+    if item.tools is not None:
+        check_tools(item.tools, "input")
     for part in item.parts:
         if part.type not in allowed or part.file_id is not None or part.detail not in IMAGE_DETAILS:
             raise unsupported("input")
@@ -147,6 +175,15 @@ def check_item(item: Item) -> None:
             raise unsupported("input")
         if part.type == "input_image" and part.image_url is None:
             raise malformed("input")
+
+
+def check_tools(tools: Sequence[DeclaredTool | ToolDefinition], parameter: str) -> None:
+    """Raises UnsupportedParameter, naming `parameter`, for a tool that the provider would run."""
+    for tool in tools:
+        in_namespace = tool.type == NAMESPACE and all(inner.type in TOOL_TYPES for inner in tool.tools or ())
+        searched_by_caller = tool.type == TOOL_SEARCH and tool.execution == "client"
+        if tool.type not in TOOL_TYPES and not in_namespace and not searched_by_caller:
+            raise unsupported(parameter)
 
 
 def check_tool_choice(choice: str | ToolChoice | None) -> None:

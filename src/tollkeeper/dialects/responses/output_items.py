@@ -1,9 +1,11 @@
 """Builds the JSON objects of an answer: the response, its output items and their parts."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from tollkeeper.chat import ToolCall, Usage
 from tollkeeper.dialects.response_meta import ResponseMeta
+from tollkeeper.dialects.responses.namespaces import NO_NAMESPACES, ToolName
 
 COMPLETED, INCOMPLETE, IN_PROGRESS = "completed", "incomplete", "in_progress"
 
@@ -29,8 +31,9 @@ def message_item(item_id: str, parts: list[dict[str, Any]], status: str) -> dict
     return {"id": item_id, "type": "message", "status": status, "content": parts, "role": "assistant"}
 
 
-def reasoning_item(item_id: str, text: str | None) -> dict[str, Any]:
-    return {"id": item_id, "type": "reasoning", "summary": [] if text is None else [summary_part(text)]}
+def reasoning_item(item_id: str, text: str | None, signature: str = "") -> dict[str, Any]:
+    item = {"id": item_id, "type": "reasoning", "summary": [] if text is None else [summary_part(text)]}
+    return item | {"encrypted_content": signature} if signature else item
 
 
 def tool_call_id_prefix(call: ToolCall) -> str:
@@ -38,7 +41,12 @@ def tool_call_id_prefix(call: ToolCall) -> str:
     return "ctc" if call.custom else "fc"
 
 
-def tool_call_item(item_id: str, call: ToolCall, status: str) -> dict[str, Any]:
+def tool_call_item(
+    item_id: str, call: ToolCall, status: str, tool_names: Mapping[str, ToolName] = NO_NAMESPACES
+) -> dict[str, Any]:
+    """The item of a call. `tool_names` are the tools in namespaces, by the name that the model knows."""
+    tool_name = tool_names.get(call.name)
+    name = {"name": call.name} if tool_name is None else {"name": tool_name.name, "namespace": tool_name.namespace}
     if call.custom:
         return {
             "id": item_id,
@@ -46,7 +54,7 @@ def tool_call_item(item_id: str, call: ToolCall, status: str) -> dict[str, Any]:
             "status": status,
             "input": call.arguments,
             "call_id": call.id,
-            "name": call.name,
+            **name,
         }
     return {
         "id": item_id,
@@ -54,7 +62,7 @@ def tool_call_item(item_id: str, call: ToolCall, status: str) -> dict[str, Any]:
         "status": status,
         "arguments": call.arguments,
         "call_id": call.id,
-        "name": call.name,
+        **name,
     }
 
 

@@ -9,6 +9,7 @@ from tollkeeper.dialects.images import inline_image_bytes
 from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.dialects.parameters import (
     DROP,
+    OMIT,
     OURS,
     PASS,
     PRICE,
@@ -31,6 +32,7 @@ _FORMAT = {"type": None, "name": None, "description": None, "schema": None, "str
 PARAMETERS: dict[str, Rule] = {
     "access_programs": REFUSE,  # the programs of the operator's account are not for callers to use
     "background": Only((False,), DROP),
+    "client_metadata": OMIT,  # of Codex, for its own service
     "context_management": REFUSE,  # compaction writes tokens without a limit
     "conversation": REFUSE,
     "image": KnownFields({"context_compression": None}),
@@ -77,7 +79,7 @@ _decode_input: Callable[[msgspec.Raw], str | list[content.Item] | None] = msgspe
     str | list[content.Item] | None
 ).decode
 _decode_types = msgspec.json.Decoder(list[content.TypeOnly]).decode
-_decode_tools = msgspec.json.Decoder(list[content.TypeOnly] | None).decode
+_decode_tools = msgspec.json.Decoder(list[content.DeclaredTool] | None).decode
 _decode_tool_choice = msgspec.json.Decoder(str | content.ToolChoice | None).decode
 _decode_text = msgspec.json.Decoder(str | None).decode
 _decode_include = msgspec.json.Decoder(list[str] | None).decode
@@ -115,8 +117,7 @@ def input_size_of(fields: Mapping[str, msgspec.Raw]) -> InputSize:
                 images += 1
                 image_bytes += inline_image_bytes(part.image_url, "input")
     tools = _read_field(fields, "tools", _decode_tools) or []
-    if any(tool.type not in content.TOOL_TYPES for tool in tools):
-        raise unsupported("tools")
+    content.check_tools(tools, "tools")
     content.check_tool_choice(_read_field(fields, "tool_choice", _decode_tool_choice))
     content.check_include(_read_field(fields, "include", _decode_include))
     content.check_reasoning(_read_field(fields, "reasoning", _decode_reasoning))
@@ -125,7 +126,8 @@ def input_size_of(fields: Mapping[str, msgspec.Raw]) -> InputSize:
         raise unsupported("prompt_cache_options")
     instructions = _read_field(fields, "instructions", _decode_text)
     messages = (len(items) or 1) + (instructions is not None)
-    return InputSize(messages, images, image_bytes, bool(tools))
+    has_tools = bool(tools) or any(item.tools for item in items)
+    return InputSize(messages, images, image_bytes, has_tools)
 
 
 def _read_input(raw: msgspec.Raw | None) -> str | list[content.Item] | None:

@@ -8,22 +8,23 @@ from typing import Any
 import msgspec
 
 from tollkeeper.chat import (
-    TOOL_CHOICE_PREFIX,
     ChatRequest,
-    Grammar,
     Image,
     Message,
     Options,
     Part,
+    Reasoning,
     Role,
-    Tool,
     ToolCall,
     ToolResult,
 )
+from tollkeeper.dialects.dropped import Dropped
 from tollkeeper.dialects.images import inline_image_bytes
 from tollkeeper.dialects.parameters import unsupported
 from tollkeeper.dialects.responses import content
+from tollkeeper.dialects.responses.namespaces import flat_name
 from tollkeeper.dialects.responses.parameters import check_parameters
+from tollkeeper.dialects.responses.tool_reader import read_tool_choice, read_tools
 
 ROLES: dict[str | None, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _PARAMETER = re.compile(r"at `\$\.(\w+)")
@@ -59,8 +60,8 @@ class _Parameters(msgspec.Struct):
     top_logprobs: int | None = None
 
 
-def read_request(request: dict[str, Any]) -> ChatRequest:
-    """The ChatRequest of a decoded request.
+def read_request(request: dict[str, Any], dropped: Dropped | None = None) -> ChatRequest:
+    """The ChatRequest of a decoded request. `dropped` receives the names of what it has no field for.
 
     Raises InvalidRequest if it is malformed, UnsupportedParameter for what a ChatRequest has no field for.
     """
@@ -75,7 +76,8 @@ def read_request(request: dict[str, Any]) -> ChatRequest:
         raise content.malformed(name) from None
     except RecursionError:
         raise content.malformed("input") from None
-    return ChatRequest(tuple(_read_messages(parameters)), _read_options(parameters))
+    dropped = Dropped() if dropped is None else dropped
+    return ChatRequest(tuple(_read_messages(parameters, dropped)), _read_options(parameters, dropped))
 
 
 def _type_of(item: Any) -> str | None:
@@ -92,18 +94,22 @@ class _MessageBuilder:
     parts: list[Part] = field(default_factory=list)
     has_calls: bool = False
     has_results: bool = False
+    only_reasoning: bool = False
 
     def accepts(self, other: "_MessageBuilder") -> bool:
-        """Tool calls join the assistant's message beside them; consecutive tool results form one message."""
+        """Tool calls and reasoning join the assistant's message; consecutive tool results form one message."""
         if self.role != other.role:
             return False
-        return self.has_calls or other.has_calls if self.role == "assistant" else self.has_results and other.has_results
+        if self.role == "assistant":
+            return self.has_calls or other.has_calls or self.only_reasoning
+        return self.has_results and other.has_results
 
     def add(self, other: "_MessageBuilder") -> None:
         self.parts = [*self._all_parts()] if self.text is not None else self.parts
         self.text = None
         self.parts.extend(other._all_parts())
         self.has_calls |= other.has_calls
+        self.only_reasoning &= other.only_reasoning
 
     def message(self) -> Message:
         return Message(self.role, tuple(self.parts) if self.text is None else self.text)
@@ -112,7 +118,7 @@ class _MessageBuilder:
         return self.parts if self.text is None else [self.text]
 
 
-def _read_messages(parameters: _Parameters) -> Iterator[Message]:
+def _read_messages(parameters: _Parameters, dropped: Dropped) -> Iterator[Message]:
     if parameters.instructions is not None:
         yield Message("system", parameters.instructions)
     if parameters.input is None:
@@ -123,9 +129,14 @@ def _read_messages(parameters: _Parameters) -> Iterator[Message]:
     current: _MessageBuilder | None = None
     for item in parameters.input:
         content.check_item(item)
-        if item.kind == "reasoning":
+        if item.kind in content.WITHOUT_MEANING or (item.kind == "agent_message" and not _texts(item)):
+            dropped.add(item.kind)
+            continue
+        if item.kind == "additional_tools":
             continue
         following = _read_item(item)
+        if following.only_reasoning and not following.parts:
+            continue
         if current is not None and current.accepts(following):
             current.add(following)
             continue
@@ -145,16 +156,20 @@ def _read_item(item: content.Item) -> _MessageBuilder:
             if isinstance(item.content, str):
                 return _MessageBuilder(role, item.content)
             return _MessageBuilder(role, parts=[_read_part(part) for part in item.content or []])
+        case "agent_message":
+            return _MessageBuilder("user", parts=[*_texts(item)])
         case "function_call":
-            if item.call_id is None or item.name is None or item.arguments is None:
+            if item.call_id is None or item.name is None or not isinstance(item.arguments, str):
                 raise content.malformed("input")
-            call = ToolCall(item.call_id, item.name, item.arguments)
+            call = ToolCall(item.call_id, flat_name(item.namespace, item.name), item.arguments)
             return _MessageBuilder("assistant", parts=[call], has_calls=True)
         case "custom_tool_call":
             if item.call_id is None or item.name is None or item.input is None:
                 raise content.malformed("input")
-            call = ToolCall(item.call_id, item.name, item.input, custom=True)
+            call = ToolCall(item.call_id, flat_name(item.namespace, item.name), item.input, custom=True)
             return _MessageBuilder("assistant", parts=[call], has_calls=True)
+        case "reasoning":
+            return _MessageBuilder("assistant", parts=_read_reasoning(item), only_reasoning=True)
         case "function_call_output" | "custom_tool_call_output":
             if item.call_id is None or item.output is None:
                 raise content.malformed("input")
@@ -162,6 +177,20 @@ def _read_item(item: content.Item) -> _MessageBuilder:
             return _MessageBuilder("user", parts=[result], has_results=True)
         case _:
             raise unsupported("input")
+
+
+def _read_reasoning(item: content.Item) -> list[Part]:
+    """The reasoning as one block: its whole text where that is given, else its summary."""
+    summary = item.summary if isinstance(item.summary, list) else []
+    texts = [part.text for part in item.parts if part.text] or [
+        part["text"] for part in summary if isinstance(part, dict) and isinstance(part.get("text"), str)
+    ]
+    signature = item.encrypted_content if isinstance(item.encrypted_content, str) else ""
+    return [Reasoning("".join(texts), signature)] if texts or signature else []
+
+
+def _texts(item: content.Item) -> list[str]:
+    return [item.content] if isinstance(item.content, str) else [part.text for part in item.parts if part.text]
 
 
 def _read_part(part: content.Part) -> Part:
@@ -185,7 +214,8 @@ def _read_tool_output(output: str | list[content.Part]) -> str:
     return "".join(text for text in texts if isinstance(text, str))
 
 
-def _read_options(parameters: _Parameters) -> Options:
+def _read_options(parameters: _Parameters, dropped: Dropped) -> Options:
+    items = parameters.input if isinstance(parameters.input, list) else []
     content.check_include(parameters.include)
     content.check_reasoning(parameters.reasoning)
     if "message.output_text.logprobs" in (parameters.include or []):
@@ -196,48 +226,16 @@ def _read_options(parameters: _Parameters) -> Options:
         temperature=parameters.temperature,
         top_p=parameters.top_p,
         effort=parameters.reasoning.effort if parameters.reasoning is not None else None,
-        tools=tuple(_read_tool(tool) for tool in parameters.tools or []),
-        tool_choice=_read_tool_choice(parameters.tool_choice),
+        tools=tuple(read_tools(parameters.tools or [], items, dropped)),
+        tool_choice=read_tool_choice(parameters.tool_choice),
         parallel_tools=parameters.parallel_tool_calls,
     )
-    return options if parameters.text is None else _with_text_format(options, parameters.text)
+    return options if parameters.text is None else _with_text_format(options, parameters.text, dropped)
 
 
-def _read_tool(tool: content.ToolDefinition) -> Tool:
-    if tool.type not in content.TOOL_TYPES:
-        raise unsupported("tools")
-    if tool.name is None:
-        raise content.malformed("tools")
-    if tool.type == "custom":
-        return Tool(tool.name, tool.description, None, custom=True, grammar=_read_grammar(tool.format))
-    return Tool(tool.name, tool.description, tool.parameters, tool.strict)
-
-
-def _read_grammar(tool_format: content.ToolFormat | None) -> Grammar | None:
-    if tool_format is None or tool_format.type == "text":
-        return None
-    if tool_format.type != "grammar" or tool_format.syntax is None or tool_format.definition is None:
-        raise unsupported("tools")
-    return Grammar(tool_format.syntax, tool_format.definition)
-
-
-def _read_tool_choice(choice: str | content.ToolChoice | None) -> str | None:
-    if choice is None:
-        return None
-    if isinstance(choice, str):
-        if choice in {"auto", "none", "required"}:
-            return choice
-        raise content.malformed("tool_choice")
-    if choice.type not in content.TOOL_TYPES:
-        raise unsupported("tool_choice")
-    if choice.name is None:
-        raise content.malformed("tool_choice")
-    return TOOL_CHOICE_PREFIX + choice.name
-
-
-def _with_text_format(options: Options, text: _Text) -> Options:
+def _with_text_format(options: Options, text: _Text, dropped: Dropped) -> Options:
     if text.verbosity not in {None, "medium"}:
-        raise unsupported("text")
+        dropped.add("text.verbosity")
     match text.format:
         case None | _TextFormat(type="text"):
             return options

@@ -1,5 +1,6 @@
 """The JSON Schema of a request for a response."""
 
+from tollkeeper.dialects.hosted_tools import HOSTED_PATTERN
 from tollkeeper.dialects.request_schema import (
     BOOLEAN,
     INTEGER,
@@ -11,11 +12,11 @@ from tollkeeper.dialects.request_schema import (
     Schema,
     any_of,
     known_fields,
-    limit_of,
     list_of,
     nullable,
     object_of,
     one_of_values,
+    output_limit_of,
     request_schema,
 )
 from tollkeeper.dialects.responses.content import CACHE_TTLS, IMAGE_DETAILS, INCLUDES, TOOL_TYPES
@@ -31,19 +32,9 @@ _MESSAGE_PART = any_of(
     object_of({"type": one_of_values("refusal"), "refusal": STRING}),
     _IMAGE_PART,
 )
+_AGENT_PART = object_of({"type": one_of_values("input_text", "output_text", "encrypted_content")}, {"text": STRING})
 _TOOL_OUTPUT = any_of(STRING, list_of(any_of(_OUTPUT_TEXT_PART, _IMAGE_PART)))
 _ROLE = one_of_values("system", "developer", "user", "assistant")
-_ITEM = any_of(
-    object_of({"role": _ROLE, "content": any_of(STRING, list_of(_MESSAGE_PART))}, {"type": one_of_values("message")}),
-    object_of({"type": one_of_values("function_call"), "call_id": STRING, "name": STRING, "arguments": STRING}),
-    object_of({"type": one_of_values("function_call_output"), "call_id": STRING, "output": _TOOL_OUTPUT}),
-    object_of({"type": one_of_values("custom_tool_call"), "call_id": STRING, "name": STRING, "input": STRING}),
-    object_of({"type": one_of_values("custom_tool_call_output"), "call_id": STRING, "output": _TOOL_OUTPUT}),
-    object_of(
-        {"type": one_of_values("reasoning")},
-        {"content": any_of(STRING, list_of(object_of({"type": one_of_values("reasoning_text")}, {"text": STRING})))},
-    ),
-)
 _TOOL_TYPE = one_of_values(*sorted(TOOL_TYPES))
 _TOOL = object_of(
     {"type": _TOOL_TYPE, "name": STRING},
@@ -56,6 +47,37 @@ _TOOL = object_of(
             object_of({"type": one_of_values("grammar"), "syntax": STRING, "definition": STRING}),
         ),
     },
+)
+_NAMESPACE = object_of(
+    {"type": one_of_values("namespace")}, {"name": STRING, "tools": list_of(_TOOL), "description": STRING}
+)
+_TOOL_SEARCH = object_of(
+    {"type": one_of_values("tool_search"), "execution": one_of_values("client")},
+    {"description": STRING, "parameters": OBJECT},
+)
+_TOOLS = list_of(any_of(_TOOL, _NAMESPACE, _TOOL_SEARCH))
+_HOSTED_TOOLS = any_of(
+    object_of({"type": {"type": "string", "pattern": HOSTED_PATTERN, "description": "Left out of the request."}}),
+    object_of({"type": one_of_values("tool_search")}, {"execution": one_of_values("server")}),
+)
+_ITEM = any_of(
+    object_of({"role": _ROLE, "content": any_of(STRING, list_of(_MESSAGE_PART))}, {"type": one_of_values("message")}),
+    object_of(
+        {"type": one_of_values("function_call"), "call_id": STRING, "name": STRING, "arguments": STRING},
+        {"namespace": STRING},
+    ),
+    object_of({"type": one_of_values("function_call_output"), "call_id": STRING, "output": _TOOL_OUTPUT}),
+    object_of({"type": one_of_values("custom_tool_call"), "call_id": STRING, "name": STRING, "input": STRING}),
+    object_of({"type": one_of_values("custom_tool_call_output"), "call_id": STRING, "output": _TOOL_OUTPUT}),
+    object_of(
+        {"type": one_of_values("reasoning")},
+        {"content": any_of(STRING, list_of(object_of({"type": one_of_values("reasoning_text")}, {"text": STRING})))},
+    ),
+    object_of({"type": one_of_values("agent_message")}, {"content": any_of(STRING, list_of(_AGENT_PART))}),
+    object_of({"type": one_of_values("compaction", "web_search_call")}),
+    object_of({"type": one_of_values("tool_search_call")}, {"call_id": STRING, "arguments": any_of(STRING, OBJECT)}),
+    object_of({"type": one_of_values("tool_search_output")}, {"call_id": STRING, "tools": _TOOLS}),
+    object_of({"type": one_of_values("additional_tools")}, {"tools": _TOOLS}),
 )
 _TOOL_CHOICE_FIELDS = {"type": None, "name": None, "mode": None, "tools": None}
 _TOOL_CHOICE = any_of(
@@ -106,12 +128,12 @@ def schema(max_tokens: int) -> Schema:
         "input": any_of(STRING, list_of(_ITEM)),
         "model": MODEL,
         "instructions": STRING,
-        "max_output_tokens": limit_of(max_tokens, "The output limit, in tokens."),
+        "max_output_tokens": output_limit_of(max_tokens, "The output limit, in tokens."),
         "stream": BOOLEAN,
         "temperature": NUMBER,
         "top_p": NUMBER,
         "top_logprobs": INTEGER,
-        "tools": list_of(_TOOL),
+        "tools": list_of(any_of(_TOOL, _NAMESPACE, _TOOL_SEARCH, _HOSTED_TOOLS)),
         "tool_choice": _TOOL_CHOICE,
         "parallel_tool_calls": BOOLEAN,
         "reasoning": _REASONING,

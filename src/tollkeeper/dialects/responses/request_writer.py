@@ -1,6 +1,7 @@
 """Writes the request to a provider."""
 
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any
 
 from tollkeeper.chat import (
@@ -9,12 +10,13 @@ from tollkeeper.chat import (
     Image,
     Message,
     Options,
-    Part,
+    Reasoning,
     Role,
     Tool,
     ToolCall,
     ToolResult,
 )
+from tollkeeper.dialects.call_ids import with_short_ids
 from tollkeeper.dialects.parameters import untranslatable
 from tollkeeper.errors import InvalidRequest
 
@@ -33,11 +35,12 @@ def write_request(chat_request: ChatRequest, model: str) -> dict[str, Any]:
     for name in OTHER_WIRES_OPTIONS:
         if getattr(options, name):
             raise untranslatable(name)
-    parts = [part for message in chat_request.messages for part in message.parts]
+    messages = with_short_ids(chat_request.messages)
+    parts = [part for message in messages for part in message.parts]
     custom_ids = frozenset(part.id for part in parts if isinstance(part, ToolCall) and part.custom)
     fields: dict[str, Any] = {
         "model": model,
-        "input": [item for message in chat_request.messages for item in _write_items(message, custom_ids)],
+        "input": [item for message in messages for item in _write_items(message, custom_ids)],
         "temperature": options.temperature,
         "top_p": options.top_p,
         "parallel_tool_calls": options.parallel_tools,
@@ -56,21 +59,22 @@ def _write_items(message: Message, custom_ids: frozenset[str]) -> Iterator[dict[
         return
     parts: list[dict[str, Any]] = []
     for part in message.content:
-        item = _write_tool_item(part, custom_ids)
-        if item is None:
+        if isinstance(part, str | Image):
             parts.append(_write_part(part, message.role))
             continue
         if parts:
             yield {"type": "message", "role": message.role, "content": parts}
             parts = []
-        yield item
+        yield _write_item(part, custom_ids)
     if parts:
         yield {"type": "message", "role": message.role, "content": parts}
 
 
-def _write_tool_item(part: Part, custom_ids: frozenset[str]) -> dict[str, Any] | None:
-    """The item of a tool call or its result; None for another part. `custom_ids`: the calls of custom tools."""
+def _write_item(part: Reasoning | ToolCall | ToolResult, custom_ids: frozenset[str]) -> dict[str, Any]:
+    """The item of a part that is an item of its own. `custom_ids`: the calls of custom tools."""
     match part:
+        case Reasoning():
+            return _write_reasoning(part)
         case ToolCall(custom=True):
             return {"type": "custom_tool_call", "call_id": part.id, "name": part.name, "input": part.arguments}
         case ToolCall():
@@ -78,11 +82,22 @@ def _write_tool_item(part: Part, custom_ids: frozenset[str]) -> dict[str, Any] |
         case ToolResult():
             kind = "custom_tool_call_output" if part.call_id in custom_ids else "function_call_output"
             return {"type": kind, "call_id": part.call_id, "output": part.content}
-        case _:
-            return None
 
 
-def _write_part(part: Part, role: Role) -> dict[str, Any]:
+def _write_reasoning(reasoning: Reasoning) -> dict[str, Any]:
+    """Without a signature the text is the model's own reasoning, and with one the summary of what is encrypted.
+
+    The encrypted reasoning contains the id that it was given; servers of other models demand an id.
+    """
+    if not reasoning.signature:
+        item_id = f"rs_{sha256(reasoning.text.encode()).hexdigest()[:24]}"
+        parts = [{"type": "reasoning_text", "text": reasoning.text}]
+        return {"type": "reasoning", "id": item_id, "summary": [], "content": parts}
+    summary = [{"type": "summary_text", "text": reasoning.text}] if reasoning.text else []
+    return {"type": "reasoning", "summary": summary, "encrypted_content": reasoning.signature}
+
+
+def _write_part(part: str | Image, role: Role) -> dict[str, Any]:
     if isinstance(part, Image):
         if role == "assistant":
             raise InvalidRequest("An assistant message cannot contain an image. Send images in user messages.")

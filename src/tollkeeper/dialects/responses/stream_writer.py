@@ -1,13 +1,25 @@
 """Writes a streamed answer: every event that OpenAI's own clients expect, in their order."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
-from tollkeeper.chat import Delta, FinishReason, ReasoningDelta, RefusalDelta, TextDelta, ToolCall, ToolCallDelta, Usage
+from tollkeeper.chat import (
+    Delta,
+    FinishReason,
+    ReasoningDelta,
+    ReasoningEnd,
+    RefusalDelta,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
 from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.dialects.responses import output_items
 from tollkeeper.dialects.responses.answer_writer import incomplete_reason
+from tollkeeper.dialects.responses.namespaces import NO_NAMESPACES, ToolName, flat_name
 from tollkeeper.dialects.sse import event
 
 PARTS = {"output_text": output_items.text_part, "refusal": output_items.refusal_part}
@@ -29,6 +41,7 @@ class _OpenReasoning:
     def __init__(self, item_id: str, index: int) -> None:
         self.id, self.index = item_id, index
         self.texts: list[str] = []
+        self.signature = ""
 
 
 class _ToolCallItem:
@@ -50,15 +63,17 @@ class _ToolCallItem:
         """The field that holds its arguments."""
         return "input" if self.call.custom else "arguments"
 
-    def item(self, status: str) -> dict[str, Any]:
-        return output_items.tool_call_item(self.id, self.call._replace(arguments="".join(self.arguments)), status)
+    def item(self, status: str, tool_names: Mapping[str, ToolName]) -> dict[str, Any]:
+        call = self.call._replace(arguments="".join(self.arguments))
+        return output_items.tool_call_item(self.id, call, status, tool_names)
 
 
 class StreamWriter:
-    """Writes deltas as events. The same deltas give the same bytes."""
+    """Writes deltas as events. The same deltas give the same bytes. `tool_names` as in the item of a call."""
 
-    def __init__(self, meta: ResponseMeta) -> None:
+    def __init__(self, meta: ResponseMeta, tool_names: Mapping[str, ToolName] = NO_NAMESPACES) -> None:
         self._meta = meta
+        self._tool_names = tool_names
         self.sequence_number = 0
         """The number of the next event."""
         self._items: dict[int, dict[str, Any] | None] = {}
@@ -77,6 +92,8 @@ class StreamWriter:
                 return self._begin() + self._write_text("refusal", text)
             case ReasoningDelta(text) if text:
                 return self._begin() + self._write_reasoning(text)
+            case ReasoningEnd(signature):
+                return self._begin() + self._end_reasoning(signature)
             case ToolCallDelta():
                 return self._begin() + self._write_tool_call(delta)
             case _:
@@ -104,7 +121,12 @@ class StreamWriter:
             case "reasoning":
                 self._open = _OpenReasoning(item_id, index)
             case "function_call" | "custom_tool_call" as kind:
-                call = ToolCall(str(item.get("call_id")), str(item.get("name")), "", kind == "custom_tool_call")
+                name = str(item.get("name"))
+                if namespace := item.get("namespace"):
+                    tool_name = ToolName(str(namespace), name)
+                    name = flat_name(*tool_name)
+                    self._tool_names = {**self._tool_names, name: tool_name}
+                call = ToolCall(str(item.get("call_id")), name, "", kind == "custom_tool_call")
                 self._calls[len(self._calls)] = _ToolCallItem(item_id, index, call)
 
     def finish_item(self, index: int, item: dict[str, Any]) -> None:
@@ -142,13 +164,23 @@ class StreamWriter:
         written = b""
         reasoning = self._open
         if not isinstance(reasoning, _OpenReasoning):
-            written += self._close(output_items.COMPLETED)
-            self._open = reasoning = _OpenReasoning(self._next_item_id("rs"), len(self._items))
-            written += self._item_added(output_items.reasoning_item(reasoning.id, None))
+            reasoning, written = self._start_reasoning()
             part = output_items.summary_part("")
             written += self._summary_event("response.reasoning_summary_part.added", reasoning, part=part)
         reasoning.texts.append(text)
         return written + self._summary_event("response.reasoning_summary_text.delta", reasoning, delta=text)
+
+    def _start_reasoning(self) -> tuple[_OpenReasoning, bytes]:
+        written = self._close(output_items.COMPLETED)
+        self._open = reasoning = _OpenReasoning(self._next_item_id("rs"), len(self._items))
+        return reasoning, written + self._item_added(output_items.reasoning_item(reasoning.id, None))
+
+    def _end_reasoning(self, signature: str) -> bytes:
+        written, reasoning = b"", self._open
+        if not isinstance(reasoning, _OpenReasoning):
+            reasoning, written = self._start_reasoning()
+        reasoning.signature = signature
+        return written + self._close(output_items.COMPLETED)
 
     def _write_tool_call(self, delta: ToolCallDelta) -> bytes:
         written = b""
@@ -159,7 +191,7 @@ class StreamWriter:
             item_id = self._next_item_id(output_items.tool_call_id_prefix(call))
             item = _ToolCallItem(item_id, len(self._items), call._replace(id=call.id or f"call_{item_id}"))
             self._calls[delta.index] = item
-            written += self._item_added(item.item(output_items.IN_PROGRESS))
+            written += self._item_added(item.item(output_items.IN_PROGRESS, self._tool_names))
         if not delta.arguments:
             return written
         item.arguments.append(delta.arguments)
@@ -178,7 +210,7 @@ class StreamWriter:
                     written = self._summary_event("response.reasoning_summary_text.done", reasoning, text=text)
                     part = output_items.summary_part(text)
                     written += self._summary_event("response.reasoning_summary_part.done", reasoning, part=part)
-                item = output_items.reasoning_item(reasoning.id, text)
+                item = output_items.reasoning_item(reasoning.id, text, reasoning.signature)
             case None:
                 return b""
         index, self._open = self._open.index, None
@@ -198,7 +230,7 @@ class StreamWriter:
         return written
 
     def _close_call(self, call: _ToolCallItem, status: str) -> bytes:
-        item = call.item(status)
+        item = call.item(status, self._tool_names)
         where = {"item_id": call.id, "output_index": call.index}
         written = self._event(f"{call.event_stem}.done", **where, **{call.field: item[call.field]})
         return written + self._item_done(call.index, item)
