@@ -3,13 +3,18 @@
 import json
 import os
 import re
+import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from journeys.support.processes import Program, ReservedPort, clean_environment
+from support.deadlines import TEST_DEADLINE_S
 from support.shells import EVERY_SHELL, paste_problem, run_script
 from tollkeeper.cli.first_run import MEMBER, MEMBER_LIMIT
 
@@ -168,3 +173,38 @@ def test_an_empty_database_says_how_to_make_a_user(tmp_path: Path) -> None:
     assert "access_token" in run_script("sh", login, home, environment)
     server.kill()
     port.free()
+
+
+@pytest.mark.exhaustive
+def test_the_commands_for_production_migrate_and_serve_on_postgresql(
+    installation: Installation, postgres_url: str, tmp_path: Path
+) -> None:
+    """`exec` in front of `serve` makes it the process of the shell, which the test can end."""
+    *exports, serve = installation.readme("tollkeeper migrate &&")
+    port = ReservedPort()
+    lines = [line.replace("postgresql://tollkeeper:PASSWORD@db/tollkeeper", postgres_url) for line in exports]
+    tollkeeper = f"{sys.executable} -m tollkeeper"
+    serve = serve.replace("&& tollkeeper", f"&& exec {tollkeeper}").replace(
+        "tollkeeper migrate", f"{tollkeeper} migrate"
+    )
+    script = tmp_path / "production.sh"
+    script.write_text("\n".join([*lines, f"{serve} --port {port.number}"]))
+    with (tmp_path / "output").open("wb") as output:
+        server = subprocess.Popen(
+            ["sh", str(script)], cwd=tmp_path, env=installation.environment, stdout=output, stderr=output
+        )
+    try:
+        wait_for_answer(f"http://127.0.0.1:{port.number}/health", server)
+    finally:
+        server.terminate()
+        assert server.wait(TEST_DEADLINE_S) == 0, (tmp_path / "output").read_text()
+        port.free()
+
+
+def wait_for_answer(url: str, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + TEST_DEADLINE_S
+    while time.monotonic() < deadline and server.poll() is None:
+        with suppress(OSError), urllib.request.urlopen(url, timeout=TEST_DEADLINE_S):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the server does not answer")
