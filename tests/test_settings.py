@@ -192,9 +192,9 @@ def test_a_variable_without_effect_is_named_in_a_warning(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, warnings: list[str]
 ) -> None:
     with monkeypatch.context() as environment:
-        environment.setenv(name, "something")
+        environment.setenv(name, "https://something")
         assert setting_warnings(load_settings()) == warnings
-    (tmp_path / ".env").write_text(f"{name}=something\n")
+    (tmp_path / ".env").write_text(f"{name}=https://something\n")
     assert setting_warnings(load_settings()) == warnings
 
 
@@ -236,3 +236,11 @@ def test_no_secret_shows_in_the_settings_text() -> None:
         signing_secret=SecretStr("hidden-too"),
     )
     assert "hidden" not in repr(settings)
+
+
+@pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "OLLAMA_BASE_URL"])
+@pytest.mark.parametrize("url", ["api.example.com", "ftp://api.example.com", "https://user:x@example.com", "https://"])
+def test_a_base_url_that_cannot_be_called_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, url: str) -> None:
+    monkeypatch.setenv(name, url)
+    with pytest.raises(ConfigurationError, match=f"{name} must begin with http"):
+        load_settings()

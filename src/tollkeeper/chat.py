@@ -1,5 +1,6 @@
 """The types of a chat with a model: requests, answers and streams, independent of any wire format."""
 
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -31,10 +32,11 @@ class ToolCall(NamedTuple):
 
 
 class ToolResult(NamedTuple):
-    """The result of the tool call with the id `call_id`."""
+    """The result of the tool call with the id `call_id`: a text, and the images that the tool returned."""
 
     call_id: str
     content: str
+    images: tuple[Image, ...] = ()
 
 
 class Reasoning(NamedTuple):
@@ -64,8 +66,24 @@ class Message(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The text parts, joined."""
-        return "".join(part for part in self.parts if isinstance(part, str))
+        """The text parts, as `join_texts` joins them."""
+        return join_texts(part for part in self.parts if isinstance(part, str))
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The images among the parts and in the results of tools."""
+        images: list[Image] = []
+        for part in self.parts:
+            if isinstance(part, Image):
+                images.append(part)
+            elif isinstance(part, ToolResult):
+                images += part.images
+        return tuple(images)
+
+
+def join_texts(texts: Iterable[str]) -> str:
+    """The texts of several parts as one, a line break between each two. Empty texts are left out."""
+    return "\n".join(filter(None, texts))
 
 
 class Grammar(NamedTuple):
@@ -122,7 +140,7 @@ class ChatRequest(NamedTuple):
     @property
     def images(self) -> tuple[Image, ...]:
         """The images of all messages."""
-        return tuple(part for message in self.messages for part in message.parts if isinstance(part, Image))
+        return tuple(image for message in self.messages for image in message.images)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -181,7 +199,7 @@ class Price(NamedTuple):
 
 
 FinishReason = str
-"""`stop`, `length`, `tool_calls`, `content_filter` or `refusal`. Any other value of a provider is passed on."""
+"""`stop`, `length`, `tool_calls`, `content_filter` or `refusal`; or what the provider reports, if it is not known."""
 
 
 class Completion(NamedTuple):
@@ -231,7 +249,10 @@ class ReasoningEnd(msgspec.Struct, frozen=True, gc=False):
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
-    """A piece of the tool call number `index`. Only its first piece has `id` and `name`."""
+    """A piece of the tool call number `index`. Only its first piece has `id`.
+
+    Its first piece has the `name`, or the begin of it: some servers send it in pieces too, before the arguments.
+    """
 
     index: int
     id: str | None
@@ -253,7 +274,7 @@ class InputTokens(msgspec.Struct, frozen=True, gc=False):
 
 
 Delta = TextDelta | RefusalDelta | ReasoningDelta | ReasoningEnd | ToolCallDelta | InputTokens | Finish | UsageReport
-"""One event of a streamed answer. A later usage report replaces an earlier one."""
+"""One event of a streamed answer. Of several usage reports, the largest counts are true."""
 
 
 def _texts(request: ChatRequest) -> list[str]:

@@ -21,7 +21,7 @@ def create_private_folder(folder: Path) -> None:
 def create_private_file(path: Path, content: str) -> None:
     """Create a file with mode 0600. Raises FileExistsError, OSError."""
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE)
-    with os.fdopen(descriptor, "w") as file:
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(content)
 
 

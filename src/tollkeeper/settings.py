@@ -58,6 +58,12 @@ def _normalize_origins(listed: str) -> str:
 Origins = Annotated[str, AfterValidator(_normalize_origins)]
 
 
+def _require_base_url(url: str) -> str:
+    if not re.fullmatch(r"https?://[^\s@?#]+", url):
+        raise ValueError("must begin with http:// or https://, and have no user, query or fragment")
+    return url
+
+
 def _refuse_kubernetes_port(value: object) -> object:
     if isinstance(value, str) and value.startswith("tcp://"):
         raise ValueError(
@@ -68,6 +74,7 @@ def _refuse_kubernetes_port(value: object) -> object:
 
 
 ModelName = Annotated[str, AfterValidator(require_printable)]
+BaseUrl = Annotated[str, AfterValidator(_require_base_url)]
 Port = Annotated[int, BeforeValidator(_refuse_kubernetes_port)]
 
 
@@ -145,15 +152,15 @@ class Settings(BaseSettings):
     allowed_origins: Origins = Field("", validation_alias=_env("TOLLKEEPER_ALLOWED_ORIGINS"))
 
     openai_api_key: SecretStr | None = Field(None, validation_alias=_env("OPENAI_API_KEY"))
-    openai_base_url: str = Field("https://api.openai.com/v1", validation_alias=_env("OPENAI_BASE_URL"))
+    openai_base_url: BaseUrl = Field("https://api.openai.com/v1", validation_alias=_env("OPENAI_BASE_URL"))
     openai_model: ModelName = Field("gpt-4o-mini", validation_alias=_env("OPENAI_MODEL"))
 
     anthropic_api_key: SecretStr | None = Field(None, validation_alias=_env("ANTHROPIC_API_KEY"))
     anthropic_auth_token: SecretStr | None = Field(None, validation_alias=_env("ANTHROPIC_AUTH_TOKEN"))
-    anthropic_base_url: str = Field("https://api.anthropic.com", validation_alias=_env("ANTHROPIC_BASE_URL"))
+    anthropic_base_url: BaseUrl = Field("https://api.anthropic.com", validation_alias=_env("ANTHROPIC_BASE_URL"))
     anthropic_model: ModelName = Field("claude-haiku-4-5", validation_alias=_env("ANTHROPIC_MODEL"))
 
-    ollama_base_url: str | None = Field(None, validation_alias=_env("OLLAMA_BASE_URL"))
+    ollama_base_url: BaseUrl | None = Field(None, validation_alias=_env("OLLAMA_BASE_URL"))
     ollama_model: ModelName = Field("llama3.2", validation_alias=_env("OLLAMA_MODEL"))
 
     catalog: Path | None = Field(None, validation_alias=_env("TOLLKEEPER_CATALOG"))

@@ -138,9 +138,9 @@ def test_an_answer_can_have_both_text_and_a_refusal() -> None:
         [],
         {},
         {"prompt_tokens": 9},
-        {"prompt_tokens": "9", "completion_tokens": 2},
+        {"prompt_tokens": "9.0", "completion_tokens": 2},
         {"prompt_tokens": True, "completion_tokens": 2},
-        {"prompt_tokens": 9.0, "completion_tokens": 2},
+        {"prompt_tokens": 9.5, "completion_tokens": 2},
         {"prompt_tokens": -1, "completion_tokens": 2},
         {"prompt_tokens": 9, "completion_tokens": 2**60},
         {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 10}},
@@ -276,7 +276,8 @@ def test_what_is_written_is_valid_to_the_sdk_and_read_back_unchanged(completion:
         reason = "tool_calls" if reason == "stop" else reason
     elif reason in {"refusal", "tool_calls"}:
         reason = "stop"
-    assert chat.read_answer(written) == completion._replace(finish_reason=reason)
+    calls = [call if call.custom else call._replace(arguments=call.arguments or "{}") for call in completion.tool_calls]
+    assert chat.read_answer(written) == completion._replace(finish_reason=reason, tool_calls=tuple(calls))
 
 
 json_values = st.recursive(

@@ -18,6 +18,7 @@ from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.dialects.parameters import filter_parameters, split_extra
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
+HOUR = {"type": "ephemeral", "ttl": "1h"}
 HELLO = [{"role": "user", "content": "hello"}]
 DATA = "data:image/png;base64,aGVsbG8="
 INLINE_IMAGE = {"type": "image_url", "image_url": {"url": DATA}}
@@ -178,3 +179,18 @@ def test_a_malformed_request_is_invalid(document: dict[str, Any], parameter: str
     with pytest.raises(InvalidRequest) as refused:
         chat.input_size_of(fields(**document))
     assert refused.value.parameter == parameter
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi", "cache_control": HOUR}]}]},
+        {"messages": [{"role": "user", "content": "Hi", "cache_control": HOUR}]},
+        {"messages": HELLO, "tools": [{**TOOL, "cache_control": HOUR}]},
+    ],
+    ids=["part", "message", "tool"],
+)
+def test_a_cache_for_an_hour_is_found_but_not_in_text(place: dict[str, Any]) -> None:
+    assert chat.input_size_of(fields(**place)).hour_cache
+    quoted = [{"role": "user", "content": orjson.dumps(place).decode()}]
+    assert not chat.input_size_of(fields(messages=quoted)).hour_cache

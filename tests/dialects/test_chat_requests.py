@@ -68,7 +68,7 @@ def test_tool_calls_and_tool_results_are_read() -> None:
         Message("assistant", ("wait", ToolCall("c1", "f", "{}"))),
         Message("assistant", (ToolCall("c1", "f", "{}"),)),
         Message("user", (ToolResult("c1", "42"),)),
-        Message("user", (ToolResult("c1", "42"),)),
+        Message("user", (ToolResult("c1", "4\n2"),)),
     )
 
 
@@ -173,7 +173,9 @@ chat_messages = (
     st.builds(Message, st.just("user"), users)
     | st.builds(Message, st.just("assistant"), assistants)
     | st.builds(Message, st.just("system"), texts)
-    | st.builds(Message, st.just("user"), st.builds(ToolResult, texts, texts).map(lambda result: (result,)))
+    | st.builds(
+        Message, st.just("user"), st.builds(ToolResult, texts, texts, st.just(())).map(lambda result: (result,))
+    )
 )
 schemas = st.just({"type": "object", "properties": {"a": {"type": "string"}}})
 booleans = st.none() | st.booleans()
@@ -242,9 +244,9 @@ def test_a_schema_gets_a_default_name_and_tool_options_without_tools_are_left_ou
     assert written.keys() == {"model", "messages", "response_format"}
 
 
-def test_several_texts_are_joined() -> None:
-    written = chat.write_request(ChatRequest((Message("user", ("one", " two")),)), "m")
-    assert written["messages"] == [{"role": "user", "content": "one two"}]
+def test_several_texts_are_joined_by_line_breaks() -> None:
+    written = chat.write_request(ChatRequest((Message("user", ("one", "", "two")),)), "m")
+    assert written["messages"] == [{"role": "user", "content": "one\ntwo"}]
 
 
 def test_an_empty_message_is_written() -> None:

@@ -120,7 +120,7 @@ def test_an_answer_is_read_for_its_usage_only(encoding_format: EncodingFormat) -
     assert read_answer(body) == Completion("", "stop", Usage(7, 0))
 
 
-@pytest.mark.parametrize("usage", [None, 7, {}, {"prompt_tokens": -1}, {"prompt_tokens": 2.0}, {"prompt_tokens": True}])
+@pytest.mark.parametrize("usage", [None, 7, {}, {"prompt_tokens": -1}, {"prompt_tokens": 2.5}, {"prompt_tokens": True}])
 def test_an_impossible_usage_report_is_read_as_none(usage: Any) -> None:
     assert read_answer(orjson.dumps({"data": [], "usage": usage})).usage is None
 

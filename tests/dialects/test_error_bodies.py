@@ -338,3 +338,17 @@ def test_the_code_of_an_error_is_its_first_word() -> None:
     assert read_error(orjson.dumps(anthropic("x", "overloaded_error"))).code == "overloaded_error"
     assert read_error(b'{"error":{"code":429,"status":"RESOURCE_EXHAUSTED"}}').code == "resource_exhausted"
     assert read_error(orjson.dumps(openai("x", "my secret text"))).code == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "role 'system' is not supported on this model",
+        'messages: Unexpected role "system". The Messages API accepts a top-level `system` parameter.',
+    ],
+)
+def test_a_refused_system_message_is_told_in_the_words_that_clients_look_for(message: str) -> None:
+    rejected = rejection(read_error(orjson.dumps({"type": "error", "error": {"message": message}})), b"{}")
+    assert rejected is not None
+    assert "Unexpected role" in rejected.detail
+    assert "input message role" in rejected.detail

@@ -75,11 +75,11 @@ def test_the_explanation_of_a_refusal_is_read() -> None:
         7,
         {"input_tokens": 1},
         {"input_tokens": -1, "output_tokens": 1},
-        {"input_tokens": 1.0, "output_tokens": 1},
+        {"input_tokens": 1.5, "output_tokens": 1},
         {"input_tokens": True, "output_tokens": 1},
         {"input_tokens": 2**53, "output_tokens": 1},
         {"input_tokens": 2**53 - 1, "cache_read_input_tokens": 1, "output_tokens": 1},
-        {"input_tokens": 1, "cache_creation_input_tokens": "1", "output_tokens": 1},
+        {"input_tokens": 1, "cache_creation_input_tokens": "one", "output_tokens": 1},
     ],
 )
 def test_an_impossible_usage_report_is_not_used(usage: Any) -> None:

@@ -11,7 +11,7 @@ from tollkeeper.chat import Message, ToolResult
 from tollkeeper.dialects import messages
 from tollkeeper.dialects.dropped import Dropped
 from tollkeeper.dialects.input_size import InputSize
-from tollkeeper.dialects.messages.documents import BYTES_PER_PAGE
+from tollkeeper.dialects.messages.documents import BYTES_PER_PAGE, MAX_PAGES
 from tollkeeper.errors import UnsupportedParameter
 
 HOUR = {"type": "ephemeral", "ttl": "1h"}
@@ -121,7 +121,7 @@ def test_documents_of_text_and_tool_references_become_text() -> None:
     }
     request = read(text_document(title="Title"), {"type": "document", "source": content}, result)
     assert request.messages == (
-        Message("user", ("Title\nThe sky.", "ab", ToolResult("t", "The tool weather is available.\nThe sky."))),
+        Message("user", ("Title\nThe sky.", "a\nb", ToolResult("t", "The tool weather is available.\nThe sky."))),
     )
 
 
@@ -136,3 +136,7 @@ def test_deferred_tools_are_loaded_and_examples_are_left_out_where_the_providers
     request = read({"type": "text", "text": "a"}, tools=tools, dropped=dropped)
     assert [tool.name for tool in request.options.tools] == ["weather"]
     assert dropped.names == ("input_examples",)
+
+
+def test_the_pages_of_any_pdf_are_limited() -> None:
+    assert size_of(pdf(b"/Type/Page " * 20_000)).pdf_pages == MAX_PAGES

@@ -252,6 +252,75 @@ def test_interleaved_deltas_of_tool_calls_are_written_to_their_own_blocks() -> N
     assert [block.input for block in message.content if block.type == "tool_use"] == [{"x": 1}, {"y": 2}]
 
 
+def block_events(*deltas: Delta) -> list[tuple[str, int]]:
+    """The kinds of the events of blocks, with the indexes of their blocks, as they are written."""
+    documents = [orjson.loads(event.data) for event in sse.Splitter().feed(write_stream(*deltas))]
+    return [(one["type"].removeprefix("content_block_"), one["index"]) for one in documents if "index" in one]
+
+
+PARTS_OF_CALLS: dict[str, list[Delta]] = {
+    "heads first": [
+        ToolCallDelta(0, "a", "f", ""),
+        ToolCallDelta(1, "b", "g", ""),
+        *[ToolCallDelta(0, None, None, text) for text in ('{"x":', "1}")],
+        *[ToolCallDelta(1, None, None, text) for text in ('{"y":', "2}")],
+    ],
+    "alternating": [
+        ToolCallDelta(0, "a", "f", '{"x"'),
+        ToolCallDelta(1, "b", "g", '{"y"'),
+        TextDelta("Hm"),
+        ToolCallDelta(1, None, None, ":2}"),
+        ToolCallDelta(0, None, None, ":1}"),
+    ],
+    "the later one first": [
+        ToolCallDelta(0, "a", "f", ""),
+        ToolCallDelta(1, "b", "g", '{"y":2}'),
+        ToolCallDelta(0, None, None, '{"x":1}'),
+    ],
+    "never whole": [
+        ToolCallDelta(0, "a", "f", '{"x":'),
+        ToolCallDelta(1, "b", "g", '{"y":'),
+        ToolCallDelta(0, None, None, "1"),
+    ],
+}
+
+
+@pytest.mark.parametrize("parts", PARTS_OF_CALLS.values(), ids=PARTS_OF_CALLS)
+def test_one_block_is_open_at_a_time_whatever_the_order_of_the_deltas(parts: list[Delta]) -> None:
+    events = block_events(TextDelta("Hi"), *parts)
+    assert [index for _, index in events] == sorted(index for _, index in events)
+    for index in {index for _, index in events}:
+        kinds = [kind for kind, at in events if at == index]
+        assert (kinds[0], set(kinds[1:-1]), kinds[-1]) == ("start", {"delta"}, "stop")
+
+
+def test_a_tool_call_whose_arguments_are_whole_ends_when_the_next_one_begins() -> None:
+    writer = messages.StreamWriter(META)
+    writer.write(ToolCallDelta(0, "a", "f", '{"x":1}'))
+    assert b"content_block_stop" in writer.write(ToolCallDelta(1, "b", "g", ""))
+    assert b"content_block_start" in writer.write(ToolCallDelta(1, None, None, "{"))
+
+
+def test_a_tool_name_in_pieces_is_written_whole() -> None:
+    pieces = [
+        ToolCallDelta(0, "a", "get_", ""),
+        ToolCallDelta(0, None, "weather", ""),
+        ToolCallDelta(0, None, None, "{}"),
+    ]
+    for deltas in (pieces, pieces[:2]):
+        [block] = accumulated_by_sdk(write_stream(*deltas)).content
+        assert block.type == "tool_use"
+        assert block.name == "get_weather"
+
+
+@pytest.mark.parametrize(
+    ("reason", "written"),
+    [("content_filter", "refusal"), ("length", "max_tokens"), ("abort", "end_turn"), ("STOP", "end_turn")],
+)
+def test_a_finish_reason_that_is_unknown_here_is_written_as_end_turn(reason: str, written: str) -> None:
+    assert accumulated_by_sdk(write_stream(TextDelta("Hi"), reason=reason)).stop_reason == written
+
+
 def test_the_input_of_a_custom_tool_is_written_as_an_object() -> None:
     """Also if text is written between its deltas."""
     message = accumulated_by_sdk(
@@ -286,6 +355,25 @@ def test_a_written_stream_error_is_valid_to_the_sdk(code: str, name: str) -> Non
     assert (event.name, error.error.type, error.error.message) == (b"error", name, "It broke.")
 
 
+def joined(deltas: list[Delta]) -> list[Any]:
+    """The deltas, those joined that follow on one of the same kind and call: blocks that waited are written whole."""
+    kinds: list[Any] = []
+    kind: Any
+    for delta in deltas:
+        match delta:
+            case TextDelta(text) | ReasoningDelta(text):
+                kind, content = type(delta), text
+            case ToolCallDelta(index, _, _, arguments):
+                kind, content = index, arguments
+            case _:
+                kind, content = delta, ""
+        if kinds and kinds[-1][0] == kind:
+            kinds[-1][1] += content
+        else:
+            kinds.append([kind, content])
+    return kinds
+
+
 words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=5)
 contents = st.lists(
     words.map(TextDelta) | words.map(ReasoningDelta) | st.lists(words, min_size=1, max_size=2).map(tuple), max_size=5
@@ -308,6 +396,7 @@ def test_a_written_stream_is_read_back_unchanged(parts: list[Any], reason: str) 
         read_reason = "stop"
     reader = messages.StreamReader()
     events = sse.Splitter().feed(write_stream(*deltas, reason=reason))
-    assert [delta for event in events for delta in reader.read(event)] == [*deltas, Finish(read_reason), USAGE]
+    found = [delta for event in events for delta in reader.read(event)]
+    assert joined(found) == joined([*deltas, Finish(read_reason), USAGE])
     assert reader.last
     assert reader.finished

@@ -8,9 +8,11 @@ import orjson
 import pytest
 
 from tollkeeper.chat import ChatRequest, Completion, Message, ToolCall, ToolResult, Usage
-from tollkeeper.dialects import chat, messages, ollama, responses
+from tollkeeper.dialects import chat, completions, messages, ollama, responses
 from tollkeeper.dialects.answer_checks import MalformedAnswer
 from tollkeeper.dialects.lenient_decoding import decode_leniently
+from tollkeeper.dialects.response_meta import ResponseMeta
+from tollkeeper.dialects.sse import Splitter
 
 MADE_ID = re.compile(r"call_[0-9a-f]{24}")
 FUNCTION = {"name": "f", "arguments": '{"x":1}'}
@@ -171,7 +173,13 @@ def test_each_tool_call_without_an_id_gets_one_that_no_other_call_has(given: dic
         ("function_call", "tool_calls", "stop"),
         ("", "tool_calls", "stop"),
         (None, "tool_calls", "stop"),
-        ("eos", "tool_calls", "eos"),
+        ("eos", "tool_calls", "stop"),
+        ("STOP", "tool_calls", "stop"),
+        ("TOOL_CALLS", "tool_calls", "stop"),
+        ("MAX_TOKENS", "length", "length"),
+        ("model_length", "length", "length"),
+        ("SAFETY", "content_filter", "content_filter"),
+        ("abort", "tool_calls", "abort"),
         ("length", "length", "length"),
         ("content_filter", "content_filter", "content_filter"),
     ],
@@ -210,3 +218,28 @@ def test_a_tool_result_for_ollama_names_the_latest_call_with_its_id() -> None:
     document = ollama.write_request(ChatRequest(tuple(turns)), "m")
     results = [one for one in document["messages"] if one["role"] == "tool"]
     assert [one["tool_name"] for one in results] == [one["content"] for one in results] == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "chat_reason", "responses_reason", "completions_reason"),
+    [
+        ("abort", "stop", None, "stop"),
+        ("EOS", "stop", None, "stop"),
+        ("MAX_TOKENS", "length", "max_output_tokens", "length"),
+        ("SAFETY", "content_filter", "content_filter", "content_filter"),
+    ],
+)
+def test_a_foreign_finish_reason_is_written_as_one_that_clients_know(
+    theirs: str, chat_reason: str, responses_reason: str | None, completions_reason: str
+) -> None:
+    read = chat.read_answer(chat_answer({"content": "Hi"}, theirs))
+    meta, usage = ResponseMeta("x_1", "m", 1), Usage(1, 1)
+    writers = ((chat.write_answer, chat_reason), (completions.write_answer, completions_reason))
+    for write_answer, expected in writers:
+        [choice] = orjson.loads(write_answer(read, meta, usage))["choices"]
+        assert choice["finish_reason"] == expected
+    response = orjson.loads(responses.write_answer(read, meta, usage))
+    assert (response["incomplete_details"] or {}).get("reason") == responses_reason
+    assert response["status"] == ("completed" if responses_reason is None else "incomplete")
+    streamed = completions.StreamWriter(meta, with_usage=False).end(read.finish_reason, usage)
+    assert orjson.loads(Splitter().feed(streamed)[0].data)["choices"][0]["finish_reason"] == completions_reason

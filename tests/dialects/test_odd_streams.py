@@ -96,6 +96,57 @@ def test_a_name_that_is_repeated_without_an_id_is_that_of_the_same_call() -> Non
     assert (call.name, call.arguments) == ("f", '{"x":{}}')
 
 
+@pytest.mark.parametrize("repeated", [{}, {"id": "c"}], ids=["no id", "same id"])
+@pytest.mark.parametrize(
+    "names", [["get_", "weather"], ["get_", "wea", "ther"], ["get_", "get_weather"], ["get_weather", "get_weather"]]
+)
+def test_a_name_in_pieces_at_one_index_is_that_of_one_call(names: list[str], repeated: dict[str, Any]) -> None:
+    pieces = [piece({"index": 0}, "", name=name, **(repeated if at else {"id": "c"})) for at, name in enumerate(names)]
+    arguments = [piece({"index": 0}, text) for text in ('{"city":', '"Oslo"}')]
+    documents = [chunk(tool_calls=[one]) for one in [*pieces, *arguments]]
+    assert calls_in(read(chat.StreamReader(), *documents)) == (ToolCall("c", "get_weather", '{"city":"Oslo"}'),)
+
+
+def test_another_name_begins_another_call_after_arguments_or_without_an_index() -> None:
+    for index, arguments in (({"index": 0}, "{}"), (NO_INDEX, "")):
+        pieces = [piece(index, arguments, name=name) for name in ("f", "g")]
+        calls = calls_in(read(chat.StreamReader(), chunk(tool_calls=pieces)))
+        assert [call.name for call in calls] == ["f", "g"]
+
+
+@pytest.mark.parametrize("arguments", [None, ""])
+def test_a_tool_call_without_arguments_is_written_with_an_empty_object(arguments: Any) -> None:
+    document = {"message": {"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": arguments}}]}}
+    completion = chat.read_answer(orjson.dumps({"choices": [document]}))
+    meta, usage = ResponseMeta("resp_1", "m", 1), Usage(1, 1)
+    assert orjson.loads(responses.write_answer(completion, meta, usage))["output"][0]["arguments"] == "{}"
+    [choice] = orjson.loads(chat.write_answer(completion, meta, usage))["choices"]
+    assert choice["message"]["tool_calls"][0]["function"]["arguments"] == "{}"
+    head = read(chat.StreamReader(), chunk(tool_calls=[piece({"index": 0}, arguments, id="c", name="f")]))
+    for dialect in (chat, responses, messages):
+        writer: Any = dialect.StreamWriter(meta)
+        stream = b"".join(map(writer.write, head)) + writer.end("tool_calls", usage)
+        reader: Any = dialect.StreamReader()
+        deltas = [delta for event in sse.Splitter().feed(stream) for delta in reader.read(event)]
+        assert calls_in(deltas) == (ToolCall("c", "f", "{}"),)
+
+
+def test_a_name_in_pieces_is_written_whole() -> None:
+    meta, deltas = ResponseMeta("resp_1", "m", 1), [ToolCallDelta(0, "c", "get_", "")]
+    deltas += [ToolCallDelta(0, None, "weather", ""), ToolCallDelta(0, None, None, "{}")]
+    for dialect in (chat, responses):
+        writer: Any = dialect.StreamWriter(meta)
+        stream = b"".join(map(writer.write, deltas)) + writer.end("tool_calls", Usage(1, 1))
+        events = sse.Splitter().feed(stream)
+        if dialect is responses:
+            [item] = orjson.loads(events[-1].data)["response"]["output"]
+            assert item["name"] == "get_weather"
+        else:
+            reader = chat.StreamReader()
+            [call] = calls_in([delta for event in events for delta in reader.read(event)])
+            assert call.name == "get_weather"
+
+
 def test_an_id_may_follow_the_name_of_its_call() -> None:
     pieces = [piece({"index": 0}, "", name="f"), piece({"index": 0}, "{}", id="call_a"), piece({"index": 0}, " ")]
     (call,) = calls_in(read(chat.StreamReader(), *[chunk(tool_calls=[one]) for one in pieces]))

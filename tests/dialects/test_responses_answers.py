@@ -125,11 +125,11 @@ def test_a_refusal_is_read_as_text_and_as_a_refusal() -> None:
         {},
         {"input_tokens": 3},
         {"input_tokens": True, "output_tokens": 1},
-        {"input_tokens": 3.0, "output_tokens": 1},
+        {"input_tokens": 3.5, "output_tokens": 1},
         {"input_tokens": 2**53, "output_tokens": 1},
         {"input_tokens": 3, "output_tokens": -1},
         {"input_tokens": 3, "output_tokens": 1, "input_tokens_details": {"cached_tokens": 4}},
-        {"input_tokens": 3, "output_tokens": 1, "input_tokens_details": {"cached_tokens": "1"}},
+        {"input_tokens": 3, "output_tokens": 1, "input_tokens_details": {"cached_tokens": "one"}},
         {
             "input_tokens": 3,
             "output_tokens": 1,

@@ -63,7 +63,7 @@ def test_the_output_items_of_an_earlier_answer_are_read() -> None:
             "assistant",
             (Reasoning("Hm."), "Let me see.", ToolCall("a", "sky", '{"at":"Ulm"}'), ToolCall("b", "sky", "{")),
         ),
-        Message("user", (ToolResult("a", "wet"), ToolResult("b", "dry"))),
+        Message("user", (ToolResult("a", "wet"), ToolResult("b", "d\nry"))),
         Message("user", "So?"),
     )
 
@@ -76,16 +76,6 @@ def test_the_output_items_of_an_earlier_answer_are_read() -> None:
         ("tool_choice", {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}),
         ("include", ["message.output_text.logprobs"]),
         ("top_logprobs", 3),
-        (
-            "input",
-            [
-                {
-                    "type": "function_call_output",
-                    "call_id": "c",
-                    "output": [{"type": "input_image", "image_url": INLINE_IMAGE}],
-                }
-            ],
-        ),
     ],
 )
 def test_a_field_without_an_equivalent_is_passed_on_but_not_translated(name: str, value: Any) -> None:
@@ -115,7 +105,9 @@ def test_the_strictness_of_a_schema_is_written_as_requested(strict: bool | None)
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
 images = st.builds(Image, st.just(INLINE_IMAGE) | st.just("https://example.org/1.png"), st.sampled_from([None, "low"]))
 calls = st.builds(ToolCall, texts, texts, texts, st.booleans(), st.just(""))
-results = st.builds(ToolResult, texts, st.text(st.characters(codec="utf-8"), max_size=8))
+results = st.builds(
+    ToolResult, texts, st.text(st.characters(codec="utf-8"), max_size=8), st.lists(images, max_size=2).map(tuple)
+)
 
 
 def tuples(parts: st.SearchStrategy[Any], *, min_size: int = 1) -> st.SearchStrategy[tuple[Any, ...]]:
@@ -177,8 +169,7 @@ def test_a_written_request_is_read_back_unchanged(request: ChatRequest) -> None:
 def test_a_written_request_has_only_accepted_parameters(request: ChatRequest) -> None:
     fields = fields_of(write_request(request, "m"))
     assert set(filter_parameters(fields, PARAMETERS)) == set(fields) - {"model"}
-    parts = [part for message in request.messages for part in message.parts]
-    assert input_size_of(fields).images == sum(isinstance(part, Image) for part in parts)
+    assert input_size_of(fields).images == len(request.images)
 
 
 def test_a_written_request_is_valid_to_the_sdk() -> None:

@@ -10,7 +10,20 @@ from tollkeeper.dialects.answer_checks import ProviderSentError
 from tollkeeper.dialects.chat import answer_reader as chat_answers
 from tollkeeper.dialects.sse import Event
 
-NUMBERS = ("1e400", "-1e400", "1e99999", "9" * 400, "-1", "1.5", "true", '"7"')
+NUMBERS = (
+    "1e400",
+    "-1e400",
+    "1e99999",
+    "9" * 400,
+    "-1",
+    "1.5",
+    "true",
+    '"7.0"',
+    '"-7"',
+    '"\u0667"',
+    '" 7"',
+    '"77777777777777777"',
+)
 CHAT = '{"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}], "usage": '
 MESSAGE = '{"type": "message", "content": [{"type": "text", "text": "Hi"}], "stop_reason": "end_turn", "usage": '
 RESPONSE = (
@@ -78,7 +91,7 @@ def test_an_embedding_and_an_error_are_read_whatever_their_usage_is(number: str)
     assert raised.value.usage == InconsistentUsage(7, None)
 
 
-@pytest.mark.parametrize("number", [-1, 2**60, 1e308, "7", 10])
+@pytest.mark.parametrize("number", [-1, 2**60, 1e308, "x", 10])
 def test_a_report_with_an_absurd_cache_write_is_not_believed(number: object) -> None:
     reported = {"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": {"cache_write_tokens": number}}
     assert isinstance(chat_answers.read_usage(reported), InconsistentUsage)

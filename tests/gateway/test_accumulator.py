@@ -87,7 +87,7 @@ def test_a_refusal_is_the_text_where_there_is_no_other() -> None:
     assert (received.completion().text, received.completion().refusal) == ("But", "I will not.")
 
 
-def test_the_last_report_and_the_last_finish_reason_count() -> None:
+def test_the_largest_report_and_the_last_finish_reason_count() -> None:
     received = StreamAccumulator()
     received.add((Usage(1, 1), Finish("length")))
     received.add((Usage(2, 2), Finish("stop")))
@@ -109,6 +109,51 @@ def test_a_report_covers_the_output_if_none_follows_it() -> None:
     assert reported(Usage(1, 0), output, end, Usage(1, 5)) == Usage(1, 5)
     assert reported(Usage(1, 0), output, Usage(1, 5), end) == Usage(1, 5)
     assert reported(output, end, Usage(1, 5), output) is None, "of another choice"
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "merged"),
+    [
+        (Usage(3000, 70), Usage(0, 0), Usage(3000, 70)),
+        (Usage(3000, 0), InconsistentUsage(None, 50), Usage(3000, 50)),
+        (InconsistentUsage(3000, None), InconsistentUsage(None, 50), Usage(3000, 50)),
+        (Usage(3000, 1), Usage(3000, 70), Usage(3000, 70)),
+        (Usage(3000, 70, 900, 40, 30), Usage(3000, 71), Usage(3000, 71, 900, 40, 30)),
+        (Usage(3000, 70), Usage(3000, 70, 900, 40, 30), Usage(3000, 70, 900, 40, 30)),
+        (Usage(1000, 70, 900), Usage(1000, 70, 0, 900), Usage(1000, 70, 0, 900)),
+        (InconsistentUsage(20, 424, 1016), InconsistentUsage(20, 0, 20), InconsistentUsage(20, 424, 1016)),
+        (InconsistentUsage(20, 100, 500), Usage(20, 200), InconsistentUsage(20, 200, 500)),
+        (InconsistentUsage(20, 100), InconsistentUsage(20, 101), InconsistentUsage(20, 101)),
+        (InconsistentUsage(None, None, 90), InconsistentUsage(None, None, 80), InconsistentUsage(None, None, 90)),
+        (Usage(10**9, 1), Usage(100, 50), Usage(100, 50)),
+        (Usage(100, 50), Usage(10**9, 10**9), Usage(100, 50)),
+        (Usage(10**9, 1), InconsistentUsage(None, 5), Usage(10**9, 5)),
+    ],
+)
+def test_a_later_report_makes_no_count_smaller(earlier: UsageReport, later: UsageReport, merged: UsageReport) -> None:
+    received = StreamAccumulator(max_input=5_000, max_output=5_000)
+    received.add((TextDelta("Hello"), earlier))
+    received.add((Finish("stop"), later))
+    assert (received.usage, received.is_reported) == (merged, True)
+
+
+@pytest.mark.parametrize(
+    ("later", "covers"),
+    [
+        (Usage(0, 0), False),
+        (InconsistentUsage(9, None), False),
+        (Usage(9, 2), False),
+        (Usage(9, 10**9), False),
+        (Usage(9, 3), True),
+        (Usage(0, 4), True),
+    ],
+)
+def test_a_smaller_report_covers_no_output_after_the_larger_one(later: UsageReport, covers: bool) -> None:
+    """The output of the report in mid-stream is then no output of the whole answer."""
+    received = StreamAccumulator(max_input=5_000, max_output=5_000)
+    received.add((TextDelta("Hello"), Usage(9, 3)))
+    received.add((TextDelta(" and goodbye"), Finish("stop"), later))
+    assert received.is_reported is covers
 
 
 @pytest.mark.parametrize(

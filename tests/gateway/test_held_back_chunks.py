@@ -49,6 +49,15 @@ async def test_a_failure_before_any_output_is_retried_and_costs_nothing(
     assert (len(gateway.provider.calls), listener.chunks) == (2, [])
 
 
+async def test_output_that_was_reported_before_the_failure_is_charged_and_not_tried_again(
+    gateway: GatewayUnderTest,
+) -> None:
+    gateway.provider.streams = [[start(Usage(40, 12)), errors.ProviderFailed()]]
+    _, charge = await failing_stream(gateway, RecordingListener())
+    assert (charge.state, charge.basis, charge.cost_tokens) == ("settled", "provider", 52)
+    assert len(gateway.provider.calls) == 1
+
+
 @pytest.mark.parametrize("deltas", STARTS)
 async def test_the_client_receives_the_chunks_of_the_attempt_that_succeeds_in_order(
     gateway: GatewayUnderTest, deltas: tuple[Delta, ...]
@@ -132,6 +141,14 @@ async def test_a_failure_that_reports_a_placeholder_is_counted(gateway: GatewayU
     gateway.provider.streams = [[text_chunk("Hello"), BilledFailure(Usage(45, 0))]]
     _, charge = await failing_stream(gateway)
     assert_charged(charge, "counted", 45, 5)
+
+
+async def test_a_failure_that_reports_less_than_was_reported_is_charged_by_the_earlier_report(
+    gateway: GatewayUnderTest,
+) -> None:
+    gateway.provider.streams = [[text_chunk("Hello"), StreamChunk(b"", (Usage(40, 10),)), BilledFailure(Usage(9, 0))]]
+    _, charge = await failing_stream(gateway)
+    assert_charged(charge, "provider", 40, 10)
 
 
 async def test_a_failure_after_a_report_of_all_output_is_charged_as_reported(gateway: GatewayUnderTest) -> None:

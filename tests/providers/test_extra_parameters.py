@@ -152,7 +152,17 @@ def test_the_treated_parameters_are_those_that_decide_the_cost() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["best_of", "max_new_tokens", "maxOutputTokens", "plugins", "models", "provider", "chat_template", "prompt_embeds"],
+    [
+        "best_of",
+        "max_new_tokens",
+        "maxOutputTokens",
+        "plugins",
+        "models",
+        "provider",
+        "chat_template",
+        "prompt_embeds",
+        "n_predict",
+    ],
 )
 def test_a_parameter_that_can_raise_the_cost_cannot_be_listed(name: str) -> None:
     assert complaint_about(name) is not None

@@ -8,6 +8,7 @@ import pytest
 from tollkeeper import errors
 from tollkeeper.chat import Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, Usage
 from tollkeeper.dialects import chat, messages, ndjson, ollama, responses, sse
+from tollkeeper.gateway.accumulator import StreamAccumulator
 from tollkeeper.providers.base import SIGN_OF_LIFE, BilledFailure, StreamChunk
 from tollkeeper.providers.http_common import ProviderStream, reading_answer
 
@@ -84,6 +85,79 @@ async def test_bytes_that_complete_no_event_are_a_sign_of_life(block: bytes) -> 
     alive, chunk = [chunk async for chunk in stream_of(chat, block, rest, b": bye\n")][:2]
     assert alive is SIGN_OF_LIFE
     assert chunk.deltas == (TextDelta("Hi"), Finish("stop"))
+
+
+TEXT_EVENTS: dict[Any, bytes] = {
+    chat: b'data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n',
+    messages: b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hi"}}\n\n',
+    responses: b'data: {"type":"response.output_text.delta","delta":"Hi"}\n\n',
+}
+STATUS = b'data: {"code":0,"message":"ok"}\n\n'
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("dialect", TEXT_EVENTS, ids=lambda dialect: dialect.__name__.rpartition(".")[2])
+@pytest.mark.parametrize("event", [b"data: \n\n", b"data: ping\n\n", b"data: null\n\n", STATUS])
+async def test_an_event_without_an_answer_in_a_stream_is_a_sign_of_life(event: bytes, dialect: Any, raw: bool) -> None:
+    text = TEXT_EVENTS[dialect]
+    stream = stream_of(dialect, text, event, text, raw=raw)
+    chunks = [await anext(stream) for _ in range(3)]
+    assert chunks[1] is SIGN_OF_LIFE
+    assert chunks[0] == chunks[2] == StreamChunk(text if raw else b"", (TextDelta("Hi"),))
+
+
+@pytest.mark.parametrize("dialect", TEXT_EVENTS, ids=lambda dialect: dialect.__name__.rpartition(".")[2])
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"code":500,"message":"x"}\n\n',
+        b'data: {"code":0,"detail":"x"}\n\n',
+        b'data: {"choices":[{"del\n\n',
+        b'data: ["x"]\n\n',
+    ],
+)
+async def test_an_event_that_may_be_an_error_or_an_answer_is_a_bad_answer(event: bytes, dialect: Any) -> None:
+    stream = stream_of(dialect, TEXT_EVENTS[dialect], event)
+    await anext(stream)
+    with pytest.raises(errors.ProviderBadResponse):
+        await anext(stream)
+
+
+CALL_EVENTS: dict[Any, list[Any]] = {
+    chat: [{"choices": [{"delta": {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f"}}]}}]}],
+    messages: [
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "id": "c", "name": "f"}},
+        {"type": "content_block_stop", "index": 0},
+    ],
+    responses: [{"type": "response.output_item.added", "item": {"type": "function_call", "call_id": "c", "name": "f"}}],
+}
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("dialect", CALL_EVENTS, ids=lambda dialect: dialect.__name__.rpartition(".")[2])
+async def test_an_end_without_a_finish_reason_is_the_last_chunk(dialect: Any, raw: bool) -> None:
+    calls = b"".join(sse.event(orjson.dumps(one)) for one in CALL_EVENTS[dialect])
+    ends = [sse.DONE, sse.event(b'{"type":"message_stop"}')] if dialect is messages else [sse.DONE]
+    for end in ends:
+        for begin, reason in ((TEXT_EVENTS[dialect], "stop"), (calls, "tool_calls")):
+            received, stream = StreamAccumulator(), stream_of(dialect, begin, end, raw=raw)
+            while not (chunk := await anext(stream)).last:
+                received.add(chunk.deltas)
+            assert received.end()
+            assert received.finish_reason == reason
+
+
+async def test_a_text_as_the_first_event_is_a_bad_answer() -> None:
+    with pytest.raises(errors.ProviderBadResponse):
+        await anext(stream_of(chat, b"data: Unauthorized\n\n"))
+
+
+async def test_a_stream_with_an_unknown_text_ends_only_with_a_finish_reason() -> None:
+    """The text may have been an error."""
+    stream = stream_of(chat, TEXT_EVENTS[chat], b"data: It broke.\n\n", sse.DONE)
+    assert [await anext(stream) for _ in range(2)][1] is SIGN_OF_LIFE
+    with pytest.raises(errors.ProviderInterrupted):
+        await anext(stream)
 
 
 async def test_blank_lines_between_ndjson_lines_are_a_sign_of_life() -> None:

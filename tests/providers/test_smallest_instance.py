@@ -27,6 +27,7 @@ VALUES: list[tuple[dict[str, Any], Any]] = [
     ({"properties": {"a": STRING}, "required": ["a", "b"]}, {"a": "", "b": {}}),
     ({"properties": {"a": STRING, "b": STRING}, "minProperties": 1}, {"a": ""}),
     ({"type": "object", "minProperties": 2}, {"field_0": {}, "field_1": {}}),
+    ({"type": "object", "required": ["field_1"], "minProperties": 2}, {"field_1": {}, "field_2": {}}),
     ({"type": "object", "additionalProperties": INTEGER, "required": ["x"]}, {"x": 0}),
     (STRING, ""),
     ({"type": "string", "minLength": 3}, "xxx"),

@@ -11,7 +11,7 @@ from sqlmodel import select
 
 from support.deadlines import TEST_DEADLINE_S
 from support.factories import make_principal, make_store, set_limit, user_quota
-from tollkeeper.chat import ChatRequest, Completion, Finish, Message, Price, TextDelta, Usage
+from tollkeeper.chat import ChatRequest, Completion, Finish, Message, Price, TextDelta, Usage, UsageReport
 from tollkeeper.clock import Clock
 from tollkeeper.db import Database
 from tollkeeper.dialects.input_size import InputSize
@@ -43,7 +43,7 @@ def text_chunk(text: str) -> StreamChunk:
     return StreamChunk(text.encode(), (TextDelta(text),))
 
 
-def final_chunks(usage: Usage | None = USAGE, reason: str = "stop") -> list[StreamChunk]:
+def final_chunks(usage: UsageReport | None = USAGE, reason: str = "stop") -> list[StreamChunk]:
     """The chunks at the end of a complete stream: the finish reason, and the usage report if there is one."""
     report = (usage,) if usage is not None else ()
     return [StreamChunk(b"<finish>", (Finish(reason),)), StreamChunk(b"<usage>", report, last=True)]

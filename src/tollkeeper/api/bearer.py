@@ -40,11 +40,12 @@ def client_address(scope: Scope) -> str:
 
 
 async def authenticate(authenticator: Authenticator, throttle: Throttle, scope: Scope, access: Access) -> Principal:
-    """Returns the principal of a request. Failures count against its address; good credentials pass all the same.
+    """Returns the principal of a request. Wrong credentials count against its address; good ones pass all the same.
 
     Raises Unauthenticated, Forbidden, RateLimited, DatabaseUnavailable, Overloaded.
     """
     address = client_address(scope)
+    credentials: list[str] = []
     try:
         credentials = credentials_of(scope)
         if len(credentials) > 1:
@@ -53,7 +54,8 @@ async def authenticate(authenticator: Authenticator, throttle: Throttle, scope: 
             throttle.check_failures(address)
         return await authenticator.verify(credentials[0], access)
     except Unauthenticated:
-        throttle.count_failure(address)
+        if any(credentials):
+            throttle.count_failure(address)
         raise
 
 

@@ -27,8 +27,8 @@ MAX_NON_ASCII_BYTES = 8 * 1024 * 1024
 """Of UTF-8, whose characters of several bytes take longest to parse: more text than any model takes."""
 MAX_STRUCTURE_BYTES = 8 * 1024 * 1024
 """All that is outside of strings: numbers, punctuation and white space."""
-MAX_DIGITS = 310
-"""Of a number. A longer one overflows a double or has digits beyond its precision."""
+MAX_DIGITS = 309
+"""A number has fewer. One with so many can overflow a double, or has digits beyond its precision."""
 MAX_SLOW_NUMBERS = 1_000
 """Numbers with an exponent or many digits. Parsing one exactly can take 25 µs, a thousand times as long as others."""
 SMALL_BODY_BYTES = 4_096

@@ -9,6 +9,7 @@ from tollkeeper.chat import InconsistentUsage, Usage, UsageReport
 
 MAX_TOKEN_COUNT = 2**53
 """A larger number in a usage report is not a token count."""
+MAX_COUNT_DIGITS = 16
 UNTYPED_FLOAT = float
 """The `float_hook` of each decoder of usage reports: a number beyond a double, as 1e400, is infinity, which is not a
 token count. Without the hook, the whole answer would be malformed.
@@ -61,6 +62,14 @@ def raise_unreadable(body: bytes, read_usage: ReadUsage) -> NoReturn:
     raise MalformedAnswer
 
 
+def has_error(error: Any, *, has_answer: bool) -> bool:
+    """Whether the field `error` marks an error. Some servers send an empty one beside each answer.
+
+    `has_answer`: the body has something of an answer; without it, an empty error is one too.
+    """
+    return bool(error) or (error is not None and not has_answer)
+
+
 def check_other_event(data: bytes) -> None:
     """Check an event that has nothing of an answer: a sign of life, unless it has a field that only errors have.
 
@@ -69,6 +78,18 @@ def check_other_event(data: bytes) -> None:
     decoded = _read_error_body(data)
     if decoded.message is not None or decoded.detail is not None or decoded.code is not None:
         raise MalformedAnswer
+
+
+def is_sign_of_life(data: bytes) -> bool:
+    """Whether data that no reader can read are a sign of life: a text that is no JSON, or a status of `code` 0.
+
+    JSON that cannot be read may be a part of an answer, or an error; markup is the page of a proxy's error.
+    """
+    if not data.lstrip().startswith((b"{", b"[", b'"', b"<")):
+        return True
+    decoded = _read_error_body(data)
+    is_status = type(decoded.code) is int and decoded.code == 0
+    return is_status and not (decoded.error or decoded.detail or decoded.object == "error" or decoded.type == "error")
 
 
 def raise_failure(usage: UsageReport | None, *, has_output: bool) -> NoReturn:
@@ -95,8 +116,22 @@ def _read_error_body(body: bytes) -> _ErrorBody:
 
 
 def token_count(value: Any) -> int | None:
-    """The value, if it is a number of tokens; None if it cannot be one."""
-    return value if type(value) is int and 0 <= value < MAX_TOKEN_COUNT else None
+    """The value, if it is a number of tokens; None if it cannot be one.
+
+    Some servers send counts as floats or as texts: `9.0` and `"9"` are 9.
+    """
+    if type(value) is not int:
+        value = _whole_number(value)
+    return value if value is not None and 0 <= value < MAX_TOKEN_COUNT else None
+
+
+def _whole_number(value: Any) -> int | None:
+    """The float or text as a whole number; None if it is none."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str) and len(value) <= MAX_COUNT_DIGITS and value.isascii() and value.isdigit():
+        return int(value)
+    return None
 
 
 def usage_report(

@@ -20,7 +20,18 @@ from tollkeeper.chat import (
     TextDelta,
     Usage,
 )
-from tollkeeper.dialects.parameters import DROP, OURS, PASS, PRICE, REFUSE, Only, Rule
+from tollkeeper.dialects.parameters import (
+    DROP,
+    OURS,
+    PASS,
+    PRICE,
+    REFUSE,
+    Only,
+    Rule,
+    malformed,
+    malformed_parameter,
+    read_stop,
+)
 from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.dialects.sse import DONE, event
 from tollkeeper.errors import InvalidRequest
@@ -47,7 +58,7 @@ PARAMETERS: dict[str, Rule] = {
 }
 """What the chat wire does not have is refused, unless it has no effect with this value."""
 
-FINISH_REASONS = {"refusal": "content_filter", "tool_calls": "stop"}
+FINISH_REASONS = {"length": "length", "content_filter": "content_filter", "refusal": "content_filter"}
 """The `finish_reason` of each of our finish reasons that has another name here."""
 
 
@@ -73,14 +84,14 @@ def read_request(request: Mapping[str, Any]) -> ChatRequest:
         raise InvalidRequest(sentence, parameter="prompt")
     try:
         parameters = msgspec.convert(request, _Parameters)
-    except msgspec.ValidationError:
-        raise InvalidRequest("The request is not a valid completions request.") from None
+    except msgspec.ValidationError as error:
+        raise malformed(malformed_parameter(error, "prompt")) from None
     return ChatRequest(
         (Message("user", prompt),),
         Options(
             temperature=parameters.temperature,
             top_p=parameters.top_p,
-            stop=(parameters.stop,) if isinstance(parameters.stop, str) else tuple(parameters.stop or ()),
+            stop=read_stop(parameters.stop),
             seed=parameters.seed,
             presence_penalty=parameters.presence_penalty,
             frequency_penalty=parameters.frequency_penalty,
@@ -121,7 +132,7 @@ class StreamWriter:
 
 
 def _choice(text: str, finish_reason: FinishReason | None) -> dict[str, Any]:
-    reason = None if finish_reason is None else FINISH_REASONS.get(finish_reason, finish_reason)
+    reason = None if finish_reason is None else FINISH_REASONS.get(finish_reason, "stop")
     return {"text": text, "index": 0, "logprobs": None, "finish_reason": reason}
 
 

@@ -12,10 +12,18 @@ import msgspec
 import orjson
 
 from tollkeeper.chat import Completion, Usage, UsageReport
-from tollkeeper.dialects.answer_checks import UNTYPED_FLOAT, raise_failure, raise_unreadable, token_count, usage_report
+from tollkeeper.dialects.answer_checks import (
+    UNTYPED_FLOAT,
+    has_error,
+    raise_failure,
+    raise_unreadable,
+    token_count,
+    usage_report,
+)
 from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.dialects.parameters import OURS, PASS, PRICE, Only, Rule
 from tollkeeper.dialects.response_meta import ResponseMeta
+from tollkeeper.dialects.usage_counts import first_count
 from tollkeeper.errors import InvalidRequest
 
 PARAMETERS: dict[str, Rule] = {
@@ -102,7 +110,7 @@ def read_answer(body: bytes) -> Completion:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise_unreadable(body, read_usage)
     usage = read_usage(answer.usage)
-    if answer.error is not None:
+    if has_error(answer.error, has_answer=bool(answer.data)):
         raise_failure(usage, has_output=bool(answer.data))
     return Completion("", "stop", usage)
 
@@ -111,7 +119,8 @@ def read_usage(reported: Any) -> UsageReport | None:
     """The reported usage; None if there is none, or no count in it is valid. Some servers report only the total."""
     if not isinstance(reported, dict):
         return None
-    input_tokens, total = token_count(reported.get("prompt_tokens")), token_count(reported.get("total_tokens"))
+    input_tokens = first_count(reported, ("prompt_tokens", "input_tokens"))
+    total = token_count(reported.get("total_tokens"))
     if input_tokens is None and total is None:
         return None
     return usage_report(total if input_tokens is None else input_tokens, 0, total)

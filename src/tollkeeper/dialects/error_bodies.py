@@ -67,6 +67,12 @@ _FILTERED = re.compile(
 _TOO_LARGE_CODES = frozenset({"request_too_large"})
 _TOO_LARGE = re.compile(r"(?:payload|body) (?:size )?(?:exceeds|is too large|too large)", re.IGNORECASE)
 
+_SYSTEM_ROLE = re.compile(
+    r"unexpected role ['\"]?system|role ['\"]?system['\"]?.{0,60}(?:not supported|unsupported)", re.IGNORECASE
+)
+SYSTEM_ROLE_REFUSED = "Unexpected role 'system': this model does not take it as an input message role."
+"""Claude Code sends such a message, and leaves it out after an error that has these words."""
+
 _NUMBER = r"(\d[\d,_]{0,14})"
 _BOTH_SIZES = tuple(
     re.compile(pattern, re.IGNORECASE)
@@ -145,6 +151,8 @@ def rejection(error: ErrorBody, sent: bytes, *, body_too_large: bool = False) ->
         return errors.ContextOverflow(*_sizes(error))
     if codes & _FILTER_CODES or _FILTERED.search(error.text):
         return errors.ContentFiltered()
+    if _SYSTEM_ROLE.search(error.text):
+        return errors.ProviderRejected(SYSTEM_ROLE_REFUSED)
     if (parameter := _sent_parameter(error, sent)) is not None:
         return errors.ProviderRejected(parameter=parameter)
     return None

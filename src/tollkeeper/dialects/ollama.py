@@ -7,7 +7,6 @@ import re
 from typing import Any
 
 import msgspec
-import orjson
 
 from tollkeeper.chat import (
     TOOL_CHOICE_PREFIX,
@@ -32,14 +31,16 @@ from tollkeeper.dialects.answer_checks import (
     MalformedAnswer,
     ProviderSentError,
     check_other_event,
+    has_error,
     raise_failure,
     token_count,
     usage_report,
 )
 from tollkeeper.dialects.answer_tool_calls import finish_reason_with, new_call_id, raw_arguments_text
+from tollkeeper.dialects.images import HTTPS_PREFIX
 from tollkeeper.dialects.lenient_decoding import DECODE_ERRORS, decode_leniently
 from tollkeeper.dialects.parameters import unsupported, untranslatable
-from tollkeeper.errors import InvalidRequest
+from tollkeeper.dialects.tool_results import arguments_object, tool_text
 
 EMPTY_SCHEMA = {"type": "object", "properties": {}}
 """The schema of a tool without parameters."""
@@ -53,7 +54,7 @@ def write_request(chat_request: ChatRequest, model: str) -> dict[str, Any]:
     """The request's fields, but for the output limit and the delivery options. The last field is always `options`.
 
     `strict` of a tool is dropped: the wire format has no field for it. Raises UnsupportedParameter for what it cannot
-    express, InvalidRequest for a tool call whose arguments are not a JSON object.
+    express.
     """
     options = chat_request.options
     fields: dict[str, Any] = {"model": model, "messages": _write_messages(chat_request.messages)}
@@ -96,14 +97,16 @@ def _write_message(message: Message, tool_names: dict[str, str]) -> list[dict[st
     written: dict[str, Any] = {"role": message.role, "content": message.text}
     for part in message.content:
         match part:
-            case ToolResult(call_id, content):
-                result = {"role": "tool", "content": content, "tool_call_id": call_id}
+            case ToolResult(call_id):
+                result: dict[str, Any] = {"role": "tool", "content": tool_text(part), "tool_call_id": call_id}
+                if inline := [image.url for image in part.images if not image.url.startswith(HTTPS_PREFIX)]:
+                    result["images"] = [_image_data(url) for url in inline]
                 messages.append(result | ({"tool_name": tool_names[call_id]} if call_id in tool_names else {}))
             case ToolCall(custom=True):
                 raise unsupported("messages.tool_calls")
             case ToolCall(call_id, name, arguments):
                 tool_names[call_id] = name
-                call = {"id": call_id, "function": {"name": name, "arguments": _parse_arguments(arguments)}}
+                call = {"id": call_id, "function": {"name": name, "arguments": arguments_object(arguments)}}
                 written.setdefault("tool_calls", []).append(call)
             case Reasoning(text):
                 written["thinking"] = written.get("thinking", "") + text
@@ -120,16 +123,6 @@ def _image_data(url: str) -> str:
     if prefix is None:
         raise unsupported("messages.content")
     return url[prefix.end() :]
-
-
-def _parse_arguments(arguments: str) -> dict[str, Any]:
-    try:
-        value = orjson.loads(arguments or "{}")
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise InvalidRequest("The arguments of a tool call are not a JSON object.", parameter="messages")
-    return value
 
 
 def _write_tools(options: Options) -> list[dict[str, Any]]:
@@ -189,7 +182,7 @@ def read_answer(body: bytes) -> Completion:
     Raises MalformedAnswer if it is malformed or unfinished, ProviderSentError if it is an error.
     """
     answer = _decode_answer(body)
-    if answer.error is not None:
+    if has_error(answer.error, has_answer=answer.message is not None):
         raise_failure(_usage(answer), has_output=answer.message is not None)
     message = answer.message
     if message is None or not answer.done:
@@ -230,7 +223,7 @@ class StreamReader:
     def read(self, line: bytes) -> list[Delta]:
         """The deltas of one line. Raises MalformedAnswer if it is malformed, ProviderSentError if it is an error."""
         answer = _decode_answer(line)
-        if answer.error is not None:
+        if has_error(answer.error, has_answer=answer.message is not None or answer.done):
             raise ProviderSentError(_usage(answer))
         if answer.message is None and not answer.done:
             check_other_event(line)

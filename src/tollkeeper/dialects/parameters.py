@@ -4,6 +4,7 @@ A parameter that multiplies the cost is priced into the hold. One whose cost has
 the provider, is refused. A parameter without a rule is extra: it is refused too, unless the operator allows it.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -14,10 +15,12 @@ import msgspec
 
 from tollkeeper.dialects.dropped import Dropped
 from tollkeeper.dialects.parameter_hints import HINTS
-from tollkeeper.errors import UnsupportedParameter, UntranslatableOption
+from tollkeeper.errors import InvalidRequest, UnsupportedParameter, UntranslatableOption
 from tollkeeper.worker_thread import pause
 
 NULL = b"null"
+_PARAMETER = re.compile(r"at `\$\.(\w+)")
+"""The name of a top-level parameter in a message of msgspec's."""
 
 
 class Treatment(Enum):
@@ -146,3 +149,19 @@ def _detail(name: str) -> str:
 
 def _shown(name: str) -> str | None:
     return name if name.isascii() and name.isprintable() and len(name) <= 60 else None
+
+
+def malformed(name: str) -> InvalidRequest:
+    """The error for a parameter that does not have the expected type or fields."""
+    return InvalidRequest(f"{name} does not have the shape that this endpoint accepts.", parameter=name)
+
+
+def malformed_parameter(error: msgspec.ValidationError, default: str) -> str:
+    """The name of the top-level parameter that does not have the expected type; `default` if the error names none."""
+    found = _PARAMETER.search(str(error))
+    return found[1] if found else default
+
+
+def read_stop(stop: str | list[str] | None) -> tuple[str, ...]:
+    """The stop sequences. An empty one counts as none: forms of clients send the field when it was left empty."""
+    return tuple(filter(None, [stop] if isinstance(stop, str) else stop or []))

@@ -11,6 +11,8 @@ MAX_EVENT_BYTES = 4 * 1024 * 1024
 PING = b": ping\n"
 """A comment, without a blank line: at a blank line, OpenAI's SDKs dispatch an empty event, which they cannot read."""
 DONE = b"data: [DONE]\n\n"
+BOM = b"\xef\xbb\xbf"
+"""The mark with which some servers begin a stream. It is no part of the first field's name."""
 
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -25,7 +27,10 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
 
 class Splitter:
-    """Collects network blocks and returns complete events, without comments and events that have no data."""
+    """Collects network blocks and returns complete events, without comments and events whose data are empty.
+
+    Servers send both as signs of life. An event named `error` is returned even if its data are empty.
+    """
 
     def __init__(self) -> None:
         self._rest = b""
@@ -39,7 +44,8 @@ class Splitter:
             and block.endswith(b"\n\n")
             and block.find(b"\n") == len(block) - 2
             and b"\r" not in block
-        ):  # the common case: one event of one line, without a name
+            and block[6:7] > b" "
+        ):  # the common case: one event of one line, without a name, whose data begin with no space
             return [Event(block, b"", block[6:-2])]
         events = self._split_any(block) if b"\r" in block else self._split_lf(block)
         if len(self._rest) > MAX_EVENT_BYTES:
@@ -57,7 +63,7 @@ class Splitter:
         *bodies, self._rest = block.split(b"\n\n")
         events = []
         for body in bodies:
-            if body.startswith(b"data: ") and b"\n" not in body:
+            if body.startswith(b"data: ") and b"\n" not in body and body[6:7] > b" ":
                 events.append(Event(body + b"\n\n", b"", body[6:]))
             elif (event := _parse(body + b"\n\n")) is not None:
                 events.append(event)
@@ -71,14 +77,15 @@ class Splitter:
 
 
 def _parse(raw: bytes) -> Event | None:
-    name, data = b"", []
-    for line in _LINE_END.split(raw) if b"\r" in raw else raw.split(b"\n"):
+    name, data, text = b"", [], raw.removeprefix(BOM)
+    for line in _LINE_END.split(text) if b"\r" in text else text.split(b"\n"):
         field, _, value = line.partition(b":")
         if field == b"data":
             data.append(value.removeprefix(b" "))
         elif field == b"event":
             name = value.removeprefix(b" ")
-    return Event(raw, name, b"\n".join(data)) if data else None
+    joined = b"\n".join(data)
+    return Event(raw, name, joined) if data and (name == b"error" or joined.strip()) else None
 
 
 def event(data: bytes, name: str | None = None) -> bytes:

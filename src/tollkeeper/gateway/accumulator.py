@@ -14,12 +14,18 @@ from tollkeeper.chat import (
     Usage,
     UsageReport,
 )
+from tollkeeper.dialects.answer_checks import MAX_TOKEN_COUNT
+from tollkeeper.dialects.usage_counts import merged_report
 
 
 class StreamAccumulator:
-    """Collects the deltas of one stream. The caller pays for what is in it, even if the client received less."""
+    """Collects the deltas of one stream. The caller pays for what is in it, even if the client received less.
 
-    def __init__(self) -> None:
+    Reported counts above `max_input` or `max_output` are impossible, in tokens.
+    """
+
+    def __init__(self, max_input: int = MAX_TOKEN_COUNT, max_output: int = MAX_TOKEN_COUNT) -> None:
+        self._max_input, self._max_output = max_input, max_output
         self.deltas: list[Delta] = []
         self.usage: UsageReport | None = None
         self.input_tokens: int | None = None
@@ -43,13 +49,19 @@ class StreamAccumulator:
                     self.text_bytes += len((name or "").encode()) + len(arguments.encode())
                     self.has_output = self._has_unreported_output = True
                 case Usage() | InconsistentUsage():
-                    self.usage, self._has_unreported_output = delta, False
+                    self._add_report(delta)
                 case Finish(reason):
                     self.finish_reason = reason
                 case InputTokens(tokens):
                     self.input_tokens = tokens
                     continue
             self.deltas.append(delta)
+
+    def _add_report(self, report: UsageReport) -> None:
+        """A report of less output than an earlier one covers no output that came after that one."""
+        self.usage = merged_report(self.usage, report, self._max_input, self._max_output)
+        if (report.output_tokens or 0) == (self.usage.output_tokens or 0):
+            self._has_unreported_output = False
 
     @property
     def has_begun(self) -> bool:
@@ -58,8 +70,16 @@ class StreamAccumulator:
 
     @property
     def is_reported(self) -> bool:
-        """Whether the last usage report covers all output so far. One in mid-stream does not cover later output."""
+        """Whether the usage reports cover all output so far. One in mid-stream does not cover later output."""
         return not self._has_unreported_output
+
+    def end(self) -> bool:
+        """Finish an answer that has output, if the provider gave no reason for its end. Returns whether it did so."""
+        if self.finish_reason is not None or not self.has_output:
+            return False
+        called = any(isinstance(delta, ToolCallDelta) for delta in self.deltas)
+        self.finish_reason = "tool_calls" if called else "stop"
+        return True
 
     def cut(self) -> None:
         """Finish the answer here, because it is too long. A report that the provider has sent does not cover it."""
@@ -80,7 +100,7 @@ class StreamAccumulator:
     def completion(self) -> Completion:
         """The answer as far as it was received. Its finish reason is `stop` where none was."""
         text, refusal, reasoning = [], [], []
-        tool_calls: dict[int, tuple[str, str, list[str], bool]] = {}
+        tool_calls: dict[int, tuple[str, list[str], list[str], bool]] = {}
         for delta in self.deltas:
             match delta:
                 case TextDelta(fragment):
@@ -90,14 +110,16 @@ class StreamAccumulator:
                 case ReasoningDelta(fragment):
                     reasoning.append(fragment)
                 case ToolCallDelta(index, call_id, name, arguments, custom):
-                    tool_calls.setdefault(index, (call_id or "", name or "", [], custom))[2].append(arguments)
+                    call = tool_calls.setdefault(index, (call_id or "", [], [], custom))
+                    call[1].append(name or "")
+                    call[2].append(arguments)
         return Completion(
             "".join(text) or "".join(refusal),
             self.finish_reason or "stop",
             self.usage,
             tuple(
-                ToolCall(call_id, name, "".join(arguments), custom)
-                for _, (call_id, name, arguments, custom) in sorted(tool_calls.items())
+                ToolCall(call_id, "".join(names), "".join(arguments), custom)
+                for _, (call_id, names, arguments, custom) in sorted(tool_calls.items())
             ),
             "".join(refusal) or None,
             "".join(reasoning) or None,

@@ -28,6 +28,8 @@ class ModelCall:
     max_output: int | None = None
     allocation: int | None = None
     without_output: bool = False
+    usual_output: int = 0
+    """The output limit, in tokens, that clients of this surface expect if they send none; less if there is no room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +94,11 @@ class Candidate:
 
     @property
     def _output_by_default(self) -> int:
-        if not self.prepared.bills_hidden_output:
+        usual = max(self.call.usual_output, MIN_THINKING_OUTPUT if self.prepared.bills_hidden_output else 0)
+        if usual <= self.default_output:
             return self.default_output
         room = (self.model.context_window - self._bound_by_bytes) // self.call.input.choices
-        return max(self.default_output, min(MIN_THINKING_OUTPUT, room))
+        return max(self.default_output, min(usual, room))
 
     @property
     def _meter(self) -> Meter:

@@ -24,6 +24,8 @@ from tollkeeper.gateway.usage_reports import set_usage
 from tollkeeper.providers.base import SIGN_OF_LIFE, BilledFailure, StreamChunk
 from tollkeeper.quota.reservation import Reservation
 
+PLACEHOLDER_OUTPUT = 1
+"""The output, in tokens, that some providers report at the start of a stream, before there is any."""
 CLOSE_S = 5.0
 """How long the provider may take to close a stream after its last chunk."""
 MIN_UNCOUNTED_BYTES = 64
@@ -35,6 +37,8 @@ MAX_HELD_BACK_CHUNKS = 64
 """How much of a stream is held back until its first output. A provider may send signs of life for minutes."""
 PROVIDER, LISTENER, LEASE = "provider", "listener", "lease"
 """Which side a relay waits for, or which side ended it."""
+
+Deliver = Callable[[StreamChunk], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +100,12 @@ class Relay:
         self._deadlines = deadlines
         self._counted_tokens = self._counted_deltas = 0
         self._count_at_bytes = 0
-        self.received = StreamAccumulator()
+        self.received = StreamAccumulator(candidate.model.context_window, candidate.max_output)
         self.tail = b""
-        self.begun = False
-        self.is_binding = False
+        self.begun = self.is_binding = False
         self._held_back: list[StreamChunk] = []
         self._held_back_bytes = 0
-        self.shortened = False
-        self.cut_short = False
-        self._ended = False
+        self.shortened = self.cut_short = self._ended = False
         self._delivery: CancelScope | None = None
 
     async def run(self) -> None:
@@ -123,6 +124,9 @@ class Relay:
             if self._ended and isinstance(error, ProviderError):  # the connection broke after the whole answer
                 await self._report(cut=self.cut_short)
                 return
+            if isinstance(error, ProviderFailed) and (failure := self._billed_before(error)) is not None:
+                await self._report_broken(failure)
+                raise failure from error
             await self._report_broken(error)
             if isinstance(error, ProviderError) and self.is_binding and not error.billed:
                 raise ProviderInterrupted from error
@@ -170,11 +174,9 @@ class Relay:
                 self.begun = True
                 received.add(chunk.deltas)
                 if chunk.last:
-                    self.tail += chunk.raw
-                    self._ended = received.finish_reason is not None
                     timeouts.end_within(CLOSE_S)
-                    if self._ended and self._held_back:
-                        await self._deliver_held_back(deliver, timeouts)
+                    if await self._end(chunk, deliver, timeouts):
+                        break
                     continue
                 is_empty = not chunk.raw and not chunk.deltas
                 delivered = not is_empty and (self.is_binding or not self._hold_back(chunk))
@@ -195,6 +197,15 @@ class Relay:
             if self._held_back:
                 await self._deliver_held_back(deliver, timeouts)
 
+    async def _end(self, chunk: StreamChunk, deliver: Deliver, timeouts: StreamTimeouts) -> bool:
+        """Take a chunk of the end. Returns whether it ended an answer for which the provider gave no reason."""
+        self.tail += chunk.raw
+        implied = self.received.end()
+        self._ended = self.received.finish_reason is not None
+        if self._ended and self._held_back:
+            await self._deliver_held_back(deliver, timeouts)
+        return implied
+
     def _hold_back(self, chunk: StreamChunk) -> bool:
         """Hold a chunk back if there was no output yet; False if it is to be delivered."""
         received = self.received
@@ -206,9 +217,7 @@ class Relay:
         self.is_binding = True
         return False
 
-    async def _deliver_held_back(
-        self, deliver: Callable[[StreamChunk], Awaitable[None]], timeouts: StreamTimeouts
-    ) -> None:
+    async def _deliver_held_back(self, deliver: Deliver, timeouts: StreamTimeouts) -> None:
         self.is_binding = True
         held_back, self._held_back = self._held_back, []
         for chunk in held_back:
@@ -260,12 +269,20 @@ class Relay:
         billed = not isinstance(error, ProviderError) or error.billed
         cut = self.cut_short or isinstance(error, asyncio.CancelledError)
         if isinstance(error, BilledFailure):
-            await self._set_usage(error.usage, covered=True, cut=cut)
+            self.received.add((error.usage,))
+            await self._set_usage(self.received.usage, covered=self.received.is_reported, cut=cut)
         elif self.is_binding or (billed and (self.begun or cut)):
             covered = isinstance(error, ProviderFailed | ProviderRejected) and self.received.is_reported
             await self._set_usage(self.received.usage, covered=covered, cut=cut)
         elif billed:
             self._reservation.checkpoint = (await self._input_count.tokens(), 0)
+
+    def _billed_before(self, error: ProviderFailed) -> BilledFailure | None:
+        """The failure, if an earlier event has reported output, though none was sent: thoughts, for instance."""
+        usage = self.received.usage
+        if error.billed or self.is_binding or usage is None or (usage.output_tokens or 0) <= PLACEHOLDER_OUTPUT:
+            return None
+        return BilledFailure(usage)
 
     async def _report(self, *, cut: bool) -> None:
         """Report what a stream used that has ended, or was cut."""

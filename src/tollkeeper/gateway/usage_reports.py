@@ -97,6 +97,8 @@ def usage_as_counted(
         if report.input_tokens:
             input_tokens, cached, cache_write = report.input_tokens, *report[2:4]
         output_tokens = report.output_tokens or output_tokens
+    elif report is not None and evidence.covered and _is_consistent_input(report, evidence):
+        cached = report.cached_input_tokens
     usage = _raised(Usage(input_tokens, output_tokens, cached, cache_write), proven.total_tokens, evidence)
     for cost in (meter.tokens, meter.micro_usd):
         if (cost(proven) or 0) > (cost(hold) or 0):
@@ -152,6 +154,12 @@ def _resolved_by_total(report: InconsistentUsage, evidence: Evidence) -> Usage |
         return Usage(total, 0, cached, written) if all_output else None
     unseen = 0 if output_tokens is None else all_output - output_tokens
     return Usage(input_tokens, all_output, cached, written, max(unseen, reasoning))
+
+
+def _is_consistent_input(report: UsageReport, evidence: Evidence) -> bool:
+    """Whether the counts of the input agree with each other, whatever the other counts are."""
+    from_cache = report.cached_input_tokens + report.cache_write_tokens
+    return report.input_tokens is not None and from_cache <= report.input_tokens <= evidence.max_input
 
 
 def _is_possible(usage: Usage, evidence: Evidence) -> bool:

@@ -26,7 +26,7 @@ from tollkeeper.chat import Completion, Delta, Finish, TextDelta, ToolCall, Tool
 from tollkeeper.dialects import embeddings
 from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.providers.base import CallInput, Model, PreparedCall, RawRequest, StreamChunk, Wire
-from tollkeeper.providers.echo_script import CallHead, Script, script_of, text_of, words
+from tollkeeper.providers.echo_script import CallHead, Script, last_message, script_of, text_of, words
 from tollkeeper.providers.extra_parameters import passed_extra, require_chat_request
 from tollkeeper.providers.http_common import input_size_of
 from tollkeeper.providers.kind import FREE, ConfiguredProvider, ProviderKind
@@ -106,7 +106,8 @@ class EchoProvider:
             passed_extra(model, call_input)
             return _prepare_embeddings(model, call_input.raw)
         chat_request = require_chat_request(model, call_input)
-        texts = tuple(map(text_of, chat_request.messages))
+        last = last_message(chat_request)
+        texts = (*(text_of(one) for one in chat_request.messages if one is not last), text_of(last))
         pause()
         body, size = orjson.dumps(texts), input_size_of(chat_request)
         if (script := script_of(chat_request, body)) is not None:

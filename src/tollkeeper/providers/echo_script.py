@@ -67,7 +67,7 @@ def _chosen_tool(request: ChatRequest) -> Tool | None:
     one is required, the first. None after the result of a tool.
     """
     tools, choice = request.options.tools, request.options.tool_choice
-    last = request.messages[-1] if request.messages else Message("user", "")
+    last = last_message(request)
     if choice == "none" or any(isinstance(part, ToolResult) for part in last.parts):
         return None
     by_name = {tool.name: tool for tool in reversed(tools)}
@@ -77,6 +77,11 @@ def _chosen_tool(request: ChatRequest) -> Tool | None:
             raise InvalidRequest("tool_choice names a tool that is not among the tools.", parameter="tool_choice")
         return named
     return _named_tool(last, by_name) or (tools[0] if choice == "required" else None)
+
+
+def last_message(request: ChatRequest) -> Message:
+    """The last message that is not the system's: some clients end the input with one of those."""
+    return next((one for one in reversed(request.messages) if one.role != "system"), Message("user", ""))
 
 
 def _named_tool(message: Message, by_name: dict[str, Tool]) -> Tool | None:

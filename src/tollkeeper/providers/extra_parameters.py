@@ -39,7 +39,10 @@ _TREATED = frozenset(_plain(name) for rules in _RULES for name, rule in rules.it
 _IN_EVERY_CHAT = frozenset(chat.PARAMETERS) & frozenset(responses.PARAMETERS) & frozenset(messages.PARAMETERS)
 _COSTLY = re.compile(
     r"bestof|numreturnsequences|numgenerations|candidatecount|numbeams|beamwidth|usebeamsearch"
-    r"|maxnewtokens|maxlength|maxtokenstosample|maxgentoks|numpredict"
+    r"|maxnewtokens|maxlength|maxtokenstosample|maxgentoks|numpredict|npredict|maxgenlen|maxtokenstogenerate"
+    r"|maxlengthtokens|maxdecodetokens|maxoutputtoken|reasoningmaxtokens|thinkingbudget|maxthinkingtokens|numsamples"
+    r"|generationconfig|parameters|options|files|fileids|imageurls|videourl|connectors|agentoptions|searchmode"
+    r"|forcedsearch|onlinesearch|modeloverride|targetmodel|engine|endpoint|lorarequest|lorapath"
     r"|prompt|promptid|promptembeds|prompttokenids|inputids|chattemplate|prompttemplate|template"
     r"|cachedcontent|datasources|mmprocessorkwargs|maxpixels|minpixels"
     r"|plugins|websearch|enablesearch|searchparameters|searchoptions|builtintools|imageconfig|imagegeneration"

@@ -21,7 +21,7 @@ from tollkeeper.chat import (
     ToolCallDelta,
     Usage,
 )
-from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError, TruncatedStream
+from tollkeeper.dialects.answer_checks import MalformedAnswer, ProviderSentError, TruncatedStream, is_sign_of_life
 from tollkeeper.dialects.images import DATA_PREFIX, data_bytes
 from tollkeeper.dialects.input_size import InputSize
 from tollkeeper.dialects.messages.documents import PDF_PAGE_TOKENS
@@ -144,6 +144,9 @@ class ProviderStream:
         self._read_answer = read_answer
         self._events: Iterator[Any] = iter(())
         self._read_all = False
+        self._begun = False
+        self._skipped = False
+        """Whether an event with an unknown text was left out. It may have been an error, so an end needs its reason."""
         self._last_chunk: StreamChunk | None = None
         self._whole_body = b""
 
@@ -166,7 +169,9 @@ class ProviderStream:
                 if block and not events:
                     return SIGN_OF_LIFE
                 self._events = iter(events)
-            deltas = self._reader.read(event)
+            deltas = self._read(event)
+            if deltas is None:
+                return SIGN_OF_LIFE
             if (
                 self._reader.last
                 and not self._raw
@@ -190,6 +195,20 @@ class ProviderStream:
 
     async def aclose(self) -> None:
         self._stream.close()
+
+    def _read(self, event: Any) -> list[Delta] | None:
+        """The deltas of the event; None if it is a sign of life, which is not passed on."""
+        try:
+            deltas = self._reader.read(event)
+        except MalformedAnswer:
+            if not self._begun or not is_sign_of_life(getattr(event, "data", event)):
+                raise
+            self._skipped = True
+            return None
+        self._begun = True
+        if self._skipped and self._reader.last and not self._reader.finished:
+            raise TruncatedStream
+        return deltas
 
     async def _whole_answer(self, begin: bytes, read_answer: Callable[[bytes], Completion]) -> StreamChunk:
         """Read a whole answer that begins with these bytes; its end is the last chunk."""

@@ -160,9 +160,11 @@ class _Builder:
                 break
             self._budget.spend()
             names[name] = None
+        number = len(names)
         while len(names) < least:
             self._budget.spend()
-            names[f"field_{len(names)}"] = None
+            names[f"field_{number}"] = None
+            number += 1
         others = schema.get("additionalProperties", True)
         value = {}
         for name in names:

@@ -249,6 +249,12 @@ class AnswerSender:
             if after == sent_chunks:
                 await out.flush()
                 await self.wait(gate)
+        after, times, pace_s = self.script.get("comments_after", (None, 0, 0))
+        if after == sent_chunks:
+            for _ in range(times):
+                await asyncio.sleep(pace_s)
+                await out.put(b": working\n\n")
+                await out.flush()
         await self._break(out, sent_chunks)
         if self.script.get("garbage_after") == sent_chunks:
             await out.put(garbage(self.script, self.wire.media_type))

@@ -22,7 +22,7 @@ KEYS = (
     | COUNTED
     | {"answer", "repeat", "obey_limit", "finish_reason", "usage", "without_usage", "fail_times", "by_model"}
     | {"delay", "pace", "gate", "gate_after_log", "gate_after"}
-    | {"split_at", "coalesce", "duplicate_frames", "crlf", "comments"}
+    | {"split_at", "coalesce", "duplicate_frames", "crlf", "comments", "comments_after"}
 )
 
 _SCRIPT = re.compile(r"<<(\{.*\})>>", re.DOTALL)

@@ -29,6 +29,7 @@ Timing and framing (chunks are events with text; in JSON, what a script sets aft
     pace            seconds between chunks
     split_at        bytes per write
     coalesce        true: the whole body in one write
+    comments_after  [k, times, seconds]: so many SSE comments after k chunks, each after so many seconds
     duplicate_frames, crlf, comments
                     true: every event twice; \\r\\n as line end; `: keep-alive` between events (blank lines in NDJSON)
 Faults (after 0 chunks: before the first chunk, after the events ahead of it):

@@ -45,6 +45,9 @@ _NO_CHOICES = re.compile(rb'"choices":\s*\[\s*\]')
 NAMES = ("user", "safety_identifier", "prompt_cache_key")
 """Parameters with names that callers give their users and caches."""
 
+RESPONSES_OUTPUT = 16_384
+"""Coding agents send no output limit to this endpoint, and end the turn at the first answer that is cut."""
+
 
 class _ChatDialect:
     id_prefix = "chatcmpl-"
@@ -181,6 +184,7 @@ def _parse_responses(caller: Principal, body: bytes) -> Exchange:
         input=CallInput(read_request, raw, size=len(body), dropped=dropped),
         model=model,
         max_output=read_output_limit(fields, "max_output_tokens"),
+        usual_output=RESPONSES_OUTPUT,
     )
     dialect = _ResponsesDialect(responses.namespaced_tools(fields))
     return CompatExchange(call, dialect, model or "", streaming=read_flag(fields, "stream"))

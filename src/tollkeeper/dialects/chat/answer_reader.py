@@ -7,18 +7,15 @@ import msgspec
 from tollkeeper.chat import Completion, FinishReason, ToolCall, UsageReport
 from tollkeeper.dialects.answer_checks import (
     UNTYPED_FLOAT,
+    has_error,
     raise_failure,
     raise_unreadable,
-    token_count,
-    usage_report,
 )
 from tollkeeper.dialects.answer_tool_calls import arguments_text, finish_reason_with, new_call_id
 from tollkeeper.dialects.chat.content_lists import ContentTexts, read_content
 from tollkeeper.dialects.lenient_decoding import DECODE_ERRORS, decode_leniently
 from tollkeeper.dialects.signatures import seal
-
-FINISH_REASONS = {"function_call": "tool_calls"}
-"""Our finish reason for each `finish_reason` that has another name here."""
+from tollkeeper.dialects.usage_counts import CHAT_NAMES, RESPONSES_NAMES, read_openai_usage
 
 
 class _FunctionCall(msgspec.Struct):
@@ -90,7 +87,7 @@ def read_answer(body: bytes, signer: str = "") -> Completion:
         text += more_text
         reasoning += more_reasoning
         calls += _tool_calls(message, signer)
-    if answer.error is not None or any(map(_has_error, choices)):
+    if has_error(answer.error, has_answer=bool(choices)) or any(map(_has_error, choices)):
         raise_failure(usage, has_output=bool(text or reasoning or calls))
     refusal = choices[0].message.refusal or None if len(choices) == 1 and choices[0].message is not None else None
     reason = finish_reason(choices[0].finish_reason if choices else None, called=bool(calls))
@@ -132,32 +129,13 @@ def sealed_extra(extra_content: Any, signer: str) -> str:
 
 def finish_reason(reported: str | None, *, called: bool) -> FinishReason:
     """Our finish reason of an answer with that `finish_reason`; `called`: it contains tool calls."""
-    return finish_reason_with(FINISH_REASONS.get(reported or "stop", reported or "stop"), called=called)
+    return finish_reason_with(reported or "stop", called=called)
 
 
 def _has_error(choice: _Choice) -> bool:
-    return choice.error is not None or choice.finish_reason == "error"
+    return bool(choice.error) or choice.finish_reason == "error"
 
 
 def read_usage(reported: Any) -> UsageReport | None:
     """The reported usage; None if there is none, or no count in it is valid."""
-    if not isinstance(reported, dict):
-        return None
-    input_details = _details(reported, "prompt_tokens_details")
-    output_details = _details(reported, "completion_tokens_details")
-    input_tokens = token_count(reported.get("prompt_tokens"))
-    output_tokens = token_count(reported.get("completion_tokens"))
-    cached = token_count(
-        input_details.get("cached_tokens")
-        or reported.get("cached_tokens")  # Moonshot
-        or reported.get("prompt_cache_hit_tokens")  # DeepSeek
-        or 0
-    )
-    cache_write = token_count(input_details.get("cache_write_tokens") or 0)
-    reasoning = token_count(output_details.get("reasoning_tokens")) or 0
-    return usage_report(input_tokens, output_tokens, reported.get("total_tokens"), cached, cache_write, reasoning)
-
-
-def _details(reported: dict[str, Any], name: str) -> dict[str, Any]:
-    details = reported.get(name)
-    return details if isinstance(details, dict) else {}
+    return read_openai_usage(reported, CHAT_NAMES, RESPONSES_NAMES)

@@ -7,8 +7,8 @@ import orjson
 from tollkeeper.chat import Completion, FinishReason, ToolCall, Usage
 from tollkeeper.dialects.response_meta import ResponseMeta
 
-FINISH_REASONS = {"refusal": "stop"}
-"""The `finish_reason` of each of our finish reasons that has another name here."""
+FINISH_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter"})
+"""Our finish reasons that have the same name here. Any other is written as `stop`."""
 
 
 def write_answer(completion: Completion, meta: ResponseMeta, usage: Usage) -> bytes:
@@ -24,7 +24,10 @@ def write_answer(completion: Completion, meta: ResponseMeta, usage: Usage) -> by
         message["reasoning_content"] = completion.reasoning
     if calls := completion.tool_calls:
         first = calls[0]._replace(id=calls[0].id + _seal_of(completion))
-        message["tool_calls"] = [write_tool_call(call) for call in (first, *calls[1:])]
+        message["tool_calls"] = [
+            write_tool_call(call if call.custom else call._replace(arguments=call.arguments or "{}"))
+            for call in (first, *calls[1:])
+        ]
     finish_reason = write_finish_reason(completion.finish_reason)
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
     return orjson.dumps(
@@ -72,11 +75,12 @@ def _extra_content(signature: str) -> dict[str, Any]:
     """What the model demands back with a call; nothing if the text, which comes from the caller, is no such object."""
     try:
         extra_content = orjson.loads(signature)
-    except ValueError:
+        orjson.dumps(extra_content)  # it is limited in depth, more than loads
+    except (ValueError, TypeError):
         return {}
     return {"extra_content": extra_content} if isinstance(extra_content, dict) else {}
 
 
 def write_finish_reason(finish_reason: FinishReason) -> str:
     """The `finish_reason` of an answer."""
-    return FINISH_REASONS.get(finish_reason, finish_reason)
+    return finish_reason if finish_reason in FINISH_REASONS else "stop"

@@ -1,5 +1,6 @@
 """The parameters of a chat completion, each with its rule, and the size of the input."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,6 +88,7 @@ class _Tool(msgspec.Struct):
     type: str
 
 
+_HOUR_CACHE = re.compile(rb'"ttl"\s*:\s*"1h"')
 _decode_messages = msgspec.json.Decoder(list[_Message]).decode
 _decode_tools = msgspec.json.Decoder(list[_Tool]).decode
 
@@ -116,7 +118,15 @@ def input_size_of(fields: Mapping[str, msgspec.Raw]) -> InputSize:
             if part.image_url is not None:
                 images += 1
                 image_bytes += inline_image_bytes(part.image_url.url, "messages.content")
-    return InputSize(len(messages), images, image_bytes, tools=_has_tools(fields))
+    hour_cache = any(_has_hour_cache(bytes(fields[name])) for name in ("messages", "tools") if name in fields)
+    return InputSize(len(messages), images, image_bytes, tools=_has_tools(fields), hour_cache=hour_cache)
+
+
+def _has_hour_cache(encoded: bytes) -> bool:
+    """Whether it has a `cache_control` of an hour, as gateways to Anthropic's models take it. In text, quotes are
+    escaped.
+    """
+    return b'"1h"' in encoded and _HOUR_CACHE.search(encoded) is not None
 
 
 def _has_tools(fields: Mapping[str, msgspec.Raw]) -> bool:

@@ -19,7 +19,7 @@ from tollkeeper.chat import (
     ToolResult,
 )
 from tollkeeper.dialects.chat.content_lists import read_content
-from tollkeeper.dialects.parameters import unsupported
+from tollkeeper.dialects.parameters import malformed, malformed_parameter, read_stop, unsupported
 from tollkeeper.dialects.signatures import split_call_id
 from tollkeeper.errors import InvalidRequest, UnsupportedParameter
 
@@ -136,8 +136,8 @@ def read_request(request: dict[str, Any]) -> ChatRequest:
             raise unsupported(name)
     try:
         parameters = msgspec.convert(request, _Parameters)
-    except msgspec.ValidationError:
-        raise InvalidRequest("The request is not a valid chat-completions request.") from None
+    except msgspec.ValidationError as error:
+        raise malformed(malformed_parameter(error, "messages")) from None
     response_format = parameters.response_format or _ResponseFormat("text")
     schema = (response_format.json_schema if response_format.type == "json_schema" else None) or _JsonSchema()
     return ChatRequest(
@@ -145,7 +145,7 @@ def read_request(request: dict[str, Any]) -> ChatRequest:
         Options(
             temperature=parameters.temperature,
             top_p=parameters.top_p,
-            stop=(parameters.stop,) if isinstance(parameters.stop, str) else tuple(parameters.stop or ()),
+            stop=read_stop(parameters.stop),
             seed=parameters.seed,
             presence_penalty=parameters.presence_penalty,
             frequency_penalty=parameters.frequency_penalty,
@@ -166,8 +166,8 @@ def _read_message(message: _Message) -> Message:
     if message.role == "tool":
         if message.tool_call_id is None:
             raise InvalidRequest("A tool message has no tool_call_id.", parameter="messages")
-        text = "".join(part for part in _read_parts(message.content) if isinstance(part, str))
-        return Message("user", (ToolResult(message.tool_call_id, text),))
+        result = Message("user", tuple(_read_parts(message.content)))
+        return Message("user", (ToolResult(message.tool_call_id, result.text, result.images),))
     role = _ROLES.get(message.role)
     if role is None:
         raise InvalidRequest("A message has an unknown role.", parameter="messages")

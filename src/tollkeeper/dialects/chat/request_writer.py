@@ -1,10 +1,12 @@
 """Writes the request to a provider."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from tollkeeper.chat import TOOL_CHOICE_PREFIX, ChatRequest, Image, Message, Reasoning, Tool, ToolCall, ToolResult
 from tollkeeper.dialects.call_ids import with_short_ids
 from tollkeeper.dialects.chat.answer_writer import write_tool_call
+from tollkeeper.dialects.tool_results import tool_text
 
 DEFAULT_SCHEMA_NAME = "answer"
 
@@ -16,8 +18,7 @@ def write_request(chat_request: ChatRequest, model: str, reasoning_field: str = 
     """
     options = chat_request.options
     earlier = with_short_ids(chat_request.messages)
-    messages = [written for message in earlier for written in _write_message(message, reasoning_field)]
-    fields: dict[str, Any] = {"model": model, "messages": messages}
+    fields: dict[str, Any] = {"model": model, "messages": list(_write_messages(earlier, reasoning_field))}
     optional = {
         "temperature": options.temperature,
         "top_p": options.top_p,
@@ -43,12 +44,41 @@ def write_request(chat_request: ChatRequest, model: str, reasoning_field: str = 
     return fields
 
 
+def _write_messages(messages: tuple[Message, ...], reasoning_field: str) -> Iterator[dict[str, Any]]:
+    """The messages on the wire. Images that tools returned are in a user message after all results of the turn.
+
+    The results follow the calls without another message between them, and servers take images from the user only.
+    """
+    images: list[dict[str, Any]] = []
+    for message in messages:
+        results = [part for part in message.parts if isinstance(part, ToolResult)]
+        images += [_write_part(image) for result in results for image in result.images]
+        for written in _write_message(message, reasoning_field):
+            if not images or written["role"] == "tool":
+                yield written
+                continue
+            if written["role"] == "user":
+                yield written | {"content": images + _as_parts(written["content"])}
+            else:
+                yield {"role": "user", "content": images}
+                yield written
+            images = []
+    if images:
+        yield {"role": "user", "content": images}
+
+
+def _as_parts(content: str | list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    if isinstance(content, list):
+        return content
+    return [_write_part(content)] if content else []
+
+
 def _write_message(message: Message, reasoning_field: str) -> list[dict[str, Any]]:
     """The messages on the wire: each tool result is one of its own."""
     if isinstance(message.content, str):
         return [{"role": message.role, "content": message.content}]
     results: list[dict[str, Any]] = [
-        {"role": "tool", "tool_call_id": part.call_id, "content": part.content}
+        {"role": "tool", "tool_call_id": part.call_id, "content": tool_text(part)}
         for part in message.content
         if isinstance(part, ToolResult)
     ]

@@ -5,7 +5,13 @@ from typing import Any
 import msgspec
 
 from tollkeeper.chat import Delta, Finish, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
-from tollkeeper.dialects.answer_checks import UNTYPED_FLOAT, ProviderSentError, check_other_event, raise_error_event
+from tollkeeper.dialects.answer_checks import (
+    UNTYPED_FLOAT,
+    ProviderSentError,
+    check_other_event,
+    has_error,
+    raise_error_event,
+)
 from tollkeeper.dialects.answer_tool_calls import arguments_text
 from tollkeeper.dialects.chat.answer_reader import finish_reason, read_usage, sealed_extra
 from tollkeeper.dialects.chat.content_lists import read_content
@@ -51,6 +57,7 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
     index: int | None = None
     error: Any = None
+    usage: Any = None
 
 
 class _Chunk(msgspec.Struct):
@@ -60,6 +67,7 @@ class _Chunk(msgspec.Struct):
     usage: Any = None
     object: Any = None
     error: Any = None
+    x_groq: Any = None
 
 
 _decode = msgspec.json.Decoder(_Chunk, float_hook=UNTYPED_FLOAT).decode
@@ -92,25 +100,29 @@ class StreamReader:
             chunk = _decode(event.data)
         except DECODE_ERRORS:
             chunk = decode_leniently(event.data, _Chunk)
-        if chunk.error is not None or chunk.object == "error":
-            raise ProviderSentError(read_usage(chunk.usage))
-        if chunk.choices is None and chunk.usage is None:
+        reported = chunk.usage if chunk.x_groq is None else _reported_usage(chunk)
+        if (chunk.error is not None and _has_error(chunk)) or chunk.object == "error":
+            raise ProviderSentError(read_usage(reported))
+        if chunk.choices is None and reported is None:
             check_other_event(event.data)
         deltas: list[Delta] = []
         for choice in chunk.choices or ():
-            if choice.error is not None or choice.finish_reason == "error":
-                raise ProviderSentError(read_usage(chunk.usage))
-            if choice.delta is not None:
-                self._read_delta(choice.delta, choice.index or 0, deltas)
-            if choice.finish_reason not in NOT_FINISHED:
-                self.finished = True
-                deltas.append(Finish(finish_reason(choice.finish_reason, called=self._calls.count > 0)))
-        if chunk.usage is not None:
-            usage = read_usage(chunk.usage)
-            if usage is not None:
-                deltas.append(usage)
-        self.last = self.finished and not chunk.choices and chunk.usage is not None
+            if reported is None:
+                reported = choice.usage  # Moonshot
+            if choice.error or choice.finish_reason == "error":
+                raise ProviderSentError(read_usage(reported))
+            self._read_choice(choice, deltas)
+        if reported is not None and (usage := read_usage(reported)) is not None:
+            deltas.append(usage)
+        self.last = self.finished and not chunk.choices and reported is not None
         return deltas
+
+    def _read_choice(self, choice: _Choice, deltas: list[Delta]) -> None:
+        if choice.delta is not None:
+            self._read_delta(choice.delta, choice.index or 0, deltas)
+        if choice.finish_reason not in NOT_FINISHED:
+            self.finished = True
+            deltas.append(Finish(finish_reason(choice.finish_reason, called=self._calls.count > 0)))
 
     def _read_delta(self, delta: _Delta, choice: int, deltas: list[Delta]) -> None:
         if delta.content:
@@ -136,6 +148,17 @@ class StreamReader:
         if delta.id is None or not (sealed := sealed_extra(call.extra_content, self._signer)):
             return delta
         return ToolCallDelta(delta.index, delta.id + sealed, delta.name, delta.arguments, delta.custom)
+
+
+def _reported_usage(chunk: _Chunk) -> Any:
+    """The usage of a chunk of Groq: older ones report it only in `x_groq`."""
+    if chunk.usage is None and isinstance(chunk.x_groq, dict):
+        return chunk.x_groq.get("usage")
+    return chunk.usage
+
+
+def _has_error(chunk: _Chunk) -> bool:
+    return has_error(chunk.error, has_answer=chunk.choices is not None or chunk.usage is not None)
 
 
 def _piece(call: _ToolCallDelta, choice: int) -> CallPiece:

@@ -20,6 +20,8 @@ class StreamWriter:
         self._seals: list[str] = []
         """The sealed signatures of the reasoning before the first tool call, which takes it if there is one."""
         self._called = False
+        self._without_arguments: set[int] = set()
+        """The tool calls of which no arguments were received: they end with an empty object."""
 
     def write(self, delta: Delta) -> bytes:
         """The chunk with this delta; empty for a delta that has no chunk of its own."""
@@ -36,7 +38,13 @@ class StreamWriter:
             case ToolCallDelta(index, call_id, name, arguments, custom):
                 kind, field = ("custom", "input") if custom else ("function", "arguments")
                 call: dict[str, Any] = {"index": index, kind: {field: arguments}}
-                if name is not None:
+                if arguments or custom:
+                    self._without_arguments.discard(index)
+                elif call_id is not None:
+                    self._without_arguments.add(index)
+                if name is not None and call_id is None:
+                    call[kind]["name"] = name
+                elif name is not None:
                     sealed_id = self._sealed(call_id or "")
                     call = {"index": index, "id": sealed_id, "type": kind, kind: {"name": name, field: arguments}}
                 return self._chunk({"tool_calls": [call]})
@@ -50,7 +58,9 @@ class StreamWriter:
 
     def end(self, finish_reason: str, usage: Usage) -> bytes:
         """The chunks that end the answer."""
-        chunks = self._chunk({}, write_finish_reason(finish_reason))
+        missing = [{"index": index, "function": {"arguments": "{}"}} for index in sorted(self._without_arguments)]
+        chunks = self._chunk({"tool_calls": missing}) if missing else b""
+        chunks += self._chunk({}, write_finish_reason(finish_reason))
         if self._with_usage:
             chunks += self.write_usage(usage)
         return chunks + DONE

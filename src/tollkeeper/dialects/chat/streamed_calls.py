@@ -1,10 +1,9 @@
 """Tells apart the tool calls of a streamed answer. Servers differ in which deltas have an index, an id and a name."""
 
 import msgspec
-import orjson
 
 from tollkeeper.chat import ToolCallDelta
-from tollkeeper.dialects.answer_tool_calls import new_call_id
+from tollkeeper.dialects.answer_tool_calls import is_whole_object, new_call_id
 
 
 class CallPiece(msgspec.Struct, frozen=True, gc=False):
@@ -27,6 +26,15 @@ class _Call:
         self.name = piece.name
         self.arguments: list[str] = []
 
+    def rest_of_name(self, piece: CallPiece) -> str | None:
+        """What the piece adds to the name, before the arguments begin; None for nothing."""
+        if not piece.name or piece.name == self.name or piece.arguments or any(self.arguments):
+            return None
+        whole = self.name or ""
+        rest = piece.name.removeprefix(whole)
+        self.name = whole + rest
+        return rest
+
 
 class StreamedCalls:
     """The tool calls of one stream, numbered from 0 over all choices. `count`: how many have begun.
@@ -42,11 +50,15 @@ class StreamedCalls:
         self._by_id: dict[tuple[int, str, int | None], _Call] = {}
 
     def read(self, piece: CallPiece) -> ToolCallDelta:
-        """The delta. Only the first one of a call has its id and its name, which some servers repeat in every piece."""
+        """The delta. Only the first one of a call has its id and its name, which some servers repeat in every piece.
+
+        Others send the name in pieces, or as far as it is known: a later delta has what is new of it.
+        """
         call = self._find(piece)
         if call is not None:
+            name = call.rest_of_name(piece)
             call.arguments.append(piece.arguments)
-            return ToolCallDelta(call.number, None, None, piece.arguments, piece.custom)
+            return ToolCallDelta(call.number, None, name, piece.arguments, piece.custom)
         call = _Call(self.count, piece)
         call.arguments.append(piece.arguments)
         self.count += 1
@@ -68,18 +80,9 @@ class StreamedCalls:
 def _is_another(call: _Call, piece: CallPiece) -> bool:
     """Whether a piece with a name, and without an id, begins another call than the one at its index.
 
-    It does if the name is another one, or if the arguments of that call are complete.
+    It does if the name is another one, or if the arguments of that call are complete. A name without arguments at the
+    explicit index of a call without arguments is a piece of that call's name.
     """
-    return piece.name != call.name or (bool(piece.arguments) and _is_json(call.arguments))
-
-
-def _is_json(pieces: list[str]) -> bool:
-    """Whether the pieces are a whole JSON object. The join is left out where the last piece cannot end one."""
-    last = next(filter(str.strip, reversed(pieces)), "")
-    if not last.rstrip().endswith("}"):
-        return False
-    try:
-        orjson.loads("".join(pieces))
-    except ValueError:
-        return False
-    return True
+    if piece.name != call.name:
+        return piece.index is None or bool(piece.arguments) or any(call.arguments)
+    return bool(piece.arguments) and is_whole_object(call.arguments)

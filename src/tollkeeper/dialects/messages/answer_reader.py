@@ -8,6 +8,7 @@ import msgspec
 from tollkeeper.chat import Completion, FinishReason, Reasoning, ToolCall, UsageReport
 from tollkeeper.dialects.answer_checks import (
     UNTYPED_FLOAT,
+    has_error,
     raise_failure,
     raise_unreadable,
     token_count,
@@ -16,17 +17,11 @@ from tollkeeper.dialects.answer_checks import (
 from tollkeeper.dialects.answer_tool_calls import finish_reason_with, new_call_id, raw_arguments_text
 from tollkeeper.dialects.lenient_decoding import DECODE_ERRORS, decode_leniently
 from tollkeeper.dialects.signatures import seal
+from tollkeeper.dialects.usage_counts import cached_in_details, first_count
 
-FINISH_REASONS = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "pause_turn": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "tool_use": "tool_calls",
-}
-"""Our finish reason for each `stop_reason` that has another name here."""
 EMPTY_ARGUMENTS = "{}"
+OUTPUT_NAMES = ("output_tokens", "completion_tokens")
+"""The names of the output in a usage report, this wire format's own first."""
 
 
 class _Block(msgspec.Struct):
@@ -66,7 +61,7 @@ def read_answer(body: bytes, signer: str = "") -> Completion:
     usage, content = read_usage(answer.usage), answer.content
     if (answer.type or "message") != "message" or (content is None and (usage is None or answer.type is None)):
         raise_unreadable(body, read_usage)
-    if answer.error is not None:
+    if has_error(answer.error, has_answer=content is not None):
         raise_failure(usage, has_output=bool(content))
     blocks = [_Block("text", content)] if isinstance(content, str) else content or []
     calls = tuple(
@@ -97,7 +92,7 @@ def _signed_reasoning(blocks: list[_Block], signer: str) -> Iterator[Reasoning]:
 
 def finish_reason(stop_reason: str, *, called: bool) -> FinishReason:
     """Our finish reason of a message with that `stop_reason`; `called`: it contains tool calls."""
-    return finish_reason_with(FINISH_REASONS.get(stop_reason, stop_reason), called=called)
+    return finish_reason_with(stop_reason, called=called)
 
 
 def refusal_text(stop_details: Any) -> str | None:
@@ -110,15 +105,19 @@ def read_usage(reported: Any) -> UsageReport | None:
     """The reported usage; None if there is none, or no count in it is valid.
 
     This wire format counts tokens that are read from or written to the cache apart from `input_tokens`; ours includes
-    them.
+    them, as do OpenAI's names, which some servers send in place of those of this wire format.
     """
     if not isinstance(reported, dict):
         return None
     details = reported.get("output_tokens_details")
-    uncached, output_tokens = token_count(reported.get("input_tokens")), token_count(reported.get("output_tokens"))
+    uncached = token_count(reported.get("input_tokens"))
+    output_tokens = first_count(reported, OUTPUT_NAMES)
     cached = token_count(reported.get("cache_read_input_tokens") or 0)
     cache_write = token_count(reported.get("cache_creation_input_tokens") or 0)
     input_tokens = token_count(uncached + (cached or 0) + (cache_write or 0)) if uncached is not None else None
+    if not uncached and (whole := token_count(reported.get("prompt_tokens"))):
+        input_tokens = max(whole, input_tokens or 0, (cached or 0) + (cache_write or 0))
+        cached = cached or cached_in_details(reported, "prompt_tokens")
     reasoning = token_count(details.get("thinking_tokens")) if isinstance(details, dict) else None
     reasoning = min(reasoning or 0, output_tokens or 0)
     return usage_report(input_tokens, output_tokens, reported.get("total_tokens"), cached, cache_write, reasoning)

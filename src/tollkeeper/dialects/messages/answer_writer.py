@@ -6,9 +6,15 @@ import orjson
 
 from tollkeeper.chat import Completion, FinishReason, Usage
 from tollkeeper.dialects.response_meta import ResponseMeta
+from tollkeeper.dialects.tool_results import arguments_object
 
-STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
-"""The `stop_reason` of each of our finish reasons that has another name here."""
+STOP_REASONS = {
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "content_filter": "refusal",
+    "refusal": "refusal",
+}
+"""The `stop_reason` of each of our finish reasons. Any other is written as `end_turn`."""
 
 
 def write_answer(completion: Completion, meta: ResponseMeta, usage: Usage) -> bytes:
@@ -22,7 +28,7 @@ def write_answer(completion: Completion, meta: ResponseMeta, usage: Usage) -> by
     content += [{"type": "thinking", "thinking": one.text, "signature": one.signature} for one in blocks]
     content += [{"type": "text", "text": text} for text in dict.fromkeys((completion.text, completion.refusal)) if text]
     for call in completion.tool_calls:
-        tool_input = {"input": call.arguments} if call.custom else _parse_object(call.arguments)
+        tool_input = {"input": call.arguments} if call.custom else arguments_object(call.arguments)
         content.append({"type": "tool_use", "id": call.id, "name": call.name, "input": tool_input})
     reason = stop_reason(completion.finish_reason, refused=completion.refusal is not None)
     return orjson.dumps(message(meta, content, reason, write_usage(usage)))
@@ -32,7 +38,7 @@ def stop_reason(finish_reason: FinishReason, *, refused: bool = False) -> str:
     """The `stop_reason` of an answer; `refused`: it contains a refusal."""
     if refused and finish_reason == "stop":
         return "refusal"
-    return STOP_REASONS.get(finish_reason, finish_reason)
+    return STOP_REASONS.get(finish_reason, "end_turn")
 
 
 def write_usage(usage: Usage) -> dict[str, Any]:
@@ -66,11 +72,3 @@ def message(meta: ResponseMeta, content: list[Any], stop_reason: str | None, usa
 def write_token_count(input_tokens: int) -> bytes:
     """The answer of `/v1/messages/count_tokens`."""
     return orjson.dumps({"input_tokens": input_tokens})
-
-
-def _parse_object(arguments: str) -> dict[str, Any]:
-    try:
-        value = orjson.loads(arguments)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}

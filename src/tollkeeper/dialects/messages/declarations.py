@@ -31,6 +31,7 @@ BETAS = frozenset(
         "extended-cache-ttl-2025-04-11",
         "fine-grained-tool-streaming-2025-05-14",
         "interleaved-thinking-2025-05-14",
+        "mid-conversation-system-2026-04-07",
         "output-128k-2025-02-19",
         "pdfs-2024-09-25",
         "prompt-caching-2024-07-31",

@@ -12,18 +12,26 @@ PDF_PAGE_TOKENS = 4_500
 BYTES_PER_PAGE = 50_000
 """Of a PDF whose pages are in compressed objects, so that they cannot be counted."""
 
+MAX_PAGES = 10_000
+"""More than any model takes."""
+
 _PAGE = re.compile(rb"/Type\s*/Page(?![A-Za-z])")
+_SLICE_CHARACTERS = 64 * 1024
 
 
 def pdf_pages(data: msgspec.Raw) -> int:
-    """About how many pages a PDF has, from its base64 data as a JSON string; at least 1.
+    """About how many pages a PDF has, from its base64 data as a JSON string; from 1 to MAX_PAGES.
 
     This is no bound: the objects of a PDF may be compressed, and one that is in it once may be shown many times.
     """
-    pause()
-    try:
-        document = binascii.a2b_base64(memoryview(data)[1:-1])
-    except ValueError:
-        return 1
-    pause()
-    return len(_PAGE.findall(document)) or 1 + len(document) // BYTES_PER_PAGE
+    encoded = memoryview(data)[1:-1]
+    pages = size = 0
+    for start in range(0, len(encoded), _SLICE_CHARACTERS):
+        pause()
+        try:
+            document = binascii.a2b_base64(encoded[start : start + _SLICE_CHARACTERS])
+        except ValueError:
+            return 1
+        size += len(document)
+        pages += sum(1 for _ in _PAGE.finditer(document))
+    return min(pages or 1 + size // BYTES_PER_PAGE, MAX_PAGES)

@@ -15,6 +15,7 @@ from tollkeeper.chat import (
     Tool,
     ToolCall,
     ToolResult,
+    join_texts,
 )
 from tollkeeper.dialects.dropped import Dropped
 from tollkeeper.dialects.messages import content
@@ -28,7 +29,7 @@ from tollkeeper.dialects.messages.content import (
     ToolUseBlock,
     decode_field,
 )
-from tollkeeper.dialects.parameters import unsupported
+from tollkeeper.dialects.parameters import malformed, malformed_parameter, read_stop, unsupported
 from tollkeeper.errors import InvalidRequest
 
 TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
@@ -62,8 +63,8 @@ def read_request(request: dict[str, Any], dropped: Dropped | None = None) -> Cha
         raise unsupported("top_k")
     try:
         parameters = msgspec.convert(request, _Parameters)
-    except msgspec.ValidationError:
-        raise InvalidRequest("The request is not a valid messages request.") from None
+    except msgspec.ValidationError as error:
+        raise malformed(malformed_parameter(error, "messages")) from None
     choice, output_config = parameters.tool_choice, parameters.output_config or content.OutputConfig()
     parallel_disabled = choice.disable_parallel_tool_use if choice is not None else None
     return ChatRequest(
@@ -71,7 +72,7 @@ def read_request(request: dict[str, Any], dropped: Dropped | None = None) -> Cha
         Options(
             temperature=parameters.temperature,
             top_p=parameters.top_p,
-            stop=tuple(parameters.stop_sequences or ()),
+            stop=read_stop(parameters.stop_sequences),
             effort=output_config.effort,
             tools=_read_tools(request, dropped),
             tool_choice=TOOL_CHOICES.get(choice.type, TOOL_CHOICE_PREFIX + choice.name) if choice is not None else None,
@@ -119,7 +120,7 @@ def _read_block(block: ContentBlock) -> Part | None:
         case ToolUseBlock():
             return ToolCall(block.id, block.name, bytes(block.input).decode())
         case ToolResultBlock():
-            return ToolResult(block.tool_use_id, _read_tool_result(block))
+            return _read_tool_result(block)
         case content.DocumentBlock():
             return _document_text(block)
         case content.SearchResultBlock():
@@ -135,18 +136,21 @@ def _read_image(image: ImageBlock) -> Image:
     return Image(source.url)
 
 
-def _read_tool_result(result: ToolResultBlock) -> str:
+def _read_tool_result(result: ToolResultBlock) -> ToolResult:
     if result.content is None or isinstance(result.content, str):
-        return result.content or ""
-    return "".join(map(_tool_result_text, result.content))
+        return ToolResult(result.tool_use_id, result.content or "")
+    content = Message("user", tuple(map(_read_result_block, result.content)))
+    return ToolResult(result.tool_use_id, content.text, content.images)
 
 
-def _tool_result_text(block: object) -> str:
+def _read_result_block(block: object) -> str | Image:
     match block:
+        case ImageBlock():
+            return _read_image(block)
         case TextBlock():
             return block.text
         case content.ToolReferenceBlock():
-            return f"The tool {block.tool_name} is available.\n"
+            return f"The tool {block.tool_name} is available."
         case content.DocumentBlock():
             return _document_text(block)
         case _:
@@ -171,7 +175,7 @@ def _text_of_content(blocks: str | list[TextBlock | ImageBlock]) -> str:
     texts = [block.text for block in blocks if isinstance(block, TextBlock)]
     if len(texts) < len(blocks):
         raise unsupported("messages.content")
-    return "".join(texts)
+    return join_texts(texts)
 
 
 def _read_tools(request: dict[str, Any], dropped: Dropped | None) -> tuple[Tool, ...]:

@@ -3,8 +3,6 @@
 import re
 from typing import Any
 
-import orjson
-
 from tollkeeper.chat import (
     TOOL_CHOICE_PREFIX,
     ChatRequest,
@@ -19,7 +17,7 @@ from tollkeeper.chat import (
 )
 from tollkeeper.dialects.call_ids import with_unique_word_ids
 from tollkeeper.dialects.parameters import unsupported
-from tollkeeper.errors import InvalidRequest
+from tollkeeper.dialects.tool_results import arguments_object
 
 JSON_INSTRUCTION = "Answer with one JSON object and nothing else."
 """Requests a JSON object: the wire format itself has only schemas."""
@@ -37,12 +35,15 @@ def write_request(chat_request: ChatRequest, model: str) -> dict[str, Any]:
     """The request's fields, but for the output limit and the delivery options.
 
     Consecutive messages of the same role are joined, with tool results first. Raises UnsupportedParameter for what this
-    wire format cannot express, InvalidRequest for a tool call whose arguments are not a JSON object.
+    wire format cannot express.
     """
     options = chat_request.options
     _check_options(options)
-    fields: dict[str, Any] = {"model": model, "messages": _write_messages(chat_request.messages)}
-    if system := _write_system(chat_request):
+    system, messages = _write_system(chat_request), _write_messages(chat_request.messages)
+    fields: dict[str, Any] = {"model": model, "messages": messages}
+    if not messages:  # the API requires one
+        fields["messages"] = [{"role": "user", "content": system}] if system else []
+    elif system:
         fields["system"] = system
     optional = {
         "temperature": options.temperature,
@@ -122,9 +123,10 @@ def _write_block(part: Part) -> dict[str, Any]:
         case ToolCall(custom=True):
             raise unsupported("messages.tool_calls")
         case ToolCall():
-            return {"type": "tool_use", "id": part.id, "name": part.name, "input": _parse_arguments(part.arguments)}
+            return {"type": "tool_use", "id": part.id, "name": part.name, "input": arguments_object(part.arguments)}
         case ToolResult():
-            return {"type": "tool_result", "tool_use_id": part.call_id, "content": part.content}
+            content = _write_blocks((part.content, *part.images)) if part.images else part.content
+            return {"type": "tool_result", "tool_use_id": part.call_id, "content": content}
 
 
 def _write_source(url: str) -> dict[str, str]:
@@ -134,16 +136,6 @@ def _write_source(url: str) -> dict[str, str]:
     if prefix is None:
         raise unsupported("messages.content")
     return {"type": "base64", "media_type": prefix[1], "data": url[prefix.end() :]}
-
-
-def _parse_arguments(arguments: str) -> dict[str, Any]:
-    try:
-        value = orjson.loads(arguments or "{}")
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise InvalidRequest("The arguments of a tool call are not a JSON object.", parameter="messages")
-    return value
 
 
 def _write_tool(tool: Tool) -> dict[str, Any]:

@@ -14,13 +14,27 @@ from tollkeeper.chat import (
     TextDelta,
     ToolCallDelta,
     Usage,
+    UsageReport,
 )
-from tollkeeper.dialects.answer_checks import UNTYPED_FLOAT, ProviderSentError, check_other_event, raise_error_event
+from tollkeeper.dialects.answer_checks import (
+    UNTYPED_FLOAT,
+    ProviderSentError,
+    check_other_event,
+    has_error,
+    raise_error_event,
+)
 from tollkeeper.dialects.answer_tool_calls import new_call_id, raw_arguments_text
 from tollkeeper.dialects.lenient_decoding import DECODE_ERRORS, decode_leniently
-from tollkeeper.dialects.messages.answer_reader import EMPTY_ARGUMENTS, finish_reason, read_usage, refusal_text
+from tollkeeper.dialects.messages.answer_reader import (
+    EMPTY_ARGUMENTS,
+    OUTPUT_NAMES,
+    finish_reason,
+    read_usage,
+    refusal_text,
+)
 from tollkeeper.dialects.signatures import seal
 from tollkeeper.dialects.sse import Event
+from tollkeeper.dialects.usage_counts import merged_report
 
 
 class _Delta(msgspec.Struct):
@@ -93,6 +107,9 @@ class StreamReader:
         self.last = False
         self.finished = False
         self._usage: dict[str, Any] = {}
+        """The latest value of each field of the usage."""
+        self._report: UsageReport | None = None
+        """The largest counts that were reported."""
         self._calls: dict[int | None, _ToolCall | None] = {}
         """The tool call of the latest block at each index, if it has one; at the index None, that of the latest."""
         self._call_count = 0
@@ -109,7 +126,8 @@ class StreamReader:
         except DECODE_ERRORS:
             decoded = decode_leniently(event.data, _Event)
         event_type = decoded.type or event.name.decode(errors="replace")
-        if event_type == "error" or decoded.error is not None:
+        is_error = decoded.error is not None and has_error(decoded.error, has_answer=bool(event_type))
+        if is_error or event_type == "error":
             raise ProviderSentError(read_usage(decoded.usage))
         self.last = event_type == "message_stop"
         match event_type:
@@ -128,8 +146,9 @@ class StreamReader:
         return []
 
     def _read_start(self, reported: Any) -> list[Delta]:
-        """Servers that have not counted the input yet report 0 input tokens."""
-        self._update_usage(reported)
+        """Servers that have not counted the input yet report 0 input tokens. The output is a placeholder."""
+        if isinstance(reported, dict):
+            self._update_usage({name: value for name, value in reported.items() if name not in OUTPUT_NAMES})
         usage = read_usage(reported)
         return [InputTokens(usage.input_tokens)] if isinstance(usage, Usage) and usage.input_tokens else []
 
@@ -180,7 +199,8 @@ class StreamReader:
         return [ToolCallDelta(call.number, None, None, EMPTY_ARGUMENTS)]
 
     def _read_end(self, event: _Event) -> list[Delta]:
-        self._update_usage(event.usage)
+        if isinstance(event.usage, dict):
+            self._update_usage(event.usage)
         deltas: list[Delta] = []
         if event.delta is not None and event.delta.stop_reason:
             if refusal := refusal_text(event.delta.stop_details):
@@ -188,12 +208,16 @@ class StreamReader:
             self.finished = True
             deltas.append(Finish(finish_reason(event.delta.stop_reason, called=self._call_count > 0)))
         self.last = self.finished
-        has_output = isinstance(event.usage, dict) and event.usage.get("output_tokens") is not None
-        if has_output and (usage := read_usage(self._usage)):
-            deltas.append(usage)
+        has_output = isinstance(event.usage, dict) and any(event.usage.get(name) is not None for name in OUTPUT_NAMES)
+        if has_output and self._report is not None:
+            deltas.append(self._report)
         return deltas
 
-    def _update_usage(self, usage: Any) -> None:
-        """The counts are totals: a later one replaces an earlier one, and a missing one leaves it."""
-        if isinstance(usage, dict):
-            self._usage |= {name: value for name, value in usage.items() if value is not None}
+    def _update_usage(self, usage: dict[str, Any]) -> None:
+        """The counts are totals: a later one may be larger, never smaller, and a missing one leaves the earlier one.
+
+        The input is compared with its cached parts: a server may tell them apart only at the end.
+        """
+        self._usage |= {name: value for name, value in usage.items() if value is not None}
+        if (report := read_usage(self._usage)) is not None:
+            self._report = merged_report(self._report, report)

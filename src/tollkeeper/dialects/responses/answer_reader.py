@@ -8,17 +8,15 @@ from tollkeeper.chat import Completion, FinishReason, Reasoning, ToolCall, Usage
 from tollkeeper.dialects.answer_checks import (
     UNTYPED_FLOAT,
     MalformedAnswer,
+    has_error,
     raise_failure,
     raise_unreadable,
-    token_count,
-    usage_report,
 )
-from tollkeeper.dialects.answer_tool_calls import arguments_text, new_call_id
+from tollkeeper.dialects.answer_tool_calls import arguments_text, known_reason, new_call_id
 from tollkeeper.dialects.lenient_decoding import DECODE_ERRORS, decode_leniently
 from tollkeeper.dialects.signatures import seal
+from tollkeeper.dialects.usage_counts import CHAT_NAMES, RESPONSES_NAMES, read_openai_usage
 
-FINISH_REASONS = {"max_output_tokens": "length"}
-"""Our finish reason for each reason of an incomplete response that has another name here."""
 FAILED_STATUSES = frozenset({"failed", "cancelled"})
 TEXT_PARTS = frozenset({"output_text", "text"})
 """The types of parts with the text of a message. Some servers use the shorter name."""
@@ -119,7 +117,7 @@ def read_answer(body: bytes, signer: str = "") -> Completion:
     usage, items = read_usage(answer.usage), answer.output
     if not items and usage is None and answer.status is None:
         raise_unreadable(body, read_usage)
-    if answer.status in FAILED_STATUSES or answer.error is not None:
+    if answer.status in FAILED_STATUSES or has_error(answer.error, has_answer=items is not None):
         raise_failure(usage, has_output=bool(items))
     if answer.status not in {None, "completed", "incomplete"}:
         raise MalformedAnswer
@@ -146,7 +144,7 @@ def finish_reason(status: str | None, details: IncompleteDetails | None, *, call
     """Our finish reason of a response with that status; `calls`: it contains tool calls; `refused`: a refusal."""
     if status == "incomplete":
         reason = details.reason if details is not None else None
-        return "length" if reason is None else FINISH_REASONS.get(reason, reason)
+        return "length" if reason is None else known_reason(reason)
     if calls:
         return "tool_calls"
     return "refusal" if refused else "stop"
@@ -154,17 +152,4 @@ def finish_reason(status: str | None, details: IncompleteDetails | None, *, call
 
 def read_usage(reported: Any) -> UsageReport | None:
     """The reported usage; None if there is none, or no count in it is valid."""
-    if not isinstance(reported, dict):
-        return None
-    input_tokens, output_tokens = token_count(reported.get("input_tokens")), token_count(reported.get("output_tokens"))
-    cached = _detail(reported, "input_tokens_details", "cached_tokens")
-    cache_write = _detail(reported, "input_tokens_details", "cache_write_tokens")
-    reasoning = _detail(reported, "output_tokens_details", "reasoning_tokens")
-    return usage_report(input_tokens, output_tokens, reported.get("total_tokens"), cached, cache_write, reasoning or 0)
-
-
-def _detail(reported: dict[str, Any], group: str, name: str) -> int | None:
-    """A count of `group`: 0 if it is missing, None if it is malformed."""
-    details = reported.get(group)
-    value = details.get(name) if isinstance(details, dict) else None
-    return 0 if value is None else token_count(value)
+    return read_openai_usage(reported, RESPONSES_NAMES, CHAT_NAMES)

@@ -8,11 +8,11 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from tollkeeper.dialects.parameters import unsupported
-from tollkeeper.errors import InvalidRequest, UnsupportedParameter
+from tollkeeper.dialects.parameters import malformed, unsupported
+from tollkeeper.errors import UnsupportedParameter
 
 MESSAGE_PARTS = frozenset({"input_text", "input_image", "output_text", "refusal"})
-OUTPUT_PARTS = frozenset({"input_text", "input_image"})
+OUTPUT_PARTS = frozenset({"input_text", "input_image", "output_text"})
 ITEM_PARTS = {
     "message": MESSAGE_PARTS,
     "function_call": frozenset[str](),
@@ -215,8 +215,3 @@ def raise_unreadable_input(item_types: list[str | None]) -> NoReturn:
     if any(item_type is not None and item_type not in ITEM_PARTS for item_type in item_types):
         raise unsupported("input")
     raise malformed("input")
-
-
-def malformed(name: str) -> InvalidRequest:
-    """The error for a parameter that does not have the expected type or fields."""
-    return InvalidRequest(f"{name} does not have the shape that this endpoint accepts.", parameter=name)

@@ -60,7 +60,7 @@ def tool_call_item(
         "id": item_id,
         "type": "function_call",
         "status": status,
-        "arguments": call.arguments,
+        "arguments": call.arguments or ("" if status == IN_PROGRESS else "{}"),
         "call_id": call.id,
         **name,
     }

@@ -19,6 +19,7 @@ from tollkeeper.dialects.parameters import (
     Rule,
     Treatment,
     check_value,
+    malformed,
     unsupported,
 )
 from tollkeeper.dialects.responses import content
@@ -107,7 +108,7 @@ def input_size_of(fields: Mapping[str, msgspec.Raw]) -> InputSize:
     """
     given = _read_input(fields.get("input"))
     if given is None:
-        raise content.malformed("input")
+        raise malformed("input")
     items = given if isinstance(given, list) else []
     images, image_bytes = 0, 0
     for item in items:
@@ -153,4 +154,4 @@ def _read_field(fields: Mapping[str, msgspec.Raw], name: str, decode: Callable[[
     try:
         return decode(raw)
     except DECODE_ERRORS:
-        raise (unsupported(name) if name == "prompt_cache_options" else content.malformed(name)) from None
+        raise (unsupported(name) if name == "prompt_cache_options" else malformed(name)) from None

@@ -1,6 +1,5 @@
 """Reads the request of a caller."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,15 +19,13 @@ from tollkeeper.chat import (
 )
 from tollkeeper.dialects.dropped import Dropped
 from tollkeeper.dialects.images import inline_image_bytes
-from tollkeeper.dialects.parameters import unsupported
+from tollkeeper.dialects.parameters import malformed, malformed_parameter, unsupported
 from tollkeeper.dialects.responses import content
 from tollkeeper.dialects.responses.namespaces import flat_name
 from tollkeeper.dialects.responses.parameters import check_parameters
 from tollkeeper.dialects.responses.tool_reader import read_tool_choice, read_tools
 
 ROLES: dict[str | None, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-_PARAMETER = re.compile(r"at `\$\.(\w+)")
-"""The name of a top-level parameter in a message of msgspec's."""
 
 
 class _TextFormat(msgspec.Struct):
@@ -69,13 +66,12 @@ def read_request(request: dict[str, Any], dropped: Dropped | None = None) -> Cha
     try:
         parameters = msgspec.convert(request, _Parameters)
     except msgspec.ValidationError as error:
-        found = _PARAMETER.search(str(error))
-        name = found[1] if found else "input"
+        name = malformed_parameter(error, "input")
         if name == "input" and isinstance(items := request.get("input"), list):
             content.raise_unreadable_input([_type_of(item) for item in items])
-        raise content.malformed(name) from None
+        raise malformed(name) from None
     except RecursionError:
-        raise content.malformed("input") from None
+        raise malformed("input") from None
     dropped = Dropped() if dropped is None else dropped
     return ChatRequest(tuple(_read_messages(parameters, dropped)), _read_options(parameters, dropped))
 
@@ -122,7 +118,7 @@ def _read_messages(parameters: _Parameters, dropped: Dropped) -> Iterator[Messag
     if parameters.instructions is not None:
         yield Message("system", parameters.instructions)
     if parameters.input is None:
-        raise content.malformed("input")
+        raise malformed("input")
     if isinstance(parameters.input, str):
         yield Message("user", parameters.input)
         return
@@ -152,7 +148,7 @@ def _read_item(item: content.Item) -> _MessageBuilder:
         case "message":
             role = ROLES.get(item.role)
             if role is None:
-                raise content.malformed("input")
+                raise malformed("input")
             if isinstance(item.content, str):
                 return _MessageBuilder(role, item.content)
             return _MessageBuilder(role, parts=[_read_part(part) for part in item.content or []])
@@ -160,21 +156,20 @@ def _read_item(item: content.Item) -> _MessageBuilder:
             return _MessageBuilder("user", parts=[*_texts(item)])
         case "function_call":
             if item.call_id is None or item.name is None or not isinstance(item.arguments, str):
-                raise content.malformed("input")
+                raise malformed("input")
             call = ToolCall(item.call_id, flat_name(item.namespace, item.name), item.arguments)
             return _MessageBuilder("assistant", parts=[call], has_calls=True)
         case "custom_tool_call":
             if item.call_id is None or item.name is None or item.input is None:
-                raise content.malformed("input")
+                raise malformed("input")
             call = ToolCall(item.call_id, flat_name(item.namespace, item.name), item.input, custom=True)
             return _MessageBuilder("assistant", parts=[call], has_calls=True)
         case "reasoning":
             return _MessageBuilder("assistant", parts=_read_reasoning(item), only_reasoning=True)
         case "function_call_output" | "custom_tool_call_output":
             if item.call_id is None or item.output is None:
-                raise content.malformed("input")
-            result = ToolResult(item.call_id, _read_tool_output(item.output))
-            return _MessageBuilder("user", parts=[result], has_results=True)
+                raise malformed("input")
+            return _MessageBuilder("user", parts=[_read_tool_output(item.call_id, item.output)], has_results=True)
         case _:
             raise unsupported("input")
 
@@ -200,18 +195,15 @@ def _read_part(part: content.Part) -> Part:
         return Image(url, part.detail)
     text = part.refusal if part.type == "refusal" else part.text
     if text is None:
-        raise content.malformed("input")
+        raise malformed("input")
     return text
 
 
-def _read_tool_output(output: str | list[content.Part]) -> str:
-    """The text of a tool's output. Raises UnsupportedParameter for an image: a ToolResult contains only text."""
+def _read_tool_output(call_id: str, output: str | list[content.Part]) -> ToolResult:
     if isinstance(output, str):
-        return output
-    texts = [_read_part(part) for part in output]
-    if not all(isinstance(text, str) for text in texts):
-        raise unsupported("input")
-    return "".join(text for text in texts if isinstance(text, str))
+        return ToolResult(call_id, output)
+    message = Message("user", tuple(_read_part(part) for part in output))
+    return ToolResult(call_id, message.text, message.images)
 
 
 def _read_options(parameters: _Parameters, dropped: Dropped) -> Options:
@@ -246,4 +238,4 @@ def _with_text_format(options: Options, text: _Text, dropped: Dropped) -> Option
                 schema=schema, schema_name=name, schema_description=description, schema_strict=strict
             )
         case _:
-            raise content.malformed("text")
+            raise malformed("text")

@@ -26,7 +26,7 @@ _IMAGE_PART = object_of(
     {"type": one_of_values("input_image"), "image_url": PICTURE_URL},
     {"detail": one_of_values(*sorted(IMAGE_DETAILS - {None}, key=str))},
 )
-_OUTPUT_TEXT_PART = object_of({"type": one_of_values("input_text"), "text": STRING})
+_OUTPUT_TEXT_PART = object_of({"type": one_of_values("input_text", "output_text"), "text": STRING})
 _MESSAGE_PART = any_of(
     object_of({"type": one_of_values("input_text", "output_text"), "text": STRING}),
     object_of({"type": one_of_values("refusal"), "refusal": STRING}),

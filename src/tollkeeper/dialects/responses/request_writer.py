@@ -81,7 +81,15 @@ def _write_item(part: Reasoning | ToolCall | ToolResult, custom_ids: frozenset[s
             return {"type": "function_call", "call_id": part.id, "name": part.name, "arguments": part.arguments}
         case ToolResult():
             kind = "custom_tool_call_output" if part.call_id in custom_ids else "function_call_output"
-            return {"type": kind, "call_id": part.call_id, "output": part.content}
+            return {"type": kind, "call_id": part.call_id, "output": _write_tool_output(part)}
+
+
+def _write_tool_output(result: ToolResult) -> str | list[dict[str, Any]]:
+    """The text of a tool's result; with images, a list of parts."""
+    if not result.images:
+        return result.content
+    text: list[str | Image] = [result.content] if result.content else []
+    return [_write_part(part, "user") for part in [*text, *result.images]]
 
 
 def _write_reasoning(reasoning: Reasoning) -> dict[str, Any]:

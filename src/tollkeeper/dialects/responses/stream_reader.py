@@ -5,7 +5,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from tollkeeper.chat import Delta, Finish, ReasoningDelta, ReasoningEnd, RefusalDelta, TextDelta, UsageReport
-from tollkeeper.dialects.answer_checks import UNTYPED_FLOAT, MalformedAnswer, ProviderSentError, check_other_event
+from tollkeeper.dialects.answer_checks import (
+    UNTYPED_FLOAT,
+    MalformedAnswer,
+    ProviderSentError,
+    check_other_event,
+    has_error,
+)
 from tollkeeper.dialects.answer_tool_calls import arguments_text
 from tollkeeper.dialects.lenient_decoding import DECODE_ERRORS, decode_leniently
 from tollkeeper.dialects.responses.answer_reader import (
@@ -104,7 +110,8 @@ class StreamReader:
 
     def _read(self, decoded: _Event, event: Event) -> list[Delta]:
         event_type = decoded.type or event.name.decode(errors="replace")
-        if event_type in ERRORS or event.name == b"error" or decoded.error is not None or decoded.object == "error":
+        is_error = decoded.error is not None and has_error(decoded.error, has_answer=bool(event_type))
+        if is_error or decoded.object == "error" or event_type in ERRORS or event.name == b"error":
             self.last = True
             raise ProviderSentError(_usage_of_failure(decoded))
         if not event_type:

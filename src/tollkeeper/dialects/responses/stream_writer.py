@@ -192,6 +192,8 @@ class StreamWriter:
             item = _ToolCallItem(item_id, len(self._items), call._replace(id=call.id or f"call_{item_id}"))
             self._calls[delta.index] = item
             written += self._item_added(item.item(output_items.IN_PROGRESS, self._tool_names))
+        elif delta.name:
+            item.call = item.call._replace(name=item.call.name + delta.name)
         if not delta.arguments:
             return written
         item.arguments.append(delta.arguments)
@@ -232,7 +234,10 @@ class StreamWriter:
     def _close_call(self, call: _ToolCallItem, status: str) -> bytes:
         item = call.item(status, self._tool_names)
         where = {"item_id": call.id, "output_index": call.index}
-        written = self._event(f"{call.event_stem}.done", **where, **{call.field: item[call.field]})
+        written = b""
+        if not any(call.arguments) and item[call.field]:
+            written = self._event(f"{call.event_stem}.delta", **where, delta=item[call.field])
+        written += self._event(f"{call.event_stem}.done", **where, **{call.field: item[call.field]})
         return written + self._item_done(call.index, item)
 
     def _next_item_id(self, prefix: str) -> str:

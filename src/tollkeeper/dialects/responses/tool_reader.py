@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from tollkeeper.chat import TOOL_CHOICE_PREFIX, Grammar, Tool
 from tollkeeper.dialects.dropped import Dropped
-from tollkeeper.dialects.parameters import unsupported
+from tollkeeper.dialects.parameters import malformed, unsupported
 from tollkeeper.dialects.responses import content
 from tollkeeper.dialects.responses.namespaces import flat_name
 
@@ -38,7 +38,7 @@ def _read_each(tool: content.ToolDefinition) -> Iterator[Tool]:
 
 def _read_tool(namespace: str | None, tool: content.ToolDefinition) -> Tool:
     if tool.name is None:
-        raise content.malformed("tools")
+        raise malformed("tools")
     name = flat_name(namespace, tool.name)
     if tool.type == "custom":
         return Tool(name, tool.description, None, custom=True, grammar=_read_grammar(tool.format))
@@ -60,9 +60,9 @@ def read_tool_choice(choice: str | content.ToolChoice | None) -> str | None:
     if isinstance(choice, str):
         if choice in {"auto", "none", "required"}:
             return choice
-        raise content.malformed("tool_choice")
+        raise malformed("tool_choice")
     if choice.type not in content.TOOL_TYPES:
         raise unsupported("tool_choice")
     if choice.name is None:
-        raise content.malformed("tool_choice")
+        raise malformed("tool_choice")
     return TOOL_CHOICE_PREFIX + choice.name
