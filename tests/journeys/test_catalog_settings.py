@@ -185,7 +185,7 @@ async def test_an_output_limit_of_minus_one_counts_as_not_given(
             assert reply.status == 400
     async with new_user(catalog_server) as caller:
         await send(caller, RESPONSES_PATH, streaming=False, model="local", max_output_tokens=-1)
-        assert the_body(upstream, caller)["max_output_tokens"] == 1024
+        assert the_body(upstream, caller)["max_output_tokens"] == 16_384
 
 
 @pytest.mark.parametrize("path", [CHAT_PATH, MESSAGES_PATH])
