@@ -36,12 +36,12 @@ DEPTHS = {
         contract_seed=1,
     ),
     "check": Depth(
-        machine_examples=50,
+        machine_examples=30,
         bank_calls=250,
         kills=3,
         examples=1,
         test_may_take_s=600,
-        contract_examples=15,
+        contract_examples=8,
         contract_seed=1,
     ),
     "prove": Depth(
