@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support.factories import make_store
 from tollkeeper.chat import Price, Usage
-from tollkeeper.errors import ProviderError, ProviderTimeout, ProviderUnavailable, QuotaExceeded, QuotaHeld
+from tollkeeper.errors import LedgerBusy, ProviderError, ProviderTimeout, ProviderUnavailable, QuotaExceeded, QuotaHeld
 from tollkeeper.principal import Principal, Role
 from tollkeeper.quota import in_flight
 from tollkeeper.quota.ledger import Ledger
@@ -86,7 +86,7 @@ class Worker:
                         break
                     except QuotaExceeded:
                         return
-                    except QuotaHeld:
+                    except (QuotaHeld, LedgerBusy):
                         await asyncio.sleep(self._random.uniform(0.01, 0.1))
                     except ProviderError:
                         break

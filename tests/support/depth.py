@@ -37,9 +37,9 @@ DEPTHS = {
     ),
     "check": Depth(
         machine_examples=30,
-        bank_calls=250,
+        bank_calls=150,
         kills=3,
-        examples=1,
+        examples=0.6,
         test_may_take_s=600,
         contract_examples=8,
         contract_seed=1,
@@ -67,5 +67,5 @@ DEPTH = _chosen()
 
 
 def examples(most: int) -> int:
-    """How many examples a test of a property gets, of the number that `make check` gives it."""
+    """How many examples a test of a property gets, of the most that it can have."""
     return max(10, int(most * DEPTH.examples))
