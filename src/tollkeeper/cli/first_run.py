@@ -26,7 +26,7 @@ from tollkeeper.settings import Settings
 OPERATOR, MEMBER = "operator@example.com", "member@example.com"
 OPERATOR_TENANT, MEMBER_TENANT = "operators", "demo"
 MEMBER_LIMIT, TENANT_LIMIT = 1_000_000, 10_000_000
-"""A call holds its whole output limit, and clients ask for up to 128,000 tokens unless they are told otherwise."""
+"""A call holds its whole output limit, and clients ask for up to 128,000 tokens by default."""
 PASSWORDS_FILE = "first-passwords"
 
 

@@ -139,7 +139,7 @@ def read_error(body: bytes) -> ErrorBody:
 
 
 def rejection(error: ErrorBody, sent: bytes, *, body_too_large: bool = False) -> errors.ProviderRejected | None:
-    """The error for a request that the provider rejects for a reason that can be told; None for any other reason.
+    """The error for a request that the provider rejects, if its reason may be sent to the caller; else None.
 
     The result has nothing of the provider's text but numbers, and names of fields that the request `sent` has.
     `body_too_large`: the provider says so by its status.

@@ -89,13 +89,13 @@ class StreamTimeouts:
             _ignore,
         )  # they may refer to this object: no cycle outlives the call
 
-    def progress(self, waiting_for: str, *, begun: bool = True, heard: bool = True) -> None:
+    def progress(self, waiting_for: str, *, begun: bool = True, delivered: bool = True) -> None:
         """There was progress. The next is expected of `waiting_for`, within `idle_s` once the answer has `begun`.
 
-        `heard`: the client received something of it.
+        `delivered`: the client received something of it.
         """
         self._progress_at = self._loop.time()
-        if heard:
+        if delivered:
             self._heard_at = self._progress_at
         self._timeout_s = self._idle_s if begun else self._first_s
         self.waiting_for = waiting_for

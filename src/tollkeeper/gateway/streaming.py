@@ -169,7 +169,7 @@ class Relay:
                 if number % CHUNKS_PER_TURN == 0:
                     await asyncio.sleep(0)
                 if chunk is SIGN_OF_LIFE:
-                    timeouts.progress(PROVIDER, begun=received.has_begun, heard=False)
+                    timeouts.progress(PROVIDER, begun=received.has_begun, delivered=False)
                     continue
                 self.begun = True
                 received.add(chunk.deltas)
@@ -186,7 +186,7 @@ class Relay:
                     if not self.cut_short:
                         timeouts.progress(LISTENER)
                         await deliver(chunk)
-                timeouts.progress(PROVIDER, begun=received.has_begun, heard=delivered)
+                timeouts.progress(PROVIDER, begun=received.has_begun, delivered=delivered)
                 if received.text_bytes > self._count_at_bytes:
                     if await self._is_too_long():
                         received.cut()

@@ -91,11 +91,11 @@ def reading_answer(answer: bytes, sent: bytes) -> Iterator[None]:
 
 def failure(error: ProviderSentError, body: bytes, sent: bytes) -> errors.ProviderError:
     """The error that the provider sent in this body: a BilledFailure if it reports a usage other than 0."""
-    told = sent_error(body, sent)
+    read = sent_error(body, sent)
     if error.usage is None or not any(error.usage):
-        return told
+        return read
     billed = BilledFailure(error.usage)
-    billed.upstream = told.upstream
+    billed.upstream = read.upstream
     return billed
 
 

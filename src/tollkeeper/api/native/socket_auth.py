@@ -60,7 +60,7 @@ async def authenticate_frame(services: Services, scope: Scope, token: str) -> Pr
 async def repeats_authentication(services: Services, scope: Scope, frame: bytes, caller: Principal) -> bool:
     """Whether a first frame authenticates the caller of the handshake once more, which changes nothing.
 
-    Raises Unauthenticated if it authenticates nobody, or somebody else.
+    Raises Unauthenticated if it authenticates no user, or another one.
     """
     if len(frame) > MAX_AUTH_FRAME_BYTES:
         return False

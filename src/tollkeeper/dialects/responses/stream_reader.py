@@ -82,7 +82,7 @@ class StreamReader:
     """Reads the events of one stream into deltas.
 
     `last`: the latest event belongs to the end of the answer. `finished`: the answer is whole. Servers differ in which
-    events tell a text or arguments: what one event tells beyond what the events before it told is a delta. Encrypted
+    events have a text or arguments: what one event has beyond what the events before it had is a delta. Encrypted
     reasoning is sealed as that of the model `signer`; without one it is not read.
     """
 
@@ -164,9 +164,9 @@ class StreamReader:
         item = _read_item(event.item)
         if item.is_call:
             return self._calls.end(item, event.output_index)
-        told = {TEXTS[stem] for stem, index, *_ in self._received if index == event.output_index}
+        received = {TEXTS[stem] for stem, index, *_ in self._received if index == event.output_index}
         kinds = zip(TEXT_DELTAS, item.texts, strict=True)
-        deltas = [self._text(kind, text) for kind, text in kinds if text and kind not in told]
+        deltas = [self._text(kind, text) for kind, text in kinds if text and kind not in received]
         return deltas if item.type != "reasoning" else [*deltas, *self._signature(item)]
 
     def _signature(self, item: OutputItem) -> list[Delta]:
