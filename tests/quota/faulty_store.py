@@ -37,6 +37,7 @@ class FaultyStore:
         """While it is cleared, batches wait after their commit."""
         self.after_commit.set()
         self.started = asyncio.Event()
+        self.committed = asyncio.Event()
         self.on_commit: Callable[[], object] = lambda: None
 
     @property
@@ -59,6 +60,7 @@ class FaultyStore:
         if self.poison & read_set.charges or any(str(user) in self.poison for user in read_set.callers):
             raise Poisoned
         await self._store.run(read_set, decide)
+        self.committed.set()
         await self.after_commit.wait()
         self.on_commit()
         if fault is Fault.ANSWER_LOST:

@@ -75,6 +75,7 @@ async def open_ledger_environment(
     await set_limit(ledger, user_quota(caller, Period.DAY), limit)
     store.runs = 0
     store.started.clear()
+    store.committed.clear()
     env = LedgerEnvironment(database, clock, store, ledger, caller, reader)
     try:
         yield env

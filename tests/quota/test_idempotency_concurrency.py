@@ -78,7 +78,7 @@ async def test_a_replay_that_is_repeated_after_its_key_expired_is_refused(env: L
 async def test_a_call_cancelled_while_its_reserve_commits_frees_its_key(env: LedgerEnvironment) -> None:
     env.store.after_commit.clear()
     entering = asyncio.create_task(make_reservation(env).__aenter__())
-    await env.store.started.wait()
+    await env.store.committed.wait()
     entering.cancel()
     env.store.after_commit.set()
     await asyncio.gather(entering, return_exceptions=True)
@@ -89,10 +89,10 @@ async def test_a_call_cancelled_while_its_reserve_commits_frees_its_key(env: Led
 
 async def test_a_replay_cancelled_while_it_commits_leaves_nothing_open(env: LedgerEnvironment) -> None:
     await keyed_call(env)
-    env.store.started.clear()
+    env.store.committed.clear()
     env.store.after_commit.clear()
     entering = asyncio.create_task(make_reservation(env).__aenter__())
-    await env.store.started.wait()
+    await env.store.committed.wait()
     entering.cancel()
     env.store.after_commit.set()
     await asyncio.gather(entering, return_exceptions=True)

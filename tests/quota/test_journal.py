@@ -60,7 +60,7 @@ async def test_a_batch_has_a_limit(env: LedgerEnvironment, journal: Journal, mon
 async def test_no_caller_is_answered_before_the_commit(env: LedgerEnvironment, journal: Journal) -> None:
     env.store.after_commit.clear()
     waiting = journal.submit(reserve(env, "a"))
-    await env.store.started.wait()
+    await env.store.committed.wait()
     await asyncio.sleep(0.05)
     assert not waiting.done()
     env.store.after_commit.set()
@@ -99,7 +99,7 @@ async def test_a_reserve_cancelled_in_the_queue_reserves_nothing(env: LedgerEnvi
 async def test_a_reserve_cancelled_in_its_commit_is_released(env: LedgerEnvironment, journal: Journal) -> None:
     env.store.after_commit.clear()
     waiting = journal.submit(reserve(env, "gone"))
-    await env.store.started.wait()
+    await env.store.committed.wait()
     waiting.cancel()
     env.store.after_commit.set()
     await journal.drain(5)
@@ -110,7 +110,7 @@ async def test_a_reserve_cancelled_in_its_commit_is_released(env: LedgerEnvironm
 async def test_a_reserve_cancelled_while_it_is_refused_leaves_nothing(env: LedgerEnvironment, journal: Journal) -> None:
     env.store.after_commit.clear()
     waiting = journal.submit(reserve(env, "gone", 200_000))
-    await env.store.started.wait()
+    await env.store.committed.wait()
     waiting.cancel()
     env.store.after_commit.set()
     await journal.drain(5)

@@ -78,6 +78,20 @@ async def test_a_reserve_that_waits_too_long_is_refused_and_withdrawn(env: Ledge
     assert await env.charges() == {}
 
 
+async def test_a_reserve_that_is_withdrawn_while_its_transaction_begins_is_not_written(
+    env: LedgerEnvironment, journal: Journal
+) -> None:
+    env.store.before_batch.clear()
+    late = journal.submit(reserve(env, "late"), wait_s=0.02)
+    waits = journal.submit(reserve(env, "waits"))
+    with pytest.raises(LedgerUnavailable):
+        await late
+    env.store.before_batch.set()
+    await waits
+    await journal.drain(5)
+    assert list(await env.charges()) == ["waits"]
+
+
 async def test_a_reserve_that_waits_too_long_in_its_commit_is_refused_and_released(
     env: LedgerEnvironment, journal: Journal
 ) -> None:
@@ -192,17 +206,27 @@ async def test_each_operation_happens_once_despite_a_failed_commit(
     assert (window.granted, window.settled, window.pending) == (500, 50, 0)
 
 
-@pytest.mark.parametrize("fault", [Fault.ANSWER_LOST, Fault.NEVER_COMMITTED])
 async def test_a_caller_cancelled_before_a_lost_commit_is_repeated_holds_nothing(
-    env: LedgerEnvironment, journal: Journal, fault: Fault
+    env: LedgerEnvironment, journal: Journal
 ) -> None:
-    env.store.faults.extend([fault, Fault.REFUSED])
+    env.store.faults.extend([Fault.ANSWER_LOST, Fault.REFUSED])
+    env.store.after_commit.clear()
+    waiting = journal.submit(reserve(env, "gone"))
+    await env.store.committed.wait()
+    waiting.cancel()
+    env.store.after_commit.set()
+    await journal.drain(5)
+    assert (await env.only_charge()).state == "released"
+
+
+async def test_a_caller_cancelled_before_a_commit_that_did_not_happen_holds_nothing(
+    env: LedgerEnvironment, journal: Journal
+) -> None:
+    env.store.faults.extend([Fault.NEVER_COMMITTED, Fault.REFUSED])
     env.store.before_batch.clear()
     waiting = journal.submit(reserve(env, "gone"))
     await env.store.started.wait()
     waiting.cancel()
     env.store.before_batch.set()
     await journal.drain(5)
-    assert [charge.state for charge in (await env.charges()).values()] == (
-        ["released"] if fault is Fault.ANSWER_LOST else []
-    )
+    assert await env.charges() == {}

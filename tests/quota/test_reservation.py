@@ -166,7 +166,7 @@ async def test_an_entry_cancelled_in_the_queue_reserves_nothing(env: LedgerEnvir
 async def test_an_entry_cancelled_while_its_reserve_commits_is_released(env: LedgerEnvironment) -> None:
     env.store.after_commit.clear()
     entering = asyncio.create_task(env.ledger.reservation(env.caller, make_terms()).__aenter__())
-    await env.store.started.wait()
+    await env.store.committed.wait()
     entering.cancel()
     env.store.after_commit.set()
     with pytest.raises(asyncio.CancelledError):

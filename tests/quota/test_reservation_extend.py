@@ -226,8 +226,8 @@ async def test_an_extend_cancelled_in_its_commit_leaves_no_hold(env: LedgerEnvir
     while env.store.runs < 1 or env.ledger.in_flight == 0:
         await asyncio.sleep(0)
     env.store.after_commit.clear()
-    while env.store.runs < 2:
-        await asyncio.sleep(0)
+    env.store.committed.clear()
+    await env.store.committed.wait()
     calling.cancel()
     env.store.after_commit.set()
     await asyncio.gather(calling, return_exceptions=True)

@@ -16,7 +16,7 @@ import structlog
 
 from tollkeeper.errors import LedgerBusy, LedgerUnavailable, TollkeeperError
 from tollkeeper.quota.operation_queue import OperationQueue
-from tollkeeper.quota.queued_operation import KeepUnbooked, QueuedOperation
+from tollkeeper.quota.queued_operation import MAX_LOCKED_S, KeepUnbooked, QueuedOperation
 from tollkeeper.quota.rules.decide import decide
 from tollkeeper.quota.rules.operations import Operation, Reserve, Result
 from tollkeeper.quota.rules.page import Page, ReadSet
@@ -30,8 +30,6 @@ PROBE_INTERVAL_S = 0.5
 """How often the database is probed after an outage that left no operation to retry."""
 POISON_PAUSE_S = 1.0
 """The pause before an operation is retried that failed although the database is up."""
-MAX_LOCKED_S = 2.0
-"""How long an operation that can be refused waits for such a row."""
 DEADLINE_CHECK_S = 0.1
 """How often the deadlines of waiting callers are checked."""
 STALL_CHECKS = 10
@@ -214,22 +212,25 @@ class Journal:
     async def _run_transaction(
         self, batch: Sequence[QueuedOperation]
     ) -> list[tuple[QueuedOperation, Result | TollkeeperError]]:
-        """Run the operations, except those that need a locked row: these are delayed, and not in the result."""
+        """Run the operations, except those that need a locked row (delayed), and those that are withdrawn (dropped)."""
         read_set = ReadSet(is_suspect=batch[0].is_suspect)
         for queued in batch:
             queued.operation.declare_reads(read_set, retried=queued.retried)
         decided: list[QueuedOperation] = []
+        locked: list[QueuedOperation] = []
         results: list[Result | TollkeeperError] = []
 
         def decide_batch(page: Page) -> None:
-            decided[:] = batch if page.locked is None else [one for one in batch if not one.needs(page.locked)]
+            decided[:] = [queued for queued in batch if not queued.can_be_dropped]
+            if page.locked is not None:
+                locked[:] = [queued for queued in decided if queued.needs(page.locked)]
+                decided[:] = [queued for queued in decided if not queued.needs(page.locked)]
             results[:] = decide(page, [queued.operation for queued in decided])
 
         await self._store.run(read_set, decide_batch)
-        if len(decided) < len(batch):
-            for queued in set(batch) - set(decided):
-                queued.suspect_tries = 0  # the row is known
-                self._delay_locked(queued)
+        for queued in locked:
+            queued.suspect_tries = 0  # the row is known
+            self._delay_locked(queued)
         return list(zip(decided, results, strict=True))
 
     def _resolve(self, queued: QueuedOperation, result: Result | TollkeeperError) -> None:
@@ -292,8 +293,7 @@ class Journal:
             return
         if isinstance(queued.operation, Reserve):
             self.submit(queued.operation.undo())
-        if not queued.future.done():
-            queued.future.set_exception(refusal)
+        queued.give_up(refusal)
 
     def _requeue(self, queued: QueuedOperation) -> None:
         self._delayed.remove(queued)

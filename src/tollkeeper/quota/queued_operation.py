@@ -11,6 +11,8 @@ from tollkeeper.quota.rules.page import ReadSet
 LOCKED_PAUSE_S = 0.1
 """The pause before an operation is retried that needs a row which another session keeps locked."""
 MAX_PAUSE_FACTOR = 16
+MAX_LOCKED_S = 2.0
+"""How long an operation that can be refused waits for such a row."""
 
 KeepUnbooked = Callable[[Sequence[Closing]], object]
 """Receives the ends of charges that are not known to be committed, to have them booked later."""
@@ -82,3 +84,8 @@ class QueuedOperation:
     def is_withdrawn(self) -> bool:
         """Whether its caller no longer waits, and the operation can be dropped."""
         return self.future.done() and not self.operation.must_commit
+
+    @property
+    def can_be_dropped(self) -> bool:
+        """Whether it is withdrawn, and no earlier try of it can be committed."""
+        return self.is_withdrawn and self.closing is None
