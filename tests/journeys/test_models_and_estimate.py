@@ -1,6 +1,7 @@
 """The list of models with their prices, and the estimate of a call's hold."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI, NotFoundError
 
+from journeys.support.compat_requests import MESSAGES_PATH, RESPONSES_PATH
 from journeys.support.server import Server
 from journeys.support.users import ApiUser, Reply, http_client, new_user, set_limit
 from journeys.upstream.handle import Upstream, scripted
@@ -282,3 +284,24 @@ async def test_a_money_quota_has_no_room_for_a_model_without_a_price(catalog_ser
         assert (await estimate(caller, prompt="x", model="plain")).body["fits"] is False
         await set_limit(catalog_server, caller.principal, 10, unit=Unit.MICRO_USD)
         assert (await estimate(caller, prompt="x", model="fast", max_tokens=100)).body["fits"] is False
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        (MESSAGES_PATH, {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 9}),
+        (RESPONSES_PATH, {"input": "hi"}),
+        ("/v1/completions", {"prompt": "hi"}),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_answer_to_a_request_without_a_model_names_the_default_model(
+    catalog_server: Server, path: str, fields: dict[str, Any], stream: bool
+) -> None:
+    async with (
+        new_user(catalog_server) as caller,
+        caller.http.post(path, json=fields | {"stream": stream}, headers=caller.auth_headers) as response,
+    ):
+        assert response.status == 200
+        named = set(re.findall(r'"model": ?"([^"]*)"', await response.text()))
+    assert named == {"fast"}

@@ -6,7 +6,7 @@ import orjson
 
 from tollkeeper import errors
 from tollkeeper.api.compat import anthropic_errors, examples, schemas
-from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, StreamWriter
+from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, StreamWriter, name_default_model
 from tollkeeper.api.compat.fields import MAX_TOKENS, decode_fields, read_count, read_fields, read_flag, read_name
 from tollkeeper.api.compat.hosted import input_size_without_hosted
 from tollkeeper.api.compat.pseudonym import pseudonym
@@ -88,7 +88,7 @@ def _metadata(caller: Principal, sent: bytes) -> bytes:
 
 def _parse_messages(caller: Principal, body: bytes) -> Exchange:
     call, streaming = _read_call(body, caller, surface="messages", limit_required=True)
-    return _MessagesExchange(call, _MessagesDialect(), call.model or "", streaming=streaming)
+    return _MessagesExchange(call, _MessagesDialect(), streaming=streaming)
 
 
 def _read_headers(exchange: Exchange, headers: Sequence[tuple[bytes, bytes]]) -> None:
@@ -121,6 +121,7 @@ MESSAGES = MeteredEndpoint(
     error_type=schemas.ANTHROPIC_ERROR,
     schemas=request_schema.components(schemas.REF_TEMPLATE),
     parse=_parse_messages,
+    prepare=name_default_model,
     read_headers=_read_headers,
     summary="Anthropic: messages",
     description="Anthropic's wire format, JSON and SSE. Parameters that would evade the quota are refused.",

@@ -1,7 +1,7 @@
 """OpenAI's older API of text completions: /v1/completions. The call is translated for every provider."""
 
 from tollkeeper.api.compat import examples, openai_errors, schemas
-from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange
+from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, name_default_model
 from tollkeeper.api.compat.fields import (
     MAX_TOKENS,
     decode_fields,
@@ -72,7 +72,7 @@ def _parse(_caller: Principal, body: bytes) -> Exchange:
         max_output=read_output_limit(fields, "max_tokens"),
     )
     dialect = _CompletionsDialect(include_usage=read_stream_options(fields).include_usage)
-    return CompatExchange(call, dialect, model or "", streaming=read_flag(fields, "stream"))
+    return CompatExchange(call, dialect, streaming=read_flag(fields, "stream"))
 
 
 REQUEST = request_schema(
@@ -102,6 +102,7 @@ COMPLETIONS = MeteredEndpoint(
     response_type=schemas.TEXT_COMPLETION,
     error_type=schemas.OPENAI_ERROR,
     parse=_parse,
+    prepare=name_default_model,
     summary="OpenAI: text completions",
     description="OpenAI's older wire format, JSON and SSE, for one prompt. The model receives it as a user's message.",
     render_error=openai_errors.render,

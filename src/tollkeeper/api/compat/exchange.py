@@ -8,11 +8,13 @@ from functools import cached_property
 from typing import Protocol
 from uuid import uuid4
 
+from tollkeeper.api.dependencies import Services
 from tollkeeper.chat import Completion, Delta, Usage
 from tollkeeper.dialects.response_meta import ResponseMeta, response_meta_of
 from tollkeeper.errors import TollkeeperError
 from tollkeeper.gateway.candidate import ModelCall
 from tollkeeper.gateway.results import CallResult
+from tollkeeper.principal import Principal
 from tollkeeper.providers.base import StreamChunk
 
 MAX_BODY_BYTES = 20 * 1024 * 1024
@@ -48,13 +50,13 @@ class Dialect(Protocol):
 
 
 class CompatExchange:
-    """One call in another API's wire format. `model` is the name that the request gives, or empty."""
+    """One call in another API's wire format. `model` is its name in the response; by default that of the request."""
 
-    def __init__(self, call: ModelCall, dialect: Dialect, model: str, *, streaming: bool) -> None:
+    def __init__(self, call: ModelCall, dialect: Dialect, *, streaming: bool) -> None:
         self.call = call
+        self.model = call.model or ""
         self._streaming = streaming
         self._dialect = dialect
-        self._model = model
         self._writer: StreamWriter | None = None
         self._forwarded: list[bytes] = []
         """The first two chunks that were forwarded. Some servers send their response's id only in the second."""
@@ -63,7 +65,7 @@ class CompatExchange:
     @cached_property
     def _own_meta(self) -> ResponseMeta:
         """The id, model and time of a response that the dialect writes."""
-        return ResponseMeta(f"{self._dialect.id_prefix}{uuid4().hex}", self._model, int(time.time()))
+        return ResponseMeta(f"{self._dialect.id_prefix}{uuid4().hex}", self.model, int(time.time()))
 
     @property
     def _provider_meta(self) -> ResponseMeta:
@@ -114,3 +116,9 @@ class CompatExchange:
         if self._writer is None:
             self._writer = self._dialect.stream_writer(self._own_meta)
         return self._writer
+
+
+async def name_default_model(services: Services, caller: Principal, exchange: CompatExchange) -> CompatExchange:
+    """Name the default model in the response to a request that names none."""
+    exchange.model = exchange.model or services.gateway.catalog.default_name
+    return exchange

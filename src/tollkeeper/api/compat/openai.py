@@ -8,7 +8,7 @@ import msgspec
 import orjson
 
 from tollkeeper.api.compat import examples, openai_errors, schemas
-from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, StreamWriter
+from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, StreamWriter, name_default_model
 from tollkeeper.api.compat.fields import (
     MAX_TOKENS,
     decode_fields,
@@ -75,10 +75,8 @@ class _ChatDialect:
 class _ChatExchange(CompatExchange):
     """The usage has an event of its own, which is sent only if the request includes it."""
 
-    def __init__(
-        self, call: ModelCall, dialect: _ChatDialect, model: str, *, streaming: bool, include_usage: bool
-    ) -> None:
-        super().__init__(call, dialect, model, streaming=streaming)
+    def __init__(self, call: ModelCall, dialect: _ChatDialect, *, streaming: bool, include_usage: bool) -> None:
+        super().__init__(call, dialect, streaming=streaming)
         self._include_usage = include_usage
 
     def render_chunk(self, chunk: StreamChunk) -> bytes:
@@ -164,7 +162,7 @@ def _parse_chat(caller: Principal, body: bytes) -> Exchange:
         max_output=next((limit for limit in limits if limit is not None), None),
     )
     dialect = _ChatDialect(include_usage=include_usage)
-    return _ChatExchange(call, dialect, model or "", streaming=streaming, include_usage=include_usage)
+    return _ChatExchange(call, dialect, streaming=streaming, include_usage=include_usage)
 
 
 def _parse_responses(caller: Principal, body: bytes) -> Exchange:
@@ -187,7 +185,7 @@ def _parse_responses(caller: Principal, body: bytes) -> Exchange:
         usual_output=RESPONSES_OUTPUT,
     )
     dialect = _ResponsesDialect(responses.namespaced_tools(fields))
-    return CompatExchange(call, dialect, model or "", streaming=read_flag(fields, "stream"))
+    return CompatExchange(call, dialect, streaming=read_flag(fields, "stream"))
 
 
 def _parse_embeddings(caller: Principal, body: bytes) -> Exchange:
@@ -234,6 +232,7 @@ CHAT_COMPLETIONS = MeteredEndpoint(
     response_type=schemas.CHAT_COMPLETION,
     error_type=schemas.OPENAI_ERROR,
     parse=_parse_chat,
+    prepare=name_default_model,
     summary="OpenAI: chat completions",
     description="OpenAI's wire format, JSON and SSE. Parameters that would evade the quota are refused.",
     render_error=openai_errors.render,
@@ -248,6 +247,7 @@ RESPONSES = MeteredEndpoint(
     response_type=schemas.RESPONSE,
     error_type=schemas.OPENAI_ERROR,
     parse=_parse_responses,
+    prepare=name_default_model,
     summary="OpenAI: responses",
     description="OpenAI's wire format, JSON and SSE. The provider does not store the response.",
     render_error=openai_errors.render,
