@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from support.databases import make_read_only
-from tollkeeper import db
+from tollkeeper import db, sqlite_file
 from tollkeeper.db import Database
 from tollkeeper.errors import ConfigurationError
 
@@ -45,7 +45,7 @@ async def test_a_read_only_sqlite_database_is_not_ready(sqlite_url: str) -> None
 
 
 async def test_a_locked_sqlite_database_is_not_ready(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(db, "SQLITE_MAX_LOCK_WAIT_S", 0.05)
+    monkeypatch.setattr(sqlite_file, "MAX_LOCK_WAIT_S", 0.05)
     with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         assert "cannot be written to: database is locked" in (await problem_of(sqlite_url) or "")

@@ -19,8 +19,8 @@ from tollkeeper.errors import (
 )
 from tollkeeper.gateway.call_events import CallRecord
 from tollkeeper.gateway.candidate import Candidate
+from tollkeeper.gateway.listener import Listener
 from tollkeeper.gateway.results import Outcome
-from tollkeeper.gateway.streaming import Listener
 from tollkeeper.providers.base import MAX_CONTEXT
 from tollkeeper.quota.reservation import Reservation
 

@@ -11,9 +11,10 @@ from functools import partial
 from tollkeeper.gateway.attempts import Attempt, MakeCandidate, call_with_fallbacks, observed
 from tollkeeper.gateway.call_events import CallRecord
 from tollkeeper.gateway.candidate import Candidate, ModelCall
+from tollkeeper.gateway.listener import Listener
 from tollkeeper.gateway.reserved_call import ReservedCall
 from tollkeeper.gateway.results import CallResult, Estimate, IdempotentCall
-from tollkeeper.gateway.streaming import Deadlines, Listener, relay_stream
+from tollkeeper.gateway.streaming import Deadlines, relay_stream
 from tollkeeper.gateway.whole import call_once
 from tollkeeper.providers.base import Model
 from tollkeeper.providers.catalog import Catalog

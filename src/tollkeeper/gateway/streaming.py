@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from tollkeeper.chat import UsageReport
 from tollkeeper.errors import (
@@ -19,6 +18,7 @@ from tollkeeper.errors import (
 from tollkeeper.gateway.accumulator import StreamAccumulator
 from tollkeeper.gateway.cancellation import CancelScope, StreamTimeouts
 from tollkeeper.gateway.candidate import Candidate, InputCount
+from tollkeeper.gateway.listener import Listener
 from tollkeeper.gateway.results import Outcome
 from tollkeeper.gateway.usage_reports import set_usage
 from tollkeeper.providers.base import SIGN_OF_LIFE, BilledFailure, StreamChunk
@@ -49,27 +49,6 @@ class Deadlines:
     idle_s: float = 30.0
     total_s: float = 600.0
     ping_s: float = 15.0
-
-
-class Listener(Protocol):
-    """Delivers a streamed answer to the client. None of its methods may raise."""
-
-    def attach(self, on_disconnect: Callable[[], None], reservation: Reservation) -> None:
-        """An attempt begins. The listener must call `on_disconnect` when the client disconnects."""
-        ...
-
-    async def deliver(self, chunk: StreamChunk) -> None:
-        """Send a chunk; returns when the client has taken it."""
-        ...
-
-    def ping(self) -> None:
-        """Send a sign of life: nothing has been received from the provider for a while."""
-        ...
-
-    @property
-    def left(self) -> bool:
-        """Whether the client has disconnected."""
-        ...
 
 
 async def relay_stream(

@@ -26,6 +26,7 @@ from starlette.websockets import WebSocketDisconnect
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.errors import render_problem
 from tollkeeper.api.middleware import MAX_BODY_BYTES, correlation_id_of
+from tollkeeper.api.native import close_codes
 from tollkeeper.api.native.exchange import NativeExchange
 from tollkeeper.api.native.model_call import ParsedRequest, chat_messages, make_call
 from tollkeeper.api.native.socket_auth import (
@@ -60,9 +61,6 @@ AUTH_TIMEOUT_S = 10.0
 RECHECK_S = 15.0
 """How long a connection may be idle before its credential is checked again. While turns run, each checks it."""
 MAX_BAD_FRAMES = 10
-# Close codes
-NOT_AUTHENTICATED, FORBIDDEN, AUTH_TIMEOUT, TOO_FAST = 4401, 4403, 4408, 4429
-TOO_LARGE, NOT_TEXT, TOO_BAD, GOING_AWAY, TRY_LATER = 1009, 1003, 1008, 1012, 1013
 
 router = APIRouter()
 log = structlog.get_logger("tollkeeper.ws")
@@ -132,9 +130,9 @@ class _Connection:
                     await self._handle_frame(await self._next_frame(caller), caller)
         except RateLimited as error:
             await self._send(error_frame(error))
-            await self._close(TOO_FAST, "too many connections of this user")
+            await self._close(close_codes.TOO_FAST, "too many connections of this user")
         except Unauthenticated:
-            await self._close(NOT_AUTHENTICATED, "unauthenticated")
+            await self._close(close_codes.NOT_AUTHENTICATED, "unauthenticated")
 
     async def _read_auth_frame(self) -> Principal | None:
         """The principal of the first frame; None if it does not authenticate: then the connection is closed."""
@@ -143,13 +141,13 @@ class _Connection:
                 self._token = read_token(await self._receive(MAX_AUTH_FRAME_BYTES))
             return await authenticate_frame(self._services, self._scope, self._token)
         except TimeoutError:
-            await self._close(AUTH_TIMEOUT, f"no auth frame within {AUTH_TIMEOUT_S:.0f} s")
+            await self._close(close_codes.AUTH_TIMEOUT, f"no auth frame within {AUTH_TIMEOUT_S:.0f} s")
         except (Unauthenticated, InvalidJson):
-            await self._close(NOT_AUTHENTICATED, "unauthenticated")
+            await self._close(close_codes.NOT_AUTHENTICATED, "unauthenticated")
         except TollkeeperError as error:
             await self._send(error_frame(error))
-            codes = {Forbidden: FORBIDDEN, RateLimited: TOO_FAST}
-            await self._close(codes.get(type(error), TRY_LATER), error.code)
+            codes = {Forbidden: close_codes.FORBIDDEN, RateLimited: close_codes.TOO_FAST}
+            await self._close(codes.get(type(error), close_codes.TRY_LATER), error.code)
         return None
 
     async def _next_frame(self, caller: Principal) -> bytes:
@@ -159,7 +157,7 @@ class _Connection:
                 async with asyncio.timeout(RECHECK_S):
                     return await self._receive(MAX_BODY_BYTES)
             if not self._is_running and not await self._is_still_authenticated(caller):
-                await self._end(NOT_AUTHENTICATED, "unauthenticated")
+                await self._end(close_codes.NOT_AUTHENTICATED, "unauthenticated")
 
     async def _is_still_authenticated(self, caller: Principal) -> bool:
         """False once the credential has expired or was revoked, or its user or tenant was disabled."""
@@ -202,14 +200,14 @@ class _Connection:
             self._services.throttle.check(caller)
         except RateLimited as error:
             await self._refuse(caller, error, read_id(frame))
-            await self._end(TOO_FAST, "rate limited")
+            await self._end(close_codes.TOO_FAST, "rate limited")
         try:
             turn = await run_by_size(len(frame), read_turn, frame)
         except TollkeeperError as error:
             await self._refuse(caller, error, read_id(frame))
             self._bad_frames += 1
             if self._bad_frames == MAX_BAD_FRAMES:
-                await self._end(TOO_BAD, "too many bad frames")
+                await self._end(close_codes.TOO_BAD, "too many bad frames")
             return
         if self._is_running:
             await self._refuse(caller, TurnInProgress(), turn.id)
@@ -224,10 +222,10 @@ class _Connection:
             raise WebSocketDisconnect(message.get("code", 1005))
         text = message.get("text")
         if text is None:
-            await self._end(NOT_TEXT, "frames are text")
+            await self._end(close_codes.NOT_TEXT, "frames are text")
         frame: bytes = text.encode("utf-8", "surrogatepass")
         if len(frame) > max_bytes:
-            await self._end(TOO_LARGE, "the frame is too large")
+            await self._end(close_codes.TOO_LARGE, "the frame is too large")
         return frame
 
     async def _end(self, code: int, reason: str) -> NoReturn:
@@ -253,7 +251,7 @@ class _Connection:
                 await self._relay(record, exchange, turn, listener)
         except Unauthenticated:
             self._services.authenticator.forget(caller)
-            await self._close(NOT_AUTHENTICATED, "unauthenticated")
+            await self._close(close_codes.NOT_AUTHENTICATED, "unauthenticated")
         except TollkeeperError as error:
             await listener.send(listener.error_frame(error))
         except asyncio.CancelledError:
@@ -266,7 +264,7 @@ class _Connection:
             listener.detach()
             self._listener = None
             if self._closes_after_turn:
-                await self._close(GOING_AWAY, "the server is going away")
+                await self._close(close_codes.GOING_AWAY, "the server is going away")
 
     async def _prepare(self, caller: Principal, turn: TurnFrame, size: int) -> NativeExchange:
         if turn.prompt is not None and turn.message is not None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tollkeeper.clock import Clock
-from tollkeeper.db import SqliteFile
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.stores.base import StoreFailed, StoreLost
@@ -22,6 +21,7 @@ from tollkeeper.quota.stores.sqlite.free_charges import delete_free_charges
 from tollkeeper.quota.stores.sqlite.idempotency_keys import delete_old_keys
 from tollkeeper.quota.stores.sqlite.row_cache import RowCache
 from tollkeeper.quota.stores.sqlite.writes import write
+from tollkeeper.sqlite_file import SqliteFile
 
 MIN_SQLITE_VERSION = (3, 32)
 CHECKPOINT_PAGES = 4_000
