@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support.virtual_time import run
+from support.virtual_time import VirtualLoop, run
 from tollkeeper.gateway.cancellation import CancelScope, StreamTimeouts
 
 
@@ -260,6 +260,42 @@ async def test_the_total_time_expires_despite_progress() -> None:
         for second in range(1, 20):
             call_later(second, scene.timeouts.progress, "provider")
     assert scene.expired == [(10, "provider")]
+
+
+@in_virtual_time
+async def test_a_pause_lasts_until_the_next_progress() -> None:
+    async with record_timeouts(first=5, idle=2) as scene:
+        call_later(4, scene.timeouts.pause)
+        call_later(60, scene.timeouts.progress, "provider")
+    assert scene.expired == [(62, "provider")]
+
+
+@in_virtual_time
+async def test_the_total_time_expires_in_a_pause_and_the_client_receives_pings() -> None:
+    async with record_timeouts(first=5, total=50, silent=20) as scene:
+        scene.timeouts.pause()
+    assert (scene.pings, scene.expired) == ([20, 40], [(50, "provider")])
+
+
+def stall(seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    loop.stall(seconds)
+
+
+@in_virtual_time
+async def test_what_arrived_while_the_loop_was_stalled_is_progress() -> None:
+    async with record_timeouts(first=5, idle=1) as scene:
+        call_later(4, stall, 10)
+        call_later(14.1, scene.timeouts.progress, "provider")
+    assert scene.expired == [(15.1, "provider")]
+
+
+@in_virtual_time
+async def test_after_a_stall_a_silent_side_expires() -> None:
+    async with record_timeouts(first=5, idle=1) as scene:
+        call_later(4, stall, 10)
+    assert scene.expired == [(15.5, "provider")]
 
 
 @in_virtual_time

@@ -305,6 +305,20 @@ async def test_the_output_limit_is_in_tokens_and_not_in_bytes(gateway: GatewayUn
     assert_charged(await gateway.charge(), "provider", 40, 10)
 
 
+async def test_the_time_in_which_the_output_is_counted_is_not_the_providers(gateway: GatewayUnderTest) -> None:
+    """The count takes longer than the provider may be silent."""
+
+    async def count_output(text: str) -> int:
+        await asyncio.sleep(0.3)
+        return len(text.split())
+
+    gateway.provider.count_output = count_output  # type: ignore[method-assign]
+    gateway.provider.streams = [[*[text_chunk("internationalisation ")] * 4, *final_chunks()]]
+    result = await gateway.stream(max_output=16)
+    assert not result.outcome.shortened
+    assert_charged(await gateway.charge(), "provider", 40, 10)
+
+
 async def test_each_of_several_choices_may_be_as_long_as_its_share(gateway: GatewayUnderTest) -> None:
     request = make_call().input.chat_request
     gateway.provider.streams = [[text_chunk("x" * 60), *final_chunks(Usage(40, 60))]]

@@ -16,7 +16,7 @@ class _Jumping(selectors.SelectSelector):
         return super().select(0)
 
 
-class _Loop(asyncio.SelectorEventLoop):
+class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._jumping = _Jumping()
         super().__init__(self._jumping)
@@ -24,8 +24,12 @@ class _Loop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now
 
+    def stall(self, seconds: float) -> None:
+        """Let time pass in which the loop runs nothing."""
+        self._jumping.now += seconds
+
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine on such a loop, from 0 s on. It must wait for timers only."""
-    with asyncio.Runner(loop_factory=_Loop) as runner:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(coroutine)

@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import Callable
 from types import TracebackType
 
+MAX_LATE_S = 0.5
+"""A timer that is later than this was late because the event loop was stalled."""
+
 
 class CancelScope:
     """A block that others can cancel. The first call of `cancel` sets the `reason`.
@@ -51,7 +54,7 @@ class StreamTimeouts:
 
     `first_s` applies until the first progress, `idle_s` between two signs of progress, `total_s` to everything. While
     the client receives nothing, `on_silence` is called every `ping_s` seconds. All of it takes one timer, however much
-    progress there is.
+    progress there is. If the event loop was stalled, what arrived meanwhile is read before a timeout expires.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class StreamTimeouts:
         self.waiting_for = ""
         self._progress_at = self._heard_at = now = self._loop.time()
         self._timeout_s = first_s
+        self._paused = False
         self._ends_at = now + total_s
         self._timer: asyncio.TimerHandle | None = None
 
@@ -98,7 +102,12 @@ class StreamTimeouts:
         if delivered:
             self._heard_at = self._progress_at
         self._timeout_s = self._idle_s if begun else self._first_s
+        self._paused = False
         self.waiting_for = waiting_for
+
+    def pause(self) -> None:
+        """Nothing is expected of anyone until the next call of `progress`. Only `total_s` goes on."""
+        self._paused = True
 
     def end_within(self, seconds: float) -> None:
         """From now on, everything must end within that time. Called by `on_timeout`, it sets the time to wait on."""
@@ -110,10 +119,14 @@ class StreamTimeouts:
     def _arm(self) -> None:
         due = min(self._ends_at, self._progress_at + self._timeout_s, self._heard_at + self._ping_s)
         due = min(due, self._loop.time() + self._idle_s)  # the timeout may become this short before the timer is due
-        self._timer = self._loop.call_at(due, self._check)
+        self._timer = self._loop.call_at(due, self._check, due)
 
-    def _check(self) -> None:
+    def _check(self, due: float) -> None:
         now = self._loop.time()
+        if self._paused:
+            self._progress_at = now
+        elif now - due > MAX_LATE_S:
+            self._progress_at += now - due + MAX_LATE_S  # what arrived meanwhile is read first
         if now >= self._ends_at or now >= self._progress_at + self._timeout_s:
             self._on_timeout(self.waiting_for)
             return

@@ -167,12 +167,14 @@ class Relay:
                         await deliver(chunk)
                 timeouts.progress(PROVIDER, begun=received.has_begun, delivered=delivered)
                 if received.text_bytes > self._count_at_bytes:
-                    if await self._is_too_long():
+                    timeouts.pause()
+                    is_too_long = await self._is_too_long()
+                    timeouts.progress(PROVIDER, delivered=False)
+                    if is_too_long:
                         received.cut()
                         self.shortened = True
                         self.tail = b""
                         break
-                    timeouts.progress(PROVIDER)
             if self._held_back:
                 await self._deliver_held_back(deliver, timeouts)
 

@@ -148,7 +148,7 @@ class Chat:
             return
         for choice in document["choices"]:
             answer.text += choice["delta"].get("content") or ""
-            answer.finish = choice["finish_reason"] or answer.finish
+            answer.finish = choice.get("finish_reason") or answer.finish
         answer.usage = document.get("usage") or answer.usage
 
     def code(self, document: Body, headers: Mapping[str, str]) -> str:
@@ -172,7 +172,7 @@ class Completions(Chat):
             return
         for choice in event.document["choices"]:
             answer.text += choice["text"]
-            answer.finish = choice["finish_reason"] or answer.finish
+            answer.finish = choice.get("finish_reason") or answer.finish
         answer.usage = event.document.get("usage") or answer.usage
 
 
