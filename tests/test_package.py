@@ -4,16 +4,15 @@ import json
 import subprocess
 import sys
 import sysconfig
-import time
 import urllib.parse
 import urllib.request
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from journeys.support.processes import ReservedPort, clean_environment
 from support.deadlines import TEST_DEADLINE_S
+from support.health import wait_until_healthy
 
 ROOT = Path(__file__).parents[1]
 LOG_IN = "username=member%40example.com&password="
@@ -39,16 +38,6 @@ def run(*command: str, cwd: Path | None = None) -> str:
     )
     assert done.returncode == 0, done
     return done.stdout
-
-
-def wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + TEST_DEADLINE_S
-    while time.monotonic() < deadline:
-        assert server.poll() is None, "the server has ended"
-        with suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=TEST_DEADLINE_S):
-            return
-        time.sleep(0.1)
-    raise AssertionError("the server does not answer")
 
 
 @pytest.mark.exhaustive

@@ -1,0 +1,101 @@
+"""The ways to install that the README shows beside make: `uvx`, and the steps of the Dockerfile.
+
+The steps run on this machine instead of in a container: the same commands, with folders of the test's own.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from journeys.support.processes import ReservedPort, clean_environment
+from support.depth import DEPTH
+from support.health import wait_until_healthy
+
+ROOT = Path(__file__).parents[1]
+INSTALL_DEADLINE_S = 600.0
+UVX = re.compile(r"^uvx --from \. (.*)$", re.MULTILINE)
+
+
+class Machine:
+    """A folder that stands for a new machine, with pip in its PATH. `/build`, `/venv` and `/data` are in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.build = folder / "build"
+        self.build.mkdir()
+        (folder / "data").mkdir()
+        subprocess.run([sys.executable, "-m", "venv", str(folder / "python")], check=True, timeout=INSTALL_DEADLINE_S)
+        self._environment = {name: value for name, value in clean_environment({}).items() if name != "PYTHONPATH"}
+        self._environment |= {
+            "PATH": f"{folder / 'python' / 'bin'}:{folder / 'venv' / 'bin'}:{os.environ['PATH']}",
+            "UV_CACHE_DIR": str(folder / "cache"),
+            "TOLLKEEPER_DATABASE_URL": f"sqlite:///{folder}/data/tollkeeper.db",
+        }
+        self._environment.pop("VIRTUAL_ENV", None)
+
+    def run(self, command: str) -> None:
+        done = subprocess.run(
+            ["sh", "-c", command.replace("/venv", str(self.folder / "venv"))],
+            cwd=self.build,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_DEADLINE_S,
+            check=False,
+        )
+        assert done.returncode == 0, done
+
+    def copy(self, *names: str) -> None:
+        """Copy files and folders of the checkout to `/build`."""
+        for name in names:
+            source, target = ROOT / name, self.build / name
+            shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+
+    @contextmanager
+    def serving(self, command: str) -> Iterator[str]:
+        """Run a command that serves. Yields its URL, and ends it as Ctrl-C does."""
+        port = ReservedPort()
+        environment = self._environment | {"TOLLKEEPER_PORT": str(port.number)}
+        server = subprocess.Popen(
+            ["sh", "-c", command], cwd=self.build, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        url = f"http://127.0.0.1:{port.number}"
+        try:
+            wait_until_healthy(url, server, INSTALL_DEADLINE_S)
+            yield url
+        finally:
+            os.killpg(server.pid, signal.SIGINT)
+            server.wait(INSTALL_DEADLINE_S)
+            port.free()
+
+
+@pytest.mark.proof
+@pytest.mark.skipif(not DEPTH.installs, reason="needs the package index: make prove runs it")
+def test_the_steps_of_the_dockerfile_and_uvx_install_a_server(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    first_stage, last_stage = dockerfile.split("\n\nFROM ")
+    for line in first_stage.splitlines():
+        step, _, rest = line.partition(" ")
+        if step == "COPY":
+            machine.copy(*rest.split()[:-1])
+        elif step == "RUN":
+            machine.run(rest)
+    start = json.loads(last_stage.splitlines()[-1].removeprefix("CMD "))
+    assert start[:2] == ["sh", "-c"]
+    with machine.serving(start[2]) as url, urllib.request.urlopen(f"{url}/health/ready", timeout=30) as response:
+        assert json.load(response)["status"] == "ok"
+
+    (arguments,) = UVX.findall((ROOT / "README.md").read_text())
+    with machine.serving(f"exec uvx --from . {arguments}") as url:
+        assert urllib.request.urlopen(f"{url}/health/live", timeout=30).status == 200
