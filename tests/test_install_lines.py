@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 
 from journeys.support.processes import ReservedPort, clean_environment
-from support.depth import DEPTH
 from support.health import wait_until_healthy
 
 ROOT = Path(__file__).parents[1]
@@ -79,8 +78,7 @@ class Machine:
             port.free()
 
 
-@pytest.mark.proof
-@pytest.mark.skipif(not DEPTH.installs, reason="needs the package index: make prove runs it")
+@pytest.mark.installs
 def test_the_steps_of_the_dockerfile_and_uvx_install_a_server(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     dockerfile = (ROOT / "Dockerfile").read_text()

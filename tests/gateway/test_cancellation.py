@@ -295,7 +295,7 @@ async def test_what_arrived_while_the_loop_was_stalled_is_progress() -> None:
 async def test_after_a_stall_a_silent_side_expires() -> None:
     async with record_timeouts(first=5, idle=1) as scene:
         call_later(4, stall, 10)
-    assert scene.expired == [(15.5, "provider")]
+    assert scene.expired == [(14.5, "provider")]
 
 
 @in_virtual_time

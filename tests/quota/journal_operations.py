@@ -49,3 +49,21 @@ async def block_first_batch(env: LedgerEnvironment, journal: Journal) -> "asynci
     first = journal.submit(reserve(env, "first"))
     await env.store.started.wait()
     return first
+
+
+async def cancel_in_commit(env: LedgerEnvironment, journal: Journal, size: int = 100) -> None:
+    """Cancel a reserve after its commit, and before its result is returned. Wait until the journal is idle."""
+    env.store.after_commit.clear()
+    waiting = journal.submit(reserve(env, "gone", size))
+    await env.store.committed.wait()
+    waiting.cancel()
+    env.store.after_commit.set()
+    await journal.drain(5)
+
+
+async def cancel_before_commit(env: LedgerEnvironment, journal: Journal) -> None:
+    """Cancel a reserve before its transaction begins. Wait until the journal is idle."""
+    waiting = await block_first_batch(env, journal)
+    waiting.cancel()
+    env.store.before_batch.set()
+    await journal.drain(5)

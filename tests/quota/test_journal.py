@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from faulty_store import Fault
-from journal_operations import LEASE_MS, block_first_batch, open_journal, reserve, settle
+from journal_operations import LEASE_MS, block_first_batch, cancel_in_commit, open_journal, reserve, settle
 from ledger_environment import LedgerEnvironment, open_ledger_environment
 
 from support.factories import make_principal, make_terms, tenant_quota, user_quota
@@ -97,23 +97,13 @@ async def test_a_reserve_cancelled_in_the_queue_reserves_nothing(env: LedgerEnvi
 
 
 async def test_a_reserve_cancelled_in_its_commit_is_released(env: LedgerEnvironment, journal: Journal) -> None:
-    env.store.after_commit.clear()
-    waiting = journal.submit(reserve(env, "gone"))
-    await env.store.committed.wait()
-    waiting.cancel()
-    env.store.after_commit.set()
-    await journal.drain(5)
+    await cancel_in_commit(env, journal)
     charge = await env.only_charge()
     assert (charge.state, charge.closed_by, charge.cost_tokens) == ("released", "release", 0)
 
 
 async def test_a_reserve_cancelled_while_it_is_refused_leaves_nothing(env: LedgerEnvironment, journal: Journal) -> None:
-    env.store.after_commit.clear()
-    waiting = journal.submit(reserve(env, "gone", 200_000))
-    await env.store.committed.wait()
-    waiting.cancel()
-    env.store.after_commit.set()
-    await journal.drain(5)
+    await cancel_in_commit(env, journal, 200_000)
     assert await env.charges() == {}
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 from faulty_store import Fault
-from journal_operations import block_first_batch, open_journal, reserve, settle
+from journal_operations import block_first_batch, cancel_before_commit, cancel_in_commit, open_journal, reserve, settle
 from ledger_environment import LedgerEnvironment, open_ledger_environment
 
 from support.deadlines import TEST_DEADLINE_S
@@ -210,12 +210,7 @@ async def test_a_caller_cancelled_before_a_lost_commit_is_repeated_holds_nothing
     env: LedgerEnvironment, journal: Journal
 ) -> None:
     env.store.faults.extend([Fault.ANSWER_LOST, Fault.REFUSED])
-    env.store.after_commit.clear()
-    waiting = journal.submit(reserve(env, "gone"))
-    await env.store.committed.wait()
-    waiting.cancel()
-    env.store.after_commit.set()
-    await journal.drain(5)
+    await cancel_in_commit(env, journal)
     assert (await env.only_charge()).state == "released"
 
 
@@ -223,10 +218,5 @@ async def test_a_caller_cancelled_before_a_commit_that_did_not_happen_holds_noth
     env: LedgerEnvironment, journal: Journal
 ) -> None:
     env.store.faults.extend([Fault.NEVER_COMMITTED, Fault.REFUSED])
-    env.store.before_batch.clear()
-    waiting = journal.submit(reserve(env, "gone"))
-    await env.store.started.wait()
-    waiting.cancel()
-    env.store.before_batch.set()
-    await journal.drain(5)
+    await cancel_before_commit(env, journal)
     assert await env.charges() == {}

@@ -23,8 +23,6 @@ class Depth(NamedTuple):
     """How many requests schemathesis makes up for each operation, beside those that cover its schema."""
     contract_seed: int | None
     """The seed of these requests; None for another one each time."""
-    installs: bool
-    """Whether packages are installed from the package index, which needs a network."""
 
 
 DEPTHS = {
@@ -36,7 +34,6 @@ DEPTHS = {
         test_may_take_s=240,
         contract_examples=5,
         contract_seed=1,
-        installs=False,
     ),
     "check": Depth(
         machine_examples=30,
@@ -46,7 +43,6 @@ DEPTHS = {
         test_may_take_s=600,
         contract_examples=8,
         contract_seed=1,
-        installs=False,
     ),
     "prove": Depth(
         machine_examples=500,
@@ -56,7 +52,6 @@ DEPTHS = {
         test_may_take_s=7_200,
         contract_examples=500,
         contract_seed=None,
-        installs=True,
     ),
 }
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 MAX_LATE_S = 0.5
-"""A timer that is later than this was late because the event loop was stalled."""
+"""A timer that is later than this was late because the event loop was stalled. So much time is left afterwards."""
 
 
 class CancelScope:
@@ -88,10 +88,8 @@ class StreamTimeouts:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._on_timeout, self._on_silence = (
-            _ignore,
-            _ignore,
-        )  # they may refer to this object: no cycle outlives the call
+        # They may refer to this object: no cycle outlives the call.
+        self._on_timeout, self._on_silence = _ignore, _ignore
 
     def progress(self, waiting_for: str, *, begun: bool = True, delivered: bool = True) -> None:
         """There was progress. The next is expected of `waiting_for`, within `idle_s` once the answer has `begun`.
@@ -106,7 +104,7 @@ class StreamTimeouts:
         self.waiting_for = waiting_for
 
     def pause(self) -> None:
-        """Nothing is expected of anyone until the next call of `progress`. Only `total_s` goes on."""
+        """No side has to make progress until the next call of `progress`. Only `total_s` goes on."""
         self._paused = True
 
     def end_within(self, seconds: float) -> None:
@@ -126,7 +124,7 @@ class StreamTimeouts:
         if self._paused:
             self._progress_at = now
         elif now - due > MAX_LATE_S:
-            self._progress_at += now - due + MAX_LATE_S  # what arrived meanwhile is read first
+            self._progress_at = max(self._progress_at, now - self._timeout_s + MAX_LATE_S)
         if now >= self._ends_at or now >= self._progress_at + self._timeout_s:
             self._on_timeout(self.waiting_for)
             return

@@ -75,7 +75,7 @@ class Journal:
 
     async def stop(self, keep_unbooked: KeepUnbooked = lambda _: None) -> None:
         """Cancel the task. `keep_unbooked` receives the ends of charges that are queued, and later those of calls that
-        end after the stop. All other queued operations are lost. Nobody waits any longer.
+        end after the stop. All other queued operations are lost. No caller waits any longer.
         """
         if self._task is not None:
             self._task.cancel()

@@ -14,7 +14,6 @@ import asyncio
 import hashlib
 import time
 from contextlib import suppress
-from typing import NoReturn
 from uuid import uuid4
 
 import msgspec
@@ -28,6 +27,7 @@ from tollkeeper.api.errors import render_problem
 from tollkeeper.api.middleware import MAX_BODY_BYTES, correlation_id_of
 from tollkeeper.api.native import close_codes
 from tollkeeper.api.native.exchange import NativeExchange
+from tollkeeper.api.native.frame_channel import FrameChannel
 from tollkeeper.api.native.model_call import ParsedRequest, chat_messages, make_call
 from tollkeeper.api.native.socket_auth import (
     MAX_AUTH_FRAME_BYTES,
@@ -37,7 +37,7 @@ from tollkeeper.api.native.socket_auth import (
     repeats_authentication,
 )
 from tollkeeper.api.native.socket_frames import TurnFrame, read_cancel, read_id, read_token, read_turn
-from tollkeeper.api.native.socket_listener import TurnListener, error_frame, send_frame, with_turn_id
+from tollkeeper.api.native.socket_listener import TurnListener, error_frame, with_turn_id
 from tollkeeper.errors import (
     Forbidden,
     InvalidJson,
@@ -108,6 +108,7 @@ class _Connection:
 
     def __init__(self, websocket: WebSocket, services: Services, authenticated: tuple[str, Principal | None]) -> None:
         self._websocket, self._scope = websocket, websocket.scope
+        self._channel = FrameChannel(websocket)
         self._services = services
         self._token, self._caller = authenticated
         self._bad_frames = 0
@@ -122,32 +123,32 @@ class _Connection:
             return
         try:
             with self._services.throttle.open_socket(caller):
-                await self._send(orjson.dumps({"type": "ready", "correlation_id": correlation_id.get()}))
+                await self._channel.send(orjson.dumps({"type": "ready", "correlation_id": correlation_id.get()}))
                 frame = await self._next_frame(caller)
                 if self._caller is None or not await repeats_authentication(self._services, self._scope, frame, caller):
                     await self._handle_frame(frame, caller)
                 while True:
                     await self._handle_frame(await self._next_frame(caller), caller)
         except RateLimited as error:
-            await self._send(error_frame(error))
-            await self._close(close_codes.TOO_FAST, "too many connections of this user")
+            await self._channel.send(error_frame(error))
+            await self._channel.close(close_codes.TOO_FAST, "too many connections of this user")
         except Unauthenticated:
-            await self._close(close_codes.NOT_AUTHENTICATED, "unauthenticated")
+            await self._channel.close(close_codes.NOT_AUTHENTICATED, "unauthenticated")
 
     async def _read_auth_frame(self) -> Principal | None:
         """The principal of the first frame; None if it does not authenticate: then the connection is closed."""
         try:
             async with asyncio.timeout(AUTH_TIMEOUT_S):
-                self._token = read_token(await self._receive(MAX_AUTH_FRAME_BYTES))
+                self._token = read_token(await self._channel.receive(MAX_AUTH_FRAME_BYTES))
             return await authenticate_frame(self._services, self._scope, self._token)
         except TimeoutError:
-            await self._close(close_codes.AUTH_TIMEOUT, f"no auth frame within {AUTH_TIMEOUT_S:.0f} s")
+            await self._channel.close(close_codes.AUTH_TIMEOUT, f"no auth frame within {AUTH_TIMEOUT_S:.0f} s")
         except (Unauthenticated, InvalidJson):
-            await self._close(close_codes.NOT_AUTHENTICATED, "unauthenticated")
+            await self._channel.close(close_codes.NOT_AUTHENTICATED, "unauthenticated")
         except TollkeeperError as error:
-            await self._send(error_frame(error))
+            await self._channel.send(error_frame(error))
             codes = {Forbidden: close_codes.FORBIDDEN, RateLimited: close_codes.TOO_FAST}
-            await self._close(codes.get(type(error), close_codes.TRY_LATER), error.code)
+            await self._channel.close(codes.get(type(error), close_codes.TRY_LATER), error.code)
         return None
 
     async def _next_frame(self, caller: Principal) -> bytes:
@@ -155,9 +156,9 @@ class _Connection:
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(RECHECK_S):
-                    return await self._receive(MAX_BODY_BYTES)
+                    return await self._channel.receive(MAX_BODY_BYTES)
             if not self._is_running and not await self._is_still_authenticated(caller):
-                await self._end(close_codes.NOT_AUTHENTICATED, "unauthenticated")
+                await self._channel.end(close_codes.NOT_AUTHENTICATED, "unauthenticated")
 
     async def _is_still_authenticated(self, caller: Principal) -> bool:
         """False once the credential has expired or was revoked, or its user or tenant was disabled."""
@@ -200,42 +201,20 @@ class _Connection:
             self._services.throttle.check(caller)
         except RateLimited as error:
             await self._refuse(caller, error, read_id(frame))
-            await self._end(close_codes.TOO_FAST, "rate limited")
+            await self._channel.end(close_codes.TOO_FAST, "rate limited")
         try:
             turn = await run_by_size(len(frame), read_turn, frame)
         except TollkeeperError as error:
             await self._refuse(caller, error, read_id(frame))
             self._bad_frames += 1
             if self._bad_frames == MAX_BAD_FRAMES:
-                await self._end(close_codes.TOO_BAD, "too many bad frames")
+                await self._channel.end(close_codes.TOO_BAD, "too many bad frames")
             return
         if self._is_running:
             await self._refuse(caller, TurnInProgress(), turn.id)
             return
         self._listener = TurnListener(self._websocket, turn)
         self._task = asyncio.create_task(self._run_turn(turn, len(frame), self._listener))
-
-    async def _receive(self, max_bytes: int) -> bytes:
-        """The next frame. Raises WebSocketDisconnect."""
-        message = await self._websocket.receive()
-        if message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(message.get("code", 1005))
-        text = message.get("text")
-        if text is None:
-            await self._end(close_codes.NOT_TEXT, "frames are text")
-        frame: bytes = text.encode("utf-8", "surrogatepass")
-        if len(frame) > max_bytes:
-            await self._end(close_codes.TOO_LARGE, "the frame is too large")
-        return frame
-
-    async def _end(self, code: int, reason: str) -> NoReturn:
-        """Close the connection. Raises WebSocketDisconnect."""
-        await self._close(code, reason)
-        raise WebSocketDisconnect(code)
-
-    async def _close(self, code: int, reason: str) -> None:
-        with suppress(RuntimeError, WebSocketDisconnect):  # the client may have disconnected already
-            await self._websocket.close(code, reason)
 
     async def _authenticate(self) -> Principal:
         """Raises Unauthenticated as soon as the token is no longer valid, Forbidden, DatabaseUnavailable."""
@@ -251,7 +230,7 @@ class _Connection:
                 await self._relay(record, exchange, turn, listener)
         except Unauthenticated:
             self._services.authenticator.forget(caller)
-            await self._close(close_codes.NOT_AUTHENTICATED, "unauthenticated")
+            await self._channel.close(close_codes.NOT_AUTHENTICATED, "unauthenticated")
         except TollkeeperError as error:
             await listener.send(listener.error_frame(error))
         except asyncio.CancelledError:
@@ -264,7 +243,7 @@ class _Connection:
             listener.detach()
             self._listener = None
             if self._closes_after_turn:
-                await self._close(close_codes.GOING_AWAY, "the server is going away")
+                await self._channel.close(close_codes.GOING_AWAY, "the server is going away")
 
     async def _prepare(self, caller: Principal, turn: TurnFrame, size: int) -> NativeExchange:
         if turn.prompt is not None and turn.message is not None:
@@ -299,7 +278,4 @@ class _Connection:
     async def _refuse(self, caller: Principal, error: TollkeeperError, turn_id: str | None) -> None:
         """Refuse a turn before it begins."""
         self._services.call_events.refuse(caller, SURFACE, error)
-        await self._send(error_frame(error, turn_id))
-
-    async def _send(self, frame: bytes) -> None:
-        await send_frame(self._websocket, frame)
+        await self._channel.send(error_frame(error, turn_id))
