@@ -142,6 +142,10 @@ class Settings(BaseSettings):
     timeout_seconds: float = Field(
         120.0, gt=0, le=600, validation_alias=_env("TOLLKEEPER_TIMEOUT_SECONDS", "TIMEOUT_SECONDS")
     )
+    http_client: Annotated[Literal["builtin", "aiohttp"], BeforeValidator(_lower)] = Field(
+        "builtin", validation_alias=_env("TOLLKEEPER_HTTP_CLIENT")
+    )
+    ca_file: Path | None = Field(None, validation_alias=_env("TOLLKEEPER_CA_FILE"))
 
     stream_idle_seconds: float = Field(30.0, gt=0, le=600, validation_alias=_env("TOLLKEEPER_STREAM_IDLE_SECONDS"))
     stream_total_seconds: float = Field(600.0, gt=0, le=7200, validation_alias=_env("TOLLKEEPER_STREAM_TOTAL_SECONDS"))

@@ -121,8 +121,10 @@ def test_a_sampling_parameter_that_the_model_does_not_accept_is_refused(call_inp
 
 async def test_an_api_key_is_sent_in_x_api_key_and_a_token_as_a_bearer() -> None:
     async with serve_answer(ANSWER) as upstream:
-        for credentials in ({"api_key": "sk-ant"}, {"auth_token": "tok"}):
-            provider = AnthropicProvider(**credentials, base_url=upstream.url + "/v1/", timeout_s=5)
+        for api_key, auth_token in (("sk-ant", ""), ("", "tok")):
+            provider = AnthropicProvider(
+                api_key=api_key, auth_token=auth_token, base_url=upstream.url + "/v1/", timeout_s=5
+            )
             await provider.complete(provider.prepare(model(provider), input_of()), 5)
             await provider.close()
     (path, by_key, _), (_, by_token, _) = upstream.requests

@@ -10,8 +10,10 @@ import pytest
 from support.deadlines import TEST_DEADLINE_S
 from tollkeeper import errors
 from tollkeeper.providers import transport as transport_module
+from tollkeeper.providers.http.choice import HttpOptions
 from tollkeeper.providers.transport import ResponseStream, Transport, status_error
 
+CLIENTS = {"builtin": HttpOptions(), "aiohttp": HttpOptions(use_aiohttp=True)}
 STREAM = b"data: one\n\n: ping\n\ndata: two\n\n"
 
 
@@ -54,6 +56,14 @@ class Server:
             self.disconnected.set()
         finally:
             writer.close()
+
+
+@pytest.fixture(params=list(CLIENTS.values()), ids=list(CLIENTS), autouse=True)
+def http(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> HttpOptions:
+    """The options of every transport in these tests: each test runs with both clients."""
+    options: HttpOptions = request.param
+    monkeypatch.setattr(transport_module, "HttpOptions", lambda: options)
+    return options
 
 
 @asynccontextmanager
@@ -379,11 +389,3 @@ async def test_an_error_whose_body_does_not_come_is_known_by_its_status(
         with pytest.raises(errors.ProviderRateLimited) as raised:
             await call(transport)
     assert raised.value.retry_after_s == 7
-
-
-async def test_a_limited_number_of_addresses_is_kept() -> None:
-    """Callers can invent the names of deployments, which are part of Azure's older addresses."""
-    transport = Transport("http://127.0.0.1:1", {}, timeout_s=1)
-    for number in range(transport_module.MAX_URLS + 10):
-        assert str(transport._url(f"/deployments/{number}/x?api-version=1")).endswith(f"/{number}/x?api-version=1")
-    assert len(transport._urls) <= transport_module.MAX_URLS

@@ -15,6 +15,7 @@ from tollkeeper.dialects.sse import Splitter
 from tollkeeper.providers.base import CallInput, Model, PreparedCall, Wire
 from tollkeeper.providers.extra_parameters import passed_extra
 from tollkeeper.providers.history import clean_history, open_history, verifies_thinking
+from tollkeeper.providers.http.choice import HttpOptions, http_options
 from tollkeeper.providers.http_common import (
     NO_KEY,
     ProviderStream,
@@ -53,12 +54,13 @@ class AnthropicProvider(TokenCounting):
         auth_token: str = "",
         base_url: str = OFFICIAL_URL,
         timeout_s: float,
+        http: HttpOptions | None = None,
         name: str = "anthropic",
     ) -> None:
         self.name = name
         credential = {"x-api-key": api_key} if api_key else {"Authorization": f"Bearer {auth_token}"}
         headers = {"anthropic-version": API_VERSION, **credential}
-        self._transport = Transport(base_url.rstrip("/").removesuffix("/v1"), headers, timeout_s=timeout_s)
+        self._transport = Transport(base_url.rstrip("/").removesuffix("/v1"), headers, timeout_s=timeout_s, http=http)
 
     def prepare(self, model: Model, call_input: CallInput, *, stream: bool = False) -> PreparedCall:
         if call_input.raw is not None and call_input.raw.wire is Wire.MESSAGES:
@@ -108,6 +110,7 @@ def _from_settings(settings: Settings) -> ConfiguredProvider | None:
         auth_token=token.get_secret_value() if token is not None else "",
         base_url=settings.anthropic_base_url,
         timeout_s=settings.timeout_seconds,
+        http=http_options(settings),
     )
     return ConfiguredProvider(provider, "anthropic", default_model=settings.anthropic_model, listed_names=MODEL_NAMES)
 
@@ -115,7 +118,11 @@ def _from_settings(settings: Settings) -> ConfiguredProvider | None:
 def _from_catalog(options: ProviderOptions, settings: Settings) -> ConfiguredProvider:
     base_url = options.base_url or OFFICIAL_URL
     provider = AnthropicProvider(
-        api_key=options.key_or(NO_KEY), base_url=base_url, timeout_s=settings.timeout_seconds, name=options.name
+        api_key=options.key_or(NO_KEY),
+        base_url=base_url,
+        timeout_s=settings.timeout_seconds,
+        http=http_options(settings),
+        name=options.name,
     )
     return ConfiguredProvider(provider, "anthropic" if is_below(OFFICIAL_URL, base_url) else None)
 

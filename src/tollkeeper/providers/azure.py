@@ -8,6 +8,7 @@ import re
 
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.providers.base import CallInput, Model, PreparedCall, Wire
+from tollkeeper.providers.http.choice import HttpOptions, http_options
 from tollkeeper.providers.http_common import NO_KEY
 from tollkeeper.providers.kind import ConfiguredProvider, ProviderKind, ProviderOptions
 from tollkeeper.providers.openai import ALL_WIRES, COMMON_WIRES, OpenAIProvider, wires_of
@@ -28,6 +29,7 @@ class AzureProvider(OpenAIProvider):
         resource_url: str,
         api_version: str | None,
         timeout_s: float,
+        http: HttpOptions | None = None,
         name: str,
         wires: frozenset[Wire],
         wire: Wire,
@@ -38,6 +40,7 @@ class AzureProvider(OpenAIProvider):
             api_key=api_key,
             base_url=f"{resource_url}/openai" if api_version else f"{resource_url}/openai/v1",
             timeout_s=timeout_s,
+            http=http,
             name=name,
             wires=wires,
             wire=wire,
@@ -72,6 +75,7 @@ def _from_catalog(options: ProviderOptions, settings: Settings) -> ConfiguredPro
         resource_url=_AFTER_THE_RESOURCE.sub("", options.base_url.rstrip("/")),
         api_version=options.api_version,
         timeout_s=settings.timeout_seconds,
+        http=http_options(settings),
         name=options.name,
         wires=wires,
         wire=wire,

@@ -11,6 +11,7 @@ from tollkeeper.dialects.ndjson import Splitter
 from tollkeeper.dialects.parameters import unsupported
 from tollkeeper.providers.base import CallInput, Model, PreparedCall
 from tollkeeper.providers.history import open_history
+from tollkeeper.providers.http.choice import HttpOptions, http_options
 from tollkeeper.providers.http_common import (
     ProviderStream,
     TokenCounting,
@@ -29,11 +30,17 @@ class OllamaProvider(TokenCounting):
     """An Ollama server. `timeout_s` bounds a whole call that is not streamed. `api_key` is for a proxy before it."""
 
     def __init__(
-        self, *, base_url: str = DEFAULT_URL, timeout_s: float, api_key: str = "", name: str = "ollama"
+        self,
+        *,
+        base_url: str = DEFAULT_URL,
+        timeout_s: float,
+        http: HttpOptions | None = None,
+        api_key: str = "",
+        name: str = "ollama",
     ) -> None:
         self.name = name
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._transport = Transport(base_url, headers, timeout_s=timeout_s)
+        self._transport = Transport(base_url, headers, timeout_s=timeout_s, http=http)
 
     def prepare(self, model: Model, call_input: CallInput, *, stream: bool = False) -> PreparedCall:
         """The output limit is in `options`, the last field. `stream` is always sent, because its default is true."""
@@ -63,7 +70,9 @@ class OllamaProvider(TokenCounting):
 def _from_settings(settings: Settings) -> ConfiguredProvider | None:
     if settings.ollama_base_url is None:
         return None
-    provider = OllamaProvider(base_url=settings.ollama_base_url, timeout_s=settings.timeout_seconds)
+    provider = OllamaProvider(
+        base_url=settings.ollama_base_url, timeout_s=settings.timeout_seconds, http=http_options(settings)
+    )
     return ConfiguredProvider(provider, price=FREE, default_model=settings.ollama_model)
 
 
@@ -71,6 +80,7 @@ def _from_catalog(options: ProviderOptions, settings: Settings) -> ConfiguredPro
     provider = OllamaProvider(
         base_url=options.base_url or DEFAULT_URL,
         timeout_s=settings.timeout_seconds,
+        http=http_options(settings),
         api_key=options.key_or(""),
         name=options.name,
     )

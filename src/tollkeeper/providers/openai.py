@@ -25,6 +25,7 @@ from tollkeeper.providers.history import (
     open_history,
     reasoning_field,
 )
+from tollkeeper.providers.http.choice import HttpOptions, http_options
 from tollkeeper.providers.http_common import (
     NO_KEY,
     ProviderStream,
@@ -77,6 +78,7 @@ class OpenAIProvider(TokenCounting):
         api_key: str,
         base_url: str,
         timeout_s: float,
+        http: HttpOptions | None = None,
         name: str = "openai",
         wires: frozenset[Wire] = ALL_WIRES,
         wire: Wire = Wire.CHAT,
@@ -87,7 +89,7 @@ class OpenAIProvider(TokenCounting):
         self.name = name
         self._api_key = api_key
         header, scheme = key_header
-        self._transport = Transport(base_url, {header: scheme + api_key}, timeout_s=timeout_s)
+        self._transport = Transport(base_url, {header: scheme + api_key}, timeout_s=timeout_s, http=http)
         self._wires = wires
         self._wire = wire
         self._knows_store = _HOSTS_WITH_STORE.match(base_url) is not None if knows_store is None else knows_store
@@ -211,6 +213,7 @@ def make_openai(settings: Settings) -> OpenAIProvider:
         api_key=settings.openai_api_key.get_secret_value(),
         base_url=settings.openai_base_url,
         timeout_s=settings.timeout_seconds,
+        http=http_options(settings),
     )
 
 
@@ -231,6 +234,7 @@ def _from_catalog(options: ProviderOptions, settings: Settings) -> ConfiguredPro
         api_key=options.key_or(NO_KEY),
         base_url=base_url,
         timeout_s=settings.timeout_seconds,
+        http=http_options(settings),
         name=options.name,
         wires=wires,
         wire=wire,

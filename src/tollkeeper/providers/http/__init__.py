@@ -1,0 +1,1 @@
+"""HTTP/1.1 to a provider: our own client and aiohttp, behind one interface."""

@@ -1,0 +1,116 @@
+"""aiohttp as the client: where a proxy of the environment applies, and where the operator chooses it."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
+from yarl import URL
+
+from tollkeeper.providers.http.base import (
+    ConnectFailed,
+    ConnectionLost,
+    DeadlineExceeded,
+    HttpError,
+    MalformedResponse,
+)
+from tollkeeper.providers.http.connector import tls_context
+
+KEEP_ALIVE_S = 30.0
+_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)
+"""The exceptions of aiohttp. A TimeoutError is an OSError."""
+
+
+class AiohttpClient:
+    """As PooledClient, and through the proxies of HTTP_PROXY, HTTPS_PROXY and NO_PROXY."""
+
+    def __init__(
+        self, base_url: str, headers: Mapping[str, str], *, connect_s: float, ca_file: Path | None = None
+    ) -> None:
+        self._base_url = base_url
+        self._headers = dict(headers)
+        self._connect_s = connect_s
+        self._ca_file = ca_file
+        self._session: aiohttp.ClientSession | None = None
+
+    async def post(
+        self,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str] | None = None,
+        *,
+        total_s: float | None = None,
+        max_bytes: int | None = None,
+    ) -> "AiohttpResponse":
+        try:
+            response = await self._client_session().post(
+                URL(self._base_url + path),
+                data=body,
+                headers={**headers, **self._headers} if headers else self._headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=total_s, connect=self._connect_s),
+            )
+        except _ERRORS as error:
+            raise _http_error(error) from error
+        return AiohttpResponse(response, max_bytes)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def _client_session(self) -> aiohttp.ClientSession:
+        """One session for all calls, made on the loop that uses it. The number of connections is not limited."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=tls_context(self._ca_file)),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=True,
+            )
+        return self._session
+
+
+class AiohttpResponse:
+    """One response of aiohttp."""
+
+    def __init__(self, response: aiohttp.ClientResponse, max_bytes: int | None) -> None:
+        self._response = response
+        self._max_bytes = max_bytes
+
+    @property
+    def status(self) -> int:
+        return self._response.status
+
+    def header(self, name: str) -> str | None:
+        return self._response.headers.get(name)
+
+    async def whole(self) -> bytes:
+        body = bytearray()
+        while block := await self.read():
+            body += block
+            if self._max_bytes is not None and len(body) > self._max_bytes:
+                raise MalformedResponse("the body is too large")
+        return bytes(body)
+
+    async def read(self) -> bytes:
+        try:
+            return await self._response.content.readany()
+        except _ERRORS as error:
+            raise _http_error(error) from error
+
+    def close(self) -> None:
+        self._response.release() if self._response.content.at_eof() else self._response.close()
+
+
+def _http_error(error: Exception) -> HttpError:
+    """The HttpError for one of _ERRORS."""
+    match error:
+        case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError() | aiohttp.InvalidURL():
+            return ConnectFailed()
+        case TimeoutError() | asyncio.TimeoutError():
+            return DeadlineExceeded()
+        case aiohttp.ClientResponseError() | HttpProcessingError():
+            return MalformedResponse()
+        case _:
+            return ConnectionLost()
