@@ -98,19 +98,15 @@ async def test_an_answer_is_read_with_or_without_an_api_key(key: str) -> None:
     assert completion.raw is None
 
 
-async def test_each_line_of_a_stream_is_a_chunk() -> None:
+async def test_the_lines_of_a_stream_that_arrive_together_are_a_chunk_and_the_last_is_another() -> None:
     async with serve_answer(line("h") + line("i") + line("", **END)) as upstream:
         provider = make(upstream.url)
         call = provider.prepare(model(provider), CallInput(lambda: REQUEST), stream=True)
         chunks = [chunk async for chunk in provider.stream(call, 5)]
         await provider.close()
     assert upstream.requests[0][2]["stream"] is True
-    assert [chunk.deltas for chunk in chunks] == [
-        (TextDelta("h"),),
-        (TextDelta("i"),),
-        (Finish("stop"), Usage(9, 2)),
-    ]
-    assert [chunk.last for chunk in chunks] == [False, False, True]
+    assert [chunk.deltas for chunk in chunks] == [(TextDelta("h"), TextDelta("i")), (Finish("stop"), Usage(9, 2))]
+    assert [chunk.last for chunk in chunks] == [False, True]
 
 
 async def test_the_last_line_of_a_stream_needs_no_newline() -> None:

@@ -294,16 +294,16 @@ async def stream_chunks(call_input: CallInput, body: bytes) -> list[StreamChunk]
             await provider.close()
 
 
-async def test_each_event_of_a_stream_is_a_chunk_and_the_last_ones_are_marked() -> None:
+async def test_the_last_events_of_a_stream_are_chunks_of_their_own_and_are_marked() -> None:
     chunks = await stream_chunks(input_of(), b"".join(STREAM))
-    assert [chunk.deltas for chunk in chunks] == [(TextDelta("Hi"),), (Finish("stop"),), (Usage(9, 2),), ()]
-    assert [chunk.last for chunk in chunks] == [False, False, True, True]
+    assert [chunk.deltas for chunk in chunks] == [(TextDelta("Hi"), Finish("stop")), (Usage(9, 2),), ()]
+    assert [chunk.last for chunk in chunks] == [False, True, True]
     assert {chunk.raw for chunk in chunks} == {b""}
 
 
 async def test_a_stream_of_the_same_wire_has_its_bytes() -> None:
     chunks = await stream_chunks(raw_input(Wire.CHAT, messages=[]), b": hello\n\n" + b"".join(STREAM))
-    assert [chunk.raw for chunk in chunks] == STREAM
+    assert [chunk.raw for chunk in chunks] == [STREAM[0] + STREAM[1], *STREAM[2:]]
 
 
 @pytest.mark.parametrize("events", [[], STREAM[:1], [STREAM[0], STREAM[3]], [*STREAM[:2], STREAM[2][:-1]]])
@@ -313,7 +313,8 @@ async def test_a_stream_without_a_finish_reason_or_cut_within_an_event_is_interr
 
 
 async def test_a_stream_without_usage_and_done_is_complete() -> None:
-    assert len(await stream_chunks(input_of(), b"".join(STREAM[:2]))) == 2
+    [chunk] = await stream_chunks(input_of(), b"".join(STREAM[:2]))
+    assert chunk.deltas == (TextDelta("Hi"), Finish("stop"))
 
 
 async def test_a_malformed_event_is_a_bad_response_and_an_error_event_raises_without_its_text() -> None:

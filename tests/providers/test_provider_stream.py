@@ -10,7 +10,8 @@ from tollkeeper.chat import Finish, ReasoningDelta, RefusalDelta, TextDelta, Too
 from tollkeeper.dialects import chat, messages, ndjson, ollama, responses, sse
 from tollkeeper.gateway.accumulator import StreamAccumulator
 from tollkeeper.providers.base import SIGN_OF_LIFE, BilledFailure, StreamChunk
-from tollkeeper.providers.http_common import ProviderStream, reading_answer
+from tollkeeper.providers.http_common import reading_answer
+from tollkeeper.providers.provider_stream import MAX_MERGED_BYTES, ProviderStream
 
 ANSWERS: dict[Any, dict[str, Any]] = {
     chat: {
@@ -221,3 +222,68 @@ async def test_a_context_overflow_inside_a_200_is_recognised(dialect: Any, sent:
     if not in_event:
         with pytest.raises(errors.ContextOverflow), reading_answer(body, b"{}"):
             dialect.read_answer(body)
+
+
+def text_event(text: str) -> bytes:
+    return b'data: {"choices":[{"delta":{"content":"%b"}}]}\n\n' % text.encode()
+
+
+END = b'data: {"choices":[{"delta":{"content":"!"},"finish_reason":"stop"}]}\n\n'
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":2}}\n\n'
+
+
+@pytest.mark.parametrize("raw", [True, False])
+async def test_events_that_arrive_together_are_one_chunk_and_the_end_is_another(raw: bool) -> None:
+    first, rest = text_event("a") + b": ping\n\n" + text_event("b"), text_event("c") + END + USAGE + sse.DONE
+    chunks = [chunk async for chunk in stream_of(chat, first, rest, raw=raw)]
+    ends = [(Usage(9, 2),), ()]
+    assert [chunk.deltas for chunk in chunks] == [
+        (TextDelta("a"), TextDelta("b")),
+        (TextDelta("c"), TextDelta("!"), Finish("stop")),
+        *ends,
+    ]
+    assert [chunk.last for chunk in chunks] == [False, False, True, True]
+    assert [chunk.raw for chunk in chunks] == (
+        [text_event("a") + text_event("b"), text_event("c") + END, USAGE, sse.DONE] if raw else [b""] * 4
+    )
+
+
+async def test_how_a_stream_is_cut_into_blocks_does_not_change_its_content() -> None:
+    sent = text_event("a") + text_event("bc") + END + USAGE + sse.DONE
+    whole = [chunk async for chunk in stream_of(chat, sent)]
+    for size in (1, 2, 7, 60):
+        blocks = [sent[place : place + size] for place in range(0, len(sent), size)]
+        chunks = [chunk async for chunk in stream_of(chat, *blocks) if chunk is not SIGN_OF_LIFE]
+        for field in ("raw", "deltas"):
+            joined, expected = getattr(chunks[0], field), getattr(whole[0], field)
+            for chunk in chunks[1:]:
+                joined += getattr(chunk, field)
+            for chunk in whole[1:]:
+                expected += getattr(chunk, field)
+            assert joined == expected
+
+
+async def test_a_chunk_has_a_limited_number_of_bytes() -> None:
+    events = [text_event(str(number)) for number in range(1_000)]
+    chunks = [chunk async for chunk in stream_of(chat, b"".join(events) + END)]
+    assert max(len(chunk.raw) for chunk in chunks) < MAX_MERGED_BYTES + 200
+    assert b"".join(chunk.raw for chunk in chunks) == b"".join(events) + END
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind"),
+    [
+        (b"data: {\n\n", errors.ProviderBadResponse),
+        (b'data: {"error":{"message":"overloaded"}}\n\n', errors.ProviderFailed),
+    ],
+)
+async def test_what_arrived_before_an_error_is_delivered_before_it_is_raised(
+    bad: bytes, kind: type[errors.ProviderError]
+) -> None:
+    response: Any = FakeResponse(text_event("a") + bad + text_event("never read"))
+    chunks = ProviderStream(response, sse.Splitter(), chat.StreamReader(), raw=False)
+    assert (await anext(chunks)).deltas == (TextDelta("a"),)
+    assert response.closed
+    for _ in range(2):
+        with pytest.raises(kind):
+            await anext(chunks)

@@ -18,7 +18,6 @@ from tollkeeper.providers.history import clean_history, open_history, verifies_t
 from tollkeeper.providers.http.choice import HttpOptions, http_options
 from tollkeeper.providers.http_common import (
     NO_KEY,
-    ProviderStream,
     TokenCounting,
     encode_document,
     encode_raw,
@@ -29,6 +28,7 @@ from tollkeeper.providers.http_common import (
 )
 from tollkeeper.providers.input_texts import input_texts
 from tollkeeper.providers.kind import ConfiguredProvider, ProviderKind, ProviderOptions
+from tollkeeper.providers.provider_stream import ProviderStream
 from tollkeeper.providers.transport import Transport
 from tollkeeper.settings import Settings
 

@@ -12,13 +12,9 @@ from tollkeeper.dialects.parameters import unsupported
 from tollkeeper.providers.base import CallInput, Model, PreparedCall
 from tollkeeper.providers.history import open_history
 from tollkeeper.providers.http.choice import HttpOptions, http_options
-from tollkeeper.providers.http_common import (
-    ProviderStream,
-    TokenCounting,
-    input_size_of,
-    reading_answer,
-)
+from tollkeeper.providers.http_common import TokenCounting, input_size_of, reading_answer
 from tollkeeper.providers.kind import FREE, ConfiguredProvider, ProviderKind, ProviderOptions
+from tollkeeper.providers.provider_stream import ProviderStream
 from tollkeeper.providers.transport import Transport
 from tollkeeper.settings import Settings
 

@@ -28,7 +28,6 @@ from tollkeeper.providers.history import (
 from tollkeeper.providers.http.choice import HttpOptions, http_options
 from tollkeeper.providers.http_common import (
     NO_KEY,
-    ProviderStream,
     TokenCounting,
     encode_document,
     encode_raw,
@@ -39,6 +38,7 @@ from tollkeeper.providers.http_common import (
 )
 from tollkeeper.providers.input_texts import input_texts
 from tollkeeper.providers.kind import ConfiguredProvider, ProviderKind, ProviderOptions
+from tollkeeper.providers.provider_stream import ProviderStream
 from tollkeeper.providers.transport import Transport, status_error
 from tollkeeper.settings import Settings
 
