@@ -1,7 +1,7 @@
 """Uvicorn's HTTP protocol with limits: what a client sends costs little before the application authenticates it.
 
 Uvicorn 0.54 limits neither the head of a request nor the number of pipelined requests, and takes trailers for headers.
-This subclass gives its parser one request at a time, counts what is parsed, and closes connections that take too long.
+This subclass gives its parser one request at a time, counts what is parsed, and ends connections that take too long.
 """
 
 import asyncio
@@ -10,10 +10,12 @@ from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
 from tollkeeper.server.limits import Connections, EdgeLimits
+from tollkeeper.server.refusals import refusal
+from tollkeeper.server.response_cycle import ResponseCycle
 
 END_OF_HEAD = b"\r\n\r\n"
 MAX_PENDING_BYTES = 64 * 1024
@@ -23,14 +25,6 @@ LINGER_S = 2.0
 
 Without that the client would see a reset connection instead of the response (RFC 9112, 9.6 Tear-down).
 """
-RETRY_AFTER_S = 5
-
-_TEXTS = {
-    400: "This is not a valid HTTP/1.1 request with one Host.",
-    408: "The request was not sent in time.",
-    431: "The head of the request is too large: see TOLLKEEPER_MAX_HEAD_BYTES and TOLLKEEPER_MAX_HEAD_FIELDS.",
-    503: "Too many open connections: see TOLLKEEPER_MAX_CONNECTIONS and TOLLKEEPER_MAX_CONNECTIONS_PER_ADDRESS.",
-}
 
 
 class _Refused(Exception):
@@ -64,8 +58,6 @@ class _BoundedHttpProtocol(HttpToolsProtocol):
         self._head_bytes = self._fields = self._hosts = 0
         self._body_left: int | None = 0
 
-    # The connection
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)  # uvloop's transports are not subclasses of asyncio's
         self.client = get_remote_addr(transport)
@@ -85,15 +77,14 @@ class _BoundedHttpProtocol(HttpToolsProtocol):
     def give_back(self) -> None:
         """Count the connection as closed."""
         if self._is_counted:
-            self._is_counted = False
             self.open_connections.give_back(self._address)
+        self._is_counted = False
 
     @property
     def _address(self) -> str | None:
         return self.client[0] if self.client else None
 
     # What is received
-
     def data_received(self, data: bytes) -> None:
         if self._dropping:
             return
@@ -240,11 +231,15 @@ class _BoundedHttpProtocol(HttpToolsProtocol):
 
     # What is sent
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        cycle.__class__ = ResponseCycle  # which class it makes is not a setting of uvicorn
+        super()._start_asgi_task(cycle, app)
+
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.transport.is_closing():
-            return
-        if not self._is_whole:
+            pass
+        elif not self._is_whole:
             self._unset_keepalive_if_required()
             self._start_timer(LINGER_S, self.transport.close)
         elif self._pending:
@@ -265,17 +260,12 @@ class _BoundedHttpProtocol(HttpToolsProtocol):
         if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
             self.transport.close()
             return
-        text = _TEXTS[status].encode()
-        retry = b"retry-after: %d\r\n" % RETRY_AFTER_S if status == 503 else b""
-        head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n"
-        self.transport.write(STATUS_LINE[status] + head % (len(text), retry) + text)
+        self.transport.write(refusal(status))
         if self._is_counted and self.transport.can_write_eof():
             self.transport.write_eof()
             self._start_timer(LINGER_S, self.transport.close)
         else:
             self.transport.close()
-
-    # Time
 
     def _head_is_late(self) -> None:
         self._timer = None
