@@ -1,4 +1,4 @@
-"""The command line of the benchmark: options, the order of the measurements, and the cleanup."""
+"""The command of the benchmark: the order of the measurements, and the cleanup."""
 
 import argparse
 import asyncio
@@ -15,28 +15,25 @@ from types import FrameType
 
 import uvloop
 
-import bench
 from bench import profiling, report
-from bench.databases import find_stock_postgres
-from bench.load import request_json
-from bench.measurement import CallCounts, Plan, measure
-from bench.processes import BenchError, Cores, peak_rss_mb
-from bench.targets import KINDS, STOCK, Target, Testbed
+from bench.databases import find_stock_postgres, stock_postgres_version
+from bench.measurement import Measurement, Plan, measure, run_calls
+from bench.memory import MemoryUse, Stage, load_tokenizer, memory_use
+from bench.options import make_plan, parse_options
+from bench.peers import Peer, find_peers, start_peer
+from bench.processes import BenchError, Cores
+from bench.results import make_results, name_targets
+from bench.targets import DISTANT, FORWARDER, POSTGRES, SQLITE, STOCK, Target, Testbed
 from bench.verification import verify_run
-from bench.workload import Workload, native_request
+from bench.workload import Workload
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
-CONTEXT_ALLOCATION_TOKENS = 10_000
-"""Large enough for the prompt. A call with a context allocation needs an exact count, which loads the tokenizer."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, 1 after a failed measurement or an inexact charge, 130 after Ctrl-C."""
-    options = _parse_options(arguments)
-    calls = CallCounts(options.calls, options.connections, options.latency_calls, options.warm_up)
-    connections = options.stream_connections
-    streams = CallCounts(options.streams, connections, options.latency_streams, warm_up=connections)
-    plan = Plan(options.rounds, {workload: streams if workload.is_stream else calls for workload in Workload})
+    options = parse_options(arguments)
+    plan = make_plan(options)
     try:
         with _interruptible(), ExitStack() as cleanup:
             folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="tollkeeper-bench-")))
@@ -61,27 +58,81 @@ async def _bench(options: argparse.Namespace, plan: Plan, folder: Path, cleanup:
     started, load_before = datetime.now(UTC), os.getloadavg()[0]
     cores = Cores()
     cores.pin(0, cores.driver)
-    testbed = Testbed(folder, cores, cleanup)
+    testbed = Testbed(folder, cores, cleanup, options.database_delay_ms)
     targets = []
-    kinds = options.only or _available_kinds()
-    for kind in kinds:
+    for kind in options.only or _available_kinds(options.database_delay_ms):
         _show_progress(f"starting {kind}")
         targets.append(await testbed.start_target(kind))
-    results = []
-    for workload in options.what:
-        _show_progress(f"measuring {workload}: {', '.join(kinds)}")
-        results.append(await measure(targets, workload, plan))
-    tokenizer_mb = {target.kind: await _rss_with_tokenizer(target) for target in targets if target.is_metered}
+    peers, missing = await _start_peers(testbed, options.peers)
+    targets += peers
+    served_before = await testbed.served_by_upstream()
+    tables, memory = await _measure_all(targets, options.what, plan)
     _show_progress("checking")
-    checks = await verify_run(testbed, targets, started)
-    for measurements in results:
-        print(report.format_table(measurements), end="\n\n")
-    print(report.explain(results, plan, cores, load_before))
-    for kind, megabytes in tokenizer_mb.items():
-        print(f"{report.NAMES[kind]}: {megabytes:.0f} MB peak RSS after the tokenizer is loaded.")
-    print("\n".join(checks))
+    checks = await verify_run(testbed, targets, served_before, started)
+    results = make_results(tables, memory, name_targets(options.database_delay_ms))
+    print(report.format_tables(results), end="\n\n")
+    print(report.explain(tables, plan, cores, load_before))
+    print("\n".join((*_versions(targets), *missing, *checks)))
     if options.json is not None:
-        options.json.write_text(json.dumps(report.as_json(results, tokenizer_mb), indent=2) + "\n")
+        calls = {target.kind: dict(target.completed) for target in targets}
+        options.json.write_text(json.dumps(report.as_json(results, plan, calls), indent=2) + "\n")
+    if options.charts is not None:
+        from bench.charts import draw_charts  # needs matplotlib, which takes a second to import
+
+        draw_charts(results, options.charts)
+
+
+async def _measure_all(
+    targets: Sequence[Target], workloads: Sequence[Workload], plan: Plan
+) -> tuple[list[list[Measurement]], dict[str, dict[Stage, MemoryUse]]]:
+    """Returns the measurements by workload, and the memory of each target by stage."""
+    memory = {target.kind: {Stage.STARTED: memory_use(target)} for target in targets if not target.is_lone_only}
+    tables = []
+    for workload in workloads:
+        _show_progress(f"measuring {workload}: {', '.join(target.kind for target in targets if target.has(workload))}")
+        tables.append(await measure(targets, workload, plan))
+        stage = Stage.STREAMED if workload.is_stream else Stage.CALLED
+        for target in targets:
+            if target.kind in memory and target.has(workload):
+                memory[target.kind][stage] = memory_use(target)
+    for target in targets:
+        if target.is_metered and target.kind in memory:
+            memory[target.kind][Stage.TOKENIZER] = await load_tokenizer(target)
+    return tables, memory
+
+
+async def _start_peers(testbed: Testbed, environments: Sequence[Path] | None) -> tuple[list[Target], list[str]]:
+    """Returns the peers that respond, and a sentence for each other peer. None for no peers at all."""
+    if environments is None:
+        return [], []
+    found, missing = find_peers(environments)
+    started = []
+    for peer in found:
+        _show_progress(f"starting {peer.kind} {peer.version}")
+        try:
+            started.append(await _start_responding_peer(testbed, peer))
+        except BenchError as error:
+            missing.append(f"{peer.kind} {peer.version} is not measured: {error}")
+    for sentence in missing:
+        print(f"bench: {sentence}", file=sys.stderr)
+    return started, missing
+
+
+async def _start_responding_peer(testbed: Testbed, peer: Peer) -> Target:
+    target = await start_peer(testbed, peer)
+    target.version = f"{peer.kind} {peer.version}"
+    for workload in (Workload.CHAT, Workload.STREAMS):
+        await run_calls(target, workload, connections=1, calls=1)
+    target.completed.clear()
+    return target
+
+
+def _versions(targets: Sequence[Target]) -> list[str]:
+    """Returns one line with the versions of what is measured beside Tollkeeper."""
+    versions = [target.version for target in targets if target.version]
+    if any(target.kind in (STOCK, DISTANT) for target in targets):
+        versions.insert(0, stock_postgres_version())
+    return [f"Versions: {', '.join(versions)}."] if versions else []
 
 
 async def _profile(workload: Workload, plan: Plan, folder: Path, cleanup: ExitStack) -> None:
@@ -90,115 +141,15 @@ async def _profile(workload: Workload, plan: Plan, folder: Path, cleanup: ExitSt
     print(await profiling.profile(Testbed(folder, cores, cleanup), workload, plan, folder))
 
 
-async def _rss_with_tokenizer(target: Target) -> float:
-    """Returns the peak RSS in MB after one call that needs the tokenizer."""
-    request = native_request(target.users[0].token, context_allocation=CONTEXT_ALLOCATION_TOKENS)
-    await request_json(target.port, request)
-    target.completed[Workload.CALLS] += 1
-    return peak_rss_mb(target.child.pid)
-
-
-def _parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=bench.__doc__)
-    parser.add_argument(
-        "--rounds", type=_at_least_one, default=9, metavar="N", help="rounds of each target [%(default)s]"
-    )
-    parser.add_argument(
-        "--calls", type=_at_least_one, default=2_500, metavar="N", help="calls per round under load [%(default)s]"
-    )
-    parser.add_argument(
-        "--streams", type=_at_least_one, default=960, metavar="N", help="streams per round under load [%(default)s]"
-    )
-    parser.add_argument(
-        "--connections", type=_at_least_one, default=32, metavar="N", help="connections of the calls [%(default)s]"
-    )
-    parser.add_argument(
-        "--stream-connections",
-        type=_at_least_one,
-        default=96,
-        metavar="N",
-        help="connections of the streams [%(default)s]",
-    )
-    parser.add_argument(
-        "--latency-calls",
-        type=_at_least_two,
-        default=300,
-        metavar="N",
-        help="calls per round of a single client [%(default)s]",
-    )
-    parser.add_argument(
-        "--latency-streams",
-        type=_at_least_two,
-        default=20,
-        metavar="N",
-        help="streams per round of a single client [%(default)s]",
-    )
-    parser.add_argument(
-        "--warm-up", type=_at_least_one, default=1_000, metavar="N", help="calls before the first round [%(default)s]"
-    )
-    parser.add_argument(
-        "--what",
-        type=_parse_workloads,
-        default=tuple(Workload),
-        metavar="A,B",
-        help=f"workloads, of {','.join(Workload)}",
-    )
-    parser.add_argument(
-        "--only", type=_parse_kinds, metavar="A,B", help=f"targets, of {','.join(KINDS)} [all that there are]"
-    )
-    parser.add_argument(
-        "--json", type=lambda name: Path(name).resolve(), metavar="FILE", help="also write the numbers as JSON"
-    )
-    parser.add_argument(
-        "--profile",
-        type=Workload,
-        choices=tuple(Workload),
-        nargs="?",
-        const=Workload.CALLS,
-        metavar="WHAT",
-        help="instead: profile the SQLite server with this workload [%(const)s]",
-    )
-    return parser.parse_args(arguments)
-
-
-def _available_kinds() -> tuple[str, ...]:
-    """All targets; without the system's PostgreSQL where there is none."""
+def _available_kinds(database_delay_ms: float) -> tuple[str, ...]:
+    """All targets on the system's PostgreSQL; where it has none, the one from the package index."""
     if find_stock_postgres() is not None:
-        return KINDS
+        return (FORWARDER, SQLITE, STOCK, *((DISTANT,) if database_delay_ms else ()))
     print(
-        "bench: no stock PostgreSQL found, so it is not measured (Debian: apt-get install postgresql)", file=sys.stderr
+        "bench: no stock PostgreSQL found, so that of a wheel is measured instead (Debian: apt-get install postgresql)",
+        file=sys.stderr,
     )
-    return tuple(kind for kind in KINDS if kind != STOCK)
-
-
-def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
-
-
-def _at_least_two(text: str) -> int:
-    number = int(text)
-    if number < 2:
-        raise argparse.ArgumentTypeError("must be 2 or more")
-    return number
-
-
-def _parse_kinds(text: str) -> tuple[str, ...]:
-    return _parse_choices(text, KINDS)
-
-
-def _parse_workloads(text: str) -> tuple[Workload, ...]:
-    return tuple(map(Workload, _parse_choices(text, tuple(Workload))))
-
-
-def _parse_choices(text: str, choices: Sequence[str]) -> tuple[str, ...]:
-    """Returns the named choices, in the order of `choices`."""
-    names = text.split(",")
-    if unknown := set(names) - set(choices):
-        raise argparse.ArgumentTypeError(f"accepts {', '.join(choices)}, not {', '.join(sorted(unknown))}")
-    return tuple(choice for choice in choices if choice in names)
+    return (FORWARDER, SQLITE, POSTGRES)
 
 
 @contextmanager

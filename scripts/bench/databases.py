@@ -41,9 +41,12 @@ def find_stock_postgres() -> Path | None:
 
 
 @contextmanager
-def stock_postgres(folder: Path, cores: Cores) -> Iterator[tuple[str, int]]:
-    """The same for the system's PostgreSQL, with its default settings. Raises BenchError where it does not start."""
-    data = folder / "stock-postgres"
+def stock_postgres(data: Path, cores: Cores) -> Iterator[tuple[str, int]]:
+    """The same for the system's PostgreSQL, with its default settings.
+
+    `data` is the folder for its data and its socket. Raises BenchError where it does not start.
+    """
+    folder = data.parent
     data.mkdir()
     if os.geteuid() == 0:
         folder.chmod(0o711)
@@ -58,6 +61,14 @@ def stock_postgres(folder: Path, cores: Cores) -> Iterator[tuple[str, int]]:
         yield f"postgresql://postgres:@/postgres?host={data}", pid
     finally:
         _run("pg_ctl", data, "-m", "immediate", "stop")
+
+
+def stock_postgres_version() -> str:
+    """Returns the version of the system's PostgreSQL, with that of its package. There must be one."""
+    binaries = find_stock_postgres()
+    assert binaries is not None
+    shown = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+    return shown.removeprefix("postgres ").replace("(PostgreSQL)", "PostgreSQL").strip()
 
 
 def _run(program: str, data: Path, *arguments: str) -> None:

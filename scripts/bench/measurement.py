@@ -3,25 +3,27 @@
 import asyncio
 import gc
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median, quantiles
 
+from bench.figures import Figure
 from bench.load import LoadDriver, LoadResult
-from bench.processes import peak_rss_mb
 from bench.targets import Target
 from bench.workload import Workload
 
 IDLE_S = 0.2
-"""The wait before and after a loaded run, so that work that a server defers is counted for its own run."""
+"""The wait before and after a measured run, so that work that a server defers is counted for its own run."""
+PEER_ROUND_S = 2.0
+"""A peer that is slower gets fewer calls, so that its round takes about this long."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallCounts:
-    """The calls of a round under load, over `connections`; of a round with a single client; and of the warm-up."""
+    """The calls of a round under load, over `connections`; of a round with a lone client; and of the warm-up."""
 
     loaded: int
     connections: int
-    single: int
+    lone: int
     warm_up: int
 
 
@@ -34,8 +36,8 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedRound:
-    """One round of one target under load: CPU seconds by part (server, database), the calls, and the load's result."""
+class Round:
+    """One round of one target: CPU seconds by part (server, database), the calls, and the load's result."""
 
     cpu_s: dict[str, float]
     calls: int
@@ -50,102 +52,124 @@ class LoadedRound:
         return self.calls / self.load.duration_s
 
     @property
+    def core_utilization(self) -> float:
+        """The share of one core that all parts together used, 0 to 1. Near 1, the core was the limit."""
+        return sum(self.cpu_s.values()) / self.load.duration_s
+
+    @property
     def reads_per_call(self) -> float:
         """How often the client read from its connection, per call."""
         return self.load.reads / self.calls
 
+    def p50_ms(self, *, first_byte: bool) -> float:
+        """Returns the median time until the body was complete, or until it started."""
+        return median(self.load.first_byte_s if first_byte else self.load.latencies_s) * 1e3
+
 
 @dataclass(slots=True)
 class Measurement:
-    """All rounds of one target with one workload."""
+    """All rounds of one target with one workload. A target that only a lone client calls has no loaded rounds."""
 
     target: Target
     workload: Workload
-    loaded_rounds: list[LoadedRound] = field(default_factory=list)
-    single_rounds: list[LoadResult] = field(default_factory=list)
-    peak_rss_mb: float = 0.0
-
-    def cpu_us(self, part: str | None = None) -> float:
-        return median(one.cpu_us(part) for one in self.loaded_rounds)
+    loaded: list[Round] = field(default_factory=list)
+    lone: list[Round] = field(default_factory=list)
 
     @property
-    def calls(self) -> int:
-        return self.target.completed[self.workload]
+    def parts(self) -> tuple[str, ...]:
+        """The parts whose CPU time is known."""
+        return tuple(self.lone[0].cpu_s)
 
-    @property
-    def calls_per_second(self) -> float:
-        return median(one.calls_per_second for one in self.loaded_rounds)
+    def cpu_us(self, part: str | None = None) -> Figure:
+        """Returns the CPU time per call under load."""
+        return Figure.of(one.cpu_us(part) for one in self.loaded)
 
-    @property
-    def reads_per_call(self) -> float:
-        return median(one.reads_per_call for one in self.loaded_rounds)
+    def lone_cpu_us(self) -> Figure:
+        """Returns the CPU time per call of a lone client."""
+        return Figure.of(one.cpu_us() for one in self.lone)
 
-    @property
-    def core_utilization(self) -> float:
-        """The share of one core that all parts together used, 0 to 1. Near 1, the core was the limit."""
-        return median(sum(one.cpu_s.values()) / one.load.duration_s for one in self.loaded_rounds)
+    def cpu_ratio(self, baseline: "Measurement", part: str | None = None) -> Figure:
+        """Returns the CPU time per call under load relative to the baseline's, round by round."""
+        pairs = zip(self.loaded, baseline.loaded, strict=True)
+        return Figure.of(own.cpu_us(part) / other.cpu_us() for own, other in pairs)
 
-    @property
-    def p50_ms(self) -> float:
-        """The latency of a single client."""
-        return median(self._latencies_s) * 1e3
+    def lone_ratio(self) -> Figure:
+        """Returns the CPU time per call of a lone client relative to that under load, round by round."""
+        return Figure.of(lone.cpu_us() / loaded.cpu_us() for lone, loaded in zip(self.lone, self.loaded, strict=True))
 
-    @property
+    def calls_per_second(self) -> Figure:
+        return Figure.of(one.calls_per_second for one in self.loaded)
+
+    def core_utilization(self) -> Figure:
+        return Figure.of(one.core_utilization for one in self.loaded)
+
+    def p50_ms(self) -> Figure:
+        """Returns the latency of a lone client: of a stream, until its first byte."""
+        return Figure.of(one.p50_ms(first_byte=self.workload.is_stream) for one in self.lone)
+
     def p99_ms(self) -> float:
-        return quantiles(self._latencies_s, n=100, method="inclusive")[98] * 1e3
+        """Returns the latency of a lone client that 1 % of all rounds' calls exceed. `lone` has two calls at least."""
+        latencies_s = [seconds for one in self.lone for seconds in one.load.latencies_s]
+        return quantiles(latencies_s, n=100, method="inclusive")[98] * 1e3
 
-    @property
-    def first_p50_ms(self) -> float:
-        """The time to the first byte of the body, for a single client."""
-        return median([seconds for load in self.single_rounds for seconds in load.first_byte_s]) * 1e3
+    def added_p50_ms(self, baseline: "Measurement") -> Figure:
+        """Returns the latency of a lone client minus the baseline's, round by round."""
+        return _added_ms(self.lone, baseline.lone, first_byte=self.workload.is_stream)
 
-    @property
-    def loaded_first_p50_ms(self) -> float:
-        """The time to the first byte of the body, under load."""
-        return median([seconds for one in self.loaded_rounds for seconds in one.load.first_byte_s]) * 1e3
+    def loaded_added_p50_ms(self, baseline: "Measurement") -> Figure:
+        """Returns the time to the first byte under load minus the baseline's, round by round."""
+        return _added_ms(self.loaded, baseline.loaded, first_byte=True)
 
-    def cpu_ratio(self, baseline: "Measurement", part: str | None = None) -> float:
-        """Returns the CPU time per call relative to the baseline's: the median of the rounds' ratios."""
-        pairs = zip(self.loaded_rounds, baseline.loaded_rounds, strict=True)
-        return median(own.cpu_us(part) / other.cpu_us() for own, other in pairs)
+    def reads_per_call(self) -> Figure:
+        return Figure.of(one.reads_per_call for one in self.loaded)
 
-    @property
-    def _latencies_s(self) -> list[float]:
-        return [seconds for load in self.single_rounds for seconds in load.latencies_s]
+
+def _added_ms(own: Sequence[Round], baseline: Sequence[Round], *, first_byte: bool) -> Figure:
+    pairs = zip(own, baseline, strict=True)
+    return Figure.of(one.p50_ms(first_byte=first_byte) - other.p50_ms(first_byte=first_byte) for one, other in pairs)
 
 
 async def measure(targets: Sequence[Target], workload: Workload, plan: Plan) -> list[Measurement]:
-    """Warm up every target, and then measure them round by round."""
-    counts = plan.counts[workload]
-    measurements = [Measurement(target, workload) for target in targets]
+    """Warm up every target that has this workload, and then measure them round by round."""
+    measured = [target for target in targets if target.has(workload)]
     gc.collect()
     gc.freeze()
-    for target in targets:
-        await run_calls(target, workload, connections=counts.connections, calls=counts.warm_up)
+    counts = [await _warm_up(target, workload, plan.counts[workload]) for target in measured]
+    measurements = [Measurement(target, workload) for target in measured]
     for _ in range(plan.rounds):
-        for measurement in measurements:
-            measurement.loaded_rounds.append(await run_loaded_round(measurement.target, workload, plan))
-        for measurement in measurements:
-            measurement.single_rounds.append(
-                await run_calls(measurement.target, workload, connections=1, calls=counts.single)
-            )
-    for measurement in measurements:
-        measurement.peak_rss_mb = peak_rss_mb(measurement.target.child.pid)
+        for measurement, count in zip(measurements, counts, strict=True):
+            if not measurement.target.is_lone_only:
+                measurement.loaded.append(
+                    await run_round(measurement.target, workload, count.loaded, connections=count.connections)
+                )
+        for measurement, count in zip(measurements, counts, strict=True):
+            measurement.lone.append(await run_round(measurement.target, workload, count.lone, connections=1))
     return measurements
 
 
-async def run_loaded_round(target: Target, workload: Workload, plan: Plan) -> LoadedRound:
-    """Make the calls of one round under load, and measure the CPU time."""
-    counts = plan.counts[workload]
+async def _warm_up(target: Target, workload: Workload, counts: CallCounts) -> CallCounts:
+    """Returns the counts of the target's rounds: fewer for a slow peer."""
+    if target.is_lone_only:
+        await run_calls(target, workload, connections=1, calls=counts.connections)
+        return replace(counts, lone=min(counts.lone, counts.connections))
+    load = await run_calls(target, workload, connections=counts.connections, calls=counts.warm_up)
+    if not target.is_peer:
+        return counts
+    per_round = int(counts.warm_up / load.duration_s * PEER_ROUND_S)
+    return replace(counts, loaded=min(counts.loaded, max(counts.connections, per_round)))
+
+
+async def run_round(target: Target, workload: Workload, calls: int, *, connections: int) -> Round:
+    """Make the calls of one round, and measure the CPU time."""
     requests = target.make_requests(workload)
-    async with LoadDriver(target.port, requests, connections=counts.connections, calls=counts.loaded) as driver:
+    async with LoadDriver(target.port, requests, connections=connections, calls=calls) as driver:
         await asyncio.sleep(IDLE_S)
         before = target.cpu_seconds()
         load = await driver.run()
         await asyncio.sleep(IDLE_S)
         after = target.cpu_seconds()
-    target.completed[workload] += counts.loaded
-    return LoadedRound({part: after[part] - before[part] for part in after}, counts.loaded, load)
+    target.completed[workload] += calls
+    return Round({part: after[part] - before[part] for part in after}, calls, load)
 
 
 async def run_calls(target: Target, workload: Workload, *, connections: int, calls: int) -> LoadResult:

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -20,6 +20,8 @@ KEEP_ALIVE_S = 600
 _CONFIGURATION_PREFIXES = (
     "TOLLKEEPER_",
     "OPENAI_",
+    "LITELLM_",
+    "TENSORZERO_",
     "DATABASE_URL",
     "PORT",
     "LOG_LEVEL",
@@ -73,20 +75,15 @@ class Child:
     def pid(self) -> int:
         return self.process.pid
 
-    def wait_until_listening(self, port: int) -> None:
-        """Raises BenchError when the child ends, or does not listen within START_TIMEOUT_S."""
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while True:
+    def wait_until(self, is_ready: Callable[[], bool], timeout_s: float) -> None:
+        """Raises BenchError when the child ends, or is not ready within the time."""
+        deadline = time.monotonic() + timeout_s
+        while not is_ready():
             if self.process.poll() is not None:
                 raise BenchError(f"{self.name} ended during its start:\n{self._log_tail()}")
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise BenchError(f"{self.name} does not listen:\n{self._log_tail()}") from None
-                time.sleep(0.02)
-            else:
-                return
+            if time.monotonic() > deadline:
+                raise BenchError(f"{self.name} does not listen:\n{self._log_tail()}")
+            time.sleep(0.02)
 
     def stop(self) -> None:
         """Send SIGTERM; after STOP_TIMEOUT_S, SIGKILL."""
@@ -100,6 +97,15 @@ class Child:
 
     def _log_tail(self) -> str:
         return self._log.read_text(errors="replace")[-2_000:]
+
+
+def listens(port: int) -> bool:
+    """Whether a process listens on the port of 127.0.0.1."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def clean_environment() -> dict[str, str]:
@@ -156,10 +162,15 @@ def main_thread_cpu_seconds(pid: int) -> float:
     return float(thread.user_time + thread.system_time)
 
 
+def rss_mb(pid: int) -> float:
+    """Returns the resident set size of a process, in MB of 10**6 bytes."""
+    return float(psutil.Process(pid).memory_info().rss) / 1e6
+
+
 def peak_rss_mb(pid: int) -> float:
-    """Returns the peak resident set size of a process, in MB of 10**6 bytes."""
+    """Returns the peak resident set size of a process, in MB of 10**6 bytes. Without /proc, the present size."""
     status = Path(f"/proc/{pid}/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024 / 1e6
-    return float(psutil.Process(pid).memory_info().rss) / 1e6
+    return rss_mb(pid)

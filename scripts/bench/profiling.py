@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.measurement import Plan, run_calls, run_loaded_round
+from bench.measurement import Plan, run_calls, run_round
 from bench.processes import SCRIPTS, BenchError, main_thread_cpu_seconds
 from bench.targets import SQLITE, Testbed
 from bench.workload import Workload
@@ -25,10 +25,10 @@ async def profile(testbed: Testbed, workload: Workload, plan: Plan, folder: Path
     target = await testbed.start_target(SQLITE, (sys.executable, str(PROFILED_SERVER), str(file)))
     await run_calls(target, workload, connections=counts.connections, calls=counts.warm_up)
     main_before = main_thread_cpu_seconds(target.child.pid)
-    unprofiled = await run_loaded_round(target, workload, plan)
+    unprofiled = await run_round(target, workload, counts.loaded, connections=counts.connections)
     main_us = (main_thread_cpu_seconds(target.child.pid) - main_before) / unprofiled.calls * 1e6
     target.child.process.send_signal(signal.SIGUSR1)
-    profiled = await run_loaded_round(target, workload, plan)
+    profiled = await run_round(target, workload, counts.loaded, connections=counts.connections)
     target.child.process.send_signal(signal.SIGUSR2)
     stats = await _read_profile(file)
     return "\n".join(

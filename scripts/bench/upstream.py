@@ -1,11 +1,15 @@
 """The mock upstream: a bare ASGI application for OpenAI's chat completions, with a constant response.
 
 It checks that each request is a chat completion with an output limit, and counts the responses. It writes the deltas of
-a stream one by one, with a pause between two, as a model generates them. Each delta is then a packet of its own, and a
-relay wakes up for each. It writes the first delta without a pause, so that no timer is part of the time to it.
+a paced stream one by one, with a pause between two, as a model generates them. Each delta is then a packet of its own,
+and a relay wakes up for each. It writes the first delta without a pause, so that no timer is part of the time to it. It
+writes a burst in one piece, as from a cache: a relay receives all deltas at once.
+
+A prompt that contains a mark selects another response, because every gateway passes the prompt on.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -14,6 +18,11 @@ ANSWER = "The toll is paid, the gate is open, and the ledger shows what it cost.
 DELTAS = 20
 PAUSE_S = 0.005
 """Long enough that a server with many streams reads each delta alone. Real models generate tokens more slowly."""
+
+BURST_MARK = "Send all of it at once."
+"""In the prompt of a stream: the response is a burst."""
+UNREPORTED_MARK = "Report no usage."
+"""In the prompt of a call that is not streamed: the response has no usage."""
 
 INPUT_TOKENS, OUTPUT_TOKENS = 57, 17
 STREAMED_TOKENS = DELTAS + 1
@@ -54,17 +63,14 @@ def _chunk(choices: list[dict[str, Any]], **fields: Any) -> bytes:
 
 
 _message: dict[str, Any] = {"role": "assistant", "content": ANSWER, "refusal": None, "annotations": []}
-COMPLETION = orjson.dumps(
-    {
-        **_METADATA,
-        "object": "chat.completion",
-        "choices": _choice("stop", message=_message),
-        "usage": _usage(OUTPUT_TOKENS),
-    }
-)
+_completion = {**_METADATA, "object": "chat.completion", "choices": _choice("stop", message=_message)}
+COMPLETION = orjson.dumps(_completion | {"usage": _usage(OUTPUT_TOKENS)})
+_COMPLETION_WITHOUT_USAGE = orjson.dumps(_completion)
+STREAMED_TEXTS = ("The", *(f" toll{number:02}" for number in range(1, DELTAS)))
+"""The texts of the deltas."""
 _DELTA_CHUNKS = (
-    _chunk(_choice(delta={"role": "assistant", "content": "The", "refusal": None}), usage=None),
-    *(_chunk(_choice(delta={"content": f" toll{number:02}"}), usage=None) for number in range(1, DELTAS)),
+    _chunk(_choice(delta={"role": "assistant", "content": STREAMED_TEXTS[0], "refusal": None}), usage=None),
+    *(_chunk(_choice(delta={"content": text}), usage=None) for text in STREAMED_TEXTS[1:]),
 )
 _FINAL_CHUNKS = (
     _chunk(_choice("stop", delta={}), usage=None)
@@ -72,11 +78,11 @@ _FINAL_CHUNKS = (
     + b"data: [DONE]\n\n"  # a model generates nothing between these, so they are sent together
 )
 STREAM = b"".join(_DELTA_CHUNKS) + _FINAL_CHUNKS
-"""The whole body of a stream."""
+"""The whole body of a stream, paced or in a burst."""
 
 _LIMIT_FIELDS = {"max_tokens", "max_completion_tokens"}
 
-_served = {"json": 0, "streams": 0}
+_served = {"json": 0, "streams": 0, "bursts": 0}
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -95,12 +101,15 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         await _respond(send, 400, b"{}")
     elif not request.get("stream"):
         _served["json"] += 1
-        await _respond(send, 200, COMPLETION)
+        await _respond(send, 200, _COMPLETION_WITHOUT_USAGE if UNREPORTED_MARK.encode() in body else COMPLETION)
     elif request.get("stream_options") != {"include_usage": True}:
         await _respond(send, 400, b"{}")
+    elif BURST_MARK.encode() in body:
+        _served["bursts"] += 1
+        await _respond_with_stream(send, (STREAM,))
     else:
         _served["streams"] += 1
-        await _respond_with_stream(send)
+        await _respond_with_stream(send, (*_DELTA_CHUNKS, _FINAL_CHUNKS))
 
 
 async def _respond(send: Any, status: int, body: bytes) -> None:
@@ -109,10 +118,11 @@ async def _respond(send: Any, status: int, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def _respond_with_stream(send: Any) -> None:
+async def _respond_with_stream(send: Any, writes: Sequence[bytes]) -> None:
+    """Write each part by itself, PAUSE_S apart."""
     headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    for chunk in _DELTA_CHUNKS:
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    for part in writes[:-1]:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
         await asyncio.sleep(PAUSE_S)
-    await send({"type": "http.response.body", "body": _FINAL_CHUNKS})
+    await send({"type": "http.response.body", "body": writes[-1]})

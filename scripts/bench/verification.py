@@ -1,26 +1,35 @@
 """Checks after a run: every call reached the upstream, and every call was charged exactly."""
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from bench.load import http_request, request_json
 from bench.population import TENANT_PERIOD, USER_PERIOD
 from bench.processes import BenchError, clean_environment
 from bench.targets import TOLLKEEPER, Target, Testbed
-from bench.workload import Workload
 
 LEDGER_VERIFY_TIMEOUT_S = 60
 
 
-async def verify_run(testbed: Testbed, targets: Sequence[Target], started: datetime) -> list[str]:
-    """Returns one sentence per check. Raises BenchError for the first check that fails."""
-    streams = sum(target.completed[Workload.STREAMS] for target in targets)
-    completed = sum(target.completed_calls for target in targets) - streams, streams
-    served = await testbed.served_by_upstream()
+async def verify_run(
+    testbed: Testbed, targets: Sequence[Target], served_before: Mapping[str, int], started: datetime
+) -> list[str]:
+    """Returns one sentence per check. Raises BenchError for the first check that fails.
+
+    `served_before` is what the upstream had served, when the run `started`, to calls that the targets do not count.
+    """
+    completed = {"json": sum(len(target.counted_costs) for target in targets), "streams": 0, "bursts": 0}
+    for target in targets:
+        for workload, calls in target.completed.items():
+            completed["bursts" if workload.is_burst else "streams" if workload.is_stream else "json"] += calls
+    served = {name: count - served_before[name] for name, count in (await testbed.served_by_upstream()).items()}
     if served != completed:
-        raise BenchError(f"JSON responses and streams: {completed} received, but {served} served by the upstream.")
-    checks = [f"The upstream served {served[0]:,} JSON responses and {served[1]:,} streams, as many as received."]
+        raise BenchError(f"Responses: {completed} received, but {served} served by the upstream.")
+    checks = [
+        f"The upstream served {served['json']:,} JSON responses, {served['streams']:,} paced streams and"
+        f" {served['bursts']:,} bursts, as many as received."
+    ]
     for target in targets:
         if target.is_metered:
             checks += [await _verify_quotas(target, started), _verify_ledger(target)]
@@ -43,10 +52,11 @@ async def _verify_quotas(target: Target, started: datetime) -> str:
     expected = target.expected_cost_tokens
     if not used_by_users == sum(used_by_tenant.values()) == expected:
         raise BenchError(
-            f"{target.kind}: {target.completed_calls} calls cost {expected} tokens, but the users' quotas show"
-            f" {used_by_users} and the tenants' {sum(used_by_tenant.values())}."
+            f"{target.kind}: the calls cost {expected} tokens, but the users' quotas show {used_by_users} and the"
+            f" tenants' {sum(used_by_tenant.values())}."
         )
     terms = [f"{count:,} {workload} × {workload.cost_tokens}" for workload, count in sorted(target.completed.items())]
+    terms += [f"{cost} counted without a usage" for cost in target.counted_costs]
     return f"{target.kind}: {' + '.join(terms)} tokens = {expected:,}, equal to the usage in its quotas."
 
 

@@ -1,9 +1,9 @@
 """The bench measures real calls, checks every answer, and leaves nothing behind."""
 
 import asyncio
-import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
+from bench import load, upstream
+from bench.databases import find_stock_postgres
+from bench.processes import BenchError
 from support.deadlines import TEST_DEADLINE_S
 
 pytestmark = pytest.mark.exhaustive
@@ -26,41 +29,57 @@ GOOD_STREAM = (
 STREAMED = b"quite\r\n0\r\n\r\nright"
 
 
-def test_every_call_of_a_small_run_reaches_the_upstream_and_is_charged_exactly(tmp_path: Path) -> None:
+def test_every_call_of_a_quick_run_reaches_the_upstream_and_is_charged_exactly(tmp_path: Path) -> None:
     written = tmp_path / "numbers.json"
-    amount = [
-        "--rounds",
-        "1",
-        "--calls",
-        "40",
-        "--connections",
-        "4",
-        "--stream-connections",
-        "4",
-        "--latency-calls",
-        "5",
-        "--warm-up",
-        "10",
-    ]
-    ran = subprocess.run(
-        [*BENCH, *amount, "--streams", "8", "--latency-streams", "2", "--only", "forwarder,sqlite", "--json", written],
-        capture_output=True,
-        text=True,
-        timeout=TEST_DEADLINE_S,
-        check=False,
-    )
+    ran = run_bench("--only", "forwarder,sqlite", "--json", str(written), "--charts", str(tmp_path / "charts"))
     assert ran.returncode == 0, ran.stderr
     numbers = json.loads(written.read_text())
-    calls = {work: {kind: one["calls"] for kind, one in kinds.items()} for work, kinds in numbers.items()}
-    assert calls == {
-        "calls": {"forwarder": 10 + 40 + 5, "sqlite": 10 + 40 + 5 + 1},  # the one that needs the tokenizer
-        "chat": {"forwarder": 10 + 40 + 5, "sqlite": 10 + 40 + 5},
-        "streams": {"forwarder": 4 + 8 + 2, "sqlite": 4 + 8 + 2},
-    }
-    assert all(kinds["sqlite"]["cpu_us"] > 0 for kinds in numbers.values())
-    assert "The upstream served 221 JSON responses and 28 streams, as many as received." in ran.stdout
-    charged = "sqlite: 56 calls × 74 + 55 chat × 74 + 14 streams × 78 tokens = 9,306, equal to the usage in its quotas."
-    assert charged in ran.stdout
+    calls = {"calls": 10 + 40 + 5, "chat": 10 + 40 + 5}
+    streams = dict.fromkeys(("streams", "bursts", "native-streams", "native-bursts"), 4 + 8 + 2)
+    assert numbers["calls"] == dict.fromkeys(("forwarder", "sqlite"), calls | streams)
+    assert [row["workload"] for row in numbers["lone"] if row["kind"] == "sqlite"] == [*calls, *streams]
+    assert all(row["cpu_us"]["low"] > 0 for row in numbers["load"] + numbers["lone"])
+    assert "The upstream served 221 JSON responses, 56 paced streams and 56 bursts, as many as received." in ran.stdout
+    assert "14 bursts × 78 + 55 calls × 74 + 55 chat × 74 + 14 native-bursts × 78" in ran.stdout
+    counted = re.search(r"\+ (\d+) counted without a usage tokens = ([\d,]+), equal to the usage in its", ran.stdout)
+    assert counted is not None
+    assert int(counted[2].replace(",", "")) - int(counted[1]) == 2 * 55 * 74 + 4 * 14 * 78
+    stages = next(row["stages"] for row in numbers["memory"] if row["kind"] == "sqlite")
+    sizes = [stage["peak_mb"] for stage in stages.values()]
+    assert list(stages) == ["after the start", "after the calls", "after the streams", "tokenizer loaded"]
+    assert sizes == sorted(sizes)
+    assert len(list((tmp_path / "charts").glob("*.svg"))) == 3
+
+
+@pytest.mark.skipif(find_stock_postgres() is None, reason="the system has no PostgreSQL")
+def test_a_lone_client_calls_a_server_whose_database_is_distant(tmp_path: Path) -> None:
+    written = tmp_path / "numbers.json"
+    ran = run_bench("--only", "forwarder,stock,distant", "--what", "calls", "--json", str(written))
+    assert ran.returncode == 0, ran.stderr
+    numbers = json.loads(written.read_text())
+    assert numbers["calls"] == {"forwarder": {"calls": 55}, "stock": {"calls": 55}, "distant": {"calls": 4 + 4}}
+    assert [row["part"] for row in numbers["load"]] == [None, None, "server", "database"]
+    assert [row["kind"] for row in numbers["lone"]] == ["forwarder", "stock", "distant"]
+    assert [row["kind"] for row in numbers["memory"]] == ["forwarder", "stock"]
+    assert "Tollkeeper, PostgreSQL 3 ms away" in ran.stdout
+    assert "distant: `tollkeeper ledger verify` finds no problems." in ran.stdout
+    assert "Versions: PostgreSQL " in ran.stdout
+
+
+def test_a_peer_that_no_environment_has_is_skipped_loudly(tmp_path: Path) -> None:
+    ran = run_bench("--only", "forwarder", "--what", "chat", "--peers", str(tmp_path))
+    assert ran.returncode == 0, ran.stderr
+    for peer, requirement in (("tensorzero", "'tensorzero'"), ("litellm", "'litellm[proxy]'")):
+        sentence = f"{peer} is not measured: no environment has it."
+        assert sentence in ran.stderr
+        assert sentence in ran.stdout
+        assert f"uv pip install --python ENV/bin/python {requirement}" in ran.stdout
+
+
+def run_bench(*options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*BENCH, "--quick", *options], capture_output=True, text=True, timeout=TEST_DEADLINE_S, check=False
+    )
 
 
 def test_an_interrupted_bench_ends_its_processes_and_removes_its_folder(tmp_path: Path) -> None:
@@ -102,9 +121,8 @@ def test_an_interrupted_bench_ends_its_processes_and_removes_its_folder(tmp_path
         "the expected text within a longer body",
     ],
 )
-async def test_an_unexpected_answer_stops_the_bench(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(SCRIPTS)
-    with pytest.raises(importlib.import_module("bench.processes").BenchError):
+async def test_an_unexpected_answer_stops_the_bench(answer: bytes) -> None:
+    with pytest.raises(BenchError):
         await _drive(answer, b"right")
 
 
@@ -121,49 +139,58 @@ async def test_an_unexpected_answer_stops_the_bench(answer: bytes, monkeypatch: 
     ],
     ids=["another text", "another status", "a chunk short", "a wrong size", "no size", "more than its end", "no end"],
 )
-async def test_an_unexpected_stream_stops_the_bench(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(SCRIPTS)
-    with pytest.raises(importlib.import_module("bench.processes").BenchError):
+async def test_an_unexpected_stream_stops_the_bench(answer: bytes) -> None:
+    with pytest.raises(BenchError):
         await _drive(answer, STREAMED)
 
 
 @pytest.mark.parametrize(("answer", "body"), [(GOOD, b"right"), (GOOD_STREAM, STREAMED)], ids=["whole", "streamed"])
-async def test_every_expected_answer_is_counted_and_timed(
-    answer: bytes, body: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(SCRIPTS)
+async def test_every_expected_answer_is_counted_and_timed(answer: bytes, body: bytes) -> None:
     driven = await _drive(answer, body)
     assert len(driven.latencies_s) == 7
     assert all(0 < first <= last for first, last in zip(driven.first_byte_s, driven.latencies_s, strict=True))
     assert driven.reads >= 7
 
 
-async def test_the_upstream_writes_every_delta_separately(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(SCRIPTS)
-    upstream = importlib.import_module("bench.upstream")
-    request = {"messages": [{}], "max_tokens": 1, "stream": True, "stream_options": {"include_usage": True}}
-    written: list[bytes] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": json.dumps(request).encode()}
-
-    async def send(message: dict[str, Any]) -> None:
-        if message["type"] == "http.response.body":
-            written.append(message["body"])
-
-    await upstream.app({"path": "/v1/chat/completions"}, receive, send)
+async def test_the_upstream_writes_every_delta_of_a_paced_stream_separately() -> None:
+    written = await respond(messages=[{}], stream=True, stream_options={"include_usage": True})
     assert b"".join(written) == upstream.STREAM
     assert [body.count(b"data: ") for body in written] == [1] * 20 + [3]
     assert [body.count(b'"content":') for body in written] == [1] * 20 + [0]
     assert upstream.STREAM.endswith(b"data: [DONE]\n\n")
 
 
-async def _drive(answer: bytes, body: bytes) -> Any:
+async def test_the_upstream_writes_a_burst_at_once() -> None:
+    messages = [{"content": f"A prompt. {upstream.BURST_MARK}"}]
+    assert await respond(messages=messages, stream=True, stream_options={"include_usage": True}) == [upstream.STREAM]
+
+
+async def test_the_upstream_reports_no_usage_when_the_prompt_requests_that() -> None:
+    (reported,) = await respond(messages=[{"content": "A prompt."}])
+    (unreported,) = await respond(messages=[{"content": f"A prompt. {upstream.UNREPORTED_MARK}"}])
+    assert json.loads(unreported) == {name: value for name, value in json.loads(reported).items() if name != "usage"}
+
+
+async def respond(**request: Any) -> list[bytes]:
+    """Returns the parts that the upstream writes as the response to a request."""
+    written: list[bytes] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": json.dumps(request | {"max_tokens": 1}).encode()}
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.body":
+            written.append(message["body"])
+
+    await upstream.app({"path": "/v1/chat/completions"}, receive, send)
+    return written
+
+
+async def _drive(answer: bytes, body: bytes) -> load.LoadResult:
     """Make seven calls over two connections to a server that always sends `answer`.
 
     The server closes the connection after an answer that is not one of the expected ones.
     """
-    load = importlib.import_module("bench.load")
     writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
