@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 HOST ?=
 PORT ?=
 RELOAD ?=
+ARGS ?=
 # The code that decides about quotas and access. Its branch coverage has a floor.
 EXACT := src/tollkeeper/quota/*,src/tollkeeper/gateway/*,src/tollkeeper/identity/*
 
@@ -47,8 +48,8 @@ check: setup ## What CI runs: format, lint, types, architecture, every test with
 prove: setup ## The proofs that take long: many examples, many kills, many calls
 	@TEST_DEPTH=prove $(BIN)/python -m pytest -n auto --dist worksteal -m "proof or installs"
 
-bench: setup ## Compare with a bare forwarder, on SQLite and PostgreSQL
-	@$(BIN)/python scripts/bench
+bench: setup ## Compare with a bare forwarder, on SQLite and PostgreSQL; ARGS='--peers ENV' and others
+	@$(BIN)/python scripts/bench $(ARGS)
 
 lint: setup ## Lint and check types
 	@$(BIN)/python -m ruff check .

@@ -21,5 +21,5 @@ class Figure:
         return cls(median(rounds), min(rounds), max(rounds))
 
     def format(self, spec: str) -> str:
-        """Returns the median, with the range in brackets: `2.9 (2.3 - 3.2)`. The format `spec` is for each number."""
-        return f"{self.median:{spec}} ({self.low:{spec}} - {self.high:{spec}})"
+        """Returns the median, with the range in brackets: `2.9 (2.3 to 3.2)`. The format `spec` is for each number."""
+        return f"{self.median:{spec}} ({self.low:{spec}} to {self.high:{spec}})"

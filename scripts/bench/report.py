@@ -30,7 +30,7 @@ def format_tables(results: Results) -> str:
         (
             row.workload if row.part is None else None,
             results.name(row.kind, row.part),
-            _format(row.cpu_us, ".0f"),
+            _format(row.cpu_us, ",.0f"),
             _format(row.ratio, ".2f"),
             _format(row.per_second, ",.0f") if row.part is None else "",
             _format(row.busy, ".0%") if row.part is None else "",
@@ -45,7 +45,7 @@ def format_tables(results: Results) -> str:
             _format(row.p50_ms, ".2f"),
             _format(row.added_p50_ms, ".2f"),
             f"{row.added_p99_ms:.2f}" if row.added_p99_ms is not None else NOTHING,
-            _format(row.cpu_us, ".0f"),
+            _format(row.cpu_us, ",.0f"),
             _format(row.ratio, ".2f"),
         )
         for row in results.lone

@@ -50,11 +50,11 @@ def contrast(one: str, other: str) -> float:
 def test_each_table_has_a_chart_with_its_numbers_as_text(tmp_path: Path) -> None:
     load, lone, memory = charts.draw_charts(RESULTS, tmp_path / "charts")
     assert [file.name for file in (load, lone, memory)] == ["under-load.svg", "lone-client.svg", "memory.svg"]
-    assert {"/v1/chat/completions", "Tollkeeper, SQLite", "2.86 (2.75 - 2.96)", "7,350 (7,000 - 7,500)"} <= {
+    assert {"/v1/chat/completions", "Tollkeeper, SQLite", "2.86 (2.75 to 2.96)", "7,350 (7,000 to 7,500)"} <= {
         *texts(load)
     }
     assert not any("333" in text for text in texts(load))
-    assert {"0.91 (0.88 - 1.02)", "1.61 (1.50 - 1.70)"} <= {*texts(lone)}
+    assert {"0.91 (0.88 to 1.02)", "1.61 (1.50 to 1.70)"} <= {*texts(lone)}
     assert {"after the start", "88 (peak 91)", "151 (peak 163)"} <= {*texts(memory)}
 
 

@@ -17,6 +17,7 @@ from bench import load, upstream
 from bench.databases import find_stock_postgres
 from bench.processes import BenchError
 from support.deadlines import TEST_DEADLINE_S
+from support.postgres_servers import skip_without_stock
 
 pytestmark = pytest.mark.exhaustive
 
@@ -51,8 +52,9 @@ def test_every_call_of_a_quick_run_reaches_the_upstream_and_is_charged_exactly(t
     assert len(list((tmp_path / "charts").glob("*.svg"))) == 3
 
 
-@pytest.mark.skipif(find_stock_postgres() is None, reason="the system has no PostgreSQL")
 def test_a_lone_client_calls_a_server_whose_database_is_distant(tmp_path: Path) -> None:
+    if find_stock_postgres() is None:
+        skip_without_stock()
     written = tmp_path / "numbers.json"
     ran = run_bench("--only", "forwarder,stock,distant", "--what", "calls", "--json", str(written))
     assert ran.returncode == 0, ran.stderr

@@ -62,7 +62,7 @@ def calls_results() -> Results:
 def test_a_figure_is_the_median_of_the_rounds_with_their_range() -> None:
     figure = Figure.of([3.0, 1.0, 2.5])
     assert (figure.median, figure.low, figure.high) == (2.5, 1.0, 3.0)
-    assert figure.format(".1f") == "2.5 (1.0 - 3.0)"
+    assert figure.format(".1f") == "2.5 (1.0 to 3.0)"
 
 
 def test_a_ratio_is_that_of_each_round_to_the_forwarder_of_the_same_round() -> None:
@@ -123,7 +123,7 @@ def test_the_tables_are_markdown_and_every_line_of_one_is_as_long() -> None:
     for table in (load, lone, memory):
         assert len({len(line) for line in table.splitlines()}) == 1
     assert "| /ai/query  | bare forwarder" in load
-    assert "3.00 (2.00 - 3.00)" in load
+    assert "3.00 (2.00 to 3.00)" in load
     assert "… of which the database" in load
     assert "Tollkeeper, PostgreSQL 3 ms away" in lone
     assert "| Tollkeeper, SQLite |    80 (peak 81) |               - |                 - |   150 (peak 161) |" in memory

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import asyncpg
 import psutil
@@ -55,10 +55,15 @@ def share_stock(folder: Path) -> SharedPostgres:
     """
     url, binaries = os.environ.get("TEST_STOCK_POSTGRES_URL"), find_stock()
     if url is None and binaries is None:
-        if os.environ.get("CI", "").lower() in ("true", "1"):
-            pytest.fail(STOCK_IS_MISSING, pytrace=False)
-        pytest.skip(STOCK_IS_MISSING)
+        skip_without_stock()
     return _share(folder, lambda: url or _start_stock(binaries, folder))
+
+
+def skip_without_stock() -> NoReturn:
+    """Skip a test that needs the system's PostgreSQL; in CI it fails."""
+    if os.environ.get("CI", "").lower() in ("true", "1"):
+        pytest.fail(STOCK_IS_MISSING, pytrace=False)
+    pytest.skip(STOCK_IS_MISSING)
 
 
 def _share(folder: Path, start: Callable[[], str]) -> SharedPostgres:
