@@ -15,6 +15,8 @@ IDLE_S = 0.2
 """The wait before and after a measured run, so that work that a server defers is counted for its own run."""
 PEER_ROUND_S = 2.0
 """A peer that is slower gets fewer calls, so that its round takes about this long."""
+PEER_WARM_UP_CALLS = 4
+"""The most calls of a peer's warm-up, per connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +154,12 @@ async def _warm_up(target: Target, workload: Workload, counts: CallCounts) -> Ca
     if target.is_lone_only:
         await run_calls(target, workload, connections=1, calls=counts.connections)
         return replace(counts, lone=min(counts.lone, counts.connections))
-    load = await run_calls(target, workload, connections=counts.connections, calls=counts.warm_up)
     if not target.is_peer:
+        await run_calls(target, workload, connections=counts.connections, calls=counts.warm_up)
         return counts
-    per_round = int(counts.warm_up / load.duration_s * PEER_ROUND_S)
+    calls = min(counts.warm_up, PEER_WARM_UP_CALLS * counts.connections)
+    load = await run_calls(target, workload, connections=counts.connections, calls=calls)
+    per_round = int(calls / load.duration_s * PEER_ROUND_S)
     return replace(counts, loaded=min(counts.loaded, max(counts.connections, per_round)))
 
 
