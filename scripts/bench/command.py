@@ -72,7 +72,8 @@ async def _bench(options: argparse.Namespace, plan: Plan, folder: Path, cleanup:
     results = make_results(tables, memory, name_targets(options.database_delay_ms))
     print(report.format_tables(results), end="\n\n")
     print(report.explain(tables, plan, cores, load_before))
-    print("\n".join((*_versions(targets), *missing, *checks)))
+    notes = [target.note for target in targets if target.note]
+    print("\n".join((*notes, *_versions(targets), *missing, *checks)))
     if options.json is not None:
         calls = {target.kind: dict(target.completed) for target in targets}
         options.json.write_text(json.dumps(report.as_json(results, plan, calls), indent=2) + "\n")

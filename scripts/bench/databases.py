@@ -4,14 +4,19 @@ import os
 import pwd
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
+
+import asyncpg
 
 from bench.processes import BenchError, Cores, process_tree
 
 START_TIMEOUT_S = "120"
+ROUND_TRIPS = 50
 
 
 @contextmanager
@@ -69,6 +74,18 @@ def stock_postgres_version() -> str:
     assert binaries is not None
     shown = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
     return shown.removeprefix("postgres ").replace("(PostgreSQL)", "PostgreSQL").strip()
+
+
+async def round_trip_ms(url: str) -> float:
+    """Returns the median time of a query that reads no table, over one connection."""
+    connection = await asyncpg.connect(url)
+    times_s = []
+    for _ in range(ROUND_TRIPS):
+        sent_at = time.perf_counter()
+        await connection.execute("SELECT 1")
+        times_s.append(time.perf_counter() - sent_at)
+    await connection.close()
+    return median(times_s) * 1e3
 
 
 def _run(program: str, data: Path, *arguments: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import forwarder
-from bench.databases import stock_postgres, wheel_postgres
+from bench.databases import round_trip_ms, stock_postgres, wheel_postgres
 from bench.load import CheckedRequest, http_request, request_json
 from bench.population import User, log_in, populate
 from bench.processes import (
@@ -52,7 +52,7 @@ class Target:
     """A running server. `completed` counts its calls by workload.
 
     `counted_costs` has the cost of each further call, whose usage the upstream did not report. `version` is that of a
-    peer.
+    peer. `note` is a sentence about the target.
     """
 
     kind: str
@@ -65,6 +65,7 @@ class Target:
     completed: Counter[Workload] = field(default_factory=Counter)
     counted_costs: list[int] = field(default_factory=list)
     version: str = ""
+    note: str = ""
 
     @property
     def is_metered(self) -> bool:
@@ -145,7 +146,7 @@ class Testbed:
             data = self.folder / f"{kind}-postgres"
             url, pid = self._cleanup.enter_context(stock_postgres(data, self._cores))
             if kind == DISTANT:
-                url = self._start_delay_proxy(data)
+                return await self._start_distant_tollkeeper(command, data, url, pid)
         return await self._start_tollkeeper(kind, command, url, pid)
 
     def start_child(
@@ -174,6 +175,16 @@ class Testbed:
         environment = {forwarder.UPSTREAM_VARIABLE: self.upstream_url}
         command = uvicorn_command("bench.forwarder:app", port)
         return Target(FORWARDER, self.start_child(FORWARDER, command, environment, lambda: listens(port)), port)
+
+    async def _start_distant_tollkeeper(self, command: Sequence[str], data: Path, url: str, pid: int) -> Target:
+        distant_url = self._start_delay_proxy(data)
+        added_ms = await round_trip_ms(distant_url) - await round_trip_ms(url)
+        target = await self._start_tollkeeper(DISTANT, command, distant_url, pid)
+        target.note = (
+            f"A round trip to the distant database takes {added_ms:.1f} ms longer, measured: the delay of"
+            f" {self._database_delay_ms:g} ms, and the time of the proxy itself."
+        )
+        return target
 
     def _start_delay_proxy(self, data: Path) -> str:
         """Returns the URL of the database in `data`, through a proxy that delays each direction by half."""

@@ -66,6 +66,9 @@ def test_a_lone_client_calls_a_server_whose_database_is_distant(tmp_path: Path) 
     assert "Tollkeeper, PostgreSQL 3 ms away" in ran.stdout
     assert "distant: `tollkeeper ledger verify` finds no problems." in ran.stdout
     assert "Versions: PostgreSQL " in ran.stdout
+    assert re.search(
+        r"A round trip to the distant database takes \d+\.\d ms longer, measured: the delay of 3 ms", ran.stdout
+    )
 
 
 def test_a_peer_that_no_environment_has_is_skipped_loudly(tmp_path: Path) -> None:
