@@ -142,7 +142,7 @@ async def test_a_turn_sent_too_early_counts_against_the_rate_limit_and_a_cancel_
             await connection.send(
                 "query", prompt=scripted(caller.marker, gate_after=[1, caller.marker], chunks=["a ", "b"])
             )
-            await connection.receive_deltas(1)
+            await connection.receive_words(1)
             for code in ("turn_in_progress", "rate_limited"):
                 await connection.send("query", id=code, prompt="early")
                 refused = await connection.receive()

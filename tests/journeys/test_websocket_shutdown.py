@@ -32,7 +32,7 @@ async def test_on_sigterm_the_server_finishes_the_running_turn(
         prompt = scripted(caller.marker, chunks=WORDS, usage=USAGE, gate_after=[2, caller.marker])
         with upstream.gate(caller.marker):
             await connection.send("query", prompt=prompt, max_tokens=50)
-            text = await connection.receive_deltas(2)
+            text = await connection.receive_words(2)
             stopping = asyncio.create_task(asyncio.to_thread(server.stop))
             assert await idle.wait_closed() == GOING_AWAY
         turn = await connection.receive_turn()
@@ -55,7 +55,7 @@ async def test_a_client_that_disconnects_does_not_delay_the_shutdown(
     ):
         with upstream.gate(caller.marker):
             await connection.send("query", prompt=scripted(caller.marker, chunks=WORDS, gate_after=[2, caller.marker]))
-            await connection.receive_deltas(2)
+            await connection.receive_words(2)
             stopping = asyncio.create_task(asyncio.to_thread(server.stop))
             assert await idle.wait_closed() == GOING_AWAY
             connection.raw.transport.abort()
@@ -74,7 +74,7 @@ async def test_a_turn_that_ends_after_the_ledger_is_booked_by_the_next_start(
         with upstream.gate(caller.marker):
             async with authenticated_websocket(server, caller) as connection:
                 await connection.send("query", id="cut", prompt=prompt, max_tokens=50)
-                await connection.receive_deltas(2)
+                await connection.receive_words(2)
                 await asyncio.to_thread(server.stop)
     await asyncio.to_thread(server.start)
     await asyncio.to_thread(server.stop)
@@ -92,7 +92,7 @@ async def test_after_the_grace_period_the_running_turn_is_cut_and_settled(
         with upstream.gate(caller.marker):
             async with authenticated_websocket(server, caller) as connection:
                 await connection.send("query", id="cut", prompt=prompt, max_tokens=50)
-                text = await connection.receive_deltas(2)
+                text = await connection.receive_words(2)
                 await asyncio.to_thread(server.stop)
                 error = await connection.receive()
                 assert await connection.wait_closed() == GOING_AWAY

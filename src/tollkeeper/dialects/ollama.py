@@ -212,12 +212,13 @@ def _usage(answer: _Answer) -> UsageReport | None:
 class StreamReader:
     """Reads the lines of one stream into deltas.
 
-    `last`: the latest line ends the answer. `finished`: the answer is whole.
+    `last`: the latest line ends the answer. `finished`: the answer is whole. `alone` is not used.
     """
 
     def __init__(self) -> None:
         self.last = False
         self.finished = False
+        self.alone = False
         self._call_count = 0
 
     def read(self, line: bytes) -> list[Delta]:

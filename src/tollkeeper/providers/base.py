@@ -133,6 +133,8 @@ class StreamChunk(msgspec.Struct, frozen=True, gc=False):
     raw: bytes
     deltas: tuple[Delta, ...]
     last: bool = False
+    events: int = 1
+    """How many events of the provider it has."""
 
 
 SIGN_OF_LIFE = StreamChunk(b"", ())

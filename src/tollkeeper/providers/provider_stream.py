@@ -32,10 +32,15 @@ class Splitter(Protocol):
 
 
 class StreamReader(Protocol):
-    """Reads the events of one stream. `last`: the event just read ends the answer; `finished`: the answer is whole."""
+    """Reads the events of one stream.
+
+    `last`: the event just read ends the answer; `finished`: the answer is whole; `alone`: the event just read must not
+    be in one chunk with others.
+    """
 
     last: bool
     finished: bool
+    alone: bool
 
     def read(self, event: Any) -> list[Delta]: ...
 
@@ -76,7 +81,7 @@ class ProviderStream:
         self._begun = False
         self._skipped = False
         """Whether an event with an unknown text was left out. It may have been an error, so an end needs its reason."""
-        self._last_chunk: StreamChunk | None = None
+        self._next_chunk: StreamChunk | None = None
         self._failure: BaseException | None = None
         """The error of an event that arrived together with others: it is raised after their chunk."""
         self._whole_body = b""
@@ -86,9 +91,9 @@ class ProviderStream:
 
     async def __anext__(self) -> StreamChunk:
         """Raises ProviderError, also for a stream that ends before its answer does."""
-        if self._last_chunk is not None:
-            last_chunk, self._last_chunk = self._last_chunk, None
-            return last_chunk
+        if (prepared := self._next_chunk) is not None:
+            self._next_chunk = None
+            return prepared
         if self._failure is not None:
             raise self._failure
         try:
@@ -131,6 +136,8 @@ class ProviderStream:
                 continue
             if self._reader.last:
                 return self._end(event, read, raws, deltas)
+            if self._reader.alone:
+                return self._after(raws, deltas, StreamChunk(event.raw if self._raw else b"", tuple(read)))
             raws.append(event.raw if self._raw else b"")
             deltas += read
             size += len(data)
@@ -138,7 +145,7 @@ class ProviderStream:
                 break
         if not raws:
             return SIGN_OF_LIFE if seen else None
-        return StreamChunk(b"".join(raws), tuple(deltas))
+        return StreamChunk(b"".join(raws), tuple(deltas), events=len(raws))
 
     def _end(self, event: Any, read: list[Delta], raws: list[bytes], deltas: list[Delta]) -> StreamChunk:
         """A chunk of an event that belongs to the end of the answer; before it, one of what has arrived with it."""
@@ -150,10 +157,14 @@ class ProviderStream:
             if content:
                 raws.append(b"")
                 deltas += content
+        return self._after(raws, deltas, end)
+
+    def _after(self, raws: list[bytes], deltas: list[Delta], chunk: StreamChunk) -> StreamChunk:
+        """A chunk of the events so far, after which `chunk` is the next one; `chunk`, if there are none."""
         if not raws:
-            return end
-        self._last_chunk = end
-        return StreamChunk(b"".join(raws), tuple(deltas))
+            return chunk
+        self._next_chunk = chunk
+        return StreamChunk(b"".join(raws), tuple(deltas), events=len(raws))
 
     def _provider_error(self, error: BaseException, body: bytes) -> errors.ProviderError | None:
         """The ProviderError for an error that was found in `body`; None for others."""
@@ -196,7 +207,7 @@ class ProviderStream:
         end: list[Delta] = [Finish(completion.finish_reason)]
         if completion.usage is not None:
             end.append(completion.usage)
-        self._last_chunk = StreamChunk(b"", tuple(end), last=True)
+        self._next_chunk = StreamChunk(b"", tuple(end), last=True)
         return StreamChunk(b"", tuple(_content_deltas(completion)))
 
     def _remaining_events(self) -> Sequence[Any]:

@@ -44,11 +44,14 @@ class Connection:
         found: dict[str, Any] = json.loads(frame)
         return found
 
-    async def receive_deltas(self, count: int) -> str:
-        """Receive `count` deltas. Returns their text."""
-        frames = [await self.receive() for _ in range(count)]
-        assert [frame["type"] for frame in frames] == ["delta"] * count, frames
-        return "".join(frame["content"] for frame in frames)
+    async def receive_words(self, count: int) -> str:
+        """Receive deltas until their text has `count` words. Returns the text."""
+        text = ""
+        while len(text.split()) < count:
+            frame = await self.receive()
+            assert frame["type"] == "delta", frame
+            text += frame["content"]
+        return text
 
     async def receive_turn(self) -> Turn:
         """Receive frames up to the one that ends the turn."""

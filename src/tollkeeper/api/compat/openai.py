@@ -112,7 +112,7 @@ class _ResponsesDialect:
         return self._writer
 
     def follow(self, chunk: StreamChunk) -> None:
-        self._tracker.follow(chunk.raw, chunk.deltas)
+        self._tracker.follow(chunk.raw, chunk.deltas, chunk.events)
 
     def end_provider_stream(self, meta: ResponseMeta, finish_reason: str, usage: Usage) -> bytes:
         return self._tracker.end(meta, finish_reason, usage)

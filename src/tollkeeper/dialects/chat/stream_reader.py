@@ -76,14 +76,16 @@ _decode = msgspec.json.Decoder(_Chunk, float_hook=UNTYPED_FLOAT).decode
 class StreamReader:
     """Reads the events of one stream into deltas.
 
-    `last`: the latest event belongs to the end of the answer. `finished`: the answer is whole. What the model `signer`
-    demands back with a tool call is sealed in the id of the call.
+    `last`: the latest event belongs to the end of the answer. `finished`: the answer is whole. `alone`: the latest
+    event must not be delivered together with others. What the model `signer` demands back with a tool call is sealed in
+    the id of the call.
     """
 
     def __init__(self, signer: str = "") -> None:
         self._signer = signer
         self.last = False
         self.finished = False
+        self.alone = False
         self._calls = StreamedCalls()
 
     def read(self, event: Event) -> list[Delta]:
@@ -114,6 +116,7 @@ class StreamReader:
             self._read_choice(choice, deltas)
         if reported is not None and (usage := read_usage(reported)) is not None:
             deltas.append(usage)
+        self.alone = not chunk.choices  # it may be left out
         self.last = self.finished and not chunk.choices and reported is not None
         return deltas
 

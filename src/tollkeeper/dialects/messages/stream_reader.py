@@ -96,9 +96,9 @@ class _Thinking:
 class StreamReader:
     """Reads the events of one stream into deltas.
 
-    `last`: the latest event belongs to the end of the answer. `finished`: the answer is whole. Only the end gives a
-    Usage: in the first event only the input tokens are final, and the output tokens are a placeholder.
-    The signatures of thinking are sealed as those of the model `signer`; without one they are not read.
+    `last`: the latest event belongs to the end of the answer. `finished`: the answer is whole. `alone` is not used.
+    Only the end gives a Usage: in the first event only the input tokens are final, and the output tokens are a
+    placeholder. The signatures of thinking are sealed as those of the model `signer`; without one they are not read.
     """
 
     def __init__(self, signer: str = "") -> None:
@@ -106,6 +106,7 @@ class StreamReader:
         self._thinking: _Thinking | None = None
         self.last = False
         self.finished = False
+        self.alone = False
         self._usage: dict[str, Any] = {}
         """The latest value of each field of the usage."""
         self._report: UsageReport | None = None

@@ -20,13 +20,13 @@ _decode = msgspec.json.Decoder(_BlockEvent).decode
 
 
 class StreamTracker:
-    """Records the latest event that started or stopped a block, and decodes it only if the stream is cut."""
+    """Records the latest events among which a block started or stopped, and decodes them only if the stream is cut."""
 
     def __init__(self) -> None:
         self._latest = b""
 
     def follow(self, raw: bytes) -> None:
-        """Record one event, as it was received."""
+        """Record events, as they were received."""
         if _BLOCK_START in raw or _BLOCK_STOP in raw:
             self._latest = raw
 
@@ -40,4 +40,6 @@ class StreamTracker:
                 block = decode_leniently(latest.data, _BlockEvent)
             if block.type == "content_block_start":
                 closing = write_event("content_block_stop", index=block.index or 0)
+            elif block.type == "content_block_stop":
+                closing = b""
         return closing + end_events(stop_reason(finish_reason), usage)

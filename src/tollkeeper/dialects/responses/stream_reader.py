@@ -81,9 +81,10 @@ TextKey = tuple[str, int | None, int | None, int | None]
 class StreamReader:
     """Reads the events of one stream into deltas.
 
-    `last`: the latest event belongs to the end of the answer. `finished`: the answer is whole. Servers differ in which
-    events have a text or arguments: what one event has beyond what the events before it had is a delta. Encrypted
-    reasoning is sealed as that of the model `signer`; without one it is not read.
+    `last`: the latest event belongs to the end of the answer. `finished`: the answer is whole. `alone`: the latest
+    event must not be delivered together with others. Servers differ in which events have a text or arguments: what one
+    event has beyond what the events before it had is a delta. Encrypted reasoning is sealed as that of the model
+    `signer`; without one it is not read.
     """
 
     def __init__(self, signer: str = "") -> None:
@@ -92,6 +93,7 @@ class StreamReader:
         """The index of the first text of the reasoning item that has not ended."""
         self.last = False
         self.finished = False
+        self.alone = False
         self._calls = StreamedCalls()
         self._received: set[TextKey] = set()
         """The texts that came in `.delta` events, or whole."""
@@ -117,6 +119,7 @@ class StreamReader:
         if not event_type:
             check_other_event(event.data)
         stem, _, ending = event_type.rpartition(".")
+        self.alone = ending != "delta"  # StreamTracker needs the order of items and texts
         if ending == "delta":
             return self._read_delta(stem, decoded)
         if event_type == "response.output_item.added":

@@ -32,9 +32,9 @@ class StreamTracker:
         self.event_count = 0
         """Events so far: the sequence number of the next one."""
 
-    def follow(self, raw: bytes, deltas: tuple[Delta, ...]) -> None:
-        """Record one event, as it was received, with its deltas."""
-        self.event_count += 1
+    def follow(self, raw: bytes, deltas: tuple[Delta, ...], events: int) -> None:
+        """Record so many events, as they were received, with their deltas. One that begins or ends an item is alone."""
+        self.event_count += events
         self._events.append((raw if _ITEM_EVENT in raw else b"", deltas))
 
     def end(self, meta: ResponseMeta, finish_reason: FinishReason, usage: Usage) -> bytes:
