@@ -18,10 +18,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.database_errors import describe_error
 from tollkeeper.errors import ConfigurationError, DatabaseUnavailable
+from tollkeeper.schema_revision import SCHEMA_REVISION as SCHEMA_REVISION
 from tollkeeper.sqlite_file import PollingConnection, SqliteFile
-
-SCHEMA_REVISION = "0008"
-"""The newest migration in `alembic/versions`; a test compares the two."""
 
 MAX_SQLITE_LOG_BYTES = 64 * 1024 * 1024
 POSTGRES_TIMEOUT_S = 5
