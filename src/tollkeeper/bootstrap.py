@@ -20,6 +20,7 @@ from tollkeeper.bootstrap_ledger import make_store
 from tollkeeper.clock import Clock, SystemClock
 from tollkeeper.conversations import Conversations
 from tollkeeper.db import Database
+from tollkeeper.garbage_collection import collect_rarely
 from tollkeeper.gateway.call_events import CallEvents, call_log
 from tollkeeper.gateway.path import Gateway
 from tollkeeper.gateway.streaming import Deadlines
@@ -36,9 +37,6 @@ from tollkeeper.settings import Settings, check_signing_secret, load_settings
 from tollkeeper.telemetry.logging import AccessLog, configure_logging
 from tollkeeper.telemetry.loop_watchdog import LoopWatchdog
 from tollkeeper.throttle import Throttle
-
-GARBAGE_THRESHOLD = 10_000
-"""How many new objects start a garbage collection. Python's default of 700 suits small programs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +79,9 @@ def make_app(settings: Settings | None = None, backends: Backends | None = None)
 
 
 def _freeze_startup_objects() -> None:
-    """Exempt all objects so far from garbage collection, and collect the short-lived objects of calls less often.
-
-    The objects of the start-up live as long as the process.
-    """
-    gc.collect()
+    """Exempt all objects so far from garbage collection: they live as long as the process. Hardly any are garbage."""
+    collect_rarely()
     gc.freeze()
-    gc.set_threshold(GARBAGE_THRESHOLD, 20, 50)
 
 
 @asynccontextmanager
