@@ -1,6 +1,7 @@
 """Which modules a command loads: a start takes as long as its imports."""
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +76,9 @@ def test_models_loads_no_web_framework_and_no_database() -> None:
 
 @pytest.mark.usefixtures("database")
 def test_the_server_loads_no_tokenizer_no_prices_and_no_sdk_until_a_call_needs_them() -> None:
-    loaded = modules_of("serve", "--port", "1", before=SERVE_NOTHING)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    loaded = modules_of("serve", "--port", str(port), before=SERVE_NOTHING)
     assert loaded >= {"fastapi", "uvicorn"}
     assert not loaded & (TOOLS | {"asyncpg", "typer.rich_utils", "markdown_it"})
 
