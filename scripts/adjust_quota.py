@@ -13,10 +13,13 @@ import typer
 from rich.progress import Progress
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollkeeper.cli.arguments import parse_action, parse_amount, parse_reason, parse_unit, parse_window
+from tollkeeper.cli.arguments import parse_reason
+from tollkeeper.cli.balances import BALANCE_COLUMNS, UNIT_NAMES, balance_row
 from tollkeeper.cli.context import CommandContext, actor_name, open_context
 from tollkeeper.cli.csv_file import print_problems
-from tollkeeper.cli.output import BALANCE_COLUMNS, UNIT_NAMES, balance_row, make_console, print_line, print_table
+from tollkeeper.cli.open_ledger import open_ledger
+from tollkeeper.cli.output import make_console, print_line, print_table
+from tollkeeper.cli.quota_arguments import parse_action, parse_amount, parse_unit, parse_window
 from tollkeeper.cli.quota_file import FORMAT, Defaults, Row, read_rows
 from tollkeeper.cli.runner import run
 from tollkeeper.cli.targets import find_members, find_target
@@ -125,7 +128,7 @@ async def _change(rows: list[Row | str], members_of: str | None, *, apply: bool)
             planned = await _plan(context, rows, members_of, progress)
             if apply:
                 task = progress.add_task("Writing", total=None)
-                async with context.ledger() as ledger:
+                async with open_ledger(context.settings) as ledger:
                     balances = await apply_changes(ledger, [change for _, change in planned], actor=actor_name(PROGRAM))
                 progress.remove_task(task)
     count = f"{len(planned):,} changes" if len(planned) > 1 else "1 change"

@@ -1,6 +1,7 @@
 """What may be shown and logged of a database's error: no value of a row, and no parameter of a statement."""
 
-from asyncpg import InterfaceError, PostgresError
+import sys
+
 from sqlalchemy.exc import DBAPIError, EmulatedDBAPIException
 
 _DATA_EXCEPTIONS = "22"
@@ -21,7 +22,14 @@ def describe_error(error: BaseException) -> str:
     return lines[0] if lines and not _quotes_a_value(cause) else type(cause).__name__
 
 
+def is_from_asyncpg(error: BaseException) -> bool:
+    """Whether asyncpg raised the error. It is not loaded here: a process on SQLite does not need it."""
+    asyncpg = sys.modules.get("asyncpg")
+    return asyncpg is not None and isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError)
+
+
 def _quotes_a_value(error: BaseException) -> bool:
-    if isinstance(error, PostgresError):
-        return str(error.sqlstate or "").startswith(_DATA_EXCEPTIONS)
-    return isinstance(error, InterfaceError) and isinstance(error, ValueError)  # an argument of the wrong type
+    if not is_from_asyncpg(error):
+        return False
+    is_wrong_argument = isinstance(error, ValueError)
+    return is_wrong_argument or str(getattr(error, "sqlstate", None) or "").startswith(_DATA_EXCEPTIONS)

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 from sqlalchemy import event, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -18,22 +17,14 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.database_errors import describe_error
 from tollkeeper.errors import ConfigurationError, DatabaseUnavailable
+from tollkeeper.schema_revision import SCHEMA_REVISION as SCHEMA_REVISION
 from tollkeeper.sqlite_file import PollingConnection, SqliteFile
-
-SCHEMA_REVISION = "0008"
-"""The newest migration in `alembic/versions`; a test compares the two."""
 
 MAX_SQLITE_LOG_BYTES = 64 * 1024 * 1024
 POSTGRES_TIMEOUT_S = 5
 """For each of: opening a connection, waiting for one of the pool, and running a statement."""
 READINESS_LIFETIME_S = 1.0
 """How long `Database.is_ready` returns the same answer."""
-TRANSACTION_SETTINGS = (
-    " SET LOCAL jit = off; SET LOCAL lock_timeout = 2000; SET LOCAL idle_in_transaction_session_timeout = 5000"
-)
-"""Of transactions on PostgreSQL, in ms. To compile one of their statements takes longer than to run it. A transaction
-that waits for a lock fails before its caller gives up, and one whose process was stopped does not keep its locks.
-"""
 _POSTGRES_WRITE_PROBLEM = """
 SELECT CASE
     WHEN pg_is_in_recovery() THEN 'it is a standby'
@@ -56,19 +47,6 @@ OUTAGE_WORDS = (
 
 class SchemaMissing(ConfigurationError):
     """The database has no tables yet."""
-
-
-class _PostgresConnection(asyncpg.Connection):  # type: ignore[misc]
-    """A connection whose transactions have settings of their own: see TRANSACTION_SETTINGS.
-
-    The settings are sent with BEGIN, in one round trip, and are local to the transaction: a connection pooler in
-    transaction mode (pgbouncer) loses the settings of a session.
-    """
-
-    async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:
-        if query.startswith("BEGIN"):
-            query += TRANSACTION_SETTINGS
-        return str(await super().execute(query, *args, timeout=timeout))
 
 
 def async_url(database_url: str) -> str:
@@ -203,6 +181,8 @@ class Database:
 
 def _make_engine(database_url: str) -> AsyncEngine:
     if not database_url.startswith("sqlite"):
+        from tollkeeper.postgres_connection import PostgresConnection  # loads asyncpg, which SQLite does not need
+
         return create_async_engine(
             async_url(database_url),
             hide_parameters=True,
@@ -213,7 +193,7 @@ def _make_engine(database_url: str) -> AsyncEngine:
             connect_args={
                 "timeout": POSTGRES_TIMEOUT_S,
                 "command_timeout": POSTGRES_TIMEOUT_S,
-                "connection_class": _PostgresConnection,
+                "connection_class": PostgresConnection,
             },
         )
     polling = {"factory": PollingConnection, "isolation_level": "IMMEDIATE", "timeout": 0}

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from dotenv import dotenv_values
-from limits import parse as parse_limit
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
@@ -36,6 +35,8 @@ def _check_rate_limit(notation: str) -> str:
     """Check a limit in the notation of `limits`: "600/minute", "10/second;1000/hour", or "off"."""
     if notation.strip().lower() == "off":
         return "off"
+    from limits import parse as parse_limit  # a command with the default limits, which are not checked, needs none
+
     for part in notation.split(";"):
         try:
             parse_limit(part)
@@ -133,10 +134,18 @@ class Settings(BaseSettings):
     spill: Path | None = Field(None, validation_alias=_env("TOLLKEEPER_SPILL"))
     free_charges_days: int = Field(30, ge=0, le=36_500, validation_alias=_env("TOLLKEEPER_FREE_CHARGES_DAYS"))
 
-    rate_limit_login: RateLimit = Field("30/minute", validation_alias=_env("TOLLKEEPER_RATE_LIMIT_LOGIN"))
-    rate_limit_ai: RateLimit = Field("1200/minute", validation_alias=_env("TOLLKEEPER_RATE_LIMIT_AI"))
-    rate_limit_reads: RateLimit = Field("600/minute", validation_alias=_env("TOLLKEEPER_RATE_LIMIT_READS"))
-    rate_limit_handshakes: RateLimit = Field("600/minute", validation_alias=_env("TOLLKEEPER_RATE_LIMIT_HANDSHAKES"))
+    rate_limit_login: RateLimit = Field(
+        "30/minute", validate_default=False, validation_alias=_env("TOLLKEEPER_RATE_LIMIT_LOGIN")
+    )
+    rate_limit_ai: RateLimit = Field(
+        "1200/minute", validate_default=False, validation_alias=_env("TOLLKEEPER_RATE_LIMIT_AI")
+    )
+    rate_limit_reads: RateLimit = Field(
+        "600/minute", validate_default=False, validation_alias=_env("TOLLKEEPER_RATE_LIMIT_READS")
+    )
+    rate_limit_handshakes: RateLimit = Field(
+        "600/minute", validate_default=False, validation_alias=_env("TOLLKEEPER_RATE_LIMIT_HANDSHAKES")
+    )
 
     max_tokens: int = Field(1024, ge=16, le=1_000_000, validation_alias=_env("TOLLKEEPER_MAX_TOKENS", "MAX_TOKENS"))
     timeout_seconds: float = Field(

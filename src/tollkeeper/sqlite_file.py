@@ -1,13 +1,24 @@
-"""A SQLite database file: connections that poll for its write lock, and whether it is still the same file."""
+"""A SQLite database file: its schema revision, connections that poll for its lock, and whether it was replaced."""
 
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 MAX_LOCK_WAIT_S = 5.0
 LOCK_POLL_S = 0.0005
+
+
+def read_schema_revision(path: Path) -> str | None:
+    """Returns the revision of the schema in a file with an absolute path; None if it has none, or cannot be read."""
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=0)) as connection:
+            (revision,) = connection.execute("SELECT max(version_num) FROM alembic_version").fetchone()
+    except sqlite3.Error:
+        return None
+    return str(revision) if revision is not None else None
 
 
 class PollingConnection(sqlite3.Connection):

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -200,3 +202,18 @@ async def test_output_is_counted_and_truncated_while_long_input_is_counted() -> 
         async with asyncio.timeout(TEST_DEADLINE_S):
             assert await count("gpt-4o", (answer,), output=True) == 2000
             assert await tokenizer.truncate("gpt-4o", answer, 3) == " word" * 3
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_count_loads_one_vocabulary_and_not_the_package_around_it(model: str) -> None:
+    """Each vocabulary takes 30 to 70 MB, and the package builds tables of another 70 MB."""
+    program = f"""
+import asyncio, sys
+from tollkeeper.providers import tokenizer
+
+assert tokenizer._loaded == set()
+assert asyncio.run(tokenizer.count("{model}", ("hello world",))) == 2
+assert tokenizer._loaded == {{"{MODELS[model]}"}}
+assert "bpe_openai" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=TEST_DEADLINE_S)

@@ -6,52 +6,33 @@ import sys
 import typer
 
 from tollkeeper.errors import InvalidRequest
-from tollkeeper.identity.keys import GRANTABLE_SCOPES, MAX_LIFETIME_DAYS
-from tollkeeper.principal import Access, Role
-from tollkeeper.quota.changes import Action
-from tollkeeper.quota.rules.decide import MAX_GRANTED
-from tollkeeper.quota.rules.models import Unit
-from tollkeeper.quota.rules.windows import Period
+from tollkeeper.principal import Role
 
 MAX_REASON_LENGTH = 500
 MAX_PASSWORD_LINE_BYTES = 4096
 MAX_QUOTED_LENGTH = 60
-UNITS = {"tokens": Unit.TOKENS, "usd": Unit.MICRO_USD}
 
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,16}")
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def parse_amount(text: str, label: str, *, minimum: int = 1) -> int:
-    """Returns a whole number from `minimum` to MAX_GRANTED. `label` names the option or column in the error."""
-    return _parse_number(text, label, minimum, MAX_GRANTED)
+def parse_number(text: str, label: str, minimum: int, maximum: int) -> int:
+    """Returns a whole number. `label` names the option or column in the error."""
+    number = int(text) if _WHOLE_NUMBER.fullmatch(text) else -1
+    if not minimum <= number <= maximum:
+        raise InvalidRequest(f"{label} must be a whole number from {minimum} to {maximum}, not {quote(text)}.")
+    return number
 
 
-def parse_days(text: str) -> int:
-    """Returns a whole number from 1 to MAX_LIFETIME_DAYS."""
-    return _parse_number(text, "--days", 1, MAX_LIFETIME_DAYS)
-
-
-def parse_window(text: str) -> Period:
-    return Period(_parse_choice(text, "window", [period.value for period in Period]))
-
-
-def parse_unit(text: str) -> Unit:
-    return UNITS[_parse_choice(text, "unit", list(UNITS))]
+def parse_choice(text: str, noun: str, choices: list[str]) -> str:
+    if text in choices:
+        return text
+    *others, last = choices
+    raise InvalidRequest(f"Unknown {noun} {quote(text)}. Choose {', '.join(others)} or {last}.")
 
 
 def parse_role(text: str) -> Role:
-    return Role(_parse_choice(text, "role", [role.value for role in Role]))
-
-
-def parse_action(text: str) -> Action:
-    return Action(_parse_choice(text, "action", [action.value for action in Action]))
-
-
-def parse_scopes(text: str) -> set[Access]:
-    """Returns the scopes of an API key, from a list separated by commas."""
-    names = [scope.value for scope in GRANTABLE_SCOPES]
-    return {Access(_parse_choice(name.strip(), "scope", names)) for name in text.split(",")}
+    return Role(parse_choice(text, "role", [role.value for role in Role]))
 
 
 def parse_reason(text: str) -> str:
@@ -87,17 +68,3 @@ def read_password(*, from_stdin: bool) -> str:
 def quote(text: str) -> str:
     """Returns the text for an error message: quoted, escaped, and shortened to MAX_QUOTED_LENGTH."""
     return repr(text if len(text) <= MAX_QUOTED_LENGTH else text[:MAX_QUOTED_LENGTH] + "…")
-
-
-def _parse_number(text: str, label: str, minimum: int, maximum: int) -> int:
-    number = int(text) if _WHOLE_NUMBER.fullmatch(text) else -1
-    if not minimum <= number <= maximum:
-        raise InvalidRequest(f"{label} must be a whole number from {minimum} to {maximum}, not {quote(text)}.")
-    return number
-
-
-def _parse_choice(text: str, noun: str, choices: list[str]) -> str:
-    if text in choices:
-        return text
-    *others, last = choices
-    raise InvalidRequest(f"Unknown {noun} {quote(text)}. Choose {', '.join(others)} or {last}.")

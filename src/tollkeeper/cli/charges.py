@@ -8,6 +8,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.cli.arguments import parse_name, parse_reason
 from tollkeeper.cli.context import actor_name, open_context
+from tollkeeper.cli.open_ledger import open_ledger
 from tollkeeper.cli.output import AsJson, format_time, iso_time, print_json, print_line, print_pairs, print_table
 from tollkeeper.errors import NotFound, TollkeeperError
 from tollkeeper.identity.models import Tenant, User
@@ -35,7 +36,7 @@ def refund(
     parsed_reason, parsed_id = parse_reason(reason), parse_name(charge_id)
 
     async def refund_charge() -> int:
-        async with open_context() as context, context.ledger() as ledger:
+        async with open_context() as context, open_ledger(context.settings) as ledger:
             return await ledger.refund(parsed_id, actor=actor_name(PROGRAM), reason=parsed_reason)
 
     print_line(f"The charge {parsed_id} is refunded: {asyncio.run(refund_charge()):,} tokens were returned.")

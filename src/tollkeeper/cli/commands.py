@@ -1,15 +1,36 @@
-"""The root of the `tollkeeper` command: registers every command and group of commands."""
+"""The root of the `tollkeeper` command: names every command and group of commands, and the module that defines it."""
 
 from typing import Annotated
 
 import typer
 
 from tollkeeper import __version__
-from tollkeeper.cli import keys, ledger, quotas, serving, tenants, user_import, users
+from tollkeeper.cli.lazy_group import LazyCommand, LazyGroup
 from tollkeeper.cli.output import print_line
+
+
+class _Commands(LazyGroup):
+    lazy_commands = (
+        LazyCommand("serve", "tollkeeper.cli.serve", "Serve the API."),
+        LazyCommand(
+            "migrate", "tollkeeper.cli.migrate", "Create the database's tables, or upgrade them to this version."
+        ),
+        LazyCommand(
+            "models", "tollkeeper.cli.models", "List the models of the configured providers, the default first."
+        ),
+        LazyCommand("tenant", "tollkeeper.cli.tenants", "Create, list, disable and enable tenants."),
+        LazyCommand(
+            "user", "tollkeeper.cli.users", "Create, import, list, disable and enable users; set a new password."
+        ),
+        LazyCommand("key", "tollkeeper.cli.keys", "Create, list and revoke a user's API keys."),
+        LazyCommand("quota", "tollkeeper.cli.quotas", "Show and change quotas; refund and explain charges."),
+        LazyCommand("ledger", "tollkeeper.cli.ledger", "Verify the ledger."),
+    )
+
 
 app = typer.Typer(
     name="tollkeeper",
+    cls=_Commands,
     help="A secured multi-tenant AI API whose token quotas are exact.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -30,12 +51,3 @@ def tollkeeper(
     ] = False,
 ) -> None:
     pass
-
-
-serving.register(app)
-user_import.register(users.app)
-app.add_typer(tenants.app, name="tenant", no_args_is_help=True)
-app.add_typer(users.app, name="user", no_args_is_help=True)
-app.add_typer(keys.app, name="key", no_args_is_help=True)
-app.add_typer(quotas.app, name="quota", no_args_is_help=True)
-app.add_typer(ledger.app, name="ledger", no_args_is_help=True)

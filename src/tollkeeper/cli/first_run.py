@@ -9,7 +9,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from tollkeeper.bootstrap import make_ledger
+from tollkeeper.bootstrap_ledger import make_ledger
 from tollkeeper.cli.output import command_name, print_line
 from tollkeeper.db import Database
 from tollkeeper.errors import ConfigurationError

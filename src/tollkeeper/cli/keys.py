@@ -6,14 +6,17 @@ from typing import Annotated
 
 import typer
 
-from tollkeeper.cli.arguments import parse_days, parse_name, parse_scopes
+from tollkeeper.cli.arguments import parse_choice, parse_name, parse_number
 from tollkeeper.cli.context import open_context
 from tollkeeper.cli.output import AsJson, iso_time, print_json, print_line, print_table
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.identity import accounts, keys
 from tollkeeper.identity.models import ApiKey
+from tollkeeper.principal import Access
 
-app = typer.Typer(help="Create, list and revoke a user's API keys.")
+app = typer.Typer(
+    name="key", help="Create, list and revoke a user's API keys.", no_args_is_help=True, add_completion=False
+)
 
 Email = Annotated[str, typer.Argument(metavar="EMAIL", show_default=False, help="The user's e-mail address.")]
 
@@ -26,7 +29,7 @@ def create(
     days: Annotated[str | None, typer.Option(metavar="N", help="Days until it expires. Default: never.")] = None,
 ) -> None:
     """Create an API key. It is printed to standard output once and cannot be shown again."""
-    parsed_scopes, parsed_days = parse_scopes(scopes), parse_days(days) if days is not None else None
+    parsed_scopes, parsed_days = _parse_scopes(scopes), _parse_days(days) if days is not None else None
 
     async def create_key() -> str:
         async with open_context() as context, context.database.session() as session:
@@ -78,6 +81,17 @@ def revoke(
 
     count = asyncio.run(revoke_keys())
     print_line(f"The key {key_id} is revoked." if key_id is not None else f"{count} API keys are revoked.")
+
+
+def _parse_days(text: str) -> int:
+    """Returns a whole number from 1 to MAX_LIFETIME_DAYS."""
+    return parse_number(text, "--days", 1, keys.MAX_LIFETIME_DAYS)
+
+
+def _parse_scopes(text: str) -> set[Access]:
+    """Returns the scopes of an API key, from a list separated by commas."""
+    names = [scope.value for scope in keys.GRANTABLE_SCOPES]
+    return {Access(parse_choice(name.strip(), "scope", names)) for name in text.split(",")}
 
 
 def _row(key: ApiKey) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from tollkeeper.cli.output import make_console, print_line
 from tollkeeper.quota.audit.verify import BLIND_SPOTS, AuditReport
 from tollkeeper.quota.audit.verify import verify as verify_ledger
 
-app = typer.Typer(help="Verify the ledger.")
+app = typer.Typer(name="ledger", help="Verify the ledger.", no_args_is_help=True, add_completion=False)
 
 EXIT_PROBLEMS = 1
 

@@ -11,22 +11,18 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from tollkeeper.printable import escape_unprintable
-from tollkeeper.quota.rules.models import Unit
-from tollkeeper.quota.rules.operations import Balance
 
 PIPE_COLUMNS = 4_000
 """A pipe has no width of its own. This is wider than the longest row."""
 
-UNIT_NAMES = {Unit.TOKENS.value: "tokens", Unit.MICRO_USD.value: "micro-USD"}
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-BALANCE_COLUMNS = ("whose", "window", "unit", ">limit", ">used", ">reserved", ">remaining", "resets")
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -65,31 +61,6 @@ def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     for name, value in pairs:
         table.add_row(escape_unprintable(name), escape_unprintable(value))
     make_console().print(table)
-
-
-def balance_row(label: str, balance: Balance) -> tuple[str, ...]:
-    """Returns the cells of one quota in its current window, for BALANCE_COLUMNS."""
-    return (
-        label,
-        str(balance.period),
-        UNIT_NAMES[balance.unit],
-        *(f"{amount:,}" for amount in (balance.limit, balance.used, balance.reserved, balance.remaining)),
-        format_time(balance.resets_ms) if balance.resets_ms is not None else "never",
-    )
-
-
-def balance_record(label: str, balance: Balance) -> dict[str, Any]:
-    """Returns the same as a JSON object."""
-    return {
-        "whose": label,
-        "window": str(balance.period),
-        "unit": UNIT_NAMES[balance.unit],
-        "limit": balance.limit,
-        "used": balance.used,
-        "reserved": balance.reserved,
-        "remaining": balance.remaining,
-        "resets": iso_time(balance.resets_ms),
-    }
 
 
 def iso_time(time_ms: int | None) -> str | None:

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tollkeeper.cli.arguments import parse_action, parse_amount, parse_reason, parse_unit, parse_window
+from tollkeeper.cli.arguments import parse_reason
 from tollkeeper.cli.csv_file import Cells, read_cells
+from tollkeeper.cli.quota_arguments import parse_action, parse_amount, parse_unit, parse_window
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.quota.changes import Action, QuotaChange, Target
 from tollkeeper.quota.rules.models import Unit

@@ -6,18 +6,12 @@ from typing import Annotated
 import typer
 
 from tollkeeper.cli import charges
-from tollkeeper.cli.arguments import parse_amount, parse_reason, parse_unit, parse_window
+from tollkeeper.cli.arguments import parse_reason
+from tollkeeper.cli.balances import BALANCE_COLUMNS, UNIT_NAMES, balance_record, balance_row
 from tollkeeper.cli.context import actor_name, open_context
-from tollkeeper.cli.output import (
-    BALANCE_COLUMNS,
-    UNIT_NAMES,
-    AsJson,
-    balance_record,
-    balance_row,
-    print_json,
-    print_line,
-    print_table,
-)
+from tollkeeper.cli.open_ledger import open_ledger
+from tollkeeper.cli.output import AsJson, print_json, print_line, print_table
+from tollkeeper.cli.quota_arguments import parse_amount, parse_unit, parse_window
 from tollkeeper.cli.targets import find_target
 from tollkeeper.quota import queries
 from tollkeeper.quota.changes import Action, QuotaChange, Target, apply_changes, plan_change
@@ -25,7 +19,9 @@ from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.quota.rules.page import Subject
 
-app = typer.Typer(help="Show and change quotas; refund and explain charges.")
+app = typer.Typer(
+    name="quota", help="Show and change quotas; refund and explain charges.", no_args_is_help=True, add_completion=False
+)
 
 PROGRAM = "cli"
 WINDOWS = "minute|hour|day|month|total"
@@ -130,7 +126,7 @@ def _change(
                 target = await find_target(session, email, tenant)
                 request = QuotaChange(target, action, amount, parsed_reason, period, unit)
                 change = await plan_change(session, request, context.clock.now_ms())
-            async with context.ledger() as ledger:
+            async with open_ledger(context.settings) as ledger:
                 (balance,) = await apply_changes(ledger, [change], actor=actor_name(PROGRAM))
             return target, change.before, balance
 

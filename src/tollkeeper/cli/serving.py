@@ -1,63 +1,40 @@
-"""`tollkeeper serve`, `migrate` and `models`: start the server, create or upgrade the tables, list the models."""
+"""Starts the server for `tollkeeper serve`, in this process or, with --reload, in another one."""
 
 import asyncio
 import errno
 import os
 import signal
 import socket
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping
 
-import typer
 import uvicorn
 
 from tollkeeper.api.middleware import MAX_BODY_BYTES
-from tollkeeper.bootstrap import Backends, make_app, make_backends, make_catalog
-from tollkeeper.cli.context import load_command_settings, require_sqlite_file
+from tollkeeper.bootstrap import Backends, make_app, make_backends
+from tollkeeper.cli.command_settings import load_command_settings, require_sqlite_file
 from tollkeeper.cli.first_run import populate, print_example_calls, print_first_steps, print_how_to_get_in
-from tollkeeper.cli.output import AsJson, print_json, print_line, print_table
+from tollkeeper.cli.migrate import migrate_database
+from tollkeeper.cli.output import print_line
 from tollkeeper.db import Database, SchemaMissing
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.identity import accounts
 from tollkeeper.identity.signing_secret import load_signing_secret
 from tollkeeper.private_files import secure_sqlite_files
 from tollkeeper.providers.catalog import Catalog
-from tollkeeper.providers.openai import make_openai
 from tollkeeper.server.http_protocol import bounded_protocol
 from tollkeeper.server.limits import Connections, EdgeLimits
 from tollkeeper.server.websocket_protocol import bounded_websocket_protocol
 from tollkeeper.settings import Settings
 from tollkeeper.telemetry.logging import log_uncaught_exceptions
 
-MODEL_COLUMNS = ("model", "provider", "also named")
 GRACE_S = 30
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(serve)
-    app.command()(migrate)
-    app.command()(models)
+def start(options: Mapping[str, object], *, reload: bool, first_run: bool) -> None:
+    """Serve until SIGINT or SIGTERM. `options` are settings that take precedence over the environment.
 
-
-def serve(
-    host: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Address to listen on. Default: TOLLKEEPER_HOST or 127.0.0.1.")
-    ] = None,
-    port: Annotated[
-        int | None, typer.Option(metavar="PORT", help="Port to listen on. Default: TOLLKEEPER_PORT or 8000.")
-    ] = None,
-    reload: Annotated[bool, typer.Option("--reload", help="Restart when the code changes; for development.")] = False,
-    first_run: Annotated[
-        bool,
-        typer.Option(
-            "--first-run",
-            help="Create what is missing: the database, and in an empty one an operator, a tenant and a member."
-            " Print how to log in.",
-        ),
-    ] = False,
-) -> None:
-    """Serve the API."""
-    options = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    With `first_run`, create what is missing: see `tollkeeper serve --help`. Raises ConfigurationError.
+    """
     settings = load_command_settings(**options)
     backends = make_backends(settings)
     _require_schema(settings, create=first_run)
@@ -76,54 +53,18 @@ def serve(
         _run(settings, backends, listener, reload=reload)
 
 
-def migrate() -> None:
-    """Create the database's tables, or upgrade them to this version."""
-    settings = load_command_settings()
-    _migrate(settings)
-    place = f" {settings.sqlite_path}" if settings.sqlite_path is not None else ""
-    print_line(f"The schema of the database{place} is up to date.")
-
-
-def _migrate(settings: Settings) -> None:
-    from tollkeeper.migrations import migrate as migrate_database  # alembic takes long to load, and `serve` needs none
-
-    migrate_database(settings.database_url)
-
-
 def _require_schema(settings: Settings, *, create: bool) -> None:
     """Create the tables of a database that has none, if `create`. Raises ConfigurationError, SchemaMissing."""
     if not create:
         require_sqlite_file(settings)
     elif settings.sqlite_path is not None and not settings.sqlite_path.exists():
-        _migrate(settings)
+        migrate_database(settings)
     try:
         asyncio.run(_check_schema(settings))
     except SchemaMissing:
         if not create:
             raise
-        _migrate(settings)
-
-
-def models(
-    from_openai: Annotated[
-        bool, typer.Option("--ask", help="Query OpenAI for the models that OPENAI_API_KEY may use, and list those.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """List the models of the configured providers, the default first."""
-    settings = load_command_settings()
-    names: list[tuple[str, str, Sequence[str]]]
-    if from_openai:
-        names = [(name, "openai", ()) for name in asyncio.run(make_openai(settings).list_models())]
-    else:
-        listing = make_catalog(settings).listed_models()
-        names = [(item.model.name, item.model.provider.name, item.aliases) for item in listing]
-    if as_json:
-        print_json(
-            [{"model": model, "provider": provider, "aliases": list(aliases)} for model, provider, aliases in names]
-        )
-    else:
-        print_table(MODEL_COLUMNS, [(model, provider, ", ".join(aliases)) for model, provider, aliases in names])
+        migrate_database(settings)
 
 
 async def _check_schema(settings: Settings) -> None:

@@ -11,7 +11,9 @@ from tollkeeper.cli.output import AsJson, print_json, print_line, print_table
 from tollkeeper.identity import accounts
 from tollkeeper.identity.models import Tenant
 
-app = typer.Typer(help="Create, list, disable and enable tenants.")
+app = typer.Typer(
+    name="tenant", help="Create, list, disable and enable tenants.", no_args_is_help=True, add_completion=False
+)
 
 COLUMNS = ("tenant", "state", "created")
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from tollkeeper.cli import user_import
 from tollkeeper.cli.arguments import parse_name, parse_role, read_password
 from tollkeeper.cli.context import CommandContext, open_context
 from tollkeeper.cli.output import AsJson, print_json, print_line, print_table
@@ -13,7 +14,12 @@ from tollkeeper.identity import accounts, keys
 from tollkeeper.identity.models import Tenant, User
 from tollkeeper.identity.passwords import Passwords
 
-app = typer.Typer(help="Create, import, list, disable and enable users; set a new password.")
+app = typer.Typer(
+    name="user",
+    help="Create, import, list, disable and enable users; set a new password.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 COLUMNS = ("email", "tenant", "role", "state", "created")
 
@@ -102,6 +108,9 @@ def password(email: Email, password_stdin: PasswordStdin = False) -> None:
     print_line(f"The user {address} has a new password.")
     if key_count:
         print_line(f"{key_count} API keys are still valid. To revoke them: tollkeeper key revoke {address} --all")
+
+
+user_import.register(app)
 
 
 async def _set_enabled(email: str, *, enabled: bool) -> None:

@@ -6,14 +6,17 @@ import secrets
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 from passlib.context import CryptContext
+from passlib.hash import bcrypt_sha256
 
 from tollkeeper.errors import InvalidRequest, RateLimited
 
 MIN_CHARACTERS = 12
 MAX_BYTES = 1024
+MIN_ROUNDS = 4
 HASHING_THREADS = 2
 MAX_QUEUED = 64
 
@@ -42,6 +45,16 @@ def check_length(password: str) -> None:
         raise InvalidRequest(f"A password can have at most {MAX_BYTES} bytes.")
 
 
+@cache
+def _dummy_hash(rounds: int) -> str:
+    """Returns a hash that no password matches, and that takes as long to verify as any other of these rounds.
+
+    Its checksum is one of MIN_ROUNDS: to compute one of 12 rounds would take a quarter of a second at each start.
+    """
+    dummy: str = bcrypt_sha256.using(rounds=MIN_ROUNDS).hash(secrets.token_hex())
+    return dummy.replace(f"r={MIN_ROUNDS}$", f"r={rounds}$")
+
+
 class Passwords:
     """Hashes and verifies passwords. `rounds` is bcrypt's cost: each increment doubles the time of a hash."""
 
@@ -53,10 +66,9 @@ class Passwords:
             bcrypt__rounds=rounds,
         )
         self._rounds = rounds
-        self._dummies: dict[int, str] = {}
         self._threads = ThreadPoolExecutor(max_workers=HASHING_THREADS, thread_name_prefix="password")
         self._queued = 0
-        self._dummy_hash = self._context.hash(secrets.token_hex())
+        _dummy_hash(rounds)  # here, because the first hash of a process takes longer
 
     async def hash(self, password: str) -> str:
         """Returns the hash. Raises InvalidRequest for a password that is too short or too long, and RateLimited."""
@@ -83,7 +95,7 @@ class Passwords:
         forms = [normalize(password)]
         if password != forms[0]:
             forms.append(password)  # hashes of earlier versions are of the password as it was typed
-        matched = [form for form in forms if self._context.verify(form, password_hash or self._dummy_hash)]
+        matched = [form for form in forms if self._context.verify(form, password_hash or _dummy_hash(self._rounds))]
         if password_hash is None:
             return Verified(matches=False)
         self._make_up_for(password_hash)
@@ -97,9 +109,7 @@ class Passwords:
         """
         found = _ROUNDS.search(password_hash)
         for rounds in range(int(found[1]) if found else self._rounds, self._rounds):
-            if rounds not in self._dummies:
-                self._dummies[rounds] = self._context.handler("bcrypt_sha256").using(rounds=rounds).hash("dummy")
-            self._context.verify("", self._dummies[rounds])
+            self._context.verify("", _dummy_hash(rounds))
 
     def close(self) -> None:
         """Stop the threads. A hash that runs is completed."""

@@ -5,11 +5,12 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 from math import ceil
-from typing import NamedTuple
-
-from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices
+from typing import TYPE_CHECKING, NamedTuple
 
 from tollkeeper.chat import Price
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices
 
 _NEITHER_CHAT_NOR_EMBEDDING = re.compile(
     r"audio|image|instruct|live|oss|realtime|research|search|transcribe|translate|tts|vision|whisper|:|-$|-\d{4}$"
@@ -29,7 +30,7 @@ NOT_PUBLISHED = PublishedFacts()
 class PublishedModels:
     """The published models of some providers, by the provider's name in `genai-prices`."""
 
-    def __init__(self, providers: Iterable[Provider] = ()) -> None:
+    def __init__(self, providers: "Iterable[Provider]" = ()) -> None:
         self._providers = {provider.id: provider for provider in providers}
 
     @classmethod
@@ -56,24 +57,24 @@ class PublishedModels:
         known = self._providers.get(provider) if provider is not None else None
         return [model.id for model in known.models if _is_listed(model, pattern)] if known is not None else []
 
-    def _find(self, provider: str | None, model: str) -> ModelInfo | None:
+    def _find(self, provider: str | None, model: str) -> "ModelInfo | None":
         known = self._providers.get(provider) if provider is not None else None
         return known.find_model(model) if known is not None else None
 
 
-def _is_listed(model: ModelInfo, pattern: re.Pattern[str]) -> bool:
+def _is_listed(model: "ModelInfo", pattern: re.Pattern[str]) -> bool:
     if model.deprecated or not pattern.match(model.id) or _NEITHER_CHAT_NOR_EMBEDDING.search(model.id):
         return False
     return model.context_window is not None and _price(model) is not None
 
 
-def _price(model: ModelInfo) -> Price | None:
+def _price(model: "ModelInfo") -> Price | None:
     """The current price of text; None for a model that is not priced per token."""
     prices: ModelPrice = model.get_prices(datetime.now(UTC))
     if prices.input_mtok is None:
         return None
 
-    def micro_usd(usd: Decimal | TieredPrices | None) -> int:
+    def micro_usd(usd: "Decimal | TieredPrices | None") -> int:
         return _micro_usd(usd, model.context_window)
 
     cached = prices.cache_read_mtok if prices.cache_read_mtok is not None else prices.input_mtok
@@ -81,11 +82,13 @@ def _price(model: ModelInfo) -> Price | None:
     return Price(micro_usd(prices.input_mtok), micro_usd(cached), micro_usd(prices.output_mtok), cache_write)
 
 
-def _micro_usd(usd: Decimal | TieredPrices | None, context_window: int | None) -> int:
+def _micro_usd(usd: "Decimal | TieredPrices | None", context_window: int | None) -> int:
     """Micro-USD, rounded up. A price in tiers of context length counts as its highest tier within the context window:
     a call is reserved and charged at one price.
     """
-    if isinstance(usd, TieredPrices):
+    if usd is None:
+        return 0
+    if not isinstance(usd, Decimal):
         tiers = [tier.price for tier in usd.tiers if context_window is None or tier.start < context_window]
         usd = max(usd.base, *tiers) if tiers else usd.base
-    return 0 if usd is None else ceil(usd * 1_000_000)
+    return ceil(usd * 1_000_000)

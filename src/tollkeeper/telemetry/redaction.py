@@ -5,10 +5,9 @@ import traceback
 from collections.abc import Iterator
 from itertools import islice
 
-from asyncpg import InterfaceError, PostgresError
 from sqlalchemy.exc import DBAPIError, EmulatedDBAPIException
 
-from tollkeeper.database_errors import describe_error
+from tollkeeper.database_errors import describe_error, is_from_asyncpg
 
 MAX_CHAINED_ERRORS = 10
 HIDDEN = "***"
@@ -62,7 +61,7 @@ def _format_one(error: BaseException) -> str:
 def _message(error: BaseException) -> str:
     if isinstance(error, DBAPIError):
         return f"{describe_error(error)} [SQL: {error.statement}]"
-    if isinstance(error, PostgresError | InterfaceError | EmulatedDBAPIException):
+    if isinstance(error, EmulatedDBAPIException) or is_from_asyncpg(error):
         return describe_error(error)
     try:
         return str(error)

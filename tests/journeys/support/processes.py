@@ -24,7 +24,7 @@ STACKS_TAKE_S = 5.0
 TESTS = Path(__file__).parents[2]
 
 _fork_server = multiprocessing.get_context("forkserver")
-_fork_server.set_forkserver_preload(["tollkeeper.cli.commands", "tollkeeper.bootstrap", "tollkeeper.migrations"])
+_fork_server.set_forkserver_preload(["tollkeeper.cli.commands", "tollkeeper.cli.serving", "tollkeeper.migrations"])
 """Forks each program from a process that has imported the server, because importing it takes as long as most tests."""
 
 

@@ -1,0 +1,64 @@
+"""Builds the catalog of the configured providers. `tollkeeper models` loads this without the server.
+
+`providers.registry` lists the kinds of providers.
+"""
+
+from tollkeeper.errors import ConfigurationError
+from tollkeeper.providers.base import Wire
+from tollkeeper.providers.breaker import CircuitBreaker
+from tollkeeper.providers.catalog import Catalog, build_catalog
+from tollkeeper.providers.catalog_file import CatalogFile, ProviderEntry, read_catalog, treatments_of
+from tollkeeper.providers.echo import make_echo
+from tollkeeper.providers.kind import ConfiguredProvider, ProviderKind, ProviderOptions
+from tollkeeper.providers.registry import KINDS, KINDS_BY_NAME
+from tollkeeper.settings import Settings, read_variable
+
+
+def make_catalog(settings: Settings) -> Catalog:
+    """The catalog of the providers in the settings and in the operator's file; without any, of `echo` alone.
+
+    Raises ConfigurationError.
+    """
+    file = read_catalog(settings.catalog) if settings.catalog is not None else CatalogFile()
+    configured = {}
+    for kind in KINDS:
+        one = kind.from_settings(settings) if kind.from_settings is not None else None
+        if one is not None:
+            configured[one.provider.name] = _with_breaker(settings, kind, one)
+    configured |= {name: _from_entry(settings, name, entry) for name, entry in file.providers.items()}
+    return build_catalog(configured.values() or [make_echo(settings)], file)
+
+
+def _from_entry(settings: Settings, name: str, entry: ProviderEntry) -> ConfiguredProvider:
+    """A provider of the operator's file. Raises ConfigurationError when the variable of its API key is not set."""
+    key = read_variable(entry.api_key_env) if entry.api_key_env is not None else None
+    if entry.api_key_env is not None and key is None:
+        # Keys have lower-case letters: one that was put in the place of a name must not be shown.
+        variable = entry.api_key_env if entry.api_key_env.isupper() else "The variable of the API key"
+        raise ConfigurationError(f"{variable} is not set (named by providers.{name}.api_key_env).")
+    options = ProviderOptions(
+        name,
+        base_url=entry.base_url,
+        api_key=key,
+        wires=frozenset(map(Wire, entry.wires)) if entry.wires is not None else None,
+        wire=Wire(entry.wire) if entry.wire is not None else None,
+        api_version=entry.api_version,
+        knows_store=entry.knows_store,
+        knows_stream_options=entry.knows_stream_options,
+    )
+    kind = KINDS_BY_NAME[entry.kind]
+    configured = kind.from_catalog(options, settings)
+    return _with_breaker(settings, kind, configured._replace(extra_parameters=treatments_of(entry.extra_parameters)))
+
+
+def _with_breaker(settings: Settings, kind: ProviderKind, configured: ConfiguredProvider) -> ConfiguredProvider:
+    """The same behind a circuit breaker, unless its kind needs none or the settings turn it off."""
+    if settings.breaker_failures == 0 or not kind.behind_breaker:
+        return configured
+    breaker = CircuitBreaker(
+        configured.provider,
+        max_failures=settings.breaker_failures,
+        period_s=settings.breaker_seconds,
+        first_chunk_timeout_s=settings.timeout_seconds,
+    )
+    return configured._replace(provider=breaker)

@@ -1,0 +1,23 @@
+"""Chooses the ledger's store for the settings. Commands that change the ledger load this without the server."""
+
+from tollkeeper.clock import SystemClock
+from tollkeeper.quota.ledger import Ledger
+from tollkeeper.quota.stores.base import Store
+from tollkeeper.quota.stores.sqlite.store import SqliteStore
+from tollkeeper.settings import Settings
+
+
+def make_store(settings: Settings) -> Store:
+    """The ledger's store for the database that the settings name."""
+    if settings.sqlite_path is not None:
+        return SqliteStore(settings.sqlite_path, SystemClock())
+    from tollkeeper.quota.stores.postgres.store import PostgresStore  # a process on SQLite needs none of asyncpg
+
+    return PostgresStore(settings.database_url)
+
+
+def make_ledger(settings: Settings, store: Store | None = None) -> Ledger:
+    """A ledger for this process."""
+    return Ledger(
+        store or make_store(settings), lease_seconds=settings.lease_seconds, queue_limit=settings.ledger_queue
+    )

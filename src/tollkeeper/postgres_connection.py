@@ -1,0 +1,23 @@
+"""The ORM's connections to PostgreSQL."""
+
+import asyncpg
+
+TRANSACTION_SETTINGS = (
+    " SET LOCAL jit = off; SET LOCAL lock_timeout = 2000; SET LOCAL idle_in_transaction_session_timeout = 5000"
+)
+"""Of transactions on PostgreSQL, in ms. To compile one of their statements takes longer than to run it. A transaction
+that waits for a lock fails before its caller gives up, and one whose process was stopped does not keep its locks.
+"""
+
+
+class PostgresConnection(asyncpg.Connection):  # type: ignore[misc]
+    """A connection whose transactions have settings of their own: see TRANSACTION_SETTINGS.
+
+    The settings are sent with BEGIN, in one round trip, and are local to the transaction: a connection pooler in
+    transaction mode (pgbouncer) loses the settings of a session.
+    """
+
+    async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:
+        if query.startswith("BEGIN"):
+            query += TRANSACTION_SETTINGS
+        return str(await super().execute(query, *args, timeout=timeout))
