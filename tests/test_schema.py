@@ -24,9 +24,10 @@ from tollkeeper.migrations import alembic_config, migrate
 from tollkeeper.principal import Principal
 from tollkeeper.quota.audit.verify import verify
 from tollkeeper.quota.ledger import Ledger
+from tollkeeper.quota.rules.charge_row import CHARGE_COLUMNS, ChargeRow
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, StoredResponse
 from tollkeeper.quota.rules.models import Charge, Entry
-from tollkeeper.quota.rules.page import CHARGE_COLUMNS, ChargeRow, EntryRow
+from tollkeeper.quota.rules.page import EntryRow
 
 
 async def inspected(database_url: str) -> tuple[list[object], set[str]]:

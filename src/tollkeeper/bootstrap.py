@@ -17,7 +17,7 @@ from tollkeeper.app import create_app
 from tollkeeper.clock import Clock, SystemClock
 from tollkeeper.conversations import Conversations
 from tollkeeper.db import Database
-from tollkeeper.errors import ConfigurationError
+from tollkeeper.errors import ConfigurationError, NotFound
 from tollkeeper.gateway.call_events import CallEvents, call_log
 from tollkeeper.gateway.path import Gateway
 from tollkeeper.gateway.streaming import Deadlines
@@ -33,6 +33,7 @@ from tollkeeper.providers.catalog_file import CatalogFile, ProviderEntry, read_c
 from tollkeeper.providers.echo import make_echo
 from tollkeeper.providers.kind import ConfiguredProvider, ProviderKind, ProviderOptions
 from tollkeeper.providers.registry import KINDS, KINDS_BY_NAME
+from tollkeeper.quota import queries
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.maintenance import Maintenance
 from tollkeeper.quota.spill import Spill
@@ -151,6 +152,14 @@ def make_app(settings: Settings | None = None, backends: Backends | None = None)
     return create_app(services, throttle, access_log, settings.trusted_proxies, settings.origins)
 
 
+async def _tenant_of(database: Database, charge_id: str) -> int | None:
+    async with database.session() as session:
+        try:
+            return (await queries.charge(session, charge_id)).tenant_id
+        except NotFound:
+            return None
+
+
 def _freeze_startup_objects() -> None:
     """Exempt all objects so far from garbage collection, and collect the short-lived objects of calls less often.
 
@@ -194,7 +203,7 @@ async def _services(
         await api_keys.load()
         backends.catalog.model(None)
         ledger.start()
-        await backends.spill.book(ledger)
+        await backends.spill.book(ledger, lambda charge_id: _tenant_of(database, charge_id))
         maintenance.start()
         _freeze_startup_objects()
         deadlines = Deadlines(

@@ -20,7 +20,7 @@ from tollkeeper.database_errors import describe_error
 from tollkeeper.errors import ConfigurationError, DatabaseUnavailable
 from tollkeeper.sqlite_file import PollingConnection, SqliteFile
 
-SCHEMA_REVISION = "0008"
+SCHEMA_REVISION = "0009"
 """The newest migration in `alembic/versions`; a test compares the two."""
 
 MAX_SQLITE_LOG_BYTES = 64 * 1024 * 1024

@@ -16,9 +16,10 @@ from tollkeeper.chat import Usage
 from tollkeeper.errors import QuotaRefusal
 from tollkeeper.quota.rules import admission, decide
 from tollkeeper.quota.rules import settlement as ends
+from tollkeeper.quota.rules.charge_row import ChargeRow
 from tollkeeper.quota.rules.models import Basis, EntryKind
 from tollkeeper.quota.rules.operations import ClosedCharge, Expire, Extend, Hold, Release, Replayed, Reserve, Settle
-from tollkeeper.quota.rules.page import ChargeRow, Page, ReadSet, WindowRow
+from tollkeeper.quota.rules.page import Page, ReadSet, WindowRow
 from tollkeeper.quota.rules.windows import Period, span
 from tollkeeper.quota.stores.sqlite.row_cache import RowCache
 

@@ -14,8 +14,8 @@ from tollkeeper.errors import LedgerUnavailable, NotFound, ProviderUnavailable
 from tollkeeper.quota import ledger as ledger_module
 from tollkeeper.quota import queries
 from tollkeeper.quota.audit.verify import verify
+from tollkeeper.quota.rules.charge_row import CHARGE_COLUMNS
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest
-from tollkeeper.quota.rules.page import CHARGE_COLUMNS
 from tollkeeper.quota.stores.postgres import free_charges as postgres_free_charges
 from tollkeeper.quota.stores.postgres import idempotency_keys as postgres_keys
 from tollkeeper.quota.stores.postgres.connection import BEGIN, Connection

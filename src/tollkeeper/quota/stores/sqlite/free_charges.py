@@ -3,9 +3,13 @@
 import sqlite3
 
 _DELETE_FREE_CHARGES = (
-    "DELETE FROM charges WHERE id IN (SELECT id FROM charges WHERE basis = 'cache' AND created_ms <= ?"
-    " AND NOT EXISTS (SELECT 1 FROM idempotency_keys WHERE charge_id = charges.id)"
-    " AND NOT EXISTS (SELECT 1 FROM entries WHERE source_id = charges.id) ORDER BY created_ms LIMIT ?)"
+    "DELETE FROM charges WHERE (tenant_id, month, id) IN"
+    " (SELECT tenant_id, month, id FROM charges WHERE basis = 'cache' AND created_ms <= ?"
+    " AND NOT EXISTS (SELECT 1 FROM idempotency_keys AS key"
+    " WHERE key.tenant_id = charges.tenant_id AND key.charge_id = charges.id)"
+    " AND NOT EXISTS (SELECT 1 FROM entries AS entry"
+    " WHERE entry.tenant_id = charges.tenant_id AND entry.source_id = charges.id AND entry.month = charges.month)"
+    " ORDER BY created_ms LIMIT ?)"
 )
 
 
