@@ -154,9 +154,9 @@ async def _fill(env: LedgerEnvironment) -> None:
     numbers = f"WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {ROWS})"
     await env.reader.execute(
         f"INSERT INTO charges (id, created_ms, {columns})"
-        f" {numbers} SELECT 'copy ' || basis || n, created_ms, {columns} FROM charges, numbers"
+        f" {numbers} SELECT substr(id, 1, 28) || (10000000 + n), created_ms, {columns} FROM charges, numbers"
     )
     await env.reader.execute(
-        "INSERT INTO idempotency_keys (user_id, key, charge_id, fingerprint, created_ms)"
-        " SELECT user_id, id, id, 'a', created_ms FROM charges WHERE basis <> 'cache'"
+        "INSERT INTO idempotency_keys (tenant_id, user_id, key, charge_id, fingerprint, created_ms)"
+        " SELECT tenant_id, user_id, id, id, 'a', created_ms FROM charges WHERE basis <> 'cache'"
     )

@@ -91,7 +91,7 @@ async def make_history(database_url: str) -> History:
     lost.set_usage(Usage(9, 30))
     await lost.__aexit__(None, None, None)
     refunded = await spend(ledger, caller, Usage(7, 30))
-    await ledger.refund(refunded, actor="test", reason="it was nonsense")
+    await ledger.refund(refunded, caller.tenant_id, actor="test", reason="it was nonsense")
     overrun = await spend(ledger, caller, Usage(10, 200))
     open_ = ledger.reservation(caller, make_terms(price=PRICE))
     await open_.__aenter__()
