@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.types import ASGIApp
 
@@ -17,7 +18,7 @@ from tollkeeper.app import create_app
 from tollkeeper.clock import Clock, SystemClock
 from tollkeeper.conversations import Conversations
 from tollkeeper.db import Database
-from tollkeeper.errors import ConfigurationError, NotFound
+from tollkeeper.errors import ConfigurationError
 from tollkeeper.gateway.call_events import CallEvents, call_log
 from tollkeeper.gateway.path import Gateway
 from tollkeeper.gateway.streaming import Deadlines
@@ -152,14 +153,6 @@ def make_app(settings: Settings | None = None, backends: Backends | None = None)
     return create_app(services, throttle, access_log, settings.trusted_proxies, settings.origins)
 
 
-async def _tenant_of(database: Database, charge_id: str) -> int | None:
-    async with database.session() as session:
-        try:
-            return (await queries.charge(session, charge_id)).tenant_id
-        except NotFound:
-            return None
-
-
 def _freeze_startup_objects() -> None:
     """Exempt all objects so far from garbage collection, and collect the short-lived objects of calls less often.
 
@@ -203,7 +196,7 @@ async def _services(
         await api_keys.load()
         backends.catalog.model(None)
         ledger.start()
-        await backends.spill.book(ledger, lambda charge_id: _tenant_of(database, charge_id))
+        await backends.spill.book(ledger, partial(queries.tenant_of, database))
         maintenance.start()
         _freeze_startup_objects()
         deadlines = Deadlines(

@@ -1,9 +1,11 @@
 """What a stopping server could not book is kept in a file, and booked by the next start."""
 
 import asyncio
+import json
 import stat
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ from ledger_environment import LedgerEnvironment, open_ledger_environment
 
 from support.factories import charge_id, make_store, make_terms
 from tollkeeper.chat import Price, Usage
-from tollkeeper.errors import LedgerUnavailable
+from tollkeeper.errors import DatabaseUnavailable, LedgerUnavailable
 from tollkeeper.principal import Principal, Role
+from tollkeeper.quota import queries
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.models import Basis
 from tollkeeper.quota.rules.operations import Closing, Recover, Release, Settle
@@ -133,6 +136,45 @@ async def test_what_cannot_be_booked_is_kept(env: LedgerEnvironment, tmp_path: P
     (tmp_path / "unbooked-0.jsonl").write_text("{")
     await spill.book(env.ledger, no_tenant)
     assert (len(files(tmp_path, "rejected")), files(tmp_path, "jsonl")) == (2, [])
+
+
+async def test_a_file_of_an_older_version_without_tenants_is_booked(env: LedgerEnvironment, tmp_path: Path) -> None:
+    settled, released = [await env.ledger.reservation(env.caller, make_terms()).__aenter__() for _ in range(2)]
+    lines = [
+        {
+            "type": "settle",
+            "charge_id": settled.charge_id,
+            "usage": [7, 30, 0, 0, 0],
+            "basis": "provider",
+            "error": None,
+        },
+        {"type": "release", "charge_id": released.charge_id, "error": "caller_gone"},
+    ]
+    path = tmp_path / "unbooked-1.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    await Spill(tmp_path).book(env.ledger, partial(queries.tenant_of, env.database))
+    charges = await env.charges()
+    assert (charges[settled.charge_id].cost_tokens, charges[released.charge_id].state) == (37, "released")
+    assert files(tmp_path) == []
+
+
+async def test_a_file_without_tenants_waits_for_the_next_start_in_an_outage(
+    env: LedgerEnvironment, tmp_path: Path
+) -> None:
+    async def unavailable(charge_id: str) -> int | None:
+        raise DatabaseUnavailable
+
+    path = tmp_path / "unbooked-1.jsonl"
+    path.write_text(json.dumps({"type": "release", "charge_id": charge_id("a"), "error": None}) + "\n")
+    await Spill(tmp_path).book(env.ledger, unavailable)
+    assert files(tmp_path) == [path]
+    await Spill(tmp_path).book(env.ledger, partial(queries.tenant_of, env.database))
+    assert files(tmp_path) == [], "there is no such charge, so nothing is held"
+
+
+@pytest.mark.parametrize("unknown", [charge_id("unknown"), "chg_" + "f" * 32, "chg_1", ""])
+async def test_the_tenant_of_what_is_no_charge_is_not_found(env: LedgerEnvironment, unknown: str) -> None:
+    assert await queries.tenant_of(env.database, unknown) is None
 
 
 def test_what_cannot_be_written_is_counted(tmp_path: Path) -> None:

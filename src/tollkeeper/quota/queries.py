@@ -6,6 +6,7 @@ from sqlalchemy import column, table
 from sqlmodel import and_, col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from tollkeeper.db import Database
 from tollkeeper.errors import NotFound
 from tollkeeper.quota.rules.models import Basis, Charge, ChargeState, Entry, EntryKind, Quota, Window
 from tollkeeper.quota.rules.operations import Balance
@@ -67,6 +68,15 @@ async def charge(session: AsyncSession, charge_id: str, owner: Subject | None = 
     if found is None:
         raise NotFound
     return found
+
+
+async def tenant_of(database: Database, charge_id: str) -> int | None:
+    """The tenant of a charge; None if there is no such charge. Raises DatabaseUnavailable."""
+    async with database.session() as session:
+        try:
+            return (await charge(session, charge_id)).tenant_id
+        except NotFound:
+            return None
 
 
 def _month_of(charge_id: str) -> int | None:
