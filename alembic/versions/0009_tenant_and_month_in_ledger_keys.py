@@ -73,7 +73,7 @@ def upgrade() -> None:
     create_indexes(
         charges_of_user=["tenant_id", "user_id", "id"],
         entries_of_source=["tenant_id", "source_id", "kind", "window_id", "month"],
-        idempotency_keys_of_charge=["tenant_id", "charge_id"],
+        idempotency_keys_of_charge=["charge_id", "tenant_id"],
     )
     op.create_index("windows_of_quota", "windows", ["tenant_id", "quota_id", "starts_ms"], unique=True)
     op.execute(f"UPDATE schema_compatibility SET oldest_revision = '{revision}'")
