@@ -89,7 +89,7 @@ async def test_a_reserve_that_is_withdrawn_while_its_transaction_begins_is_not_w
     env.store.before_batch.set()
     await waits
     await journal.drain(5)
-    assert list(await env.charges()) == ["waits"]
+    assert list(await env.charges()) == [charge_id("waits")]
 
 
 async def test_a_reserve_that_waits_too_long_in_its_commit_is_refused_and_released(
@@ -110,7 +110,7 @@ async def test_a_timeout_while_nothing_commits_is_an_outage(env: LedgerEnvironme
         await journal.submit(reserve(env, "late"), wait_s=0.02)
     assert journal.failing
     env.store.before_batch.set()
-    assert (await journal.submit(reserve(env, "next")))[:2] == ("next", 90)
+    assert (await journal.submit(reserve(env, "next")))[:2] == (charge_id("next"), 90)
     assert not journal.failing
 
 
@@ -173,7 +173,7 @@ async def test_a_failing_settle_returns_none_to_its_caller_and_commits_later(
     env: LedgerEnvironment, journal: Journal
 ) -> None:
     await journal.submit(reserve(env, "bad"))
-    env.store.poison = {"bad"}
+    env.store.poison = {charge_id("bad")}
     assert await journal.submit(settle(env, "bad"), wait_s=0.2) is None
     env.store.poison = set()
     assert await journal.drain(5)
@@ -196,7 +196,7 @@ async def test_each_operation_happens_once_despite_a_failed_commit(
     env: LedgerEnvironment, journal: Journal, fault: Fault
 ) -> None:
     env.store.faults.append(fault)
-    assert (await journal.submit(reserve(env, "a")))[:2] == ("a", 90)
+    assert (await journal.submit(reserve(env, "a")))[:2] == (charge_id("a"), 90)
     env.store.faults.append(fault)
     assert (await journal.submit(settle(env, "a"))).cost_tokens == 50
     env.store.faults.append(fault)

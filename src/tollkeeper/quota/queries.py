@@ -3,6 +3,7 @@
 import re
 
 from sqlalchemy import column, table
+from sqlalchemy.orm import aliased
 from sqlmodel import and_, col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -88,11 +89,18 @@ def _month_of(charge_id: str) -> int | None:
 
 
 async def entries_of(session: AsyncSession, charge: Charge) -> list[tuple[Entry, str]]:
-    """The entries of a charge, each with the name of its quota, in the order of writing."""
-    of_charge = Entry.tenant_id == charge.tenant_id, Entry.source_id == charge.id, Entry.month == charge.month
+    """The entries of a charge, each with the name of its quota, in the order of writing.
+
+    Their keys are read from the index of sources, which has them all. Asked for whole rows, SQLite would rather read
+    every entry of the tenant.
+    """
+    key = aliased(Entry)
+    of_charge = key.tenant_id == charge.tenant_id, key.source_id == charge.id, key.month == charge.month
+    same = [getattr(key, name) == getattr(Entry, name) for name in ("tenant_id", "window_id", "sequence", "month")]
     rows = (
         await session.exec(
             select(Entry, Quota)
+            .join(key, and_(*same))
             .join(Window, and_(col(Window.tenant_id) == Entry.tenant_id, col(Window.id) == Entry.window_id))
             .join(Quota, col(Quota.id) == Window.quota_id)
             .where(*of_charge)
