@@ -171,15 +171,13 @@ class Dispatch(OfCharge):
 
 @dataclass(slots=True, eq=False)
 class Renew:
-    """Extend the leases of calls in flight. Returns the ids of those that are closed.
-
-    `checkpoints`: charge id → (input, received output). `tenants`: charge id → tenant id.
-    """
+    """Extend the leases of calls in flight: charge id → checkpoint (input, received output). Returns the closed ids."""
 
     order: ClassVar[BatchOrder] = BatchOrder.CLOSE
     must_commit: ClassVar[bool] = True
     checkpoints: dict[str, tuple[int, int]]
     tenants: dict[str, int]
+    """Charge id → tenant id."""
     lease_ms: int
 
     def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:

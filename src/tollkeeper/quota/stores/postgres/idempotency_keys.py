@@ -11,7 +11,7 @@ from tollkeeper.quota.rules.idempotency_keys import KEY_LIFETIME_MS, KeyName, Ke
 from tollkeeper.quota.stores.postgres.connection import NOW_MS, Connection
 
 WANTED_KEYS = "unnest($1::integer[], $2::integer[], $3::text[]) AS wanted (tenant_id, user_id, key)"
-_MONTH_OF = (
+MONTH_OF = (
     "to_char(to_timestamp(('x' || left(right({}, 32), 12))::bit(48)::bigint / 1000.0) AT TIME ZONE 'UTC', 'YYYYMM')"
     "::integer"
 )
@@ -22,7 +22,7 @@ _READ_KEYS = (
     f" status, content_type, body FROM {WANTED_KEYS}, LATERAL (SELECT * FROM idempotency_keys AS key"
     " WHERE key.tenant_id = wanted.tenant_id AND key.user_id = wanted.user_id AND key.key = wanted.key"
     " LIMIT 1) AS found, LATERAL (SELECT state, basis FROM charges WHERE charges.tenant_id = wanted.tenant_id"
-    f" AND charges.month = {_MONTH_OF.format('found.charge_id')} AND charges.id = found.charge_id LIMIT 1) AS charge"
+    f" AND charges.month = {MONTH_OF.format('found.charge_id')} AND charges.id = found.charge_id LIMIT 1) AS charge"
 )
 _WRITE_KEYS = (
     "INSERT INTO idempotency_keys"
