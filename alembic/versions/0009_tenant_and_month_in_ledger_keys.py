@@ -71,7 +71,6 @@ def upgrade() -> None:
             "entries_window_id_fkey", "entries", "windows", ["tenant_id", "window_id"], ["tenant_id", "id"]
         )
     create_indexes(
-        charges_of_user=["tenant_id", "user_id", "id"],
         entries_of_source=["tenant_id", "source_id", "kind", "window_id", "month"],
         idempotency_keys_of_charge=["charge_id", "tenant_id"],
     )
@@ -98,7 +97,6 @@ def downgrade() -> None:
     if dialect() == "postgresql":
         op.create_foreign_key("entries_window_id_fkey", "entries", "windows", ["window_id"], ["id"])
     create_indexes(
-        charges_of_user=["user_id", "id"],
         entries_of_source=["source_id", "kind", "window_id"],
         idempotency_keys_of_charge=["charge_id"],
     )
@@ -149,7 +147,7 @@ def create_indexes(**columns: list[str]) -> None:
     """The indexes that are dropped with the tables; these `columns` are the tenant's or not."""
     op.create_index("charges_open", "charges", ["lease_ms"], sqlite_where=STILL_OPEN, postgresql_where=STILL_OPEN)
     op.create_index("charges_free", "charges", ["created_ms"], sqlite_where=FREE, postgresql_where=FREE)
-    op.create_index("charges_of_user", "charges", columns["charges_of_user"])
+    op.create_index("charges_of_user", "charges", ["user_id", "id"])
     op.create_index("entries_of_source", "entries", columns["entries_of_source"], unique=True)
     op.create_index("idempotency_keys_by_age", "idempotency_keys", ["created_ms"])
     op.create_index("idempotency_keys_of_charge", "idempotency_keys", columns["idempotency_keys_of_charge"])

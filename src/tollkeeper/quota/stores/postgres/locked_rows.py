@@ -72,7 +72,7 @@ _TABLE_OF_KEYS_IS_LOCKED = (
 _WINDOWS_OF_CHARGES = (
     "SELECT DISTINCT wanted.tenant_id, window_id"
     " FROM unnest($1::integer[], $2::integer[], $3::text[]) AS wanted (tenant_id, month, id), LATERAL (SELECT window_id"
-    " FROM entries WHERE tenant_id = wanted.tenant_id AND source_id = wanted.id AND month = wanted.month OFFSET 0)"
+    " FROM entries WHERE tenant_id = wanted.tenant_id AND source_id = wanted.id AND month = wanted.month ORDER BY kind)"
     " AS entry"
 )
 _QUOTAS = (

@@ -42,8 +42,11 @@ _ENTRIES_OF_WANTED = (
 )
 _READ_HOLDS = (
     f"SELECT wanted.id, window_id, pending FROM {_WANTED},"
-    f" LATERAL (SELECT window_id, sum(pending)::bigint AS pending {_ENTRIES_OF_WANTED} GROUP BY window_id) AS held"
+    f" LATERAL (SELECT window_id, pending {_ENTRIES_OF_WANTED} ORDER BY kind) AS held"
 )
+"""The order is that of the index of sources. Else the planner may find the primary key as good without statistics, and
+read all entries of the tenant by it.
+"""
 _API_KEYS_OF = "ARRAY(SELECT {} FROM api_keys WHERE user_id = users.id AND revoked_ms IS NULL ORDER BY id)"
 _READ_ACCOUNTS = (
     "SELECT users.id, users.tenant_id, users.disabled_at IS NULL AND tenants.disabled_at IS NULL, users.token_version,"
@@ -64,7 +67,9 @@ _FIND_QUOTA = (
 _CREATE_QUOTA = (
     "INSERT INTO quotas (tenant_id, user_id, unit, period, granted) VALUES ($1, $2, $3, $4, 0) ON CONFLICT DO NOTHING"
 )
-_FIND_SOURCES = f"SELECT wanted.id FROM {_WANTED}, LATERAL (SELECT 1 {_ENTRIES_OF_WANTED} LIMIT 1) AS found"
+_FIND_SOURCES = (
+    f"SELECT wanted.id FROM {_WANTED}, LATERAL (SELECT 1 {_ENTRIES_OF_WANTED} ORDER BY kind LIMIT 1) AS found"
+)
 
 log = structlog.get_logger("tollkeeper.ledger")
 
@@ -149,7 +154,10 @@ class PageReader:
         charges = {row[0]: ChargeRow(*row) for row in rows}
         keys = [(charge.tenant_id, charge.month, charge.id) for charge in charges.values()]
         holds = await connection.fetch(_READ_HOLDS, *zip(*keys, strict=True))
-        return charges, [(row[0], row[1], row[2]) for row in holds]
+        pending: dict[tuple[str, int], int] = {}
+        for charge_id, window_id, amount in holds:
+            pending[charge_id, window_id] = pending.get((charge_id, window_id), 0) + amount
+        return charges, [(*place, amount) for place, amount in pending.items()]
 
     def _unlocked_keys(self, names: Iterable[KeyName], locked: ReadSet) -> list[KeyName]:
         locked.keys.update(self._locked.names.intersection(names))
