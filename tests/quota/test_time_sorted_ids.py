@@ -42,7 +42,7 @@ def test_the_month_of_a_new_id_is_this_month() -> None:
 
 def test_a_later_id_is_never_in_an_earlier_month() -> None:
     """Not even after the clock was set back."""
-    first = id_of(LAST_MS)
+    first = id_of(LAST_MS - 86_400_000)
     assert month_of(new_id("chg", after=first)) >= month_of(first)
 
 
