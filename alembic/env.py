@@ -1,10 +1,13 @@
-"""Alembic's environment: runs the migrations on SQLite or PostgreSQL, at the URL that `tollkeeper migrate` passes."""
+"""Alembic's environment: runs the migrations on SQLite or PostgreSQL, at the URL that `tollkeeper migrate` passes.
+
+All migrations of a run are one transaction, on SQLite, too: a run that fails leaves the database as it was.
+"""
 
 import asyncio
 
 from alembic import context
-from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import Connection, event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel import SQLModel
 
 import tollkeeper.conversations.models
@@ -13,16 +16,34 @@ import tollkeeper.quota.rules.models  # noqa: F401 - the imports fill the metada
 from tollkeeper.db import async_url
 from tollkeeper.settings import load_settings
 
+SQLITE_LOCK_WAIT_S = 30
+"""How long the migrations wait for the write lock of a server that runs."""
+
 
 def run_migrations(connection: Connection) -> None:
-    context.configure(connection=connection, target_metadata=SQLModel.metadata, render_as_batch=True)
+    context.configure(
+        connection=connection, target_metadata=SQLModel.metadata, render_as_batch=True, transactional_ddl=True
+    )
     with context.begin_transaction():
         context.run_migrations()
 
 
+def make_engine(url: str) -> AsyncEngine:
+    if not url.startswith("sqlite"):
+        return create_async_engine(async_url(url), hide_parameters=True)
+    # Without an isolation level, the driver begins no transaction itself: it would begin one for data only.
+    own_begin = {"isolation_level": None, "timeout": SQLITE_LOCK_WAIT_S}
+    engine = create_async_engine(async_url(url), hide_parameters=True, connect_args=own_begin)
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
 async def main() -> None:
-    url = context.config.attributes.get("database_url") or load_settings().database_url
-    engine = create_async_engine(async_url(url), hide_parameters=True)
+    engine = make_engine(context.config.attributes.get("database_url") or load_settings().database_url)
     try:
         async with engine.connect() as connection:
             await connection.run_sync(run_migrations)

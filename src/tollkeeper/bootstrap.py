@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.types import ASGIApp
 
@@ -30,6 +31,7 @@ from tollkeeper.identity.passwords import Passwords
 from tollkeeper.identity.signing_secret import load_signing_secret
 from tollkeeper.identity.tokens import Tokens
 from tollkeeper.providers.catalog import Catalog
+from tollkeeper.quota import queries
 from tollkeeper.quota.maintenance import Maintenance
 from tollkeeper.quota.spill import Spill
 from tollkeeper.quota.stores.base import Store
@@ -117,7 +119,7 @@ async def _services(
         await api_keys.load()
         backends.catalog.model(None)
         ledger.start()
-        await backends.spill.book(ledger)
+        await backends.spill.book(ledger, partial(queries.tenant_of, database))
         maintenance.start()
         _freeze_startup_objects()
         deadlines = Deadlines(

@@ -167,7 +167,7 @@ MISTAKES = [
         "ada@example.com would have 1000000000000100; no quota is above 1000000000000000.",
     ),
     ("grant ada@example.com --tokens 5 --reason a\nb", "A reason must be one line of at most 500 characters."),
-    ("refund chg_none --reason x", "There is no such charge."),
+    ("refund chg_none --reason x", "There is no charge chg_none."),
     ("refund chg_none", "Missing option '--reason'."),
     ("refund", "Missing argument 'CHARGE_ID'."),
     ("explain chg_none", "There is no charge chg_none."),

@@ -127,7 +127,9 @@ class Worker:
         if self._random.random() < 0.3:
             released = closed.basis is Basis.NONE
             again: Operation = (
-                Release(closed.charge_id) if released else Settle(closed.charge_id, Usage(9, 9), closed.basis)
+                Release(closed.charge_id, reservation.tenant_id)
+                if released
+                else Settle(closed.charge_id, reservation.tenant_id, Usage(9, 9), closed.basis)
             )
             answer = await self._ledger._journal.submit(again)
             assert answer[:6] == closed[:6], f"{closed} became {answer}"

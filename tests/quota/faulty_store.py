@@ -57,7 +57,7 @@ class FaultyStore:
             raise StoreFailed("out of order", maybe_committed=False)
         if fault is Fault.NEVER_COMMITTED:
             raise StoreFailed("out of order", maybe_committed=True)
-        if self.poison & read_set.charges or any(str(user) in self.poison for user in read_set.callers):
+        if self.poison & read_set.charges.keys() or any(str(user) in self.poison for user in read_set.callers):
             raise Poisoned
         await self._store.run(read_set, decide)
         self.committed.set()
@@ -66,7 +66,7 @@ class FaultyStore:
         if fault is Fault.ANSWER_LOST:
             raise StoreFailed("out of order", maybe_committed=True)
 
-    async def find_lapsed(self, limit: int) -> list[str]:
+    async def find_lapsed(self, limit: int) -> list[tuple[str, int]]:
         if self.down:
             raise StoreFailed("out of order", maybe_committed=False)
         return await self._store.find_lapsed(limit)

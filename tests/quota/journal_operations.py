@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from ledger_environment import LedgerEnvironment
 
-from support.factories import make_terms
+from support.factories import charge_id, make_terms
 from tollkeeper.chat import Usage
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota.journal import Journal
@@ -34,12 +34,12 @@ async def open_journal(env: LedgerEnvironment, monkeypatch: pytest.MonkeyPatch) 
     await made.stop()
 
 
-def reserve(env: LedgerEnvironment, charge_id: str, size: int = 100) -> Reserve:
-    return Reserve(charge_id, env.caller, make_terms(10, size - 10), LEASE_MS)
+def reserve(env: LedgerEnvironment, name: str, size: int = 100) -> Reserve:
+    return Reserve(charge_id(name), env.caller, make_terms(10, size - 10), LEASE_MS)
 
 
-def settle(charge_id: str, tokens: int = 50) -> Settle:
-    return Settle(charge_id, Usage(10, tokens - 10), Basis.PROVIDER)
+def settle(env: LedgerEnvironment, name: str, tokens: int = 50) -> Settle:
+    return Settle(charge_id(name), env.caller.tenant_id, Usage(10, tokens - 10), Basis.PROVIDER)
 
 
 async def block_first_batch(env: LedgerEnvironment, journal: Journal) -> "asyncio.Future[object]":

@@ -152,7 +152,9 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(slept=st.sampled_from([0, LEASE_MS, LEASE_MS + 1, LEASE_MS + 1]), fate=fates)
     def sweep(self, slept: int, fate: Fate) -> None:
         self.both.at(self.both.model.now + slept)
-        mine = {call_id for call_id in self.both.world.lapsed(self.both.process) if call_id in self.both.model.calls}
+        lapsed = dict(self.both.world.lapsed(self.both.process))
+        mine = lapsed.keys() & self.both.model.calls.keys()
+        assert all(lapsed[call_id] == self.both.tenant_of(call_id) for call_id in mine)
         assert mine == self.both.model.lapsed()
         if mine:
             self.both.make([self.both.expiring(call_id) for call_id in sorted(mine)], fate)

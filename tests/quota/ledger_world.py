@@ -61,7 +61,7 @@ class World:
             raise AssertionError(f"the ledger broke: {error!r}") from error
         return results
 
-    def lapsed(self, process: int) -> list[str]:
+    def lapsed(self, process: int) -> list[tuple[str, int]]:
         return self._loop.run_until_complete(self._stores[process].find_lapsed(10_000))
 
     def delete_old_keys(self, process: int, most: int) -> int:

@@ -56,7 +56,7 @@ def terms_of(
     return Terms("query", "echo", "echo", meter, input_bound, output, output if least is None else least)
 
 
-def hold(page: Page, charge_id: str, terms: Terms | None = None, *, dispatch: bool = True) -> Hold:
-    held = reserve(page, Reserve(charge_id, CALLER, terms or terms_of(), LEASE_MS, dispatch))
+def hold(page: Page, charge: str, terms: Terms | None = None, *, dispatch: bool = True) -> Hold:
+    held = reserve(page, Reserve(charge, CALLER, terms or terms_of(), LEASE_MS, dispatch))
     assert isinstance(held, Hold)
     return held

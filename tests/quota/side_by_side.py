@@ -137,38 +137,52 @@ class SideBySide:
             results = {"stored": StoredResponse(200, "text/plain", body), "nothing": None, "too long": TOO_LONG}
             return results[stored]
 
-        settle_and_store = StoreResponse(KeyName(self.model.calls[call_id].user, key), response)
+        settle_and_store = StoreResponse(
+            KeyName(self.tenant_of(call_id), self.model.calls[call_id].user, key), response
+        )
         return Move(
-            Settle(call_id, Usage(*usage), Basis.PROVIDER, store_response=settle_and_store),
+            Settle(call_id, self.tenant_of(call_id), Usage(*usage), Basis.PROVIDER, store_response=settle_and_store),
             lambda _: self.model.settle_and_store(call_id, key, usage, stored=stored == "stored"),
         )
 
+    def tenant_of(self, call_id: str) -> int:
+        """The tenant of a call's user; for an unknown call, any."""
+        call = self.model.calls.get(call_id)
+        return self.tenants[0] if call is None else self.model.accounts[call.user].tenant
+
     def _new_call(self) -> str:
-        return f"chg_{self.example}_{next(self.numbers)}"
+        return f"chg_{START_MS:012x}{self.example:010x}{next(self.numbers):010x}"
 
     def dispatching(self, call_id: str) -> Move:
-        operation = Dispatch(call_id, LEASE_MS)
+        operation = Dispatch(call_id, self.tenant_of(call_id), LEASE_MS)
         return Move(operation, lambda _: self.model.dispatch(call_id, LEASE_MS, operation))
 
     def renewing(self, checkpoints: dict[str, tuple[int, int]]) -> Move:
-        return Move(Renew(checkpoints, LEASE_MS), lambda _: self.model.renew(checkpoints, LEASE_MS))
+        tenants = {call_id: self.tenant_of(call_id) for call_id in checkpoints}
+        return Move(Renew(checkpoints, tenants, LEASE_MS), lambda _: self.model.renew(checkpoints, LEASE_MS))
 
     def settling(self, call_id: str, basis: str, usage: tuple[int, int, int]) -> Move:
         return Move(
-            Settle(call_id, Usage(*usage), Basis(basis)), lambda _: self.model.end(call_id, "settle", basis, usage)
+            Settle(call_id, self.tenant_of(call_id), Usage(*usage), Basis(basis)),
+            lambda _: self.model.end(call_id, "settle", basis, usage),
         )
 
     def releasing(self, call_id: str) -> Move:
-        return Move(Release(call_id), lambda _: self.model.end(call_id, "release", "none", (0, 0, 0)))
+        return Move(
+            Release(call_id, self.tenant_of(call_id)), lambda _: self.model.end(call_id, "release", "none", (0, 0, 0))
+        )
 
     def expiring(self, call_id: str) -> Move:
-        return Move(Expire(call_id), lambda _: self.model.expire(call_id))
+        return Move(Expire(call_id, self.tenant_of(call_id)), lambda _: self.model.expire(call_id))
 
     def refunding(self, call_id: str) -> Move:
-        return Move(Refund(call_id, "operator", "test"), lambda again: self.model.refund(call_id, again=again))
+        return Move(
+            Refund(call_id, self.tenant_of(call_id), "operator", "test"),
+            lambda again: self.model.refund(call_id, again=again),
+        )
 
     def administering(self, acts: list[tuple[str, QuotaName, int]]) -> Move:
-        operation_id = f"adm_{self.example}_{next(self.numbers)}"
+        operation_id = f"adm_{START_MS:012x}{self.example:010x}{next(self.numbers):010x}"
         arguments = tuple(
             SetLimit(_key(name), amount) if kind == "limit" else Grant(_key(name), amount)
             for kind, name, amount in acts
@@ -253,7 +267,7 @@ def _nothing_was_rewritten(before: Snapshot, after: Snapshot) -> None:
     for window_id, entries in before.entries.items():
         assert after.entries[window_id][: len(entries)] == entries, "an entry was rewritten"
         one, two = before.windows[window_id], after.windows[window_id]
-        assert one[:4] == two[:4], f"{one} became {two}: a window's span never changes"
+        assert one[:5] == two[:5], f"{one} became {two}: a window's span never changes"
     for charge_id, one_charge in before.charges.items():
         if one_charge.closed_ms is not None:
             two_charge = after.charges[charge_id]

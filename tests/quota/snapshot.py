@@ -7,6 +7,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
 import asyncpg
@@ -26,6 +27,7 @@ class Quota(NamedTuple):
 
 class Window(NamedTuple):
     id: int
+    tenant_id: int
     quota_id: int
     starts_ms: int
     ends_ms: int | None
@@ -39,6 +41,8 @@ class Window(NamedTuple):
 class Entry(NamedTuple):
     window_id: int
     sequence: int
+    tenant_id: int
+    month: int
     source_id: str
     kind: str
     granted: int
@@ -50,6 +54,8 @@ class Entry(NamedTuple):
 
 class Charge(NamedTuple):
     id: str
+    tenant_id: int
+    month: int
     user_id: int
     state: str
     basis: str | None
@@ -79,6 +85,7 @@ class Charge(NamedTuple):
 
 
 class Key(NamedTuple):
+    tenant_id: int
     user_id: int
     key: str
     charge_id: str
@@ -174,7 +181,7 @@ async def read_snapshot(reader: Reader, tenant_ids: Iterable[int] | None = None)
         {row[0]: Window(*row) for row in lines},
         by_window,
         {row[0]: Charge(*row) for row in charges},
-        {(row[0], row[1]): Key(*row) for row in keys},
+        {(row[1], row[2]): Key(*row) for row in keys},
     )
 
 
@@ -186,6 +193,7 @@ def audit(snapshot: Snapshot) -> None:
     check_charges(snapshot)
     check_forgiveness(snapshot)
     check_keys(snapshot)
+    check_places(snapshot)
 
 
 def check_balances(window: Window, entries: list[Entry]) -> None:
@@ -250,6 +258,26 @@ def check_charges(snapshot: Snapshot) -> None:
         assert window.pending == held[window.id], (
             f"{window} does not hold what its open charges hold, {held[window.id]}"
         )
+
+
+def check_places(snapshot: Snapshot) -> None:
+    """Each row is in the tenant of its quota or charge, and in the month of the id that it is about."""
+    for window in snapshot.windows.values():
+        assert window.tenant_id == snapshot.quotas[window.quota_id].tenant_id, window
+        for entry in snapshot.entries[window.id]:
+            assert (entry.tenant_id, entry.month) == (window.tenant_id, calendar_month(entry.source_id)), entry
+            charge = snapshot.charges.get(entry.source_id)
+            assert charge is None or (charge.tenant_id, charge.month) == (entry.tenant_id, entry.month), entry
+    for charge in snapshot.charges.values():
+        assert charge.month == calendar_month(charge.id), charge
+    for key in snapshot.keys.values():
+        assert key.tenant_id == snapshot.charges[key.charge_id].tenant_id, key
+
+
+def calendar_month(time_sorted_id: str) -> int:
+    """The UTC month of an id's first 48 bits, which are milliseconds, as a number such as 202706."""
+    ms = int(time_sorted_id.partition("_")[2][:12], 16)
+    return int((datetime(1970, 1, 1) + timedelta(milliseconds=ms)).strftime("%Y%m"))  # noqa: DTZ001
 
 
 def check_forgiveness(snapshot: Snapshot) -> None:

@@ -16,11 +16,13 @@ from tollkeeper.chat import Usage
 from tollkeeper.errors import QuotaRefusal
 from tollkeeper.quota.rules import admission, decide
 from tollkeeper.quota.rules import settlement as ends
+from tollkeeper.quota.rules.charge_row import ChargeRow
 from tollkeeper.quota.rules.models import Basis, EntryKind
 from tollkeeper.quota.rules.operations import ClosedCharge, Expire, Extend, Hold, Release, Replayed, Reserve, Settle
-from tollkeeper.quota.rules.page import ChargeRow, Page, ReadSet, WindowRow
+from tollkeeper.quota.rules.page import Page, ReadSet, WindowRow
 from tollkeeper.quota.rules.windows import Period, span
 from tollkeeper.quota.stores.sqlite.row_cache import RowCache
+from tollkeeper.quota.time_sorted_ids import month_of
 
 pytestmark = pytest.mark.exhaustive
 
@@ -91,7 +93,7 @@ def a_refusal_keeps_its_hold(patch: pytest.MonkeyPatch) -> None:
             return genuine(page, operation)
         except QuotaRefusal:
             first = page.current_windows[page.accounts[operation.caller.user_id].quotas[0].id]
-            page.post(first, EntryKind.RESERVE, operation.charge_id, pending=1)
+            page.post(first, EntryKind.RESERVE, operation.charge_id, month_of(operation.charge_id), pending=1)
             raise
 
     genuine = admission.reserve
@@ -263,7 +265,7 @@ class ResettingStore:
                 connection.execute("UPDATE windows SET starts_ms = ?, ends_ms = ?, settled = 0 WHERE id = ?", renewed)
         await self._genuine.run(read_set, decide)
 
-    async def find_lapsed(self, limit: int) -> list[str]:
+    async def find_lapsed(self, limit: int) -> list[tuple[str, int]]:
         return await self._genuine.find_lapsed(limit)
 
     async def delete_old_keys(self, limit: int) -> int:

@@ -17,7 +17,7 @@ from keyed_calls import (
 )
 from ledger_environment import LEASE_S, LedgerEnvironment, batch, open_ledger_environment
 
-from support.factories import make_principal, make_terms, set_limit, user_quota
+from support.factories import charge_id, make_principal, make_terms, set_limit, user_quota
 from tollkeeper.chat import Price, Usage
 from tollkeeper.errors import (
     IdempotencyInFlight,
@@ -32,7 +32,7 @@ from tollkeeper.errors import (
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota.audit.verify import verify
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.quota.rules.idempotency_keys import MAX_STORED_BYTES, KeyedRequest, KeyName, StoredResponse
+from tollkeeper.quota.rules.idempotency_keys import MAX_STORED_BYTES, KeyedRequest, StoredResponse
 from tollkeeper.quota.rules.models import Basis
 from tollkeeper.quota.rules.operations import ClosedCharge, Replayed, Reserve, Settle, StoreResponse
 
@@ -101,7 +101,7 @@ async def test_a_replay_cannot_be_refunded(env: LedgerEnvironment) -> None:
     await keyed_call(env)
     replay = await keyed_call(env)
     with pytest.raises(LedgerConflict):
-        await env.ledger.refund(replay.charge_id, actor="operator", reason="test")
+        await env.ledger.refund(replay.charge_id, env.caller.tenant_id, actor="operator", reason="test")
 
 
 async def test_another_request_with_the_same_key_is_refused(env: LedgerEnvironment) -> None:
@@ -127,15 +127,16 @@ async def test_of_several_reserves_with_one_key_in_a_batch_one_is_admitted(env: 
 
 
 async def test_a_response_is_replayed_within_the_batch_that_stores_it(env: LedgerEnvironment) -> None:
-    await batch(env.store, Reserve("a", env.caller, make_terms(), LEASE_MS, keyed_request=KEYED_REQUEST))
+    await batch(env.store, Reserve(charge_id("a"), env.caller, make_terms(), LEASE_MS, keyed_request=KEYED_REQUEST))
     settle = Settle(
-        "a",
+        charge_id("a"),
+        env.caller.tenant_id,
         Usage(7, 30),
         Basis.PROVIDER,
-        store_response=StoreResponse(KeyName(env.caller.user_id, KEYED_REQUEST.key), render_cost),
+        store_response=StoreResponse(KEYED_REQUEST.name(env.caller), render_cost),
     )
     [_, replay] = await batch(
-        env.store, settle, Reserve("b", env.caller, make_terms(), LEASE_MS, keyed_request=KEYED_REQUEST)
+        env.store, settle, Reserve(charge_id("b"), env.caller, make_terms(), LEASE_MS, keyed_request=KEYED_REQUEST)
     )
     assert isinstance(replay, Replayed)
     assert replay.response.body == b'{"cost":37}'
@@ -197,15 +198,18 @@ async def test_the_next_call_is_refused_after_a_call_was_lost_with_its_process(e
 
 
 async def lose_a_call(env: LedgerEnvironment) -> None:
-    await batch(env.store, Reserve("lost", env.caller, make_terms(), LEASE_MS, keyed_request=KEYED_REQUEST))
+    await batch(env.store, Reserve(charge_id("lost"), env.caller, make_terms(), LEASE_MS, keyed_request=KEYED_REQUEST))
     env.clock.step(LEASE_S + 1)
     assert await env.ledger.sweep() == 1
 
 
 async def test_a_late_settle_stores_its_response(env: LedgerEnvironment) -> None:
     await lose_a_call(env)
-    store_response = StoreResponse(KeyName(env.caller.user_id, KEYED_REQUEST.key), render_cost)
-    await batch(env.store, Settle("lost", Usage(7, 30), Basis.PROVIDER, store_response=store_response))
+    store_response = StoreResponse(KEYED_REQUEST.name(env.caller), render_cost)
+    await batch(
+        env.store,
+        Settle(charge_id("lost"), env.caller.tenant_id, Usage(7, 30), Basis.PROVIDER, store_response=store_response),
+    )
     again = await keyed_call(env)
     assert again.replayed is not None
     assert again.replayed.response.body == b'{"cost":37}'
@@ -247,7 +251,8 @@ async def test_an_expired_call_that_is_released_late_frees_its_key(
 
 async def test_an_expired_call_that_was_never_dispatched_frees_its_key(env: LedgerEnvironment) -> None:
     await batch(
-        env.store, Reserve("job", env.caller, make_terms(), LEASE_MS, dispatch=False, keyed_request=KEYED_REQUEST)
+        env.store,
+        Reserve(charge_id("job"), env.caller, make_terms(), LEASE_MS, dispatch=False, keyed_request=KEYED_REQUEST),
     )
     assert await refusal(env) is IdempotencyInFlight
     env.clock.step(LEASE_S + 1)

@@ -9,7 +9,7 @@ from faulty_store import Fault
 from keyed_calls import DAY_S, KEYED_REQUEST, LEASE_MS, key_row, keyed_call, make_reservation, refusal, render_cost
 from ledger_environment import LEASE_S, LedgerEnvironment, batch, open_ledger_environment
 
-from support.factories import make_principal, make_store, make_terms, set_limit, user_quota
+from support.factories import charge_id, make_principal, make_store, make_terms, set_limit, user_quota
 from tollkeeper.chat import Usage
 from tollkeeper.db import Database
 from tollkeeper.errors import (
@@ -68,7 +68,7 @@ async def test_a_call_claims_its_key_despite_a_failed_commit(env: LedgerEnvironm
 async def test_a_replay_that_is_repeated_after_its_key_expired_is_refused(env: LedgerEnvironment) -> None:
     """Its answer was lost for so long that the key stands for nothing any more."""
     await keyed_call(env)
-    operation = Reserve("again", env.caller, make_terms(), LEASE_MS, keyed_request=KEYED_REQUEST)
+    operation = Reserve(charge_id("again"), env.caller, make_terms(), LEASE_MS, keyed_request=KEYED_REQUEST)
     assert isinstance((await batch(env.store, operation))[0], Replayed)
     env.clock.step(DAY_S)
     [answer] = await batch(env.store, operation, again=True)
@@ -190,12 +190,13 @@ async def busy(env: LedgerEnvironment, store: Store, numbers: "itertools.count[i
     mine: list[tuple[str, KeyName]] = []
     for turn in range(40):
         settles = [
-            Settle(one, Usage(1, 1), Basis.PROVIDER, store_response=StoreResponse(name, render_cost))
+            Settle(one, name.tenant_id, Usage(1, 1), Basis.PROVIDER, store_response=StoreResponse(name, render_cost))
             for one, name in (mine if turn % 2 else mine[::-1])
         ]
         attempts = [(user, KeyedRequest(key, "a" * 64)) for user in order for key in ("x", "y")]
         reserves = [
-            Reserve(f"c{next(numbers)}", user, make_terms(1, 1), LEASE_MS, keyed_request=one) for user, one in attempts
+            Reserve(charge_id(f"c{next(numbers)}"), user, make_terms(1, 1), LEASE_MS, keyed_request=one)
+            for user, one in attempts
         ]
         results = await batch(store, *settles, *reserves)
         assert not [
@@ -203,7 +204,7 @@ async def busy(env: LedgerEnvironment, store: Store, numbers: "itertools.count[i
         ]
         admitted = {one.charge_id for one in results if isinstance(one, Hold)}
         mine = [
-            (one.charge_id, KeyName(one.caller.user_id, one.keyed_request.key))
+            (one.charge_id, one.keyed_request.name(one.caller))
             for one in reserves
             if one.charge_id in admitted and one.keyed_request is not None
         ]

@@ -12,7 +12,7 @@ from journal_operations import block_first_batch, cancel_before_commit, cancel_i
 from ledger_environment import LedgerEnvironment, open_ledger_environment
 
 from support.deadlines import TEST_DEADLINE_S
-from support.factories import user_quota
+from support.factories import charge_id, operation_id, user_quota
 from tollkeeper.errors import LedgerUnavailable
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota import operation_queue
@@ -59,7 +59,7 @@ def log_lines(monkeypatch: pytest.MonkeyPatch) -> list[LogLine]:
 async def test_an_outage_only_delays_settles_and_releases(env: LedgerEnvironment, journal: Journal) -> None:
     await asyncio.gather(journal.submit(reserve(env, "a")), journal.submit(reserve(env, "b")))
     env.store.down = True
-    settled, released = journal.submit(settle("a")), journal.submit(Release("b"))
+    settled, released = journal.submit(settle(env, "a")), journal.submit(Release(charge_id("b"), env.caller.tenant_id))
     while not journal.failing:
         await asyncio.sleep(0.001)
     assert not await journal.drain(0.03)
@@ -89,7 +89,7 @@ async def test_a_reserve_that_is_withdrawn_while_its_transaction_begins_is_not_w
     env.store.before_batch.set()
     await waits
     await journal.drain(5)
-    assert list(await env.charges()) == ["waits"]
+    assert list(await env.charges()) == [charge_id("waits")]
 
 
 async def test_a_reserve_that_waits_too_long_in_its_commit_is_refused_and_released(
@@ -110,7 +110,7 @@ async def test_a_timeout_while_nothing_commits_is_an_outage(env: LedgerEnvironme
         await journal.submit(reserve(env, "late"), wait_s=0.02)
     assert journal.failing
     env.store.before_batch.set()
-    assert (await journal.submit(reserve(env, "next")))[:2] == ("next", 90)
+    assert (await journal.submit(reserve(env, "next")))[:2] == (charge_id("next"), 90)
     assert not journal.failing
 
 
@@ -153,7 +153,7 @@ async def test_an_outage_is_logged_once_per_reason_without_a_correlation_id(
     correlation_id.set("somebody")
     with pytest.raises(LedgerUnavailable):
         await journal.submit(reserve(env, "late"), wait_s=0.02)
-    must_commit = journal.submit(Release("never there"))
+    must_commit = journal.submit(Release(charge_id("never there"), env.caller.tenant_id))
     env.store.down = True
     env.store.before_batch.set()
     async with asyncio.timeout(TEST_DEADLINE_S):
@@ -173,8 +173,8 @@ async def test_a_failing_settle_returns_none_to_its_caller_and_commits_later(
     env: LedgerEnvironment, journal: Journal
 ) -> None:
     await journal.submit(reserve(env, "bad"))
-    env.store.poison = {"bad"}
-    assert await journal.submit(settle("bad"), wait_s=0.2) is None
+    env.store.poison = {charge_id("bad")}
+    assert await journal.submit(settle(env, "bad"), wait_s=0.2) is None
     env.store.poison = set()
     assert await journal.drain(5)
     assert (await env.only_charge()).cost_tokens == 50
@@ -184,7 +184,7 @@ async def test_a_late_settle_returns_none_and_commits_later(env: LedgerEnvironme
     await journal.submit(reserve(env, "a"))
     env.store.down = True
     landed = asyncio.Event()
-    assert await journal.submit(settle("a"), wait_s=0.02, on_commit=landed.set) is None
+    assert await journal.submit(settle(env, "a"), wait_s=0.02, on_commit=landed.set) is None
     assert not landed.is_set()
     env.store.down = False
     await asyncio.wait_for(landed.wait(), TEST_DEADLINE_S)
@@ -196,11 +196,11 @@ async def test_each_operation_happens_once_despite_a_failed_commit(
     env: LedgerEnvironment, journal: Journal, fault: Fault
 ) -> None:
     env.store.faults.append(fault)
-    assert (await journal.submit(reserve(env, "a")))[:2] == ("a", 90)
+    assert (await journal.submit(reserve(env, "a")))[:2] == (charge_id("a"), 90)
     env.store.faults.append(fault)
-    assert (await journal.submit(settle("a"))).cost_tokens == 50
+    assert (await journal.submit(settle(env, "a"))).cost_tokens == 50
     env.store.faults.append(fault)
-    act = Administer("adm1", (SetLimit(user_quota(env.caller), 500),), "test", "test")
+    act = Administer(operation_id("adm1"), (SetLimit(user_quota(env.caller), 500),), "test", "test")
     assert (await journal.submit(act))[0].limit == 500
     window = await env.window()
     assert (window.granted, window.settled, window.pending) == (500, 50, 0)

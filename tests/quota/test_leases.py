@@ -198,9 +198,11 @@ async def test_one_sweep_ends_every_call_of_a_process_that_was_lost(
 async def test_a_refund_is_given_once(env: LedgerEnvironment) -> None:
     async with env.ledger.reservation(env.caller, make_terms()) as reservation:
         reservation.set_usage(Usage(7, 30))
-    assert await env.ledger.refund(reservation.charge_id, actor="operator", reason="goodwill") == 37
+    assert (
+        await env.ledger.refund(reservation.charge_id, env.caller.tenant_id, actor="operator", reason="goodwill") == 37
+    )
     with pytest.raises(LedgerConflict):
-        await env.ledger.refund(reservation.charge_id, actor="operator", reason="goodwill")
+        await env.ledger.refund(reservation.charge_id, env.caller.tenant_id, actor="operator", reason="goodwill")
     window = await env.window()
     assert (window.settled, window.pending) == (0, 0)
 

@@ -58,7 +58,7 @@ async def call(env: LedgerEnvironment, caller: Principal, key: str | None = None
 
 
 def lock_statements(env: LedgerEnvironment) -> dict[str, str]:
-    user, number = env.caller.user_id, lock_number(KeyName(env.caller.user_id, "k"))
+    user, number = env.caller.user_id, lock_number(KeyName(env.caller.tenant_id, env.caller.user_id, "k"))
     return {
         "a window": WINDOW_OF.format(user),
         "a user": f"SELECT 1 FROM users WHERE id = {user} FOR UPDATE",
@@ -204,8 +204,8 @@ async def test_a_window_that_another_session_is_creating_delays_only_its_user(
     start = (env.clock.ms // day + 1) * day
     async with other.transaction():
         await other.execute(
-            "INSERT INTO windows (quota_id, starts_ms, ends_ms, granted, sequence)"
-            f" SELECT id, {start}, {start + day}, 0, 0 FROM quotas WHERE user_id = {env.caller.user_id}"
+            "INSERT INTO windows (tenant_id, quota_id, starts_ms, ends_ms, granted, sequence)"
+            f" SELECT tenant_id, id, {start}, {start + day}, 0, 0 FROM quotas WHERE user_id = {env.caller.user_id}"
         )
         await other.execute("SAVEPOINT created")
         env.clock.step(86_400)

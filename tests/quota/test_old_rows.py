@@ -14,8 +14,8 @@ from tollkeeper.errors import LedgerUnavailable, NotFound, ProviderUnavailable
 from tollkeeper.quota import ledger as ledger_module
 from tollkeeper.quota import queries
 from tollkeeper.quota.audit.verify import verify
+from tollkeeper.quota.rules.charge_row import CHARGE_COLUMNS
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest
-from tollkeeper.quota.rules.page import CHARGE_COLUMNS
 from tollkeeper.quota.stores.postgres import free_charges as postgres_free_charges
 from tollkeeper.quota.stores.postgres import idempotency_keys as postgres_keys
 from tollkeeper.quota.stores.postgres.connection import BEGIN, Connection
@@ -154,9 +154,9 @@ async def _fill(env: LedgerEnvironment) -> None:
     numbers = f"WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {ROWS})"
     await env.reader.execute(
         f"INSERT INTO charges (id, created_ms, {columns})"
-        f" {numbers} SELECT 'copy ' || basis || n, created_ms, {columns} FROM charges, numbers"
+        f" {numbers} SELECT substr(id, 1, 28) || (10000000 + n), created_ms, {columns} FROM charges, numbers"
     )
     await env.reader.execute(
-        "INSERT INTO idempotency_keys (user_id, key, charge_id, fingerprint, created_ms)"
-        " SELECT user_id, id, id, 'a', created_ms FROM charges WHERE basis <> 'cache'"
+        "INSERT INTO idempotency_keys (tenant_id, user_id, key, charge_id, fingerprint, created_ms)"
+        " SELECT tenant_id, user_id, id, id, 'a', created_ms FROM charges WHERE basis <> 'cache'"
     )

@@ -9,7 +9,7 @@ import pytest
 from ledger_environment import LedgerEnvironment, batch, open_ledger_environment
 
 from support.deadlines import TEST_DEADLINE_S
-from support.factories import make_store, make_terms, set_limit, user_quota
+from support.factories import charge_id, make_store, make_terms, set_limit, user_quota
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerUnavailable
 from tollkeeper.quota import in_flight
@@ -172,7 +172,7 @@ async def test_a_settle_that_is_still_under_way_when_it_is_run_again_happens_onc
 async def test_a_server_that_cannot_be_reached_is_an_outage(env: LedgerEnvironment) -> None:
     store = PostgresStore("postgresql://nobody@127.0.0.1:1/nothing")
     with pytest.raises(StoreFailed) as failed:
-        await batch(store, Reserve("a", env.caller, make_terms(), LEASE_MS))
+        await batch(store, Reserve(charge_id("a"), env.caller, make_terms(), LEASE_MS))
     assert not failed.value.maybe_committed
     with pytest.raises(StoreFailed):
         await store.find_lapsed(1)
@@ -184,7 +184,7 @@ async def test_a_server_that_cannot_be_reached_is_an_outage(env: LedgerEnvironme
 async def test_the_clock_is_the_databases_own(env: LedgerEnvironment, any_postgres_url: str, other: Other) -> None:
     store = PostgresStore(any_postgres_url)
     before = await other.fetchval("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
-    await batch(store, Reserve("a", env.caller, make_terms(), LEASE_MS))
+    await batch(store, Reserve(charge_id("a"), env.caller, make_terms(), LEASE_MS))
     created = await other.fetchval("SELECT created_ms FROM charges")
     after = await other.fetchval("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
     assert before <= created <= after
@@ -193,20 +193,22 @@ async def test_the_clock_is_the_databases_own(env: LedgerEnvironment, any_postgr
 
 async def test_a_sweep_skips_charges_that_another_process_has_locked(env: LedgerEnvironment, other: Other) -> None:
     """A sweep passes by charges that someone is just ending."""
-    for charge_id in ("a", "b"):
-        await batch(env.store, Reserve(charge_id, env.caller, make_terms(), LEASE_MS))
+    for name in ("a", "b"):
+        await batch(env.store, Reserve(charge_id(name), env.caller, make_terms(), LEASE_MS))
     env.clock.step(61)
     async with other.transaction():
-        await other.execute("SELECT 1 FROM charges WHERE id = 'a' FOR UPDATE")
-        assert await env.store.find_lapsed(10) == ["b"]
-    assert sorted(await env.store.find_lapsed(10)) == ["a", "b"]
+        await other.execute(f"SELECT 1 FROM charges WHERE id = '{charge_id('a')}' FOR UPDATE")
+        assert await env.store.find_lapsed(10) == [(charge_id("b"), env.caller.tenant_id)]
+    assert [id_ for id_, _ in sorted(await env.store.find_lapsed(10))] == [charge_id("a"), charge_id("b")]
 
 
 async def test_an_expired_key_that_another_process_has_locked_is_not_deleted(
     env: LedgerEnvironment, other: Other
 ) -> None:
     for key in ("a", "b"):
-        await batch(env.store, Reserve(key, env.caller, make_terms(), LEASE_MS, keyed_request=KeyedRequest(key, "-")))
+        await batch(
+            env.store, Reserve(charge_id(key), env.caller, make_terms(), LEASE_MS, keyed_request=KeyedRequest(key, "-"))
+        )
     env.clock.step(86_400)
     async with other.transaction():
         await other.execute("SELECT 1 FROM idempotency_keys WHERE key = 'a' FOR UPDATE")
@@ -219,13 +221,13 @@ async def test_a_key_that_another_process_has_locked_delays_its_own_calls_alone(
 ) -> None:
     """The lock is the key's, not its row's: there is no row yet."""
     await use(env)
-    entering = Reserve("a", env.caller, make_terms(), LEASE_MS, keyed_request=KeyedRequest("key", "-"))
+    entering = Reserve(charge_id("a"), env.caller, make_terms(), LEASE_MS, keyed_request=KeyedRequest("key", "-"))
     async with other.transaction():
-        await read_keys(other, [KeyName(env.caller.user_id, "key")])
+        await read_keys(other, [KeyName(env.caller.tenant_id, env.caller.user_id, "key")])
         waiting = asyncio.create_task(batch(env.store, entering))
         await waiting_for_a_lock(other)
         beside = make_store(any_postgres_url, env.clock)
-        assert isinstance((await batch(beside, Reserve("b", env.caller, make_terms(), LEASE_MS)))[0], Hold)
+        assert isinstance((await batch(beside, Reserve(charge_id("b"), env.caller, make_terms(), LEASE_MS)))[0], Hold)
         await beside.close()
     assert isinstance((await waiting)[0], Hold)
 
@@ -234,7 +236,7 @@ async def test_the_cache_of_window_ids_is_bounded(env: LedgerEnvironment, monkey
     monkeypatch.setattr(windows, "MAX_KNOWN_WINDOWS", 3)
     await set_limit(env.ledger, user_quota(env.caller, Period.MINUTE), 10_000)
     for number in range(10):
-        [held] = await batch(env.store, Reserve(f"c{number}", env.caller, make_terms(0, 1), LEASE_MS))
+        [held] = await batch(env.store, Reserve(charge_id(f"c{number}"), env.caller, make_terms(0, 1), LEASE_MS))
         assert isinstance(held, Hold)
         env.clock.step(61)
     assert len(await env.charges()) == 10
@@ -245,7 +247,7 @@ async def test_a_window_opened_by_a_failed_batch_is_not_cached(env: LedgerEnviro
         raise ZeroDivisionError
 
     env.clock.step(86_400)
-    reserve = Reserve("a", env.caller, make_terms(), LEASE_MS)
+    reserve = Reserve(charge_id("a"), env.caller, make_terms(), LEASE_MS)
     read_set = ReadSet()
     reserve.declare_reads(read_set, retried=False)
     with pytest.raises(ZeroDivisionError):

@@ -12,7 +12,7 @@ from ledger_environment import LedgerEnvironment, batch, open_ledger_environment
 from sqlmodel import select
 
 from support.deadlines import TEST_DEADLINE_S
-from support.factories import FakeClock, make_terms, set_limit, user_quota
+from support.factories import FakeClock, charge_id, make_terms, set_limit, user_quota
 from tollkeeper.chat import Usage
 from tollkeeper.db import Database
 from tollkeeper.errors import DatabaseUnavailable, LedgerUnavailable
@@ -92,7 +92,7 @@ async def test_a_reader_does_not_block_writers(env: LedgerEnvironment, sqlite_ur
 async def test_a_file_without_the_schema_is_an_outage(tmp_path: Path, env: LedgerEnvironment) -> None:
     store = SqliteStore(tmp_path / "empty.db", FakeClock())
     with pytest.raises(StoreFailed) as failed:
-        await batch(store, Reserve("a", env.caller, make_terms(), LEASE_MS))
+        await batch(store, Reserve(charge_id("a"), env.caller, make_terms(), LEASE_MS))
     assert not failed.value.maybe_committed
     with pytest.raises(StoreFailed):
         await store.find_lapsed(1)
@@ -104,7 +104,7 @@ async def test_a_file_without_the_schema_is_an_outage(tmp_path: Path, env: Ledge
 async def test_a_folder_that_is_not_there_is_an_outage(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "nowhere" / "ledger.db", FakeClock())
     with pytest.raises(StoreFailed):
-        await batch(store, Renew({}, LEASE_MS))
+        await batch(store, Renew({}, {}, LEASE_MS))
     await store.close()
 
 
@@ -121,7 +121,7 @@ async def test_the_row_cache_is_bounded(env: LedgerEnvironment, monkeypatch: pyt
     monkeypatch.setattr(row_cache, "MAX_CACHED_ROWS", 3)
     await set_limit(env.ledger, user_quota(env.caller, Period.MINUTE), 10_000)
     for number in range(10):
-        [held] = await batch(env.store, Reserve(f"c{number}", env.caller, make_terms(0, 1), LEASE_MS))
+        [held] = await batch(env.store, Reserve(charge_id(f"c{number}"), env.caller, make_terms(0, 1), LEASE_MS))
         assert isinstance(held, Hold)
         env.clock.step(61)
     assert len(await env.charges()) == 10

@@ -9,7 +9,17 @@ import pytest
 from ledger_environment import LedgerEnvironment, batch, open_ledger_environment
 from snapshot import audit, make_reader, read_snapshot
 
-from support.factories import FakeClock, make_principal, make_store, make_terms, set_limit, tenant_quota, user_quota
+from support.factories import (
+    FakeClock,
+    charge_id,
+    make_principal,
+    make_store,
+    make_terms,
+    operation_id,
+    set_limit,
+    tenant_quota,
+    user_quota,
+)
 from tollkeeper.chat import Usage
 from tollkeeper.db import Database
 from tollkeeper.errors import QuotaExceeded, TollkeeperError, Unauthenticated
@@ -99,7 +109,7 @@ async def _with_keys(env: LedgerEnvironment, used: str = "key_1") -> LedgerEnvir
 
 async def test_an_unknown_user_is_refused(env: LedgerEnvironment) -> None:
     nobody = Principal(10**6, env.caller.tenant_id, Role.MEMBER, 0)
-    [answer] = await batch(env.store, Reserve("a", nobody, make_terms(), LEASE_MS))
+    [answer] = await batch(env.store, Reserve(charge_id("a"), nobody, make_terms(), LEASE_MS))
     assert isinstance(answer, Unauthenticated)
 
 
@@ -129,7 +139,7 @@ async def test_a_limit_changed_by_another_process_counts_at_the_next_reserve(
 
 
 async def test_a_batch_that_decides_nothing_writes_nothing(env: LedgerEnvironment) -> None:
-    await batch(env.store, Renew({"never there": (1, 1)}, LEASE_MS))
+    await batch(env.store, Renew({charge_id("a"): (1, 1)}, {charge_id("a"): env.caller.tenant_id}, LEASE_MS))
     assert await env.charges() == {}
 
 
@@ -138,7 +148,7 @@ async def test_an_error_in_a_batch_rolls_it_back_and_the_next_batch_commits(env:
         decide(page, [operation])
         raise ZeroDivisionError
 
-    operation = Reserve("a", env.caller, make_terms(), LEASE_MS)
+    operation = Reserve(charge_id("a"), env.caller, make_terms(), LEASE_MS)
     read_set = ReadSet()
     operation.declare_reads(read_set, retried=False)
     with pytest.raises(ZeroDivisionError):
@@ -153,22 +163,27 @@ async def test_two_processes_with_the_same_users_and_windows_never_deadlock(
 ) -> None:
     """Charges, policy, windows in one order, though in every batch other users come first and limits move."""
     users = await people(database)
+    tenant_id = users[0].tenant_id
     clock = FakeClock()
     stores = [make_store(database_url, clock) for _ in range(2)]
     for user in users:
         limits = (SetLimit(user_quota(user, Period.MINUTE), 10**6), SetLimit(tenant_quota(user), 10**6))
-        await batch(stores[0], Administer(f"first{user.user_id}", limits, "test", "test"))
+        await batch(stores[0], Administer(operation_id(f"first{user.user_id}"), limits, "test", "test"))
     numbers = itertools.count()
     charges: list[str] = []
 
     async def busy(store: Store, order: list[Principal]) -> None:
         for turn in range(40):
-            reserves = [Reserve(f"c{next(numbers)}", user, make_terms(), LEASE_MS) for user in order]
+            reserves = [Reserve(charge_id(f"c{next(numbers)}"), user, make_terms(), LEASE_MS) for user in order]
             others = charges[-8:] if turn % 2 else charges[-8:][::-1]
-            closing: list[Operation] = [Settle(one, Usage(1, 1), Basis.PROVIDER) for one in others[:4]]
-            closing += [Renew(dict.fromkeys(others[4:], (1, 1)), LEASE_MS)]
+            closing: list[Operation] = [Settle(one, tenant_id, Usage(1, 1), Basis.PROVIDER) for one in others[:4]]
+            closing += [Renew(dict.fromkeys(others[4:], (1, 1)), dict.fromkeys(others[4:], tenant_id), LEASE_MS)]
             if turn % 5 == 0:
-                closing += [Administer(f"adm{next(numbers)}", (SetLimit(tenant_quota(order[0]), 10**6),), "test", "-")]
+                closing += [
+                    Administer(
+                        operation_id(f"adm{next(numbers)}"), (SetLimit(tenant_quota(order[0]), 10**6),), "test", "-"
+                    )
+                ]
             results = await batch(store, *closing, *reserves)
             assert not [one for one in results if isinstance(one, TollkeeperError)]
             charges.extend(reserve.charge_id for reserve in reserves)

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 import pytest
 from sqlalchemy import text
 
-from support.factories import FakeClock, make_principal, make_store, make_terms, set_limit, tenant_quota, user_quota
+from support.factories import (
+    FakeClock,
+    make_principal,
+    make_store,
+    make_terms,
+    set_limit,
+    tenant_quota,
+    time_sorted_id,
+    user_quota,
+)
 from tollkeeper.chat import Price, Usage
 from tollkeeper.db import Database
 from tollkeeper.errors import ProviderRejected
@@ -91,7 +100,7 @@ async def make_history(database_url: str) -> History:
     lost.set_usage(Usage(9, 30))
     await lost.__aexit__(None, None, None)
     refunded = await spend(ledger, caller, Usage(7, 30))
-    await ledger.refund(refunded, actor="test", reason="it was nonsense")
+    await ledger.refund(refunded, caller.tenant_id, actor="test", reason="it was nonsense")
     overrun = await spend(ledger, caller, Usage(10, 200))
     open_ = ledger.reservation(caller, make_terms(price=PRICE))
     await open_.__aenter__()
@@ -119,8 +128,10 @@ FIRST = "(SELECT min(id) FROM windows)"
 LAST_SEQUENCE = f"(SELECT sequence FROM windows WHERE id = {FIRST})"
 OF_FIRST = f"window_id = {FIRST}"
 FORGE = (
-    "INSERT INTO entries (window_id, sequence, source_id, kind, granted, settled, pending, forgiven, at_ms)"
-    f" SELECT id, sequence + 1, {{source}}, {{kind}}, 0, 0, {{pending}}, 0, 0 FROM windows WHERE id = {FIRST}"
+    "INSERT INTO entries"
+    " (tenant_id, window_id, sequence, month, source_id, kind, granted, settled, pending, forgiven, at_ms)"
+    " SELECT tenant_id, id, sequence + 1, (SELECT max(month) FROM charges), {source}, {kind}, 0, 0, {pending}, 0, 0"
+    f" FROM windows WHERE id = {FIRST}"
 )
 COUNT_FORGED = f"UPDATE windows SET sequence = sequence + 1, pending = pending + {{pending}} WHERE id = {FIRST}"
 
@@ -152,14 +163,32 @@ CORRUPTIONS: dict[str, tuple[Fault, str, tuple[str, ...]]] = {
         Fault.SEQUENCE,
         "entry 1 is missing, the next is 0",
         (
-            "INSERT INTO entries (window_id, sequence, source_id, kind, at_ms)"
-            f" VALUES ({FIRST}, 0, 'forged', 'grant', 0)",
+            "INSERT INTO entries (tenant_id, window_id, sequence, month, source_id, kind, at_ms)"
+            f" SELECT tenant_id, id, 0, 202601, 'forged', 'grant', 0 FROM windows WHERE id = {FIRST}",
         ),
     ),
     "a window has no entries": (
         Fault.SEQUENCE,
         "it has no entries",
-        ("INSERT INTO windows (quota_id, starts_ms, granted) SELECT quota_id, 1, 0 FROM windows WHERE id = 1",),
+        (
+            "INSERT INTO windows (tenant_id, quota_id, starts_ms, granted)"
+            " SELECT tenant_id, quota_id, 1, 0 FROM windows WHERE id = 1",
+        ),
+    ),
+    "an entry is in another month": (
+        Fault.ENTRY,
+        "is in month 200001, which is not its source's",
+        (f"UPDATE entries SET month = 200001 WHERE {OF_FIRST} AND sequence = 1",),
+    ),
+    "an entry is another tenant's": (
+        Fault.ENTRY,
+        "there are entries, but no such window",
+        (f"UPDATE entries SET tenant_id = 99 WHERE {OF_FIRST} AND sequence = 4",),
+    ),
+    "a charge is in another month": (
+        Fault.CHARGE,
+        "it is in month 200001, which is not its id's",
+        ("UPDATE charges SET month = 200001 WHERE id = '{settled}'",),
     ),
     "a call was admitted above the limit": (
         Fault.OVER_ADMITTED,
@@ -326,7 +355,10 @@ async def test_an_entry_of_no_window_is_found(sqlite_url: str) -> None:
         connection = await session.connection()
         await connection.execute(text("PRAGMA foreign_keys=OFF"))
         await connection.execute(
-            text("INSERT INTO entries (window_id, sequence, source_id, kind, at_ms) VALUES (99, 1, 'x', 'open', 0)")
+            text(
+                "INSERT INTO entries (tenant_id, window_id, sequence, month, source_id, kind, at_ms)"
+                f" VALUES (1, 99, 1, 202706, '{time_sorted_id('win', 'x')}', 'open', 0)"
+            )
         )
     report = await verify(database, now_ms=0)
     await database.close()
@@ -335,7 +367,11 @@ async def test_an_entry_of_no_window_is_found(sqlite_url: str) -> None:
 
 async def test_problems_beyond_the_most_that_are_kept_are_counted(history: History) -> None:
     await history.execute(
-        *(f"INSERT INTO windows (quota_id, starts_ms, granted) VALUES (1, {starts}, 0)" for starts in range(150)),
+        *(
+            "INSERT INTO windows (tenant_id, quota_id, starts_ms, granted)"
+            f" SELECT tenant_id, id, {starts}, 0 FROM quotas WHERE id = 1"
+            for starts in range(150)
+        ),
     )
     report = await history.verify()
     assert report.problem_count == 150

@@ -19,6 +19,7 @@ from tollkeeper.quota.rules.models import Basis, Unit
 from tollkeeper.quota.rules.operations import Recover
 from tollkeeper.quota.rules.page import QuotaKey
 from tollkeeper.quota.rules.windows import Period
+from tollkeeper.quota.time_sorted_ids import new_id
 
 PRICE = Price(2_000_000, 1_000_000, 4_000_000, 3_000_000)
 TERMS = make_terms(10, 90, weight_milli=1_500, price=PRICE)
@@ -60,7 +61,7 @@ class VerifiedLedger:
         return lost.charge_id
 
     async def refund(self, charge_id: str) -> None:
-        await self.ledger.refund(charge_id, actor="test", reason="it was nonsense")
+        await self.ledger.refund(charge_id, self.caller.tenant_id, actor="test", reason="it was nonsense")
 
     async def set_limit(self, key: QuotaKey, limit: int = 1_000_000) -> None:
         await set_limit(self.ledger, key, limit)
@@ -84,7 +85,7 @@ class VerifiedLedger:
     async def recover(self, basis: Basis) -> None:
         """Book a call anew whose charge was lost. Its usage is above what it held."""
         store = make_store(self.url, self.clock)
-        await batch(store, Recover("chg_lost", self.caller, TERMS, 90, Usage(50, 200), basis))
+        await batch(store, Recover(new_id("chg"), self.caller, TERMS, 90, Usage(50, 200), basis))
         await store.close()
 
 

@@ -35,6 +35,20 @@ class FakeClock:
         self.ms += int(seconds * 1000)
 
 
+def charge_id(name: str) -> str:
+    """The id of a charge of June 2027. Ids sort as the first ten characters of their names."""
+    return time_sorted_id("chg", name)
+
+
+def operation_id(name: str) -> str:
+    """The same for an administrative operation."""
+    return time_sorted_id("adm", name)
+
+
+def time_sorted_id(prefix: str, name: str) -> str:
+    return f"{prefix}_{1_812_000_000_000:012x}{name.encode()[:10].ljust(10, bytes(1)).hex()}"
+
+
 def make_store(database_url: str, clock: Clock | None = None) -> Store:
     """The store for a URL; with a clock, on that clock."""
     if database_url.startswith("sqlite:///"):

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel
 
-from tollkeeper.api.dependencies import AccountReader, ServicesDep, SessionDep
+from tollkeeper.api.dependencies import AccountReader, AuthenticatedUser, ServicesDep, SessionDep
 from tollkeeper.api.formats import iso, usd
 from tollkeeper.quota import queries
 from tollkeeper.quota.rules.balances import spendable
@@ -111,14 +111,18 @@ async def my_charges(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, examples=[50])] = 20,
     cursor: Annotated[str | None, Query(max_length=40, pattern="^chg_[0-9a-f]+$", examples=[EXAMPLE_ID])] = None,
 ) -> ChargePage:
-    rows = await queries.charges_of(session, caller.principal.user_id, before=cursor, limit=limit + 1)
+    rows = await queries.charges_of(session, _owner(caller), before=cursor, limit=limit + 1)
     charges = [_charge_response(row) for row in rows[:limit]]
     return ChargePage(data=charges, next_cursor=charges[-1].id if len(rows) > limit else None)
 
 
 @router.get("/charges/{charge_id}", summary="One of my charges, and the reason for its cost")
 async def my_charge(charge_id: ChargeId, caller: AccountReader, session: SessionDep) -> ChargeResponse:
-    return _charge_response(await queries.charge(session, charge_id, user_id=caller.principal.user_id))
+    return _charge_response(await queries.charge(session, charge_id, _owner(caller)))
+
+
+def _owner(caller: AuthenticatedUser) -> Subject:
+    return Subject(caller.principal.tenant_id, caller.principal.user_id)
 
 
 def _quota_balance(balance: Balance) -> QuotaBalance:

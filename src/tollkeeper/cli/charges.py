@@ -36,8 +36,11 @@ def refund(
     parsed_reason, parsed_id = parse_reason(reason), parse_name(charge_id)
 
     async def refund_charge() -> int:
-        async with open_context() as context, open_ledger(context.settings) as ledger:
-            return await ledger.refund(parsed_id, actor=actor_name(PROGRAM), reason=parsed_reason)
+        async with open_context() as context:
+            async with context.database.session() as session:
+                tenant_id = (await _find_charge(session, parsed_id)).tenant_id
+            async with open_ledger(context.settings) as ledger:
+                return await ledger.refund(parsed_id, tenant_id, actor=actor_name(PROGRAM), reason=parsed_reason)
 
     print_line(f"The charge {parsed_id} is refunded: {asyncio.run(refund_charge()):,} tokens were returned.")
 
@@ -50,7 +53,7 @@ def explain(charge_id: ChargeId, as_json: AsJson = False) -> None:
             charge = await _find_charge(session, parse_name(charge_id))
             user, tenant = await session.get(User, charge.user_id), await session.get(Tenant, charge.tenant_id)
             owner = f"{user.email if user else charge.user_id}, tenant {tenant.name if tenant else charge.tenant_id}"
-            return charge, owner, await queries.entries_of(session, charge.id)
+            return charge, owner, await queries.entries_of(session, charge)
 
     charge, owner, entries = asyncio.run(read())
     if as_json:

@@ -40,6 +40,11 @@ class CallInFlight(Protocol):
 
     checkpoint: tuple[int, int]
 
+    @property
+    def tenant_id(self) -> int:
+        """The tenant that the charge belongs to."""
+        ...
+
     async def update_checkpoint(self) -> None:
         """Measure the checkpoint."""
         ...
@@ -119,7 +124,8 @@ class CallsInFlight:
     def renewal(self) -> Renew:
         """The operation that renews all leases, with the last known checkpoints. May be called in any thread."""
         calls = list(self._calls.items())
-        return Renew({charge_id: call.checkpoint for charge_id, call in calls}, self.lease_ms)
+        checkpoints = {charge_id: call.checkpoint for charge_id, call in calls}
+        return Renew(checkpoints, {charge_id: call.tenant_id for charge_id, call in calls}, self.lease_ms)
 
     def mark_lost(self, closed: set[str]) -> None:
         """Notify those of these calls that are in flight: their charges were found closed."""

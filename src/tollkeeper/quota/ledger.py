@@ -89,9 +89,9 @@ class Ledger:
         balances: tuple[Balance, ...] = await self._journal.execute(operation, ADMINISTER_WAIT_S)
         return balances
 
-    async def refund(self, charge_id: str, *, actor: str, reason: str) -> int:
+    async def refund(self, charge_id: str, tenant_id: int, *, actor: str, reason: str) -> int:
         """Give the cost of a charge back. Returns its tokens. Raises NotFound, LedgerConflict, LedgerUnavailable."""
-        tokens: int = await self._journal.execute(Refund(charge_id, actor, reason), ADMINISTER_WAIT_S)
+        tokens: int = await self._journal.execute(Refund(charge_id, tenant_id, actor, reason), ADMINISTER_WAIT_S)
         return tokens
 
     def lease_guard(self, make_store: Callable[[], Store], *, max_stall_s: float) -> LeaseGuard:
@@ -110,8 +110,8 @@ class Ledger:
         swept = 0
         while True:
             lapsed = await self._store.find_lapsed(SWEEP_BATCH + len(self._calls))
-            orphaned = [charge_id for charge_id in lapsed if charge_id not in self._calls]
-            expiries = (self._journal.submit(Expire(charge_id)) for charge_id in orphaned)
+            orphaned = [charge for charge in lapsed if charge[0] not in self._calls]
+            expiries = (self._journal.submit(Expire(*charge)) for charge in orphaned)
             results: list[Any] = await asyncio.gather(*expiries, return_exceptions=True)
             expired = sum(result is True for result in results)
             swept += expired

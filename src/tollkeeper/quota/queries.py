@@ -2,9 +2,12 @@
 
 import re
 
-from sqlmodel import col, or_, select
+from sqlalchemy import column, table
+from sqlalchemy.orm import aliased
+from sqlmodel import and_, col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from tollkeeper.db import Database
 from tollkeeper.errors import NotFound
 from tollkeeper.quota.rules.models import Basis, Charge, ChargeState, Entry, EntryKind, Quota, Window
 from tollkeeper.quota.rules.operations import Balance
@@ -12,8 +15,10 @@ from tollkeeper.quota.rules.page import QuotaRow, Subject, WindowRow
 from tollkeeper.quota.rules.settlement import balance_of
 from tollkeeper.quota.rules.windows import span
 from tollkeeper.quota.stores.rows import quota_row
+from tollkeeper.quota.time_sorted_ids import month_of
 
 CHARGE_ID = re.compile(r"chg_[0-9a-f]{32}")
+_TENANTS = table("tenants", column("id"))
 
 
 async def quotas_of(session: AsyncSession, subject: Subject) -> list[QuotaRow]:
@@ -27,41 +32,78 @@ async def balances_of(session: AsyncSession, subjects: list[Subject], now_ms: in
     """The balance of every quota of these subjects in its current window. A window without a row is unused."""
     quotas = [quota for subject in subjects for quota in await quotas_of(session, subject)]
     spans = {quota.id: span(quota.key.period, now_ms) for quota in quotas}
-    wanted = [(Window.quota_id == quota_id) & (Window.starts_ms == starts) for quota_id, (starts, _) in spans.items()]
+    wanted = [
+        (Window.tenant_id == quota.key.subject.tenant_id)
+        & (Window.quota_id == quota.id)
+        & (Window.starts_ms == spans[quota.id][0])
+        for quota in quotas
+    ]
     found = (await session.exec(select(Window).where(or_(*wanted)))).all() if wanted else []
     used = {window.quota_id: window for window in found}
     return [balance_of(_window_row(quota, used.get(quota.id), spans[quota.id])) for quota in quotas]
 
 
-async def charges_of(session: AsyncSession, user_id: int, *, before: str | None, limit: int) -> list[Charge]:
+async def charges_of(session: AsyncSession, owner: Subject, *, before: str | None, limit: int) -> list[Charge]:
     """At most `limit` charges of a user, the newest first. With `before`, only those older than this id."""
-    query = select(Charge).where(Charge.user_id == user_id).order_by(col(Charge.id).desc()).limit(limit)
+    of_owner = Charge.tenant_id == owner.tenant_id, Charge.user_id == owner.user_id
+    query = select(Charge).where(*of_owner).order_by(col(Charge.id).desc()).limit(limit)
     if before is not None:
         query = query.where(Charge.id < before)
     return list((await session.exec(query)).all())
 
 
-async def charge(session: AsyncSession, charge_id: str, *, user_id: int | None = None) -> Charge:
-    """One charge; with `user_id`, only if it is that user's. Raises NotFound if there is none."""
-    if not CHARGE_ID.fullmatch(charge_id):
+async def charge(session: AsyncSession, charge_id: str, owner: Subject | None = None) -> Charge:
+    """One charge; with `owner`, only if it is that user's. Raises NotFound if there is none.
+
+    Without an owner it is looked for in each tenant: the id tells the month, not the tenant.
+    """
+    month = _month_of(charge_id)
+    if month is None:
         raise NotFound
-    query = select(Charge).where(Charge.id == charge_id)
-    if user_id is not None:
-        query = query.where(Charge.user_id == user_id)
+    query = select(Charge).where(Charge.month == month, Charge.id == charge_id)
+    if owner is None:
+        query = query.where(col(Charge.tenant_id).in_(select(_TENANTS.c.id)))
+    else:
+        query = query.where(Charge.tenant_id == owner.tenant_id, Charge.user_id == owner.user_id)
     found = (await session.exec(query)).first()
     if found is None:
         raise NotFound
     return found
 
 
-async def entries_of(session: AsyncSession, source_id: str) -> list[tuple[Entry, str]]:
-    """The entries of a charge or an operation, each with the name of its quota, in the order of writing."""
+async def tenant_of(database: Database, charge_id: str) -> int | None:
+    """The tenant of a charge; None if there is no such charge. Raises DatabaseUnavailable."""
+    async with database.session() as session:
+        try:
+            return (await charge(session, charge_id)).tenant_id
+        except NotFound:
+            return None
+
+
+def _month_of(charge_id: str) -> int | None:
+    """The partition month of a charge's id; None for anything else that a caller may have sent."""
+    try:
+        return month_of(charge_id) if CHARGE_ID.fullmatch(charge_id) else None
+    except ValueError:
+        return None
+
+
+async def entries_of(session: AsyncSession, charge: Charge) -> list[tuple[Entry, str]]:
+    """The entries of a charge, each with the name of its quota, in the order of writing.
+
+    Their keys are read from the index of sources, which has them all. Asked for whole rows, SQLite would rather read
+    every entry of the tenant.
+    """
+    key = aliased(Entry)
+    of_charge = key.tenant_id == charge.tenant_id, key.source_id == charge.id, key.month == charge.month
+    same = [getattr(key, name) == getattr(Entry, name) for name in ("tenant_id", "window_id", "sequence", "month")]
     rows = (
         await session.exec(
             select(Entry, Quota)
-            .join(Window, col(Window.id) == Entry.window_id)
+            .join(key, and_(*same))
+            .join(Window, and_(col(Window.tenant_id) == Entry.tenant_id, col(Window.id) == Entry.window_id))
             .join(Quota, col(Quota.id) == Window.quota_id)
-            .where(Entry.source_id == source_id)
+            .where(*of_charge)
             .order_by(col(Entry.at_ms), col(Entry.window_id), col(Entry.sequence))
         )
     ).all()

@@ -67,6 +67,11 @@ class Reservation:
         self._render: Callable[[ClosedCharge], StoredResponse | None] | None = None
 
     @property
+    def tenant_id(self) -> int:
+        """The caller's tenant, which the charge belongs to."""
+        return self._caller.tenant_id
+
+    @property
     def granted_output(self) -> int:
         """The output that the hold pays for, in tokens."""
         return self.hold.granted_output
@@ -165,12 +170,13 @@ class Reservation:
         code = error.code if isinstance(error, TollkeeperError) else kind.__name__[:MAX_ERROR_LENGTH] if kind else None
         if self._usage is not None:
             operation: Settle | Release = Settle(
-                self.charge_id, self._usage, self._basis, code, self._response_to_store()
+                self.charge_id, self.tenant_id, self._usage, self._basis, code, self._response_to_store()
             )
         elif self._unbilled or (isinstance(error, ProviderError) and not error.billed):
-            operation = Release(self.charge_id, code)
+            operation = Release(self.charge_id, self.tenant_id, code)
         else:
-            operation = Settle(self.charge_id, Usage(*self.checkpoint), Basis.UNKNOWN, code, self._response_to_store())
+            usage = Usage(*self.checkpoint)
+            operation = Settle(self.charge_id, self.tenant_id, usage, Basis.UNKNOWN, code, self._response_to_store())
         try:
             self.closed = await self._calls.close(operation)
         except NotFound:
@@ -191,7 +197,7 @@ class Reservation:
     def _response_to_store(self) -> StoreResponse | None:
         if self._keyed_request is None or self._render is None:
             return None
-        return StoreResponse(self._keyed_request.name(self._caller.user_id), self._render)
+        return StoreResponse(self._keyed_request.name(self._caller), self._render)
 
     def _expected_close(self, operation: Settle | Release) -> ClosedCharge:
         """The closed charge as this process expects it, for a commit that is late."""

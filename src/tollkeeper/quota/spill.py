@@ -6,7 +6,7 @@ ledger has an id.
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import assert_never
 
@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from tollkeeper.chat import Usage
+from tollkeeper.errors import DatabaseUnavailable
 from tollkeeper.principal import Principal
 from tollkeeper.private_files import create_private_file, create_private_folder
 from tollkeeper.quota.ledger import Ledger
@@ -24,6 +25,12 @@ from tollkeeper.quota.time_sorted_ids import new_id
 BOOKING_WAIT_S = 10.0
 """How long a start waits for each file to be booked. A file that is not booked by then is booked at the next start."""
 
+UNKNOWN_TENANT = 0
+"""No tenant has this id. It stands in the files of older versions, which did not write the tenant of a charge."""
+
+FindTenant = Callable[[str], Awaitable[int | None]]
+"""Returns the tenant of a charge, by its id; None if there is no such charge. Raises DatabaseUnavailable."""
+
 log = structlog.get_logger("tollkeeper.ledger")
 
 
@@ -32,11 +39,13 @@ class _Settle(msgspec.Struct, tag="settle"):
     usage: Usage
     basis: Basis
     error: str | None
+    tenant_id: int = UNKNOWN_TENANT
 
 
 class _Release(msgspec.Struct, tag="release"):
     charge_id: str
     error: str | None
+    tenant_id: int = UNKNOWN_TENANT
 
 
 class _Recover(msgspec.Struct, tag="recover"):
@@ -76,17 +85,22 @@ class Spill:
         else:
             log.warning("ledger.spilled", charges=len(lines))
 
-    async def book(self, ledger: Ledger) -> None:
+    async def book(self, ledger: Ledger, find_tenant: FindTenant) -> None:
         """Book what earlier processes have written, and delete the files.
 
         A file with an operation that the ledger refuses, or with a line that cannot be read, is kept as `.rejected`.
         """
         for path in sorted(self.folder.glob("unbooked-*.jsonl")):
             try:
-                operations = [_operation_of(_decode(line)) for line in path.read_bytes().splitlines()]
+                lines = [_decode(line) for line in path.read_bytes().splitlines()]
             except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
                 log.error("ledger.spill_rejected", reason=type(error).__name__)
                 path.replace(path.with_suffix(".rejected"))
+                continue
+            try:
+                operations = [_operation_of(await _with_tenant(line, find_tenant)) for line in lines]
+            except DatabaseUnavailable:
+                log.warning("ledger.spill_is_late", charges=len(lines))
                 continue
             futures = [ledger.book(operation) for operation in operations]
             _, waiting = await asyncio.wait(futures, timeout=BOOKING_WAIT_S)
@@ -105,22 +119,29 @@ class Spill:
 
 def _line_of(operation: Closing) -> _Line:
     match operation:
-        case Settle(charge_id, usage, basis, error):
-            return _Settle(charge_id, usage, basis, error)
-        case Release(charge_id, error):
-            return _Release(charge_id, error)
+        case Settle(charge_id, tenant_id, usage, basis, error):
+            return _Settle(charge_id, usage, basis, error, tenant_id)
+        case Release(charge_id, tenant_id, error):
+            return _Release(charge_id, error, tenant_id)
         case Recover(charge_id, caller, terms, granted_output, usage, basis):
             return _Recover(charge_id, caller, terms, granted_output, usage, basis)
         case _:
             assert_never(operation)
 
 
+async def _with_tenant(line: _Line, find_tenant: FindTenant) -> _Line:
+    """The line with the tenant of its charge, if there is such a charge. If not, the ledger finds none either."""
+    if not isinstance(line, _Recover) and line.tenant_id == UNKNOWN_TENANT:
+        line.tenant_id = await find_tenant(line.charge_id) or UNKNOWN_TENANT
+    return line
+
+
 def _operation_of(line: _Line) -> Closing:
     match line:
-        case _Settle(charge_id, usage, basis, error):
-            return Settle(charge_id, usage, basis, error)
-        case _Release(charge_id, error):
-            return Release(charge_id, error)
+        case _Settle(charge_id, usage, basis, error, tenant_id):
+            return Settle(charge_id, tenant_id, usage, basis, error)
+        case _Release(charge_id, error, tenant_id):
+            return Release(charge_id, tenant_id, error)
         case _Recover(charge_id, caller, terms, granted_output, usage, basis):
             return Recover(charge_id, caller, terms, granted_output, usage, basis)
         case _:

@@ -1,4 +1,4 @@
-"""Ids of charges and of administrative operations.
+"""Ids of charges, of administrative operations and of the openings of windows.
 
 The time in an id is the wall clock's, not the injected clock's: an id sorts by the moment of its creation, and must
 stay unique when a test stops or moves the clock.
@@ -6,6 +6,11 @@ stay unique when a test stops or moves the clock.
 
 import random
 import time
+from datetime import date
+from functools import lru_cache
+
+_DAY_MS = 86_400_000
+_EPOCH = date(1970, 1, 1).toordinal()
 
 
 def new_id(prefix: str, after: str | None = None) -> str:
@@ -17,3 +22,18 @@ def new_id(prefix: str, after: str | None = None) -> str:
     if after is not None:
         number = max(number, int(after.rpartition("_")[2], 16) + 1)
     return f"{prefix}_{number:032x}"
+
+
+def month_of(time_sorted_id: str) -> int:
+    """The partition month of an id: the month of its time in UTC, as YYYYMM.
+
+    Raises ValueError for what is no such id, or has a time after the year 9999.
+    """
+    return _month_of_day(int(time_sorted_id[-32:-20], 16) // _DAY_MS)
+
+
+@lru_cache(maxsize=64)
+def _month_of_day(day: int) -> int:
+    """The month of a day, which is counted from 1970-01-01."""
+    day_of_month = date.fromordinal(_EPOCH + day)
+    return day_of_month.year * 100 + day_of_month.month

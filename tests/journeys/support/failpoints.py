@@ -85,7 +85,7 @@ class DyingStore:
         if _settles(pages[-1]):
             self.failpoint.reached(AFTER_SETTLE_COMMIT)
 
-    async def find_lapsed(self, limit: int) -> list[str]:
+    async def find_lapsed(self, limit: int) -> list[tuple[str, int]]:
         return await self.store.find_lapsed(limit)
 
     async def delete_old_keys(self, limit: int) -> int:

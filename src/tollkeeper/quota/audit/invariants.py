@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from tollkeeper.quota.rules.models import Basis, ChargeState, EntryKind, Unit
+from tollkeeper.quota.time_sorted_ids import month_of
 
 BALANCES = ("granted", "settled", "pending", "forgiven")
 CLOSING_KINDS = frozenset({EntryKind.SETTLE, EntryKind.RELEASE, EntryKind.EXPIRE})
@@ -56,7 +57,8 @@ class WindowCheck:
     A row has the columns of the entry, and those of its window in the same snapshot.
     """
 
-    def __init__(self, window_id: int) -> None:
+    def __init__(self, tenant_id: int, window_id: int) -> None:
+        self.tenant_id = tenant_id
         self.window_id = window_id
         self._sums = (0, 0, 0, 0)
         self._sequence = 0
@@ -115,12 +117,22 @@ class WindowCheck:
                 yield self._entry_problem(row, f"moves {name}")
         if row.charge_id is None and row.kind in CHARGE_KINDS:
             yield self._entry_problem(row, "belongs to no charge")
+        if not _is_month_of(row.month, row.source_id):
+            yield self._entry_problem(row, f"is in month {row.month}, which is not its source's")
 
     def _entry_problem(self, row: Any, what: str) -> Problem:
         return self._problem(Fault.ENTRY, f"entry {row.sequence} ({row.kind} by {row.source_id}) {what}")
 
     def _problem(self, fault: Fault, what: str) -> Problem:
         return Problem(fault, f"window {self.window_id}", what)
+
+
+def _is_month_of(month: int, source_id: str) -> bool:
+    """Whether a row is in the partition month of its charge or operation."""
+    try:
+        return month == month_of(source_id)
+    except ValueError:
+        return False
 
 
 def charge_problems(charge: Any, entries: Sequence[Any]) -> Iterator[Problem]:
@@ -137,6 +149,8 @@ def charge_problems(charge: Any, entries: Sequence[Any]) -> Iterator[Problem]:
 def _contradictions(charge: Any) -> Iterator[str]:
     """Where the columns of a charge contradict each other."""
     is_open = charge.state in (ChargeState.RESERVED, ChargeState.DISPATCHED)
+    if not _is_month_of(charge.month, charge.id):
+        yield f"it is in month {charge.month}, which is not its id's"
     if is_open != (charge.closed_ms is None) or is_open != (charge.closed_by is None):
         yield f"it is {charge.state}, but closed_ms or closed_by contradicts that"
     if charge.state == ChargeState.RELEASED and charge.cost_tokens:

@@ -34,27 +34,33 @@ def _null_columns(columns: str) -> str:
     return ", ".join(f"NULL AS {column.split('.')[-1].split()[-1]}" for column in columns.split(", "))
 
 
-_FIRST_WINDOW = -(2**63)
+_BEFORE_ALL = -(2**31)
 _ENTRIES = text(
-    "SELECT entry.window_id, entry.sequence, entry.source_id, entry.kind,"
+    "SELECT entry.tenant_id, entry.window_id, entry.sequence, entry.month, entry.source_id, entry.kind,"
     " entry.granted, entry.settled, entry.pending, entry.forgiven,"
-    " (SELECT id FROM charges WHERE id = entry.source_id) AS charge_id,"
+    " (SELECT id FROM charges WHERE charges.tenant_id = entry.tenant_id AND charges.month = entry.month"
+    " AND charges.id = entry.source_id) AS charge_id,"
     " windows.sequence AS window_sequence, windows.granted AS window_granted, windows.settled AS window_settled,"
     " windows.pending AS window_pending, windows.forgiven AS window_forgiven"
-    " FROM (SELECT * FROM entries WHERE (window_id, sequence) > (:window_id, :sequence)"
-    " ORDER BY window_id, sequence LIMIT :most) AS entry"
-    " LEFT JOIN windows ON windows.id = entry.window_id ORDER BY entry.window_id, entry.sequence"
+    " FROM (SELECT * FROM entries WHERE (tenant_id, window_id, sequence) > (:tenant_id, :window_id, :sequence)"
+    " ORDER BY tenant_id, window_id, sequence LIMIT :most) AS entry"
+    " LEFT JOIN windows ON windows.tenant_id = entry.tenant_id AND windows.id = entry.window_id"
+    " ORDER BY entry.tenant_id, entry.window_id, entry.sequence"
 )
 _WINDOWS = text(
-    "SELECT id, EXISTS (SELECT 1 FROM entries WHERE window_id = windows.id) AS has_entries FROM windows"
-    " WHERE id > :after ORDER BY id LIMIT :most"
+    "SELECT tenant_id, quota_id, starts_ms, id, EXISTS (SELECT 1 FROM entries WHERE entries.tenant_id ="
+    " windows.tenant_id AND window_id = windows.id) AS has_entries FROM windows"
+    " WHERE (tenant_id, quota_id, starts_ms) > (:tenant_id, :quota_id, :starts_ms)"
+    " ORDER BY tenant_id, quota_id, starts_ms LIMIT :most"
 )
 _CHUNK_OF_CHARGES = text(
-    "SELECT min(id) AS first, max(id) AS last FROM (SELECT id FROM charges WHERE id > :after ORDER BY id LIMIT :most)"
-    " AS chunk"
+    "SELECT tenant_id, month, id FROM (SELECT tenant_id, month, id FROM charges"
+    " WHERE (tenant_id, month, id) > (:tenant_id, :month, :id) ORDER BY tenant_id, month, id LIMIT :most) AS chunk"
+    " ORDER BY tenant_id DESC, month DESC, id DESC LIMIT 1"
 )
+"""The last charge of a chunk: the charges after (:tenant_id, :month, :id)."""
 _CHARGE_COLUMNS = (
-    "tenant_id, user_id, state, basis, closed_by, closed_ms, overrun, adjusted, refunded, held_tokens, held_micro_usd,"
+    "user_id, state, basis, closed_by, closed_ms, overrun, adjusted, refunded, held_tokens, held_micro_usd,"
     " cost_tokens, cost_micro_usd, forgiven_tokens, forgiven_micro_usd, weight_milli, price_input, price_cached,"
     " price_output, price_cache_write, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens,"
     " checkpoint_input, checkpoint_output, created_ms, error"
@@ -64,19 +70,24 @@ _ENTRY_COLUMNS = (
     " ends_ms, unit, quotas.tenant_id AS quota_tenant_id, quotas.user_id AS quota_user_id"
 )
 _CHARGES = text(
-    f"SELECT id, {_CHARGE_COLUMNS}, {_null_columns(_ENTRY_COLUMNS)} FROM charges WHERE id >= :first AND id <= :last"
-    f" UNION ALL SELECT source_id, {_null_columns(_CHARGE_COLUMNS)}, {_ENTRY_COLUMNS}"
-    " FROM entries LEFT JOIN windows ON windows.id = window_id LEFT JOIN quotas ON quotas.id = quota_id"
-    " WHERE source_id >= :first AND source_id <= :last ORDER BY id, window_id, sequence"
+    f"SELECT tenant_id, month, id, {_CHARGE_COLUMNS}, {_null_columns(_ENTRY_COLUMNS)} FROM charges"
+    " WHERE (tenant_id, month, id) > (:tenant_id, :month, :id)"
+    " AND (tenant_id, month, id) <= (:last_tenant_id, :last_month, :last_id)"
+    f" UNION ALL SELECT entries.tenant_id, month, source_id, {_null_columns(_CHARGE_COLUMNS)}, {_ENTRY_COLUMNS}"
+    " FROM entries LEFT JOIN windows ON windows.tenant_id = entries.tenant_id AND windows.id = window_id"
+    " LEFT JOIN quotas ON quotas.id = quota_id WHERE (entries.tenant_id, source_id) > (:tenant_id, :id)"
+    " AND (entries.tenant_id, source_id) <= (:last_tenant_id, :last_id) AND kind <> 'open'"
+    " ORDER BY tenant_id, id, window_id, sequence"
 )
 """The charges and the entries of a chunk, as separate rows, each read by one range of an index.
 
-They are not joined: without statistics the planner compares every charge of a chunk with every entry of it, which takes
-seconds.
+The ids of a tenant's charges sort by their months. Charges and entries are not joined: without statistics the planner
+compares every charge of a chunk with every entry of it, which takes seconds.
 """
 _QUOTA_COLUMNS = (
-    "id, tenant_id, user_id, unit, period, (SELECT at_ms FROM entries WHERE sequence = 1 AND window_id ="
-    " (SELECT id FROM windows WHERE quota_id = quotas.id ORDER BY starts_ms LIMIT 1)) AS since_ms"
+    "id, tenant_id, user_id, unit, period, (SELECT at_ms FROM entries WHERE entries.tenant_id = quotas.tenant_id"
+    " AND sequence = 1 AND window_id = (SELECT id FROM windows WHERE windows.tenant_id = quotas.tenant_id"
+    " AND quota_id = quotas.id ORDER BY starts_ms LIMIT 1)) AS since_ms"
 )
 _QUOTAS = text(
     f"SELECT {_QUOTA_COLUMNS} FROM quotas WHERE user_id IN :users"
@@ -149,10 +160,10 @@ async def _check_windows(
     window: WindowCheck | None = None
     async for rows in _entries(database, chunk):
         for row in rows:
-            if window is None or row.window_id != window.window_id:
+            if window is None or (row.tenant_id, row.window_id) != (window.tenant_id, window.window_id):
                 if window is not None:
                     report.add(window.finish())
-                window = WindowCheck(row.window_id)
+                window = WindowCheck(row.tenant_id, row.window_id)
             report.add(window.add(row))
         report.entries += len(rows)
         progress(report)
@@ -162,41 +173,39 @@ async def _check_windows(
 
 async def _entries(database: Database, chunk: int) -> AsyncIterator[Sequence[Row[Any]]]:
     """Every entry with its window's row, in order. Entries written behind the position are not read."""
-    window_id, sequence = _FIRST_WINDOW, 0
-    while rows := await _read(database, _ENTRIES, window_id=window_id, sequence=sequence, most=chunk):
+    after = {"tenant_id": _BEFORE_ALL, "window_id": 0, "sequence": 0}
+    while rows := await _read(database, _ENTRIES, most=chunk, **after):
         yield rows
         if len(rows) < chunk:
             return
-        window_id, sequence = rows[-1].window_id, rows[-1].sequence
+        after = {column: getattr(rows[-1], column) for column in after}
 
 
 async def _find_empty_windows(database: Database, report: AuditReport, chunk: int) -> None:
     """Count windows, and find those without entries: a window is created together with its first entry."""
-    after = _FIRST_WINDOW
-    while rows := await _read(database, _WINDOWS, after=after, most=chunk):
+    after = {"tenant_id": _BEFORE_ALL, "quota_id": 0, "starts_ms": 0}
+    while rows := await _read(database, _WINDOWS, most=chunk, **after):
         report.windows += len(rows)
         report.add(
             Problem(Fault.SEQUENCE, f"window {row.id}", "it has no entries") for row in rows if not row.has_entries
         )
-        after = rows[-1].id
+        after = {column: getattr(rows[-1], column) for column in after}
 
 
 async def _check_charges(
     database: Database, report: AuditReport, chunk: int, progress: Callable[[AuditReport], None]
 ) -> None:
-    after = ""
-    while True:
-        (ids,) = await _read(database, _CHUNK_OF_CHARGES, after=after, most=max(1, chunk // 5))
-        if ids.last is None:
-            return
-        rows = await _read(database, _CHARGES, first=ids.first, last=ids.last)
-        found = [_split(group) for _, group in groupby(rows, key=lambda row: row.id)]
+    after: dict[str, Any] = {"tenant_id": _BEFORE_ALL, "month": 0, "id": ""}
+    while chunk_end := await _read(database, _CHUNK_OF_CHARGES, most=max(1, chunk // 5), **after):
+        last = {column: getattr(chunk_end[0], column) for column in after}
+        rows = await _read(database, _CHARGES, **after, **{f"last_{column}": value for column, value in last.items()})
+        found = [_split(group) for _, group in groupby(rows, key=lambda row: (row.tenant_id, row.id))]
         charges = [(charge, entries) for charge, entries in found if charge is not None]
         users, tenants = ({getattr(charge, owner) for charge, _ in charges} for owner in ("user_id", "tenant_id"))
         quotas = QuotasByOwner(await _read(database, _QUOTAS, users=sorted(users), tenants=sorted(tenants)))
         for charge, entries in charges:
             _check_charge(report, charge, entries, quotas)
-        after = ids.last
+        after = last
         progress(report)
 
 

@@ -19,12 +19,14 @@ from tollkeeper.errors import (
     Unauthenticated,
 )
 from tollkeeper.quota.rules.balances import has_token_quota
+from tollkeeper.quota.rules.charge_row import ChargeRow
 from tollkeeper.quota.rules.idempotency import claim_key, find_response
 from tollkeeper.quota.rules.idempotency_keys import StoredResponse
 from tollkeeper.quota.rules.models import Basis, ChargeState, EntryKind, Unit
 from tollkeeper.quota.rules.operations import Balance, ClosedCharge, Extend, Hold, Recover, Replayed, Reserve, Terms
-from tollkeeper.quota.rules.page import Account, ChargeRow, Page, WindowHold, WindowRow
+from tollkeeper.quota.rules.page import Account, Page, WindowHold, WindowRow
 from tollkeeper.quota.rules.settlement import balance_of, close, close_recovered, close_without_cost, closed_charge
+from tollkeeper.quota.time_sorted_ids import month_of
 
 HELD_RETRY_S = 1
 """The `retry_after_s` of a refusal by the holds of calls in flight, which end soon."""
@@ -81,7 +83,7 @@ def recover(page: Page, operation: Recover) -> ClosedCharge:
     held = terms.meter.most_expensive_usage(terms.input_bound, operation.granted_output)
     holds = [WindowHold(window, 0) for window in _current_windows(page, account)]
     for window, _ in holds:
-        page.post(window, EntryKind.RESERVE, charge.id)
+        page.post(window, EntryKind.RESERVE, charge.id, charge.month)
     page.add_charge(charge, holds)
     return close_recovered(page, charge, operation.basis, operation.usage, held)
 
@@ -100,7 +102,7 @@ def _find_stored_response(page: Page, operation: Reserve) -> StoredResponse | No
     keyed_request = operation.keyed_request
     if keyed_request is None:
         return None
-    return find_response(page, keyed_request.name(operation.caller.user_id), keyed_request)
+    return find_response(page, keyed_request.name(operation.caller), keyed_request)
 
 
 def _admit(page: Page, operation: Reserve, account: Account) -> Hold:
@@ -114,10 +116,10 @@ def _admit(page: Page, operation: Reserve, account: Account) -> Hold:
     holds = _window_holds(windows, terms, granted_output, page.now_ms)
     charge = _new_charge(page, operation, terms.meter.most_expensive_usage(terms.input_bound, granted_output))
     for window, pending in holds:
-        page.post(window, EntryKind.RESERVE, charge.id, pending=pending)
+        page.post(window, EntryKind.RESERVE, charge.id, charge.month, pending=pending)
     page.add_charge(charge, holds)
     if operation.keyed_request is not None:
-        claim_key(page, operation.keyed_request.name(charge.user_id), operation.keyed_request, charge)
+        claim_key(page, operation.keyed_request.name(operation.caller), operation.keyed_request, charge)
     return Hold(charge.id, granted_output, _balances(windows))
 
 
@@ -128,6 +130,7 @@ def _new_charge(page: Page, operation: Reserve | Recover, held: Usage) -> Charge
     return ChargeRow(
         id=operation.charge_id,
         tenant_id=operation.caller.tenant_id,
+        month=month_of(operation.charge_id),
         user_id=operation.caller.user_id,
         surface=terms.surface,
         provider=terms.provider,

@@ -4,12 +4,13 @@ Each operation is checked completely before it changes the page, so a refused op
 exception is `Extend`, which has then released its previous charge. `admission.py` has the rules of reserves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import assert_never
 
 from tollkeeper.chat import Usage
 from tollkeeper.errors import InvalidRequest, LedgerConflict, NotFound, TollkeeperError
 from tollkeeper.quota.rules.admission import extend, recover, reserve
+from tollkeeper.quota.rules.charge_row import ChargeRow
 from tollkeeper.quota.rules.idempotency import store_response
 from tollkeeper.quota.rules.models import Basis, ChargeState, EntryKind
 from tollkeeper.quota.rules.operations import (
@@ -28,8 +29,9 @@ from tollkeeper.quota.rules.operations import (
     SetLimit,
     Settle,
 )
-from tollkeeper.quota.rules.page import ChargeRow, Page
+from tollkeeper.quota.rules.page import Page
 from tollkeeper.quota.rules.settlement import balance_of, close, closed_charge, usage_at_expiry
+from tollkeeper.quota.time_sorted_ids import month_of
 
 MAX_GRANTED = 10**15
 """The largest limit. Sums of amounts up to it fit 64 bits."""
@@ -97,7 +99,7 @@ def renew(page: Page, operation: Renew) -> set[str]:
     locked waits for the next renewal; it cannot be expired meanwhile.
     """
     closed_ids = set()
-    locked_ids = page.locked.charges if page.locked is not None else frozenset()
+    locked_ids: Collection[str] = page.locked.charges if page.locked is not None else ()
     for charge_id, (input_tokens, output_tokens) in operation.checkpoints.items():
         if charge_id in locked_ids:
             continue
@@ -159,6 +161,7 @@ def administer(page: Page, operation: Administer) -> tuple[Balance, ...]:
         if not 0 <= after <= MAX_GRANTED:
             raise InvalidRequest(f"A quota is between 0 and {MAX_GRANTED:,}.")
     if not is_committed:
+        month = month_of(operation.operation_id)
         for change, quota, window in windows:
             if isinstance(change, SetLimit):
                 quota.granted = change.limit
@@ -167,7 +170,7 @@ def administer(page: Page, operation: Administer) -> tuple[Balance, ...]:
             else:
                 kind, more = EntryKind.GRANT, change.amount
             reason = change.reason or operation.reason
-            page.post(window, kind, operation.operation_id, granted=more, actor=operation.actor, reason=reason)
+            page.post(window, kind, operation.operation_id, month, granted=more, actor=operation.actor, reason=reason)
     return tuple(balance_of(window) for _, _, window in windows)
 
 
@@ -183,7 +186,13 @@ def refund(page: Page, operation: Refund) -> int:
     for hold in page.holds[charge.id]:
         cost = charge.cost(hold.window.quota.key.unit)
         page.post(
-            hold.window, EntryKind.REFUND, charge.id, settled=-cost, actor=operation.actor, reason=operation.reason
+            hold.window,
+            EntryKind.REFUND,
+            charge.id,
+            charge.month,
+            settled=-cost,
+            actor=operation.actor,
+            reason=operation.reason,
         )
     return charge.cost_tokens
 

@@ -3,9 +3,10 @@
 import structlog
 
 from tollkeeper.errors import IdempotencyInFlight, IdempotencyMismatch, PreviousAttemptInterrupted
+from tollkeeper.quota.rules.charge_row import ChargeRow
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, KeyName, KeyRow, StoredResponse
 from tollkeeper.quota.rules.operations import ClosedCharge, StoreResponse
-from tollkeeper.quota.rules.page import ChargeRow, Page
+from tollkeeper.quota.rules.page import Page
 
 log = structlog.get_logger("tollkeeper.ledger")
 

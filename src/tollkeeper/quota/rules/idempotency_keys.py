@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from tollkeeper.principal import Principal
 from tollkeeper.quota.rules.models import Basis, ChargeState
 
 KEY_LIFETIME_MS = 86_400_000
@@ -15,6 +16,7 @@ MAX_CONTENT_TYPE_LENGTH = 100
 class KeyName(NamedTuple):
     """Identifies a key. Keys of different users are independent."""
 
+    tenant_id: int
     user_id: int
     key: str
 
@@ -25,9 +27,9 @@ class KeyedRequest(NamedTuple):
     key: str
     fingerprint: str
 
-    def name(self, user_id: int) -> KeyName:
-        """The key as one of this user."""
-        return KeyName(user_id, self.key)
+    def name(self, caller: Principal) -> KeyName:
+        """The key as one of this caller."""
+        return KeyName(caller.tenant_id, caller.user_id, self.key)
 
 
 class StoredResponse(NamedTuple):

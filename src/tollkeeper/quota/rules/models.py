@@ -6,7 +6,7 @@ These classes define the schema, and queries read with them. The ledger writes t
 
 from enum import StrEnum
 
-from sqlalchemy import BigInteger, Integer
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Integer
 from sqlmodel import Field, SQLModel
 
 Id = BigInteger().with_variant(Integer, "sqlite")
@@ -75,6 +75,7 @@ class Window(SQLModel, table=True):
     __tablename__ = "windows"
 
     id: int | None = Field(default=None, primary_key=True, sa_type=Id)
+    tenant_id: int = Field(foreign_key="tenants.id")
     quota_id: int = Field(foreign_key="quotas.id")
     starts_ms: int = Field(sa_type=BigInteger)
     ends_ms: int | None = Field(default=None, sa_type=BigInteger)
@@ -86,12 +87,16 @@ class Window(SQLModel, table=True):
 
 
 class Charge(SQLModel, table=True):
-    """The row of one call: what it held, how it ended, what it cost and why."""
+    """The row of one call: what it held, how it ended, what it cost and why.
+
+    `month` is the partition month of `id`.
+    """
 
     __tablename__ = "charges"
 
     id: str = Field(primary_key=True, max_length=40)
-    tenant_id: int = Field(foreign_key="tenants.id")
+    tenant_id: int = Field(primary_key=True, foreign_key="tenants.id")
+    month: int = Field(primary_key=True)
     user_id: int = Field(foreign_key="users.id")
     surface: str = Field(max_length=20)
     provider: str = Field(max_length=40)
@@ -132,9 +137,10 @@ class IdempotencyKey(SQLModel, table=True):
 
     __tablename__ = "idempotency_keys"
 
+    tenant_id: int = Field(primary_key=True)
     user_id: int = Field(primary_key=True, foreign_key="users.id")
     key: str = Field(primary_key=True, max_length=255)
-    charge_id: str = Field(foreign_key="charges.id", max_length=40)
+    charge_id: str = Field(max_length=40)
     fingerprint: str = Field(max_length=64)
     created_ms: int = Field(sa_type=BigInteger)
     status: int | None = None
@@ -145,14 +151,17 @@ class IdempotencyKey(SQLModel, table=True):
 class Entry(SQLModel, table=True):
     """One immutable line of a window: the amount by which each balance changed, and the operation that changed it.
 
-    (`source_id`, `kind`) identifies the operation and is unique per window. `source_id` is the charge's id or, for an
-    administrative operation, the operation's own id.
+    (`source_id`, `kind`) identifies the operation and is unique per window. `source_id` is the id of the charge, of the
+    administrative operation, or of the opening of the window. `month` is the partition month of that id.
     """
 
     __tablename__ = "entries"
+    __table_args__ = (ForeignKeyConstraint(["tenant_id", "window_id"], ["windows.tenant_id", "windows.id"]),)
 
-    window_id: int = Field(primary_key=True, foreign_key="windows.id", sa_type=BigInteger)
+    tenant_id: int = Field(primary_key=True)
+    window_id: int = Field(primary_key=True, sa_type=BigInteger)
     sequence: int = Field(primary_key=True, sa_type=BigInteger)
+    month: int = Field(primary_key=True)
     source_id: str = Field(max_length=60)
     kind: str = Field(max_length=10)
     granted: int = Field(default=0, sa_type=BigInteger)

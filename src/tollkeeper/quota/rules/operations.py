@@ -118,13 +118,13 @@ class Reserve:
     def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
         read_set.callers[self.caller.user_id] = self.caller.tenant_id
         if self.keyed_request is not None:
-            read_set.keys.add(self.keyed_request.name(self.caller.user_id))
+            read_set.keys.add(self.keyed_request.name(self.caller))
         if retried:
-            read_set.charges.add(self.charge_id)
+            read_set.charges[self.charge_id] = self.caller.tenant_id
 
     def undo(self) -> "Release":
         """The operation that reverts this one if the caller is gone before the result: nothing was sent."""
-        return Release(self.charge_id, error="caller_gone")
+        return Release(self.charge_id, self.caller.tenant_id, error="caller_gone")
 
 
 @dataclass(slots=True, eq=False)
@@ -139,41 +139,53 @@ class Extend(Reserve):
 
     def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
         Reserve.declare_reads(self, read_set, retried=retried)
-        read_set.charges.add(self.previous)
+        read_set.charges[self.previous] = self.caller.tenant_id
 
 
 @dataclass(slots=True, eq=False)
-class Dispatch:
+class OfCharge:
+    """An operation on a charge that exists: its id, and the tenant that it belongs to."""
+
+    charge_id: str
+    tenant_id: int
+
+    def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
+        read_set.charges[self.charge_id] = self.tenant_id
+
+
+@dataclass(slots=True, eq=False)
+class Dispatch(OfCharge):
     """Record that a reserved call is about to be sent. Returns True to the first caller, while the hold is open."""
 
     order: ClassVar[BatchOrder] = BatchOrder.CLOSE
     must_commit: ClassVar[bool] = False
-    charge_id: str
     lease_ms: int
     lease_until_ms: int | None = None
     """The lease that this operation wrote, by which it recognises its own write when it is retried."""
 
     def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
-        read_set.charges.add(self.charge_id)
+        OfCharge.declare_reads(self, read_set, retried=retried)
         if not retried:
             self.lease_until_ms = None
 
 
 @dataclass(slots=True, eq=False)
 class Renew:
-    """Extend the leases of calls in flight: id → checkpoint (input, received output). Returns the closed ids."""
+    """Extend the leases of calls in flight: charge id → checkpoint (input, received output). Returns the closed ids."""
 
     order: ClassVar[BatchOrder] = BatchOrder.CLOSE
     must_commit: ClassVar[bool] = True
     checkpoints: dict[str, tuple[int, int]]
+    tenants: dict[str, int]
+    """Charge id → tenant id."""
     lease_ms: int
 
     def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
-        read_set.charges.update(self.checkpoints)
+        read_set.charges.update(self.tenants)
 
 
 @dataclass(slots=True, eq=False)
-class Settle:
+class Settle(OfCharge):
     """Book the cost of a call. Returns a `ClosedCharge`.
 
     With basis `unknown`, `usage` is the checkpoint, and the rules decide what is forgiven.
@@ -181,29 +193,24 @@ class Settle:
 
     order: ClassVar[BatchOrder] = BatchOrder.CLOSE
     must_commit: ClassVar[bool] = True
-    charge_id: str
     usage: Usage
     basis: Basis
     error: str | None = None
     store_response: StoreResponse | None = None
 
     def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
-        read_set.charges.add(self.charge_id)
+        OfCharge.declare_reads(self, read_set, retried=retried)
         if self.store_response is not None:
             read_set.keys.add(self.store_response.name)
 
 
 @dataclass(slots=True, eq=False)
-class Release:
+class Release(OfCharge):
     """Give a hold back: nothing was billed. Returns a `ClosedCharge`, or None if there is no such charge."""
 
     order: ClassVar[BatchOrder] = BatchOrder.CLOSE
     must_commit: ClassVar[bool] = True
-    charge_id: str
     error: str | None = None
-
-    def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
-        read_set.charges.add(self.charge_id)
 
 
 @dataclass(slots=True, eq=False)
@@ -224,34 +231,29 @@ class Recover:
 
     def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
         read_set.callers[self.caller.user_id] = self.caller.tenant_id
-        read_set.charges.add(self.charge_id)
+        read_set.charges[self.charge_id] = self.caller.tenant_id
 
 
 @dataclass(slots=True, eq=False)
-class Expire:
+class Expire(OfCharge):
     """Close a charge whose lease is over. Returns whether it did."""
 
     order: ClassVar[BatchOrder] = BatchOrder.EXPIRE
     must_commit: ClassVar[bool] = False
-    charge_id: str
-
-    def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
-        read_set.charges.add(self.charge_id)
 
 
 @dataclass(slots=True, eq=False)
-class Refund:
+class Refund(OfCharge):
     """Give the cost of a settled charge back, once. Returns the tokens given back."""
 
     order: ClassVar[BatchOrder] = BatchOrder.ADMINISTER
     must_commit: ClassVar[bool] = False
-    charge_id: str
     actor: str
     reason: str
     retried: bool = False
 
     def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
-        read_set.charges.add(self.charge_id)
+        OfCharge.declare_reads(self, read_set, retried=retried)
         self.retried = retried
 
 
@@ -291,8 +293,8 @@ class Administer:
         for change in self.changes:
             quotas = read_set.quotas_to_create if isinstance(change, SetLimit) else read_set.quotas
             quotas.add(change.key)
-        if retried:
-            read_set.sources.add(self.operation_id)
+            if retried:
+                read_set.sources[self.operation_id] = change.key.subject.tenant_id
 
 
 Closing = Settle | Release | Recover

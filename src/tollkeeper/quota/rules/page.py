@@ -1,13 +1,12 @@
 """What a batch of operations reads (`ReadSet`), and the rows that the rules work on (`Page`)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tollkeeper.chat import Price
 from tollkeeper.principal import Principal
+from tollkeeper.quota.rules.charge_row import ChargeRow
 from tollkeeper.quota.rules.idempotency_keys import KeyName, KeyRow
-from tollkeeper.quota.rules.meter import Meter
 from tollkeeper.quota.rules.models import EntryKind, Unit
 from tollkeeper.quota.rules.windows import Period
 
@@ -81,86 +80,18 @@ class WindowRow:
     forgiven: int = 0
     sequence: int = 0
 
-
-@dataclass(slots=True)
-class ChargeRow:
-    """A charge as stored (see `models.Charge`): first the columns that a reserve sets, then those that closing sets."""
-
-    id: str
-    tenant_id: int
-    user_id: int
-    surface: str
-    provider: str
-    model: str
-    state: str
-    weight_milli: int
-    price_input: int | None
-    price_cached: int | None
-    price_output: int | None
-    price_cache_write: int | None
-    input_bound: int
-    granted_output: int
-    held_tokens: int
-    held_micro_usd: int | None
-    checkpoint_input: int
-    checkpoint_output: int
-    created_ms: int
-    lease_ms: int
-    basis: str | None = None
-    closed_by: str | None = None
-    input_tokens: int | None = None
-    cached_input_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    output_tokens: int | None = None
-    cost_tokens: int = 0
-    cost_micro_usd: int | None = None
-    forgiven_tokens: int = 0
-    forgiven_micro_usd: int | None = None
-    overrun: bool = False
-    adjusted: bool = False
-    refunded: bool = False
-    error: str | None = None
-    closed_ms: int | None = None
-
     @property
-    def open(self) -> bool:
-        return self.closed_ms is None
-
-    @property
-    def meter(self) -> Meter:
-        if self.price_input is None or self.price_cached is None or self.price_output is None:
-            return Meter(self.weight_milli)
-        price = Price(self.price_input, self.price_cached, self.price_output, self.price_cache_write)
-        return Meter(self.weight_milli, price)
-
-    def held(self, unit: Unit) -> int:
-        return self.held_tokens if unit is Unit.TOKENS else self.held_micro_usd or 0
-
-    def cost(self, unit: Unit) -> int:
-        return self.cost_tokens if unit is Unit.TOKENS else self.cost_micro_usd or 0
-
-    def forgiven(self, unit: Unit) -> int:
-        return self.forgiven_tokens if unit is Unit.TOKENS else self.forgiven_micro_usd or 0
-
-
-CHARGE_COLUMNS = tuple(column.name for column in fields(ChargeRow))
-INSERTED_COLUMNS = CHARGE_COLUMNS[: CHARGE_COLUMNS.index("basis")]
-"""The columns that a reserve inserts."""
-UPDATED_COLUMNS = (
-    "state",
-    "checkpoint_input",
-    "checkpoint_output",
-    "lease_ms",
-    *CHARGE_COLUMNS[len(INSERTED_COLUMNS) :],
-)
-"""The columns that later operations may update."""
+    def tenant_id(self) -> int:
+        return self.quota.key.subject.tenant_id
 
 
 class EntryRow(NamedTuple):
     """An entry as stored, with its fields in the order of the table's columns."""
 
+    tenant_id: int
     window_id: int
     sequence: int
+    month: int
     source_id: str
     kind: str
     granted: int
@@ -185,11 +116,12 @@ class ReadSet:
 
     callers: dict[int, int] = field(default_factory=dict)
     """The tenant of each user who makes a call."""
-    charges: set[str] = field(default_factory=set)
+    charges: dict[str, int] = field(default_factory=dict)
+    """The tenant of each charge."""
     quotas: set[QuotaKey] = field(default_factory=set)
     quotas_to_create: set[QuotaKey] = field(default_factory=set)
-    sources: set[str] = field(default_factory=set)
-    """Ids of administrative operations that may have committed already."""
+    sources: dict[str, int] = field(default_factory=dict)
+    """Administrative operations that may have committed already: a tenant that each has entries of."""
     keys: set[KeyName] = field(default_factory=set)
     is_suspect: bool = False
     """Whether an earlier try did not get a lock, so that this one is not to wait for any."""
@@ -197,7 +129,7 @@ class ReadSet:
     def overlaps(self, other: "ReadSet") -> bool:
         """Whether both have a charge, a caller, a quota or an idempotency key in common."""
         return not (
-            self.charges.isdisjoint(other.charges)
+            self.charges.keys().isdisjoint(other.charges)
             and self.callers.keys().isdisjoint(other.callers)
             and self.keys.isdisjoint(other.keys)
             and (self.quotas | self.quotas_to_create).isdisjoint(other.quotas)
@@ -248,6 +180,7 @@ class Page:
         window: WindowRow,
         kind: EntryKind,
         source_id: str,
+        month: int,
         *,
         granted: int = 0,
         settled: int = 0,
@@ -256,7 +189,10 @@ class Page:
         actor: str | None = None,
         reason: str | None = None,
     ) -> None:
-        """Change the balances of a window, and add the entry for it. No other code changes a balance."""
+        """Change the balances of a window, and add the entry for it. No other code changes a balance.
+
+        `month` is the source's.
+        """
         window.granted += granted
         window.settled += settled
         window.pending += pending
@@ -265,8 +201,10 @@ class Page:
         self.changed_windows[window.id] = window
         self.new_entries.append(
             EntryRow(
+                window.tenant_id,
                 window.id,
                 window.sequence,
+                month,
                 source_id,
                 str(kind),
                 granted,

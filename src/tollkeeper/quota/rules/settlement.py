@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerConflict
+from tollkeeper.quota.rules.charge_row import ChargeRow
 from tollkeeper.quota.rules.models import Basis, ChargeState, EntryKind, Unit
 from tollkeeper.quota.rules.operations import Balance, ClosedCharge
-from tollkeeper.quota.rules.page import ChargeRow, Page, WindowRow
+from tollkeeper.quota.rules.page import Page, WindowRow
 
 
 class Costs(NamedTuple):
@@ -61,7 +62,7 @@ def close_recovered(page: Page, charge: ChargeRow, basis: Basis, usage: Usage, h
         most = Costs(meter.tokens(held), meter.micro_usd(held) or 0)
         costs = Costs(min(costs.tokens, most.tokens), min(costs.micro_usd, most.micro_usd))
     for window, _ in page.holds[charge.id]:
-        page.post(window, EntryKind.SETTLE, charge.id, settled=costs.of(window.quota.key.unit))
+        page.post(window, EntryKind.SETTLE, charge.id, charge.month, settled=costs.of(window.quota.key.unit))
     charge.state, charge.basis, charge.closed_by = str(ChargeState.SETTLED), str(basis), str(EntryKind.SETTLE)
     charge.closed_ms, charge.error = page.now_ms, "recovered"
     _book(charge, usage, costs)
@@ -83,7 +84,7 @@ def _close(page: Page, charge: ChargeRow, kind: EntryKind, basis: Basis, usage: 
     for window, pending in page.holds[charge.id]:
         unit = window.quota.key.unit
         forgiven = charge.held(unit) - costs.of(unit) if forgive else 0
-        page.post(window, kind, charge.id, pending=-pending, settled=costs.of(unit), forgiven=forgiven)
+        page.post(window, kind, charge.id, charge.month, pending=-pending, settled=costs.of(unit), forgiven=forgiven)
     charge.state = str(ChargeState.RELEASED if basis is Basis.NONE else ChargeState.SETTLED)
     charge.basis, charge.closed_by, charge.closed_ms, charge.error = str(basis), str(kind), page.now_ms, error
     charge.overrun = costs.tokens > charge.held_tokens or costs.micro_usd > charge.held(Unit.MICRO_USD)
@@ -142,7 +143,7 @@ def _adjust(page: Page, charge: ChargeRow, basis: Basis, usage: Usage) -> None:
         unforgiven = {unit: charge.forgiven(unit) for unit in Unit}
     for window, _ in page.holds[charge.id]:
         unit = window.quota.key.unit
-        page.post(window, EntryKind.ADJUST, charge.id, settled=more[unit], forgiven=-unforgiven[unit])
+        page.post(window, EntryKind.ADJUST, charge.id, charge.month, settled=more[unit], forgiven=-unforgiven[unit])
     _book(charge, usage, known)
     charge.forgiven_tokens -= unforgiven[Unit.TOKENS]
     if charge.forgiven_micro_usd is not None:

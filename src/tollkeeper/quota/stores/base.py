@@ -46,8 +46,11 @@ class Store(Protocol):
         """
         ...
 
-    async def find_lapsed(self, limit: int) -> list[str]:
-        """Ids of at most `limit` open charges whose lease is over, the longest over first. Raises StoreFailed."""
+    async def find_lapsed(self, limit: int) -> list[tuple[str, int]]:
+        """At most `limit` open charges whose lease is over, the longest over first: (charge id, tenant id).
+
+        Raises StoreFailed.
+        """
         ...
 
     async def delete_old_keys(self, limit: int) -> int:

@@ -4,18 +4,11 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
+from tollkeeper.quota.rules.charge_row import INSERTED_COLUMNS, UPDATED_COLUMNS, ChargeRow
 from tollkeeper.quota.rules.models import EntryKind, Unit
-from tollkeeper.quota.rules.page import (
-    INSERTED_COLUMNS,
-    UPDATED_COLUMNS,
-    ChargeRow,
-    EntryRow,
-    QuotaKey,
-    QuotaRow,
-    Subject,
-    WindowRow,
-)
+from tollkeeper.quota.rules.page import EntryRow, QuotaKey, QuotaRow, Subject, WindowRow
 from tollkeeper.quota.rules.windows import Period
+from tollkeeper.quota.time_sorted_ids import month_of, new_id
 
 
 def quota_row(row: Sequence[Any]) -> QuotaRow:
@@ -31,8 +24,9 @@ def window_row(row: Sequence[Any], quota: QuotaRow) -> WindowRow:
 
 def opening_entry(window: WindowRow, now_ms: int) -> EntryRow:
     """The first entry of a window, with its initial grant."""
-    source_id = f"{window.quota.id}:{window.starts_ms}"
-    return EntryRow(window.id, 1, source_id, EntryKind.OPEN.value, window.granted, 0, 0, 0, now_ms, None, None)
+    source_id = new_id("win")
+    key = window.tenant_id, window.id, 1, month_of(source_id)
+    return EntryRow(*key, source_id, EntryKind.OPEN.value, window.granted, 0, 0, 0, now_ms, None, None)
 
 
 inserted_values: Callable[[ChargeRow], tuple[Any, ...]] = attrgetter(*INSERTED_COLUMNS)

@@ -10,25 +10,35 @@ from collections.abc import Iterable
 from tollkeeper.quota.rules.idempotency_keys import KEY_LIFETIME_MS, KeyName, KeyRow, StoredResponse
 from tollkeeper.quota.stores.postgres.connection import NOW_MS, Connection
 
+WANTED_KEYS = "unnest($1::integer[], $2::integer[], $3::text[]) AS wanted (tenant_id, user_id, key)"
+MONTH_OF = (
+    "to_char(to_timestamp(('x' || left(right({}, 32), 12))::bit(48)::bigint / 1000.0) AT TIME ZONE 'UTC', 'YYYYMM')"
+    "::integer"
+)
+"""`month_of` in SQL."""
 _LOCK_KEYS = "SELECT pg_advisory_xact_lock(number) FROM unnest($1::bigint[]) AS number"
 _READ_KEYS = (
-    "SELECT found.user_id, found.key, charge_id, fingerprint, found.created_ms, state, basis,"
-    " status, content_type, body FROM unnest($1::integer[], $2::text[]) AS wanted (user_id, key)"
-    " JOIN idempotency_keys AS found ON found.user_id = wanted.user_id AND found.key = wanted.key"
-    " JOIN charges ON charges.id = charge_id"
+    "SELECT wanted.tenant_id, wanted.user_id, wanted.key, charge_id, fingerprint, found.created_ms, state, basis,"
+    f" status, content_type, body FROM {WANTED_KEYS}, LATERAL (SELECT * FROM idempotency_keys AS key"
+    " WHERE key.tenant_id = wanted.tenant_id AND key.user_id = wanted.user_id AND key.key = wanted.key"
+    " LIMIT 1) AS found, LATERAL (SELECT state, basis FROM charges WHERE charges.tenant_id = wanted.tenant_id"
+    f" AND charges.month = {MONTH_OF.format('found.charge_id')} AND charges.id = found.charge_id LIMIT 1) AS charge"
 )
 _WRITE_KEYS = (
-    "INSERT INTO idempotency_keys (user_id, key, charge_id, fingerprint, created_ms, status, content_type, body)"
-    " SELECT * FROM unnest($1::integer[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::integer[], $7::text[],"
-    " $8::bytea[]) ON CONFLICT (user_id, key) DO UPDATE SET charge_id = excluded.charge_id,"
+    "INSERT INTO idempotency_keys"
+    " (tenant_id, user_id, key, charge_id, fingerprint, created_ms, status, content_type, body)"
+    " SELECT * FROM unnest($1::integer[], $2::integer[], $3::text[], $4::text[], $5::text[], $6::bigint[],"
+    " $7::integer[], $8::text[], $9::bytea[])"
+    " ON CONFLICT (tenant_id, user_id, key) DO UPDATE SET charge_id = excluded.charge_id,"
     " fingerprint = excluded.fingerprint, created_ms = excluded.created_ms, status = excluded.status,"
     " content_type = excluded.content_type, body = excluded.body"
 )
 _DELETE_OLD_KEYS = (
-    "WITH old AS MATERIALIZED (SELECT user_id, key FROM idempotency_keys"
+    "WITH old AS MATERIALIZED (SELECT tenant_id, user_id, key FROM idempotency_keys"
     f" WHERE created_ms <= {NOW_MS} - $2 ORDER BY created_ms LIMIT $3 FOR UPDATE SKIP LOCKED)"
     " DELETE FROM idempotency_keys USING old"
-    " WHERE idempotency_keys.user_id = old.user_id AND idempotency_keys.key = old.key"
+    " WHERE idempotency_keys.tenant_id = old.tenant_id AND idempotency_keys.user_id = old.user_id"
+    " AND idempotency_keys.key = old.key"
 )
 
 
@@ -38,8 +48,8 @@ async def read_keys(connection: Connection, names: Iterable[KeyName]) -> dict[Ke
     await connection.execute(_LOCK_KEYS, sorted(map(lock_number, wanted)))
     rows = await connection.fetch(_READ_KEYS, *zip(*wanted, strict=True))
     keys = {}
-    for user_id, key, charge_id, fingerprint, created_ms, state, basis, *stored in rows:
-        name = KeyName(user_id, key)
+    for tenant_id, user_id, key, charge_id, fingerprint, created_ms, state, basis, *stored in rows:
+        name = KeyName(tenant_id, user_id, key)
         response = None if stored[0] is None else StoredResponse(*stored)
         keys[name] = KeyRow(name, charge_id, fingerprint, created_ms, state, basis, response)
     return keys

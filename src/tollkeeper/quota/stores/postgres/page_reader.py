@@ -1,23 +1,29 @@
 """Reads the page of a batch on PostgreSQL, under locks.
 
-A plain `SELECT … ORDER BY id FOR UPDATE` returns each row as it is when its lock is granted (PostgreSQL manual, 13.2.1
-Read Committed Isolation Level). What must be summed or joined is read by a later statement, under that lock.
+A plain `SELECT … FOR UPDATE` of one row returns it as it is when its lock is granted (PostgreSQL manual, 13.2.1 Read
+Committed Isolation Level). What must be summed is read by a later statement, under that lock.
+
+Rows are found by their whole keys, and locked in the order of the keys that are passed: a `LATERAL` query, which reads
+one row by the index, is run for one key after the other. PostgreSQL cannot turn it into another kind of join, which
+would read the whole table.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import structlog
 
+from tollkeeper.quota.rules.charge_row import CHARGE_COLUMNS, ChargeRow
 from tollkeeper.quota.rules.idempotency_keys import KeyName
-from tollkeeper.quota.rules.page import CHARGE_COLUMNS, Account, ChargeRow, Page, QuotaKey, QuotaRow, ReadSet
+from tollkeeper.quota.rules.page import Account, Page, QuotaKey, QuotaRow, ReadSet
 from tollkeeper.quota.stores.postgres.connection import NOW_MS, Connection
 from tollkeeper.quota.stores.postgres.idempotency_keys import read_keys
 from tollkeeper.quota.stores.postgres.locked_rows import LockedRows
 from tollkeeper.quota.stores.postgres.policy_cache import PolicyCache
 from tollkeeper.quota.stores.postgres.windows import WindowReader
 from tollkeeper.quota.stores.rows import quota_row
+from tollkeeper.quota.time_sorted_ids import month_of
 
 _READ_POLICY = (
     f"SELECT {NOW_MS}, pg_postmaster_start_time(),"
@@ -26,11 +32,21 @@ _READ_POLICY = (
 )
 _LOCK_POLICY = "SELECT 1 FROM policy WHERE tenant_id = ANY($1::integer[]) ORDER BY tenant_id FOR UPDATE"
 _LOCK_QUOTAS = "SELECT 1 FROM quotas WHERE id = ANY($1::integer[]) ORDER BY id FOR NO KEY UPDATE"
-_READ_CHARGES = f"SELECT {', '.join(CHARGE_COLUMNS)} FROM charges WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE"
-_READ_HOLDS = (
-    "SELECT source_id, window_id, sum(pending)::bigint FROM entries WHERE source_id = ANY($1::text[])"
-    " GROUP BY source_id, window_id"
+_WANTED = "unnest($1::integer[], $2::integer[], $3::text[]) AS wanted (tenant_id, month, id)"
+_READ_CHARGES = (
+    f"SELECT found.* FROM {_WANTED}, LATERAL (SELECT {', '.join(CHARGE_COLUMNS)} FROM charges"
+    " WHERE tenant_id = wanted.tenant_id AND month = wanted.month AND id = wanted.id FOR UPDATE) AS found"
 )
+_ENTRIES_OF_WANTED = (
+    "FROM entries WHERE tenant_id = wanted.tenant_id AND source_id = wanted.id AND month = wanted.month"
+)
+_READ_HOLDS = (
+    f"SELECT wanted.id, window_id, pending FROM {_WANTED},"
+    f" LATERAL (SELECT window_id, pending {_ENTRIES_OF_WANTED} ORDER BY kind) AS held"
+)
+"""The order is that of the index of sources. Else the planner may find the primary key as good without statistics, and
+read all entries of the tenant by it.
+"""
 _API_KEYS_OF = "ARRAY(SELECT {} FROM api_keys WHERE user_id = users.id AND revoked_ms IS NULL ORDER BY id)"
 _READ_ACCOUNTS = (
     "SELECT users.id, users.tenant_id, users.disabled_at IS NULL AND tenants.disabled_at IS NULL, users.token_version,"
@@ -51,7 +67,9 @@ _FIND_QUOTA = (
 _CREATE_QUOTA = (
     "INSERT INTO quotas (tenant_id, user_id, unit, period, granted) VALUES ($1, $2, $3, $4, 0) ON CONFLICT DO NOTHING"
 )
-_FIND_SOURCES = "SELECT DISTINCT source_id FROM entries WHERE source_id = ANY($1::text[])"
+_FIND_SOURCES = (
+    f"SELECT wanted.id FROM {_WANTED}, LATERAL (SELECT 1 {_ENTRIES_OF_WANTED} ORDER BY kind LIMIT 1) AS found"
+)
 
 log = structlog.get_logger("tollkeeper.ledger")
 
@@ -88,7 +106,7 @@ class PageReader:
         page.accounts = await self._read_accounts(connection, callers, dict(zip(tenants, versions, strict=True)))
         await self._windows.read(connection, page, self._policy, holds, locked)
         if read_set.sources:
-            sources = await connection.fetch(_FIND_SOURCES, list(read_set.sources))
+            sources = await connection.fetch(_FIND_SOURCES, *_keys(read_set.sources))
             page.committed_sources = {row[0] for row in sources}
         page.locked = locked if self._locked else None
         return page
@@ -125,12 +143,21 @@ class PageReader:
         """Lock and read charges, and what each holds: (charge id, window id, pending)."""
         if not read_set.charges:
             return {}, []
-        locked.charges.update(map(str, self._locked.among("charges", read_set.charges)))
-        rows = await connection.fetch(_READ_CHARGES, sorted(read_set.charges - locked.charges))
+        wanted = read_set.charges
+        for charge_id in map(str, self._locked.among("charges", wanted)):
+            locked.charges[charge_id] = wanted[charge_id]
+        if locked.charges:
+            wanted = {charge_id: wanted[charge_id] for charge_id in wanted.keys() - locked.charges.keys()}
+        rows = await connection.fetch(_READ_CHARGES, *_keys(wanted)) if wanted else []
         if not rows:
             return {}, []
-        holds = await connection.fetch(_READ_HOLDS, [row[0] for row in rows])
-        return {row[0]: ChargeRow(*row) for row in rows}, [(row[0], row[1], row[2]) for row in holds]
+        charges = {row[0]: ChargeRow(*row) for row in rows}
+        keys = [(charge.tenant_id, charge.month, charge.id) for charge in charges.values()]
+        holds = await connection.fetch(_READ_HOLDS, *zip(*keys, strict=True))
+        pending: dict[tuple[str, int], int] = {}
+        for charge_id, window_id, amount in holds:
+            pending[charge_id, window_id] = pending.get((charge_id, window_id), 0) + amount
+        return charges, [(*place, amount) for place, amount in pending.items()]
 
     def _unlocked_keys(self, names: Iterable[KeyName], locked: ReadSet) -> list[KeyName]:
         locked.keys.update(self._locked.names.intersection(names))
@@ -186,6 +213,12 @@ class PageReader:
             if callers[user_id] in versions:
                 self._policy.add(user_id, accounts[user_id], versions[callers[user_id]])
         return accounts
+
+
+def _keys(tenants: Mapping[str, int]) -> Iterable[Sequence[object]]:
+    """The keys of charges or operations (id → tenant id) in the order of the ids: tenants, months and ids."""
+    ids = sorted(tenants)
+    return [tenants[one] for one in ids], [month_of(one) for one in ids], ids
 
 
 async def _find_quota(connection: Connection, key: QuotaKey, *, create: bool) -> QuotaRow | None:

@@ -29,7 +29,7 @@ from tollkeeper.quota.stores.postgres.writes import write
 log = structlog.get_logger("tollkeeper.ledger")
 
 _FIND_LAPSED = (
-    f"SELECT id FROM charges WHERE closed_ms IS NULL AND lease_ms < {NOW_MS} ORDER BY lease_ms LIMIT $2"
+    f"SELECT id, tenant_id FROM charges WHERE closed_ms IS NULL AND lease_ms < {NOW_MS} ORDER BY lease_ms LIMIT $2"
     " FOR UPDATE SKIP LOCKED"
 )
 
@@ -114,9 +114,9 @@ class PostgresStore:
             await self._reset()
             raise
 
-    async def find_lapsed(self, limit: int) -> list[str]:
+    async def find_lapsed(self, limit: int) -> list[tuple[str, int]]:
         async with self._separate_transaction() as connection:
-            return [row[0] for row in await connection.fetch(_FIND_LAPSED, self._injected_ms(), limit)]
+            return [(row[0], row[1]) for row in await connection.fetch(_FIND_LAPSED, self._injected_ms(), limit)]
 
     async def delete_old_keys(self, limit: int) -> int:
         async with self._separate_transaction() as connection:

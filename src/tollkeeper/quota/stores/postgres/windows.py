@@ -14,20 +14,22 @@ from tollkeeper.quota.stores.rows import opening_entry, quota_row, window_row
 MAX_KNOWN_WINDOWS = 100_000
 
 _FIND_WINDOWS = (
-    "SELECT windows.id, windows.quota_id, windows.starts_ms FROM windows"
-    " JOIN unnest($1::integer[], $2::bigint[]) AS wanted (quota_id, starts_ms)"
-    " ON windows.quota_id = wanted.quota_id AND windows.starts_ms = wanted.starts_ms"
+    "SELECT found.id, wanted.quota_id, wanted.starts_ms"
+    " FROM unnest($1::integer[], $2::integer[], $3::bigint[]) AS wanted (tenant_id, quota_id, starts_ms),"
+    " LATERAL (SELECT id FROM windows WHERE tenant_id = wanted.tenant_id AND quota_id = wanted.quota_id"
+    " AND starts_ms = wanted.starts_ms LIMIT 1) AS found"
 )
 _LOCK_WINDOWS = (
-    "SELECT id, quota_id, starts_ms, ends_ms, granted, settled, pending, forgiven, sequence FROM windows"
-    " WHERE id = ANY($1::bigint[]) ORDER BY id FOR UPDATE"
+    "SELECT found.* FROM unnest($1::integer[], $2::bigint[]) AS wanted (tenant_id, id), LATERAL"
+    " (SELECT id, quota_id, starts_ms, ends_ms, granted, settled, pending, forgiven, sequence FROM windows"
+    " WHERE tenant_id = wanted.tenant_id AND id = wanted.id FOR UPDATE) AS found"
 )
 _CREATE_WINDOWS = (
-    "INSERT INTO windows (quota_id, starts_ms, ends_ms, granted, sequence)"
-    " SELECT quotas.id, wanted.starts_ms, wanted.ends_ms, quotas.granted, 1"
+    "INSERT INTO windows (tenant_id, quota_id, starts_ms, ends_ms, granted, sequence)"
+    " SELECT quotas.tenant_id, quotas.id, wanted.starts_ms, wanted.ends_ms, quotas.granted, 1"
     " FROM unnest($1::integer[], $2::bigint[], $3::bigint[]) AS wanted (quota_id, starts_ms, ends_ms)"
     " JOIN quotas ON quotas.id = wanted.quota_id ORDER BY quotas.id"
-    " ON CONFLICT (quota_id, starts_ms) DO NOTHING"
+    " ON CONFLICT (tenant_id, quota_id, starts_ms) DO NOTHING"
     " RETURNING id, quota_id, starts_ms, ends_ms, granted, settled, pending, forgiven, sequence"
 )
 _LOCK_QUOTAS = "SELECT 1 FROM quotas WHERE id = ANY($1::integer[]) ORDER BY id FOR SHARE"
@@ -85,12 +87,15 @@ class WindowReader:
         wanted = {(quota.id, span(quota.key.period, page.now_ms)[0]): quota for quota in quotas.values()}
         await self._find_or_create(connection, page, wanted)
         current = {key: self._uncommitted.get(key) or self._known.get(key) for key in wanted}
-        ids = {*filter(None, current.values()), *(window_id for _, window_id, _ in holds)}
-        ids -= {*map(int, self._locked.among("windows", ids))}
-        rows = await connection.fetch(_LOCK_WINDOWS, sorted(ids)) if ids else []
+        tenants = {window_id: page.charges[charge_id].tenant_id for charge_id, window_id, _ in holds}
+        for key, window_id in current.items():
+            if window_id is not None:
+                tenants[window_id] = wanted[key].key.subject.tenant_id
+        ids = sorted(tenants.keys() - {*map(int, self._locked.among("windows", tenants.keys()))})
+        rows = await connection.fetch(_LOCK_WINDOWS, [tenants[id_] for id_ in ids], ids) if ids else []
         await _read_missing_quotas(connection, policy, rows, quotas)
         windows = {row[0]: window_row(row, quotas.get(row[1]) or policy.quotas[row[1]]) for row in rows}
-        if windows.keys() != ids:
+        if len(windows) != len(ids):
             raise StaleMemory
         for (quota_id, starts_ms), window_id in current.items():
             if window_id in windows:
@@ -101,7 +106,7 @@ class WindowReader:
             if window_id in windows:
                 page.holds[charge_id].append(WindowHold(windows[window_id], pending))
             else:
-                locked.charges.add(charge_id)
+                locked.charges[charge_id] = page.charges[charge_id].tenant_id
         if self._locked:
             _find_locked_owners(page, locked)
 
@@ -112,7 +117,7 @@ class WindowReader:
         unknown = [key for key in wanted if key not in self._known]
         if not unknown:
             return
-        await self._find(connection, unknown)
+        await self._find(connection, wanted, unknown)
         missing = [key for key in unknown if key not in self._uncommitted]
         locked_quotas = self._locked.among("quotas", {quota_id for quota_id, _ in missing})
         missing = sorted(key for key in missing if key[0] not in locked_quotas)
@@ -124,10 +129,13 @@ class WindowReader:
         created: list[WindowRow] = [window_row(row, wanted[row[1], row[2]]) for row in rows]
         await connection.executemany(_INSERT_ENTRY, [opening_entry(window, page.now_ms) for window in created])
         page.has_new_windows = bool(created)
-        await self._find(connection, missing)
+        await self._find(connection, wanted, missing)
 
-    async def _find(self, connection: Connection, keys: Sequence[tuple[int, int]]) -> None:
-        found = await connection.fetch(_FIND_WINDOWS, *zip(*keys, strict=True))
+    async def _find(
+        self, connection: Connection, wanted: dict[tuple[int, int], QuotaRow], keys: Sequence[tuple[int, int]]
+    ) -> None:
+        tenants = [wanted[key].key.subject.tenant_id for key in keys]
+        found = await connection.fetch(_FIND_WINDOWS, tenants, *zip(*keys, strict=True))
         self._uncommitted.update({(quota_id, starts_ms): window_id for window_id, quota_id, starts_ms in found})
 
 

@@ -6,31 +6,27 @@ data_version"). So an installation of one process reads each row once.
 
 import sqlite3
 
-from tollkeeper.quota.rules.page import (
-    CHARGE_COLUMNS,
-    Account,
-    ChargeRow,
-    Page,
-    QuotaKey,
-    QuotaRow,
-    ReadSet,
-    WindowHold,
-    WindowRow,
-)
+from tollkeeper.quota.rules.charge_row import CHARGE_COLUMNS, ChargeRow
+from tollkeeper.quota.rules.page import Account, Page, QuotaKey, QuotaRow, ReadSet, WindowHold, WindowRow
 from tollkeeper.quota.rules.windows import span
 from tollkeeper.quota.stores.rows import opening_entry, quota_row, window_row
 from tollkeeper.quota.stores.sqlite.idempotency_keys import read_keys
 from tollkeeper.quota.stores.sqlite.writes import write_entry
+from tollkeeper.quota.time_sorted_ids import month_of
 
 MAX_CACHED_ROWS = 50_000
 """Windows or accounts. A cache with more is cleared."""
 
-_READ_CHARGE = f"SELECT {', '.join(CHARGE_COLUMNS)} FROM charges WHERE id = ?"
-_READ_HOLDS = "SELECT window_id, pending FROM entries WHERE source_id = ?"
+_READ_CHARGE = f"SELECT {', '.join(CHARGE_COLUMNS)} FROM charges WHERE tenant_id = ? AND month = ? AND id = ?"
+_READ_HOLDS = (
+    "SELECT window_id, pending FROM entries INDEXED BY entries_of_source"
+    " WHERE tenant_id = ? AND source_id = ? AND month = ?"
+)
+"""Without statistics, SQLite would rather read all entries of the tenant in the order of the primary key."""
 _READ_WINDOW = (
     "SELECT id, quota_id, starts_ms, ends_ms, granted, settled, pending, forgiven, sequence FROM windows WHERE id = ?"
 )
-_FIND_WINDOW = _READ_WINDOW.replace("id = ?", "quota_id = ? AND starts_ms = ?")
+_FIND_WINDOW = _READ_WINDOW.replace("id = ?", "tenant_id = ? AND quota_id = ? AND starts_ms = ?")
 _READ_ACCOUNT = (
     "SELECT users.tenant_id, users.disabled_at IS NULL AND tenants.disabled_at IS NULL, users.token_version"
     " FROM users JOIN tenants ON tenants.id = users.tenant_id WHERE users.id = ?"
@@ -51,8 +47,8 @@ _FIND_TENANT_QUOTA = (
 )
 _CREATE_QUOTA = "INSERT INTO quotas (tenant_id, user_id, unit, period, granted) VALUES (?, ?, ?, ?, 0)"
 _CREATE_WINDOW = (
-    "INSERT INTO windows (quota_id, starts_ms, ends_ms, granted, settled, pending, forgiven, sequence)"
-    " VALUES (?, ?, ?, ?, 0, 0, 0, 1)"
+    "INSERT INTO windows (tenant_id, quota_id, starts_ms, ends_ms, granted, settled, pending, forgiven, sequence)"
+    " VALUES (?, ?, ?, ?, ?, 0, 0, 0, 1)"
 )
 
 
@@ -81,8 +77,8 @@ class RowCache:
             self.clear()
             self._version = version
         page = Page(now_ms)
-        for charge_id in read_set.charges:
-            self._read_charge(connection, page, charge_id)
+        for charge_id, tenant_id in read_set.charges.items():
+            self._read_charge(connection, page, charge_id, tenant_id)
         for key in read_set.quotas | read_set.quotas_to_create:
             quota = _find_quota(connection, key, create=key in read_set.quotas_to_create)
             if quota is not None:
@@ -96,8 +92,8 @@ class RowCache:
                     self._read_current(connection, page, quota)
         if read_set.keys:
             page.keys = read_keys(connection, read_set.keys)
-        for source_id in read_set.sources:
-            if connection.execute("SELECT 1 FROM entries WHERE source_id = ? LIMIT 1", (source_id,)).fetchone():
+        for source_id, tenant_id in read_set.sources.items():
+            if connection.execute(_READ_HOLDS, (tenant_id, source_id, month_of(source_id))).fetchone():
                 page.committed_sources.add(source_id)
         return page
 
@@ -111,18 +107,19 @@ class RowCache:
         if page.quotas:
             self.clear()
 
-    def _read_charge(self, connection: sqlite3.Connection, page: Page, charge_id: str) -> None:
+    def _read_charge(self, connection: sqlite3.Connection, page: Page, charge_id: str, tenant_id: int) -> None:
         cached = self._charges.get(charge_id)
         if cached is None:
-            row = connection.execute(_READ_CHARGE, (charge_id,)).fetchone()
+            row = connection.execute(_READ_CHARGE, (tenant_id, month_of(charge_id), charge_id)).fetchone()
             if row is None:
                 return
-            cached = ChargeRow(*row), self._read_holds(connection, charge_id)
+            charge = ChargeRow(*row)
+            cached = charge, self._read_holds(connection, charge)
         page.charges[charge_id], page.holds[charge_id] = cached
 
-    def _read_holds(self, connection: sqlite3.Connection, charge_id: str) -> list[WindowHold]:
+    def _read_holds(self, connection: sqlite3.Connection, charge: ChargeRow) -> list[WindowHold]:
         pending: dict[int, int] = {}
-        for window_id, amount in connection.execute(_READ_HOLDS, (charge_id,)):
+        for window_id, amount in connection.execute(_READ_HOLDS, (charge.tenant_id, charge.id, charge.month)):
             pending[window_id] = pending.get(window_id, 0) + amount
         return [WindowHold(self._read_window(connection, window_id), amount) for window_id, amount in pending.items()]
 
@@ -144,7 +141,7 @@ class RowCache:
         starts_ms, ends_ms = span(quota.key.period, page.now_ms)
         window = self._current.get(quota.id)
         if window is None or window.starts_ms != starts_ms:
-            row = connection.execute(_FIND_WINDOW, (quota.id, starts_ms)).fetchone()
+            row = connection.execute(_FIND_WINDOW, (quota.key.subject.tenant_id, quota.id, starts_ms)).fetchone()
             if row is None:
                 window = _create_window(connection, page, quota, starts_ms, ends_ms)
             else:
@@ -167,7 +164,8 @@ class RowCache:
 def _create_window(
     connection: sqlite3.Connection, page: Page, quota: QuotaRow, starts_ms: int, ends_ms: int | None
 ) -> WindowRow:
-    created = connection.execute(_CREATE_WINDOW, (quota.id, starts_ms, ends_ms, quota.granted))
+    values = quota.key.subject.tenant_id, quota.id, starts_ms, ends_ms, quota.granted
+    created = connection.execute(_CREATE_WINDOW, values)
     window = WindowRow(created.lastrowid or 0, quota, starts_ms, ends_ms, quota.granted, sequence=1)
     page.has_new_windows = True
     write_entry(connection, opening_entry(window, page.now_ms))

@@ -18,7 +18,7 @@ from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.stores.base import StoreFailed, StoreLost
 from tollkeeper.quota.stores.sqlite.disk import MAX_LOG_BYTES, Disk
 from tollkeeper.quota.stores.sqlite.free_charges import delete_free_charges
-from tollkeeper.quota.stores.sqlite.idempotency_keys import delete_old_keys
+from tollkeeper.quota.stores.sqlite.idempotency_keys import delete_old_keys, register_functions
 from tollkeeper.quota.stores.sqlite.row_cache import RowCache
 from tollkeeper.quota.stores.sqlite.writes import write
 from tollkeeper.sqlite_file import SqliteFile
@@ -30,7 +30,7 @@ LOCK_POLL_S = 0.0005
 MAX_LOCK_WAIT_S = 2.0
 """How long a batch waits for the write lock before that counts as an outage."""
 
-_FIND_LAPSED = "SELECT id FROM charges WHERE closed_ms IS NULL AND lease_ms < ? ORDER BY lease_ms LIMIT ?"
+_FIND_LAPSED = "SELECT id, tenant_id FROM charges WHERE closed_ms IS NULL AND lease_ms < ? ORDER BY lease_ms LIMIT ?"
 
 
 class SqliteStore:
@@ -56,7 +56,7 @@ class SqliteStore:
     async def run(self, read_set: ReadSet, decide: Callable[[Page], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._run, read_set, decide)
 
-    async def find_lapsed(self, limit: int) -> list[str]:
+    async def find_lapsed(self, limit: int) -> list[tuple[str, int]]:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._find_lapsed, limit)
 
     async def delete_old_keys(self, limit: int) -> int:
@@ -111,15 +111,14 @@ class SqliteStore:
             self._reset()
             raise StoreFailed(str(error), maybe_committed=False) from error
 
-    def _find_lapsed(self, limit: int) -> list[str]:
+    def _find_lapsed(self, limit: int) -> list[tuple[str, int]]:
         try:
             self._check_file()
             self._disk.check_space()
-            rows = self._connect().execute(_FIND_LAPSED, (self._clock.now_ms(), limit)).fetchall()
+            return self._connect().execute(_FIND_LAPSED, (self._clock.now_ms(), limit)).fetchall()
         except sqlite3.OperationalError as error:
             self._reset()
             raise StoreFailed(str(error), maybe_committed=False) from error
-        return [charge_id for (charge_id,) in rows]
 
     def _delete(self, delete: Callable[[sqlite3.Connection], int]) -> int:
         """Run a deletion in a transaction of its own. Returns how many rows it deleted. Raises StoreFailed."""
@@ -136,6 +135,7 @@ class SqliteStore:
         if self._connection is None:
             location = f"file:{quote(str(self._path))}?mode=rw"  # a file that is gone is not created again
             self._connection = sqlite3.connect(location, uri=True, timeout=0, isolation_level=None)
+            register_functions(self._connection)
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
             self._connection.execute("PRAGMA temp_store=MEMORY")

@@ -10,15 +10,8 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any
 
-from tollkeeper.quota.rules.page import (
-    CHARGE_COLUMNS,
-    INSERTED_COLUMNS,
-    UPDATED_COLUMNS,
-    ChargeRow,
-    EntryRow,
-    Page,
-    WindowRow,
-)
+from tollkeeper.quota.rules.charge_row import CHARGE_COLUMNS, INSERTED_COLUMNS, UPDATED_COLUMNS, ChargeRow
+from tollkeeper.quota.rules.page import EntryRow, Page, WindowRow
 from tollkeeper.quota.stores.rows import inserted_values
 from tollkeeper.quota.stores.sqlite.idempotency_keys import write_keys
 
@@ -26,15 +19,15 @@ MAX_ROWS_PER_STATEMENT = 64
 """With the widest row, this is below SQLite's limit of 32,766 parameters."""
 
 _BALANCES = ("granted", "settled", "pending", "forgiven", "sequence")
-_WINDOW_COLUMNS = ("id", "quota_id", "starts_ms", "ends_ms", *_BALANCES)
+_WINDOW_COLUMNS = ("id", "tenant_id", "quota_id", "starts_ms", "ends_ms", *_BALANCES)
 
 
 class Insert:
-    """Inserts any number of rows. With `update`, these columns of rows that exist are replaced."""
+    """Inserts any number of rows. With `update`, these columns of rows whose `key` exists are replaced."""
 
-    def __init__(self, table: str, columns: Sequence[str], update: Sequence[str] = ()) -> None:
+    def __init__(self, table: str, columns: Sequence[str], key: str = "", update: Sequence[str] = ()) -> None:
         changes = ", ".join(f"{column} = excluded.{column}" for column in update)
-        conflict = f" ON CONFLICT (id) DO UPDATE SET {changes}" if update else ""
+        conflict = f" ON CONFLICT ({key}) DO UPDATE SET {changes}" if update else ""
         row = f"({', '.join('?' * len(columns))})"
         sizes = [1 << power for power in range(MAX_ROWS_PER_STATEMENT.bit_length() - 1, -1, -1)]
         self._statements = [
@@ -53,8 +46,8 @@ class Insert:
 
 _all_values: Callable[[ChargeRow], tuple[Any, ...]] = attrgetter(*CHARGE_COLUMNS)
 _insert_charges = Insert("charges", INSERTED_COLUMNS)
-_update_charges = Insert("charges", CHARGE_COLUMNS, UPDATED_COLUMNS)
-_update_windows = Insert("windows", _WINDOW_COLUMNS, _BALANCES)
+_update_charges = Insert("charges", CHARGE_COLUMNS, "tenant_id, month, id", UPDATED_COLUMNS)
+_update_windows = Insert("windows", _WINDOW_COLUMNS, "id", _BALANCES)
 _insert_entries = Insert("entries", EntryRow._fields)
 
 
@@ -78,6 +71,7 @@ def write_entry(connection: sqlite3.Connection, entry: EntryRow) -> None:
 def _window_values(row: WindowRow) -> tuple[Any, ...]:
     return (
         row.id,
+        row.tenant_id,
         row.quota.id,
         row.starts_ms,
         row.ends_ms,
