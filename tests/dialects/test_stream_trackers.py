@@ -49,7 +49,7 @@ def end_after(events: list[Event]) -> bytes:
     """The stream that is cut after these events, with the end that the tracker writes."""
     reader, tracker = responses.StreamReader(), responses.StreamTracker()
     for each in events:
-        tracker.follow(each.raw, tuple(reader.read(each)))
+        tracker.follow(each.raw, tuple(reader.read(each)), 1)
     return b"".join(each.raw for each in events) + tracker.end(META, "length", USAGE)
 
 
