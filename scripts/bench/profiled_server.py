@@ -1,6 +1,6 @@
 """The `tollkeeper` command under cProfile: `profiled_server.py FILE serve …`. SIGUSR1 starts, SIGUSR2 writes FILE.
 
-The profile contains the main thread and every job of an executor's threads, so that it includes the ledger's thread.
+The profile contains the main thread, every job of an executor's threads, and every job of the ledger's thread.
 The main thread is timed by the wall clock: it calls many small functions, and a CPU timer costs too much for them. The
 other threads are timed by CPU time.
 """
@@ -40,8 +40,9 @@ def _stop(*_: object) -> None:
     partial.rename(_output)
 
 
-def _profile_executor_jobs() -> None:
-    run = thread._WorkItem.run
+def _profile_jobs(kind: type[Any]) -> None:
+    """Profile what `kind.run` calls in its thread."""
+    run = kind.run
 
     def run_profiled(item: Any, *args: Any) -> None:
         if not _enabled:
@@ -55,7 +56,7 @@ def _profile_executor_jobs() -> None:
         finally:
             profile.disable()
 
-    thread._WorkItem.run = run_profiled  # type: ignore[method-assign, assignment]
+    kind.run = run_profiled
 
 
 def main() -> None:
@@ -64,8 +65,11 @@ def main() -> None:
     _output = Path(sys.argv.pop(1))
     signal.signal(signal.SIGUSR1, _start)
     signal.signal(signal.SIGUSR2, _stop)
-    _profile_executor_jobs()
     from tollkeeper.cli import main as tollkeeper
+    from tollkeeper.quota.stores.sqlite.database_thread import Job
+
+    _profile_jobs(thread._WorkItem)
+    _profile_jobs(Job)
 
     tollkeeper()
 

@@ -18,6 +18,7 @@ from tollkeeper.errors import (
 from tollkeeper.gateway.accumulator import StreamAccumulator
 from tollkeeper.gateway.cancellation import CancelScope, StreamTimeouts
 from tollkeeper.gateway.candidate import Candidate, InputCount
+from tollkeeper.gateway.length_check import LengthCheck
 from tollkeeper.gateway.listener import Listener
 from tollkeeper.gateway.results import Outcome
 from tollkeeper.gateway.usage_reports import set_usage
@@ -28,8 +29,6 @@ PLACEHOLDER_OUTPUT = 1
 """The output, in tokens, that some providers report at the start of a stream, before there is any."""
 CLOSE_S = 5.0
 """How long the provider may take to close a stream after its last chunk."""
-MIN_UNCOUNTED_BYTES = 64
-"""How much more text is received, at the least, before it is counted against the output limit again."""
 CHUNKS_PER_TURN = 32
 """How many chunks are relayed before other tasks have their turn, where the provider has sent many at once."""
 MAX_HELD_BACK_BYTES = 1024 * 1024
@@ -77,8 +76,6 @@ class Relay:
         self._bills_hidden_output = candidate.prepared.bills_hidden_output
         self._listener = listener
         self._deadlines = deadlines
-        self._counted_tokens = self._counted_deltas = 0
-        self._count_at_bytes = 0
         self.received = StreamAccumulator(candidate.model.context_window, candidate.max_output)
         self.tail = b""
         self.begun = self.is_binding = False
@@ -89,7 +86,6 @@ class Relay:
 
     async def run(self) -> None:
         """Relay the stream to its end. Raises ProviderError, LeaseLost."""
-        self._count_at_bytes = self._allowed_output
         self._reservation.measure = self._measure
         try:
             await self._run()
@@ -140,6 +136,7 @@ class Relay:
 
     async def _relay_chunks(self, output_limit: int, timeouts: StreamTimeouts) -> None:
         received = self.received
+        length_check = LengthCheck(received, self._provider, lambda: self._allowed_output)
         deliver = self._deliver_or_leave if self._bills_hidden_output else self._listener.deliver
         async with aclosing(self._provider.stream(self._candidate.prepared, output_limit)) as chunks:
             number = 0
@@ -166,9 +163,9 @@ class Relay:
                         timeouts.progress(LISTENER)
                         await deliver(chunk)
                 timeouts.progress(PROVIDER, begun=received.has_begun, delivered=delivered)
-                if received.text_bytes > self._count_at_bytes:
+                if length_check.is_due:
                     timeouts.pause()
-                    is_too_long = await self._is_too_long()
+                    is_too_long = await length_check.is_too_long()
                     timeouts.progress(PROVIDER, delivered=False)
                     if is_too_long:
                         received.cut()
@@ -228,15 +225,6 @@ class Relay:
             timeouts.end_within(self._deadlines.idle_s)
         else:
             scope.cancel(LISTENER)
-
-    async def _is_too_long(self) -> bool:
-        """Whether the answer is longer than allowed. Counts only the text that was not counted before."""
-        uncounted = self.received.text_since(self._counted_deltas)
-        self._counted_deltas = len(self.received.deltas)
-        self._counted_tokens += await self._provider.count_output(uncounted)
-        allowed = self._allowed_output
-        self._count_at_bytes = self.received.text_bytes + max(allowed - self._counted_tokens, MIN_UNCOUNTED_BYTES)
-        return self._counted_tokens > allowed
 
     @property
     def _allowed_output(self) -> int:

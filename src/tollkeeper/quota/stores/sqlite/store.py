@@ -4,11 +4,9 @@ A batch polls for the write lock every half millisecond while another process ha
 long between its tries that a process that writes all the time starves the others.
 """
 
-import asyncio
 import sqlite3
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,6 +14,7 @@ from tollkeeper.clock import Clock
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.stores.base import StoreFailed, StoreLost
+from tollkeeper.quota.stores.sqlite.database_thread import DatabaseThread
 from tollkeeper.quota.stores.sqlite.disk import MAX_LOG_BYTES, Disk
 from tollkeeper.quota.stores.sqlite.free_charges import delete_free_charges
 from tollkeeper.quota.stores.sqlite.idempotency_keys import delete_old_keys, register_functions
@@ -46,7 +45,7 @@ class SqliteStore:
         self._file = SqliteFile(path)
         self._disk = Disk(path)
         self.lost_reason: str | None = None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
+        self._thread = DatabaseThread("ledger")
         self._connection: sqlite3.Connection | None = None
 
     @property
@@ -54,29 +53,28 @@ class SqliteStore:
         return self._disk.is_almost_full
 
     async def run(self, read_set: ReadSet, decide: Callable[[Page], None]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._run, read_set, decide)
+        await self._thread.run(self._run, read_set, decide)
 
     async def find_lapsed(self, limit: int) -> list[tuple[str, int]]:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._find_lapsed, limit)
+        return await self._thread.run(self._find_lapsed, limit)
 
     async def delete_old_keys(self, limit: int) -> int:
-        return await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._delete, lambda connection: delete_old_keys(connection, self._clock.now_ms(), limit)
+        return await self._thread.run(
+            self._delete, lambda connection: delete_old_keys(connection, self._clock.now_ms(), limit)
         )
 
     async def delete_free_charges(self, min_age_ms: int, limit: int) -> int:
-        return await asyncio.get_running_loop().run_in_executor(
-            self._thread,
+        return await self._thread.run(
             self._delete,
             lambda connection: delete_free_charges(connection, self._clock.now_ms() - min_age_ms, limit),
         )
 
     async def probe(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._probe)
+        await self._thread.run(self._probe)
 
     async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
-        self._thread.shutdown()
+        await self._thread.run(self._disconnect)
+        self._thread.close()
 
     def _run(self, read_set: ReadSet, decide: Callable[[Page], None]) -> None:
         committing = False
