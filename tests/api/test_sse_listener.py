@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import Message
 
+from tollkeeper.api.formats import charge_headers
 from tollkeeper.api.sse_listener import SseListener
 from tollkeeper.chat import TextDelta
 from tollkeeper.dialects.sse import PING
@@ -78,7 +79,7 @@ async def run_tasks() -> None:
 
 
 def make_listener(client: FakeClient, *, record: bool = False) -> SseListener:
-    return SseListener(render_chunk, client.receive, client.send, record=record)
+    return SseListener(render_chunk, client.receive, client.send, charge_headers, record=record)
 
 
 async def test_nothing_is_sent_before_the_first_chunk_with_content() -> None:

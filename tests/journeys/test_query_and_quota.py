@@ -82,6 +82,44 @@ async def test_every_reply_names_its_charge_and_the_tightest_quota(server: Serve
         assert float(reply.headers["X-Process-Time"]) > 0
 
 
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        (CHAT_PATH, ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]),
+        (
+            MESSAGES_PATH,
+            [
+                "anthropic-ratelimit-tokens-limit",
+                "anthropic-ratelimit-tokens-remaining",
+                "anthropic-ratelimit-tokens-reset",
+            ],
+        ),
+    ],
+)
+async def test_the_sdks_find_the_tightest_token_quota_in_their_own_headers(
+    server: Server, path: str, names: list[str]
+) -> None:
+    """In answers, in streams (with the hold), and in refusals."""
+    async with new_user(server, limit=10_000, tenant_limit=1_000_000, period=Period.MONTH) as caller:
+        document = {"model": "gpt-4o-mini", "max_tokens": 100}
+        whole = await post(caller, path, **document, **user_messages(scripted(caller.marker, usage=USAGE)))
+        assert [whole.headers[name] for name in names[:2]] == ["10000", "9976"]
+        streamed = user_messages(scripted(caller.marker, usage=USAGE)) | {"stream": True}
+        async with caller.http.post(path, json=document | streamed, headers=caller.auth_headers) as response:
+            assert int(response.headers[names[0]]) == 10_000
+            assert int(response.headers[names[1]]) < 9_976 - 100
+            await response.read()
+        refused = await post(caller, path, **document | {"max_tokens": 60_000}, **user_messages("hi"))
+        assert refused.status == 429
+        assert [refused.headers[name] for name in names[:2]] == ["10000", "9952"]
+        for reply in (whole.headers, response.headers, refused.headers):
+            reset = reply[names[2]]
+            if path == MESSAGES_PATH:
+                assert reset == reply["X-Quota-Reset"]
+            else:
+                assert re.fullmatch(r"(\d+h)?\d+m\d+s|\d+s", reset)
+
+
 async def test_a_quota_without_a_reset_has_no_reset_header(server: Server) -> None:
     async with new_user(server, period=Period.TOTAL) as caller:
         reply = await caller.query(caller.marker)

@@ -114,7 +114,11 @@ async def open_endpoints(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> As
         throttle = Throttle(login="off", ai="20/minute", clock=SystemClock())
         authenticator = SimpleNamespace(verify=verify, costs_a_lookup=lambda _: False, forget=lambda _: None)
         services = SimpleNamespace(
-            gateway=gateway.inner, call_events=gateway.events, authenticator=authenticator, throttle=throttle
+            gateway=gateway.inner,
+            call_events=gateway.events,
+            authenticator=authenticator,
+            throttle=throttle,
+            clock=SystemClock(),
         )
 
         async def other_routes(scope: Scope, receive: Receive, send: Send) -> None:

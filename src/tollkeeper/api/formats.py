@@ -1,11 +1,13 @@
 """How values appear in responses: times, money, and the headers of quotas."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import NamedTuple
 
 from tollkeeper.dialects.dropped import Dropped
 from tollkeeper.quota.rules.balances import tightest
+from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.operations import Balance
 
 
@@ -28,6 +30,34 @@ def charge_headers(charge_id: str, balances: Sequence[Balance]) -> dict[str, str
     if (balance := tightest(balances)) is not None:
         headers |= quota_headers(balance.quota, balance.limit, balance.remaining, balance.resets_ms)
     return headers
+
+
+class LimitHeaders(NamedTuple):
+    """The names of the headers in which another API describes a limit in tokens, and how it writes the reset.
+
+    `format_reset` gets the time of the reset and the present time, both in milliseconds since the epoch.
+    """
+
+    limit: str
+    remaining: str
+    reset: str
+    format_reset: Callable[[int, int], str]
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        return self.limit, self.remaining, self.reset
+
+    def render(self, limit: int, remaining: int, resets_ms: int | None, now_ms: int) -> dict[str, str]:
+        """The headers for one quota. `resets_ms` is None for a quota that never resets."""
+        headers = {self.limit: str(limit), self.remaining: str(remaining)}
+        if resets_ms is not None:
+            headers[self.reset] = self.format_reset(resets_ms, now_ms)
+        return headers
+
+    def render_tightest(self, balances: Sequence[Balance], now_ms: int) -> dict[str, str]:
+        """The headers for the tightest quota in tokens; none if there is none."""
+        balance = tightest([balance for balance in balances if balance.unit is Unit.TOKENS])
+        return {} if balance is None else self.render(balance.limit, balance.remaining, balance.resets_ms, now_ms)
 
 
 def dropped_header(dropped: Dropped) -> dict[str, str]:

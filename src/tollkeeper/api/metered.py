@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -16,19 +17,28 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tollkeeper.api.bearer import authenticate
 from tollkeeper.api.body_budget import BodyBudget
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.errors import RenderError, render_problem
-from tollkeeper.api.formats import charge_headers, dropped_header
+from tollkeeper.api.errors import RenderError, cause_of, render_problem
+from tollkeeper.api.formats import LimitHeaders, charge_headers, dropped_header
 from tollkeeper.api.middleware import MAX_BODY_BYTES, read_body, send_response
 from tollkeeper.api.openapi_parts import PROBLEM, JsonSchema
 from tollkeeper.api.sse_listener import SseListener
-from tollkeeper.errors import InvalidJson, MethodNotAllowed, ShuttingDown, TollkeeperError, Unauthenticated
+from tollkeeper.clock import Clock
+from tollkeeper.errors import (
+    InvalidJson,
+    MethodNotAllowed,
+    QuotaRefusal,
+    ShuttingDown,
+    TollkeeperError,
+    Unauthenticated,
+)
 from tollkeeper.gateway.call_events import CallRecord
 from tollkeeper.gateway.candidate import ModelCall
 from tollkeeper.gateway.results import CallFailed, CallResult, IdempotentCall
 from tollkeeper.principal import Access, Principal
-from tollkeeper.providers.base import StreamChunk
+from tollkeeper.providers.base import NO_HEADERS, StreamChunk
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, StoredResponse
-from tollkeeper.quota.rules.operations import Replayed
+from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.rules.operations import Balance, Replayed
 from tollkeeper.worker_thread import run_by_size
 
 JSON = "application/json"
@@ -83,7 +93,7 @@ class MeteredEndpoint:
     returns; or the body of the response, if no model is to be called: then nothing is charged, and there is no
     idempotency. Without `prepare`, `parse` returns the exchange. Both raise InputError. `read_headers` notes in what
     `parse` returned the request's headers that the provider needs. `render_error` renders what is raised before the
-    response has begun.
+    response has begun. `limit_headers` are those of the API whose endpoint it is, beside our own.
 
     The rest is for the OpenAPI document. `request_type`, `response_type`, `error_type` and `events` are msgspec types,
     or JSON Schemas with a title; `schemas` are those that they refer to. `events` are the data of a stream's events; a
@@ -102,6 +112,7 @@ class MeteredEndpoint:
     prepare: Callable[[Services, Principal, Any], Awaitable[Exchange | bytes]] | None = None
     read_headers: Callable[[Any, Sequence[tuple[bytes, bytes]]], None] | None = None
     render_error: RenderError = render_problem
+    limit_headers: LimitHeaders | None = None
     max_body_bytes: int = MAX_BODY_BYTES
     calls_model: bool = True
     events: Sequence[Any] = ()
@@ -114,6 +125,23 @@ class MeteredEndpoint:
     def surface(self) -> str:
         """The name of the endpoint in charges and events: its path without `/ai/` or `/v1/`."""
         return self.path.split("/", 2)[2]
+
+    def charge_headers(self, clock: Clock, charge_id: str, balances: Sequence[Balance]) -> dict[str, str]:
+        """The headers of a response with a charge: the charge and the tightest quota."""
+        headers = charge_headers(charge_id, balances)
+        if self.limit_headers is not None:
+            headers |= self.limit_headers.render_tightest(balances, clock.now_ms())
+        return headers
+
+    def error_headers(self, clock: Clock, error: TollkeeperError) -> dict[str, str]:
+        """The headers of an error's charge, if it has one, or of the quota that refused the call."""
+        if isinstance(error, CallFailed) and error.charge is not None:
+            return self.charge_headers(clock, error.charge.charge_id, error.charge.balances)
+        cause = cause_of(error)
+        if self.limit_headers is None or not isinstance(cause, QuotaRefusal) or cause.unit != Unit.TOKENS:
+            return {}
+        remaining = max(0, cause.limit - cause.used - cause.reserved)
+        return self.limit_headers.render(cause.limit, remaining, cause.resets_ms, clock.now_ms())
 
 
 class MeteredRouter:
@@ -141,7 +169,7 @@ class MeteredRouter:
         except TollkeeperError as error:
             if isinstance(error, Unauthenticated):
                 services.authenticator.forget(caller)
-            await send_error(error, endpoint.render_error, send)
+            await send_error(error, endpoint.render_error, send, endpoint.error_headers(services.clock, error))
 
     async def _serve(
         self,
@@ -169,7 +197,7 @@ class MeteredRouter:
             elif (streamed := exchange.streamed) is not None:
                 await _respond_streamed(services, endpoint, record, streamed, keyed_request, receive, send)
             else:
-                await _respond(services, record, exchange, keyed_request, send)
+                await _respond(services, endpoint, record, exchange, keyed_request, send)
 
 
 def _keyed_request(scope: Scope, endpoint: MeteredEndpoint, body: bytes) -> KeyedRequest | None:
@@ -183,7 +211,12 @@ def _keyed_request(scope: Scope, endpoint: MeteredEndpoint, body: bytes) -> Keye
 
 
 async def _respond(
-    services: Services, record: CallRecord, exchange: Exchange, keyed_request: KeyedRequest | None, send: Send
+    services: Services,
+    endpoint: MeteredEndpoint,
+    record: CallRecord,
+    exchange: Exchange,
+    keyed_request: KeyedRequest | None,
+    send: Send,
 ) -> None:
     """Call the model and send the whole answer."""
     idempotent = None
@@ -191,10 +224,11 @@ async def _respond(
         idempotent = IdempotentCall(keyed_request, lambda result: StoredResponse(200, JSON, exchange.render(result)))
     result = await services.gateway.complete(record, exchange.call, idempotent)
     if isinstance(result, Replayed):
-        await _send_replayed(result, exchange, send)
+        await _send_replayed(services, endpoint, result, exchange, send)
         return
     await exchange.save(result)
-    headers = {"Content-Type": JSON} | charge_headers(result.charge.charge_id, result.charge.balances)
+    charge = result.charge
+    headers = {"Content-Type": JSON} | endpoint.charge_headers(services.clock, charge.charge_id, charge.balances)
     headers |= dropped_header(exchange.call.input.dropped)
     await send_response(200, exchange.render(result), headers, send)
 
@@ -210,7 +244,14 @@ async def _respond_streamed(
 ) -> None:
     """Call the model and send the answer chunk by chunk. An error after the first chunk is sent as the last event."""
     dropped = exchange.call.input.dropped
-    listener = SseListener(exchange.render_chunk, receive, send, record=keyed_request is not None, dropped=dropped)
+    listener = SseListener(
+        exchange.render_chunk,
+        receive,
+        send,
+        partial(endpoint.charge_headers, services.clock),
+        record=keyed_request is not None,
+        dropped=dropped,
+    )
     idempotent = None
     if keyed_request is not None:
         idempotent = IdempotentCall(keyed_request, lambda result: _recorded_response(listener, exchange, result))
@@ -218,7 +259,7 @@ async def _respond_streamed(
         with listener:
             result = await services.gateway.stream(record, exchange.call, listener, idempotent)
             if isinstance(result, Replayed):
-                await _send_replayed(result, exchange, send)
+                await _send_replayed(services, endpoint, result, exchange, send)
                 return
             if not result.outcome.cut_short:  # else the client has disconnected
                 await exchange.save(result)
@@ -241,16 +282,19 @@ def _recorded_response(listener: SseListener, exchange: StreamedExchange, result
     return StoredResponse(200, EVENT_STREAM, listener.recorded + exchange.render_end(result))
 
 
-async def _send_replayed(replayed: Replayed, exchange: Exchange, send: Send) -> None:
+async def _send_replayed(
+    services: Services, endpoint: MeteredEndpoint, replayed: Replayed, exchange: Exchange, send: Send
+) -> None:
     status, content_type, body = replayed.response
     headers = {"Content-Type": content_type, "Idempotent-Replayed": "true"}
     headers |= dropped_header(exchange.call.input.dropped)
-    await send_response(status, body, headers | charge_headers(replayed.charge_id, replayed.balances), send)
+    headers |= endpoint.charge_headers(services.clock, replayed.charge_id, replayed.balances)
+    await send_response(status, body, headers, send)
 
 
-async def send_error(error: TollkeeperError, render_error: RenderError, send: Send) -> None:
-    """Send the response for an error, with the headers of its charge if there is one."""
+async def send_error(
+    error: TollkeeperError, render_error: RenderError, send: Send, further: Mapping[str, str] = NO_HEADERS
+) -> None:
+    """Send the response for an error, with `further` headers."""
     status, content, headers = render_error(error)
-    if isinstance(error, CallFailed) and error.charge is not None:
-        headers |= charge_headers(error.charge.charge_id, error.charge.balances)
-    await send_response(status, content, headers, send)
+    await send_response(status, content, {**headers, **further}, send)

@@ -175,6 +175,8 @@ def _operation(endpoint: MeteredEndpoint) -> dict[str, Any]:
         charge_headers = ()
         if is_sdk:
             del errors["422"]
+    elif endpoint.limit_headers is not None:
+        charge_headers += endpoint.limit_headers.names
     content = {JSON: {"schema": _schema(endpoint.response_type)}} if endpoint.response_type is not None else {}
     if endpoint.response_example is not None:
         content[JSON]["example"] = endpoint.response_example

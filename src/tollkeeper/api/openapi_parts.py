@@ -49,6 +49,16 @@ HEADERS: dict[str, dict[str, Any]] = {
     "X-Quota-Reset": _header(
         "When this quota resets; absent if it never does.", {"type": "string", "format": "date-time"}
     ),
+    "x-ratelimit-limit-tokens": _header("The limit of the tightest quota in tokens, in OpenAI's form.", _COUNT),
+    "x-ratelimit-remaining-tokens": _header("What remains of this quota.", _COUNT),
+    "x-ratelimit-reset-tokens": _header("The time until it resets, as `6m0s`; absent if it never does.", _TEXT),
+    "anthropic-ratelimit-tokens-limit": _header(
+        "The limit of the tightest quota in tokens, in Anthropic's form.", _COUNT
+    ),
+    "anthropic-ratelimit-tokens-remaining": _header("What remains of this quota.", _COUNT),
+    "anthropic-ratelimit-tokens-reset": _header(
+        "When it resets; absent if it never does.", {"type": "string", "format": "date-time"}
+    ),
     "X-Tollkeeper-Dropped": _header(
         "What of the request was not sent to the provider, separated by commas; absent if all of it was.", _TEXT
     ),

@@ -1,17 +1,18 @@
 """Delivers a stream to an HTTP client as server-sent events, and notices when the client disconnects."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 
 from starlette.types import Receive, Send
 
-from tollkeeper.api.formats import charge_headers, dropped_header
+from tollkeeper.api.formats import dropped_header
 from tollkeeper.dialects.dropped import Dropped
 from tollkeeper.dialects.sse import PING
 from tollkeeper.providers.base import StreamChunk
 from tollkeeper.quota.reservation import Reservation
 from tollkeeper.quota.rules.idempotency_keys import MAX_STORED_BYTES
+from tollkeeper.quota.rules.operations import Balance
 
 
 class RecordedResponse:
@@ -40,8 +41,8 @@ class RecordedResponse:
 class SseListener:
     """Sends server-sent events in one response. The response begins with the first event, so an error can replace it.
 
-    Used as a context manager: it watches for a disconnect of the client until the block ends. `dropped` is read when
-    the response begins.
+    Used as a context manager: it watches for a disconnect of the client until the block ends. `charge_headers` returns
+    the headers for a charge and its balances. `dropped` is read when the response begins.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class SseListener:
         render_chunk: Callable[[StreamChunk], bytes],
         receive: Receive,
         send: Send,
+        charge_headers: Callable[[str, Sequence[Balance]], dict[str, str]],
         *,
         record: bool,
         dropped: Dropped | None = None,
@@ -56,6 +58,7 @@ class SseListener:
         self._render_chunk = render_chunk
         self._receive = receive
         self._send = send
+        self._charge_headers = charge_headers
         self._recorded = RecordedResponse(enabled=record)
         self._dropped = dropped
         self.left = False
@@ -124,7 +127,7 @@ class SseListener:
         self.begun = True
         headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
         if self._reservation is not None:
-            headers |= charge_headers(self._reservation.charge_id, self._reservation.hold.balances)
+            headers |= self._charge_headers(self._reservation.charge_id, self._reservation.hold.balances)
         if self._dropped is not None:
             headers |= dropped_header(self._dropped)
         raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import orjson
 
 from tollkeeper import errors
-from tollkeeper.api.compat import anthropic_errors, examples, schemas
+from tollkeeper.api.compat import anthropic_errors, examples, limit_headers, schemas
 from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, StreamWriter, name_default_model
 from tollkeeper.api.compat.fields import MAX_TOKENS, decode_fields, read_count, read_fields, read_flag, read_name
 from tollkeeper.api.compat.hosted import input_size_without_hosted
@@ -126,6 +126,7 @@ MESSAGES = MeteredEndpoint(
     summary="Anthropic: messages",
     description="Anthropic's wire format, JSON and SSE. Parameters that would evade the quota are refused.",
     render_error=anthropic_errors.render,
+    limit_headers=limit_headers.ANTHROPIC,
     max_body_bytes=MAX_BODY_BYTES,
     examples=examples.MESSAGES_REQUESTS,
     response_example=examples.MESSAGES_RESPONSE,

@@ -1,6 +1,6 @@
 """OpenAI's older API of text completions: /v1/completions. The call is translated for every provider."""
 
-from tollkeeper.api.compat import examples, openai_errors, schemas
+from tollkeeper.api.compat import examples, limit_headers, openai_errors, schemas
 from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, name_default_model
 from tollkeeper.api.compat.fields import (
     MAX_TOKENS,
@@ -106,6 +106,7 @@ COMPLETIONS = MeteredEndpoint(
     summary="OpenAI: text completions",
     description="OpenAI's older wire format, JSON and SSE, for one prompt. The model receives it as a user's message.",
     render_error=openai_errors.render,
+    limit_headers=limit_headers.OPENAI,
     max_body_bytes=MAX_BODY_BYTES,
     examples=examples.COMPLETION_REQUESTS,
     response_example=examples.COMPLETION_RESPONSE,

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from tollkeeper.api.compat import examples, openai_errors, schemas
+from tollkeeper.api.compat import examples, limit_headers, openai_errors, schemas
 from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, StreamWriter, name_default_model
 from tollkeeper.api.compat.fields import (
     MAX_TOKENS,
@@ -236,6 +236,7 @@ CHAT_COMPLETIONS = MeteredEndpoint(
     summary="OpenAI: chat completions",
     description="OpenAI's wire format, JSON and SSE. Parameters that would evade the quota are refused.",
     render_error=openai_errors.render,
+    limit_headers=limit_headers.OPENAI,
     max_body_bytes=MAX_BODY_BYTES,
     examples=examples.CHAT_REQUESTS,
     response_example=examples.CHAT_RESPONSE,
@@ -251,6 +252,7 @@ RESPONSES = MeteredEndpoint(
     summary="OpenAI: responses",
     description="OpenAI's wire format, JSON and SSE. The provider does not store the response.",
     render_error=openai_errors.render,
+    limit_headers=limit_headers.OPENAI,
     max_body_bytes=MAX_BODY_BYTES,
     examples=examples.RESPONSES_REQUESTS,
     response_example=examples.RESPONSES_RESPONSE,
@@ -265,6 +267,7 @@ EMBEDDINGS = MeteredEndpoint(
     summary="OpenAI: embeddings",
     description="OpenAI's wire format. Only the input is charged.",
     render_error=openai_errors.render,
+    limit_headers=limit_headers.OPENAI,
     max_body_bytes=MAX_BODY_BYTES,
     examples=examples.EMBEDDINGS_REQUESTS,
     response_example=examples.EMBEDDINGS_RESPONSE,
