@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.depth import examples
 from tollkeeper.chat import ReasoningDelta, TextDelta, ToolCallDelta
 from tollkeeper.gateway.accumulator import StreamAccumulator
-from tollkeeper.gateway.length_check import BYTES_PER_TOKEN, MAX_SPLIT_CHARS, LengthCheck
+from tollkeeper.gateway.length_check import BYTES_PER_TOKEN, MAX_SPLIT_CHARS, MIN_UNCHECKED_BYTES, LengthCheck
 from tollkeeper.providers import tokenizer
 
 
@@ -46,24 +46,34 @@ async def test_ordinary_text_within_its_limit_is_never_tokenized() -> None:
     assert (cut, provider.counted) == (None, [])
 
 
-async def test_more_words_than_tokens_are_cut_without_a_tokenizer() -> None:
+async def test_more_words_than_allowed_tokens_are_counted_and_cut() -> None:
     cut, provider = await first_cut(["word "] * 200, 100)
     assert cut is not None
     assert 100 <= cut < 100 + 13 + 1  # a check is due at least every 64 bytes
-    assert provider.counted == []
-
-
-@pytest.mark.parametrize("piece", ["1", "?!", "\u4e2d\u6587", "\U0001f600"])
-async def test_text_without_words_is_counted_by_the_tokenizer(piece: str) -> None:
-    cut, provider = await first_cut([piece] * 10_000, 50)
-    assert cut is not None
-    assert (cut + 1) * len(piece.encode()) <= 2 * BYTES_PER_TOKEN * 50 + 64
     assert provider.counted
+
+
+async def test_words_that_share_tokens_are_not_cut() -> None:
+    """In o200k_base, the end of a comment and the begin of the next one are one token."""
+    text = "//\n" * 500
+    tokens = await tokenizer.count(tokenizer.DEFAULT_ENCODING, (text,), output=True)
+    assert tokens < 300
+    cut, _ = await first_cut([text[place : place + 30] for place in range(0, len(text), 30)], tokens + 60)
+    assert cut is None
+
+
+@pytest.mark.parametrize("piece", ["7f3a", "?!", "\u4e2d\u6587", "\U0001f600", "QmFzZTY0"])
+async def test_text_without_words_is_cut_soon_after_its_limit(piece: str) -> None:
+    cut, provider = await first_cut([piece] * 1_000, 200)
+    assert cut is not None
+    assert provider.counted
+    tokens = await tokenizer.count(tokenizer.DEFAULT_ENCODING, (piece * (cut + 1),), output=True)
+    assert tokens <= 200 + MIN_UNCHECKED_BYTES
 
 
 async def test_a_word_in_several_pieces_is_one_word() -> None:
     received, check, provider = check_of(100)
-    for _ in range(50):
+    for _ in range(40):
         for letter in "abcdefgh ":
             received.add((TextDelta(letter),))
             assert not (check.is_due and await check.is_too_long())

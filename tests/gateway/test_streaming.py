@@ -420,7 +420,7 @@ async def test_a_provider_that_sends_everything_at_once_leaves_time_for_other_ta
     gateway.provider.streams = [[*[text_chunk("a")] * 320, *final_chunks()]]
     await gateway.stream(RecordingListener())
     counting.cancel()
-    assert turns - before >= 320 // streaming.CHUNKS_PER_TURN
+    assert turns - before >= 320 // streaming.EVENTS_PER_TURN
 
 
 async def test_a_client_that_disconnects_from_a_stream_that_never_waits_pays_what_was_received(
@@ -438,4 +438,4 @@ async def test_a_client_that_disconnects_from_a_stream_that_never_waits_pays_wha
     result = await gateway.stream(listener)
     await disconnecting
     assert isinstance(result, CallResult)
-    assert result.charge.usage.output_tokens <= 2 * streaming.CHUNKS_PER_TURN
+    assert result.charge.usage.output_tokens <= 2 * streaming.EVENTS_PER_TURN

@@ -1,12 +1,13 @@
 """Which client is used: our own, unless the operator or a proxy of the environment decides otherwise."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
-from http_client.scripted_server import Peer, response, serving
+from http_client.scripted_server import Peer, echo, response, serving
 from tollkeeper.providers.http.aiohttp_client import AiohttpClient
-from tollkeeper.providers.http.base import HttpClient
+from tollkeeper.providers.http.base import ConnectFailed, HttpClient
 from tollkeeper.providers.http.choice import HttpOptions, http_options, make_client
 from tollkeeper.providers.http.pooled_client import PooledClient
 from tollkeeper.settings import Settings
@@ -46,6 +47,35 @@ def test_aiohttp_takes_over_where_a_proxy_applies(
     assert chosen(url) is kind
     monkeypatch.setenv("NO_PROXY", "example.com,x")
     assert chosen(url) is PooledClient
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 407 No\r\n\r\n", b""]
+)
+async def test_what_a_proxy_refuses_has_not_reached_the_provider(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    async def proxy(peer: Peer) -> None:
+        await peer.reader.readuntil(b"\r\n\r\n")
+        await peer.send(answer)
+
+    async with serving(proxy) as server:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:secret@127.0.0.1:{server.port}")
+        client = make_client("https://provider.invalid/v1", {}, connect_s=5, options=HttpOptions())
+        with pytest.raises(ConnectFailed) as raised:
+            await client.post("/x", b"{}")
+        await client.close()
+    assert raised.value.__cause__ is None
+
+
+async def test_credentials_of_the_home_folder_are_not_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login stranger password stranger\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    async with serving(echo) as server:
+        client = make_client(server.url, {"Authorization": "Bearer k"}, connect_s=5, options=HttpOptions(True))
+        assert await (await client.post("/x", b"{}")).whole() == b"{}"
+        await client.close()
 
 
 async def test_a_request_goes_through_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

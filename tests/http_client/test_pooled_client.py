@@ -398,3 +398,71 @@ async def test_the_name_of_a_host_is_resolved_once_for_calls_at_once(monkeypatch
         await asyncio.gather(*[post(client, b"x") for _ in range(20)])
         await client.close()
         assert len(resolved) == 1
+
+
+@pytest.mark.parametrize("step", range(12))
+async def test_a_call_that_is_cancelled_while_it_connects_leaves_no_connection(step: int) -> None:
+    async with client_of(echo) as (server, client):
+        task = asyncio.create_task(post(client, b"x"))
+        for _ in range(step):
+            await asyncio.sleep(0)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        assert await post(client, b"next") == b"next"
+        await client.close()
+        await server.wait_until_closed()
+        assert not client._all
+
+
+async def test_a_request_that_the_server_does_not_read_is_not_kept_after_its_response() -> None:
+    async def early(peer: Peer) -> None:
+        await peer.reader.readexactly(1)
+        await peer.answer(b"too large")
+        released.append(await closed(peer))
+
+    async def closed(peer: Peer) -> bool:
+        with suppress(ConnectionError):
+            while await peer.reader.read(1 << 20):
+                pass
+        return True
+
+    released: list[bool] = []
+    async with client_of(early) as (server, client):
+        for _ in range(3):
+            assert await post(client, b"x" * 16_000_000) == b"too large"
+            await asyncio.sleep(0)
+        await server.wait_until_closed()
+        assert released == [True] * 3
+        assert not client._all
+
+
+async def test_a_closed_client_sends_nothing() -> None:
+    received: list[bytes] = []
+
+    async def record(peer: Peer) -> None:
+        received.append(await peer.request())
+        await peer.answer(b"late")
+
+    for step in range(6):
+        async with serving(record) as server:
+            client = PooledClient(f"http://localhost:{server.port}", {}, connect_s=5)
+            task = asyncio.create_task(post(client, b"x"))
+            for _ in range(step):
+                await asyncio.sleep(0)
+            await client.close()
+            sent_before = len(received)
+            with suppress(HttpError):
+                await task
+            with pytest.raises(ConnectFailed):
+                await post(client, b"x")
+            assert len(received) - sent_before <= (1 if step else 0)
+            assert not client._kept
+            received.clear()
+
+
+async def test_a_response_in_tiny_pieces_takes_little_more_memory_than_its_size() -> None:
+    async with client_of(drip) as (_, client):
+        received = await client.post("/x", b"y" * 5_000, max_bytes=MAX_BYTES)
+        assert len(received._unread) == 5_000
+        assert await received.whole() == b"y" * 5_000

@@ -8,6 +8,8 @@ import msgspec
 from tollkeeper.dialects.answer_checks import MalformedAnswer, TruncatedStream
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
+MAX_PARTS = 4_096
+"""More parts of one event than this are joined: small ones take many times their size."""
 PING = b": ping\n"
 """A comment, without a blank line: at a blank line, OpenAI's SDKs dispatch an empty event, which they cannot read."""
 DONE = b"data: [DONE]\n\n"
@@ -34,11 +36,21 @@ class Splitter:
 
     def __init__(self) -> None:
         self._rest = b""
+        self._parts: list[bytes] = []
+        """The incomplete event, if it came in several blocks: they are joined once it is complete."""
+        self._size = 0
+        self._last_bytes = b""
 
     def feed(self, block: bytes) -> list[Event]:
         """The events that this block completes. Raises MalformedAnswer for an event longer than MAX_EVENT_BYTES."""
-        if self._rest:
-            block = self._rest + block
+        if self._parts:
+            window = self._last_bytes + block
+            if _EVENT_END.search(window) is None:
+                self._keep(block, window)
+                return []
+            block = b"".join([*self._parts, block])
+            self._parts.clear()
+            self._size = 0
         elif (
             block.startswith(b"data: ")
             and block.endswith(b"\n\n")
@@ -48,21 +60,34 @@ class Splitter:
         ):  # the common case: one event of one line, without a name, whose data begin with no space
             return [Event(block, b"", block[6:-2])]
         events = self._split_any(block) if b"\r" in block else self._split_lf(block)
-        if len(self._rest) > MAX_EVENT_BYTES:
-            raise MalformedAnswer
+        if self._rest:
+            self._keep(self._rest, self._rest)
         return events
 
     def end(self) -> list[Event]:
         """No events, once the stream has ended. Raises TruncatedStream for an incomplete event."""
-        if any(line.strip() and not line.startswith(b":") for line in _LINE_END.split(self._rest)):
+        rest = b"".join(self._parts)
+        if any(line.strip() and not line.startswith(b":") for line in _LINE_END.split(rest)):
             raise TruncatedStream
         return []
+
+    def _keep(self, block: bytes, window: bytes) -> None:
+        """Keep a part of an incomplete event. `window` is its last bytes, with some of those before."""
+        self._parts.append(block)
+        self._size += len(block)
+        self._last_bytes = window[-3:]
+        if len(self._parts) > MAX_PARTS:
+            self._parts = [b"".join(self._parts)]
+        if self._size > MAX_EVENT_BYTES:
+            raise MalformedAnswer
 
     def _split_lf(self, block: bytes) -> list[Event]:
         """Split a block whose lines all end in \\n: at half the cost, and the providers send no other."""
         *bodies, self._rest = block.split(b"\n\n")
         events = []
         for body in bodies:
+            if not body or (body.startswith(b":") and b"\n" not in body):
+                continue
             if body.startswith(b"data: ") and b"\n" not in body and body[6:7] > b" ":
                 events.append(Event(body + b"\n\n", b"", body[6:]))
             elif (event := _parse(body + b"\n\n")) is not None:

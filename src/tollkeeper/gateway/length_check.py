@@ -1,7 +1,7 @@
 """Whether a streamed answer is longer than allowed.
 
-A provider keeps to the limit that it was sent. So the check is cheap, and needs no vocabulary, as long as there is no
-reason for doubt. A token has at least one byte, and no token has parts of two words.
+A provider keeps to the limit that it was sent. So the check needs no vocabulary as long as there is no reason to doubt
+that: ordinary text has words, and about as many tokens. Only a tokenizer decides that an answer is too long.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,8 @@ BYTES_PER_TOKEN = 6
 """Text with more bytes than that per allowed token is counted with a tokenizer. English text has about four (OpenAI's
 help centre, "What are tokens and how to count them?").
 """
+BYTES_PER_WORD = 12
+"""Text with more bytes than that per word is not ordinary: encoded data, for instance, or a language without spaces."""
 MIN_UNCHECKED_BYTES = 64
 """How much more text is received, at the least, before it is checked again."""
 MAX_SPLIT_CHARS = 64 * 1024
@@ -39,10 +41,8 @@ class LengthCheck:
     async def is_too_long(self) -> bool:
         """Whether the text is longer than allowed. Looks only at what was received since the last check."""
         allowed, size = self._allowed(), self._received.text_bytes
-        is_certain = self._count_words()
-        if self._words > allowed:
-            return True
-        if is_certain and size <= BYTES_PER_TOKEN * allowed:
+        is_ordinary = self._count_words() and size <= BYTES_PER_WORD * self._words
+        if is_ordinary and self._words <= allowed and size <= BYTES_PER_TOKEN * allowed:
             self._due_at_bytes = size + max(allowed - self._words, MIN_UNCHECKED_BYTES)
             return False
         text = self._received.text_since(self._counted_deltas)

@@ -29,8 +29,10 @@ PLACEHOLDER_OUTPUT = 1
 """The output, in tokens, that some providers report at the start of a stream, before there is any."""
 CLOSE_S = 5.0
 """How long the provider may take to close a stream after its last chunk."""
-CHUNKS_PER_TURN = 32
-"""How many chunks are relayed before other tasks have their turn, where the provider has sent many at once."""
+EVENTS_PER_TURN = 64
+"""How many events are relayed before other tasks have their turn, where the provider has sent many at once."""
+MAX_TAIL_BYTES = 64 * 1024
+"""What a provider sends after so much of an end is not passed on."""
 MAX_HELD_BACK_BYTES = 1024 * 1024
 MAX_HELD_BACK_CHUNKS = 64
 """How much of a stream is held back until its first output. A provider may send signs of life for minutes."""
@@ -77,12 +79,16 @@ class Relay:
         self._listener = listener
         self._deadlines = deadlines
         self.received = StreamAccumulator(candidate.model.context_window, candidate.max_output)
-        self.tail = b""
+        self._tail = bytearray()
         self.begun = self.is_binding = False
         self._held_back: list[StreamChunk] = []
         self._held_back_bytes = 0
         self.shortened = self.cut_short = self._ended = False
         self._delivery: CancelScope | None = None
+
+    @property
+    def tail(self) -> bytes:
+        return bytes(self._tail)
 
     async def run(self) -> None:
         """Relay the stream to its end. Raises ProviderError, LeaseLost."""
@@ -141,8 +147,9 @@ class Relay:
         async with aclosing(self._provider.stream(self._candidate.prepared, output_limit)) as chunks:
             number = 0
             async for chunk in chunks:
-                number += 1
-                if number % CHUNKS_PER_TURN == 0:
+                number += EVENTS_PER_TURN if chunk is SIGN_OF_LIFE else chunk.events
+                if number >= EVENTS_PER_TURN:
+                    number = 0
                     await asyncio.sleep(0)
                 if chunk is SIGN_OF_LIFE:
                     timeouts.progress(PROVIDER, begun=received.has_begun, delivered=False)
@@ -170,14 +177,15 @@ class Relay:
                     if is_too_long:
                         received.cut()
                         self.shortened = True
-                        self.tail = b""
+                        self._tail.clear()
                         break
             if self._held_back:
                 await self._deliver_held_back(deliver, timeouts)
 
     async def _end(self, chunk: StreamChunk, deliver: Deliver, timeouts: StreamTimeouts) -> bool:
         """Take a chunk of the end. Returns whether it ended an answer for which the provider gave no reason."""
-        self.tail += chunk.raw
+        if len(self._tail) < MAX_TAIL_BYTES:
+            self._tail += chunk.raw
         implied = self.received.end()
         self._ended = self.received.finish_reason is not None
         if self._ended and self._held_back:

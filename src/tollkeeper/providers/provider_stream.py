@@ -49,6 +49,10 @@ _END_DELTAS = (Finish, InconsistentUsage, InputTokens, Usage)
 """The deltas that have no content of the answer."""
 
 
+MAX_BLOCK_BYTES = 32 * 1024
+"""How many bytes are split into events before other tasks have their turn."""
+SKIPPED_EVENT_BYTES = 64
+"""What an event that is skipped counts for, beside its size: a provider may send many small ones."""
 MAX_MERGED_BYTES = 8 * 1024
 """How many bytes of events that arrived together are one chunk. The output limit is checked between chunks."""
 
@@ -85,6 +89,8 @@ class ProviderStream:
         self._failure: BaseException | None = None
         """The error of an event that arrived together with others: it is raised after their chunk."""
         self._whole_body = b""
+        self._unsplit = b""
+        """What was received and is not split into events yet."""
 
     def __aiter__(self) -> "ProviderStream":
         return self
@@ -98,7 +104,7 @@ class ProviderStream:
             raise self._failure
         try:
             while (chunk := self._merge_events()) is None:
-                block = b"" if self._read_all else await self._stream.read()
+                block = b"" if self._read_all else await self._next_block()
                 if self._read_answer is not None and (begin := block.lstrip()):
                     if begin.startswith(b"{"):
                         return await self._whole_answer(block, self._read_answer)
@@ -114,6 +120,12 @@ class ProviderStream:
                 raise
             raise failed from (error if isinstance(error, MalformedAnswer) else None)
         return chunk
+
+    async def _next_block(self) -> bytes:
+        """What was received, at most MAX_BLOCK_BYTES at once; empty at the end."""
+        block = self._unsplit or await self._stream.read()
+        self._unsplit = block[MAX_BLOCK_BYTES:]
+        return block[:MAX_BLOCK_BYTES]
 
     def _merge_events(self) -> StreamChunk | None:
         """A chunk of the next events that have arrived; None if there are none. Raises ProviderError."""
@@ -133,6 +145,9 @@ class ProviderStream:
                 self._failure = failed
                 break
             if read is None:
+                size += len(data) + SKIPPED_EVENT_BYTES
+                if size > MAX_MERGED_BYTES:
+                    break
                 continue
             if self._reader.last:
                 return self._end(event, read, raws, deltas)
@@ -182,10 +197,15 @@ class ProviderStream:
 
     def _read(self, event: Any) -> list[Delta] | None:
         """The deltas of the event; None if it is a sign of life, which is not passed on."""
+        data = getattr(event, "data", event)
+        may_be_text = self._begun and not data.startswith((b"{", b"[")) and getattr(event, "name", b"") != b"error"
+        if may_be_text and is_sign_of_life(data):  # decoding it would cost much more
+            self._skipped = True
+            return None
         try:
             deltas = self._reader.read(event)
         except MalformedAnswer:
-            if not self._begun or not is_sign_of_life(getattr(event, "data", event)):
+            if not self._begun or not is_sign_of_life(data):
                 raise
             self._skipped = True
             return None
@@ -197,7 +217,7 @@ class ProviderStream:
     async def _whole_answer(self, begin: bytes, read_answer: Callable[[bytes], Completion]) -> StreamChunk:
         """Read a whole answer that begins with these bytes; its end is the last chunk."""
         body = bytearray(begin)
-        while block := await self._stream.read():
+        while block := await self._next_block():
             body += block
             if len(body) > MAX_ANSWER_BYTES:
                 raise MalformedAnswer

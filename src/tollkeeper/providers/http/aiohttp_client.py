@@ -1,8 +1,9 @@
-"""aiohttp as the client: where a proxy of the environment applies, and where the operator chooses it."""
+"""aiohttp as the client: where requests go through a proxy, and where the operator chooses it."""
 
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
@@ -23,11 +24,18 @@ _ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)
 
 
 class AiohttpClient:
-    """As PooledClient, and through the proxies of HTTP_PROXY, HTTPS_PROXY and NO_PROXY."""
+    """As PooledClient, and through the `proxy` with this URL, if there is one."""
 
     def __init__(
-        self, base_url: str, headers: Mapping[str, str], *, connect_s: float, ca_file: Path | None = None
+        self,
+        base_url: str,
+        headers: Mapping[str, str],
+        *,
+        connect_s: float,
+        ca_file: Path | None = None,
+        proxy: str | None = None,
     ) -> None:
+        self._proxy = proxy
         self._base_url = base_url
         self._headers = dict(headers)
         self._connect_s = connect_s
@@ -43,6 +51,7 @@ class AiohttpClient:
         total_s: float | None = None,
         max_bytes: int | None = None,
     ) -> "AiohttpResponse":
+        sent: list[None] = []
         try:
             response = await self._client_session().post(
                 URL(self._base_url + path),
@@ -50,8 +59,14 @@ class AiohttpClient:
                 headers={**headers, **self._headers} if headers else self._headers,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=total_s, connect=self._connect_s),
+                proxy=self._proxy,
+                trace_request_ctx=sent,
             )
+        except ValueError as error:  # a URL or a header that cannot be sent
+            raise ConnectFailed(type(error).__name__) from None
         except _ERRORS as error:
+            if not sent and not isinstance(error, TimeoutError):
+                raise ConnectFailed(type(error).__name__) from None  # its text may have the proxy's password
             raise _http_error(error) from error
         return AiohttpResponse(response, max_bytes)
 
@@ -62,11 +77,13 @@ class AiohttpClient:
     def _client_session(self) -> aiohttp.ClientSession:
         """One session for all calls, made on the loop that uses it. The number of connections is not limited."""
         if self._session is None:
+            traced = aiohttp.TraceConfig()
+            traced.on_request_headers_sent.append(_note_sent)
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=tls_context(self._ca_file)),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
-                trust_env=True,
+                trace_configs=[traced],
             )
         return self._session
 
@@ -101,6 +118,11 @@ class AiohttpResponse:
 
     def close(self) -> None:
         self._response.release() if self._response.content.at_eof() else self._response.close()
+
+
+async def _note_sent(_session: object, context: Any, _parameters: object) -> None:
+    """Note that the request was sent: what fails before has reached a proxy at the most."""
+    context.trace_request_ctx.append(None)
 
 
 def _http_error(error: Exception) -> HttpError:

@@ -36,21 +36,25 @@ def http_options(settings: Settings) -> HttpOptions:
 
 def make_client(base_url: str, headers: Mapping[str, str], *, connect_s: float, options: HttpOptions) -> HttpClient:
     """The client for requests to `base_url`. Raises ConnectFailed for a URL or a header that cannot be sent."""
-    if options.use_aiohttp or _has_proxy(base_url):
+    proxy = _proxy_of(base_url)
+    if options.use_aiohttp or proxy is not None:
         from tollkeeper.providers.http.aiohttp_client import AiohttpClient  # not needed otherwise, and large
 
-        return AiohttpClient(base_url, headers, connect_s=connect_s, ca_file=options.ca_file)
+        return AiohttpClient(base_url, headers, connect_s=connect_s, ca_file=options.ca_file, proxy=proxy)
     try:
         return PooledClient(base_url, headers, connect_s=connect_s, ca_file=options.ca_file)
     except ValueError as error:
         raise ConnectFailed(str(error)) from error
 
 
-def _has_proxy(base_url: str) -> bool:
-    """Whether HTTP_PROXY, HTTPS_PROXY and NO_PROXY send requests to this URL through a proxy."""
+def _proxy_of(base_url: str) -> str | None:
+    """The URL of the proxy for requests to this URL, by HTTP_PROXY, HTTPS_PROXY and NO_PROXY; None without one."""
     try:
         url = urlsplit(base_url)
         host, port = url.hostname or "", url.port
     except ValueError:
-        return False
-    return url.scheme in getproxies() and not proxy_bypass(host if port is None else f"{host}:{port}")
+        return None
+    proxy = getproxies().get(url.scheme)
+    if proxy is None or proxy_bypass(host if port is None else f"{host}:{port}"):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"

@@ -128,8 +128,10 @@ class Connection(asyncio.Protocol):
         self._response = self._head = self._body = None
         if head.keeps_alive and self._is_written and not body.excess and not self.is_lost:
             self._on_free(self, head)
-        else:
+        elif self._is_written:
             self.close()
+        else:  # what the server does not read is not kept
+            self.abort()
         response.receive(block, complete=True)
 
     def _read_head(self, response: PooledResponse, data: bytes) -> int | None:

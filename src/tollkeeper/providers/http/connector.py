@@ -35,27 +35,35 @@ class Connector:
 
     async def connect(self, make_connection: Callable[[], Connection]) -> Connection:
         """A new connection. Raises ConnectFailed, also after `connect_s`."""
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_s):
-                addresses = await self._resolve()
-                sock = await aiohappyeyeballs.start_connection(
-                    addresses, happy_eyeballs_delay=NEXT_ADDRESS_AFTER_S, interleave=1, loop=loop
-                )
-                try:
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    _, connection = await loop.create_connection(
-                        make_connection,
-                        sock=sock,
-                        ssl=self._tls,
-                        server_hostname=self._host if self._tls is not None else None,
-                    )
-                except BaseException:
-                    sock.close()
-                    raise
+                return await self._open(make_connection)
         except (OSError, UnicodeError) as error:  # TimeoutError, ssl.SSLError and socket.gaierror are OSErrors
             raise ConnectFailed(type(error).__name__) from error
-        return connection
+
+    async def _open(self, make_connection: Callable[[], Connection]) -> Connection:
+        loop = asyncio.get_running_loop()
+        sock = await aiohappyeyeballs.start_connection(
+            await self._resolve(), happy_eyeballs_delay=NEXT_ADDRESS_AFTER_S, interleave=1, loop=loop
+        )
+        connection: Connection | None = None
+
+        def make() -> Connection:
+            nonlocal connection
+            connection = make_connection()
+            return connection
+
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            hostname = self._host if self._tls is not None else None
+            _, opened = await loop.create_connection(make, sock=sock, ssl=self._tls, server_hostname=hostname)
+        except BaseException:
+            if connection is None:
+                sock.close()
+            else:  # the socket belongs to a transport, which closes it
+                connection.abort()
+            raise
+        return opened
 
     def close(self) -> None:
         if self._addresses is not None:
@@ -70,6 +78,11 @@ class Connector:
             found.add_done_callback(lambda done: done.cancelled() or done.exception())  # even if no one waits for it
         try:
             return list(await asyncio.shield(found))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if found.cancelled() and (task is None or not task.cancelling()):
+                raise ConnectFailed("the client was closed") from None
+            raise
         except OSError:
             if self._addresses is found:
                 self._addresses = None

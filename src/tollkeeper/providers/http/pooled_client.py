@@ -48,6 +48,7 @@ class PooledClient:
         self._kept: dict[Connection, None] = {}
         """The connections without a request, in the order of their last use."""
         self._sweeping: asyncio.TimerHandle | None = None
+        self._closed = False
 
     async def post(
         self,
@@ -70,6 +71,7 @@ class PooledClient:
         return await _exchange(await self._connect(), head, body, ends_at, max_bytes)
 
     async def close(self) -> None:
+        self._closed = True
         if self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None
@@ -89,8 +91,11 @@ class PooledClient:
         return None
 
     async def _connect(self) -> Connection:
+        if self._closed:
+            raise ConnectFailed("the client was closed")
         connection = await self._connector.connect(lambda: Connection(self._keep, self._forget))
-        if connection.is_lost:
+        if connection.is_lost or self._closed:
+            connection.abort()
             raise ConnectFailed
         connection.opened_at = asyncio.get_running_loop().time()
         self._all.add(connection)
@@ -102,7 +107,7 @@ class PooledClient:
         if (said := _SERVER_TIMEOUT.search(head.fields.get(b"keep-alive", b""))) is not None:
             keep_s = min(keep_s, int(said[1]) - KEEP_ALIVE_MARGIN_S)
         connection.expires_at = min(loop.time() + keep_s, connection.opened_at + MAX_AGE_S)
-        if len(self._kept) >= MAX_KEPT or connection.expires_at <= loop.time():
+        if self._closed or len(self._kept) >= MAX_KEPT or connection.expires_at <= loop.time():
             connection.close()
             return
         self._kept[connection] = None

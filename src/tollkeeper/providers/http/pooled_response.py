@@ -30,8 +30,7 @@ class PooledResponse:
         self._source = source
         self._max_bytes = max_bytes
         self._head: ResponseHead | None = None
-        self._blocks: list[bytes] = []
-        self._size = 0
+        self._unread: bytes | bytearray = b""
         self._complete = self._paused = False
         self._error: HttpError | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -65,17 +64,15 @@ class PooledResponse:
         return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
     async def read(self) -> bytes:
-        while not self._blocks:
+        while not self._unread:
             if self._complete:
                 return b""
             if self._error is not None:
                 raise self._error
             await self._wait()
-        block = self._blocks[0] if len(self._blocks) == 1 else b"".join(self._blocks)
-        self._blocks.clear()
-        self._size = 0
+        block, self._unread = self._unread, b""
         self._resume()
-        return block
+        return bytes(block)
 
     def close(self) -> None:
         if not self._complete:
@@ -92,14 +89,17 @@ class PooledResponse:
 
     def receive(self, block: bytes, *, complete: bool) -> None:
         """Called by the connection with what it has received of the body, and whether that is its end."""
-        if block:
-            self._blocks.append(block)
-            self._size += len(block)
+        if not self._unread:
+            self._unread = block
+        elif block:
+            if isinstance(self._unread, bytes):
+                self._unread = bytearray(self._unread)
+            self._unread += block
         if complete:
             self._complete = True
             self._end()
             self._resume()
-        elif self._size > MAX_BUFFERED_BYTES and self._max_bytes is None and not self._paused:
+        elif len(self._unread) > MAX_BUFFERED_BYTES and self._max_bytes is None and not self._paused:
             self._paused = True
             self._source.pause_reading()
         if self._is_ready or self._error is not None:
@@ -119,7 +119,7 @@ class PooledResponse:
         if self._head is None:
             return False
         is_wanted_whole = self._max_bytes is not None and self._head.status == 200
-        return not is_wanted_whole or self._complete or self._size > (self._max_bytes or 0)
+        return not is_wanted_whole or self._complete or len(self._unread) > (self._max_bytes or 0)
 
     def _resume(self) -> None:
         if self._paused:

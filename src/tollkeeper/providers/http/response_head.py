@@ -88,9 +88,10 @@ def _describe(status: int, version: str, fields: dict[bytes, bytes]) -> Response
     if version not in ("1.1", "1.0") or status == 101:
         raise MalformedResponse("another protocol")
     keeps_alive = version == "1.1" and b"close" not in fields.get(b"connection", b"").lower()
-    if status < 200 or status in _STATUSES_WITHOUT_BODY:
-        return ResponseHead(status, fields, 0, False, keeps_alive)
     coding = fields.get(b"transfer-encoding")
+    if status < 200 or status in _STATUSES_WITHOUT_BODY:
+        announces_body = coding is not None or fields.get(b"content-length", b"0") != b"0"
+        return ResponseHead(status, fields, 0, False, keeps_alive and not announces_body)
     if coding is not None:
         if coding.strip(b" \t").lower() != b"chunked" or b"content-length" in fields:
             raise MalformedResponse("the length of the body is not certain")

@@ -23,12 +23,17 @@ class Job(NamedTuple):
 
     def run(self) -> None:
         """Call the function, and pass what it returns or raises to the event loop."""
+        result: Any = None
+        error: BaseException | None = None
         try:
-            result, error = self.function(*self.arguments), None
+            result = self.function(*self.arguments)
+        except StopIteration as raised:  # a future cannot have it
+            error = RuntimeError(f"the job raised {raised!r}")
         except BaseException as raised:
-            result, error = None, raised
+            error = raised
         with suppress(RuntimeError):  # the event loop is closed, and no one waits
             self.loop.call_soon_threadsafe(_resolve, self.future, result, error)
+        del result, error  # an error refers to this frame
 
 
 class DatabaseThread:
@@ -40,7 +45,10 @@ class DatabaseThread:
         self._thread: threading.Thread | None = None
 
     def run(self, function: Callable[..., Result], *arguments: Any) -> "asyncio.Future[Result]":
-        """Call a function in the thread. The future has what it returns or raises, unless it was cancelled before."""
+        """Call a function in the thread. The future has what it returns or raises.
+
+        The function is called even if the future is cancelled before its turn.
+        """
         loop = asyncio.get_running_loop()
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
