@@ -6,6 +6,7 @@ that use a new key at the same time have no row to lock.
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 from tollkeeper.quota.rules.idempotency_keys import KEY_LIFETIME_MS, KeyName, KeyRow, StoredResponse
 from tollkeeper.quota.stores.postgres.connection import NOW_MS, Connection
@@ -23,15 +24,6 @@ _READ_KEYS = (
     " WHERE key.tenant_id = wanted.tenant_id AND key.user_id = wanted.user_id AND key.key = wanted.key"
     " LIMIT 1) AS found, LATERAL (SELECT state, basis FROM charges WHERE charges.tenant_id = wanted.tenant_id"
     f" AND charges.month = {MONTH_OF.format('found.charge_id')} AND charges.id = found.charge_id LIMIT 1) AS charge"
-)
-_WRITE_KEYS = (
-    "INSERT INTO idempotency_keys"
-    " (tenant_id, user_id, key, charge_id, fingerprint, created_ms, status, content_type, body)"
-    " SELECT * FROM unnest($1::integer[], $2::integer[], $3::text[], $4::text[], $5::text[], $6::bigint[],"
-    " $7::integer[], $8::text[], $9::bytea[])"
-    " ON CONFLICT (tenant_id, user_id, key) DO UPDATE SET charge_id = excluded.charge_id,"
-    " fingerprint = excluded.fingerprint, created_ms = excluded.created_ms, status = excluded.status,"
-    " content_type = excluded.content_type, body = excluded.body"
 )
 _DELETE_OLD_KEYS = (
     "WITH old AS MATERIALIZED (SELECT tenant_id, user_id, key FROM idempotency_keys"
@@ -55,13 +47,12 @@ async def read_keys(connection: Connection, names: Iterable[KeyName]) -> dict[Ke
     return keys
 
 
-async def write_keys(connection: Connection, keys: Iterable[KeyRow]) -> None:
-    """Insert or update these keys. Their locks are held."""
-    rows = [
+def key_values(keys: Iterable[KeyRow]) -> list[tuple[Any, ...]]:
+    """The rows of these keys, as they are written. The locks of the keys are held."""
+    return [
         (*row.name, row.charge_id, row.fingerprint, row.created_ms, *(row.response or (None, None, None)))
         for row in keys
     ]
-    await connection.execute(_WRITE_KEYS, *zip(*rows, strict=True))
 
 
 async def delete_old_keys(connection: Connection, now_ms: int | None, limit: int) -> int:
