@@ -63,7 +63,7 @@ class PageReader:
         self._policy = PolicyCache()
         self._windows = WindowReader(locked)
         self._server_started: datetime | None = None
-        self._clock_ahead_ms: float | None = None
+        self._clock_ahead_ms = 0.0
         """By how much the database's time is ahead of this process's monotonic clock."""
 
     async def read(
@@ -78,7 +78,7 @@ class PageReader:
         charges = self._unlocked_charges(read_set.charges, locked)
         names = self._unlocked_keys(read_set.keys, locked)
         changes_quotas = bool(read_set.quotas or read_set.quotas_to_create)
-        if names or changes_quotas:
+        if names or (charges and changes_quotas):
             await lock_keys(connection, names, charges)
         quotas = await self._read_quotas(connection, read_set, locked) if changes_quotas else {}
         guessed = None if self._locked or changes_quotas or not guess else self._guess(read_set.callers, injected_ms)
@@ -128,9 +128,9 @@ class PageReader:
     def _guess(self, callers: Mapping[int, int], injected_ms: int | None) -> dict[int, int] | None:
         """The windows that these callers probably need now (id → tenant id); None if that is not known."""
         accounts = self._policy.recall(callers)
-        if accounts is None or (accounts and injected_ms is None and self._clock_ahead_ms is None):
+        if accounts is None:
             return None
-        now_ms = injected_ms or int(time.monotonic() * 1000 + (self._clock_ahead_ms or 0))
+        now_ms = int(time.monotonic() * 1000 + self._clock_ahead_ms) if injected_ms is None else injected_ms
         return self._windows.guess(accounts, now_ms)
 
     def _unlocked_charges(self, charges: Mapping[str, int], locked: ReadSet) -> Mapping[str, int]:
