@@ -34,19 +34,19 @@ run: setup ## Serve on 127.0.0.1:8000; HOST=, PORT= and RELOAD=1 change that
 	@$(BIN)/python -m tollkeeper serve --first-run $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(RELOAD),--reload)
 
 test: setup ## Run the tests that a change can break, on SQLite and on a real PostgreSQL
-	@TEST_DEPTH=test $(BIN)/python -m pytest -n auto --dist worksteal -m "not exhaustive and not installs"
+	@TEST_DEPTH=test $(BIN)/python -m pytest -n auto --dist worksteal -m "not exhaustive and not prove_only"
 
 check: setup ## What CI runs: format, lint, types, architecture, every test with coverage, also on stock PostgreSQL
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m mypy
 	@$(BIN)/python -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
-	@TEST_DEPTH=check $(BIN)/python -m pytest -n auto --dist worksteal -m "not installs" --cov --cov-report=
+	@TEST_DEPTH=check $(BIN)/python -m pytest -n auto --dist worksteal -m "not prove_only" --cov --cov-report=
 	@$(BIN)/python -m coverage report --skip-covered
 	@$(BIN)/python -m coverage report --include='$(EXACT)' --fail-under=95
 
 prove: setup ## The proofs that take long: many examples, many kills, many calls
-	@TEST_DEPTH=prove $(BIN)/python -m pytest -n auto --dist worksteal -m "proof or installs"
+	@TEST_DEPTH=prove $(BIN)/python -m pytest -n auto --dist worksteal -m "proof or prove_only"
 
 bench: setup ## Compare with a bare forwarder, on SQLite and PostgreSQL; ARGS='--peers ENV' and others
 	@$(BIN)/python scripts/bench $(ARGS)

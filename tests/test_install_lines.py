@@ -78,7 +78,7 @@ class Machine:
             port.free()
 
 
-@pytest.mark.installs
+@pytest.mark.prove_only
 def test_the_steps_of_the_dockerfile_and_uvx_install_a_server(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     dockerfile = (ROOT / "Dockerfile").read_text()

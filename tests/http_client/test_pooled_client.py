@@ -282,8 +282,9 @@ async def test_a_connection_that_ends_at_any_byte_of_the_response_is_an_error(en
         await server.wait_until_closed()
 
 
-async def test_ten_thousand_calls_over_changing_connections_leave_none_open() -> None:
-    chance = random.Random(7)
+async def test_thousands_of_calls_over_changing_connections_leave_none_open() -> None:
+    """Ten thousand, in `make prove`."""
+    chance, turns = random.Random(7), examples(10_000) // 100
 
     async def fickle(peer: Peer) -> None:
         for _ in range(chance.randint(1, 8)):
@@ -293,13 +294,13 @@ async def test_ten_thousand_calls_over_changing_connections_leave_none_open() ->
     async with client_of(fickle) as (server, client):
 
         async def call(number: int) -> None:
-            for turn in range(100):
+            for turn in range(turns):
                 body = b"%d %d" % (number, turn)
                 with suppress(ConnectionLost):  # the server may close the connection while the request is on its way
                     assert await post(client, body) == body
 
         await asyncio.gather(*[call(number) for number in range(100)])
-        assert server.accepted > 500
+        assert server.accepted > 100
         await client.close()
         await server.wait_until_closed()
         await asyncio.sleep(0)

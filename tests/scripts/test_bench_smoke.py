@@ -52,6 +52,7 @@ def test_every_call_of_a_quick_run_reaches_the_upstream_and_is_charged_exactly(t
     assert len(list((tmp_path / "charts").glob("*.svg"))) == 3
 
 
+@pytest.mark.prove_only
 def test_a_lone_client_calls_a_server_whose_database_is_distant(tmp_path: Path) -> None:
     if find_stock_postgres() is None:
         skip_without_stock()
@@ -71,6 +72,7 @@ def test_a_lone_client_calls_a_server_whose_database_is_distant(tmp_path: Path) 
     )
 
 
+@pytest.mark.prove_only
 def test_a_peer_that_no_environment_has_is_skipped_loudly(tmp_path: Path) -> None:
     ran = run_bench("--only", "forwarder", "--what", "chat", "--peers", str(tmp_path))
     assert ran.returncode == 0, ran.stderr

@@ -36,12 +36,12 @@ DEPTHS = {
         contract_seed=1,
     ),
     "check": Depth(
-        machine_examples=30,
-        bank_calls=150,
+        machine_examples=20,
+        bank_calls=100,
         kills=3,
-        examples=0.6,
+        examples=0.4,
         test_may_take_s=600,
-        contract_examples=8,
+        contract_examples=5,
         contract_seed=1,
     ),
     "prove": Depth(
