@@ -104,8 +104,8 @@ class PooledClient:
     def _keep(self, connection: Connection, head: ResponseHead) -> None:
         loop = asyncio.get_running_loop()
         keep_s = KEEP_ALIVE_S
-        if (said := _SERVER_TIMEOUT.search(head.fields.get(b"keep-alive", b""))) is not None:
-            keep_s = min(keep_s, int(said[1]) - KEEP_ALIVE_MARGIN_S)
+        if (sent := _SERVER_TIMEOUT.search(head.fields.get(b"keep-alive", b""))) is not None:
+            keep_s = min(keep_s, int(sent[1]) - KEEP_ALIVE_MARGIN_S)
         connection.expires_at = min(loop.time() + keep_s, connection.opened_at + MAX_AGE_S)
         if self._closed or len(self._kept) >= MAX_KEPT or connection.expires_at <= loop.time():
             connection.close()

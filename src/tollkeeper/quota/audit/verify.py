@@ -15,6 +15,7 @@ from tollkeeper.db import Database
 from tollkeeper.quota.audit.applied_quotas import QuotasByOwner, is_young, skipped_quota_problem, skipped_quotas
 from tollkeeper.quota.audit.costs import cost_problems
 from tollkeeper.quota.audit.invariants import Fault, Problem, WindowCheck, charge_problems
+from tollkeeper.quota.time_sorted_ids import new_id
 
 CHUNK_ROWS = 5_000
 MAX_PROBLEMS = 100
@@ -55,10 +56,11 @@ _WINDOWS = text(
 )
 _CHUNK_OF_CHARGES = text(
     "SELECT tenant_id, month, id FROM (SELECT tenant_id, month, id FROM charges"
-    " WHERE (tenant_id, month, id) > (:tenant_id, :month, :id) ORDER BY tenant_id, month, id LIMIT :most) AS chunk"
+    " WHERE (tenant_id, month, id) > (:tenant_id, :month, :id) AND id <= :newest"
+    " ORDER BY tenant_id, month, id LIMIT :most) AS chunk"
     " ORDER BY tenant_id DESC, month DESC, id DESC LIMIT 1"
 )
-"""The last charge of a chunk: the charges after (:tenant_id, :month, :id)."""
+"""The last charge of a chunk: the charges after (:tenant_id, :month, :id) that are not newer than :newest."""
 _CHARGE_COLUMNS = (
     "user_id, state, basis, closed_by, closed_ms, overrun, adjusted, refunded, held_tokens, held_micro_usd,"
     " cost_tokens, cost_micro_usd, forgiven_tokens, forgiven_micro_usd, weight_milli, price_input, price_cached,"
@@ -195,8 +197,12 @@ async def _find_empty_windows(database: Database, report: AuditReport, chunk: in
 async def _check_charges(
     database: Database, report: AuditReport, chunk: int, progress: Callable[[AuditReport], None]
 ) -> None:
+    """Check the charges that there are now. Those that servers make meanwhile are left for the next time: else it would
+    not end beside servers that make them as fast as they are read.
+    """
     after: dict[str, Any] = {"tenant_id": _BEFORE_ALL, "month": 0, "id": ""}
-    while chunk_end := await _read(database, _CHUNK_OF_CHARGES, most=max(1, chunk // 5), **after):
+    newest, most = new_id("chg"), max(1, chunk // 5)
+    while chunk_end := await _read(database, _CHUNK_OF_CHARGES, most=most, newest=newest, **after):
         last = {column: getattr(chunk_end[0], column) for column in after}
         rows = await _read(database, _CHARGES, **after, **{f"last_{column}": value for column, value in last.items()})
         found = [_split(group) for _, group in groupby(rows, key=lambda row: (row.tenant_id, row.id))]
