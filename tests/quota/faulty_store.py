@@ -22,13 +22,16 @@ class Poisoned(Exception):
 
 
 class FaultyStore:
-    """Counts batches; `faults` are taken one per batch, `down` fails all, `poison` fails those that need a charge."""
+    """Counts batches; `faults` are taken one per batch, `down` fails all, `full` fails those that write, `poison` fails
+    those that need a charge.
+    """
 
     def __init__(self, genuine: Store) -> None:
         self._store = genuine
         self.runs = 0
         self.faults: deque[Fault] = deque()
         self.down = False
+        self.full = False
         self.poison: set[str] = set()
         self.before_batch = asyncio.Event()
         """While it is cleared, batches wait before they begin."""
@@ -59,12 +62,21 @@ class FaultyStore:
             raise StoreFailed("out of order", maybe_committed=True)
         if self.poison & read_set.charges.keys() or any(str(user) in self.poison for user in read_set.callers):
             raise Poisoned
-        await self._store.run(read_set, decide)
+        await self._store.run(read_set, self._without_space(decide) if self.full else decide)
         self.committed.set()
         await self.after_commit.wait()
         self.on_commit()
         if fault is Fault.ANSWER_LOST:
             raise StoreFailed("out of order", maybe_committed=True)
+
+    @staticmethod
+    def _without_space(decide: Callable[[Page], None]) -> Callable[[Page], None]:
+        def decide_and_fail(page: Page) -> None:
+            decide(page)
+            if page.has_changes:
+                raise StoreFailed("the disk is full", maybe_committed=False)
+
+        return decide_and_fail
 
     async def find_lapsed(self, limit: int) -> list[tuple[str, int]]:
         if self.down:
@@ -82,7 +94,7 @@ class FaultyStore:
         return await self._store.delete_free_charges(min_age_ms, limit)
 
     async def probe(self) -> None:
-        if self.down:
+        if self.down or self.full:
             raise StoreFailed("out of order", maybe_committed=False)
         await self._store.probe()
 

@@ -13,7 +13,7 @@ from ledger_environment import LedgerEnvironment, open_ledger_environment
 
 from support.deadlines import TEST_DEADLINE_S
 from support.factories import charge_id, operation_id, user_quota
-from tollkeeper.errors import LedgerUnavailable
+from tollkeeper.errors import LedgerUnavailable, NotFound
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota import operation_queue
 from tollkeeper.quota.journal import Journal
@@ -75,6 +75,21 @@ async def test_a_reserve_that_waits_too_long_is_refused_and_withdrawn(env: Ledge
         await journal.submit(reserve(env, "late"), wait_s=0.02)
     env.store.down = False
     await journal.drain(5)
+    assert await env.charges() == {}
+
+
+async def test_a_batch_that_writes_nothing_does_not_end_an_outage(env: LedgerEnvironment, journal: Journal) -> None:
+    """A full disk still lets it read."""
+    env.store.full = True
+    with pytest.raises(LedgerUnavailable):
+        await journal.submit(reserve(env, "late"), wait_s=0.02)
+    with pytest.raises(NotFound):
+        await journal.submit(settle(env, "unknown"))
+    assert journal.failing
+    env.store.full = False
+    with pytest.raises(NotFound):
+        await journal.submit(settle(env, "unknown"))
+    assert not journal.failing
     assert await env.charges() == {}
 
 

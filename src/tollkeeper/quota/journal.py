@@ -60,7 +60,7 @@ class Journal:
         self._task: asyncio.Task[None] | None = None
         self._keep_unbooked: KeepUnbooked | None = None
         self.failing = False
-        """True from the first batch that the database did not take, or not in time, until one that it did."""
+        """True from the first batch that the database did not take, or not in time, until a write that it did."""
 
     def start(self) -> None:
         """Start the task that runs the batches."""
@@ -177,20 +177,22 @@ class Journal:
         """Wait for an operation. After an outage, probe the database meanwhile, to notice when it is back."""
         while self.failing and not self._work.is_set():
             await asyncio.sleep(PROBE_INTERVAL_S)
-            with suppress(Exception):
-                await self._store.probe()
-                self._recovered()
+            await self._probe()
         await self._work.wait()
 
+    async def _probe(self) -> None:
+        with suppress(Exception):
+            await self._store.probe()
+            self._recovered()
+
     def _recovered(self) -> None:
-        if self.failing:
-            self.failing = self._outage_logged = False
-            log.info("ledger.recovered")
+        self.failing = self._outage_logged = False
+        log.info("ledger.recovered")
 
     async def _commit(self, batch: list[QueuedOperation]) -> None:
         """Run a batch. Requeue it after an outage; after any other failure, halve it until the cause stands alone."""
         try:
-            results = await self._run_transaction(batch)
+            results, has_written = await self._run_transaction(batch)
         except StoreFailed as failure:
             self._put_back(batch, failure)
             await asyncio.sleep(OUTAGE_PAUSE_S)
@@ -204,34 +206,44 @@ class Journal:
                 self._handle_failure(batch[0], failure)
         else:
             self._committed_at = asyncio.get_running_loop().time()
-            self._recovered()
+            if self.failing:
+                if has_written:
+                    self._recovered()
+                else:
+                    await self._probe()  # a full disk still lets a batch read
             for queued, result in results:
                 self._queue.note_result(queued, self._committed_at, blocked=False)
                 self._resolve(queued, result)
 
     async def _run_transaction(
         self, batch: Sequence[QueuedOperation]
-    ) -> list[tuple[QueuedOperation, Result | TollkeeperError]]:
-        """Run the operations, except those that need a locked row (delayed), and those that are withdrawn (dropped)."""
+    ) -> tuple[list[tuple[QueuedOperation, Result | TollkeeperError]], bool]:
+        """Run the operations, except those that need a locked row (delayed), and those that are withdrawn (dropped).
+
+        Returns the results, and whether something was written.
+        """
         read_set = ReadSet(is_suspect=batch[0].is_suspect)
         for queued in batch:
             queued.operation.declare_reads(read_set, retried=queued.retried)
         decided: list[QueuedOperation] = []
         locked: list[QueuedOperation] = []
         results: list[Result | TollkeeperError] = []
+        has_written = False
 
         def decide_batch(page: Page) -> None:
+            nonlocal has_written
             decided[:] = [queued for queued in batch if not queued.can_be_dropped]
             if page.locked is not None:
                 locked[:] = [queued for queued in decided if queued.needs(page.locked)]
                 decided[:] = [queued for queued in decided if not queued.needs(page.locked)]
             results[:] = decide(page, [queued.operation for queued in decided])
+            has_written = page.has_changes
 
         await self._store.run(read_set, decide_batch)
         for queued in locked:
             queued.suspect_tries = 0  # the row is known
             self._delay_locked(queued)
-        return list(zip(decided, results, strict=True))
+        return list(zip(decided, results, strict=True)), has_written
 
     def _resolve(self, queued: QueuedOperation, result: Result | TollkeeperError) -> None:
         if queued.on_commit is not None:

@@ -38,8 +38,8 @@ class Ledger:
 
     @property
     def available(self) -> bool:
-        """False from the first batch that the database did not take, or not in time, until one that it did; and while
-        its disk is almost full.
+        """False from the first batch that the database did not take, or not in time, until a write that it did; and
+        while its disk is almost full.
         """
         return not self._journal.failing and not self._store.refuses_calls
 
