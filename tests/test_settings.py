@@ -7,11 +7,9 @@ import pytest
 from pydantic import SecretStr
 
 from tollkeeper.errors import ConfigurationError
-from tollkeeper.identity.signing_secret import FILE_NAME, load_signing_secret
+from tollkeeper.identity.signing_secret import EXAMPLE_SECRET, FILE_NAME, check_signing_secret, load_signing_secret
 from tollkeeper.settings import (
-    EXAMPLE_SECRET,
     Settings,
-    check_signing_secret,
     load_settings,
     read_variable,
     setting_warnings,

@@ -28,14 +28,14 @@ from tollkeeper.gateway.streaming import Deadlines
 from tollkeeper.identity.authenticator import Authenticator
 from tollkeeper.identity.keys import ApiKeys
 from tollkeeper.identity.passwords import Passwords
-from tollkeeper.identity.signing_secret import load_signing_secret
+from tollkeeper.identity.signing_secret import check_signing_secret, load_signing_secret
 from tollkeeper.identity.tokens import Tokens
 from tollkeeper.providers.catalog import Catalog
 from tollkeeper.quota import queries
 from tollkeeper.quota.maintenance import Maintenance
 from tollkeeper.quota.spill import Spill
 from tollkeeper.quota.stores.base import Store
-from tollkeeper.settings import Settings, check_signing_secret, load_settings
+from tollkeeper.settings import Settings, load_settings
 from tollkeeper.telemetry.logging import AccessLog, configure_logging
 from tollkeeper.telemetry.loop_watchdog import LoopWatchdog
 from tollkeeper.throttle import Throttle

@@ -17,8 +17,6 @@ from tollkeeper.printable import require_printable
 
 ENV_FILE = ".env"
 PREFIX = "TOLLKEEPER_"
-MIN_SECRET_BYTES = 32
-EXAMPLE_SECRET = "change-me-to-at-least-32-random-bytes"  # noqa: S105 - rejected as a secret
 
 _ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
 _KUBERNETES_VARIABLE = re.compile(r"TOLLKEEPER_(SERVICE_(HOST|PORT\w*)|PORT_\d+_\w+)")
@@ -298,16 +296,3 @@ def _read_env_file() -> dict[str, str | None]:
         return dotenv_values(ENV_FILE)
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable_env_file(error) from None
-
-
-def check_signing_secret(secret: SecretStr) -> SecretStr:
-    """Returns the signing secret if it is strong enough for HS256 (RFC 7518, 3.2: at least 256 bits).
-
-    Raises ConfigurationError, which tells how to generate one.
-    """
-    value = secret.get_secret_value()
-    if value == EXAMPLE_SECRET or len(value.encode()) < MIN_SECRET_BYTES or len(set(value)) < 8:
-        raise ConfigurationError(
-            "TOLLKEEPER_SIGNING_SECRET is weak: it needs at least 32 random bytes. Make one with: openssl rand -hex 32"
-        )
-    return secret

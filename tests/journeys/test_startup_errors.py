@@ -11,8 +11,7 @@ import pytest
 
 from journeys.support.processes import Program, ReservedPort, clean_environment
 from support.databases import make_read_only
-from tollkeeper.identity.signing_secret import FILE_NAME
-from tollkeeper.settings import EXAMPLE_SECRET
+from tollkeeper.identity.signing_secret import EXAMPLE_SECRET, FILE_NAME
 
 GOOD_SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0-journeys"
 EXIT_REFUSED = 2

@@ -10,9 +10,11 @@ from pydantic import SecretStr
 
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.private_files import create_private_file, narrow_mode
-from tollkeeper.settings import Settings, check_signing_secret
+from tollkeeper.settings import Settings
 
 FILE_NAME = "signing-secret"
+MIN_SECRET_BYTES = 32
+EXAMPLE_SECRET = "change-me-to-at-least-32-random-bytes"  # noqa: S105 - rejected as a secret
 
 
 def load_signing_secret(settings: Settings) -> SecretStr:
@@ -25,6 +27,19 @@ def load_signing_secret(settings: Settings) -> SecretStr:
             " Make one with: openssl rand -hex 32"
         )
     return _read_or_create(settings.sqlite_path.parent / FILE_NAME)
+
+
+def check_signing_secret(secret: SecretStr) -> SecretStr:
+    """Returns the signing secret if it is strong enough for HS256 (RFC 7518, 3.2: at least 256 bits).
+
+    Raises ConfigurationError, which tells how to generate one.
+    """
+    value = secret.get_secret_value()
+    if value == EXAMPLE_SECRET or len(value.encode()) < MIN_SECRET_BYTES or len(set(value)) < 8:
+        raise ConfigurationError(
+            "TOLLKEEPER_SIGNING_SECRET is weak: it needs at least 32 random bytes. Make one with: openssl rand -hex 32"
+        )
+    return secret
 
 
 def _read_or_create(path: Path) -> SecretStr:
