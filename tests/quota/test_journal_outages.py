@@ -89,8 +89,8 @@ async def test_a_batch_that_writes_nothing_does_not_end_an_outage(env: LedgerEnv
     env.store.full = False
     with pytest.raises(NotFound):
         await journal.submit(settle(env, "unknown"))
-    assert not journal.failing
     assert await env.charges() == {}
+    assert not journal.failing
 
 
 async def test_a_reserve_that_is_withdrawn_while_its_transaction_begins_is_not_written(
