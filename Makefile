@@ -42,8 +42,7 @@ check: setup ## What CI runs: format, lint, types, architecture, every test with
 	@$(BIN)/python -m mypy
 	@$(BIN)/python -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 	@TEST_DEPTH=check $(BIN)/python -m pytest -n auto --dist worksteal -m "not prove_only" --cov --cov-report=
-	@$(BIN)/python -m coverage report --skip-covered
-	@$(BIN)/python -m coverage report --include='$(EXACT)' --fail-under=95
+	@$(BIN)/python -m coverage report --include='$(EXACT)' --skip-covered --fail-under=95
 
 prove: setup ## The proofs that take long: many examples, many kills, many calls
 	@TEST_DEPTH=prove $(BIN)/python -m pytest -n auto --dist worksteal -m "proof or prove_only"

@@ -1,3 +1,3 @@
 """Plugins for all tests."""
 
-pytest_plugins = ("support.hang_report", "support.databases")
+pytest_plugins = ("support.hang_report", "support.databases", "support.measured_tests")
