@@ -335,8 +335,8 @@ async def test_a_call_without_a_key_reads_and_writes_no_keys(
     for name in (
         "sqlite.row_cache.read_keys",
         "sqlite.writes.write_keys",
-        "postgres.page_reader.read_keys",
-        "postgres.writes.write_keys",
+        "postgres.page_reader.lock_keys",
+        "postgres.writes.key_values",
     ):
         monkeypatch.setattr(f"tollkeeper.quota.stores.{name}", unexpected)
     async with make_reservation(env, keyed_request=None) as made:

@@ -21,7 +21,7 @@ from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.rules.windows import Period
 from tollkeeper.quota.stores.base import StoreFailed
 from tollkeeper.quota.stores.postgres import windows
-from tollkeeper.quota.stores.postgres.idempotency_keys import read_keys
+from tollkeeper.quota.stores.postgres.idempotency_keys import lock_keys
 from tollkeeper.quota.stores.postgres.store import PostgresStore
 
 pytestmark = pytest.mark.stock_postgres
@@ -223,7 +223,7 @@ async def test_a_key_that_another_process_has_locked_delays_its_own_calls_alone(
     await use(env)
     entering = Reserve(charge_id("a"), env.caller, make_terms(), LEASE_MS, keyed_request=KeyedRequest("key", "-"))
     async with other.transaction():
-        await read_keys(other, [KeyName(env.caller.tenant_id, env.caller.user_id, "key")])
+        await lock_keys(other, [KeyName(env.caller.tenant_id, env.caller.user_id, "key")], {})
         waiting = asyncio.create_task(batch(env.store, entering))
         await waiting_for_a_lock(other)
         beside = make_store(any_postgres_url, env.clock)

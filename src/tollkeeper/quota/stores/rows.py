@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
-from tollkeeper.quota.rules.charge_row import INSERTED_COLUMNS, UPDATED_COLUMNS, ChargeRow
+from tollkeeper.quota.rules.charge_row import CHARGE_COLUMNS, INSERTED_COLUMNS, UPDATED_COLUMNS, ChargeRow
 from tollkeeper.quota.rules.models import EntryKind, Unit
 from tollkeeper.quota.rules.page import EntryRow, QuotaKey, QuotaRow, Subject, WindowRow
 from tollkeeper.quota.rules.windows import Period
@@ -29,5 +29,6 @@ def opening_entry(window: WindowRow, now_ms: int) -> EntryRow:
     return EntryRow(*key, source_id, EntryKind.OPEN.value, window.granted, 0, 0, 0, now_ms, None, None)
 
 
+all_values: Callable[[ChargeRow], tuple[Any, ...]] = attrgetter(*CHARGE_COLUMNS)
 inserted_values: Callable[[ChargeRow], tuple[Any, ...]] = attrgetter(*INSERTED_COLUMNS)
 updated_values: Callable[[ChargeRow], tuple[Any, ...]] = attrgetter(*UPDATED_COLUMNS)

@@ -5,10 +5,12 @@ that use a new key at the same time have no row to lock.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from tollkeeper.quota.rules.idempotency_keys import KEY_LIFETIME_MS, KeyName, KeyRow, StoredResponse
 from tollkeeper.quota.stores.postgres.connection import NOW_MS, Connection
+from tollkeeper.quota.stores.postgres.wanted_charges import WANTED_CHARGES, charge_keys
 
 WANTED_KEYS = "unnest($1::integer[], $2::integer[], $3::text[]) AS wanted (tenant_id, user_id, key)"
 MONTH_OF = (
@@ -16,23 +18,22 @@ MONTH_OF = (
     "::integer"
 )
 """`month_of` in SQL."""
-_LOCK_KEYS = "SELECT pg_advisory_xact_lock(number) FROM unnest($1::bigint[]) AS number"
-_READ_KEYS = (
-    "SELECT wanted.tenant_id, wanted.user_id, wanted.key, charge_id, fingerprint, found.created_ms, state, basis,"
-    f" status, content_type, body FROM {WANTED_KEYS}, LATERAL (SELECT * FROM idempotency_keys AS key"
-    " WHERE key.tenant_id = wanted.tenant_id AND key.user_id = wanted.user_id AND key.key = wanted.key"
-    " LIMIT 1) AS found, LATERAL (SELECT state, basis FROM charges WHERE charges.tenant_id = wanted.tenant_id"
+_LOCK_KEYS = (
+    f"WITH charge AS MATERIALIZED (SELECT count(*) FROM {WANTED_CHARGES}, LATERAL (SELECT 1 FROM charges"
+    " WHERE tenant_id = wanted.tenant_id AND month = wanted.month AND id = wanted.id FOR UPDATE) AS found)"
+    " SELECT pg_advisory_xact_lock(number) FROM charge, unnest($4::bigint[]) AS number"
+)
+"""All charges are counted, and so locked, before the first key."""
+FOUND_KEYS = (
+    "SELECT 'key', ROW(wanted.tenant_id, wanted.user_id, wanted.key, charge_id, fingerprint, found.created_ms, state,"
+    " basis, status, content_type, body)"
+    " FROM unnest({}::integer[], {}::integer[], {}::text[]) AS wanted (tenant_id, user_id, key), LATERAL"
+    " (SELECT * FROM idempotency_keys AS key WHERE key.tenant_id = wanted.tenant_id AND key.user_id = wanted.user_id"
+    " AND key.key = wanted.key LIMIT 1) AS found, LATERAL (SELECT state, basis FROM charges WHERE"
+    " charges.tenant_id = wanted.tenant_id"
     f" AND charges.month = {MONTH_OF.format('found.charge_id')} AND charges.id = found.charge_id LIMIT 1) AS charge"
 )
-_WRITE_KEYS = (
-    "INSERT INTO idempotency_keys"
-    " (tenant_id, user_id, key, charge_id, fingerprint, created_ms, status, content_type, body)"
-    " SELECT * FROM unnest($1::integer[], $2::integer[], $3::text[], $4::text[], $5::text[], $6::bigint[],"
-    " $7::integer[], $8::text[], $9::bytea[])"
-    " ON CONFLICT (tenant_id, user_id, key) DO UPDATE SET charge_id = excluded.charge_id,"
-    " fingerprint = excluded.fingerprint, created_ms = excluded.created_ms, status = excluded.status,"
-    " content_type = excluded.content_type, body = excluded.body"
-)
+"""The keys of these tenants, users and names, as records for `key_row`, with the state of their charges."""
 _DELETE_OLD_KEYS = (
     "WITH old AS MATERIALIZED (SELECT tenant_id, user_id, key FROM idempotency_keys"
     f" WHERE created_ms <= {NOW_MS} - $2 ORDER BY created_ms LIMIT $3 FOR UPDATE SKIP LOCKED)"
@@ -42,26 +43,24 @@ _DELETE_OLD_KEYS = (
 )
 
 
-async def read_keys(connection: Connection, names: Iterable[KeyName]) -> dict[KeyName, KeyRow]:
-    """Lock these keys until the end of the transaction, and read those that exist with the state of their charges."""
-    wanted = list(names)
-    await connection.execute(_LOCK_KEYS, sorted(map(lock_number, wanted)))
-    rows = await connection.fetch(_READ_KEYS, *zip(*wanted, strict=True))
-    keys = {}
-    for tenant_id, user_id, key, charge_id, fingerprint, created_ms, state, basis, *stored in rows:
-        name = KeyName(tenant_id, user_id, key)
-        response = None if stored[0] is None else StoredResponse(*stored)
-        keys[name] = KeyRow(name, charge_id, fingerprint, created_ms, state, basis, response)
-    return keys
+async def lock_keys(connection: Connection, names: Iterable[KeyName], charges: Mapping[str, int]) -> None:
+    """Lock these charges (id → tenant id), which come first in the order of locks, and these keys."""
+    await connection.execute(_LOCK_KEYS, *charge_keys(charges), sorted(map(lock_number, names)))
 
 
-async def write_keys(connection: Connection, keys: Iterable[KeyRow]) -> None:
-    """Insert or update these keys. Their locks are held."""
-    rows = [
+def key_row(found: Sequence[Any]) -> KeyRow:
+    """From a record of `FOUND_KEYS`."""
+    tenant_id, user_id, key, charge_id, fingerprint, created_ms, state, basis, *stored = found
+    response = None if stored[0] is None else StoredResponse(*stored)
+    return KeyRow(KeyName(tenant_id, user_id, key), charge_id, fingerprint, created_ms, state, basis, response)
+
+
+def key_values(keys: Iterable[KeyRow]) -> list[tuple[Any, ...]]:
+    """The rows of these keys, as they are written. The locks of the keys are held."""
+    return [
         (*row.name, row.charge_id, row.fingerprint, row.created_ms, *(row.response or (None, None, None)))
         for row in keys
     ]
-    await connection.execute(_WRITE_KEYS, *zip(*rows, strict=True))
 
 
 async def delete_old_keys(connection: Connection, now_ms: int | None, limit: int) -> int:

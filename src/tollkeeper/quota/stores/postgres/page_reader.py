@@ -1,52 +1,29 @@
 """Reads the page of a batch on PostgreSQL, under locks.
 
-A plain `SELECT … FOR UPDATE` of one row returns it as it is when its lock is granted (PostgreSQL manual, 13.2.1 Read
-Committed Isolation Level). What must be summed is read by a later statement, under that lock.
-
-Rows are found by their whole keys, and locked in the order of the keys that are passed: a `LATERAL` query, which reads
-one row by the index, is run for one key after the other. PostgreSQL cannot turn it into another kind of join, which
-would read the whole table.
+Mostly one statement does it (`locking_read`), because the windows that the callers need are known from before. Else the
+rest is read by later statements: first what the callers' accounts are, then their windows.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 import structlog
 
-from tollkeeper.quota.rules.charge_row import CHARGE_COLUMNS, ChargeRow
 from tollkeeper.quota.rules.idempotency_keys import KeyName
 from tollkeeper.quota.rules.page import Account, Page, QuotaKey, QuotaRow, ReadSet
-from tollkeeper.quota.stores.postgres.connection import NOW_MS, Connection
-from tollkeeper.quota.stores.postgres.idempotency_keys import read_keys
+from tollkeeper.quota.stores.postgres.connection import Connection
+from tollkeeper.quota.stores.postgres.idempotency_keys import lock_keys
 from tollkeeper.quota.stores.postgres.locked_rows import LockedRows
+from tollkeeper.quota.stores.postgres.locking_read import Found, lock_and_read
 from tollkeeper.quota.stores.postgres.policy_cache import PolicyCache
-from tollkeeper.quota.stores.postgres.windows import WindowReader
+from tollkeeper.quota.stores.postgres.wanted_charges import WANTED_CHARGES, charge_keys
+from tollkeeper.quota.stores.postgres.windows import WindowReader, WrongGuess
 from tollkeeper.quota.stores.rows import quota_row
-from tollkeeper.quota.time_sorted_ids import month_of
 
-_READ_POLICY = (
-    f"SELECT {NOW_MS}, pg_postmaster_start_time(),"
-    " ARRAY(SELECT tenant_id FROM policy WHERE tenant_id = ANY($2::integer[]) ORDER BY tenant_id),"
-    " ARRAY(SELECT version FROM policy WHERE tenant_id = ANY($2::integer[]) ORDER BY tenant_id)"
-)
 _LOCK_POLICY = "SELECT 1 FROM policy WHERE tenant_id = ANY($1::integer[]) ORDER BY tenant_id FOR UPDATE"
 _LOCK_QUOTAS = "SELECT 1 FROM quotas WHERE id = ANY($1::integer[]) ORDER BY id FOR NO KEY UPDATE"
-_WANTED = "unnest($1::integer[], $2::integer[], $3::text[]) AS wanted (tenant_id, month, id)"
-_READ_CHARGES = (
-    f"SELECT found.* FROM {_WANTED}, LATERAL (SELECT {', '.join(CHARGE_COLUMNS)} FROM charges"
-    " WHERE tenant_id = wanted.tenant_id AND month = wanted.month AND id = wanted.id FOR UPDATE) AS found"
-)
-_ENTRIES_OF_WANTED = (
-    "FROM entries WHERE tenant_id = wanted.tenant_id AND source_id = wanted.id AND month = wanted.month"
-)
-_READ_HOLDS = (
-    f"SELECT wanted.id, window_id, pending FROM {_WANTED},"
-    f" LATERAL (SELECT window_id, pending {_ENTRIES_OF_WANTED} ORDER BY kind) AS held"
-)
-"""The order is that of the index of sources. Else the planner may find the primary key as good without statistics, and
-read all entries of the tenant by it.
-"""
 _API_KEYS_OF = "ARRAY(SELECT {} FROM api_keys WHERE user_id = users.id AND revoked_ms IS NULL ORDER BY id)"
 _READ_ACCOUNTS = (
     "SELECT users.id, users.tenant_id, users.disabled_at IS NULL AND tenants.disabled_at IS NULL, users.token_version,"
@@ -68,7 +45,8 @@ _CREATE_QUOTA = (
     "INSERT INTO quotas (tenant_id, user_id, unit, period, granted) VALUES ($1, $2, $3, $4, 0) ON CONFLICT DO NOTHING"
 )
 _FIND_SOURCES = (
-    f"SELECT wanted.id FROM {_WANTED}, LATERAL (SELECT 1 {_ENTRIES_OF_WANTED} ORDER BY kind LIMIT 1) AS found"
+    f"SELECT wanted.id FROM {WANTED_CHARGES}, LATERAL (SELECT 1 FROM entries WHERE tenant_id = wanted.tenant_id"
+    " AND source_id = wanted.id AND month = wanted.month ORDER BY kind LIMIT 1) AS found"
 )
 
 log = structlog.get_logger("tollkeeper.ledger")
@@ -85,28 +63,35 @@ class PageReader:
         self._policy = PolicyCache()
         self._windows = WindowReader(locked)
         self._server_started: datetime | None = None
+        self._clock_ahead_ms = 0.0
+        """By how much the database's time is ahead of this process's monotonic clock."""
 
-    async def read(self, connection: Connection, read_set: ReadSet, injected_ms: int | None) -> Page:
+    async def read(
+        self, connection: Connection, read_set: ReadSet, injected_ms: int | None, *, guess: bool = True
+    ) -> Page:
         """The page of a batch, in its transaction. The time is `injected_ms` or, if that is None, the database's.
 
         Raises StaleMemory if the database does not have what was remembered: it was restored to an earlier state.
+        Raises WrongGuess only with `guess`: the current windows are locked before the time is known.
         """
         locked = ReadSet()
-        charges, holds = await self._read_charges(connection, read_set, locked)
+        charges = self._unlocked_charges(read_set.charges, locked)
         names = self._unlocked_keys(read_set.keys, locked)
-        keys = await read_keys(connection, names) if names else {}
-        quotas = await self._read_quotas(connection, read_set, locked)
-        policy = await connection.fetchrow(_READ_POLICY, injected_ms, sorted({*read_set.callers.values()}))
-        assert policy is not None
-        now_ms, server_started, tenants, versions = policy
-        self._check_server(server_started)
-        page = Page(now_ms, charges=charges, keys=keys, quotas=quotas)
-        page.holds = {charge_id: [] for charge_id in charges}
+        changes_quotas = bool(read_set.quotas or read_set.quotas_to_create)
+        if names or (charges and changes_quotas):
+            await lock_keys(connection, names, charges)
+        quotas = await self._read_quotas(connection, read_set, locked) if changes_quotas else {}
+        guessed = None if self._locked or changes_quotas or not guess else self._guess(read_set.callers, injected_ms)
+        found = await lock_and_read(connection, injected_ms, {*read_set.callers.values()}, charges, names, guessed)
+        self._check_server(found)
+        self._clock_ahead_ms = found.now_ms - time.monotonic() * 1000
+        page = Page(found.now_ms, charges=found.charges, keys=found.keys, quotas=quotas)
+        page.holds = {charge_id: [] for charge_id in found.charges}
         callers = self._unlocked_callers(read_set.callers, locked)
-        page.accounts = await self._read_accounts(connection, callers, dict(zip(tenants, versions, strict=True)))
-        await self._windows.read(connection, page, self._policy, holds, locked)
+        page.accounts = await self._read_accounts(connection, callers, found.versions)
+        await self._windows.fill(connection, page, self._policy, found, locked)
         if read_set.sources:
-            sources = await connection.fetch(_FIND_SOURCES, *_keys(read_set.sources))
+            sources = await connection.fetch(_FIND_SOURCES, *charge_keys(read_set.sources))
             page.committed_sources = {row[0] for row in sources}
         page.locked = locked if self._locked else None
         return page
@@ -129,35 +114,31 @@ class PageReader:
         self._policy.clear()
         self._windows.clear()
 
-    def _check_server(self, started: datetime) -> None:
+    def _check_server(self, found: Found) -> None:
         """Forget everything when the server is another one, or was restarted: it may have been restored meanwhile."""
+        started = found.server_started
         if started != self._server_started:
-            if self._server_started is not None:
+            was_known, self._server_started = self._server_started is not None, started
+            if was_known:
                 log.warning("ledger.database_restarted", started=started.isoformat())
                 self.clear()
-            self._server_started = started
+                if found.windows is not None:
+                    raise WrongGuess
 
-    async def _read_charges(
-        self, connection: Connection, read_set: ReadSet, locked: ReadSet
-    ) -> tuple[dict[str, ChargeRow], list[tuple[str, int, int]]]:
-        """Lock and read charges, and what each holds: (charge id, window id, pending)."""
-        if not read_set.charges:
-            return {}, []
-        wanted = read_set.charges
-        for charge_id in map(str, self._locked.among("charges", wanted)):
-            locked.charges[charge_id] = wanted[charge_id]
-        if locked.charges:
-            wanted = {charge_id: wanted[charge_id] for charge_id in wanted.keys() - locked.charges.keys()}
-        rows = await connection.fetch(_READ_CHARGES, *_keys(wanted)) if wanted else []
-        if not rows:
-            return {}, []
-        charges = {row[0]: ChargeRow(*row) for row in rows}
-        keys = [(charge.tenant_id, charge.month, charge.id) for charge in charges.values()]
-        holds = await connection.fetch(_READ_HOLDS, *zip(*keys, strict=True))
-        pending: dict[tuple[str, int], int] = {}
-        for charge_id, window_id, amount in holds:
-            pending[charge_id, window_id] = pending.get((charge_id, window_id), 0) + amount
-        return charges, [(*place, amount) for place, amount in pending.items()]
+    def _guess(self, callers: Mapping[int, int], injected_ms: int | None) -> dict[int, int] | None:
+        """The windows that these callers probably need now (id → tenant id); None if that is not known."""
+        accounts = self._policy.recall(callers)
+        if accounts is None:
+            return None
+        now_ms = int(time.monotonic() * 1000 + self._clock_ahead_ms) if injected_ms is None else injected_ms
+        return self._windows.guess(accounts, now_ms)
+
+    def _unlocked_charges(self, charges: Mapping[str, int], locked: ReadSet) -> Mapping[str, int]:
+        for charge_id in map(str, self._locked.among("charges", charges)):
+            locked.charges[charge_id] = charges[charge_id]
+        if not locked.charges:
+            return charges
+        return {charge_id: tenant for charge_id, tenant in charges.items() if charge_id not in locked.charges}
 
     def _unlocked_keys(self, names: Iterable[KeyName], locked: ReadSet) -> list[KeyName]:
         locked.keys.update(self._locked.names.intersection(names))
@@ -179,8 +160,6 @@ class PageReader:
         Their tenants' policy rows are locked first, because the change of a quota writes to them.
         """
         keys = sorted(read_set.quotas | read_set.quotas_to_create, key=_lock_order)
-        if not keys:
-            return {}
         tenants = {key.subject.tenant_id for key in keys}
         locked_tenants = self._locked.among("policy", tenants)
         locked.quotas.update(key for key in keys if key.subject.tenant_id in locked_tenants)
@@ -213,12 +192,6 @@ class PageReader:
             if callers[user_id] in versions:
                 self._policy.add(user_id, accounts[user_id], versions[callers[user_id]])
         return accounts
-
-
-def _keys(tenants: Mapping[str, int]) -> Iterable[Sequence[object]]:
-    """The keys of charges or operations (id → tenant id) in the order of the ids: tenants, months and ids."""
-    ids = sorted(tenants)
-    return [tenants[one] for one in ids], [month_of(one) for one in ids], ids
 
 
 async def _find_quota(connection: Connection, key: QuotaKey, *, create: bool) -> QuotaRow | None:

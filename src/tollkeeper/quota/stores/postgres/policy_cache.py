@@ -1,6 +1,6 @@
 """The accounts and quotas that a process remembers between two batches."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from tollkeeper.quota.rules.page import Account, QuotaRow
 
@@ -35,6 +35,11 @@ class PolicyCache:
             if remembered is not None and remembered[0] == versions.get(tenant_id):
                 found[user_id] = remembered[1]
         return found
+
+    def recall(self, callers: Iterable[int]) -> list[Account] | None:
+        """The accounts of these users as remembered, whatever their versions; None if one is not remembered."""
+        remembered = [self._accounts.get(user_id) for user_id in callers]
+        return None if None in remembered else [one[1] for one in remembered if one is not None]
 
     def add(self, user_id: int, account: Account, version: int) -> None:
         """Add the account of a user, as read at this version, and its quotas."""

@@ -23,7 +23,7 @@ from tollkeeper.quota.stores.postgres.free_charges import delete_free_charges
 from tollkeeper.quota.stores.postgres.idempotency_keys import delete_old_keys
 from tollkeeper.quota.stores.postgres.locked_rows import CONTENDED_LOCK_TIMEOUT_MS, SUSPECT_LOCK_TIMEOUT_MS, LockedRows
 from tollkeeper.quota.stores.postgres.page_reader import PageReader
-from tollkeeper.quota.stores.postgres.windows import StaleMemory
+from tollkeeper.quota.stores.postgres.windows import StaleMemory, WrongGuess
 from tollkeeper.quota.stores.postgres.writes import write
 
 log = structlog.get_logger("tollkeeper.ledger")
@@ -63,11 +63,14 @@ class PostgresStore:
     async def _run_afresh(self, read_set: ReadSet, decide: Callable[[Page], None]) -> None:
         """Run the batch, with nothing remembered if what was remembered is no longer true."""
         try:
-            await self._run(read_set, decide)
+            try:
+                await self._run(read_set, decide)
+            except WrongGuess:
+                await self._run(read_set, decide, guess=False)
         except StaleMemory:
             log.warning("ledger.database_restored")
             self._reader.clear()
-            await self._run(read_set, decide)
+            await self._run(read_set, decide, guess=False)
 
     async def _look_for_locks(self, read_set: ReadSet | None = None) -> None:
         """Look for locked rows among those of this read set; without one, look again at those that were locked.
@@ -88,14 +91,14 @@ class PostgresStore:
             await self._reset()
             raise StoreFailed(_one_line(error), maybe_committed=False) from error
 
-    async def _run(self, read_set: ReadSet, decide: Callable[[Page], None]) -> None:
-        """One try of `run`. Raises what is in LOCKED, too, after a rollback."""
+    async def _run(self, read_set: ReadSet, decide: Callable[[Page], None], *, guess: bool = True) -> None:
+        """One try of `run`. Raises what is in LOCKED, StaleMemory and WrongGuess, too, after a rollback."""
         committing = False
         try:
             connection = await self._connect()
             timeout_ms = SUSPECT_LOCK_TIMEOUT_MS if read_set.is_suspect else self._locked.lock_timeout_ms
             await connection.execute(BEGIN.format(lock_timeout_ms=timeout_ms))
-            page = await self._reader.read(connection, read_set, self._injected_ms())
+            page = await self._reader.read(connection, read_set, self._injected_ms(), guess=guess)
             decide(page)
             if page.has_changes:
                 await write(connection, page)
@@ -104,7 +107,7 @@ class PostgresStore:
             else:
                 await connection.execute("ROLLBACK")
             self._reader.committed()
-        except (*LOCKED, StaleMemory):
+        except (*LOCKED, StaleMemory, WrongGuess):
             await self._roll_back()
             raise
         except OUTAGES as error:

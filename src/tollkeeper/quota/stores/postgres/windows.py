@@ -1,13 +1,13 @@
 """Reads windows on PostgreSQL: finds their ids, creates missing ones, and locks them in order of id."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-import asyncpg
-
-from tollkeeper.quota.rules.page import EntryRow, Page, QuotaRow, ReadSet, WindowHold, WindowRow
+from tollkeeper.quota.rules.page import Account, EntryRow, Page, QuotaRow, ReadSet, WindowHold, WindowRow
 from tollkeeper.quota.rules.windows import span
 from tollkeeper.quota.stores.postgres.connection import Connection
 from tollkeeper.quota.stores.postgres.locked_rows import LockedRows
+from tollkeeper.quota.stores.postgres.locking_read import Found
 from tollkeeper.quota.stores.postgres.policy_cache import PolicyCache
 from tollkeeper.quota.stores.rows import opening_entry, quota_row, window_row
 
@@ -45,6 +45,10 @@ class StaleMemory(Exception):
     """The database does not have a window that it had before: it was restored to an earlier state."""
 
 
+class WrongGuess(Exception):
+    """The batch needs a window that it has not locked, after it locked others. That could be out of order."""
+
+
 class WindowReader:
     """Reads windows, and remembers the ids of committed ones by (quota id, start). Windows are never deleted."""
 
@@ -69,44 +73,56 @@ class WindowReader:
         self._known.clear()
         self._uncommitted.clear()
 
-    async def read(
+    def guess(self, accounts: Iterable[Account], now_ms: int) -> dict[int, int] | None:
+        """The current windows of these accounts at about this time (id → tenant id); None if one is not known."""
+        guessed = {}
+        for account in accounts:
+            for quota in account.quotas:
+                window_id = self._known.get((quota.id, span(quota.key.period, now_ms)[0]))
+                if window_id is None:
+                    return None
+                guessed[window_id] = account.tenant_id
+        return guessed
+
+    async def fill(
         self,
         connection: Connection,
         page: Page,
         policy: PolicyCache,
-        holds: Sequence[tuple[str, int, int]],
+        found: Found,
         locked: ReadSet,
     ) -> None:
-        """Lock and read the windows of the page's quotas and of `holds`: (charge id, window id, pending).
+        """Fill `page.current_windows`, with the windows of the page's quotas, and `page.holds`.
 
-        Fills `page.current_windows` and `page.holds`. What needs a locked window is added to `locked`. Raises
-        StaleMemory.
+        Windows that `found` lacks are created, locked and read. What needs a locked window is added to `locked`. Raises
+        WrongGuess if windows are locked already, but not all that are needed; StaleMemory.
         """
         quotas = {quota.id: quota for account in page.accounts.values() for quota in account.quotas}
         quotas.update((quota.id, quota) for quota in page.quotas.values())
         wanted = {(quota.id, span(quota.key.period, page.now_ms)[0]): quota for quota in quotas.values()}
-        await self._find_or_create(connection, page, wanted)
+        if found.windows is None:
+            await self._find_or_create(connection, page, wanted)
         current = {key: self._uncommitted.get(key) or self._known.get(key) for key in wanted}
-        tenants = {window_id: page.charges[charge_id].tenant_id for charge_id, window_id, _ in holds}
+        tenants = {window_id: page.charges[charge_id].tenant_id for charge_id, window_id, _ in found.holds}
         for key, window_id in current.items():
             if window_id is not None:
                 tenants[window_id] = wanted[key].key.subject.tenant_id
-        ids = sorted(tenants.keys() - {*map(int, self._locked.among("windows", tenants.keys()))})
-        rows = await connection.fetch(_LOCK_WINDOWS, [tenants[id_] for id_ in ids], ids) if ids else []
+        ids = tenants.keys() - {*map(int, self._locked.among("windows", tenants.keys()))}
+        rows: Sequence[Sequence[Any]] | None = found.windows
+        if rows is None:
+            rows = await _lock(connection, {id_: tenants[id_] for id_ in sorted(ids)})
         await _read_missing_quotas(connection, policy, rows, quotas)
         windows = {row[0]: window_row(row, quotas.get(row[1]) or policy.quotas[row[1]]) for row in rows}
-        if len(windows) != len(ids):
+        if found.windows is not None and (None in current.values() or ids - windows.keys()):
+            raise WrongGuess
+        if ids - windows.keys():
             raise StaleMemory
         for (quota_id, starts_ms), window_id in current.items():
             if window_id in windows:
                 window = page.current_windows[quota_id] = windows[window_id]
                 if (window.quota.id, window.starts_ms) != (quota_id, starts_ms):
                     raise StaleMemory
-        for charge_id, window_id, pending in holds:
-            if window_id in windows:
-                page.holds[charge_id].append(WindowHold(windows[window_id], pending))
-            else:
-                locked.charges[charge_id] = page.charges[charge_id].tenant_id
+        _fill_holds(page, found.holds, windows, locked)
         if self._locked:
             _find_locked_owners(page, locked)
 
@@ -139,14 +155,33 @@ class WindowReader:
         self._uncommitted.update({(quota_id, starts_ms): window_id for window_id, quota_id, starts_ms in found})
 
 
+async def _lock(connection: Connection, tenants: Mapping[int, int]) -> Sequence[Sequence[Any]]:
+    """Lock windows (id → tenant id) in this order. Returns the rows of those that exist."""
+    if not tenants:
+        return []
+    rows: Sequence[Sequence[Any]] = await connection.fetch(_LOCK_WINDOWS, [*tenants.values()], [*tenants])
+    return rows
+
+
 async def _read_missing_quotas(
-    connection: Connection, policy: PolicyCache, rows: Sequence[asyncpg.Record], page_quotas: dict[int, QuotaRow]
+    connection: Connection, policy: PolicyCache, rows: Sequence[Sequence[Any]], page_quotas: dict[int, QuotaRow]
 ) -> None:
     """Read the quotas of windows that no reserve of this batch uses. Only their names and units matter."""
     unknown = {row[1] for row in rows} - page_quotas.keys() - policy.quotas.keys()
     if unknown:
         for row in await connection.fetch(_READ_QUOTAS, sorted(unknown)):
             policy.quotas[row[0]] = quota_row(row)
+
+
+def _fill_holds(
+    page: Page, holds: Sequence[tuple[str, int, int]], windows: Mapping[int, WindowRow], locked: ReadSet
+) -> None:
+    """Fill `page.holds`, and add the charges to `locked` that hold in a locked window."""
+    for charge_id, window_id, pending in holds:
+        if window_id in windows:
+            page.holds[charge_id].append(WindowHold(windows[window_id], pending))
+        else:
+            locked.charges[charge_id] = page.charges[charge_id].tenant_id
 
 
 def _find_locked_owners(page: Page, locked: ReadSet) -> None:

@@ -1,77 +1,110 @@
-"""Writes the changes of a page on PostgreSQL: one statement per table and kind of change."""
+"""Writes the changes of a page on PostgreSQL, in one statement: each kind of change is one of its data-modifying CTEs.
 
-from collections.abc import Iterable
-from typing import Any
+All parts of the statement see the same snapshot, and run in no defined order (PostgreSQL manual, 7.8.4 Data-Modifying
+Statements in WITH). So no part writes a row that another part writes, and none reads what another writes. Foreign keys
+are checked after the last part.
+"""
 
-from tollkeeper.quota.rules.charge_row import INSERTED_COLUMNS, UPDATED_COLUMNS
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from tollkeeper.quota.rules.charge_row import CHARGE_COLUMNS, INSERTED_COLUMNS, UPDATED_COLUMNS
 from tollkeeper.quota.rules.models import Charge, Entry
 from tollkeeper.quota.rules.page import EntryRow, Page
 from tollkeeper.quota.stores.postgres.connection import Connection
-from tollkeeper.quota.stores.postgres.idempotency_keys import write_keys
-from tollkeeper.quota.stores.rows import inserted_values, updated_values
+from tollkeeper.quota.stores.postgres.idempotency_keys import key_values
+from tollkeeper.quota.stores.rows import all_values, inserted_values, updated_values
 
 
-def _types(table: type[Charge] | type[Entry], columns: Iterable[str]) -> list[str]:
+def _types(table: type[Charge] | type[Entry], columns: Iterable[str]) -> tuple[str, ...]:
     """The PostgreSQL type of each column. It is taken from the model, so that statements and schema always agree."""
     kinds = {"BIGINT": "bigint", "INTEGER": "integer", "BOOLEAN": "boolean"}
     described = {column.name: str(column.type) for column in table.__table__.columns}  # type: ignore[union-attr]
-    return [kinds.get(described[column], "text") for column in columns]
+    return tuple(kinds.get(described[column], "text") for column in columns)
 
 
-def _unnest(types: Iterable[str]) -> str:
-    return ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(types, 1))
+class _Part(NamedTuple):
+    """One kind of change. `statement` has `{rows}` for the rows to write, which have columns of these `types`."""
+
+    statement: str
+    types: tuple[str, ...]
 
 
-_INSERT_CHARGES = (
-    f"INSERT INTO charges ({', '.join(INSERTED_COLUMNS)})"
-    f" SELECT * FROM unnest({_unnest(_types(Charge, INSERTED_COLUMNS))})"
-)
+def _insert(table: str, columns: Sequence[str], types: tuple[str, ...], conflict: str = "") -> _Part:
+    return _Part(f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM {{rows}}{conflict}", types)
+
+
+_INSERT_CHARGES = _insert("charges", INSERTED_COLUMNS, _types(Charge, INSERTED_COLUMNS))
+_INSERT_CLOSED_CHARGES = _insert("charges", CHARGE_COLUMNS, _types(Charge, CHARGE_COLUMNS))
 _CHARGE_KEY = ("tenant_id", "month", "id")
-_UPDATE_CHARGES = (
+_UPDATE_CHARGES = _Part(
     f"UPDATE charges SET {', '.join(f'{column} = new.{column}' for column in UPDATED_COLUMNS)}"
-    f" FROM unnest({_unnest(_types(Charge, (*_CHARGE_KEY, *UPDATED_COLUMNS)))})"
-    f" AS new ({', '.join((*_CHARGE_KEY, *UPDATED_COLUMNS))})"
-    " WHERE charges.tenant_id = new.tenant_id AND charges.month = new.month AND charges.id = new.id"
+    f" FROM {{rows}} AS new ({', '.join((*_CHARGE_KEY, *UPDATED_COLUMNS))})"
+    " WHERE charges.tenant_id = new.tenant_id AND charges.month = new.month AND charges.id = new.id",
+    _types(Charge, (*_CHARGE_KEY, *UPDATED_COLUMNS)),
+)
+_UPDATE_LIMITS = _Part(
+    "UPDATE quotas SET granted = new.granted FROM {rows} AS new (id, granted) WHERE quotas.id = new.id",
+    ("integer", "bigint"),
 )
 _BALANCES = ("granted", "settled", "pending", "forgiven", "sequence")
-_UPDATE_WINDOWS = (
+_UPDATE_WINDOWS = _Part(
     f"UPDATE windows SET {', '.join(f'{column} = new.{column}' for column in _BALANCES)}"
-    f" FROM unnest({_unnest(['integer', *['bigint'] * 6])}) AS new (tenant_id, id, {', '.join(_BALANCES)})"
-    " WHERE windows.tenant_id = new.tenant_id AND windows.id = new.id"
+    f" FROM {{rows}} AS new (tenant_id, id, {', '.join(_BALANCES)})"
+    " WHERE windows.tenant_id = new.tenant_id AND windows.id = new.id",
+    ("integer", *["bigint"] * 6),
 )
-_UPDATE_LIMITS = (
-    "UPDATE quotas SET granted = new.granted FROM unnest($1::integer[], $2::bigint[]) AS new (id, granted)"
-    " WHERE quotas.id = new.id"
-)
-_INSERT_ENTRIES = (
-    f"INSERT INTO entries ({', '.join(EntryRow._fields)})"
-    f" SELECT * FROM unnest({_unnest(_types(Entry, EntryRow._fields))})"
+_INSERT_ENTRIES = _insert("entries", EntryRow._fields, _types(Entry, EntryRow._fields))
+_KEY_CONTENT = ("charge_id", "fingerprint", "created_ms", "status", "content_type", "body")
+_WRITE_KEYS = _insert(
+    "idempotency_keys",
+    ("tenant_id", "user_id", "key", *_KEY_CONTENT),
+    ("integer", "integer", "text", "text", "text", "bigint", "integer", "text", "bytea"),
+    " ON CONFLICT (tenant_id, user_id, key)"
+    f" DO UPDATE SET {', '.join(f'{column} = excluded.{column}' for column in _KEY_CONTENT)}",
 )
 
 
 async def write(connection: Connection, page: Page) -> None:
     """Write everything that the page changed."""
-    if page.new_charges:
-        await connection.execute(_INSERT_CHARGES, *_columns(map(inserted_values, page.new_charges)))
-    if page.changed_charges:
-        charges = page.changed_charges.values()
-        updates = ((row.tenant_id, row.month, row.id, *updated_values(row)) for row in charges)
-        await connection.execute(_UPDATE_CHARGES, *_columns(updates))
-    if page.changed_limits:
-        limits = page.changed_limits.values()
-        await connection.execute(_UPDATE_LIMITS, *_columns((row.id, row.granted) for row in limits))
-    if page.changed_windows:
-        windows = page.changed_windows.values()
-        balances = (
+    changes = [(part, rows) for part, rows in _changes(page).items() if rows]
+    if changes:
+        values = [column for _, rows in changes for column in zip(*rows, strict=True)]
+        await connection.execute(_combined(tuple([part for part, _ in changes])), *values)
+
+
+def _changes(page: Page) -> dict[_Part, Sequence[tuple[Any, ...]]]:
+    """The rows that each part writes. A charge that is new and already changed again is inserted as it is now."""
+    changed = page.changed_charges
+    old, new = list(changed.values()), page.new_charges
+    twice = [charge for charge in new if charge.id in changed] if changed else []
+    if twice:
+        ids = {charge.id for charge in twice}
+        old = [charge for charge in old if charge.id not in ids]
+        new = [charge for charge in new if charge.id not in ids]
+    return {
+        _INSERT_CHARGES: [inserted_values(charge) for charge in new],
+        _INSERT_CLOSED_CHARGES: [all_values(charge) for charge in twice],
+        _UPDATE_CHARGES: [(charge.tenant_id, charge.month, charge.id, *updated_values(charge)) for charge in old],
+        _UPDATE_LIMITS: [(quota.id, quota.granted) for quota in page.changed_limits.values()],
+        _UPDATE_WINDOWS: [
             (row.tenant_id, row.id, row.granted, row.settled, row.pending, row.forgiven, row.sequence)
-            for row in windows
-        )
-        await connection.execute(_UPDATE_WINDOWS, *_columns(balances))
-        await connection.execute(_INSERT_ENTRIES, *_columns(page.new_entries))
-    if page.changed_keys:
-        await write_keys(connection, page.changed_keys.values())
+            for row in page.changed_windows.values()
+        ],
+        _INSERT_ENTRIES: page.new_entries,
+        _WRITE_KEYS: key_values(page.changed_keys.values()) if page.changed_keys else [],
+    }
 
 
-def _columns(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """Transpose rows into the arrays of columns that `unnest` takes."""
-    return list(zip(*rows, strict=True))
+@cache
+def _combined(parts: tuple[_Part, ...]) -> str:
+    """The statement that writes these parts. Its parameters are the columns of the first part, then the next, …"""
+    statements, first = [], 1
+    for part in parts:
+        columns = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(part.types, first))
+        statements.append(part.statement.format(rows=f"unnest({columns})"))
+        first += len(part.types)
+    *others, last = statements
+    ctes = ", ".join(f"part{number} AS ({statement})" for number, statement in enumerate(others, 1))
+    return f"WITH {ctes} {last}" if others else last

@@ -5,14 +5,13 @@ statements. Each writes a power of two of rows, so that few different statements
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
-from operator import attrgetter
 from typing import Any
 
-from tollkeeper.quota.rules.charge_row import CHARGE_COLUMNS, INSERTED_COLUMNS, UPDATED_COLUMNS, ChargeRow
+from tollkeeper.quota.rules.charge_row import CHARGE_COLUMNS, INSERTED_COLUMNS, UPDATED_COLUMNS
 from tollkeeper.quota.rules.page import EntryRow, Page, WindowRow
-from tollkeeper.quota.stores.rows import inserted_values
+from tollkeeper.quota.stores.rows import all_values, inserted_values
 from tollkeeper.quota.stores.sqlite.idempotency_keys import write_keys
 
 MAX_ROWS_PER_STATEMENT = 64
@@ -44,7 +43,6 @@ class Insert:
                 done += size
 
 
-_all_values: Callable[[ChargeRow], tuple[Any, ...]] = attrgetter(*CHARGE_COLUMNS)
 _insert_charges = Insert("charges", INSERTED_COLUMNS)
 _update_charges = Insert("charges", CHARGE_COLUMNS, "tenant_id, month, id", UPDATED_COLUMNS)
 _update_windows = Insert("windows", _WINDOW_COLUMNS, "id", _BALANCES)
@@ -54,7 +52,7 @@ _insert_entries = Insert("entries", EntryRow._fields)
 def write(connection: sqlite3.Connection, page: Page) -> None:
     """Write everything that the page changed."""
     _insert_charges.run(connection, [inserted_values(row) for row in page.new_charges])
-    _update_charges.run(connection, [_all_values(row) for row in page.changed_charges.values()])
+    _update_charges.run(connection, [all_values(row) for row in page.changed_charges.values()])
     for quota in page.changed_limits.values():
         connection.execute("UPDATE quotas SET granted = ? WHERE id = ?", (quota.granted, quota.id))
     _update_windows.run(connection, [_window_values(row) for row in page.changed_windows.values()])
