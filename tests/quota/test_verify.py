@@ -23,8 +23,9 @@ from tollkeeper.chat import Price, Usage
 from tollkeeper.db import Database
 from tollkeeper.errors import ProviderRejected
 from tollkeeper.principal import Principal
-from tollkeeper.quota.audit.invariants import Fault
-from tollkeeper.quota.audit.verify import MAX_PROBLEMS, AuditReport, verify
+from tollkeeper.quota.audit.problems import Fault
+from tollkeeper.quota.audit.report import MAX_PROBLEMS, AuditReport
+from tollkeeper.quota.audit.verify import verify
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.windows import Period

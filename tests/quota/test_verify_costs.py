@@ -10,7 +10,7 @@ from verified_ledger import TERMS, VerifiedLedger, open_verified
 from support.factories import user_quota
 from tollkeeper.chat import Usage
 from tollkeeper.errors import ProviderRejected
-from tollkeeper.quota.audit.invariants import Fault
+from tollkeeper.quota.audit.problems import Fault
 from tollkeeper.quota.rules.models import Basis
 
 pytestmark = [pytest.mark.stock_postgres, pytest.mark.exhaustive_on_postgres]

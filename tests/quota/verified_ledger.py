@@ -11,7 +11,8 @@ from support.factories import FakeClock, make_principal, make_store, make_terms,
 from tollkeeper.chat import Price, Usage
 from tollkeeper.db import Database
 from tollkeeper.principal import Principal
-from tollkeeper.quota.audit.verify import AuditReport, verify
+from tollkeeper.quota.audit.report import AuditReport
+from tollkeeper.quota.audit.verify import verify
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.reservation import Reservation
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, StoredResponse

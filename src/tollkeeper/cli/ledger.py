@@ -7,7 +7,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from tollkeeper.cli.context import open_context
 from tollkeeper.cli.output import make_console, print_line
-from tollkeeper.quota.audit.verify import BLIND_SPOTS, AuditReport
+from tollkeeper.quota.audit.report import AuditReport
+from tollkeeper.quota.audit.verify import BLIND_SPOTS
 from tollkeeper.quota.audit.verify import verify as verify_ledger
 
 app = typer.Typer(name="ledger", help="Verify the ledger.", no_args_is_help=True, add_completion=False)

@@ -24,7 +24,7 @@ from tollkeeper.quota.rules.operations import (
     StoreResponse,
     Terms,
 )
-from tollkeeper.quota.time_sorted_ids import new_id
+from tollkeeper.quota.time_sorted_ids import CHARGE_PREFIX, new_id
 
 log = structlog.get_logger("tollkeeper.ledger")
 
@@ -49,7 +49,7 @@ class Reservation:
         self._caller = caller
         self._keyed_request = keyed_request
         self.terms = terms
-        self.charge_id = new_id("chg")
+        self.charge_id = new_id(CHARGE_PREFIX)
         self.hold = Hold(self.charge_id, 0)
         self.checkpoint = (0, 0)
         self.closed: ClosedCharge | None = None
@@ -119,7 +119,7 @@ class Reservation:
             raise LedgerConflict
         self._usage, self._unbilled = None, True
         operation = Extend(
-            new_id("chg", after=self.charge_id),
+            new_id(CHARGE_PREFIX, after=self.charge_id),
             self._caller,
             terms,
             self._calls.lease_ms,

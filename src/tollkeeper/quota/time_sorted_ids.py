@@ -9,6 +9,8 @@ import time
 from datetime import date
 from functools import lru_cache
 
+CHARGE_PREFIX = "chg"
+"""The prefix of the ids of charges."""
 _DAY_MS = 86_400_000
 _EPOCH = date(1970, 1, 1).toordinal()
 

@@ -4,11 +4,12 @@ A quota is as old as its first window, which is opened in the transaction that c
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
-from tollkeeper.quota.audit.invariants import Fault, Problem
+from tollkeeper.quota.audit.facts import NO_WINDOW, ChargeFacts, EntryFacts, QuotaFacts, WindowFacts, Windows
+from tollkeeper.quota.audit.problems import Fault, Problem
 from tollkeeper.quota.rules.models import Basis, EntryKind
 
+_RESERVE = EntryKind.RESERVE.value
 YOUNG_MS = 60_000
 """The age up to which a charge may lack a quota: a reserve that began before the quota was committed does not see it.
 More than any transaction of the ledger takes.
@@ -16,23 +17,37 @@ More than any transaction of the ledger takes.
 
 
 class QuotasByOwner:
-    """The quotas of the users and tenants of a chunk. A row has the quota's columns, and `since_ms`: its first window.
+    """The quotas of users and tenants."""
 
-    A quota without a window has never applied to a call.
-    """
+    def __init__(self) -> None:
+        self._of_user: dict[int, list[QuotaFacts]] = {}
+        self._of_tenant: dict[int, list[QuotaFacts]] = {}
 
-    def __init__(self, rows: Iterable[Any]) -> None:
-        self._of_user: dict[int, list[Any]] = {}
-        self._of_tenant: dict[int, list[Any]] = {}
-        for row in rows:
-            if row.since_ms is None:
-                continue
-            if row.user_id is not None:
-                self._of_user.setdefault(row.user_id, []).append(row)
+    def __len__(self) -> int:
+        """How many users and tenants are known."""
+        return len(self._of_user) + len(self._of_tenant)
+
+    def unknown(self, charges: Iterable[ChargeFacts]) -> tuple[list[int], list[int]]:
+        """The users and the tenants of these charges whose quotas are not known."""
+        users, tenants = ({getattr(charge, owner) for charge in charges} for owner in ("user_id", "tenant_id"))
+        return sorted(users - self._of_user.keys()), sorted(tenants - self._of_tenant.keys())
+
+    def add(self, users: Iterable[int], tenants: Iterable[int], quotas: Iterable[QuotaFacts]) -> None:
+        """Note the quotas of these users and tenants."""
+        self._of_user.update((user, []) for user in users)
+        self._of_tenant.update((tenant, []) for tenant in tenants)
+        for quota in quotas:
+            if quota.user_id is not None:
+                self._of_user[quota.user_id].append(quota)
             else:
-                self._of_tenant.setdefault(row.tenant_id, []).append(row)
+                self._of_tenant[quota.tenant_id].append(quota)
 
-    def before(self, charge: Any) -> Iterator[Any]:
+    def clear(self) -> None:
+        """Forget all quotas."""
+        self._of_user.clear()
+        self._of_tenant.clear()
+
+    def before(self, charge: ChargeFacts) -> Iterator[QuotaFacts]:
         """The quotas of a charge's user and tenant that are older than the charge."""
         for quotas in (self._of_user.get(charge.user_id, ()), self._of_tenant.get(charge.tenant_id, ())):
             for quota in quotas:
@@ -40,31 +55,31 @@ class QuotasByOwner:
                     yield quota
 
 
-def skipped_quotas(charge: Any, entries: Sequence[Any], quotas: QuotasByOwner) -> list[Any]:
-    """The older quotas on which a charge holds nothing in the window of its time. A replay needs no hold.
-
-    `entries` are the charge's, with the columns of their windows.
-    """
+def skipped_quotas(
+    charge: ChargeFacts, entries: Sequence[EntryFacts], windows: Windows, quotas: QuotasByOwner
+) -> list[QuotaFacts]:
+    """The older quotas on which a charge holds nothing in the window of its time. A replay needs no hold."""
     if charge.basis == Basis.CACHE:
         return []
-    held = {
-        entry.quota_id for entry in entries if entry.kind == EntryKind.RESERVE and _covers(entry, charge.created_ms)
-    }
+    reserved = [
+        windows.get((charge.tenant_id, entry.window_id), NO_WINDOW) for entry in entries if entry.kind == _RESERVE
+    ]
+    held = {window.quota_id for window in reserved if _covers(window, charge.created_ms)}
     return [quota for quota in quotas.before(charge) if quota.id not in held]
 
 
-def is_young(quota: Any, charge: Any) -> bool:
+def is_young(quota: QuotaFacts, charge: ChargeFacts) -> bool:
     """Whether a quota was created so shortly before a charge that the reserve need not have seen it."""
     return bool(charge.created_ms - quota.since_ms <= YOUNG_MS)
 
 
-def skipped_quota_problem(charge: Any, quota: Any) -> Problem:
+def skipped_quota_problem(charge: ChargeFacts, quota: QuotaFacts) -> Problem:
     """The problem of a charge that skipped a quota."""
     owner = "tenant" if quota.user_id is None else "user"
     what = f"it holds nothing on quota {quota.id} ({owner}, {quota.unit}, {quota.period}) in the window of its time"
     return Problem(Fault.SKIPPED_QUOTA, f"charge {charge.id}", what)
 
 
-def _covers(window: Any, at_ms: int) -> bool:
+def _covers(window: WindowFacts, at_ms: int) -> bool:
     starts_ms, ends_ms = window.starts_ms, window.ends_ms
     return starts_ms is not None and starts_ms <= at_ms and (ends_ms is None or at_ms < ends_ms)

@@ -1,13 +1,15 @@
 """Recomputes the cost of a charge from its own row: its usage, price, weight and basis. No I/O."""
 
 from collections.abc import Iterator
-from typing import Any
+from functools import lru_cache
 
 from tollkeeper.chat import Price, Usage
-from tollkeeper.quota.audit.invariants import Fault, Problem
+from tollkeeper.quota.audit.facts import ChargeFacts
+from tollkeeper.quota.audit.problems import Fault, Problem
 from tollkeeper.quota.rules.meter import Meter
 from tollkeeper.quota.rules.models import Basis
 
+_PROVIDER = Basis.PROVIDER.value
 RECOVERED = "recovered"
 """The `error` of a charge that was booked anew because the database had lost it. It holds nothing."""
 
@@ -15,11 +17,13 @@ Costs = tuple[int, int]
 """Tokens and micro-USD."""
 
 
-def cost_problems(charge: Any) -> Iterator[Problem]:
+def cost_problems(charge: ChargeFacts) -> Iterator[Problem]:
     """The problem of a closed charge whose cost does not follow from its usage, if it has one."""
     if charge.closed_ms is None:
         return
     tokens, micro_usd = charge.cost_tokens, charge.cost_micro_usd or 0
+    if charge.basis == _PROVIDER and _full_cost(charge, _usage(charge)) == (tokens, micro_usd):
+        return
     possible = _possible_costs(charge)
     if (tokens, micro_usd) in possible:
         return
@@ -32,7 +36,7 @@ def cost_problems(charge: Any) -> Iterator[Problem]:
     yield Problem(Fault.COST, f"charge {charge.id}", what + (expected or "undefined"))
 
 
-def _possible_costs(charge: Any) -> set[Costs]:
+def _possible_costs(charge: ChargeFacts) -> set[Costs]:
     """What the charge may cost. There are several where the row does not record which rule decided."""
     held = charge.held_tokens, charge.held_micro_usd or 0
     full = _full_cost(charge, _usage(charge))
@@ -54,23 +58,28 @@ def _possible_costs(charge: Any) -> set[Costs]:
     return costs
 
 
-def _is_unbounded(charge: Any) -> bool:
+def _is_unbounded(charge: ChargeFacts) -> bool:
     """Whether the bound of the cost is not stored: that of a recovered charge whose usage was not reported."""
     return charge.error == RECOVERED and charge.held_tokens == 0 and charge.basis in (Basis.COUNTED, Basis.UNKNOWN)
 
 
-def _full_cost(charge: Any, usage: Usage) -> Costs:
-    meter = Meter(charge.weight_milli, _price(charge))
+def _full_cost(charge: ChargeFacts, usage: Usage) -> Costs:
+    meter = _make_meter(
+        charge.weight_milli, charge.price_input, charge.price_cached, charge.price_output, charge.price_cache_write
+    )
     return meter.tokens(usage), meter.micro_usd(usage) or 0
 
 
-def _price(charge: Any) -> Price | None:
-    if charge.price_input is None or charge.price_cached is None or charge.price_output is None:
-        return None
-    return Price(charge.price_input, charge.price_cached, charge.price_output, charge.price_cache_write)
+@lru_cache(maxsize=1_024)
+def _make_meter(
+    weight_milli: int, fresh: int | None, cached: int | None, output: int | None, cache_write: int | None
+) -> Meter:
+    if fresh is None or cached is None or output is None:
+        return Meter(weight_milli, None)
+    return Meter(weight_milli, Price(fresh, cached, output, cache_write))
 
 
-def _usage(charge: Any) -> Usage:
+def _usage(charge: ChargeFacts) -> Usage:
     return Usage(
         charge.input_tokens or 0,
         charge.output_tokens or 0,

@@ -1,0 +1,77 @@
+"""The verifier beside servers that write: it ends, and what changes while it reads is no problem."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import TextClause
+from verified_ledger import TERMS, VerifiedLedger, open_verified
+
+from support.deadlines import TEST_DEADLINE_S
+from tollkeeper.chat import Usage
+from tollkeeper.db import Database
+from tollkeeper.quota.audit import charges
+from tollkeeper.quota.audit.reading import read
+from tollkeeper.quota.time_sorted_ids import new_id
+
+pytestmark = pytest.mark.stock_postgres
+
+
+@pytest.fixture
+async def verified(database_url: str) -> AsyncIterator[VerifiedLedger]:
+    async with open_verified(database_url) as made:
+        yield made
+
+
+async def test_verify_ends_though_charges_are_made_as_fast_as_it_reads_them(
+    verified: VerifiedLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read_and_spend(database: Database, statement: TextClause, **values: Any) -> Any:
+        rows = await read(database, statement, **values)
+        await verified.spend(Usage(1, 1))
+        return rows
+
+    for _ in range(3):
+        await verified.spend(Usage(1, 1))
+    monkeypatch.setattr(charges, "read", read_and_spend)
+    async with asyncio.timeout(TEST_DEADLINE_S):
+        report = await verified.verify(chunk=5)
+    assert report.problems == []
+    assert 3 <= report.charges < 20
+
+
+async def test_a_call_that_ends_between_two_statements_is_no_problem(
+    verified: VerifiedLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = verified.ledger.reservation(verified.caller, TERMS)
+    await waiting.__aenter__()
+    statements = []
+
+    async def read_and_settle(database: Database, statement: TextClause, **values: Any) -> Any:
+        rows = await read(database, statement, **values)
+        statements.append(statement)
+        if statement is charges._CHARGES:
+            waiting.set_usage(Usage(1, 1))
+            await waiting.__aexit__(None, None, None)
+        return rows
+
+    monkeypatch.setattr(charges, "read", read_and_settle)
+    report = await verified.verify()
+    assert report.problems == []
+    assert report.charges == 1
+    assert charges._BOTH in statements
+
+
+async def test_entries_of_charges_that_there_are_not_are_found_wherever_they_sort(verified: VerifiedLedger) -> None:
+    """Those after the last charge are in no chunk of charges."""
+    first, second = [await verified.spend(Usage(1, 1)) for _ in range(2)]
+    orphan = new_id("chg")
+    await verified.execute(
+        f"UPDATE entries SET source_id = '{orphan}' WHERE source_id = '{second}'",
+        f"DELETE FROM charges WHERE id = '{second}'",
+    )
+    report = await verified.verify(chunk=1)
+    assert {problem.what.rpartition(")")[2] for problem in report.problems} == {" belongs to no charge"}
+    assert len(report.problems) == 3 * 2
+    assert all(orphan in problem.what and first not in problem.what for problem in report.problems)
