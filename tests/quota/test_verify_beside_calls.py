@@ -11,7 +11,7 @@ from verified_ledger import TERMS, VerifiedLedger, open_verified
 from support.deadlines import TEST_DEADLINE_S
 from tollkeeper.chat import Usage
 from tollkeeper.db import Database
-from tollkeeper.quota.audit import charges
+from tollkeeper.quota.audit import charge_chunks
 from tollkeeper.quota.audit.reading import read
 from tollkeeper.quota.time_sorted_ids import new_id
 
@@ -34,7 +34,7 @@ async def test_verify_ends_though_charges_are_made_as_fast_as_it_reads_them(
 
     for _ in range(3):
         await verified.spend(Usage(1, 1))
-    monkeypatch.setattr(charges, "read", read_and_spend)
+    monkeypatch.setattr(charge_chunks, "read", read_and_spend)
     async with asyncio.timeout(TEST_DEADLINE_S):
         report = await verified.verify(chunk=5)
     assert report.problems == []
@@ -46,21 +46,23 @@ async def test_a_call_that_ends_between_two_statements_is_no_problem(
 ) -> None:
     waiting = verified.ledger.reservation(verified.caller, TERMS)
     await waiting.__aenter__()
-    statements = []
+    statements: list[str] = []
 
     async def read_and_settle(database: Database, statement: TextClause, **values: Any) -> Any:
         rows = await read(database, statement, **values)
-        statements.append(statement)
-        if statement is charges._CHARGES:
+        statements.append(str(statement))
+        if len(statements) == 3:  # the end of the chunk by charges and by entries, and then its charges
             waiting.set_usage(Usage(1, 1))
             await waiting.__aexit__(None, None, None)
         return rows
 
-    monkeypatch.setattr(charges, "read", read_and_settle)
+    monkeypatch.setattr(charge_chunks, "read", read_and_settle)
     report = await verified.verify()
     assert report.problems == []
     assert report.charges == 1
-    assert charges._BOTH in statements
+    assert "FROM entries" in statements[-2], "the charge and its entries were compared"
+    assert "FROM charges" in statements[-1], "and again, in one snapshot"
+    assert "FROM entries" in statements[-1]
 
 
 async def test_entries_of_charges_that_there_are_not_are_found_wherever_they_sort(verified: VerifiedLedger) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import text
@@ -42,12 +43,14 @@ _CHUNK = text(
     " ORDER BY tenant_id, window_id, sequence LIMIT :most),"
     " touched AS (SELECT tenant_id, window_id FROM chunk"
     " UNION SELECT CAST(:tenant_id AS INTEGER), CAST(:window_id AS BIGINT))"
-    " SELECT 0 AS is_window, chunk.* FROM chunk UNION ALL"
-    " SELECT 1, windows.tenant_id, id, sequence, NULL, NULL, NULL, granted, settled, pending, forgiven"
+    " SELECT * FROM chunk UNION ALL"
+    " SELECT windows.tenant_id, id, sequence, NULL, NULL, NULL, granted, settled, pending, forgiven"
     " FROM touched JOIN windows ON windows.tenant_id = touched.tenant_id AND windows.id = touched.window_id"
-    " ORDER BY tenant_id, window_id, is_window, sequence"
 )
-"""The next entries, and after those of each window its row. The window of the entry before is there in any case."""
+"""The next entries, and the row of each of their windows, without a source. The window of the entry before is there in
+any case. They are sorted here, which takes less time than in SQLite.
+"""
+_key_of = itemgetter(0, 1, 2)
 _WINDOWS = text(
     "SELECT tenant_id, quota_id, starts_ms, id, EXISTS (SELECT 1 FROM entries WHERE entries.tenant_id ="
     " windows.tenant_id AND window_id = windows.id) AS has_entries FROM windows"
@@ -115,16 +118,21 @@ class Replay:
 
     def read(self, rows: Iterable[Sequence[Any]]) -> Iterator[Problem]:
         """Add the rows of a chunk. Yields what is wrong with an entry, with the balances after it, or with a window."""
-        tenant_id, window_id = self._owner
-        for row in rows:
-            is_window, tenant, window, sequence, month, source_id, kind, granted, settled, pending, forgiven = row
-            if window != window_id or tenant != tenant_id:
+        entries = []
+        stored = {}
+        for row in map(tuple, rows):
+            if row[4] is None:
+                stored[row[0], row[1]] = (row[2], *row[6:])
+            else:
+                entries.append(row)
+        entries.sort(key=_key_of)
+        owner = self._owner
+        self._stored = stored.get(owner)
+        for tenant, window, sequence, month, source_id, kind, granted, settled, pending, forgiven in entries:
+            if window != owner[1] or tenant != owner[0]:
                 yield from self.finish()
-                self._owner = tenant_id, window_id = tenant, window
-                self._sequence, self._sums, self._stored = 0, (0, 0, 0, 0), None
-            if is_window:
-                self._stored = sequence, granted, settled, pending, forgiven
-                continue
+                self._owner = owner = tenant, window
+                self._sequence, self._sums, self._stored = 0, (0, 0, 0, 0), stored.get(owner)
             is_allowed = (kind, granted != 0, settled != 0, pending != 0, forgiven != 0) in _ALLOWED_CHANGES
             if not is_allowed or (kind == _OPEN) != (sequence == 1) or source_id[:3] != CHARGE_PREFIX:
                 yield from self._entry_problems(

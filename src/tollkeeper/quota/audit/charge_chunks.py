@@ -1,0 +1,157 @@
+"""Reads charges and their entries in chunks, in the order of tenants and ids.
+
+A chunk is one range of charges, and the same range of entries. It is read as the ranges of plain columns that it
+consists of: PostgreSQL does not stop an index scan at the upper end of a range of row values.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from sqlalchemy import Row, TextClause, text
+
+from tollkeeper.db import Database
+from tollkeeper.quota.audit.facts import ChargeFacts, EntryFacts
+from tollkeeper.quota.audit.reading import BEFORE_ALL_TENANTS, read
+from tollkeeper.quota.time_sorted_ids import CHARGE_PREFIX, month_of
+
+_ENTRIES_PER_CHARGE = 8
+"""A chunk ends early if its charges have more entries than this, on average."""
+_NTH_CHARGE = text(
+    "SELECT tenant_id, month, id FROM charges WHERE (tenant_id, month, id) > (:tenant_id, :month, :id)"
+    " AND id <= :newest ORDER BY tenant_id, month, id LIMIT 1 OFFSET :most"
+)
+_NTH_ENTRY = text(
+    "SELECT tenant_id, month, source_id AS id FROM entries WHERE (tenant_id, source_id) > (:tenant_id, :id)"
+    f" AND source_id <= :newest AND source_id LIKE '{CHARGE_PREFIX}%'"
+    " ORDER BY tenant_id, source_id, kind, window_id LIMIT 1 OFFSET :most"
+)
+_CHARGE_COLUMNS, _ENTRY_COLUMNS = ", ".join(ChargeFacts._fields), ", ".join(EntryFacts._fields)
+_SPLIT = len(ChargeFacts._fields)
+_BETWEEN_TENANTS = "tenant_id > :tenant_id AND tenant_id < :last_tenant_id"
+_charge_of, _place_of = attrgetter("tenant_id", "source_id"), attrgetter("window_id", "sequence")
+
+
+class Position(NamedTuple):
+    """The key of a charge, or of the charge of an entry."""
+
+    tenant_id: int
+    month: int
+    id: str
+
+
+BEGIN = Position(BEFORE_ALL_TENANTS, 0, "")
+END = Position(2**31 - 1, 2**31 - 1, "")
+
+
+class Chunk(NamedTuple):
+    """Charges, and the entries of each by tenant and charge id; also entries of charges that there are not."""
+
+    charges: Sequence[ChargeFacts]
+    entries: dict[tuple[int, str], list[EntryFacts]]
+
+
+class ChargeReader:
+    """Reads the charges and entries up to the id `newest`, and about `most` charges at once."""
+
+    def __init__(self, database: Database, newest: str, most: int) -> None:
+        self._database = database
+        self._newest = newest
+        self._most = most
+
+    async def find_last(self, after: Position) -> Position:
+        """The last position of the chunk after `after`: so many charges or entries later, or END."""
+        values = after._asdict() | {"newest": self._newest}
+        rows = [
+            *await read(self._database, _NTH_CHARGE, most=self._most - 1, **values),
+            *await read(self._database, _NTH_ENTRY, most=self._most * _ENTRIES_PER_CHARGE - 1, **values),
+        ]
+        return min(map(_position_of, rows), key=lambda last: (last.tenant_id, last.id), default=END)
+
+    async def read(self, after: Position, last: Position) -> Chunk:
+        """The rows after `after` up to `last`: charges and entries in one snapshot each."""
+        charges = await self._read(_charges_statement, after, last)
+        entries = await self._read(_entries_statement, after, last)
+        return Chunk(list(map(ChargeFacts._make, charges)), _by_charge(map(EntryFacts._make, entries)))
+
+    async def read_at_once(self, after: Position, last: Position) -> Chunk:
+        """The same, in one snapshot. It takes twice the time."""
+        rows = [tuple(row) for row in await self._read(_both_statement, after, last)]
+        charges = [ChargeFacts._make(row[:_SPLIT]) for row in rows if row[0] is not None]
+        return Chunk(charges, _by_charge(EntryFacts._make(row[_SPLIT:]) for row in rows if row[0] is None))
+
+    async def _read(self, make_statement: Any, after: Position, last: Position) -> Sequence[Row[Any]]:
+        statement = make_statement(after.tenant_id == last.tenant_id, after.month == last.month)
+        bounds = after._asdict() | {f"last_{name}": value for name, value in last._asdict().items()}
+        return await read(self._database, statement, newest=self._newest, **bounds)
+
+
+def _position_of(row: Row[Any]) -> Position:
+    """The position of a charge or entry. A wrong month of one row must not split the chunks in another place."""
+    try:
+        return Position(row.tenant_id, month_of(row.id), row.id)
+    except ValueError:
+        return Position._make(row)
+
+
+@lru_cache
+def _charges_statement(same_tenant: bool, same_month: bool) -> TextClause:
+    return text(_select_charges(same_tenant, same_month))
+
+
+@lru_cache
+def _entries_statement(same_tenant: bool, _same_month: bool) -> TextClause:
+    return text(f"{_select_entries(same_tenant)} ORDER BY tenant_id, source_id")
+
+
+@lru_cache
+def _both_statement(same_tenant: bool, same_month: bool) -> TextClause:
+    """Charges and entries are not joined: without statistics the planner compares every charge with every entry."""
+    charges, entries = _select_charges(same_tenant, same_month), _select_entries(same_tenant)
+    tenant_column = _SPLIT + EntryFacts._fields.index("tenant_id") + 1
+    return text(
+        f"SELECT {_CHARGE_COLUMNS}, {_null_columns(_ENTRY_COLUMNS)} FROM ({charges}) AS charge"
+        f" UNION ALL SELECT {_null_columns(_CHARGE_COLUMNS)}, {_ENTRY_COLUMNS} FROM ({entries}) AS entry"
+        f" ORDER BY {tenant_column}, source_id"
+    )
+
+
+def _select_charges(same_tenant: bool, same_month: bool) -> str:
+    first, last = "tenant_id = :tenant_id", "tenant_id = :last_tenant_id"
+    if same_tenant and same_month:
+        ranges = [f"{first} AND month = :month AND id > :id AND id <= :last_id"]
+    else:
+        months = f"{first} AND month > :month"
+        between = [months, _BETWEEN_TENANTS, f"{last} AND month < :last_month"]
+        ranges = [
+            f"{first} AND month = :month AND id > :id",
+            *([f"{months} AND month < :last_month"] if same_tenant else between),
+            f"{last} AND month = :last_month AND id <= :last_id",
+        ]
+    return _union(f"SELECT {_CHARGE_COLUMNS} FROM charges WHERE {{}} AND id <= :newest", ranges)
+
+
+def _select_entries(same_tenant: bool) -> str:
+    if same_tenant:
+        ranges = ["tenant_id = :tenant_id AND source_id > :id AND source_id <= :last_id"]
+    else:
+        first, last = "tenant_id = :tenant_id AND source_id > :id", "tenant_id = :last_tenant_id"
+        ranges = [first, _BETWEEN_TENANTS, f"{last} AND source_id <= :last_id"]
+    of_charges = f"source_id <= :newest AND source_id LIKE '{CHARGE_PREFIX}%'"
+    return _union(f"SELECT {_ENTRY_COLUMNS} FROM entries WHERE {{}} AND {of_charges}", ranges)
+
+
+def _union(select: str, ranges: Iterable[str]) -> str:
+    return " UNION ALL ".join(map(select.format, ranges))
+
+
+def _null_columns(columns: str) -> str:
+    """A select list with NULL for each of these columns."""
+    return ", ".join(f"NULL AS {column}" for column in columns.split(", "))
+
+
+def _by_charge(entries: Iterable[EntryFacts]) -> dict[tuple[int, str], list[EntryFacts]]:
+    """`entries` are in the order of charges. Those of a charge are returned in the order of window and sequence."""
+    return {key: sorted(group, key=_place_of) for key, group in groupby(entries, key=_charge_of)}
