@@ -19,10 +19,10 @@ ifneq ($(shell cat $(VENV)/.ready 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check prove bench lint format migrate lock
+.PHONY: help setup run test check prove bench bench-growth lint format migrate lock
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## Create the environment in .venv (other targets do so if needed)
 
@@ -49,6 +49,9 @@ prove: setup ## The proofs that take long: many examples, many kills, many calls
 
 bench: setup ## Compare with a bare forwarder, on SQLite and PostgreSQL; ARGS='--peers ENV' and others
 	@$(BIN)/python scripts/bench $(ARGS)
+
+bench-growth: setup ## Measure calls and `ledger verify` on ledgers of up to a million users; takes half an hour
+	@$(BIN)/python scripts/bench --growth $(ARGS)
 
 lint: setup ## Lint and check types
 	@$(BIN)/python -m ruff check .

@@ -17,6 +17,7 @@ import uvloop
 
 from bench import profiling, report
 from bench.databases import find_stock_postgres, stock_postgres_version
+from bench.growth import measure_growth
 from bench.measurement import Measurement, Plan, measure, run_calls
 from bench.memory import MemoryUse, Stage, load_tokenizer, memory_use
 from bench.options import make_plan, parse_options
@@ -38,11 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _interruptible(), ExitStack() as cleanup:
             folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="tollkeeper-bench-")))
             cleanup.callback(_ignore_interrupts)
-            coroutine = (
-                _profile(options.profile, plan, folder, cleanup)
-                if options.profile
-                else _bench(options, plan, folder, cleanup)
-            )
+            if options.profile:
+                coroutine = _profile(options.profile, plan, folder, cleanup)
+            elif options.growth:
+                coroutine = _growth(options, plan, folder, cleanup)
+            else:
+                coroutine = _bench(options, plan, folder, cleanup)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(coroutine)
     except BenchError as error:
@@ -61,13 +63,13 @@ async def _bench(options: argparse.Namespace, plan: Plan, folder: Path, cleanup:
     testbed = Testbed(folder, cores, cleanup, options.database_delay_ms)
     targets = []
     for kind in options.only or _available_kinds(options.database_delay_ms):
-        _show_progress(f"starting {kind}")
+        report.show_progress(f"starting {kind}")
         targets.append(await testbed.start_target(kind))
     peers, missing = await _start_peers(testbed, options.peers)
     targets += peers
     served_before = await testbed.served_by_upstream()
     tables, memory = await _measure_all(targets, options.what, plan)
-    _show_progress("checking")
+    report.show_progress("checking")
     checks = await verify_run(testbed, targets, served_before, started)
     results = make_results(tables, memory, name_targets(options.database_delay_ms))
     print(report.format_tables(results), end="\n\n")
@@ -90,7 +92,9 @@ async def _measure_all(
     memory = {target.kind: {Stage.STARTED: memory_use(target)} for target in targets if not target.is_lone_only}
     tables = []
     for workload in workloads:
-        _show_progress(f"measuring {workload}: {', '.join(target.kind for target in targets if target.has(workload))}")
+        report.show_progress(
+            f"measuring {workload}: {', '.join(target.kind for target in targets if target.has(workload))}"
+        )
         tables.append(await measure(targets, workload, plan))
         stage = Stage.STREAMED if workload.is_stream else Stage.CALLED
         for target in targets:
@@ -109,7 +113,7 @@ async def _start_peers(testbed: Testbed, environments: Sequence[Path] | None) ->
     found, missing = find_peers(environments)
     started = []
     for peer in found:
-        _show_progress(f"starting {peer.kind} {peer.version}")
+        report.show_progress(f"starting {peer.kind} {peer.version}")
         try:
             started.append(await _start_responding_peer(testbed, peer))
         except BenchError as error:
@@ -140,6 +144,13 @@ async def _profile(workload: Workload, plan: Plan, folder: Path, cleanup: ExitSt
     cores = Cores()
     cores.pin(0, cores.driver)
     print(await profiling.profile(Testbed(folder, cores, cleanup), workload, plan, folder))
+
+
+async def _growth(options: argparse.Namespace, plan: Plan, folder: Path, cleanup: ExitStack) -> None:
+    cores = Cores()
+    cores.pin(0, cores.driver)
+    kinds = options.only or (SQLITE, STOCK) if find_stock_postgres() is not None else (SQLITE,)
+    print(await measure_growth(Testbed(folder, cores, cleanup), kinds, options.growth, plan))
 
 
 def _available_kinds(database_delay_ms: float) -> tuple[str, ...]:
@@ -175,7 +186,3 @@ def _ignore_interrupts() -> None:
     """Ignore further signals while the children are stopped, which takes a bounded time."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-
-
-def _show_progress(step: str) -> None:
-    print(f"… {step}", file=sys.stderr, flush=True)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import bench
+from bench.bulk_ledger import LedgerSize
+from bench.growth import SIZES, parse_size
 from bench.measurement import CallCounts, Plan
 from bench.targets import KINDS, PEERS
 from bench.workload import Workload
@@ -89,7 +91,20 @@ def _make_parser() -> argparse.ArgumentParser:
         metavar="WHAT",
         help="instead: profile the SQLite server with this workload [%(const)s]",
     )
+    parser.add_argument(
+        "--growth",
+        type=_parse_sizes,
+        nargs="?",
+        const=SIZES,
+        metavar="U:E,U:E",
+        help="instead: measure calls and `ledger verify` on ledgers with so many users and entries"
+        f" [{','.join(f'{size.users}:{size.entries}' for size in SIZES)}]",
+    )
     return parser
+
+
+def _parse_sizes(text: str) -> tuple[LedgerSize, ...]:
+    return tuple(map(parse_size, text.split(",")))
 
 
 def _at_least(lowest: int) -> Any:

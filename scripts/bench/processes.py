@@ -168,9 +168,12 @@ def rss_mb(pid: int) -> float:
 
 
 def peak_rss_mb(pid: int) -> float:
-    """Returns the peak resident set size of a process, in MB of 10**6 bytes. Without /proc, the present size."""
+    """Returns the peak resident set size of a process, in MB of 10**6 bytes. Without /proc, the present size.
+
+    It is 0 for a process that has ended, and that its parent has not waited for.
+    """
     status = Path(f"/proc/{pid}/status")
     if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024 / 1e6
+        lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return int(lines[0].split()[1]) * 1024 / 1e6 if lines else 0.0
     return rss_mb(pid)

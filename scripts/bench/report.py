@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -158,3 +159,8 @@ def _processor_name() -> str:
             return next(line.partition(":")[2].strip() for line in cpuinfo if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.machine()
+
+
+def show_progress(step: str) -> None:
+    """Print what is being done, beside the results."""
+    print(f"… {step}", file=sys.stderr, flush=True)

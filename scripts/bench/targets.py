@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +43,8 @@ TOKEN = "sk-bench"
 """The forwarder accepts any token, and a peer is configured with this one."""
 UNREACHED_RATE_LIMIT = "1000000/minute"
 BCRYPT_ROUNDS = 4  # the minimum: the login is not measured
+Fill = Callable[[Settings], Awaitable[list[tuple[str, str]]]]
+"""Fills a migrated, empty database. Returns the tenant name and e-mail address of every caller."""
 TOLLKEEPER = Path(sys.executable).with_name("tollkeeper")
 DELAY_PROXY = SCRIPTS / "bench" / "delay_proxy.py"
 
@@ -134,20 +136,31 @@ class Testbed:
         served: dict[str, int] = await request_json(self._upstream_port, http_request("GET", "/served"))
         return served
 
-    async def start_target(self, kind: str, command: Sequence[str] = (str(TOLLKEEPER),)) -> Target:
-        """Returns a target that listens. `command` runs the `tollkeeper` command."""
+    async def start_target(
+        self,
+        kind: str,
+        command: Sequence[str] = (str(TOLLKEEPER),),
+        *,
+        fill: Fill = populate,
+        name: str | None = None,
+    ) -> Target:
+        """Returns a target that listens. `command` runs the `tollkeeper` command.
+
+        `fill` fills its database. `name` is that of the database, where there are several of one kind.
+        """
         if kind == FORWARDER:
             return self._start_forwarder()
         if kind == SQLITE:
-            return await self._start_tollkeeper(kind, command, f"sqlite:///{self.folder / 'bench.db'}", None)
+            url, pid = f"sqlite:///{self.folder / (name or kind)}.db", None
+            return await self._start_tollkeeper(kind, command, url, pid, fill)
         if kind == POSTGRES:
             url, pid = self._cleanup.enter_context(wheel_postgres(self.folder, self._cores))
         else:
-            data = self.folder / f"{kind}-postgres"
+            data = self.folder / f"{name or kind}-postgres"
             url, pid = self._cleanup.enter_context(stock_postgres(data, self._cores))
             if kind == DISTANT:
                 return await self._start_distant_tollkeeper(command, data, url, pid)
-        return await self._start_tollkeeper(kind, command, url, pid)
+        return await self._start_tollkeeper(kind, command, url, pid, fill)
 
     def start_child(
         self,
@@ -195,12 +208,17 @@ class Testbed:
         return f"postgresql://postgres:@127.0.0.1:{port}/postgres"
 
     async def _start_tollkeeper(
-        self, kind: str, command: Sequence[str], database_url: str, database_pid: int | None
+        self,
+        kind: str,
+        command: Sequence[str],
+        database_url: str,
+        database_pid: int | None,
+        fill: Fill = populate,
     ) -> Target:
-        """Migrate and populate an empty database, serve it, and log every user in."""
+        """Migrate and fill an empty database, serve it, and log every caller in."""
         await asyncio.to_thread(migrate, database_url)
         settings = Settings(_env_file=None, database_url=database_url, bcrypt_rounds=BCRYPT_ROUNDS)
-        emails = await populate(settings)
+        emails = await fill(settings)
         port = free_port()
         environment = {
             "TOLLKEEPER_DATABASE_URL": database_url,
