@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import TextClause
+from sqlalchemy import TextClause, text
 from verified_ledger import TERMS, VerifiedLedger, open_verified
 
+from bench.bulk_ledger import LedgerSize, fill_postgres
 from support.deadlines import TEST_DEADLINE_S
 from tollkeeper.chat import Usage
 from tollkeeper.db import Database
@@ -77,3 +78,23 @@ async def test_entries_of_charges_that_there_are_not_are_found_wherever_they_sor
     assert {problem.what.rpartition(")")[2] for problem in report.problems} == {" belongs to no charge"}
     assert len(report.problems) == 3 * 2
     assert all(orphan in problem.what and first not in problem.what for problem in report.problems)
+
+
+@pytest.mark.parametrize("chunks_before", [0, 7])
+async def test_a_chunk_is_read_by_its_range_of_the_index(any_postgres_url: str, chunks_before: int) -> None:
+    """PostgreSQL's scan of a range of row values does not stop at its end, but at that of the tenant."""
+    await fill_postgres(any_postgres_url, LedgerSize(20, 40_000), "-")
+    database = Database(any_postgres_url)
+    reader, after = charge_chunks.ChargeReader(database, new_id("chg"), 500), charge_chunks.BEGIN
+    for _ in range(chunks_before):
+        after = await reader.find_last(after)
+    last = await reader.find_last(after)
+    bounds = after._asdict() | {f"last_{name}": value for name, value in last._asdict().items()}
+    is_same = after.tenant_id == last.tenant_id, after.month == last.month
+    for make_statement, rows in ((charge_chunks._charges_statement, 500), (charge_chunks._entries_statement, 2_000)):
+        explained = text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {make_statement(*is_same).text}")
+        [[[found]]] = await read(database, explained, newest=reader._newest, **bounds)
+        plan = found["Plan"]
+        assert plan["Actual Rows"] == rows
+        assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 1.5 * rows
+    await database.close()
