@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -89,6 +90,21 @@ def test_verify_lists_the_errors_and_exits_with_1(acme: CommandRunner) -> None:
     assert result.out.splitlines()[0] == "WRONG  window 1: settled is 5, its entries add up to 0"
     assert "Clean" not in result.out
     assert result.err == "tollkeeper: The ledger is wrong in 1 places.\n"
+
+
+def test_verify_since_a_mark_says_what_it_has_read(acme: CommandRunner, tmp_path: Path) -> None:
+    acme.run("quota", "set", "ada@example.com", "--limit", "1000", "--window", "day")
+    mark = str(tmp_path / "mark")
+    assert acme.run("ledger", "verify", "--since", mark).splitlines()[:2] == ["windows: 1", "entries: 2"]
+    acme.run("quota", "grant", "ada@example.com", "--tokens", "5", "--reason", "more", "--window", "day")
+    again = acme.run("ledger", "verify", "--since", mark).splitlines()
+    assert re.fullmatch(r"Written since the last verification, which began at [-0-9]{10} [:0-9]{8} UTC:", again[0])
+    assert again[1:3] == ["windows: 1", "entries: 1"]
+    assert "  - changes of what was written before, except of the balances of windows" in again
+    Path(mark).write_text("no mark, but a text", "utf-8")
+    assert acme.fail("ledger", "verify", "--since", mark) == (
+        f"{mark} cannot be used: it is not the mark of a verification."
+    )
 
 
 def test_every_command_works_beside_a_running_ledger(acme: CommandRunner) -> None:

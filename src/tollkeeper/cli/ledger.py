@@ -1,6 +1,9 @@
 """`tollkeeper ledger verify`: checks balances and costs, and that no call exceeded or skipped a quota."""
 
 import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn
@@ -10,6 +13,7 @@ from tollkeeper.cli.output import make_console, print_line
 from tollkeeper.quota.audit.report import AuditReport
 from tollkeeper.quota.audit.verify import BLIND_SPOTS
 from tollkeeper.quota.audit.verify import verify as verify_ledger
+from tollkeeper.quota.time_sorted_ids import time_of
 
 app = typer.Typer(name="ledger", help="Verify the ledger.", no_args_is_help=True, add_completion=False)
 
@@ -22,9 +26,21 @@ def ledger() -> None:
 
 
 @app.command()
-def verify() -> None:
+def verify(
+    since: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Check only what was written since the verification that FILE remembers, and remember this one in it."
+            " Creates FILE. After Ctrl-C, the same command continues.",
+        ),
+    ] = None,
+) -> None:
     """Replay every window, check every charge. Exit code 0: clean; 1: problems found; 2: the ledger cannot be read."""
-    report = asyncio.run(_verify())
+    report = asyncio.run(_verify(since))
+    if report.since:
+        began = datetime.fromtimestamp(time_of(report.since) / 1000, UTC)
+        print_line(f"Written since the last verification, which began at {began:%Y-%m-%d %H:%M:%S} UTC:")
     for problem in report.problems:
         print_line(f"WRONG  {problem}")
     if report.problem_count > len(report.problems):
@@ -49,11 +65,13 @@ def _print_blind_spots(report: AuditReport) -> None:
     print_line("Not visible to this command:")
     for spot in BLIND_SPOTS:
         print_line(f"  - {spot}")
+    if report.since:
+        print_line("  - changes of what was written before, except of the balances of windows")
     if report.undecided:
         print_line(f"Charges in the first minute of a quota that they do not hold on: {report.undecided:,}")
 
 
-async def _verify() -> AuditReport:
+async def _verify(mark_file: Path | None) -> AuditReport:
     console = make_console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"))
     async with open_context() as context:
@@ -64,4 +82,6 @@ async def _verify() -> AuditReport:
                 text = f"{report.entries:,} entries replayed, {report.charges:,} charges checked"
                 progress.update(task, description=text)
 
-            return await verify_ledger(context.database, now_ms=context.clock.now_ms(), progress=show_progress)
+            return await verify_ledger(
+                context.database, now_ms=context.clock.now_ms(), progress=show_progress, mark_file=mark_file
+            )

@@ -31,7 +31,12 @@ def month_of(time_sorted_id: str) -> int:
 
     Raises ValueError for what is no such id, or has a time after the year 9999.
     """
-    return _month_of_day(int(time_sorted_id[-32:-20], 16) // _DAY_MS)
+    return _month_of_day(time_of(time_sorted_id) // _DAY_MS)
+
+
+def time_of(time_sorted_id: str) -> int:
+    """The time of an id, in milliseconds since the epoch. Raises ValueError for what is no such id."""
+    return int(time_sorted_id[-32:-20], 16)
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, TextClause, text
+from sqlalchemy import BindParameter, Row, TextClause, bindparam, text
 
 from tollkeeper.db import Database
 from tollkeeper.quota.audit.facts import ChargeFacts, EntryFacts
@@ -78,9 +78,18 @@ class ChargeReader:
 
     async def read_at_once(self, after: Position, last: Position) -> Chunk:
         """The same, in one snapshot. It takes twice the time."""
-        rows = [tuple(row) for row in await self._read(_both_statement, after, last)]
-        charges = [ChargeFacts._make(row[:_SPLIT]) for row in rows if row[0] is not None]
-        return Chunk(charges, _by_charge(EntryFacts._make(row[_SPLIT:]) for row in rows if row[0] is None))
+        return _split(await self._read(_both_statement, after, last))
+
+    async def read_charges(self, tenant_id: int, ids: Sequence[str]) -> Chunk:
+        """These charges of one tenant, and their entries: charges and entries in one snapshot each."""
+        values = _values_of(tenant_id, ids)
+        charges = await read(self._database, _CHARGES_OF_IDS, **values)
+        entries = await read(self._database, _ENTRIES_OF_IDS, **values)
+        return Chunk(list(map(ChargeFacts._make, charges)), _by_charge(map(EntryFacts._make, entries)))
+
+    async def read_charges_at_once(self, tenant_id: int, ids: Sequence[str]) -> Chunk:
+        """The same, in one snapshot."""
+        return _split(await read(self._database, _BOTH_OF_IDS, **_values_of(tenant_id, ids)))
 
     async def _read(self, make_statement: Any, after: Position, last: Position) -> Sequence[Row[Any]]:
         statement = make_statement(after.tenant_id == last.tenant_id, after.month == last.month)
@@ -108,10 +117,13 @@ def _entries_statement(same_tenant: bool, _same_month: bool) -> TextClause:
 
 @lru_cache
 def _both_statement(same_tenant: bool, same_month: bool) -> TextClause:
+    return text(_union_of_both(_select_charges(same_tenant, same_month), _select_entries(same_tenant)))
+
+
+def _union_of_both(charges: str, entries: str) -> str:
     """Charges and entries are not joined: without statistics the planner compares every charge with every entry."""
-    charges, entries = _select_charges(same_tenant, same_month), _select_entries(same_tenant)
     tenant_column = _SPLIT + EntryFacts._fields.index("tenant_id") + 1
-    return text(
+    return (
         f"SELECT {_CHARGE_COLUMNS}, {_null_columns(_ENTRY_COLUMNS)} FROM ({charges}) AS charge"
         f" UNION ALL SELECT {_null_columns(_CHARGE_COLUMNS)}, {_ENTRY_COLUMNS} FROM ({entries}) AS entry"
         f" ORDER BY {tenant_column}, source_id"
@@ -155,3 +167,36 @@ def _null_columns(columns: str) -> str:
 def _by_charge(entries: Iterable[EntryFacts]) -> dict[tuple[int, str], list[EntryFacts]]:
     """`entries` are in the order of charges. Those of a charge are returned in the order of window and sequence."""
     return {key: sorted(group, key=_place_of) for key, group in groupby(entries, key=_charge_of)}
+
+
+def _split(rows: Iterable[Row[Any]]) -> Chunk:
+    """Separate charges from entries."""
+    tuples = list(map(tuple, rows))
+    charges = [ChargeFacts._make(row[:_SPLIT]) for row in tuples if row[0] is not None]
+    return Chunk(charges, _by_charge(EntryFacts._make(row[_SPLIT:]) for row in tuples if row[0] is None))
+
+
+def _values_of(tenant_id: int, ids: Sequence[str]) -> dict[str, Any]:
+    return {"tenant_id": tenant_id, "ids": list(ids), "months": sorted(set(filter(None, map(_month_of, ids))))}
+
+
+def _month_of(charge_id: str) -> int | None:
+    try:
+        return month_of(charge_id)
+    except ValueError:
+        return None  # such a charge is found by no key
+
+
+def _with_ids(statement: str) -> TextClause:
+    lists: list[BindParameter[Any]] = [
+        bindparam(name, expanding=True) for name in ("ids", "months") if f":{name}" in statement
+    ]
+    return text(statement).bindparams(*lists)
+
+
+_SELECT_CHARGES = (
+    f"SELECT {_CHARGE_COLUMNS} FROM charges WHERE tenant_id = :tenant_id AND month IN :months AND id IN :ids"
+)
+_SELECT_ENTRIES = f"SELECT {_ENTRY_COLUMNS} FROM entries WHERE tenant_id = :tenant_id AND source_id IN :ids"
+_CHARGES_OF_IDS, _BOTH_OF_IDS = _with_ids(_SELECT_CHARGES), _with_ids(_union_of_both(_SELECT_CHARGES, _SELECT_ENTRIES))
+_ENTRIES_OF_IDS = _with_ids(f"{_SELECT_ENTRIES} ORDER BY tenant_id, source_id")

@@ -5,20 +5,20 @@ something looks wrong, the chunk is read again by one statement, which is one sn
 is a problem. One statement for all chunks takes twice the time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
 
 from sqlalchemy import bindparam, text
 
 from tollkeeper.db import Database
 from tollkeeper.quota.audit.applied_quotas import QuotasByOwner, is_young, skipped_quota_problem, skipped_quotas
-from tollkeeper.quota.audit.charge_chunks import BEGIN, END, ChargeReader, Chunk
+from tollkeeper.quota.audit.charge_chunks import BEGIN, END, ChargeReader, Chunk, Position
 from tollkeeper.quota.audit.costs import cost_problems
-from tollkeeper.quota.audit.facts import QuotaFacts, WindowFacts
+from tollkeeper.quota.audit.facts import Key, QuotaFacts, WindowFacts
 from tollkeeper.quota.audit.invariants import charge_problems, orphan_problem
 from tollkeeper.quota.audit.problems import Problem
 from tollkeeper.quota.audit.reading import read
 from tollkeeper.quota.audit.report import AuditReport
-from tollkeeper.quota.time_sorted_ids import CHARGE_PREFIX, new_id
 
 MAX_CACHED = 50_000
 """Windows, and owners of quotas, that are kept in memory."""
@@ -38,44 +38,54 @@ _QUOTAS = text(
 ).bindparams(bindparam("users", expanding=True), bindparam("tenants", expanding=True))
 
 
-async def check_charges(
-    database: Database, report: AuditReport, chunk: int, progress: Callable[[AuditReport], None]
-) -> None:
-    """Check the charges that there are now, and the entries of charges. Those that servers make meanwhile are left for
-    the next time: else it would not end beside servers that make them as fast as they are read.
+class ChargeAudit:
+    """Checks charges, and entries that belong to none, up to the id `newest`, from a position on.
 
-    Raises DatabaseUnavailable.
+    Charges that servers make meanwhile are left for the next time: else it would not end beside servers that make them
+    as fast as they are read.
     """
-    audit = _ChargeAudit(database, report, max(1, chunk // 5))
-    while await audit.check_chunk():
-        progress(report)
 
-
-class _ChargeAudit:
-    def __init__(self, database: Database, report: AuditReport, most: int) -> None:
+    def __init__(
+        self, database: Database, report: AuditReport, chunk: int, newest: str, position: Position = BEGIN
+    ) -> None:
         self._database = database
         self._report = report
-        self._reader = ChargeReader(database, new_id(CHARGE_PREFIX), most)
-        self._after = BEGIN
-        self._windows: dict[tuple[int, int], WindowFacts] = {}
+        self._reader = ChargeReader(database, newest, max(1, chunk // 5))
+        self.position = position
+        self._windows: dict[Key, WindowFacts] = {}
         self._quotas = QuotasByOwner()
         self._undecided = 0
 
-    async def check_chunk(self) -> bool:
-        """Check the next chunk. Returns False for the last one."""
-        last = await self._reader.find_last(self._after)
-        found = await self._reader.read(self._after, last)
+    async def check(self) -> AsyncIterator[None]:
+        """Check all charges behind the position, a chunk at a time. Raises DatabaseUnavailable."""
+        while self.position != END:
+            after, last = self.position, await self._reader.find_last(self.position)
+            await self._check_chunk(
+                partial(self._reader.read, after, last), partial(self._reader.read_at_once, after, last)
+            )
+            self.position = last
+            yield
+
+    async def check_some(self, tenant_id: int, ids: Sequence[str]) -> None:
+        """Check these charges of a tenant. Raises DatabaseUnavailable."""
+        reader = self._reader
+        await self._check_chunk(
+            partial(reader.read_charges, tenant_id, ids), partial(reader.read_charges_at_once, tenant_id, ids)
+        )
+
+    async def _check_chunk(
+        self, read_chunk: Callable[[], Awaitable[Chunk]], read_at_once: Callable[[], Awaitable[Chunk]]
+    ) -> None:
+        found = await read_chunk()
         await self._load_facts(found)
         if problems := list(self._problems(found)):
-            found = await self._reader.read_at_once(self._after, last)
+            found = await read_at_once()
             await self._load_facts(found)
             problems = list(self._problems(found))
         self._report.add(problems)
         self._report.undecided += self._undecided
         self._report.charges += len(found.charges)
         self._report.overruns += sum(bool(charge.overrun) for charge in found.charges)
-        self._after = last
-        return last is not END
 
     def _problems(self, found: Chunk) -> Iterator[Problem]:
         """What is wrong in a chunk. Counts its undecided charges."""

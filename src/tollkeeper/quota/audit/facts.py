@@ -75,7 +75,20 @@ class QuotaFacts(NamedTuple):
     since_ms: int
 
 
+class WindowState(NamedTuple):
+    """The number of a window's entries, and their sums."""
+
+    sequence: int
+    granted: int
+    settled: int
+    pending: int
+    forgiven: int
+
+
+Key = tuple[int, int]
+"""Tenant and window id."""
+NEW_WINDOW = WindowState(0, 0, 0, 0, 0)
 NO_WINDOW = WindowFacts(None, None, None, None, None, None)
 
-Windows = Mapping[tuple[int, int], WindowFacts]
-"""By tenant and window id. There may be more than are needed."""
+Windows = Mapping[Key, WindowFacts]
+"""There may be more than are needed."""

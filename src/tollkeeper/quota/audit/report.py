@@ -11,11 +11,14 @@ MAX_PROBLEMS = 100
 
 @dataclass(slots=True)
 class AuditReport:
-    """What was checked, and what is wrong. The leases of `lapsed` of the `open_holds` are over.
+    """What was checked, and what is wrong. With `since`, only what was written after this time-sorted id was.
+
+    The leases of `lapsed` of the `open_holds` are over.
 
     Of `undecided` charges the rows do not tell whether they skipped a quota, because it was created just before.
     """
 
+    since: str = ""
     windows: int = 0
     entries: int = 0
     charges: int = 0

@@ -5,14 +5,20 @@ snapshot. Nothing is locked, and one chunk is in memory at a time.
 """
 
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 
 from sqlalchemy import text
 
 from tollkeeper.db import Database
-from tollkeeper.quota.audit.charges import check_charges
-from tollkeeper.quota.audit.reading import read
+from tollkeeper.quota.audit.changed_windows import FIRST_WINDOW, ChangedWindows
+from tollkeeper.quota.audit.charge_chunks import BEGIN, Position
+from tollkeeper.quota.audit.charges import ChargeAudit
+from tollkeeper.quota.audit.mark import CHARGES, WINDOWS, Mark
+from tollkeeper.quota.audit.reading import BEFORE_ALL_TENANTS, read
 from tollkeeper.quota.audit.report import AuditReport
-from tollkeeper.quota.audit.windows import check_windows
+from tollkeeper.quota.audit.windows import BEFORE_ALL, EntryKey, Replay, check_windows
+from tollkeeper.quota.time_sorted_ids import CHARGE_PREFIX, new_id
 
 CHUNK_ROWS = 5_000
 BLIND_SPOTS = (
@@ -24,6 +30,9 @@ BLIND_SPOTS = (
     "whether an unknown outcome should have been forgiven, and the bound of a recovered charge's counted cost",
 )
 """What `verify` cannot see, because no other row contradicts it."""
+BEFORE_ALL_CHARGES = BEFORE_ALL_TENANTS, ""
+_FIRST_ENTRY = text("SELECT source_id FROM entries ORDER BY tenant_id, window_id, sequence LIMIT 1")
+"""Its random source identifies a ledger, also one that was moved or restored."""
 _OPEN = text(
     "SELECT count(*) AS holds, coalesce(sum(CASE WHEN lease_ms < :now_ms THEN 1 ELSE 0 END), 0) AS lapsed FROM charges"
     " WHERE closed_ms IS NULL"
@@ -36,15 +45,66 @@ async def verify(
     now_ms: int,
     chunk: int = CHUNK_ROWS,
     progress: Callable[[AuditReport], None] = lambda _: None,
+    mark_file: Path | None = None,
 ) -> AuditReport:
-    """Verify the whole ledger. `now_ms` decides which leases are over; `progress` is called after each chunk.
+    """Verify the whole ledger; with a `mark_file`, what was written since the verification that the file remembers.
 
-    `chunk` is in rows, and must be more than the servers write into one window while a chunk is read.
-    Raises DatabaseUnavailable.
+    `now_ms` decides which leases are over; `progress` is called after each chunk. `chunk` is in rows, and must be more
+    than the servers write into one window while a chunk is read.
+    Raises DatabaseUnavailable; ConfigurationError if the file cannot be used.
     """
-    report = AuditReport()
-    await check_windows(database, report, chunk, progress)
-    await check_charges(database, report, chunk, progress)
+    newest = new_id(CHARGE_PREFIX)
+    if mark_file is None:
+        report = AuditReport()
+        await _verify_all(database, report, chunk, newest, progress)
+    else:
+        ledger = "".join(row.source_id for row in await read(database, _FIRST_ENTRY))
+        with closing(Mark.open(mark_file, ledger, newest)) as mark:
+            report = mark.report()
+            await _verify_marked(database, report, chunk, mark, progress)
+            mark.finish(report)
     (found,) = await read(database, _OPEN, now_ms=now_ms)
     report.open_holds, report.lapsed = found.holds, found.lapsed
     return report
+
+
+async def _verify_all(
+    database: Database, report: AuditReport, chunk: int, newest: str, progress: Callable[[AuditReport], None]
+) -> None:
+    replay = Replay()
+    async for _ in check_windows(database, report, chunk, replay):
+        replay.take_found()
+        progress(report)
+    async for _ in ChargeAudit(database, report, chunk, newest).check():
+        progress(report)
+
+
+async def _verify_marked(
+    database: Database, report: AuditReport, chunk: int, mark: Mark, progress: Callable[[AuditReport], None]
+) -> None:
+    """Verify from where the mark is, and save in it after each chunk how far that is."""
+    if mark.stage == WINDOWS and not mark.since:
+        position = EntryKey(*mark.position) if mark.position else BEFORE_ALL
+        state = mark.window((position.tenant_id, position.window_id))
+        replay = Replay(position, state, charges_after=mark.newest)  # these are left for the next time
+        async for _ in check_windows(database, report, chunk, replay):
+            mark.save(WINDOWS, replay.position, report, *replay.take_found())
+            progress(report)
+    elif mark.stage == WINDOWS:
+        changed = ChangedWindows(database, report, chunk, mark, mark.position or FIRST_WINDOW)
+        async for _ in changed.check():
+            mark.save(WINDOWS, changed.position, report, *changed.take_found())
+            progress(report)
+    if mark.stage == WINDOWS:
+        mark.save(CHARGES, (), report)
+    if not mark.since:
+        audit = ChargeAudit(database, report, chunk, mark.newest, Position(*mark.position) if mark.position else BEGIN)
+        async for _ in audit.check():
+            mark.save(CHARGES, audit.position, report)
+            progress(report)
+        return
+    audit = ChargeAudit(database, report, chunk, mark.newest)
+    while charges := mark.charges_after(mark.position or BEFORE_ALL_CHARGES, chunk // 5):
+        await audit.check_some(charges[0][0], [charge_id for _, charge_id in charges])
+        mark.save(CHARGES, charges[-1], report)
+        progress(report)

@@ -1,6 +1,6 @@
 """Recomputes the balances of every window from its entries."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import product
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import text
 
 from tollkeeper.db import Database
+from tollkeeper.quota.audit.facts import NEW_WINDOW, Key, WindowState
 from tollkeeper.quota.audit.problems import Fault, Problem
 from tollkeeper.quota.audit.reading import BEFORE_ALL_TENANTS, read
 from tollkeeper.quota.audit.report import AuditReport
@@ -59,23 +60,18 @@ _WINDOWS = text(
 )
 
 
-async def check_windows(
-    database: Database, report: AuditReport, chunk: int, progress: Callable[[AuditReport], None]
-) -> None:
-    """Check every window and entry. Entries that are written behind the position are not read.
+async def check_windows(database: Database, report: AuditReport, chunk: int, replay: "Replay") -> AsyncIterator[None]:
+    """Check every window and entry behind the position of `replay`, a chunk at a time.
 
-    Raises DatabaseUnavailable.
+    Entries that are written behind the position are not read. Raises DatabaseUnavailable.
     """
-    replay = Replay()
-    after = {"tenant_id": BEFORE_ALL_TENANTS, "window_id": 0, "sequence": 0}
     is_last = False
     while not is_last:
-        before = replay.entries
-        report.add(replay.read(await read(database, _CHUNK, most=chunk, **after)))
+        before, position = replay.entries, replay.position._asdict()
+        report.add(replay.read(await read(database, _CHUNK, most=chunk, **position)))
+        report.entries += replay.entries - before
         is_last = replay.entries - before < chunk
-        after = replay.position
-        report.entries = replay.entries
-        progress(report)
+        yield
     report.add(replay.finish())
     await _find_empty_windows(database, report, chunk)
 
@@ -91,6 +87,21 @@ async def _find_empty_windows(database: Database, report: AuditReport, chunk: in
         after = {column: getattr(rows[-1], column) for column in after}
 
 
+class EntryKey(NamedTuple):
+    """The key of an entry, without its month."""
+
+    tenant_id: int
+    window_id: int
+    sequence: int
+
+
+BEFORE_ALL = EntryKey(BEFORE_ALL_TENANTS, 0, 0)
+
+
+NO_CHARGES = "\U0010ffff"
+"""It sorts after every id."""
+
+
 class _Entry(NamedTuple):
     sequence: int
     month: int
@@ -102,19 +113,34 @@ class _Entry(NamedTuple):
 class Replay:
     """Adds up the entries of one window after the other. Call `read` with the rows of each chunk, then `finish`."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, position: EntryKey = BEFORE_ALL, state: WindowState = NEW_WINDOW, charges_after: str = NO_CHARGES
+    ) -> None:
+        """`state` is that of the window of `position`, if it was replayed up to there.
+
+        Charges of entries whose id sorts after `charges_after` are collected.
+        """
         self.entries = 0
         """How many entries were read."""
-        self._owner = BEFORE_ALL_TENANTS, 0
-        self._sequence = 0
-        self._sums = (0, 0, 0, 0)
+        self._owner: Key = position.tenant_id, position.window_id
+        self._sequence = state.sequence
+        self._sums = (state.granted, state.settled, state.pending, state.forgiven)
         self._stored: tuple[int, ...] | None = None
         """The sequence and the balances of the window's row, in the snapshot of its last entry that was read."""
+        self._replayed: dict[Key, WindowState] = {}
+        self._charges_after = charges_after
+        self._charges: set[tuple[int, str]] = set()
 
     @property
-    def position(self) -> dict[str, int]:
+    def position(self) -> EntryKey:
         """The key of the last entry that was read."""
-        return {"tenant_id": self._owner[0], "window_id": self._owner[1], "sequence": self._sequence}
+        return EntryKey(*self._owner, self._sequence)
+
+    def take_found(self) -> tuple[dict[Key, WindowState], set[tuple[int, str]]]:
+        """How far each window was replayed, and the charges that were collected, since the last time."""
+        found = self._replayed | {self._owner: WindowState(self._sequence, *self._sums)}, self._charges
+        self._replayed, self._charges = {}, set()
+        return found
 
     def read(self, rows: Iterable[Sequence[Any]]) -> Iterator[Problem]:
         """Add the rows of a chunk. Yields what is wrong with an entry, with the balances after it, or with a window."""
@@ -131,6 +157,7 @@ class Replay:
         for tenant, window, sequence, month, source_id, kind, granted, settled, pending, forgiven in entries:
             if window != owner[1] or tenant != owner[0]:
                 yield from self.finish()
+                self._replayed[owner] = WindowState(self._sequence, *self._sums)
                 self._owner = owner = tenant, window
                 self._sequence, self._sums, self._stored = 0, (0, 0, 0, 0), stored.get(owner)
             is_allowed = (kind, granted != 0, settled != 0, pending != 0, forgiven != 0) in _ALLOWED_CHANGES
@@ -138,6 +165,8 @@ class Replay:
                 yield from self._entry_problems(
                     _Entry(sequence, month, source_id, kind, (granted, settled, pending, forgiven))
                 )
+            if source_id > self._charges_after and source_id[:3] == CHARGE_PREFIX:
+                self._charges.add((tenant, source_id))
             if sequence != self._sequence + 1:
                 what = f"entry {self._sequence + 1} is missing, the next is {sequence}"
                 yield self._problem(Fault.SEQUENCE, what)
