@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tollkeeper.quota.stores.postgres.idempotency_keys import MONTH_OF
-from tollkeeper.quota.time_sorted_ids import month_of, new_id
+from tollkeeper.quota.time_sorted_ids import last_id, month_of, new_id
 
 LAST_MS = 253_402_300_799_999
 """The end of the year 9999."""
@@ -63,3 +63,9 @@ async def test_postgresql_computes_the_same_month_in_any_time_zone(any_postgres_
     )
     await connection.close()
     assert [row[0] for row in months] == [month_of(each) for each in ids]
+
+
+def test_the_last_id_sorts_after_all_ids_that_were_made_before() -> None:
+    for _ in range(1_000):
+        assert new_id("chg") < last_id("chg")
+    assert month_of(last_id("chg")) == month_of(new_id("chg"))

@@ -16,6 +16,7 @@ import structlog
 
 from tollkeeper.errors import LedgerBusy, LedgerUnavailable, TollkeeperError
 from tollkeeper.quota.operation_queue import OperationQueue
+from tollkeeper.quota.outage import Outage
 from tollkeeper.quota.queued_operation import MAX_LOCKED_S, KeepUnbooked, QueuedOperation
 from tollkeeper.quota.rules.decide import decide
 from tollkeeper.quota.rules.operations import Operation, Reserve, Result
@@ -53,14 +54,17 @@ class Journal:
         self._is_checking = False
         self._checked_at = 0.0
         self._committed_at = 0.0
-        self._outage_logged = False
+        self._outage = Outage(store)
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
         self._keep_unbooked: KeepUnbooked | None = None
-        self.failing = False
+
+    @property
+    def failing(self) -> bool:
         """True from the first batch that the database did not take, or not in time, until a write that it did."""
+        return self._outage.is_on
 
     def start(self) -> None:
         """Start the task that runs the batches."""
@@ -145,9 +149,8 @@ class Journal:
             if now >= queued.deadline and not queued.future.done():
                 no_progress = self._committed_at <= (queued.since + now) / 2
                 no_progress = no_progress and not queued.locked and queued not in self._delayed
-                if no_progress and not was_stalled and not self.failing:
-                    self.failing = True
-                    log.warning("ledger.unavailable", reason="nothing was committed in time")
+                if no_progress and not was_stalled:
+                    self._outage.note_delay()
                 queued.give_up(LedgerBusy() if queued.locked else LedgerUnavailable())
         self._is_checking = self._task is not None and not self._idle.is_set()
         if self._is_checking:
@@ -175,19 +178,10 @@ class Journal:
 
     async def _wait_for_work(self) -> None:
         """Wait for an operation. After an outage, probe the database meanwhile, to notice when it is back."""
-        while self.failing and not self._work.is_set():
+        while self._outage.is_on and not self._work.is_set():
             await asyncio.sleep(PROBE_INTERVAL_S)
-            await self._probe()
+            await self._outage.probe()
         await self._work.wait()
-
-    async def _probe(self) -> None:
-        with suppress(Exception):
-            await self._store.probe()
-            self._recovered()
-
-    def _recovered(self) -> None:
-        self.failing = self._outage_logged = False
-        log.info("ledger.recovered")
 
     async def _commit(self, batch: list[QueuedOperation]) -> None:
         """Run a batch. Requeue it after an outage; after any other failure, halve it until the cause stands alone."""
@@ -206,14 +200,13 @@ class Journal:
                 self._handle_failure(batch[0], failure)
         else:
             self._committed_at = asyncio.get_running_loop().time()
-            if self.failing:
-                if has_written:
-                    self._recovered()
-                else:
-                    await self._probe()  # a full disk still lets a batch read
+            if has_written:
+                self._outage.end()
             for queued, result in results:
                 self._queue.note_result(queued, self._committed_at, blocked=False)
                 self._resolve(queued, result)
+            if self._outage.is_on:
+                await self._outage.probe()  # the batch wrote nothing, which a full disk allows
 
     async def _run_transaction(
         self, batch: Sequence[QueuedOperation]
@@ -259,10 +252,7 @@ class Journal:
             queued.future.set_result(result)
 
     def _put_back(self, batch: list[QueuedOperation], failure: StoreFailed) -> None:
-        self.failing = True
-        if not self._outage_logged:
-            self._outage_logged = True
-            log.warning("ledger.unavailable", reason=failure.reason)
+        self._outage.note_failure(failure.reason)
         for queued in batch:
             queued.retried = queued.retried or failure.maybe_committed
             if isinstance(failure, StoreLost) and not queued.operation.must_commit and not queued.future.done():

@@ -26,6 +26,11 @@ def new_id(prefix: str, after: str | None = None) -> str:
     return f"{prefix}_{number:032x}"
 
 
+def last_id(prefix: str) -> str:
+    """An id that sorts after each one that was made until now: the last of this millisecond. No row has it."""
+    return f"{prefix}_{time.time_ns() // 1_000_000 << 80 | (1 << 80) - 1:032x}"
+
+
 def month_of(time_sorted_id: str) -> int:
     """The partition month of an id: the month of its time in UTC, as YYYYMM.
 

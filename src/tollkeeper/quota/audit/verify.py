@@ -18,7 +18,7 @@ from tollkeeper.quota.audit.mark import CHARGES, WINDOWS, Mark
 from tollkeeper.quota.audit.reading import BEFORE_ALL_TENANTS, read
 from tollkeeper.quota.audit.report import AuditReport
 from tollkeeper.quota.audit.windows import BEFORE_ALL, EntryKey, Replay, check_windows
-from tollkeeper.quota.time_sorted_ids import CHARGE_PREFIX, new_id
+from tollkeeper.quota.time_sorted_ids import CHARGE_PREFIX, last_id
 
 CHUNK_ROWS = 5_000
 BLIND_SPOTS = (
@@ -53,7 +53,7 @@ async def verify(
     than the servers write into one window while a chunk is read.
     Raises DatabaseUnavailable; ConfigurationError if the file cannot be used.
     """
-    newest = new_id(CHARGE_PREFIX)
+    newest = last_id(CHARGE_PREFIX)
     if mark_file is None:
         report = AuditReport()
         await _verify_all(database, report, chunk, newest, progress)
@@ -104,7 +104,7 @@ async def _verify_marked(
             progress(report)
         return
     audit = ChargeAudit(database, report, chunk, mark.newest)
-    while charges := mark.charges_after(mark.position or BEFORE_ALL_CHARGES, chunk // 5):
+    while charges := mark.charges_after(mark.position or BEFORE_ALL_CHARGES, max(1, chunk // 5)):
         await audit.check_some(charges[0][0], [charge_id for _, charge_id in charges])
         mark.save(CHARGES, charges[-1], report)
         progress(report)
