@@ -10,7 +10,7 @@ from sqlite3 import connect
 import pytest
 from pydantic import SecretStr
 
-from tollkeeper.identity.signing_secret import FILE_NAME, load_signing_secret
+from tollkeeper.installation_secret import SIGNING_SECRET
 from tollkeeper.migrations import migrate
 from tollkeeper.private_files import create_private_file, create_private_folder, narrow_mode, secure_sqlite_files
 from tollkeeper.settings import Settings
@@ -87,9 +87,9 @@ def test_a_folder_that_exists_keeps_its_mode(tmp_path: Path) -> None:
 
 
 def test_the_file_of_the_signing_secret_is_narrowed(tmp_path: Path) -> None:
-    path = tmp_path / FILE_NAME
+    path = tmp_path / SIGNING_SECRET.file_name
     path.write_text(SECRET)
     path.chmod(0o644)
     settings = Settings(database_url=f"sqlite:///{tmp_path / 't.db'}", host="127.0.0.1", signing_secret=None)
-    assert load_signing_secret(settings) == SecretStr(SECRET)
+    assert SIGNING_SECRET.load(settings, None) == SecretStr(SECRET)
     assert mode(path) == 0o600

@@ -14,7 +14,11 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import SQLModel
 
-import tollkeeper.conversations.models  # noqa: F401 - fills the metadata
+import tollkeeper.administration.models
+import tollkeeper.audit_log.models
+import tollkeeper.configuration.models
+import tollkeeper.conversations.models
+import tollkeeper.encryption.models  # noqa: F401 - these fill the metadata
 from support.factories import make_principal, make_store, make_terms, set_limit, user_quota
 from tollkeeper import db
 from tollkeeper.chat import Usage

@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from tollkeeper.errors import ConfigurationError
-from tollkeeper.identity.signing_secret import EXAMPLE_SECRET, FILE_NAME, check_signing_secret, load_signing_secret
+from tollkeeper.installation_secret import EXAMPLE, SIGNING_SECRET
 from tollkeeper.settings import (
     Settings,
     load_settings,
@@ -128,31 +128,31 @@ def test_the_example_file_has_every_setting_with_its_default() -> None:
     assert not documented, "the example file names settings that do not exist"
 
 
-@pytest.mark.parametrize("secret", ["", "short", "a" * 64, "ab" * 32, EXAMPLE_SECRET])
+@pytest.mark.parametrize("secret", ["", "short", "a" * 64, "ab" * 32, EXAMPLE])
 def test_a_weak_secret_is_refused(secret: str) -> None:
     with pytest.raises(ConfigurationError, match="openssl rand"):
-        check_signing_secret(SecretStr(secret))
+        SIGNING_SECRET.check(SecretStr(secret))
 
 
 def test_a_secret_is_made_and_kept_only_for_sqlite_on_loopback(tmp_path: Path) -> None:
     local = Settings(database_url=f"sqlite:///{tmp_path}/x.db")
-    made = load_signing_secret(local).get_secret_value()
-    assert load_signing_secret(local).get_secret_value() == made
-    assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
+    made = SIGNING_SECRET.load(local, None).get_secret_value()
+    assert SIGNING_SECRET.load(local, None).get_secret_value() == made
+    assert (tmp_path / SIGNING_SECRET.file_name).stat().st_mode & 0o777 == 0o600
     for settings in (
         Settings(database_url="postgresql://db/x"),
         Settings(database_url=f"sqlite:///{tmp_path}/x.db", host="0.0.0.0"),
         Settings(database_url=f"sqlite:///{tmp_path}/x.db", host="gateway.example.com"),
     ):
         with pytest.raises(ConfigurationError, match="TOLLKEEPER_SIGNING_SECRET is missing"):
-            load_signing_secret(settings)
+            SIGNING_SECRET.load(settings, None)
     for host in ("::1", "localhost", "127.0.0.2"):
-        assert load_signing_secret(local.model_copy(update={"host": host})).get_secret_value() == made
+        assert SIGNING_SECRET.load(local.model_copy(update={"host": host}), None).get_secret_value() == made
 
 
 def test_a_given_secret_is_used_as_it_is() -> None:
     secret = SecretStr("0123456789abcdef0123456789abcdef")
-    assert load_signing_secret(Settings(signing_secret=secret, database_url="postgresql://db/x")) == secret
+    assert SIGNING_SECRET.load(Settings(signing_secret=secret, database_url="postgresql://db/x"), secret) == secret
 
 
 def test_a_variable_that_is_no_setting_is_read_from_the_environment_or_the_file(

@@ -223,6 +223,7 @@ class Testbed:
         environment = {
             "TOLLKEEPER_DATABASE_URL": database_url,
             "TOLLKEEPER_SIGNING_SECRET": secrets.token_hex(32),
+            "TOLLKEEPER_DATA_KEY": secrets.token_hex(32),
             "TOLLKEEPER_BCRYPT_ROUNDS": str(BCRYPT_ROUNDS),
             "TOLLKEEPER_ACCESS_TOKEN_MINUTES": "120",
             "TOLLKEEPER_RATE_LIMIT_LOGIN": UNREACHED_RATE_LIMIT,

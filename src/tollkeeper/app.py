@@ -17,6 +17,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from tollkeeper import __version__
 from tollkeeper.api import auth, compat, documents, health, keys, me, native
+from tollkeeper.api.admin import audit as admin_audit
+from tollkeeper.api.admin import tenants as admin_tenants
 from tollkeeper.api.compat import error_renderer_of
 from tollkeeper.api.compat import model_list as compat_model_list
 from tollkeeper.api.dependencies import Services
@@ -75,6 +77,8 @@ def create_app(
     app.include_router(compat_model_list.router)
     app.include_router(sessions.router)
     app.include_router(socket.router)
+    app.include_router(admin_tenants.router)
+    app.include_router(admin_audit.router)
     _add_error_handlers(app)
 
     def openapi() -> dict[str, Any]:

@@ -15,12 +15,14 @@ from starlette.types import ASGIApp
 
 from tollkeeper.api.dependencies import Services
 from tollkeeper.app import create_app
+from tollkeeper.audit_log.log import AuditLog
 from tollkeeper.bootstrap_catalog import make_catalog as make_catalog
 from tollkeeper.bootstrap_ledger import make_ledger as make_ledger
 from tollkeeper.bootstrap_ledger import make_store
 from tollkeeper.clock import Clock, SystemClock
 from tollkeeper.conversations import Conversations
 from tollkeeper.db import Database
+from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.garbage_collection import collect_rarely
 from tollkeeper.gateway.call_events import CallEvents, call_log
 from tollkeeper.gateway.path import Gateway
@@ -28,8 +30,8 @@ from tollkeeper.gateway.streaming import Deadlines
 from tollkeeper.identity.authenticator import Authenticator
 from tollkeeper.identity.keys import ApiKeys
 from tollkeeper.identity.passwords import Passwords
-from tollkeeper.identity.signing_secret import check_signing_secret, load_signing_secret
 from tollkeeper.identity.tokens import Tokens
+from tollkeeper.installation_secret import DATA_KEY, SIGNING_SECRET
 from tollkeeper.providers.catalog import Catalog
 from tollkeeper.quota import queries
 from tollkeeper.quota.maintenance import Maintenance
@@ -106,16 +108,18 @@ async def _services(
     passwords = Passwords(settings.bcrypt_rounds)
     previous = settings.previous_signing_secret
     tokens = Tokens(
-        load_signing_secret(settings).get_secret_value(),
-        previous=check_signing_secret(previous).get_secret_value() if previous else None,
+        SIGNING_SECRET.load(settings, settings.signing_secret).get_secret_value(),
+        previous=SIGNING_SECRET.check(previous).get_secret_value() if previous else None,
         minutes=settings.access_token_minutes,
         clock=clock,
     )
     api_keys = ApiKeys(database, clock)
-    authenticator = Authenticator(tokens, api_keys, clock)
+    authenticator = Authenticator(tokens, api_keys, clock, step_up_minutes=settings.step_up_minutes)
+    data_keys = DataKeys(DATA_KEY.load(settings, settings.data_key), previous=settings.previous_data_key)
     watchdog = LoopWatchdog()
     try:
         await database.require_current_schema()
+        await data_keys.load(database, clock)
         await api_keys.load()
         backends.catalog.model(None)
         ledger.start()
@@ -142,6 +146,8 @@ async def _services(
             gateway=gateway,
             call_events=call_events,
             conversations=conversations,
+            data_keys=data_keys,
+            audit_log=AuditLog(data_keys),
             clock=clock,
         )
     finally:

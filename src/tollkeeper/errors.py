@@ -15,6 +15,7 @@ TollkeeperError
 │   ├── Unauthenticated          no valid credential; one sentence for all reasons
 │   ├── InvalidCredentials       login: an unknown user and a wrong password give the same error
 │   ├── Forbidden                the role or the API key's scopes do not allow this
+│   ├── StepUpRequired           this needs a login of a moment ago, and the last one is older
 │   └── NotFound                 absent, or another tenant's: both give the same error
 │       └── ModelNotFound        no such model in the catalog
 ├── Refusal                      the same call may pass later
@@ -42,6 +43,8 @@ TollkeeperError
 │   │   └── RequestTooLarge      the body has more bytes than the provider accepts
 │   ├── ProviderLacksModel       the provider has no such model, or no such endpoint
 │   └── ProviderBadResponse  ProviderInterrupted  ProviderTimeout
+├── PreconditionFailed           the object is not in the state that the request expects
+├── SealBroken                   what is stored encrypted was not encrypted here, for this place, with this key
 └── ConfigurationError           the process must not start; the sentence says what to change
 """
 
@@ -139,6 +142,11 @@ class InvalidCredentials(AccessError):
 class Forbidden(AccessError):
     code = "forbidden"
     sentence = "Your role does not allow this."
+
+
+class StepUpRequired(AccessError):
+    code = "step_up_required"
+    sentence = "This needs a fresh login. Log in again, and repeat the request with the new token."
 
 
 class NotFound(AccessError):
@@ -258,6 +266,15 @@ class IdempotencyMismatch(IdempotencyError):
 class PreviousAttemptInterrupted(IdempotencyError):
     code = "previous_attempt_interrupted"
     sentence = "The call with this idempotency key was interrupted, or its response was too long. Use a new key."
+
+
+class PreconditionFailed(TollkeeperError):
+    code = "precondition_failed"
+    sentence = "The object was changed meanwhile: If-Match does not have its present ETag. Read it again."
+
+
+class SealBroken(TollkeeperError):
+    """It is not shown to callers: it means that the database was changed by hand, or restored beside another key."""
 
 
 class ConfigurationError(TollkeeperError):

@@ -1,6 +1,6 @@
 """The authenticated caller. Only authentication creates a `Principal`, so having one is the proof of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -11,6 +11,11 @@ class Role(StrEnum):
     TENANT_ADMIN = "tenant_admin"
     OPERATOR = "operator"
 
+    @property
+    def rank(self) -> int:
+        """The place of the role in the order of roles: a higher one may do all that a lower one may."""
+        return list(Role).index(self)
+
 
 class Access(StrEnum):
     """What a request needs access to. A login has all the access of its role, an API key only that of its scopes."""
@@ -20,7 +25,9 @@ class Access(StrEnum):
     ME = "me"
     """Reading the caller's own balances and charges."""
     KEYS = "keys"
-    """Managing the caller's own API keys. No API key has this scope."""
+    """Managing the caller's own API keys, sessions and second factor. No API key has this scope."""
+    ADMIN = "admin"
+    """Administration, within the caller's role. No API key has this scope."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,8 @@ class Principal:
     `token_version` is the version of the access token. Disabling the user or changing the password raises the stored
     version; the ledger and the account lookup then refuse older tokens. `api_key` is the id of the API key that the
     caller used, if any: the key must then be neither revoked nor expired, and `token_version` is not compared.
+    `session` is the id of the login that the access token is from, and `authenticated_ms` when the user proved who they
+    are in it: neither makes another principal.
     """
 
     user_id: int
@@ -37,3 +46,5 @@ class Principal:
     role: Role
     token_version: int
     api_key: str | None = None
+    session: str | None = field(default=None, compare=False)
+    authenticated_ms: int = field(default=0, compare=False)

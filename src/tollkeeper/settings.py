@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from tollkeeper.errors import ConfigurationError
-from tollkeeper.printable import require_printable
+from tollkeeper.setting_types import BaseUrl, ModelName, Networks, Origins, Port, RateLimit
 
 ENV_FILE = ".env"
 PREFIX = "TOLLKEEPER_"
 
-_ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
 _KUBERNETES_VARIABLE = re.compile(r"TOLLKEEPER_(SERVICE_(HOST|PORT\w*)|PORT_\d+_\w+)")
 """Kubernetes sets these in every container beside a service named `tollkeeper`."""
 _COMPLAINTS = {
@@ -27,54 +26,6 @@ _COMPLAINTS = {
     "float_parsing": "must be a number",
     "finite_number": "must be a finite number",
 }
-
-
-def _check_rate_limit(notation: str) -> str:
-    """Check a limit in the notation of `limits`: "600/minute", "10/second;1000/hour", or "off"."""
-    if notation.strip().lower() == "off":
-        return "off"
-    from limits import parse as parse_limit  # a command with the default limits, which are not checked, needs none
-
-    for part in notation.split(";"):
-        try:
-            parse_limit(part)
-        except ValueError:
-            raise ValueError('must look like "600/minute" or "off"') from None
-    return notation
-
-
-RateLimit = Annotated[str, AfterValidator(_check_rate_limit)]
-
-
-def _normalize_origins(listed: str) -> str:
-    """Check origins, separated by commas. Returns them in the form in which browsers send them (RFC 6454, 6.2)."""
-    origins = [origin.strip().rstrip("/").lower() for origin in listed.split(",") if origin.strip()]
-    if not all(_ORIGIN.fullmatch(origin) for origin in origins):
-        raise ValueError("must be origins like https://app.example.com, separated by commas")
-    return ",".join(origins)
-
-
-Origins = Annotated[str, AfterValidator(_normalize_origins)]
-
-
-def _require_base_url(url: str) -> str:
-    if not re.fullmatch(r"https?://[^\s@?#]+", url):
-        raise ValueError("must begin with http:// or https://, and have no user, query or fragment")
-    return url
-
-
-def _refuse_kubernetes_port(value: object) -> object:
-    if isinstance(value, str) and value.startswith("tcp://"):
-        raise ValueError(
-            "must be a whole number. Kubernetes sets this variable for a service named tollkeeper: give the service"
-            " another name, or set enableServiceLinks to false in the pod"
-        )
-    return value
-
-
-ModelName = Annotated[str, AfterValidator(require_printable)]
-BaseUrl = Annotated[str, AfterValidator(_require_base_url)]
-Port = Annotated[int, BeforeValidator(_refuse_kubernetes_port)]
 
 
 def _lower(value: object) -> object:
@@ -124,6 +75,13 @@ class Settings(BaseSettings):
     signing_secret: SecretStr | None = Field(None, validation_alias=_env("TOLLKEEPER_SIGNING_SECRET"))
     previous_signing_secret: SecretStr | None = Field(None, validation_alias=_env("TOLLKEEPER_PREVIOUS_SIGNING_SECRET"))
     access_token_minutes: int = Field(15, ge=1, le=1440, validation_alias=_env("TOLLKEEPER_ACCESS_TOKEN_MINUTES"))
+    session_hours: int = Field(720, ge=1, le=8_760, validation_alias=_env("TOLLKEEPER_SESSION_HOURS"))
+    step_up_minutes: int = Field(15, ge=1, le=1440, validation_alias=_env("TOLLKEEPER_STEP_UP_MINUTES"))
+    require_operator_totp: bool = Field(False, validation_alias=_env("TOLLKEEPER_REQUIRE_OPERATOR_TOTP"))
+    data_key: SecretStr | None = Field(None, validation_alias=_env("TOLLKEEPER_DATA_KEY"))
+    previous_data_key: SecretStr | None = Field(None, validation_alias=_env("TOLLKEEPER_PREVIOUS_DATA_KEY"))
+    public_url: BaseUrl | None = Field(None, validation_alias=_env("TOLLKEEPER_PUBLIC_URL"))
+    private_networks: Networks = Field("", validation_alias=_env("TOLLKEEPER_PRIVATE_NETWORKS"))
     bcrypt_rounds: int = Field(12, ge=4, le=16, validation_alias=_env("TOLLKEEPER_BCRYPT_ROUNDS"))
 
     lease_seconds: float = Field(60.0, ge=1, le=3600, validation_alias=_env("TOLLKEEPER_LEASE_SECONDS"))
@@ -160,6 +118,7 @@ class Settings(BaseSettings):
     conversation_tokens: int = Field(
         16_000, ge=100, le=1_000_000, validation_alias=_env("TOLLKEEPER_CONVERSATION_TOKENS")
     )
+    conversation_days: int = Field(90, ge=1, le=36_500, validation_alias=_env("TOLLKEEPER_CONVERSATION_DAYS"))
     allowed_origins: Origins = Field("", validation_alias=_env("TOLLKEEPER_ALLOWED_ORIGINS"))
 
     openai_api_key: SecretStr | None = Field(None, validation_alias=_env("OPENAI_API_KEY"))
@@ -192,6 +151,11 @@ class Settings(BaseSettings):
         if not self.database_url.startswith(("sqlite:///", "postgresql://", "postgres://")):
             raise ValueError("TOLLKEEPER_DATABASE_URL must begin with sqlite:/// or postgresql://")
         return self
+
+    @property
+    def public_base_url(self) -> str:
+        """The URL at which people reach the server, without a slash at its end: for links."""
+        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
 
     @property
     def origins(self) -> tuple[str, ...]:

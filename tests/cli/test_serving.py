@@ -18,6 +18,7 @@ def not_bound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(serving, "_bind", lambda _: socket.socket())
     monkeypatch.setattr(serving, "_run", lambda _settings, _parts, listener, reload: listener.close())
     monkeypatch.setenv("TOLLKEEPER_SIGNING_SECRET", "0f1e2d3c4b5a69788796a5b4c3d2e1f0-serving")
+    monkeypatch.setenv("TOLLKEEPER_DATA_KEY", "9a8b7c6d5e4f30211203f4e5d6c7b8a9-serving")
 
 
 @pytest.mark.usefixtures("not_bound")

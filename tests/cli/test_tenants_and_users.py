@@ -19,7 +19,7 @@ def log_in(url: str, email: str, password: str) -> Principal:
     async def login() -> Principal:
         database, passwords = Database(url), Passwords(4)
         try:
-            return await accounts.login(database, passwords, email, password)
+            return await accounts.login(database, passwords, email, password, now_ms=0)
         finally:
             passwords.close()
             await database.close()

@@ -31,7 +31,7 @@ async def ada(database: Database, passwords: Passwords) -> User:
 
 
 async def test_login_ignores_the_case_of_the_email_address(database: Database, passwords: Passwords, ada: User) -> None:
-    caller = await accounts.login(database, passwords, " ADA@example.com", PASSWORD)
+    caller = await accounts.login(database, passwords, " ADA@example.com", PASSWORD, now_ms=0)
     assert caller == Principal(ada.id or 0, ada.tenant_id, Role.TENANT_ADMIN, 0)
 
 
@@ -40,7 +40,7 @@ async def test_wrong_password_unknown_user_disabled_user_and_disabled_tenant_loo
 ) -> None:
     async def refusal(email: str, password: str) -> str:
         with pytest.raises(InvalidCredentials) as raised:
-            await accounts.login(database, passwords, email, password)
+            await accounts.login(database, passwords, email, password, now_ms=0)
         return raised.value.detail
 
     seen = {await refusal(ada.email, "wrong"), await refusal("nobody@example.com", PASSWORD)}
@@ -57,7 +57,7 @@ async def test_wrong_password_unknown_user_disabled_user_and_disabled_tenant_loo
 async def test_a_principal_is_good_until_something_about_it_changes(
     database: Database, passwords: Passwords, ada: User
 ) -> None:
-    caller = await accounts.login(database, passwords, ada.email, PASSWORD)
+    caller = await accounts.login(database, passwords, ada.email, PASSWORD, now_ms=0)
 
     async def is_good() -> bool:
         async with database.session() as session:
@@ -97,7 +97,7 @@ async def test_a_principal_is_good_until_something_about_it_changes(
 async def test_disabling_a_user_revokes_its_tokens_permanently(
     database: Database, passwords: Passwords, ada: User
 ) -> None:
-    caller = await accounts.login(database, passwords, ada.email, PASSWORD)
+    caller = await accounts.login(database, passwords, ada.email, PASSWORD, now_ms=0)
     async with database.session() as session:
         accounts.disable(await accounts.get_user_by_email(session, ada.email), NOW_MS)
     async with database.session() as session:

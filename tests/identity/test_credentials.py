@@ -23,7 +23,7 @@ def tokens() -> Tokens:
 
 @pytest.fixture
 def credentials(database: Database, tokens: Tokens) -> Authenticator:
-    return Authenticator(tokens, ApiKeys(database, FakeClock()), FakeClock())
+    return Authenticator(tokens, ApiKeys(database, FakeClock()), FakeClock(), step_up_minutes=15)
 
 
 @pytest.fixture

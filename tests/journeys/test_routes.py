@@ -51,6 +51,11 @@ FREE: dict[Route, Any] = {
     ("DELETE", "/ai/sessions/{session_id}"): None,
     ("GET", "/v1/models"): None,
     ("GET", "/v1/models/{model_id}"): None,
+    ("POST", "/admin/tenants"): {"name": "acme"},
+    ("GET", "/admin/tenants"): None,
+    ("GET", "/admin/tenants/{tenant_id}"): None,
+    ("PATCH", "/admin/tenants/{tenant_id}"): {"default_limit": 7, "default_period": "day"},
+    ("GET", "/admin/audit"): None,
 }
 """Routes that never call a provider, and the body for each."""
 
@@ -144,7 +149,9 @@ async def _call_free_routes(caller: ApiUser) -> None:
 
 
 def _expected(method: str, path: str) -> int:
-    """The status of a free route: of the resources in the paths, only the model exists."""
+    """The status of a free route for a member: of the resources in the paths, only the model exists."""
+    if path.startswith("/admin/"):
+        return 403
     if path == "/auth/login":
         return 401
     if (method, path) == ("POST", "/auth/keys"):

@@ -11,9 +11,10 @@ import pytest
 
 from journeys.support.processes import Program, ReservedPort, clean_environment
 from support.databases import make_read_only
-from tollkeeper.identity.signing_secret import EXAMPLE_SECRET, FILE_NAME
+from tollkeeper.installation_secret import EXAMPLE, SIGNING_SECRET
 
 GOOD_SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0-journeys"
+SECRETS = {"TOLLKEEPER_SIGNING_SECRET": GOOD_SECRET, "TOLLKEEPER_DATA_KEY": GOOD_SECRET}
 EXIT_REFUSED = 2
 
 Start = Callable[..., str]
@@ -61,7 +62,7 @@ def test_serve_refuses_an_address_that_is_not_local(refusal: Start, sqlite_url: 
         "--host",
         "192.0.2.1",
         TOLLKEEPER_DATABASE_URL=sqlite_url,
-        TOLLKEEPER_SIGNING_SECRET=GOOD_SECRET,
+        **SECRETS,
     )
     assert "192.0.2.1" in message
 
@@ -92,14 +93,14 @@ def test_serve_in_an_empty_folder_says_how_to_create_the_database(refusal: Start
 
 def test_serve_refuses_an_unreadable_file_with_the_secret(refusal: Start, sqlite_url: str) -> None:
     """A folder has its name, which stops even root."""
-    secret = Path(sqlite_url.removeprefix("sqlite:///")).with_name(FILE_NAME)
+    secret = Path(sqlite_url.removeprefix("sqlite:///")).with_name(SIGNING_SECRET.file_name)
     secret.mkdir()
     message = refusal("serve", TOLLKEEPER_DATABASE_URL=sqlite_url)
     assert message == f"Cannot read the signing secret in {secret}: Is a directory."
 
 
 def test_serve_refuses_a_weak_secret_in_the_file_and_says_which_file(refusal: Start, sqlite_url: str) -> None:
-    secret = Path(sqlite_url.removeprefix("sqlite:///")).with_name(FILE_NAME)
+    secret = Path(sqlite_url.removeprefix("sqlite:///")).with_name(SIGNING_SECRET.file_name)
     secret.write_text("tell-nobody")
     message = refusal("serve", TOLLKEEPER_DATABASE_URL=sqlite_url)
     assert message.startswith(f"The signing secret in {secret} is weak. Delete the file")
@@ -119,9 +120,7 @@ async def test_serve_refuses_a_postgresql_database_that_is_read_only(refusal: St
     name = await connection.fetchval("SELECT current_database()")
     await connection.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
     await connection.close()
-    message = await asyncio.to_thread(
-        refusal, "serve", TOLLKEEPER_DATABASE_URL=postgres_url, TOLLKEEPER_SIGNING_SECRET=GOOD_SECRET
-    )
+    message = await asyncio.to_thread(refusal, "serve", TOLLKEEPER_DATABASE_URL=postgres_url, **SECRETS)
     assert message == "The database cannot be written to: it is read-only."
 
 
@@ -137,7 +136,7 @@ def test_serve_refuses_a_schema_of_an_older_version(refusal: Start, sqlite_url: 
 
 @pytest.mark.exhaustive
 def test_serve_refuses_a_postgresql_database_without_a_schema(refusal: Start, postgres_server: str) -> None:
-    message = refusal("serve", TOLLKEEPER_DATABASE_URL=postgres_server, TOLLKEEPER_SIGNING_SECRET=GOOD_SECRET)
+    message = refusal("serve", TOLLKEEPER_DATABASE_URL=postgres_server, **SECRETS)
     assert "tollkeeper migrate" in message
 
 
@@ -145,7 +144,7 @@ def test_serve_refuses_a_postgresql_database_without_a_schema(refusal: Start, po
 def test_commands_refuse_a_database_server_that_cannot_be_reached(refusal: Start) -> None:
     url = "postgresql://someone:tell-nobody@127.0.0.1:1/tollkeeper"
     for command in ("serve", "migrate"):
-        message = refusal(command, TOLLKEEPER_DATABASE_URL=url, TOLLKEEPER_SIGNING_SECRET=GOOD_SECRET)
+        message = refusal(command, TOLLKEEPER_DATABASE_URL=url, **SECRETS)
         assert "cannot be" in message
         assert "tell-nobody" not in message
 
@@ -164,7 +163,7 @@ def test_serve_refuses_a_missing_secret_if_others_can_reach_the_server(
     "secret",
     [
         pytest.param("short", id="short"),
-        pytest.param(EXAMPLE_SECRET, id="the example", marks=pytest.mark.exhaustive),
+        pytest.param(EXAMPLE, id="the example", marks=pytest.mark.exhaustive),
         pytest.param("a" * 64, id="all alike", marks=pytest.mark.exhaustive),
     ],
 )

@@ -16,6 +16,7 @@ from tollkeeper.cli.commands import app as tollkeeper
 from tollkeeper.cli.runner import run
 from tollkeeper.db import Database
 
+DATA_KEY = "9a8b7c6d5e4f30211203f4e5d6c7b8a9-commands"
 PASSWORD = b"correct horse battery\n"
 SYSTEM_USER = pwd.getpwuid(os.getuid()).pw_name
 
@@ -34,6 +35,7 @@ class CommandRunner:
     def __init__(self, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         monkeypatch.setenv("TOLLKEEPER_DATABASE_URL", url)
         monkeypatch.setenv("TOLLKEEPER_BCRYPT_ROUNDS", "4")
+        monkeypatch.setenv("TOLLKEEPER_DATA_KEY", DATA_KEY)
         self.url = url
         self._monkeypatch = monkeypatch
         self._capsys = capsys

@@ -72,8 +72,9 @@ def auth_router(throttle: Throttle) -> APIRouter:
         address = client_address(request.scope)
         throttle.check_failures(address)
         throttle.check_login(sent.username.strip().lower(), address)
+        now_ms = services.clock.now_ms()
         try:
-            caller = await accounts.login(services.database, services.passwords, sent.username, sent.password)
+            caller = await accounts.login(services.database, services.passwords, sent.username, sent.password, now_ms)
         except InvalidCredentials:
             throttle.count_failure(address)
             raise

@@ -9,9 +9,11 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, OAuth2Pas
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.api.bearer import authenticate
+from tollkeeper.audit_log.log import AuditLog
 from tollkeeper.clock import Clock
 from tollkeeper.conversations import Conversations
 from tollkeeper.db import Database
+from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.gateway.call_events import CallEvents
 from tollkeeper.gateway.path import Gateway
 from tollkeeper.identity.authenticator import Authenticator
@@ -38,6 +40,8 @@ class Services:
     gateway: Gateway
     call_events: CallEvents
     conversations: Conversations
+    data_keys: DataKeys
+    audit_log: AuditLog
     clock: Clock
 
 

@@ -19,6 +19,11 @@ def iso(epoch_ms: int | None) -> str | None:
     return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat().replace("+00:00", "Z")
 
 
+def iso_datetime(moment: datetime) -> str:
+    """A moment as ISO 8601 in UTC."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
 def usd(micro_usd: int | None) -> str | None:
     """Micro-USD as a decimal string in USD."""
     return None if micro_usd is None else f"{micro_usd // 1_000_000}.{micro_usd % 1_000_000:06d}"

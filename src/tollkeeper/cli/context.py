@@ -8,11 +8,15 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from tollkeeper.administration.administrator import Administrator, commanding
+from tollkeeper.audit_log.log import AuditLog
 from tollkeeper.cli.command_settings import load_command_settings, require_sqlite_file
 from tollkeeper.clock import Clock, SystemClock
 from tollkeeper.database_errors import describe_error
 from tollkeeper.db import Database
+from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.installation_secret import DATA_KEY
 from tollkeeper.settings import Settings
 
 
@@ -23,6 +27,29 @@ class CommandContext:
     settings: Settings
     database: Database
     clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Administration:
+    """What an administrative command works with: the administrator, in one transaction, and the context."""
+
+    admin: Administrator
+    context: CommandContext
+
+
+@asynccontextmanager
+async def open_administration(program: str = "cli") -> AsyncIterator[Administration]:
+    """Open the database for one administrative act, which is committed and noted in the audit log at the end.
+
+    Raises what `open_context` does; ConfigurationError for a missing or wrong data key.
+    """
+    async with open_context() as context:
+        settings = context.settings
+        keys = DataKeys(DATA_KEY.load(settings, settings.data_key), previous=settings.previous_data_key)
+        await keys.load(context.database, context.clock)
+        async with context.database.session() as session:
+            admin = commanding(session, AuditLog(keys), actor_name(program), context.clock.now_ms())
+            yield Administration(admin, context)
 
 
 @asynccontextmanager

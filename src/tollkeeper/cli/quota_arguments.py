@@ -2,9 +2,8 @@
 
 from tollkeeper.cli.arguments import parse_choice, parse_number
 from tollkeeper.quota.changes import Action
-from tollkeeper.quota.rules.decide import MAX_GRANTED
 from tollkeeper.quota.rules.models import Unit
-from tollkeeper.quota.rules.windows import Period
+from tollkeeper.quota.rules.windows import MAX_GRANTED, Period
 
 UNITS = {"tokens": Unit.TOKENS, "usd": Unit.MICRO_USD}
 

@@ -18,7 +18,7 @@ from tollkeeper.cli.output import print_line
 from tollkeeper.db import Database, SchemaMissing
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.identity import accounts
-from tollkeeper.identity.signing_secret import load_signing_secret
+from tollkeeper.installation_secret import DATA_KEY, SIGNING_SECRET
 from tollkeeper.private_files import secure_sqlite_files
 from tollkeeper.providers.catalog import Catalog
 from tollkeeper.server.http_protocol import bounded_protocol
@@ -38,7 +38,8 @@ def start(options: Mapping[str, object], *, reload: bool, first_run: bool) -> No
     settings = load_command_settings(**options)
     backends = make_backends(settings)
     _require_schema(settings, create=first_run)
-    load_signing_secret(settings)
+    SIGNING_SECRET.load(settings, settings.signing_secret)
+    DATA_KEY.load(settings, settings.data_key)
     with _bind(settings) as listener:  # before the first passwords are made, which are shown once
         passwords, has_users = asyncio.run(_check_database(settings, first_run=first_run))
         url = f"http://{_host_and_port(settings)}"

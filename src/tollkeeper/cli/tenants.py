@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
+from tollkeeper.administration import tenants
 from tollkeeper.cli.arguments import parse_name
-from tollkeeper.cli.context import open_context
+from tollkeeper.cli.context import open_administration, open_context
 from tollkeeper.cli.output import AsJson, print_json, print_line, print_table
 from tollkeeper.identity import accounts
 from tollkeeper.identity.models import Tenant
@@ -25,8 +26,8 @@ def create(name: Name) -> None:
     """Create a tenant."""
 
     async def create_tenant() -> None:
-        async with open_context() as context, context.database.session() as session:
-            await accounts.create_tenant(session, name)
+        async with open_administration() as administration:
+            await tenants.create_tenant(administration.admin, name)
 
     asyncio.run(create_tenant())
     print_line(f"The tenant {name.strip()} is created.")
@@ -65,9 +66,7 @@ def enable(name: Name) -> None:
 
 
 async def _set_enabled(name: str, *, enabled: bool) -> None:
-    async with open_context() as context, context.database.session() as session:
-        tenant = await accounts.get_tenant_by_name(session, parse_name(name))
-        if enabled:
-            accounts.enable(tenant)
-        else:
-            accounts.disable(tenant, context.clock.now_ms())
+    async with open_administration() as administration:
+        admin = administration.admin
+        tenant = await accounts.get_tenant_by_name(admin.session, parse_name(name))
+        await tenants.change_tenant(admin, tenant, {"disabled": not enabled})

@@ -10,7 +10,8 @@ class StoredConversation(SQLModel, table=True):
     """A conversation. Its user chose the name.
 
     `turns` is the number of stored messages, and `tokens` the sum of theirs; neither counts the system prompt.
-    `sequence` is the number of the newest message, and so the number of messages there ever were.
+    `sequence` is the number of the newest message, and so the number of messages there ever were. `sealed`: the system
+    prompt is encrypted.
     """
 
     __tablename__ = "conversations"
@@ -20,6 +21,7 @@ class StoredConversation(SQLModel, table=True):
     user_id: int = Field(foreign_key="users.id")
     name: str = Field(max_length=100)
     system_prompt: str | None = Field(default=None, sa_type=Text, repr=False)
+    sealed: bool = False
     turns: int = 0
     tokens: int = 0
     sequence: int = Field(default=0, sa_type=BigInteger)
@@ -28,7 +30,7 @@ class StoredConversation(SQLModel, table=True):
 
 
 class StoredMessage(SQLModel, table=True):
-    """A message of the user or of the model. `tokens` is an upper bound."""
+    """A message of the user or of the model. `tokens` is an upper bound. `sealed`: the content is encrypted."""
 
     __tablename__ = "conversation_turns"
 
@@ -38,4 +40,5 @@ class StoredMessage(SQLModel, table=True):
     user_id: int = Field(foreign_key="users.id")
     role: str = Field(max_length=10)
     content: str = Field(sa_type=Text, repr=False)
+    sealed: bool = False
     tokens: int

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from sqlalchemy.exc import IntegrityError
@@ -30,7 +31,7 @@ def normalize_email(email: str) -> str:
     return normalized
 
 
-async def login(database: Database, passwords: Passwords, email: str, password: str) -> Principal:
+async def login(database: Database, passwords: Passwords, email: str, password: str, now_ms: int) -> Principal:
     """Returns the user with this e-mail address and password. No transaction is open while the password is hashed.
 
     Raises InvalidCredentials, after the same time for an unknown user and a wrong password; DatabaseUnavailable, and
@@ -44,12 +45,12 @@ async def login(database: Database, passwords: Passwords, email: str, password: 
     async with database.session() as session:
         found = (await session.exec(query.where(User.email == normalized))).first()
     user, tenant = found or (None, None)
-    verified = await passwords.verify(password, user.password_hash if user else None)
+    verified = await passwords.verify(password, user.password_hash or None if user else None)
     if not verified.matches or user is None or tenant is None or user.disabled_at or tenant.disabled_at:
         raise InvalidCredentials
     if verified.new_hash is not None:
         await _upgrade_hash(database, user, verified.new_hash)
-    return principal_of(user)
+    return replace(principal_of(user), authenticated_ms=now_ms)
 
 
 async def _upgrade_hash(database: Database, user: User, new_hash: str) -> None:
@@ -89,15 +90,26 @@ def principal_of(user: User, api_key: str | None = None) -> Principal:
 
 async def create_tenant(session: AsyncSession, name: str) -> Tenant:
     """Add a tenant. Raises InvalidRequest for a name that is taken or not valid."""
+    tenant = Tenant(name=_check_tenant_name(name))
+    session.add(tenant)
+    await _flush(session, f"There is a tenant named {tenant.name} already.")
+    return tenant
+
+
+async def rename_tenant(session: AsyncSession, tenant: Tenant, name: str) -> None:
+    """Change a tenant's name. Raises InvalidRequest for a name that is taken or not valid."""
+    tenant.name = name = _check_tenant_name(name)
+    await _flush(session, f"There is a tenant named {name} already.")
+
+
+def _check_tenant_name(name: str) -> str:
+    """Returns the name without spaces around it. Raises InvalidRequest."""
     name = name.strip()
     if not 0 < len(name) <= MAX_NAME_LENGTH:
         raise InvalidRequest(f"A tenant's name has 1 to {MAX_NAME_LENGTH} printable characters.")
     if (found := unprintable_character(name)) is not None:
         raise InvalidRequest(f"A tenant's name has only printable characters, and {found} is none.")
-    tenant = Tenant(name=name)
-    session.add(tenant)
-    await _flush(session, f"There is a tenant named {name} already.")
-    return tenant
+    return name
 
 
 async def create_user(session: AsyncSession, tenant_name: str, email: str, password_hash: str, role: Role) -> User:

@@ -14,10 +14,11 @@ from tollkeeper.principal import Access, Principal
 class Authenticator:
     """Verifies credentials of both kinds. No other code makes a principal of a request."""
 
-    def __init__(self, tokens: Tokens, api_keys: ApiKeys, clock: Clock) -> None:
+    def __init__(self, tokens: Tokens, api_keys: ApiKeys, clock: Clock, *, step_up_minutes: int) -> None:
         self._tokens = tokens
         self._api_keys = api_keys
         self._clock = clock
+        self._step_up_ms = step_up_minutes * 60_000
 
     async def verify(self, credential: str, access: Access) -> Principal:
         """Returns the principal of a credential that allows `access`.
@@ -31,6 +32,10 @@ class Authenticator:
     def costs_a_lookup(self, credential: str) -> bool:
         """Whether only a query can tell that the credential is wrong."""
         return credential.startswith(keys.PREFIX) and self._api_keys.costs_a_lookup(credential)
+
+    def is_fresh(self, caller: Principal) -> bool:
+        """Whether the caller has logged in a moment ago, so that they may create what gives access."""
+        return self._clock.now_ms() - caller.authenticated_ms <= self._step_up_ms
 
     async def load_account(self, session: AsyncSession, caller: Principal) -> tuple[User, Tenant]:
         """Returns the principal's rows. Raises Unauthenticated when user, tenant or credential is no longer valid."""

@@ -1,8 +1,9 @@
 """The tables of identity."""
 
 from datetime import UTC, datetime
+from enum import StrEnum
 
-from sqlalchemy import BigInteger
+from sqlalchemy import BigInteger, Text
 from sqlmodel import Field, SQLModel
 
 from tollkeeper.principal import Role
@@ -13,19 +14,34 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+class UserKind(StrEnum):
+    """Whether a user is a person or a program."""
+
+    PERSON = "person"
+    SERVICE = "service"
+
+
 class Tenant(SQLModel, table=True):
-    """A customer. Its users see no other tenant's data; it has quotas of its own, which its users share."""
+    """A customer. Its users see no other tenant's data; it has quotas of its own, which its users share.
+
+    `default_limit` tokens per `default_period` are the quota of each user who is created without one, if set.
+    """
 
     __tablename__ = "tenants"
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(max_length=100, unique=True)
+    default_limit: int | None = Field(default=None, sa_type=BigInteger)
+    default_period: str | None = Field(default=None, max_length=10)
     disabled_at: datetime | None = None
     created_at: datetime = Field(default_factory=_now)
 
 
 class User(SQLModel, table=True):
-    """A person who can log in. Each increment of `token_version` invalidates all tokens issued before."""
+    """A person who can log in, or a service account, which only has API keys.
+
+    An empty `password_hash` matches no password. Each increment of `token_version` invalidates all earlier tokens.
+    """
 
     __tablename__ = "users"
 
@@ -34,6 +50,7 @@ class User(SQLModel, table=True):
     email: str = Field(max_length=254, unique=True)
     password_hash: str = Field(max_length=255, repr=False)
     role: str = Field(default=Role.MEMBER.value, max_length=20)
+    kind: str = Field(default=UserKind.PERSON.value, max_length=10)
     token_version: int = 0
     disabled_at: datetime | None = None
     created_at: datetime = Field(default_factory=_now)
@@ -42,8 +59,9 @@ class User(SQLModel, table=True):
 class ApiKey(SQLModel, table=True):
     """A key with which programs authenticate as one user. Only its SHA-256 and its prefix are stored.
 
-    `scopes` are separated by spaces. Times are milliseconds since the epoch, UTC. Without `expires_ms`, the key is
-    valid until it is revoked.
+    `scopes` are separated by spaces. `models`, `surfaces` and `networks` are JSON lists of what the key is limited to;
+    None is no limit. Times are milliseconds since the epoch, UTC. Without `expires_ms`, the key is valid until it is
+    revoked.
     """
 
     __tablename__ = "api_keys"
@@ -55,6 +73,9 @@ class ApiKey(SQLModel, table=True):
     prefix: str = Field(max_length=20)
     key_hash: str = Field(max_length=64, unique=True, repr=False)
     scopes: str = Field(max_length=100)
+    models: str | None = Field(default=None, sa_type=Text)
+    surfaces: str | None = Field(default=None, sa_type=Text)
+    networks: str | None = Field(default=None, sa_type=Text)
     created_ms: int = Field(sa_type=BigInteger)
     expires_ms: int | None = Field(default=None, sa_type=BigInteger)
     revoked_ms: int | None = Field(default=None, sa_type=BigInteger)
@@ -75,3 +96,115 @@ class KeyTagSecret(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     secret: bytes = Field(repr=False)
     created_ms: int = Field(sa_type=BigInteger)
+
+
+class ApiKeyUse(SQLModel, table=True):
+    """When an API key was last used. A table of its own, because a change of `api_keys` raises the policy version."""
+
+    __tablename__ = "api_key_uses"
+
+    key_id: str = Field(primary_key=True, foreign_key="api_keys.id", max_length=40)
+    tenant_id: int = Field(foreign_key="tenants.id")
+    used_ms: int = Field(sa_type=BigInteger)
+
+
+class Session(SQLModel, table=True):
+    """A login, until the user logs out or it expires. Its refresh token is stored as a hash, and replaced by each use.
+
+    `method` is how the user logged in. `previous_hash` is that of the token that was replaced at `rotated_ms`.
+    """
+
+    __tablename__ = "sessions"
+
+    id: str = Field(primary_key=True, max_length=40)
+    tenant_id: int = Field(foreign_key="tenants.id")
+    user_id: int = Field(foreign_key="users.id")
+    method: str = Field(max_length=10)
+    token_hash: str = Field(max_length=64, unique=True, repr=False)
+    previous_hash: str | None = Field(default=None, max_length=64, repr=False)
+    created_ms: int = Field(sa_type=BigInteger)
+    authenticated_ms: int = Field(sa_type=BigInteger)
+    rotated_ms: int = Field(sa_type=BigInteger)
+    expires_ms: int = Field(sa_type=BigInteger)
+    revoked_ms: int | None = Field(default=None, sa_type=BigInteger)
+    address: str = Field(max_length=45)
+    user_agent: str = Field(max_length=200)
+
+
+class TotpSecret(SQLModel, table=True):
+    """A user's second factor (RFC 6238), once it is confirmed. `last_counter` is that of the newest accepted code."""
+
+    __tablename__ = "totp_secrets"
+
+    user_id: int = Field(primary_key=True, foreign_key="users.id")
+    tenant_id: int = Field(foreign_key="tenants.id")
+    sealed_secret: bytes = Field(repr=False)
+    recovery_hashes: str = Field(sa_type=Text, repr=False)
+    last_counter: int | None = Field(default=None, sa_type=BigInteger)
+    created_ms: int = Field(sa_type=BigInteger)
+    confirmed_ms: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class OneTimeLink(SQLModel, table=True):
+    """A link that sets a user's password, or creates a user who was invited. Its token is stored as a hash."""
+
+    __tablename__ = "one_time_links"
+
+    token_hash: str = Field(primary_key=True, max_length=64, repr=False)
+    kind: str = Field(max_length=12)
+    tenant_id: int = Field(foreign_key="tenants.id")
+    user_id: int | None = Field(default=None, foreign_key="users.id")
+    email: str | None = Field(default=None, max_length=254)
+    role: str | None = Field(default=None, max_length=20)
+    created_ms: int = Field(sa_type=BigInteger)
+    expires_ms: int = Field(sa_type=BigInteger)
+    used_ms: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class TenantDomain(SQLModel, table=True):
+    """A domain of e-mail addresses that belongs to a tenant, as an operator has verified."""
+
+    __tablename__ = "tenant_domains"
+
+    domain: str = Field(primary_key=True, max_length=253)
+    tenant_id: int = Field(foreign_key="tenants.id")
+    created_ms: int = Field(sa_type=BigInteger)
+
+
+class IdentityProvider(SQLModel, table=True):
+    """The OpenID provider of a tenant, with which its users log in. `admin_values` is a JSON list."""
+
+    __tablename__ = "identity_providers"
+
+    id: int | None = Field(default=None, primary_key=True)
+    tenant_id: int = Field(foreign_key="tenants.id", unique=True)
+    name: str = Field(max_length=40, unique=True)
+    issuer: str = Field(max_length=500)
+    client_id: str = Field(max_length=200)
+    sealed_client_secret: bytes | None = Field(default=None, repr=False)
+    scopes: str = Field(max_length=200)
+    role_claim: str | None = Field(default=None, max_length=100)
+    admin_values: str | None = Field(default=None, sa_type=Text)
+    disabled_ms: int | None = Field(default=None, sa_type=BigInteger)
+    created_ms: int = Field(sa_type=BigInteger)
+
+
+class Identity(SQLModel, table=True):
+    """Who a user is at an OpenID provider. The pair of issuer and subject never changes its user."""
+
+    __tablename__ = "identities"
+
+    issuer: str = Field(primary_key=True, max_length=500)
+    subject: str = Field(primary_key=True, max_length=255)
+    tenant_id: int = Field(foreign_key="tenants.id")
+    user_id: int = Field(foreign_key="users.id")
+    created_ms: int = Field(sa_type=BigInteger)
+
+
+class UsedOidcState(SQLModel, table=True):
+    """The state of a single sign-on that has ended, as a hash: it cannot end twice."""
+
+    __tablename__ = "used_oidc_states"
+
+    state_hash: str = Field(primary_key=True, max_length=64)
+    expires_ms: int = Field(sa_type=BigInteger)

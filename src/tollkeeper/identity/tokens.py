@@ -54,11 +54,12 @@ class Tokens:
     def issue(self, caller: Principal) -> str:
         """Returns a new access token."""
         now_s = self._clock.now_ms() // 1000
-        claims = {
+        claims: dict[str, Any] = {
             "sub": str(caller.user_id),
             "tid": caller.tenant_id,
             "role": caller.role.value,
             "ver": caller.token_version,
+            "auth_time": caller.authenticated_ms // 1000,
             "typ": TOKEN_TYPE,
             "jti": secrets.token_hex(16),
             "iss": ISSUER,
@@ -66,6 +67,8 @@ class Tokens:
             "iat": now_s,
             "exp": now_s + self._lifetime_s,
         }
+        if caller.session is not None:
+            claims["sid"] = caller.session
         token: str = jwt.encode(claims, self._key, algorithm=ALGORITHM, headers={"kid": self._key_id})
         return token
 
@@ -141,4 +144,15 @@ def _principal(claims: dict[str, Any], now_s: float) -> tuple[Principal, float]:
         raise ValueError
     if not all(0 <= number <= MAX_ID for number in (version, tenant_id, user_id)):
         raise ValueError
-    return Principal(user_id, tenant_id, Role(claims["role"]), version), float(expires_s)
+    authenticated_s, session = claims.get("auth_time", 0), claims.get("sid")
+    if type(authenticated_s) is not int or not isinstance(session, str | None):
+        raise ValueError
+    principal = Principal(
+        user_id,
+        tenant_id,
+        Role(claims["role"]),
+        version,
+        session=session,
+        authenticated_ms=authenticated_s * 1000,
+    )
+    return principal, float(expires_s)

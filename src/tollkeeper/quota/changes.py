@@ -9,11 +9,10 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.quota import queries
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.quota.rules.decide import MAX_GRANTED
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.operations import Balance, Grant, LimitChange, SetLimit
 from tollkeeper.quota.rules.page import QuotaKey, Subject
-from tollkeeper.quota.rules.windows import Period
+from tollkeeper.quota.rules.windows import MAX_GRANTED, Period
 
 
 class Action(StrEnum):

@@ -11,6 +11,7 @@ from pathlib import Path
 from journeys.support.processes import Program, ReservedPort, clean_environment
 
 SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0-journeys"
+DATA_KEY = "9a8b7c6d5e4f30211203f4e5d6c7b8a9-journeys"
 SERVE = ("tollkeeper", "serve")
 SERVE_WITH_SHORT_GRACE = ("journeys.support.serve_with_short_grace", "serve")
 SERVE_WITHOUT_WAIT = ("journeys.support.serve_without_wait", "serve")
@@ -27,6 +28,7 @@ class Server:
             "TOLLKEEPER_DATABASE_URL": database_url,
             "TOLLKEEPER_PORT": str(self._port.number),
             "TOLLKEEPER_SIGNING_SECRET": SECRET,
+            "TOLLKEEPER_DATA_KEY": DATA_KEY,
             "TOLLKEEPER_BCRYPT_ROUNDS": "4",
             "TOLLKEEPER_RATE_LIMIT_LOGIN": "off",
             "TOLLKEEPER_RATE_LIMIT_READS": "off",

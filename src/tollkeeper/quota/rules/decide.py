@@ -31,10 +31,8 @@ from tollkeeper.quota.rules.operations import (
 )
 from tollkeeper.quota.rules.page import Page
 from tollkeeper.quota.rules.settlement import balance_of, close, closed_charge, usage_at_expiry
+from tollkeeper.quota.rules.windows import MAX_GRANTED
 from tollkeeper.quota.time_sorted_ids import month_of
-
-MAX_GRANTED = 10**15
-"""The largest limit. Sums of amounts up to it fit 64 bits."""
 
 
 def decide(page: Page, operations: Sequence[Operation]) -> list[Result | TollkeeperError]:

@@ -3,6 +3,9 @@
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+MAX_GRANTED = 10**15
+"""The largest limit of a window. Sums of amounts up to it fit 64 bits."""
+
 
 class Period(StrEnum):
     """The length of a window, in ascending order."""

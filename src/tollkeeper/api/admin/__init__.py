@@ -1,0 +1,1 @@
+"""The admin API: for operators, and for the administrators of one tenant."""

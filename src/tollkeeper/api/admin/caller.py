@@ -1,0 +1,146 @@
+"""The caller of an administrative endpoint, as a type for its signature, which is the access rule."""
+
+import hashlib
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from fastapi import Depends, Request, Response
+from pydantic import BaseModel
+
+from tollkeeper.administration.administrator import Administrator
+from tollkeeper.api import strict_json
+from tollkeeper.api.admin.idempotency import Repeatable, find_response, store_response
+from tollkeeper.api.bearer import client_address
+from tollkeeper.api.dependencies import AuthenticatedUser, Services, ServicesDep, SessionDep, require_access
+from tollkeeper.api.middleware import read_body
+from tollkeeper.errors import Forbidden, InvalidRequest, PreconditionFailed
+from tollkeeper.principal import Access, Principal, Role
+from tollkeeper.telemetry.logging import correlation_id
+from tollkeeper.tenant_scope import ALL_TENANTS, TenantScope
+
+MAX_BODY_BYTES = 64 * 1024
+JSON = "application/json"
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+Sent = TypeVar("Sent")
+
+
+@dataclass(frozen=True, slots=True)
+class AdminCaller:
+    """An administrator, and the request that they have sent."""
+
+    admin: Administrator
+    principal: Principal
+    request: Request
+    services: Services
+
+    async def read(self, kind: type[Sent]) -> Sent:
+        """The body of the request, strictly. Raises InvalidJson, InvalidRequest, BodyTooLarge, Unauthenticated."""
+        return strict_json.decode(kind, await self._read_body())
+
+    async def once(
+        self, kind: type[Sent], act: Callable[[Sent], Awaitable[BaseModel]], *, status: int = 201
+    ) -> Response:
+        """Read the body, act on it, and respond; with an Idempotency-Key that the caller has used before, respond as
+        then, without acting. The response is stored in the transaction of the act.
+
+        Raises what `read` raises; IdempotencyMismatch if the key was used with another request.
+        """
+        key = self.request.headers.get("idempotency-key")
+        if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+            raise InvalidRequest("An Idempotency-Key has 1 to 255 printable ASCII characters.")
+        body = await self._read_body()
+        sent = strict_json.decode(kind, body)
+        if key is None:
+            return _json_response(status, _encode(await act(sent)))
+        path = self.request.url.path.encode()
+        fingerprint = hashlib.sha256(self.request.method.encode() + b" " + path + b"\n" + body).hexdigest()
+        repeatable = Repeatable(self.principal, key, fingerprint)
+        session, keys = self.admin.session, self.services.data_keys
+        stored = await find_response(session, keys, repeatable)
+        if stored is not None:
+            return _json_response(*stored)
+        rendered = _encode(await act(sent))
+        await store_response(session, keys, repeatable, status, rendered, self.admin.now_ms)
+        return _json_response(status, rendered)
+
+    def require_match(self, present: BaseModel) -> None:
+        """Raises PreconditionFailed if the request has an If-Match without the ETag of the present representation."""
+        wanted = self.request.headers.get("if-match")
+        if wanted is not None and wanted.strip() != "*" and etag(present) not in re.findall(r'"[^"]*"', wanted):
+            raise PreconditionFailed
+
+    async def _read_body(self) -> bytes:
+        """No transaction is open while the client sends the body. The account is checked anew after it."""
+        await self.admin.session.commit()
+        self.admin.session.expire_all()
+        body = await read_body(self.request.scope, self.request.receive, MAX_BODY_BYTES)
+        await self.services.authenticator.load_account(self.admin.session, self.principal)
+        return body
+
+
+def require_role(role: Role) -> Callable[..., Awaitable[AdminCaller]]:
+    """A dependency that authenticates the caller, who must have this role or a higher one. It raises as
+    `require_access` does; Forbidden without the role.
+    """
+
+    async def get_caller(
+        request: Request,
+        services: ServicesDep,
+        session: SessionDep,
+        caller: Annotated[AuthenticatedUser, Depends(require_access(Access.ADMIN))],
+    ) -> AdminCaller:
+        principal = caller.principal
+        if principal.role.rank < role.rank:
+            raise Forbidden
+        admin = Administrator(
+            session=session,
+            audit_log=services.audit_log,
+            name=f"user:{principal.user_id}",
+            role=principal.role,
+            scope=ALL_TENANTS if principal.role is Role.OPERATOR else TenantScope(principal.tenant_id),
+            now_ms=services.clock.now_ms(),
+            tenant_id=principal.tenant_id,
+            is_fresh=services.authenticator.is_fresh(principal),
+            address=client_address(request.scope),
+            correlation_id=correlation_id.get(),
+        )
+        return AdminCaller(admin, principal, request, services)
+
+    return get_caller
+
+
+TenantAdmin = Annotated[AdminCaller, Depends(require_role(Role.TENANT_ADMIN))]
+"""An administrator of their own tenant, or an operator."""
+Operator = Annotated[AdminCaller, Depends(require_role(Role.OPERATOR))]
+"""An administrator of the whole installation."""
+
+
+def etag(present: BaseModel) -> str:
+    """The ETag (RFC 9110, 8.8.3) of an object's representation."""
+    return f'"{hashlib.sha256(_encode(present)).hexdigest()[:32]}"'
+
+
+def changes_in(sent: msgspec.Struct) -> dict[str, Any]:
+    """The fields that a PATCH has sent. An absent field stays as it is; null is a value."""
+    fields = ((name, getattr(sent, name)) for name in sent.__struct_fields__)
+    return {name: value for name, value in fields if value is not msgspec.UNSET}
+
+
+def json_body(kind: type[msgspec.Struct], example: dict[str, Any]) -> dict[str, Any]:
+    """The request body in the OpenAPI document: an endpoint reads it itself, so the framework does not know it."""
+    _, schemas = msgspec.json.schema_components([kind])
+    return {
+        "requestBody": {"required": True, "content": {JSON: {"schema": schemas[kind.__name__], "example": example}}}
+    }
+
+
+def _encode(model: BaseModel) -> bytes:
+    return model.model_dump_json().encode()
+
+
+def _json_response(status: int, body: bytes) -> Response:
+    return Response(body, status, media_type=JSON)

@@ -1,0 +1,62 @@
+"""Stored responses of administrative requests, so that a repeated request acts once. They are encrypted: some have keys
+and links, which are shown once.
+"""
+
+from typing import NamedTuple
+
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import col, delete
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from tollkeeper.administration.models import AdminRequest
+from tollkeeper.encryption.data_keys import DataKeys, Purpose
+from tollkeeper.errors import IdempotencyInFlight, IdempotencyMismatch
+from tollkeeper.principal import Principal
+
+LIFETIME_MS = 86_400_000
+
+
+class Repeatable(NamedTuple):
+    """A request with an idempotency key. The fingerprint is of its method, path and body."""
+
+    caller: Principal
+    key: str
+    fingerprint: str
+
+
+async def find_response(session: AsyncSession, keys: DataKeys, repeatable: Repeatable) -> tuple[int, bytes] | None:
+    """Status and body of the response to the same request before; None if there was none. Raises IdempotencyMismatch
+    if the key was used with another request.
+    """
+    stored = await session.get(AdminRequest, (repeatable.caller.user_id, repeatable.key))
+    if stored is None:
+        return None
+    if stored.fingerprint != repeatable.fingerprint:
+        raise IdempotencyMismatch
+    return stored.status, keys.unseal(Purpose.RESPONSES, stored.sealed_body, _place(repeatable))
+
+
+async def store_response(
+    session: AsyncSession, keys: DataKeys, repeatable: Repeatable, status: int, body: bytes, now_ms: int
+) -> None:
+    """Store a response in the transaction of the act. Raises IdempotencyInFlight if the same key was used at once."""
+    await session.exec(delete(AdminRequest).where(col(AdminRequest.created_ms) < now_ms - LIFETIME_MS))
+    sealed = keys.seal(Purpose.RESPONSES, body, _place(repeatable))
+    row = AdminRequest(
+        user_id=repeatable.caller.user_id,
+        key=repeatable.key,
+        tenant_id=repeatable.caller.tenant_id,
+        fingerprint=repeatable.fingerprint,
+        status=status,
+        sealed_body=sealed,
+        created_ms=now_ms,
+    )
+    session.add(row)
+    try:
+        await session.flush()
+    except IntegrityError:
+        raise IdempotencyInFlight from None
+
+
+def _place(repeatable: Repeatable) -> str:
+    return f"admin_requests/{repeatable.caller.user_id}/{repeatable.key}"

@@ -1,0 +1,23 @@
+"""Pages of lists: at most `limit` objects, and the cursor of the next page."""
+
+from typing import Annotated, Generic, TypeVar
+
+from fastapi import Query
+from pydantic import BaseModel
+
+MAX_PAGE_SIZE = 100
+MAX_ID = 2**31 - 1
+"""The width of ids in the database."""
+
+Item = TypeVar("Item", bound=BaseModel)
+
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, examples=[50])]
+IdCursor = Annotated[int | None, Query(ge=0, le=MAX_ID, examples=[17])]
+"""The cursor of a list that is ordered by id: the last id of the page before."""
+
+
+class Page(BaseModel, Generic[Item]):
+    """A page of a list. `next_cursor` is the cursor of the next page; null on the last page."""
+
+    data: list[Item]
+    next_cursor: str | None
