@@ -12,7 +12,7 @@ from tollkeeper.errors import TollkeeperError
 from tollkeeper.quota.rules.decide import decide
 from tollkeeper.quota.rules.operations import Balance, ClosedCharge, Hold, Operation, Replayed, Result
 from tollkeeper.quota.rules.page import Page, ReadSet
-from tollkeeper.quota.stores.base import Store
+from tollkeeper.quota.stores.base import Store, StoreFailed
 
 
 class Fate(StrEnum):
@@ -53,6 +53,8 @@ class World:
 
         try:
             self._loop.run_until_complete(self._stores[process].run(read_set, work))
+        except StoreFailed as error:
+            raise AssertionError(f"the database failed: {error.detail}") from error
         except TollkeeperError as refusal:
             return [refusal]
         except Crash:

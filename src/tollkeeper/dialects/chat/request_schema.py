@@ -30,6 +30,8 @@ _TOOL_CALL = any_of(
     object_of({"id": STRING, "function": _FUNCTION_CALL}, {"custom": _CUSTOM_CALL}),
     object_of({"id": STRING, "custom": _CUSTOM_CALL}, {"function": _FUNCTION_CALL}),
 )
+_ANY_CALL = object_of({"id": STRING}, {"function": _FUNCTION_CALL, "custom": _CUSTOM_CALL})
+"""Of a tool's message, in which calls mean nothing."""
 _CONTENT = {
     "content": any_of(STRING, list_of(_PART)),
     "refusal": STRING,
@@ -37,7 +39,7 @@ _CONTENT = {
 }
 _MESSAGE = any_of(
     object_of({"role": one_of_values("system", "developer", "user", "assistant")}, _CONTENT | {"tool_call_id": STRING}),
-    object_of({"role": one_of_values("tool"), "tool_call_id": STRING}, _CONTENT),
+    object_of({"role": one_of_values("tool"), "tool_call_id": STRING}, _CONTENT | {"tool_calls": list_of(_ANY_CALL)}),
 )
 _FUNCTION_TOOL = object_of({"name": STRING}, {"description": STRING, "parameters": OBJECT, "strict": BOOLEAN})
 _GRAMMAR = object_of({"syntax": STRING, "definition": STRING})

@@ -60,24 +60,43 @@ _HOSTED_TOOLS = any_of(
     object_of({"type": {"type": "string", "pattern": HOSTED_PATTERN, "description": "Left out of the request."}}),
     object_of({"type": one_of_values("tool_search")}, {"execution": one_of_values("server")}),
 )
+_NO_PARTS = {"type": "array", "maxItems": 0}
+_ITEM_FIELDS: dict[str, Schema] = {
+    "role": STRING,
+    "content": any_of(STRING, _NO_PARTS),
+    "call_id": STRING,
+    "name": STRING,
+    "namespace": STRING,
+    "arguments": any_of(STRING, OBJECT),
+    "input": STRING,
+    "output": any_of(STRING, _NO_PARTS),
+    "tools": _TOOLS,
+}
+"""The fields of an item that are read, whether or not they mean something for its type."""
+
+
+def _item(required: dict[str, Schema], optional: dict[str, Schema] | None = None) -> Schema:
+    fields = _ITEM_FIELDS | (optional or {})
+    return object_of(required, {name: field for name, field in fields.items() if name not in required})
+
+
+def _item_of(kind: str, required: dict[str, Schema] | None = None, optional: dict[str, Schema] | None = None) -> Schema:
+    return _item({"type": one_of_values(kind)} | (required or {}), optional)
+
+
+_CALL: dict[str, Schema] = {"call_id": STRING, "name": STRING}
+_RESULT: dict[str, Schema] = {"call_id": STRING, "output": _TOOL_OUTPUT}
+_RESULT_CONTENT: dict[str, Schema] = {"content": _TOOL_OUTPUT}
+_REASONING_TEXTS = list_of(object_of({"type": one_of_values("reasoning_text")}, {"text": STRING}))
 _ITEM = any_of(
-    object_of({"role": _ROLE, "content": any_of(STRING, list_of(_MESSAGE_PART))}, {"type": one_of_values("message")}),
-    object_of(
-        {"type": one_of_values("function_call"), "call_id": STRING, "name": STRING, "arguments": STRING},
-        {"namespace": STRING},
-    ),
-    object_of({"type": one_of_values("function_call_output"), "call_id": STRING, "output": _TOOL_OUTPUT}),
-    object_of({"type": one_of_values("custom_tool_call"), "call_id": STRING, "name": STRING, "input": STRING}),
-    object_of({"type": one_of_values("custom_tool_call_output"), "call_id": STRING, "output": _TOOL_OUTPUT}),
-    object_of(
-        {"type": one_of_values("reasoning")},
-        {"content": any_of(STRING, list_of(object_of({"type": one_of_values("reasoning_text")}, {"text": STRING})))},
-    ),
-    object_of({"type": one_of_values("agent_message")}, {"content": any_of(STRING, list_of(_AGENT_PART))}),
-    object_of({"type": one_of_values("compaction", "web_search_call")}),
-    object_of({"type": one_of_values("tool_search_call")}, {"call_id": STRING, "arguments": any_of(STRING, OBJECT)}),
-    object_of({"type": one_of_values("tool_search_output")}, {"call_id": STRING, "tools": _TOOLS}),
-    object_of({"type": one_of_values("additional_tools")}, {"tools": _TOOLS}),
+    _item({"role": _ROLE, "content": any_of(STRING, list_of(_MESSAGE_PART))}, {"type": one_of_values("message")}),
+    _item_of("function_call", _CALL | {"arguments": STRING}),
+    _item_of("function_call_output", _RESULT, _RESULT_CONTENT),
+    _item_of("custom_tool_call", _CALL | {"input": STRING}),
+    _item_of("custom_tool_call_output", _RESULT, _RESULT_CONTENT),
+    _item_of("reasoning", None, {"content": any_of(STRING, _REASONING_TEXTS)}),
+    _item_of("agent_message", None, {"content": any_of(STRING, list_of(_AGENT_PART))}),
+    *map(_item_of, ("compaction", "web_search_call", "tool_search_call", "tool_search_output", "additional_tools")),
 )
 _TOOL_CHOICE_FIELDS = {"type": None, "name": None, "mode": None, "tools": None}
 _TOOL_CHOICE = any_of(
