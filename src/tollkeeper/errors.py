@@ -14,6 +14,7 @@ TollkeeperError
 ├── AccessError                  the caller may not do this
 │   ├── Unauthenticated          no valid credential; one sentence for all reasons
 │   ├── InvalidCredentials       login: an unknown user and a wrong password give the same error
+│   ├── SignOnRefused            the identity provider's answer does not admit the user; the sentence says why
 │   ├── Forbidden                the role or the API key's scopes do not allow this
 │   ├── StepUpRequired           this needs a login of a moment ago, and the last one is older
 │   └── NotFound                 absent, or another tenant's: both give the same error
@@ -43,6 +44,9 @@ TollkeeperError
 │   │   └── RequestTooLarge      the body has more bytes than the provider accepts
 │   ├── ProviderLacksModel       the provider has no such model, or no such endpoint
 │   └── ProviderBadResponse  ProviderInterrupted  ProviderTimeout
+├── OutboundError                a request to a URL that a tenant has chosen
+│   ├── OutboundRefused          it is not sent: the URL leads, or may lead, into a private network
+│   └── OutboundFailed           the host cannot be reached, or its response is not acceptable
 ├── PreconditionFailed           the object is not in the state that the request expects
 ├── SealBroken                   what is stored encrypted was not encrypted here, for this place, with this key
 └── ConfigurationError           the process must not start; the sentence says what to change
@@ -137,6 +141,11 @@ class Unauthenticated(AccessError):
 class InvalidCredentials(AccessError):
     code = "invalid_credentials"
     sentence = "The username or the password is wrong."
+
+
+class SignOnRefused(AccessError):
+    code = "sign_on_refused"
+    sentence = "The single sign-on is not valid. Start again."
 
 
 class Forbidden(AccessError):
@@ -266,6 +275,20 @@ class IdempotencyMismatch(IdempotencyError):
 class PreviousAttemptInterrupted(IdempotencyError):
     code = "previous_attempt_interrupted"
     sentence = "The call with this idempotency key was interrupted, or its response was too long. Use a new key."
+
+
+class OutboundError(TollkeeperError):
+    """A request to a URL that a tenant has chosen. The sentence contains nothing of the response's body."""
+
+
+class OutboundRefused(OutboundError):
+    code = "address_refused"
+    sentence = "This URL must not be requested."
+
+
+class OutboundFailed(OutboundError):
+    code = "host_failed"
+    sentence = "The host did not answer as expected."
 
 
 class PreconditionFailed(TollkeeperError):
