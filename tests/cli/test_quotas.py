@@ -60,6 +60,17 @@ def test_a_grant_adds_to_the_current_window_only(acme: CommandRunner) -> None:
     assert [row.granted for row in acme.query("SELECT granted FROM quotas")] == [0]
 
 
+def test_a_new_limit_keeps_what_was_granted_to_the_current_window(acme: CommandRunner) -> None:
+    acme.run("quota", "set", "ada@example.com", "--limit", "100", "--window", "day")
+    acme.run("quota", "grant", "ada@example.com", "--tokens", "70", "--reason", "a long day")
+    for limit, now in (("40", 110), ("500", 570), ("500", 570)):
+        output = acme.run("quota", "set", "ada@example.com", "--limit", limit)
+        assert f"the limit for the day window is now {now} tokens" in output
+        assert [row.granted for row in acme.query("SELECT granted FROM quotas")] == [int(limit)]
+    assert [row.granted for row in acme.query(ENTRIES)] == [100, 70, -60, 460, 0]
+    assert "Clean:" in acme.run("ledger", "verify")
+
+
 def test_a_usd_quota_is_stored_in_micro_usd(acme: CommandRunner) -> None:
     output = acme.run("quota", "set", "ada@example.com", "--limit", "2500000", "--window", "day", "--unit", "usd")
     assert "is now 2,500,000 micro-USD (there was none)" in output

@@ -228,14 +228,16 @@ class Model:
             if act == "grant" and name not in self.limits:
                 return "NotFound"
             place = name, label(name.period, self.now)  # a refused act opens no window
-            before = 0 if act == "limit" else self.granted.get(place, self.limits[name])
-            if not 0 <= before + amount <= MAX_GRANTED:
+            old = self.limits.get(name, 0)
+            new, more = (amount, amount - old) if act == "limit" else (old, amount)
+            if not 0 <= new <= MAX_GRANTED or not 0 <= self.granted.get(place, old) + more <= MAX_GRANTED:
                 return "InvalidRequest"
         for act, name, amount in acts:
             self.limits.setdefault(name, 0)
             place = self.place(name)
             if act == "limit":
-                self.limits[name] = self.granted[place] = amount
+                self.granted[place] += amount - self.limits[name]
+                self.limits[name] = amount
             else:
                 self.granted[place] += amount
         self.administered.add(operation)

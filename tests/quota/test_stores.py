@@ -27,7 +27,7 @@ from tollkeeper.principal import Principal, Role
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.decide import decide
 from tollkeeper.quota.rules.models import Basis
-from tollkeeper.quota.rules.operations import Administer, Hold, Operation, Renew, Reserve, SetLimit, Settle
+from tollkeeper.quota.rules.operations import Administer, Grant, Hold, Operation, Renew, Reserve, SetLimit, Settle
 from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.rules.windows import Period
 from tollkeeper.quota.stores.base import Store
@@ -136,6 +136,27 @@ async def test_a_limit_changed_by_another_process_counts_at_the_next_reserve(
     await set_limit(other, user_quota(env.caller), 150)
     await use(env)
     await other.stop()
+
+
+async def test_an_administrative_operation_is_applied_once_however_often_it_is_repeated(
+    env: LedgerEnvironment, database_url: str
+) -> None:
+    key = user_quota(env.caller)
+
+    def grant() -> Administer:
+        return Administer(operation_id("grant"), (Grant(key, 70),), "test", "test")
+
+    for balances in await batch(env.store, grant(), grant()):
+        assert isinstance(balances, tuple)
+        assert balances[0].limit == 1_070
+    elsewhere = Ledger(make_store(database_url, env.clock), lease_seconds=60)
+    elsewhere.start()
+    (balance,) = await elsewhere.administer(
+        (Grant(key, 70),), actor="test", reason="test", operation_id=operation_id("grant")
+    )
+    await elsewhere.stop()
+    assert balance.limit == 1_070
+    assert (await env.window()).granted == 1_070
 
 
 async def test_a_batch_that_decides_nothing_writes_nothing(env: LedgerEnvironment) -> None:

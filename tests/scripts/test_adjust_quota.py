@@ -16,9 +16,9 @@ pytestmark = pytest.mark.exhaustive_on_postgres
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "adjust_quota.py"
 ENTRIES = (
-    "SELECT users.email, windows.ends_ms IS NULL AS total, kind, entries.granted, actor, reason FROM entries"
+    "SELECT users.email, windows.ends_ms IS NULL AS total, entries.kind, entries.granted, actor, reason FROM entries"
     " JOIN windows ON windows.id = window_id JOIN quotas ON quotas.id = quota_id"
-    " LEFT JOIN users ON users.id = quotas.user_id WHERE kind <> 'open'"
+    " LEFT JOIN users ON users.id = quotas.user_id WHERE entries.kind <> 'open'"
     " ORDER BY coalesce(users.email, ''), entries.window_id, entries.sequence"
 )
 ACTOR = f"adjust_quota:{SYSTEM_USER}"

@@ -73,7 +73,7 @@ def show(email: Email = None, tenant: Tenant = None, as_json: AsJson = False) ->
 @app.command(name="set")
 def set_(
     limit: Annotated[
-        str, typer.Option(metavar="N", show_default=False, help="The new limit per window. Usage so far is kept.")
+        str, typer.Option(metavar="N", show_default=False, help="The new limit per window. Usage and grants are kept.")
     ],
     email: Email = None,
     tenant: Tenant = None,

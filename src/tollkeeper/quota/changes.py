@@ -44,18 +44,21 @@ class QuotaChange:
 
 @dataclass(frozen=True, slots=True)
 class PlannedChange:
-    """A change and its effect now. `before` and `after` are limits of the current window; None if there is no quota."""
+    """A change and its effect now. `before` and `after` are limits of the current window; None if there is no quota.
+
+    `base` is the limit of windows to come: that of the current window, without what was granted to it.
+    """
 
     request: QuotaChange
     key: QuotaKey
     before: int | None
+    base: int = 0
 
     @property
     def after(self) -> int:
-        """The limit after the change."""
-        if self.request.action is Action.SET:
-            return self.request.amount
-        return (self.before or 0) + self.request.amount
+        """The limit of the current window after the change. What was granted to it stays."""
+        more = self.request.amount - (self.base if self.request.action is Action.SET else 0)
+        return (self.before or 0) + more
 
     @property
     def limit_change(self) -> LimitChange:
@@ -69,12 +72,11 @@ async def plan_change(session: AsyncSession, request: QuotaChange, now_ms: int) 
     """The effect of a change now. Raises InvalidRequest for a grant without a quota, or a limit that is too large."""
     target = request.target
     window = request.window or await only_window(session, target, request.unit)
-    balances = await queries.balances_of(session, [target.subject], now_ms)
-    matching = (balance for balance in balances if (balance.unit, balance.period) == (request.unit, window))
-    before = next((balance.limit for balance in matching), None)
+    key = QuotaKey(target.subject, request.unit, window)
+    before, base = await queries.limits_of(session, key, now_ms)
     if before is None and request.action is Action.GRANT:
         raise InvalidRequest(f"{target.label} has no quota for the {window} window to grant to: set a limit first.")
-    change = PlannedChange(request, QuotaKey(target.subject, request.unit, window), before)
+    change = PlannedChange(request, key, before, base)
     if change.after > MAX_GRANTED:
         raise InvalidRequest(f"{target.label} would have {change.after}; no quota is above {MAX_GRANTED}.")
     return change

@@ -28,6 +28,11 @@ DELETION_PAUSE_S = 0.05
 log = structlog.get_logger("tollkeeper.ledger")
 
 
+def new_operation_id() -> str:
+    """The id of an administrative operation."""
+    return new_id("adm")
+
+
 class Ledger:
     """The operations of the ledger on one store. A call without a renewal for `lease_seconds` is expired."""
 
@@ -80,12 +85,15 @@ class Ledger:
         """
         return Reservation(self._calls, caller, terms, keyed_request)
 
-    async def administer(self, changes: tuple[LimitChange, ...], *, actor: str, reason: str) -> tuple[Balance, ...]:
+    async def administer(
+        self, changes: tuple[LimitChange, ...], *, actor: str, reason: str, operation_id: str | None = None
+    ) -> tuple[Balance, ...]:
         """Change limits, all or none. Each change is an entry with the actor and a reason.
 
+        `operation_id` is one of `new_operation_id`: the changes are made once, however often they are repeated with it.
         Raises NotFound for a grant to a quota that does not exist, InvalidRequest, LedgerUnavailable.
         """
-        operation = Administer(new_id("adm"), changes, actor, reason)
+        operation = Administer(operation_id or new_operation_id(), changes, actor, reason)
         balances: tuple[Balance, ...] = await self._journal.execute(operation, ADMINISTER_WAIT_S)
         return balances
 

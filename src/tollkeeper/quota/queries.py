@@ -1,6 +1,7 @@
 """Reads balances, charges and entries, and explains the cost of a charge. Nothing here writes."""
 
 import re
+from collections.abc import Sequence
 
 from sqlalchemy import column, table
 from sqlalchemy.orm import aliased
@@ -11,7 +12,7 @@ from tollkeeper.db import Database
 from tollkeeper.errors import NotFound
 from tollkeeper.quota.rules.models import Basis, Charge, ChargeState, Entry, EntryKind, Quota, Window
 from tollkeeper.quota.rules.operations import Balance
-from tollkeeper.quota.rules.page import QuotaRow, Subject, WindowRow
+from tollkeeper.quota.rules.page import QuotaKey, QuotaRow, Subject, WindowRow
 from tollkeeper.quota.rules.settlement import balance_of
 from tollkeeper.quota.rules.windows import span
 from tollkeeper.quota.stores.rows import quota_row
@@ -29,8 +30,13 @@ async def quotas_of(session: AsyncSession, subject: Subject) -> list[QuotaRow]:
 
 
 async def balances_of(session: AsyncSession, subjects: list[Subject], now_ms: int) -> list[Balance]:
-    """The balance of every quota of these subjects in its current window. A window without a row is unused."""
+    """The balance of every quota of these subjects in its current window."""
     quotas = [quota for subject in subjects for quota in await quotas_of(session, subject)]
+    return await balances_of_quotas(session, quotas, now_ms)
+
+
+async def balances_of_quotas(session: AsyncSession, quotas: Sequence[QuotaRow], now_ms: int) -> list[Balance]:
+    """The balance of each quota in its current window. A window without a row is unused."""
     spans = {quota.id: span(quota.key.period, now_ms) for quota in quotas}
     wanted = [
         (Window.tenant_id == quota.key.subject.tenant_id)
@@ -41,6 +47,15 @@ async def balances_of(session: AsyncSession, subjects: list[Subject], now_ms: in
     found = (await session.exec(select(Window).where(or_(*wanted)))).all() if wanted else []
     used = {window.quota_id: window for window in found}
     return [balance_of(_window_row(quota, used.get(quota.id), spans[quota.id])) for quota in quotas]
+
+
+async def limits_of(session: AsyncSession, key: QuotaKey, now_ms: int) -> tuple[int | None, int]:
+    """The limit of a quota's current window, and that of windows to come; (None, 0) if there is no such quota."""
+    quota = next((quota for quota in await quotas_of(session, key.subject) if quota.key == key), None)
+    if quota is None:
+        return None, 0
+    (balance,) = await balances_of_quotas(session, [quota], now_ms)
+    return balance.limit, quota.granted
 
 
 async def charges_of(session: AsyncSession, owner: Subject, *, before: str | None, limit: int) -> list[Charge]:

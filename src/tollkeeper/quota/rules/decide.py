@@ -19,6 +19,7 @@ from tollkeeper.quota.rules.operations import (
     Dispatch,
     Expire,
     Extend,
+    LimitChange,
     Operation,
     Recover,
     Refund,
@@ -29,7 +30,7 @@ from tollkeeper.quota.rules.operations import (
     SetLimit,
     Settle,
 )
-from tollkeeper.quota.rules.page import Page
+from tollkeeper.quota.rules.page import Page, QuotaRow
 from tollkeeper.quota.rules.settlement import balance_of, close, closed_charge, usage_at_expiry
 from tollkeeper.quota.rules.windows import MAX_GRANTED
 from tollkeeper.quota.time_sorted_ids import month_of
@@ -142,7 +143,7 @@ def expire(page: Page, operation: Expire) -> bool:
 
 
 def administer(page: Page, operation: Administer) -> tuple[Balance, ...]:
-    """Change limits, all or none. Raises NotFound, InvalidRequest."""
+    """Change limits, all or none, and once: the operation may be repeated. Raises NotFound, InvalidRequest."""
     if len({change.key for change in operation.changes}) < len(operation.changes):
         raise InvalidRequest("The same quota is named twice.")
     is_committed = operation.operation_id in page.committed_sources
@@ -155,21 +156,26 @@ def administer(page: Page, operation: Administer) -> tuple[Balance, ...]:
         windows.append((change, quota, window))
         if is_committed:
             continue
-        after = change.limit if isinstance(change, SetLimit) else window.granted + change.amount
-        if not 0 <= after <= MAX_GRANTED:
+        base = change.limit if isinstance(change, SetLimit) else quota.granted
+        if not 0 <= base <= MAX_GRANTED or not 0 <= window.granted + _added(change, quota) <= MAX_GRANTED:
             raise InvalidRequest(f"A quota is between 0 and {MAX_GRANTED:,}.")
     if not is_committed:
+        page.committed_sources.add(operation.operation_id)
         month = month_of(operation.operation_id)
         for change, quota, window in windows:
+            kind, more = EntryKind.GRANT, _added(change, quota)
             if isinstance(change, SetLimit):
+                kind = EntryKind.LIMIT
                 quota.granted = change.limit
                 page.changed_limits[quota.id] = quota
-                kind, more = EntryKind.LIMIT, change.limit - window.granted
-            else:
-                kind, more = EntryKind.GRANT, change.amount
             reason = change.reason or operation.reason
             page.post(window, kind, operation.operation_id, month, granted=more, actor=operation.actor, reason=reason)
     return tuple(balance_of(window) for _, _, window in windows)
+
+
+def _added(change: LimitChange, quota: QuotaRow) -> int:
+    """By how much a change moves the current window. What was granted to it on top of the limit stays."""
+    return change.limit - quota.granted if isinstance(change, SetLimit) else change.amount
 
 
 def refund(page: Page, operation: Refund) -> int:

@@ -259,7 +259,10 @@ class Refund(OfCharge):
 
 @dataclass(frozen=True, slots=True)
 class SetLimit:
-    """Create a quota, or change its limit; its usage stays. `reason` replaces the operation's reason."""
+    """Create a quota, or change its limit. The usage of the current window stays, and what was granted to it.
+
+    `reason` replaces the operation's reason.
+    """
 
     key: QuotaKey
     limit: int
@@ -280,7 +283,10 @@ LimitChange = SetLimit | Grant
 
 @dataclass(slots=True, eq=False)
 class Administer:
-    """Change several limits, all or none. Returns the balances after the changes, one per change."""
+    """Change several limits, all or none. Returns the balances after the changes, one per change.
+
+    It may be repeated with the same id, by any process: then it only returns the balances.
+    """
 
     order: ClassVar[BatchOrder] = BatchOrder.ADMINISTER
     must_commit: ClassVar[bool] = False
@@ -293,8 +299,7 @@ class Administer:
         for change in self.changes:
             quotas = read_set.quotas_to_create if isinstance(change, SetLimit) else read_set.quotas
             quotas.add(change.key)
-            if retried:
-                read_set.sources[self.operation_id] = change.key.subject.tenant_id
+            read_set.sources[self.operation_id] = change.key.subject.tenant_id
 
 
 Closing = Settle | Release | Recover
