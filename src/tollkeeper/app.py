@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from tollkeeper import __version__
-from tollkeeper.api import auth, compat, documents, health, keys, me, native
+from tollkeeper.api import auth, compat, documents, health, keys, me, metrics, native
 from tollkeeper.api.admin import audit as admin_audit
 from tollkeeper.api.admin import tenants as admin_tenants
 from tollkeeper.api.compat import error_renderer_of
@@ -70,6 +70,7 @@ def create_app(
     app.state.limiter = throttle.limiter
     documents.add_documents(app, throttle)
     app.include_router(health.router)
+    app.include_router(metrics.router)
     app.include_router(auth.auth_router(throttle))
     app.include_router(keys.router)
     app.include_router(me.router)

@@ -19,6 +19,7 @@ from tollkeeper.audit_log.log import AuditLog
 from tollkeeper.bootstrap_catalog import make_catalog as make_catalog
 from tollkeeper.bootstrap_ledger import make_ledger as make_ledger
 from tollkeeper.bootstrap_ledger import make_store
+from tollkeeper.bootstrap_metrics import ServerMetrics
 from tollkeeper.clock import Clock, SystemClock
 from tollkeeper.conversations import Conversations
 from tollkeeper.db import Database
@@ -62,8 +63,9 @@ def make_app(settings: Settings | None = None, backends: Backends | None = None)
     as_text = settings.log_format == "text" or (settings.log_format == "auto" and sys.stdout.isatty())
     configure_logging(settings.log_level, as_text=as_text)
     access_log = AccessLog(settings.log_level, as_text=as_text)
+    metrics = ServerMetrics()
     listeners = [call_log(access_log.write_line)] if access_log.enabled else []
-    call_events = CallEvents(*listeners, logs_texts=settings.log_provider_errors)
+    call_events = CallEvents(metrics.calls, *listeners, logs_texts=settings.log_provider_errors)
     clock = SystemClock()
     throttle = Throttle(
         login=settings.rate_limit_login,
@@ -76,8 +78,9 @@ def make_app(settings: Settings | None = None, backends: Backends | None = None)
     @asynccontextmanager
     async def services() -> AsyncIterator[Services]:
         made_backends = backends or make_backends(settings)
-        async with _services(settings, throttle, made_backends, clock, call_events) as made:
-            yield made
+        with metrics.served(settings):
+            async with _services(settings, throttle, made_backends, clock, call_events, metrics) as made:
+                yield made
 
     return create_app(services, throttle, access_log, settings.trusted_proxies, settings.origins)
 
@@ -90,11 +93,16 @@ def _freeze_startup_objects() -> None:
 
 @asynccontextmanager
 async def _services(
-    settings: Settings, throttle: Throttle, backends: Backends, clock: Clock, call_events: CallEvents
+    settings: Settings,
+    throttle: Throttle,
+    backends: Backends,
+    clock: Clock,
+    call_events: CallEvents,
+    metrics: ServerMetrics,
 ) -> AsyncIterator[Services]:
     """The services of a running server. On exit, the ledger commits what is queued, and all connections close."""
     database = Database(settings.database_url)
-    ledger = make_ledger(settings, backends.store)
+    ledger = make_ledger(settings, backends.store, metrics.batches)
     maintenance = Maintenance(
         ledger,
         lease_seconds=settings.lease_seconds,
@@ -134,6 +142,7 @@ async def _services(
         )
         gateway = Gateway(ledger, backends.catalog, deadlines, default_output=settings.max_tokens)
         conversations = Conversations(database, settings.conversation_tokens, clock=clock)
+        metrics.watch(ledger, watchdog)
         watchdog.start()
         yield Services(
             settings=settings,
@@ -149,6 +158,7 @@ async def _services(
             data_keys=data_keys,
             audit_log=AuditLog(data_keys),
             clock=clock,
+            metrics=metrics.registry,
         )
     finally:
         await watchdog.stop()

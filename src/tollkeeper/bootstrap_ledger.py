@@ -1,5 +1,7 @@
 """Chooses the ledger's store for the settings. Commands that change the ledger load this without the server."""
 
+from collections.abc import Callable
+
 from tollkeeper.clock import SystemClock
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.stores.base import Store
@@ -16,8 +18,13 @@ def make_store(settings: Settings) -> Store:
     return PostgresStore(settings.database_url)
 
 
-def make_ledger(settings: Settings, store: Store | None = None) -> Ledger:
+def make_ledger(
+    settings: Settings, store: Store | None = None, on_batch: Callable[[int, float], None] = lambda *_: None
+) -> Ledger:
     """A ledger for this process."""
     return Ledger(
-        store or make_store(settings), lease_seconds=settings.lease_seconds, queue_limit=settings.ledger_queue
+        store or make_store(settings),
+        lease_seconds=settings.lease_seconds,
+        queue_limit=settings.ledger_queue,
+        on_batch=on_batch,
     )

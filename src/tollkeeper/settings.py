@@ -58,6 +58,8 @@ class Settings(BaseSettings):
     log_format: Annotated[Literal["auto", "json", "text"], BeforeValidator(_lower)] = Field(
         "auto", validation_alias=_env("TOLLKEEPER_LOG_FORMAT")
     )
+    metrics_port: int | None = Field(None, ge=1, le=65535, validation_alias=_env("TOLLKEEPER_METRICS_PORT"))
+    metrics_token: SecretStr | None = Field(None, validation_alias=_env("TOLLKEEPER_METRICS_TOKEN"))
     log_provider_errors: bool = Field(False, validation_alias=_env("TOLLKEEPER_LOG_PROVIDER_ERRORS"))
 
     max_head_bytes: int = Field(32_768, ge=1_024, le=1_048_576, validation_alias=_env("TOLLKEEPER_MAX_HEAD_BYTES"))

@@ -41,6 +41,7 @@ FREE: dict[Route, Any] = {
     ("GET", "/health"): None,
     ("GET", "/health/live"): None,
     ("GET", "/health/ready"): None,
+    ("GET", "/metrics"): None,
     ("GET", "/me"): None,
     ("GET", "/me/quota"): None,
     ("GET", "/me/charges"): None,

@@ -6,6 +6,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, OAuth2PasswordBearer
+from prometheus_client import CollectorRegistry
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.api.bearer import authenticate
@@ -43,6 +44,7 @@ class Services:
     data_keys: DataKeys
     audit_log: AuditLog
     clock: Clock
+    metrics: CollectorRegistry
 
 
 @dataclass(frozen=True, slots=True)

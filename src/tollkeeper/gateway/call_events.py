@@ -16,7 +16,7 @@ import structlog
 
 from tollkeeper.errors import ProviderError, TollkeeperError, UpstreamError
 from tollkeeper.gateway.candidate import Candidate
-from tollkeeper.gateway.results import CallFailed
+from tollkeeper.gateway.results import CallFailed, Outcome
 from tollkeeper.principal import Principal
 from tollkeeper.quota.rules.operations import ClosedCharge
 from tollkeeper.telemetry.logging import correlation_id
@@ -41,8 +41,8 @@ class CallEvent:
 
     `provider` and `model` are those of the last attempt, or of the call if there was none; empty if it was refused
     before its model was known. `error` is the code of the refusal or failure. `disconnected`: the client left before
-    the end of its stream. `seconds` is the time since the caller
-    was authenticated, `reserve_seconds` the part of it that the reservation took.
+    the end of its stream. `seconds` is the time since the caller was authenticated, `reserve_seconds` the part of it
+    that the reservation took, and `first_output_seconds` that until the first output of a stream.
     """
 
     correlation_id: str
@@ -58,6 +58,7 @@ class CallEvent:
     attempts: tuple[AttemptEvent, ...]
     seconds: float
     reserve_seconds: float | None
+    first_output_seconds: float | None
 
 
 CallListener = Callable[[CallEvent], None]
@@ -80,7 +81,8 @@ class CallRecord:
         self._error: str | None = None
         self._attempts: list[AttemptEvent] = []
         self._reserve_seconds: float | None = None
-        self.disconnected = False
+        self._first_output_seconds: float | None = None
+        self._disconnected = False
 
     def __enter__(self) -> "CallRecord":
         return self
@@ -102,10 +104,11 @@ class CallRecord:
             model=self._model,
             charge=self._charge,
             error=self._error,
-            disconnected=self.disconnected,
+            disconnected=self._disconnected,
             attempts=tuple(self._attempts),
             seconds=time.perf_counter() - self._started_at,
             reserve_seconds=self._reserve_seconds,
+            first_output_seconds=self._first_output_seconds,
         )
         for listener in self._listeners:
             try:
@@ -136,6 +139,12 @@ class CallRecord:
                 if self._logs_texts:
                     fields["text"] = excerpt(upstream.text)
             log.warning("provider.failed", **fields)
+
+    def answered(self, outcome: Outcome) -> None:
+        """Note the answer of the last attempt."""
+        self._disconnected = outcome.cut_short
+        if outcome.first_output_at is not None:
+            self._first_output_seconds = outcome.first_output_at - self._started_at
 
     def close(self, charge: ClosedCharge | None) -> None:
         """Note how the charge was closed."""

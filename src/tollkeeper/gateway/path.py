@@ -73,7 +73,7 @@ class Gateway:
             fallbacks = self._fallbacks(candidate, stream=listener is not None)
             others = partial(self._other_deployments, stream=listener is not None)
             outcome = await call_with_fallbacks(reservation, candidate, attempt, fallbacks, others, listener)
-            record.disconnected = outcome.cut_short
+            record.answered(outcome)
             if idempotent is not None and not outcome.cut_short:
                 reservation.store_response(lambda charge: idempotent.render(CallResult(charge, outcome)))
         return CallResult(reservation.closed_charge, outcome)

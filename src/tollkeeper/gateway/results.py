@@ -18,7 +18,8 @@ class Outcome(NamedTuple):
     """What one provider answered. `read` returns the completion; that of a stream is put together when it is read.
 
     Of a stream, `tail` is how the provider ended it, `shortened` means that it was cut at its output limit, and
-    `cut_short` that the client disconnected before its end.
+    `cut_short` that the client disconnected before its end; its first output came at `first_output_at`, by
+    `time.perf_counter`.
     """
 
     candidate: Candidate
@@ -26,6 +27,7 @@ class Outcome(NamedTuple):
     tail: bytes = b""
     shortened: bool = False
     cut_short: bool = False
+    first_output_at: float | None = None
 
 
 @dataclass(frozen=True)

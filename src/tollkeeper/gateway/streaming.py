@@ -1,6 +1,7 @@
 """A streamed call: chunks go from the provider to the listener, and the usage is known however the stream ends."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ async def relay_stream(
     relay = Relay(reservation, candidate, listener, deadlines)
     await relay.run()
     received = relay.received
-    return Outcome(candidate, received.completion, relay.tail, relay.shortened, relay.cut_short)
+    return Outcome(candidate, received.completion, relay.tail, relay.shortened, relay.cut_short, relay.first_output_at)
 
 
 class Relay:
@@ -67,7 +68,8 @@ class Relay:
 
     Chunks before the first output are held back, so that another attempt can follow a failure before any output.
     `begun`: a chunk was received; `is_binding`: there was output, or the client has received something; `shortened`:
-    the answer was longer than allowed; `cut_short`: the client disconnected before the end.
+    the answer was longer than allowed; `cut_short`: the client disconnected before the end; `first_output_at` is the
+    time of the first output, by `time.perf_counter`.
     """
 
     def __init__(self, reservation: Reservation, candidate: Candidate, listener: Listener, deadlines: Deadlines):
@@ -81,6 +83,7 @@ class Relay:
         self.received = StreamAccumulator(candidate.model.context_window, candidate.max_output)
         self._tail = bytearray()
         self.begun = self.is_binding = False
+        self.first_output_at: float | None = None
         self._held_back: list[StreamChunk] = []
         self._held_back_bytes = 0
         self.shortened = self.cut_short = self._ended = False
@@ -200,11 +203,16 @@ class Relay:
             if len(self._held_back) < MAX_HELD_BACK_CHUNKS and self._held_back_bytes <= MAX_HELD_BACK_BYTES:
                 self._held_back.append(chunk)
                 return True
-        self.is_binding = True
+        self._bind()
         return False
 
-    async def _deliver_held_back(self, deliver: Deliver, timeouts: StreamTimeouts) -> None:
+    def _bind(self) -> None:
+        if self.first_output_at is None and self.received.has_begun:
+            self.first_output_at = time.perf_counter()
         self.is_binding = True
+
+    async def _deliver_held_back(self, deliver: Deliver, timeouts: StreamTimeouts) -> None:
+        self._bind()
         held_back, self._held_back = self._held_back, []
         for chunk in held_back:
             if not self.cut_short:

@@ -7,6 +7,7 @@ A single call costs one commit; under load one commit serves hundreds of calls.
 import asyncio
 import itertools
 import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
@@ -42,12 +43,16 @@ log = structlog.get_logger("tollkeeper.ledger")
 class Journal:
     """The queue of operations in front of a store.
 
-    Reserves can be refused and withdrawn. An operation that `must_commit` is retried until it commits.
+    Reserves can be refused and withdrawn. An operation that `must_commit` is retried until it commits. `on_batch` is
+    called after each commit, with the number of operations and the seconds of the transaction.
     """
 
-    def __init__(self, store: Store, *, queue_limit: int) -> None:
+    def __init__(
+        self, store: Store, *, queue_limit: int, on_batch: Callable[[int, float], None] = lambda *_: None
+    ) -> None:
         self._store = store
         self._queue_limit = queue_limit
+        self._on_batch = on_batch
         self._queue = OperationQueue()
         self._running: list[QueuedOperation] = []
         self._delayed: list[QueuedOperation] = []
@@ -60,6 +65,11 @@ class Journal:
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
         self._keep_unbooked: KeepUnbooked | None = None
+
+    @property
+    def queued(self) -> int:
+        """How many operations wait for a batch."""
+        return len(self._queue)
 
     @property
     def failing(self) -> bool:
@@ -232,7 +242,9 @@ class Journal:
             results[:] = decide(page, [queued.operation for queued in decided])
             has_written = page.has_changes
 
+        started_at = time.perf_counter()
         await self._store.run(read_set, decide_batch)
+        self._on_batch(len(decided), time.perf_counter() - started_at)
         for queued in locked:
             queued.suspect_tries = 0  # the row is known
             self._delay_locked(queued)

@@ -34,11 +34,20 @@ def new_operation_id() -> str:
 
 
 class Ledger:
-    """The operations of the ledger on one store. A call without a renewal for `lease_seconds` is expired."""
+    """The operations of the ledger on one store. A call without a renewal for `lease_seconds` is expired. `on_batch` is
+    called after each commit, with the number of operations and the seconds of the transaction.
+    """
 
-    def __init__(self, store: Store, *, lease_seconds: float, queue_limit: int = 10_000) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        lease_seconds: float,
+        queue_limit: int = 10_000,
+        on_batch: Callable[[int, float], None] = lambda *_: None,
+    ) -> None:
         self._store = store
-        self._journal = Journal(store, queue_limit=queue_limit)
+        self._journal = Journal(store, queue_limit=queue_limit, on_batch=on_batch)
         self._calls = CallsInFlight(self._journal, lease_ms=int(lease_seconds * 1000))
 
     @property
@@ -47,6 +56,11 @@ class Ledger:
         while its disk is almost full.
         """
         return not self._journal.failing and not self._store.refuses_calls
+
+    @property
+    def queued(self) -> int:
+        """How many operations wait to be committed."""
+        return self._journal.queued
 
     @property
     def store_lost(self) -> bool:

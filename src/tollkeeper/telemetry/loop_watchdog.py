@@ -30,10 +30,13 @@ log = structlog.get_logger("tollkeeper.loop")
 
 class LoopWatchdog:
     """Watches the event loop that starts it. For a stall it logs one line, with the time between the two ticks and the
-    stack, the innermost frame first. A suspended process counts as one stall.
+    stack, the innermost frame first. A suspended process counts as one stall. `stalls` and `stalled_s` are the number
+    of stalls so far and their time in all, in seconds.
     """
 
     def __init__(self) -> None:
+        self.stalls = 0
+        self.stalled_s = 0.0
         self._ticked_at = 0.0
         self._loop_thread = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -75,6 +78,8 @@ class LoopWatchdog:
             if not logged and time.monotonic() - last > MAX_UNLOGGED_S:
                 self._log(time.monotonic() - last, stack)
                 logged = True
+        self.stalls += 1
+        self.stalled_s += time.monotonic() - last
         if not logged and self._ticked_at != last:
             self._log(self._ticked_at - last, stack)
 
