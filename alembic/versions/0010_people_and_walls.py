@@ -60,11 +60,14 @@ def create_identity_tables() -> None:
         sa.Column("id", sa.String(40), primary_key=True),
         *owner(),
         sa.Column("method", sa.String(10), nullable=False),
-        sa.Column("token_hash", sa.String(64), nullable=False, unique=True),
-        sa.Column("previous_hash", sa.String(64), nullable=True),
+        sa.Column("role", sa.String(20), nullable=False),
+        sa.Column("token_version", sa.Integer(), nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("token_hash", sa.String(64), nullable=False),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
         sa.Column("authenticated_ms", sa.BigInteger(), nullable=False),
         sa.Column("rotated_ms", sa.BigInteger(), nullable=False),
+        sa.Column("access_ends_ms", sa.BigInteger(), nullable=False),
         sa.Column("expires_ms", sa.BigInteger(), nullable=False),
         sa.Column("revoked_ms", sa.BigInteger(), nullable=True),
         sa.Column("address", sa.String(45), nullable=False),
@@ -72,6 +75,7 @@ def create_identity_tables() -> None:
     )
     op.create_index("sessions_of_user", "sessions", ["user_id", "revoked_ms"])
     op.create_index("sessions_expiring", "sessions", ["expires_ms"])
+    op.create_index("sessions_revoked", "sessions", ["revoked_ms"])
     op.create_table(
         "totp_secrets",
         sa.Column("user_id", sa.Integer(), sa.ForeignKey("users.id"), primary_key=True, autoincrement=False),
@@ -79,6 +83,8 @@ def create_identity_tables() -> None:
         sa.Column("sealed_secret", sa.LargeBinary(), nullable=False),
         sa.Column("recovery_hashes", sa.Text(), nullable=False),
         sa.Column("last_counter", sa.BigInteger(), nullable=True),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("failed_ms", sa.BigInteger(), nullable=False),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
         sa.Column("confirmed_ms", sa.BigInteger(), nullable=True),
     )

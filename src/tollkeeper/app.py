@@ -16,8 +16,9 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from tollkeeper import __version__
-from tollkeeper.api import auth, compat, documents, health, keys, me, metrics, native
+from tollkeeper.api import auth, auth_sessions, auth_totp, compat, documents, health, keys, me, metrics, native
 from tollkeeper.api.admin import audit as admin_audit
+from tollkeeper.api.admin import sessions as admin_sessions
 from tollkeeper.api.admin import tenants as admin_tenants
 from tollkeeper.api.compat import error_renderer_of
 from tollkeeper.api.compat import model_list as compat_model_list
@@ -72,6 +73,8 @@ def create_app(
     app.include_router(health.router)
     app.include_router(metrics.router)
     app.include_router(auth.auth_router(throttle))
+    app.include_router(auth_sessions.router)
+    app.include_router(auth_totp.router)
     app.include_router(keys.router)
     app.include_router(me.router)
     app.include_router(model_list.router)
@@ -79,6 +82,7 @@ def create_app(
     app.include_router(sessions.router)
     app.include_router(socket.router)
     app.include_router(admin_tenants.router)
+    app.include_router(admin_sessions.router)
     app.include_router(admin_audit.router)
     _add_error_handlers(app)
 
@@ -96,7 +100,8 @@ def create_app(
 
 
 def _with_cors(app: ASGIApp, origins: Collection[str]) -> ASGIApp:
-    """Pages of these origins may send any header and read any. Cookies are not allowed: there are none."""
+    """Pages of these origins may send any header and read any. Cookies are not allowed: the only one is for this
+    server's own pages."""
     return CORSMiddleware(
         app,
         allow_origins=origins,

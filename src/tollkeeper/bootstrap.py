@@ -29,9 +29,14 @@ from tollkeeper.gateway.call_events import CallEvents, call_log
 from tollkeeper.gateway.path import Gateway
 from tollkeeper.gateway.streaming import Deadlines
 from tollkeeper.identity.authenticator import Authenticator
+from tollkeeper.identity.cleanup import IdentityCleanup
+from tollkeeper.identity.failed_logins import FailedLogins
 from tollkeeper.identity.keys import ApiKeys
+from tollkeeper.identity.logins import Logins
 from tollkeeper.identity.passwords import Passwords
+from tollkeeper.identity.sessions import Sessions
 from tollkeeper.identity.tokens import Tokens
+from tollkeeper.identity.totp import SecondFactors
 from tollkeeper.installation_secret import DATA_KEY, SIGNING_SECRET
 from tollkeeper.providers.catalog import Catalog
 from tollkeeper.quota import queries
@@ -124,6 +129,11 @@ async def _services(
     api_keys = ApiKeys(database, clock)
     authenticator = Authenticator(tokens, api_keys, clock, step_up_minutes=settings.step_up_minutes)
     data_keys = DataKeys(DATA_KEY.load(settings, settings.data_key), previous=settings.previous_data_key)
+    audit_log = AuditLog(data_keys)
+    sessions = Sessions(tokens, data_keys, audit_log, clock, hours=settings.session_hours)
+    second_factors = SecondFactors(data_keys, clock)
+    failed_logins = FailedLogins()
+    cleanup = IdentityCleanup(database, clock)
     watchdog = LoopWatchdog()
     try:
         await database.require_current_schema()
@@ -133,6 +143,7 @@ async def _services(
         ledger.start()
         await backends.spill.book(ledger, partial(queries.tenant_of, database))
         maintenance.start()
+        cleanup.start()
         _freeze_startup_objects()
         deadlines = Deadlines(
             first_s=settings.timeout_seconds,
@@ -150,18 +161,24 @@ async def _services(
             passwords=passwords,
             tokens=tokens,
             authenticator=authenticator,
+            logins=Logins(database, passwords, second_factors, sessions, clock),
+            sessions=sessions,
+            second_factors=second_factors,
+            failed_logins=failed_logins,
             throttle=throttle,
             ledger=ledger,
             gateway=gateway,
             call_events=call_events,
             conversations=conversations,
             data_keys=data_keys,
-            audit_log=AuditLog(data_keys),
+            audit_log=audit_log,
             clock=clock,
             metrics=metrics.registry,
         )
     finally:
         await watchdog.stop()
+        await cleanup.stop()
+        failed_logins.write()
         await maintenance.stop()
         await ledger.stop(keep_unbooked=backends.spill.write)
         await backends.catalog.close()

@@ -15,6 +15,9 @@ TollkeeperError
 │   ├── Unauthenticated          no valid credential; one sentence for all reasons
 │   ├── InvalidCredentials       login: an unknown user and a wrong password give the same error
 │   ├── SignOnRefused            the identity provider's answer does not admit the user; the sentence says why
+│   │   └── InvalidTotpCode      the password is right, the code of the second factor is not
+│   ├── TotpRequired             login: the password is right, and a code of the second factor is missing
+│   ├── TotpEnrolmentRequired    an operator must set up a second factor first
 │   ├── Forbidden                the role or the API key's scopes do not allow this
 │   ├── StepUpRequired           this needs a login of a moment ago, and the last one is older
 │   └── NotFound                 absent, or another tenant's: both give the same error
@@ -146,6 +149,21 @@ class InvalidCredentials(AccessError):
 class SignOnRefused(AccessError):
     code = "sign_on_refused"
     sentence = "The single sign-on is not valid. Start again."
+
+
+class InvalidTotpCode(InvalidCredentials):
+    code = "invalid_totp_code"
+    sentence = "The code is wrong, or was used before. Wait for the next one."
+
+
+class TotpRequired(AccessError):
+    code = "totp_required"
+    sentence = "This account has a second factor. Send a code of it as `totp`, or a recovery code."
+
+
+class TotpEnrolmentRequired(AccessError):
+    code = "totp_enrolment_required"
+    sentence = "Operators need a second factor here. Set one up: POST /auth/totp, then POST /auth/totp/confirm."
 
 
 class Forbidden(AccessError):

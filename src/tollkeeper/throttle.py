@@ -151,6 +151,10 @@ class Throttle:
         """Count one failed authentication from this address. Raises RateLimited."""
         self._hit(self._login_limits, "failed", source_of(address))
 
+    def check_refresh(self, session_id: str) -> None:
+        """Count one use of a genuine refresh token of this session. Raises RateLimited."""
+        self._hit(self._login_limits, "refresh", session_id)
+
     def check_key_creation(self, caller: Principal) -> None:
         """Count one API key that this user creates. Raises RateLimited."""
         self._hit(self._login_limits, "keys", str(caller.user_id))

@@ -87,10 +87,11 @@ async def test_the_audit_log_has_each_act_once(server: Server) -> None:
         await operator.patch(path, {"disabled": True})
         await operator.patch(path, {"disabled": True})
         await operator.patch(path, {"disabled": False})
-        (enabled, disabled) = (await admin.get("/admin/audit")).body["data"]
+        (enabled, disabled, login) = (await admin.get("/admin/audit")).body["data"]
         assert (disabled["actor"], disabled["action"]) == (f"user:{operator.principal.user_id}", "tenant.change")
         assert (disabled["before"], disabled["after"]) == ({"disabled": False}, {"disabled": True})
-        assert (enabled["sequence"], disabled["sequence"]) == (2, 1)
+        assert (login["action"], login["target"]) == ("login", f"user:{admin.principal.user_id}")
+        assert (enabled["sequence"], disabled["sequence"]) == (3, 2)
         assert disabled["address"] == "127.0.0.1"
         (last,) = (await admin.get("/admin/audit?limit=1")).body["data"]
         assert last == enabled

@@ -27,6 +27,14 @@ MESSAGES = [{"role": "user", "content": "How much?"}]
 METERED = {("WS" if endpoint.is_socket else "POST", endpoint.path) for endpoint in ALL_ENDPOINTS}
 FREE: dict[Route, Any] = {
     ("POST", "/auth/login"): {"username": "nobody@example.com", "password": PASSWORD},
+    ("POST", "/auth/refresh"): {"refresh_token": "tk-refresh-0"},
+    ("POST", "/auth/logout"): {"refresh_token": "tk-refresh-0"},
+    ("POST", "/auth/password"): {"current_password": "wrong", "new_password": PASSWORD},
+    ("POST", "/auth/totp"): None,
+    ("POST", "/auth/totp/confirm"): {"code": "000000"},
+    ("DELETE", "/auth/totp"): {"code": "000000"},
+    ("GET", "/auth/sessions"): None,
+    ("DELETE", "/auth/sessions/{session_id}"): None,
     ("POST", "/auth/keys"): {"name": "robot"},
     ("GET", "/auth/keys"): None,
     ("DELETE", "/auth/keys/{key_id}"): None,
@@ -57,6 +65,10 @@ FREE: dict[Route, Any] = {
     ("GET", "/admin/tenants/{tenant_id}"): None,
     ("PATCH", "/admin/tenants/{tenant_id}"): {"default_limit": 7, "default_period": "day"},
     ("GET", "/admin/audit"): None,
+    ("GET", "/admin/users/{user_id}/sessions"): None,
+    ("DELETE", "/admin/users/{user_id}/sessions"): None,
+    ("DELETE", "/admin/users/{user_id}/totp"): None,
+    ("DELETE", "/admin/sessions/{session_id}"): None,
 }
 """Routes that never call a provider, and the body for each."""
 
@@ -153,10 +165,12 @@ def _expected(method: str, path: str) -> int:
     """The status of a free route for a member: of the resources in the paths, only the model exists."""
     if path.startswith("/admin/"):
         return 403
-    if path == "/auth/login":
-        return 401
-    if (method, path) == ("POST", "/auth/keys"):
+    if path in ("/auth/login", "/auth/refresh", "/auth/logout", "/auth/password", "/auth/totp/confirm"):
+        return 401  # the credential or the code is wrong
+    if (method, path) in {("POST", "/auth/keys"), ("POST", "/auth/totp")}:
         return 201
+    if (method, path) == ("DELETE", "/auth/totp"):
+        return 422  # there is no second factor
     return 404 if "{" in path and "model_id" not in path else 200
 
 

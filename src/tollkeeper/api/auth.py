@@ -3,47 +3,48 @@
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tollkeeper.api import strict_json
+from tollkeeper.api.auth_tokens import TokenResponse, client_of, token_response
 from tollkeeper.api.bearer import client_address
 from tollkeeper.api.dependencies import ServicesDep
 from tollkeeper.api.middleware import read_body
 from tollkeeper.errors import InvalidCredentials, InvalidRequest, UnsupportedMediaType
-from tollkeeper.identity import accounts
+from tollkeeper.server.limits import source_of
 from tollkeeper.throttle import Throttle
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 MAX_BODY_BYTES = 16 * 1024
 MAX_FIELDS = 10
 MAX_FIELD_LENGTH = 4096
+MAX_CODE_LENGTH = 64
 
 
-class LoginRequest(BaseModel):
-    """The username is the e-mail address."""
+class Credentials(BaseModel):
+    """The username is the e-mail address. `totp` is a code of the second factor, or a recovery code."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     username: Annotated[str, Field(min_length=1, max_length=MAX_FIELD_LENGTH)]
     password: Annotated[str, Field(min_length=1, max_length=MAX_FIELD_LENGTH)]
+    totp: Annotated[str, Field(max_length=MAX_CODE_LENGTH)] | None = None
 
 
-class LoginForm(LoginRequest):
+class LoginRequest(Credentials):
+    """With `cookie`, the refresh token is put into a cookie, for the console."""
+
+    cookie: bool = False
+
+
+class LoginForm(Credentials):
     """The OAuth2 password form. Its other fields have no effect."""
 
     grant_type: str = "password"
     scope: str = ""
     client_id: str | None = None
     client_secret: str | None = None
-
-
-class TokenResponse(BaseModel):
-    """A bearer token, valid for `expires_in` seconds."""
-
-    access_token: str
-    token_type: str = "bearer"  # noqa: S105 - the name of a scheme
-    expires_in: int
 
 
 EXAMPLE = {"username": "ada@example.com", "password": "correct horse battery staple"}
@@ -57,7 +58,7 @@ REQUEST_BODY = {
     }
 }
 ERRORS: dict[int | str, dict[str, Any]] = {
-    401: {"description": "The password is wrong, or there is no such user"},
+    401: {"description": "The password is wrong, or there is no such user; or the code is missing or wrong"},
     415: {"description": "The body is neither a form nor JSON, or not in UTF-8"},
 }
 
@@ -66,27 +67,34 @@ def auth_router(throttle: Throttle) -> APIRouter:
     """The routes of `/auth`, with the throttle's limits on them."""
     router = APIRouter(prefix="/auth", tags=["auth"])
 
-    async def login(request: Request, services: ServicesDep) -> TokenResponse:
-        """Exchange an e-mail address and a password for a bearer token: the OAuth2 password form, or JSON."""
+    async def login(request: Request, response: Response, services: ServicesDep) -> TokenResponse:
+        """Exchange an e-mail address and a password for tokens: the OAuth2 password form, or JSON. A user with a second
+        factor sends a code with it.
+        """
         sent = await _read_login(request)
         address = client_address(request.scope)
         throttle.check_failures(address)
         throttle.check_login(sent.username.strip().lower(), address)
-        now_ms = services.clock.now_ms()
+        client = client_of(request)
         try:
-            caller = await accounts.login(services.database, services.passwords, sent.username, sent.password, now_ms)
+            issued = await services.logins.log_in(sent.username, sent.password, sent.totp, client)
         except InvalidCredentials:
+            services.failed_logins.count(source_of(address))
             throttle.count_failure(address)
             raise
-        return TokenResponse(access_token=services.tokens.issue(caller), expires_in=services.tokens.lifetime_s)
+        as_cookie = isinstance(sent, LoginRequest) and sent.cookie
+        return token_response(request, response, services, issued, as_cookie=as_cookie)
 
     if throttle.login != "off":
         login = throttle.limiter.limit(throttle.login)(login)
-    router.post("/login", openapi_extra=REQUEST_BODY, responses=ERRORS, summary="Log in")(login)
+    declare = router.post(
+        "/login", openapi_extra=REQUEST_BODY, responses=ERRORS, response_model_exclude_none=True, summary="Log in"
+    )
+    declare(login)
     return router
 
 
-async def _read_login(request: Request) -> LoginRequest:
+async def _read_login(request: Request) -> Credentials:
     """Raises UnsupportedMediaType, BodyTooLarge, InvalidJson, InvalidRequest; none contains any of the input."""
     media_type = _media_type(request.headers.getlist("content-type"))
     body = await read_body(request.scope, request.receive, MAX_BODY_BYTES)
@@ -96,7 +104,8 @@ async def _read_login(request: Request) -> LoginRequest:
         return LoginForm.model_validate(_fields(body))
     except ValidationError as error:
         fields = sorted(
-            {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]} & {"username", "password"}
+            {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
+            & {"username", "password", "totp", "cookie"}
         )
         raise InvalidRequest(
             f"A login has a username and a password. Invalid: {', '.join(fields) or 'the body'}."

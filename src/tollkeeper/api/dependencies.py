@@ -18,9 +18,13 @@ from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.gateway.call_events import CallEvents
 from tollkeeper.gateway.path import Gateway
 from tollkeeper.identity.authenticator import Authenticator
+from tollkeeper.identity.failed_logins import FailedLogins
+from tollkeeper.identity.logins import Logins
 from tollkeeper.identity.models import Tenant, User
 from tollkeeper.identity.passwords import Passwords
+from tollkeeper.identity.sessions import Sessions
 from tollkeeper.identity.tokens import Tokens
+from tollkeeper.identity.totp import SecondFactors
 from tollkeeper.principal import Access, Principal
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.settings import Settings
@@ -36,6 +40,10 @@ class Services:
     passwords: Passwords
     tokens: Tokens
     authenticator: Authenticator
+    logins: Logins
+    sessions: Sessions
+    second_factors: SecondFactors
+    failed_logins: FailedLogins
     throttle: Throttle
     ledger: Ledger
     gateway: Gateway
@@ -112,4 +120,4 @@ Caller = Annotated[AuthenticatedUser, Depends(require_access_by_login_or_key(Acc
 AccountReader = Annotated[AuthenticatedUser, Depends(require_access_by_login_or_key(Access.ME))]
 """A user who may read their own account."""
 KeyOwner = Annotated[AuthenticatedUser, Depends(require_access(Access.KEYS))]
-"""A user who has logged in. API keys cannot manage API keys."""
+"""A user who has logged in. API keys cannot manage API keys, sessions and second factors."""

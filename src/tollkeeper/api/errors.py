@@ -30,6 +30,8 @@ STATUS: dict[type[errors.TollkeeperError], int] = {
     errors.Unauthenticated: 401,
     errors.InvalidCredentials: 401,
     errors.SignOnRefused: 401,
+    errors.TotpRequired: 401,
+    errors.TotpEnrolmentRequired: 403,
     errors.Forbidden: 403,
     errors.StepUpRequired: 403,
     errors.NotFound: 404,

@@ -13,6 +13,7 @@ from tollkeeper.api.dependencies import KeyOwner, ServicesDep, SessionDep
 from tollkeeper.api.formats import iso
 from tollkeeper.api.middleware import read_body
 from tollkeeper.api.openapi_parts import link
+from tollkeeper.errors import StepUpRequired
 from tollkeeper.identity import keys
 from tollkeeper.identity.models import ApiKey
 from tollkeeper.principal import Access
@@ -73,6 +74,8 @@ LINKS: dict[int | str, dict[str, Any]] = {
 async def make_key(
     request: Request, caller: KeyOwner, session: SessionDep, services: ServicesDep
 ) -> CreatedKeyResponse:
+    if not services.authenticator.is_fresh(caller.principal):
+        raise StepUpRequired
     services.throttle.check_key_creation(caller.principal)
     await session.commit()  # no transaction is open while the client sends the body
     session.expire_all()  # the account is read anew after it

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import msgspec
+
 JsonSchema = dict[str, Any]
 
 DONE_DATA = "[DONE]"
@@ -104,3 +106,10 @@ def event_schema(data: JsonSchema | str) -> JsonSchema:
     else:
         content = {"type": "string", "contentMediaType": "application/json", "contentSchema": data}
     return {"type": "object", "properties": {"event": {"type": "string"}, "data": content}, "required": ["data"]}
+
+
+def json_body(kind: type[msgspec.Struct], example: dict[str, Any], *, required: bool = True) -> dict[str, Any]:
+    """The request body of an endpoint that reads it itself, so that the framework does not know it."""
+    _, schemas = msgspec.json.schema_components([kind])
+    content = {"application/json": {"schema": schemas[kind.__name__], "example": example}}
+    return {"requestBody": {"required": required, "content": content}}

@@ -34,6 +34,8 @@ class Purpose(StrEnum):
     PROVIDER_KEYS = "provider_keys"
     IDENTITY = "identity"
     """Secrets of second factors and of OpenID clients, and the state of a single sign-on."""
+    SESSIONS = "sessions"
+    """Makes and authenticates refresh tokens; encrypts nothing."""
     CONVERSATIONS = "conversations"
     RESPONSES = "responses"
     """Stored responses, for requests that are repeated with the same idempotency key."""

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from sqlalchemy import and_
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.db import Database
 from tollkeeper.errors import InvalidCredentials, InvalidRequest, NotFound, Unauthenticated
-from tollkeeper.identity.models import ApiKey, Tenant, User
+from tollkeeper.identity.models import ApiKey, Session, Tenant, User
 from tollkeeper.identity.passwords import Passwords
 from tollkeeper.principal import Principal, Role
 from tollkeeper.printable import unprintable_character
@@ -62,15 +63,21 @@ async def _upgrade_hash(database: Database, user: User, new_hash: str) -> None:
 
 async def load_account(session: AsyncSession, caller: Principal, now_ms: int) -> tuple[User, Tenant]:
     """Returns the principal's rows. Raises Unauthenticated when user, tenant or credential is no longer valid."""
+    is_theirs = and_(col(Session.id) == caller.session, col(Session.user_id) == User.id)
     found = (
         await session.exec(
-            select(User, Tenant).join(Tenant, col(Tenant.id) == User.tenant_id).where(User.id == caller.user_id)
+            select(User, Tenant, col(Session.revoked_ms), col(Session.expires_ms))
+            .join(Tenant, col(Tenant.id) == User.tenant_id)
+            .outerjoin(Session, is_theirs)
+            .where(User.id == caller.user_id)
         )
     ).first()
     if found is None:
         raise Unauthenticated
-    user, tenant = found
-    if user.disabled_at or tenant.disabled_at or not await _is_valid_credential(session, user, caller, now_ms):
+    user, tenant, revoked_ms, expires_ms = found
+    has_session = caller.session is None or (revoked_ms is None and expires_ms is not None and now_ms < expires_ms)
+    is_valid = has_session and await _is_valid_credential(session, user, caller, now_ms)
+    if user.disabled_at or tenant.disabled_at or not is_valid:
         raise Unauthenticated
     return user, tenant
 

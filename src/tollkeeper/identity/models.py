@@ -111,7 +111,9 @@ class ApiKeyUse(SQLModel, table=True):
 class Session(SQLModel, table=True):
     """A login, until the user logs out or it expires. Its refresh token is stored as a hash, and replaced by each use.
 
-    `method` is how the user logged in. `previous_hash` is that of the token that was replaced at `rotated_ms`.
+    `method` is how the user logged in. `role` and `token_version` are the user's at the login: a session of others has
+    ended. `generation` counts the refresh tokens of the session; the newest was made at `rotated_ms`. The session's
+    access tokens end at `access_ends_ms` at the latest. `address` and `user_agent` are those of its last use.
     """
 
     __tablename__ = "sessions"
@@ -120,11 +122,14 @@ class Session(SQLModel, table=True):
     tenant_id: int = Field(foreign_key="tenants.id")
     user_id: int = Field(foreign_key="users.id")
     method: str = Field(max_length=10)
-    token_hash: str = Field(max_length=64, unique=True, repr=False)
-    previous_hash: str | None = Field(default=None, max_length=64, repr=False)
+    role: str = Field(max_length=20)
+    token_version: int
+    generation: int
+    token_hash: str = Field(max_length=64, repr=False)
     created_ms: int = Field(sa_type=BigInteger)
     authenticated_ms: int = Field(sa_type=BigInteger)
     rotated_ms: int = Field(sa_type=BigInteger)
+    access_ends_ms: int = Field(sa_type=BigInteger)
     expires_ms: int = Field(sa_type=BigInteger)
     revoked_ms: int | None = Field(default=None, sa_type=BigInteger)
     address: str = Field(max_length=45)
@@ -132,7 +137,11 @@ class Session(SQLModel, table=True):
 
 
 class TotpSecret(SQLModel, table=True):
-    """A user's second factor (RFC 6238), once it is confirmed. `last_counter` is that of the newest accepted code."""
+    """A user's second factor (RFC 6238), once it is confirmed. `last_counter` is that of the newest accepted code.
+
+    `recovery_hashes` is a JSON list. `failures` counts the wrong codes since the last right one; the last of them was
+    sent at `failed_ms`.
+    """
 
     __tablename__ = "totp_secrets"
 
@@ -141,6 +150,8 @@ class TotpSecret(SQLModel, table=True):
     sealed_secret: bytes = Field(repr=False)
     recovery_hashes: str = Field(sa_type=Text, repr=False)
     last_counter: int | None = Field(default=None, sa_type=BigInteger)
+    failures: int = 0
+    failed_ms: int = Field(default=0, sa_type=BigInteger)
     created_ms: int = Field(sa_type=BigInteger)
     confirmed_ms: int | None = Field(default=None, sa_type=BigInteger)
 

@@ -35,7 +35,7 @@ class Tokens:
     """Issues and verifies access tokens. `secret` signs; `previous` is accepted too, so that secrets can be rotated.
 
     A verified token is cached by its SHA-256 until it expires. This is safe because the reserve transaction and
-    `load_account` check what can change after it was issued: user, tenant, password.
+    `load_account` check what can change after it was issued: user, tenant, password, session.
     """
 
     def __init__(self, secret: str, *, previous: str | None = None, minutes: int, clock: Clock) -> None:
@@ -53,7 +53,14 @@ class Tokens:
 
     def issue(self, caller: Principal) -> str:
         """Returns a new access token."""
+        return self.issue_until(caller)[0]
+
+    def issue_until(self, caller: Principal, until_s: int | None = None) -> tuple[str, int]:
+        """Returns a new access token that ends at `until_s` at the latest, and its end, in seconds of the epoch."""
         now_s = self._clock.now_ms() // 1000
+        ends_s = now_s + self._lifetime_s
+        if until_s is not None:
+            ends_s = min(ends_s, until_s)
         claims: dict[str, Any] = {
             "sub": str(caller.user_id),
             "tid": caller.tenant_id,
@@ -65,12 +72,12 @@ class Tokens:
             "iss": ISSUER,
             "aud": AUDIENCE,
             "iat": now_s,
-            "exp": now_s + self._lifetime_s,
+            "exp": ends_s,
         }
         if caller.session is not None:
             claims["sid"] = caller.session
         token: str = jwt.encode(claims, self._key, algorithm=ALGORITHM, headers={"kid": self._key_id})
-        return token
+        return token, ends_s
 
     def verify(self, token: str) -> Principal:
         """Returns the token's principal. Raises Unauthenticated, with one sentence for every reason."""

@@ -16,7 +16,8 @@ from tollkeeper.api.admin.idempotency import Repeatable, find_response, store_re
 from tollkeeper.api.bearer import client_address
 from tollkeeper.api.dependencies import AuthenticatedUser, Services, ServicesDep, SessionDep, require_access
 from tollkeeper.api.middleware import read_body
-from tollkeeper.errors import Forbidden, InvalidRequest, PreconditionFailed
+from tollkeeper.api.openapi_parts import json_body as json_body
+from tollkeeper.errors import Forbidden, InvalidRequest, PreconditionFailed, TotpEnrolmentRequired
 from tollkeeper.principal import Access, Principal, Role
 from tollkeeper.telemetry.logging import correlation_id
 from tollkeeper.tenant_scope import ALL_TENANTS, TenantScope
@@ -84,7 +85,7 @@ class AdminCaller:
 
 def require_role(role: Role) -> Callable[..., Awaitable[AdminCaller]]:
     """A dependency that authenticates the caller, who must have this role or a higher one. It raises as
-    `require_access` does; Forbidden without the role.
+    `require_access` does; Forbidden without the role; TotpEnrolmentRequired.
     """
 
     async def get_caller(
@@ -96,6 +97,9 @@ def require_role(role: Role) -> Callable[..., Awaitable[AdminCaller]]:
         principal = caller.principal
         if principal.role.rank < role.rank:
             raise Forbidden
+        needs_totp = principal.role is Role.OPERATOR and services.settings.require_operator_totp
+        if needs_totp and not await services.second_factors.is_confirmed(session, principal.user_id):
+            raise TotpEnrolmentRequired
         admin = Administrator(
             session=session,
             audit_log=services.audit_log,
@@ -128,14 +132,6 @@ def changes_in(sent: msgspec.Struct) -> dict[str, Any]:
     """The fields that a PATCH has sent. An absent field stays as it is; null is a value."""
     fields = ((name, getattr(sent, name)) for name in sent.__struct_fields__)
     return {name: value for name, value in fields if value is not msgspec.UNSET}
-
-
-def json_body(kind: type[msgspec.Struct], example: dict[str, Any]) -> dict[str, Any]:
-    """The request body in the OpenAPI document: an endpoint reads it itself, so the framework does not know it."""
-    _, schemas = msgspec.json.schema_components([kind])
-    return {
-        "requestBody": {"required": True, "content": {JSON: {"schema": schemas[kind.__name__], "example": example}}}
-    }
 
 
 def _encode(model: BaseModel) -> bytes:

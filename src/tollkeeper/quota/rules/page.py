@@ -57,12 +57,15 @@ class Account:
     quotas: tuple[QuotaRow, ...]
     api_keys: Mapping[str, int | None]
     """The ids of the keys that are not revoked, each with the time of its expiry in ms, if it has one."""
+    revoked_sessions: frozenset[str] = frozenset()
+    """The ids of the sessions that are revoked, as long as access tokens of theirs have not expired."""
 
     def accepts(self, caller: Principal, now_ms: int) -> bool:
         """Whether the user and the tenant are active, and the caller's credential is valid."""
         expires_ms = self.api_keys.get(caller.api_key, 0) if caller.api_key is not None else None
         is_latest = caller.api_key is not None or self.token_version == caller.token_version
         is_valid = is_latest and (expires_ms is None or now_ms < expires_ms)
+        is_valid = is_valid and caller.session not in self.revoked_sessions
         return is_valid and self.active and self.tenant_id == caller.tenant_id
 
 

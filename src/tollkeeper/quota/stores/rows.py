@@ -10,6 +10,9 @@ from tollkeeper.quota.rules.page import EntryRow, QuotaKey, QuotaRow, Subject, W
 from tollkeeper.quota.rules.windows import Period
 from tollkeeper.quota.time_sorted_ids import month_of, new_id
 
+MAX_CLOCK_SKEW_MS = 300_000
+"""By how much the clocks of the servers and of the database may differ."""
+
 
 def quota_row(row: Sequence[Any]) -> QuotaRow:
     """From id, tenant_id, user_id, unit, period, granted."""

@@ -20,14 +20,15 @@ from tollkeeper.quota.stores.postgres.locking_read import Found, lock_and_read
 from tollkeeper.quota.stores.postgres.policy_cache import PolicyCache
 from tollkeeper.quota.stores.postgres.wanted_charges import WANTED_CHARGES, charge_keys
 from tollkeeper.quota.stores.postgres.windows import WindowReader, WrongGuess
-from tollkeeper.quota.stores.rows import quota_row
+from tollkeeper.quota.stores.rows import MAX_CLOCK_SKEW_MS, quota_row
 
 _LOCK_POLICY = "SELECT 1 FROM policy WHERE tenant_id = ANY($1::integer[]) ORDER BY tenant_id FOR UPDATE"
 _LOCK_QUOTAS = "SELECT 1 FROM quotas WHERE id = ANY($1::integer[]) ORDER BY id FOR NO KEY UPDATE"
 _API_KEYS_OF = "ARRAY(SELECT {} FROM api_keys WHERE user_id = users.id AND revoked_ms IS NULL ORDER BY id)"
 _READ_ACCOUNTS = (
     "SELECT users.id, users.tenant_id, users.disabled_at IS NULL AND tenants.disabled_at IS NULL, users.token_version,"
-    f" {_API_KEYS_OF.format('id')}, {_API_KEYS_OF.format('expires_ms')}"
+    f" {_API_KEYS_OF.format('id')}, {_API_KEYS_OF.format('expires_ms')},"
+    " ARRAY(SELECT id FROM sessions WHERE user_id = users.id AND revoked_ms IS NOT NULL AND access_ends_ms > $2)"
     " FROM users JOIN tenants ON tenants.id = users.tenant_id WHERE users.id = ANY($1::integer[])"
 )
 _READ_ACCOUNT_QUOTAS = (
@@ -88,7 +89,7 @@ class PageReader:
         page = Page(found.now_ms, charges=found.charges, keys=found.keys, quotas=quotas)
         page.holds = {charge_id: [] for charge_id in found.charges}
         callers = self._unlocked_callers(read_set.callers, locked)
-        page.accounts = await self._read_accounts(connection, callers, found.versions)
+        page.accounts = await self._read_accounts(connection, callers, found)
         await self._windows.fill(connection, page, self._policy, found, locked)
         if read_set.sources:
             sources = await connection.fetch(_FIND_SOURCES, *charge_keys(read_set.sources))
@@ -177,8 +178,9 @@ class PageReader:
         return found
 
     async def _read_accounts(
-        self, connection: Connection, callers: Mapping[int, int], versions: Mapping[int, int]
+        self, connection: Connection, callers: Mapping[int, int], found: Found
     ) -> dict[int, Account]:
+        versions = found.versions
         accounts = self._policy.find(callers, versions)
         unknown = sorted(callers.keys() - accounts.keys())
         if not unknown:
@@ -186,9 +188,11 @@ class PageReader:
         quotas: dict[int, list[Any]] = {}
         for row in await connection.fetch(_READ_ACCOUNT_QUOTAS, unknown):
             quotas.setdefault(row[0], []).append(quota_row(row[1:]))
-        for user_id, tenant_id, active, version, ids, expiries in await connection.fetch(_READ_ACCOUNTS, unknown):
+        rows = await connection.fetch(_READ_ACCOUNTS, unknown, found.now_ms - MAX_CLOCK_SKEW_MS)
+        for user_id, tenant_id, active, version, ids, expiries, revoked in rows:
             api_keys = dict(zip(ids, expiries, strict=True))
-            accounts[user_id] = Account(tenant_id, active, version, tuple(quotas.get(user_id, ())), api_keys)
+            own = tuple(quotas.get(user_id, ()))
+            accounts[user_id] = Account(tenant_id, active, version, own, api_keys, frozenset(revoked))
             if callers[user_id] in versions:
                 self._policy.add(user_id, accounts[user_id], versions[callers[user_id]])
         return accounts

@@ -9,7 +9,7 @@ import sqlite3
 from tollkeeper.quota.rules.charge_row import CHARGE_COLUMNS, ChargeRow
 from tollkeeper.quota.rules.page import Account, Page, QuotaKey, QuotaRow, ReadSet, WindowHold, WindowRow
 from tollkeeper.quota.rules.windows import span
-from tollkeeper.quota.stores.rows import opening_entry, quota_row, window_row
+from tollkeeper.quota.stores.rows import MAX_CLOCK_SKEW_MS, opening_entry, quota_row, window_row
 from tollkeeper.quota.stores.sqlite.idempotency_keys import read_keys
 from tollkeeper.quota.stores.sqlite.writes import write_entry
 from tollkeeper.quota.time_sorted_ids import month_of
@@ -32,6 +32,7 @@ _READ_ACCOUNT = (
     " FROM users JOIN tenants ON tenants.id = users.tenant_id WHERE users.id = ?"
 )
 _READ_API_KEYS = "SELECT id, expires_ms FROM api_keys WHERE user_id = ? AND revoked_ms IS NULL"
+_READ_REVOKED_SESSIONS = "SELECT id FROM sessions WHERE user_id = ? AND revoked_ms IS NOT NULL AND access_ends_ms > ?"
 _READ_QUOTAS = (
     "SELECT id, tenant_id, user_id, unit, period, granted FROM quotas"
     " WHERE user_id = ? OR (tenant_id = ? AND user_id IS NULL) ORDER BY id"
@@ -85,7 +86,7 @@ class RowCache:
                 page.quotas[key] = quota
                 self._read_current(connection, page, quota)
         for user_id in read_set.callers:
-            account = self._accounts.get(user_id) or self._read_account(connection, user_id)
+            account = self._accounts.get(user_id) or self._read_account(connection, user_id, now_ms)
             if account is not None:
                 page.accounts[user_id] = account
                 for quota in account.quotas:
@@ -123,14 +124,22 @@ class RowCache:
             pending[window_id] = pending.get(window_id, 0) + amount
         return [WindowHold(self._read_window(connection, window_id), amount) for window_id, amount in pending.items()]
 
-    def _read_account(self, connection: sqlite3.Connection, user_id: int) -> Account | None:
+    def _read_account(self, connection: sqlite3.Connection, user_id: int, now_ms: int) -> Account | None:
         row = connection.execute(_READ_ACCOUNT, (user_id,)).fetchone()
         if row is None:
             return None
         tenant_id, active, token_version = row
         quotas = connection.execute(_READ_QUOTAS, (user_id, tenant_id)).fetchall()
         api_keys = dict(connection.execute(_READ_API_KEYS, (user_id,)).fetchall())
-        account = Account(tenant_id, bool(active), token_version, tuple(map(quota_row, quotas)), api_keys)
+        revoked = connection.execute(_READ_REVOKED_SESSIONS, (user_id, now_ms - MAX_CLOCK_SKEW_MS)).fetchall()
+        account = Account(
+            tenant_id,
+            bool(active),
+            token_version,
+            tuple(map(quota_row, quotas)),
+            api_keys,
+            frozenset(session_id for (session_id,) in revoked),
+        )
         self._accounts[user_id] = account
         return account
 
