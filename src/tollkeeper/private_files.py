@@ -25,6 +25,11 @@ def create_private_file(path: Path, content: str) -> None:
         file.write(content)
 
 
+def is_private(path: Path) -> bool:
+    """Whether only its owner has rights to a file. Raises OSError."""
+    return not path.stat().st_mode & _RIGHTS_OF_OTHERS
+
+
 def narrow_mode(path: Path) -> None:
     """Set the mode of a file to 0600 if others have rights to it, and this process's user owns it."""
     with suppress(OSError):  # the file is absent, or its file system has no modes
