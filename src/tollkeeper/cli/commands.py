@@ -24,7 +24,9 @@ class _Commands(LazyGroup):
         ),
         LazyCommand("key", "tollkeeper.cli.keys", "Create, list and revoke a user's API keys."),
         LazyCommand("quota", "tollkeeper.cli.quotas", "Show and change quotas; refund and explain charges."),
-        LazyCommand("doctor", "tollkeeper.cli.doctor", "Check settings, secrets, database, clock, disk, files and providers."),
+        LazyCommand(
+            "doctor", "tollkeeper.cli.doctor", "Check settings, secrets, database, clock, disk, files and providers."
+        ),
         LazyCommand("ledger", "tollkeeper.cli.ledger", "Verify the ledger."),
     )
 
