@@ -47,6 +47,7 @@ def add_columns() -> None:
     op.add_column("tenants", sa.Column("default_limit", sa.BigInteger(), nullable=True))
     op.add_column("tenants", sa.Column("default_period", sa.String(10), nullable=True))
     op.add_column("users", sa.Column("kind", sa.String(10), nullable=False, server_default="person"))
+    op.add_column("users", sa.Column("erased_at", sa.DateTime(), nullable=True))
     op.add_column("api_keys", sa.Column("models", sa.Text(), nullable=True))
     op.add_column("api_keys", sa.Column("surfaces", sa.Text(), nullable=True))
     op.add_column("api_keys", sa.Column("networks", sa.Text(), nullable=True))
@@ -90,12 +91,15 @@ def create_identity_tables() -> None:
     )
     op.create_table(
         "one_time_links",
-        sa.Column("token_hash", sa.String(64), primary_key=True),
+        sa.Column("id", sa.String(40), primary_key=True),
+        sa.Column("token_hash", sa.String(64), nullable=False, unique=True),
         sa.Column("kind", sa.String(12), nullable=False),
         sa.Column("tenant_id", sa.Integer(), sa.ForeignKey("tenants.id"), nullable=False),
         sa.Column("user_id", sa.Integer(), sa.ForeignKey("users.id"), nullable=True),
+        sa.Column("token_version", sa.Integer(), nullable=True),
         sa.Column("email", sa.String(254), nullable=True),
         sa.Column("role", sa.String(20), nullable=True),
+        sa.Column("created_by", sa.Integer(), sa.ForeignKey("users.id"), nullable=True),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
         sa.Column("expires_ms", sa.BigInteger(), nullable=False),
         sa.Column("used_ms", sa.BigInteger(), nullable=True),
@@ -254,7 +258,7 @@ def downgrade() -> None:
         op.execute("DROP FUNCTION sessions_raise_policy_version()")
     for table, names in {
         "tenants": ("default_limit", "default_period"),
-        "users": ("kind",),
+        "users": ("kind", "erased_at"),
         "api_keys": ("models", "surfaces", "networks"),
         "conversations": ("sealed",),
         "conversation_turns": ("sealed",),

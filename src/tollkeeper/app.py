@@ -16,10 +16,12 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from tollkeeper import __version__
-from tollkeeper.api import auth, auth_sessions, auth_totp, compat, documents, health, keys, me, metrics, native
+from tollkeeper.api import auth, auth_sessions, auth_totp, compat, documents, health, keys, links, me, metrics, native
 from tollkeeper.api.admin import audit as admin_audit
+from tollkeeper.api.admin import links as admin_links
 from tollkeeper.api.admin import sessions as admin_sessions
 from tollkeeper.api.admin import tenants as admin_tenants
+from tollkeeper.api.admin import users as admin_users
 from tollkeeper.api.compat import error_renderer_of
 from tollkeeper.api.compat import model_list as compat_model_list
 from tollkeeper.api.dependencies import Services
@@ -75,6 +77,7 @@ def create_app(
     app.include_router(auth.auth_router(throttle))
     app.include_router(auth_sessions.router)
     app.include_router(auth_totp.router)
+    app.include_router(links.router)
     app.include_router(keys.router)
     app.include_router(me.router)
     app.include_router(model_list.router)
@@ -83,6 +86,8 @@ def create_app(
     app.include_router(socket.router)
     app.include_router(admin_tenants.router)
     app.include_router(admin_sessions.router)
+    app.include_router(admin_users.router)
+    app.include_router(admin_links.router)
     app.include_router(admin_audit.router)
     _add_error_handlers(app)
 

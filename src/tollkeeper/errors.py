@@ -18,6 +18,7 @@ TollkeeperError
 │   │   └── InvalidTotpCode      the password is right, the code of the second factor is not
 │   ├── TotpRequired             login: the password is right, and a code of the second factor is missing
 │   ├── TotpEnrolmentRequired    an operator must set up a second factor first
+│   ├── InvalidLink              a one-time link that is unknown, used, withdrawn or expired; one sentence for all
 │   ├── Forbidden                the role or the API key's scopes do not allow this
 │   ├── StepUpRequired           this needs a login of a moment ago, and the last one is older
 │   └── NotFound                 absent, or another tenant's: both give the same error
@@ -164,6 +165,11 @@ class TotpRequired(AccessError):
 class TotpEnrolmentRequired(AccessError):
     code = "totp_enrolment_required"
     sentence = "Operators need a second factor here. Set one up: POST /auth/totp, then POST /auth/totp/confirm."
+
+
+class InvalidLink(AccessError):
+    code = "invalid_link"
+    sentence = "This link is unknown, or was used before, or has ended. Ask an administrator for a new one."
 
 
 class Forbidden(AccessError):

@@ -35,6 +35,10 @@ FREE: dict[Route, Any] = {
     ("DELETE", "/auth/totp"): {"code": "000000"},
     ("GET", "/auth/sessions"): None,
     ("DELETE", "/auth/sessions/{session_id}"): None,
+    ("GET", "/auth/reset"): None,
+    ("POST", "/auth/reset"): {"token": "unknown", "password": PASSWORD},
+    ("GET", "/auth/invitations"): None,
+    ("POST", "/auth/invitations"): {"token": "unknown", "password": PASSWORD},
     ("POST", "/auth/keys"): {"name": "robot"},
     ("GET", "/auth/keys"): None,
     ("DELETE", "/auth/keys/{key_id}"): None,
@@ -64,6 +68,15 @@ FREE: dict[Route, Any] = {
     ("GET", "/admin/tenants"): None,
     ("GET", "/admin/tenants/{tenant_id}"): None,
     ("PATCH", "/admin/tenants/{tenant_id}"): {"default_limit": 7, "default_period": "day"},
+    ("POST", "/admin/users"): {"email": "ada@example.com"},
+    ("GET", "/admin/users"): None,
+    ("GET", "/admin/users/{user_id}"): None,
+    ("PATCH", "/admin/users/{user_id}"): {"disabled": True},
+    ("POST", "/admin/users/{user_id}/erase"): {"reason": "request of the person"},
+    ("POST", "/admin/users/{user_id}/reset"): {},
+    ("POST", "/admin/invitations"): {"email": "ada@example.com"},
+    ("GET", "/admin/invitations"): None,
+    ("DELETE", "/admin/invitations/{invitation_id}"): None,
     ("GET", "/admin/audit"): None,
     ("GET", "/admin/users/{user_id}/sessions"): None,
     ("DELETE", "/admin/users/{user_id}/sessions"): None,
@@ -167,6 +180,8 @@ def _expected(method: str, path: str) -> int:
         return 403
     if path in ("/auth/login", "/auth/refresh", "/auth/logout", "/auth/password", "/auth/totp/confirm"):
         return 401  # the credential or the code is wrong
+    if method == "POST" and path in ("/auth/reset", "/auth/invitations"):
+        return 400  # the link is unknown
     if (method, path) in {("POST", "/auth/keys"), ("POST", "/auth/totp")}:
         return 201
     if (method, path) == ("DELETE", "/auth/totp"):

@@ -17,8 +17,8 @@ class Administrator:
     """The administrator of one request or command.
 
     `name` is how the audit log and the ledger name them: `user:ID`, or the program and the system's user. `scope` are
-    the tenants that they may see; `tenant_id` is their own, which a request without a tenant means. `is_fresh`: they
-    have proved who they are a moment ago.
+    the tenants that they may see; `tenant_id` is their own, which a request without a tenant means; `user_id` is who
+    they are. A command has neither. `is_fresh`: they have proved who they are a moment ago.
     """
 
     session: AsyncSession
@@ -28,6 +28,7 @@ class Administrator:
     scope: TenantScope
     now_ms: int
     tenant_id: int | None = None
+    user_id: int | None = None
     is_fresh: bool = False
     address: str = ""
     correlation_id: str = ""

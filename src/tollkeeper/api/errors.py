@@ -32,6 +32,7 @@ STATUS: dict[type[errors.TollkeeperError], int] = {
     errors.SignOnRefused: 401,
     errors.TotpRequired: 401,
     errors.TotpEnrolmentRequired: 403,
+    errors.InvalidLink: 400,
     errors.Forbidden: 403,
     errors.StepUpRequired: 403,
     errors.NotFound: 404,

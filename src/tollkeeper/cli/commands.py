@@ -20,7 +20,9 @@ class _Commands(LazyGroup):
         ),
         LazyCommand("tenant", "tollkeeper.cli.tenants", "Create, list, disable and enable tenants."),
         LazyCommand(
-            "user", "tollkeeper.cli.users", "Create, import, list, disable and enable users; set a new password."
+            "user",
+            "tollkeeper.cli.users",
+            "Create, invite, import, list, disable, enable and erase users; set a new password.",
         ),
         LazyCommand("key", "tollkeeper.cli.keys", "Create, list and revoke a user's API keys."),
         LazyCommand("quota", "tollkeeper.cli.quotas", "Show and change quotas; refund and explain charges."),

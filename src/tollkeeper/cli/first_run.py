@@ -9,12 +9,19 @@ import shlex
 import sys
 from pathlib import Path
 
+from tollkeeper.administration.administrator import commanding
+from tollkeeper.administration.tenants import create_tenant
+from tollkeeper.administration.users import NewUser, create_user
+from tollkeeper.audit_log.log import AuditLog
 from tollkeeper.bootstrap_ledger import make_ledger
 from tollkeeper.cli.output import command_name, print_line
+from tollkeeper.clock import SystemClock
 from tollkeeper.db import Database
+from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.identity import accounts
 from tollkeeper.identity.passwords import Passwords
+from tollkeeper.installation_secret import DATA_KEY
 from tollkeeper.principal import Role
 from tollkeeper.private_files import create_private_file
 from tollkeeper.quota.rules.models import Unit
@@ -28,6 +35,7 @@ OPERATOR_TENANT, MEMBER_TENANT = "operators", "demo"
 MEMBER_LIMIT, TENANT_LIMIT = 1_000_000, 10_000_000
 """A call holds its whole output limit, and clients ask for up to 128,000 tokens by default."""
 PASSWORDS_FILE = "first-passwords"
+ACTOR = "first run"
 
 
 async def populate(settings: Settings, database: Database) -> dict[str, str] | None:
@@ -45,11 +53,16 @@ async def populate(settings: Settings, database: Database) -> dict[str, str] | N
     hasher = Passwords(settings.bcrypt_rounds)
     hashes = {email: await hasher.hash(password) for email, password in passwords.items()}
     hasher.close()
+    clock, data_keys = SystemClock(), DataKeys(DATA_KEY.load(settings, settings.data_key))
+    await data_keys.load(database, clock)
     async with database.session() as session:
-        await accounts.create_tenant(session, OPERATOR_TENANT)
-        tenant = await accounts.create_tenant(session, MEMBER_TENANT)
-        await accounts.create_user(session, OPERATOR_TENANT, OPERATOR, hashes[OPERATOR], Role.OPERATOR)
-        member = await accounts.create_user(session, MEMBER_TENANT, MEMBER, hashes[MEMBER], Role.MEMBER)
+        admin = commanding(session, AuditLog(data_keys), ACTOR, clock.now_ms())
+        operators = await create_tenant(admin, OPERATOR_TENANT)
+        tenant = await create_tenant(admin, MEMBER_TENANT)
+        await create_user(
+            admin, NewUser(OPERATOR, role=Role.OPERATOR, tenant_id=operators.id, password_hash=hashes[OPERATOR])
+        )
+        member = await create_user(admin, NewUser(MEMBER, tenant_id=tenant.id, password_hash=hashes[MEMBER]))
     assert tenant.id is not None
     ledger = make_ledger(settings)
     ledger.start()
@@ -57,7 +70,7 @@ async def populate(settings: Settings, database: Database) -> dict[str, str] | N
         SetLimit(QuotaKey(Subject(tenant.id, member.id), Unit.TOKENS, Period.DAY), MEMBER_LIMIT),
         SetLimit(QuotaKey(Subject(tenant.id), Unit.TOKENS, Period.MONTH), TENANT_LIMIT),
     )
-    await ledger.administer(limits, actor="first run", reason="initial quota")
+    await ledger.administer(limits, actor=ACTOR, reason="initial quota")
     await ledger.stop()
     return passwords
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from tollkeeper.administration.users import person_email
 from tollkeeper.cli.arguments import parse_name, parse_role, quote
 from tollkeeper.cli.csv_file import Cells, read_cells
 from tollkeeper.errors import InvalidRequest
-from tollkeeper.identity.accounts import normalize_email
 from tollkeeper.identity.passwords import check_length
 from tollkeeper.principal import Role
 
@@ -90,7 +90,7 @@ def _parse_email(text: str) -> str:
     if not text:
         raise InvalidRequest("The email is missing.")
     try:
-        return normalize_email(text)
+        return person_email(text)
     except InvalidRequest:
         raise InvalidRequest(f"{quote(text)} is not an e-mail address.") from None
 

@@ -13,10 +13,13 @@ import typer
 from rich.progress import Progress
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollkeeper.cli.context import CommandContext, open_context
+from tollkeeper.administration.users import import_users
+from tollkeeper.cli.context import CommandContext, open_administration
 from tollkeeper.cli.csv_file import print_problems
-from tollkeeper.cli.output import make_console, print_line
+from tollkeeper.cli.new_users import give_quotas
+from tollkeeper.cli.output import AsJson, make_console, print_json, print_line
 from tollkeeper.cli.user_file import FORMAT, NewUser, Problems, read_users
+from tollkeeper.cli.user_output import Record
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.identity import accounts
 from tollkeeper.identity.models import User
@@ -28,7 +31,7 @@ MAX_USERS = 5_000
 """Of one import, which is one transaction."""
 GENERATED_BYTES = 12
 
-HELP = f"""Create the users of a CSV file, all or none. They have no quota: set one with `tollkeeper quota set`.
+HELP = f"""Create the users of a CSV file, all or none. They have the default quota of their tenant, if it has one.
 
 \b
 {FORMAT}
@@ -46,6 +49,7 @@ def import_(
         Path | None,
         typer.Option(metavar="FILE", help="Generate the missing passwords, and write them to this new CSV file."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     problems = Problems({})
     users = read_users(file, tenant, problems)
@@ -57,23 +61,27 @@ def import_(
     if missing and passwords is None:
         subject = f"{missing:,} lines have" if missing > 1 else "1 line has"
         problems.add(0, f"{subject} no password. Add --passwords FILE to generate the missing ones.")
-    asyncio.run(_import(users, problems, passwords))
+    created = asyncio.run(_import(users, problems, passwords))
+    if as_json:
+        print_json(created)
+        return
     print_line(f"{len(users):,} users are created." if len(users) > 1 else "1 user is created.")
     if missing and passwords is not None:
         print_line(f"The generated passwords are in {passwords.absolute()}. Only your user can read the file.")
 
 
-async def _import(users: Sequence[NewUser], problems: Problems, passwords: Path | None) -> None:
-    """Raises InvalidRequest, and prints the problems, if there are any."""
-    async with open_context() as context:
-        async with context.database.session() as session:
-            tenant_ids = await _find_tenants(session, users, problems)
-            for email in await accounts.taken_emails(session, [user.email for user in users]):
-                line = next(user.line for user in users if user.email == email)
-                problems.add(line, f"There is a user with the e-mail address {email} already.")
+async def _import(users: Sequence[NewUser], problems: Problems, passwords: Path | None) -> list[Record]:
+    """Returns the users as JSON objects. Raises InvalidRequest, and prints the problems, if there are any."""
+    async with open_administration() as administration:
+        admin = administration.admin
+        tenant_ids = await _find_tenants(admin.session, users, problems)
+        for email in await accounts.taken_emails(admin.session, [user.email for user in users]):
+            line = next(user.line for user in users if user.email == email)
+            problems.add(line, f"There is a user with the e-mail address {email} already.")
         _raise_problems(problems)
+        await admin.session.commit()  # no transaction is open while the passwords are hashed
         generated = {user.email: secrets.token_urlsafe(GENERATED_BYTES) for user in users if user.password is None}
-        hashes = await _hash(context, [user.password or generated[user.email] for user in users])
+        hashes = await _hash(administration.context, [user.password or generated[user.email] for user in users])
         rows = [
             User(tenant_id=tenant_ids[user.tenant], email=user.email, password_hash=password_hash, role=user.role.value)
             for user, password_hash in zip(users, hashes, strict=True)
@@ -81,12 +89,15 @@ async def _import(users: Sequence[NewUser], problems: Problems, passwords: Path 
         if passwords is not None and generated:
             _write_passwords(passwords, generated)
         try:
-            async with context.database.session() as session:
-                await accounts.create_users(session, rows)
+            await import_users(admin, rows)
+            await admin.session.commit()
         except BaseException:
             if passwords is not None and generated:
                 passwords.unlink(missing_ok=True)
             raise
+        await give_quotas(administration, list(tenant_ids.values()), [row.id for row in rows if row.id is not None])
+        created = zip(users, rows, strict=True)
+        return [{"id": row.id, "email": row.email, "tenant": user.tenant, "role": row.role} for user, row in created]
 
 
 async def _find_tenants(session: AsyncSession, users: Sequence[NewUser], problems: Problems) -> dict[str, int]:

@@ -13,7 +13,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.db import Database
 from tollkeeper.errors import InvalidCredentials, InvalidRequest, NotFound, Unauthenticated
-from tollkeeper.identity.models import ApiKey, Session, Tenant, User
+from tollkeeper.identity.models import ApiKey, Session, Tenant, User, UserKind
 from tollkeeper.identity.passwords import Passwords
 from tollkeeper.principal import Principal, Role
 from tollkeeper.printable import unprintable_character
@@ -123,11 +123,23 @@ async def create_user(session: AsyncSession, tenant_name: str, email: str, passw
     """Add a user. Raises NotFound for the tenant, InvalidRequest for an e-mail address that is taken or not valid."""
     tenant = await get_tenant_by_name(session, tenant_name)
     assert tenant.id is not None
-    email = normalize_email(email)
-    user = User(tenant_id=tenant.id, email=email, password_hash=password_hash, role=role.value)
+    return await add_user(
+        session, User(tenant_id=tenant.id, email=normalize_email(email), password_hash=password_hash, role=role.value)
+    )
+
+
+async def add_user(session: AsyncSession, user: User) -> User:
+    """Add a user, whose e-mail address is normalized. Raises InvalidRequest for an address that is taken."""
     session.add(user)
-    await _flush(session, f"There is a user with the e-mail address {email} already.")
+    noun = "user with the e-mail address" if user.kind == UserKind.PERSON else "service account with the name"
+    await _flush(session, f"There is a {noun} {user.email} already.")
     return user
+
+
+async def change_email(session: AsyncSession, user: User, email: str) -> None:
+    """Set a person's e-mail address, which is normalized. Raises InvalidRequest for an address that is taken."""
+    user.email = email
+    await _flush(session, f"There is a user with the e-mail address {email} already.")
 
 
 async def create_users(session: AsyncSession, users: Iterable[User]) -> None:
@@ -196,11 +208,23 @@ def disable(row: User | Tenant, now_ms: int) -> None:
 
 
 def enable(row: User | Tenant) -> None:
-    """Accept requests again. A user has to log in anew."""
+    """Accept requests again. A user has to log in anew. Raises InvalidRequest for an erased user."""
+    if isinstance(row, User) and row.erased_at is not None:
+        raise InvalidRequest("An erased user stays disabled.")
     row.disabled_at = None
 
 
+async def revoke_sessions(session: AsyncSession, user: User, now_ms: int) -> int:
+    """End every login of a user. Returns their number."""
+    are_theirs = (col(Session.user_id) == user.id, col(Session.revoked_ms).is_(None))
+    return (await session.exec(update(Session).where(*are_theirs).values(revoked_ms=now_ms))).rowcount
+
+
 def change_password(user: User, password_hash: str) -> None:
-    """Set a password's hash. Every token issued so far is invalid from the next request on."""
+    """Set a password's hash. Every token issued so far is invalid from the next request on. Raises InvalidRequest for a
+    service account, which has none.
+    """
+    if user.kind == UserKind.SERVICE:
+        raise InvalidRequest("A service account has no password. It authenticates with API keys.")
     user.password_hash = password_hash
     user.token_version += 1

@@ -40,7 +40,8 @@ class Tenant(SQLModel, table=True):
 class User(SQLModel, table=True):
     """A person who can log in, or a service account, which only has API keys.
 
-    An empty `password_hash` matches no password. Each increment of `token_version` invalidates all earlier tokens.
+    An empty `password_hash` matches no password. Each increment of `token_version` invalidates all earlier tokens. An
+    erased user stays disabled, and has a placeholder for an e-mail address.
     """
 
     __tablename__ = "users"
@@ -53,6 +54,7 @@ class User(SQLModel, table=True):
     kind: str = Field(default=UserKind.PERSON.value, max_length=10)
     token_version: int = 0
     disabled_at: datetime | None = None
+    erased_at: datetime | None = None
     created_at: datetime = Field(default_factory=_now)
 
 
@@ -157,16 +159,23 @@ class TotpSecret(SQLModel, table=True):
 
 
 class OneTimeLink(SQLModel, table=True):
-    """A link that sets a user's password, or creates a user who was invited. Its token is stored as a hash."""
+    """A link that sets a user's password, or creates a user who was invited. Its token is stored as a hash.
+
+    A reset has `user_id`, and the user's `token_version`: once that has risen, the link has no effect. An invitation
+    has the `email` and `role` of the user to be. `created_by` is the administrator; None if it was a command.
+    """
 
     __tablename__ = "one_time_links"
 
-    token_hash: str = Field(primary_key=True, max_length=64, repr=False)
+    id: str = Field(primary_key=True, max_length=40)
+    token_hash: str = Field(max_length=64, unique=True, repr=False)
     kind: str = Field(max_length=12)
     tenant_id: int = Field(foreign_key="tenants.id")
     user_id: int | None = Field(default=None, foreign_key="users.id")
+    token_version: int | None = None
     email: str | None = Field(default=None, max_length=254)
     role: str | None = Field(default=None, max_length=20)
+    created_by: int | None = Field(default=None, foreign_key="users.id")
     created_ms: int = Field(sa_type=BigInteger)
     expires_ms: int = Field(sa_type=BigInteger)
     used_ms: int | None = Field(default=None, sa_type=BigInteger)

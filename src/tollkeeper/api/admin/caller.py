@@ -27,6 +27,7 @@ JSON = "application/json"
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 Sent = TypeVar("Sent")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +75,18 @@ class AdminCaller:
         if wanted is not None and wanted.strip() != "*" and etag(present) not in re.findall(r'"[^"]*"', wanted):
             raise PreconditionFailed
 
-    async def _read_body(self) -> bytes:
-        """No transaction is open while the client sends the body. The account is checked anew after it."""
+    async def outside_transaction(self, work: Awaitable[Result]) -> Result:
+        """Wait for something slow, which needs no database, while no transaction is open. The account is checked anew
+        after it. Raises what the work raises; Unauthenticated.
+        """
         await self.admin.session.commit()
         self.admin.session.expire_all()
-        body = await read_body(self.request.scope, self.request.receive, MAX_BODY_BYTES)
+        result = await work
         await self.services.authenticator.load_account(self.admin.session, self.principal)
-        return body
+        return result
+
+    async def _read_body(self) -> bytes:
+        return await self.outside_transaction(read_body(self.request.scope, self.request.receive, MAX_BODY_BYTES))
 
 
 def require_role(role: Role) -> Callable[..., Awaitable[AdminCaller]]:
@@ -108,6 +114,7 @@ def require_role(role: Role) -> Callable[..., Awaitable[AdminCaller]]:
             scope=ALL_TENANTS if principal.role is Role.OPERATOR else TenantScope(principal.tenant_id),
             now_ms=services.clock.now_ms(),
             tenant_id=principal.tenant_id,
+            user_id=principal.user_id,
             is_fresh=services.authenticator.is_fresh(principal),
             address=client_address(request.scope),
             correlation_id=correlation_id.get(),
