@@ -38,7 +38,7 @@ async def test_a_new_user_logs_in_and_has_the_default_quota_of_the_tenant(server
         logged_in = await login(admin.http, document["email"], PASSWORD)
         member = {"Authorization": f"Bearer {logged_in.body['access_token']}"}
         (quota,) = (await admin.send("GET", "/me/quota", headers=member)).body["quotas"]
-        assert (quota["limit"], quota["period"]) == (700, "day")
+        assert (quota["limit"], quota["name"]) == (700, "user-day")
         taken = await admin.post("/admin/users", document)
         assert (taken.status, taken.code) == (422, "invalid_request")
 
