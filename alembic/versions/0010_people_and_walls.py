@@ -164,7 +164,7 @@ def create_encrypted_tables() -> None:
     op.create_table(
         "switched_off",
         sa.Column("kind", sa.String(10), primary_key=True),
-        sa.Column("name", sa.String(200), primary_key=True),
+        sa.Column("name", sa.String(250), primary_key=True),
         sa.Column("reason", sa.String(500), nullable=False),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
     )

@@ -19,6 +19,8 @@ from tollkeeper import __version__
 from tollkeeper.api import auth, auth_sessions, auth_totp, compat, documents, health, keys, links, me, metrics, native
 from tollkeeper.api.admin import audit as admin_audit
 from tollkeeper.api.admin import links as admin_links
+from tollkeeper.api.admin import models as admin_models
+from tollkeeper.api.admin import provider_keys as admin_provider_keys
 from tollkeeper.api.admin import sessions as admin_sessions
 from tollkeeper.api.admin import tenants as admin_tenants
 from tollkeeper.api.admin import users as admin_users
@@ -88,6 +90,8 @@ def create_app(
     app.include_router(admin_sessions.router)
     app.include_router(admin_users.router)
     app.include_router(admin_links.router)
+    app.include_router(admin_models.router)
+    app.include_router(admin_provider_keys.router)
     app.include_router(admin_audit.router)
     _add_error_handlers(app)
 

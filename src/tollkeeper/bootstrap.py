@@ -21,6 +21,9 @@ from tollkeeper.bootstrap_ledger import make_ledger as make_ledger
 from tollkeeper.bootstrap_ledger import make_store
 from tollkeeper.bootstrap_metrics import ServerMetrics
 from tollkeeper.clock import Clock, SystemClock
+from tollkeeper.configuration.live import Configuration, LiveConfiguration
+from tollkeeper.configuration.provider_keys import read_key
+from tollkeeper.configuration.switches import Switchable
 from tollkeeper.conversations import Conversations
 from tollkeeper.db import Database
 from tollkeeper.encryption.data_keys import DataKeys
@@ -39,6 +42,7 @@ from tollkeeper.identity.tokens import Tokens
 from tollkeeper.identity.totp import SecondFactors
 from tollkeeper.installation_secret import DATA_KEY, SIGNING_SECRET
 from tollkeeper.providers.catalog import Catalog
+from tollkeeper.providers.tenant_providers import TenantKey
 from tollkeeper.quota import queries
 from tollkeeper.quota.maintenance import Maintenance
 from tollkeeper.quota.spill import Spill
@@ -134,16 +138,18 @@ async def _services(
     second_factors = SecondFactors(data_keys, clock)
     failed_logins = FailedLogins()
     cleanup = IdentityCleanup(database, clock)
+    configuration = LiveConfiguration(database, partial(_configure, backends.catalog, data_keys))
     watchdog = LoopWatchdog()
     try:
         await database.require_current_schema()
         await data_keys.load(database, clock)
         await api_keys.load()
-        backends.catalog.model(None)
+        await configuration.refresh()
         ledger.start()
         await backends.spill.book(ledger, partial(queries.tenant_of, database))
         maintenance.start()
         cleanup.start()
+        configuration.start()
         _freeze_startup_objects()
         deadlines = Deadlines(
             first_s=settings.timeout_seconds,
@@ -179,8 +185,19 @@ async def _services(
         await watchdog.stop()
         await cleanup.stop()
         failed_logins.write()
+        await configuration.stop()
         await maintenance.stop()
         await ledger.stop(keep_unbooked=backends.spill.write)
         await backends.catalog.close()
         passwords.close()
         await database.close()
+
+
+async def _configure(catalog: Catalog, data_keys: DataKeys, configuration: Configuration) -> None:
+    """Apply what administrators have configured. A tenant's key is decrypted when it is first used."""
+    off = {kind: {one.name for one in configuration.switched_off if one.kind == kind.value} for kind in Switchable}
+    keys = [
+        TenantKey(row.tenant_id, row.provider, row.id, partial(read_key, data_keys, row))
+        for row in configuration.provider_keys
+    ]
+    await catalog.configure(off[Switchable.MODEL], off[Switchable.PROVIDER], keys)

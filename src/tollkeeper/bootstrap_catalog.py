@@ -3,8 +3,12 @@
 `providers.registry` lists the kinds of providers.
 """
 
+from functools import partial
+
+from pydantic import SecretStr
+
 from tollkeeper.errors import ConfigurationError
-from tollkeeper.providers.base import Wire
+from tollkeeper.providers.base import Provider, Wire
 from tollkeeper.providers.breaker import CircuitBreaker
 from tollkeeper.providers.catalog import Catalog, build_catalog
 from tollkeeper.providers.catalog_file import CatalogFile, ProviderEntry, read_catalog, treatments_of
@@ -24,7 +28,9 @@ def make_catalog(settings: Settings) -> Catalog:
     for kind in KINDS:
         one = kind.from_settings(settings) if kind.from_settings is not None else None
         if one is not None:
-            configured[one.provider.name] = _with_breaker(settings, kind, one)
+            configured[one.provider.name] = _with_breaker(settings, kind, one)._replace(
+                with_key=partial(_make_from_settings, settings, kind) if kind.settings_with_key is not None else None
+            )
     configured |= {name: _from_entry(settings, name, entry) for name, entry in file.providers.items()}
     return build_catalog(configured.values() or [make_echo(settings)], file)
 
@@ -48,7 +54,24 @@ def _from_entry(settings: Settings, name: str, entry: ProviderEntry) -> Configur
     )
     kind = KINDS_BY_NAME[entry.kind]
     configured = kind.from_catalog(options, settings)
-    return _with_breaker(settings, kind, configured._replace(extra_parameters=treatments_of(entry.extra_parameters)))
+    return _with_breaker(settings, kind, configured)._replace(
+        extra_parameters=treatments_of(entry.extra_parameters),
+        with_key=partial(_make_from_catalog, settings, kind, options) if "api_key_env" in kind.catalog_fields else None,
+    )
+
+
+def _make_from_settings(settings: Settings, kind: ProviderKind, key: SecretStr) -> Provider:
+    """The provider of the settings, with another API key."""
+    assert kind.from_settings is not None
+    assert kind.settings_with_key is not None
+    configured = kind.from_settings(kind.settings_with_key(settings, key))
+    assert configured is not None
+    return _with_breaker(settings, kind, configured).provider
+
+
+def _make_from_catalog(settings: Settings, kind: ProviderKind, options: ProviderOptions, key: SecretStr) -> Provider:
+    """The provider of the operator's file, with another API key."""
+    return _with_breaker(settings, kind, kind.from_catalog(options._replace(api_key=key), settings)).provider
 
 
 def _with_breaker(settings: Settings, kind: ProviderKind, configured: ConfiguredProvider) -> ConfiguredProvider:

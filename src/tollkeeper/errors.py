@@ -23,6 +23,7 @@ TollkeeperError
 │   ├── StepUpRequired           this needs a login of a moment ago, and the last one is older
 │   └── NotFound                 absent, or another tenant's: both give the same error
 │       └── ModelNotFound        no such model in the catalog
+│           └── ModelSwitchedOff   an operator has switched the model or its provider off
 ├── Refusal                      the same call may pass later
 │   ├── QuotaRefusal             a quota does not admit the call; carries the quota's figures
 │   │   ├── QuotaExceeded        the call does not fit into this window
@@ -42,6 +43,7 @@ TollkeeperError
 │   └── PreviousAttemptInterrupted  the first call ended without a complete stored response
 ├── ProviderError                the provider did not answer as expected; `billed` tells whether it may bill the call
 │   ├── ProviderUnavailable  ProviderAuthFailed  ProviderRateLimited  ProviderFailed
+│   │   └── TenantKeyRefused     (an auth failure) of the tenant's own key
 │   ├── ProviderRejected         the request is wrong; perhaps the provider names the field
 │   │   ├── ContextOverflow      prompt and answer do not fit into the model's context window
 │   │   ├── ContentFiltered      a filter of the provider refuses the content
@@ -72,6 +74,7 @@ from tollkeeper.provider_errors import ProviderRejected as ProviderRejected
 from tollkeeper.provider_errors import ProviderTimeout as ProviderTimeout
 from tollkeeper.provider_errors import ProviderUnavailable as ProviderUnavailable
 from tollkeeper.provider_errors import RequestTooLarge as RequestTooLarge
+from tollkeeper.provider_errors import TenantKeyRefused as TenantKeyRefused
 from tollkeeper.provider_errors import UpstreamError as UpstreamError
 
 
@@ -189,6 +192,11 @@ class NotFound(AccessError):
 
 class ModelNotFound(NotFound):
     sentence = "No model with that name. GET /v1/models lists them."
+
+
+class ModelSwitchedOff(ModelNotFound):
+    code = "model_switched_off"
+    sentence = "The operator has switched this model off. GET /v1/models lists those that can be called."
 
 
 class Refusal(TollkeeperError):

@@ -42,6 +42,11 @@ class ProviderAuthFailed(ProviderError):
     billed = False
 
 
+class TenantKeyRefused(ProviderAuthFailed):
+    code = "tenant_key_refused"
+    sentence = "The AI provider refused your tenant's own key. An administrator of the tenant can replace it."
+
+
 class ProviderRateLimited(ProviderError):
     code = "provider_rate_limited"
     sentence = "The AI provider is limiting this server's requests."

@@ -82,6 +82,16 @@ FREE: dict[Route, Any] = {
     ("DELETE", "/admin/users/{user_id}/sessions"): None,
     ("DELETE", "/admin/users/{user_id}/totp"): None,
     ("DELETE", "/admin/sessions/{session_id}"): None,
+    ("GET", "/admin/models"): None,
+    ("POST", "/admin/models/{name}/off"): {"reason": "a test"},
+    ("POST", "/admin/models/{name}/on"): None,
+    ("GET", "/admin/providers"): None,
+    ("POST", "/admin/providers/{name}/off"): {"reason": "a test"},
+    ("POST", "/admin/providers/{name}/on"): None,
+    ("GET", "/admin/provider-keys"): None,
+    ("GET", "/admin/provider-keys/{provider}"): None,
+    ("PUT", "/admin/provider-keys/{provider}"): {"key": "sk-of-the-tenant-0123456789"},
+    ("DELETE", "/admin/provider-keys/{provider}"): None,
 }
 """Routes that never call a provider, and the body for each."""
 

@@ -7,10 +7,11 @@ from genai_prices.types import ClauseEquals, ModelInfo, ModelPrice, Provider, Ti
 
 from tollkeeper.chat import Price
 from tollkeeper.providers import anthropic, openai
-from tollkeeper.providers.catalog import MAX_EMBEDDINGS_INPUT_TOKENS, build_catalog
+from tollkeeper.providers.catalog import build_catalog
 from tollkeeper.providers.echo import EchoProvider
 from tollkeeper.providers.kind import ConfiguredProvider
 from tollkeeper.providers.published import NOT_PUBLISHED, PublishedModels
+from tollkeeper.providers.resolver import MAX_EMBEDDINGS_INPUT_TOKENS
 
 
 def make_published(context_window: int | None, prices: ModelPrice, name: str = "gpt-m") -> PublishedModels:

@@ -23,7 +23,7 @@ class SwitchedOff(SQLModel, table=True):
     __tablename__ = "switched_off"
 
     kind: str = Field(primary_key=True, max_length=10)
-    name: str = Field(primary_key=True, max_length=200)
+    name: str = Field(primary_key=True, max_length=250)
     reason: str = Field(max_length=500)
     created_ms: int = Field(sa_type=BigInteger)
 

@@ -10,11 +10,13 @@ from tollkeeper.errors import (
     ContextOverflow,
     InputError,
     ModelNotFound,
+    ProviderAuthFailed,
     ProviderError,
     ProviderFailed,
     ProviderRejected,
     ProviderUnavailable,
     QuotaRefusal,
+    TenantKeyRefused,
     TollkeeperError,
 )
 from tollkeeper.gateway.call_events import CallRecord
@@ -35,7 +37,9 @@ FIELDS_OF_ALL_WIRES = frozenset({"model", "temperature", "top_p", "tools", "tool
 Attempt = Callable[[Reservation, Candidate], Awaitable[Outcome]]
 """One call of one provider, which reports to the reservation what it used. Raises ProviderError."""
 MakeCandidate = Callable[[], Awaitable[Candidate]]
-"""Prepares a call of one model. Raises InputError or ModelNotFound where that model cannot take the call."""
+"""Prepares a call of one model. Raises InputError, ModelNotFound or TenantKeyRefused where that model cannot take the
+call.
+"""
 
 
 async def call_with_fallbacks(
@@ -93,12 +97,24 @@ def observed(attempt: Attempt, record: CallRecord) -> Attempt:
         except BaseException as error:
             if isinstance(error, ProviderRejected):
                 _name_for_caller(error, candidate)
-            record.attempted(candidate, time.perf_counter() - started_at, error)
+            refusal = _refusal_of_tenant_key(error, candidate)
+            record.attempted(candidate, time.perf_counter() - started_at, refusal or error)
+            if refusal is not None:
+                raise refusal from error
             raise
         record.attempted(candidate, time.perf_counter() - started_at)
         return outcome
 
     return run
+
+
+def _refusal_of_tenant_key(error: BaseException, candidate: Candidate) -> TenantKeyRefused | None:
+    """The error to raise instead, if the provider has refused the tenant's own key."""
+    if not candidate.model.with_tenant_key or not isinstance(error, ProviderAuthFailed):
+        return None
+    refusal = TenantKeyRefused()
+    refusal.upstream = error.upstream
+    return refusal
 
 
 def _name_for_caller(error: ProviderRejected, candidate: Candidate) -> None:
@@ -135,7 +151,7 @@ async def _reserve_next(
     for make_candidate in fallbacks:
         try:
             candidate = await make_candidate()
-        except (InputError, ModelNotFound):
+        except (InputError, ModelNotFound, TenantKeyRefused):
             continue
         try:
             try:

@@ -45,7 +45,9 @@ class Gateway:
         Raises ModelNotFound, InputError, Unauthenticated, QuotaExceeded, QuotaHeld, LedgerUnavailable,
         IdempotencyInFlight, IdempotencyMismatch, PreviousAttemptInterrupted, CallFailed.
         """
-        return await self._make(record, await self._candidate(call, stream=False), call_once, idempotent)
+        return await self._make(
+            record, await self._candidate(call, record.caller.tenant_id, stream=False), call_once, idempotent
+        )
 
     async def stream(
         self, record: CallRecord, call: ModelCall, listener: Listener, idempotent: IdempotentCall | None = None
@@ -55,7 +57,8 @@ class Gateway:
         Raises as `complete` does; CallFailed also for an answer that breaks after its first chunk.
         """
         attempt = partial(relay_stream, listener=listener, deadlines=self._deadlines)
-        return await self._make(record, await self._candidate(call, stream=True), attempt, idempotent, listener)
+        candidate = await self._candidate(call, record.caller.tenant_id, stream=True)
+        return await self._make(record, candidate, attempt, idempotent, listener)
 
     async def _make(
         self,
@@ -70,7 +73,7 @@ class Gateway:
         async with ReservedCall(self._ledger, record, candidate, idempotent) as reservation:
             if reservation.replayed is not None:
                 return reservation.replayed
-            fallbacks = self._fallbacks(candidate, stream=listener is not None)
+            fallbacks = self._fallbacks(candidate, record.caller.tenant_id, stream=listener is not None)
             others = partial(self._other_deployments, stream=listener is not None)
             outcome = await call_with_fallbacks(reservation, candidate, attempt, fallbacks, others, listener)
             record.answered(outcome)
@@ -80,17 +83,18 @@ class Gateway:
 
     async def estimate(self, call: ModelCall) -> Estimate:
         """What a call would hold, without making it. Raises ModelNotFound, InputError."""
-        candidate = await self._candidate(call, stream=False)
+        candidate = await self._candidate(call, None, stream=False)
         counted = await candidate.model.provider.count_input(candidate.prepared)
         return Estimate(candidate.model, await candidate.byte_terms(), await candidate.exact_terms(), counted)
 
     async def count_input(self, call: ModelCall) -> int:
         """The input's tokens, by the best tokenizer at hand. No provider is called, and nothing is charged."""
-        candidate = await self._candidate(call, stream=False)
+        candidate = await self._candidate(call, None, stream=False)
         return await candidate.model.provider.count_input(candidate.prepared)
 
-    async def _candidate(self, call: ModelCall, *, stream: bool) -> Candidate:
-        model = self.catalog.model(call.model)
+    async def _candidate(self, call: ModelCall, tenant_id: int | None, *, stream: bool) -> Candidate:
+        """A call of a tenant goes to providers with the tenant's own keys, where it has any."""
+        model = self.catalog.model(call.model, tenant_id)
         if model.deployments is not None:
             model = model.deployments.first()
         return await self._prepare(call, model, stream=stream)
@@ -107,7 +111,7 @@ class Gateway:
             tried.add(model.provider.name)
             yield partial(self._prepare, candidate.call, model, stream=stream)
 
-    def _fallbacks(self, candidate: Candidate, *, stream: bool) -> Iterator[MakeCandidate]:
+    def _fallbacks(self, candidate: Candidate, tenant_id: int, *, stream: bool) -> Iterator[MakeCandidate]:
         """Each of the model's fallbacks in turn, prepared when it is its turn."""
         for name in candidate.model.fallbacks:
-            yield partial(self._candidate, replace(candidate.call, model=name), stream=stream)
+            yield partial(self._candidate, replace(candidate.call, model=name), tenant_id, stream=stream)

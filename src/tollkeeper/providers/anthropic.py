@@ -131,6 +131,9 @@ KIND = ProviderKind(
     "anthropic",
     _from_catalog,
     _from_settings,
+    settings_with_key=lambda settings, key: settings.model_copy(
+        update={"anthropic_api_key": key, "anthropic_auth_token": None}
+    ),
     catalog_fields=frozenset({"base_url", "api_key_env"}),
     passes_extra=True,
     model_names=MODEL_NAMES,

@@ -3,7 +3,7 @@
 A `CallInput` is prepared for one `Model` as a `PreparedCall`; the provider returns a `Completion` or a `ChunkStream`.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -210,6 +210,8 @@ class ModelDeployments(Protocol):
 
     def record_failure(self, model: "Model", error: ProviderError) -> None: ...
 
+    def view(self, models: "Sequence[Model]") -> "Model": ...
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -220,7 +222,7 @@ class Model:
     accepts; None: all. `bills_hidden_output`: the provider can bill output that it does not send. `extra_parameters`
     says which fields beyond the wire format are passed on or dropped; others are refused. `fallbacks` are called in
     this order when the model fails. `deployments` are all places that serve this model, if there are several: this
-    object is one of them.
+    object is one of them. `with_tenant_key`: the provider is called with the tenant's own key.
     """
 
     name: str
@@ -239,6 +241,7 @@ class Model:
     extra_parameters: Mapping[str, Treatment] = field(default_factory=lambda: NO_EXTRA_PARAMETERS)
     fallbacks: tuple[str, ...] = field(default=())
     deployments: "ModelDeployments | None" = None
+    with_tenant_key: bool = False
 
     @property
     def upstream_name(self) -> str:

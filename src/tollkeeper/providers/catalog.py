@@ -1,44 +1,30 @@
-"""The models of this installation: who serves each, and what has to be known of it before a call.
+"""The models of this installation: who serves each, and which can be called at this moment.
 
-A name is looked up in the operator's catalog; then as a provider's default model; then as `provider/model`; then by the
-model names of each kind of provider. If there is only one provider, it is called for any other name.
+`resolver.py` finds a model by its name; administrators switch models and providers off, and give tenants' own keys,
+while the server runs.
 """
 
-import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
-from typing import NamedTuple
 
-from tollkeeper.errors import ConfigurationError, ModelNotFound
-from tollkeeper.providers.base import MAX_CONTEXT, Model, Provider
-from tollkeeper.providers.catalog_file import CatalogFile, DeploymentEntry, ModelEntry, treatments_of
-from tollkeeper.providers.deployments import Deployments, with_greatest_bounds
-from tollkeeper.providers.kind import ConfiguredProvider
-from tollkeeper.providers.model_traits import traits_of
-from tollkeeper.providers.published import PublishedModels
-from tollkeeper.providers.registry import KINDS
+from tollkeeper.errors import ModelNotFound
+from tollkeeper.providers.availability import Availability
+from tollkeeper.providers.base import Model, Provider
+from tollkeeper.providers.catalog_file import CatalogFile
+from tollkeeper.providers.kind import ConfiguredProvider, MakeWithKey
+from tollkeeper.providers.resolver import ListedModel, Resolver
+from tollkeeper.providers.tenant_providers import TenantKey, TenantProviders
 
 MAX_CACHED_MODELS = 1_000
 MAX_NAME_LENGTH = 200
-MAX_EMBEDDINGS_INPUT_TOKENS = 300_000
-"""OpenAI's limit for all inputs of one embeddings call together; the published context window is that of one input."""
-
-_MODEL_NAMES = {kind.name: kind.model_names for kind in KINDS if kind.model_names is not None}
-_EMBEDDINGS = re.compile(r"text-embedding-")
-
-
-class ListedModel(NamedTuple):
-    """A model in the list of models, and its other names."""
-
-    model: Model
-    aliases: tuple[str, ...] = ()
 
 
 class Catalog:
     """The models of all providers. A call that names no model gets the model of `default_name`.
 
-    `find` returns the model of a name, or None. `list_models` returns the models to list.
+    `find` returns the model of a name, or None. `list_models` returns the models to list, `other_defaults` the defaults
+    in place of one that is switched off. `switch_names` returns the names by which a model is switched off: it is off
+    if any of them is, and its first name is what is stored. `makers` make a provider with a tenant's own key.
     """
 
     def __init__(
@@ -47,16 +33,35 @@ class Catalog:
         find: Callable[[str], Model | None],
         *providers: Provider,
         list_models: Callable[[], Iterable[ListedModel]] = tuple,
+        other_defaults: Callable[[], Iterable[str]] = tuple,
+        switch_names: Callable[[Model], tuple[str, ...]] = lambda model: (model.name,),
+        makers: Mapping[str, MakeWithKey] | None = None,
     ) -> None:
         self.default_name = default_name
+        self._configured_default = default_name
+        self._other_defaults = other_defaults
         self._find = lru_cache(maxsize=MAX_CACHED_MODELS)(find)
         self._providers = providers
         self._list_models = list_models
-        self._listed: tuple[ListedModel, ...] = ()
+        self.switch_names = switch_names
+        self._tenant_providers = TenantProviders(makers or {})
+        self._availability: Availability | None = None
+        """None while nothing is switched off, and no tenant has a key of its own."""
+        self._all: tuple[ListedModel, ...] = ()
 
-    def model(self, name: str | None) -> Model:
-        """The model of a name; the default model for None. Raises ModelNotFound, also for a name that cannot be one."""
-        name = name or self.default_name
+    def model(self, name: str | None, tenant_id: int | None = None) -> Model:
+        """The model of a name; the default model for None. For a tenant, at providers with the tenant's own keys.
+
+        Raises ModelNotFound, also for a name that cannot be one; ModelSwitchedOff; TenantKeyRefused for a tenant's key
+        that cannot be decrypted.
+        """
+        model = self.configured_model(name or self.default_name)
+        if self._availability is None:
+            return model
+        return self._availability.admit(model, tenant_id)
+
+    def configured_model(self, name: str) -> Model:
+        """The model of a name, whether or not it is switched off. Raises ModelNotFound."""
         model = self._find(name) if len(name) <= MAX_NAME_LENGTH and name.isprintable() else None
         if model is None:
             raise ModelNotFound
@@ -67,19 +72,66 @@ class Catalog:
         return tuple(provider.name for provider in self._providers)
 
     @property
+    def providers_with_keys(self) -> Collection[str]:
+        """The providers that can be called with a tenant's own key."""
+        return self._tenant_providers.names
+
+    @property
     def default_provider(self) -> Provider:
-        """The provider of the default model. Raises ModelNotFound."""
-        return self.model(None).provider
+        """The provider of the default model, which may be switched off. Raises ModelNotFound."""
+        return self.configured_model(self.default_name).provider
+
+    def all_models(self) -> tuple[ListedModel, ...]:
+        """The models to list, also those that are switched off, the configured default first. A provider may have
+        others that are found by their names.
+        """
+        if not self._all:
+            default = self.configured_model(self._configured_default)
+            listed = {one.model.name: one for one in self._list_models()}
+            self._all = (listed.pop(default.name, ListedModel(default)), *listed.values())
+        return self._all
 
     def listed_models(self) -> tuple[ListedModel, ...]:
-        """The models to list, the default first. A provider may have others that are found by their names."""
-        if not self._listed:
-            default = self.model(None)
-            listed = {one.model.name: one for one in self._list_models()}
-            self._listed = (listed.pop(default.name, ListedModel(default)), *listed.values())
-        return self._listed
+        """The models that can be called, the default first. Empty if all are switched off."""
+        listed = [one for one in self.all_models() if self.is_on(one.model)]
+        default = self.configured_model(self.default_name).name
+        return tuple(sorted(listed, key=lambda one: one.model.name != default))
+
+    def is_on(self, model: Model) -> bool:
+        """Whether the model can be called."""
+        return self._availability is None or self._availability.is_on(model)
+
+    def switch_name(self, name: str) -> str:
+        """The name under which a model is switched off; a name without a model is its own."""
+        try:
+            return self.switch_names(self.configured_model(name))[0]
+        except ModelNotFound:
+            return name
+
+    async def configure(
+        self, off_models: Collection[str], off_providers: Collection[str], keys: Iterable[TenantKey]
+    ) -> None:
+        """Apply what administrators have configured, in place of what was configured before. Calls in flight go on."""
+        own = self._tenant_providers.replace(keys)
+        off = frozenset(map(self.switch_name, off_models))
+        if off or off_providers or own:
+            self._availability = Availability(off, frozenset(off_providers), own, self.switch_names)
+        else:
+            self._availability = None
+        self.default_name = self._default_that_is_on()
+        await self._tenant_providers.close_retired()
+
+    def _default_that_is_on(self) -> str:
+        """The configured default; if it is off, the first of its fallbacks and of the other defaults that is on."""
+        default = self._configured_default
+        others = (*self.configured_model(default).fallbacks, *self._other_defaults())
+        for name in (default, *others):
+            if self.is_on(self.configured_model(name)):
+                return name
+        return default
 
     async def close(self) -> None:
+        await self._tenant_providers.close()
         for provider in self._providers:
             await provider.close()
 
@@ -90,199 +142,13 @@ def build_catalog(configured: Iterable[ConfiguredProvider], file: CatalogFile | 
     Raises ConfigurationError that names the place of a mistake.
     """
     by_name = {one.provider.name: one for one in configured}
-    resolver = _Resolver(by_name, file or CatalogFile())
-    providers = [one.provider for one in by_name.values()]
-    return Catalog(resolver.default_name(), resolver.find, *providers, list_models=resolver.list_models)
-
-
-class _Resolver:
-    """Finds models by name, among the configured providers and in the operator's file."""
-
-    def __init__(self, configured: Mapping[str, ConfiguredProvider], file: CatalogFile) -> None:
-        self._configured = configured
-        self._file = file
-        self._published = PublishedModels.load(
-            one.published_as for one in configured.values() if one.published_as is not None
-        )
-        self._defaults: dict[str, ConfiguredProvider] = {}
-        for one in configured.values():
-            if one.default_model is not None:
-                self._defaults.setdefault(one.default_model, one)
-        self._aliases = _aliases(file)
-        self._described = {name: self._describe(name, entry) for name, entry in file.models.items()}
-        places = [place for model in reversed(self._described.values()) for place in _places(model)]
-        self._by_identity = {_identity(model): model for model in places}
-        self._by_published_model = {
-            published: model
-            for model in places
-            if (published := self._published_model(configured[model.provider.name], model.upstream_name)) is not None
-        }
-        self._check_fallbacks()
-
-    def find(self, name: str) -> Model | None:
-        """The model of a name, or None. The catalog describes a model under all of its names.
-
-        So it does a variant that is published as the same model, such as a dated one; the provider is called with the
-        variant's own name.
-        """
-        named = self._described.get(self._aliases.get(name, name))
-        if named is not None:
-            return named
-        configured, upstream = self._locate(name)
-        if configured is None:
-            return None
-        model = self._derive(name, configured, upstream)
-        if (described := self._by_identity.get(_identity(model))) is not None:
-            return described
-        if self._file.closed or (configured.only_default and upstream != configured.default_model):
-            return None
-        published = self._published_model(configured, upstream)
-        if published is not None and (described := self._by_published_model.get(published)) is not None:
-            return replace(described, upstream=upstream)
-        return model
-
-    def default_name(self) -> str:
-        """The name of the model for calls that name none. Raises ConfigurationError."""
-        given = self._file.default
-        if given is not None:
-            if self.find(given) is None:
-                raise ConfigurationError("The catalog is not valid. default: there is no such model.")
-            return given
-        of_providers = [name for name, one in self._defaults.items() if not one.only_default]
-        for name in (*of_providers, *self._described, *self._defaults):
-            if self.find(name) is not None:
-                return name
-        raise ConfigurationError("The catalog names no model, and no provider has a default model. Name one.")
-
-    def list_models(self) -> list[ListedModel]:
-        listed = [ListedModel(model, tuple(self._file.models[name].aliases)) for name, model in self._described.items()]
-        for one in self._configured.values():
-            names = [one.default_model] if one.default_model is not None else []
-            if one.listed_names is not None:
-                names += self._published.model_names(one.published_as, one.listed_names)
-            listed += [ListedModel(model) for name in names if (model := self.find(name)) and model.name == name]
-        return list({one.model.name: one for one in reversed(listed)}.values())[::-1]
-
-    def _locate(self, name: str) -> tuple[ConfiguredProvider | None, str]:
-        """The provider of a model that is not in the catalog, or None, and the provider's name for the model."""
-        if name in self._defaults:
-            return self._defaults[name], name
-        provider_name, _, upstream = name.partition("/")
-        if upstream and provider_name in self._configured:
-            return self._configured[provider_name], upstream
-        for provider_name, pattern in _MODEL_NAMES.items():
-            if pattern.match(name) and provider_name in self._configured:
-                return self._configured[provider_name], name
-        with_any_model = [one for one in self._configured.values() if not one.only_default]
-        return (with_any_model[0], name) if len(with_any_model) == 1 else (None, name)
-
-    def _published_model(self, configured: ConfiguredProvider, upstream: str) -> tuple[str, str] | None:
-        """The provider's name and the published name of a model; None if it is not published."""
-        published = self._published.canonical_name(configured.published_as, upstream)
-        return None if published is None else (configured.provider.name, published)
-
-    def _derive(self, name: str, configured: ConfiguredProvider, upstream: str) -> Model:
-        """A model that the catalog does not describe: by its name, and by what is published."""
-        context_window, price = self._published.look_up(configured.published_as, upstream)
-        reasons, least_output, image_tokens = traits_of(upstream)
-        if _EMBEDDINGS.match(upstream):
-            context_window = MAX_EMBEDDINGS_INPUT_TOKENS
-        return Model(
-            name,
-            configured.provider,
-            upstream="" if upstream == name else upstream,
-            context_window=context_window or MAX_CONTEXT,
-            price=price or configured.price,
-            least_output=least_output,
-            image_tokens=image_tokens,
-            bills_hidden_output=reasons,
-            extra_parameters=configured.extra_parameters,
-        )
-
-    def _describe(self, name: str, entry: ModelEntry) -> Model:
-        """A model of the catalog. What its entry leaves out is derived."""
-        if entry.deployments is None:
-            assert entry.provider is not None
-            return self._describe_at(name, entry, DeploymentEntry(provider=entry.provider, model=entry.model))
-        models = [
-            self._describe_at(name, entry, one, f"deployments.{index}.") for index, one in enumerate(entry.deployments)
-        ]
-        if any(model.price != models[0].price for model in models):
-            raise _mistake(name, "price", "is needed, because its deployments have different published prices")
-        return Deployments(with_greatest_bounds(models), [one.share for one in entry.deployments]).models[0]
-
-    def _describe_at(self, name: str, entry: ModelEntry, place: DeploymentEntry, path: str = "") -> Model:
-        """A model of the catalog at one provider. `path` is where the provider is named."""
-        if place.provider not in self._configured:
-            raise _mistake(name, f"{path}provider", "there is no such provider")
-        model = self._derive(name, self._configured[place.provider], place.model or name)
-        given = {
-            "context_window": entry.context_window,
-            "limit_name": entry.limit_name,
-            "sampling": None if entry.sampling is None else frozenset(entry.sampling),
-            "price": None if entry.price is None else entry.price.price,
-            "bills_hidden_output": entry.bills_hidden_output,
-            "overhead": entry.overhead,
-            "overhead_with_tools": entry.overhead_with_tools,
-            "image_tokens": entry.image_tokens,
-            "least_output": entry.least_output,
-        }
-        changes = {field: value for field, value in given.items() if value is not None}
-        extra_parameters = {**model.extra_parameters, **treatments_of(entry.extra_parameters)}
-        if entry.limit_name in extra_parameters:
-            raise _mistake(name, "limit_name", "is also an extra parameter")
-        return replace(
-            model,
-            weight_milli=entry.weight,
-            fallbacks=tuple(entry.fallbacks),
-            extra_parameters=extra_parameters,
-            **changes,  # type: ignore[arg-type]
-        )
-
-    def _check_fallbacks(self) -> None:
-        """Raises ConfigurationError for a fallback that is not a model, or that leads back to its own model."""
-        for name, model in self._described.items():
-            for index, fallback in enumerate(model.fallbacks):
-                found = self.find(fallback)
-                if found is None:
-                    raise _mistake(name, f"fallbacks.{index}", "there is no such model")
-                if self._leads_to(found, name, set()):
-                    raise _mistake(name, f"fallbacks.{index}", "leads back to this model")
-
-    def _leads_to(self, model: Model, name: str, seen: set[str]) -> bool:
-        if model.name == name:
-            return True
-        if model.name in seen:
-            return False
-        seen.add(model.name)
-        fallbacks = [self.find(fallback) for fallback in model.fallbacks]
-        return any(self._leads_to(one, name, seen) for one in fallbacks if one is not None)
-
-
-def _places(model: Model) -> list[Model]:
-    """The model at each of its providers, for callers that name the provider, too."""
-    if model.deployments is None:
-        return [model]
-    return [replace(one, deployments=None) for one in model.deployments.models]
-
-
-def _identity(model: Model) -> tuple[str, str]:
-    """Equal for two names of the same model. Some providers ignore case in names, and for Ollama a name without a tag
-    has the tag `latest`.
-    """
-    return model.provider.name, model.upstream_name.casefold().removesuffix(":latest")
-
-
-def _aliases(file: CatalogFile) -> dict[str, str]:
-    """Each alias, with the name of its model. Raises ConfigurationError for an alias that is also another name."""
-    aliases: dict[str, str] = {}
-    for name, entry in file.models.items():
-        for index, alias in enumerate(entry.aliases):
-            if alias in file.models or alias in aliases:
-                raise _mistake(name, f"aliases.{index}", "this name is taken")
-            aliases[alias] = name
-    return aliases
-
-
-def _mistake(name: str, field: str, complaint: str) -> ConfigurationError:
-    return ConfigurationError(f"The catalog is not valid. models.{name}.{field}: {complaint}.")
+    resolver = Resolver(by_name, file or CatalogFile())
+    return Catalog(
+        resolver.default_name(),
+        resolver.find,
+        *(one.provider for one in by_name.values()),
+        list_models=resolver.list_models,
+        other_defaults=resolver.usual_defaults,
+        switch_names=resolver.switch_names,
+        makers={name: one.with_key for name, one in by_name.items() if one.with_key is not None},
+    )

@@ -8,7 +8,7 @@ from this: each deployment has a provider of its own, and with it a circuit of i
 import random
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -29,6 +29,13 @@ def _choose_one(models: list[Model], shares: list[int]) -> Model:
     return random.choices(models, shares)[0]
 
 
+@dataclass(slots=True)
+class _Pause:
+    """Until when a deployment is spared, in seconds of the clock."""
+
+    until: float = 0.0
+
+
 class Deployments:
     """The deployments of one model, by the names of their providers.
 
@@ -46,13 +53,13 @@ class Deployments:
     ) -> None:
         self.models = tuple(replace(model, deployments=self) for model in models)
         self._shares = {model.provider.name: share for model, share in zip(self.models, shares, strict=True)}
-        self._paused_until = dict.fromkeys(self._shares, 0.0)
+        self._pauses = {name: _Pause() for name in self._shares}
         self._now = now
         self._choose = choose
 
     def first(self) -> Model:
         """The deployment for a new call. While all are spared, the one whose pause ends first."""
-        return self.another(()) or min(self.models, key=lambda model: self._paused_until[model.provider.name])
+        return self.another(()) or min(self.models, key=lambda model: self._pauses[model.provider.name].until)
 
     def another(self, tried: Collection[str]) -> Model | None:
         """A deployment whose provider is not one of those `tried`, and that is not spared; None if there is none."""
@@ -60,7 +67,7 @@ class Deployments:
         ready = [
             model
             for model in self.models
-            if self._paused_until[model.provider.name] <= now and model.provider.name not in tried
+            if self._pauses[model.provider.name].until <= now and model.provider.name not in tried
         ]
         return self._choose(ready, [self._shares[model.provider.name] for model in ready]) if ready else None
 
@@ -76,11 +83,26 @@ class Deployments:
         if pause_s:
             self._pause(model, min(pause_s, MAX_PAUSE_S), error.code)
 
+    def view(self, models: Sequence[Model]) -> Model:
+        """The model at some of these deployments, perhaps with a tenant's own keys.
+
+        A deployment with another key is spared for itself: what it refuses to one key, it may answer to another.
+        """
+        same = {model.provider.name: model.provider for model in self.models}
+        view = Deployments(
+            models, [self._shares[model.provider.name] for model in models], now=self._now, choose=self._choose
+        )
+        for model in models:
+            if model.provider is same[model.provider.name]:
+                view._pauses[model.provider.name] = self._pauses[model.provider.name]
+        return view.models[0]
+
     def _pause(self, model: Model, pause_s: int, code: str) -> None:
         name, now = model.provider.name, self._now()
-        if self._paused_until[name] <= now:
+        pause = self._pauses[name]
+        if pause.until <= now:
             log.warning("providers.deployment_paused", model=model.name, provider=name, code=code, seconds=pause_s)
-        self._paused_until[name] = max(self._paused_until[name], now + pause_s)
+        pause.until = max(pause.until, now + pause_s)
 
 
 def with_greatest_bounds(models: Sequence[Model]) -> list[Model]:

@@ -14,6 +14,9 @@ from tollkeeper.settings import Settings
 
 FREE = Price(0, 0, 0)
 
+MakeWithKey = Callable[[SecretStr], Provider]
+"""Makes the same provider with another API key, and with connections and a circuit breaker of its own."""
+
 
 class ConfiguredProvider(NamedTuple):
     """A provider of this installation, and what is known of its models.
@@ -21,7 +24,8 @@ class ConfiguredProvider(NamedTuple):
     `published_as` is its name in the published price data; `price` applies to models without a published price.
     `default_model` is the model for calls that name none. Its published models with `listed_names` are listed without
     being in the catalog. `only_default`: it has no models but its default and those in the catalog.
-    `extra_parameters` says what is done with fields that its wire formats do not have.
+    `extra_parameters` says what is done with fields that its wire formats do not have. `with_key` is None for a
+    provider that takes no API key.
     """
 
     provider: Provider
@@ -31,6 +35,7 @@ class ConfiguredProvider(NamedTuple):
     listed_names: re.Pattern[str] | None = None
     only_default: bool = False
     extra_parameters: Mapping[str, Treatment] = NO_EXTRA_PARAMETERS
+    with_key: MakeWithKey | None = None
 
 
 class ProviderOptions(NamedTuple):
@@ -55,15 +60,16 @@ class ProviderKind:
     """A kind of provider, by the name that the catalog's `kind` gives.
 
     `from_settings` returns the provider that the environment configures, or None; without it, only the catalog can
-    configure one. `catalog_fields` are the fields that a catalog entry of this kind may have, `required_fields` those
-    that it must have. `passes_extra`: it can be sent parameters that its wire format does not have. `model_names`
-    matches the names of its models: a call of such a name, without a provider's name, goes to the provider that is
-    named like the kind.
+    configure one. `settings_with_key` returns the settings with another API key. `catalog_fields` are the fields that a
+    catalog entry of this kind may have, `required_fields` those that it must have. `passes_extra`: it can be sent
+    parameters that its wire format does not have. `model_names` matches the names of its models: a call of such a name,
+    without a provider's name, goes to the provider that is named like the kind.
     """
 
     name: str
     from_catalog: Callable[[ProviderOptions, Settings], ConfiguredProvider]
     from_settings: Callable[[Settings], ConfiguredProvider | None] | None = None
+    settings_with_key: Callable[[Settings, SecretStr], Settings] | None = None
     catalog_fields: frozenset[str] = frozenset()
     required_fields: tuple[str, ...] = ()
     passes_extra: bool = False

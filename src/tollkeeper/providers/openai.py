@@ -248,6 +248,7 @@ KIND = ProviderKind(
     "openai",
     _from_catalog,
     _from_settings,
+    settings_with_key=lambda settings, key: settings.model_copy(update={"openai_api_key": key}),
     catalog_fields=frozenset({"base_url", "api_key_env", "wires", "wire", "knows_store", "knows_stream_options"}),
     passes_extra=True,
     model_names=MODEL_NAMES,

@@ -28,8 +28,9 @@ async def list_models(
     models = [listed.model for listed in services.gateway.catalog.listed_models()]
     if anthropic_version is None:
         return {"object": "list", "data": [_for_openai(model) for model in models]}
-    first, last = models[0].name, models[-1].name
-    return {"data": [_for_anthropic(model) for model in models], "has_more": False, "first_id": first, "last_id": last}
+    names = [model.name for model in models]
+    ends = {"first_id": names[0] if names else None, "last_id": names[-1] if names else None}
+    return {"data": [_for_anthropic(model) for model in models], "has_more": False, **ends}
 
 
 @router.get("/models/{model_id:path}", summary="OpenAI, Anthropic: one model", responses=model_responses(is_list=False))

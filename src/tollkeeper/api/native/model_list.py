@@ -7,7 +7,7 @@ from tollkeeper.api.dependencies import Caller, ServicesDep
 from tollkeeper.api.formats import usd
 from tollkeeper.chat import Price
 from tollkeeper.providers.base import MAX_CONTEXT
-from tollkeeper.providers.catalog import ListedModel
+from tollkeeper.providers.resolver import ListedModel
 
 router = APIRouter(prefix="/ai", tags=["ai"])
 
@@ -40,10 +40,8 @@ class ModelListResponse(BaseModel):
 
 @router.get("/models", summary="List models")
 async def models(_caller: Caller, services: ServicesDep) -> ModelListResponse:
-    default, *rest = services.gateway.catalog.listed_models()
-    return ModelListResponse(
-        data=[_model_response(default, default=True), *(_model_response(one, default=False) for one in rest)]
-    )
+    listed = services.gateway.catalog.listed_models()
+    return ModelListResponse(data=[_model_response(one, default=one is listed[0]) for one in listed])
 
 
 def _model_response(listed: ListedModel, *, default: bool) -> ModelResponse:
@@ -53,12 +51,13 @@ def _model_response(listed: ListedModel, *, default: bool) -> ModelResponse:
         provider=model.provider.name,
         weight=model.weight_milli / 1_000,
         context_window=model.context_window if model.context_window != MAX_CONTEXT else None,
-        price=_price_response(model.price) if model.price is not None else None,
+        price=price_response(model.price) if model.price is not None else None,
         aliases=list(listed.aliases),
         default=default,
     )
 
 
-def _price_response(price: Price) -> PriceResponse:
+def price_response(price: Price) -> PriceResponse:
+    """The price of a model."""
     micro_usd = {"input": price.input, "cached_input": price.cached_input, "output": price.output}
     return PriceResponse(**{kind: usd(amount) or "" for kind, amount in micro_usd.items()})
