@@ -107,6 +107,25 @@ async def _with_keys(env: LedgerEnvironment, used: str = "key_1") -> LedgerEnvir
     return replace(env, caller=replace(env.caller, api_key=used))
 
 
+async def test_a_session_revoked_by_another_connection_is_refused_at_the_next_reserve(env: LedgerEnvironment) -> None:
+    """As long as an access token of it can live; a token of another session is not affected."""
+    ends_ms = env.clock.now_ms() + 60_000
+    for number in (1, 2):
+        await env.reader.execute(
+            "INSERT INTO sessions (id, tenant_id, user_id, method, role, token_version, generation, token_hash,"
+            " created_ms, authenticated_ms, rotated_ms, access_ends_ms, expires_ms, address, user_agent) VALUES"
+            f" ('ses_{number}', {env.caller.tenant_id}, {env.caller.user_id}, 'password', 'member', 0, 0, '-',"
+            f" 0, 0, 0, {ends_ms}, {ends_ms}, '', '')"
+        )
+    in_session = replace(env, caller=replace(env.caller, session="ses_1"))
+    await use(in_session)
+    await env.reader.execute("UPDATE sessions SET revoked_ms = 1 WHERE id = 'ses_1'")
+    with pytest.raises(Unauthenticated):
+        await use(in_session)
+    await use(replace(env, caller=replace(env.caller, session="ses_2")))
+    await use(env)
+
+
 async def test_an_unknown_user_is_refused(env: LedgerEnvironment) -> None:
     nobody = Principal(10**6, env.caller.tenant_id, Role.MEMBER, 0)
     [answer] = await batch(env.store, Reserve(charge_id("a"), nobody, make_terms(), LEASE_MS))
