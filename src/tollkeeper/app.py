@@ -16,12 +16,26 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from tollkeeper import __version__
-from tollkeeper.api import auth, auth_sessions, auth_totp, compat, documents, health, keys, links, me, metrics, native
+from tollkeeper.api import (
+    auth,
+    auth_sessions,
+    auth_totp,
+    compat,
+    documents,
+    health,
+    keys,
+    links,
+    me,
+    metrics,
+    native,
+    single_sign_on,
+)
 from tollkeeper.api.admin import audit as admin_audit
 from tollkeeper.api.admin import links as admin_links
 from tollkeeper.api.admin import models as admin_models
 from tollkeeper.api.admin import provider_keys as admin_provider_keys
 from tollkeeper.api.admin import sessions as admin_sessions
+from tollkeeper.api.admin import single_sign_on as admin_single_sign_on
 from tollkeeper.api.admin import tenants as admin_tenants
 from tollkeeper.api.admin import users as admin_users
 from tollkeeper.api.compat import error_renderer_of
@@ -80,6 +94,7 @@ def create_app(
     app.include_router(auth_sessions.router)
     app.include_router(auth_totp.router)
     app.include_router(links.router)
+    app.include_router(single_sign_on.router)
     app.include_router(keys.router)
     app.include_router(me.router)
     app.include_router(model_list.router)
@@ -92,6 +107,7 @@ def create_app(
     app.include_router(admin_links.router)
     app.include_router(admin_models.router)
     app.include_router(admin_provider_keys.router)
+    app.include_router(admin_single_sign_on.router)
     app.include_router(admin_audit.router)
     _add_error_handlers(app)
 

@@ -36,11 +36,13 @@ from tollkeeper.identity.cleanup import IdentityCleanup
 from tollkeeper.identity.failed_logins import FailedLogins
 from tollkeeper.identity.keys import ApiKeys
 from tollkeeper.identity.logins import Logins
+from tollkeeper.identity.oidc.client import OpenIdClient
 from tollkeeper.identity.passwords import Passwords
 from tollkeeper.identity.sessions import Sessions
 from tollkeeper.identity.tokens import Tokens
 from tollkeeper.identity.totp import SecondFactors
 from tollkeeper.installation_secret import DATA_KEY, SIGNING_SECRET
+from tollkeeper.outbound.client import OutboundClient
 from tollkeeper.providers.catalog import Catalog
 from tollkeeper.providers.tenant_providers import TenantKey
 from tollkeeper.quota import queries
@@ -139,6 +141,7 @@ async def _services(
     failed_logins = FailedLogins()
     cleanup = IdentityCleanup(database, clock)
     configuration = LiveConfiguration(database, partial(_configure, backends.catalog, data_keys))
+    outbound = OutboundClient(settings.private_networks, ca_file=settings.ca_file)
     watchdog = LoopWatchdog()
     try:
         await database.require_current_schema()
@@ -178,6 +181,7 @@ async def _services(
             conversations=conversations,
             data_keys=data_keys,
             audit_log=audit_log,
+            openid=OpenIdClient(outbound, settings.public_base_url, clock),
             clock=clock,
             metrics=metrics.registry,
         )
@@ -190,6 +194,7 @@ async def _services(
         await ledger.stop(keep_unbooked=backends.spill.write)
         await backends.catalog.close()
         passwords.close()
+        outbound.close()
         await database.close()
 
 

@@ -136,6 +136,13 @@ class Throttle:
         """Count one request for a document from this address, which needs no authentication. Raises RateLimited."""
         self._hit(self._read_limits, "documents", source_of(address))
 
+    def check_sign_on(self, address: str) -> None:
+        """Count one step of a single sign-on from this address. Raises RateLimited.
+
+        Failures count besides, as those of other authentications do.
+        """
+        self._hit(self._read_limits, "sign_on", source_of(address))
+
     def check_login(self, account: str, address: str) -> None:
         """Count one attempt to log in to this account, whether or not it exists, from this address.
 

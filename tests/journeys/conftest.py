@@ -12,8 +12,13 @@ from journeys.upstream.handle import Upstream
 from support.databases import EVERY_DATABASE, new_postgres, new_sqlite
 from support.postgres_servers import SharedPostgres
 
-SHARED_SETTINGS = {"TOLLKEEPER_RATE_LIMIT_AI": "100000/minute", "TOLLKEEPER_BREAKER_FAILURES": "0"}
-"""No rate limit and no circuit breaker, so that the calls of one test do not affect those of the next."""
+SHARED_SETTINGS = {
+    "TOLLKEEPER_RATE_LIMIT_AI": "100000/minute",
+    "TOLLKEEPER_BREAKER_FAILURES": "0",
+    "TOLLKEEPER_PRIVATE_NETWORKS": "127.0.0.0/8",
+}
+"""No rate limit and no circuit breaker, so that the calls of one test do not affect those of the next. Identity
+providers of tests are on loopback."""
 
 
 @pytest.fixture(scope="session")

@@ -92,6 +92,17 @@ FREE: dict[Route, Any] = {
     ("GET", "/admin/provider-keys/{provider}"): None,
     ("PUT", "/admin/provider-keys/{provider}"): {"key": "sk-of-the-tenant-0123456789"},
     ("DELETE", "/admin/provider-keys/{provider}"): None,
+    ("GET", "/auth/oidc/{name}/start"): None,
+    ("GET", "/auth/oidc/{name}/callback"): None,
+    ("GET", "/admin/identity-provider"): None,
+    ("PUT", "/admin/identity-provider"): {"name": "acme", "issuer": "https://idp.example.com", "client_id": "c"},
+    ("DELETE", "/admin/identity-provider"): None,
+    ("GET", "/admin/tenants/{tenant_id}/domains"): None,
+    ("POST", "/admin/tenants/{tenant_id}/domains"): {"domain": "example.com"},
+    ("DELETE", "/admin/tenants/{tenant_id}/domains/{domain}"): None,
+    ("GET", "/admin/users/{user_id}/identities"): None,
+    ("POST", "/admin/users/{user_id}/identities"): {"subject": "248289761001"},
+    ("DELETE", "/admin/users/{user_id}/identities"): None,
 }
 """Routes that never call a provider, and the body for each."""
 
@@ -194,6 +205,8 @@ def _expected(method: str, path: str) -> int:
         return 400  # the link is unknown
     if (method, path) in {("POST", "/auth/keys"), ("POST", "/auth/totp")}:
         return 201
+    if path == "/auth/oidc/{name}/callback":
+        return 401  # there is no cookie
     if (method, path) == ("DELETE", "/auth/totp"):
         return 422  # there is no second factor
     return 404 if "{" in path and "model_id" not in path else 200

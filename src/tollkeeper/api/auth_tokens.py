@@ -54,7 +54,7 @@ def token_response(
         issued.refresh_token,
         max_age=max(0, (issued.session_expires_ms - services.clock.now_ms()) // 1000),
         path=COOKIE_PATH,
-        secure=_needs_secure_cookie(request, services.settings),
+        secure=needs_secure_cookie(request, services.settings),
         httponly=True,
         samesite="strict",
     )
@@ -63,7 +63,7 @@ def token_response(
 
 def delete_cookie(request: Request, response: Response, settings: Settings) -> None:
     """Have the browser forget the refresh token."""
-    secure = _needs_secure_cookie(request, settings)
+    secure = needs_secure_cookie(request, settings)
     response.delete_cookie(COOKIE, path=COOKIE_PATH, secure=secure, httponly=True, samesite="strict")
 
 
@@ -91,7 +91,7 @@ def _is_allowed_origin(request: Request, settings: Settings) -> bool:
     return urlsplit(origin).netloc == request.headers.get("host", "").lower() != ""
 
 
-def _needs_secure_cookie(request: Request, settings: Settings) -> bool:
+def needs_secure_cookie(request: Request, settings: Settings) -> bool:
     """False on a loopback address without TLS: there, some browsers would not store a secure cookie."""
     is_https = request.url.scheme == "https" or settings.public_base_url.startswith("https:")
     return is_https or not _is_loopback(request.url.hostname or "")

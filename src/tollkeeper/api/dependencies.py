@@ -21,6 +21,7 @@ from tollkeeper.identity.authenticator import Authenticator
 from tollkeeper.identity.failed_logins import FailedLogins
 from tollkeeper.identity.logins import Logins
 from tollkeeper.identity.models import Tenant, User
+from tollkeeper.identity.oidc.client import OpenIdClient
 from tollkeeper.identity.passwords import Passwords
 from tollkeeper.identity.sessions import Sessions
 from tollkeeper.identity.tokens import Tokens
@@ -51,6 +52,7 @@ class Services:
     conversations: Conversations
     data_keys: DataKeys
     audit_log: AuditLog
+    openid: OpenIdClient
     clock: Clock
     metrics: CollectorRegistry
 

@@ -87,9 +87,10 @@ class Sessions:
         client: Client,
         *,
         action: str = "login",
+        authenticated_ms: int | None = None,
     ) -> IssuedTokens:
-        """Open a session for a user who has just proved who they are, and note it in the audit log as `action`, in the
-        transaction of `session`.
+        """Open a session for a user who has proved who they are, and note it in the audit log as `action`, in the
+        transaction of `session`. `authenticated_ms` is when they did so, by default now.
         """
         now_ms = self._clock.now_ms()
         assert user.id is not None
@@ -105,7 +106,7 @@ class Sessions:
             generation=token.generation,
             token_hash=token.hash,
             created_ms=now_ms,
-            authenticated_ms=now_ms,
+            authenticated_ms=authenticated_ms if authenticated_ms is not None else now_ms,
             rotated_ms=now_ms,
             access_ends_ms=0,
             expires_ms=now_ms + lifetime_ms,

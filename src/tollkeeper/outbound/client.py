@@ -21,7 +21,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
-from tollkeeper.errors import OutboundFailed, OutboundRefused, Overloaded
+from tollkeeper.errors import ConfigurationError, OutboundFailed, OutboundRefused, Overloaded
 from tollkeeper.outbound.addresses import AddressRule
 
 MAX_BODY_BYTES = 64 * 1024
@@ -53,7 +53,7 @@ class OutboundClient:
     """Sends requests to URLs that tenants choose: `https`, or `http` to an address of `private_networks`.
 
     `private_networks` are separated by commas. Certificates in `ca_file` are trusted beside the system's. `resolve`
-    and `total_s` are for tests.
+    and `total_s` are for tests. Raises ConfigurationError for a `ca_file` without certificates.
     """
 
     def __init__(
@@ -68,7 +68,10 @@ class OutboundClient:
         self._tls = ssl.create_default_context()
         self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
         if ca_file is not None:
-            self._tls.load_verify_locations(ca_file)
+            try:
+                self._tls.load_verify_locations(ca_file)
+            except OSError:
+                raise ConfigurationError("TOLLKEEPER_CA_FILE has no certificates, or cannot be read.") from None
         self._threads = ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="outbound-resolver")
         self._resolve = resolve or self._look_up
         self._total_s = total_s

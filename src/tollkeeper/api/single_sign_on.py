@@ -1,0 +1,180 @@
+"""Single sign-on: the way to a tenant's OpenID provider and back (OpenID Connect Core 1.0, 3.1)."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from tollkeeper.administration.default_quotas import give_default_quotas
+from tollkeeper.administration.sign_on import SignOn, admit
+from tollkeeper.api.auth_tokens import TokenResponse, client_of, needs_secure_cookie, token_response
+from tollkeeper.api.bearer import client_address
+from tollkeeper.api.dependencies import Services, ServicesDep
+from tollkeeper.errors import InvalidRequest, NotFound, SignOnRefused
+from tollkeeper.identity import providers
+from tollkeeper.identity.models import IdentityProvider
+from tollkeeper.identity.oidc import attempts
+from tollkeeper.identity.oidc.attempts import Attempt
+from tollkeeper.identity.oidc.client import Person
+from tollkeeper.identity.sessions import Client, IssuedTokens, Method
+from tollkeeper.server.limits import source_of
+
+router = APIRouter(prefix="/auth/oidc", tags=["auth"])
+
+COOKIE = "tollkeeper_sign_on"
+COOKIE_PATH = "/auth/oidc"
+MAX_CODE_LENGTH = 4_096
+SINGLE_PARAMETERS = ("code", "state", "iss", "error")
+
+ProviderName = Annotated[str, Path(max_length=40, examples=["acme"])]
+
+START_RESPONSES: dict[int | str, dict[str, Any]] = {
+    302: {
+        "description": "Go on to the identity provider",
+        "headers": {
+            "Location": {"schema": {"type": "string"}},
+            "Set-Cookie": {"schema": {"type": "string"}, "description": "The attempt, encrypted, for ten minutes"},
+        },
+    },
+    502: {"description": "The identity provider cannot be reached"},
+}
+CALLBACK_RESPONSES: dict[int | str, dict[str, Any]] = {
+    401: {"description": "The login is not valid, or does not admit the user; `detail` says why"},
+    502: {"description": "The identity provider cannot be reached"},
+}
+
+
+class StartParameters(BaseModel):
+    """`fresh`: the person has to prove anew who they are, even if they are logged in at the provider. `cookie`: the
+    refresh token is put into a cookie, for the console.
+    """
+
+    fresh: bool = False
+    cookie: bool = False
+
+
+class CallbackParameters(BaseModel):
+    """The provider's answer (RFC 6749, 4.1.2; RFC 9207). Parameters with other names have no effect."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    state: Annotated[str, Query(max_length=100)] = ""
+    code: Annotated[str, Query(max_length=MAX_CODE_LENGTH)] = ""
+    iss: Annotated[str | None, Query(max_length=500)] = None
+    error: Annotated[str | None, Query(max_length=100)] = None
+
+
+@router.get("/{name}/start", status_code=302, responses=START_RESPONSES, summary="Log in by an identity provider")
+async def start(
+    name: ProviderName, request: Request, services: ServicesDep, parameters: Annotated[StartParameters, Query()]
+) -> Response:
+    """Open this in a browser. The provider sends the browser back to `callback`, whose response has the token."""
+    services.throttle.check_sign_on(client_address(request.scope))
+    async with services.database.session() as session:
+        provider = await providers.find_enabled_provider(session, name)
+    registration = providers.registration_of(services.data_keys, provider)
+    attempt = attempts.begin(
+        name, provider.issuer, provider.client_id, services.clock.now_ms(), as_cookie=parameters.cookie
+    )
+    url = await services.openid.authorization_url(registration, attempt, fresh=parameters.fresh)
+    response = Response(status_code=302, headers={"Location": url})
+    response.set_cookie(
+        COOKIE,
+        attempts.seal(services.data_keys, attempt),
+        max_age=attempts.LIFETIME_S,
+        path=COOKIE_PATH,
+        secure=needs_secure_cookie(request, services.settings),
+        httponly=True,
+        samesite="lax",
+    )
+    return response
+
+
+@router.get(
+    "/{name}/callback",
+    responses=CALLBACK_RESPONSES,
+    response_model_exclude_none=True,
+    summary="The identity provider's answer",
+)
+async def callback(
+    name: ProviderName,
+    request: Request,
+    response: Response,
+    services: ServicesDep,
+    parameters: Annotated[CallbackParameters, Query()],
+) -> TokenResponse:
+    """Returns the same as `POST /auth/login`. The URL and the cookie are of use only once."""
+    address = client_address(request.scope)
+    services.throttle.check_sign_on(address)
+    try:
+        attempt = _open_attempt(name, request, services, parameters)
+        services.throttle.check_failures(address)
+        person = await _identify(services, attempt, parameters)
+        issued = await _open_session(services, attempt, person, client_of(request))
+    except SignOnRefused:
+        services.failed_logins.count(source_of(address))
+        services.throttle.count_failure(address)
+        raise
+    response.delete_cookie(COOKIE, path=COOKIE_PATH)
+    return token_response(request, response, services, issued, as_cookie=attempt.as_cookie)
+
+
+def _open_attempt(name: str, request: Request, services: Services, parameters: CallbackParameters) -> Attempt:
+    """The attempt that the answer belongs to. Costs no more than the decryption of the cookie.
+
+    Raises SignOnRefused; InvalidRequest for a parameter that is sent twice (RFC 6749, 3.1).
+    """
+    sent = [key for key, _ in request.query_params.multi_items()]
+    if any(sent.count(one) > 1 for one in SINGLE_PARAMETERS):
+        raise InvalidRequest("A parameter is sent twice.")
+    attempt = attempts.unseal(services.data_keys, request.cookies.get(COOKIE), services.clock.now_ms())
+    if attempt.provider != name or not attempt.has_state(parameters.state):
+        raise SignOnRefused("The answer is not for the single sign-on that this browser has started. Start again.")
+    return attempt
+
+
+async def _identify(services: Services, attempt: Attempt, parameters: CallbackParameters) -> Person:
+    """The person whom the provider has authenticated. Raises SignOnRefused, OutboundError, Overloaded.
+
+    No transaction is open while the provider is asked.
+    """
+    async with services.database.session() as session:
+        provider = await _provider_of(session, attempt)
+        await attempts.use_once(session, attempt)
+    registration = providers.registration_of(services.data_keys, provider)
+    await services.openid.check_issuer(registration, parameters.iss)
+    if parameters.error is not None or not parameters.code:
+        raise SignOnRefused("The identity provider did not log you in. Start again.")
+    return await services.openid.redeem(registration, attempt, parameters.code)
+
+
+async def _open_session(services: Services, attempt: Attempt, person: Person, client: Client) -> IssuedTokens:
+    """Find or create the user, and log them in. Raises SignOnRefused."""
+    now_ms = services.clock.now_ms()
+    async with services.database.session() as session:
+        sign_on = SignOn(session, services.audit_log, client, now_ms)
+        user = await admit(sign_on, await _provider_of(session, attempt), person)
+    assert user.id is not None
+    await give_default_quotas(services.database, services.ledger, [user.id], actor=f"user:{user.id}")
+    authenticated_ms = _authenticated_ms(person, now_ms)
+    async with services.database.session() as session:
+        return await services.sessions.open(session, user, Method.OIDC, client, authenticated_ms=authenticated_ms)
+
+
+async def _provider_of(session: AsyncSession, attempt: Attempt) -> IdentityProvider:
+    """The provider with which the attempt was begun. Raises SignOnRefused if it was changed or disabled meanwhile."""
+    try:
+        provider = await providers.find_enabled_provider(session, attempt.provider)
+    except NotFound:
+        raise SignOnRefused("This identity provider is not in use any more.") from None
+    if (provider.issuer, provider.client_id) != (attempt.issuer, attempt.client_id):
+        raise SignOnRefused("The identity provider was changed meanwhile. Start again.")
+    return provider
+
+
+def _authenticated_ms(person: Person, now_ms: int) -> int:
+    """When the person proved who they are: now, unless the provider says that it was earlier."""
+    if person.authenticated_s is None:
+        return now_ms
+    return max(0, min(now_ms, int(person.authenticated_s * 1000)))

@@ -1,0 +1,1 @@
+"""Single sign-on with OpenID Connect: the authorization code flow with PKCE, as a client of a tenant's provider."""
