@@ -224,7 +224,12 @@ async def test_what_has_expired_is_deleted_and_nothing_else(world: IdentityWorld
 
 def link_of(world: IdentityWorld, token_hash: str, expires_ms: int) -> OneTimeLink:
     return OneTimeLink(
-        token_hash=token_hash, kind="reset", tenant_id=world.caller.tenant_id, created_ms=0, expires_ms=expires_ms
+        id=token_hash,
+        token_hash=token_hash,
+        kind="reset",
+        tenant_id=world.caller.tenant_id,
+        created_ms=0,
+        expires_ms=expires_ms,
     )
 
 

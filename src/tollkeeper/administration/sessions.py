@@ -3,6 +3,7 @@
 from sqlmodel import col, select
 
 from tollkeeper.administration.administrator import Administrator
+from tollkeeper.administration.users import get_user
 from tollkeeper.errors import Forbidden, NotFound
 from tollkeeper.identity.models import Session, User
 from tollkeeper.identity.sessions import Sessions
@@ -47,10 +48,7 @@ async def reset_second_factor(admin: Administrator, second_factors: SecondFactor
 
 async def _find_user(admin: Administrator, user_id: int) -> User:
     """A user whom the administrator may manage. Raises NotFound outside of their scope; Forbidden for a higher role."""
-    query = select(User).where(User.id == user_id, admin.scope.condition(col(User.tenant_id)))
-    user = (await admin.session.exec(query)).first()
-    if user is None:
-        raise NotFound
+    user = await get_user(admin, user_id)
     if Role(user.role).rank > admin.role.rank:
         raise Forbidden("Only operators may manage operators.")
     return user

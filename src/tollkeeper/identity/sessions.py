@@ -18,6 +18,7 @@ from tollkeeper.clock import Clock
 from tollkeeper.db import Database
 from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.errors import NotFound, Unauthenticated
+from tollkeeper.identity import accounts
 from tollkeeper.identity.models import Session, Tenant, User
 from tollkeeper.identity.refresh_tokens import RefreshToken, RefreshTokens
 from tollkeeper.identity.tokens import Tokens
@@ -156,11 +157,9 @@ class Sessions:
             raise NotFound
         return row
 
-    async def revoke_all(self, session: AsyncSession, user: User, *, but: str | None = None) -> int:
-        """End the sessions of a user, but for the one of the id `but`. Returns their number."""
-        are_meant = (col(Session.user_id) == user.id, col(Session.revoked_ms).is_(None), col(Session.id) != (but or ""))
-        ended = await session.exec(update(Session).where(*are_meant).values(revoked_ms=self._clock.now_ms()))
-        return ended.rowcount
+    async def revoke_all(self, session: AsyncSession, user: User) -> int:
+        """End the sessions of a user. Returns their number."""
+        return await accounts.revoke_sessions(session, user, self._clock.now_ms())
 
     async def end(self, session: AsyncSession, row: Session) -> bool:
         """Revoke a session. False if it is revoked already."""
