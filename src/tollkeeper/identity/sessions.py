@@ -6,8 +6,6 @@ A refresh token that is used again after it was replaced was stolen, from the us
 
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from sqlmodel import col, select, update
@@ -19,6 +17,9 @@ from tollkeeper.db import Database
 from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.errors import NotFound, Unauthenticated
 from tollkeeper.identity import accounts
+from tollkeeper.identity.issued_tokens import Client as Client
+from tollkeeper.identity.issued_tokens import IssuedTokens as IssuedTokens
+from tollkeeper.identity.issued_tokens import Method as Method
 from tollkeeper.identity.models import Session, Tenant, User
 from tollkeeper.identity.refresh_tokens import RefreshToken, RefreshTokens
 from tollkeeper.identity.tokens import Tokens
@@ -32,42 +33,8 @@ MAX_ADDRESS_LENGTH = 45
 HOUR_MS = 3_600_000
 
 
-class Method(StrEnum):
-    """How a user has proved who they are."""
-
-    PASSWORD = "password"  # noqa: S105 - the name of a method
-    TOTP = "totp"
-    """The password and a code of the second factor."""
-    RECOVERY = "recovery"
-    """The password and a recovery code."""
-    OIDC = "oidc"
-    LINK = "link"
-    """A one-time link: an invitation, or a reset of the password."""
-
-
 MAX_LIFETIMES_MS = {Method.OIDC: 12 * HOUR_MS}
 """The provider cannot tell this server that a user has left, so its users log in anew each day."""
-
-
-@dataclass(frozen=True, slots=True)
-class Client:
-    """Who sends a request, as far as the network tells."""
-
-    address: str
-    user_agent: str = ""
-    correlation_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class IssuedTokens:
-    """The tokens of a session. `expires_in` is the access token's lifetime in seconds; it ends at `access_ends_ms`."""
-
-    session_id: str
-    access_token: str = field(repr=False)
-    refresh_token: str = field(repr=False)
-    expires_in: int
-    access_ends_ms: int
-    session_expires_ms: int
 
 
 class Sessions:
