@@ -4,9 +4,11 @@ import json
 import os
 import pty
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,10 @@ def test_the_printed_commands_log_in_and_call_and_a_second_start_keeps_the_data(
     assert (again["cost"], quota["used"]) == (cost, 2 * cost)
     assert first.terminate() == 0
     assert "Traceback" not in first.output
+
+    with closing(sqlite3.connect(first_run.folder / "data" / "tollkeeper.db")) as connection:
+        acts = connection.execute("SELECT action FROM audit_lines WHERE actor = 'first run'").fetchall()
+    assert sorted(acts) == [("tenant.create",)] * 2 + [("user.create",)] * 2
 
     second = first_run.serve()
     for email, password in passwords:

@@ -86,6 +86,19 @@ async def test_failed_logins_block_their_address_for_every_account_for_a_short_t
         assert (await login(guesser, email, PASSWORD)).status == 200
 
 
+async def test_guesses_of_one_time_links_block_their_address_for_a_short_time(rate_limited_server: Server) -> None:
+    async with http_client(rate_limited_server, "127.0.3.1") as guesser:
+
+        async def guess(path: str, token: str) -> Reply:
+            async with guesser.post(path, json={"token": token, "password": PASSWORD}) as response:
+                return Reply(response.status, await response.json(content_type=None), response.headers)
+
+        for number in range(LOGINS):
+            path = "/auth/reset" if number % 2 else "/auth/invitations"
+            assert (await guess(path, f"guess-{number}")).code == "invalid_link"
+        _wait_of(await guess("/auth/reset", "guess"), "TOLLKEEPER_RATE_LIMIT_LOGIN")
+
+
 async def test_all_requests_of_a_user_that_are_not_metered_have_one_limit(rate_limited_server: Server) -> None:
     async with new_user(rate_limited_server) as caller, new_user(rate_limited_server) as other:
         for path in ("/me", "/me/quota", "/me/charges", "/ai/models", "/v1/models", "/ai/sessions"):

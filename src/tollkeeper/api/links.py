@@ -29,7 +29,7 @@ from tollkeeper.api.middleware import read_body
 from tollkeeper.errors import InvalidLink
 from tollkeeper.identity.links import MAX_TOKEN_LENGTH, LinkKind, find
 from tollkeeper.identity.models import User
-from tollkeeper.identity.passwords import MAX_BYTES, check_length
+from tollkeeper.identity.passwords import MAX_BYTES, MIN_CHARACTERS, check_length
 from tollkeeper.telemetry.logging import correlation_id
 
 router = APIRouter(prefix="/auth", tags=["auth"])
@@ -45,7 +45,7 @@ class UseLinkRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The token of the link, and the new password."""
 
     token: Annotated[str, Meta(min_length=1, max_length=MAX_TOKEN_LENGTH)]
-    password: Annotated[str, Meta(min_length=1, max_length=MAX_BYTES)]
+    password: Annotated[str, Meta(min_length=MIN_CHARACTERS, max_length=MAX_BYTES)]
 
 
 class LinkUserResponse(BaseModel):

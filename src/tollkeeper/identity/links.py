@@ -59,7 +59,7 @@ async def create_reset(session: AsyncSession, user: User, *, created_by: int | N
         created_ms=now_ms,
         expires_ms=now_ms + RESET_LIFETIME_MS,
     )
-    return await _add(session, row, now_ms)
+    return await _add(session, row)
 
 
 async def create_invitation(
@@ -80,7 +80,7 @@ async def create_invitation(
         created_ms=now_ms,
         expires_ms=now_ms + INVITATION_LIFETIME_MS,
     )
-    return await _add(session, row, now_ms)
+    return await _add(session, row)
 
 
 async def find(session: AsyncSession, kind: LinkKind, token: str, now_ms: int) -> OneTimeLink:
@@ -127,8 +127,7 @@ async def withdraw(session: AsyncSession, scope: TenantScope, invitation_id: str
     return link
 
 
-async def _add(session: AsyncSession, row: OneTimeLink, now_ms: int) -> NewLink:
-    await session.exec(delete(OneTimeLink).where(col(OneTimeLink.expires_ms) <= now_ms))
+async def _add(session: AsyncSession, row: OneTimeLink) -> NewLink:
     token = secrets.token_urlsafe(32)
     row.token_hash = _hash(token)
     session.add(row)

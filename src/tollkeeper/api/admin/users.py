@@ -16,7 +16,7 @@ from tollkeeper.api.admin.pages import MAX_ID, IdCursor, Limit, Page
 from tollkeeper.api.formats import iso_datetime
 from tollkeeper.identity.accounts import MAX_EMAIL_LENGTH
 from tollkeeper.identity.models import User, UserKind
-from tollkeeper.identity.passwords import MAX_BYTES
+from tollkeeper.identity.passwords import MAX_BYTES, MIN_CHARACTERS
 from tollkeeper.principal import Role
 
 router = APIRouter(prefix="/admin/users", tags=["admin"])
@@ -26,7 +26,7 @@ MAX_REASON_LENGTH = 500
 UserId = Annotated[int, Path(ge=1, le=MAX_ID, examples=[17])]
 Email = Annotated[str, Meta(min_length=3, max_length=MAX_EMAIL_LENGTH)]
 ServiceName = Annotated[str, Meta(min_length=1, max_length=60)]
-Password = Annotated[str, Meta(min_length=1, max_length=MAX_BYTES)]
+Password = Annotated[str, Meta(min_length=MIN_CHARACTERS, max_length=MAX_BYTES)]
 TenantNumber = Annotated[int, Meta(ge=1, le=MAX_ID)]
 RoleName = Literal["member", "tenant_admin", "operator"]
 KindName = Literal["person", "service"]
