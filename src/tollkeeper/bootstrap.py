@@ -153,6 +153,7 @@ async def _services(
         maintenance.start()
         cleanup.start()
         configuration.start()
+        api_keys.uses.start()
         _freeze_startup_objects()
         deadlines = Deadlines(
             first_s=settings.timeout_seconds,
@@ -190,6 +191,7 @@ async def _services(
         await cleanup.stop()
         failed_logins.write()
         await configuration.stop()
+        await api_keys.uses.stop()
         await maintenance.stop()
         await ledger.stop(keep_unbooked=backends.spill.write)
         await backends.catalog.close()

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from tollkeeper.key_limits import NO_LIMITS, KeyLimits
+
 
 class Role(StrEnum):
     """What a user may manage: only their own calls, their tenant, or the whole installation."""
@@ -38,7 +40,7 @@ class Principal:
     version; the ledger and the account lookup then refuse older tokens. `api_key` is the id of the API key that the
     caller used, if any: the key must then be neither revoked nor expired, and `token_version` is not compared.
     `session` is the id of the login that the access token is from, and `authenticated_ms` when the user proved who they
-    are in it: neither makes another principal.
+    are in it. `limits` are those of the API key. None of these makes another principal.
     """
 
     user_id: int
@@ -48,3 +50,4 @@ class Principal:
     api_key: str | None = None
     session: str | None = field(default=None, compare=False)
     authenticated_ms: int = field(default=0, compare=False)
+    limits: KeyLimits = field(default=NO_LIMITS, compare=False)

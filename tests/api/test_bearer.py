@@ -27,7 +27,7 @@ class Guarded:
         self.throttle = Throttle(login=f"{LIMIT}/minute", ai="off", clock=SystemClock())
         self._authenticator: Any = SimpleNamespace(verify=self._verify, costs_a_lookup=lambda key: key[:3] == "tk-")
 
-    async def _verify(self, credential: str, access: Access) -> Principal:
+    async def _verify(self, credential: str, _access: Access, _address: str) -> Principal:
         self.verified.append(credential)
         if credential == "tk-without-scope":
             raise Forbidden

@@ -11,6 +11,8 @@ from tollkeeper.errors import Forbidden, Unauthenticated
 from tollkeeper.identity.keys import ApiKeys
 from tollkeeper.principal import Access, Principal
 
+ADDRESS = "192.0.2.1"
+
 pytestmark = pytest.mark.exhaustive_on_postgres
 
 ADA = "ada@example.com"
@@ -20,7 +22,7 @@ def verify_key(url: str, secret: str, access: Access = Access.AI) -> Principal:
     async def verify() -> Principal:
         database = Database(url)
         try:
-            return await ApiKeys(database, SystemClock()).verify(secret, access)
+            return await ApiKeys(database, SystemClock()).verify(secret, access, ADDRESS)
         finally:
             await database.close()
 

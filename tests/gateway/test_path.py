@@ -254,10 +254,10 @@ async def test_a_stream_whose_client_disconnected_is_not_stored(gateway: Gateway
 
 
 async def test_an_estimate_calls_no_provider_and_holds_nothing(gateway: GatewayUnderTest) -> None:
-    estimate = await gateway.inner.estimate(make_call())
+    estimate = await gateway.inner.estimate(gateway.caller, make_call())
     assert (estimate.model.name, estimate.input_tokens) == ("m", INPUT_TOKENS)
     assert (estimate.byte_terms.input_bound, estimate.exact_terms.input_bound) == (INPUT_BOUND, EXACT_INPUT_BOUND)
-    assert await gateway.inner.count_input(make_call()) == INPUT_TOKENS
+    assert await gateway.inner.count_input(gateway.caller, make_call()) == INPUT_TOKENS
     assert (await gateway.charges(), gateway.provider.calls) == ([], [])
 
 

@@ -19,6 +19,7 @@ from tollkeeper.principal import Access, Principal
 
 BOTH = {Access.AI, Access.ME}
 DAY_MS = 86_400_000
+ADDRESS = "192.0.2.1"
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ async def test_a_key_authenticates_the_user_who_created_it(
     database: Database, ada: Principal, api_keys: ApiKeys
 ) -> None:
     made = await make(database, ada)
-    caller = await api_keys.verify(made.secret, Access.AI)
+    caller = await api_keys.verify(made.secret, Access.AI, ADDRESS)
     assert caller == Principal(ada.user_id, ada.tenant_id, ada.role, 0, made.row.id)
     assert await is_current(database, caller, FakeClock().now_ms())
 
@@ -108,11 +109,11 @@ async def test_a_key_allows_its_scopes_and_never_the_management_of_keys(
 ) -> None:
     made = await make(database, ada, scopes)
     if access in scopes:
-        assert (await api_keys.verify(made.secret, access)).api_key == made.row.id
+        assert (await api_keys.verify(made.secret, access, ADDRESS)).api_key == made.row.id
         return
     for _ in range(2):  # looked up, and remembered
         with pytest.raises(Forbidden):
-            await api_keys.verify(made.secret, access)
+            await api_keys.verify(made.secret, access, ADDRESS)
 
 
 @pytest.mark.parametrize("changed", ["", "tk-", "tk-short", "one letter", "one more", "é", "\ud800", "\x00"])
@@ -127,7 +128,7 @@ async def test_a_malformed_or_changed_key_is_refused(
     elif len(changed) == 1:
         changed = secret[:-1] + changed
     with pytest.raises(Unauthenticated):
-        await api_keys.verify(changed, Access.AI)
+        await api_keys.verify(changed, Access.AI, ADDRESS)
 
 
 async def test_a_key_expires_at_its_expiry_time(
@@ -135,26 +136,26 @@ async def test_a_key_expires_at_its_expiry_time(
 ) -> None:
     made = await make(database, ada, days=1)
     clock.step(24 * 3600 - 1)
-    caller = await api_keys.verify(made.secret, Access.AI)
+    caller = await api_keys.verify(made.secret, Access.AI, ADDRESS)
     assert await is_current(database, caller, clock.now_ms())
     clock.step(1)
     assert not await is_current(database, caller, clock.now_ms())
     for fresh in (api_keys, ApiKeys(database, clock)):  # one that remembers it, and one that does not
         with pytest.raises(Unauthenticated):
-            await fresh.verify(made.secret, Access.AI)
+            await fresh.verify(made.secret, Access.AI, ADDRESS)
 
 
 async def test_a_revoked_key_is_no_longer_current_although_it_is_cached_for_a_while(
     database: Database, ada: Principal, api_keys: ApiKeys, clock: FakeClock
 ) -> None:
     made = await make(database, ada)
-    caller = await api_keys.verify(made.secret, Access.AI)
+    caller = await api_keys.verify(made.secret, Access.AI, ADDRESS)
     await revoke(database, ada, made.row.id)
-    assert await api_keys.verify(made.secret, Access.AI) == caller
+    assert await api_keys.verify(made.secret, Access.AI, ADDRESS) == caller
     assert not await is_current(database, caller, clock.now_ms())
     clock.step(31)
     with pytest.raises(Unauthenticated):
-        await api_keys.verify(made.secret, Access.AI)
+        await api_keys.verify(made.secret, Access.AI, ADDRESS)
 
 
 @pytest.mark.parametrize("whose", ["user", "tenant"])
@@ -162,7 +163,7 @@ async def test_a_key_is_refused_while_its_user_or_tenant_is_disabled(
     database: Database, ada: Principal, api_keys: ApiKeys, clock: FakeClock, whose: str
 ) -> None:
     made = await make(database, ada)
-    caller = await api_keys.verify(made.secret, Access.AI)
+    caller = await api_keys.verify(made.secret, Access.AI, ADDRESS)
 
     async def switch(*, on: bool) -> None:
         async with database.session() as session:
@@ -176,14 +177,14 @@ async def test_a_key_is_refused_while_its_user_or_tenant_is_disabled(
     await switch(on=False)
     assert not await is_current(database, caller, clock.now_ms())
     with pytest.raises(Unauthenticated):
-        await ApiKeys(database, clock).verify(made.secret, Access.AI)
+        await ApiKeys(database, clock).verify(made.secret, Access.AI, ADDRESS)
     await switch(on=True)
     assert await is_current(database, caller, clock.now_ms())
-    assert await ApiKeys(database, clock).verify(made.secret, Access.AI) is not None
+    assert await ApiKeys(database, clock).verify(made.secret, Access.AI, ADDRESS) is not None
 
 
 async def test_a_new_password_leaves_keys_alone(database: Database, ada: Principal, api_keys: ApiKeys) -> None:
-    caller = await api_keys.verify((await make(database, ada)).secret, Access.AI)
+    caller = await api_keys.verify((await make(database, ada)).secret, Access.AI, ADDRESS)
     async with database.session() as session:
         accounts.change_password(await session.get_one(User, ada.user_id), "-")
     assert await is_current(database, caller, FakeClock().now_ms())
@@ -290,15 +291,15 @@ async def test_a_forgotten_key_that_was_revoked_is_refused_at_once(
     database: Database, ada: Principal, api_keys: ApiKeys, sessions: list[int]
 ) -> None:
     made, other = await make(database, ada), await make(database, ada)
-    caller = await api_keys.verify(made.secret, Access.AI)
-    await api_keys.verify(other.secret, Access.AI)
+    caller = await api_keys.verify(made.secret, Access.AI, ADDRESS)
+    await api_keys.verify(other.secret, Access.AI, ADDRESS)
     await revoke(database, ada, made.row.id)
     api_keys.forget(caller)
     before = len(sessions)
     for _ in range(5):
         with pytest.raises(Unauthenticated):
-            await api_keys.verify(made.secret, Access.AI)
-    await api_keys.verify(other.secret, Access.AI)
+            await api_keys.verify(made.secret, Access.AI, ADDRESS)
+    await api_keys.verify(other.secret, Access.AI, ADDRESS)
     assert len(sessions) == before + 1, "what was refused is remembered, and so is the other key"
 
 
@@ -309,9 +310,9 @@ async def test_an_outage_is_not_cached_as_a_result_for_a_key(
     monkeypatch.setattr(database, "session", _gone)
     for _ in range(2):
         with pytest.raises(DatabaseUnavailable):
-            await api_keys.verify(made.secret, Access.AI)
+            await api_keys.verify(made.secret, Access.AI, ADDRESS)
     monkeypatch.setattr(database, "session", session)
-    assert (await api_keys.verify(made.secret, Access.AI)).api_key == made.row.id
+    assert (await api_keys.verify(made.secret, Access.AI, ADDRESS)).api_key == made.row.id
 
 
 def _gone() -> AbstractAsyncContextManager[AsyncSession]:
@@ -334,7 +335,7 @@ async def test_lookups_of_unknown_keys_use_a_limited_number_of_connections(
 
     monkeypatch.setattr(database, "session", counted)
     wrong = [f"tk-{number:043}" for number in range(keys.MAX_PENDING_LOOKUPS + 50)]
-    results = await asyncio.gather(*(api_keys.verify(key, Access.AI) for key in wrong), return_exceptions=True)
+    results = await asyncio.gather(*(api_keys.verify(key, Access.AI, ADDRESS) for key in wrong), return_exceptions=True)
     assert {type(one) for one in results} == {Unauthenticated, Overloaded}
     assert sum(isinstance(one, Overloaded) for one in results) == 50
     assert most == [keys.MAX_CONCURRENT_LOOKUPS]
@@ -345,8 +346,8 @@ async def test_concurrent_verifications_of_a_key_share_one_lookup(
 ) -> None:
     made = await make(database, ada)
     before = len(sessions)
-    callers = await asyncio.gather(*(api_keys.verify(made.secret, Access.AI) for _ in range(100)))
-    callers += [await api_keys.verify(made.secret, Access.ME)]
+    callers = await asyncio.gather(*(api_keys.verify(made.secret, Access.AI, ADDRESS) for _ in range(100)))
+    callers += [await api_keys.verify(made.secret, Access.ME, ADDRESS)]
     assert {caller.api_key for caller in callers} == {made.row.id}
     assert len(sessions) == before + 1
 
@@ -355,7 +356,7 @@ async def test_a_cancelled_verification_does_not_affect_the_others(
     database: Database, ada: Principal, api_keys: ApiKeys
 ) -> None:
     made = await make(database, ada)
-    leaving, staying = (asyncio.create_task(api_keys.verify(made.secret, Access.AI)) for _ in range(2))
+    leaving, staying = (asyncio.create_task(api_keys.verify(made.secret, Access.AI, ADDRESS)) for _ in range(2))
     await asyncio.sleep(0)
     leaving.cancel()
     assert (await staying).api_key == made.row.id
@@ -368,9 +369,9 @@ async def test_the_key_cache_is_bounded(
     monkeypatch.setattr(keys, "MAX_CACHED_KEYS", 2)
     made = [await make(database, ada) for _ in range(3)]
     for key in made:
-        await api_keys.verify(key.secret, Access.AI)
+        await api_keys.verify(key.secret, Access.AI, ADDRESS)
     await revoke(database, ada, made[0].row.id)
     await revoke(database, ada, made[2].row.id)
-    await api_keys.verify(made[2].secret, Access.AI)
+    await api_keys.verify(made[2].secret, Access.AI, ADDRESS)
     with pytest.raises(Unauthenticated):
-        await api_keys.verify(made[0].secret, Access.AI)
+        await api_keys.verify(made[0].secret, Access.AI, ADDRESS)

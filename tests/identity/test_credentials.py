@@ -13,6 +13,8 @@ from tollkeeper.identity.models import User
 from tollkeeper.identity.tokens import Tokens
 from tollkeeper.principal import Access, Principal
 
+ADDRESS = "192.0.2.1"
+
 SECRET = "a-secret-for-tests-0123456789abcdef"
 
 
@@ -42,13 +44,13 @@ async def test_a_token_allows_everything_and_a_key_only_its_scopes(
 ) -> None:
     token, key = tokens.issue(ada), await make(database, ada)
     for access in Access:
-        assert await credentials.verify(token, access) == ada
-    assert (await credentials.verify(key.secret, Access.AI)).user_id == ada.user_id
+        assert await credentials.verify(token, access, ADDRESS) == ada
+    assert (await credentials.verify(key.secret, Access.AI, ADDRESS)).user_id == ada.user_id
     with pytest.raises(Forbidden):
-        await credentials.verify(key.secret, Access.KEYS)
+        await credentials.verify(key.secret, Access.KEYS, ADDRESS)
     for wrong in ("", "tk-", f"tk-{token}", token[:-1]):
         with pytest.raises(Unauthenticated):
-            await credentials.verify(wrong, Access.AI)
+            await credentials.verify(wrong, Access.AI, ADDRESS)
 
 
 async def test_a_token_and_a_key_load_the_account_until_it_is_disabled(
@@ -56,8 +58,8 @@ async def test_a_token_and_a_key_load_the_account_until_it_is_disabled(
 ) -> None:
     key = await make(database, ada)
     callers = [
-        await credentials.verify(tokens.issue(ada), Access.ME),
-        await credentials.verify(key.secret, Access.AI),
+        await credentials.verify(tokens.issue(ada), Access.ME, ADDRESS),
+        await credentials.verify(key.secret, Access.AI, ADDRESS),
     ]
     async with database.session() as session:
         for caller in callers:
@@ -70,14 +72,14 @@ async def test_a_token_and_a_key_load_the_account_until_it_is_disabled(
             with pytest.raises(Unauthenticated):
                 await credentials.load_account(session, caller)
     with pytest.raises(Unauthenticated):
-        await credentials.verify(key.secret, Access.AI)
+        await credentials.verify(key.secret, Access.AI, ADDRESS)
 
 
 async def test_forgetting_a_caller_without_a_key_changes_nothing(
     database: Database, credentials: Authenticator, ada: Principal
 ) -> None:
     key = await make(database, ada)
-    caller = await credentials.verify(key.secret, Access.AI)
+    caller = await credentials.verify(key.secret, Access.AI, ADDRESS)
     credentials.forget(None)
     credentials.forget(ada)
-    assert await credentials.verify(key.secret, Access.AI) == caller
+    assert await credentials.verify(key.secret, Access.AI, ADDRESS) == caller

@@ -13,6 +13,8 @@ from tollkeeper.identity.keys import ApiKeys
 from tollkeeper.identity.models import ApiKey, KeyTagSecret, User
 from tollkeeper.principal import Access
 
+ADDRESS = "192.0.2.1"
+
 SCOPES = {Access.AI}
 
 
@@ -49,7 +51,7 @@ async def test_a_forged_key_is_refused_without_a_query(database: Database, monke
     genuine = key_tags.TAGGED_PREFIX + "r" * 43
     for key in (forged(1), genuine + "ä" * key_tags.TAG_LENGTH, genuine + "\ud800" * key_tags.TAG_LENGTH):
         with pytest.raises(Unauthenticated):
-            await api_keys.verify(key, Access.AI)
+            await api_keys.verify(key, Access.AI, ADDRESS)
 
 
 async def test_thousands_of_forged_and_untagged_keys_do_not_block_a_valid_one(database: Database) -> None:
@@ -58,9 +60,9 @@ async def test_thousands_of_forged_and_untagged_keys_do_not_block_a_valid_one(da
     api_keys = ApiKeys(database, FakeClock())
     await api_keys.load()
     strangers = [forged(number) for number in range(2_000)] + [f"tk-{number:043}" for number in range(500)]
-    flood = asyncio.gather(*(api_keys.verify(key, Access.AI) for key in strangers), return_exceptions=True)
+    flood = asyncio.gather(*(api_keys.verify(key, Access.AI, ADDRESS) for key in strangers), return_exceptions=True)
     await asyncio.sleep(0)
-    assert (await api_keys.verify(good, Access.AI)).api_key is not None
+    assert (await api_keys.verify(good, Access.AI, ADDRESS)).api_key is not None
     assert all(isinstance(refused, Exception) for refused in await flood)
 
 
@@ -68,7 +70,7 @@ async def test_a_key_without_a_tag_is_valid_as_before(database: Database) -> Non
     untagged = await make_untagged(database)
     api_keys = ApiKeys(database, FakeClock())
     assert api_keys.costs_a_lookup(untagged)
-    assert (await api_keys.verify(untagged, Access.AI)).api_key is not None
+    assert (await api_keys.verify(untagged, Access.AI, ADDRESS)).api_key is not None
     assert not api_keys.costs_a_lookup(untagged)
 
 
@@ -81,6 +83,6 @@ async def test_tags_of_an_older_and_of_a_newer_secret_are_genuine(database: Data
         session.add(KeyTagSecret(secret=b"n" * 32, created_ms=0))
     new = await make_key(database)
     with pytest.raises(Unauthenticated):
-        await api_keys.verify(new, Access.AI)
+        await api_keys.verify(new, Access.AI, ADDRESS)
     clock.step(key_tags.RELOAD_MS / 1000)
-    assert {(await api_keys.verify(key, Access.AI)).api_key is None for key in (old, new)} == {False}
+    assert {(await api_keys.verify(key, Access.AI, ADDRESS)).api_key is None for key in (old, new)} == {False}

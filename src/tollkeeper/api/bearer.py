@@ -52,7 +52,7 @@ async def authenticate(authenticator: Authenticator, throttle: Throttle, scope: 
             return await _verify_both(authenticator, throttle, address, credentials, access)
         if authenticator.costs_a_lookup(credentials[0]):
             throttle.check_failures(address)
-        return await authenticator.verify(credentials[0], access)
+        return await authenticator.verify(credentials[0], access, address)
     except Unauthenticated:
         if any(credentials):
             throttle.count_failure(address)
@@ -73,7 +73,7 @@ async def _verify_both(
         try:
             if authenticator.costs_a_lookup(credential):
                 throttle.check_failures(address)
-            callers.append(await authenticator.verify(credential, access))
+            callers.append(await authenticator.verify(credential, access, address))
         except Unauthenticated:
             if _is_well_formed(credential):
                 refusal = _count_failure(throttle, address) or refusal

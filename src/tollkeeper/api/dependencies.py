@@ -117,8 +117,24 @@ def require_access_by_login_or_key(access: Access) -> Callable[..., Awaitable[Au
     return get_caller
 
 
+def require_surface(surface: str) -> Callable[..., Awaitable[AuthenticatedUser]]:
+    """A dependency that authenticates a caller of this surface. It raises as `require_access` does; Forbidden if the
+    caller's API key does not allow the surface.
+    """
+
+    async def get_caller(
+        caller: Annotated[AuthenticatedUser, Depends(require_access_by_login_or_key(Access.AI))],
+    ) -> AuthenticatedUser:
+        caller.principal.limits.require_surface(surface)
+        return caller
+
+    return get_caller
+
+
 Caller = Annotated[AuthenticatedUser, Depends(require_access_by_login_or_key(Access.AI))]
 """A user who may call models."""
+ConversationOwner = Annotated[AuthenticatedUser, Depends(require_surface("sessions"))]
+"""A user who may read and delete their own conversations."""
 AccountReader = Annotated[AuthenticatedUser, Depends(require_access_by_login_or_key(Access.ME))]
 """A user who may read their own account."""
 KeyOwner = Annotated[AuthenticatedUser, Depends(require_access(Access.KEYS))]

@@ -164,6 +164,7 @@ class MeteredRouter:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("POST")
             caller = await authenticate(services.authenticator, services.throttle, scope, Access.AI)
+            caller.limits.require_surface(endpoint.surface)
             with services.call_events.record(caller, endpoint.surface) as record:
                 await self._serve(services, endpoint, record, scope, receive, send)
         except TollkeeperError as error:

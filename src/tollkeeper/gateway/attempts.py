@@ -8,6 +8,7 @@ from itertools import chain
 
 from tollkeeper.errors import (
     ContextOverflow,
+    Forbidden,
     InputError,
     ModelNotFound,
     ProviderAuthFailed,
@@ -38,7 +39,7 @@ Attempt = Callable[[Reservation, Candidate], Awaitable[Outcome]]
 """One call of one provider, which reports to the reservation what it used. Raises ProviderError."""
 MakeCandidate = Callable[[], Awaitable[Candidate]]
 """Prepares a call of one model. Raises InputError, ModelNotFound or TenantKeyRefused where that model cannot take the
-call.
+call, Forbidden where the caller may not use it.
 """
 
 
@@ -151,7 +152,7 @@ async def _reserve_next(
     for make_candidate in fallbacks:
         try:
             candidate = await make_candidate()
-        except (InputError, ModelNotFound, TenantKeyRefused):
+        except (InputError, ModelNotFound, TenantKeyRefused, Forbidden):
             continue
         try:
             try:

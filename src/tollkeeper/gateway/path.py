@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
+from tollkeeper.gateway.allowed_models import require_model
 from tollkeeper.gateway.attempts import Attempt, MakeCandidate, call_with_fallbacks, observed
 from tollkeeper.gateway.call_events import CallRecord
 from tollkeeper.gateway.candidate import Candidate, ModelCall
@@ -16,6 +17,7 @@ from tollkeeper.gateway.reserved_call import ReservedCall
 from tollkeeper.gateway.results import CallResult, Estimate, IdempotentCall
 from tollkeeper.gateway.streaming import Deadlines, relay_stream
 from tollkeeper.gateway.whole import call_once
+from tollkeeper.principal import Principal
 from tollkeeper.providers.base import Model
 from tollkeeper.providers.catalog import Catalog
 from tollkeeper.quota.ledger import Ledger
@@ -42,12 +44,10 @@ class Gateway:
 
         The call is that of the record's caller, and the record notes what becomes of it.
 
-        Raises ModelNotFound, InputError, Unauthenticated, QuotaExceeded, QuotaHeld, LedgerUnavailable,
+        Raises ModelNotFound, Forbidden, InputError, Unauthenticated, QuotaExceeded, QuotaHeld, LedgerUnavailable,
         IdempotencyInFlight, IdempotencyMismatch, PreviousAttemptInterrupted, CallFailed.
         """
-        return await self._make(
-            record, await self._candidate(call, record.caller.tenant_id, stream=False), call_once, idempotent
-        )
+        return await self._make(record, await self._candidate(record.caller, call, stream=False), call_once, idempotent)
 
     async def stream(
         self, record: CallRecord, call: ModelCall, listener: Listener, idempotent: IdempotentCall | None = None
@@ -57,7 +57,7 @@ class Gateway:
         Raises as `complete` does; CallFailed also for an answer that breaks after its first chunk.
         """
         attempt = partial(relay_stream, listener=listener, deadlines=self._deadlines)
-        candidate = await self._candidate(call, record.caller.tenant_id, stream=True)
+        candidate = await self._candidate(record.caller, call, stream=True)
         return await self._make(record, candidate, attempt, idempotent, listener)
 
     async def _make(
@@ -73,7 +73,7 @@ class Gateway:
         async with ReservedCall(self._ledger, record, candidate, idempotent) as reservation:
             if reservation.replayed is not None:
                 return reservation.replayed
-            fallbacks = self._fallbacks(candidate, record.caller.tenant_id, stream=listener is not None)
+            fallbacks = self._fallbacks(record.caller, candidate, stream=listener is not None)
             others = partial(self._other_deployments, stream=listener is not None)
             outcome = await call_with_fallbacks(reservation, candidate, attempt, fallbacks, others, listener)
             record.answered(outcome)
@@ -81,20 +81,26 @@ class Gateway:
                 reservation.store_response(lambda charge: idempotent.render(CallResult(charge, outcome)))
         return CallResult(reservation.closed_charge, outcome)
 
-    async def estimate(self, call: ModelCall) -> Estimate:
-        """What a call would hold, without making it. Raises ModelNotFound, InputError."""
-        candidate = await self._candidate(call, None, stream=False)
+    async def estimate(self, caller: Principal, call: ModelCall) -> Estimate:
+        """What a call would hold, without making it. Raises ModelNotFound, Forbidden, InputError."""
+        candidate = await self._candidate(caller, call, stream=False, own_keys=False)
         counted = await candidate.model.provider.count_input(candidate.prepared)
         return Estimate(candidate.model, await candidate.byte_terms(), await candidate.exact_terms(), counted)
 
-    async def count_input(self, call: ModelCall) -> int:
-        """The input's tokens, by the best tokenizer at hand. No provider is called, and nothing is charged."""
-        candidate = await self._candidate(call, None, stream=False)
+    async def count_input(self, caller: Principal, call: ModelCall) -> int:
+        """The input's tokens, by the best tokenizer at hand. No provider is called, and nothing is charged.
+
+        Raises as `estimate` does.
+        """
+        candidate = await self._candidate(caller, call, stream=False, own_keys=False)
         return await candidate.model.provider.count_input(candidate.prepared)
 
-    async def _candidate(self, call: ModelCall, tenant_id: int | None, *, stream: bool) -> Candidate:
-        """A call of a tenant goes to providers with the tenant's own keys, where it has any."""
-        model = self.catalog.model(call.model, tenant_id)
+    async def _candidate(
+        self, caller: Principal, call: ModelCall, *, stream: bool, own_keys: bool = True
+    ) -> Candidate:
+        """With `own_keys`, the call goes to providers with the tenant's own keys, where it has any."""
+        require_model(self.catalog, caller, call.model)
+        model = self.catalog.model(call.model, caller.tenant_id if own_keys else None)
         if model.deployments is not None:
             model = model.deployments.first()
         return await self._prepare(call, model, stream=stream)
@@ -111,7 +117,7 @@ class Gateway:
             tried.add(model.provider.name)
             yield partial(self._prepare, candidate.call, model, stream=stream)
 
-    def _fallbacks(self, candidate: Candidate, tenant_id: int, *, stream: bool) -> Iterator[MakeCandidate]:
+    def _fallbacks(self, caller: Principal, candidate: Candidate, *, stream: bool) -> Iterator[MakeCandidate]:
         """Each of the model's fallbacks in turn, prepared when it is its turn."""
         for name in candidate.model.fallbacks:
-            yield partial(self._candidate, replace(candidate.call, model=name), tenant_id, stream=stream)
+            yield partial(self._candidate, caller, replace(candidate.call, model=name), stream=stream)

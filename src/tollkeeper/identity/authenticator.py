@@ -20,13 +20,13 @@ class Authenticator:
         self._clock = clock
         self._step_up_ms = step_up_minutes * 60_000
 
-    async def verify(self, credential: str, access: Access) -> Principal:
-        """Returns the principal of a credential that allows `access`.
+    async def verify(self, credential: str, access: Access, address: str) -> Principal:
+        """Returns the principal of a credential that allows `access` to the client at this address.
 
         Raises Unauthenticated, Forbidden, DatabaseUnavailable, Overloaded.
         """
         if credential.startswith(keys.PREFIX):
-            return await self._api_keys.verify(credential, access)
+            return await self._api_keys.verify(credential, access, address)
         return self._tokens.verify(credential)
 
     def costs_a_lookup(self, credential: str) -> bool:

@@ -1,6 +1,7 @@
 """API keys: programs authenticate with them as a user.
 
-A key is shown once, stored as a hash, limited to its scopes, and refused from the next request on once revoked.
+A key is shown once, stored as a hash, confined to its scopes and limits, and refused from the next request on once it
+is revoked.
 """
 
 import asyncio
@@ -9,9 +10,10 @@ import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import orjson
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -21,7 +23,9 @@ from tollkeeper.errors import Forbidden, InvalidRequest, NotFound, Overloaded, U
 from tollkeeper.identity import key_tags
 from tollkeeper.identity.accounts import principal_of
 from tollkeeper.identity.key_tags import RANDOM_LENGTH, TAGGED_PREFIX, KeyTags
+from tollkeeper.identity.key_uses import KeyUses
 from tollkeeper.identity.models import ApiKey, Tenant, User
+from tollkeeper.key_limits import NO_LIMITS, KeyLimits
 from tollkeeper.principal import Access, Principal
 
 PREFIX = "tk-"
@@ -70,11 +74,13 @@ class ApiKeys:
 
     A valid key is cached for CACHED_KEY_MS, a refused one for REFUSED_KEY_MS. This is safe for the same reason as with
     tokens: the reserve transaction and `load_account` check that the key, its user and its tenant are still valid.
+    A change of the key's models, surfaces and networks takes effect when the cached key has expired.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self.uses = KeyUses(database, clock)
         self._cached: OrderedDict[str, _CachedKey] = OrderedDict()
         self._refused: OrderedDict[str, int] = OrderedDict()
         self._lookups: dict[str, asyncio.Task[_CachedKey]] = {}
@@ -86,10 +92,10 @@ class ApiKeys:
         """Read the secrets of the tags. Raises DatabaseUnavailable."""
         await self._tags.load()
 
-    async def verify(self, secret: str, access: Access) -> Principal:
-        """Returns the principal of a key whose scopes include `access`.
+    async def verify(self, secret: str, access: Access, address: str) -> Principal:
+        """Returns the principal of a key whose scopes include `access`, and whose networks the client's address.
 
-        Raises Unauthenticated, Forbidden (not in the key's scopes), DatabaseUnavailable, Overloaded.
+        Raises Unauthenticated, Forbidden (outside of the key's scopes or networks), DatabaseUnavailable, Overloaded.
         """
         tagged = key_tags.is_tagged(secret)
         if not tagged and len(secret) != UNTAGGED_LENGTH:
@@ -106,6 +112,8 @@ class ApiKeys:
             raise Unauthenticated
         if access not in cached.scopes:
             raise Forbidden(f"This API key does not allow this: its scopes are {', '.join(sorted(cached.scopes))}.")
+        cached.principal.limits.require_address(address)
+        self.uses.note(cached.principal)
         return cached.principal
 
     def costs_a_lookup(self, secret: str) -> bool:
@@ -169,7 +177,7 @@ class ApiKeys:
         key, user, tenant = found
         if not key.is_valid(now_ms) or user.disabled_at or tenant.disabled_at:
             raise Unauthenticated
-        principal = principal_of(user, key.id)
+        principal = replace(principal_of(user, key.id), limits=limits_of(key))
         return _CachedKey(principal, frozenset(key.scopes.split()), key.expires_ms, now_ms + CACHED_KEY_MS)
 
 
@@ -179,16 +187,18 @@ def _evict_oldest(cache: OrderedDict[str, Any]) -> None:
 
 
 async def create(
-    session: AsyncSession, user: User, name: str, scopes: Collection[Access], expires_ms: int | None, now_ms: int
+    session: AsyncSession,
+    user: User,
+    name: str,
+    scopes: Collection[Access],
+    expires_ms: int | None,
+    now_ms: int,
+    limits: KeyLimits = NO_LIMITS,
 ) -> NewKey:
     """Add an API key to a user. Raises InvalidRequest."""
-    name = name.strip()
-    if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable():
-        raise InvalidRequest(f"A key's name has 1 to {MAX_NAME_LENGTH} printable characters.")
     if not scopes or not set(scopes) <= set(GRANTABLE_SCOPES):
         raise InvalidRequest(f"A key's scopes are one or more of: {', '.join(GRANTABLE_SCOPES)}.")
-    if expires_ms is not None and not now_ms < expires_ms <= now_ms + MAX_LIFETIME_DAYS * DAY_MS:
-        raise InvalidRequest(f"A key's expiry must be in the future, at most {MAX_LIFETIME_DAYS} days from now.")
+    name, expires_ms = check_name(name), check_expiry(expires_ms, now_ms)
     lock = update(User).where(col(User.id) == user.id).values(token_version=User.token_version)
     await session.exec(lock)  # no other transaction adds a key between the count and the insert
     if len(await list_keys(session, user)) >= MAX_KEYS_PER_USER:
@@ -207,9 +217,39 @@ async def create(
         created_ms=now_ms,
         expires_ms=expires_ms,
     )
+    set_limits(row, limits)
     session.add(row)
     await session.flush()
     return NewKey(row, secret)
+
+
+def check_name(name: str) -> str:
+    """Returns a key's name without spaces around it. Raises InvalidRequest."""
+    name = name.strip()
+    if not 0 < len(name) <= MAX_NAME_LENGTH or not name.isprintable():
+        raise InvalidRequest(f"A key's name has 1 to {MAX_NAME_LENGTH} printable characters.")
+    return name
+
+
+def check_expiry(expires_ms: int | None, now_ms: int) -> int | None:
+    """Returns when a key is to expire. Raises InvalidRequest."""
+    if expires_ms is not None and not now_ms < expires_ms <= now_ms + MAX_LIFETIME_DAYS * DAY_MS:
+        raise InvalidRequest(f"A key's expiry must be in the future, at most {MAX_LIFETIME_DAYS} days from now.")
+    return expires_ms
+
+
+def limits_of(key: ApiKey) -> KeyLimits:
+    """What a key is limited to."""
+    columns = (key.models, key.surfaces, key.networks)
+    return KeyLimits(*(tuple(orjson.loads(text)) if text is not None else None for text in columns))
+
+
+def set_limits(key: ApiKey, limits: KeyLimits) -> None:
+    """Change what a key is limited to."""
+    lists = (limits.models, limits.surfaces, limits.networks)
+    key.models, key.surfaces, key.networks = (
+        orjson.dumps(names).decode() if names is not None else None for names in lists
+    )
 
 
 async def list_keys(session: AsyncSession, user: User) -> list[ApiKey]:
@@ -221,7 +261,7 @@ async def list_keys(session: AsyncSession, user: User) -> list[ApiKey]:
 async def revoke(session: AsyncSession, user: User, key_id: str, now_ms: int) -> None:
     """Refuse a key from the next request on. Calls in flight are settled. Raises NotFound."""
     is_theirs = (col(ApiKey.id) == key_id, col(ApiKey.user_id) == user.id, col(ApiKey.revoked_ms).is_(None))
-    if _ID.fullmatch(key_id):
+    if is_id(key_id):
         revoked = await session.exec(update(ApiKey).where(*is_theirs).values(revoked_ms=now_ms))
         if revoked.rowcount:
             return
@@ -232,6 +272,11 @@ async def revoke_all(session: AsyncSession, user: User, now_ms: int) -> int:
     """Revoke every key of a user. Returns their number."""
     are_theirs = (col(ApiKey.user_id) == user.id, col(ApiKey.revoked_ms).is_(None))
     return (await session.exec(update(ApiKey).where(*are_theirs).values(revoked_ms=now_ms))).rowcount
+
+
+def is_id(text: str) -> bool:
+    """Whether a text has the form of a key's id."""
+    return _ID.fullmatch(text) is not None
 
 
 def _hash(secret: str) -> str:

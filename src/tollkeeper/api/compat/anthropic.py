@@ -111,7 +111,7 @@ async def _count_tokens(services: Services, caller: Principal, call: ModelCall) 
     """Count the input with a tokenizer of this server; the provider is not called."""
     async with services.database.session() as session:
         await services.authenticator.load_account(session, caller)
-    return messages.write_token_count(await services.gateway.count_input(call))
+    return messages.write_token_count(await services.gateway.count_input(caller, call))
 
 
 MESSAGES = MeteredEndpoint(

@@ -20,7 +20,7 @@ async def _count(services: Services, caller: Principal, call: ModelCall) -> byte
     """Count the input with a tokenizer of this server; the provider is not called."""
     async with services.database.session() as session:
         await services.authenticator.load_account(session, caller)
-    tokens = await services.gateway.count_input(call)
+    tokens = await services.gateway.count_input(caller, call)
     return orjson.dumps({"object": "response.input_tokens", "input_tokens": tokens})
 
 

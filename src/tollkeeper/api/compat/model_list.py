@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Path
 from tollkeeper.api.compat.schemas import model_responses
 from tollkeeper.api.dependencies import Caller, ServicesDep
 from tollkeeper.errors import ModelNotFound
+from tollkeeper.gateway.allowed_models import allowed_models, require_model
 from tollkeeper.providers.base import Model
 
 router = APIRouter(prefix="/v1", tags=["ai"])
@@ -22,10 +23,10 @@ ModelId = Annotated[str, Path(examples=["gpt-4o-mini"])]
 
 @router.get("/models", summary="OpenAI, Anthropic: list models", responses=model_responses(is_list=True))
 async def list_models(
-    _caller: Caller, services: ServicesDep, anthropic_version: AnthropicVersion = None
+    caller: Caller, services: ServicesDep, anthropic_version: AnthropicVersion = None
 ) -> dict[str, Any]:
-    """All models on one page, the default first."""
-    models = [listed.model for listed in services.gateway.catalog.listed_models()]
+    """All models that the caller may use on one page, the default first."""
+    models = [listed.model for listed in allowed_models(services.gateway.catalog, caller.principal)]
     if anthropic_version is None:
         return {"object": "list", "data": [_for_openai(model) for model in models]}
     names = [model.name for model in models]
@@ -35,12 +36,14 @@ async def list_models(
 
 @router.get("/models/{model_id:path}", summary="OpenAI, Anthropic: one model", responses=model_responses(is_list=False))
 async def one_model(
-    model_id: ModelId, _caller: Caller, services: ServicesDep, anthropic_version: AnthropicVersion = None
+    model_id: ModelId, caller: Caller, services: ServicesDep, anthropic_version: AnthropicVersion = None
 ) -> dict[str, Any]:
     """Any model that can be called, also one that the list does not contain."""
     if not model_id:
         raise ModelNotFound
-    model = services.gateway.catalog.model(model_id)
+    catalog = services.gateway.catalog
+    require_model(catalog, caller.principal, model_id)
+    model = catalog.model(model_id)
     return _for_openai(model) if anthropic_version is None else _for_anthropic(model)
 
 

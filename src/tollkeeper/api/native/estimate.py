@@ -61,7 +61,7 @@ def _parse(_caller: Principal, body: bytes) -> ParsedRequest[EstimateRequest]:
 async def _estimate(services: Services, caller: Principal, parsed: ParsedRequest[EstimateRequest]) -> bytes:
     own, tenants = await _balances(services, caller)
     call, _ = await make_call(services, caller, "estimate", parsed)
-    estimate = await services.gateway.estimate(call)
+    estimate = await services.gateway.estimate(caller, call)
     by_bytes, exact = estimate.byte_terms, estimate.exact_terms
     return _encode(
         EstimateResponse(

@@ -6,6 +6,7 @@ from pydantic import BaseModel
 from tollkeeper.api.dependencies import Caller, ServicesDep
 from tollkeeper.api.formats import usd
 from tollkeeper.chat import Price
+from tollkeeper.gateway.allowed_models import allowed_models
 from tollkeeper.providers.base import MAX_CONTEXT
 from tollkeeper.providers.resolver import ListedModel
 
@@ -33,15 +34,19 @@ class ModelResponse(BaseModel):
 
 
 class ModelListResponse(BaseModel):
-    """The default model first. A provider's other models may be callable as `provider/model`."""
+    """The models that the caller may use, the default first. A provider's other models may be callable as
+    `provider/model`.
+    """
 
     data: list[ModelResponse]
 
 
 @router.get("/models", summary="List models")
-async def models(_caller: Caller, services: ServicesDep) -> ModelListResponse:
-    listed = services.gateway.catalog.listed_models()
-    return ModelListResponse(data=[_model_response(one, default=one is listed[0]) for one in listed])
+async def models(caller: Caller, services: ServicesDep) -> ModelListResponse:
+    catalog = services.gateway.catalog
+    default = catalog.configured_model(catalog.default_name).name
+    allowed = allowed_models(catalog, caller.principal)
+    return ModelListResponse(data=[_model_response(one, default=one.model.name == default) for one in allowed])
 
 
 def _model_response(listed: ListedModel, *, default: bool) -> ModelResponse:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel
 
-from tollkeeper.api.dependencies import Caller, SessionDep
+from tollkeeper.api.dependencies import ConversationOwner, SessionDep
 from tollkeeper.api.formats import iso
 from tollkeeper.conversations.models import StoredConversation
 from tollkeeper.conversations.repository import ConversationRepository, Cursor
@@ -55,7 +55,7 @@ class SessionWithMessagesResponse(SessionResponse):
 
 @router.get("", summary="My conversations")
 async def my_sessions(
-    caller: Caller,
+    caller: ConversationOwner,
     session: SessionDep,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, examples=[50])] = 20,
     cursor: Annotated[str | None, Query(max_length=120, pattern=_CURSOR, examples=["1750000000000.physics"])] = None,
@@ -69,7 +69,9 @@ async def my_sessions(
 
 
 @router.get("/{session_id}", summary="One of my conversations, with its messages")
-async def my_session(session_id: SessionId, caller: Caller, session: SessionDep) -> SessionWithMessagesResponse:
+async def my_session(
+    session_id: SessionId, caller: ConversationOwner, session: SessionDep
+) -> SessionWithMessagesResponse:
     repository = ConversationRepository(session, caller.principal)
     found = await repository.find(_valid_name(session_id))
     if found is None or found.id is None:
@@ -84,7 +86,7 @@ async def my_session(session_id: SessionId, caller: Caller, session: SessionDep)
 
 
 @router.delete("/{session_id}", status_code=204, summary="Delete a conversation")
-async def forget_my_session(session_id: SessionId, caller: Caller, session: SessionDep) -> None:
+async def forget_my_session(session_id: SessionId, caller: ConversationOwner, session: SessionDep) -> None:
     if not await ConversationRepository(session, caller.principal).delete(_valid_name(session_id)):
         raise NotFound
 

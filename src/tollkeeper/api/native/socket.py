@@ -22,6 +22,7 @@ import structlog
 from fastapi import APIRouter, Response, WebSocket
 from starlette.websockets import WebSocketDisconnect
 
+from tollkeeper.api.bearer import client_address
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.errors import render_problem
 from tollkeeper.api.middleware import MAX_BODY_BYTES, correlation_id_of
@@ -77,6 +78,8 @@ async def socket(websocket: WebSocket) -> None:
         if not origin_is_allowed(websocket, services.settings.origins):
             raise Forbidden("Pages of this origin may not open a connection.")
         authenticated = await authenticate_handshake(services, websocket.scope)
+        if authenticated[1] is not None:
+            authenticated[1].limits.require_surface(SURFACE)
     except TollkeeperError as error:
         status, body, headers = render_problem(error)
         await websocket.send_denial_response(Response(body, status, headers | _handshake_headers(started)))
@@ -140,7 +143,9 @@ class _Connection:
         try:
             async with asyncio.timeout(AUTH_TIMEOUT_S):
                 self._token = read_token(await self._channel.receive(MAX_AUTH_FRAME_BYTES))
-            return await authenticate_frame(self._services, self._scope, self._token)
+            caller = await authenticate_frame(self._services, self._scope, self._token)
+            caller.limits.require_surface(SURFACE)
+            return caller
         except TimeoutError:
             await self._channel.close(close_codes.AUTH_TIMEOUT, f"no auth frame within {AUTH_TIMEOUT_S:.0f} s")
         except (Unauthenticated, InvalidJson):
@@ -218,7 +223,10 @@ class _Connection:
 
     async def _authenticate(self) -> Principal:
         """Raises Unauthenticated as soon as the token is no longer valid, Forbidden, DatabaseUnavailable."""
-        return await self._services.authenticator.verify(self._token, Access.AI)
+        address = client_address(self._scope)
+        caller = await self._services.authenticator.verify(self._token, Access.AI, address)
+        caller.limits.require_surface(SURFACE)
+        return caller
 
     async def _run_turn(self, turn: TurnFrame, size: int, listener: TurnListener) -> None:
         """One turn, from a frame of `size` bytes: verify the token again, make the call, and send the final frame."""

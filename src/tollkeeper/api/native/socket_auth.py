@@ -35,7 +35,7 @@ async def authenticate_handshake(services: Services, scope: Scope) -> tuple[str,
     *others, last = credentials_of(scope)
     for credential in others:  # a client may send a valid and another credential
         try:
-            if await services.authenticator.verify(credential, Access.AI) == caller:
+            if await services.authenticator.verify(credential, Access.AI, client_address(scope)) == caller:
                 return credential, caller
         except Unauthenticated:
             continue
@@ -51,7 +51,7 @@ async def authenticate_frame(services: Services, scope: Scope, token: str) -> Pr
     try:
         if services.authenticator.costs_a_lookup(token):
             services.throttle.check_failures(address)
-        return await services.authenticator.verify(token, Access.AI)
+        return await services.authenticator.verify(token, Access.AI, address)
     except Unauthenticated:
         services.throttle.count_failure(address)
         raise
