@@ -31,6 +31,7 @@ from tollkeeper.api import (
     single_sign_on,
 )
 from tollkeeper.api.admin import audit as admin_audit
+from tollkeeper.api.admin import keys as admin_keys
 from tollkeeper.api.admin import links as admin_links
 from tollkeeper.api.admin import models as admin_models
 from tollkeeper.api.admin import provider_keys as admin_provider_keys
@@ -102,6 +103,7 @@ def create_app(
     app.include_router(sessions.router)
     app.include_router(socket.router)
     app.include_router(admin_tenants.router)
+    app.include_router(admin_keys.router)
     app.include_router(admin_sessions.router)
     app.include_router(admin_users.router)
     app.include_router(admin_links.router)

@@ -106,7 +106,7 @@ async def open_endpoints(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> As
     monkeypatch.setattr(attempts, "RETRY_PAUSE_S", 0.001)
     async with open_gateway(sqlite_url) as gateway:
 
-        async def verify(token: str, access: Access) -> object:
+        async def verify(token: str, access: Access, _address: str) -> object:
             if token != "good" or access is not Access.AI:
                 raise errors.Unauthenticated
             return gateway.caller

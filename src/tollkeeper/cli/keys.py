@@ -1,24 +1,30 @@
-"""`tollkeeper key`: create, list and revoke API keys, for programs that cannot log in."""
+"""`tollkeeper key`: create, list, change and revoke API keys, for programs that cannot log in."""
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from tollkeeper.administration import keys as acts
+from tollkeeper.administration.administrator import Administrator
+from tollkeeper.administration.keys import ListedKey
 from tollkeeper.cli.arguments import parse_choice, parse_name, parse_number
-from tollkeeper.cli.context import open_context
+from tollkeeper.cli.context import open_administration
 from tollkeeper.cli.output import AsJson, iso_time, print_json, print_line, print_table
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.identity import accounts, keys
-from tollkeeper.identity.models import ApiKey
+from tollkeeper.key_limits import make_limits
 from tollkeeper.principal import Access
 
 app = typer.Typer(
-    name="key", help="Create, list and revoke a user's API keys.", no_args_is_help=True, add_completion=False
+    name="key", help="Create, list, change and revoke a user's API keys.", no_args_is_help=True, add_completion=False
 )
 
 Email = Annotated[str, typer.Argument(metavar="EMAIL", show_default=False, help="The user's e-mail address.")]
+Models = Annotated[str | None, typer.Option(metavar="NAME,…", help="The only models that it may use.")]
+Surfaces = Annotated[str | None, typer.Option(metavar="NAME,…", help="The only endpoints: query, chat/completions, …")]
+Networks = Annotated[str | None, typer.Option(metavar="CIDR,…", help="The only addresses of its clients.")]
 
 
 @app.command()
@@ -27,18 +33,27 @@ def create(
     name: Annotated[str, typer.Option(metavar="NAME", show_default=False, help="What the key is for.")],
     scopes: Annotated[str, typer.Option(metavar="ai|me|ai,me", help="ai: call models; me: read balances.")] = "ai,me",
     days: Annotated[str | None, typer.Option(metavar="N", help="Days until it expires. Default: never.")] = None,
+    models: Models = None,
+    surfaces: Surfaces = None,
+    networks: Networks = None,
+    as_json: AsJson = False,
 ) -> None:
     """Create an API key. It is printed to standard output once and cannot be shown again."""
     parsed_scopes, parsed_days = _parse_scopes(scopes), _parse_days(days) if days is not None else None
+    limits = make_limits(*map(_split, (models, surfaces, networks)))
 
-    async def create_key() -> str:
-        async with open_context() as context, context.database.session() as session:
-            now_ms = context.clock.now_ms()
-            expires_ms = now_ms + parsed_days * keys.DAY_MS if parsed_days is not None else None
-            user = await accounts.get_user_by_email(session, email)
-            return (await keys.create(session, user, parse_name(name), parsed_scopes, expires_ms, now_ms)).secret
+    async def create_key() -> keys.NewKey:
+        async with open_administration() as administration:
+            admin = administration.admin
+            expires_ms = _after_days(admin, parsed_days) if parsed_days is not None else None
+            user = await accounts.get_user_by_email(admin.session, email)
+            return await acts.create_key(admin, user, parse_name(name), parsed_scopes, expires_ms, limits)
 
-    print_line(asyncio.run(create_key()))
+    made = asyncio.run(create_key())
+    if as_json:
+        print_json(_record(ListedKey(made.row, None)) | {"secret": made.secret})
+    else:
+        print_line(made.secret)
     print_line("Save this key: it is not shown again.", error=True)
 
 
@@ -46,16 +61,48 @@ def create(
 def list_(email: Email, as_json: AsJson = False) -> None:
     """List the keys of a user, without revoked keys."""
 
-    async def read() -> list[ApiKey]:
-        async with open_context() as context, context.database.session() as session:
-            user = await accounts.get_user_by_email(session, email)
-            return await keys.list_keys(session, user)
+    async def read() -> list[ListedKey]:
+        async with open_administration() as administration:
+            admin = administration.admin
+            user = await accounts.get_user_by_email(admin.session, email)
+            return await acts.list_keys(admin, user_id=user.id, limit=keys.MAX_KEYS_PER_USER)
 
     found = asyncio.run(read())
     if as_json:
         print_json([_record(key) for key in found])
     else:
-        print_table(("key", "begins with", "name", "scopes", "created", "expires"), map(_row, found))
+        print_table(("key", "begins with", "name", "scopes", "created", "expires", "last used"), map(_row, found))
+
+
+@app.command()
+def change(
+    key_id: Annotated[str, typer.Argument(metavar="KEY", show_default=False, help="The key's id, as listed.")],
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="What the key is for.")] = None,
+    days: Annotated[str | None, typer.Option(metavar="N|never", help="Days from now until it expires.")] = None,
+    models: Models = None,
+    surfaces: Surfaces = None,
+    networks: Networks = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change a key's name, expiry or limits; "any" removes a limit. A running server follows within 30 seconds."""
+    lists = {"models": models, "surfaces": surfaces, "networks": networks}
+    changes: dict[str, Any] = {field: _split(text) for field, text in lists.items() if text is not None}
+    if name is not None:
+        changes["name"] = name
+    parsed_days = _parse_days(days) if days not in (None, "never") else None
+
+    async def change_key() -> ListedKey:
+        async with open_administration() as administration:
+            admin = administration.admin
+            if days is not None:
+                changes["expires_ms"] = _after_days(admin, parsed_days) if parsed_days is not None else None
+            return await acts.change_key(admin, key_id, changes)
+
+    changed = asyncio.run(change_key())
+    if as_json:
+        print_json(_record(changed))
+    else:
+        print_line(f"The key {key_id} is changed.")
 
 
 @app.command()
@@ -65,22 +112,35 @@ def revoke(
         str | None, typer.Argument(metavar="KEY", show_default=False, help="The key's id, as listed.")
     ] = None,
     revoke_all: Annotated[bool, typer.Option("--all", help="Every key of the user.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Revoke a key from the next request on. Calls in flight are settled."""
     if (key_id is None) != revoke_all:
         raise InvalidRequest("Specify either one key or --all.")
 
     async def revoke_keys() -> int:
-        async with open_context() as context, context.database.session() as session:
-            now_ms = context.clock.now_ms()
-            user = await accounts.get_user_by_email(session, email)
+        async with open_administration() as administration:
+            admin = administration.admin
+            user = await accounts.get_user_by_email(admin.session, email)
             if key_id is None:
-                return await keys.revoke_all(session, user, now_ms)
-            await keys.revoke(session, user, key_id, now_ms)
+                return await acts.revoke_keys_of(admin, user)
+            await acts.revoke_key(admin, key_id, user_id=user.id)
             return 1
 
     count = asyncio.run(revoke_keys())
-    print_line(f"The key {key_id} is revoked." if key_id is not None else f"{count} API keys are revoked.")
+    if as_json:
+        print_json({"revoked": count})
+    else:
+        print_line(f"The key {key_id} is revoked." if key_id is not None else f"{count} API keys are revoked.")
+
+
+def _after_days(admin: Administrator, days: int) -> int:
+    return admin.now_ms + days * keys.DAY_MS
+
+
+def _split(text: str | None) -> list[str] | None:
+    """Returns the entries of a list separated by commas; None for a list that is absent, or "any"."""
+    return None if text is None or text == "any" else [entry.strip() for entry in text.split(",")]
 
 
 def _parse_days(text: str) -> int:
@@ -94,7 +154,8 @@ def _parse_scopes(text: str) -> set[Access]:
     return {Access(parse_choice(name.strip(), "scope", names)) for name in text.split(",")}
 
 
-def _row(key: ApiKey) -> tuple[str, ...]:
+def _row(listed: ListedKey) -> tuple[str, ...]:
+    key = listed.row
     return (
         key.id,
         key.prefix,
@@ -102,18 +163,25 @@ def _row(key: ApiKey) -> tuple[str, ...]:
         key.scopes.replace(" ", ","),
         _format_day(key.created_ms),
         _format_day(key.expires_ms),
+        _format_day(listed.used_ms),
     )
 
 
-def _record(key: ApiKey) -> dict[str, object]:
-    """The same as a JSON object."""
+def _record(listed: ListedKey) -> dict[str, object]:
+    """The same as a JSON object, with the limits."""
+    key = listed.row
+    limits = keys.limits_of(key)
     return {
         "key": key.id,
         "prefix": key.prefix,
         "name": key.name,
         "scopes": key.scopes.split(),
+        "models": limits.models,
+        "surfaces": limits.surfaces,
+        "networks": limits.networks,
         "created": iso_time(key.created_ms),
         "expires": iso_time(key.expires_ms),
+        "last_used": iso_time(listed.used_ms),
     }
 
 
