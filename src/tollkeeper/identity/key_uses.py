@@ -1,10 +1,10 @@
 """When each API key was last used: noted in memory, and written in the background, at most once a minute per key."""
 
 import asyncio
+import logging
 from collections.abc import Collection
 from contextlib import suppress
 
-import structlog
 from sqlalchemy import text
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -21,7 +21,7 @@ WRITE_INTERVAL_S = 10.0
 MAX_NOTED_KEYS = 20_000
 """How many keys a process remembers as noted. It forgets all when there are more: some are then written early."""
 
-log = structlog.get_logger("tollkeeper.keys")
+log = logging.getLogger("tollkeeper.keys")
 
 _WRITE = text(
     "INSERT INTO api_key_uses (key_id, tenant_id, used_ms)"
@@ -100,6 +100,6 @@ class KeyUses:
         try:
             await self.write()
         except DatabaseUnavailable:
-            log.warning("keys.uses_not_written")
+            log.warning("The database is unavailable: when keys were last used is written later.")
         except Exception:
-            log.exception("keys.uses_not_written")
+            log.exception("When keys were last used could not be written.")
