@@ -95,9 +95,7 @@ class Gateway:
         candidate = await self._candidate(caller, call, stream=False, own_keys=False)
         return await candidate.model.provider.count_input(candidate.prepared)
 
-    async def _candidate(
-        self, caller: Principal, call: ModelCall, *, stream: bool, own_keys: bool = True
-    ) -> Candidate:
+    async def _candidate(self, caller: Principal, call: ModelCall, *, stream: bool, own_keys: bool = True) -> Candidate:
         """With `own_keys`, the call goes to providers with the tenant's own keys, where it has any."""
         require_model(self.catalog, caller, call.model)
         model = self.catalog.model(call.model, caller.tenant_id if own_keys else None)
