@@ -31,10 +31,11 @@ class CommandContext:
 
 @dataclass(frozen=True, slots=True)
 class Administration:
-    """What an administrative command works with: the administrator, in one transaction, and the context."""
+    """What an administrative command works with: the administrator, in one transaction, the context, and the keys."""
 
     admin: Administrator
     context: CommandContext
+    keys: DataKeys
 
 
 @asynccontextmanager
@@ -49,7 +50,7 @@ async def open_administration(program: str = "cli") -> AsyncIterator[Administrat
         await keys.load(context.database, context.clock)
         async with context.database.session() as session:
             admin = commanding(session, AuditLog(keys), actor_name(program), context.clock.now_ms())
-            yield Administration(admin, context)
+            yield Administration(admin, context, keys)
 
 
 @asynccontextmanager
