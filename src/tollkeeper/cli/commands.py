@@ -26,7 +26,6 @@ class _Commands(LazyGroup):
         ),
         LazyCommand("key", "tollkeeper.cli.keys", "Create, list, change and revoke a user's API keys."),
         LazyCommand("sso", "tollkeeper.cli.single_sign_on", "Set up single sign-on: providers, domains, identities."),
-        LazyCommand("key", "tollkeeper.cli.keys", "Create, list and revoke a user's API keys."),
         LazyCommand("quota", "tollkeeper.cli.quotas", "Show and change quotas; refund and explain charges."),
         LazyCommand(
             "doctor", "tollkeeper.cli.doctor", "Check settings, secrets, database, clock, disk, files and providers."
