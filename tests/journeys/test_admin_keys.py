@@ -100,11 +100,12 @@ async def test_an_administrator_reaches_neither_other_tenants_nor_users_of_a_hig
 
 async def test_ones_own_keys_have_audit_lines_too(server: Server) -> None:
     async with new_admin(server) as admin, new_user(server, tenant_id=admin.principal.tenant_id) as member:
-        made = (await member.make_key(models=["m"])).body
+        made = (await member.make_key(name="Ada Lovelace's", models=["m"])).body
         async with member.http.delete(f"/auth/keys/{made['id']}", headers=member.auth_headers) as response:
             assert response.status == 204
         actor = f"user:{member.principal.user_id}"
         assert await audited(admin, made["id"]) == [(actor, "key.create"), (actor, "key.revoke")]
         lines = (await admin.get("/admin/audit")).body["data"]
         assert made["key"] not in str(lines)
+        assert "Lovelace" not in str(lines), "a name can be erased, a line of the log cannot"
         assert lines[1]["after"]["models"] == ["m"]

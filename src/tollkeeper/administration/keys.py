@@ -89,7 +89,7 @@ async def change_key(admin: Administrator, key_id: str, changes: dict[str, Any])
     """
     admin.require_fresh_login()
     key = await _get_key(admin, key_id)
-    before = record_of(key)
+    before, old_name = record_of(key), key.name
     if "name" in changes:
         key.name = keys.check_name(changes["name"])
     if "expires_ms" in changes:
@@ -98,15 +98,16 @@ async def change_key(admin: Administrator, key_id: str, changes: dict[str, Any])
     lists = {name: changes.get(name, getattr(present, name)) for name in ("models", "surfaces", "networks")}
     keys.set_limits(key, make_limits(**lists))
     after = record_of(key)
-    if after != before:
+    changed = [name for name in after if after[name] != before[name]]
+    renamed = {"renamed": True} if key.name != old_name else {}
+    if changed or renamed:
         await admin.session.flush()
-        changed = [name for name in after if after[name] != before[name]]
         await admin.note(
             key.tenant_id,
             "key.change",
             target_of(key),
             before={name: before[name] for name in changed},
-            after={name: after[name] for name in changed},
+            after={name: after[name] for name in changed} | renamed,
         )
     return ListedKey(key, (await last_uses(admin.session, {key.tenant_id}, [key.id])).get(key.id))
 
@@ -160,10 +161,9 @@ def target_of(key: ApiKey) -> str:
 
 
 def record_of(key: ApiKey) -> dict[str, Any]:
-    """The fields of a key for the audit log."""
+    """The fields of a key for the audit log; without its name, which may be a person's and can be erased."""
     limits = keys.limits_of(key)
     return {
-        "name": key.name,
         "scopes": key.scopes,
         "expires_ms": key.expires_ms,
         "models": limits.models,
