@@ -110,6 +110,7 @@ async def accept_invitation(visitor: Visitor, token: str, password_hash: str) ->
     assert link.role is not None
     new = users.NewUser(email=link.email, role=Role(link.role), password_hash=password_hash)
     user = await accounts.add_user(visitor.session, users.make_user(new, link.tenant_id))
+    link.email = None  # from here on it is the user's, and erased with the user
     await visitor.note(user, "invitation.accept", role=user.role)
     return user
 
