@@ -24,6 +24,7 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for field in Settings.model_fields.values():
         for name in field.validation_alias.choices:  # type: ignore[union-attr]
             monkeypatch.delenv(str(name), raising=False)
+            monkeypatch.delenv(f"{name}_FILE", raising=False)
     monkeypatch.chdir(tmp_path)
 
 
@@ -165,6 +166,61 @@ def test_a_variable_that_is_no_setting_is_read_from_the_environment_or_the_file(
     assert read_variable("EMPTY_KEY") is None
     monkeypatch.setenv("GROQ_API_KEY", "from-the-environment")
     assert read_variable("GROQ_API_KEY") == SecretStr("from-the-environment")
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("TOLLKEEPER_SIGNING_SECRET", "signing_secret"),
+        ("TOLLKEEPER_PREVIOUS_DATA_KEY", "previous_data_key"),
+        ("OPENAI_API_KEY", "openai_api_key"),
+        ("ANTHROPIC_AUTH_TOKEN", "anthropic_auth_token"),
+    ],
+)
+def test_a_secret_can_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, field: str) -> None:
+    for content in ("of the file", "of the file\n", "of the file\r\n"):
+        (tmp_path / "secret").write_bytes(content.encode())
+        monkeypatch.setenv(f"{name}_FILE", str(tmp_path / "secret"))
+        settings = load_settings()
+        assert getattr(settings, field) == SecretStr("of the file")
+        assert setting_warnings(settings) == []
+        assert read_variable(name) == SecretStr("of the file")
+    monkeypatch.setenv(name, "of the environment")
+    message = f"^{name} and {name}_FILE are both set. Set only one of them.$"
+    with pytest.raises(ConfigurationError, match=message):
+        load_settings()
+    with pytest.raises(ConfigurationError, match=message):
+        read_variable(name)
+
+
+def test_the_url_of_the_database_can_be_in_a_file_that_the_env_file_names(tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("postgresql://user:password@db/x\n")
+    (tmp_path / ".env").write_text("DATABASE_URL_FILE=url\n")
+    assert load_settings().database_url == "postgresql://user:password@db/x"
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "No such file or directory"),
+        (b"", "is empty"),
+        (b"\xff-secret", "not UTF-8"),
+        (b"x" * 65_537, "65536 bytes"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_without_its_content(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, complaint: str
+) -> None:
+    path = tmp_path / "secret"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setenv("TOLLKEEPER_DATA_KEY_FILE", str(path))
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings()
+    assert raised.value.detail.startswith(f"TOLLKEEPER_DATA_KEY_FILE cannot be used: {path}")
+    assert complaint in raised.value.detail
+    assert "xxx" not in raised.value.detail
+    assert "-secret" not in raised.value.detail
 
 
 @pytest.mark.parametrize(

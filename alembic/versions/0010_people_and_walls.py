@@ -53,6 +53,7 @@ def add_columns() -> None:
     op.add_column("api_keys", sa.Column("networks", sa.Text(), nullable=True))
     op.add_column("conversations", sa.Column("sealed", sa.Boolean(), nullable=False, server_default=sa.false()))
     op.add_column("conversation_turns", sa.Column("sealed", sa.Boolean(), nullable=False, server_default=sa.false()))
+    op.create_index("conversations_used", "conversations", ["updated_ms"])
 
 
 def create_identity_tables() -> None:
@@ -256,6 +257,7 @@ def downgrade() -> None:
     if op.get_bind().dialect.name != "sqlite":
         op.execute("DROP FUNCTION raise_configuration_version()")
         op.execute("DROP FUNCTION sessions_raise_policy_version()")
+    op.drop_index("conversations_used", "conversations")
     for table, names in {
         "tenants": ("default_limit", "default_period"),
         "users": ("kind", "erased_at"),

@@ -25,11 +25,13 @@ from tollkeeper.configuration.live import Configuration, LiveConfiguration
 from tollkeeper.configuration.provider_keys import read_key
 from tollkeeper.configuration.switches import Switchable
 from tollkeeper.conversations import Conversations
+from tollkeeper.conversations.retention import ConversationRetention
 from tollkeeper.db import Database
 from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.garbage_collection import collect_rarely
 from tollkeeper.gateway.call_events import CallEvents, call_log
 from tollkeeper.gateway.path import Gateway
+from tollkeeper.gateway.stored_responses import StoredResponses
 from tollkeeper.gateway.streaming import Deadlines
 from tollkeeper.identity.authenticator import Authenticator
 from tollkeeper.identity.cleanup import IdentityCleanup
@@ -142,6 +144,7 @@ async def _services(
     cleanup = IdentityCleanup(database, clock)
     configuration = LiveConfiguration(database, partial(_configure, backends.catalog, data_keys))
     outbound = OutboundClient(settings.private_networks, ca_file=settings.ca_file)
+    retention = ConversationRetention(database, days=settings.conversation_days, clock=clock)
     watchdog = LoopWatchdog()
     try:
         await database.require_current_schema()
@@ -154,6 +157,7 @@ async def _services(
         cleanup.start()
         configuration.start()
         api_keys.uses.start()
+        retention.start()
         _freeze_startup_objects()
         deadlines = Deadlines(
             first_s=settings.timeout_seconds,
@@ -161,8 +165,10 @@ async def _services(
             total_s=settings.stream_total_seconds,
             ping_s=settings.stream_ping_seconds,
         )
-        gateway = Gateway(ledger, backends.catalog, deadlines, default_output=settings.max_tokens)
-        conversations = Conversations(database, settings.conversation_tokens, clock=clock)
+        gateway = Gateway(
+            ledger, backends.catalog, deadlines, StoredResponses(data_keys), default_output=settings.max_tokens
+        )
+        conversations = Conversations(database, settings.conversation_tokens, keys=data_keys, clock=clock)
         metrics.watch(ledger, watchdog)
         watchdog.start()
         yield Services(
@@ -192,6 +198,7 @@ async def _services(
         failed_logins.write()
         await configuration.stop()
         await api_keys.uses.stop()
+        await retention.stop()
         await maintenance.stop()
         await ledger.stop(keep_unbooked=backends.spill.write)
         await backends.catalog.close()

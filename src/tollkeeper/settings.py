@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,6 +13,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, Validation
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.secret_files import SUFFIX, read_secret_file
 from tollkeeper.setting_types import BaseUrl, ModelName, Networks, Origins, Port, RateLimit
 
 ENV_FILE = ".env"
@@ -189,16 +190,54 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Returns the settings from the environment and `.env`; `overrides` take precedence.
+    """Returns the settings from the environment, `.env` and the files of secrets; `overrides` take precedence.
 
     Raises ConfigurationError, which names the invalid variable, but never its value.
     """
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]
+        return Settings(**_read_secret_files() | overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         raise ConfigurationError(f"Invalid settings: {'; '.join(_problems(error))}.") from None
     except (OSError, UnicodeDecodeError, SettingsError) as error:
         raise _unreadable_env_file(error) from None
+
+
+def _read_secret_files() -> dict[str, object]:
+    """The secrets that a file has, by field. Raises ConfigurationError, also for a secret that is set twice."""
+    secrets: dict[str, object] = {}
+    for field, names in _names_of_secrets():
+        values = [value for name in names if (value := _read_from_file(name)) is not None]
+        if not values:
+            continue
+        if set_twice := [name for name in names if _raw_variable(name)]:
+            raise _set_twice(set_twice[0], names)
+        secrets[field] = values[0]
+    return secrets
+
+
+def _read_from_file(name: str) -> str | None:
+    """The secret in the file that the variable NAME_FILE names; None if that is not set. Raises ConfigurationError."""
+    variable = name + SUFFIX
+    path = _raw_variable(variable)
+    return read_secret_file(variable, path) if path else None
+
+
+def _set_twice(name: str, names: Sequence[str]) -> ConfigurationError:
+    variable = next(one + SUFFIX for one in names if _raw_variable(one + SUFFIX))
+    return ConfigurationError(f"{name} and {variable} are both set. Set only one of them.")
+
+
+def _names_of_secrets() -> Iterator[tuple[str, list[str]]]:
+    """Yields each setting that is a secret, or contains one, with the names of its variables."""
+    for name, field in Settings.model_fields.items():
+        is_secret = name == "database_url" or field.annotation in (SecretStr, SecretStr | None)
+        if is_secret and isinstance(field.validation_alias, AliasChoices):
+            yield name, [str(choice) for choice in field.validation_alias.choices]
+
+
+def _raw_variable(name: str) -> str | None:
+    """The value of a variable in the environment or `.env`. Raises ConfigurationError."""
+    return os.environ.get(name) or _read_env_file().get(name)
 
 
 def _problems(error: ValidationError) -> Iterator[str]:
@@ -232,6 +271,7 @@ def setting_warnings(settings: Settings) -> list[str]:
     A variable that the catalog names is none of the settings; so a warning is no error.
     """
     known = {name for names in _names_of_settings() for name in names}
+    known |= {name + SUFFIX for _, names in _names_of_secrets() for name in names}
     names = sorted({name.upper() for name in (*os.environ, *_read_env_file()) if name.upper().startswith(PREFIX)})
     warnings = [_unknown(name, known) for name in names if name not in known and not _KUBERNETES_VARIABLE.match(name)]
     given = settings.model_fields_set
@@ -251,8 +291,13 @@ def _unknown(name: str, known: set[str]) -> str:
 
 
 def read_variable(name: str) -> SecretStr | None:
-    """Returns a variable of the environment or `.env` that is not a setting itself, or None if it is unset or empty."""
-    value = os.environ.get(name) or _read_env_file().get(name)
+    """Returns a variable of the environment or `.env` that is not a setting itself, or the content of the file that
+    NAME_FILE names; None if both are unset or empty. Raises ConfigurationError for such a file, or if both are set.
+    """
+    value, in_file = _raw_variable(name), _read_from_file(name)
+    if value and in_file is not None:
+        raise _set_twice(name, [name])
+    value = value or in_file
     return SecretStr(value) if value else None
 
 

@@ -7,6 +7,7 @@ import asyncio
 import sys
 
 import tollkeeper.identity.models  # noqa: F401 - the tables that conversations refer to
+from support.encryption import make_data_keys
 from tollkeeper.chat import Message
 from tollkeeper.clock import SystemClock
 from tollkeeper.conversations import Conversations, service
@@ -18,7 +19,7 @@ service.APPEND_TIMEOUT_S = 60.0  # on a busy machine, each of the calls at once 
 
 
 async def converse(database: Database, caller: Principal, name: str, speaker: str, calls: int) -> None:
-    conversations = Conversations(database, 1_000_000, clock=SystemClock())
+    conversations = Conversations(database, 1_000_000, keys=make_data_keys(), clock=SystemClock())
     room = asyncio.Semaphore(AT_ONCE)
 
     async def call(number: int) -> None:

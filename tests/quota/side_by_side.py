@@ -11,7 +11,13 @@ from snapshot import Snapshot, audit
 
 from tollkeeper.chat import Price, Usage
 from tollkeeper.principal import Principal, Role
-from tollkeeper.quota.rules.idempotency_keys import MAX_STORED_BYTES, KeyedRequest, KeyName, StoredResponse
+from tollkeeper.quota.rules.idempotency_keys import (
+    MAX_ENCRYPTION_BYTES,
+    MAX_STORED_BYTES,
+    KeyedRequest,
+    KeyName,
+    StoredResponse,
+)
 from tollkeeper.quota.rules.meter import Meter
 from tollkeeper.quota.rules.models import Basis, Unit
 from tollkeeper.quota.rules.operations import (
@@ -35,7 +41,7 @@ from tollkeeper.quota.rules.page import QuotaKey, Subject
 from tollkeeper.quota.rules.windows import Period
 
 LEASE_MS = 60_000
-TOO_LONG = StoredResponse(200, "text/plain", b"x" * (MAX_STORED_BYTES + 1))
+TOO_LONG = StoredResponse(200, "text/plain", b"x" * (MAX_STORED_BYTES + MAX_ENCRYPTION_BYTES + 1))
 START_MS = 1_709_164_740_000
 """2024-02-28 23:59:00 UTC: a minute before midnight, a day and a minute before the end of a leap month."""
 

@@ -32,7 +32,7 @@ from tollkeeper.errors import (
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota.audit.verify import verify
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.quota.rules.idempotency_keys import MAX_STORED_BYTES, KeyedRequest, StoredResponse
+from tollkeeper.quota.rules.idempotency_keys import MAX_ENCRYPTION_BYTES, MAX_STORED_BYTES, KeyedRequest, StoredResponse
 from tollkeeper.quota.rules.models import Basis
 from tollkeeper.quota.rules.operations import ClosedCharge, Replayed, Reserve, Settle, StoreResponse
 
@@ -152,7 +152,7 @@ def fail(closed: ClosedCharge) -> StoredResponse:
         None,
         lambda closed: None,
         fail,
-        lambda closed: StoredResponse(200, "text/plain", b"x" * (MAX_STORED_BYTES + 1)),
+        lambda closed: StoredResponse(200, "text/plain", b"x" * (MAX_STORED_BYTES + MAX_ENCRYPTION_BYTES + 1)),
         lambda closed: StoredResponse(200, "text/\0plain", b""),
         lambda closed: StoredResponse(200, "x" * 101, b""),
         lambda closed: StoredResponse(10**12, "text/plain", b""),

@@ -14,6 +14,7 @@ from contextlib import suppress
 import asyncpg
 import pytest
 
+from support.encryption import make_data_keys
 from support.factories import make_principal, make_store, make_tenant, make_terms, tenant_quota, user_quota
 from tollkeeper.chat import Message, Usage
 from tollkeeper.clock import SystemClock
@@ -51,7 +52,7 @@ class Administration:
         self._random = random.Random(number)
         self._database = Database(url)
         self._ledger = Ledger(make_store(url), lease_seconds=60)
-        self._conversations = Conversations(self._database, 10_000, clock=SystemClock())
+        self._conversations = Conversations(self._database, 10_000, keys=make_data_keys(), clock=SystemClock())
         self._users = users
         self._numbers = itertools.count(number * 1_000)
         self._now_ms = SystemClock().now_ms()

@@ -10,6 +10,7 @@ import pytest
 from sqlmodel import select
 
 from support.deadlines import TEST_DEADLINE_S
+from support.encryption import make_data_keys
 from support.factories import make_principal, make_store, set_limit, user_quota
 from tollkeeper.chat import ChatRequest, Completion, Finish, Message, Price, TextDelta, Usage, UsageReport
 from tollkeeper.clock import Clock
@@ -20,6 +21,7 @@ from tollkeeper.gateway.call_events import CallEvent, CallEvents
 from tollkeeper.gateway.candidate import ModelCall
 from tollkeeper.gateway.path import Gateway
 from tollkeeper.gateway.results import CallFailed, CallResult, IdempotentCall
+from tollkeeper.gateway.stored_responses import StoredResponses
 from tollkeeper.gateway.streaming import Deadlines
 from tollkeeper.principal import Principal
 from tollkeeper.providers.base import CallInput, Model, PreparedCall, StreamChunk
@@ -260,7 +262,13 @@ async def open_gateway(
     caller = await make_principal(database)
     provider = FakeProvider()
     models = {"m": Model("m", provider, context_window=5000, price=PRICE)}
-    gateway = Gateway(ledger, Catalog("m", models.get, provider), deadlines or Deadlines(), default_output=500)
+    gateway = Gateway(
+        ledger,
+        Catalog("m", models.get, provider),
+        deadlines or Deadlines(),
+        StoredResponses(make_data_keys()),
+        default_output=500,
+    )
     await set_limit(ledger, user_quota(caller), 10_000)
     try:
         yield GatewayUnderTest(gateway, ledger, provider, models, caller, database)

@@ -18,6 +18,19 @@ class _Commands(LazyGroup):
         LazyCommand(
             "models", "tollkeeper.cli.models", "List the models of the configured providers, the default first."
         ),
+        LazyCommand(
+            "model",
+            "tollkeeper.cli.model_switches",
+            "List the models with their state; switch one off, and on again.",
+        ),
+        LazyCommand(
+            "provider",
+            "tollkeeper.cli.provider_switches",
+            "List the providers with their state; switch one off, and on again.",
+        ),
+        LazyCommand(
+            "provider-key", "tollkeeper.cli.provider_keys", "List, set and delete a tenant's own keys for providers."
+        ),
         LazyCommand("tenant", "tollkeeper.cli.tenants", "Create, list, disable and enable tenants."),
         LazyCommand(
             "user",

@@ -15,7 +15,9 @@ from tollkeeper.cli.command_settings import load_command_settings, require_sqlit
 from tollkeeper.cli.first_run import populate, print_example_calls, print_first_steps, print_how_to_get_in
 from tollkeeper.cli.migrate import migrate_database
 from tollkeeper.cli.output import print_line
+from tollkeeper.clock import SystemClock
 from tollkeeper.db import Database, SchemaMissing
+from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.identity import accounts
 from tollkeeper.installation_secret import DATA_KEY, SIGNING_SECRET
@@ -39,7 +41,6 @@ def start(options: Mapping[str, object], *, reload: bool, first_run: bool) -> No
     backends = make_backends(settings)
     _require_schema(settings, create=first_run)
     SIGNING_SECRET.load(settings, settings.signing_secret)
-    DATA_KEY.load(settings, settings.data_key)
     with _bind(settings) as listener:  # before the first passwords are made, which are shown once
         passwords, has_users = asyncio.run(_check_database(settings, first_run=first_run))
         url = f"http://{_host_and_port(settings)}"
@@ -83,7 +84,7 @@ async def _check_schema(settings: Settings) -> None:
 
 
 async def _check_database(settings: Settings, *, first_run: bool) -> tuple[dict[str, str] | None, bool]:
-    """Check that the database can be written to; on a first run, fill an empty one.
+    """Check that the database can be written to, and the data key is its own; on a first run, fill an empty one.
 
     Returns e-mail address → password of the accounts that were created, if any, and whether there are users. Raises
     ConfigurationError.
@@ -91,6 +92,8 @@ async def _check_database(settings: Settings, *, first_run: bool) -> tuple[dict[
     database = Database(settings.database_url)
     try:
         await database.require_writable()
+        data_key = DATA_KEY.load(settings, settings.data_key)
+        await DataKeys(data_key, previous=settings.previous_data_key).load(database, SystemClock())
         if first_run and (passwords := await populate(settings, database)) is not None:
             return passwords, True
         async with database.session() as session:

@@ -7,8 +7,10 @@ from sqlalchemy import ColumnElement, delete, insert, text, update
 from sqlmodel import and_, col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from tollkeeper.conversations.cipher import ConversationCipher
 from tollkeeper.conversations.models import StoredConversation, StoredMessage
 from tollkeeper.conversations.trimming import first_kept_index
+from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.principal import Principal
 
 _CREATE = text(
@@ -18,7 +20,7 @@ _CREATE = text(
 
 
 class NewMessage(NamedTuple):
-    """A message to be stored. `tokens` is an upper bound."""
+    """A message, to be stored or as stored, in plain text. `tokens` is an upper bound."""
 
     role: str
     content: str
@@ -33,21 +35,27 @@ class Cursor(NamedTuple):
 
 
 class ConversationRepository:
-    """Reads and writes one user's conversations, in one transaction."""
+    """Reads and writes one user's conversations, in one transaction. Their texts are stored encrypted with `keys`."""
 
-    def __init__(self, session: AsyncSession, owner: Principal) -> None:
+    def __init__(self, session: AsyncSession, owner: Principal, keys: DataKeys) -> None:
         self._session = session
         self._owner = owner
+        self._cipher = ConversationCipher(keys, owner)
 
     async def find(self, name: str) -> StoredConversation | None:
         """Returns the conversation of that name."""
         query = select(StoredConversation).where(self._is_owned(StoredConversation), StoredConversation.name == name)
         return (await self._session.exec(query)).first()
 
-    async def messages(self, conversation_id: int) -> list[StoredMessage]:
-        """Returns the stored messages, the oldest first."""
+    def system_prompt(self, stored: StoredConversation) -> str | None:
+        """The system prompt of a conversation, decrypted. Raises SealBroken."""
+        return self._cipher.read_prompt(stored)
+
+    async def messages(self, conversation_id: int) -> list[NewMessage]:
+        """Returns the stored messages, decrypted, the oldest first. Raises SealBroken."""
         query = select(StoredMessage).where(self._is_in(conversation_id)).order_by(col(StoredMessage.sequence))
-        return list((await self._session.exec(query)).all())
+        rows = (await self._session.exec(query)).all()
+        return [NewMessage(row.role, self._cipher.read_message(row), row.tokens) for row in rows]
 
     async def list_page(self, *, after: Cursor | None, limit: int) -> list[StoredConversation]:
         """Returns at most `limit` conversations, the newest first."""
@@ -71,13 +79,14 @@ class ConversationRepository:
 
     async def append(
         self,
+        name: str,
         target: ColumnElement[bool],
         messages: Sequence[NewMessage],
         system_prompt: str | None,
         max_tokens: int,
         now_ms: int,
     ) -> None:
-        """Append messages to the conversation that `target` selects, if it exists, and trim it to `max_tokens`.
+        """Append messages to the conversation of that name that `target` selects, if it exists; trim to `max_tokens`.
 
         The first statement locks the conversation, so the messages of one call stay together.
         """
@@ -90,7 +99,7 @@ class ConversationRepository:
             "updated_ms": now_ms,
         }
         if system_prompt is not None:
-            values["system_prompt"] = system_prompt
+            values |= {"system_prompt": self._cipher.seal_prompt(name, system_prompt), "sealed": True}
         grow = update(stored).where(self._is_owned(stored), target).values(values)
         returned = await self._session.exec(grow.returning(col(stored.id), col(stored.sequence), col(stored.tokens)))
         if (row := returned.first()) is None:
@@ -145,7 +154,15 @@ class ConversationRepository:
 
     def _rows(self, conversation_id: int, first: int, messages: Sequence[NewMessage]) -> list[dict[str, Any]]:
         return [
-            self._owner_values | {"conversation_id": conversation_id, "sequence": sequence} | message._asdict()
+            {
+                **self._owner_values,
+                "conversation_id": conversation_id,
+                "sequence": sequence,
+                "role": message.role,
+                "content": self._cipher.seal_message(conversation_id, sequence, message.content),
+                "sealed": True,
+                "tokens": message.tokens,
+            }
             for sequence, message in enumerate(messages, first)
         ]
 

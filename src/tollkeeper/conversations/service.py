@@ -12,10 +12,11 @@ from sqlmodel import col
 
 from tollkeeper.chat import Message
 from tollkeeper.clock import Clock
-from tollkeeper.conversations.models import StoredConversation, StoredMessage
+from tollkeeper.conversations.models import StoredConversation
 from tollkeeper.conversations.repository import ConversationRepository, NewMessage
 from tollkeeper.conversations.trimming import first_kept_index, max_tokens_of
 from tollkeeper.db import Database
+from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.principal import Principal
 
@@ -42,12 +43,14 @@ class Conversations:
         database: Database,
         max_tokens: int,
         *,
+        keys: DataKeys,
         clock: Clock,
         max_conversations: int = MAX_CONVERSATIONS,
     ) -> None:
         self._database = database
         self._max_tokens = max_tokens
         self._max_conversations = max_conversations
+        self._keys = keys
         self._clock = clock
 
     async def open(self, caller: Principal, session_id: str, messages: tuple[Message, ...]) -> "Conversation":
@@ -61,11 +64,12 @@ class Conversations:
             raise InvalidRequest(f"In a session, the system prompt can have at most {MAX_SYSTEM_PROMPT_BYTES} bytes.")
         new_messages = tuple(message for message in messages if message.role != "system")
         async with self._database.session() as session:
-            repository = ConversationRepository(session, caller)
+            repository = ConversationRepository(session, caller, self._keys)
             stored = await repository.find(session_id)
             history = await repository.messages(stored.id) if stored is not None and stored.id is not None else []
+            stored_prompt = repository.system_prompt(stored) if stored is not None else None
         history = history[first_kept_index(history, self._max_tokens) :]
-        prompt = new_prompt or (stored.system_prompt if stored is not None else None)
+        prompt = new_prompt or stored_prompt
         earlier = (*((Message("system", prompt),) if prompt else ()), *map(_to_message, history))
         pending = _PendingAppend(
             caller, session_id, stored.id if stored is not None else None, new_messages, new_prompt
@@ -80,10 +84,12 @@ class Conversations:
         ]
         now_ms, is_created = self._clock.now_ms(), False
         async with asyncio.timeout(APPEND_TIMEOUT_S), self._database.session() as session:
-            repository = ConversationRepository(session, pending.owner)
+            repository = ConversationRepository(session, pending.owner, self._keys)
             if pending.conversation_id is None:
                 is_created = await repository.create(pending.name, now_ms)
-            await repository.append(pending.target, new_messages, pending.system_prompt, self._max_tokens, now_ms)
+            await repository.append(
+                pending.name, pending.target, new_messages, pending.system_prompt, self._max_tokens, now_ms
+            )
             if is_created:
                 await repository.evict(self._max_conversations)
 
@@ -131,7 +137,7 @@ class Conversation:
             log.error("conversation.not_remembered", error=type(error).__name__)
 
 
-def _to_message(stored: StoredMessage) -> Message:
+def _to_message(stored: NewMessage) -> Message:
     return Message("user" if stored.role == "user" else "assistant", stored.content)
 
 

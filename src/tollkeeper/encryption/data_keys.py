@@ -7,6 +7,7 @@ is AES-256-GCM with random nonces of 96 bits (NIST SP 800-38D, 8.2.2: at most 2^
 import hashlib
 import hmac
 import os
+from collections.abc import Mapping
 from enum import StrEnum
 
 from cryptography.exceptions import InvalidTag
@@ -24,6 +25,8 @@ from tollkeeper.errors import ConfigurationError, SealBroken
 KEY_BYTES = 32
 NONCE_BYTES = 12
 _VERSION = b"\x01"
+SEAL_BYTES = len(_VERSION) + NONCE_BYTES + 16
+"""How much longer a sealed text is than the plain one: version, nonce, and the tag of GCM."""
 
 
 class Purpose(StrEnum):
@@ -62,9 +65,12 @@ class DataKeys:
             if purpose.value not in stored:
                 await self._create(database, purpose, clock.now_ms())
         stored = await self._read(database)
-        for purpose in Purpose:
-            self._keys[purpose] = await self._unwrap(database, purpose, stored[purpose.value])
-            self._ciphers[purpose] = AESGCM(self._keys[purpose])
+        self.use({purpose: await self._unwrap(database, purpose, stored[purpose.value]) for purpose in Purpose})
+
+    def use(self, keys: Mapping[Purpose, bytes]) -> None:
+        """Encrypt and decrypt with these keys."""
+        self._keys = dict(keys)
+        self._ciphers = {purpose: AESGCM(key) for purpose, key in keys.items()}
 
     def seal(self, purpose: Purpose, plain: bytes, place: str) -> bytes:
         """Encrypt. `place` names where the result is stored, with tenant and row: it is readable nowhere else."""
@@ -73,6 +79,11 @@ class DataKeys:
     def unseal(self, purpose: Purpose, sealed: bytes, place: str) -> bytes:
         """Decrypt what `seal` returned for the same purpose and place. Raises SealBroken for anything else."""
         return _decrypt(self._ciphers[purpose], sealed, place)
+
+    @staticmethod
+    def is_sealed(stored: bytes) -> bool:
+        """Whether this begins as `seal` returns it. No JSON document and no server-sent event begins so."""
+        return stored.startswith(_VERSION)
 
     def mac(self, purpose: Purpose, message: bytes) -> bytes:
         """Returns the HMAC-SHA-256 of a message: 32 bytes."""

@@ -15,6 +15,7 @@ from tollkeeper.gateway.candidate import Candidate, ModelCall
 from tollkeeper.gateway.listener import Listener
 from tollkeeper.gateway.reserved_call import ReservedCall
 from tollkeeper.gateway.results import CallResult, Estimate, IdempotentCall
+from tollkeeper.gateway.stored_responses import StoredResponses
 from tollkeeper.gateway.streaming import Deadlines, relay_stream
 from tollkeeper.gateway.whole import call_once
 from tollkeeper.principal import Principal
@@ -31,9 +32,18 @@ class Gateway:
     `default_output` is the output limit, in tokens, of a call that gives none.
     """
 
-    def __init__(self, ledger: Ledger, catalog: Catalog, deadlines: Deadlines, *, default_output: int) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        catalog: Catalog,
+        deadlines: Deadlines,
+        responses: StoredResponses,
+        *,
+        default_output: int,
+    ) -> None:
         self._ledger = ledger
         self._deadlines = deadlines
+        self._responses = responses
         self._default_output = default_output
         self.catalog = catalog
 
@@ -72,13 +82,15 @@ class Gateway:
         attempt = observed(attempt, record)
         async with ReservedCall(self._ledger, record, candidate, idempotent) as reservation:
             if reservation.replayed is not None:
-                return reservation.replayed
+                assert idempotent is not None
+                return self._responses.open(record.caller, idempotent, reservation.replayed)
             fallbacks = self._fallbacks(record.caller, candidate, stream=listener is not None)
             others = partial(self._other_deployments, stream=listener is not None)
             outcome = await call_with_fallbacks(reservation, candidate, attempt, fallbacks, others, listener)
             record.answered(outcome)
             if idempotent is not None and not outcome.cut_short:
-                reservation.store_response(lambda charge: idempotent.render(CallResult(charge, outcome)))
+                result_of = partial(CallResult, outcome=outcome)
+                reservation.store_response(self._responses.sealed(record.caller, idempotent, result_of))
         return CallResult(reservation.closed_charge, outcome)
 
     async def estimate(self, caller: Principal, call: ModelCall) -> Estimate:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel
 
-from tollkeeper.api.dependencies import ConversationOwner, SessionDep
+from tollkeeper.api.dependencies import ConversationOwner, ServicesDep, SessionDep
 from tollkeeper.api.formats import iso
 from tollkeeper.conversations.models import StoredConversation
 from tollkeeper.conversations.repository import ConversationRepository, Cursor
@@ -57,10 +57,11 @@ class SessionWithMessagesResponse(SessionResponse):
 async def my_sessions(
     caller: ConversationOwner,
     session: SessionDep,
+    services: ServicesDep,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, examples=[50])] = 20,
     cursor: Annotated[str | None, Query(max_length=120, pattern=_CURSOR, examples=["1750000000000.physics"])] = None,
 ) -> SessionPage:
-    repository = ConversationRepository(session, caller.principal)
+    repository = ConversationRepository(session, caller.principal, services.data_keys)
     found = await repository.list_page(after=_parse_cursor(cursor), limit=limit + 1)
     return SessionPage(
         data=[_session_response(stored) for stored in found[:limit]],
@@ -70,9 +71,9 @@ async def my_sessions(
 
 @router.get("/{session_id}", summary="One of my conversations, with its messages")
 async def my_session(
-    session_id: SessionId, caller: ConversationOwner, session: SessionDep
+    session_id: SessionId, caller: ConversationOwner, session: SessionDep, services: ServicesDep
 ) -> SessionWithMessagesResponse:
-    repository = ConversationRepository(session, caller.principal)
+    repository = ConversationRepository(session, caller.principal, services.data_keys)
     found = await repository.find(_valid_name(session_id))
     if found is None or found.id is None:
         raise NotFound
@@ -81,13 +82,16 @@ async def my_session(
         for stored in await repository.messages(found.id)
     ]
     return SessionWithMessagesResponse(
-        **_session_response(found).model_dump(), system_prompt=found.system_prompt, messages=messages
+        **_session_response(found).model_dump(), system_prompt=repository.system_prompt(found), messages=messages
     )
 
 
 @router.delete("/{session_id}", status_code=204, summary="Delete a conversation")
-async def forget_my_session(session_id: SessionId, caller: ConversationOwner, session: SessionDep) -> None:
-    if not await ConversationRepository(session, caller.principal).delete(_valid_name(session_id)):
+async def forget_my_session(
+    session_id: SessionId, caller: ConversationOwner, session: SessionDep, services: ServicesDep
+) -> None:
+    repository = ConversationRepository(session, caller.principal, services.data_keys)
+    if not await repository.delete(_valid_name(session_id)):
         raise NotFound
 
 

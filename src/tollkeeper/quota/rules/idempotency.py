@@ -40,7 +40,7 @@ def store_response(page: Page, to_store: StoreResponse, closed: ClosedCharge) ->
         return
     try:
         response = to_store.render(closed)
-        is_storable = response is None or response.is_storable
+        is_storable = response is None or response.fits_row
     except Exception:
         log.exception("ledger.answer_not_kept", charge_id=closed.charge_id)
         return

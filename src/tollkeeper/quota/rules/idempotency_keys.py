@@ -9,6 +9,8 @@ KEY_LIFETIME_MS = 86_400_000
 """How long a key refers to its call: 24 hours."""
 MAX_STORED_BYTES = 256 * 1024
 """Bytes of the longest response body that is stored."""
+MAX_ENCRYPTION_BYTES = 64
+"""How much longer it may be as it is stored: encryption adds a few bytes."""
 MAX_CONTENT_TYPE_LENGTH = 100
 """Characters of the longest content type that is stored."""
 
@@ -41,10 +43,15 @@ class StoredResponse(NamedTuple):
 
     @property
     def is_storable(self) -> bool:
-        """Whether it fits the columns of a row."""
+        """Whether it may be stored as it is, in plain text."""
+        return self.fits_row and len(self.body) <= MAX_STORED_BYTES
+
+    @property
+    def fits_row(self) -> bool:
+        """Whether it fits the columns of a row, plain or encrypted."""
         kind = self.content_type
         kind_fits = kind.isascii() and kind.isprintable() and len(kind) <= MAX_CONTENT_TYPE_LENGTH
-        return kind_fits and 100 <= self.status <= 599 and len(self.body) <= MAX_STORED_BYTES
+        return kind_fits and 100 <= self.status <= 599 and len(self.body) <= MAX_STORED_BYTES + MAX_ENCRYPTION_BYTES
 
 
 class KeyRow(NamedTuple):
