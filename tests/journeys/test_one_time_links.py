@@ -112,6 +112,7 @@ async def test_an_invitation_that_is_withdrawn_has_no_effect(server: Server) -> 
         theirs = await other.send("DELETE", path)
         absent = await other.send("DELETE", "/admin/invitations/inv_0123456789abcdef01234567")
         assert (theirs.status, theirs.body["detail"]) == (404, absent.body["detail"])
+        assert (await admin.send("DELETE", "/admin/invitations/%00")).code == "not_found"
         assert (await admin.send("DELETE", path)).status == 204
         assert (await admin.send("DELETE", path)).code == "not_found"
         assert_refused(await use(admin.http, "/auth/invitations", made.body["token"]))

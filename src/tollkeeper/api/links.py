@@ -39,6 +39,7 @@ EXAMPLE = {"token": "q1w2e3r4t5y6u7i8o9p0q1w2e3r4t5y6u7i8o9p0q1w", "password": "
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The body is not valid JSON, or the link is unknown, used, withdrawn or ended"}
 }
+PAGE_ERRORS: dict[int | str, dict[str, Any]] = {429: {"description": "Too many requests"}}
 
 
 class UseLinkRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -133,8 +134,9 @@ _PAGE = (files("tollkeeper.api") / "link_page.html").read_text("utf-8")
 _HEADERS = {"Content-Security-Policy": _policy(_PAGE)}
 
 
-@router.get("/reset", include_in_schema=False)
-@router.get("/invitations", include_in_schema=False)
+@router.get("/reset", response_class=HTMLResponse, responses=PAGE_ERRORS, summary="The page of a reset link")
+@router.get("/invitations", response_class=HTMLResponse, responses=PAGE_ERRORS, summary="The page of an invitation")
 async def show_page(request: Request, services: ServicesDep) -> HTMLResponse:
+    """A browser shows it for a link: a form for a password. It consumes nothing."""
     services.throttle.check_document(client_address(request.scope))
     return HTMLResponse(_PAGE, headers=_HEADERS)

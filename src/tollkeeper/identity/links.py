@@ -5,6 +5,7 @@ browsers do not send: so it is in no access log. Only a POST consumes it.
 """
 
 import hashlib
+import re
 import secrets
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -24,6 +25,7 @@ MAX_OPEN_INVITATIONS = 1_000
 """Of one tenant."""
 MAX_TOKEN_LENGTH = 100
 """Of what a client may send. A token has 43 characters."""
+_INVITATION_ID = re.compile(r"inv_[0-9a-f]{24}")
 
 
 class LinkKind(StrEnum):
@@ -118,6 +120,8 @@ async def list_invitations(
 
 async def withdraw(session: AsyncSession, scope: TenantScope, invitation_id: str, now_ms: int) -> OneTimeLink:
     """Delete an invitation that could be accepted. Returns what it was. Raises NotFound."""
+    if not _INVITATION_ID.fullmatch(invitation_id):
+        raise NotFound
     query = select(OneTimeLink).where(_are_open_invitations(scope, now_ms), OneTimeLink.id == invitation_id)
     link = (await session.exec(query.with_for_update())).first()
     if link is None:

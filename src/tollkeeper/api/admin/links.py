@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from tollkeeper.administration import links, users
 from tollkeeper.administration.links import url_of
 from tollkeeper.api.admin.caller import AdminCaller, TenantAdmin, json_body
-from tollkeeper.api.admin.pages import Limit, Page
+from tollkeeper.api.admin.pages import NO_TENANT, Limit, Page
 from tollkeeper.api.admin.users import Email, OfTenant, RoleName, TenantNumber, UserId
 from tollkeeper.api.formats import iso
 from tollkeeper.identity.links import NewLink
@@ -19,7 +19,7 @@ from tollkeeper.principal import Role
 router = APIRouter(prefix="/admin", tags=["admin"])
 
 _ID = r"^inv_[0-9a-f]{24}$"
-InvitationId = Annotated[str, Path(max_length=40, examples=["inv_0123456789abcdef01234567"])]
+InvitationId = Annotated[str, Path(examples=["inv_0123456789abcdef01234567"])]
 InvitationCursor = Annotated[str | None, Query(max_length=40, pattern=_ID, examples=["inv_0123456789abcdef01234567"])]
 
 
@@ -83,6 +83,7 @@ async def create_reset(user_id: UserId, caller: TenantAdmin) -> Response:
     "/invitations",
     status_code=201,
     response_model=NewInvitationResponse,
+    responses=NO_TENANT,
     openapi_extra=json_body(InviteRequest, {"email": "ada@example.com", "role": "member"}),
     summary="Invite someone to become a user",
 )
@@ -97,7 +98,7 @@ async def invite(caller: TenantAdmin) -> Response:
     return await caller.once(InviteRequest, create)
 
 
-@router.get("/invitations", summary="List the invitations that can be accepted")
+@router.get("/invitations", responses=NO_TENANT, summary="List the invitations that can be accepted")
 async def list_invitations(
     caller: TenantAdmin, tenant_id: OfTenant = None, limit: Limit = 20, cursor: InvitationCursor = None
 ) -> Page[InvitationResponse]:

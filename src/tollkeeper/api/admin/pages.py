@@ -1,6 +1,6 @@
 """Pages of lists: at most `limit` objects, and the cursor of the next page."""
 
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Query
 from pydantic import BaseModel
@@ -8,6 +8,11 @@ from pydantic import BaseModel
 MAX_PAGE_SIZE = 100
 MAX_ID = 2**31 - 1
 """The width of ids in the database."""
+
+NO_TENANT: dict[int | str, dict[str, Any]] = {
+    404: {"description": "There is no such tenant, or the caller may not see it"}
+}
+"""The error of a request that names a tenant elsewhere than in its path."""
 
 Item = TypeVar("Item", bound=BaseModel)
 

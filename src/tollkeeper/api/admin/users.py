@@ -12,7 +12,7 @@ from tollkeeper.administration.default_quotas import give_default_quotas
 from tollkeeper.administration.erasure import erase_user
 from tollkeeper.administration.users import NewUser, UserFilter
 from tollkeeper.api.admin.caller import AdminCaller, TenantAdmin, changes_in, etag, json_body
-from tollkeeper.api.admin.pages import MAX_ID, IdCursor, Limit, Page
+from tollkeeper.api.admin.pages import MAX_ID, NO_TENANT, IdCursor, Limit, Page
 from tollkeeper.api.formats import iso_datetime
 from tollkeeper.identity.accounts import MAX_EMAIL_LENGTH
 from tollkeeper.identity.models import User, UserKind
@@ -78,6 +78,7 @@ class UserResponse(BaseModel):
     "",
     status_code=201,
     response_model=UserResponse,
+    responses=NO_TENANT,
     openapi_extra=json_body(CreateUserRequest, {"email": "ada@example.com", "role": "member"}),
     summary="Create a user or a service account",
 )
@@ -98,7 +99,7 @@ async def create_user(caller: TenantAdmin) -> Response:
     return response
 
 
-@router.get("", summary="List the users")
+@router.get("", responses=NO_TENANT, summary="List the users")
 async def list_users(
     caller: TenantAdmin,
     tenant_id: OfTenant = None,
