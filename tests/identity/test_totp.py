@@ -8,7 +8,7 @@ import pytest
 from support.identity import IdentityWorld, make_identity_world
 from tollkeeper.db import Database
 from tollkeeper.encryption.data_keys import Purpose
-from tollkeeper.errors import InvalidRequest, InvalidTotpCode, RateLimited, SealBroken
+from tollkeeper.errors import InvalidRequest, InvalidTotpCode, NotFound, RateLimited, SealBroken
 from tollkeeper.identity.models import TotpSecret
 from tollkeeper.identity.totp import FREE_FAILURES, PERIOD_S, RECOVERY_CODES, WAIT_MS, Enrolment, Proof
 
@@ -59,7 +59,7 @@ async def test_a_secret_is_needed_at_the_login_only_once_it_is_confirmed(world: 
     parsed = pyotp.parse_uri(enrolment.uri)
     assert (parsed.secret, parsed.issuer, parsed.name) == (enrolment.secret, "Tollkeeper", user.email)
     assert not await is_confirmed()
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(NotFound):
         await prove(world, code(world, enrolment.secret))
     async with world.database.session() as session:
         with pytest.raises(InvalidRequest):

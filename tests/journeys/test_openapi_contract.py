@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -17,12 +18,14 @@ import pytest
 import schemathesis.openapi
 from sqlmodel import col, update
 
+from journeys.support.forged_tokens import forge
 from journeys.support.processes import TESTS
 from journeys.support.server import Server
 from journeys.support.users import ApiUser, new_user
 from support.databases import new_sqlite
 from support.depth import DEPTH
 from tollkeeper.api.auth import EXAMPLE as LOGIN
+from tollkeeper.clock import SystemClock
 from tollkeeper.db import Database
 from tollkeeper.identity.models import User
 
@@ -49,8 +52,10 @@ def contract_server(make_server: Callable[..., Server], tmp_path: Path, migrated
 
 @pytest.fixture
 async def caller(contract_server: Server) -> AsyncIterator[ApiUser]:
+    """A user with an access token of no session, which no logout among the requests ends."""
+    now_s = SystemClock().now_ms() // 1000
     async with new_user(contract_server, limit=UNLIMITED) as user:
-        yield user
+        yield replace(user, token=forge(user.principal, {"auth_time": now_s, "exp": now_s + 86_400}))
 
 
 @pytest.mark.proof

@@ -212,7 +212,7 @@ def _expected(method: str, path: str) -> int:
     if path == "/auth/oidc/{name}/callback":
         return 401  # there is no cookie
     if (method, path) == ("DELETE", "/auth/totp"):
-        return 422  # there is no second factor
+        return 404  # there is no second factor
     return 404 if "{" in path and "model_id" not in path else 200
 
 

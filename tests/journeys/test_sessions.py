@@ -206,6 +206,8 @@ async def test_what_gives_access_needs_a_fresh_login(server: Server) -> None:
         ):
             refused = await person.send(method, path, document, token=stale)
             assert (refused.status, refused.code) == (403, "step_up_required"), path
+        sessionless = forge(person.principal)
+        assert (await person.send("POST", "/auth/logout", token=sessionless)).code == "forbidden"
         fresh = (await person.log_in())["access_token"]
         assert (await person.send("POST", "/auth/keys", {"name": "robot"}, token=fresh)).status == 201
 

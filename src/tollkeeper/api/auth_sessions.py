@@ -23,7 +23,7 @@ from tollkeeper.api.dependencies import KeyOwner, Services, ServicesDep, Session
 from tollkeeper.api.formats import iso
 from tollkeeper.api.middleware import read_body
 from tollkeeper.api.openapi_parts import json_body
-from tollkeeper.errors import InvalidCredentials, InvalidRequest, Unauthenticated
+from tollkeeper.errors import Forbidden, InvalidCredentials, Unauthenticated
 from tollkeeper.identity.models import Session
 from tollkeeper.identity.refresh_tokens import MAX_LENGTH
 from tollkeeper.principal import Access
@@ -35,7 +35,7 @@ MAX_PASSWORD_LENGTH = 4096
 
 Sent = TypeVar("Sent")
 RefreshTokenText = Annotated[str, Meta(max_length=MAX_LENGTH)]
-SessionId = Annotated[str, Path(max_length=40, examples=["ses_0123456789abcdef01234567"])]
+SessionId = Annotated[str, Path(examples=["ses_0123456789abcdef01234567"])]
 
 
 class RefreshRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -81,7 +81,7 @@ class SessionListResponse(BaseModel):
 EXAMPLE_TOKEN = f"tk-refresh-0123456789abcdef01234567-0-{'x' * 43}-{'x' * 22}"
 ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"description": "The token is missing, invalid, outdated or revoked"},
-    403: {"description": "The refresh cookie was sent without the console's header, or from another origin"},
+    403: {"description": "The refresh cookie came without the console's header, or the token is of no session"},
 }
 PASSWORD_ERRORS: dict[int | str, dict[str, Any]] = {401: {"description": "The current password is wrong"}}
 
@@ -155,7 +155,7 @@ async def end_session(
     response_model_exclude_none=True,
     openapi_extra=json_body(
         ChangePasswordRequest,
-        {"current_password": "correct horse battery staple", "new_password": "a sentence that nobody else knows"},
+        {"current_password": "the password until today", "new_password": "a sentence that nobody else knows"},
     ),
     responses=PASSWORD_ERRORS,
     summary="Change my password",
@@ -209,11 +209,11 @@ def _counting_failures(request: Request, services: Services) -> Iterator[None]:
 
 
 async def _log_out_caller(request: Request, services: Services, *, everywhere: bool) -> None:
-    """End the session of the access token. Raises InvalidRequest for one that was issued without a session."""
+    """End the session of the access token. Raises Forbidden for one that was issued without a session."""
     caller = await authenticate(services.authenticator, services.throttle, request.scope, Access.KEYS)
     services.throttle.check_read(caller)
     if caller.session is None:
-        raise InvalidRequest("This access token is of no session. It ends by itself within minutes.")
+        raise Forbidden("This access token is of no session. It ends by itself within minutes.")
     async with services.database.session() as session:
         user, _ = await services.authenticator.load_account(session, caller)
         row = await session.get_one(Session, caller.session)

@@ -20,7 +20,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from tollkeeper.clock import Clock
 from tollkeeper.db import Database
 from tollkeeper.encryption.data_keys import DataKeys, Purpose
-from tollkeeper.errors import InvalidRequest, InvalidTotpCode, RateLimited
+from tollkeeper.errors import InvalidRequest, InvalidTotpCode, NotFound, RateLimited
 from tollkeeper.identity.models import TotpSecret, User
 
 ISSUER = "Tollkeeper"
@@ -88,13 +88,13 @@ class SecondFactors:
         is not confirmed yet, which has no recovery codes.
 
         Raises InvalidTotpCode; RateLimited after FREE_FAILURES wrong codes in a row, until WAIT_MS have passed;
-        InvalidRequest if there is no such secret.
+        NotFound if there is no such secret.
         """
         async with database.session() as session:
             await self._count_attempt(session, user)
             row = await session.get(TotpSecret, user.id)
             if row is None or (row.confirmed_ms is None) != to_confirm:
-                raise InvalidRequest("There is no second factor to prove. Set one up: POST /auth/totp.")
+                raise NotFound("There is no second factor to prove. Set one up: POST /auth/totp.")
             proof = self._consume(row, user, code)
             if proof is not None:
                 row.failures = 0
