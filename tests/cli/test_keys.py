@@ -1,6 +1,7 @@
 """`tollkeeper key`: create, list and revoke the API keys of a user."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -18,11 +19,11 @@ pytestmark = pytest.mark.exhaustive_on_postgres
 ADA = "ada@example.com"
 
 
-def verify_key(url: str, secret: str, access: Access = Access.AI) -> Principal:
+def verify_key(url: str, secret: str, access: Access = Access.AI, address: str = ADDRESS) -> Principal:
     async def verify() -> Principal:
         database = Database(url)
         try:
-            return await ApiKeys(database, SystemClock()).verify(secret, access, ADDRESS)
+            return await ApiKeys(database, SystemClock()).verify(secret, access, address)
         finally:
             await database.close()
 
@@ -114,3 +115,24 @@ def test_keys_of_an_unknown_user_are_refused(acme: CommandRunner) -> None:
     for arguments in (("create", "--name", "x"), ("list",)):
         sentence = acme.fail("key", arguments[0], "nobody@example.com", *arguments[1:])
         assert sentence == "There is no user with the e-mail address nobody@example.com."
+
+
+def test_the_limits_of_a_key_are_set_changed_and_removed(acme: CommandRunner) -> None:
+    made = acme.invoke("key", "create", ADA, "--name", "x", "--models", "a, b", "--networks", "192.0.2.1", "--json")
+    record = json.loads(made.out)
+    assert (record["models"], record["networks"], record["surfaces"]) == (["a", "b"], ["192.0.2.1/32"], None)
+    assert verify_key(acme.url, record["secret"], address="192.0.2.1").limits.models == ("a", "b")
+    with pytest.raises(Forbidden):
+        verify_key(acme.url, record["secret"], address="192.0.2.2")
+    key_id = record["key"]
+    changed = json.loads(
+        acme.run("key", "change", key_id, "--models", "any", "--surfaces", "ws", "--days", "3", "--json")
+    )
+    assert (changed["models"], changed["surfaces"], changed["networks"]) == (None, ["ws"], ["192.0.2.1/32"])
+    assert changed["expires"] is not None
+    assert acme.run("key", "change", key_id, "--days", "never", "--name", "y") == f"The key {key_id} is changed.\n"
+    [listed] = json.loads(acme.run("key", "list", ADA, "--json"))
+    assert (listed["expires"], listed["name"]) == (None, "y")
+    actions = [action for (action,) in acme.query("SELECT action FROM audit_lines WHERE target LIKE 'key:%'")]
+    assert actions == ["key.create", "key.change", "key.change"]
+    assert json.loads(acme.run("key", "revoke", ADA, "--all", "--json")) == {"revoked": 1}
