@@ -20,7 +20,7 @@ from tollkeeper.outbound.client import OutboundClient
 
 app = typer.Typer(
     name="sso",
-    help="Set up single sign-on: the OpenID providers of tenants, their domains, and the identities of users.",
+    help="Set up single sign-on: providers, domains, identities.",
     no_args_is_help=True,
     add_completion=False,
 )
