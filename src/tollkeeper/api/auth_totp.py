@@ -42,7 +42,10 @@ class RecoveryCodesResponse(BaseModel):
     recovery_codes: list[str] = Field(repr=False, min_length=RECOVERY_CODES)
 
 
-CODE_ERRORS: dict[int | str, dict[str, Any]] = {401: {"description": "The code is wrong, or was used before"}}
+CODE_ERRORS: dict[int | str, dict[str, Any]] = {
+    401: {"description": "The code is wrong, or was used before"},
+    404: {"description": "There is no second factor"},
+}
 CODE_BODY = json_body(CodeRequest, {"code": "123456"})
 
 
