@@ -13,19 +13,21 @@ import typer
 from rich.progress import Progress
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from tollkeeper.administration import quotas
+from tollkeeper.administration.administrator import Administrator
 from tollkeeper.cli.arguments import parse_reason
-from tollkeeper.cli.balances import BALANCE_COLUMNS, UNIT_NAMES, balance_row
-from tollkeeper.cli.context import CommandContext, actor_name, open_context
+from tollkeeper.cli.balances import BALANCE_COLUMNS, UNIT_NAMES, balance_record, balance_row
+from tollkeeper.cli.context import open_administration, open_context
 from tollkeeper.cli.csv_file import print_problems
 from tollkeeper.cli.open_ledger import open_ledger
-from tollkeeper.cli.output import make_console, print_line, print_table
+from tollkeeper.cli.output import AsJson, make_console, print_json, print_line, print_table
 from tollkeeper.cli.quota_arguments import parse_action, parse_amount, parse_unit, parse_window
 from tollkeeper.cli.quota_file import FORMAT, Defaults, Row, read_rows
 from tollkeeper.cli.runner import run
 from tollkeeper.cli.targets import find_members, find_target
 from tollkeeper.errors import InvalidRequest, TollkeeperError
 from tollkeeper.quota import queries
-from tollkeeper.quota.changes import Action, PlannedChange, Target, apply_changes, plan_change
+from tollkeeper.quota.changes import Action, PlannedChange, Target, plan_change
 
 PROGRAM = "adjust_quota"
 MAX_CHANGES = 2_000
@@ -65,13 +67,14 @@ def adjust(
     unit: Annotated[str, typer.Option(metavar="UNIT", help="tokens, or usd for micro-USD.")] = "tokens",
     reason: Annotated[str | None, typer.Option(metavar="TEXT", help="The reason; recorded in the ledger.")] = None,
     yes: Annotated[bool | None, typer.Option("--yes/--dry-run", help="Make the changes, or only show them.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     if sum(option is not None for option in (user, members_of, tenant, csv)) != 1:
         raise InvalidRequest("Specify exactly one of --user, --members-of, --tenant and --csv.")
     if action == "show":
         if any(option is not None for option in (csv, limit, tokens, window, reason, yes)):
             raise InvalidRequest("show accepts only --user, --members-of or --tenant.")
-        asyncio.run(_show(user, members_of, tenant))
+        asyncio.run(_show(user, members_of, tenant, as_json=as_json))
         return
     defaults = Defaults(
         parse_action(action) if action is not None else None,
@@ -88,7 +91,7 @@ def adjust(
         if not rows:
             raise InvalidRequest(f"The file {csv} contains no changes.")
     many = members_of is not None or csv is not None
-    asyncio.run(_change(rows, members_of, apply=not many if yes is None else yes))
+    asyncio.run(_change(rows, members_of, apply=not many if yes is None else yes, as_json=as_json))
 
 
 def _row_from_options(
@@ -109,28 +112,45 @@ def _row_from_options(
     return Row(0, user, tenant, defaults.action, amount, defaults.window, defaults.unit, defaults.reason)
 
 
-async def _show(user: str | None, members_of: str | None, tenant: str | None) -> None:
+async def _show(user: str | None, members_of: str | None, tenant: str | None, *, as_json: bool) -> None:
     async with open_context() as context, context.database.session() as session:
-        now_ms, rows = context.clock.now_ms(), []
+        now_ms, rows, records = context.clock.now_ms(), [], []
         for target in await _find_targets(session, user, tenant, members_of):
             balances = await queries.balances_of(session, [target.subject], now_ms)
             rows += [balance_row(target.label, balance) for balance in balances]
+            records += [balance_record(target.label, balance) for balance in balances]
             if not balances:
                 rows.append((target.label, "none", *[""] * (len(BALANCE_COLUMNS) - 2)))
-    print_table(BALANCE_COLUMNS, rows)
+    if as_json:
+        print_json(records)
+    else:
+        print_table(BALANCE_COLUMNS, rows)
 
 
-async def _change(rows: list[Row | str], members_of: str | None, *, apply: bool) -> None:
+async def _change(rows: list[Row | str], members_of: str | None, *, apply: bool, as_json: bool) -> None:
     """Print the changes, and make them if `apply`."""
-    async with open_context() as context:
-        console = make_console(stderr=True)
+    async with open_administration(PROGRAM) as administration:
+        admin, console = administration.admin, make_console(stderr=True)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            planned = await _plan(context, rows, members_of, progress)
+            planned = await _plan(admin, rows, members_of, progress)
             if apply:
                 task = progress.add_task("Writing", total=None)
-                async with open_ledger(context.settings) as ledger:
-                    balances = await apply_changes(ledger, [change for _, change in planned], actor=actor_name(PROGRAM))
+                plan = await quotas.note_changes(admin, [change for _, change in planned])
+                await admin.commit()
+                async with open_ledger(administration.context.settings) as ledger:
+                    balances = await quotas.apply_changes(admin, ledger, plan)
                 progress.remove_task(task)
+    if as_json:
+        limits = [balance.limit for balance in balances] if apply else [change.after for _, change in planned]
+        print_json(
+            {
+                "written": apply,
+                "changes": [
+                    _record(line, change, limit) for (line, change), limit in zip(planned, limits, strict=True)
+                ],
+            }
+        )
+        return
     count = f"{len(planned):,} changes" if len(planned) > 1 else "1 change"
     limits = [balance.limit for balance in balances] if apply else [change.after for _, change in planned]
     print_table(
@@ -144,28 +164,26 @@ async def _change(rows: list[Row | str], members_of: str | None, *, apply: bool)
 
 
 async def _plan(
-    context: CommandContext, rows: list[Row | str], members_of: str | None, progress: Progress
+    admin: Administrator, rows: list[Row | str], members_of: str | None, progress: Progress
 ) -> list[tuple[int, PlannedChange]]:
     """Returns the planned changes, each with its line number. Raises InvalidRequest if any is invalid."""
     planned: list[tuple[int, PlannedChange]] = []
     errors: list[str] = []
-    now_ms = context.clock.now_ms()
-    async with context.database.session() as session:
-        for row in progress.track(rows, description="Checking"):
-            if isinstance(row, str):
-                errors.append(row)
-                continue
-            prefix = f"line {row.line}: " if row.line else ""
+    for row in progress.track(rows, description="Checking"):
+        if isinstance(row, str):
+            errors.append(row)
+            continue
+        prefix = f"line {row.line}: " if row.line else ""
+        try:
+            targets = await _find_targets(admin.session, row.email, row.tenant, members_of)
+        except TollkeeperError as error:
+            errors.append(prefix + error.detail)
+            continue
+        for target in progress.track(targets, description="Members") if members_of else targets:
             try:
-                targets = await _find_targets(session, row.email, row.tenant, members_of)
-            except TollkeeperError as error:
+                planned.append((row.line, await plan_change(admin.session, row.to_change(target), admin.now_ms)))
+            except InvalidRequest as error:
                 errors.append(prefix + error.detail)
-                continue
-            for target in progress.track(targets, description="Members") if members_of else targets:
-                try:
-                    planned.append((row.line, await plan_change(session, row.to_change(target), now_ms)))
-                except InvalidRequest as error:
-                    errors.append(prefix + error.detail)
     _raise_errors(errors or _find_repeated(planned))
     if len(planned) > MAX_CHANGES:
         raise InvalidRequest(f"There are {len(planned):,} changes. The maximum of one operation is {MAX_CHANGES:,}.")
@@ -214,6 +232,21 @@ def _change_row(line: int, change: PlannedChange, after: int) -> tuple[str, ...]
         f"{after:,}",
         request.reason,
     )
+
+
+def _record(line: int, change: PlannedChange, after: int) -> dict[str, object]:
+    request = change.request
+    return {
+        "line": line or None,
+        "whose": request.target.label,
+        "window": str(change.key.period),
+        "unit": UNIT_NAMES[request.unit],
+        "action": str(request.action),
+        "amount": request.amount,
+        "limit_before": change.before,
+        "limit": after,
+        "reason": request.reason,
+    }
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from tollkeeper.quota.rules.models import Basis
 from tollkeeper.quota.rules.operations import Settle
 from tollkeeper.quota.rules.page import Subject
 from tollkeeper.quota.time_sorted_ids import month_of
+from tollkeeper.tenant_scope import ALL_TENANTS
 
 pytestmark = pytest.mark.stock_postgres
 
@@ -107,7 +108,7 @@ async def check_calls(database: Database, ledger: Ledger, caller: Principal, cha
         listed = await queries.charges_of(session, owner, before=None, limit=100)
         assert [charge.id for charge in listed] == sorted((row["id"] for row in charges), reverse=True)
         for row in charges:
-            found = await queries.charge(session, row["id"])
+            found = await queries.charge(session, row["id"], ALL_TENANTS)
             assert (found.tenant_id, found.month) == (caller.tenant_id, month_of(row["id"]))
     async with ledger.reservation(caller, TERMS, KeyedRequest("answered", FINGERPRINT)) as answered:
         assert answered.replayed is not None

@@ -36,6 +36,7 @@ WATCHED = ("provider_keys", "switched_off")
 
 def upgrade() -> None:
     add_columns()
+    op.create_index("users_of_tenant", "users", ["tenant_id", "id"])
     create_identity_tables()
     create_encrypted_tables()
     create_audit_tables()
@@ -198,6 +199,10 @@ def create_audit_tables() -> None:
         sa.Column("correlation_id", sa.String(64), nullable=False),
         sa.Column("mac", sa.LargeBinary(), nullable=False),
     )
+    op.create_index("audit_lines_by_time", "audit_lines", ["at_ms", "tenant_id", "sequence"])
+    op.create_index("audit_lines_of_tenant", "audit_lines", ["tenant_id", "at_ms", "sequence"])
+    for column in ("action", "actor", "target"):
+        op.create_index(f"audit_lines_of_{column}", "audit_lines", ["tenant_id", column, "at_ms", "sequence"])
     op.create_table(
         "admin_requests",
         sa.Column("user_id", sa.Integer(), sa.ForeignKey("users.id"), primary_key=True, autoincrement=False),
@@ -258,6 +263,7 @@ def downgrade() -> None:
         op.execute("DROP FUNCTION raise_configuration_version()")
         op.execute("DROP FUNCTION sessions_raise_policy_version()")
     op.drop_index("conversations_used", "conversations")
+    op.drop_index("users_of_tenant", "users")
     for table, names in {
         "tenants": ("default_limit", "default_period"),
         "users": ("kind", "erased_at"),

@@ -31,14 +31,17 @@ from tollkeeper.api import (
     single_sign_on,
 )
 from tollkeeper.api.admin import audit as admin_audit
+from tollkeeper.api.admin import charges as admin_charges
 from tollkeeper.api.admin import keys as admin_keys
 from tollkeeper.api.admin import links as admin_links
 from tollkeeper.api.admin import models as admin_models
 from tollkeeper.api.admin import provider_keys as admin_provider_keys
+from tollkeeper.api.admin import quotas as admin_quotas
 from tollkeeper.api.admin import sessions as admin_sessions
 from tollkeeper.api.admin import single_sign_on as admin_single_sign_on
 from tollkeeper.api.admin import tenants as admin_tenants
 from tollkeeper.api.admin import users as admin_users
+from tollkeeper.api.admin import verifications as admin_verifications
 from tollkeeper.api.compat import error_renderer_of
 from tollkeeper.api.compat import model_list as compat_model_list
 from tollkeeper.api.dependencies import Services
@@ -110,7 +113,10 @@ def create_app(
     app.include_router(admin_models.router)
     app.include_router(admin_provider_keys.router)
     app.include_router(admin_single_sign_on.router)
+    app.include_router(admin_quotas.router)
+    app.include_router(admin_charges.router)
     app.include_router(admin_audit.router)
+    app.include_router(admin_verifications.router)
     _add_error_handlers(app)
 
     def openapi() -> dict[str, Any]:

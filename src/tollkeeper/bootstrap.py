@@ -13,8 +13,10 @@ from functools import partial
 
 from starlette.types import ASGIApp
 
+from tollkeeper.administration.verifications import make_verifications
 from tollkeeper.api.dependencies import Services
 from tollkeeper.app import create_app
+from tollkeeper.audit_log.head_log import HeadLog
 from tollkeeper.audit_log.log import AuditLog
 from tollkeeper.bootstrap_catalog import make_catalog as make_catalog
 from tollkeeper.bootstrap_ledger import make_ledger as make_ledger
@@ -145,6 +147,8 @@ async def _services(
     configuration = LiveConfiguration(database, partial(_configure, backends.catalog, data_keys))
     outbound = OutboundClient(settings.private_networks, ca_file=settings.ca_file)
     retention = ConversationRetention(database, days=settings.conversation_days, clock=clock)
+    head_log = HeadLog(database, clock)
+    verifications = make_verifications(settings.database_url, clock)
     watchdog = LoopWatchdog()
     try:
         await database.require_current_schema()
@@ -158,6 +162,7 @@ async def _services(
         configuration.start()
         api_keys.uses.start()
         retention.start()
+        head_log.start()
         _freeze_startup_objects()
         deadlines = Deadlines(
             first_s=settings.timeout_seconds,
@@ -189,11 +194,14 @@ async def _services(
             data_keys=data_keys,
             audit_log=audit_log,
             openid=OpenIdClient(outbound, settings.public_base_url, clock),
+            verifications=verifications,
             clock=clock,
             metrics=metrics.registry,
         )
     finally:
         await watchdog.stop()
+        await verifications.stop()
+        await head_log.stop()
         await cleanup.stop()
         failed_logins.write()
         await configuration.stop()

@@ -107,6 +107,16 @@ FREE: dict[Route, Any] = {
     ("GET", "/admin/users/{user_id}/identities"): None,
     ("POST", "/admin/users/{user_id}/identities"): {"subject": "248289761001"},
     ("DELETE", "/admin/users/{user_id}/identities"): None,
+    ("GET", "/admin/quotas"): None,
+    ("POST", "/admin/quotas"): {"user_id": 2_000_000_000, "window": "day", "limit": 7, "reason": "a test"},
+    ("POST", "/admin/quotas/grant"): {"user_id": 2_000_000_000, "window": "day", "amount": 7, "reason": "a test"},
+    ("GET", "/admin/charges"): None,
+    ("POST", "/admin/ledger/verify"): None,
+    ("GET", "/admin/ledger/verify"): None,
+    ("POST", "/admin/audit/verify"): None,
+    ("GET", "/admin/audit/verify"): None,
+    ("GET", "/admin/charges/{charge_id}"): None,
+    ("POST", "/admin/charges/{charge_id}/refund"): {"reason": "a test"},
 }
 """Routes that never call a provider, and the body for each."""
 

@@ -21,6 +21,7 @@ from tollkeeper.quota.stores.postgres import idempotency_keys as postgres_keys
 from tollkeeper.quota.stores.postgres.connection import BEGIN, Connection
 from tollkeeper.quota.stores.sqlite import free_charges as sqlite_free_charges
 from tollkeeper.quota.stores.sqlite import idempotency_keys as sqlite_keys
+from tollkeeper.tenant_scope import ALL_TENANTS
 
 pytestmark = [pytest.mark.stock_postgres, pytest.mark.exhaustive_on_postgres]
 
@@ -64,7 +65,7 @@ async def test_charges_of_repeated_responses_are_deleted_after_their_time_and_no
     assert (await env.charges()).keys() == {paid.charge_id, late.charge_id}
     async with env.database.session() as session:
         with pytest.raises(NotFound):
-            await queries.charge(session, repeated[0].charge_id)
+            await queries.charge(session, repeated[0].charge_id, ALL_TENANTS)
     report = await verify(env.database, now_ms=env.clock.ms)
     assert (report.problems, report.charges) == ([], 2)
 

@@ -1,6 +1,6 @@
 """Who does an administrative act: with which rights, in which transaction, and how the act is noted."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,25 @@ class Administrator:
         reason: str | None = None,
     ) -> None:
         """Add an act to the audit log of a tenant (`INSTALLATION`: of none), in the transaction of the act."""
-        act = Act(
+        act = self.act(tenant_id, action, target, before=before, after=after, reason=reason)
+        await self.audit_log.add(self.session, act, self.now_ms)
+
+    async def note_all(self, acts: Sequence[Act]) -> None:
+        """Add several acts to the audit log, in the transaction of the acts."""
+        await self.audit_log.add_all(self.session, acts, self.now_ms)
+
+    def act(
+        self,
+        tenant_id: int,
+        action: str,
+        target: str,
+        *,
+        before: Mapping[str, Any] | None = None,
+        after: Mapping[str, Any] | None = None,
+        reason: str | None = None,
+    ) -> Act:
+        """An act of this administrator, for the audit log."""
+        return Act(
             tenant_id,
             self.name,
             action,
@@ -70,7 +88,10 @@ class Administrator:
             address=self.address,
             correlation_id=self.correlation_id,
         )
-        await self.audit_log.add(self.session, act, self.now_ms)
+
+    async def commit(self) -> None:
+        """Commit what was done and noted so far, before another part acts that commits for itself."""
+        await self.session.commit()
 
 
 def commanding(session: AsyncSession, audit_log: AuditLog, name: str, now_ms: int) -> Administrator:

@@ -9,6 +9,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, OAuth2Pas
 from prometheus_client import CollectorRegistry
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from tollkeeper.administration.verifications import Verifications
 from tollkeeper.api.bearer import authenticate
 from tollkeeper.audit_log.log import AuditLog
 from tollkeeper.clock import Clock
@@ -53,6 +54,7 @@ class Services:
     data_keys: DataKeys
     audit_log: AuditLog
     openid: OpenIdClient
+    verifications: Verifications
     clock: Clock
     metrics: CollectorRegistry
 

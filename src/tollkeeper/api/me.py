@@ -12,6 +12,7 @@ from tollkeeper.quota.rules.balances import spendable
 from tollkeeper.quota.rules.models import Charge
 from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.quota.rules.page import Subject
+from tollkeeper.tenant_scope import TenantScope
 
 router = APIRouter(prefix="/me", tags=["me"])
 
@@ -100,8 +101,8 @@ async def my_quota(caller: AccountReader, session: SessionDep, services: Service
     now_ms = services.clock.now_ms()
     own = await queries.balances_of(session, [Subject(principal.tenant_id, principal.user_id)], now_ms)
     tenants = await queries.balances_of(session, [Subject(principal.tenant_id)], now_ms)
-    tightest: dict[str, Any] = _quota_balance(spendable(own, tenants)).model_dump(exclude={"unit", "window"})
-    return MyQuotaResponse(**tightest, quotas=[_quota_balance(balance) for balance in (*own, *tenants)])
+    tightest: dict[str, Any] = quota_balance(spendable(own, tenants)).model_dump(exclude={"unit", "window"})
+    return MyQuotaResponse(**tightest, quotas=[quota_balance(balance) for balance in (*own, *tenants)])
 
 
 @router.get("/charges", summary="My charges")
@@ -112,20 +113,25 @@ async def my_charges(
     cursor: Annotated[str | None, Query(max_length=40, pattern="^chg_[0-9a-f]+$", examples=[EXAMPLE_ID])] = None,
 ) -> ChargePage:
     rows = await queries.charges_of(session, _owner(caller), before=cursor, limit=limit + 1)
-    charges = [_charge_response(row) for row in rows[:limit]]
+    charges = [charge_response(row) for row in rows[:limit]]
     return ChargePage(data=charges, next_cursor=charges[-1].id if len(rows) > limit else None)
 
 
 @router.get("/charges/{charge_id}", summary="One of my charges, and the reason for its cost")
 async def my_charge(charge_id: ChargeId, caller: AccountReader, session: SessionDep) -> ChargeResponse:
-    return _charge_response(await queries.charge(session, charge_id, _owner(caller)))
+    return charge_response(
+        await queries.charge(
+            session, charge_id, TenantScope(caller.principal.tenant_id), user_id=caller.principal.user_id
+        )
+    )
 
 
 def _owner(caller: AuthenticatedUser) -> Subject:
     return Subject(caller.principal.tenant_id, caller.principal.user_id)
 
 
-def _quota_balance(balance: Balance) -> QuotaBalance:
+def quota_balance(balance: Balance) -> QuotaBalance:
+    """A quota in its present window, as a response."""
     return QuotaBalance(
         name=balance.quota,
         unit=balance.unit,
@@ -138,7 +144,8 @@ def _quota_balance(balance: Balance) -> QuotaBalance:
     )
 
 
-def _charge_response(charge: Charge) -> ChargeResponse:
+def charge_response(charge: Charge) -> ChargeResponse:
+    """A charge, as a response."""
     return ChargeResponse(
         id=charge.id,
         created_at=iso(charge.created_ms),

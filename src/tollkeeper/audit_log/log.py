@@ -1,18 +1,18 @@
-"""Adds lines to the audit log, reads them, and verifies their chain.
+"""Adds lines to the audit log, and reads them.
 
 Each tenant has a chain of its own: the MAC of a line covers the line and the MAC of the line before. So a line that was
-changed, removed or inserted by someone without the key is found. A cut at the end is found with a head that was noted
-elsewhere (see `AuditLog.heads`).
+changed, removed or inserted by someone without the key is found (see `verification`). A cut at the end is found with a
+head that was noted elsewhere (see `AuditLog.heads`).
 """
 
-import hmac
-from collections.abc import AsyncIterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import orjson
-from sqlalchemy import text
+from sqlalchemy import ColumnElement, insert, text, tuple_
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -22,7 +22,21 @@ from tollkeeper.tenant_scope import TenantScope
 
 FIRST_MAC = bytes(32)
 """What the first line of a chain follows."""
-LINES_PER_QUERY = 1_000
+COVERED = (
+    "tenant_id",
+    "sequence",
+    "at_ms",
+    "actor",
+    "action",
+    "target",
+    "before",
+    "after",
+    "reason",
+    "address",
+    "correlation_id",
+)
+"""The columns that the MAC of a line covers, in this order."""
+_HEAD = re.compile(r"(?<![0-9])([0-9]{1,10}):([0-9]{1,15}):([0-9a-f]{64})(?![0-9a-f])")
 _START_CHAIN = text(
     "INSERT INTO audit_heads (tenant_id, sequence, mac) VALUES (:tenant_id, 0, :mac) ON CONFLICT (tenant_id) DO NOTHING"
 )
@@ -56,6 +70,35 @@ class Head:
     def __str__(self) -> str:
         return f"{self.tenant_id}:{self.sequence}:{self.mac}"
 
+    @classmethod
+    def find_all(cls, text: str) -> "Iterator[Head]":
+        """The heads in a text: what `str` returns, among anything else."""
+        return (cls(int(found[1]), int(found[2]), found[3]) for found in _HEAD.finditer(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which lines to show: all that have these values, of acts from `from_ms` on and before `to_ms`."""
+
+    action: str | None = None
+    actor: str | None = None
+    target: str | None = None
+    from_ms: int | None = None
+    to_ms: int | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """The conditions for a WHERE clause."""
+        equal = ((getattr(AuditLine, name), getattr(self, name)) for name in ("action", "actor", "target"))
+        found = [column == value for column, value in equal if value is not None]
+        if self.from_ms is not None:
+            found.append(col(AuditLine.at_ms) >= self.from_ms)
+        if self.to_ms is not None:
+            found.append(col(AuditLine.at_ms) < self.to_ms)
+        return found
+
+
+ALL_LINES = Filter()
+
 
 class AuditLog:
     """The audit log in the database."""
@@ -65,44 +108,61 @@ class AuditLog:
 
     async def add(self, session: AsyncSession, act: Act, now_ms: int) -> None:
         """Add a line in the session's transaction. It waits for other transactions that add one for the same tenant."""
+        await self.add_all(session, [act], now_ms)
+
+    async def add_all(self, session: AsyncSession, acts: Sequence[Act], now_ms: int) -> None:
+        """Add a line for each act. The chains are locked in the order of the tenants' ids, so that transactions never
+        wait for each other in a circle: one with lines of several tenants adds them in one call.
+        """
+        for tenant_id in sorted({act.tenant_id for act in acts}):
+            await self._extend(session, tenant_id, [act for act in acts if act.tenant_id == tenant_id], now_ms)
+
+    async def _extend(self, session: AsyncSession, tenant_id: int, acts: Sequence[Act], now_ms: int) -> None:
+        """Add lines to one chain. Its head stays locked until the end of the transaction."""
         connection = await session.connection()
-        await connection.execute(_START_CHAIN, {"tenant_id": act.tenant_id, "mac": FIRST_MAC})
+        await connection.execute(_START_CHAIN, {"tenant_id": tenant_id, "mac": FIRST_MAC})
+        of_tenant = col(AuditHead.tenant_id) == tenant_id
         advance = (
             update(AuditHead)
-            .where(col(AuditHead.tenant_id) == act.tenant_id)
-            .values(sequence=col(AuditHead.sequence) + 1)
+            .where(of_tenant)
+            .values(sequence=col(AuditHead.sequence) + len(acts))
             .returning(col(AuditHead.sequence), col(AuditHead.mac))
         )
-        sequence, previous = (await session.exec(advance)).one()
-        line = AuditLine(
-            tenant_id=act.tenant_id,
-            sequence=sequence,
-            at_ms=now_ms,
-            actor=act.actor,
-            action=act.action,
-            target=act.target,
-            before=_encode(act.before),
-            after=_encode(act.after),
-            reason=act.reason,
-            address=act.address,
-            correlation_id=act.correlation_id,
-            mac=b"",
-        )
-        line.mac = self._mac(line, previous)
-        session.add(line)
-        await session.exec(update(AuditHead).where(col(AuditHead.tenant_id) == act.tenant_id).values(mac=line.mac))
-        await session.flush()
+        last, mac = (await session.exec(advance)).one()
+        lines = []
+        for sequence, act in enumerate(acts, last - len(acts) + 1):
+            fields = {
+                "tenant_id": tenant_id,
+                "sequence": sequence,
+                "at_ms": now_ms,
+                "actor": act.actor,
+                "action": act.action,
+                "target": act.target,
+                "before": _encode(act.before),
+                "after": _encode(act.after),
+                "reason": act.reason,
+                "address": act.address,
+                "correlation_id": act.correlation_id,
+            }
+            mac = self.mac([fields[name] for name in COVERED], mac)
+            lines.append(fields | {"mac": mac})
+        await connection.execute(insert(AuditLine), lines)
+        await connection.execute(update(AuditHead).where(of_tenant).values(mac=mac))
 
     async def page(
-        self, session: AsyncSession, scope: TenantScope, *, before: tuple[int, int, int] | None = None, limit: int
+        self,
+        session: AsyncSession,
+        scope: TenantScope,
+        *,
+        matching: Filter = ALL_LINES,
+        before: tuple[int, int, int] | None = None,
+        limit: int,
     ) -> list[AuditLine]:
         """At most `limit` lines, the newest first; with `before`, older than this (at_ms, tenant_id, sequence)."""
         order = col(AuditLine.at_ms), col(AuditLine.tenant_id), col(AuditLine.sequence)
-        query = select(AuditLine).where(scope.condition(col(AuditLine.tenant_id)))
+        query = select(AuditLine).where(scope.condition(col(AuditLine.tenant_id)), *matching.conditions())
         if before is not None:
-            at_ms, tenant_id, sequence = before
-            older_of_same_time = (order[1] < tenant_id) | ((order[1] == tenant_id) & (order[2] < sequence))
-            query = query.where((order[0] < at_ms) | ((order[0] == at_ms) & older_of_same_time))
+            query = query.where(order[0] <= before[0], tuple_(*order) < before)
         query = query.order_by(*(column.desc() for column in order)).limit(limit)
         return list((await session.exec(query)).all())
 
@@ -111,85 +171,10 @@ class AuditLog:
         query = select(AuditHead).where(scope.condition(col(AuditHead.tenant_id))).order_by(col(AuditHead.tenant_id))
         return [Head(row.tenant_id, row.sequence, row.mac.hex()) for row in (await session.exec(query)).all()]
 
-    async def verify(self, session: AsyncSession, scope: TenantScope, noted: Sequence[Head] = ()) -> "Verification":
-        """Check every line of the chains. `noted` are heads from earlier, which the chains must still contain."""
-        problems: list[str] = []
-        lines = 0
-        heads = {head.tenant_id: head for head in await self.heads(session, scope)}
-        wanted = {(head.tenant_id, head.sequence): head.mac for head in noted if head.sequence}
-        for tenant_id in sorted(heads.keys() | await _tenants_with_lines(session, scope)):
-            expected, previous = 1, FIRST_MAC
-            async for line in _lines_of(session, tenant_id):
-                lines += 1
-                place = f"line {line.sequence} of tenant {tenant_id}"
-                if line.sequence != expected:
-                    problems.append(f"{_missing(expected, line.sequence)} of tenant {tenant_id} missing")
-                elif not hmac.compare_digest(line.mac, self._mac(line, previous)):
-                    problems.append(f"{place} was changed, or the line before it")
-                mac = wanted.pop((tenant_id, line.sequence), None)
-                if mac is not None and mac != line.mac.hex():
-                    problems.append(f"{place} is not the one whose head was noted")
-                expected, previous = line.sequence + 1, line.mac
-            head = heads.get(tenant_id)
-            if head is None or (head.sequence, head.mac) != (expected - 1, previous.hex()):
-                problems.append(f"the end of tenant {tenant_id}'s chain is missing or was changed")
-        problems += [
-            f"line {sequence} of tenant {tenant_id}, whose head was noted, is missing" for tenant_id, sequence in wanted
-        ]
-        return Verification(lines, len(heads), problems)
-
-    def _mac(self, line: AuditLine, previous: bytes) -> bytes:
-        fields = [getattr(line, name) for name in _COVERED]
+    def mac(self, fields: Sequence[Any], previous: bytes) -> bytes:
+        """The MAC of a line with these COVERED fields, after a line with the MAC `previous`."""
         return self._keys.mac(Purpose.AUDIT, previous + msgspec.json.encode(fields))
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """How many lines and chains were checked, and what is wrong with them, one sentence each."""
-
-    lines: int
-    chains: int
-    problems: list[str]
-
-
-_COVERED = (
-    "tenant_id",
-    "sequence",
-    "at_ms",
-    "actor",
-    "action",
-    "target",
-    "before",
-    "after",
-    "reason",
-    "address",
-    "correlation_id",
-)
-"""The columns that the MAC of a line covers, in this order."""
 
 
 def _encode(fields: Mapping[str, Any] | None) -> str | None:
     return orjson.dumps(dict(fields), option=orjson.OPT_SORT_KEYS).decode() if fields is not None else None
-
-
-def _missing(first: int, found: int) -> str:
-    return f"line {first} is" if found == first + 1 else f"lines {first} to {found - 1} are"
-
-
-async def _tenants_with_lines(session: AsyncSession, scope: TenantScope) -> set[int]:
-    query = select(AuditLine.tenant_id).where(scope.condition(col(AuditLine.tenant_id))).distinct()
-    return set((await session.exec(query)).all())
-
-
-async def _lines_of(session: AsyncSession, tenant_id: int) -> AsyncIterator[AuditLine]:
-    """Yields the lines of a chain in order, a thousand per query."""
-    after = 0
-    while True:
-        query = select(AuditLine).where(AuditLine.tenant_id == tenant_id, AuditLine.sequence > after)
-        rows = (await session.exec(query.order_by(col(AuditLine.sequence)).limit(LINES_PER_QUERY))).all()
-        for row in rows:
-            yield row
-        if len(rows) < LINES_PER_QUERY:
-            return
-        after = rows[-1].sequence
-        session.expunge_all()

@@ -6,14 +6,16 @@ from typing import Annotated
 import typer
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from tollkeeper.administration import charges
 from tollkeeper.cli.arguments import parse_name, parse_reason
-from tollkeeper.cli.context import actor_name, open_context
+from tollkeeper.cli.context import open_administration, open_context
 from tollkeeper.cli.open_ledger import open_ledger
 from tollkeeper.cli.output import AsJson, format_time, iso_time, print_json, print_line, print_pairs, print_table
 from tollkeeper.errors import NotFound, TollkeeperError
 from tollkeeper.identity.models import Tenant, User
 from tollkeeper.quota import queries
 from tollkeeper.quota.rules.models import Charge, Entry
+from tollkeeper.tenant_scope import ALL_TENANTS
 
 PROGRAM = "cli"
 ENTRY_COLUMNS = ("at", "quota", "kind", ">granted", ">settled", ">pending", ">forgiven", "actor", "reason")
@@ -31,18 +33,25 @@ def refund(
     reason: Annotated[
         str, typer.Option(metavar="TEXT", show_default=False, help="The reason; recorded in the ledger.")
     ],
+    as_json: AsJson = False,
 ) -> None:
     """Return a charge's cost to the windows that were charged."""
     parsed_reason, parsed_id = parse_reason(reason), parse_name(charge_id)
 
     async def refund_charge() -> int:
-        async with open_context() as context:
-            async with context.database.session() as session:
-                tenant_id = (await _find_charge(session, parsed_id)).tenant_id
-            async with open_ledger(context.settings) as ledger:
-                return await ledger.refund(parsed_id, tenant_id, actor=actor_name(PROGRAM), reason=parsed_reason)
+        async with open_administration(PROGRAM) as administration:
+            admin = administration.admin
+            await _find_charge(admin.session, parsed_id)
+            plan = await charges.plan_refund(admin, parsed_id, parsed_reason)
+            await admin.commit()
+            async with open_ledger(administration.context.settings) as ledger:
+                return await charges.apply_refund(admin, ledger, plan)
 
-    print_line(f"The charge {parsed_id} is refunded: {asyncio.run(refund_charge()):,} tokens were returned.")
+    tokens = asyncio.run(refund_charge())
+    if as_json:
+        print_json({"charge": parsed_id, "tokens_returned": tokens})
+    else:
+        print_line(f"The charge {parsed_id} is refunded: {tokens:,} tokens were returned.")
 
 
 def explain(charge_id: ChargeId, as_json: AsJson = False) -> None:
@@ -68,7 +77,7 @@ def explain(charge_id: ChargeId, as_json: AsJson = False) -> None:
 
 async def _find_charge(session: AsyncSession, charge_id: str) -> Charge:
     try:
-        return await queries.charge(session, charge_id)
+        return await queries.charge(session, charge_id, ALL_TENANTS)
     except NotFound:
         raise NotFound(f"There is no charge {charge_id}.") from None
 

@@ -44,6 +44,9 @@ class _Commands(LazyGroup):
             "doctor", "tollkeeper.cli.doctor", "Check settings, secrets, database, clock, disk, files and providers."
         ),
         LazyCommand("ledger", "tollkeeper.cli.ledger", "Verify the ledger."),
+        LazyCommand(
+            "audit", "tollkeeper.cli.audit", "Show and verify the audit log of administrative acts and logins."
+        ),
     )
 
 

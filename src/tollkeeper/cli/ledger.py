@@ -1,15 +1,18 @@
 """`tollkeeper ledger verify`: checks balances and costs, and that no call exceeded or skipped a quota."""
 
 import asyncio
+import shlex
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
+from tollkeeper.cli import EXIT_INTERRUPTED
 from tollkeeper.cli.context import open_context
-from tollkeeper.cli.output import make_console, print_line
+from tollkeeper.cli.output import AsJson, iso_time, make_console, print_json, print_line
 from tollkeeper.quota.audit.report import AuditReport
 from tollkeeper.quota.audit.verify import BLIND_SPOTS
 from tollkeeper.quota.audit.verify import verify as verify_ledger
@@ -35,9 +38,35 @@ def verify(
             " Creates FILE. After Ctrl-C, the same command continues.",
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Replay every window, check every charge. Exit code 0: clean; 1: problems found; 2: the ledger cannot be read."""
-    report = asyncio.run(_verify(since))
+    try:
+        report = asyncio.run(_verify(since))
+    except KeyboardInterrupt:
+        if since is None:
+            raise
+        print_line(
+            "tollkeeper: Interrupted. What was verified so far is remembered. Continue with:"
+            f" tollkeeper ledger verify --since {shlex.quote(str(since))}",
+            error=True,
+        )
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    if as_json:
+        print_json(_record(report))
+    else:
+        _print_report(report)
+    if not report.clean:
+        raise typer.Exit(EXIT_PROBLEMS)
+
+
+def _record(report: AuditReport) -> dict[str, Any]:
+    fields = asdict(report)
+    since = iso_time(time_of(report.since)) if report.since else None
+    return fields | {"since": since, "problems": [str(problem) for problem in report.problems]}
+
+
+def _print_report(report: AuditReport) -> None:
     if report.since:
         began = datetime.fromtimestamp(time_of(report.since) / 1000, UTC)
         print_line(f"Written since the last verification, which began at {began:%Y-%m-%d %H:%M:%S} UTC:")
@@ -57,8 +86,6 @@ def verify(
     else:
         print_line("Clean: balances and costs follow from entries and usage, and no call exceeded or skipped a quota.")
     _print_blind_spots(report)
-    if not report.clean:
-        raise typer.Exit(EXIT_PROBLEMS)
 
 
 def _print_blind_spots(report: AuditReport) -> None:

@@ -5,16 +5,17 @@ from typing import Annotated
 
 import typer
 
+from tollkeeper.administration import quotas
 from tollkeeper.cli import charges
 from tollkeeper.cli.arguments import parse_reason
 from tollkeeper.cli.balances import BALANCE_COLUMNS, UNIT_NAMES, balance_record, balance_row
-from tollkeeper.cli.context import actor_name, open_context
+from tollkeeper.cli.context import open_administration, open_context
 from tollkeeper.cli.open_ledger import open_ledger
 from tollkeeper.cli.output import AsJson, print_json, print_line, print_table
 from tollkeeper.cli.quota_arguments import parse_amount, parse_unit, parse_window
 from tollkeeper.cli.targets import find_target
 from tollkeeper.quota import queries
-from tollkeeper.quota.changes import Action, QuotaChange, Target, apply_changes, plan_change
+from tollkeeper.quota.changes import Action, QuotaChange, Target, plan_change
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.quota.rules.page import Subject
@@ -82,10 +83,11 @@ def set_(
     reason: Annotated[
         str, typer.Option(metavar="TEXT", help="The reason; recorded in the ledger.")
     ] = "limit set by hand",
+    as_json: AsJson = False,
 ) -> None:
     """Create a quota, or change its limit."""
     amount = parse_amount(limit, "--limit", minimum=0)
-    _change(email, tenant, window, Action.SET, amount, reason, parse_unit(unit))
+    _change(email, tenant, window, Action.SET, amount, reason, parse_unit(unit), as_json=as_json)
 
 
 @app.command()
@@ -100,9 +102,11 @@ def grant(
     tenant: Tenant = None,
     window: Window = None,
     unit: UnitName = "tokens",
+    as_json: AsJson = False,
 ) -> None:
     """Top up the current window of a quota. The limit of later windows does not change."""
-    _change(email, tenant, window, Action.GRANT, parse_amount(tokens, "--tokens"), reason, parse_unit(unit))
+    amount = parse_amount(tokens, "--tokens")
+    _change(email, tenant, window, Action.GRANT, amount, reason, parse_unit(unit), as_json=as_json)
 
 
 charges.register(app)
@@ -116,21 +120,28 @@ def _change(
     amount: int,
     reason: str,
     unit: Unit,
+    *,
+    as_json: bool,
 ) -> None:
     """Make one change, and print the quota before and after it."""
     parsed_reason, period = parse_reason(reason), parse_window(window) if window is not None else None
 
     async def make_change() -> tuple[Target, int | None, Balance]:
-        async with open_context() as context:
-            async with context.database.session() as session:
-                target = await find_target(session, email, tenant)
-                request = QuotaChange(target, action, amount, parsed_reason, period, unit)
-                change = await plan_change(session, request, context.clock.now_ms())
-            async with open_ledger(context.settings) as ledger:
-                (balance,) = await apply_changes(ledger, [change], actor=actor_name(PROGRAM))
+        async with open_administration(PROGRAM) as administration:
+            admin = administration.admin
+            target = await find_target(admin.session, email, tenant)
+            request = QuotaChange(target, action, amount, parsed_reason, period, unit)
+            change = await plan_change(admin.session, request, admin.now_ms)
+            plan = await quotas.note_changes(admin, [change])
+            await admin.commit()
+            async with open_ledger(administration.context.settings) as ledger:
+                (balance,) = await quotas.apply_changes(admin, ledger, plan)
             return target, change.before, balance
 
     target, before, balance = asyncio.run(make_change())
+    if as_json:
+        print_json({**balance_record(target.label, balance), "limit_before": before})
+        return
     previous = f"was {before:,}" if before is not None else "there was none"
     print_line(
         f"{target.label}: the limit for the {balance.period} window is now {balance.limit:,}"

@@ -22,15 +22,14 @@ Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False, help="T
 
 
 @app.command()
-def create(name: Name) -> None:
+def create(name: Name, as_json: AsJson = False) -> None:
     """Create a tenant."""
 
-    async def create_tenant() -> None:
+    async def create_tenant() -> Tenant:
         async with open_administration() as administration:
-            await tenants.create_tenant(administration.admin, name)
+            return await tenants.create_tenant(administration.admin, name)
 
-    asyncio.run(create_tenant())
-    print_line(f"The tenant {name.strip()} is created.")
+    _print_result(asyncio.run(create_tenant()), "created", as_json=as_json)
 
 
 @app.command(name="list")
@@ -41,10 +40,7 @@ def list_(as_json: AsJson = False) -> None:
         async with open_context() as context, context.database.session() as session:
             return await accounts.list_tenants(session)
 
-    rows = [
-        (tenant.name, "disabled" if tenant.disabled_at else "active", f"{tenant.created_at:%Y-%m-%d}")
-        for tenant in asyncio.run(read())
-    ]
+    rows = list(map(_row, asyncio.run(read())))
     if as_json:
         print_json([dict(zip(COLUMNS, row, strict=True)) for row in rows])
     else:
@@ -52,21 +48,30 @@ def list_(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def disable(name: Name) -> None:
+def disable(name: Name, as_json: AsJson = False) -> None:
     """Refuse a tenant and its users from the next request on. Calls in flight are settled."""
-    asyncio.run(_set_enabled(name, enabled=False))
-    print_line(f"The tenant {name.strip()} is disabled.")
+    _print_result(asyncio.run(_set_enabled(name, enabled=False)), "disabled", as_json=as_json)
 
 
 @app.command()
-def enable(name: Name) -> None:
+def enable(name: Name, as_json: AsJson = False) -> None:
     """Admit a tenant again."""
-    asyncio.run(_set_enabled(name, enabled=True))
-    print_line(f"The tenant {name.strip()} is enabled.")
+    _print_result(asyncio.run(_set_enabled(name, enabled=True)), "enabled", as_json=as_json)
 
 
-async def _set_enabled(name: str, *, enabled: bool) -> None:
+def _row(tenant: Tenant) -> tuple[str, ...]:
+    return tenant.name, "disabled" if tenant.disabled_at else "active", f"{tenant.created_at:%Y-%m-%d}"
+
+
+def _print_result(tenant: Tenant, what: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"id": tenant.id, **dict(zip(COLUMNS, _row(tenant), strict=True))})
+    else:
+        print_line(f"The tenant {tenant.name} is {what}.")
+
+
+async def _set_enabled(name: str, *, enabled: bool) -> Tenant:
     async with open_administration() as administration:
         admin = administration.admin
         tenant = await accounts.get_tenant_by_name(admin.session, parse_name(name))
-        await tenants.change_tenant(admin, tenant, {"disabled": not enabled})
+        return await tenants.change_tenant(admin, tenant, {"disabled": not enabled})

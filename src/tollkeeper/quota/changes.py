@@ -1,6 +1,5 @@
 """Changes of quotas by an administrator: the request, its effect now, and its application."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -8,9 +7,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.quota import queries
-from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.models import Unit
-from tollkeeper.quota.rules.operations import Balance, Grant, LimitChange, SetLimit
 from tollkeeper.quota.rules.page import QuotaKey, Subject
 from tollkeeper.quota.rules.windows import MAX_GRANTED, Period
 
@@ -60,13 +57,6 @@ class PlannedChange:
         more = self.request.amount - (self.base if self.request.action is Action.SET else 0)
         return (self.before or 0) + more
 
-    @property
-    def limit_change(self) -> LimitChange:
-        """The change as the ledger's operation takes it."""
-        if self.request.action is Action.SET:
-            return SetLimit(self.key, self.request.amount, self.request.reason)
-        return Grant(self.key, self.request.amount, self.request.reason)
-
 
 async def plan_change(session: AsyncSession, request: QuotaChange, now_ms: int) -> PlannedChange:
     """The effect of a change now. Raises InvalidRequest for a grant without a quota, or a limit that is too large."""
@@ -80,15 +70,6 @@ async def plan_change(session: AsyncSession, request: QuotaChange, now_ms: int) 
     if change.after > MAX_GRANTED:
         raise InvalidRequest(f"{target.label} would have {change.after}; no quota is above {MAX_GRANTED}.")
     return change
-
-
-async def apply_changes(ledger: Ledger, changes: Sequence[PlannedChange], *, actor: str) -> tuple[Balance, ...]:
-    """Apply all changes in one operation of the ledger, or none. Returns the balance of each quota after it.
-
-    Each change is an entry with the actor and its own reason. Raises InvalidRequest, LedgerUnavailable.
-    """
-    limit_changes = tuple(change.limit_change for change in changes)
-    return await ledger.administer(limit_changes, actor=actor, reason=changes[0].request.reason)
 
 
 async def only_window(session: AsyncSession, target: Target, unit: Unit) -> Period:

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Sequence
 
-from sqlalchemy import column, table
+from sqlalchemy import column, table, tuple_
 from sqlalchemy.orm import aliased
 from sqlmodel import and_, col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.db import Database
-from tollkeeper.errors import NotFound
+from tollkeeper.errors import InvalidRequest, NotFound
 from tollkeeper.quota.rules.models import Basis, Charge, ChargeState, Entry, EntryKind, Quota, Window
 from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.quota.rules.page import QuotaKey, QuotaRow, Subject, WindowRow
@@ -17,6 +17,7 @@ from tollkeeper.quota.rules.settlement import balance_of
 from tollkeeper.quota.rules.windows import span
 from tollkeeper.quota.stores.rows import quota_row
 from tollkeeper.quota.time_sorted_ids import month_of
+from tollkeeper.tenant_scope import ALL_TENANTS, TenantScope
 
 CHARGE_ID = re.compile(r"chg_[0-9a-f]{32}")
 _TENANTS = table("tenants", column("id"))
@@ -38,15 +39,34 @@ async def balances_of(session: AsyncSession, subjects: list[Subject], now_ms: in
 async def balances_of_quotas(session: AsyncSession, quotas: Sequence[QuotaRow], now_ms: int) -> list[Balance]:
     """The balance of each quota in its current window. A window without a row is unused."""
     spans = {quota.id: span(quota.key.period, now_ms) for quota in quotas}
+    ids: dict[tuple[int, int], list[int]] = {}
+    for quota in quotas:
+        ids.setdefault((quota.key.subject.tenant_id, spans[quota.id][0]), []).append(quota.id)
     wanted = [
-        (Window.tenant_id == quota.key.subject.tenant_id)
-        & (Window.quota_id == quota.id)
-        & (Window.starts_ms == spans[quota.id][0])
-        for quota in quotas
+        and_(Window.tenant_id == tenant_id, Window.starts_ms == starts_ms, col(Window.quota_id).in_(quota_ids))
+        for (tenant_id, starts_ms), quota_ids in ids.items()
     ]
     found = (await session.exec(select(Window).where(or_(*wanted)))).all() if wanted else []
     used = {window.quota_id: window for window in found}
     return [balance_of(_window_row(quota, used.get(quota.id), spans[quota.id])) for quota in quotas]
+
+
+async def balances_by_subject(
+    session: AsyncSession, tenant_id: int, subjects: Sequence[Subject], now_ms: int
+) -> list[list[Balance]]:
+    """The balances of each of a tenant's subjects, as `quotas_of` sorts them."""
+    user_ids = [subject.user_id for subject in subjects if subject.user_id is not None]
+    of_users = Quota.tenant_id == tenant_id, col(Quota.user_id).in_(user_ids)
+    rows = (await session.exec(select(Quota).where(*of_users))).all() if user_ids else []
+    quotas = list(map(_quota_row, rows))
+    for subject in subjects:
+        if subject.user_id is None:
+            quotas += await quotas_of(session, subject)
+    quotas.sort(key=lambda quota: (quota.key.unit, quota.key.period.rank))
+    found: dict[Subject, list[Balance]] = {subject: [] for subject in subjects}
+    for quota, balance in zip(quotas, await balances_of_quotas(session, quotas, now_ms), strict=True):
+        found[quota.key.subject].append(balance)
+    return list(found.values())
 
 
 async def limits_of(session: AsyncSession, key: QuotaKey, now_ms: int) -> tuple[int | None, int]:
@@ -67,19 +87,36 @@ async def charges_of(session: AsyncSession, owner: Subject, *, before: str | Non
     return list((await session.exec(query)).all())
 
 
-async def charge(session: AsyncSession, charge_id: str, owner: Subject | None = None) -> Charge:
-    """One charge; with `owner`, only if it is that user's. Raises NotFound if there is none.
+async def charges_of_tenant(session: AsyncSession, tenant_id: int, *, before: str | None, limit: int) -> list[Charge]:
+    """At most `limit` charges of a tenant, the newest first; with `before`, only those older than this id.
 
-    Without an owner it is looked for in each tenant: the id tells the month, not the tenant.
+    Raises InvalidRequest for a `before` that is no charge's id.
+    """
+    query = select(Charge).where(Charge.tenant_id == tenant_id)
+    if before is not None:
+        month = _month_of(before)
+        if month is None:
+            raise InvalidRequest("The cursor is not that of a page of charges.")
+        query = query.where(tuple_(col(Charge.month), col(Charge.id)) < (month, before))
+    query = query.order_by(col(Charge.month).desc(), col(Charge.id).desc())
+    return list((await session.exec(query.limit(limit))).all())
+
+
+async def charge(session: AsyncSession, charge_id: str, scope: TenantScope, *, user_id: int | None = None) -> Charge:
+    """One charge in this scope; with `user_id`, only if it is that user's. Raises NotFound if there is none.
+
+    For all tenants it is looked for in each: the id tells the month, not the tenant.
     """
     month = _month_of(charge_id)
     if month is None:
         raise NotFound
     query = select(Charge).where(Charge.month == month, Charge.id == charge_id)
-    if owner is None:
+    if scope.tenant_id is None:
         query = query.where(col(Charge.tenant_id).in_(select(_TENANTS.c.id)))
     else:
-        query = query.where(Charge.tenant_id == owner.tenant_id, Charge.user_id == owner.user_id)
+        query = query.where(scope.condition(col(Charge.tenant_id)))
+    if user_id is not None:
+        query = query.where(Charge.user_id == user_id)
     found = (await session.exec(query)).first()
     if found is None:
         raise NotFound
@@ -90,7 +127,7 @@ async def tenant_of(database: Database, charge_id: str) -> int | None:
     """The tenant of a charge; None if there is no such charge. Raises DatabaseUnavailable."""
     async with database.session() as session:
         try:
-            return (await charge(session, charge_id)).tenant_id
+            return (await charge(session, charge_id, ALL_TENANTS)).tenant_id
         except NotFound:
             return None
 

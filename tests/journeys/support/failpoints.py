@@ -28,6 +28,8 @@ AFTER_UPSTREAM_ANSWERED = "after-upstream-answered"
 BEFORE_SETTLE_COMMIT = "before-settle-commit"
 AFTER_SETTLE_COMMIT = "after-settle-commit"
 BEFORE_RESPONSE_IS_SENT = "before-response-is-sent"
+BEFORE_ADMINISTRATIVE_COMMIT = "before-administrative-commit"
+AFTER_ADMINISTRATIVE_COMMIT = "after-administrative-commit"
 POINTS = (
     BEFORE_RESERVE_COMMIT,
     AFTER_RESERVE_COMMIT,
@@ -36,6 +38,9 @@ POINTS = (
     AFTER_SETTLE_COMMIT,
     BEFORE_RESPONSE_IS_SENT,
 )
+"""What a call reaches, in this order."""
+ADMINISTRATIVE_POINTS = BEFORE_ADMINISTRATIVE_COMMIT, AFTER_ADMINISTRATIVE_COMMIT
+"""What a change of a limit, a grant or a refund reaches, in the ledger."""
 
 
 @dataclass(eq=False)
@@ -78,12 +83,16 @@ class DyingStore:
                 self.failpoint.reached(BEFORE_RESERVE_COMMIT)
             if _settles(page):
                 self.failpoint.reached(BEFORE_SETTLE_COMMIT)
+            if _administers(page):
+                self.failpoint.reached(BEFORE_ADMINISTRATIVE_COMMIT)
 
         await self.store.run(read_set, deciding)
         if pages[-1].new_charges:
             self.failpoint.reached(AFTER_RESERVE_COMMIT)
         if _settles(pages[-1]):
             self.failpoint.reached(AFTER_SETTLE_COMMIT)
+        if _administers(pages[-1]):
+            self.failpoint.reached(AFTER_ADMINISTRATIVE_COMMIT)
 
     async def find_lapsed(self, limit: int) -> list[tuple[str, int]]:
         return await self.store.find_lapsed(limit)
@@ -103,6 +112,10 @@ class DyingStore:
 
 def _settles(page: Page) -> bool:
     return any(charge.closed_by == "settle" for charge in page.changed_charges.values())
+
+
+def _administers(page: Page) -> bool:
+    return any(entry.kind in ("limit", "grant", "refund") for entry in page.new_entries)
 
 
 @dataclass(frozen=True)
@@ -163,7 +176,7 @@ class DyingApp:
 
 
 def main(point: str, count: int) -> None:
-    assert point in POINTS
+    assert point in POINTS + ADMINISTRATIVE_POINTS
     failpoint = Failpoint(point, count)
     settings = load_settings()
     backends = make_backends(settings)

@@ -1,22 +1,32 @@
 """The audit log: tenant admins read their own tenant's, operators all."""
 
+import math
+from datetime import datetime
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query
-from pydantic import BaseModel
+from pydantic import AwareDatetime, BaseModel
 
 from tollkeeper.api.admin.caller import TenantAdmin
 from tollkeeper.api.admin.pages import MAX_ID, Limit, Page
 from tollkeeper.api.formats import iso
+from tollkeeper.audit_log.log import Filter
 from tollkeeper.audit_log.models import INSTALLATION, AuditLine
 
 router = APIRouter(prefix="/admin/audit", tags=["admin"])
+
+_NAME = r"^[^\x00-\x1f\x7f-\x9f]+$"
 
 Cursor = Annotated[
     str | None, Query(max_length=60, pattern=r"^\d{1,15}-\d{1,10}-\d{1,15}$", examples=["1812000000000-1-17"])
 ]
 OfTenant = Annotated[int | None, Query(ge=INSTALLATION, le=MAX_ID, examples=[1])]
+Action = Annotated[str | None, Query(max_length=40, pattern=_NAME, examples=["quota.set"])]
+Actor = Annotated[str | None, Query(max_length=100, pattern=_NAME, examples=["user:17"])]
+Target = Annotated[str | None, Query(max_length=250, pattern=_NAME, examples=["user:17"])]
+FromTime = Annotated[AwareDatetime | None, Query(alias="from", examples=["2026-11-01T00:00:00Z"])]
+ToTime = Annotated[AwareDatetime | None, Query(examples=["2026-12-01T00:00:00Z"])]
 
 
 class AuditResponse(BaseModel):
@@ -37,13 +47,33 @@ class AuditResponse(BaseModel):
 
 @router.get("", summary="The audit log, the newest acts first")
 async def read_audit_log(
-    caller: TenantAdmin, tenant_id: OfTenant = None, limit: Limit = 20, cursor: Cursor = None
+    caller: TenantAdmin,
+    tenant_id: OfTenant = None,
+    action: Action = None,
+    actor: Actor = None,
+    target: Target = None,
+    from_: FromTime = None,
+    to: ToTime = None,
+    limit: Limit = 20,
+    cursor: Cursor = None,
 ) -> Page[AuditResponse]:
-    before = tuple(map(int, cursor.split("-"))) if cursor is not None else None
+    """Acts from `from` on and before `to`, with this action, actor and target."""
+    before = _parse_cursor(cursor) if cursor is not None else None
     scope = caller.admin.scope.narrow(tenant_id)
-    rows = await caller.services.audit_log.page(caller.admin.session, scope, before=before, limit=limit + 1)  # type: ignore[arg-type]
+    matching = Filter(action, actor, target, _milliseconds(from_), _milliseconds(to))
+    log, session = caller.services.audit_log, caller.admin.session
+    rows = await log.page(session, scope, matching=matching, before=before, limit=limit + 1)
     page = rows[:limit]
     return Page(data=list(map(_audit_response, page)), next_cursor=_cursor(page[-1]) if len(rows) > limit else None)
+
+
+def _milliseconds(moment: datetime | None) -> int | None:
+    return math.ceil(moment.timestamp() * 1000) if moment is not None else None
+
+
+def _parse_cursor(cursor: str) -> tuple[int, int, int]:
+    at_ms, tenant_id, sequence = map(int, cursor.split("-"))
+    return at_ms, tenant_id, sequence
 
 
 def _cursor(line: AuditLine) -> str:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from tollkeeper.administration.administrator import Administrator
 from tollkeeper.api import strict_json
-from tollkeeper.api.admin.idempotency import Repeatable, find_response, store_response
+from tollkeeper.api.admin.idempotency import PLANNED, Repeatable, find_response, replace_plan, store_response
 from tollkeeper.api.bearer import client_address
 from tollkeeper.api.dependencies import AuthenticatedUser, Services, ServicesDep, SessionDep, require_access
 from tollkeeper.api.middleware import read_body
@@ -28,6 +28,7 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 Sent = TypeVar("Sent")
 Result = TypeVar("Result")
+Plan = TypeVar("Plan", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +52,9 @@ class AdminCaller:
 
         Raises what `read` raises; IdempotencyMismatch if the key was used with another request.
         """
-        key = self.request.headers.get("idempotency-key")
-        if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
-            raise InvalidRequest("An Idempotency-Key has 1 to 255 printable ASCII characters.")
-        body = await self._read_body()
-        sent = strict_json.decode(kind, body)
-        if key is None:
+        sent, repeatable = await self._read_repeatable(kind)
+        if repeatable is None:
             return _json_response(status, _encode(await act(sent)))
-        path = self.request.url.path.encode()
-        fingerprint = hashlib.sha256(self.request.method.encode() + b" " + path + b"\n" + body).hexdigest()
-        repeatable = Repeatable(self.principal, key, fingerprint)
         session, keys = self.admin.session, self.services.data_keys
         stored = await find_response(session, keys, repeatable)
         if stored is not None:
@@ -68,6 +62,51 @@ class AdminCaller:
         rendered = _encode(await act(sent))
         await store_response(session, keys, repeatable, status, rendered, self.admin.now_ms)
         return _json_response(status, rendered)
+
+    async def once_planned(
+        self,
+        kind: type[Sent],
+        plan: Callable[[Sent], Awaitable[Plan]],
+        apply: Callable[[Plan], Awaitable[BaseModel]],
+        plan_kind: type[Plan],
+        *,
+        status: int = 200,
+    ) -> Response:
+        """As `once`, for an act on the ledger, which commits for itself. What `plan` returns and notes is committed
+        before `apply`; it is stored with the idempotency key, and a repeated request only applies it again, if the
+        first has not come to its end. So `apply` must act once, however often it is called with the same plan.
+        """
+        sent, repeatable = await self._read_repeatable(kind)
+        if repeatable is None:
+            planned = await plan(sent)
+            await self.admin.commit()
+            return _json_response(status, _encode(await apply(planned)))
+        session, keys, now_ms = self.admin.session, self.services.data_keys, self.admin.now_ms
+        stored = await find_response(session, keys, repeatable)
+        if stored is None:
+            planned = await plan(sent)
+            await store_response(session, keys, repeatable, PLANNED, msgspec.json.encode(planned), now_ms)
+        elif stored[0] == PLANNED:
+            planned = msgspec.json.decode(stored[1], type=plan_kind)
+        else:
+            return _json_response(*stored)
+        await self.admin.commit()
+        rendered = _encode(await apply(planned))
+        await replace_plan(session, keys, repeatable, status, rendered)
+        return _json_response(status, rendered)
+
+    async def _read_repeatable(self, kind: type[Sent]) -> tuple[Sent, Repeatable | None]:
+        """The body of the request, and how it is told from others if it has an Idempotency-Key."""
+        key = self.request.headers.get("idempotency-key")
+        if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+            raise InvalidRequest("An Idempotency-Key has 1 to 255 printable ASCII characters.")
+        body = await self._read_body()
+        sent = strict_json.decode(kind, body)
+        if key is None:
+            return sent, None
+        path = self.request.url.path.encode()
+        fingerprint = hashlib.sha256(self.request.method.encode() + b" " + path + b"\n" + body).hexdigest()
+        return sent, Repeatable(self.principal, key, fingerprint)
 
     def require_match(self, present: BaseModel) -> None:
         """Raises PreconditionFailed if the request has an If-Match without the ETag of the present representation."""
@@ -79,7 +118,7 @@ class AdminCaller:
         """Wait for something slow, which needs no database, while no transaction is open. The account is checked anew
         after it. Raises what the work raises; Unauthenticated.
         """
-        await self.admin.session.commit()
+        await self.admin.commit()
         self.admin.session.expire_all()
         result = await work
         await self.services.authenticator.load_account(self.admin.session, self.principal)

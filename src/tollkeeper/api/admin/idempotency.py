@@ -5,7 +5,7 @@ and links, which are shown once.
 from typing import NamedTuple
 
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import col, delete
+from sqlmodel import col, delete, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.administration.models import AdminRequest
@@ -14,6 +14,8 @@ from tollkeeper.errors import IdempotencyInFlight, IdempotencyMismatch
 from tollkeeper.principal import Principal
 
 LIFETIME_MS = 86_400_000
+PLANNED = 0
+"""The status of a request that has no response yet: its body is the plan that it applies."""
 
 
 class Repeatable(NamedTuple):
@@ -56,6 +58,13 @@ async def store_response(
         await session.flush()
     except IntegrityError:
         raise IdempotencyInFlight from None
+
+
+async def replace_plan(session: AsyncSession, keys: DataKeys, repeatable: Repeatable, status: int, body: bytes) -> None:
+    """Store the response to a request in place of its plan, once it is applied."""
+    sealed = keys.seal(Purpose.RESPONSES, body, _place(repeatable))
+    is_same = col(AdminRequest.user_id) == repeatable.caller.user_id, col(AdminRequest.key) == repeatable.key
+    await session.exec(update(AdminRequest).where(*is_same).values(status=status, sealed_body=sealed))
 
 
 def _place(repeatable: Repeatable) -> str:
