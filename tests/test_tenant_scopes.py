@@ -23,6 +23,7 @@ OF_COMMANDS = "of commands, which have the right to all tenants"
 EXCEPTIONS = {
     "administration.default_quotas.missing_limits": "the ids of users whom the caller has just created",
     "administration.links.reset_password": BEFORE_LOGIN,
+    "audit_log.head_log.HeadLog._read": "the server logs the heads of all chains",
     "identity.accounts.get_tenant_by_name": OF_COMMANDS,
     "identity.accounts.get_user_by_email": OF_COMMANDS,
     "identity.accounts.has_users": OF_COMMANDS,
@@ -36,7 +37,6 @@ EXCEPTIONS = {
     "identity.logins.Logins.log_in": BEFORE_LOGIN,
     "identity.providers.find_enabled_provider": BEFORE_LOGIN,
     "identity.sessions.Sessions._read": BEFORE_LOGIN,
-    "quota.queries.charge": "with an owner for callers; without one for the start of a server and for commands",
 }
 
 

@@ -44,33 +44,27 @@ async def test_charges_are_listed_in_pages_and_explained_within_the_tenant(serve
         assert (wrong.status, wrong.code) == (422, "invalid_request")
 
 
-async def test_a_charge_is_refunded_once_by_an_administrator_of_its_tenant(server: Server) -> None:
+async def test_a_charge_is_refunded_once_by_an_operator(server: Server) -> None:
     async with (
         new_admin(server) as admin,
-        new_admin(server) as others,
         new_admin(server, Role.OPERATOR) as operator,
         new_user(server, tenant_id=admin.principal.tenant_id, limit=10_000) as member,
     ):
-        first, second = [(await member.query("Hello")).body["query_id"] for _ in range(2)]
-        sent = {"reason": "the answer was wrong"}
-        assert_is_absent(
-            await others.post(f"/admin/charges/{first}/refund", sent),
-            await others.post(f"/admin/charges/chg_{'0' * 32}/refund", sent),
-        )
-        refunded = await admin.post(f"/admin/charges/{first}/refund", sent, Idempotency_Key="r")
+        made = (await member.query("Hello")).body["query_id"]
+        path, sent = f"/admin/charges/{made}/refund", {"reason": "the answer was wrong"}
+        assert (await admin.post(path, sent)).code == "forbidden"
+        assert (await operator.post(f"/admin/charges/chg_{'0' * 32}/refund", sent)).code == "not_found"
+        refunded = await operator.post(path, sent, Idempotency_Key="r")
         assert (refunded.status, refunded.body["refunded"]) == (200, True), refunded.body
         entry = refunded.body["entries"][-1]
         assert (entry["kind"], entry["settled"]) == ("refund", -refunded.body["cost"])
-        assert (entry["actor"], entry["reason"]) == (f"user:{admin.principal.user_id}", sent["reason"])
-        again = await admin.post(f"/admin/charges/{first}/refund", sent, Idempotency_Key="r")
+        assert (entry["actor"], entry["reason"]) == (f"user:{operator.principal.user_id}", sent["reason"])
+        again = await operator.post(path, sent, Idempotency_Key="r")
         assert again.body == refunded.body
-        conflict = await admin.post(f"/admin/charges/{first}/refund", sent)
+        conflict = await operator.post(path, sent)
         assert (conflict.status, conflict.code) == (409, "ledger_conflict")
-        assert (await operator.post(f"/admin/charges/{second}/refund", sent)).status == 200
         assert (await member.quota())["used"] == 0
         lines = await acts(admin)
-        assert [(line["action"], line["target"]) for line in lines] == [
-            ("charge.refund", f"charge:{second}"),
-            ("charge.refund", f"charge:{first}"),
+        assert [(line["action"], line["target"], line["actor"]) for line in lines] == [
+            ("charge.refund", f"charge:{made}", f"user:{operator.principal.user_id}")
         ]
-        assert [line["actor"] for line in lines] == [f"user:{one.principal.user_id}" for one in (operator, admin)]

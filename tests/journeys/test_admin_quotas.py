@@ -127,6 +127,7 @@ async def test_what_cannot_be_planned_is_refused_and_not_noted(server: Server) -
             ("/admin/quotas", of_user(member, limit=5, window="day", reason="two\nlines")),
             ("/admin/quotas", of_user(member, limit=5, window="day", extra=1)),
             ("/admin/quotas", {"limit": 5, "window": "day", "reason": "nobody's"}),
+            ("/admin/quotas", of_user(member, limit=5, window="day", tenant_id=admin.principal.tenant_id)),
         ):
             reply = await admin.post(path, sent)
             assert (reply.status, reply.code) == (422, "invalid_request"), (sent, reply.body)

@@ -58,6 +58,10 @@ OPERATORS_ONLY = {
     ("POST", "/admin/providers/{name}/off"),
     ("POST", "/admin/providers/{name}/on"),
     ("POST", "/admin/charges/{charge_id}/refund"),
+    ("POST", "/admin/ledger/verify"),
+    ("GET", "/admin/ledger/verify"),
+    ("POST", "/admin/audit/verify"),
+    ("GET", "/admin/audit/verify"),
 }
 READ_ONLY = {
     "id": "x",

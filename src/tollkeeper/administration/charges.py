@@ -44,8 +44,10 @@ async def entries_of(admin: Administrator, charge: Charge) -> list[tuple[Entry, 
 async def plan_refund(admin: Administrator, charge_id: str, reason: str) -> RefundPlan:
     """Note a refund in the audit log. The transaction must be committed before the plan is applied.
 
-    Raises NotFound, LedgerConflict.
+    Raises Forbidden unless the administrator is an operator, for a refund gives to the tenant's quota, too; NotFound,
+    LedgerConflict.
     """
+    admin.require_operator()
     charge = await get_charge(admin, charge_id)
     is_settled = charge.state == ChargeState.SETTLED.value
     if not is_settled or charge.refunded or not (charge.cost_tokens or charge.cost_micro_usd):

@@ -71,7 +71,9 @@ async def find_owner(
 
 
 async def find_target(admin: Administrator, *, user_id: int | None, tenant_id: int | None) -> Target:
-    """The same, to be changed."""
+    """The user or the tenant whose quota is to be changed. Raises what `find_owner` does; InvalidRequest for both."""
+    if user_id is not None and tenant_id is not None:
+        raise InvalidRequest("Name a user_id or a tenant_id, not both.")
     subject = await find_owner(admin, user_id=user_id, tenant_id=tenant_id)
     return Target(subject, "The user" if subject.user_id is not None else "The tenant")
 

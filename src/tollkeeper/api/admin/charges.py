@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from tollkeeper.administration import charges, quotas
 from tollkeeper.administration.charges import RefundPlan
-from tollkeeper.api.admin.caller import AdminCaller, TenantAdmin, json_body
+from tollkeeper.api.admin.caller import AdminCaller, Operator, TenantAdmin, json_body
 from tollkeeper.api.admin.pages import Limit, Page
 from tollkeeper.api.admin.quotas import OfTenant, OfUser
 from tollkeeper.api.admin.reasons import Reason
@@ -84,8 +84,10 @@ async def get_charge(charge_id: ChargeId, caller: TenantAdmin) -> ExplainedCharg
     openapi_extra=json_body(RefundRequest, {"reason": "The provider was down"}),
     summary="Give the cost of a charge back",
 )
-async def refund_charge(charge_id: ChargeId, caller: TenantAdmin) -> Response:
-    """The cost returns to the windows that were charged. A charge is refunded once."""
+async def refund_charge(charge_id: ChargeId, caller: Operator) -> Response:
+    """The cost returns to the windows that were charged, those of the tenant too, so it is an operator's to give back.
+    A charge is refunded once.
+    """
 
     async def plan(sent: RefundRequest) -> RefundPlan:
         return await charges.plan_refund(caller.admin, charge_id, sent.reason)
