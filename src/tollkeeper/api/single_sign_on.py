@@ -37,11 +37,15 @@ START_RESPONSES: dict[int | str, dict[str, Any]] = {
             "Set-Cookie": {"schema": {"type": "string"}, "description": "The attempt, encrypted, for ten minutes"},
         },
     },
+    429: {"description": "Too many requests"},
     502: {"description": "The identity provider cannot be reached"},
+    503: {"description": "The database is unavailable"},
 }
 CALLBACK_RESPONSES: dict[int | str, dict[str, Any]] = {
     401: {"description": "The login is not valid, or does not admit the user; `detail` says why"},
+    429: {"description": "Too many requests"},
     502: {"description": "The identity provider cannot be reached"},
+    503: {"description": "The database is unavailable"},
 }
 
 
@@ -50,8 +54,8 @@ class StartParameters(BaseModel):
     refresh token is put into a cookie, for the console.
     """
 
-    fresh: bool = False
-    cookie: bool = False
+    fresh: Annotated[bool, Query(examples=[False])] = False
+    cookie: Annotated[bool, Query(examples=[False])] = False
 
 
 class CallbackParameters(BaseModel):
@@ -59,10 +63,10 @@ class CallbackParameters(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    state: Annotated[str, Query(max_length=100)] = ""
-    code: Annotated[str, Query(max_length=MAX_CODE_LENGTH)] = ""
-    iss: Annotated[str | None, Query(max_length=500)] = None
-    error: Annotated[str | None, Query(max_length=100)] = None
+    state: Annotated[str, Query(max_length=100, examples=["af0ifjsldkj"])] = ""
+    code: Annotated[str, Query(max_length=MAX_CODE_LENGTH, examples=["SplxlOBeZQQYbYS6WxSbIA"])] = ""
+    iss: Annotated[str | None, Query(max_length=500, examples=["https://login.example.com"])] = None
+    error: Annotated[str | None, Query(max_length=100, examples=["access_denied"])] = None
 
 
 @router.get("/{name}/start", status_code=302, responses=START_RESPONSES, summary="Log in by an identity provider")

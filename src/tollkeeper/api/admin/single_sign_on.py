@@ -113,10 +113,15 @@ class IdentityListResponse(BaseModel):
     data: list[IdentityResponse]
 
 
-PROVIDER_ERRORS: dict[int | str, dict[str, Any]] = {412: {"description": "If-Match does not have the present ETag"}}
+ABSENT: dict[int | str, dict[str, Any]] = {
+    404: {"description": "The tenant has no identity provider, or does not exist"}
+}
+PROVIDER_ERRORS: dict[int | str, dict[str, Any]] = ABSENT | {
+    412: {"description": "If-Match does not have the present ETag"}
+}
 
 
-@router.get("/identity-provider", summary="The tenant's identity provider")
+@router.get("/identity-provider", responses=ABSENT, summary="The tenant's identity provider")
 async def get_identity_provider(
     caller: TenantAdmin, response: Response, tenant_id: OfTenant = None
 ) -> ProviderResponse:
@@ -149,7 +154,7 @@ async def set_identity_provider(
     return found
 
 
-@router.delete("/identity-provider", status_code=204, summary="Remove the tenant's identity provider")
+@router.delete("/identity-provider", status_code=204, responses=ABSENT, summary="Remove the tenant's identity provider")
 async def remove_identity_provider(caller: TenantAdmin, tenant_id: OfTenant = None) -> None:
     """Nobody can log in by it from now on. The identities of users stay, for the case that it is set again."""
     await single_sign_on.remove_provider(caller.admin, _tenant(caller, tenant_id))
