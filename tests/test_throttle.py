@@ -167,3 +167,12 @@ def test_open_sockets_are_limited_per_user(monkeypatch: pytest.MonkeyPatch) -> N
             pass
     with throttle.open_socket(ADA):
         pass
+
+
+def test_steps_of_single_sign_on_are_limited_per_address() -> None:
+    throttle = Throttle(login="off", ai="off", reads="2/minute", clock=SystemClock())
+    for _ in range(2):
+        throttle.check_sign_on("192.0.2.1")
+    throttle.check_sign_on("192.0.2.2")
+    with pytest.raises(RateLimited, match="TOLLKEEPER_RATE_LIMIT_READS"):
+        throttle.check_sign_on("192.0.2.1")
