@@ -61,3 +61,26 @@ def test_models_are_listed_as_json(runner: CommandRunner, monkeypatch: pytest.Mo
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "OLLAMA_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     assert listed(runner, "models") == [{"model": "echo", "provider": "echo", "aliases": []}]
+
+
+def test_what_commands_have_changed_is_printed_as_json(acme: CommandRunner) -> None:
+    made = listed(acme, "tenant", "create", "beta")
+    assert (made["tenant"], made["state"]) == ("beta", "active")
+    assert listed(acme, "tenant", "disable", "beta")["state"] == "disabled"
+    assert listed(acme, "tenant", "enable", "beta") == made
+    limit = listed(acme, "quota", "set", ADA, "--limit", "50", "--window", "day")
+    assert (limit["whose"], limit["limit"], limit["limit_before"]) == (ADA, 50, None)
+    granted = listed(acme, "quota", "grant", ADA, "--tokens", "5", "--reason", "more")
+    assert (granted["limit"], granted["limit_before"]) == (55, 50)
+
+
+def test_verifications_are_reported_as_json(acme: CommandRunner) -> None:
+    acme.run("quota", "set", ADA, "--limit", "50", "--window", "day")
+    ledger = listed(acme, "ledger", "verify")
+    assert (ledger["windows"], ledger["problem_count"], ledger["problems"], ledger["since"]) == (1, 0, [], None)
+    acme.query("UPDATE windows SET granted = granted + 1")
+    broken = acme.invoke("ledger", "verify", "--json")
+    assert (broken.code, json.loads(broken.out)["problem_count"]) == (1, 1)
+    log = listed(acme, "audit", "verify", "--tenant", "acme")
+    assert (log["chains"], log["problems"]) == (1, [])
+    assert [head["sequence"] for head in listed(acme, "audit", "head", "--tenant", "acme")] == [log["lines"]]

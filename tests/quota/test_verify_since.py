@@ -14,6 +14,7 @@ from tollkeeper.chat import Usage
 from tollkeeper.db import Database
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.quota.audit import windows
+from tollkeeper.quota.audit.mark import Mark
 from tollkeeper.quota.audit.problems import Fault
 from tollkeeper.quota.audit.reading import read
 from tollkeeper.quota.audit.report import AuditReport
@@ -212,3 +213,38 @@ async def test_a_file_that_is_no_mark_is_refused_or_used(
 async def test_a_folder_that_is_not_there_is_reported(sqlite_verified: VerifiedLedger, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be used"):
         await verify_since(sqlite_verified, tmp_path / "absent" / "mark")
+
+
+async def test_two_verifications_at_once_with_one_file_are_refused_and_the_first_goes_on(
+    sqlite_verified: VerifiedLedger, mark: Path
+) -> None:
+    await sqlite_verified.spend(Usage(5, 20))
+    with closing(Mark.open(mark, "", "chg_1")):
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match="is in use by another verification"):
+                await verify_since(sqlite_verified, mark)
+    assert (await verify_since(sqlite_verified, mark)).clean
+
+
+async def test_a_full_disk_is_reported_and_what_was_saved_is_kept(
+    sqlite_verified: VerifiedLedger, mark: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(8):
+        await sqlite_verified.spend(Usage(number, 20))
+    full = 0
+
+    def write_progress(self: Mark) -> None:
+        nonlocal full
+        full += 1
+        if full > 2:
+            raise sqlite3.OperationalError("database or disk is full")
+        original(self)
+
+    original = Mark._write_progress
+    with monkeypatch.context() as patched:
+        patched.setattr(Mark, "_write_progress", write_progress)
+        with pytest.raises(ConfigurationError, match="cannot be written: database or disk is full"):
+            await verify_since(sqlite_verified, mark)
+    assert [path.name for path in mark.parent.glob("mark*")] == ["mark.part"]
+    report = await verify_since(sqlite_verified, mark)
+    assert counts_of(report) == counts_of(await sqlite_verified.verify())
