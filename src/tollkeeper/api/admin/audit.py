@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel
 
 from tollkeeper.api.admin.caller import TenantAdmin
-from tollkeeper.api.admin.pages import MAX_ID, Limit, Page
+from tollkeeper.api.admin.pages import MAX_ID, NO_TENANT, Limit, Page
 from tollkeeper.api.formats import iso
 from tollkeeper.audit_log.log import Filter
 from tollkeeper.audit_log.models import INSTALLATION, AuditLine
@@ -45,7 +45,7 @@ class AuditResponse(BaseModel):
     correlation_id: str
 
 
-@router.get("", summary="The audit log, the newest acts first")
+@router.get("", responses=NO_TENANT, summary="The audit log, the newest acts first")
 async def read_audit_log(
     caller: TenantAdmin,
     tenant_id: OfTenant = None,

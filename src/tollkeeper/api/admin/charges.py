@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from tollkeeper.administration import charges, quotas
 from tollkeeper.administration.charges import RefundPlan
 from tollkeeper.api.admin.caller import AdminCaller, Operator, TenantAdmin, json_body
-from tollkeeper.api.admin.pages import Limit, Page
+from tollkeeper.api.admin.pages import NO_OWNER, Limit, Page
 from tollkeeper.api.admin.quotas import OfTenant, OfUser
 from tollkeeper.api.admin.reasons import Reason
 from tollkeeper.api.formats import iso
@@ -57,7 +57,7 @@ class ExplainedChargeResponse(TenantChargeResponse):
     entries: list[EntryResponse]
 
 
-@router.get("", summary="Charges of a tenant or a user, the newest first")
+@router.get("", responses=NO_OWNER, summary="Charges of a tenant or a user, the newest first")
 async def list_charges(
     caller: TenantAdmin,
     user_id: OfUser = None,
@@ -81,6 +81,7 @@ async def get_charge(charge_id: ChargeId, caller: TenantAdmin) -> ExplainedCharg
 @router.post(
     "/{charge_id}/refund",
     response_model=ExplainedChargeResponse,
+    responses={409: {"description": "The charge cannot be refunded, or a request with this Idempotency-Key runs"}},
     openapi_extra=json_body(RefundRequest, {"reason": "The provider was down"}),
     summary="Give the cost of a charge back",
 )

@@ -13,6 +13,10 @@ NO_TENANT: dict[int | str, dict[str, Any]] = {
     404: {"description": "There is no such tenant, or the caller may not see it"}
 }
 """The error of a request that names a tenant elsewhere than in its path."""
+NO_OWNER: dict[int | str, dict[str, Any]] = {
+    404: {"description": "There is no such user or tenant, or the caller may not see it"}
+}
+"""The error of a request that names a user or a tenant elsewhere than in its path."""
 
 Item = TypeVar("Item", bound=BaseModel)
 

@@ -1,7 +1,7 @@
 """Quotas: operators change all; a tenant's administrator changes those of its users, not the tenant's own."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Query, Response
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from tollkeeper.administration import quotas
 from tollkeeper.administration.quotas import LimitPlan
 from tollkeeper.api.admin.caller import AdminCaller, TenantAdmin, json_body
-from tollkeeper.api.admin.pages import MAX_ID, IdCursor, Limit, Page
+from tollkeeper.api.admin.pages import MAX_ID, NO_OWNER, IdCursor, Limit, Page
 from tollkeeper.api.admin.reasons import Reason
 from tollkeeper.api.me import QuotaBalance, quota_balance
 from tollkeeper.quota.changes import Action, QuotaChange
@@ -22,6 +22,9 @@ from tollkeeper.quota.rules.windows import MAX_GRANTED, Period
 
 router = APIRouter(prefix="/admin/quotas", tags=["admin"])
 
+IN_FLIGHT: dict[int | str, dict[str, Any]] = {
+    409: {"description": "A request with this Idempotency-Key has begun a moment ago"}
+}
 WindowName = Literal["minute", "hour", "day", "month", "total"]
 UnitName = Literal["tokens", "micro_usd"]
 Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
@@ -68,7 +71,7 @@ class QuotaChangeResponse(BaseModel):
     quota: QuotaBalance
 
 
-@router.get("", summary="Quotas and what remains of them")
+@router.get("", responses=NO_OWNER, summary="Quotas and what remains of them")
 async def list_quotas(
     caller: TenantAdmin, user_id: OfUser = None, tenant_id: OfTenant = None, limit: Limit = 20, cursor: IdCursor = None
 ) -> Page[QuotasResponse]:
@@ -86,6 +89,7 @@ async def list_quotas(
 @router.post(
     "",
     response_model=QuotaChangeResponse,
+    responses=NO_OWNER | IN_FLIGHT,
     openapi_extra=json_body(
         SetQuotaRequest, {"user_id": 17, "window": "day", "limit": 50_000, "reason": "A new project"}
     ),
@@ -103,6 +107,7 @@ async def set_quota(caller: TenantAdmin) -> Response:
 @router.post(
     "/grant",
     response_model=QuotaChangeResponse,
+    responses=NO_OWNER | IN_FLIGHT,
     openapi_extra=json_body(GrantQuotaRequest, {"user_id": 17, "amount": 10_000, "reason": "The batch of Friday"}),
     summary="Grant more to the current window",
 )
