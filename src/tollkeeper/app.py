@@ -161,6 +161,8 @@ def _domain_error(request: Request, error: Exception) -> TollkeeperError:
             return error
         case RateLimitExceeded(limit=Limit(limit=limit)):
             return refusal(LOGIN_SETTING, limit, limit.get_expiry())
+        case RequestValidationError() if all(problem["loc"][0] == "path" for problem in error.errors()):
+            return NotFound()  # an id that nothing can have is as one that nothing has
         case RequestValidationError():
             fields = sorted({str(problem["loc"][-1]) for problem in error.errors() if problem["loc"][0] == "query"})
             return InvalidRequest(f"Invalid: {', '.join(fields)}." if fields else None)

@@ -18,7 +18,7 @@ from tollkeeper.api.middleware import read_body
 from tollkeeper.api.openapi_parts import link
 from tollkeeper.identity import keys
 from tollkeeper.identity.models import ApiKey
-from tollkeeper.key_limits import MAX_LIST_LENGTH, MAX_MODEL_LENGTH, KeyLimits, make_limits
+from tollkeeper.key_limits import MAX_LIST_LENGTH, MAX_MODEL_LENGTH, SURFACES, KeyLimits, make_limits
 from tollkeeper.principal import Access
 from tollkeeper.telemetry.logging import correlation_id
 from tollkeeper.tenant_scope import TenantScope
@@ -33,6 +33,9 @@ Names = Annotated[
     Meta(min_length=1, max_length=MAX_LIST_LENGTH),
 ]
 
+Surfaces = Annotated[Names, Meta(extra_json_schema={"items": {"type": "string", "enum": list(SURFACES)}})]
+"""As the server checks them, so that its error can name them all."""
+
 
 class CreateKeyRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The key's name, its scopes, when it expires, and what it is limited to. Without `expires_at` it is valid until it
@@ -44,7 +47,7 @@ class CreateKeyRequest(msgspec.Struct, forbid_unknown_fields=True):
     scopes: Annotated[tuple[Literal["ai", "me"], ...], Meta(min_length=1, max_length=2)] = ("ai", "me")
     expires_at: Annotated[datetime, Meta(tz=True)] | None = None
     models: Names | None = None
-    surfaces: Names | None = None
+    surfaces: Surfaces | None = None
     networks: Names | None = None
 
 

@@ -3,6 +3,7 @@
 import hmac
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from tollkeeper.api.dependencies import Services, ServicesDep
@@ -13,7 +14,7 @@ router = APIRouter(tags=["operations"])
 _FORWARDED = ("x-forwarded-for", "forwarded", "x-real-ip")
 
 
-@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
 async def metrics(request: Request, services: ServicesDep) -> Response:
     """With TOLLKEEPER_METRICS_TOKEN: for bearers of that token. Without it: only on a server that listens on a loopback
     address, and not through a proxy. With TOLLKEEPER_METRICS_PORT they are on that port instead.

@@ -74,6 +74,20 @@ IDEMPOTENCY_KEY = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$"},
 }
 
+ADMIN_PREFIX = "/admin/"
+CONDITIONAL_PATHS = ("/admin/tenants/{tenant_id}", "/admin/users/{user_id}", "/admin/identity-provider")
+REPEATED_AT_ONCE = "The same Idempotency-Key is in use at this moment, or the state of the object forbids this"
+ADMIN_IDEMPOTENCY_KEY = IDEMPOTENCY_KEY | {
+    "description": "The same key, path and body: the act is done once, and the response is the same for 24 hours."
+}
+IF_MATCH = {
+    "name": "If-Match",
+    "in": "header",
+    "required": False,
+    "description": "Change the object only if its present ETag is one of these.",
+    "schema": {"type": "string", "maxLength": 1_000},
+}
+
 
 def complete_document(document: dict[str, Any], endpoints: Sequence[MeteredEndpoint]) -> dict[str, Any]:
     """Add each metered endpoint as an operation, and to the other operations the errors that they return."""
@@ -86,8 +100,10 @@ def complete_document(document: dict[str, Any], endpoints: Sequence[MeteredEndpo
     schemas |= _components(endpoints)
     errors_of_sdks = _sdk_error_schemas(endpoints)
     for path, operations in document["paths"].items():
-        for operation in operations.values():
+        for method, operation in operations.items():
             _complete_operation(path, operation, errors_of_sdks)
+            if path.startswith(ADMIN_PREFIX):
+                _complete_admin_operation(path, method, operation)
     for endpoint in endpoints:
         document["paths"][endpoint.path] = {"post": _operation(endpoint)}
     completed: dict[str, Any] = _with_portable_patterns(document)
@@ -141,6 +157,22 @@ def _complete_operation(path: str, operation: dict[str, Any], errors_of_sdks: Js
         response["headers"] = parts.headers_ref(*_common_headers(is_sdk=is_sdk))
     error_schema = errors_of_sdks if is_sdk else schema_ref("Problem")
     responses |= _error_responses(errors, error_schema, is_sdk=is_sdk)
+
+
+def _complete_admin_operation(path: str, method: str, operation: dict[str, Any]) -> None:
+    """Add to a route of the admin API what all of them have: another tenant's ids, repeated requests, conditions."""
+    errors, parameters = dict(LOOKUP_ERRORS), []
+    if method == "post" and "requestBody" in operation:
+        errors |= {"409": REPEATED_AT_ONCE}
+        parameters.append(ADMIN_IDEMPOTENCY_KEY)
+    if method in ("patch", "put") and path in CONDITIONAL_PATHS:
+        errors |= {"412": "If-Match does not have the present ETag"}
+        parameters.append(IF_MATCH)
+    if parameters:
+        operation["parameters"] = [*operation.get("parameters", ()), *parameters]
+    present = operation["responses"]
+    missing = {status: text for status, text in errors.items() if status not in present}
+    present |= _error_responses(missing, schema_ref("Problem"), is_sdk=False)
 
 
 def _common_headers(*, is_sdk: bool) -> Iterator[str]:

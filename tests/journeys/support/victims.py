@@ -217,7 +217,7 @@ ROWS = {
     "/admin/tenants/{tenant_id}/domains": Row(_tenant, "operator", {"domain": f"{secrets.token_hex(12)}.example.com"}),
     "/admin/tenants/{tenant_id}/domains/{domain}": Row(_domain, "operator"),
     "/admin/charges/{charge_id}": Row(_charge, "tenant_admin"),
-    "/admin/charges/{charge_id}/refund": Row(_charge, "tenant_admin"),
+    "/admin/charges/{charge_id}/refund": Row(_charge, "operator"),
 }
 """Every path with an id in it."""
 NOT_IDS = {

@@ -17,6 +17,7 @@ from tollkeeper.api.keys import (
     KeyId,
     KeyResponse,
     Names,
+    Surfaces,
     epoch_ms,
     key_fields,
     limits_in,
@@ -50,7 +51,7 @@ class ChangeKeyRequest(msgspec.Struct, forbid_unknown_fields=True):
     name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH)] | UnsetType = UNSET
     expires_at: Annotated[datetime, Meta(tz=True)] | UnsetType | None = UNSET
     models: Names | UnsetType | None = UNSET
-    surfaces: Names | UnsetType | None = UNSET
+    surfaces: Surfaces | UnsetType | None = UNSET
     networks: Names | UnsetType | None = UNSET
 
 

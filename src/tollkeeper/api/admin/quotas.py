@@ -108,7 +108,9 @@ async def set_quota(caller: TenantAdmin) -> Response:
     "/grant",
     response_model=QuotaChangeResponse,
     responses=NO_OWNER | IN_FLIGHT,
-    openapi_extra=json_body(GrantQuotaRequest, {"user_id": 17, "amount": 10_000, "reason": "The batch of Friday"}),
+    openapi_extra=json_body(
+        GrantQuotaRequest, {"user_id": 17, "window": "day", "amount": 10_000, "reason": "The batch of Friday"}
+    ),
     summary="Grant more to the current window",
 )
 async def grant_quota(caller: TenantAdmin) -> Response:

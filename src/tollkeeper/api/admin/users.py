@@ -106,7 +106,7 @@ async def list_users(
     email: WithEmail = None,
     role: RoleName | None = None,
     kind: KindName | None = None,
-    disabled: bool | None = None,
+    disabled: Annotated[bool | None, Query(examples=[False])] = None,
     limit: Limit = 20,
     cursor: IdCursor = None,
 ) -> Page[UserResponse]:

@@ -86,7 +86,9 @@ def _item_of(kind: str, required: dict[str, Schema] | None = None, optional: dic
 
 _CALL: dict[str, Schema] = {"call_id": STRING, "name": STRING}
 _RESULT: dict[str, Schema] = {"call_id": STRING, "output": _TOOL_OUTPUT}
-_RESULT_CONTENT: dict[str, Schema] = {"content": _TOOL_OUTPUT}
+_UNREAD_TEXT_PART = object_of({"type": one_of_values("input_text", "output_text")}, {"text": STRING})
+_RESULT_CONTENT: dict[str, Schema] = {"content": any_of(STRING, list_of(any_of(_UNREAD_TEXT_PART, _IMAGE_PART)))}
+"""Of a result, in which content means nothing."""
 _REASONING_TEXTS = list_of(object_of({"type": one_of_values("reasoning_text")}, {"text": STRING}))
 _ITEM = any_of(
     _item({"role": _ROLE, "content": any_of(STRING, list_of(_MESSAGE_PART))}, {"type": one_of_values("message")}),
