@@ -33,7 +33,12 @@ Names = Annotated[
     Meta(min_length=1, max_length=MAX_LIST_LENGTH),
 ]
 
-Surfaces = Annotated[Names, Meta(extra_json_schema={"items": {"type": "string", "enum": list(SURFACES)}})]
+Surfaces = Annotated[
+    tuple[
+        Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_LENGTH, extra_json_schema={"enum": list(SURFACES)})], ...
+    ],
+    Meta(min_length=1, max_length=MAX_LIST_LENGTH),
+]
 """As the server checks them, so that its error can name them all."""
 
 

@@ -21,6 +21,7 @@ SENTENCES = (
     "A key's expiry must be in the future",
     "A key's name has 1 to 100 printable characters.",
     "A user has at most 50 API keys.",
+    "networks: an entry is an address or a network in CIDR form",
     "This link is unknown, or was used before, or has ended.",
     "tool_choice names a tool that is not among the tools.",
     "A tool's name must be 1 to 128 letters",
