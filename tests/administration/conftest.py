@@ -24,10 +24,15 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def audit_log(database: Database, clock: FakeClock) -> AuditLog:
+async def data_keys(database: Database, clock: FakeClock) -> DataKeys:
     keys = DataKeys(SecretStr("9a8b7c6d5e4f30211203f4e5d6c7b8a9-administration"))
     await keys.load(database, clock)
-    return AuditLog(keys)
+    return keys
+
+
+@pytest.fixture
+def audit_log(data_keys: DataKeys) -> AuditLog:
+    return AuditLog(data_keys)
 
 
 @pytest.fixture

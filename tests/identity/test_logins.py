@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pyotp
 import pytest
@@ -102,6 +103,25 @@ async def test_two_changes_of_the_password_at_once_leave_one_session(world: Iden
     async with world.database.session() as session:
         assert len(await world.sessions.list_live(session, await world.user())) == 1
     assert await world.audited() == ["login", "password.change"]
+
+
+async def test_a_new_password_is_a_fresh_login_only_without_a_second_factor(
+    world: IdentityWorld, logins: Logins
+) -> None:
+    long_ago = replace(world.tokens.verify((await log_in(world, logins)).access_token), authenticated_ms=1_000)
+    changed = world.tokens.verify(
+        (await logins.change_password(long_ago, PASSWORD, NEW_PASSWORD, BROWSER)).access_token
+    )
+    assert changed.authenticated_ms == world.clock.now_ms()
+    async with world.database.session() as session:
+        secret = (await world.second_factors.start(session, await world.user())).secret
+    code = pyotp.TOTP(secret).at(world.clock.now_ms() // 1000)
+    await world.second_factors.prove(world.database, await world.user(), code, to_confirm=True)
+    async with world.database.session() as session:
+        await world.second_factors.confirm(session, await world.user())
+    long_ago = replace(changed, authenticated_ms=1_000)
+    issued = await logins.change_password(long_ago, NEW_PASSWORD, PASSWORD, BROWSER)
+    assert world.tokens.verify(issued.access_token).authenticated_ms == 1_000
 
 
 async def test_failed_logins_are_logged_once_a_minute_for_each_address(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,3 +129,15 @@ async def test_a_known_user_with_an_older_hash_costs_as_many_rounds_as_an_unknow
         totals.append(sum(spent))
     assert totals == [2**7, 2**7]
     stronger.close()
+
+
+async def test_new_passwords_of_one_tenant_leave_room_for_others_and_for_logins(
+    passwords: Passwords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_QUEUED", module.MAX_QUEUED_PER_TENANT + 2)
+    setting = [passwords.hash(GOOD, tenant_id=1) for _ in range(module.MAX_QUEUED_PER_TENANT + 5)]
+    others = [passwords.hash(GOOD, tenant_id=2), passwords.verify(GOOD, None)]
+    results = await asyncio.gather(*setting, *others, return_exceptions=True)
+    refused = [isinstance(result, RateLimited) for result in results]
+    assert refused == [False] * module.MAX_QUEUED_PER_TENANT + [True] * 5 + [False] * 2
+    assert await passwords.hash(GOOD, tenant_id=1)

@@ -1,10 +1,11 @@
 """API keys of other users: their tenant's administrator and operators create, list, change and revoke them."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from journeys.support.admins import Admin, new_admin
 from journeys.support.server import Server
-from journeys.support.users import new_user
+from journeys.support.users import PASSWORD, login, new_user
 from tollkeeper.principal import Role
 
 SECRET_FIELDS = {"key", "key_hash"}
@@ -109,3 +110,20 @@ async def test_ones_own_keys_have_audit_lines_too(server: Server) -> None:
         assert made["key"] not in str(lines)
         assert "Lovelace" not in str(lines), "a name can be erased, a line of the log cannot"
         assert lines[1]["after"]["models"] == ["m"]
+
+
+async def test_a_former_operator_gets_no_response_to_what_the_operator_did(server: Server) -> None:
+    async with (
+        new_admin(server, Role.OPERATOR) as former,
+        new_admin(server, Role.OPERATOR) as operator,
+        new_user(server) as member,
+    ):
+        document = {"user_id": member.principal.user_id, "name": "robot"}
+        assert (await former.post("/admin/keys", document, Idempotency_Key="k")).status == 201
+        path = f"/admin/users/{former.principal.user_id}"
+        assert (await operator.patch(path, {"role": "tenant_admin"})).status == 200
+        token = (await login(former.http, former.email, PASSWORD)).body["access_token"]
+        demoted = replace(former, token=token)
+        repeated = await demoted.post("/admin/keys", document, Idempotency_Key="k")
+        assert (repeated.status, repeated.code) == (422, "idempotency_key_reused")
+        assert (await demoted.post("/admin/keys", document)).status == 404

@@ -132,3 +132,17 @@ async def test_what_cannot_be_planned_is_refused_and_not_noted(server: Server) -
             reply = await admin.post(path, sent)
             assert (reply.status, reply.code) == (422, "invalid_request"), (sent, reply.body)
         assert await acts(admin) == []
+
+
+async def test_only_operators_change_the_quota_of_an_operator(server: Server) -> None:
+    async with (
+        new_admin(server) as admin,
+        new_admin(server, Role.OPERATOR, tenant_id=admin.principal.tenant_id) as operator,
+    ):
+        of_operator = {"user_id": operator.principal.user_id, "reason": "a test", "window": "day"}
+        assert (await operator.post("/admin/quotas", of_operator | {"limit": 100})).status == 200
+        for path, sent in (("", {"limit": 0}), ("/grant", {"amount": 1})):
+            refused = await admin.post(f"/admin/quotas{path}", of_operator | sent)
+            assert (refused.status, refused.code) == (403, "forbidden")
+        (listed,) = (await admin.get(f"/admin/quotas?user_id={operator.principal.user_id}")).body["data"]
+        assert [quota["limit"] for quota in listed["quotas"]] == [100]

@@ -12,6 +12,7 @@ from sqlmodel import col, select
 
 from tollkeeper.administration.administrator import Administrator
 from tollkeeper.administration.tenants import get_tenant
+from tollkeeper.administration.users import require_power_over
 from tollkeeper.audit_log.log import Act
 from tollkeeper.errors import Forbidden, InvalidRequest, LedgerError, NotFound, TollkeeperError
 from tollkeeper.identity.models import User
@@ -71,10 +72,14 @@ async def find_owner(
 
 
 async def find_target(admin: Administrator, *, user_id: int | None, tenant_id: int | None) -> Target:
-    """The user or the tenant whose quota is to be changed. Raises what `find_owner` does; InvalidRequest for both."""
+    """The user or the tenant whose quota is to be changed. Raises what `find_owner` does; InvalidRequest for both;
+    Forbidden for operators, whose quotas only operators may change.
+    """
     if user_id is not None and tenant_id is not None:
         raise InvalidRequest("Name a user_id or a tenant_id, not both.")
     subject = await find_owner(admin, user_id=user_id, tenant_id=tenant_id)
+    if user_id is not None:
+        require_power_over(admin, await admin.session.get_one(User, user_id))
     return Target(subject, "The user" if subject.user_id is not None else "The tenant")
 
 

@@ -101,11 +101,11 @@ async def _read(kind: LinkKind, request: Request, services: Services) -> tuple[U
     check_length(sent.password)
     try:
         async with services.database.session() as session:
-            await find(session, kind, sent.token, services.clock.now_ms())
+            tenant_id = (await find(session, kind, sent.token, services.clock.now_ms())).tenant_id
     except InvalidLink:
         services.throttle.count_failure(address)
         raise
-    return sent, await services.passwords.hash(sent.password)
+    return sent, await services.passwords.hash(sent.password, tenant_id=tenant_id)
 
 
 def _visitor(session: AsyncSession, request: Request, services: Services) -> Visitor:

@@ -58,6 +58,7 @@ class Logins:
     async def change_password(self, caller: Principal, current: str, new: str, client: Client) -> IssuedTokens:
         """Set a new password. All sessions end; the returned tokens are those of a new one, in place of the caller's.
 
+        It is no fresh login for a user with a second factor, since the password alone does not prove who they are.
         Raises InvalidCredentials for the current password, InvalidRequest for the new one, Unauthenticated,
         RateLimited.
         """
@@ -66,13 +67,17 @@ class Logins:
         verified = await self._passwords.verify(current, user.password_hash or None)
         if not verified.matches:
             raise InvalidCredentials("The current password is wrong.")
-        new_hash = await self._passwords.hash(new)
+        new_hash = await self._passwords.hash(new, tenant_id=caller.tenant_id)
         async with self._database.session() as session:
             lock = update(User).where(col(User.id) == caller.user_id).values(token_version=User.token_version)
             await session.exec(lock)  # no other transaction changes the password between the check and the change
             user, _ = await accounts.load_account(session, caller, self._clock.now_ms())
             method = await self._sessions.method_of(session, caller)
+            has_second_factor = await self._second_factors.is_confirmed(session, caller.user_id)
+            authenticated_ms = caller.authenticated_ms if has_second_factor else None
             await self._sessions.revoke_all(session, user)
             accounts.change_password(user, new_hash)
             await session.flush()
-            return await self._sessions.open(session, user, method, client, action="password.change")
+            return await self._sessions.open(
+                session, user, method, client, action="password.change", authenticated_ms=authenticated_ms
+            )

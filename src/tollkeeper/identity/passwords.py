@@ -4,6 +4,7 @@ import asyncio
 import re
 import secrets
 import unicodedata
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -19,6 +20,8 @@ MAX_BYTES = 1024
 MIN_ROUNDS = 4
 HASHING_THREADS = 2
 MAX_QUEUED = 64
+MAX_QUEUED_PER_TENANT = 8
+"""Of those that users and administrators of one tenant set, so that they do not keep others from logging in."""
 
 T = TypeVar("T")
 
@@ -68,12 +71,25 @@ class Passwords:
         self._rounds = rounds
         self._threads = ThreadPoolExecutor(max_workers=HASHING_THREADS, thread_name_prefix="password")
         self._queued = 0
+        self._queued_by_tenant: Counter[int] = Counter()
         _dummy_hash(rounds)  # here, because the first hash of a process takes longer
 
-    async def hash(self, password: str) -> str:
-        """Returns the hash. Raises InvalidRequest for a password that is too short or too long, and RateLimited."""
+    async def hash(self, password: str, *, tenant_id: int | None = None) -> str:
+        """Returns the hash of a new password, which someone of this tenant sets. Raises InvalidRequest for one that is
+        too short or too long; RateLimited, also when MAX_QUEUED_PER_TENANT of this tenant are being hashed or wait.
+        """
         check_length(password)
-        return await self._in_thread(self._context.hash, normalize(password))
+        if tenant_id is None:
+            return await self._in_thread(self._context.hash, normalize(password))
+        if self._queued_by_tenant[tenant_id] >= MAX_QUEUED_PER_TENANT:
+            raise RateLimited("Your tenant sets too many passwords at once.", retry_after_s=1)
+        self._queued_by_tenant[tenant_id] += 1
+        try:
+            return await self._in_thread(self._context.hash, normalize(password))
+        finally:
+            self._queued_by_tenant[tenant_id] -= 1
+            if not self._queued_by_tenant[tenant_id]:
+                del self._queued_by_tenant[tenant_id]
 
     async def verify(self, password: str, password_hash: str | None) -> Verified:
         """Compare a password with a hash. Without a hash: no match, after the same time. Raises RateLimited."""

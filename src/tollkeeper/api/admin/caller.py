@@ -55,12 +55,12 @@ class AdminCaller:
         sent, repeatable = await self._read_repeatable(kind)
         if repeatable is None:
             return _json_response(status, _encode(await act(sent)))
-        session, keys = self.admin.session, self.services.data_keys
-        stored = await find_response(session, keys, repeatable)
+        session, keys, now_ms = self.admin.session, self.services.data_keys, self.admin.now_ms
+        stored = await find_response(session, keys, repeatable, now_ms)
         if stored is not None:
             return _json_response(*stored)
         rendered = _encode(await act(sent))
-        await store_response(session, keys, repeatable, status, rendered, self.admin.now_ms)
+        await store_response(session, keys, repeatable, status, rendered, now_ms)
         return _json_response(status, rendered)
 
     async def once_planned(
@@ -82,7 +82,7 @@ class AdminCaller:
             await self.admin.commit()
             return _json_response(status, _encode(await apply(planned)))
         session, keys, now_ms = self.admin.session, self.services.data_keys, self.admin.now_ms
-        stored = await find_response(session, keys, repeatable)
+        stored = await find_response(session, keys, repeatable, now_ms)
         if stored is None:
             planned = await plan(sent)
             await store_response(session, keys, repeatable, PLANNED, msgspec.json.encode(planned), now_ms)
@@ -105,7 +105,8 @@ class AdminCaller:
         if key is None:
             return sent, None
         path = self.request.url.path.encode()
-        fingerprint = hashlib.sha256(self.request.method.encode() + b" " + path + b"\n" + body).hexdigest()
+        what = self.principal.role.encode() + b" " + self.request.method.encode() + b" " + path
+        fingerprint = hashlib.sha256(what + b"\n" + body).hexdigest()
         return sent, Repeatable(self.principal, key, fingerprint)
 
     def require_match(self, present: BaseModel) -> None:

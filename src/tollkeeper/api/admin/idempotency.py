@@ -5,7 +5,7 @@ and links, which are shown once.
 from typing import NamedTuple
 
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import col, delete, update
+from sqlmodel import col, delete, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.administration.models import AdminRequest
@@ -19,18 +19,27 @@ PLANNED = 0
 
 
 class Repeatable(NamedTuple):
-    """A request with an idempotency key. The fingerprint is of its method, path and body."""
+    """A request with an idempotency key. The fingerprint is of the caller's role, and of its method, path and body: a
+    caller with another role gets nothing of what they did with the one before.
+    """
 
     caller: Principal
     key: str
     fingerprint: str
 
 
-async def find_response(session: AsyncSession, keys: DataKeys, repeatable: Repeatable) -> tuple[int, bytes] | None:
-    """Status and body of the response to the same request before; None if there was none. Raises IdempotencyMismatch
-    if the key was used with another request.
+async def find_response(
+    session: AsyncSession, keys: DataKeys, repeatable: Repeatable, now_ms: int
+) -> tuple[int, bytes] | None:
+    """Status and body of the response to the same request in the last LIFETIME_MS; None if there was none. Raises
+    IdempotencyMismatch if the key was used with another request.
     """
-    stored = await session.get(AdminRequest, (repeatable.caller.user_id, repeatable.key))
+    query = select(AdminRequest).where(
+        AdminRequest.user_id == repeatable.caller.user_id,
+        AdminRequest.key == repeatable.key,
+        AdminRequest.created_ms >= now_ms - LIFETIME_MS,
+    )
+    stored = (await session.exec(query)).first()
     if stored is None:
         return None
     if stored.fingerprint != repeatable.fingerprint:

@@ -90,7 +90,8 @@ async def create_user(caller: TenantAdmin) -> Response:
     async def create(sent: CreateUserRequest) -> UserResponse:
         password_hash = ""
         if sent.password is not None:
-            password_hash = await caller.outside_transaction(caller.services.passwords.hash(sent.password))
+            hashing = caller.services.passwords.hash(sent.password, tenant_id=caller.principal.tenant_id)
+            password_hash = await caller.outside_transaction(hashing)
         new = NewUser(sent.email, sent.name, Role(sent.role), UserKind(sent.kind), sent.tenant_id, password_hash)
         return user_response(await users.create_user(caller.admin, new))
 
