@@ -177,13 +177,15 @@ CONFIDENTIAL = Registration("acme", ISSUER, "client", "openid", "a secret")
 
 async def test_the_page_of_the_provider_gets_the_challenge_and_not_the_verifier() -> None:
     client, _ = made_client()
-    url = await client.authorization_url(PUBLIC, ATTEMPT, fresh=False)
+    url = await client.authorization_url(PUBLIC, ATTEMPT)
     asked = parse_qs(urlsplit(url).query)
     assert asked["redirect_uri"] == ["https://ai.example.com/auth/oidc/acme/callback"]
     assert asked["code_challenge"] == [ATTEMPT.challenge]
     assert ATTEMPT.verifier not in url
     assert "prompt" not in asked
-    assert "prompt=login&max_age=0" in await client.authorization_url(PUBLIC, ATTEMPT, fresh=True)
+    assert "prompt=login&max_age=0" in await client.authorization_url(
+        PUBLIC, msgspec.structs.replace(ATTEMPT, is_fresh=True)
+    )
 
 
 async def test_an_answer_need_not_name_its_issuer_unless_the_provider_says_that_it_does() -> None:

@@ -72,6 +72,25 @@ async def test_the_refresh_token_can_be_put_into_a_cookie(server: Server) -> Non
         assert "tollkeeper_refresh" in {cookie.key for cookie in browser.http.cookie_jar}
 
 
+async def test_no_page_of_another_site_logs_a_browser_in_with_a_cookie(server: Server) -> None:
+    async with sign_on_tenant(server) as tenant, new_browser(server) as browser:
+        url = f"{server.url}/auth/oidc/{tenant.name}/start?cookie=true"
+        evil = "https://evil.example.com/"
+        for headers, status in (
+            ({"Sec-Fetch-Site": "cross-site"}, 403),
+            ({"Sec-Fetch-Site": "cross-site", "Referer": evil}, 403),
+            ({"Sec-Fetch-Site": "same-site", "Referer": "null"}, 403),
+            ({"Referer": evil}, 403),
+            ({"Sec-Fetch-Site": "cross-site", "Referer": f"{server.url}/console"}, 302),
+            ({"Sec-Fetch-Site": "same-origin"}, 302),
+            ({"Sec-Fetch-Site": "none"}, 302),
+            ({}, 302),
+        ):
+            async with browser.http.get(url, headers=headers, allow_redirects=False) as response:
+                assert response.status == status, headers
+                assert ("Set-Cookie" in response.headers) == (status == 302)
+
+
 async def test_only_a_proof_of_a_moment_ago_is_a_fresh_login(server: Server) -> None:
     async with sign_on_tenant(server) as tenant, new_browser(server) as browser:
         sub = subject()
@@ -82,7 +101,11 @@ async def test_only_a_proof_of_a_moment_ago_is_a_fresh_login(server: Server) -> 
         just_now = await browser.log_in(tenant, sub, groups=["ai-admins"], auth_time=4_000_000_000)
         assert (await browser.post("/auth/keys", key, just_now.body["access_token"])).status == 201
         without = await browser.log_in(tenant, sub, groups=["ai-admins"])
-        assert (await browser.post("/auth/keys", key, without.body["access_token"])).status == 201
+        refused = await browser.post("/auth/keys", key, without.body["access_token"])
+        assert refused.code == "step_up_required", "the provider may have asked the person nothing"
+        location = await browser.start(tenant.name, "?fresh=true")
+        anew = await browser.open(tenant.provider.log_in(location, sub, groups=["ai-admins"]))
+        assert (await browser.post("/auth/keys", key, anew.body["access_token"])).status == 201
 
 
 async def test_the_password_login_of_a_person_who_has_none_is_refused(server: Server) -> None:

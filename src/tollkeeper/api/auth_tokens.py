@@ -79,12 +79,28 @@ def cookie_of(request: Request, settings: Settings) -> str | None:
     return text
 
 
+def require_own_page(request: Request, settings: Settings) -> None:
+    """Raises Forbidden if a page of another site has sent the browser here. Such a page could log the browser in as a
+    user of its own, whose conversations it reads (RFC 9700, 4.7). Clients that are no browsers send neither header.
+    """
+    if request.headers.get("sec-fetch-site") in ("same-origin", "none"):
+        return
+    referrer = urlsplit(request.headers.get("referer", ""))
+    if not referrer.netloc and "sec-fetch-site" not in request.headers:
+        return
+    if not _is_allowed(f"{referrer.scheme}://{referrer.netloc}", request, settings):
+        raise Forbidden("Pages of this origin may not log in with a cookie (TOLLKEEPER_ALLOWED_ORIGINS).")
+
+
 def _is_allowed_origin(request: Request, settings: Settings) -> bool:
     """Whether the request is from a page of this server, or of an allowed origin. Browsers send it with each POST."""
     origins = request.headers.getlist("origin")
-    if len(origins) != 1:
-        return False
-    origin = origins[0].lower()
+    return len(origins) == 1 and _is_allowed(origins[0], request, settings)
+
+
+def _is_allowed(origin: str, request: Request, settings: Settings) -> bool:
+    """Whether an origin is this server's, or an allowed one."""
+    origin = origin.lower()
     own = urlsplit(settings.public_base_url)
     if origin in settings.origins or origin == f"{own.scheme}://{own.netloc}".lower():
         return True

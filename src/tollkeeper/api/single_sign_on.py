@@ -8,7 +8,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.administration.default_quotas import give_default_quotas
 from tollkeeper.administration.sign_on import SignOn, admit
-from tollkeeper.api.auth_tokens import TokenResponse, client_of, needs_secure_cookie, token_response
+from tollkeeper.api.auth_tokens import TokenResponse, client_of, needs_secure_cookie, require_own_page, token_response
 from tollkeeper.api.bearer import client_address
 from tollkeeper.api.dependencies import Services, ServicesDep
 from tollkeeper.errors import InvalidRequest, NotFound, SignOnRefused
@@ -30,6 +30,7 @@ SINGLE_PARAMETERS = ("code", "state", "iss", "error")
 ProviderName = Annotated[str, Path(max_length=40, examples=["acme"])]
 
 START_RESPONSES: dict[int | str, dict[str, Any]] = {
+    403: {"description": "A page of another site has asked for the cookie"},
     302: {
         "description": "Go on to the identity provider",
         "headers": {
@@ -75,13 +76,20 @@ async def start(
 ) -> Response:
     """Open this in a browser. The provider sends the browser back to `callback`, whose response has the token."""
     services.throttle.check_sign_on(client_address(request.scope))
+    if parameters.cookie:
+        require_own_page(request, services.settings)
     async with services.database.session() as session:
         provider = await providers.find_enabled_provider(session, name)
     registration = providers.registration_of(services.data_keys, provider)
     attempt = attempts.begin(
-        name, provider.issuer, provider.client_id, services.clock.now_ms(), as_cookie=parameters.cookie
+        name,
+        provider.issuer,
+        provider.client_id,
+        services.clock.now_ms(),
+        as_cookie=parameters.cookie,
+        is_fresh=parameters.fresh,
     )
-    url = await services.openid.authorization_url(registration, attempt, fresh=parameters.fresh)
+    url = await services.openid.authorization_url(registration, attempt)
     response = Response(status_code=302, headers={"Location": url})
     response.set_cookie(
         COOKIE,
@@ -161,7 +169,7 @@ async def _open_session(services: Services, attempt: Attempt, person: Person, cl
         user = await admit(sign_on, await _provider_of(session, attempt), person)
     assert user.id is not None
     await give_default_quotas(services.database, services.ledger, [user.id], actor=f"user:{user.id}")
-    authenticated_ms = _authenticated_ms(person, now_ms)
+    authenticated_ms = _authenticated_ms(attempt, person, now_ms)
     async with services.database.session() as session:
         return await services.sessions.open(session, user, Method.OIDC, client, authenticated_ms=authenticated_ms)
 
@@ -177,8 +185,10 @@ async def _provider_of(session: AsyncSession, attempt: Attempt) -> IdentityProvi
     return provider
 
 
-def _authenticated_ms(person: Person, now_ms: int) -> int:
-    """When the person proved who they are: now, unless the provider says that it was earlier."""
+def _authenticated_ms(attempt: Attempt, person: Person, now_ms: int) -> int:
+    """When the person proved who they are, as the provider says. If it does not: now, if they had to prove it anew;
+    else at a time unknown, which is not fresh, since the provider may have asked them nothing.
+    """
     if person.authenticated_s is None:
-        return now_ms
+        return now_ms if attempt.is_fresh else 0
     return max(0, min(now_ms, int(person.authenticated_s * 1000)))

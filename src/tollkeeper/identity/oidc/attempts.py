@@ -22,7 +22,8 @@ _PLACE = "cookie of a single sign-on"
 class Attempt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The secrets of one attempt. It is bound to the provider's configuration at its start.
 
-    `as_cookie`: at the end, the refresh token is put into a cookie.
+    `as_cookie`: at the end, the refresh token is put into a cookie. `is_fresh`: the person has to prove anew who they
+    are, even if they are logged in at the provider.
     """
 
     provider: str
@@ -33,6 +34,7 @@ class Attempt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     verifier: str
     started_ms: int
     as_cookie: bool = False
+    is_fresh: bool = False
 
     @property
     def challenge(self) -> str:
@@ -44,10 +46,12 @@ class Attempt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return hmac.compare_digest(state.encode(), self.state.encode())
 
 
-def begin(provider: str, issuer: str, client_id: str, now_ms: int, *, as_cookie: bool = False) -> Attempt:
+def begin(
+    provider: str, issuer: str, client_id: str, now_ms: int, *, as_cookie: bool = False, is_fresh: bool = False
+) -> Attempt:
     """A new attempt, with random secrets of 256 bits."""
     state, nonce, verifier = (_base64url(secrets.token_bytes(RANDOM_BYTES)) for _ in range(3))
-    return Attempt(provider, issuer, client_id, state, nonce, verifier, now_ms, as_cookie)
+    return Attempt(provider, issuer, client_id, state, nonce, verifier, now_ms, as_cookie, is_fresh)
 
 
 def seal(keys: DataKeys, attempt: Attempt) -> str:

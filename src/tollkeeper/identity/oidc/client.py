@@ -85,11 +85,8 @@ class OpenIdClient:
         await self._documents.get(metadata.jwks_uri, max_age_ms=0)
         return metadata
 
-    async def authorization_url(self, registration: Registration, attempt: Attempt, *, fresh: bool) -> str:
-        """The URL that starts the login at the provider; `fresh`: even if the person is logged in there.
-
-        Raises OutboundError, Overloaded.
-        """
+    async def authorization_url(self, registration: Registration, attempt: Attempt) -> str:
+        """The URL that starts the login at the provider. Raises OutboundError, Overloaded."""
         metadata = await self.discover(registration.issuer)
         parameters = {
             "response_type": "code",
@@ -101,7 +98,7 @@ class OpenIdClient:
             "code_challenge": attempt.challenge,
             "code_challenge_method": "S256",
         }
-        if fresh:
+        if attempt.is_fresh:
             parameters |= {"prompt": "login", "max_age": "0"}
         separator = "&" if "?" in metadata.authorization_endpoint else "?"
         return f"{metadata.authorization_endpoint}{separator}{urlencode(parameters)}"
