@@ -165,7 +165,9 @@ def _domain_error(request: Request, error: Exception) -> TollkeeperError:
             return NotFound()  # an id that nothing can have is as one that nothing has
         case RequestValidationError():
             fields = sorted({str(problem["loc"][-1]) for problem in error.errors() if problem["loc"][0] == "query"})
-            return InvalidRequest(f"Invalid: {', '.join(fields)}." if fields else None)
+            return InvalidRequest(
+                f"Invalid parameters: {', '.join(fields)}. GET /docs describes them." if fields else None
+            )
         case HTTPException(status_code=404):
             return NotFound(_no_endpoint(request.url.path))
         case HTTPException(status_code=405):

@@ -130,7 +130,8 @@ class Database:
             found = await self.revision()
             oldest = await self._oldest_revision() if found is not None and found > SCHEMA_REVISION else None
         except (OSError, DBAPIError, PoolTimeout, sqlite3.Error) as error:
-            raise ConfigurationError(f"{self._name} cannot be opened: {_reason(error)}.") from None
+            detail = f"{self._name} cannot be opened: {_reason(error)}. Check TOLLKEEPER_DATABASE_URL."
+            raise ConfigurationError(detail) from None
         if found == SCHEMA_REVISION:
             return
         if found is None:

@@ -148,7 +148,7 @@ class AccessError(TollkeeperError):
 
 class Unauthenticated(AccessError):
     code = "unauthenticated"
-    sentence = "The API key or token is missing, invalid, expired or revoked."
+    sentence = "The API key or token is missing, invalid, expired or revoked. Log in again, or use another key."
 
 
 class InvalidCredentials(AccessError):

@@ -29,12 +29,12 @@ def test_a_model_and_a_provider_are_switched_off_and_on(runner: CommandRunner) -
 
 def test_what_does_not_exist_is_refused(runner: CommandRunner) -> None:
     assert "No model with that name" in runner.fail("model", "off", "none/such", "--reason", "a test")
-    assert "nothing with this name" in runner.fail("provider", "off", "none", "--reason", "a test")
+    assert "no configured provider with this name" in runner.fail("provider", "off", "none", "--reason", "a test")
 
 
 def test_a_provider_that_takes_no_key_is_refused(runner: CommandRunner) -> None:
     runner.run("tenant", "create", "acme")
-    assert "nothing with this name" in runner.fail(
+    assert "no configured provider with this name" in runner.fail(
         "provider-key", "set", "openai", "--tenant", "acme", "--key-stdin", stdin=f"{KEY}\n".encode()
     )
     assert "takes no API key" in runner.fail(

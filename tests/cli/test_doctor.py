@@ -68,8 +68,9 @@ def test_a_secret_file_that_others_can_read_is_found(healthy: CommandRunner, tmp
 
 
 def test_a_database_that_does_not_exist_is_not_created(healthy: CommandRunner, tmp_path: Path) -> None:
-    absent = tmp_path / "absent.db"
+    absent = tmp_path / "data" / "absent.db"
     other = CommandRunner(f"sqlite:///{absent}", healthy._monkeypatch, healthy._capsys)
-    state, detail = findings(other)["database"]
-    assert (state, "tollkeeper migrate" in detail) == ("failed", True)
-    assert not absent.exists()
+    found = findings(other)
+    assert (found["database"][0], "tollkeeper migrate" in found["database"][1]) == ("failed", True)
+    assert found["disk"][0] != "failed"
+    assert not absent.parent.exists()

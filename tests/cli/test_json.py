@@ -26,7 +26,7 @@ def test_tenants_and_users_are_listed_as_json(acme: CommandRunner) -> None:
         (ADA, "acme", "member"),
         ("bob@example.com", "acme", "member"),
     ]
-    assert set(users[0]) == {"email", "tenant", "role", "state", "created"}
+    assert set(users[0]) == {"id", "email", "tenant", "role", "state", "created"}
     assert listed(acme, "user", "list", "--tenant", "void") == []
 
 

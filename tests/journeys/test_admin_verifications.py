@@ -62,5 +62,7 @@ async def test_pages_of_the_audit_log_are_filtered(server: Server) -> None:
         assert len((await admin.get(f"/admin/audit?{actor}")).body["data"]) == 2
         assert (await admin.get(f"{of_ada}&to={line['at']}")).body["data"] == []
         assert len((await admin.get(f"{of_ada}&from={line['at']}")).body["data"]) == 1
+        assert len((await admin.get(f"{of_ada}&from={line['at'][:10]}")).body["data"]) == 1
+        assert (await admin.get(f"{of_ada}&to={line['at'][:10]}")).body["data"] == []
         wrong = await admin.get("/admin/audit?from=yesterday")
         assert (wrong.status, wrong.code) == (422, "invalid_request")

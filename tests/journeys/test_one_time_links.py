@@ -56,7 +56,7 @@ async def test_a_reset_link_ends_with_a_newer_one_a_new_role_and_the_rights_of_i
         path = f"/admin/users/{user.principal.user_id}"
 
         async def link() -> str:
-            made = await admin.post(f"{path}/reset", {})
+            made = await admin.send("POST", f"{path}/reset")
             assert made.status == 201, made
             return str(made.body["token"])
 

@@ -10,7 +10,7 @@ from tollkeeper.configuration import provider_keys
 from tollkeeper.configuration.models import ProviderKey
 from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.errors import InvalidRequest, NotFound
-from tollkeeper.providers.catalog import Catalog
+from tollkeeper.providers.catalog import NO_SUCH_PROVIDER, Catalog
 
 _KEY = re.compile(r"[\x21-\x7e]{16,512}")
 
@@ -40,7 +40,7 @@ async def set_key(
     admin.require_fresh_login()
     owner = await _tenant_id(admin, tenant_id)
     if provider not in catalog.provider_names:
-        raise NotFound
+        raise NotFound(NO_SUCH_PROVIDER)
     if provider not in catalog.providers_with_keys:
         raise InvalidRequest("This provider takes no API key.")
     if not _KEY.fullmatch(secret.get_secret_value()):

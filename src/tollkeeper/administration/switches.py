@@ -9,7 +9,7 @@ from tollkeeper.configuration.models import SwitchedOff
 from tollkeeper.configuration.switches import Switchable
 from tollkeeper.errors import NotFound
 from tollkeeper.providers.base import Model
-from tollkeeper.providers.catalog import Catalog
+from tollkeeper.providers.catalog import NO_SUCH_PROVIDER, Catalog
 
 
 class ModelState(NamedTuple):
@@ -94,7 +94,7 @@ def _existing_name(catalog: Catalog, kind: Switchable, name: str) -> str:
     if kind is Switchable.MODEL:
         return catalog.switch_names(catalog.configured_model(name))[0]
     if name not in catalog.provider_names:
-        raise NotFound
+        raise NotFound(NO_SUCH_PROVIDER)
     return name
 
 

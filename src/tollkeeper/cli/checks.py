@@ -145,6 +145,8 @@ async def _clock(settings: Settings, database: Database) -> str:
 
 
 async def _disk(folder: Path) -> str:
+    while not folder.exists():  # before the first start
+        folder = folder.parent
     found = os.statvfs(folder)
     free = found.f_bavail * found.f_frsize
     if free < MIN_FREE_BYTES:

@@ -120,7 +120,7 @@ def domains(tenant: Tenant, as_json: AsJson = False) -> None:
     if as_json:
         print_json([{"domain": domain, "created": created} for domain, created in rows])
     else:
-        print_table(("domain", "created"), rows)
+        print_table(("domain", "created"), [(domain, created[:10]) for domain, created in rows])
 
 
 @app.command(name="add-domain")

@@ -16,7 +16,7 @@ app = typer.Typer(
     name="tenant", help="Create, list, disable and enable tenants.", no_args_is_help=True, add_completion=False
 )
 
-COLUMNS = ("tenant", "state", "created")
+COLUMNS = ("id", "tenant", "state", "created")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False, help="The tenant's name.")]
 
@@ -44,7 +44,7 @@ def list_(as_json: AsJson = False) -> None:
     if as_json:
         print_json([dict(zip(COLUMNS, row, strict=True)) for row in rows])
     else:
-        print_table(COLUMNS, rows)
+        print_table(COLUMNS, [tuple(map(str, row)) for row in rows])
 
 
 @app.command()
@@ -59,13 +59,13 @@ def enable(name: Name, as_json: AsJson = False) -> None:
     _print_result(asyncio.run(_set_enabled(name, enabled=True)), "enabled", as_json=as_json)
 
 
-def _row(tenant: Tenant) -> tuple[str, ...]:
-    return tenant.name, "disabled" if tenant.disabled_at else "active", f"{tenant.created_at:%Y-%m-%d}"
+def _row(tenant: Tenant) -> tuple[int | str | None, ...]:
+    return tenant.id, tenant.name, "disabled" if tenant.disabled_at else "active", f"{tenant.created_at:%Y-%m-%d}"
 
 
 def _print_result(tenant: Tenant, what: str, *, as_json: bool) -> None:
     if as_json:
-        print_json({"id": tenant.id, **dict(zip(COLUMNS, _row(tenant), strict=True))})
+        print_json(dict(zip(COLUMNS, _row(tenant), strict=True)))
     else:
         print_line(f"The tenant {tenant.name} is {what}.")
 

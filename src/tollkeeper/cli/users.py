@@ -26,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-COLUMNS = ("email", "tenant", "role", "state", "created")
+COLUMNS = ("id", "email", "tenant", "role", "state", "created")
 
 Email = Annotated[str, typer.Argument(metavar="EMAIL", show_default=False, help="The user's e-mail address.")]
 PasswordStdin = Annotated[
@@ -82,11 +82,14 @@ def list_(
 ) -> None:
     """List the users."""
 
-    async def read_rows() -> list[tuple[str, ...]]:
+    async def read_rows() -> list[tuple[int | str | None, ...]]:
         async with open_context() as context, context.database.session() as session:
             only_tenant = await accounts.get_tenant_by_name(session, parse_name(tenant)) if tenant is not None else None
             return [
-                (user.email, user_tenant.name, user.role, state_of(user, user_tenant), f"{user.created_at:%Y-%m-%d}")
+                (
+                    *(user.id, user.email, user_tenant.name, user.role),
+                    *(state_of(user, user_tenant), f"{user.created_at:%Y-%m-%d}"),
+                )
                 for user, user_tenant in await accounts.list_users(session, only_tenant)
             ]
 
@@ -94,7 +97,7 @@ def list_(
     if as_json:
         print_json([dict(zip(COLUMNS, row, strict=True)) for row in rows])
     else:
-        print_table(COLUMNS, rows)
+        print_table(COLUMNS, [tuple(map(str, row)) for row in rows])
 
 
 @app.command()

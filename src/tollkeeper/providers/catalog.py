@@ -17,6 +17,9 @@ from tollkeeper.providers.tenant_providers import TenantKey, TenantProviders
 
 MAX_CACHED_MODELS = 1_000
 MAX_NAME_LENGTH = 200
+NO_SUCH_PROVIDER = (
+    "There is no configured provider with this name. GET /admin/providers and `tollkeeper provider list` list them."
+)
 
 
 class Catalog:

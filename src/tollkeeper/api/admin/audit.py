@@ -1,7 +1,7 @@
 """The audit log: tenant admins read their own tenant's, operators all."""
 
 import math
-from datetime import datetime
+from datetime import UTC, date, datetime, time
 from typing import Annotated, Any
 
 import orjson
@@ -25,8 +25,8 @@ OfTenant = Annotated[int | None, Query(ge=INSTALLATION, le=MAX_ID, examples=[1])
 Action = Annotated[str | None, Query(max_length=40, pattern=_NAME, examples=["quota.set"])]
 Actor = Annotated[str | None, Query(max_length=100, pattern=_NAME, examples=["user:17"])]
 Target = Annotated[str | None, Query(max_length=250, pattern=_NAME, examples=["user:17"])]
-FromTime = Annotated[AwareDatetime | None, Query(alias="from", examples=["2026-11-01T00:00:00Z"])]
-ToTime = Annotated[AwareDatetime | None, Query(examples=["2026-12-01T00:00:00Z"])]
+FromTime = Annotated[AwareDatetime | date | None, Query(alias="from", examples=["2026-11-01T00:00:00Z"])]
+ToTime = Annotated[AwareDatetime | date | None, Query(examples=["2026-12-01T00:00:00Z"])]
 
 
 class AuditResponse(BaseModel):
@@ -67,8 +67,12 @@ async def read_audit_log(
     return Page(data=list(map(_audit_response, page)), next_cursor=_cursor(page[-1]) if len(rows) > limit else None)
 
 
-def _milliseconds(moment: datetime | None) -> int | None:
-    return math.ceil(moment.timestamp() * 1000) if moment is not None else None
+def _milliseconds(moment: datetime | date | None) -> int | None:
+    """The time in milliseconds, rounded up. A date means its begin, in UTC."""
+    if moment is None:
+        return None
+    begin = moment if isinstance(moment, datetime) else datetime.combine(moment, time.min, UTC)
+    return math.ceil(begin.timestamp() * 1000)
 
 
 def _parse_cursor(cursor: str) -> tuple[int, int, int]:

@@ -101,6 +101,8 @@ class AdminCaller:
         if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
             raise InvalidRequest("An Idempotency-Key has 1 to 255 printable ASCII characters.")
         body = await self._read_body()
+        if not body and not getattr(kind, "__struct_fields__", ()):  # nothing is asked for, so nothing need be sent
+            body = b"{}"
         sent = strict_json.decode(kind, body)
         if key is None:
             return sent, None

@@ -24,7 +24,7 @@ InvitationCursor = Annotated[str | None, Query(max_length=40, pattern=_ID, examp
 
 
 class ResetRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """An empty object."""
+    """An empty object, or no body."""
 
 
 class InviteRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -65,7 +65,7 @@ class NewInvitationResponse(InvitationResponse):
     "/users/{user_id}/reset",
     status_code=201,
     response_model=LinkResponse,
-    openapi_extra=json_body(ResetRequest, {}),
+    openapi_extra=json_body(ResetRequest, {}, required=False),
     summary="Create a link with which a user sets a new password",
 )
 async def create_reset(user_id: UserId, caller: TenantAdmin) -> Response:
