@@ -115,8 +115,8 @@ class DataKeys:
             key = _decrypt(self._previous, wrapped, purpose.value)
         except SealBroken:
             raise ConfigurationError(
-                "TOLLKEEPER_DATA_KEY is not the key with which this database was encrypted. Set the right one, or, if it"
-                " is not set, restore the file `data-key` beside the database. After a change, set the old one as"
+                "TOLLKEEPER_DATA_KEY is not the key with which this database was encrypted. Set the right one, or, if"
+                " it is not set, restore the file `data-key` beside the database. After a change, set the old one as"
                 " TOLLKEEPER_PREVIOUS_DATA_KEY."
             ) from None
         anew = _encrypt(self._wrapping, key, purpose.value)
