@@ -41,11 +41,11 @@ class FakeOutbound(OutboundClient):
         self.answers = answers
         self.asked: list[tuple[str, bytes, dict[str, str]]] = []
 
-    async def get(self, url: str, headers: Any = None) -> OutboundResponse:
+    async def get(self, url: str, *, tenant_id: int) -> OutboundResponse:
         return self._answer(url, b"", {})
 
-    async def post(self, url: str, body: bytes, headers: Any = None) -> OutboundResponse:
-        return self._answer(url, body, dict(headers or {}))
+    async def post(self, url: str, body: bytes, headers: Any, *, tenant_id: int) -> OutboundResponse:
+        return self._answer(url, body, dict(headers))
 
     def _answer(self, url: str, body: bytes, headers: dict[str, str]) -> OutboundResponse:
         self.asked.append((url, body, headers))
@@ -69,20 +69,20 @@ async def keys(database: Database) -> DataKeys:
 async def test_a_document_is_kept_for_ten_minutes_and_a_failure_for_seconds() -> None:
     clock, outbound = FakeClock(), FakeOutbound({"https://a/": document({"n": 1})})
     documents = Documents(outbound, clock)
-    assert [await documents.get("https://a/") for _ in range(3)] == [{"n": 1}] * 3
+    assert [await documents.get("https://a/", tenant_id=1) for _ in range(3)] == [{"n": 1}] * 3
     assert len(outbound.asked) == 1
     clock.step(61)
-    await documents.get("https://a/", max_age_ms=60_000)
+    await documents.get("https://a/", tenant_id=1, max_age_ms=60_000)
     assert len(outbound.asked) == 2
     outbound.answers["https://a/"] = OutboundFailed("gone")
     clock.step(601)
     for _ in range(3):
         with pytest.raises(OutboundFailed, match="gone"):
-            await documents.get("https://a/")
+            await documents.get("https://a/", tenant_id=1)
     assert len(outbound.asked) == 3
     outbound.answers["https://a/"] = document({"n": 2})
     clock.step(5)
-    assert await documents.get("https://a/") == {"n": 2}
+    assert await documents.get("https://a/", tenant_id=1) == {"n": 2}
 
 
 async def test_only_so_many_documents_are_kept() -> None:
@@ -92,14 +92,14 @@ async def test_only_so_many_documents_are_kept() -> None:
     outbound = FakeOutbound(answers)
     documents = Documents(outbound, FakeClock())
     for url in (*answers, "https://h0/"):
-        await documents.get(url)
+        await documents.get(url, tenant_id=1)
     assert len(outbound.asked) == MAX_DOCUMENTS + 2
 
 
 @pytest.mark.parametrize("answer", [document({}, 404), document([]), OutboundResponse(200, b"{")])
 async def test_a_document_that_is_no_object_fails(answer: OutboundResponse) -> None:
     with pytest.raises(OutboundFailed):
-        await Documents(FakeOutbound({"https://a/": answer}), FakeClock()).get("https://a/")
+        await Documents(FakeOutbound({"https://a/": answer}), FakeClock()).get("https://a/", tenant_id=1)
 
 
 def test_defaults_of_discovery_are_those_of_the_standard() -> None:
@@ -171,8 +171,8 @@ def made_client(*answers: tuple[str, OutboundResponse | Exception]) -> tuple[Ope
 
 
 ATTEMPT = attempts.begin("acme", ISSUER, "client", 1_000)
-PUBLIC = Registration("acme", ISSUER, "client", "openid")
-CONFIDENTIAL = Registration("acme", ISSUER, "client", "openid", "a secret")
+PUBLIC = Registration(1, "acme", ISSUER, "client", "openid")
+CONFIDENTIAL = Registration(1, "acme", ISSUER, "client", "openid", "a secret")
 
 
 async def test_the_page_of_the_provider_gets_the_challenge_and_not_the_verifier() -> None:
@@ -196,7 +196,7 @@ async def test_an_answer_need_not_name_its_issuer_unless_the_provider_says_that_
         await client.check_issuer(PUBLIC, ISSUER + "/")
     names_itself = DISCOVERY | {"authorization_response_iss_parameter_supported": True}
     outbound.answers[f"{ISSUER}/.well-known/openid-configuration"] = document(names_itself)
-    await client.discover(ISSUER, max_age_ms=0)
+    await client.discover(ISSUER, tenant_id=1, max_age_ms=0)
     with pytest.raises(SignOnRefused):
         await client.check_issuer(PUBLIC, None)
 
@@ -230,7 +230,7 @@ async def test_keys_are_read_again_for_an_unknown_one_at_most_once_a_minute() ->
     client, outbound = made_client(
         (DISCOVERY["token_endpoint"], document({"id_token": token})), (DISCOVERY["jwks_uri"], document({"keys": []}))
     )
-    await client.check(ISSUER)
+    await client.check(ISSUER, tenant_id=1)
     clock: Any = client._clock
     for seconds, reads in ((0, 1), (59, 1), (2, 2), (1, 2), (61, 3)):
         clock.step(seconds)

@@ -67,7 +67,7 @@ async def running(host: Host, tls: ssl.SSLContext | None = None) -> AsyncIterato
 async def get(names: Names, port: int, *, networks: str = LOOPBACK, total_s: float = 10.0) -> OutboundResponse:
     client = OutboundClient(networks, resolve=names, total_s=total_s)
     try:
-        return await client.get(f"http://idp.example.com:{port}/x")
+        return await client.get(f"http://idp.example.com:{port}/x", tenant_id=1)
     finally:
         client.close()
 
@@ -88,7 +88,7 @@ async def test_a_post_sends_the_body_and_the_headers() -> None:
     async with running(Host(ok(b"done"))) as host:
         client = OutboundClient(LOOPBACK)
         url = f"http://127.0.0.1:{host.port}/token"
-        response = await client.post(url, b"code=1", {"Authorization": "Basic x"})
+        response = await client.post(url, b"code=1", {"Authorization": "Basic x"}, tenant_id=1)
         client.close()
         assert response.body == b"done"
         assert host.heads[0].startswith(b"POST /token HTTP/1.1\r\n")
@@ -176,7 +176,7 @@ async def test_a_name_that_stalls_is_left_after_the_deadline() -> None:
 
     client = OutboundClient("", resolve=never, total_s=0.1)
     with pytest.raises(OutboundFailed, match="within"):
-        await client.get("https://idp.example.com/")
+        await client.get("https://idp.example.com/", tenant_id=1)
     client.close()
 
 
@@ -189,7 +189,7 @@ async def test_a_name_without_an_address_or_with_very_many_fails(names: Names) -
 async def test_http_is_only_for_private_networks_that_are_allowed() -> None:
     client = OutboundClient("", resolve=Names(["1.1.1.1"]))
     with pytest.raises(OutboundRefused, match="https"):
-        await client.get("http://idp.example.com/")
+        await client.get("http://idp.example.com/", tenant_id=1)
     client.close()
 
 
@@ -214,10 +214,10 @@ async def test_only_a_trusted_certificate_for_the_name_of_the_url_is_accepted(
         client = OutboundClient(LOOPBACK, ca_file=ca_file, resolve=Names(["127.0.0.1"]))
         url = f"https://idp.example.com:{host.port}/"
         if trusted and name == "idp.example.com":
-            assert (await client.get(url)).body == b"done"
+            assert (await client.get(url, tenant_id=1)).body == b"done"
         else:
             with pytest.raises(OutboundFailed, match="certificate"):
-                await client.get(url)
+                await client.get(url, tenant_id=1)
             assert host.heads == []
         client.close()
 
@@ -226,7 +226,32 @@ async def test_the_system_resolves_names_and_names_that_do_not_exist_fail() -> N
     client = OutboundClient(LOOPBACK + ",::1/128")
     assert set(await client._look_up("localhost", 80)) & {"127.0.0.1", "::1"}
     with pytest.raises(OutboundFailed, match="no address"):
-        await client.get("https://does-not-exist.invalid/")
+        await client.get("https://does-not-exist.invalid/", tenant_id=1)
+    client.close()
+
+
+async def test_a_tenant_with_slow_hosts_leaves_room_for_the_requests_of_others() -> None:
+    blocked, resolving = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def slow(host: str, port: int) -> list[str]:
+        resolving.release()
+        await blocked.wait()
+        return []
+
+    client = OutboundClient(LOOPBACK, resolve=slow)
+    url = "https://slow.example.com/"
+    running = [asyncio.create_task(client.get(url, tenant_id=1)) for _ in range(outbound.MAX_CONCURRENT_PER_TENANT)]
+    for _ in running:
+        await resolving.acquire()
+    with pytest.raises(Overloaded):
+        await client.get(url, tenant_id=1)
+    other = asyncio.create_task(client.get(url, tenant_id=2))
+    await resolving.acquire()
+    blocked.set()
+    results = await asyncio.gather(*running, other, return_exceptions=True)
+    assert {type(result) for result in results} == {OutboundFailed}
+    with pytest.raises(OutboundFailed):
+        await client.get(url, tenant_id=1)
     client.close()
 
 

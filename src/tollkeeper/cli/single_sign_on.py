@@ -199,13 +199,17 @@ def unlink(email: Email, as_json: AsJson = False) -> None:
     print_result(record, "The user is not linked any more.", as_json=as_json)
 
 
+COMMAND = 0
+"""No tenant: a command has a client of its own, which nobody else uses."""
+
+
 async def _check(administration: Administration, issuer: str) -> None:
     """Read the provider's configuration, before the transaction begins. Raises InvalidRequest."""
     context = administration.context
     with closing(OutboundClient(context.settings.private_networks, ca_file=context.settings.ca_file)) as outbound:
         client = OpenIdClient(outbound, context.settings.public_base_url, context.clock)
         try:
-            await client.check(issuer)
+            await client.check(issuer, tenant_id=COMMAND)
         except OutboundError as error:
             raise InvalidRequest(f"The identity provider cannot be used: {error.detail}") from None
 

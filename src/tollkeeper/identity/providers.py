@@ -40,7 +40,7 @@ def registration_of(keys: DataKeys, provider: IdentityProvider) -> Registration:
     """This server as a client of the provider, with its secret."""
     sealed = provider.sealed_client_secret
     secret = keys.unseal(Purpose.IDENTITY, sealed, _place(provider)).decode() if sealed is not None else None
-    return Registration(provider.name, provider.issuer, provider.client_id, provider.scopes, secret)
+    return Registration(provider.tenant_id, provider.name, provider.issuer, provider.client_id, provider.scopes, secret)
 
 
 def admin_values_of(provider: IdentityProvider) -> list[str]:

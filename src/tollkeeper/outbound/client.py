@@ -9,6 +9,7 @@ import asyncio
 import re
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,8 +32,12 @@ MAX_ADDRESSES = 20
 TOTAL_S = 10.0
 MAX_CONCURRENT = 50
 """Requests of this process at once. Beyond that they are refused."""
-RESOLVER_THREADS = 8
-"""Threads of their own, so that slow names of tenants do not hold up the names of anything else."""
+MAX_CONCURRENT_PER_TENANT = 10
+"""So that slow hosts of one tenant leave room for the requests of others."""
+RESOLVER_THREADS = 32
+"""Threads of their own, so that slow names of tenants do not hold up the names of anything else. A look-up can last
+longer than its request, so there are more threads than one tenant can keep busy.
+"""
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Returns the addresses of a host. Raises OSError."""
@@ -75,37 +80,41 @@ class OutboundClient:
         self._threads = ThreadPoolExecutor(RESOLVER_THREADS, thread_name_prefix="outbound-resolver")
         self._resolve = resolve or self._look_up
         self._total_s = total_s
-        self._running = 0
+        self._running: Counter[int] = Counter()
 
-    async def get(self, url: str, headers: Mapping[str, str] | None = None) -> OutboundResponse:
-        """Raises OutboundRefused if the URL must not be requested; OutboundFailed; Overloaded."""
-        return await self._request("GET", url, None, headers)
+    async def get(self, url: str, *, tenant_id: int) -> OutboundResponse:
+        """A request of a tenant. Raises OutboundRefused if the URL must not be requested; OutboundFailed; Overloaded
+        when too many run, of the tenant or in all.
+        """
+        return await self._request("GET", url, None, {}, tenant_id)
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str] | None = None) -> OutboundResponse:
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], *, tenant_id: int) -> OutboundResponse:
         """Raises as `get` does."""
-        return await self._request("POST", url, body, headers)
+        return await self._request("POST", url, body, headers, tenant_id)
 
     def close(self) -> None:
         """Stop the threads of the resolver, without waiting for names that do not answer."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _request(
-        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str] | None
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], tenant_id: int
     ) -> OutboundResponse:
         parsed = check_url(url)
-        if self._running >= MAX_CONCURRENT:
+        if self._running.total() >= MAX_CONCURRENT or self._running[tenant_id] >= MAX_CONCURRENT_PER_TENANT:
             raise Overloaded
-        self._running += 1
+        self._running[tenant_id] += 1
         try:
             async with asyncio.timeout(self._total_s):
                 addresses = await self._checked_addresses(parsed)
-                return await self._send(method, parsed, addresses, body, headers or {})
+                return await self._send(method, parsed, addresses, body, headers)
         except TimeoutError:
             raise OutboundFailed(f"The host did not answer within {self._total_s:g} seconds.") from None
         except _ERRORS as error:
             raise OutboundFailed(_reason(error)) from None
         finally:
-            self._running -= 1
+            self._running[tenant_id] -= 1
+            if not self._running[tenant_id]:
+                del self._running[tenant_id]
 
     async def _checked_addresses(self, url: URL) -> list[str]:
         """All addresses of the URL's host. Raises OutboundRefused if one of them is not allowed."""

@@ -145,7 +145,7 @@ async def set_identity_provider(
     caller.admin.require_fresh_login()
     settings.check()
     of_tenant = _tenant(caller, tenant_id)
-    await _check_provider(caller, settings.issuer)
+    await _check_provider(caller, settings.issuer, of_tenant)
     if "if-match" in caller.request.headers:
         caller.require_match(_provider_response(caller, await single_sign_on.get_provider(caller.admin, of_tenant)))
     changed = await single_sign_on.set_provider(caller.admin, caller.services.data_keys, of_tenant, settings)
@@ -221,10 +221,10 @@ def _tenant(caller: AdminCaller, tenant_id: int | None) -> int:
     return wanted
 
 
-async def _check_provider(caller: AdminCaller, issuer: str) -> None:
+async def _check_provider(caller: AdminCaller, issuer: str, tenant_id: int) -> None:
     """Read the provider's configuration. Raises InvalidRequest if it is not valid."""
     try:
-        await caller.outside_transaction(caller.services.openid.check(issuer))
+        await caller.outside_transaction(caller.services.openid.check(issuer, tenant_id=tenant_id))
     except OutboundError as error:
         raise InvalidRequest(f"The identity provider cannot be used: {error.detail}", parameter="issuer") from None
 

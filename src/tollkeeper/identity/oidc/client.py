@@ -21,8 +21,9 @@ _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """This server as a client of a provider (RFC 6749, section 2). Without a secret, it is a public client."""
+    """This server as a client of a tenant's provider (RFC 6749, section 2). Without a secret, it is a public client."""
 
+    tenant_id: int
     name: str
     issuer: str
     client_id: str
@@ -74,20 +75,20 @@ class OpenIdClient:
         """Where the provider sends the browser back to. It is entered at the provider."""
         return f"{self._base_url}/auth/oidc/{name}/callback"
 
-    async def discover(self, issuer: str, *, max_age_ms: int = VALID_MS) -> Metadata:
+    async def discover(self, issuer: str, *, tenant_id: int, max_age_ms: int = VALID_MS) -> Metadata:
         """Raises OutboundError, Overloaded."""
-        document = await self._documents.get(discovery_url(issuer), max_age_ms=max_age_ms)
+        document = await self._documents.get(discovery_url(issuer), tenant_id=tenant_id, max_age_ms=max_age_ms)
         return parse_metadata(document, issuer)
 
-    async def check(self, issuer: str) -> Metadata:
-        """Read a provider's configuration and its keys anew. Raises OutboundError, Overloaded."""
-        metadata = await self.discover(issuer, max_age_ms=0)
-        await self._documents.get(metadata.jwks_uri, max_age_ms=0)
+    async def check(self, issuer: str, *, tenant_id: int) -> Metadata:
+        """Read the configuration of a tenant's provider and its keys anew. Raises OutboundError, Overloaded."""
+        metadata = await self.discover(issuer, tenant_id=tenant_id, max_age_ms=0)
+        await self._documents.get(metadata.jwks_uri, tenant_id=tenant_id, max_age_ms=0)
         return metadata
 
     async def authorization_url(self, registration: Registration, attempt: Attempt) -> str:
         """The URL that starts the login at the provider. Raises OutboundError, Overloaded."""
-        metadata = await self.discover(registration.issuer)
+        metadata = await self.discover(registration.issuer, tenant_id=registration.tenant_id)
         parameters = {
             "response_type": "code",
             "client_id": registration.client_id,
@@ -105,16 +106,16 @@ class OpenIdClient:
 
     async def check_issuer(self, registration: Registration, issuer: str | None) -> None:
         """Refuse the answer of another provider (RFC 9207). Raises SignOnRefused, OutboundError, Overloaded."""
-        metadata = await self.discover(registration.issuer)
+        metadata = await self.discover(registration.issuer, tenant_id=registration.tenant_id)
         if issuer != registration.issuer and (issuer is not None or metadata.names_itself):
             raise SignOnRefused("The answer is from another identity provider. Start again.")
 
     async def redeem(self, registration: Registration, attempt: Attempt, code: str) -> Person:
         """Exchange an authorization code for the person. Raises SignOnRefused, OutboundError, Overloaded."""
-        metadata = await self.discover(registration.issuer)
+        metadata = await self.discover(registration.issuer, tenant_id=registration.tenant_id)
         token = await self._exchange(registration, metadata, attempt, code)
         expected = Expected(registration.issuer, registration.client_id, attempt.nonce, metadata.algorithms)
-        claims = await self._verify(token, metadata.jwks_uri, expected)
+        claims = await self._verify(registration.tenant_id, token, metadata.jwks_uri, expected)
         return Person(registration.issuer, claims["sub"], claims)
 
     async def _exchange(self, registration: Registration, metadata: Metadata, attempt: Attempt, code: str) -> str:
@@ -132,7 +133,8 @@ class OpenIdClient:
             fields["client_id"] = registration.client_id
             if registration.client_secret is not None:
                 fields["client_secret"] = registration.client_secret
-        response = await self._outbound.post(metadata.token_endpoint, urlencode(fields).encode(), headers)
+        body = urlencode(fields).encode()
+        response = await self._outbound.post(metadata.token_endpoint, body, headers, tenant_id=registration.tenant_id)
         if response.status != 200:
             raise SignOnRefused(
                 f"The identity provider did not accept the code: it answered {response.status}. Start again. If that"
@@ -143,10 +145,10 @@ class OpenIdClient:
             raise SignOnRefused("The identity provider sent no ID token. Its scopes must include openid.")
         return token
 
-    async def _verify(self, token: str, jwks_uri: str, expected: Expected) -> dict[str, Any]:
+    async def _verify(self, tenant_id: int, token: str, jwks_uri: str, expected: Expected) -> dict[str, Any]:
         """The verified claims. Raises SignOnRefused, OutboundError, Overloaded."""
         for max_age_ms in (VALID_MS, KEYS_READ_AGAIN_AFTER_MS):
-            keys = await self._documents.get(jwks_uri, max_age_ms=max_age_ms)
+            keys = await self._documents.get(jwks_uri, tenant_id=tenant_id, max_age_ms=max_age_ms)
             try:
                 return verify(token, keys, expected, self._clock.now_ms() / 1000)
             except UnknownKey:

@@ -33,8 +33,8 @@ class Documents:
         self._clock = clock
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
 
-    async def get(self, url: str, *, max_age_ms: int = VALID_MS) -> dict[str, Any]:
-        """The JSON object at the URL, at most this old. Raises OutboundError, Overloaded."""
+    async def get(self, url: str, *, tenant_id: int, max_age_ms: int = VALID_MS) -> dict[str, Any]:
+        """The JSON object at the URL, at most this old, for this tenant. Raises OutboundError, Overloaded."""
         entry = self._entries.setdefault(url, _Entry())
         self._entries.move_to_end(url)
         if len(self._entries) > MAX_DOCUMENTS:
@@ -47,7 +47,7 @@ class Documents:
                 return entry.document
             entry.document = entry.error = None
             try:
-                entry.document = await self._fetch(url)
+                entry.document = await self._fetch(url, tenant_id)
             except OutboundError as error:
                 entry.error = error
                 raise
@@ -55,8 +55,8 @@ class Documents:
                 entry.fetched_ms = self._clock.now_ms()
             return entry.document
 
-    async def _fetch(self, url: str) -> dict[str, Any]:
-        response = await self._outbound.get(url)
+    async def _fetch(self, url: str, tenant_id: int) -> dict[str, Any]:
+        response = await self._outbound.get(url, tenant_id=tenant_id)
         if response.status != 200:
             raise OutboundFailed(f"The identity provider answered {response.status} where its configuration should be.")
         return parse_object(response.body)
