@@ -58,7 +58,7 @@ def _assert_window(window: Window, entries: Sequence[Entry]) -> None:
 
 
 def _assert_charges(charges: dict[str, Charge], entries: Sequence[Entry]) -> None:
-    """Check charges that have no money quota and no refund."""
+    """Check charges that have no money quota. A refund gives the whole cost back."""
     by_window: dict[tuple[str, int], list[Entry]] = defaultdict(list)
     for entry in entries:
         if entry.source_id.startswith("chg_"):
@@ -74,7 +74,10 @@ def _assert_charges(charges: dict[str, Charge], entries: Sequence[Entry]) -> Non
         assert len(CLOSING.intersection(kinds)) == (charge.closed_ms is not None), entries_of_window
         assert kinds.count("adjust") == charge.adjusted, entries_of_window
         assert len(kinds) == len(set(kinds)), entries_of_window
-        assert sum(entry.settled for entry in entries_of_window) == charge.cost_tokens, entries_of_window
+        refunded = sum(-entry.settled for entry in entries_of_window if entry.kind == "refund")
+        assert refunded == (charge.cost_tokens if charge.refunded else 0), entries_of_window
+        paid = sum(entry.settled for entry in entries_of_window) + refunded
+        assert paid == charge.cost_tokens, entries_of_window
         assert sum(entry.forgiven for entry in entries_of_window) == charge.forgiven_tokens, entries_of_window
         assert sum(entry.pending for entry in entries_of_window) == (0 if charge.closed_ms else charge.held_tokens), (
             entries_of_window
