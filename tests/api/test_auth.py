@@ -2,7 +2,8 @@
 
 import pytest
 
-from tollkeeper.api.auth import FORM, JSON, _fields, _media_type
+from tollkeeper.api.auth import JSON, _media_type
+from tollkeeper.api.forms import FORM, fields_of
 from tollkeeper.errors import InvalidRequest, UnsupportedMediaType
 
 
@@ -42,7 +43,7 @@ def test_other_media_types_and_charsets_are_refused(values: list[str]) -> None:
     ],
 )
 def test_a_form_is_decoded_as_utf_8(body: bytes, fields: dict[str, str]) -> None:
-    assert _fields(body) == fields
+    assert fields_of(body) == fields
 
 
 @pytest.mark.parametrize(
@@ -50,4 +51,4 @@ def test_a_form_is_decoded_as_utf_8(body: bytes, fields: dict[str, str]) -> None
 )
 def test_a_form_with_duplicate_or_many_fields_or_invalid_utf_8_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidRequest):
-        _fields(body)
+        fields_of(body)

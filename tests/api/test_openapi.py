@@ -12,6 +12,7 @@ from tollkeeper.api.compat.openai import MAX_CHOICES
 from tollkeeper.api.metered import MeteredEndpoint
 from tollkeeper.api.native.schemas import exactly_one
 from tollkeeper.api.openapi import complete_document
+from tollkeeper.api.openapi_portable import portable
 from tollkeeper.app import ENDPOINTS
 from tollkeeper.dialects import chat, completions, embeddings, messages, responses
 from tollkeeper.dialects.parameters import REFUSE, Rule
@@ -58,7 +59,10 @@ def test_a_request_schema_has_the_limits_of_the_endpoint(document: dict[str, Any
 
 
 def test_a_parameter_with_one_allowed_value_has_it_in_the_schema(document: dict[str, Any]) -> None:
-    assert request_schema(document, "/v1/responses")["properties"]["store"]["anyOf"][0] == {"enum": [False]}
+    assert request_schema(document, "/v1/responses")["properties"]["store"]["anyOf"][0] == {
+        "type": "boolean",
+        "const": False,
+    }
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.path)
@@ -102,8 +106,21 @@ def test_the_document_says_what_a_path_answers_to_another_method(document: dict[
     assert "405" in document["info"]["description"]
 
 
+def test_an_enumeration_has_the_type_of_its_values() -> None:
+    body = {"title": "Sent", "properties": {"a": {"enum": ["x", "y"]}, "b": {"enum": ["x", 1]}, "c": {"enum": [True]}}}
+    operation = {"requestBody": {"content": {"application/json": {"schema": body}}}}
+    found = portable({"paths": {"/": {"post": operation}}, "components": {"schemas": {}}})
+    assert found["components"]["schemas"]["Sent"]["properties"] == {
+        "a": {"enum": ["x", "y"], "type": "string"},
+        "b": {"enum": ["x", 1]},
+        "c": {"const": True, "type": "boolean"},
+    }
+    content = found["paths"]["/"]["post"]["requestBody"]["content"]["application/json"]
+    assert content["schema"] == {"$ref": "#/components/schemas/Sent"}
+
+
 def test_exactly_one_of_several_fields_is_a_rule_of_the_schema() -> None:
-    rules = exactly_one("prompt", "message")["oneOf"]
+    rules = exactly_one("prompt", "message")["allOf"][0]["oneOf"]
     assert [rule["required"] for rule in rules] == [["prompt"], ["message"]]
 
 

@@ -97,6 +97,51 @@ async def test_every_metered_endpoint_documents_404_and_if_it_calls_a_model_409(
         assert ("409" in responses) == endpoint.calls_model, endpoint.path
 
 
+async def test_clients_can_repeat_and_condition_the_acts_of_an_administrator(server: Server) -> None:
+    """Generated clients send only the headers that the document has, and read only its statuses."""
+    async with http_client(server) as http, http.get("/openapi.json") as response:
+        paths = (await response.json())["paths"]
+    acts = {
+        path: operations["post"]
+        for path, operations in paths.items()
+        if path.startswith("/admin/") and "requestBody" in operations.get("post", {})
+    }
+    assert "/admin/quotas/grant" in acts
+    for path, act in acts.items():
+        assert "Idempotency-Key" in [one["name"] for one in act["parameters"]], path
+        assert {"409", "422"} <= act["responses"].keys(), path
+    for path, method in (
+        ("/admin/tenants/{tenant_id}", "patch"),
+        ("/admin/users/{user_id}", "patch"),
+        ("/admin/identity-provider", "put"),
+    ):
+        change = paths[path][method]
+        assert "If-Match" in [one["name"] for one in change["parameters"]], path
+        assert "412" in change["responses"], path
+        for operation in (change, paths[path]["get"]):
+            assert "ETag" in operation["responses"]["200"]["headers"], path
+
+
+async def test_bodies_and_times_have_schemas_that_generated_clients_understand(server: Server) -> None:
+    async with http_client(server) as http, http.get("/openapi.json") as response:
+        document = await response.json()
+    schemas = document["components"]["schemas"]
+    assert [name for name in schemas if "__" in name] == []  # two classes with one name
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            for content in operation.get("requestBody", {"content": {}})["content"].values():
+                assert "$ref" in content["schema"], path
+    times = [
+        (name, field, json.dumps(schema))
+        for name, kind in schemas.items()
+        for field, schema in kind.get("properties", {}).items()
+        if name.endswith("Response") and (field.endswith("_at") or field in ("at", "since"))
+    ]
+    assert len(times) > 20
+    assert [found for found in times if '"format": "date-time"' not in found[2]] == []
+    assert _dangling(document) == set()
+
+
 async def test_every_refusal_of_a_route_is_documented(server: Server) -> None:
     """Each request in REFUSED is refused with a response that the document describes."""
     async with new_user(server) as caller:

@@ -1,6 +1,7 @@
 """Sessions over HTTP: refresh, log out, list and end them; a revoked session is refused from the next request on."""
 
 import asyncio
+import json
 import secrets
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from journeys.support.logins import Person, new_person
 from journeys.support.server import Server
 from journeys.support.users import PASSWORD
 from journeys.support.websocket import open_websocket
+from tollkeeper.api.forms import FORM
 from tollkeeper.principal import Role
 
 NEW_PASSWORD = "a sentence that nobody else knows"
@@ -30,6 +32,21 @@ async def test_a_refresh_gives_new_tokens_of_the_same_session(server: Server) ->
         assert (session["current"], session["method"], session["address"]) == (True, "password", "127.0.0.1")
         assert "aiohttp" in session["user_agent"]
         assert session["created_at"] <= session["last_used_at"] < session["expires_at"]
+
+
+async def test_a_client_of_oauth2_refreshes_with_a_form(server: Server) -> None:
+    async with new_person(server) as person:
+        first = await person.log_in()
+        form = {"grant_type": "refresh_token", "refresh_token": first["refresh_token"], "client_id": "x", "scope": ""}
+        async with person.http.post("/auth/refresh", data=form) as response:
+            second = await response.json()
+            assert (response.status, second.keys()) == (200, first.keys())
+        for wrong in ({"grant_type": "password"}, {"refresh_token": ""}, {"refresh_token": "x" * 200}):
+            async with person.http.post("/auth/refresh", data=form | wrong) as response:
+                assert response.status == (401 if wrong == {"refresh_token": ""} else 422), wrong
+        as_curl = json.dumps({"refresh_token": second["refresh_token"]})
+        async with person.http.post("/auth/refresh", data=as_curl, headers={"Content-Type": FORM}) as response:
+            assert response.status == 200
 
 
 async def test_concurrent_refreshes_with_one_token_get_the_same_successor(server: Server) -> None:

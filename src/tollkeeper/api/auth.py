@@ -1,7 +1,6 @@
 """Login with a password."""
 
 from typing import Annotated, Any
-from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -10,14 +9,14 @@ from tollkeeper.api import strict_json
 from tollkeeper.api.auth_tokens import TokenResponse, client_of, token_response
 from tollkeeper.api.bearer import client_address
 from tollkeeper.api.dependencies import ServicesDep
+from tollkeeper.api.forms import FORM, fields_of
 from tollkeeper.api.middleware import read_body
 from tollkeeper.errors import InvalidCredentials, InvalidRequest, UnsupportedMediaType
 from tollkeeper.server.limits import source_of
 from tollkeeper.throttle import Throttle
 
-FORM, JSON = "application/x-www-form-urlencoded", "application/json"
+JSON = "application/json"
 MAX_BODY_BYTES = 16 * 1024
-MAX_FIELDS = 10
 MAX_FIELD_LENGTH = 4096
 MAX_CODE_LENGTH = 64
 
@@ -101,7 +100,7 @@ async def _read_login(request: Request) -> Credentials:
     try:
         if media_type == JSON:
             return LoginRequest.model_validate(strict_json.parse(body))
-        return LoginForm.model_validate(_fields(body))
+        return LoginForm.model_validate(fields_of(body))
     except ValidationError as error:
         fields = sorted(
             {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
@@ -122,15 +121,3 @@ def _media_type(values: list[str]) -> str:
     if media_type not in (FORM, JSON) or parameter not in ("", "charset=utf-8", "charset=utf8"):
         raise UnsupportedMediaType(f"Send the login as {FORM} (the OAuth2 password form) or as {JSON}, in UTF-8.")
     return media_type
-
-
-def _fields(body: bytes) -> dict[str, str]:
-    """The fields of a form (WHATWG URL, application/x-www-form-urlencoded). Raises InvalidRequest."""
-    try:
-        pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
-    except ValueError:
-        raise InvalidRequest("The form is not UTF-8, or has too many fields.") from None
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise InvalidRequest("The form has a field twice.")
-    return fields

@@ -20,10 +20,11 @@ from tollkeeper.api.auth_tokens import (
 )
 from tollkeeper.api.bearer import authenticate, client_address
 from tollkeeper.api.dependencies import KeyOwner, Services, ServicesDep, SessionDep
-from tollkeeper.api.formats import iso
+from tollkeeper.api.formats import Moment, iso
+from tollkeeper.api.forms import FORM, fields_of
 from tollkeeper.api.middleware import read_body
 from tollkeeper.api.openapi_parts import json_body
-from tollkeeper.errors import Forbidden, InvalidCredentials, Unauthenticated
+from tollkeeper.errors import Forbidden, InvalidCredentials, InvalidRequest, Unauthenticated
 from tollkeeper.identity.models import Session
 from tollkeeper.identity.refresh_tokens import MAX_LENGTH
 from tollkeeper.principal import Access
@@ -59,14 +60,14 @@ class ChangePasswordRequest(msgspec.Struct, forbid_unknown_fields=True):
     cookie: bool = False
 
 
-class SessionResponse(BaseModel):
+class LoginSessionResponse(BaseModel):
     """A login that has not ended. `address` and `user_agent` are those of its last login or refresh."""
 
     id: str
     method: str
-    created_at: str | None
-    last_used_at: str | None
-    expires_at: str | None
+    created_at: Moment
+    last_used_at: Moment
+    expires_at: Moment
     address: str
     user_agent: str
     current: bool
@@ -75,10 +76,25 @@ class SessionResponse(BaseModel):
 class SessionListResponse(BaseModel):
     """The sessions that have not ended, the newest first."""
 
-    data: list[SessionResponse]
+    data: list[LoginSessionResponse]
 
 
 EXAMPLE_TOKEN = f"tk-refresh-0123456789abcdef01234567-0-{'x' * 43}-{'x' * 22}"
+REFRESH_FORM = {
+    "title": "RefreshForm",
+    "description": "The OAuth2 form (RFC 6749, 6). Its other fields have no effect.",
+    "type": "object",
+    "properties": {
+        "grant_type": {"enum": ["refresh_token"]},
+        "refresh_token": {"type": "string", "maxLength": MAX_LENGTH},
+    },
+    "required": ["grant_type", "refresh_token"],
+}
+REFRESH_BODY = json_body(RefreshRequest, {"refresh_token": EXAMPLE_TOKEN}, required=False)
+REFRESH_BODY["requestBody"]["content"][FORM] = {
+    "schema": REFRESH_FORM,
+    "example": {"grant_type": "refresh_token", "refresh_token": EXAMPLE_TOKEN},
+}
 ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"description": "The token is missing, invalid, outdated or revoked"},
     403: {"description": "The refresh cookie came without the console's header, or the token is of no session"},
@@ -89,15 +105,16 @@ PASSWORD_ERRORS: dict[int | str, dict[str, Any]] = {401: {"description": "The cu
 @router.post(
     "/refresh",
     response_model_exclude_none=True,
-    openapi_extra=json_body(RefreshRequest, {"refresh_token": EXAMPLE_TOKEN}, required=False),
+    openapi_extra=REFRESH_BODY,
     responses=ERRORS,
     summary="Exchange a refresh token for new tokens",
 )
 async def refresh(request: Request, response: Response, services: ServicesDep) -> TokenResponse:
-    """Each refresh token works once. If one is used again later than ten seconds after its first use, the session ends.
-    The time of the login stays as it is: what needs a fresh login, needs a login.
+    """Send the token as JSON, or as the OAuth2 form (RFC 6749, 6). Each refresh token works once. If one is used again
+    later than ten seconds after its first use, the session ends. The time of the login stays as it is: what needs a
+    fresh login, needs a login.
     """
-    sent = await _read(request, RefreshRequest)
+    sent = await _read_refresh(request)
     text = sent.refresh_token if sent.refresh_token is not None else cookie_of(request, services.settings)
     if text is None:
         raise Unauthenticated
@@ -179,9 +196,9 @@ async def change_password(
     return token_response(request, response, services, issued, as_cookie=sent.cookie)
 
 
-def session_response(row: Session, current: str | None = None) -> SessionResponse:
+def session_response(row: Session, current: str | None = None) -> LoginSessionResponse:
     """A session as lists show it; `current` is the id of the caller's own."""
-    return SessionResponse(
+    return LoginSessionResponse(
         id=row.id,
         method=row.method,
         created_at=iso(row.created_ms),
@@ -191,6 +208,21 @@ def session_response(row: Session, current: str | None = None) -> SessionRespons
         user_agent=row.user_agent,
         current=row.id == current,
     )
+
+
+async def _read_refresh(request: Request) -> RefreshRequest:
+    """A form names its token: the cookie is for requests of the console. JSON is read under every media type, since
+    curl sends it as a form. Raises InvalidJson, InvalidRequest, BodyTooLarge.
+    """
+    body = await read_body(request.scope, request.receive, MAX_BODY_BYTES)
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != FORM or not body or body.lstrip().startswith(b"{"):
+        return strict_json.decode(RefreshRequest, body or b"{}")
+    fields = fields_of(body)
+    token = fields.get("refresh_token")
+    if fields.get("grant_type") != "refresh_token" or token is None or len(token) > MAX_LENGTH:
+        raise InvalidRequest("Send grant_type=refresh_token, and the refresh_token of a login or of the last refresh.")
+    return RefreshRequest(refresh_token=token)
 
 
 async def _read(request: Request, kind: type[Sent]) -> Sent:

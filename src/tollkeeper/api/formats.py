@@ -3,19 +3,37 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, overload
+
+import msgspec
+from pydantic import WithJsonSchema
 
 from tollkeeper.dialects.dropped import Dropped
 from tollkeeper.quota.rules.balances import tightest
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.operations import Balance
 
+Moment = Annotated[
+    str,
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+    msgspec.Meta(extra_json_schema={"format": "date-time"}),
+]
+"""A time as responses have it: ISO 8601 in UTC. The annotations are for the schemas of pydantic and of msgspec."""
 
-@lru_cache(maxsize=1_000)
+
+@overload
+def iso(epoch_ms: int) -> str: ...
+@overload
+def iso(epoch_ms: None) -> None: ...
+@overload
+def iso(epoch_ms: int | None) -> str | None: ...
 def iso(epoch_ms: int | None) -> str | None:
     """Milliseconds since the epoch as ISO 8601 in UTC; None for None."""
-    if epoch_ms is None:
-        return None
+    return None if epoch_ms is None else _iso(epoch_ms)
+
+
+@lru_cache(maxsize=1_000)
+def _iso(epoch_ms: int) -> str:
     return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat().replace("+00:00", "Z")
 
 

@@ -13,9 +13,9 @@ from tollkeeper.administration.administrator import Administrator
 from tollkeeper.api import strict_json
 from tollkeeper.api.bearer import client_address
 from tollkeeper.api.dependencies import AuthenticatedUser, KeyOwner, Services, ServicesDep, SessionDep
-from tollkeeper.api.formats import iso
+from tollkeeper.api.formats import Moment, iso
 from tollkeeper.api.middleware import read_body
-from tollkeeper.api.openapi_parts import link
+from tollkeeper.api.openapi_parts import json_body, link
 from tollkeeper.identity import keys
 from tollkeeper.identity.models import ApiKey
 from tollkeeper.key_limits import MAX_LIST_LENGTH, MAX_MODEL_LENGTH, SURFACES, KeyLimits, make_limits
@@ -68,9 +68,9 @@ class KeyResponse(BaseModel):
     models: list[str] | None
     surfaces: list[str] | None
     networks: list[str] | None
-    created_at: str | None
-    expires_at: str | None
-    last_used_at: str | None
+    created_at: Moment
+    expires_at: Moment | None
+    last_used_at: Moment | None
 
 
 class CreatedKeyResponse(KeyResponse):
@@ -85,21 +85,20 @@ class KeyListResponse(BaseModel):
     data: list[KeyResponse]
 
 
-_, _schemas = msgspec.json.schema_components([CreateKeyRequest])
 EXAMPLE = {"name": "nightly report", "scopes": ["ai"], "models": ["gpt-4o-mini"], "networks": ["192.0.2.0/24"]}
-REQUEST_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": _schemas["CreateKeyRequest"], "example": EXAMPLE}},
-    }
-}
 
 LINKS: dict[int | str, dict[str, Any]] = {
     201: {"links": {"Revoke": link("revoke_key_auth_keys__key_id__delete", key_id="$response.body#/id")}}
 }
 
 
-@router.post("", status_code=201, openapi_extra=REQUEST_BODY, responses=LINKS, summary="Create an API key")
+@router.post(
+    "",
+    status_code=201,
+    openapi_extra=json_body(CreateKeyRequest, EXAMPLE),
+    responses=LINKS,
+    summary="Create an API key",
+)
 async def make_key(
     request: Request, caller: KeyOwner, session: SessionDep, services: ServicesDep
 ) -> CreatedKeyResponse:

@@ -22,10 +22,10 @@ from tollkeeper.administration.default_quotas import give_default_quotas
 from tollkeeper.administration.links import Visitor
 from tollkeeper.administration.users import target_of
 from tollkeeper.api import strict_json
-from tollkeeper.api.admin.caller import json_body
 from tollkeeper.api.bearer import client_address
 from tollkeeper.api.dependencies import Services, ServicesDep
 from tollkeeper.api.middleware import read_body
+from tollkeeper.api.openapi_parts import json_body
 from tollkeeper.errors import InvalidLink
 from tollkeeper.identity.links import MAX_TOKEN_LENGTH, LinkKind, find
 from tollkeeper.identity.models import User

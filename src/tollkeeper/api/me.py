@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel
 
 from tollkeeper.api.dependencies import AccountReader, AuthenticatedUser, ServicesDep, SessionDep
-from tollkeeper.api.formats import iso, usd
+from tollkeeper.api.formats import Moment, iso, usd
 from tollkeeper.quota import queries
 from tollkeeper.quota.rules.balances import spendable
 from tollkeeper.quota.rules.models import Charge
@@ -40,7 +40,7 @@ class QuotaBalance(BaseModel):
     used: int
     reserved: int
     remaining: int
-    resets_at: str | None
+    resets_at: Moment | None
 
 
 class MyQuotaResponse(BaseModel):
@@ -53,7 +53,7 @@ class MyQuotaResponse(BaseModel):
     used: int
     reserved: int
     remaining: int
-    resets_at: str | None
+    resets_at: Moment | None
     quotas: list[QuotaBalance]
 
 
@@ -61,8 +61,8 @@ class ChargeResponse(BaseModel):
     """One call: what was held, what it used, what it cost and why. `cost` is in tokens times the model's weight."""
 
     id: str
-    created_at: str | None
-    closed_at: str | None
+    created_at: Moment
+    closed_at: Moment | None
     surface: str
     model: str
     provider: str

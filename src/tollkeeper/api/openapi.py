@@ -14,6 +14,7 @@ from tollkeeper.api.errors import MEDIA_TYPE
 from tollkeeper.api.metered import JSON, MeteredEndpoint
 from tollkeeper.api.middleware import SDK_PREFIX
 from tollkeeper.api.openapi_parts import JsonSchema, schema_ref
+from tollkeeper.api.openapi_portable import portable
 
 ERRORS = {
     "400": "The body is not valid JSON, a parameter is not supported, or the provider rejects the request",
@@ -106,8 +107,7 @@ def complete_document(document: dict[str, Any], endpoints: Sequence[MeteredEndpo
                 _complete_admin_operation(path, method, operation)
     for endpoint in endpoints:
         document["paths"][endpoint.path] = {"post": _operation(endpoint)}
-    completed: dict[str, Any] = _with_portable_patterns(document)
-    return completed
+    return portable(document)
 
 
 def _components(endpoints: Sequence[MeteredEndpoint]) -> dict[str, JsonSchema]:
@@ -151,6 +151,8 @@ def _complete_operation(path: str, operation: dict[str, Any], errors_of_sdks: Js
         errors |= BODY_ERRORS | DATABASE_ERRORS
     if "security" in operation:
         errors |= ACCESS_ERRORS | DATABASE_ERRORS
+    if path.startswith(ADMIN_PREFIX):
+        errors["403"] = "The caller's role does not allow this, or it needs a fresh login or a second factor"
     if "{" in path:
         errors |= LOOKUP_ERRORS
     for response in responses.values():
@@ -168,6 +170,8 @@ def _complete_admin_operation(path: str, method: str, operation: dict[str, Any])
     if method in ("patch", "put") and path in CONDITIONAL_PATHS:
         errors |= {"412": "If-Match does not have the present ETag"}
         parameters.append(IF_MATCH)
+    if method in ("get", "patch", "put") and path in CONDITIONAL_PATHS:
+        operation["responses"]["200"]["headers"] |= parts.headers_ref("ETag")
     if parameters:
         operation["parameters"] = [*operation.get("parameters", ()), *parameters]
     present = operation["responses"]
@@ -250,20 +254,3 @@ def _name(kind: Any) -> str:
 
 def _event(data: Any) -> JsonSchema:
     return parts.event_schema(data if isinstance(data, str) else _schema(data))
-
-
-def _with_portable_patterns(node: Any) -> Any:
-    """The document with patterns that mean the same in Python and in the regular expressions of JSON Schema.
-
-    There, `\\Z` is no end of the text, and `\\S` includes some characters that are white space in Python.
-    """
-    if isinstance(node, dict):
-        return {
-            name: inner.replace(r"\Z", "$").replace(r"\S", r"[^\s\x1c-\x1f\x85]")
-            if name == "pattern" and isinstance(inner, str)
-            else _with_portable_patterns(inner)
-            for name, inner in node.items()
-        }
-    if isinstance(node, list):
-        return [_with_portable_patterns(inner) for inner in node]
-    return node

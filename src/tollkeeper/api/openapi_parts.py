@@ -44,6 +44,7 @@ HEADERS: dict[str, dict[str, Any]] = {
     "X-Process-Time": _header("The time until the response began, in seconds.", {"type": "number"}, required=True),
     "x-request-id": _header("The correlation id, where OpenAI's SDK reads it.", _ID, required=True),
     "request-id": _header("The correlation id, where Anthropic's SDK reads it.", _ID, required=True),
+    "ETag": _header("The version of this representation, for If-Match (RFC 9110, 8.8.3).", _TEXT),
     "X-Charge-ID": _header("The charge of this call, as in `/me/charges/{charge_id}`.", _TEXT),
     "X-Quota-Name": _header("The tightest quota: the one with the least left of its limit.", _TEXT),
     "X-Quota-Limit": _header("The limit of this quota, in its unit.", _COUNT),

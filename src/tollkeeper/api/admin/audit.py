@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel
 
 from tollkeeper.api.admin.caller import TenantAdmin
 from tollkeeper.api.admin.pages import MAX_ID, NO_TENANT, Limit, Page
-from tollkeeper.api.formats import iso
+from tollkeeper.api.formats import Moment, iso
 from tollkeeper.audit_log.log import Filter
 from tollkeeper.audit_log.models import INSTALLATION, AuditLine
 
@@ -34,7 +34,7 @@ class AuditResponse(BaseModel):
 
     tenant_id: int | None
     sequence: int
-    at: str | None
+    at: Moment
     actor: str
     action: str
     target: str

@@ -16,7 +16,6 @@ from tollkeeper.api.admin.idempotency import PLANNED, Repeatable, find_response,
 from tollkeeper.api.bearer import client_address
 from tollkeeper.api.dependencies import AuthenticatedUser, Services, ServicesDep, SessionDep, require_access
 from tollkeeper.api.middleware import read_body
-from tollkeeper.api.openapi_parts import json_body as json_body
 from tollkeeper.errors import Forbidden, InvalidRequest, PreconditionFailed, TotpEnrolmentRequired
 from tollkeeper.principal import Access, Principal, Role
 from tollkeeper.telemetry.logging import correlation_id

@@ -8,12 +8,13 @@ from pydantic import BaseModel
 
 from tollkeeper.administration import charges, quotas
 from tollkeeper.administration.charges import RefundPlan
-from tollkeeper.api.admin.caller import AdminCaller, Operator, TenantAdmin, json_body
+from tollkeeper.api.admin.caller import AdminCaller, Operator, TenantAdmin
 from tollkeeper.api.admin.pages import NO_OWNER, Limit, Page
 from tollkeeper.api.admin.quotas import OfTenant, OfUser
 from tollkeeper.api.admin.reasons import Reason
-from tollkeeper.api.formats import iso
+from tollkeeper.api.formats import Moment, iso
 from tollkeeper.api.me import EXAMPLE_ID, ChargeId, ChargeResponse, charge_response
+from tollkeeper.api.openapi_parts import json_body
 from tollkeeper.quota.rules.models import Charge, Entry
 
 router = APIRouter(prefix="/admin/charges", tags=["admin"])
@@ -40,7 +41,7 @@ class EntryResponse(BaseModel):
     Amounts are in the quota's unit.
     """
 
-    at: str | None
+    at: Moment
     quota: str
     kind: str
     granted: int

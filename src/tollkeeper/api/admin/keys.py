@@ -10,7 +10,7 @@ from pydantic import Field
 
 from tollkeeper.administration import keys
 from tollkeeper.administration.keys import KeyCursor
-from tollkeeper.api.admin.caller import TenantAdmin, changes_in, json_body
+from tollkeeper.api.admin.caller import TenantAdmin, changes_in
 from tollkeeper.api.admin.pages import MAX_ID, Limit, Page
 from tollkeeper.api.keys import (
     CreateKeyRequest,
@@ -22,6 +22,7 @@ from tollkeeper.api.keys import (
     key_fields,
     limits_in,
 )
+from tollkeeper.api.openapi_parts import json_body
 from tollkeeper.identity.keys import MAX_NAME_LENGTH
 from tollkeeper.identity.models import ApiKey
 from tollkeeper.principal import Access

@@ -8,10 +8,11 @@ from pydantic import BaseModel, Field
 
 from tollkeeper.administration import links, users
 from tollkeeper.administration.links import url_of
-from tollkeeper.api.admin.caller import AdminCaller, TenantAdmin, json_body
+from tollkeeper.api.admin.caller import AdminCaller, TenantAdmin
 from tollkeeper.api.admin.pages import NO_TENANT, Limit, Page
 from tollkeeper.api.admin.users import Email, OfTenant, RoleName, TenantNumber, UserId
-from tollkeeper.api.formats import iso
+from tollkeeper.api.formats import Moment, iso
+from tollkeeper.api.openapi_parts import json_body
 from tollkeeper.identity.links import NewLink
 from tollkeeper.identity.models import OneTimeLink
 from tollkeeper.principal import Role
@@ -40,7 +41,7 @@ class LinkResponse(BaseModel):
 
     url: Annotated[str, Field(repr=False)]
     token: Annotated[str, Field(repr=False)]
-    expires_at: str | None
+    expires_at: Moment
 
 
 class InvitationResponse(BaseModel):
@@ -50,8 +51,8 @@ class InvitationResponse(BaseModel):
     tenant_id: int
     email: str | None
     role: str | None
-    created_at: str | None
-    expires_at: str | None
+    created_at: Moment
+    expires_at: Moment
 
 
 class NewInvitationResponse(InvitationResponse):

@@ -9,10 +9,11 @@ from pydantic import BaseModel
 
 from tollkeeper.administration import switches
 from tollkeeper.administration.switches import ModelState, ProviderState
-from tollkeeper.api.admin.caller import Operator, json_body
+from tollkeeper.api.admin.caller import Operator
 from tollkeeper.api.admin.pages import Limit, Page
-from tollkeeper.api.formats import iso
+from tollkeeper.api.formats import Moment, iso
 from tollkeeper.api.native.model_list import PriceResponse, price_response
+from tollkeeper.api.openapi_parts import json_body
 from tollkeeper.configuration.models import SwitchedOff
 from tollkeeper.configuration.switches import Switchable
 from tollkeeper.providers.catalog import MAX_NAME_LENGTH
@@ -37,7 +38,7 @@ class OffResponse(BaseModel):
     """Why and since when something is off."""
 
     reason: str
-    since: str | None
+    since: Moment
 
 
 class AdminModelResponse(BaseModel):

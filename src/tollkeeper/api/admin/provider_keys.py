@@ -8,9 +8,10 @@ from msgspec import Meta
 from pydantic import BaseModel, SecretStr
 
 from tollkeeper.administration import provider_keys
-from tollkeeper.api.admin.caller import TenantAdmin, json_body
+from tollkeeper.api.admin.caller import TenantAdmin
 from tollkeeper.api.admin.pages import MAX_ID, Limit, Page
-from tollkeeper.api.formats import iso
+from tollkeeper.api.formats import Moment, iso
+from tollkeeper.api.openapi_parts import json_body
 from tollkeeper.configuration.models import ProviderKey
 
 router = APIRouter(prefix="/admin/provider-keys", tags=["admin"])
@@ -34,7 +35,7 @@ class ProviderKeyResponse(BaseModel):
     tenant_id: int
     provider: str
     suffix: str
-    created_at: str | None
+    created_at: Moment
 
 
 @router.get("", summary="List the tenants' own provider keys")

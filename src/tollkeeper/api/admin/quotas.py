@@ -10,10 +10,11 @@ from pydantic import BaseModel
 
 from tollkeeper.administration import quotas
 from tollkeeper.administration.quotas import LimitPlan
-from tollkeeper.api.admin.caller import AdminCaller, TenantAdmin, json_body
+from tollkeeper.api.admin.caller import AdminCaller, TenantAdmin
 from tollkeeper.api.admin.pages import MAX_ID, NO_OWNER, IdCursor, Limit, Page
 from tollkeeper.api.admin.reasons import Reason
 from tollkeeper.api.me import QuotaBalance, quota_balance
+from tollkeeper.api.openapi_parts import json_body
 from tollkeeper.quota.changes import Action, QuotaChange
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.operations import Balance

@@ -9,10 +9,11 @@ from pydantic import BaseModel
 
 from tollkeeper.administration import single_sign_on
 from tollkeeper.administration.single_sign_on import DEFAULT_SCOPES, MAX_ADMIN_VALUES, ProviderSettings
-from tollkeeper.api.admin.caller import AdminCaller, Operator, TenantAdmin, etag, json_body
+from tollkeeper.api.admin.caller import AdminCaller, Operator, TenantAdmin, etag
 from tollkeeper.api.admin.pages import MAX_ID
 from tollkeeper.api.admin.users import UserId
-from tollkeeper.api.formats import iso
+from tollkeeper.api.formats import Moment, iso
+from tollkeeper.api.openapi_parts import json_body
 from tollkeeper.errors import InvalidRequest, OutboundError
 from tollkeeper.identity import providers
 from tollkeeper.identity.domains import MAX_DOMAIN_LENGTH
@@ -69,7 +70,7 @@ class ProviderResponse(BaseModel):
     disabled: bool
     redirect_uri: str
     start_url: str
-    created_at: str | None
+    created_at: Moment
 
 
 class AddDomainRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -83,7 +84,7 @@ class DomainResponse(BaseModel):
 
     domain: str
     tenant_id: int
-    created_at: str | None
+    created_at: Moment
 
 
 class DomainListResponse(BaseModel):
@@ -104,7 +105,7 @@ class IdentityResponse(BaseModel):
     user_id: int
     issuer: str
     subject: str
-    created_at: str | None
+    created_at: Moment
 
 
 class IdentityListResponse(BaseModel):
@@ -116,9 +117,7 @@ class IdentityListResponse(BaseModel):
 ABSENT: dict[int | str, dict[str, Any]] = {
     404: {"description": "The tenant has no identity provider, or does not exist"}
 }
-PROVIDER_ERRORS: dict[int | str, dict[str, Any]] = ABSENT | {
-    412: {"description": "If-Match does not have the present ETag"}
-}
+PROVIDER_ERRORS: dict[int | str, dict[str, Any]] = ABSENT | {}
 
 
 @router.get("/identity-provider", responses=ABSENT, summary="The tenant's identity provider")

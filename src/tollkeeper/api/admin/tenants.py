@@ -8,9 +8,10 @@ from msgspec import UNSET, Meta, UnsetType
 from pydantic import BaseModel
 
 from tollkeeper.administration import tenants
-from tollkeeper.api.admin.caller import Operator, TenantAdmin, changes_in, etag, json_body
+from tollkeeper.api.admin.caller import Operator, TenantAdmin, changes_in, etag
 from tollkeeper.api.admin.pages import MAX_ID, IdCursor, Limit, Page
-from tollkeeper.api.formats import iso_datetime
+from tollkeeper.api.formats import Moment, iso_datetime
+from tollkeeper.api.openapi_parts import json_body
 from tollkeeper.identity.accounts import MAX_NAME_LENGTH
 from tollkeeper.identity.models import Tenant
 
@@ -46,7 +47,7 @@ class TenantResponse(BaseModel):
     disabled: bool
     default_limit: int | None
     default_period: str | None
-    created_at: str
+    created_at: Moment
 
 
 @router.post(

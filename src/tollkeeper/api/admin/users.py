@@ -11,9 +11,10 @@ from tollkeeper.administration import users
 from tollkeeper.administration.default_quotas import give_default_quotas
 from tollkeeper.administration.erasure import erase_user
 from tollkeeper.administration.users import NewUser, UserFilter
-from tollkeeper.api.admin.caller import AdminCaller, TenantAdmin, changes_in, etag, json_body
+from tollkeeper.api.admin.caller import AdminCaller, TenantAdmin, changes_in, etag
 from tollkeeper.api.admin.pages import MAX_ID, NO_TENANT, IdCursor, Limit, Page
-from tollkeeper.api.formats import iso_datetime
+from tollkeeper.api.formats import Moment, iso_datetime
+from tollkeeper.api.openapi_parts import json_body
 from tollkeeper.identity.accounts import MAX_EMAIL_LENGTH
 from tollkeeper.identity.models import User, UserKind
 from tollkeeper.identity.passwords import MAX_BYTES, MIN_CHARACTERS
@@ -71,7 +72,7 @@ class UserResponse(BaseModel):
     kind: str
     disabled: bool
     erased: bool
-    created_at: str
+    created_at: Moment
 
 
 @router.post(

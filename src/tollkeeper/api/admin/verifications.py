@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from tollkeeper.administration.verifications import CommandRunner, Run
 from tollkeeper.api.admin.caller import AdminCaller, Operator
-from tollkeeper.api.formats import iso
+from tollkeeper.api.formats import Moment, iso
 from tollkeeper.audit_log.models import INSTALLATION
 
 router = APIRouter(prefix="/admin", tags=["admin"])
@@ -21,8 +21,8 @@ class VerificationResponse(BaseModel):
     """
 
     state: str
-    started_at: str | None
-    finished_at: str | None
+    started_at: Moment | None
+    finished_at: Moment | None
     error: str | None
     report: dict[str, Any] | None
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from tollkeeper.api.formats import Moment
 from tollkeeper.api.openapi_parts import DONE_DATA, PROBLEM, JsonSchema
 
 MAX_TOKENS = 1_000_000
@@ -74,7 +75,7 @@ class QuotaResponse(msgspec.Struct):
     used: int
     reserved: int
     remaining: int
-    resets_at: str | None
+    resets_at: Moment | None
 
 
 class QueryResponse(msgspec.Struct):
@@ -127,12 +128,11 @@ class FinalEvent(msgspec.Struct):
 def exactly_one(*names: str) -> JsonSchema:
     """The rule that a request has exactly one of these fields. A field that is null counts as absent."""
     null = {"type": "null"}
-    return {
-        "oneOf": [
-            {"required": [name], "properties": {one: {"not": null} if one == name else null for one in names}}
-            for name in names
-        ]
-    }
+    rules = [
+        {"required": [name], "properties": {one: {"not": null} if one == name else null for one in names}}
+        for name in names
+    ]
+    return {"allOf": [{"oneOf": rules}]}  # in `allOf`, since generators of clients take `oneOf` for all of the schema
 
 
 EVENTS = (DeltaEvent, FinalEvent, PROBLEM, DONE_DATA)

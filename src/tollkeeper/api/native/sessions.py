@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel
 
 from tollkeeper.api.dependencies import ConversationOwner, ServicesDep, SessionDep
-from tollkeeper.api.formats import iso
+from tollkeeper.api.formats import Moment, iso
 from tollkeeper.conversations.models import StoredConversation
 from tollkeeper.conversations.repository import ConversationRepository, Cursor
 from tollkeeper.errors import NotFound
@@ -26,8 +26,8 @@ class SessionResponse(BaseModel):
     """One conversation. `turns` counts its messages but the system prompt; `tokens` is an upper bound of theirs."""
 
     id: str
-    created_at: str | None
-    updated_at: str | None
+    created_at: Moment
+    updated_at: Moment
     turns: int
     tokens: int
 
