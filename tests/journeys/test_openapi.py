@@ -126,6 +126,13 @@ async def test_bodies_and_times_have_schemas_that_generated_clients_understand(s
     async with http_client(server) as http, http.get("/openapi.json") as response:
         document = await response.json()
     schemas = document["components"]["schemas"]
+    cursors = [
+        one["schema"]["anyOf"][0]["type"]
+        for operations in document["paths"].values()
+        for one in operations.get("get", {}).get("parameters", ())
+        if one["name"] == "cursor"
+    ]
+    assert set(cursors) == {"string"}  # as `next_cursor`
     assert [name for name in schemas if "__" in name] == []  # two classes with one name
     for path, operations in document["paths"].items():
         for operation in operations.values():

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Query
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, WithJsonSchema
 
 MAX_PAGE_SIZE = 100
 MAX_ID = 2**31 - 1
@@ -21,8 +21,11 @@ NO_OWNER: dict[int | str, dict[str, Any]] = {
 Item = TypeVar("Item", bound=BaseModel)
 
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, examples=[50])]
-IdCursor = Annotated[int | None, Query(ge=0, le=MAX_ID, examples=[17])]
-"""The cursor of a list that is ordered by id: the last id of the page before."""
+_IdText = Annotated[int, Field(ge=0, le=MAX_ID), WithJsonSchema({"type": "string", "pattern": r"^1?[0-9]{1,9}$"})]
+IdCursor = Annotated[_IdText | None, Query(examples=["17"])]
+"""The cursor of a list that is ordered by id: the last id of the page before. The document has the type of
+`next_cursor`, so that clients with types can send it back.
+"""
 
 
 class Page(BaseModel, Generic[Item]):
