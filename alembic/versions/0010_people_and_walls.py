@@ -128,9 +128,12 @@ def create_identity_tables() -> None:
     )
     op.create_table(
         "identities",
+        sa.Column(
+            "tenant_id", sa.Integer(), sa.ForeignKey("tenants.id"), primary_key=True, autoincrement=False
+        ),
         sa.Column("issuer", sa.String(500), primary_key=True),
         sa.Column("subject", sa.String(255), primary_key=True),
-        *owner(),
+        sa.Column("user_id", sa.Integer(), sa.ForeignKey("users.id"), nullable=False),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
     )
     op.create_table(

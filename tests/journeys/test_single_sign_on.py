@@ -252,8 +252,8 @@ async def test_disabled_users_providers_and_tenants_are_refused(server: Server) 
         assert (await browser.open(start)).code == "not_found"
 
 
-async def test_the_same_person_at_another_tenants_client_is_refused(server: Server) -> None:
-    """Two tenants can have the same issuer, as with Google. The identity belongs to the tenant that knows it."""
+async def test_another_tenant_with_the_same_issuer_neither_gets_nor_locks_out_its_people(server: Server) -> None:
+    """Two tenants can have the same issuer, as with Google. An identity is within its tenant."""
     async with sign_on_tenant(server) as tenant, new_browser(server) as browser, new_admin(server) as other:
         sub = subject()
         assert (await browser.log_in(tenant, sub)).status == 200
@@ -261,6 +261,13 @@ async def test_the_same_person_at_another_tenants_client_is_refused(server: Serv
         assert (await other.send("PUT", OWN, provider_document(tenant.provider, name))).status == 200
         location = await browser.start(name)
         assert (await browser.open(tenant.provider.log_in(location, sub))).code == "sign_on_refused"
+        guessed = subject()
+        theirs = (await other.post("/admin/users", {"email": f"{guessed}@example.net"})).body["id"]
+        assert (await other.post(f"/admin/users/{theirs}/identities", {"subject": guessed})).status == 201
+        reply = await browser.log_in(tenant, guessed)
+        assert reply.status == 200
+        me = (await browser.get("/me", reply.body["access_token"])).body
+        assert me["email"] == f"{guessed}@{tenant.provider.domain}"
 
 
 async def test_an_administrator_sets_changes_and_removes_the_provider(server: Server) -> None:

@@ -55,11 +55,11 @@ async def admit(sign_on: SignOn, provider: IdentityProvider, person: Person) -> 
     tenant = await session.get(Tenant, provider.tenant_id)
     if tenant is None or tenant.disabled_at is not None:
         raise SignOnRefused("Your tenant cannot log in at present.")
-    identity = await session.get(Identity, (person.issuer, person.subject))
+    identity = await session.get(Identity, (provider.tenant_id, person.issuer, person.subject))
     if identity is None:
         return await _create_user(sign_on, provider, person)
     user = await session.get(User, identity.user_id)
-    if user is None or {identity.tenant_id, user.tenant_id} != {provider.tenant_id}:
+    if user is None or user.tenant_id != provider.tenant_id:
         raise SignOnRefused("This account belongs to a user of another tenant.")
     if user.disabled_at is not None or user.role == Role.OPERATOR or user.kind != UserKind.PERSON:
         raise SignOnRefused("This user cannot log in by an identity provider.")

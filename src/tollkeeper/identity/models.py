@@ -210,13 +210,16 @@ class IdentityProvider(SQLModel, table=True):
 
 
 class Identity(SQLModel, table=True):
-    """Who a user is at an OpenID provider. The pair of issuer and subject never changes its user."""
+    """Who a user is at their tenant's OpenID provider. The pair of issuer and subject never changes its user.
+
+    It is the tenant's own: what another tenant links to the same pair has no effect on it.
+    """
 
     __tablename__ = "identities"
 
+    tenant_id: int = Field(primary_key=True, foreign_key="tenants.id")
     issuer: str = Field(primary_key=True, max_length=500)
     subject: str = Field(primary_key=True, max_length=255)
-    tenant_id: int = Field(foreign_key="tenants.id")
     user_id: int = Field(foreign_key="users.id")
     created_ms: int = Field(sa_type=BigInteger)
 
