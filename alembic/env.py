@@ -13,6 +13,7 @@ from sqlmodel import SQLModel
 import tollkeeper.conversations.models
 import tollkeeper.identity.models
 import tollkeeper.quota.rules.models  # noqa: F401 - the imports fill the metadata that autogenerate compares
+from tollkeeper import row_security
 from tollkeeper.db import async_url
 from tollkeeper.settings import load_settings
 
@@ -26,6 +27,8 @@ def run_migrations(connection: Connection) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
+        if connection.dialect.name == "postgresql":
+            context.config.attributes["row_security"] = row_security.set_up(connection)
 
 
 def make_engine(url: str) -> AsyncEngine:

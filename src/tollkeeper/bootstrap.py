@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import structlog
 from starlette.types import ASGIApp
 
 from tollkeeper.administration.verifications import make_verifications
@@ -57,6 +58,8 @@ from tollkeeper.settings import Settings, load_settings
 from tollkeeper.telemetry.logging import AccessLog, configure_logging
 from tollkeeper.telemetry.loop_watchdog import LoopWatchdog
 from tollkeeper.throttle import Throttle
+
+log = structlog.get_logger("tollkeeper.database")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,8 @@ async def _services(
     watchdog = LoopWatchdog()
     try:
         await database.require_current_schema()
+        if (problem := await database.enable_row_security()) is not None:
+            log.warning("database.row_security_unused", reason=problem)
         await data_keys.load(database, clock)
         await api_keys.load()
         await configuration.refresh()

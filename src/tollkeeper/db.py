@@ -15,10 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from tollkeeper import row_security
 from tollkeeper.database_errors import describe_error
 from tollkeeper.errors import ConfigurationError, DatabaseUnavailable
 from tollkeeper.schema_revision import SCHEMA_REVISION as SCHEMA_REVISION
 from tollkeeper.sqlite_file import PollingConnection, SqliteFile
+from tollkeeper.tenant_scope import TenantScope
 
 MAX_SQLITE_LOG_BYTES = 64 * 1024 * 1024
 POSTGRES_TIMEOUT_S = 5
@@ -65,20 +67,25 @@ class Database:
         self._engine = _make_engine(database_url)
         self._readiness_lock = asyncio.Lock()
         self._readiness: tuple[bool, float] | None = None
+        self._role_of_requests: str | None = None
         self._file: SqliteFile | None = None
         if database_url.startswith("sqlite:///"):
             self._file = SqliteFile(Path(database_url.removeprefix("sqlite:///")).absolute())
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[AsyncSession]:
-        """One transaction: commits when the block completes, rolls back when it raises.
+    async def session(self, scope: TenantScope | None = None) -> AsyncIterator[AsyncSession]:
+        """One transaction: commits when the block completes, rolls back when it raises. With a scope, the database
+        itself shows no rows of other tenants, as far as it can: see `enable_row_security`.
 
         Raises DatabaseUnavailable when the database does not respond, is locked, or cannot be written to.
         """
         if self._file is not None and self._file.problem() is not None:
             raise DatabaseUnavailable
         try:
-            async with AsyncSession(self._engine, expire_on_commit=False) as session:
+            info = row_security.session_info(self._role_of_requests)
+            async with _AsyncSession(self._engine, expire_on_commit=False, info=info) as session:
+                if scope is not None:
+                    confine(session, scope)
                 yield session
                 await session.commit()
         except (OSError, TimeoutError, PoolTimeout) as error:
@@ -103,6 +110,13 @@ class Database:
             statement = text("SELECT oldest_revision FROM schema_compatibility")
             return (await connection.execute(statement)).scalar_one_or_none()
 
+    async def _hides_rows(self) -> bool:
+        """Whether the policies of row-level security apply to the database's user."""
+        if self._file is not None:
+            return False
+        async with self._engine.connect() as connection:
+            return await connection.run_sync(row_security.hides_rows)
+
     async def is_ready(self) -> bool:
         """Whether the database can be written to, and the schema is at SCHEMA_REVISION, or newer and compatible.
 
@@ -121,7 +135,8 @@ class Database:
 
     async def require_current_schema(self) -> None:
         """Raise ConfigurationError unless the schema is at SCHEMA_REVISION, or is newer and says that it is compatible;
-        SchemaMissing if there is none.
+        or if it hides rows from the database's user, so that the ledger would miss charges; SchemaMissing if there is
+        none.
 
         So old servers go on, and can be restarted, while an upgrade replaces them one by one.
         """
@@ -129,9 +144,15 @@ class Database:
             self._check_file()
             found = await self.revision()
             oldest = await self._oldest_revision() if found is not None and found > SCHEMA_REVISION else None
+            hides_rows = await self._hides_rows() if found is not None else False
         except (OSError, DBAPIError, PoolTimeout, sqlite3.Error) as error:
             detail = f"{self._name} cannot be opened: {_reason(error)}. Check TOLLKEEPER_DATABASE_URL."
             raise ConfigurationError(detail) from None
+        if hides_rows:
+            raise ConfigurationError(
+                f"{self._name} hides rows from its user by row-level security, so that the ledger would miss charges."
+                " Connect as the owner of the tables, or as a member of that role."
+            )
         if found == SCHEMA_REVISION:
             return
         if found is None:
@@ -165,6 +186,24 @@ class Database:
         if problem is not None:
             raise ConfigurationError(f"{self._name} cannot be written to: {problem}.")
 
+    async def enable_row_security(self) -> str | None:
+        """From now on, sessions with a scope run as the role of requests, which sees no rows of other tenants. On
+        SQLite, this does nothing.
+
+        Returns why there is no such role on PostgreSQL; None if there is. Raises ConfigurationError.
+        """
+        if self._file is not None:
+            return None
+        try:
+            async with self._engine.connect() as connection:
+                found = await connection.run_sync(row_security.find)
+        except (OSError, DBAPIError, PoolTimeout) as error:
+            raise ConfigurationError(f"{self._name} cannot be opened: {_reason(error)}.") from None
+        if found is None:
+            return "The schema has no policies."
+        self._role_of_requests = found.role if found.problem is None else None
+        return found.problem
+
     @property
     def _name(self) -> str:
         return f"The database {self._file.path}" if self._file is not None else "The database"
@@ -180,11 +219,20 @@ class Database:
         await self._engine.dispose()
 
 
+class _AsyncSession(AsyncSession):
+    sync_session_class = row_security.RequestSession
+
+
+def confine(session: AsyncSession, scope: TenantScope) -> None:
+    """Run a session's transactions on the rows of this scope: see `Database.session`. None may have begun."""
+    row_security.confine(session.sync_session, scope.tenant_id)
+
+
 def _make_engine(database_url: str) -> AsyncEngine:
     if not database_url.startswith("sqlite"):
         from tollkeeper.postgres_connection import PostgresConnection  # loads asyncpg, which SQLite does not need
 
-        return create_async_engine(
+        engine = create_async_engine(
             async_url(database_url),
             hide_parameters=True,
             pool_pre_ping=True,
@@ -197,6 +245,8 @@ def _make_engine(database_url: str) -> AsyncEngine:
                 "connection_class": PostgresConnection,
             },
         )
+        event.listen(engine.sync_engine, "begin", row_security.forget_settings)
+        return engine
     polling = {"factory": PollingConnection, "isolation_level": "IMMEDIATE", "timeout": 0}
     engine = create_async_engine(async_url(database_url), hide_parameters=True, connect_args=polling)
 

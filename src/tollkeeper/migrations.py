@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tollkeeper.database_errors import describe_error
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.private_files import create_private_folder, secure_sqlite_files
+from tollkeeper.row_security import RowSecurity
 
 _INSTALLED = Path(__file__).parent / "_migrations"
 _CHECKOUT = Path(__file__).parents[2] / "alembic"
@@ -23,19 +24,20 @@ def alembic_config(database_url: str) -> Config:
     return config
 
 
-def migrate(database_url: str) -> None:
+def migrate(database_url: str) -> str | None:
     """Migrate the schema to the newest revision, if it is not there yet. Raises ConfigurationError.
 
-    Creates the file of an SQLite database and its folder, for their owner only.
+    Creates the file of an SQLite database and its folder, for their owner only; on PostgreSQL, the role of requests.
+    Returns why there is no such role, so that row-level security does not separate tenants; None if it does.
     """
-    name = "The database"
+    name, config = "The database", alembic_config(database_url)
     try:
         if database_url.startswith("sqlite:///"):
             path = Path(database_url.removeprefix("sqlite:///")).absolute()
             name = f"The database {path}"
             create_private_folder(path.parent)
             secure_sqlite_files(path)
-        command.upgrade(alembic_config(database_url), "head")
+        command.upgrade(config, "head")
     except CommandError:
         raise ConfigurationError(
             "The database schema is newer than this version. Install the version that has migrated it, or a newer one."
@@ -44,3 +46,5 @@ def migrate(database_url: str) -> None:
         raise ConfigurationError(f"{name} cannot be opened: {error.strerror or error}.") from None
     except SQLAlchemyError as error:
         raise ConfigurationError(f"{name} cannot be migrated: {describe_error(error)}.") from None
+    found: RowSecurity | None = config.attributes.get("row_security")
+    return found.problem if found is not None else None

@@ -3,7 +3,7 @@
 import asyncpg
 
 TRANSACTION_SETTINGS = (
-    " SET LOCAL jit = off; SET LOCAL lock_timeout = 2000; SET LOCAL idle_in_transaction_session_timeout = 5000"
+    " SET LOCAL jit = off; SET LOCAL lock_timeout = 2000; SET LOCAL idle_in_transaction_session_timeout = 5000;"
 )
 """Of transactions on PostgreSQL, in ms. To compile one of their statements takes longer than to run it. A transaction
 that waits for a lock fails before its caller gives up, and one whose process was stopped does not keep its locks.
@@ -11,13 +11,21 @@ that waits for a lock fails before its caller gives up, and one whose process wa
 
 
 class PostgresConnection(asyncpg.Connection):  # type: ignore[misc]
-    """A connection whose transactions have settings of their own: see TRANSACTION_SETTINGS.
+    """A connection whose transactions have settings of their own: see TRANSACTION_SETTINGS. The next one has those of
+    `begin_settings`, too.
 
     The settings are sent with BEGIN, in one round trip, and are local to the transaction: a connection pooler in
     transaction mode (pgbouncer) loses the settings of a session.
     """
 
+    begin_settings = ""
+
     async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:
-        if query.startswith("BEGIN"):
-            query += TRANSACTION_SETTINGS
-        return str(await super().execute(query, *args, timeout=timeout))
+        if not query.startswith("BEGIN"):
+            return str(await super().execute(query, *args, timeout=timeout))
+        settings, self.begin_settings = self.begin_settings, ""
+        try:
+            return str(await super().execute(query + TRANSACTION_SETTINGS + settings, *args, timeout=timeout))
+        except asyncpg.PostgresError:
+            self.terminate()  # the transaction has begun, which the driver does not know
+            raise

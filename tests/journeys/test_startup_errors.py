@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import sqlite3
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import asyncpg
 import pytest
 
 from journeys.support.processes import Program, ReservedPort, clean_environment
-from support.databases import make_read_only
+from support.database_owner import url_of
+from support.databases import execute, make_read_only
 from tollkeeper.installation_secret import EXAMPLE, SIGNING_SECRET
 
 GOOD_SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0-journeys"
@@ -215,3 +217,14 @@ def test_serve_names_each_invalid_setting_without_its_value(refusal: Start) -> N
     for name, value in BAD_SETTINGS.items():
         assert name in message, name
         assert value not in message
+
+
+async def test_serve_refuses_a_database_user_from_whom_rows_are_hidden(refusal: Start, postgres_url: str) -> None:
+    """The ledger would miss charges, whose holds would stay for ever."""
+    other = f"other_{uuid.uuid4().hex[:12]}"
+    await execute(postgres_url, f"CREATE ROLE {other} LOGIN PASSWORD 'secret'")
+    await execute(postgres_url, f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {other}")
+    url = url_of(postgres_url, other)
+    message = await asyncio.to_thread(refusal, "serve", TOLLKEEPER_DATABASE_URL=url, **SECRETS)
+    assert "hides rows from its user by row-level security" in message
+    await execute(postgres_url, f"DROP OWNED BY {other}; DROP ROLE {other}")

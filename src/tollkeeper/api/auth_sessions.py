@@ -28,6 +28,7 @@ from tollkeeper.errors import Forbidden, InvalidCredentials, InvalidRequest, Una
 from tollkeeper.identity.models import Session
 from tollkeeper.identity.refresh_tokens import MAX_LENGTH
 from tollkeeper.principal import Access
+from tollkeeper.tenant_scope import TenantScope
 
 router = APIRouter(prefix="/auth", tags=["auth"])
 
@@ -246,7 +247,7 @@ async def _log_out_caller(request: Request, services: Services, *, everywhere: b
     services.throttle.check_read(caller)
     if caller.session is None:
         raise Forbidden("This access token is of no session. It ends by itself within minutes.")
-    async with services.database.session() as session:
+    async with services.database.session(TenantScope(caller.tenant_id)) as session:
         user, _ = await services.authenticator.load_account(session, caller)
         row = await session.get_one(Session, caller.session)
         await services.sessions.end_one_or_all(session, row, user, client_of(request), everywhere=everywhere)

@@ -14,7 +14,7 @@ from tollkeeper.api.bearer import authenticate
 from tollkeeper.audit_log.log import AuditLog
 from tollkeeper.clock import Clock
 from tollkeeper.conversations import Conversations
-from tollkeeper.db import Database
+from tollkeeper.db import Database, confine
 from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.gateway.call_events import CallEvents
 from tollkeeper.gateway.path import Gateway
@@ -27,9 +27,10 @@ from tollkeeper.identity.passwords import Passwords
 from tollkeeper.identity.sessions import Sessions
 from tollkeeper.identity.tokens import Tokens
 from tollkeeper.identity.totp import SecondFactors
-from tollkeeper.principal import Access, Principal
+from tollkeeper.principal import Access, Principal, Role
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.settings import Settings
+from tollkeeper.tenant_scope import ALL_TENANTS, TenantScope
 from tollkeeper.throttle import Throttle
 
 
@@ -87,6 +88,13 @@ ServicesDep = Annotated[Services, Depends(get_services)]
 SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
 
 
+def scope_of(principal: Principal, access: Access) -> TenantScope:
+    """The tenants that a request concerns: all, if an operator administers; else the caller's own."""
+    if access is Access.ADMIN and principal.role is Role.OPERATOR:
+        return ALL_TENANTS
+    return TenantScope(principal.tenant_id)
+
+
 def require_access(access: Access) -> Callable[..., Awaitable[AuthenticatedUser]]:
     """A dependency that authenticates the caller, and counts the request against the user's limit.
 
@@ -101,6 +109,7 @@ def require_access(access: Access) -> Callable[..., Awaitable[AuthenticatedUser]
     ) -> AuthenticatedUser:
         principal = await authenticate(services.authenticator, services.throttle, request.scope, access)
         services.throttle.check_read(principal)
+        confine(session, scope_of(principal, access))
         user, tenant = await services.authenticator.load_account(session, principal)
         return AuthenticatedUser(principal, user, tenant)
 

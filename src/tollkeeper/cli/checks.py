@@ -59,6 +59,7 @@ async def run_checks(settings: Settings, *, ask: bool) -> AsyncIterator[Finding]
         yield reachable
         if reachable.state != "failed":
             yield await _check("writable", lambda: _writable(database))
+            yield await _check("row security", lambda: _row_security(settings, database))
             yield await _check("data key", lambda: _data_key(settings, database))
             yield await _check("clock", lambda: _clock(settings, database))
     finally:
@@ -120,6 +121,14 @@ async def _schema(settings: Settings, database: Database) -> str:
 async def _writable(database: Database) -> str:
     await database.require_writable()
     return "the database accepts writes"
+
+
+async def _row_security(settings: Settings, database: Database) -> str:
+    if settings.sqlite_path is not None:
+        return "SQLite has none: the conditions of the queries separate the tenants"
+    if (problem := await database.enable_row_security()) is not None:
+        raise _Warn(f"It is not in use, the second wall between tenants. {problem}")
+    return "requests see no rows of other tenants"
 
 
 async def _data_key(settings: Settings, database: Database) -> str:

@@ -22,11 +22,15 @@ def migrate() -> None:
 
 
 def migrate_database(settings: Settings) -> None:
-    """Migrate the schema to SCHEMA_REVISION, if it is not there yet. Raises ConfigurationError."""
+    """Migrate the schema to SCHEMA_REVISION, if it is not there yet. Raises ConfigurationError.
+
+    Prints a warning if the database's user lacks the rights for row-level security.
+    """
     if (path := settings.sqlite_path) is not None:
         secure_sqlite_files(path)
         if read_schema_revision(path) == SCHEMA_REVISION:
             return
     from tollkeeper.migrations import migrate  # loads Alembic, which takes longer than most commands
 
-    migrate(settings.database_url)
+    if (problem := migrate(settings.database_url)) is not None:
+        print_line(f"WARNING: Row-level security is not in use, the second wall between tenants. {problem}", error=True)

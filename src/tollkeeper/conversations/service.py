@@ -19,6 +19,7 @@ from tollkeeper.db import Database
 from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.principal import Principal
+from tollkeeper.tenant_scope import TenantScope
 
 MAX_CONVERSATIONS = 1_000
 """Per user. Beyond it, the least recently used conversation is deleted."""
@@ -63,7 +64,7 @@ class Conversations:
         if new_prompt is not None and len(new_prompt.encode()) > MAX_SYSTEM_PROMPT_BYTES:
             raise InvalidRequest(f"In a session, the system prompt can have at most {MAX_SYSTEM_PROMPT_BYTES} bytes.")
         new_messages = tuple(message for message in messages if message.role != "system")
-        async with self._database.session() as session:
+        async with self._database.session(TenantScope(caller.tenant_id)) as session:
             repository = ConversationRepository(session, caller, self._keys)
             stored = await repository.find(session_id)
             history = await repository.messages(stored.id) if stored is not None and stored.id is not None else []
@@ -83,7 +84,8 @@ class Conversations:
             _to_new_message("assistant", answer),
         ]
         now_ms, is_created = self._clock.now_ms(), False
-        async with asyncio.timeout(APPEND_TIMEOUT_S), self._database.session() as session:
+        scope = TenantScope(pending.owner.tenant_id)
+        async with asyncio.timeout(APPEND_TIMEOUT_S), self._database.session(scope) as session:
             repository = ConversationRepository(session, pending.owner, self._keys)
             if pending.conversation_id is None:
                 is_created = await repository.create(pending.name, now_ms)

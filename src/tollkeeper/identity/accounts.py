@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from sqlalchemy import and_
+from sqlalchemy import ARRAY, Text, and_, cast
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import col, select, update
+from sqlmodel import col, func, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.db import Database
@@ -153,7 +153,11 @@ async def taken_emails(session: AsyncSession, emails: Sequence[str]) -> set[str]
     taken: set[str] = set()
     for start in range(0, len(emails), EMAILS_PER_QUERY):
         some = emails[start : start + EMAILS_PER_QUERY]
-        taken.update((await session.exec(select(User.email).where(col(User.email).in_(some)))).all())
+        if session.get_bind().dialect.name == "postgresql":  # the function sees the users of all tenants
+            query = select(func.taken_emails(cast(some, ARRAY(Text))))
+        else:
+            query = select(User.email).where(col(User.email).in_(some))
+        taken.update((await session.exec(query)).all())
     return taken
 
 

@@ -11,6 +11,7 @@ from tollkeeper.identity.passwords import Passwords
 from tollkeeper.identity.sessions import Client, IssuedTokens, Method, Sessions
 from tollkeeper.identity.totp import Proof, SecondFactors
 from tollkeeper.principal import Principal
+from tollkeeper.tenant_scope import TenantScope
 
 _METHODS = {None: Method.PASSWORD, Proof.CODE: Method.TOTP, Proof.RECOVERY_CODE: Method.RECOVERY}
 
@@ -62,13 +63,13 @@ class Logins:
         Raises InvalidCredentials for the current password, InvalidRequest for the new one, Unauthenticated,
         RateLimited.
         """
-        async with self._database.session() as session:
+        async with self._database.session(TenantScope(caller.tenant_id)) as session:
             user, _ = await accounts.load_account(session, caller, self._clock.now_ms())
         verified = await self._passwords.verify(current, user.password_hash or None)
         if not verified.matches:
             raise InvalidCredentials("The current password is wrong.")
         new_hash = await self._passwords.hash(new, tenant_id=caller.tenant_id)
-        async with self._database.session() as session:
+        async with self._database.session(TenantScope(caller.tenant_id)) as session:
             lock = update(User).where(col(User.id) == caller.user_id).values(token_version=User.token_version)
             await session.exec(lock)  # no other transaction changes the password between the check and the change
             user, _ = await accounts.load_account(session, caller, self._clock.now_ms())

@@ -22,6 +22,7 @@ from tollkeeper.db import Database
 from tollkeeper.encryption.data_keys import DataKeys, Purpose
 from tollkeeper.errors import InvalidRequest, InvalidTotpCode, NotFound, RateLimited
 from tollkeeper.identity.models import TotpSecret, User
+from tollkeeper.tenant_scope import TenantScope
 
 ISSUER = "Tollkeeper"
 SECRET_CHARACTERS = 32
@@ -90,7 +91,7 @@ class SecondFactors:
         Raises InvalidTotpCode; RateLimited after FREE_FAILURES wrong codes in a row, until WAIT_MS have passed;
         NotFound if there is no such secret.
         """
-        async with database.session() as session:
+        async with database.session(TenantScope(user.tenant_id)) as session:
             await self._count_attempt(session, user)
             row = await session.get(TotpSecret, user.id)
             if row is None or (row.confirmed_ms is None) != to_confirm:

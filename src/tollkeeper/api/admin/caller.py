@@ -14,12 +14,11 @@ from tollkeeper.administration.administrator import Administrator
 from tollkeeper.api import strict_json
 from tollkeeper.api.admin.idempotency import PLANNED, Repeatable, find_response, replace_plan, store_response
 from tollkeeper.api.bearer import client_address
-from tollkeeper.api.dependencies import AuthenticatedUser, Services, ServicesDep, SessionDep, require_access
+from tollkeeper.api.dependencies import AuthenticatedUser, Services, ServicesDep, SessionDep, require_access, scope_of
 from tollkeeper.api.middleware import read_body
 from tollkeeper.errors import Forbidden, InvalidRequest, PreconditionFailed, TotpEnrolmentRequired
 from tollkeeper.principal import Access, Principal, Role
 from tollkeeper.telemetry.logging import correlation_id
-from tollkeeper.tenant_scope import ALL_TENANTS, TenantScope
 
 MAX_BODY_BYTES = 64 * 1024
 JSON = "application/json"
@@ -152,7 +151,7 @@ def require_role(role: Role) -> Callable[..., Awaitable[AdminCaller]]:
             audit_log=services.audit_log,
             name=f"user:{principal.user_id}",
             role=principal.role,
-            scope=ALL_TENANTS if principal.role is Role.OPERATOR else TenantScope(principal.tenant_id),
+            scope=scope_of(principal, Access.ADMIN),
             now_ms=services.clock.now_ms(),
             tenant_id=principal.tenant_id,
             user_id=principal.user_id,

@@ -22,6 +22,7 @@ from tollkeeper.gateway.candidate import ModelCall
 from tollkeeper.gateway.results import CallResult
 from tollkeeper.principal import Principal
 from tollkeeper.providers.base import CallInput, RawRequest, StreamChunk, Wire
+from tollkeeper.tenant_scope import TenantScope
 from tollkeeper.worker_thread import pause
 
 
@@ -109,7 +110,7 @@ def _parse_count(caller: Principal, body: bytes) -> ModelCall:
 
 async def _count_tokens(services: Services, caller: Principal, call: ModelCall) -> bytes:
     """Count the input with a tokenizer of this server; the provider is not called."""
-    async with services.database.session() as session:
+    async with services.database.session(TenantScope(caller.tenant_id)) as session:
         await services.authenticator.load_account(session, caller)
     return messages.write_token_count(await services.gateway.count_input(caller, call))
 

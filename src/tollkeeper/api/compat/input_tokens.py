@@ -9,6 +9,7 @@ from tollkeeper.api.dependencies import Services
 from tollkeeper.api.metered import MeteredEndpoint
 from tollkeeper.gateway.candidate import ModelCall
 from tollkeeper.principal import Principal
+from tollkeeper.tenant_scope import TenantScope
 
 
 def _parse(caller: Principal, body: bytes) -> ModelCall:
@@ -18,7 +19,7 @@ def _parse(caller: Principal, body: bytes) -> ModelCall:
 
 async def _count(services: Services, caller: Principal, call: ModelCall) -> bytes:
     """Count the input with a tokenizer of this server; the provider is not called."""
-    async with services.database.session() as session:
+    async with services.database.session(TenantScope(caller.tenant_id)) as session:
         await services.authenticator.load_account(session, caller)
     tokens = await services.gateway.count_input(caller, call)
     return orjson.dumps({"object": "response.input_tokens", "input_tokens": tokens})

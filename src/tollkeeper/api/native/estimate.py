@@ -20,6 +20,7 @@ from tollkeeper.quota.rules.balances import spendable
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.quota.rules.page import Subject
+from tollkeeper.tenant_scope import TenantScope
 
 
 class EstimateRequest(NativeChatRequest, kw_only=True, forbid_unknown_fields=True):
@@ -82,7 +83,7 @@ async def _estimate(services: Services, caller: Principal, parsed: ParsedRequest
 async def _balances(services: Services, caller: Principal) -> tuple[list[Balance], list[Balance]]:
     """The balances of the caller's own quotas, and of the tenant's. Raises Unauthenticated."""
     now_ms = services.clock.now_ms()
-    async with services.database.session() as session:
+    async with services.database.session(TenantScope(caller.tenant_id)) as session:
         await services.authenticator.load_account(session, caller)
         own = await queries.balances_of(session, [Subject(caller.tenant_id, caller.user_id)], now_ms)
         return own, await queries.balances_of(session, [Subject(caller.tenant_id)], now_ms)

@@ -55,6 +55,7 @@ from tollkeeper.principal import Access, Principal
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest
 from tollkeeper.quota.rules.operations import Replayed
 from tollkeeper.telemetry.logging import correlation_id
+from tollkeeper.tenant_scope import TenantScope
 from tollkeeper.worker_thread import run_by_size
 
 PATH, SURFACE = "/ai/ws", "ws"
@@ -169,7 +170,7 @@ class _Connection:
         """False once the credential has expired or was revoked, or its user or tenant was disabled."""
         try:
             await self._authenticate()
-            async with self._services.database.session() as session:
+            async with self._services.database.session(TenantScope(caller.tenant_id)) as session:
                 await self._services.authenticator.load_account(session, caller)
         except (Unauthenticated, Forbidden):
             return False
