@@ -114,7 +114,7 @@ def test_serve_refuses_a_database_that_cannot_be_written_to(refusal: Start, sqli
     make_read_only(path)
     message = refusal("serve", TOLLKEEPER_DATABASE_URL=sqlite_url)
     assert message.startswith(f"The database {path} cannot be ")
-    assert message.endswith(": attempt to write a readonly database.")
+    assert ": attempt to write a readonly database." in message
 
 
 async def test_serve_refuses_a_postgresql_database_that_is_read_only(refusal: Start, postgres_url: str) -> None:
