@@ -43,6 +43,7 @@ SETTINGS = {
     "TOLLKEEPER_ACCESS_TOKEN_MINUTES": "1440",
 }
 """The only provider is `echo`, and nothing is refused because of the requests before it."""
+ADMIN = "/admin/"
 UNLIMITED = 10**12
 """More tokens than all requests together can hold."""
 
@@ -65,8 +66,11 @@ async def caller(contract_server: Server) -> AsyncIterator[ApiUser]:
 
 @pytest.mark.proof
 async def test_schemathesis_finds_nothing(contract_server: Server, caller: ApiUser, tmp_path: Path) -> None:
+    """As a member, who is refused by every route of the admin API: those are left out."""
     output = await asyncio.to_thread(_run_schemathesis, contract_server, caller.token, tmp_path)
-    operations = sum(len(methods) for methods in (await _document(caller))["paths"].values())
+    document = await _document(caller)
+    paths = {path: found for path, found in document["paths"].items() if not path.startswith(ADMIN)}
+    operations = sum(map(len, paths.values()))
     assert "No issues found" in output, output
     assert f"Tested: {operations}\n" in output, output
 
@@ -79,7 +83,7 @@ def _run_schemathesis(server: Server, token: str, folder: Path) -> str:
         [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run"),
             *(f"{server.url}/openapi.json", "--header", f"Authorization: Bearer {token}"),
-            *("--max-examples", str(DEPTH.contract_examples), *seed),
+            *("--exclude-path-regex", f"^{ADMIN}", "--max-examples", str(DEPTH.contract_examples), *seed),
         ],
         env=os.environ | {"PYTHONPATH": str(TESTS)},
         cwd=folder,

@@ -76,7 +76,7 @@ async def test_an_operator_sets_up_two_customers_who_then_run_their_own_house(
         two_tenants(server, operator) as (first, first_id, second, second_id),
     ):
         name = await sign_on(server, operator, second, second_id, provider)
-        location = await browser.start(name)
+        location = await browser.start(name, "?fresh=true")
         signed_on = await browser.open(provider.log_in(location, "admin-1", groups=["ai-admins"]))
         assert signed_on.status == 200, signed_on
         async with http_client(server) as http:

@@ -21,6 +21,8 @@ SENTENCES = (
     "A key's expiry must be in the future",
     "A key's name has 1 to 100 printable characters.",
     "A user has at most 50 API keys.",
+    "The form has a field twice.",
+    "models: a model's name has 1 to 200 printable characters.",
     "networks: an entry is an address or a network in CIDR form",
     "This link is unknown, or was used before, or has ended.",
     "tool_choice names a tool that is not among the tools.",
