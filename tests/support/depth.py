@@ -36,12 +36,12 @@ DEPTHS = {
         contract_seed=1,
     ),
     "check": Depth(
-        machine_examples=20,
+        machine_examples=15,
         bank_calls=100,
         kills=3,
-        examples=0.4,
+        examples=0.3,
         test_may_take_s=600,
-        contract_examples=5,
+        contract_examples=3,
         contract_seed=1,
     ),
     "prove": Depth(
