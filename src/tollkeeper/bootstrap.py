@@ -7,7 +7,7 @@ import gc
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,8 +18,8 @@ from tollkeeper.administration.verifications import make_verifications
 from tollkeeper.api.dependencies import Services
 from tollkeeper.app import create_app
 from tollkeeper.audit_log.head_log import HeadLog
-from tollkeeper.audit_log.log import AuditLog
 from tollkeeper.bootstrap_catalog import make_catalog as make_catalog
+from tollkeeper.bootstrap_identity import make_identity
 from tollkeeper.bootstrap_ledger import make_ledger as make_ledger
 from tollkeeper.bootstrap_ledger import make_store
 from tollkeeper.bootstrap_metrics import ServerMetrics
@@ -36,21 +36,12 @@ from tollkeeper.gateway.call_events import CallEvents, call_log
 from tollkeeper.gateway.path import Gateway
 from tollkeeper.gateway.stored_responses import StoredResponses
 from tollkeeper.gateway.streaming import Deadlines
-from tollkeeper.identity.authenticator import Authenticator
 from tollkeeper.identity.cleanup import IdentityCleanup
 from tollkeeper.identity.failed_logins import FailedLogins
-from tollkeeper.identity.keys import ApiKeys
-from tollkeeper.identity.logins import Logins
-from tollkeeper.identity.oidc.client import OpenIdClient
-from tollkeeper.identity.passwords import Passwords
-from tollkeeper.identity.sessions import Sessions
-from tollkeeper.identity.tokens import Tokens
-from tollkeeper.identity.totp import SecondFactors
-from tollkeeper.installation_secret import DATA_KEY, SIGNING_SECRET
-from tollkeeper.outbound.client import OutboundClient
 from tollkeeper.providers.catalog import Catalog
 from tollkeeper.providers.tenant_providers import TenantKey
 from tollkeeper.quota import queries
+from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.maintenance import Maintenance
 from tollkeeper.quota.spill import Spill
 from tollkeeper.quota.stores.base import Store
@@ -119,9 +110,73 @@ async def _services(
     metrics: ServerMetrics,
 ) -> AsyncIterator[Services]:
     """The services of a running server. On exit, the ledger commits what is queued, and all connections close."""
-    database = Database(settings.database_url)
-    ledger = make_ledger(settings, backends.store, metrics.batches)
-    maintenance = Maintenance(
+    async with AsyncExitStack() as stack:  # what is pushed last is stopped first
+        database = Database(settings.database_url)
+        stack.push_async_callback(database.close)
+        identity = make_identity(settings, database, clock)
+        stack.callback(identity.outbound.close)
+        stack.callback(identity.passwords.close)
+        stack.push_async_callback(backends.catalog.close)
+        ledger = make_ledger(settings, backends.store, metrics.batches)
+        stack.push_async_callback(ledger.stop, keep_unbooked=backends.spill.write)
+        await _check_schema(database)
+        await identity.load(database, clock)
+        configuration = LiveConfiguration(database, partial(_configure, backends.catalog, identity.data_keys))
+        await configuration.refresh()
+        ledger.start()
+        await backends.spill.book(ledger, partial(queries.tenant_of, database))
+        for task in (
+            _make_maintenance(settings, ledger),
+            ConversationRetention(database, days=settings.conversation_days, clock=clock),
+            identity.api_keys.uses,
+            configuration,
+            IdentityCleanup(database, clock),
+            HeadLog(database, clock),
+        ):
+            task.start()
+            stack.push_async_callback(task.stop)
+        failed_logins = FailedLogins()
+        stack.callback(failed_logins.write)
+        verifications = make_verifications(settings.database_url, clock)
+        stack.push_async_callback(verifications.stop)
+        _freeze_startup_objects()
+        watchdog = LoopWatchdog()
+        metrics.watch(ledger, watchdog)
+        watchdog.start()
+        stack.push_async_callback(watchdog.stop)
+        yield Services(
+            settings=settings,
+            database=database,
+            passwords=identity.passwords,
+            tokens=identity.tokens,
+            authenticator=identity.authenticator,
+            logins=identity.logins,
+            sessions=identity.sessions,
+            second_factors=identity.second_factors,
+            failed_logins=failed_logins,
+            throttle=throttle,
+            ledger=ledger,
+            gateway=_make_gateway(settings, ledger, backends.catalog, identity.data_keys),
+            call_events=call_events,
+            conversations=Conversations(database, settings.conversation_tokens, keys=identity.data_keys, clock=clock),
+            data_keys=identity.data_keys,
+            audit_log=identity.audit_log,
+            openid=identity.openid,
+            verifications=verifications,
+            clock=clock,
+            metrics=metrics.registry,
+        )
+
+
+async def _check_schema(database: Database) -> None:
+    """Raises ConfigurationError, SchemaMissing. Logs why row-level security is not used, if it is not."""
+    await database.require_current_schema()
+    if (problem := await database.enable_row_security()) is not None:
+        log.warning("database.row_security_unused", reason=problem)
+
+
+def _make_maintenance(settings: Settings, ledger: Ledger) -> Maintenance:
+    return Maintenance(
         ledger,
         lease_seconds=settings.lease_seconds,
         sweep_seconds=settings.sweep_seconds,
@@ -131,93 +186,16 @@ async def _services(
         ),
         on_store_lost=lambda _: signal.raise_signal(signal.SIGTERM),
     )
-    passwords = Passwords(settings.bcrypt_rounds)
-    previous = settings.previous_signing_secret
-    tokens = Tokens(
-        SIGNING_SECRET.load(settings, settings.signing_secret).get_secret_value(),
-        previous=SIGNING_SECRET.check(previous).get_secret_value() if previous else None,
-        minutes=settings.access_token_minutes,
-        clock=clock,
+
+
+def _make_gateway(settings: Settings, ledger: Ledger, catalog: Catalog, data_keys: DataKeys) -> Gateway:
+    deadlines = Deadlines(
+        first_s=settings.timeout_seconds,
+        idle_s=settings.stream_idle_seconds,
+        total_s=settings.stream_total_seconds,
+        ping_s=settings.stream_ping_seconds,
     )
-    api_keys = ApiKeys(database, clock)
-    authenticator = Authenticator(tokens, api_keys, clock, step_up_minutes=settings.step_up_minutes)
-    data_keys = DataKeys(DATA_KEY.load(settings, settings.data_key), previous=settings.previous_data_key)
-    audit_log = AuditLog(data_keys)
-    sessions = Sessions(tokens, data_keys, audit_log, clock, hours=settings.session_hours)
-    second_factors = SecondFactors(data_keys, clock)
-    failed_logins = FailedLogins()
-    cleanup = IdentityCleanup(database, clock)
-    configuration = LiveConfiguration(database, partial(_configure, backends.catalog, data_keys))
-    outbound = OutboundClient(settings.private_networks, ca_file=settings.ca_file)
-    retention = ConversationRetention(database, days=settings.conversation_days, clock=clock)
-    head_log = HeadLog(database, clock)
-    verifications = make_verifications(settings.database_url, clock)
-    watchdog = LoopWatchdog()
-    try:
-        await database.require_current_schema()
-        if (problem := await database.enable_row_security()) is not None:
-            log.warning("database.row_security_unused", reason=problem)
-        await data_keys.load(database, clock)
-        await api_keys.load()
-        await configuration.refresh()
-        ledger.start()
-        await backends.spill.book(ledger, partial(queries.tenant_of, database))
-        maintenance.start()
-        cleanup.start()
-        configuration.start()
-        api_keys.uses.start()
-        retention.start()
-        head_log.start()
-        _freeze_startup_objects()
-        deadlines = Deadlines(
-            first_s=settings.timeout_seconds,
-            idle_s=settings.stream_idle_seconds,
-            total_s=settings.stream_total_seconds,
-            ping_s=settings.stream_ping_seconds,
-        )
-        gateway = Gateway(
-            ledger, backends.catalog, deadlines, StoredResponses(data_keys), default_output=settings.max_tokens
-        )
-        conversations = Conversations(database, settings.conversation_tokens, keys=data_keys, clock=clock)
-        metrics.watch(ledger, watchdog)
-        watchdog.start()
-        yield Services(
-            settings=settings,
-            database=database,
-            passwords=passwords,
-            tokens=tokens,
-            authenticator=authenticator,
-            logins=Logins(database, passwords, second_factors, sessions, clock),
-            sessions=sessions,
-            second_factors=second_factors,
-            failed_logins=failed_logins,
-            throttle=throttle,
-            ledger=ledger,
-            gateway=gateway,
-            call_events=call_events,
-            conversations=conversations,
-            data_keys=data_keys,
-            audit_log=audit_log,
-            openid=OpenIdClient(outbound, settings.public_base_url, clock),
-            verifications=verifications,
-            clock=clock,
-            metrics=metrics.registry,
-        )
-    finally:
-        await watchdog.stop()
-        await verifications.stop()
-        await head_log.stop()
-        await cleanup.stop()
-        failed_logins.write()
-        await configuration.stop()
-        await api_keys.uses.stop()
-        await retention.stop()
-        await maintenance.stop()
-        await ledger.stop(keep_unbooked=backends.spill.write)
-        await backends.catalog.close()
-        passwords.close()
-        outbound.close()
-        await database.close()
+    return Gateway(ledger, catalog, deadlines, StoredResponses(data_keys), default_output=settings.max_tokens)
 
 
 async def _configure(catalog: Catalog, data_keys: DataKeys, configuration: Configuration) -> None:
