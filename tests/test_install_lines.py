@@ -3,7 +3,6 @@
 The steps run on this machine instead of in a container: the same commands, with folders of the test's own.
 """
 
-import json
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from journeys.support.processes import ReservedPort, clean_environment
+from support.deployment import dockerfile_steps, image_command
 from support.health import wait_until_healthy
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +26,7 @@ UVX = re.compile(r"^uvx --from \. (.*)$", re.MULTILINE)
 
 
 class Machine:
-    """A folder that stands for a new machine, with pip in its PATH. `/build`, `/venv` and `/data` are in it."""
+    """A folder that stands for a new machine, with pip in its PATH. `/build`, `/venv` and `data` are in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -54,11 +54,15 @@ class Machine:
         )
         assert done.returncode == 0, done
 
-    def copy(self, *names: str) -> None:
-        """Copy files and folders of the checkout to `/build`."""
+    def copy(self, *names: str, target: str) -> None:
+        """Copy files of the checkout into a folder of `/build`, or a folder as it; without what .dockerignore names."""
         for name in names:
-            source, target = ROOT / name, self.build / name
-            shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+            source, folder = ROOT / name, self.build / target
+            if source.is_dir():
+                shutil.copytree(source, folder, ignore=shutil.ignore_patterns("node_modules", "dist", "build", ".node"))
+            else:
+                folder.mkdir(exist_ok=True)
+                shutil.copy(source, folder)
 
     @contextmanager
     def serving(self, command: str) -> Iterator[str]:
@@ -81,19 +85,19 @@ class Machine:
 @pytest.mark.prove_only
 def test_the_steps_of_the_dockerfile_and_uvx_install_a_server(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
-    dockerfile = (ROOT / "Dockerfile").read_text()
-    first_stage, last_stage = dockerfile.split("\n\nFROM ")
-    for line in first_stage.splitlines():
-        step, _, rest = line.partition(" ")
+    steps = list(dockerfile_steps())
+    last_stage = next(at for at, (name, rest) in enumerate(steps) if name == "FROM" and " AS " not in rest)
+    for step, rest in steps[:last_stage]:
         if step == "COPY":
-            machine.copy(*rest.split()[:-1])
+            *names, target = rest.split()
+            machine.copy(*names, target=target)
         elif step == "RUN":
             machine.run(rest)
-    start = json.loads(last_stage.splitlines()[-1].removeprefix("CMD "))
-    assert start[:2] == ["sh", "-c"]
-    with machine.serving(start[2]) as url, urllib.request.urlopen(f"{url}/health/ready", timeout=30) as response:
-        assert json.load(response)["status"] == "ok"
+    assert image_command()[:2] == ["sh", "-c"]
+    with machine.serving(image_command()[2]) as url:
+        assert urllib.request.urlopen(f"{url}/health/ready", timeout=30).status == 200
 
+    machine.run("pip install uv")
     (arguments,) = UVX.findall((ROOT / "README.md").read_text())
     with machine.serving(f"exec uvx --from . {arguments}") as url:
         assert urllib.request.urlopen(f"{url}/health/live", timeout=30).status == 200

@@ -10,8 +10,8 @@ from sqlite3 import connect
 import pytest
 from pydantic import SecretStr
 
+from tollkeeper.database.migrations import migrate
 from tollkeeper.installation_secret import SIGNING_SECRET
-from tollkeeper.migrations import migrate
 from tollkeeper.private_files import create_private_file, create_private_folder, narrow_mode, secure_sqlite_files
 from tollkeeper.settings import Settings
 

@@ -8,12 +8,9 @@ from pydantic import SecretStr
 
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.installation_secret import EXAMPLE, SIGNING_SECRET
-from tollkeeper.settings import (
-    Settings,
-    load_settings,
-    read_variable,
-    setting_warnings,
-)
+from tollkeeper.settings import Settings, load_settings
+from tollkeeper.settings.variables import read_variable
+from tollkeeper.settings.warnings import setting_warnings
 
 ROOT = Path(__file__).parents[1]
 
@@ -230,6 +227,10 @@ def test_a_file_that_cannot_be_used_is_named_without_its_content(
         ("tollkeeper_log_levl", ["TOLLKEEPER_LOG_LEVL is not a setting. Did you mean TOLLKEEPER_LOG_LEVEL?"]),
         ("TOLLKEEPER_OPENAI_MODEL", ["TOLLKEEPER_OPENAI_MODEL is not a setting. Did you mean OPENAI_MODEL?"]),
         ("TOLLKEEPER_OF_ANOTHER_PROGRAM", ["TOLLKEEPER_OF_ANOTHER_PROGRAM is not a setting."]),
+        ("TOLLKEPER_PORT", ["TOLLKEPER_PORT is not a setting. Did you mean TOLLKEEPER_PORT?"]),
+        ("TOLKEEPER_LOG_LEVEL", ["TOLKEEPER_LOG_LEVEL is not a setting. Did you mean TOLLKEEPER_LOG_LEVEL?"]),
+        ("BOOKKEEPER_PORT", []),
+        ("TOLLKEPER_OF_ANOTHER_PROGRAM", []),
         ("TOLLKEEPER_SERVICE_PORT_HTTP", []),
         ("TOLLKEEPER_PORT_8000_TCP_ADDR", []),
         (
@@ -250,6 +251,18 @@ def test_a_variable_without_effect_is_named_in_a_warning(
         assert setting_warnings(load_settings()) == warnings
     (tmp_path / ".env").write_text(f"{name}=https://something\n")
     assert setting_warnings(load_settings()) == warnings
+
+
+def test_a_variable_that_the_catalog_names_has_an_effect(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    catalog = tmp_path / "catalog.toml"
+    catalog.write_text('[providers.a]\nkind = "openai"\napi_key_env = "TOLLKEEPER_KEY_OF_A"\n')
+    monkeypatch.setenv("TOLLKEEPER_CATALOG", str(catalog))
+    for name in ("TOLLKEEPER_KEY_OF_A", "TOLLKEEPER_KEY_OF_A_FILE", "TOLLKEEPER_KEY_OF_B"):
+        monkeypatch.setenv(name, "x")
+    assert setting_warnings(load_settings()) == ["TOLLKEEPER_KEY_OF_B is not a setting."]
+    for text in ("providers = 1", "not TOML", "providers = {a = 1}"):
+        catalog.write_text(text)
+        assert len(setting_warnings(load_settings())) == 3
 
 
 def test_no_setting_of_the_example_file_causes_a_warning(tmp_path: Path) -> None:

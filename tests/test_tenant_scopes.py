@@ -5,25 +5,41 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "src" / "tollkeeper"
-FOLDERS = ("identity", "conversations", "configuration", "audit_log", "administration")
+FOLDERS = ("identity", "conversations", "configuration", "audit_log", "administration", "retrieval", "documents")
 FILES = (
     *(path for folder in FOLDERS for path in sorted((PACKAGE / folder).rglob("*.py"))),
     PACKAGE / "quota" / "queries.py",
 )
 NOT_OF_TENANTS = {"KeyTagSecret", "WrappedKey", "SwitchedOff", "ConfigurationVersion", "UsedOidcState", "TenantScope"}
 """Tables of the installation."""
-SCOPES = {"TenantScope", "Administrator", "Principal", "Subject", "Act"}
+SCOPES = {"Visible", "TenantScope", "Administrator", "Principal", "Subject", "Act"}
 """Types of arguments that say whose rows are meant."""
-ROWS = {"Tenant", "User", "ApiKey", "Session", "Charge", "IdentityProvider", "OneTimeLink", "QuotaRow"}
+ROWS = {
+    "Document",
+    "DocumentUse",
+    "Tenant",
+    "User",
+    "ApiKey",
+    "Session",
+    "Charge",
+    "IdentityProvider",
+    "OneTimeLink",
+    "QuotaRow",
+}
 """Rows that were found with a scope: what is queried belongs to them."""
 SCOPE_NAMES = {"tenant_id", "tenant_ids", "scope", "owner", "user_id"}
 QUERIES = {"select", "update", "delete", "exists"}
 BEFORE_LOGIN = "before authentication: what was sent is the secret, or finds the tenant"
 OF_COMMANDS = "of commands, which have the right to all tenants"
+OF_THE_INSTALLATION = "the task in the background works on the documents of all tenants"
 EXCEPTIONS = {
     "administration.default_quotas.missing_limits": "the ids of users whom the caller has just created",
     "administration.links.reset_password": BEFORE_LOGIN,
     "audit_log.head_log.HeadLog._read": "the server logs the heads of all chains",
+    "documents.repository.claim": OF_THE_INSTALLATION,
+    "documents.repository.count_by_status": OF_THE_INSTALLATION,
+    "documents.repository.delete_old_uses": OF_THE_INSTALLATION,
+    "documents.repository.queue_outdated": OF_THE_INSTALLATION,
     "identity.accounts.get_tenant_by_name": OF_COMMANDS,
     "identity.accounts.get_user_by_email": OF_COMMANDS,
     "identity.accounts.has_users": OF_COMMANDS,

@@ -1,6 +1,6 @@
 """Row-level security on PostgreSQL: a policy on every table of tenants, which the owner of the tables bypasses.
 
-`tollkeeper.row_security` creates the role of requests after this, which the policies are for. It is not part of the
+`tollkeeper.database.row_security` creates the role of requests after this, which the policies are for. It is not part of the
 migration, because the database's user may lack the right to create roles: `tollkeeper migrate` tries again each time.
 
 Older code can serve on this schema, if it connects as the owner of the tables.

@@ -18,12 +18,14 @@ import uvloop
 from bench import profiling, report
 from bench.databases import find_stock_postgres, stock_postgres_version
 from bench.growth import measure_growth
+from bench.hits import measure_hits
 from bench.measurement import Measurement, Plan, measure, run_calls
 from bench.memory import MemoryUse, Stage, load_tokenizer, memory_use
 from bench.options import make_plan, parse_options
 from bench.peers import Peer, find_peers, start_peer
 from bench.processes import BenchError, Cores
 from bench.results import make_results, name_targets
+from bench.scaling import measure_scaling
 from bench.targets import DISTANT, FORWARDER, POSTGRES, SQLITE, STOCK, Target, Testbed
 from bench.verification import verify_run
 from bench.workload import Workload
@@ -43,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 coroutine = _profile(options.profile, plan, folder, cleanup)
             elif options.growth:
                 coroutine = _growth(options, plan, folder, cleanup)
+            elif options.hits or options.workers:
+                coroutine = _in_turns(options, plan, folder, cleanup)
             else:
                 coroutine = _bench(options, plan, folder, cleanup)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -151,6 +155,26 @@ async def _growth(options: argparse.Namespace, plan: Plan, folder: Path, cleanup
     cores.pin(0, cores.driver)
     kinds = options.only or (SQLITE, STOCK) if find_stock_postgres() is not None else (SQLITE,)
     print(await measure_growth(Testbed(folder, cores, cleanup), kinds, options.growth, plan))
+
+
+async def _in_turns(options: argparse.Namespace, plan: Plan, folder: Path, cleanup: ExitStack) -> None:
+    started = datetime.now(UTC)
+    cores = Cores(pins=options.hits)
+    if options.hits:
+        cores.pin(0, cores.driver)
+    testbed = Testbed(folder, cores, cleanup)
+    served_before = await testbed.served_by_upstream()
+    postgres = STOCK if find_stock_postgres() is not None else POSTGRES
+    counts = plan.counts[Workload.CALLS]
+    if options.hits:
+        table, targets = await measure_hits(testbed, options.only or (SQLITE, postgres), plan.rounds, counts)
+    else:
+        table, targets = await measure_scaling(
+            testbed, options.only or (postgres,), options.workers, plan.rounds, counts
+        )
+    report.show_progress("checking")
+    print(table, end="\n\n")
+    print("\n".join(await verify_run(testbed, targets, served_before, started)))
 
 
 def _available_kinds(database_delay_ms: float) -> tuple[str, ...]:

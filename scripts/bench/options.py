@@ -9,6 +9,7 @@ import bench
 from bench.bulk_ledger import LedgerSize
 from bench.growth import SIZES, parse_size
 from bench.measurement import CallCounts, Plan
+from bench.scaling import WORKERS
 from bench.targets import KINDS, PEERS
 from bench.workload import Workload
 
@@ -100,7 +101,23 @@ def _make_parser() -> argparse.ArgumentParser:
         help="instead: measure calls and `ledger verify` on ledgers with so many users and entries"
         f" [{','.join(f'{size.users}:{size.entries}' for size in SIZES)}]",
     )
+    parser.add_argument(
+        "--hits", action="store_true", help="instead: measure calls that the response cache answers, beside others"
+    )
+    parser.add_argument(
+        "--workers",
+        type=_parse_workers,
+        nargs="?",
+        const=WORKERS,
+        metavar="N,N",
+        help="instead: measure servers with so many workers, with a tenant for each caller and with one for all"
+        f" [{','.join(map(str, WORKERS))}]",
+    )
     return parser
+
+
+def _parse_workers(text: str) -> tuple[int, ...]:
+    return tuple(_at_least(1)(number) for number in text.split(","))
 
 
 def _parse_sizes(text: str) -> tuple[LedgerSize, ...]:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.load import http_request, request_json
-from tollkeeper.bootstrap import make_ledger
-from tollkeeper.db import Database
+from tollkeeper.bootstrap.ledger import make_ledger
+from tollkeeper.database.engine import Database
 from tollkeeper.identity import accounts
 from tollkeeper.identity.passwords import Passwords
 from tollkeeper.principal import Role
+from tollkeeper.quota.rules.limit_changes import SetLimit
 from tollkeeper.quota.rules.models import Unit
-from tollkeeper.quota.rules.operations import SetLimit
 from tollkeeper.quota.rules.page import QuotaKey, Subject
 from tollkeeper.quota.rules.windows import Period
 from tollkeeper.settings import Settings

@@ -37,11 +37,13 @@ class BenchError(Exception):
 
 
 class Cores:
-    """The cores of the measured server and of the load. With one core, or without affinity, nothing is pinned."""
+    """The cores of the measured server and of the load. With one core, without affinity, or without `pins`, nothing is
+    pinned.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, *, pins: bool = True) -> None:
         allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-        self.pinned = len(allowed) > 1
+        self.pinned = pins and len(allowed) > 1
         self.server, self.driver = (allowed[0], allowed[-1]) if self.pinned else (0, 0)
 
     def pin(self, pid: int, core: int) -> None:

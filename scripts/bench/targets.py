@@ -4,10 +4,11 @@ import asyncio
 import secrets
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from bench import forwarder
 from bench.databases import round_trip_ms, stock_postgres, wheel_postgres
@@ -28,7 +29,7 @@ from bench.processes import (
     uvicorn_command,
 )
 from bench.workload import MODEL, ChatApi, Workload
-from tollkeeper.migrations import migrate
+from tollkeeper.database.migrations import migrate
 from tollkeeper.settings import Settings
 
 FORWARDER, SQLITE, POSTGRES, STOCK, DISTANT = "forwarder", "sqlite", "postgres", "stock", "distant"
@@ -79,6 +80,11 @@ class Target:
         return self.kind in PEERS
 
     @property
+    def has_children(self) -> bool:
+        """Whether it is more than one process."""
+        return self.is_peer or self.environment.get("TOLLKEEPER_WORKERS", "1") != "1"
+
+    @property
     def is_lone_only(self) -> bool:
         """Whether only a lone client calls it."""
         return self.kind == DISTANT
@@ -104,7 +110,7 @@ class Target:
     def cpu_seconds(self) -> dict[str, float]:
         """Returns the CPU time so far by part: the server, and PostgreSQL if it is used."""
         pid = self.child.pid
-        parts = {SERVER: process_tree_cpu_seconds(pid) if self.is_peer else cpu_seconds(pid)}
+        parts = {SERVER: process_tree_cpu_seconds(pid) if self.has_children else cpu_seconds(pid)}
         if self.database_pid is not None:
             parts[DATABASE] = process_tree_cpu_seconds(self.database_pid)
         return parts
@@ -143,8 +149,9 @@ class Testbed:
         *,
         fill: Fill = populate,
         name: str | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> Target:
-        """Returns a target that listens. `command` runs the `tollkeeper` command.
+        """Returns a target that listens. `command` runs the `tollkeeper` command, with more variables if given.
 
         `fill` fills its database. `name` is that of the database, where there are several of one kind.
         """
@@ -152,7 +159,7 @@ class Testbed:
             return self._start_forwarder()
         if kind == SQLITE:
             url, pid = f"sqlite:///{self.folder / (name or kind)}.db", None
-            return await self._start_tollkeeper(kind, command, url, pid, fill)
+            return await self._start_tollkeeper(kind, command, url, pid, fill, environment)
         if kind == POSTGRES:
             url, pid = self._cleanup.enter_context(wheel_postgres(self.folder, self._cores))
         else:
@@ -160,7 +167,7 @@ class Testbed:
             url, pid = self._cleanup.enter_context(stock_postgres(data, self._cores))
             if kind == DISTANT:
                 return await self._start_distant_tollkeeper(command, data, url, pid)
-        return await self._start_tollkeeper(kind, command, url, pid, fill)
+        return await self._start_tollkeeper(kind, command, url, pid, fill, environment)
 
     def start_child(
         self,
@@ -214,6 +221,7 @@ class Testbed:
         database_url: str,
         database_pid: int | None,
         fill: Fill = populate,
+        more: Mapping[str, str] = MappingProxyType({}),
     ) -> Target:
         """Migrate and fill an empty database, serve it, and log every caller in."""
         await asyncio.to_thread(migrate, database_url)
@@ -231,7 +239,7 @@ class Testbed:
             "OPENAI_API_KEY": "bench",
             "OPENAI_BASE_URL": self.upstream_url,
             "OPENAI_MODEL": MODEL,
-        }
+        } | dict(more)
         command = [*command, "serve", "--port", str(port)]
         child = self.start_child(kind, command, environment, lambda: listens(port))
         users = await log_in(port, emails)

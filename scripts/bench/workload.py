@@ -88,5 +88,9 @@ class Workload(StrEnum):
 
 def native_request(token: str, path: str, prompt: str) -> bytes:
     """Returns the bytes of one `POST /ai/query` or `/ai/stream`."""
-    body = {"prompt": prompt, "system_prompt": SYSTEM_PROMPT, "max_tokens": MAX_TOKENS}
-    return http_request("POST", path, token=token, body=body)
+    return http_request("POST", path, token=token, body=native_body(prompt))
+
+
+def native_body(prompt: str = PROMPT) -> dict[str, Any]:
+    """Returns the body of such a request."""
+    return {"prompt": prompt, "system_prompt": SYSTEM_PROMPT, "max_tokens": MAX_TOKENS}

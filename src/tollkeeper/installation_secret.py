@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from tollkeeper.database.sqlite_file import has_rows
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.private_files import create_private_file, narrow_mode
 from tollkeeper.settings import Settings
@@ -20,7 +21,7 @@ EXAMPLE = "change-me-to-at-least-32-random-bytes"
 @dataclass(frozen=True, slots=True)
 class InstallationSecret:
     """One of the secrets. `if_weak` says what to do about a file whose secret is weak. `in_file_on_loopback_only`: a
-    server that others can reach gets it from the settings.
+    server that others can reach gets it from the settings. `used_by` is the table whose rows only this secret opens.
     """
 
     variable: str
@@ -28,6 +29,7 @@ class InstallationSecret:
     noun: str
     if_weak: str
     in_file_on_loopback_only: bool
+    used_by: str | None = None
 
     def load(self, settings: Settings, value: SecretStr | None) -> SecretStr:
         """Returns the secret; `value` is that of the settings. Raises ConfigurationError if it is missing or weak."""
@@ -39,7 +41,15 @@ class InstallationSecret:
             raise ConfigurationError(
                 f"{self.variable} is missing: PostgreSQL needs it{others}. Make one with: openssl rand -hex 32"
             )
-        return self._read_or_create(settings.sqlite_path.parent / self.file_name)
+        return self._read_or_create(settings.sqlite_path.parent / self.file_name, settings.sqlite_path)
+
+    def will_be_created(self, settings: Settings, value: SecretStr | None) -> bool:
+        """Whether the next `load` creates the file; `value` is that of the settings."""
+        path = settings.sqlite_path
+        may_create = settings.serves_loopback_only or not self.in_file_on_loopback_only
+        if value is not None or path is None or not may_create or (path.parent / self.file_name).exists():
+            return False
+        return self.used_by is None or not has_rows(path, self.used_by)
 
     def check(self, secret: SecretStr) -> SecretStr:
         """Returns the secret if it has at least 256 bits. Raises ConfigurationError, which tells how to make one."""
@@ -49,8 +59,15 @@ class InstallationSecret:
             )
         return secret
 
-    def _read_or_create(self, path: Path) -> SecretStr:
-        """Returns the secret in the file. On first use, creates the file, readable by its owner only."""
+    def _read_or_create(self, path: Path, database: Path) -> SecretStr:
+        """Returns the secret in the file. On first use, creates the file, readable by its owner only. Raises
+        ConfigurationError, also if the file is missing and the database has rows that only its secret opens.
+        """
+        if self.used_by is not None and not path.exists() and has_rows(database, self.used_by) and not path.exists():
+            raise ConfigurationError(
+                f"The {self.noun} is missing: there is no file {path}, and {database} has data that is encrypted with"
+                f" it. Restore the file from a backup, or set {self.variable} to the secret that was in it."
+            )
         secret = secrets.token_hex(32)
         try:
             create_private_file(path, secret + "\n")
@@ -87,6 +104,7 @@ DATA_KEY = InstallationSecret(
     "data key",
     "Restore the file from a backup: without it, what was encrypted with it cannot be read.",
     in_file_on_loopback_only=False,
+    used_by="wrapped_keys",
 )
 """Encrypts what is stored (see `encryption/`)."""
 

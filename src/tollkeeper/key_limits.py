@@ -14,11 +14,15 @@ SURFACES = (
     "ws",
     "estimate",
     "sessions",
+    "jobs",
+    "documents",
+    "search",
     "chat/completions",
     "completions",
     "responses",
     "embeddings",
     "messages",
+    "batches",
 )
 """What a key can be limited to: the paths below `/ai/` and `/v1/`. Every key may list the models it may use."""
 MAX_LIST_LENGTH = 50

@@ -5,6 +5,8 @@ from enum import StrEnum
 
 from tollkeeper.key_limits import NO_LIMITS, KeyLimits
 
+GROUP_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
+
 
 class Role(StrEnum):
     """What a user may manage: only their own calls, their tenant, or the whole installation."""
@@ -40,7 +42,8 @@ class Principal:
     version; the ledger and the account lookup then refuse older tokens. `api_key` is the id of the API key that the
     caller used, if any: the key must then be neither revoked nor expired, and `token_version` is not compared.
     `session` is the id of the login that the access token is from, and `authenticated_ms` when the user proved who they
-    are in it. `limits` are those of the API key. None of these makes another principal.
+    are in it. `limits` are those of the API key. `group` is the name of the group that the request counts for; None:
+    the user's default group, if there is one. None of these makes another principal.
     """
 
     user_id: int
@@ -51,3 +54,4 @@ class Principal:
     session: str | None = field(default=None, compare=False)
     authenticated_ms: int = field(default=0, compare=False)
     limits: KeyLimits = field(default=NO_LIMITS, compare=False)
+    group: str | None = field(default=None, compare=False)

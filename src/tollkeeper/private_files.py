@@ -25,6 +25,15 @@ def create_private_file(path: Path, content: str) -> None:
         file.write(content)
 
 
+def synchronize(path: Path) -> None:
+    """Have the disk store a file, or the names in a folder. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def is_private(path: Path) -> bool:
     """Whether only its owner has rights to a file. Raises OSError."""
     return not path.stat().st_mode & _RIGHTS_OF_OTHERS

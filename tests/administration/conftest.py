@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from support.factories import FakeClock
 from tollkeeper.administration.administrator import Administrator
 from tollkeeper.audit_log.log import AuditLog
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.principal import Principal, Role
 from tollkeeper.tenant_scope import ALL_TENANTS, TenantScope

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from sqlmodel import SQLModel, col, func, select
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from administration.conftest import Acting
 from support.factories import FakeClock, make_principal, make_store, make_terms, set_limit, user_quota
@@ -13,15 +14,21 @@ from tollkeeper.administration.administrator import Administrator
 from tollkeeper.administration.erasure import erase_user
 from tollkeeper.administration.models import AdminRequest
 from tollkeeper.audit_log.models import AuditLine
+from tollkeeper.batches.models import Batch
 from tollkeeper.chat import Usage
+from tollkeeper.contents.models import StoredContent
 from tollkeeper.conversations.models import StoredConversation, StoredMessage
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import InvalidRequest, LedgerConflict, Unauthenticated
+from tollkeeper.files.models import FileChunk, StoredFile
 from tollkeeper.identity import accounts, keys, links
 from tollkeeper.identity.models import ApiKey, ApiKeyUse, Identity, OneTimeLink, Session, TotpSecret, User
+from tollkeeper.jobs.models import Job
 from tollkeeper.principal import Access, Principal, Role
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.models import Charge, Entry, IdempotencyKey
+from tollkeeper.retrieval.models import Document, DocumentChunk, DocumentUse, DocumentVectors
+from tollkeeper.webhooks.models import Webhook, WebhookAttempt, WebhookDelivery
 
 ADDRESS = "ada.lovelace@example.com"
 GONE: tuple[type[SQLModel], ...] = (
@@ -32,8 +39,19 @@ GONE: tuple[type[SQLModel], ...] = (
     Identity,
     StoredConversation,
     StoredMessage,
+    StoredContent,
     IdempotencyKey,
     AdminRequest,
+    Job,
+    WebhookDelivery,
+    WebhookAttempt,
+    Batch,
+    StoredFile,
+    FileChunk,
+    Document,
+    DocumentChunk,
+    DocumentVectors,
+    DocumentUse,
 )
 
 
@@ -94,9 +112,80 @@ async def fill(database: Database, ada: Principal, clock: FakeClock) -> None:
             assert conversation.id is not None
             text: dict[str, Any] = {"role": "user", "content": "I am Ada", "tokens": 3}
             session.add(StoredMessage(conversation_id=conversation.id, sequence=1, **text, **owned))
+            content: dict[str, Any] = {"surface": "query", "provider": "p", "model": "m", "sealed_content": b"-"}
+            session.add(StoredContent(charge_id=f"chg_{owner.user_id}", created_ms=now_ms, **content, **owned))
             stored: dict[str, Any] = {"fingerprint": "-", "created_ms": now_ms, "key": "k"}
             session.add(IdempotencyKey(charge_id="chg_0", status=200, body=b"Dear Ada", **stored, **owned))
             session.add(AdminRequest(status=200, sealed_body=b"-", **stored, **owned))
+            session.add(make_job(owner, status="completed", completed_ms=now_ms))
+            await add_delivery(session, owner, now_ms)
+            await fill_files(session, owner, now_ms)
+            session.add_all(make_document(owner))
+
+
+async def fill_files(session: AsyncSession, owner: Principal, now_ms: int) -> None:
+    owned: dict[str, Any] = {"user_id": owner.user_id, "tenant_id": owner.tenant_id}
+    file_id = f"file-{owner.user_id}"
+    stored: dict[str, Any] = {"purpose": "batch", "status": "ready", "name": b"-", "bytes": 1, "chunks": 1}
+    session.add(StoredFile(id=file_id, created_ms=now_ms, expires_ms=now_ms, **stored, **owned))
+    await session.flush()
+    chunk: dict[str, Any] = {"number": 0, "starts_at": 0, "ends_at": 1, "content": b"-"}
+    session.add(FileChunk(tenant_id=owner.tenant_id, file_id=file_id, **chunk))
+    batch: dict[str, Any] = {"kind": "/v1/messages/batches", "status": "in_progress", "token_version": 0}
+    batch |= {"correlation_id": "-", "traceparent": "-", "options": b"-", "deadline_ms": 1, "available_ms": 1}
+    session.add(Batch(id=f"batch_{owner.user_id}", input_file_id=file_id, created_ms=now_ms, **batch, **owned))
+
+
+async def add_delivery(session: AsyncSession, owner: Principal, now_ms: int) -> None:
+    """The event of a job of the user, and an attempt to deliver it."""
+    key: dict[str, Any] = {
+        "tenant_id": owner.tenant_id,
+        "webhook_id": f"wh_{owner.user_id}",
+        "event_id": f"evt_{owner.user_id}",
+    }
+    sealed: dict[str, Any] = {"sealed_url": b"-", "sealed_secret": b"-"}
+    session.add(
+        Webhook(id=key["webhook_id"], tenant_id=owner.tenant_id, description="", events="", created_ms=1, **sealed)
+    )
+    await session.flush()
+    times: dict[str, Any] = {"created_ms": now_ms, "since_ms": now_ms, "available_ms": now_ms}
+    session.add(WebhookDelivery(event_type="job.completed", user_id=owner.user_id, data="{}", **key, **times))
+    await session.flush()
+    session.add(WebhookAttempt(number=1, started_ms=now_ms, duration_ms=1, status=500, **key))
+
+
+def make_job(owner: Principal, **fields: Any) -> Job:
+    values: dict[str, Any] = {"kind": "/ai/query", "priority": 0, "token_version": 0, "request": b"-"}
+    values |= {"correlation_id": "-", "traceparent": "-", "created_ms": 1, "available_ms": 1, "deadline_ms": 2}
+    return Job(id=f"job_{owner.user_id}", tenant_id=owner.tenant_id, user_id=owner.user_id, **(values | fields))
+
+
+def make_document(owner: Principal) -> list[SQLModel]:
+    """A private document, with its parts."""
+    tenant: dict[str, Any] = {"tenant_id": owner.tenant_id}
+    part: dict[str, Any] = tenant | {"document_id": f"doc_{owner.user_id}"}
+    owned: dict[str, Any] = {"owner_id": owner.user_id}
+    times: dict[str, Any] = {"created_ms": 1, "queued_ms": 1, "available_ms": 1}
+    described: dict[str, Any] = {
+        "name": b"-",
+        "media_type": "text/plain",
+        "size": 1,
+        "status": "ready",
+        "correlation_id": "-",
+    }
+    return [
+        Document(
+            id=f"doc_{owner.user_id}",
+            user_id=owner.user_id,
+            **described,
+            **times,
+            **owned,
+            **tenant,
+        ),
+        DocumentChunk(number=0, text=b"-", **owned, **part),
+        DocumentVectors(first=0, model="m", dimensions=1, count=1, vectors=b"-", **owned, **part),
+        DocumentUse(kind="job", key="-", user_id=owner.user_id, created_ms=1, **part),
+    ]
 
 
 async def erase(acting: Acting, operator: Principal, target: Principal) -> None:
@@ -161,14 +250,18 @@ async def test_it_is_for_good_and_the_address_can_be_used_again(
     assert again.id != ada.user_id
 
 
-async def test_while_a_call_is_in_flight_the_user_is_only_disabled(
+async def test_while_a_call_is_in_flight_the_user_is_only_disabled_and_jobs_that_wait_are_tried_at_once(
     database: Database, acting: Acting, ledger: Ledger, operator: Principal, ada: Principal
 ) -> None:
+    async with database.session() as session:
+        session.add(make_job(ada, status="pending", available_ms=10**15))
     async with ledger.reservation(ada, make_terms(10, 90)):
         with pytest.raises(LedgerConflict):
             await erase(acting, operator, ada)
         with pytest.raises(LedgerConflict):
             await erase(acting, operator, ada)
+    async with database.session() as session:
+        assert (await session.exec(select(Job.available_ms).where(Job.user_id == ada.user_id))).one() == 0
     with pytest.raises(Unauthenticated):
         async with ledger.reservation(ada, make_terms(10, 90)):
             pass

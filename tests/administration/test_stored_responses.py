@@ -4,7 +4,7 @@ import pytest
 
 from support.factories import FakeClock, make_principal
 from tollkeeper.api.admin.idempotency import LIFETIME_MS, Repeatable, find_response, store_response
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.errors import IdempotencyMismatch
 

@@ -10,7 +10,7 @@ from support.factories import make_principal
 from tollkeeper.administration import erasure, links, users
 from tollkeeper.administration.administrator import Administrator
 from tollkeeper.administration.users import NewUser
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import Forbidden, InvalidRequest, NotFound, StepUpRequired
 from tollkeeper.identity.models import User
 from tollkeeper.principal import Role

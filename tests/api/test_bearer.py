@@ -10,7 +10,7 @@ from tollkeeper.api.bearer import authenticate
 from tollkeeper.clock import SystemClock
 from tollkeeper.errors import Forbidden, RateLimited, Unauthenticated
 from tollkeeper.principal import Access, Principal, Role
-from tollkeeper.throttle import Throttle
+from tollkeeper.rate_limits.throttle import Throttle
 
 ANN = Principal(1, 1, Role.MEMBER, 0)
 ANN_WITH_KEY = Principal(1, 1, Role.MEMBER, 0, api_key="key_1")

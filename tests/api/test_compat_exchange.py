@@ -7,7 +7,8 @@ import pytest
 
 from tollkeeper.api.compat.anthropic import MESSAGES
 from tollkeeper.api.compat.openai import CHAT_COMPLETIONS, EMBEDDINGS, RESPONSES
-from tollkeeper.api.metered import Exchange, MeteredEndpoint
+from tollkeeper.api.exchange import Exchange
+from tollkeeper.api.metered import MeteredEndpoint
 from tollkeeper.chat import TextDelta
 from tollkeeper.dialects.sse import Splitter, event
 from tollkeeper.errors import InputError, ProviderFailed

@@ -12,12 +12,14 @@ from tollkeeper.dialects.sse import Splitter
 from tollkeeper.errors import (
     ContentFiltered,
     ContextOverflow,
+    ProviderRateLimited,
     ProviderRejected,
     QuotaExceeded,
     QuotaHeld,
     QuotaRefusal,
     RateLimited,
     RequestTooLarge,
+    TollkeeperError,
 )
 from tollkeeper.gateway.results import CallFailed
 
@@ -27,7 +29,7 @@ EXCEEDED = QuotaExceeded(quota="user-month", resets_ms=DECEMBER_MS, **FIGURES)
 EXCEEDED_MESSAGE = (
     "The quota does not have room for this call: the call needs 64,158 tokens, with room for its answer, and "
     "28,000 of 70,000 in user-month are used and 1,000 held by calls in flight; the quota resets at "
-    "2026-12-01T00:00:00Z."
+    "2026-12-01T00:00:00Z. Ask an administrator for more: POST /me/quota/requests."
 )
 
 
@@ -82,6 +84,25 @@ def test_a_call_that_can_never_fit_is_not_asked_to_wait() -> None:
     for needed, waits in ((101, False), (100, True)):
         _, _, headers = native.render_problem(QuotaExceeded(limit=100, needed=needed, retry_after_s=7))
         assert ("Retry-After" in headers) is waits
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "latest_s"), [(1, 2), (40, 44), (57, 60), (60, 60), (115, 120), (121, 133), (86_400, 86_460)]
+)
+def test_clients_of_a_limit_that_resets_are_asked_to_come_back_at_different_times(wait_s: int, latest_s: int) -> None:
+    """But not after the time that an SDK waits."""
+    found = {_retry_after(QuotaExceeded(retry_after_s=wait_s)) for _ in range(500)}
+    assert (min(found) >= wait_s, max(found) <= latest_s) == (True, True)
+    assert (len(found) > 1) == (latest_s > wait_s)
+
+
+def test_holds_and_providers_have_their_own_times() -> None:
+    for error in (QuotaHeld(retry_after_s=1), ProviderRateLimited(retry_after_s=7)):
+        assert {_retry_after(error) for _ in range(100)} == {error.retry_after_s}
+
+
+def _retry_after(error: TollkeeperError) -> int:
+    return int(native.render_problem(error)[2]["Retry-After"])
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tollkeeper.api.compat.openai import CHAT_COMPLETIONS
 from tollkeeper.api.native.query import QUERY, STREAM
 from tollkeeper.chat import Completion
 from tollkeeper.clock import SystemClock
-from tollkeeper.throttle import Throttle
+from tollkeeper.rate_limits.throttle import Throttle
 
 
 @pytest.fixture

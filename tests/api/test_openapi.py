@@ -66,12 +66,13 @@ def test_a_parameter_with_one_allowed_value_has_it_in_the_schema(document: dict[
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.path)
-def test_the_idempotency_key_is_documented_where_it_has_an_effect(
+def test_the_headers_of_requests_are_documented_where_they_have_an_effect(
     document: dict[str, Any], endpoint: MeteredEndpoint
 ) -> None:
     operation = document["paths"][endpoint.path]["post"]
     names = [parameter["name"] for parameter in operation["parameters"]]
-    assert names == (["Idempotency-Key"] if endpoint.calls_model else [])
+    of_calls = ["Idempotency-Key", "X-Tollkeeper-Cache"] if endpoint.calls_model else []
+    assert names == [*of_calls, "X-Tollkeeper-Group"]
     assert ({"409", "502", "504"} <= operation["responses"].keys()) == endpoint.calls_model
     assert ("Idempotent-Replayed" in operation["responses"]["200"]["headers"]) == endpoint.calls_model
 

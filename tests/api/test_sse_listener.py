@@ -49,6 +49,8 @@ class FakeReservation:
 
     charge_id: str = "chg_1"
     balances: tuple[()] = ()
+    would_refuse: tuple[()] = ()
+    fallback_for: None = None
 
     @property
     def hold(self) -> "FakeReservation":

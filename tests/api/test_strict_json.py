@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.depth import examples
 from tollkeeper.api import strict_json
 from tollkeeper.api.strict_json import (
     MAX_CONTAINERS,
@@ -126,13 +127,13 @@ documents = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(documents, st.booleans())
 def test_every_plain_document_is_accepted_with_or_without_escapes(document: object, ascii_only: bool) -> None:
     parse(json.dumps(document, ensure_ascii=ascii_only).encode())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.binary(max_size=60))
 def test_random_bytes_are_refused_or_are_valid_json(body: bytes) -> None:
     try:
@@ -145,7 +146,7 @@ def test_random_bytes_are_refused_or_are_valid_json(body: bytes) -> None:
 pieces = st.lists(st.sampled_from(['"', "\\", "\\\\", '\\"', "a", ",", ":", "[", "{", "}", "]", " "]), max_size=40)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(pieces, st.integers(1, 7))
 def test_what_is_outside_of_strings_does_not_depend_on_the_slices(pieces: list[str], slice_bytes: int) -> None:
     text = "".join(pieces).encode()

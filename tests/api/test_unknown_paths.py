@@ -8,8 +8,8 @@ from support.metered_endpoints import AsgiRequest
 from tollkeeper.api.dependencies import Services
 from tollkeeper.app import create_app
 from tollkeeper.clock import SystemClock
+from tollkeeper.rate_limits.throttle import Throttle
 from tollkeeper.telemetry.logging import AccessLog
-from tollkeeper.throttle import Throttle
 
 HINT = "No such endpoint. OpenAI SDKs: the base URL ends in /v1; Anthropic SDKs: it does not."
 

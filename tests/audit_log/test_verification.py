@@ -12,7 +12,7 @@ from sqlalchemy import text
 from support.factories import FakeClock
 from tollkeeper.audit_log.log import COVERED, Act, AuditLog, Filter, Head
 from tollkeeper.audit_log.verification import LINES_PER_QUERY, MAX_PROBLEMS, Verification, verify
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.tenant_scope import ALL_TENANTS, TenantScope
 

@@ -16,7 +16,7 @@ from support.factories import make_store, make_terms
 from tollkeeper import __version__
 from tollkeeper.chat import Usage
 from tollkeeper.cli.context import actor_name
-from tollkeeper.db import SCHEMA_REVISION
+from tollkeeper.database.engine import SCHEMA_REVISION
 from tollkeeper.errors import TollkeeperError
 from tollkeeper.principal import Principal, Role
 from tollkeeper.quota.audit.verify import BLIND_SPOTS
@@ -47,6 +47,9 @@ COMMANDS = (
     "quota grant ada@example.com --tokens 5 --reason x",
     "quota refund chg_1 --reason x",
     "quota explain chg_1",
+    "quota requests",
+    "quota approve 1",
+    "quota decline 1 --reason x",
     "ledger verify",
 )
 
@@ -89,7 +92,7 @@ def test_verify_lists_the_errors_and_exits_with_1(acme: CommandRunner) -> None:
     assert result.code == 1
     assert result.out.splitlines()[0] == "WRONG  window 1: settled is 5, its entries add up to 0"
     assert "Clean" not in result.out
-    assert result.err == "tollkeeper: The ledger is wrong in 1 places.\n"
+    assert result.err == "tollkeeper: The ledger is wrong. Problems: 1\n"
 
 
 def test_verify_since_a_mark_says_what_it_has_read(acme: CommandRunner, tmp_path: Path) -> None:
@@ -245,7 +248,7 @@ def test_a_url_of_an_unsupported_database_is_reported_in_one_sentence(
 
 
 def test_a_missing_table_is_reported_in_one_sentence(acme: CommandRunner) -> None:
-    acme.query("DROP TABLE entries")
+    acme.query("ALTER TABLE entries RENAME TO lines")
     assert acme.fail("ledger", "verify").startswith("The database reported an error: ")
 
 
@@ -288,7 +291,7 @@ def test_the_installed_command_works(acme: CommandRunner, tmp_path: Path) -> Non
     [
         ("--help", "tollkeeper.cli.commands"),
         ("--help", "typer"),
-        ("serve", "tollkeeper.bootstrap"),
+        ("serve", "tollkeeper.bootstrap.application"),
         ("serve", "fastapi"),
     ],
 )

@@ -2,11 +2,15 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from journeys.support.processes import ReservedPort
 from support.command_runner import CommandRunner
+from support.redis_servers import RedisServer, wheel_binary
 from tollkeeper.private_files import secure_sqlite_files
 
 
@@ -57,6 +61,85 @@ def test_a_data_key_that_does_not_open_the_database_is_found(
     assert findings(healthy)["data key"][0] == "ok"
     monkeypatch.setenv("TOLLKEEPER_DATA_KEY", "another-key-of-at-least-32-random-bytes-0123456789")
     assert findings(healthy)["data key"][0] == "failed"
+
+
+def test_settings_that_weaken_the_server_are_found(healthy: CommandRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = findings(healthy)
+    assert "metrics token" not in found
+    assert found["limits"][0] == found["disk"][0] == "ok"
+    monkeypatch.setenv("TOLLKEEPER_METRICS_TOKEN", "short")
+    monkeypatch.setenv("TOLLKEEPER_WORKERS", "2")
+    found = findings(healthy)
+    assert found["metrics token"][0] == "warning"
+    assert (found["limits"][0], "TOLLKEEPER_LIMITS_STORE" in found["limits"][1]) == ("failed", True)
+    monkeypatch.setenv("TOLLKEEPER_LIMITS_STORE", "redis://127.0.0.1:1/0")
+    state, detail = findings(healthy)["limits"]
+    assert (state, "does not answer" in detail) == ("warning", True)
+
+
+@pytest.mark.prove_only_on_postgres
+def test_without_its_package_the_store_of_the_limits_names_what_to_install(
+    healthy: CommandRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOLLKEEPER_LIMITS_STORE", "redis://:hidden@127.0.0.1:1/0")
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    state, detail = findings(healthy)["limits"]
+    assert (state, "hidden" in detail) == ("failed", False)
+    assert detail.startswith("TOLLKEEPER_LIMITS_STORE needs a package."), detail
+    assert "pip install 'redis" in detail
+    assert healthy.invoke("doctor").code == 1
+
+
+@pytest.mark.prove_only_on_postgres
+def test_a_redis_that_refuses_the_password_is_a_mistake_of_the_settings(
+    healthy: CommandRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    port = ReservedPort()
+    redis = RedisServer(wheel_binary(), port.number, tmp_path, "--requirepass", "right").start()
+    try:
+        for login in ("", ":wrong@", "nobody:right@"):
+            monkeypatch.setenv("TOLLKEEPER_LIMITS_STORE", f"redis://{login}127.0.0.1:{port.number}/0")
+            state, detail = findings(healthy)["limits"]
+            assert (state, "refuses the login" in detail, "right" in detail) == ("failed", True, False)
+        monkeypatch.setenv("TOLLKEEPER_LIMITS_STORE", f"redis://:right@127.0.0.1:{port.number}/0")
+        assert findings(healthy)["limits"][0] == "ok"
+    finally:
+        redis.stop()
+        port.free()
+
+
+@pytest.mark.parametrize("command", ["doctor", "models"])
+def test_a_closed_pipe_ends_a_command_quietly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: str) -> None:
+    """As with `tollkeeper doctor | head -0`."""
+    monkeypatch.setenv("TOLLKEEPER_DATABASE_URL", f"sqlite:///{tmp_path}/absent.db")
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        [sys.executable, "-m", "tollkeeper", command], stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+
+
+def test_a_lost_data_key_is_reported_and_none_is_made_in_its_place(
+    healthy: CommandRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TOLLKEEPER_DATA_KEY")
+    if not healthy.url.startswith("sqlite:///"):
+        return
+    key_file = Path(healthy.url.removeprefix("sqlite:///")).with_name("data-key")
+    assert findings(healthy)["data key"] == ("ok", "the server creates it at its first start")
+    healthy.run("tenant", "create", "acme")
+    key = key_file.read_text()
+    key_file.unlink()
+    result = healthy.invoke("tenant", "create", "other")
+    assert (result.code, "Restore the file from a backup, or set TOLLKEEPER_DATA_KEY" in result.err) == (2, True)
+    state, detail = findings(healthy)["data key"]
+    assert (state, "Restore the file" in detail) == ("failed", True)
+    assert not key_file.exists()
+    key_file.write_text(key)
+    key_file.chmod(0o600)
+    healthy.run("tenant", "create", "other")
 
 
 def test_a_secret_file_that_others_can_read_is_found(healthy: CommandRunner, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_the_server_loads_no_tokenizer_no_prices_and_no_sdk_until_a_call_needs_t
         port = free.getsockname()[1]
     loaded = modules_of("serve", "--port", str(port), before=SERVE_NOTHING)
     assert loaded >= {"fastapi", "uvicorn"}
-    assert not loaded & (TOOLS | {"asyncpg", "typer.rich_utils", "markdown_it"})
+    assert not loaded & (TOOLS | {"asyncpg", "typer.rich_utils", "markdown_it", "google.protobuf"})
 
 
 def test_the_help_of_the_root_says_of_each_command_what_its_own_help_says(runner: CommandRunner) -> None:
@@ -93,7 +93,7 @@ def test_the_help_of_the_root_says_of_each_command_what_its_own_help_says(runner
     ("words", "completions"),
     [
         ("tollkeeper le", ["ledger"]),
-        ("tollkeeper ledger ", ["verify"]),
+        ("tollkeeper ledger ", ["verify", "recover", "reconcile"]),
         ("tollkeeper serve --fi", ["--first-run"]),
         ("tollkeeper user imp", ["import"]),
     ],

@@ -7,7 +7,7 @@ import pytest
 
 from support.command_runner import CommandRunner
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = pytest.mark.prove_only_on_postgres
 
 ADA = "ada@example.com"
 
@@ -52,6 +52,10 @@ def test_quotas_are_numbers_in_json(acme: CommandRunner) -> None:
         "reserved": 0,
         "remaining": 5000,
         "resets": None,
+        "when_spent": "block",
+        "fallback_model": None,
+        "rollover": None,
+        "rolled_over": 0,
     }
     assert (shared["whose"], shared["limit"]) == ("the whole tenant", 9000)
     assert shared["resets"].endswith("Z")

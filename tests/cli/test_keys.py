@@ -7,14 +7,14 @@ import pytest
 
 from support.command_runner import CommandRunner
 from tollkeeper.clock import SystemClock
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import Forbidden, Unauthenticated
 from tollkeeper.identity.keys import ApiKeys
 from tollkeeper.principal import Access, Principal
 
 ADDRESS = "192.0.2.1"
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = pytest.mark.prove_only_on_postgres
 
 ADA = "ada@example.com"
 

@@ -12,7 +12,7 @@ from journeys.support.openid import FakeProvider, fake_provider
 from support.command_runner import CommandRunner
 from support.deadlines import TEST_DEADLINE_S
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = pytest.mark.prove_only_on_postgres
 
 
 @contextmanager

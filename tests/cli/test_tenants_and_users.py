@@ -6,13 +6,13 @@ import io
 import pytest
 
 from support.command_runner import PASSWORD, CommandRunner
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import InvalidCredentials
 from tollkeeper.identity import accounts
 from tollkeeper.identity.passwords import Passwords
 from tollkeeper.principal import Principal
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = pytest.mark.prove_only_on_postgres
 
 
 def log_in(url: str, email: str, password: str) -> Principal:
@@ -50,6 +50,21 @@ def test_the_users_of_one_tenant_or_of_all_are_listed(acme: CommandRunner) -> No
     assert "ada@example.com" in acme.run("user", "list", "--tenant", "acme")
     assert "@example.com" not in acme.run("user", "list", "--tenant", "void")
     assert acme.fail("user", "list", "--tenant", "nobody") == "There is no tenant named nobody."
+
+
+def test_new_users_get_the_default_quota_of_their_tenant(acme: CommandRunner) -> None:
+    acme.run("tenant", "create", "other", "--default-limit", "700")
+    acme.run("user", "create", "one@example.com", "--tenant", "other", "--password-stdin", stdin=PASSWORD)
+    assert "5,000 tokens, window: day" in acme.run("tenant", "default", "other", "--limit", "5000", "--window", "day")
+    acme.run("user", "create", "two@example.com", "--tenant", "other", "--password-stdin", stdin=PASSWORD)
+    assert "5,000 tokens, day" in acme.run("tenant", "list")
+    assert "get no quota" in acme.run("tenant", "default", "other", "--none")
+    acme.run("user", "create", "three@example.com", "--tenant", "other", "--password-stdin", stdin=PASSWORD)
+    quotas = "SELECT email, granted, period FROM quotas JOIN users ON users.id = user_id ORDER BY email"
+    assert [tuple(row) for row in acme.query(quotas)] == [
+        ("one@example.com", 700, "month"),
+        ("two@example.com", 5000, "day"),
+    ]
 
 
 def test_a_disabled_user_cannot_log_in_until_enabled(acme: CommandRunner) -> None:
@@ -98,6 +113,11 @@ MISTAKES = [
     ("tenant create a\u202eb", "A tenant's name has only printable characters, and U+202E (RIGHT-TO-LEFT OVERRIDE)"),
     ("tenant disable nobody", "There is no tenant named nobody."),
     ("tenant create", "Missing argument 'NAME'."),
+    ("tenant create new --default-window day", "A window needs a limit, too."),
+    ("tenant create new --default-limit -1", "The limit"),
+    ("tenant default acme", "Give either --limit, with a --window if it is not month, or --none."),
+    ("tenant default acme --none --limit 5", "Give either --limit"),
+    ("tenant default nobody --limit 5", "There is no tenant named nobody."),
     ("user disable nobody@example.com", "There is no user with the e-mail address nobody@example.com."),
     ("user disable nobody", "That is not an e-mail address."),
     ("user disable \x1b[31mred@example.com", "That is not an e-mail address."),

@@ -9,7 +9,7 @@ import pytest
 
 from support.command_runner import PASSWORD, SYSTEM_USER, CommandRunner
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = pytest.mark.prove_only_on_postgres
 
 ADA = "ada@example.com"
 LINK = re.compile(r"http://127\.0\.0\.1:8000/auth/(?:reset|invitations)#token=[\w-]{43}\n")

@@ -11,7 +11,7 @@ from tollkeeper.cli import user_import
 from tollkeeper.cli.csv_file import MAX_FILE_BYTES
 from tollkeeper.identity import accounts
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = pytest.mark.prove_only_on_postgres
 
 PASSPHRASE = "a long passphrase"
 

@@ -12,7 +12,7 @@ from support.factories import make_tenant
 from tollkeeper.configuration import provider_keys, switches
 from tollkeeper.configuration.live import Configuration, LiveConfiguration
 from tollkeeper.configuration.switches import Switchable
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import DatabaseUnavailable, SealBroken
 from tollkeeper.tenant_scope import TenantScope
 

@@ -11,7 +11,7 @@ from support.encryption import make_data_keys
 from tollkeeper.chat import Message
 from tollkeeper.clock import SystemClock
 from tollkeeper.conversations import Conversations, service
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.principal import Principal, Role
 
 AT_ONCE = 4

@@ -23,7 +23,7 @@ from tollkeeper.conversations import Conversations, service
 from tollkeeper.conversations.models import StoredConversation, StoredMessage
 from tollkeeper.conversations.repository import ConversationRepository, Cursor, NewMessage
 from tollkeeper.conversations.trimming import MESSAGE_OVERHEAD_TOKENS
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import DatabaseUnavailable, InvalidRequest
 from tollkeeper.principal import Principal, Role
 

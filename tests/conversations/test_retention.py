@@ -12,7 +12,7 @@ from tollkeeper.chat import Message
 from tollkeeper.conversations import Conversations, retention
 from tollkeeper.conversations.models import StoredConversation, StoredMessage
 from tollkeeper.conversations.retention import ConversationRetention
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 
 DAYS = 90
 

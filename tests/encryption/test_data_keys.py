@@ -11,7 +11,7 @@ from sqlmodel import select
 from support.deadlines import TEST_DEADLINE_S
 from support.encryption import make_data_keys
 from support.factories import FakeClock
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.encryption.data_keys import SEAL_BYTES, DataKeys, Purpose
 from tollkeeper.encryption.models import WrappedKey
 from tollkeeper.errors import ConfigurationError, SealBroken
@@ -22,7 +22,7 @@ CREATE_KEYS = """
 import asyncio, sys
 from pydantic import SecretStr
 from tollkeeper.clock import SystemClock
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.encryption.data_keys import DataKeys, Purpose
 
 async def main():

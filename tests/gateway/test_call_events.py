@@ -1,8 +1,9 @@
 """Each call has one event at its end, with what became of it; each failure of a provider is logged."""
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 
 import pytest
 import structlog
@@ -12,11 +13,15 @@ from support.gateway import GatewayUnderTest, RecordingListener, final_chunks, o
 from tollkeeper import errors
 from tollkeeper.errors import UpstreamError
 from tollkeeper.gateway import attempts
-from tollkeeper.gateway.call_events import CallEvent, CallEvents, call_log
+from tollkeeper.gateway.call_events import CallEvent
+from tollkeeper.gateway.call_record import CallEvents
 from tollkeeper.gateway.results import CallFailed, IdempotentCall
 from tollkeeper.principal import Principal, Role
+from tollkeeper.quota import journal
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, StoredResponse
-from tollkeeper.telemetry.logging import configure_logging, correlation_id
+from tollkeeper.telemetry.correlation import correlation_id
+from tollkeeper.telemetry.logging import configure_logging
+from tollkeeper.telemetry.trace_context import join_trace
 
 CALLER = Principal(7, 3, Role.MEMBER, 0, api_key="key_1")
 
@@ -48,8 +53,36 @@ async def test_the_event_of_a_call_has_its_charge_and_its_attempts(gateway: Gate
     assert (event.correlation_id, event.surface, event.provider, event.model) == ("c-1", "query", "fake", "m")
     [attempt] = event.attempts
     assert (attempt.provider, attempt.model, attempt.error, attempt.status) == ("fake", "m", None, 200)
-    assert event.reserve_seconds is not None
-    assert event.seconds >= event.reserve_seconds + attempt.seconds > attempt.seconds > 0
+    assert (attempt.charge_id, event.replayed, event.streamed) == (event.charge.charge_id, False, streaming)
+    assert event.terms is not None
+    assert (event.terms.model, event.granted_output) == ("m", event.terms.wanted_output)
+
+
+async def test_the_stages_of_a_call_follow_each_other(gateway: GatewayUnderTest) -> None:
+    before = time.time()
+    await gateway.complete()
+    [event] = gateway.seen
+    [attempt] = event.attempts
+    assert event.reserve is not None
+    assert event.settle is not None
+    assert event.queue_seconds is not None
+    assert before <= event.started_at <= time.time()
+    assert 0 <= event.queue_seconds <= event.reserve.seconds
+    assert 0 <= event.reserve.started_s <= event.reserve.started_s + event.reserve.seconds <= attempt.started_s
+    assert attempt.started_s + attempt.seconds <= event.settle.started_s
+    assert event.settle.started_s + event.settle.seconds <= event.seconds
+    assert event.provider_seconds == attempt.seconds
+
+
+async def test_a_call_that_waits_for_the_journal_has_its_wait_as_queue_time(
+    gateway: GatewayUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "BATCH_PAUSE_S", 0.05)
+    first = [asyncio.create_task(gateway.complete()) for _ in range(2)]
+    await asyncio.sleep(0.02)
+    await asyncio.gather(*first, gateway.complete())
+    waited = max(event.queue_seconds or 0 for event in gateway.seen)
+    assert 0.02 < waited < 5
 
 
 async def test_the_event_has_the_failed_attempts_too_and_the_last_charge(gateway: GatewayUnderTest) -> None:
@@ -89,14 +122,15 @@ async def test_a_call_that_a_quota_refuses_has_an_event_without_charge(gateway: 
         await gateway.complete()
     [event] = gateway.seen
     assert (event.error, event.charge, event.attempts, event.model) == ("quota_exceeded", None, (), "m")
-    assert event.reserve_seconds is not None
+    assert event.refused_by == "user-day"
+    assert event.reserve is not None
 
 
 async def test_a_call_of_an_unknown_model_has_an_event(gateway: GatewayUnderTest) -> None:
     with pytest.raises(errors.ModelNotFound):
         await gateway.complete(model="other")
     [event] = gateway.seen
-    assert (event.error, event.charge, event.model, event.reserve_seconds) == ("not_found", None, "", None)
+    assert (event.error, event.charge, event.model, event.reserve) == ("not_found", None, "", None)
 
 
 async def test_an_error_within_a_stream_has_the_status_that_the_provider_sent(gateway: GatewayUnderTest) -> None:
@@ -116,7 +150,7 @@ async def test_a_replayed_response_has_an_event_without_attempts(gateway: Gatewa
     _, replayed = gateway.seen
     assert replayed.charge is not None
     assert (replayed.charge.basis, replayed.charge.cost_tokens) == ("cache", 0)
-    assert (replayed.attempts, replayed.error) == ((), None)
+    assert (replayed.attempts, replayed.error, replayed.replayed) == ((), None, True)
 
 
 async def test_a_client_that_left_is_in_the_event(gateway: GatewayUnderTest) -> None:
@@ -127,39 +161,32 @@ async def test_a_client_that_left_is_in_the_event(gateway: GatewayUnderTest) -> 
     assert (event.disconnected, event.error) == (True, None)
 
 
+async def test_each_attempt_is_sent_as_a_span_of_its_own_in_the_callers_trace(gateway: GatewayUnderTest) -> None:
+    failure = errors.ProviderFailed()
+    gateway.provider.completions = [failure, *gateway.provider.completions]
+    await gateway.complete()
+    [event] = gateway.seen
+    assert gateway.provider.traceparents == [event.trace.header_for(attempt.span_id) for attempt in event.attempts]
+    assert len({event.trace.span_id, *(attempt.span_id for attempt in event.attempts)}) == 3
+
+
 async def test_a_listener_that_fails_disturbs_neither_the_call_nor_the_other_listeners() -> None:
     seen: list[object] = []
 
     def fail(_event: CallEvent) -> None:
         raise ZeroDivisionError
 
-    with CallEvents(fail, seen.append).record(CALLER, "query"):
+    with CallEvents(fail, seen.append).record(CALLER, "query", join_trace(())):
         pass
     assert len(seen) == 1
 
 
 def test_a_call_that_is_refused_before_it_begins_has_an_event() -> None:
     seen: list[CallEvent] = []
-    CallEvents(seen.append).refuse(CALLER, "ws", errors.RateLimited())
+    CallEvents(seen.append).refuse(CALLER, "ws", errors.RateLimited(setting="TOLLKEEPER_RATE_LIMIT_AI"), join_trace(()))
     [event] = seen
     assert (event.error, event.surface, event.user_id, event.api_key) == ("rate_limited", "ws", 7, "key_1")
-
-
-async def test_the_log_line_of_a_call_has_its_figures(gateway: GatewayUnderTest) -> None:
-    lines: list[dict[str, object]] = []
-    await gateway.complete()
-    call_log(lines.append)(replace(gateway.seen[0], correlation_id="c-1"))
-    [line] = lines
-    assert line["charge_id"] == (await gateway.charge()).id
-    assert {name: line[name] for name in ("event", "basis", "input_tokens", "output_tokens", "cost_tokens")} == {
-        "event": "call.finished",
-        "basis": "provider",
-        "input_tokens": 40,
-        "output_tokens": 10,
-        "cost_tokens": 50,
-    }
-    assert (line["surface"], line["model"], line["error"], line["attempts"]) == ("query", "m", None, 1)
-    assert (line["correlation_id"], line["tenant_id"]) == ("c-1", gateway.caller.tenant_id)
+    assert (event.refused_by, event.reserve, event.settle) == ("TOLLKEEPER_RATE_LIMIT_AI", None, None)
 
 
 @pytest.mark.usefixtures("logged")

@@ -30,6 +30,7 @@ from tollkeeper.gateway.candidate import Candidate
 from tollkeeper.gateway.results import CallFailed
 from tollkeeper.gateway.streaming import Deadlines, Relay
 from tollkeeper.providers.base import StreamChunk
+from tollkeeper.telemetry.trace_context import join_trace
 
 WANTED_OUTPUT = 5_000 - INPUT_BOUND
 """The wanted output of a model that thinks: the rest of its context window, in tokens."""
@@ -209,7 +210,7 @@ async def test_nothing_of_a_call_outlives_it(gateway: GatewayUnderTest, end: str
     gateway.provider.streams = [streams[end]]
     gc.disable()
     try:
-        with suppress(CallFailed), gateway.events.record(gateway.caller, "query") as record:
+        with suppress(CallFailed), gateway.events.record(gateway.caller, "query", join_trace(())) as record:
             await gateway.inner.stream(record, call, listener)
         listener.on_disconnect, listener.reservation = (lambda: None), None
         del call

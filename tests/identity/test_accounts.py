@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import InvalidCredentials, InvalidRequest, NotFound, Unauthenticated
 from tollkeeper.identity import accounts
 from tollkeeper.identity.models import Tenant, User

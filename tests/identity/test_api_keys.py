@@ -10,7 +10,7 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from support.factories import FakeClock, make_principal
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import DatabaseUnavailable, Forbidden, InvalidRequest, NotFound, Overloaded, Unauthenticated
 from tollkeeper.identity import accounts, keys
 from tollkeeper.identity.keys import ApiKeys, NewKey
@@ -102,6 +102,7 @@ async def test_no_two_keys_are_the_same(database: Database, ada: Principal) -> N
     assert len({key.secret for key in made}) == len({key.row.id for key in made}) == 5
 
 
+@pytest.mark.prove_only_on_postgres
 @pytest.mark.parametrize("access", Access)
 @pytest.mark.parametrize("scopes", [{Access.AI}, {Access.ME}, BOTH])
 async def test_a_key_allows_its_scopes_and_never_the_management_of_keys(
@@ -116,6 +117,7 @@ async def test_a_key_allows_its_scopes_and_never_the_management_of_keys(
             await api_keys.verify(made.secret, access, ADDRESS)
 
 
+@pytest.mark.prove_only_on_postgres
 @pytest.mark.parametrize("changed", ["", "tk-", "tk-short", "one letter", "one more", "é", "\ud800", "\x00"])
 async def test_a_malformed_or_changed_key_is_refused(
     database: Database, ada: Principal, api_keys: ApiKeys, changed: str
@@ -226,12 +228,14 @@ async def test_a_key_is_revoked_once_and_then_not_listed(database: Database, ada
     assert [(key.id, key.name) for key in left] == [(second.row.id, "second")]
 
 
+@pytest.mark.prove_only_on_postgres
 @pytest.mark.parametrize("name", ["", "  ", "x" * 101, "line\nbreak", "bell\x07"])
 async def test_the_name_of_a_key_must_be_printable(database: Database, ada: Principal, name: str) -> None:
     with pytest.raises(InvalidRequest, match="printable"):
         await make(database, ada, name=name)
 
 
+@pytest.mark.prove_only_on_postgres
 @pytest.mark.parametrize("scopes", [set(), {Access.KEYS}, {Access.AI, Access.KEYS}])
 async def test_a_key_needs_scopes_and_cannot_have_those_of_a_login(
     database: Database, ada: Principal, scopes: set[Access]

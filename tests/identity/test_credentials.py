@@ -4,7 +4,7 @@ import pytest
 
 from support.factories import FakeClock, make_principal
 from tollkeeper.clock import SystemClock
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import Forbidden, Unauthenticated
 from tollkeeper.identity import accounts, keys
 from tollkeeper.identity.authenticator import Authenticator

@@ -6,7 +6,7 @@ import pytest
 from sqlmodel import select
 
 from support.factories import FakeClock, make_principal
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import Unauthenticated
 from tollkeeper.identity import key_tags, keys
 from tollkeeper.identity.keys import ApiKeys

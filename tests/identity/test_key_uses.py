@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from support.factories import FakeClock, make_principal
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import DatabaseUnavailable, Forbidden
 from tollkeeper.identity import key_uses, keys
 from tollkeeper.identity.key_uses import PRECISION_MS, KeyUses, last_uses

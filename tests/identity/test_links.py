@@ -8,7 +8,7 @@ import pytest
 from sqlmodel import select
 
 from support.factories import make_principal
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import InvalidLink, InvalidRequest, NotFound
 from tollkeeper.identity import accounts, links
 from tollkeeper.identity.links import INVITATION_LIFETIME_MS, RESET_LIFETIME_MS, LinkKind
@@ -162,7 +162,7 @@ async def test_no_link_of_a_disabled_tenant_is_valid(database: Database) -> None
     assert not await is_usable(database, LinkKind.INVITATION, invited)
 
 
-@pytest.mark.exhaustive_on_postgres
+@pytest.mark.prove_only_on_postgres
 async def test_open_invitations_are_listed_withdrawn_and_bounded(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +194,7 @@ async def test_open_invitations_are_listed_withdrawn_and_bounded(
     await invitation(database, ours.tenant_id)
 
 
-@pytest.mark.exhaustive_on_postgres
+@pytest.mark.prove_only_on_postgres
 async def test_a_service_account_has_neither_reset_nor_password(database: Database) -> None:
     robot = await make_principal(database)
 

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from support.identity import BROWSER, IdentityWorld, make_identity_world
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import InvalidCredentials, InvalidTotpCode, TotpRequired, Unauthenticated
 from tollkeeper.identity import accounts, failed_logins
 from tollkeeper.identity.failed_logins import MAX_ADDRESSES, OTHERS, FailedLogins

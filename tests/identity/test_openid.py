@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from support.factories import FakeClock, make_tenant
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.encryption.data_keys import DataKeys, Purpose
 from tollkeeper.errors import InvalidRequest, NotFound, OutboundFailed, OutboundRefused, SealBroken, SignOnRefused
 from tollkeeper.identity import domains, providers
@@ -44,7 +44,9 @@ class FakeOutbound(OutboundClient):
     async def get(self, url: str, *, tenant_id: int) -> OutboundResponse:
         return self._answer(url, b"", {})
 
-    async def post(self, url: str, body: bytes, headers: Any, *, tenant_id: int) -> OutboundResponse:
+    async def post(
+        self, url: str, body: bytes, headers: Any, *, tenant_id: int, reads_body: bool = True
+    ) -> OutboundResponse:
         return self._answer(url, body, dict(headers))
 
     def _answer(self, url: str, body: bytes, headers: dict[str, str]) -> OutboundResponse:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from support.identity import make_identity_world
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
+from tollkeeper.database.migrations import migrate
 from tollkeeper.identity.refresh_tokens import MAX_LENGTH, RefreshTokens
-from tollkeeper.migrations import migrate
 
 
 @pytest.fixture

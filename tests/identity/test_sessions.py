@@ -7,7 +7,7 @@ import pytest
 from sqlmodel import select
 
 from support.identity import BROWSER, IdentityWorld, make_identity_world
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import NotFound, Unauthenticated
 from tollkeeper.identity import accounts
 from tollkeeper.identity.cleanup import KEPT_MS, IdentityCleanup

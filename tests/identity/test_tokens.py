@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jose import jwt
 
+from support.depth import examples
 from tollkeeper.clock import SystemClock
 from tollkeeper.errors import Unauthenticated
 from tollkeeper.identity.tokens import ALGORITHM, MAX_CACHED_TOKENS, MAX_TOKEN_LENGTH, Tokens, key_id
@@ -149,7 +150,7 @@ def test_a_nested_header_is_refused() -> None:
     assert refused(f"{part('text')}.{part(claims())}.x")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.text(max_size=200))
 def test_no_text_is_anything_but_refused(text: str) -> None:
     with pytest.raises(Unauthenticated):

@@ -6,7 +6,7 @@ import pyotp
 import pytest
 
 from support.identity import IdentityWorld, make_identity_world
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.encryption.data_keys import Purpose
 from tollkeeper.errors import InvalidRequest, InvalidTotpCode, NotFound, RateLimited, SealBroken
 from tollkeeper.identity.models import TotpSecret

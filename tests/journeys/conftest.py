@@ -1,4 +1,8 @@
-"""One fake upstream per worker, one server per worker and database that calls it, and new users for each test."""
+"""One fake upstream per worker, one server per worker and database that calls it, and new users for each test.
+
+The server of a fixture `session_…` lives as long as the worker, and rests while no test uses it. Tests use it through
+the fixture `shared_…` or `all_wires_…`.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,9 +20,12 @@ SHARED_SETTINGS = {
     "TOLLKEEPER_RATE_LIMIT_AI": "100000/minute",
     "TOLLKEEPER_BREAKER_FAILURES": "0",
     "TOLLKEEPER_PRIVATE_NETWORKS": "127.0.0.0/8",
+    "TOLLKEEPER_EMBEDDING_MODEL": "text-embedding-3-small",
+    "TOLLKEEPER_RETRIEVAL_MIN_SCORE": "0.999",
 }
 """No rate limit and no circuit breaker, so that the calls of one test do not affect those of the next. Identity
-providers of tests are on loopback."""
+providers of tests are on loopback. The vectors of the fake upstream are by chance: only words tell what is relevant.
+"""
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +45,7 @@ def own_upstream(tmp_path: Path) -> Iterator[Upstream]:
 
 
 @pytest.fixture(scope="session")
-def shared_sqlite(
+def session_sqlite(
     tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream: Upstream
 ) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
@@ -47,7 +54,7 @@ def shared_sqlite(
 
 
 @pytest.fixture(scope="session")
-def shared_postgres(
+def session_postgres(
     tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, shared_postgres_server: SharedPostgres
 ) -> Iterator[Server]:
     url = new_postgres(shared_postgres_server)
@@ -56,7 +63,7 @@ def shared_postgres(
 
 
 @pytest.fixture(scope="session")
-def shared_stock_postgres(
+def session_stock_postgres(
     tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, shared_stock_server: SharedPostgres
 ) -> Iterator[Server]:
     url = new_postgres(shared_stock_server)
@@ -65,10 +72,34 @@ def shared_stock_postgres(
 
 
 @pytest.fixture(scope="session")
-def shared_echo_server(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path) -> Iterator[Server]:
+def session_echo_server(tmp_path_factory: pytest.TempPathFactory, migrated_file: Path) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     url = new_sqlite(folder, migrated_file)
     yield from _run(Server(url, folder, {"OPENAI_API_KEY": ""}))
+
+
+@pytest.fixture
+def shared_sqlite(session_sqlite: Server) -> Iterator[Server]:
+    with session_sqlite.in_use():
+        yield session_sqlite
+
+
+@pytest.fixture
+def shared_postgres(session_postgres: Server) -> Iterator[Server]:
+    with session_postgres.in_use():
+        yield session_postgres
+
+
+@pytest.fixture
+def shared_stock_postgres(session_stock_postgres: Server) -> Iterator[Server]:
+    with session_stock_postgres.in_use():
+        yield session_stock_postgres
+
+
+@pytest.fixture
+def shared_echo_server(session_echo_server: Server) -> Iterator[Server]:
+    with session_echo_server.in_use():
+        yield session_echo_server
 
 
 @pytest.fixture
@@ -95,7 +126,7 @@ def upstream_port() -> Iterator[ReservedPort]:
 
 
 @pytest.fixture(scope="session")
-def shared_short_timeout_server(
+def session_short_timeout_server(
     tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream_port: ReservedPort
 ) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
@@ -106,6 +137,12 @@ def shared_short_timeout_server(
 
 
 @pytest.fixture
+def shared_short_timeout_server(session_short_timeout_server: Server) -> Iterator[Server]:
+    with session_short_timeout_server.in_use():
+        yield session_short_timeout_server
+
+
+@pytest.fixture
 def short_timeout_server(shared_short_timeout_server: Server) -> Iterator[Server]:
     """A running server that waits one second for the provider at `upstream_port`."""
     yield shared_short_timeout_server
@@ -113,7 +150,7 @@ def short_timeout_server(shared_short_timeout_server: Server) -> Iterator[Server
 
 
 @pytest.fixture(scope="session")
-def all_wires_sqlite(
+def session_all_wires_sqlite(
     tmp_path_factory: pytest.TempPathFactory, migrated_file: Path, upstream: Upstream
 ) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("all_wires")
@@ -122,7 +159,7 @@ def all_wires_sqlite(
 
 
 @pytest.fixture(scope="session")
-def all_wires_postgres(
+def session_all_wires_postgres(
     tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, shared_postgres_server: SharedPostgres
 ) -> Iterator[Server]:
     url = new_postgres(shared_postgres_server)
@@ -130,11 +167,29 @@ def all_wires_postgres(
 
 
 @pytest.fixture(scope="session")
-def all_wires_stock_postgres(
+def session_all_wires_stock_postgres(
     tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, shared_stock_server: SharedPostgres
 ) -> Iterator[Server]:
     url = new_postgres(shared_stock_server)
     yield from _run_all_wires(url, tmp_path_factory.mktemp("all_wires"), upstream)
+
+
+@pytest.fixture
+def all_wires_sqlite(session_all_wires_sqlite: Server) -> Iterator[Server]:
+    with session_all_wires_sqlite.in_use():
+        yield session_all_wires_sqlite
+
+
+@pytest.fixture
+def all_wires_postgres(session_all_wires_postgres: Server) -> Iterator[Server]:
+    with session_all_wires_postgres.in_use():
+        yield session_all_wires_postgres
+
+
+@pytest.fixture
+def all_wires_stock_postgres(session_all_wires_stock_postgres: Server) -> Iterator[Server]:
+    with session_all_wires_stock_postgres.in_use():
+        yield session_all_wires_stock_postgres
 
 
 @pytest.fixture(params=EVERY_DATABASE)
@@ -173,7 +228,7 @@ def short_deadline_server(
 
 def _run(server: Server) -> Iterator[Server]:
     try:
-        yield server.start()
+        yield server.start().rest()
         server.stop()
     finally:
         server.free()
@@ -184,8 +239,9 @@ def _run_all_wires(url: str, folder: Path, upstream: Upstream) -> Iterator[Serve
     unused_port = ReservedPort()
     server = Server(url, folder, write_catalog(folder, upstream, unused_port))
     try:
-        yield server.start()
-        assert "open holds: 0\nClean:" in server.command("ledger", "verify")
+        yield server.start().rest()
+        with server.in_use():
+            assert "open holds: 0\nClean:" in server.command("ledger", "verify")
         server.stop()
     finally:
         server.free()

@@ -45,6 +45,13 @@ async def test_an_administrator_manages_the_keys_of_the_tenants_users(server: Se
             ["me"],
         ]
         assert (await admin.patch(path, {})).body == changed.body
+        found = await admin.get(path)
+        assert (found.status, found.body) == (200, changed.body)
+        assert (await admin.send("GET", "/me", headers=headers)).status == 200
+        assert (await admin.get(path)).headers["ETag"] == found.headers["ETag"] == changed.headers["ETag"]
+        stale = await admin.patch(path, {"name": "old"}, If_Match='"0"')
+        assert (stale.status, stale.code) == (412, "precondition_failed")
+        assert (await admin.patch(path, {"name": "new"}, If_Match=found.headers["ETag"])).status == 200
         forever = await admin.patch(path, {"expires_at": None})
         assert (forever.body["expires_at"], forever.body["models"]) == (None, ["m"])
         own = (await member.get("/auth/keys")).body["data"]
@@ -52,6 +59,7 @@ async def test_an_administrator_manages_the_keys_of_the_tenants_users(server: Se
 
         assert (await admin.send("DELETE", path)).status == 204
         assert (await admin.send("GET", "/me", headers=headers)).status == 401
+        assert (await admin.get(path)).code == "not_found"
         assert (await admin.send("DELETE", path)).code == (await admin.patch(path, {"name": "x"})).code == "not_found"
         actor = f"user:{admin.principal.user_id}"
         actions = ["key.create", "key.change", "key.change", "key.revoke"]

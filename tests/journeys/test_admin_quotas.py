@@ -6,6 +6,8 @@ from typing import Any
 from journeys.support.admins import Admin, new_admin
 from journeys.support.server import Server
 from journeys.support.users import ApiUser, Reply, new_user
+from journeys.upstream.handle import Upstream, scripted
+from support.deadlines import TEST_DEADLINE_S
 from tollkeeper.principal import Role
 
 
@@ -50,6 +52,71 @@ async def test_a_limit_is_set_and_granted_on_top_and_kept_by_the_next_limit(serv
         assert {line["actor"] for line in lines} == {f"user:{admin.principal.user_id}"}
 
 
+async def test_requests_and_calls_at_the_same_time_are_limited_and_a_hit_of_the_cache_is_a_request(
+    server: Server, upstream: Upstream
+) -> None:
+    async with (
+        new_admin(server) as admin,
+        new_user(server, tenant_id=admin.principal.tenant_id, limit=10_000) as member,
+    ):
+        made = await admin.post("/admin/quotas", of_user(member, unit="requests", window="day", limit=3))
+        assert made.body["quota"]["name"] == "user-day-requests"
+        made = await admin.post("/admin/quotas", of_user(member, unit="concurrency", limit=1))
+        assert (made.body["quota"]["name"], made.body["quota"]["resets_at"]) == ("user-total-concurrency", None)
+        wrong = await admin.post("/admin/quotas", of_user(member, unit="concurrency", window="day", limit=1))
+        assert (wrong.status, "total" in wrong.body["detail"]) == (422, True)
+
+        waiting = asyncio.create_task(member.query(scripted(member.marker, gate=member.marker)))
+        await until_sent(upstream, member)
+        full = await member.query(scripted(member.marker))
+        assert (full.status, full.code, full.headers["Retry-After"]) == (429, "quota_held", "1")
+        assert "1 of the 1 calls that user-total-concurrency admits are in flight" in full.body["detail"]
+        upstream.open(member.marker)
+        assert (await waiting).status == 200
+        prompt = scripted(member.marker, answer="the same")
+        asked, hit = [await member.query(prompt, cache=True) for _ in range(2)]
+        assert (asked.body["from_cache"], hit.body["from_cache"]) == (False, True)
+        for again in (scripted(member.marker), prompt):
+            spent = await member.query(again, cache=True)
+            assert (spent.status, spent.code) == (429, "quota_exceeded")
+            assert "3 of 3 in user-day-requests are used" in spent.body["detail"]
+        quotas = {quota["name"]: (quota["used"], quota["reserved"]) for quota in (await member.quota())["quotas"]}
+        assert (quotas["user-day-requests"], quotas["user-total-concurrency"]) == ((3, 0), (0, 0))
+
+
+async def test_a_quota_of_an_api_key_limits_its_calls_beside_the_quota_of_its_user(server: Server) -> None:
+    async with (
+        new_admin(server) as admin,
+        new_admin(server) as stranger,
+        new_user(server, tenant_id=admin.principal.tenant_id, limit=10_000) as member,
+    ):
+        robot = await member.with_api_key()
+        (key,) = (await admin.get(f"/admin/keys?user_id={member.principal.user_id}")).body["data"]
+        key_id, other = key["id"], await member.with_api_key()
+        sent = {"key_id": key_id, "unit": "requests", "window": "total", "limit": 1, "reason": "a trial"}
+        absent = await stranger.post("/admin/quotas", sent | {"key_id": f"key_{'0' * 24}"})
+        assert_is_absent(await stranger.post("/admin/quotas", sent), absent)
+        made = await admin.post("/admin/quotas", sent)
+        assert (made.status, made.body["key_id"], made.body["quota"]["name"]) == (200, key_id, "key-total-requests")
+        assert (await robot.query(scripted(member.marker))).status == 200
+        refused = await robot.query(scripted(member.marker))
+        assert (refused.status, refused.code) == (429, "quota_exceeded")
+        assert "1 of 1 in key-total-requests are used" in refused.body["detail"]
+        for unlimited in (other, member):
+            assert (await unlimited.query(scripted(member.marker))).status == 200
+        assert [quota["name"] for quota in (await robot.quota())["quotas"]] == ["user-total", "key-total-requests"]
+        assert [quota["name"] for quota in (await member.quota())["quotas"]] == ["user-total"]
+        (listed,) = (await admin.get(f"/admin/quotas?key_id={key_id}")).body["data"]
+        assert [quota["used"] for quota in listed["quotas"]] == [1]
+        assert [act["target"] for act in await acts(admin)] == [f"key:{key_id}"]
+
+
+async def until_sent(upstream: Upstream, member: ApiUser) -> None:
+    async with asyncio.timeout(TEST_DEADLINE_S):
+        while not upstream.waiting(member.marker):
+            await asyncio.sleep(0.01)
+
+
 async def test_a_repeated_grant_grants_once(server: Server) -> None:
     async with new_admin(server) as admin, new_user(server, tenant_id=admin.principal.tenant_id, limit=100) as member:
         sent = of_user(member, amount=5, unit="tokens")
@@ -79,7 +146,11 @@ async def test_a_tenants_administrator_changes_only_quotas_of_its_users(server: 
         assert "quota of a tenant" in refused.body["detail"]
         for whose in ({"user_id": stranger.principal.user_id}, {"tenant_id": others.principal.tenant_id}):
             (name,) = whose
-            for path, sent in (("", {"window": "day", "limit": 5}), ("/grant", {"window": "day", "amount": 5})):
+            for path, sent in (
+                ("", {"window": "day", "limit": 5}),
+                ("/grant", {"window": "day", "amount": 5}),
+                ("/override", {"window": "day", "limit": 5, "until": "2038-01-16T00:00:00Z"}),
+            ):
                 fields = sent | {"reason": "mine"}
                 absent = await ours.post(f"/admin/quotas{path}", fields | {name: 2_000_000_000})
                 assert_is_absent(await ours.post(f"/admin/quotas{path}", fields | whose), absent)
@@ -122,7 +193,7 @@ async def test_what_cannot_be_planned_is_refused_and_not_noted(server: Server) -
             ("/admin/quotas/grant", of_user(member, amount=5, window="day")),
             ("/admin/quotas", of_user(member, limit=5)),
             ("/admin/quotas", of_user(member, limit=10**15 + 1, window="day")),
-            ("/admin/quotas", of_user(member, limit=5, window="week")),
+            ("/admin/quotas", of_user(member, limit=5, window="year")),
             ("/admin/quotas", of_user(member, limit=5, window="day", reason=" ")),
             ("/admin/quotas", of_user(member, limit=5, window="day", reason="two\nlines")),
             ("/admin/quotas", of_user(member, limit=5, window="day", extra=1)),

@@ -32,6 +32,25 @@ async def test_an_operator_creates_changes_and_disables_a_tenant(server: Server)
             assert (await member.get("/me")).status == 401
 
 
+async def test_a_calendar_moves_the_windows_of_a_tenant_and_is_for_operators(server: Server) -> None:
+    async with new_admin(server, Role.OPERATOR) as operator:
+        fields = {"time_zone": "Asia/Kathmandu", "reset_day": 31}
+        made = await operator.post("/admin/tenants", {"name": new_name()} | fields)
+        assert {name: made.body[name] for name in fields} == fields
+        path = f"/admin/tenants/{made.body['id']}"
+        for wrong in ({"time_zone": "Europe/Atlantis"}, {"time_zone": ""}, {"reset_day": 0}, {"reset_day": 32}):
+            assert (await operator.patch(path, wrong)).status == 422, wrong
+            assert (await operator.post("/admin/tenants", {"name": new_name()} | wrong)).status == 422, wrong
+        async with new_admin(server, tenant_id=made.body["id"]) as admin:
+            assert (await admin.patch(path, {"time_zone": "UTC"})).status == 403
+            quota = {"user_id": admin.principal.user_id, "window": "week", "limit": 500, "reason": "a test"}
+            week = (await admin.post("/admin/quotas", quota)).body["quota"]
+            assert (week["name"], week["resets_at"][11:]) == ("user-week", "18:15:00Z")
+            changed = await operator.patch(path, {"time_zone": "UTC"})
+            assert (changed.body["time_zone"], changed.body["reset_day"]) == ("UTC", 31)
+            assert (await admin.get("/me/quota")).body["quotas"] == [week]
+
+
 async def test_a_repeated_creation_creates_one_tenant(server: Server) -> None:
     async with new_admin(server, Role.OPERATOR) as operator:
         name = new_name()
@@ -40,6 +59,20 @@ async def test_a_repeated_creation_creates_one_tenant(server: Server) -> None:
         assert (first.status, again.status, again.body) == (201, 201, first.body)
         other = await operator.post("/admin/tenants", {"name": new_name()}, Idempotency_Key="once")
         assert (other.status, other.code) == (422, "idempotency_key_reused")
+
+
+async def test_a_tenant_is_created_with_a_default_quota_of_its_users(server: Server) -> None:
+    async with new_admin(server, Role.OPERATOR) as operator:
+        for fields, status in (
+            ({"default_limit": 700, "default_period": "day"}, 201),
+            ({"default_limit": 700}, 422),
+            ({"default_period": "day"}, 422),
+            ({"default_limit": -1, "default_period": "day"}, 422),
+        ):
+            made = await operator.post("/admin/tenants", {"name": new_name()} | fields)
+            assert made.status == status, fields
+            if status == 201:
+                assert (made.body["default_limit"], made.body["default_period"]) == (700, "day")
 
 
 async def test_pages_of_tenants_have_each_tenant_once(server: Server) -> None:

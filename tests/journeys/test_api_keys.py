@@ -19,9 +19,19 @@ from journeys.support.users import ApiUser, new_user
 from journeys.support.websocket import authenticated_websocket, open_websocket
 from journeys.upstream.handle import Upstream, scripted
 from support.deadlines import TEST_DEADLINE_S
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.identity import accounts
 from tollkeeper.identity.models import User
+
+pytestmark = pytest.mark.prove_only_on_postgres(
+    but=(
+        "test_a_revoked_key_is_refused_by_every_endpoint_from_the_next_request_on",
+        "test_a_key_is_shown_once_and_then_listed_by_its_prefix",
+        "test_no_user_sees_or_revokes_the_keys_of_another",
+        "test_a_key_is_refused_after_its_expiry",
+        "test_a_user_who_is_disabled_while_a_request_for_a_key_arrives_gets_none",
+    )
+)
 
 PATHS_OF_SCOPE = {"ai": ("/ai/", "/v1/"), "me": ("/me",)}
 USAGE = {"input": 15, "output": 9}
@@ -158,7 +168,9 @@ async def test_a_key_is_accepted_only_by_the_routes_of_its_scopes(
         accepted: set[str] = set()
         refused: set[str] = set()
         for path, operations in document["paths"].items():
-            for method in (method for method, operation in operations.items() if "security" in operation):
+            for method in (
+                method for method, operation in operations.items() if {} not in operation.get("security", [{}])
+            ):
                 filled = re.sub(r"{\w+}", "none", path)
                 async with key_user.http.request(method, filled, json={}, headers=key_user.auth_headers) as response:
                     (refused if response.status == 403 else accepted).add(path)

@@ -17,7 +17,7 @@ from journeys.support.users import ApiUser, new_user
 from journeys.upstream.handle import Upstream, scripted
 from tollkeeper.dialects.call_ids import short_id, word_id
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = pytest.mark.prove_only_on_postgres
 
 THOUGHT, SIGNATURE = "I should call it.", "c2ln+/bmF0dXJl=="
 EXTRA = {"google": {"thought_signature": SIGNATURE}}

@@ -22,7 +22,7 @@ from journeys.support.users import ApiUser, Reply, new_user
 from journeys.upstream.handle import Upstream, scripted
 from support.databases import new_sqlite
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = pytest.mark.prove_only_on_postgres
 
 EMBEDDINGS_PATH = "/v1/embeddings"
 CATALOG = """

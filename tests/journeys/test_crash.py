@@ -7,6 +7,7 @@ from collections.abc import Callable
 import aiohttp
 import pytest
 
+from journeys.support.booked import assert_all_is_booked, closed_charges
 from journeys.support.compat_requests import post
 from journeys.support.endpoints import call
 from journeys.support.failpoints import POINTS
@@ -15,10 +16,9 @@ from journeys.support.many_users import many_users
 from journeys.support.server import SERVE, Server
 from journeys.support.users import ApiUser, new_user
 from journeys.support.who_pays import EMBEDDINGS_CELL, WHOLE_CELLS
-from journeys.upstream.handle import Served, Upstream, scripted
+from journeys.upstream.handle import Upstream, scripted
 from support.deadlines import TEST_DEADLINE_S
 from support.depth import DEPTH
-from tollkeeper.quota.rules.models import Charge
 
 pytestmark = pytest.mark.stock_postgres
 
@@ -52,7 +52,7 @@ async def test_a_server_killed_at_each_failpoint_books_all_that_was_served(
             await _call_until_it_dies(caller, limits.__next__)
             assert crashing.program.wait_for_end() == SIGKILLED, point
             crashing.start(after)
-            await _assert_all_is_booked(crashing, own_upstream)
+            await assert_all_is_booked(crashing, own_upstream)
         await _assert_it_serves(caller)
     assert "open holds: 0\nClean:" in crashing.command("ledger", "verify")
     crashing.stop()
@@ -73,7 +73,7 @@ async def test_a_server_killed_at_random_instants_books_all_that_was_served(
             crashing.program.kill()
             await caller_loops
             crashing.start()
-            await _assert_all_is_booked(crashing, own_upstream)
+            await assert_all_is_booked(crashing, own_upstream)
         await _assert_it_serves(caller)
     assert "open holds: 0\nClean:" in crashing.command("ledger", "verify")
     crashing.stop()
@@ -103,7 +103,7 @@ async def test_a_server_killed_before_answers_arrive_charges_the_input_of_each_c
         ends = await asyncio.gather(*calls, return_exceptions=True)
         assert all(isinstance(end, aiohttp.ClientError) for end in ends), ends
         short_deadline_server.start(**LEASES)
-        charges = {charge.user_id: charge for charge in await _closed_charges(short_deadline_server)}
+        charges = {charge.user_id: charge for charge in await closed_charges(short_deadline_server)}
         assert len(charges) == len(cells)
         served = {answer.limit or 0: answer for answer in own_upstream.served()}
         for cell, caller in zip(cells, users, strict=True):
@@ -140,7 +140,7 @@ async def test_a_server_killed_after_one_renewal_charges_the_counted_input(
         crashing.program.kill()
         assert isinstance((await asyncio.gather(lost, return_exceptions=True))[0], aiohttp.ClientError)
         crashing.start()
-        [charge] = await _closed_charges(crashing)
+        [charge] = await closed_charges(crashing)
         assert (charge.basis, charge.error, charge.cost_tokens) == ("unknown", "lease_over", counted)
         assert charge.input_bound > 5 * counted
         assert charge.forgiven_tokens == charge.held_tokens - counted
@@ -167,34 +167,6 @@ async def _call_until_it_dies(caller: ApiUser, next_limit: Callable[[], int]) ->
 
     async with asyncio.timeout(TEST_DEADLINE_S):
         await asyncio.gather(*(call_repeatedly(random.Random(n)) for n in range(CALLERS)))
-
-
-async def _assert_all_is_booked(server: Server, upstream: Upstream) -> None:
-    """After lease and sweep no charge is open, the ledger is consistent, and each served answer has its charge."""
-    charges = {charge.granted_output: charge for charge in await _closed_charges(server)}
-    await assert_ledger_is_consistent(server.database_url)
-    served = upstream.served()
-    assert len({answer.limit for answer in served}) == len(served), "a call was sent twice"
-    for answer in served:
-        assert answer.limit in charges, f"{answer} has no charge"
-        _assert_booked(charges[answer.limit], answer)
-
-
-async def _closed_charges(server: Server) -> list[Charge]:
-    """Wait until all charges are closed, and return them."""
-    async with asyncio.timeout(TEST_DEADLINE_S):
-        while True:
-            found = await charges_in(server.database_url)
-            if all(charge.closed_ms is not None for charge in found):
-                return found
-            await asyncio.sleep(0.1)
-
-
-def _assert_booked(charge: Charge, served: Served) -> None:
-    assert charge.state == "settled", charge
-    assert charge.cost_tokens + charge.forgiven_tokens >= served.tokens, charge
-    if charge.basis == "provider":
-        assert charge.cost_tokens == served.tokens
 
 
 async def _assert_it_serves(caller: ApiUser) -> None:

@@ -6,12 +6,17 @@ from collections.abc import Callable
 import pytest
 
 from journeys.support.ledger_checks import assert_ledger_is_consistent, charges_in
-from journeys.support.server import SERVE_WITH_SHORT_GRACE, Server
+from journeys.support.server import Server
 from journeys.support.users import ApiUser, Reply, new_user
 from journeys.upstream.handle import Upstream, scripted
 from support.deadlines import TEST_DEADLINE_S
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = [
+    pytest.mark.exhaustive_on_postgres,
+    pytest.mark.prove_only_on_postgres(
+        but=("test_after_the_grace_period_the_server_cuts_calls_in_flight_and_leaves_no_hold",)
+    ),
+]
 
 USAGE = {"prompt_tokens": 15, "completion_tokens": 9}
 
@@ -50,7 +55,7 @@ async def test_on_sigterm_the_server_finishes_the_calls_in_flight(
 async def test_after_the_grace_period_the_server_cuts_calls_in_flight_and_leaves_no_hold(
     make_server: Callable[..., Server], database_url: str, upstream: Upstream
 ) -> None:
-    server = make_server(database_url, OPENAI_BASE_URL=upstream.base_url).start(SERVE_WITH_SHORT_GRACE)
+    server = make_server(database_url, OPENAI_BASE_URL=upstream.base_url).start(TOLLKEEPER_GRACE_SECONDS="1")
     async with new_user(server) as caller:
         call = await _in_flight(caller, upstream)
         await asyncio.to_thread(server.stop)

@@ -5,6 +5,8 @@ import pytest
 from journeys.support.raw_http import exchange, request
 from journeys.support.server import Server
 
+pytestmark = pytest.mark.prove_only_on_postgres
+
 JSON = {"Content-Type": "application/json"}
 HEAD = b"Host: here\r\n"
 

@@ -16,7 +16,7 @@ from journeys.upstream.handle import Upstream
 from tollkeeper.audit_log.log import AuditLog
 from tollkeeper.audit_log.verification import verify
 from tollkeeper.clock import SystemClock
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.tenant_scope import ALL_TENANTS
 
@@ -124,6 +124,7 @@ async def test_a_stored_response_that_was_changed_or_moved_is_not_replayed(serve
         assert (await query(other, "hello", "once")).status == 200
 
 
+@pytest.mark.prove_only_on_postgres
 @pytest.mark.usefixtures("upstream")
 async def test_a_change_of_the_data_key_while_two_servers_run_loses_nothing(
     make_server: Callable[..., Server], database_url: str, upstream: Upstream

@@ -50,7 +50,7 @@ REQUESTS: dict[str, tuple[int, Any]] = {
         lambda caller, path: error_of(caller, "POST", path, caller.auth_headers | {"Content-Encoding": "br"}),
     ),
     "invalid": (400, lambda caller, path: error_of(caller, "POST", path, body=b"{")),
-    "not there": (404, lambda caller, path: error_of(caller, "POST", f"{path}/batches")),
+    "not there": (404, lambda caller, path: error_of(caller, "POST", f"{path}/nothing")),
     "not there, without a credential": (404, lambda caller, path: error_of(caller, "GET", f"{path}/x/y", {"a": "b"})),
 }
 
@@ -85,7 +85,7 @@ async def test_a_body_that_is_too_large_and_a_quota_have_it_too(echo_server: Ser
             assert_is_openais(error)
 
 
-@pytest.mark.parametrize("path", ["/v1/", "/v1/files", "/v1/batches/x", "/v1/messagesx", "/v1/messages-x/y"])
+@pytest.mark.parametrize("path", ["/v1/", "/v1/filesx", "/v1/batchesx/x", "/v1/messagesx", "/v1/messages-x/y"])
 async def test_any_other_path_has_openais_format_unless_anthropics_version_is_sent(
     echo_server: Server, path: str
 ) -> None:

@@ -17,7 +17,7 @@ from journeys.support.users import ApiUser
 from journeys.upstream.handle import Upstream, scripted
 from support.deadlines import TEST_DEADLINE_S
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = pytest.mark.prove_only_on_postgres
 
 ANSWER = "one two three four five six seven"
 RECEIVED_TEXT = "one two three"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from journeys.support.raw_http import exchange, request
 from journeys.support.server import Server
 from journeys.support.users import new_user
+from support.depth import examples
 
 pytestmark = pytest.mark.exhaustive
 
@@ -29,7 +30,7 @@ KINDS = st.sampled_from(
     ["application/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=b", "text/plain", "a/b;c"]
 )
 BOUNDED = settings(
-    max_examples=120,
+    max_examples=examples(300),
     deadline=None,
     derandomize=True,
     database=None,

@@ -15,6 +15,7 @@ from journeys.support.who_pays import (
     Cell,
     ExpectedEnd,
     assert_answered,
+    one_wire_each,
     paid,
     run_cells,
 )
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.stock_postgres
 USAGE = {"input": 11, "output": 7}
 
 
+@pytest.mark.proof
 async def test_a_repeated_call_is_replayed_and_costs_nothing(all_wires_server: Server, upstream: Upstream) -> None:
     async def run_cell(cell: Cell, caller: ApiUser, prompt: str) -> ExpectedEnd:
         end = paid((11, 7)) if cell.endpoint.returns_text else paid((11, 0))
@@ -42,9 +44,10 @@ async def test_a_repeated_call_is_replayed_and_costs_nothing(all_wires_server: S
         return end
 
     script = {"answer": ANSWER, "usage": USAGE}
-    await run_cells(all_wires_server, upstream, [*WHOLE_CELLS, *STREAM_CELLS, EMBEDDINGS_CELL], run_cell, script)
+    await run_cells(all_wires_server, upstream, _cells(0), run_cell, script)
 
 
+@pytest.mark.proof
 async def test_the_same_key_with_another_body_is_refused(all_wires_server: Server, upstream: Upstream) -> None:
     async def run_cell(cell: Cell, caller: ApiUser, prompt: str) -> ExpectedEnd:
         end = paid((11, 7)) if cell.endpoint.returns_text else paid((11, 0))
@@ -54,7 +57,11 @@ async def test_the_same_key_with_another_body_is_refused(all_wires_server: Serve
         return end
 
     script = {"answer": ANSWER, "usage": USAGE}
-    await run_cells(all_wires_server, upstream, [*WHOLE_CELLS, *STREAM_CELLS, EMBEDDINGS_CELL], run_cell, script)
+    await run_cells(all_wires_server, upstream, _cells(1), run_cell, script)
+
+
+def _cells(turn: int) -> list[Cell]:
+    return [*one_wire_each((*WHOLE_CELLS, *STREAM_CELLS), turn), EMBEDDINGS_CELL]
 
 
 async def _call(cell: Cell, caller: ApiUser, prompt: str) -> ClientCall:

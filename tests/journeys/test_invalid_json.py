@@ -119,7 +119,6 @@ WRONG_SHAPE = {
 
 UNSUPPORTED_YET = {
     "evaluate": _document(evaluate=True),
-    "retrieve": _document(retrieve=True),
 }
 
 

@@ -2,15 +2,20 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 from journeys.support.raw_http import exchange, request
 from journeys.support.server import SECRET, Server
-from journeys.support.users import PASSWORD, login, new_user
+from journeys.support.users import PASSWORD, http_client, login, new_user
 from journeys.upstream.handle import Upstream, scripted
 from support.deadlines import TEST_DEADLINE_S
 
 PROVIDER_KEY = "sk-of-the-operator"
+LINES = 1_000
 
 
 async def test_no_secret_prompt_or_answer_is_logged(
@@ -56,9 +61,37 @@ async def test_a_call_is_logged_with_its_correlation_id(server: Server) -> None:
             assert response.headers["X-Correlation-ID"] == correlation_id
             charge_id = response.headers["X-Charge-ID"]
     async with asyncio.timeout(TEST_DEADLINE_S):
-        while len(lines := [line for line in server.program.output.splitlines() if correlation_id in line]) < 2:
+        while len(lines := [line for line in server.program.output.splitlines() if correlation_id in line]) < 3:
             await asyncio.sleep(0.02)  # the lines are written after the response
-    call, line = map(json.loads, lines)
-    assert (call["event"], call["surface"], call["charge_id"]) == ("call.finished", "query", charge_id)
+    request, call, line = map(json.loads, lines)
+    assert (request["event"], request["data"]["surface"]) == ("ai.request", "query")
+    assert (call["event"], call["data"]["charge"]["id"]) == ("ai.response", charge_id)
     assert line["event"] == "http.request"
     assert (line["method"], line["path"], line["status"]) == ("POST", "/ai/query", 200)
+
+
+@pytest.mark.exhaustive
+async def test_a_log_that_nobody_reads_holds_up_no_request(
+    make_server: Callable[..., Server], sqlite_url: str, tmp_path: Path
+) -> None:
+    """More lines than a pipe takes are all there once somebody reads it."""
+    server = make_server(sqlite_url)
+    output = tmp_path / "server" / "server.out"
+    os.mkfifo(output)
+    reader = os.open(output, os.O_RDWR | os.O_NONBLOCK)
+    server.start()
+    async with asyncio.timeout(TEST_DEADLINE_S), http_client(server) as http:
+        for _ in range(LINES):
+            async with http.get("/health/live") as response:
+                assert response.status == 200
+    found = b""
+    async with asyncio.timeout(TEST_DEADLINE_S):
+        while found.count(b'"/health/live"') < LINES:
+            try:
+                found += os.read(reader, 65536)
+            except BlockingIOError:
+                await asyncio.sleep(0.01)
+    lines = [json.loads(line) for line in found.splitlines() if line.startswith(b"{")]
+    assert sum(line.get("path") == "/health/live" for line in lines) == LINES
+    assert server.program.terminate() == 0
+    os.close(reader)

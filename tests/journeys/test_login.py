@@ -15,9 +15,17 @@ from journeys.support.users import PASSWORD, ApiUser, http_client, login, new_us
 from journeys.upstream.handle import Upstream, scripted
 from support.deadlines import TEST_DEADLINE_S
 from tollkeeper.clock import SystemClock
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.identity import accounts
 from tollkeeper.identity.models import Tenant, User
+
+pytestmark = pytest.mark.prove_only_on_postgres(
+    but=(
+        "test_a_disabled_user_is_refused_from_the_next_request_on",
+        "test_no_character_in_a_login_causes_a_server_error",
+        "test_a_form_and_json_are_both_accepted",
+    )
+)
 
 CORRELATION = {"X-Correlation-ID": "the-same-for-all"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -35,6 +43,26 @@ async def test_a_form_and_json_are_both_accepted(server: Server) -> None:
         for token in (as_json.body["access_token"], as_form["access_token"]):
             async with http.get("/me", headers={"Authorization": f"Bearer {token}"}) as response:
                 assert (await response.json())["email"] == caller.email
+
+
+async def test_an_error_of_a_form_has_the_members_of_oauth(server: Server) -> None:
+    """RFC 6749, 5.2, beside those of a problem."""
+    forms: list[tuple[str, dict[str, str], int, str]] = [
+        ("login", {"username": "nobody@example.com", "password": PASSWORD}, 401, "invalid_grant"),
+        ("login", {"username": "nobody@example.com"}, 422, "invalid_request"),
+        ("refresh", {"grant_type": "refresh_token", "refresh_token": "tk-refresh-0"}, 401, "invalid_grant"),
+        ("refresh", {"grant_type": "password"}, 422, "invalid_request"),
+    ]
+    async with http_client(server) as http:
+        for path, form, status, error in forms:
+            async with http.post(f"/auth/{path}", data=form) as response:
+                body = await response.json(content_type="application/problem+json")
+            assert (response.status, body["status"], body["error"]) == (status, status, error), form
+            assert body["error_description"].isascii()
+            assert '"' not in body["error_description"]
+            assert body["code"]
+        async with http.post("/auth/refresh", json={"refresh_token": "tk-refresh-0"}) as response:
+            assert "error" not in await response.json(content_type="application/problem+json")
 
 
 async def test_an_unknown_user_a_wrong_password_and_a_disabled_user_get_the_same_response(server: Server) -> None:
@@ -90,6 +118,7 @@ SHAPES = {
 async def test_a_login_of_another_shape_is_refused_and_not_echoed(server: Server, kind: str, body: bytes) -> None:
     raw = await exchange(server.port, request("POST", "/auth/login", body, {"Content-Type": kind}))
     assert 400 <= raw.status < 429, raw
+    assert ("error" in raw.problem) == kind.startswith("application/x-www-form-urlencoded")
     assert raw.problem["code"] in {"invalid_json", "invalid_request", "invalid_credentials", "unsupported_media_type"}
     assert b"tell-nobody" not in raw.body
     server.assert_no_traceback()

@@ -54,8 +54,17 @@ async def test_no_label_names_a_person_a_key_or_a_tenant(server: Server) -> None
         _, text = await scrape(server)
         assert caller.email not in text
     labels = {label for line in text.splitlines() for label in re.findall(r'(\w+)="', line)}
-    allowed = {"surface", "error_type", "basis", "le", "generation", "version", "implementation", "major", "minor"}
-    assert labels <= allowed | {"patchlevel", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type"}
+    of_python = {"generation", "version", "implementation", "major", "minor", "patchlevel"}
+    of_calls = {"surface", "error_type", "basis", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type"}
+    of_http = {"http_request_method", "http_response_status_code"}
+    of_jobs, of_webhooks = {"status", "endpoint"}, {"state"}
+    assert labels <= of_python | of_calls | of_http | of_jobs | of_webhooks | {
+        "le",
+        "setting",
+        "task",
+        "result",
+        "circuit",
+    }
 
 
 async def test_a_proxy_does_not_pass_the_metrics_on(server: Server) -> None:

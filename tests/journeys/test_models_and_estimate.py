@@ -18,7 +18,7 @@ from support.databases import new_sqlite
 from support.deadlines import TEST_DEADLINE_S
 from tollkeeper.quota.rules.models import Unit
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = pytest.mark.prove_only_on_postgres
 
 CATALOG = """
 default = "fast"

@@ -14,7 +14,7 @@ from journeys.support.users import ApiUser, new_user
 from journeys.support.who_pays import count_tokens
 from journeys.upstream.handle import Upstream, scripted
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = pytest.mark.prove_only_on_postgres
 
 ANSWER = "one two three four five six seven"
 EVENT_STREAM = {"Content-Type": "text/event-stream"}

@@ -11,7 +11,7 @@ from journeys.support.server import Server
 from journeys.support.users import new_user
 from journeys.upstream.handle import scripted
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = pytest.mark.prove_only_on_postgres
 
 EVENT_STREAM = {"Content-Type": "text/event-stream"}
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}

@@ -55,7 +55,8 @@ async def test_while_the_database_cannot_be_written_no_call_is_admitted(
     async with new_user(server) as caller:
         with outage(server):
             refused = await asyncio.gather(*(caller.query(caller.marker) for _ in range(5)))
-            assert (await caller.get("/health")).status == 503
+            reply = await caller.get("/health")
+            assert (reply.status, reply.body["status"]) == (503, "unhealthy")
             assert (await caller.get("/health/ready")).status == 503
             assert (await caller.get("/health/live")).status == 200
         assert {(reply.status, reply.code) for reply in refused} == {(503, "ledger_unavailable")}

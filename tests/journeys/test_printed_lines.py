@@ -16,7 +16,7 @@ import pytest
 from journeys.support.processes import Program, ReservedPort, clean_environment
 from support.deadlines import TEST_DEADLINE_S
 from support.shells import EVERY_SHELL, paste_problem, run_script
-from tollkeeper.cli.first_run import MEMBER, MEMBER_LIMIT
+from tollkeeper.cli.first_run import MEMBER, MEMBER_LIMIT, OPERATOR
 
 README = Path(__file__).parents[2] / "README.md"
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -124,7 +124,7 @@ def test_the_python_of_the_readme_works_with_the_key(installation: Installation)
     login, key = installation.readme("/auth/login"), installation.readme("/auth/keys")
     (installation.folder / "snippet.py").write_text("\n".join(installation.readme("OpenAI(", "python")))
     command = f"{sys.executable} {installation.folder / 'snippet.py'}"
-    assert installation.run("sh", [login[0], *key, command]).split() == ["HelloHello"]
+    assert installation.run("sh", [login[0], *key, command]).split() == ["Hello", "Hello"]
 
 
 @pytest.mark.exhaustive
@@ -163,9 +163,12 @@ def test_an_empty_database_says_how_to_make_a_user(tmp_path: Path) -> None:
     server.wait_for_answer(f"http://127.0.0.1:{port.number}/health")
     lines = [line for line in server.output.splitlines() if re.search(r"tollkeeper (tenant|user|quota) ", line)]
     assert "The database has no users yet." in server.output
-    assert len(lines) == 3
-    assert [paste_problem(line) for line in lines] == [None] * 3
-    lines[1] = f"echo 'an example passphrase' | {lines[1]} --password-stdin"
+    assert f"user create {OPERATOR} --tenant" in server.output
+    assert "--role operator" in server.output
+    assert len(lines) == 5
+    assert [paste_problem(line) for line in lines] == [None] * 5
+    for user in (1, 3):
+        lines[user] = f"echo 'an example passphrase' | {lines[user]} --password-stdin"
     run_script("sh", "\n".join(lines), home, environment | {"PATH": os.environ["PATH"]})
     login = (
         f"curl -s http://127.0.0.1:{port.number}/auth/login -d username={MEMBER} -d 'password=an example passphrase'"

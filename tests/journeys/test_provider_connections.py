@@ -8,7 +8,7 @@ from journeys.support.tcp_proxy import resetting_server, tcp_proxy, unaccepting_
 from journeys.support.users import ApiUser, new_user
 from journeys.upstream.handle import Upstream, scripted
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = pytest.mark.prove_only_on_postgres
 
 
 async def test_a_provider_that_is_too_slow_gets_one_request_and_the_input_is_charged(

@@ -9,7 +9,7 @@ from journeys.support.server import Server
 from journeys.support.users import ApiUser, Reply, new_user
 from journeys.upstream.handle import Upstream, scripted
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = pytest.mark.prove_only_on_postgres
 
 LEAK = "SECRET-OF-THE-UPSTREAM"
 REDIRECT_TARGET = "/v1/followed"

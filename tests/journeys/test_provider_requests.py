@@ -10,8 +10,9 @@ from journeys.support.server import Server
 from journeys.support.users import new_user
 from journeys.upstream.handle import Upstream
 from tollkeeper.gateway.candidate import MIN_THINKING_OUTPUT
+from tollkeeper.telemetry.trace_context import parse_traceparent
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = pytest.mark.prove_only_on_postgres
 
 LIMITS = {
     "gpt-4o-mini": "max_tokens",
@@ -41,6 +42,24 @@ async def test_the_granted_output_is_sent_in_the_field_that_the_model_takes(
         _assert_openai_accepts(body)
         assert body["model"] == model
         assert len({"max_tokens", "max_completion_tokens"} & body.keys()) == 1
+
+
+async def test_the_provider_receives_the_correlation_id_and_a_span_in_the_callers_trace(
+    server: Server, upstream: Upstream
+) -> None:
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    async with new_user(server) as caller:
+        headers = {"X-Correlation-ID": f"id-{caller.marker}", "traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}
+        for path in ("/ai/query", "/ai/stream"):
+            body = {"prompt": caller.marker}
+            async with caller.http.post(path, json=body, headers=caller.auth_headers | headers) as response:
+                await response.read()
+                assert response.headers["X-Correlation-ID"] == headers["X-Correlation-ID"]
+    received = [request["headers"] for request in upstream.requests(caller.marker)]
+    assert [one["x-client-request-id"] for one in received] == [headers["X-Correlation-ID"]] * 2
+    spans = [parse_traceparent(one["traceparent"].encode()) for one in received]
+    assert [(span.trace_id, span.sampled) for span in spans if span is not None] == [(trace_id, True)] * 2
+    assert len({"b7ad6b7169203331"} | {span.span_id for span in spans if span is not None}) == 3
 
 
 async def test_the_prompt_the_system_prompt_and_the_temperature_are_sent(server: Server, upstream: Upstream) -> None:

@@ -13,7 +13,19 @@ from journeys.support.users import PASSWORD, login, new_user
 from journeys.upstream.handle import Upstream, scripted
 from tollkeeper.quota.rules.windows import Period
 
-pytestmark = pytest.mark.stock_postgres
+pytestmark = [
+    pytest.mark.stock_postgres,
+    pytest.mark.prove_only_on_postgres(
+        but=(
+            "test_the_quota_falls_by_exactly_the_cost_of_the_call",
+            "test_charges_come_in_pages_newest_first_and_none_is_missed",
+            "test_two_callers_of_one_tenant_both_draw_on_its_quota",
+            "test_a_used_up_quota_returns_the_time_until_its_reset",
+            "test_a_user_who_logs_in_again_sees_the_same_quota",
+            "test_another_users_charge_looks_like_one_that_does_not_exist",
+        )
+    ),
+]
 
 USAGE = {"prompt_tokens": 15, "completion_tokens": 9, "total_tokens": 24}
 
@@ -57,14 +69,18 @@ async def test_the_answer_has_every_field_of_the_contract(server: Server) -> Non
         "cost_usd",
         "processing_time",
         "quality_score",
+        "quality_score_reason",
+        "judge",
         "from_cache",
         "session_id",
+        "sources",
+        "fallback_for",
         "quota",
     }
     assert reply.body["model"] == "gpt-4o-mini"
     assert reply.body["provider"] == "openai"
     assert reply.body["finish_reason"] == "stop"
-    assert reply.body["quality_score"] is None
+    assert (reply.body["quality_score"], reply.body["quality_score_reason"], reply.body["judge"]) == (None, None, None)
     assert reply.body["from_cache"] is False
     # 15 tokens at 0.15 and 9 at 0.60 USD per million, rounded up to a millionth.
     assert reply.body["cost_usd"] == "0.000008"
@@ -241,7 +257,8 @@ async def test_a_used_up_quota_returns_the_time_until_its_reset(server: Server) 
         assert (reply.status, reply.code) == (429, "quota_exceeded")
         assert (reply.body["used"], reply.headers["X-Quota-Remaining"]) == (909, "91")
         resets_at = datetime.fromisoformat(reply.body["resets_at"])
-        assert abs(int(reply.headers["Retry-After"]) - (resets_at - datetime.now(UTC)).total_seconds()) < 60
+        until_reset_s = (resets_at - datetime.now(UTC)).total_seconds()
+        assert until_reset_s <= int(reply.headers["Retry-After"]) < until_reset_s + 120  # with the jitter
 
 
 async def test_without_an_output_limit_of_the_caller_the_limit_is_clamped_to_the_quota(

@@ -8,23 +8,35 @@ from fastapi import FastAPI
 from fastapi.routing import APIWebSocketRoute
 from pydantic import SecretStr
 
+from journeys.support.compat_requests import post
+from journeys.support.documents import search, upload, wait_for_error
 from journeys.support.endpoints import ALL_ENDPOINTS, Endpoint, call
 from journeys.support.many_users import many_users
 from journeys.support.provider_wires import CHAT, EMBEDDINGS, WIRES
 from journeys.support.server import SECRET, Server
 from journeys.support.users import AMPLE_LIMIT, PASSWORD, ApiUser
 from journeys.upstream.handle import Upstream
+from tollkeeper.api.console import read_bundle
 from tollkeeper.app import ENDPOINTS
-from tollkeeper.bootstrap import make_app
+from tollkeeper.bootstrap.application import make_app
 from tollkeeper.settings import Settings
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = [
+    pytest.mark.exhaustive_on_postgres,
+    pytest.mark.prove_only_on_postgres(
+        but=("test_with_a_reservation_the_metered_routes_call_a_provider_and_the_others_do_not",)
+    ),
+]
 
 Route = tuple[str, str]
 """Method and path. The method of a WebSocket is WS."""
 
 MESSAGES = [{"role": "user", "content": "How much?"}]
+JOB = {"type": "query", "request": {"prompt": "How much?", "model": CHAT.model}}
 METERED = {("WS" if endpoint.is_socket else "POST", endpoint.path) for endpoint in ALL_ENDPOINTS}
+METERED |= {("POST", "/ai/jobs"), ("POST", "/ai/documents")}  # the call is made later
+METERED.add(("POST", "/ai/search"))
+METERED |= {("POST", "/ai/jobs"), ("POST", "/v1/batches"), ("POST", "/v1/messages/batches")}  # calls are made later
 FREE: dict[Route, Any] = {
     ("POST", "/auth/login"): {"username": "nobody@example.com", "password": PASSWORD},
     ("POST", "/auth/refresh"): {"refresh_token": "tk-refresh-0"},
@@ -48,26 +60,57 @@ FREE: dict[Route, Any] = {
     ("GET", "/"): None,
     ("GET", "/docs"): None,
     ("GET", "/docs/{asset}"): None,
+    ("GET", "/console"): None,
+    ("GET", "/console/assets/{name}"): None,
     ("GET", "/redoc"): None,
     ("GET", "/openapi.json"): None,
     ("GET", "/health"): None,
     ("GET", "/health/live"): None,
     ("GET", "/health/ready"): None,
+    ("GET", "/auth-status"): None,
     ("GET", "/metrics"): None,
     ("GET", "/me"): None,
     ("GET", "/me/quota"): None,
+    ("POST", "/me/quota/requests"): {"tokens": 7, "window": "minute", "reason": "a test"},
+    ("GET", "/me/quota/requests"): None,
+    ("GET", "/me/usage"): None,
     ("GET", "/me/charges"): None,
     ("GET", "/me/charges/{charge_id}"): None,
     ("GET", "/ai/models"): None,
+    ("GET", "/ai/jobs"): None,
+    ("GET", "/ai/jobs/{job_id}"): None,
+    ("DELETE", "/ai/jobs/{job_id}"): None,
+    ("GET", "/ai/documents"): None,
+    ("GET", "/ai/documents/{document_id}"): None,
+    ("DELETE", "/ai/documents/{document_id}"): None,
     ("GET", "/ai/sessions"): None,
     ("GET", "/ai/sessions/{session_id}"): None,
     ("DELETE", "/ai/sessions/{session_id}"): None,
     ("GET", "/v1/models"): None,
     ("GET", "/v1/models/{model_id}"): None,
+    ("POST", "/v1/files"): {},
+    ("GET", "/v1/files"): None,
+    ("GET", "/v1/files/{file_id}"): None,
+    ("GET", "/v1/files/{file_id}/content"): None,
+    ("DELETE", "/v1/files/{file_id}"): None,
+    ("GET", "/v1/batches"): None,
+    ("GET", "/v1/batches/{batch_id}"): None,
+    ("POST", "/v1/batches/{batch_id}/cancel"): None,
+    ("GET", "/v1/messages/batches"): None,
+    ("GET", "/v1/messages/batches/{batch_id}"): None,
+    ("GET", "/v1/messages/batches/{batch_id}/results"): None,
+    ("POST", "/v1/messages/batches/{batch_id}/cancel"): None,
+    ("DELETE", "/v1/messages/batches/{batch_id}"): None,
     ("POST", "/admin/tenants"): {"name": "acme"},
     ("GET", "/admin/tenants"): None,
     ("GET", "/admin/tenants/{tenant_id}"): None,
     ("PATCH", "/admin/tenants/{tenant_id}"): {"default_limit": 7, "default_period": "day"},
+    ("POST", "/admin/tenants/{tenant_id}/plan"): {"plan_id": None, "reason": "a test"},
+    ("POST", "/admin/plans"): {"name": "pro"},
+    ("GET", "/admin/plans"): None,
+    ("GET", "/admin/plans/{plan_id}"): None,
+    ("PATCH", "/admin/plans/{plan_id}"): {"calls_per_user": "60/minute"},
+    ("DELETE", "/admin/plans/{plan_id}"): None,
     ("POST", "/admin/users"): {"email": "ada@example.com"},
     ("GET", "/admin/users"): None,
     ("GET", "/admin/users/{user_id}"): None,
@@ -80,6 +123,7 @@ FREE: dict[Route, Any] = {
     ("GET", "/admin/audit"): None,
     ("POST", "/admin/keys"): {"user_id": 1, "name": "robot"},
     ("GET", "/admin/keys"): None,
+    ("GET", "/admin/keys/{key_id}"): None,
     ("PATCH", "/admin/keys/{key_id}"): {"name": "robot"},
     ("DELETE", "/admin/keys/{key_id}"): None,
     ("GET", "/admin/users/{user_id}/sessions"): None,
@@ -107,15 +151,55 @@ FREE: dict[Route, Any] = {
     ("GET", "/admin/users/{user_id}/identities"): None,
     ("POST", "/admin/users/{user_id}/identities"): {"subject": "248289761001"},
     ("DELETE", "/admin/users/{user_id}/identities"): None,
+    ("GET", "/admin/moderation"): None,
+    ("PUT", "/admin/moderation"): {"rules": []},
+    ("DELETE", "/admin/moderation"): None,
+    ("GET", "/admin/moderation/counts"): None,
+    ("GET", "/admin/scores"): None,
+    ("GET", "/admin/groups"): None,
+    ("POST", "/admin/groups"): {"name": "research"},
+    ("DELETE", "/admin/groups/{group_id}"): None,
+    ("GET", "/admin/groups/{group_id}/members"): None,
+    ("PUT", "/admin/groups/{group_id}/members/{user_id}"): {"default": True},
+    ("DELETE", "/admin/groups/{group_id}/members/{user_id}"): None,
     ("GET", "/admin/quotas"): None,
     ("POST", "/admin/quotas"): {"user_id": 2_000_000_000, "window": "day", "limit": 7, "reason": "a test"},
     ("POST", "/admin/quotas/grant"): {"user_id": 2_000_000_000, "window": "day", "amount": 7, "reason": "a test"},
+    ("GET", "/admin/alerts"): None,
+    ("POST", "/admin/alerts/rules"): {"percents": [80]},
+    ("GET", "/admin/alerts/rules"): None,
+    ("DELETE", "/admin/alerts/rules/{rule_id}"): None,
+    ("POST", "/admin/quotas/override"): {
+        "user_id": 2_000_000_000,
+        "window": "day",
+        "limit": 7,
+        "until": "2038-01-16T00:00:00Z",
+        "reason": "a test",
+    },
+    ("GET", "/admin/quota-requests"): None,
+    ("GET", "/admin/quota-requests/{request_id}"): None,
+    ("POST", "/admin/quota-requests/{request_id}/grant"): {},
+    ("POST", "/admin/quota-requests/{request_id}/decline"): {"reason": "a test"},
+    ("GET", "/admin/usage"): None,
+    ("GET", "/admin/statements/{tenant_id}/{month}"): None,
     ("GET", "/admin/charges"): None,
+    ("GET", "/admin/contents"): None,
+    ("GET", "/admin/contents/{charge_id}"): None,
     ("POST", "/admin/ledger/verify"): None,
     ("GET", "/admin/ledger/verify"): None,
     ("POST", "/admin/audit/verify"): None,
     ("GET", "/admin/audit/verify"): None,
     ("GET", "/admin/charges/{charge_id}"): None,
+    ("POST", "/admin/webhooks"): {"url": "https://hooks.example.com", "events": ["job.completed"]},
+    ("GET", "/admin/webhooks"): None,
+    ("GET", "/admin/webhooks/{webhook_id}"): None,
+    ("PATCH", "/admin/webhooks/{webhook_id}"): {"disabled": True},
+    ("DELETE", "/admin/webhooks/{webhook_id}"): None,
+    ("POST", "/admin/webhooks/{webhook_id}/rotate-secret"): {},
+    ("POST", "/admin/webhooks/{webhook_id}/test"): {},
+    ("GET", "/admin/webhooks/{webhook_id}/deliveries"): None,
+    ("GET", "/admin/webhooks/{webhook_id}/deliveries/{delivery_id}"): None,
+    ("POST", "/admin/webhooks/{webhook_id}/deliveries/{delivery_id}/replay"): {},
     ("POST", "/admin/charges/{charge_id}/refund"): {"reason": "a test"},
 }
 """Routes that never call a provider, and the body for each."""
@@ -177,6 +261,10 @@ async def test_without_a_reservation_no_endpoint_calls_a_provider(
             for wire in WIRES if endpoint.returns_text else (EMBEDDINGS,):
                 client_call = await call(caller, endpoint, "How much?", wire.model)
                 assert (client_call.status, client_call.code) == (429, "quota_exceeded"), (endpoint, client_call.raw)
+        assert (await post(caller, "/ai/jobs", **JOB)).code == "quota_exceeded"
+        assert (await search(caller, "How much?")).code == "quota_exceeded"
+        uploaded = await upload(caller, "So much.")
+        await wait_for_error(caller, uploaded.body["document_id"], "quota_exceeded")
         await _call_free_routes(caller)
         assert await caller.charges() == []
     assert own_upstream.requests("") == []
@@ -219,10 +307,16 @@ def _expected(method: str, path: str) -> int:
         return 400  # the link is unknown
     if (method, path) in {("POST", "/auth/keys"), ("POST", "/auth/totp")}:
         return 201
+    if (method, path) == ("POST", "/me/quota/requests"):
+        return 422  # there is no quota per minute
+    if (method, path) == ("POST", "/v1/files"):
+        return 415  # it is no form
     if path == "/auth/oidc/{name}/callback":
         return 401  # there is no cookie
     if (method, path) == ("DELETE", "/auth/totp"):
         return 404  # there is no second factor
+    if path == "/console":
+        return 200 if read_bundle() is not None else 404
     return 404 if "{" in path and "model_id" not in path else 200
 
 

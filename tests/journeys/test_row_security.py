@@ -9,13 +9,30 @@ from journeys.support.server import Server
 from journeys.support.users import PASSWORD, login, new_user
 from journeys.upstream.handle import Upstream, scripted
 from support.database_owner import Owner
-from support.databases import execute
+from support.postgres_servers import execute
 from tollkeeper.principal import Role
 
 HIDE_USERS = "CREATE POLICY nobody ON users AS RESTRICTIVE USING (false)"
 PATHS = (
-    *("/me", "/me/quota", "/me/charges", "/ai/sessions", "/auth/keys", "/auth/sessions"),
-    *("/admin/tenants", "/admin/users", "/admin/keys", "/admin/audit", "/admin/quotas", "/admin/charges"),
+    *(
+        "/me",
+        "/me/quota",
+        "/me/quota/requests",
+        "/admin/quota-requests",
+        "/me/charges",
+        "/ai/sessions",
+        "/auth/keys",
+        "/auth/sessions",
+    ),
+    *(
+        "/admin/tenants",
+        "/admin/users",
+        "/admin/groups",
+        "/admin/keys",
+        "/admin/audit",
+        "/admin/quotas",
+        "/admin/charges",
+    ),
 )
 
 

@@ -25,7 +25,10 @@ from journeys.support.openid import (
 from journeys.support.server import Server
 from journeys.support.users import Reply
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = [
+    pytest.mark.exhaustive_on_postgres,
+    pytest.mark.prove_only_on_postgres(but=("test_a_state_and_a_code_are_of_use_once_and_only_in_their_browser",)),
+]
 
 OWN = "/admin/identity-provider"
 FAR_FUTURE_S = 4_000_000_000

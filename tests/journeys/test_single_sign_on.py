@@ -17,8 +17,17 @@ from journeys.support.openid import (
 )
 from journeys.support.server import Server
 from journeys.support.users import PASSWORD, login, new_user
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.principal import Role
+
+pytestmark = pytest.mark.prove_only_on_postgres(
+    but=(
+        "test_a_new_person_becomes_a_member_with_the_default_quota_and_comes_back_as_the_same_user",
+        "test_disabled_users_providers_and_tenants_are_refused",
+        "test_another_tenant_with_the_same_issuer_neither_gets_nor_locks_out_its_people",
+        "test_an_administrator_sets_changes_and_removes_the_provider",
+    )
+)
 
 OWN = "/admin/identity-provider"
 

@@ -12,7 +12,8 @@ import pytest
 
 from journeys.support.processes import Program, ReservedPort, clean_environment
 from support.database_owner import url_of
-from support.databases import execute, make_read_only
+from support.databases import make_read_only
+from support.postgres_servers import execute
 from tollkeeper.installation_secret import EXAMPLE, SIGNING_SECRET
 
 GOOD_SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0-journeys"
@@ -99,6 +100,22 @@ def test_serve_refuses_an_unreadable_file_with_the_secret(refusal: Start, sqlite
     secret.mkdir()
     message = refusal("serve", TOLLKEEPER_DATABASE_URL=sqlite_url)
     assert message == f"Cannot read the signing secret in {secret}: Is a directory."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "named"),
+    [
+        (("--reload",), {}, "--reload"),
+        ((), {"TOLLKEEPER_RATE_LIMIT_AI": "5/minute"}, "TOLLKEEPER_RATE_LIMIT_AI"),
+    ],
+)
+def test_serve_refuses_several_workers_where_they_would_not_do_what_is_meant(
+    refusal: Start, arguments: tuple[str, ...], settings: dict[str, str], named: str
+) -> None:
+    off = {f"TOLLKEEPER_RATE_LIMIT_{kind}": "off" for kind in ("LOGIN", "AI", "READS", "HANDSHAKES")}
+    message = refusal("serve", "--workers", "2", *arguments, **(off | settings))
+    assert named in message
+    assert "--workers 1" in message
 
 
 def test_serve_refuses_a_weak_secret_in_the_file_and_says_which_file(refusal: Start, sqlite_url: str) -> None:

@@ -11,7 +11,7 @@ from journeys.support.server import Server
 from journeys.support.users import new_user
 from journeys.upstream.handle import scripted
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = pytest.mark.prove_only_on_postgres
 
 ANSWER = "one two"
 LIMIT = 200

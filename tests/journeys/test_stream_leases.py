@@ -27,7 +27,10 @@ from support.factories import make_store
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.models import Charge
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = [
+    pytest.mark.exhaustive_on_postgres,
+    pytest.mark.prove_only_on_postgres(but=("test_a_stream_whose_hold_was_swept_ends_and_adjusts_its_charge",)),
+]
 
 USAGE = {"input": 11, "output": 7}
 LEASE_S = 1.0

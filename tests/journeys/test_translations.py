@@ -21,7 +21,7 @@ from journeys.support.server import Server
 from journeys.support.users import new_user
 from journeys.upstream.handle import Upstream, scripted
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = pytest.mark.prove_only_on_postgres
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
 GRAMMAR = {"syntax": "regex", "definition": "select .*"}

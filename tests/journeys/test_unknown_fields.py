@@ -18,7 +18,7 @@ from journeys.support.server import Server
 from journeys.support.users import new_user
 from journeys.upstream.handle import Upstream
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = pytest.mark.prove_only_on_postgres
 
 PICTURE = "http://example.com/picture.png"
 

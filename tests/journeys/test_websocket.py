@@ -13,6 +13,15 @@ from journeys.upstream.handle import Upstream, scripted
 from support.deadlines import TEST_DEADLINE_S
 from tollkeeper.providers import tokenizer
 
+pytestmark = pytest.mark.prove_only_on_postgres(
+    but=(
+        "test_a_turn_is_streamed_in_deltas_and_settled_before_its_final_frame",
+        "test_a_cancelled_turn_costs_its_input_and_what_was_received",
+        "test_a_repeated_turn_with_its_key_is_replayed_and_costs_nothing",
+        "test_a_session_continues_from_turn_to_turn",
+    )
+)
+
 USAGE = {"input": 15, "output": 9}
 WORDS = ["one ", "two ", "three ", "four"]
 

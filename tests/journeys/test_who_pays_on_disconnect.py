@@ -11,7 +11,7 @@ from journeys.support.endpoints import NATIVE_STREAM, STREAMING_ENDPOINTS, WEBSO
 from journeys.support.ledger_checks import assert_ledger_is_consistent, charges_in
 from journeys.support.many_users import many_users
 from journeys.support.provider_wires import CHAT, UNSEEN_BILLING
-from journeys.support.server import SERVE_WITH_SHORT_GRACE, Server
+from journeys.support.server import Server
 from journeys.support.users import ApiUser
 from journeys.support.who_pays import (
     ANSWER,
@@ -23,6 +23,7 @@ from journeys.support.who_pays import (
     closed_charge,
     count_tokens,
     counted,
+    one_wire_each,
     paid,
     possible_input_tokens,
     run_cells,
@@ -30,7 +31,15 @@ from journeys.support.who_pays import (
 from journeys.upstream.handle import Upstream, scripted
 from support.deadlines import TEST_DEADLINE_S
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = [
+    pytest.mark.exhaustive_on_postgres,
+    pytest.mark.prove_only_on_postgres(
+        but=(
+            "test_a_client_that_disconnects_within_a_stream_pays_input_and_what_was_received",
+            "test_a_stopping_server_cuts_the_calls_in_flight_and_settles_them",
+        )
+    ),
+]
 
 USAGE = {"input": 11, "output": 7}
 RECEIVED_TEXT = "one two three"
@@ -126,7 +135,7 @@ async def test_a_model_that_bills_unseen_tokens_and_never_reports_costs_the_hold
 async def test_a_client_that_stops_reading_is_disconnected_and_pays_what_was_received(
     short_deadline_server: Server, own_upstream: Upstream
 ) -> None:
-    """The answer has 15 MB in chunks of 5 KB. A client that reads one chunk, and then nothing for four seconds, blocks
+    """The answer has 15 MB in chunks of 5 KB. A client that reads one chunk, and then nothing for eight seconds, blocks
     the rest: what the gateway reads, and what the upstream sends.
     """
     cells = [
@@ -150,7 +159,7 @@ async def test_a_client_that_stops_reading_is_disconnected_and_pays_what_was_rec
 
     received: dict[str, int] = {}
     short_deadline_server.start(
-        TIMEOUT_SECONDS="30", TOLLKEEPER_STREAM_IDLE_SECONDS="4", TOLLKEEPER_STREAM_TOTAL_SECONDS="60"
+        TIMEOUT_SECONDS="30", TOLLKEEPER_STREAM_IDLE_SECONDS="8", TOLLKEEPER_STREAM_TOTAL_SECONDS="60"
     )
     script = {"chunks": [" word" * 1_000], "repeat": 3_000}
     requests = await run_cells(short_deadline_server, own_upstream, cells, run_cell, script, limit=100_000_000)
@@ -161,13 +170,14 @@ async def test_a_client_that_stops_reading_is_disconnected_and_pays_what_was_rec
     await _stop(short_deadline_server)
 
 
+@pytest.mark.proof
 async def test_a_stopping_server_cuts_the_calls_in_flight_and_settles_them(
     short_deadline_server: Server, own_upstream: Upstream
 ) -> None:
     """The grace period is one second. The charges are read from the database, because the server has stopped."""
-    cells = [*WHOLE_CELLS, *STREAM_CELLS, EMBEDDINGS_CELL]
+    cells = [*one_wire_each(WHOLE_CELLS, 0), *STREAM_CELLS, EMBEDDINGS_CELL]
     in_flight = asyncio.Barrier(len(cells) + 1)
-    short_deadline_server.start(SERVE_WITH_SHORT_GRACE, TIMEOUT_SECONDS="60", TOLLKEEPER_STREAM_IDLE_SECONDS="60")
+    short_deadline_server.start(TOLLKEEPER_GRACE_SECONDS="1", TIMEOUT_SECONDS="60", TOLLKEEPER_STREAM_IDLE_SECONDS="60")
     async with many_users(short_deadline_server, len(cells) + 1) as (other, *users):
         await call(
             other, NATIVE_STREAM, scripted(other.marker, without_usage=True), CHAT.model

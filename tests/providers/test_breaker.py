@@ -129,6 +129,8 @@ async def test_the_open_circuit_of_a_model_does_not_affect_another(opened: Break
     assert await opened.is_open()
     assert (await opened.circuit_breaker.complete(opened.prepare("other"), 10)).text == "one"
     assert await opened.is_open()
+    assert opened.circuit_breaker.open_models == ["m"]
+    assert not opened.circuit_breaker.is_disconnected
 
 
 async def test_the_oldest_circuit_is_dropped_at_the_maximum_number_of_models(opened: BreakerUnderTest) -> None:

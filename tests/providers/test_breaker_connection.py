@@ -27,6 +27,7 @@ async def test_a_provider_unreachable_for_some_models_is_closed_for_all(unreacha
         await unreachable.stream()
     assert raised.value.retry_after_s == PROBE_INTERVAL_S
     assert unreachable.provider.call_count == MAX_FAILURES
+    assert unreachable.circuit_breaker.is_disconnected
 
 
 @pytest.mark.parametrize("error", [*BROKEN, errors.ProviderFailed])

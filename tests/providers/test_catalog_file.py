@@ -1,5 +1,6 @@
 """Errors of the catalog file: each names the location, and none contains a value of the file."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from support.catalogs import build_catalog_from
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.providers.catalog_file import read_catalog
+from tollkeeper.settings.toml_file import MAX_BYTES
 
 SECRET = "gsk_a1b2c3d4e5f6"
 
@@ -135,7 +137,12 @@ SECRET = "gsk_a1b2c3d4e5f6"
         ),
         ('default = "x"\ndefault = "SECRET"\n[models]', "not valid TOML: look at line 2"),
         ('default = "SECRET', "not valid TOML: look at"),
+        ("x = " + "[" * 100_000, "not valid TOML: it has a number or a nesting without end"),
+        ("x = " + "9" * 100_000, "not valid TOML: it has a number or a nesting without end"),
         ("closed = true", "names no model"),
+        ("x" + ".x" * 100_000 + " = 1", "line 1 has more than 20 dots outside of strings"),
+        ("[x" + ".x" * 100_000 + "]", "line 1 has more than 20 dots outside of strings"),
+        ("\n".join(f"x{number} = 1" for number in range(25)), "x19: there is no such setting; and 5 more"),
     ],
 )
 def test_an_invalid_setting_is_reported_by_its_location_and_without_its_value(
@@ -151,6 +158,14 @@ def test_an_invalid_setting_is_reported_by_its_location_and_without_its_value(
 
 def test_an_unreadable_catalog_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
-    for name in ("missing", "binary", "."):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_text("#" * (MAX_BYTES + 1))
+    for name in ("missing", "binary", ".", "pipe", "large", "/dev/zero"):
         with pytest.raises(ConfigurationError, match="Cannot read the catalog at /"):
             read_catalog(tmp_path / name)
+
+
+def test_dots_in_strings_and_comments_are_no_keys(tmp_path: Path) -> None:
+    dots = "." * 100
+    (tmp_path / "catalog.toml").write_text(f"closed = false # it's {dots}\n[models.'a{dots}']\nprovider = \"x\"\n")
+    assert list(read_catalog(tmp_path / "catalog.toml").models) == [f"a{dots}"]

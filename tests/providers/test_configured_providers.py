@@ -6,7 +6,7 @@ import pytest
 from pydantic import AliasChoices, SecretStr
 
 from tollkeeper import errors
-from tollkeeper.bootstrap_catalog import make_catalog
+from tollkeeper.bootstrap.catalog import make_catalog
 from tollkeeper.chat import Price
 from tollkeeper.dialects.parameters import DROP, PASS
 from tollkeeper.errors import ConfigurationError

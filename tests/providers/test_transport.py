@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -12,6 +12,8 @@ from tollkeeper import errors
 from tollkeeper.providers import transport as transport_module
 from tollkeeper.providers.http.choice import HttpOptions
 from tollkeeper.providers.transport import ResponseStream, Transport, status_error
+from tollkeeper.telemetry.correlation import correlation_id
+from tollkeeper.telemetry.trace_context import outgoing_traceparent
 
 CLIENTS = {"builtin": HttpOptions(), "aiohttp": HttpOptions(use_aiohttp=True)}
 STREAM = b"data: one\n\n: ping\n\ndata: two\n\n"
@@ -109,6 +111,22 @@ async def test_a_request_is_sent_once_with_its_headers_and_the_body_is_returned_
     assert request.endswith(b'\r\n\r\n{"a":1}')
     for header in (b"X-Key: secret", b"Content-Type: application/json", b"Accept-Encoding: identity"):
         assert header in request
+
+
+@post_and_stream
+@pytest.mark.parametrize("header", ["X-Client-Request-Id", "X-Request-ID", None])
+async def test_a_request_names_its_call_and_its_span(
+    call: Call, header: str | None, http: HttpOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_module, "HttpOptions", lambda: replace(http, correlation_header=header))
+    async with serving(answer(b"hello")) as (server, transport):
+        await call(transport)
+        correlation_id.set("c-1")
+        outgoing_traceparent.set("00-1-2-01")
+        await call(transport)
+    outside, within = ({line.lower() for line in request.splitlines()} for request in server.requests)
+    added = {b"traceparent: 00-1-2-01"} | ({f"{header}: c-1".lower().encode()} if header is not None else set())
+    assert within - outside == added
 
 
 @post_and_stream

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ledger_model import Account, Call, CallTerms, Model, Outcome, Place
+from ledger_model import Account, Call, Caller, CallTerms, Model, Outcome, Place
 
 DAY_MS = 24 * 3_600_000
 
@@ -28,7 +28,7 @@ class KeyedModel(Model):
     def reserve_with_key(
         self,
         call_id: str,
-        user: int,
+        caller: Caller,
         tenant: int,
         version: int,
         terms: CallTerms,
@@ -37,30 +37,30 @@ class KeyedModel(Model):
         keyed_call: KeyedCall,
     ) -> Outcome:
         """A reserve with a key."""
-        places = self.places_of(user)
+        places = self.places_of(caller)
         if call_id in self.calls and self.calls[call_id].basis == "cache":
-            before = self._before(user, keyed_call)
+            before = self._before(caller.user, keyed_call)
             return self._repeated(before, places) if isinstance(before, Key) else before or "LedgerUnavailable"
-        if call_id not in self.calls and self.accepts(user, tenant, version):
-            before = self._before(user, keyed_call)
+        if call_id not in self.calls and self.denial(caller, tenant, version) is None:
+            before = self._before(caller.user, keyed_call)
             if isinstance(before, str):
                 return before
             if before is not None:
-                call = Call(user, terms._replace(input=0), [], 0, "settled", self.now + lease, (0, 0))
-                call.ended_by, call.basis = "settle", "cache"
+                call = Call(caller, terms._replace(input=0), [], 0, "settled", self.now + lease, (0, 0))
+                call.ended_by, call.basis, call.group = "settle", "cache", self.group_of(caller)
                 self.calls[call_id] = call
                 return self._repeated(before, places)
         known = call_id in self.calls
-        outcome = self.reserve(call_id, user, tenant, version, terms, lease, state)
+        outcome = self.reserve(call_id, caller, tenant, version, terms, lease, state)
         if call_id in self.calls and not known:
-            self.keys[user, keyed_call[0]] = Key(call_id, keyed_call[1], self.now)
+            self.keys[caller.user, keyed_call[0]] = Key(call_id, keyed_call[1], self.now)
         return outcome
 
     def extend_with_key(
         self,
         failed: str,
         call_id: str,
-        user: int,
+        caller: Caller,
         tenant: int,
         version: int,
         terms: CallTerms,
@@ -68,11 +68,11 @@ class KeyedModel(Model):
         keyed_call: KeyedCall,
     ) -> Outcome:
         """The failed attempt is released, whatever becomes of the next; another call's answer is not this one's."""
-        self.places_of(user)
+        self.places_of(caller)
         self.end(failed, "release", "none", (0, 0, 0))
-        if call_id not in self.calls and isinstance(self._before(user, keyed_call), Key):
+        if call_id not in self.calls and isinstance(self._before(caller.user, keyed_call), Key):
             return "IdempotencyInFlight"
-        return self.reserve_with_key(call_id, user, tenant, version, terms, lease, "dispatched", keyed_call)
+        return self.reserve_with_key(call_id, caller, tenant, version, terms, lease, "dispatched", keyed_call)
 
     def settle_and_store(self, call_id: str, key: str, usage: tuple[int, int, int], *, stored: bool) -> Outcome:
         """A settle: its answer is kept under the key of its call, and under no other."""

@@ -1,5 +1,6 @@
 """A ledger under test, with its database, a store that can fail, a fake clock, one caller, and a reader."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from faulty_store import FaultyStore
 from snapshot import Charge, Reader, Snapshot, Window, audit, make_reader, read_snapshot
 
 from support.factories import FakeClock, make_principal, make_store, set_limit, user_quota
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.principal import Principal
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.decide import decide
@@ -88,15 +89,29 @@ async def open_ledger_environment(
         await database.close()
 
 
+class _RowsLocked(Exception):
+    """Another session has locked what the batch needs."""
+
+
 async def batch(store: Store, *operations: Operation, again: bool = False) -> list[object]:
-    """Run a batch on a store, without a journal that would hide a failure. `again`: the response to COMMIT was lost."""
+    """Run a batch on a store, without a journal that would hide a failure. `again`: the response to COMMIT was lost.
+
+    What another session keeps locked for longer than the store waits is waited for, as the journal does.
+    """
     read_set = ReadSet()
     for operation in operations:
         operation.declare_reads(read_set, retried=again)
     results: list[object] = []
 
     def work(page: Page) -> None:
+        if page.locked is not None:
+            raise _RowsLocked
         results[:] = decide(page, operations)
 
-    await store.run(read_set, work)
-    return results
+    while True:
+        try:
+            await store.run(read_set, work)
+        except _RowsLocked:
+            await asyncio.sleep(0.01)
+        else:
+            return results

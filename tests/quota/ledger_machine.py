@@ -3,12 +3,13 @@
 import itertools
 from typing import ClassVar
 
+from calendar_model import PERIODS, natural
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from ledger_model import LABELS, CallTerms
+from ledger_model import CallTerms
 from ledger_world import Fate, World
-from side_by_side import LEASE_MS, Move, SideBySide, next_window
+from side_by_side import IN_GROUP, LEASE_MS, WITH_KEY, Move, SideBySide
 
 from support.depth import DEPTH
 
@@ -28,14 +29,19 @@ _examples = itertools.count(1)
 
 amounts = st.one_of(st.integers(0, 60), st.integers(0, 400))
 limits = st.one_of(st.integers(300, 6_000), st.integers(300, 6_000), st.integers(0, 300))
-owners = st.sampled_from([0, 0, 0, 1, 1, 2])
-units = st.sampled_from(["tokens", "tokens", "tokens", "micro_usd"])
-periods = st.sampled_from(list(LABELS))
+users = st.sampled_from([0, 0, 0, 1, 1, 2])
+owners = st.sampled_from([0, 0, 1, 1, 2, WITH_KEY, IN_GROUP, IN_GROUP])
+"""Of calls."""
+quota_owners = st.integers(0, IN_GROUP)
+units = st.sampled_from(["tokens", "tokens", "tokens", "micro_usd", "requests", "concurrency"])
+periods = st.sampled_from(PERIODS)
 prices = st.sampled_from([None, (150_000, 75_000, 600_000), (1_000_001, 500_000, 3_999_999), (2_000_000, 100_000, 0)])
 usages = st.tuples(amounts, amounts, st.integers(0, 50))
 bases = st.sampled_from(["provider", "counted", "unknown", "unknown"])
 picks = st.integers(0, 10**6)
 fates = st.sampled_from([Fate.LANDS, *Fate])
+moments = st.sampled_from([0, 0, 1, 20_000, -1_000])
+acts_of_an_admin = st.sampled_from(["limit", "limit", "grant", "report", "block", "fallback", "roll"])
 
 
 @st.composite
@@ -45,6 +51,11 @@ def call_terms(draw: st.DrawFn) -> CallTerms:
     least = draw(st.one_of(st.just(wanted), st.integers(0, wanted)))
     weight = draw(st.sampled_from([1_000, 1_000, 0, 1, 333, 1_500, 3_333]))
     return CallTerms(draw(st.integers(0, 60)), wanted, least, weight, draw(prices))
+
+
+def few_calls(unit: str, amount: int) -> int:
+    """An amount in this unit. A limit in calls is small, so that some calls reach it."""
+    return amount if unit in ("tokens", "micro_usd") else amount % 9
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -61,7 +72,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.both.check_agreement()
 
     @initialize(
-        quotas=st.lists(st.tuples(st.integers(0, 4), units, periods, limits), min_size=1, max_size=5),
+        quotas=st.lists(st.tuples(quota_owners, units, periods, limits), min_size=1, max_size=5),
         own=st.tuples(periods, periods, limits, limits),
         first=st.lists(call_terms(), min_size=3, max_size=6),
     )
@@ -69,10 +80,14 @@ class LedgerMachine(RuleBasedStateMachine):
         self, quotas: list[tuple[int, str, str, int]], own: tuple[str, str, int, int], first: list[CallTerms]
     ) -> None:
         """Quotas, some of the first two users' own; and calls of theirs."""
-        wanted = {self.both.quota_name(owner, unit, period): limit for owner, unit, period, limit in quotas}
+        wanted = {
+            self.both.quota_name(owner, unit, "total" if unit == "concurrency" else period): few_calls(unit, limit)
+            for owner, unit, period, limit in quotas
+        }
         wanted[self.both.quota_name(0, "tokens", own[0])] = own[2]
         wanted[self.both.quota_name(1, "tokens", own[1])] = own[3]
         self.both.make([self.both.administering([("limit", name, limit) for name, limit in wanted.items()])])
+        self.both.change_membership(0, "member")
         self.both.make([self.first_call(number, terms) for number, terms in enumerate(first)])
 
     def first_call(self, number: int, terms: CallTerms) -> Move:
@@ -97,7 +112,25 @@ class LedgerMachine(RuleBasedStateMachine):
     def extend_several_at_once(self, picked: list[tuple[int, CallTerms]], fate: Fate) -> None:
         self.both.make([self.both.extending(self.both.pick(pick), terms) for pick, terms in picked], fate)
 
-    @rule(owner=owners, terms=call_terms())
+    @rule(owner=owners, terms=call_terms(), fate=fates)
+    def book_free(self, owner: int, terms: CallTerms, fate: Fate) -> None:
+        """Mostly where some windows of the user have not begun, as the time moves on."""
+        self.both.make([self.both.booking_free(owner, terms)], fate)
+
+    @rule(first=owners, second=owners, terms=call_terms(), usage=usages, fate=fates)
+    def book_free_beside_a_reserve(
+        self, first: int, second: int, terms: CallTerms, usage: tuple[int, int, int], fate: Fate
+    ) -> None:
+        """Before it and after it, and after the end of another call in the same transaction."""
+        free, call = self.both.booking_free(first, terms), self.both.reserving(second, terms, dispatch=True)
+        ended = [self.both.settling(one, "provider", usage) for one in self.both.open()[:1]]
+        self.both.make([*ended, free, call, self.both.booking_free(first, terms)], fate)
+
+    @rule(owner=users, terms=call_terms())
+    def book_free_with_an_old_credential(self, owner: int, terms: CallTerms) -> None:
+        assert self.both.make([self.both.booking_free(owner, terms, version=-1)]) == ["Unauthenticated"]
+
+    @rule(owner=users, terms=call_terms())
     def reserve_as_a_member_of_another_tenant(self, owner: int, terms: CallTerms) -> None:
         outcomes = self.both.make([self.both.reserving(owner, terms, dispatch=True, tenant=int(owner < 2))])
         assert outcomes == ["Unauthenticated"]
@@ -106,6 +139,17 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(pick=picks, fate=fates)
     def dispatch(self, pick: int, fate: Fate) -> None:
         self.both.make([self.both.dispatching(self.both.pick(pick))], fate)
+
+    @precondition(lambda self: self.both.model.calls)
+    @rule(pick=picks, fate=fates)
+    def withdraw(self, pick: int, fate: Fate) -> None:
+        self.both.make([self.both.withdrawing(self.both.pick(pick))], fate)
+
+    @precondition(lambda self: self.both.model.calls)
+    @rule(pick=picks, fate=fates)
+    def dispatch_with_an_old_credential(self, pick: int, fate: Fate) -> None:
+        """What was reserved with it is released."""
+        self.both.make([self.both.dispatching(self.both.pick(pick), version=-1)], fate)
 
     @precondition(lambda self: self.both.model.calls)
     @rule(picked=st.lists(st.tuples(picks, amounts, amounts), min_size=1, max_size=4), fate=fates)
@@ -171,14 +215,15 @@ class LedgerMachine(RuleBasedStateMachine):
         self.both.make([self.both.refunding(ended[pick % len(ended)])], fate)
 
     @precondition(lambda self: self.both.model.limits)
-    @rule(pick=picks, act=st.sampled_from(["limit", "grant"]), amount=st.integers(-200, 3_000), fate=fates)
+    @rule(pick=picks, act=acts_of_an_admin, amount=st.integers(-200, 3_000), fate=fates)
     def change_a_quota(self, pick: int, act: str, amount: int, fate: Fate) -> None:
         names = list(self.both.model.limits)
-        self.both.make([self.both.administering([(act, names[pick % len(names)], amount)])], fate)
+        name = names[pick % len(names)]
+        self.both.make([self.both.administering([(act, name, few_calls(name.unit, amount))])], fate)
 
     @rule(
         acts=st.lists(
-            st.tuples(st.sampled_from(["limit", "limit", "grant"]), st.integers(0, 4), units, periods, limits),
+            st.tuples(acts_of_an_admin, quota_owners, units, periods, limits),
             min_size=1,
             max_size=2,
         ),
@@ -186,8 +231,34 @@ class LedgerMachine(RuleBasedStateMachine):
     )
     def administer(self, acts: list[tuple[str, int, str, str, int]], fate: Fate) -> None:
         """Any quota, also new ones, also grants to quotas that do not exist: all or none."""
-        named = [(act, self.both.quota_name(owner, unit, period), amount) for act, owner, unit, period, amount in acts]
+        named = [
+            (act, self.both.quota_name(owner, unit, period), few_calls(unit, amount))
+            for act, owner, unit, period, amount in acts
+        ]
         self.both.make([self.both.administering(named)], fate)
+
+    @precondition(lambda self: self.both.model.limits)
+    @rule(
+        pick=picks,
+        act=st.sampled_from(["grant", "override"]),
+        amount=limits,
+        start=moments,
+        length=st.sampled_from([1, 20_000, 90_000, 86_400_000]),
+        fate=fates,
+    )
+    def change_a_quota_for_a_time(self, pick: int, act: str, amount: int, start: int, length: int, fate: Fate) -> None:
+        names = list(self.both.model.limits)
+        name, now = names[pick % len(names)], self.both.model.now
+        times = now + start, now + start + length
+        self.both.make([self.both.administering([(act, name, few_calls(name.unit, amount))], times)], fate)
+
+    @precondition(lambda self: self.both.model.due)
+    @rule(past=st.sampled_from([-1, 0, 1]))
+    def wait_for_what_is_due(self, past: int) -> None:
+        """To the last millisecond before a grant or an override begins or ends, or the first or second after it."""
+        later = [at for at in self.both.model.due.values() if at > self.both.model.now]
+        if later:
+            self.both.at(min(later) + past)
 
     @precondition(lambda self: self.both.model.calls)
     @rule(
@@ -196,7 +267,7 @@ class LedgerMachine(RuleBasedStateMachine):
         usage=usages,
         owner=owners,
         terms=call_terms(),
-        act=st.sampled_from(["limit", "grant"]),
+        act=acts_of_an_admin,
         amount=limits,
         fate=fates,
     )
@@ -213,20 +284,24 @@ class LedgerMachine(RuleBasedStateMachine):
     ) -> None:
         one, two, three = map(self.both.pick, pick)
         names = list(self.both.model.limits)
+        name = names[pick[0] % len(names)]
+        if act == "roll" and name.period == "total":  # a refused act rolls the whole batch back
+            act = "limit"
         moves = [
             self.both.expiring(three),
             self.both.reserving(owner, terms, dispatch=False),
             self.both.extending(two, terms),
-            self.both.administering([(act, names[pick[0] % len(names)], amount)]),
+            self.both.administering([(act, name, amount)]),
             self.both.renewing({one: (5, 5), two: (7, 0)}),
             self.both.settling(one, basis, usage),
             self.both.settling(one, basis, usage),
             self.both.releasing(two),
             self.both.dispatching(three),
+            self.both.booking_free(owner, terms),
         ]
         self.both.make(moves, fate)
 
-    @rule(owner=owners, terms=call_terms())
+    @rule(owner=users, terms=call_terms())
     def replace_a_credential(self, owner: int, terms: CallTerms) -> None:
         """By another connection: it counts at the very next reserve."""
         user = self.both.users[owner]
@@ -236,7 +311,7 @@ class LedgerMachine(RuleBasedStateMachine):
         outcomes = self.both.make([self.both.reserving(owner, terms, dispatch=True, version=-1)])
         assert outcomes == ["Unauthenticated"]
 
-    @rule(owner=owners, terms=call_terms(), table=st.sampled_from(["users", "tenants"]))
+    @rule(owner=users, terms=call_terms(), table=st.sampled_from(["users", "tenants"]))
     def disable_for_a_while(self, owner: int, terms: CallTerms, table: str) -> None:
         """A user or a tenant, by another connection: it counts at the very next reserve."""
         user = self.both.users[owner]
@@ -247,6 +322,22 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.both.make([self.both.reserving(owner, terms, dispatch=True)]) == ["Unauthenticated"]
         self.both.world.execute(f"UPDATE {table} SET disabled_at = NULL WHERE id = {row}")
         account.active = True
+
+    @rule(
+        tenant=st.integers(0, 1),
+        zone=st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Pacific/Auckland"]),
+        reset_day=st.sampled_from([1, 15, 29, 31]),
+    )
+    def change_a_calendar(self, tenant: int, zone: str, reset_day: int) -> None:
+        """By another connection: it counts for the next windows, and for none that has begun."""
+        tenant_id = self.both.tenants[tenant]
+        self.both.model.calendars[tenant_id] = zone, reset_day
+        changes = f"time_zone = '{zone}', reset_day = {reset_day}"
+        self.both.world.execute(f"UPDATE tenants SET {changes} WHERE id = {tenant_id}")
+
+    @rule(owner=st.integers(0, 1), state=st.sampled_from(["none", "member", "default", "default"]))
+    def change_a_membership(self, owner: int, state: str) -> None:
+        self.both.change_membership(owner, state)
 
     @rule(restarted=st.booleans())
     def switch_process(self, restarted: bool) -> None:
@@ -259,7 +350,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def wait(self, step: int) -> None:
         self.both.at(self.both.model.now + step)
 
-    @rule(period=st.sampled_from(["minute", "hour", "day", "month"]), past=st.sampled_from([-1, 0, 1]))
+    @rule(period=st.sampled_from(PERIODS[:-1]), past=st.sampled_from([-1, 0, 1]))
     def wait_for_the_next_window(self, period: str, past: int) -> None:
-        """To the last millisecond of this window, or the first or second of the next."""
-        self.both.at(next_window(period, self.both.model.now) + past)
+        """To the last millisecond of this window of the first tenant's calendar, or the first or second of the next."""
+        _, end = natural(period, self.both.model.calendars[self.both.tenants[0]], self.both.model.now)
+        assert end is not None
+        self.both.at(end + past)

@@ -8,7 +8,7 @@ from ledger_model import Account, Outcome
 from snapshot import Reader, Snapshot, make_reader, read_snapshot
 
 from support.factories import FakeClock, make_store
-from tollkeeper.errors import TollkeeperError
+from tollkeeper.errors import QuotaExceeded, TollkeeperError
 from tollkeeper.quota.rules.decide import decide
 from tollkeeper.quota.rules.operations import Balance, ClosedCharge, Hold, Operation, Replayed, Result
 from tollkeeper.quota.rules.page import Page, ReadSet
@@ -98,6 +98,20 @@ class World:
                 accounts[self._id(f"users WHERE email = '{email}'")] = Account(tenant_id)
         return accounts
 
+    def create_key(self, example: int, user: int, tenant: int) -> str:
+        """An API key of a user, new to this database. Returns its id."""
+        key_id = f"key_{example}"
+        self.execute(
+            "INSERT INTO api_keys (id, tenant_id, user_id, name, prefix, key_hash, scopes, created_ms)"
+            f" VALUES ('{key_id}', {tenant}, {user}, 'key', 'tk-', 'hash of {key_id}', 'ai', 0)"
+        )
+        return key_id
+
+    def create_group(self, example: int, tenant: int) -> int:
+        """A group without members. Returns its id."""
+        self.execute(f"INSERT INTO user_groups (tenant_id, name, created_ms) VALUES ({tenant}, 'team', {example})")
+        return self._id(f"user_groups WHERE tenant_id = {tenant}")
+
     def _id(self, where: str) -> int:
         [[(number,)]] = self._loop.run_until_complete(self._reader.read(f"SELECT id FROM {where}"))
         return int(number)
@@ -113,7 +127,8 @@ def as_outcome(response: Result | TollkeeperError) -> Outcome:
     """An answer of the ledger as the model words it."""
     match response:
         case Hold():
-            return "held", response.granted_output, tuple(sorted(map(_shown, response.balances)))
+            balances = tuple(sorted(map(_shown, response.balances)))
+            return "held", response.granted_output, balances, tuple(sorted(response.would_refuse))
         case Replayed():
             balances = tuple(sorted(map(_shown, response.balances)))
             return "replayed", response.response.status, response.response.body.decode(), balances
@@ -129,7 +144,10 @@ def as_outcome(response: Result | TollkeeperError) -> Outcome:
                 response.cost_micro_usd,
                 response.overrun,
                 balances,
+                tuple(sorted(response.would_refuse)),
             )
+        case QuotaExceeded(fallback_model=str(model)):
+            return f"QuotaExceeded, then {model}"
         case TollkeeperError():
             return type(response).__name__
         case set():

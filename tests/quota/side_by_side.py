@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from keyed_model import Key, KeyedCall, KeyedModel
-from ledger_model import CallTerms, Outcome, QuotaName, label
+from ledger_model import FALLBACK, Caller, CallTerms, Outcome, Part, QuotaName
 from ledger_world import Fate, World, as_outcome
-from snapshot import Snapshot, audit
+from snapshot import Quota, Snapshot, audit
 
 from tollkeeper.chat import Price, Usage
 from tollkeeper.principal import Principal, Role
@@ -18,29 +18,36 @@ from tollkeeper.quota.rules.idempotency_keys import (
     KeyName,
     StoredResponse,
 )
+from tollkeeper.quota.rules.limit_changes import Grant, LimitChange, Override, SetLimit, SpentRule
 from tollkeeper.quota.rules.meter import Meter
 from tollkeeper.quota.rules.models import Basis, Unit
 from tollkeeper.quota.rules.operations import (
     Administer,
+    BookFree,
     ClosedCharge,
     Dispatch,
     Expire,
     Extend,
-    Grant,
     Operation,
     Refund,
     Release,
     Renew,
     Reserve,
-    SetLimit,
     Settle,
     StoreResponse,
     Terms,
+    Withdraw,
 )
 from tollkeeper.quota.rules.page import QuotaKey, Subject
+from tollkeeper.quota.rules.subjects import SubjectKind
 from tollkeeper.quota.rules.windows import Period
 
 LEASE_MS = 60_000
+WITH_KEY = 5
+"""The number of the first user's key among the owners of quotas, and of that user with the key among callers."""
+IN_GROUP = 6
+"""The number of the group among the owners of quotas, and of the first user in it among callers."""
+GROUP_NAME = "team"
 TOO_LONG = StoredResponse(200, "text/plain", b"x" * (MAX_STORED_BYTES + MAX_ENCRYPTION_BYTES + 1))
 START_MS = 1_709_164_740_000
 """2024-02-28 23:59:00 UTC: a minute before midnight, a day and a minute before the end of a leap month."""
@@ -69,13 +76,40 @@ class SideBySide:
         self.users = list(accounts)
         self.tenants = sorted({account.tenant for account in accounts.values()})
         self.model = KeyedModel(START_MS, accounts)
+        self.group = world.create_group(example, accounts[self.users[0]].tenant)
+        self.key = world.create_key(example, self.users[0], accounts[self.users[0]].tenant)
 
     def quota_name(self, owner: int, unit: str, period: str) -> QuotaName:
-        """Owners 0 to 2 are users, 3 and 4 the tenants."""
-        if owner > 2:
+        """Owners 0 to 2 are users, 3 and 4 the tenants, 5 is a key of the first user, 6 a group of that tenant."""
+        part: Part | None = None
+        if owner == IN_GROUP:
+            return QuotaName(self.model.accounts[self.users[0]].tenant, None, unit, period, ("group", str(self.group)))
+        if owner in (3, 4):
             return QuotaName(self.tenants[owner - 3], None, unit, period)
+        if owner == WITH_KEY:
+            owner, part = 0, ("key", self.key)
         user = self.users[owner]
-        return QuotaName(self.model.accounts[user].tenant, user, unit, period)
+        return QuotaName(self.model.accounts[user].tenant, user, unit, period, part)
+
+    def caller(self, owner: int) -> Caller:
+        """Callers 0 to 2 are users; 5 is the first of them with the key, 6 the same in the group."""
+        if owner == IN_GROUP:
+            return Caller(self.users[0], None, GROUP_NAME)
+        return Caller(self.users[0], self.key) if owner == WITH_KEY else Caller(self.users[owner])
+
+    def change_membership(self, owner: int, state: str) -> None:
+        """By another connection: it counts at the very next reserve."""
+        user = self.users[owner]
+        account = self.model.accounts[user]
+        self.world.execute(f"DELETE FROM group_members WHERE user_id = {user}")
+        account.groups, account.default_group = {}, None
+        if state != "none":
+            account.groups = {GROUP_NAME: self.group}
+            account.default_group = GROUP_NAME if state == "default" else None
+            self.world.execute(
+                "INSERT INTO group_members (tenant_id, group_id, user_id, is_default)"
+                f" VALUES ({account.tenant}, {self.group}, {user}, {state == 'default'})"
+            )
 
     def pick(self, number: int) -> str:
         """One of the calls so far, mostly one that is open."""
@@ -109,27 +143,35 @@ class SideBySide:
         tenant: int | None = None,
         keyed_call: KeyedCall | None = None,
     ) -> Move:
-        user = self.users[owner]
-        account = self.model.accounts[user]
+        caller = self.caller(owner)
+        account = self.model.accounts[caller.user]
         of_tenant = account.tenant if tenant is None else self.tenants[tenant]
         generation = account.version + version
         call_id = self._new_call()
-        caller = Principal(user, of_tenant, Role.MEMBER, generation)
-        operation = Reserve(
-            call_id, caller, _terms(terms), LEASE_MS, dispatch, keyed_call and KeyedRequest(*keyed_call)
-        )
-        arguments = call_id, user, of_tenant, generation, terms, LEASE_MS, "dispatched" if dispatch else "reserved"
+        principal = _principal(caller, of_tenant, generation)
+        keyed_request = keyed_call and KeyedRequest(*keyed_call)
+        operation = Reserve(call_id, principal, _terms(terms), LEASE_MS, dispatch, keyed_request)
+        arguments = call_id, caller, of_tenant, generation, terms, LEASE_MS, "dispatched" if dispatch else "reserved"
         if keyed_call is None:
             return Move(operation, lambda _: self.model.reserve(*arguments))
         return Move(operation, lambda _: self.model.reserve_with_key(*arguments, keyed_call))
 
+    def booking_free(self, owner: int, terms: CallTerms, *, version: int = 0) -> Move:
+        """A call that is answered without a provider, whatever the terms of its model."""
+        caller = self.caller(owner)
+        account = self.model.accounts[caller.user]
+        generation, call_id = account.version + version, self._new_call()
+        nothing = terms._replace(input=0, wanted=0, least=0)
+        operation = BookFree(call_id, _principal(caller, account.tenant, generation), _terms(nothing), 0)
+        return Move(operation, lambda _: self.model.book_free(call_id, caller, account.tenant, generation, nothing))
+
     def extending(self, failed: str, terms: CallTerms, keyed_call: KeyedCall | None = None) -> Move:
-        user = self.model.calls[failed].user
-        account = self.model.accounts[user]
+        caller = self.model.calls[failed].caller
+        account = self.model.accounts[caller.user]
         call_id = self._new_call()
-        caller = Principal(user, account.tenant, Role.MEMBER, account.version)
-        operation = Extend(call_id, caller, _terms(terms), LEASE_MS, previous=failed, error="provider_error")
-        arguments = failed, call_id, user, account.tenant, account.version, terms, LEASE_MS
+        principal = _principal(caller, account.tenant, account.version)
+        operation = Extend(call_id, principal, _terms(terms), LEASE_MS, previous=failed, error="provider_error")
+        arguments = failed, call_id, caller, account.tenant, account.version, terms, LEASE_MS
         if keyed_call is None:
             return Move(operation, lambda _: self.model.extend(*arguments))
         operation.keyed_request = KeyedRequest(*keyed_call)
@@ -159,9 +201,17 @@ class SideBySide:
     def _new_call(self) -> str:
         return f"chg_{START_MS:012x}{self.example:010x}{next(self.numbers):010x}"
 
-    def dispatching(self, call_id: str) -> Move:
-        operation = Dispatch(call_id, self.tenant_of(call_id), LEASE_MS)
-        return Move(operation, lambda _: self.model.dispatch(call_id, LEASE_MS, operation))
+    def dispatching(self, call_id: str, version: int = 0) -> Move:
+        caller = self.model.calls[call_id].caller
+        account = self.model.accounts[caller.user]
+        generation, successor = account.version + version, self._new_call()
+        principal = _principal(caller, account.tenant, generation)
+        operation = Dispatch(call_id, account.tenant, LEASE_MS, principal, successor)
+        return Move(operation, lambda _: self.model.dispatch(call_id, generation, successor, LEASE_MS, operation))
+
+    def withdrawing(self, call_id: str) -> Move:
+        reason = f"withdrawn {next(self.numbers)}"
+        return Move(Withdraw(call_id, self.tenant_of(call_id), reason), lambda _: self.model.withdraw(call_id, reason))
 
     def renewing(self, checkpoints: dict[str, tuple[int, int]]) -> Move:
         tenants = {call_id: self.tenant_of(call_id) for call_id in checkpoints}
@@ -187,18 +237,20 @@ class SideBySide:
             lambda again: self.model.refund(call_id, again=again),
         )
 
-    def administering(self, acts: list[tuple[str, QuotaName, int]]) -> Move:
+    def administering(self, acts: list[tuple[str, QuotaName, int]], times: tuple[int, int] = (0, 0)) -> Move:
+        """`times` are when overrides begin and end, and when grants end if that is not 0."""
         operation_id = f"adm_{START_MS:012x}{self.example:010x}{next(self.numbers):010x}"
-        arguments = tuple(
-            SetLimit(_key(name), amount) if kind == "limit" else Grant(_key(name), amount)
-            for kind, name, amount in acts
-        )
+        arguments = tuple(_change(*act, *times) for act in acts)
         return Move(
-            Administer(operation_id, arguments, "operator", "test"), lambda _: self.model.administer(operation_id, acts)
+            Administer(operation_id, arguments, "operator", "test"),
+            lambda _: self.model.administer(operation_id, acts, times),
         )
 
     def make(self, moves: list[Move], fate: Fate = Fate.LANDS) -> list[Outcome]:
-        """Play moves in one transaction, on both sides, and once more where the fate of it asks for that."""
+        """Play moves in one transaction, on both sides, and once more where the fate of it asks for that.
+
+        An expiry that is repeated finds its charge closed; every other operation answers as the first time.
+        """
         moves = sorted(moves, key=lambda move: move.operation.order)
         operations = [move.operation for move in moves]
         if fate is Fate.NEVER_COMMITTED:
@@ -208,7 +260,7 @@ class SideBySide:
         if fate is Fate.LANDS:
             return first
         second = self.run_on_both(moves, again=True)
-        if len(moves) == 1 and not isinstance(first[0], bool | str):
+        if len(moves) == 1 and not isinstance(first[0], bool | str) and not isinstance(operations[0], Expire):
             assert second == first, f"{operations} answered {first}, and then {second}"
         return second
 
@@ -237,16 +289,19 @@ class SideBySide:
         found = {}
         for window in snapshot.windows.values():
             quota = snapshot.quotas[window.quota_id]
-            place = (
-                QuotaName(quota.tenant_id, quota.user_id, quota.unit, quota.period),
-                label(quota.period, window.starts_ms),
-            )
+            place = _name(quota), (window.starts_ms, window.ends_ms)
             assert place not in found, f"{place} has two windows"
             found[place] = window.granted, window.settled, window.pending, window.forgiven
+            assert bool(window.report_only) == (place in self.model.reporting_places), place
+            assert window.rolled == self.model.rolled.get(place, 0), place
+            assert (window.override, window.due_ms) == (self.model.overridden.get(place), self.model.due.get(place))
         expected = {place: tuple(self.model.balances(place)) for place in self.model.granted}
         assert found == expected
-        limits_found = {QuotaName(*row[1:5]): row.granted for row in snapshot.quotas.values()}
+        limits_found = {_name(row): row.granted for row in snapshot.quotas.values()}
         assert limits_found == self.model.limits
+        reporting = {_name(row) for row in snapshot.quotas.values() if row.report_only}
+        assert reporting == self.model.reporting
+        assert {_name(row) for row in snapshot.quotas.values() if row.fallback_model} == self.model.falling_back
 
     def _compare_calls(self, snapshot: Snapshot) -> None:
         assert snapshot.charges.keys() == self.model.calls.keys()
@@ -254,6 +309,7 @@ class SideBySide:
             row = snapshot.charges[call_id]
             money = call.terms.prices is not None
             assert (row.state, row.closed_by, row.basis) == (call.state, call.ended_by, call.basis)
+            assert (row.user_id, row.key_id, row.group_id) == (call.user, call.caller.key, call.group)
             assert (row.checkpoint_input, row.checkpoint_output, row.lease_ms) == (*call.checkpoint, call.lease)
             assert (row.cost_tokens, row.forgiven_tokens) == (call.cost["tokens"], call.forgiven["tokens"])
             assert (row.cost_micro_usd or 0) == call.cost["micro_usd"] * money
@@ -280,19 +336,31 @@ def _nothing_was_rewritten(before: Snapshot, after: Snapshot) -> None:
             assert (one_charge.closed_ms, one_charge.closed_by) == (two_charge.closed_ms, two_charge.closed_by)
 
 
-def next_window(period: str, ms: int) -> int:
-    """The first millisecond of the window after this one, found by bisection on their names."""
-    low, high = ms, ms + 32 * 86_400_000
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if label(period, middle) == label(period, ms) else (low, middle)
-    return high
-
-
 def _terms(terms: CallTerms) -> Terms:
     meter = Meter(terms.weight, None if terms.prices is None else Price(*terms.prices))
     return Terms("query", "echo", "echo", meter, terms.input, terms.wanted, terms.least)
 
 
+def _change(kind: str, name: QuotaName, amount: int, from_ms: int, until_ms: int) -> LimitChange:
+    if kind == "grant":
+        return Grant(_key(name), amount, until_ms=until_ms or None)
+    if kind == "override":
+        return Override(_key(name), amount, until_ms, from_ms)
+    if kind == "roll":
+        return SetLimit(_key(name), amount, rollover_cap=max(0, amount // 2))
+    rules = {"report": SpentRule(report_only=True), "block": SpentRule(), "fallback": SpentRule(False, FALLBACK)}
+    return SetLimit(_key(name), amount, when_spent=rules.get(kind))
+
+
+def _principal(caller: Caller, tenant: int, version: int) -> Principal:
+    return Principal(caller.user, tenant, Role.MEMBER, version, caller.key, group=caller.group)
+
+
+def _name(quota: Quota) -> QuotaName:
+    part = None if quota.kind in ("user", "tenant") else (quota.kind, quota.subject)
+    return QuotaName(quota.tenant_id, quota.user_id, quota.unit, quota.period, part)
+
+
 def _key(name: QuotaName) -> QuotaKey:
-    return QuotaKey(Subject(name.tenant, name.user), Unit(name.unit), Period(name.period))
+    part = () if name.part is None else (SubjectKind(name.part[0]), name.part[1])
+    return QuotaKey(Subject(name.tenant, name.user, *part), Unit(name.unit), Period(name.period))

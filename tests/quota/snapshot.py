@@ -8,11 +8,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 import asyncpg
 
-PERIODS = ("minute", "hour", "day", "month", "total")
+PERIODS = ("minute", "hour", "day", "week", "month", "total")
 CLOSING = {"settle", "release", "expire"}
 
 
@@ -23,6 +24,12 @@ class Quota(NamedTuple):
     unit: str
     period: str
     granted: int
+    report_only: bool
+    kind: str
+    subject: str
+    fallback_model: str | None
+    overrides_end_ms: int | None
+    rollover_cap: int | None
 
 
 class Window(NamedTuple):
@@ -36,6 +43,10 @@ class Window(NamedTuple):
     pending: int
     forgiven: int
     sequence: int
+    report_only: bool
+    override: int | None
+    due_ms: int | None
+    rolled: int
 
 
 class Entry(NamedTuple):
@@ -76,12 +87,17 @@ class Charge(NamedTuple):
     refunded: bool
     lease_ms: int
     closed_ms: int | None
+    key_id: str | None
+    group_id: int | None
 
     def held(self, unit: str) -> int:
-        return self.held_tokens if unit == "tokens" else self.held_micro_usd or 0
+        amounts = {"tokens": self.held_tokens, "micro_usd": self.held_micro_usd or 0, "requests": 1, "concurrency": 1}
+        return amounts[unit]
 
     def cost(self, unit: str) -> int:
-        return self.cost_tokens if unit == "tokens" else self.cost_micro_usd or 0
+        is_billed = self.refunded or self.basis not in (None, "none")
+        amounts = {"tokens": self.cost_tokens, "micro_usd": self.cost_micro_usd or 0, "requests": int(is_billed)}
+        return amounts.get(unit, 0)
 
 
 class Key(NamedTuple):
@@ -189,6 +205,7 @@ def audit(snapshot: Snapshot) -> None:
     """Assert every invariant that can be checked with the tables alone."""
     for window in snapshot.windows.values():
         check_balances(window, snapshot.entries[window.id])
+    check_no_overlap(snapshot)
     check_never_over(snapshot)
     check_charges(snapshot)
     check_forgiveness(snapshot)
@@ -206,6 +223,14 @@ def check_balances(window: Window, entries: list[Entry]) -> None:
         assert getattr(window, name) == total, f"{name} of {window} is not the sum of its entries, {total}"
 
 
+def check_no_overlap(snapshot: Snapshot) -> None:
+    """P9: a moment is in at most one window of a quota, whatever became of the calendar."""
+    for one, two in pairwise(sorted(snapshot.windows.values(), key=lambda window: (window.quota_id, window.starts_ms))):
+        if one.quota_id == two.quota_id:
+            assert one.ends_ms is not None, f"{one} has no end, and {two} begins"
+            assert one.ends_ms <= two.starts_ms, f"{one} overlaps {two}"
+
+
 def running(entries: list[Entry]) -> Iterator[tuple[Entry, Entry]]:
     """Each entry with the sums up to and including it."""
     granted = settled = pending = forgiven = 0
@@ -216,12 +241,16 @@ def running(entries: list[Entry]) -> Iterator[tuple[Entry, Entry]]:
 
 
 def check_never_over(snapshot: Snapshot) -> None:
-    """P1: no reserve ever left settled + pending above granted."""
+    """P1: no reserve ever left settled + pending above granted, but in a window that only reports by then."""
     for window_id, entries in snapshot.entries.items():
+        only_reports = False
         for entry, after in running(entries):
-            if entry.kind == "reserve":
+            if entry.kind in ("report", "block"):
+                only_reports = entry.kind == "report"
+            if entry.kind == "reserve" and not only_reports:
                 over = after.settled + after.pending - after.granted
                 assert over <= 0, f"admitted {over} over: {entry} in {snapshot.windows[window_id]}"
+        assert bool(snapshot.windows[window_id].report_only) == only_reports
 
 
 def check_charges(snapshot: Snapshot) -> None:
@@ -236,11 +265,16 @@ def check_charges(snapshot: Snapshot) -> None:
                 kinds[entry.kind] = entry
     for charge in snapshot.charges.values():
         assert (charge.closed_ms is None) == (charge.state in {"reserved", "dispatched"}), charge
-        assert bool(lines[charge.id]) == (charge.basis != "cache"), f"{charge} has entries in {len(lines[charge.id])}"
+        assert lines[charge.id] or charge.basis == "cache", f"{charge} has no entries"
         if charge.basis == "cache":
+            assert {snapshot.quota_of(window_id).unit for window_id in lines[charge.id]} <= {"requests"}
             assert (charge.state, charge.held_tokens, charge.cost_tokens) == ("settled", 0, 0), charge
         for window_id, kinds in lines[charge.id].items():
-            unit = snapshot.quota_of(window_id).unit
+            quota = snapshot.quota_of(window_id)
+            unit = quota.unit
+            assert quota.user_id in (None, charge.user_id), f"{charge} holds on the quota of another user"
+            assert quota.kind != "group" or quota.subject == str(charge.group_id), f"{charge} holds on another group"
+            assert quota.kind != "key" or quota.subject == charge.key_id, f"{charge} holds on the quota of another key"
             assert kinds["reserve"].pending == charge.held(unit)
             ends = CLOSING & kinds.keys()
             if charge.closed_ms is None:
@@ -284,12 +318,17 @@ def check_forgiveness(snapshot: Snapshot) -> None:
     """What a living process forgave stays within 5 % of the grant of the user's shortest window, but for one call."""
     shortest: dict[int, int] = {}
     for quota in snapshot.quotas.values():
-        if quota.user_id is not None and quota.unit == "tokens":
+        if quota.user_id is not None and quota.kind == "user" and quota.unit == "tokens":
             rank = PERIODS.index(quota.period)
             shortest[quota.user_id] = min(rank, shortest.get(quota.user_id, rank))
     for window_id, entries in snapshot.entries.items():
         quota = snapshot.quota_of(window_id)
-        if quota.user_id is None or quota.unit != "tokens" or PERIODS.index(quota.period) != shortest[quota.user_id]:
+        if (
+            quota.user_id is None
+            or quota.kind != "user"
+            or quota.unit != "tokens"
+            or PERIODS.index(quota.period) != shortest[quota.user_id]
+        ):
             continue
         for entry, after in running(entries):
             if entry.kind == "settle" and 0 < entry.forgiven < after.forgiven:

@@ -17,11 +17,11 @@ from snapshot import Reader, Snapshot, audit, make_reader, read_snapshot
 
 from support.depth import DEPTH
 from support.factories import make_principal, make_store, make_tenant, tenant_quota, user_quota
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.principal import Principal
 from tollkeeper.quota.ledger import Ledger
+from tollkeeper.quota.rules.limit_changes import SetLimit
 from tollkeeper.quota.rules.models import Unit
-from tollkeeper.quota.rules.operations import SetLimit
 from tollkeeper.quota.rules.windows import Period
 
 pytestmark = pytest.mark.stock_postgres
@@ -39,7 +39,7 @@ SEVERAL = 5
 
 
 async def populate(database: Database, ledger: Ledger) -> list[Principal]:
-    """20 users in 4 tenants, each with quotas of tokens and money that are too small for everything that is wanted."""
+    """20 users in 4 tenants, each with quotas in every unit that are too small for everything that is wanted."""
     users = []
     for _ in range(4):
         tenant_id = await make_tenant(database)
@@ -50,6 +50,8 @@ async def populate(database: Database, ledger: Ledger) -> list[Principal]:
         limits[user_quota(user, Period.TOTAL)] = 1_600 * CALLS_EACH // 250
         limits[tenant_quota(user, Period.DAY)] = 7_500 * CALLS_EACH // 250
         limits[tenant_quota(user, Period.MONTH, Unit.MICRO_USD)] = 65_000 * CALLS_EACH // 250
+        limits[tenant_quota(user, Period.MONTH, Unit.REQUESTS)] = 200 * CALLS_EACH // 250
+        limits[user_quota(user, Period.TOTAL, Unit.CONCURRENCY)] = 12
     await ledger.administer(tuple(SetLimit(*each) for each in limits.items()), actor="test", reason="test")
     return users
 

@@ -11,7 +11,7 @@ from ledger_environment import LEASE_S, LedgerEnvironment, batch, open_ledger_en
 
 from support.factories import charge_id, make_principal, make_store, make_terms, set_limit, user_quota
 from tollkeeper.chat import Usage
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import (
     IdempotencyError,
     IdempotencyInFlight,

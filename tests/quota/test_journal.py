@@ -12,7 +12,8 @@ from support.factories import charge_id, make_principal, make_terms, operation_i
 from tollkeeper.errors import InvalidRequest, LedgerUnavailable, NotFound, QuotaHeld, TollkeeperError
 from tollkeeper.quota import operation_queue
 from tollkeeper.quota.journal import Journal
-from tollkeeper.quota.rules.operations import Administer, Expire, Hold, Release, Renew, Reserve, SetLimit
+from tollkeeper.quota.rules.limit_changes import SetLimit
+from tollkeeper.quota.rules.operations import Administer, Expire, Hold, Release, Renew, Reserve
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ async def test_a_renewal_precedes_an_expiry_within_a_batch(env: LedgerEnvironmen
     renewed = journal.submit(Renew({charge_id("alive"): (10, 0)}, {charge_id("alive"): env.caller.tenant_id}, LEASE_MS))
     env.store.before_batch.set()
     assert await renewed == set()
-    assert await expired is False
+    assert await expired is None
 
 
 async def test_a_reserve_cancelled_in_the_queue_reserves_nothing(env: LedgerEnvironment, journal: Journal) -> None:

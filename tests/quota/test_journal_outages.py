@@ -17,9 +17,10 @@ from tollkeeper.errors import LedgerUnavailable, NotFound
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota import operation_queue, outage
 from tollkeeper.quota.journal import Journal
-from tollkeeper.quota.rules.operations import Administer, Release, SetLimit
+from tollkeeper.quota.rules.limit_changes import SetLimit
+from tollkeeper.quota.rules.operations import Administer, Release
 from tollkeeper.quota.rules.page import Page, ReadSet
-from tollkeeper.telemetry.logging import correlation_id
+from tollkeeper.telemetry.correlation import correlation_id
 
 
 @pytest.fixture

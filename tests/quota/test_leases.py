@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from ledger_environment import LEASE_S, LedgerEnvironment, open_ledger_environment
 
+from support.deadlines import TEST_DEADLINE_S
 from support.factories import make_terms, set_limit, user_quota
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerConflict, LedgerUnavailable
@@ -13,7 +14,7 @@ from tollkeeper.quota import in_flight
 from tollkeeper.quota import journal as journal_module
 from tollkeeper.quota import ledger as ledger_module
 from tollkeeper.quota import reservation as reservation_module
-from tollkeeper.quota.ledger import Ledger
+from tollkeeper.quota.ledger import Ledger, Swept
 
 pytestmark = pytest.mark.stock_postgres
 
@@ -47,11 +48,13 @@ async def test_a_renewal_moves_the_lease_and_the_checkpoint_of_every_call_in_fli
         until = env.clock.ms + LEASE_S * 1000
         assert [charges[call.charge_id].lease_ms for call in (one, two)] == [until, until]
         assert charges[two.charge_id].checkpoint_output == 44
+        assert 0 <= env.ledger.oldest_hold_s < TEST_DEADLINE_S
 
 
 async def test_a_renewal_without_calls_in_flight_runs_no_batch(env: LedgerEnvironment) -> None:
     await env.ledger.renew()
     assert env.store.runs == 0
+    assert env.ledger.oldest_hold_s == 0
 
 
 async def test_the_settle_of_an_expired_call_is_an_adjustment(env: LedgerEnvironment) -> None:
@@ -191,6 +194,7 @@ async def test_one_sweep_ends_every_call_of_a_process_that_was_lost(
     await lost._journal.stop()
     env.clock.step(LEASE_S + 1)
     assert await env.ledger.sweep() == 35
+    assert env.ledger.swept == Swept(charges=35, forgiven_tokens=35)
     assert (await env.window()).pending == 0
     assert await env.ledger.sweep() == 0
 

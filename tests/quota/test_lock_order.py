@@ -19,7 +19,7 @@ from support.factories import make_principal, make_store, make_tenant, make_term
 from tollkeeper.chat import Message, Usage
 from tollkeeper.clock import SystemClock
 from tollkeeper.conversations import Conversations
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import (
     DatabaseUnavailable,
     LedgerBusy,
@@ -33,10 +33,10 @@ from tollkeeper.identity.models import Tenant, User
 from tollkeeper.principal import Access, Principal
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest
-from tollkeeper.quota.rules.operations import SetLimit
+from tollkeeper.quota.rules.limit_changes import SetLimit
 from tollkeeper.quota.rules.windows import Period
 
-pytestmark = [pytest.mark.stock_postgres, pytest.mark.exhaustive]
+pytestmark = [pytest.mark.stock_postgres, pytest.mark.exhaustive, pytest.mark.postgres_versions]
 
 ROUNDS = 40
 USERS = 4

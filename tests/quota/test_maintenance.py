@@ -1,6 +1,7 @@
 """Maintenance renews and sweeps in time, survives every error, and waits one lease after an outage before it sweeps."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -9,7 +10,7 @@ from starlette.testclient import TestClient
 
 from support.deadlines import TEST_DEADLINE_S
 from support.factories import FakeClock, make_store, make_terms
-from tollkeeper import bootstrap
+from tollkeeper.bootstrap import application
 from tollkeeper.chat import Usage
 from tollkeeper.quota import maintenance as maintenance_module
 from tollkeeper.quota.ledger import Ledger
@@ -71,6 +72,9 @@ class SystemClockStub:
 
     def time(self) -> float:
         self.reads += 1
+        return self.now
+
+    def monotonic(self) -> float:
         return self.now
 
     async def rounds(self, ledger: RecordingLedger) -> int:
@@ -201,10 +205,37 @@ def test_the_server_keeps_free_charges_for_as_long_as_its_setting_says(
     def compose(_ledger: Ledger, *, free_charges_days: int, **_: object) -> Maintenance:
         raise Composed(free_charges_days)
 
-    monkeypatch.setattr(bootstrap, "Maintenance", compose)
+    monkeypatch.setattr(application, "Maintenance", compose)
     settings = Settings(database_url=sqlite_url, free_charges_days=7)
-    with pytest.raises(Composed, match=r"^7$"), TestClient(bootstrap.make_app(settings)):
+    with pytest.raises(Composed, match=r"^7$"), TestClient(application.make_app(settings)):
         pass
+
+
+async def test_it_keeps_free_charges_that_somebody_still_needs(
+    ledger: RecordingLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance_module, "DELETION_INTERVAL_S", 0.003)
+    asked: list[int] = []
+
+    async def may_delete_until(at_ms: int) -> bool:
+        asked.append(at_ms)
+        return len(asked) > 3
+
+    maintenance = Maintenance(
+        ledger,
+        lease_seconds=LEASE_S,
+        sweep_seconds=LEASE_S,
+        free_charges_days=2,
+        may_delete_until=may_delete_until,
+    )
+    before_ms = time.time() * 1000
+    maintenance.start()
+    async with asyncio.timeout(TEST_DEADLINE_S):
+        while not ledger.free_charge_ages:
+            await asyncio.sleep(0.001)
+    await maintenance.stop()
+    assert len(asked) >= 4
+    assert abs(asked[0] - (before_ms - 2 * 86_400_000)) < 600_000
 
 
 async def test_it_keeps_free_charges_for_ever_if_their_time_is_zero(
@@ -246,3 +277,15 @@ async def lose_a_call(env: LedgerEnvironment) -> str:
     reservation = await other.reservation(env.caller, make_terms()).__aenter__()
     await other._journal.stop()
     return reservation.charge_id
+
+
+async def test_a_sweep_is_late_when_its_outage_explains_the_wait_no_longer(
+    maintenance: Maintenance, ledger: RecordingLedger, system_clock: SystemClockStub
+) -> None:
+    lateness = []
+    for ledger.error in (None, StoreFailed("disk I/O error", maybe_committed=False), None):
+        for _ in range(12):  # a larger step is a jump of the clock
+            system_clock.now += LEASE_S / 4
+            await system_clock.rounds(ledger)
+        lateness.append(maintenance.sweep_is_late)
+    assert lateness == [False, True, False]

@@ -3,10 +3,11 @@
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
+from pathlib import Path
 
 import asyncpg
 import pytest
-from keyed_calls import DAY_S, keyed_call
+from keyed_calls import DAY_S, keyed_call, make_reservation
 from ledger_environment import LedgerEnvironment, open_ledger_environment
 
 from support.factories import make_terms
@@ -14,13 +15,17 @@ from tollkeeper.errors import LedgerUnavailable, NotFound, ProviderUnavailable
 from tollkeeper.quota import ledger as ledger_module
 from tollkeeper.quota import queries
 from tollkeeper.quota.audit.verify import verify
+from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.charge_row import CHARGE_COLUMNS
-from tollkeeper.quota.rules.idempotency_keys import KeyedRequest
+from tollkeeper.quota.rules.idempotency_keys import KEY_LIFETIME_MS, KeyedRequest
+from tollkeeper.quota.stores.base import Store
 from tollkeeper.quota.stores.postgres import free_charges as postgres_free_charges
 from tollkeeper.quota.stores.postgres import idempotency_keys as postgres_keys
 from tollkeeper.quota.stores.postgres.connection import BEGIN, Connection
+from tollkeeper.quota.stores.postgres.store import PostgresStore
 from tollkeeper.quota.stores.sqlite import free_charges as sqlite_free_charges
 from tollkeeper.quota.stores.sqlite import idempotency_keys as sqlite_keys
+from tollkeeper.quota.stores.sqlite.store import SqliteStore
 from tollkeeper.tenant_scope import ALL_TENANTS
 
 pytestmark = [pytest.mark.stock_postgres, pytest.mark.exhaustive_on_postgres]
@@ -98,6 +103,29 @@ async def test_a_charge_with_entries_stays_whatever_its_basis(env: LedgerEnviron
     assert await charge_ids(env) == {paid.charge_id}
 
 
+async def test_a_response_is_repeated_and_stored_as_long_as_the_setting_says(
+    env: LedgerEnvironment, database_url: str
+) -> None:
+    hour_ms = KEY_LIFETIME_MS // 24
+    store: Store = PostgresStore(database_url, env.clock, key_lifetime_ms=hour_ms)
+    if database_url.startswith("sqlite:///"):
+        store = SqliteStore(Path(database_url.removeprefix("sqlite:///")), env.clock, key_lifetime_ms=hour_ms)
+    ledger = Ledger(store, lease_seconds=60)
+    ledger.start()
+    await keyed_call(env)
+    env.clock.step(hour_ms / 1000 - 1)
+    async with make_reservation(env, ledger=ledger) as repeated:
+        assert repeated.replayed is not None
+    assert await ledger.delete_old_keys() == 0
+    env.clock.step(1)
+    async with make_reservation(env, ledger=ledger) as anew:
+        assert anew.replayed is None
+    env.clock.step(hour_ms / 1000)
+    assert await env.ledger.delete_old_keys() == 0, "another process has the default"
+    assert await ledger.delete_old_keys() == 1
+    await ledger.stop()
+
+
 async def test_deleting_charges_fails_with_ledger_unavailable_in_an_outage(env: LedgerEnvironment) -> None:
     env.store.down = True
     with pytest.raises(LedgerUnavailable):
@@ -120,14 +148,14 @@ async def test_a_deletion_reads_only_what_it_deletes(env: LedgerEnvironment, dat
             connection.set_progress_handler(count, 1)
             connection.execute("BEGIN IMMEDIATE")
             assert sqlite_free_charges.delete_free_charges(connection, now_ms - AGE_MS, LIMIT) == expected
-            assert sqlite_keys.delete_old_keys(connection, now_ms, LIMIT) == expected
+            assert sqlite_keys.delete_old_keys(connection, now_ms - KEY_LIFETIME_MS, LIMIT) == expected
             assert steps[0] < MAX_STEPS
         return
     for statistics in ("SELECT 1", "ANALYZE"):
         await env.reader.execute(statistics)
         async with _postgres_transaction(database_url) as other:
             assert await postgres_free_charges.delete_free_charges(other, now_ms, AGE_MS, LIMIT) == expected
-            assert await postgres_keys.delete_old_keys(other, now_ms, LIMIT) == expected
+            assert await postgres_keys.delete_old_keys(other, now_ms, KEY_LIFETIME_MS, LIMIT) == expected
             read = await other.fetch(
                 "SELECT relname, seq_tup_read, idx_tup_fetch FROM pg_stat_xact_user_tables"
                 " WHERE seq_tup_read + idx_tup_fetch > 0"

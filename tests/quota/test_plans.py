@@ -16,17 +16,9 @@ from tollkeeper.chat import Usage
 from tollkeeper.quota.rules.charge_row import CHARGE_COLUMNS
 from tollkeeper.quota.rules.decide import decide
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest
+from tollkeeper.quota.rules.limit_changes import SetLimit
 from tollkeeper.quota.rules.models import Basis
-from tollkeeper.quota.rules.operations import (
-    Administer,
-    Operation,
-    Refund,
-    Renew,
-    Reserve,
-    SetLimit,
-    Settle,
-    StoreResponse,
-)
+from tollkeeper.quota.rules.operations import Administer, Operation, Refund, Renew, Reserve, Settle, StoreResponse
 from tollkeeper.quota.rules.page import ReadSet
 from tollkeeper.quota.rules.windows import Period
 from tollkeeper.quota.stores.postgres.connection import BEGIN, Connection
@@ -37,7 +29,7 @@ from tollkeeper.quota.stores.sqlite.idempotency_keys import register_functions
 from tollkeeper.quota.stores.sqlite.row_cache import RowCache
 from tollkeeper.quota.stores.sqlite.writes import write as write_to_sqlite
 
-pytestmark = [pytest.mark.stock_postgres, pytest.mark.exhaustive_on_postgres]
+pytestmark = [pytest.mark.stock_postgres, pytest.mark.exhaustive_on_postgres, pytest.mark.postgres_versions]
 
 CALLS = 16
 ROWS = 20_000
@@ -47,6 +39,8 @@ LEDGER = ("charges", "entries", "windows", "idempotency_keys")
 PLAIN_BEGIN = "BEGIN"
 OF_A_TENANT = re.compile(r"\(tenant_id=\?( AND month=\?)?\)")
 """The plan of SQLite that reads all rows of a tenant, or of its month."""
+PARTITION = re.compile(r"_(\d{6}|default|past)$")
+"""The end of a partition's name."""
 LEDGERS_BEGIN = BEGIN.format(lock_timeout_ms=1_000)
 
 
@@ -102,7 +96,7 @@ async def fill(env: LedgerEnvironment) -> None:
     """Copy a row of each table many times, within the same tenant and month."""
     charge = ", ".join(column for column in CHARGE_COLUMNS if column not in ("id", "closed_ms"))
     numbers = f"WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {ROWS})"
-    of_window = "tenant_id, quota_id, ends_ms, granted, settled, pending, forgiven, sequence"
+    of_window = "tenant_id, quota_id, granted, settled, pending, forgiven, sequence"
     copied = "SELECT * FROM {} ORDER BY 1 LIMIT 1"
     await env.reader.execute(
         f"INSERT INTO charges (id, closed_ms, {charge}) {numbers}"
@@ -114,8 +108,8 @@ async def fill(env: LedgerEnvironment) -> None:
         f" at_ms FROM ({copied.format('entries')}) AS one, numbers"
     )
     await env.reader.execute(
-        f"INSERT INTO windows (starts_ms, {of_window}) {numbers}"
-        f" SELECT -n, {of_window} FROM ({copied.format('windows')}) AS one, numbers"
+        f"INSERT INTO windows (starts_ms, ends_ms, {of_window}) {numbers}"
+        f" SELECT -n, 1 - n, {of_window} FROM ({copied.format('windows')}) AS one, numbers"
     )
     await env.reader.execute(
         f"INSERT INTO idempotency_keys (tenant_id, user_id, key, charge_id, fingerprint, created_ms) {numbers}"
@@ -155,7 +149,11 @@ async def rows_read(connection: Connection) -> dict[str, int]:
     rows = await connection.fetch(
         "SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0) AS read FROM pg_stat_xact_user_tables"
     )
-    return dict.fromkeys(LEDGER, 0) | {row["relname"]: row["read"] for row in rows}
+    found = dict.fromkeys(LEDGER, 0)
+    for row in rows:
+        table = PARTITION.sub("", row["relname"])
+        found[table] = found.get(table, 0) + row["read"]
+    return found
 
 
 @asynccontextmanager

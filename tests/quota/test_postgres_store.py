@@ -24,7 +24,7 @@ from tollkeeper.quota.stores.postgres import windows
 from tollkeeper.quota.stores.postgres.idempotency_keys import lock_keys
 from tollkeeper.quota.stores.postgres.store import PostgresStore
 
-pytestmark = pytest.mark.stock_postgres
+pytestmark = [pytest.mark.stock_postgres, pytest.mark.postgres_versions]
 
 Other: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 

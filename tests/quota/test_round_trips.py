@@ -1,22 +1,20 @@
 """How many statements a lone operation sends to PostgreSQL, one after the other. Each costs a call one round trip."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator
 
-import asyncpg
 import pytest
 from keyed_calls import render_cost
 from ledger_environment import LedgerEnvironment, batch, open_ledger_environment
 
 from support.factories import charge_id, make_terms, set_limit, tenant_quota, user_quota
+from support.sent_statements import record_statements
 from tollkeeper.chat import Usage
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest
 from tollkeeper.quota.rules.models import Basis
-from tollkeeper.quota.rules.operations import ClosedCharge, Hold, Reserve, Settle, StoreResponse
+from tollkeeper.quota.rules.operations import BookFree, ClosedCharge, Hold, Reserve, Settle, StoreResponse
 from tollkeeper.quota.rules.windows import Period
 
 LEASE_MS = 60_000
-SENDING = ("execute", "executemany", "fetch", "fetchrow", "fetchval")
 
 
 @pytest.fixture
@@ -32,18 +30,7 @@ async def env(postgres_url: str) -> AsyncIterator[LedgerEnvironment]:
 @pytest.fixture
 def sent(env: LedgerEnvironment, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The statements that are sent from now on."""
-    statements: list[str] = []
-
-    def count(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def counted(connection: object, statement: str, *values: object, **options: Any) -> Any:
-            statements.append(statement)
-            return await method(connection, statement, *values, **options)
-
-        return counted
-
-    for name in SENDING:
-        monkeypatch.setattr(asyncpg.Connection, name, count(getattr(asyncpg.Connection, name)))
-    return statements
+    return record_statements(monkeypatch)
 
 
 def reserve(env: LedgerEnvironment, name: str, key: str | None = None) -> Reserve:
@@ -70,6 +57,12 @@ async def test_a_lone_call_sends_few_statements(
     [closed] = await batch(env.store, settle(env, entering))
     assert isinstance(closed, ClosedCharge)
     assert len(sent) == statements, sent
+
+
+async def test_an_answer_at_no_cost_sends_one_more_to_show_balances(env: LedgerEnvironment, sent: list[str]) -> None:
+    [closed] = await batch(env.store, BookFree(charge_id("a"), env.caller, make_terms(), lease_ms=0))
+    assert isinstance(closed, ClosedCharge)
+    assert len(sent) == 5, sent
 
 
 async def test_a_call_that_guessed_its_windows_wrong_begins_again(env: LedgerEnvironment, sent: list[str]) -> None:

@@ -110,6 +110,16 @@ async def test_what_a_stop_could_not_book_is_booked_once(
     assert files(tmp_path) == []
 
 
+async def test_workers_that_start_together_book_the_same_files(tmp_path: Path) -> None:
+    spill, ledger = Spill(tmp_path), Recording()
+    for _ in range(2):
+        spill.write([Settle(charge_id("one"), 1, Usage(1, 1), Basis.PROVIDER)])
+    (tmp_path / "unbooked-0.jsonl").write_text("{")
+    await asyncio.gather(*(spill.book(ledger, no_tenant) for _ in range(3)))
+    assert (len(files(tmp_path, "rejected")), files(tmp_path, "jsonl")) == (1, [])
+    assert len(ledger.booked) >= 2
+
+
 async def test_calls_that_end_after_the_stop_end_at_once_and_are_kept(env: LedgerEnvironment) -> None:
     reported, cancelled = (env.ledger.reservation(env.caller, make_terms()) for _ in range(2))
     await reported.__aenter__()

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from support.factories import make_tenant, make_terms
 from tollkeeper.chat import Usage
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import LedgerUnavailable
 from tollkeeper.identity.accounts import list_tenants
 from tollkeeper.quota.stores.sqlite import disk

@@ -14,7 +14,7 @@ from sqlmodel import select
 from support.deadlines import TEST_DEADLINE_S
 from support.factories import FakeClock, charge_id, make_terms, set_limit, user_quota
 from tollkeeper.chat import Usage
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import DatabaseUnavailable, LedgerUnavailable
 from tollkeeper.identity.models import Tenant
 from tollkeeper.quota.rules.operations import Hold, Renew, Reserve
@@ -51,6 +51,19 @@ async def hold_the_lock(sqlite_url: str, seconds: float) -> asyncio.subprocess.P
     assert process.stdout is not None
     assert await process.stdout.readline() == b"held\n"
     return process
+
+
+async def test_a_probe_writes_to_the_disk(sqlite_url: str) -> None:
+    """Else an outage by a full disk would end while no call can be booked."""
+    path = Path(sqlite_url.removeprefix("sqlite:///"))
+    log = path.with_name(f"{path.name}-wal")
+    store = SqliteStore(path, FakeClock())
+    sizes = []
+    for _ in range(3):
+        await store.probe()
+        sizes.append(log.stat().st_size)
+    await store.close()
+    assert sizes == sorted(set(sizes))
 
 
 async def use(env: LedgerEnvironment) -> None:

@@ -21,18 +21,19 @@ from support.factories import (
     user_quota,
 )
 from tollkeeper.chat import Usage
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import QuotaExceeded, TollkeeperError, Unauthenticated
 from tollkeeper.principal import Principal, Role
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.decide import decide
+from tollkeeper.quota.rules.limit_changes import Grant, SetLimit
 from tollkeeper.quota.rules.models import Basis
-from tollkeeper.quota.rules.operations import Administer, Grant, Hold, Operation, Renew, Reserve, SetLimit, Settle
+from tollkeeper.quota.rules.operations import Administer, Hold, Operation, Renew, Reserve, Settle
 from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.rules.windows import Period
 from tollkeeper.quota.stores.base import Store
 
-pytestmark = pytest.mark.stock_postgres
+pytestmark = [pytest.mark.stock_postgres, pytest.mark.postgres_versions]
 
 LEASE_MS = 60_000
 

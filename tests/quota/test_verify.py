@@ -20,7 +20,7 @@ from support.factories import (
     user_quota,
 )
 from tollkeeper.chat import Price, Usage
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import ProviderRejected
 from tollkeeper.principal import Principal
 from tollkeeper.quota.audit.problems import Fault
@@ -172,8 +172,8 @@ CORRUPTIONS: dict[str, tuple[Fault, str, tuple[str, ...]]] = {
         Fault.SEQUENCE,
         "it has no entries",
         (
-            "INSERT INTO windows (tenant_id, quota_id, starts_ms, granted)"
-            " SELECT tenant_id, quota_id, 1, 0 FROM windows WHERE id = 1",
+            "INSERT INTO windows (tenant_id, quota_id, starts_ms, ends_ms, granted)"
+            " SELECT tenant_id, quota_id, -1, 0, 0 FROM windows WHERE id = 1",
         ),
     ),
     "an entry is in another month": (
@@ -346,6 +346,15 @@ async def test_corruptions_of_every_sort_are_found_together_on_either_database(h
     for corruption in together:
         await history.execute(*CORRUPTIONS[corruption][2])
     await history.execute("UPDATE charges SET created_ms = created_ms + 86400000 WHERE id = '{settled}'")
+    end_ms = 2**61
+    await history.execute(
+        *(
+            "INSERT INTO windows (tenant_id, quota_id, starts_ms, ends_ms, granted)"
+            f" SELECT tenant_id, id, {end_ms + 2 * one}, {end_ms + 2 * one + 1}, 0 FROM quotas WHERE period = 'day'"
+            for one in range(2)
+        ),
+        f"UPDATE windows SET ends_ms = {end_ms + 3} WHERE starts_ms = {end_ms}",
+    )
     assert {problem.fault for problem in (await history.verify()).problems} == set(Fault)
 
 
@@ -369,8 +378,8 @@ async def test_an_entry_of_no_window_is_found(sqlite_url: str) -> None:
 async def test_problems_beyond_the_most_that_are_kept_are_counted(history: History) -> None:
     await history.execute(
         *(
-            "INSERT INTO windows (tenant_id, quota_id, starts_ms, granted)"
-            f" SELECT tenant_id, id, {starts}, 0 FROM quotas WHERE id = 1"
+            "INSERT INTO windows (tenant_id, quota_id, starts_ms, ends_ms, granted)"
+            f" SELECT tenant_id, id, {-starts - 1}, {-starts}, 0 FROM quotas WHERE id = 1"
             for starts in range(150)
         ),
     )
@@ -397,7 +406,7 @@ async def test_a_ledger_in_use_has_no_problems(database_url: str, database: Data
                     raise ProviderRejected
                 reservation.set_usage(Usage(0, chance.randrange(200)))
 
-    await asyncio.gather(*(call(caller) for caller in callers * 100))
+    await asyncio.gather(*(call(caller) for caller in callers * 60))
     working = True
 
     async def work(caller: Principal) -> None:
@@ -405,7 +414,7 @@ async def test_a_ledger_in_use_has_no_problems(database_url: str, database: Data
             await call(caller)
 
     workers = [asyncio.create_task(work(caller)) for caller in callers]
-    reports = [await verify(database, now_ms=0, chunk=chunk) for chunk in (100, 150, 400) for _ in range(3)]
+    reports = [await verify(database, now_ms=0, chunk=chunk) for chunk in (60, 90, 240) for _ in range(2)]
     working = False
     await asyncio.gather(*workers)
     await ledger.stop()

@@ -11,7 +11,7 @@ from sqlalchemy import TextClause
 from verified_ledger import TERMS, VerifiedLedger, open_verified
 
 from tollkeeper.chat import Usage
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.quota.audit import windows
 from tollkeeper.quota.audit.mark import Mark
@@ -125,7 +125,8 @@ CORRUPTIONS = {
     "a window is set back": (Fault.SEQUENCE, "UPDATE windows SET sequence = 2"),
     "a window has no entries": (
         Fault.SEQUENCE,
-        "INSERT INTO windows (tenant_id, quota_id, starts_ms, granted) SELECT tenant_id, id, 1, 0 FROM quotas",
+        "INSERT INTO windows (tenant_id, quota_id, starts_ms, ends_ms, granted)"
+        " SELECT tenant_id, id, -1, 0, 0 FROM quotas",
     ),
 }
 
@@ -144,7 +145,7 @@ async def test_corruptions_since_the_mark_are_found(
     assert counts_of(report)[2] <= 1
 
 
-@pytest.mark.parametrize("chunk", [1, 5, 13])
+@pytest.mark.parametrize("chunk", [1, 13])
 @pytest.mark.parametrize("has_mark", [False, True])
 async def test_an_interrupted_verification_continues(
     verified: VerifiedLedger, mark: Path, chunk: int, has_mark: bool

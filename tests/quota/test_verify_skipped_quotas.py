@@ -83,8 +83,8 @@ async def test_a_quota_without_a_window_has_never_applied(sqlite_verified: Verif
     await sqlite_verified.spend(Usage(5, 20))
     caller = sqlite_verified.caller
     await sqlite_verified.execute(
-        "INSERT INTO quotas (tenant_id, user_id, unit, period, granted)"
-        f" VALUES ({caller.tenant_id}, {caller.user_id}, 'tokens', 'minute', 5)"
+        "INSERT INTO quotas (tenant_id, user_id, kind, unit, period, granted)"
+        f" VALUES ({caller.tenant_id}, {caller.user_id}, 'user', 'tokens', 'minute', 5)"
     )
     assert (await sqlite_verified.verify()).clean
 

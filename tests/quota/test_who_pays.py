@@ -8,9 +8,9 @@ from pages import CALLER, LEASE_MS, OWN, PRICE, SHARED, balances, hold, page_of,
 from support.factories import charge_id
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerConflict
-from tollkeeper.quota.rules.decide import dispatch, expire, refund, release, renew, settle
+from tollkeeper.quota.rules.decide import expire, refund, release, renew, settle
 from tollkeeper.quota.rules.models import Basis, Unit
-from tollkeeper.quota.rules.operations import ClosedCharge, Dispatch, Expire, Refund, Release, Renew, Settle
+from tollkeeper.quota.rules.operations import ClosedCharge, Expire, Refund, Release, Renew, Settle
 from tollkeeper.quota.rules.page import Page
 from tollkeeper.quota.rules.windows import Period
 
@@ -54,6 +54,7 @@ def test_what_a_call_costs(basis: Basis, usage: tuple[int, int], cost: int, forg
     hold(page, A)
     closed = end(page, A, basis, usage)
     assert (closed.basis, closed.cost_tokens, closed.overrun) == (basis, cost, overrun)
+    assert (closed.forgiven_tokens, closed.forgiven_micro_usd) == (forgiven, None)
     assert balances(page) == [(cost, 0, forgiven)] * 2
     charge = page.charges[A]
     assert (charge.state, charge.forgiven_tokens, charge.closed_ms) == ("settled", forgiven, page.now_ms)
@@ -151,18 +152,6 @@ def test_a_renewal_never_loosens_a_checkpoint() -> None:
     charge = page.charges[A]
     assert (charge.checkpoint_input, charge.checkpoint_output) == (5, 40)
     assert charge.lease_ms == page.now_ms + LEASE_MS
-
-
-def test_only_one_worker_dispatches_a_job() -> None:
-    page = page_of({DAY: 1_000})
-    hold(page, A, dispatch=False)
-    page.now_ms += 5
-    assert dispatch(page, Dispatch(A, TENANT, LEASE_MS))
-    assert not dispatch(page, Dispatch(A, TENANT, LEASE_MS))
-    assert page.charges[A].lease_ms == page.now_ms + LEASE_MS
-    assert not dispatch(page, Dispatch(UNKNOWN, TENANT, LEASE_MS))
-    release(page, Release(A, TENANT))
-    assert not dispatch(page, Dispatch(A, TENANT, LEASE_MS))
 
 
 @pytest.mark.parametrize(

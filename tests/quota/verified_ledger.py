@@ -3,13 +3,14 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from ledger_environment import batch
 from sqlalchemy import text
 
 from support.factories import FakeClock, make_principal, make_store, make_terms, set_limit, tenant_quota, user_quota
 from tollkeeper.chat import Price, Usage
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.principal import Principal
 from tollkeeper.quota.audit.report import AuditReport
 from tollkeeper.quota.audit.verify import verify
@@ -76,6 +77,9 @@ class VerifiedLedger:
     async def verify(self, chunk: int = 10) -> AuditReport:
         return await verify(self.database, now_ms=self.clock.ms, chunk=chunk)
 
+    async def verify_since(self, mark: Path) -> AuditReport:
+        return await verify(self.database, now_ms=self.clock.ms, chunk=3, mark_file=mark)
+
     async def replay(self) -> None:
         """A call whose response is stored, and its replay, which holds nothing."""
         for _ in range(2):
@@ -91,9 +95,9 @@ class VerifiedLedger:
 
 
 @asynccontextmanager
-async def open_verified(url: str) -> AsyncIterator[VerifiedLedger]:
+async def open_verified(url: str, clock: FakeClock | None = None) -> AsyncIterator[VerifiedLedger]:
     """The quotas are so old that every later charge must hold on them."""
-    clock, database = FakeClock(), Database(url)
+    clock, database = clock or FakeClock(), Database(url)
     ledger = Ledger(make_store(url, clock), lease_seconds=60)
     ledger.start()
     made = VerifiedLedger(database, clock, ledger, await make_principal(database), url)

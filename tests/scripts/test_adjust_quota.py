@@ -12,7 +12,7 @@ import typer
 from support.command_runner import SYSTEM_USER, CommandResult, CommandRunner, error_sentence
 from support.deadlines import TEST_DEADLINE_S
 
-pytestmark = pytest.mark.exhaustive_on_postgres
+pytestmark = pytest.mark.prove_only_on_postgres
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "adjust_quota.py"
 ENTRIES = (
@@ -160,7 +160,7 @@ def test_every_invalid_line_of_a_file_is_reported_and_nothing_is_written(script:
         HEADER
         + "ada@example.com,,set,total,5,,good\n"
         + "nobody@example.com,,set,total,5,,x\n"
-        + "ada@example.com,,set,week,5,,x\n"
+        + "ada@example.com,,set,year,5,,x\n"
         + "ada@example.com,,set,day,-5,,x\n"
         + "ada@example.com,,grant,total,,0,x\n"
         + "ada@example.com,,grant,total,5,,x\n"
@@ -179,7 +179,7 @@ def test_every_invalid_line_of_a_file_is_reported_and_nothing_is_written(script:
         f"adjust_quota: {sentence}"
         for sentence in (
             "line 3: There is no user with the e-mail address nobody@example.com.",
-            "line 4: Unknown window 'week'. Choose minute, hour, day, month or total.",
+            "line 4: Unknown window 'year'. Choose minute, hour, day, week, month or total.",
             "line 5: The column limit must be a whole number from 0 to 1000000000000000, not '-5'.",
             "line 6: The column tokens must be a whole number from 1 to 1000000000000000, not '0'.",
             "line 7: The action grant needs a number in the column tokens and none in limit.",
@@ -237,8 +237,8 @@ def test_invalid_options_are_reported_in_one_sentence_and_write_nothing(script: 
         (f"set {ada} --limit -5 --reason x", "--limit must be a whole number from 0 to 1000000000000000, not '-5'."),
         (f"set {ada} --limit 5 --reason x", "ada@example.com has no token quota yet: name the window."),
         (
-            f"set {ada} --limit 5 --reason x --window week",
-            "Unknown window 'week'. Choose minute, hour, day, month or total.",
+            f"set {ada} --limit 5 --reason x --window year",
+            "Unknown window 'year'. Choose minute, hour, day, week, month or total.",
         ),
         ("show --user nobody@example.com", "There is no user with the e-mail address nobody@example.com."),
         ("show --members-of nobody", "There is no tenant named nobody."),
@@ -260,7 +260,7 @@ def test_more_than_the_maximum_of_changes_are_refused(script: Script, monkeypatc
 def test_show_lists_the_balances_of_members(script: Script) -> None:
     script.run("set", "--user", "ada@example.com", "--window", "total", "--limit", "500", "--reason", "a start")
     lines = [line.split() for line in script.run("show", "--members-of", "acme").splitlines()]
-    assert lines[1] == ["ada@example.com", "total", "tokens", "500", "0", "0", "500", "never"]
+    assert lines[1] == ["ada@example.com", "total", "tokens", "500", "0", "0", "500", "never", "block"]
     assert lines[2] == ["bob@example.com", "none"]
     assert "tenant acme  none" in script.run("show", "--tenant", "acme")
 

@@ -9,7 +9,7 @@ import pytest
 from bench.bulk_ledger import ENTRIES_PER_CHARGE, LedgerSize, fill_postgres, fill_sqlite
 from bench.growth import parse_size
 from support.deadlines import TEST_DEADLINE_S
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.quota.audit.verify import verify
 
 BENCH = Path(__file__).resolve().parents[2] / "scripts" / "bench"
@@ -29,7 +29,7 @@ async def test_a_ledger_that_was_filled_in_bulk_is_right(database_url: str, data
     assert size.tenants == (2 if users > 2_000 else 1)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.prove_only
 def test_the_growth_of_a_ledger_is_measured() -> None:
     ran = subprocess.run(
         [sys.executable, str(BENCH), "--quick", "--only", "sqlite", "--growth", "3:0,20:400"],

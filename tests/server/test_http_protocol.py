@@ -1,6 +1,7 @@
 """What the HTTP protocol accepts, refuses and limits, over a real socket."""
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,14 @@ class ServerUnderTest:
     requests: list[tuple[Scope, bytes]]
     gate: asyncio.Event
     connections: Connections
+    server: uvicorn.Server | None = None
     clients: list["Client"] = field(default_factory=list)
+
+    def shut_down_connections(self) -> None:
+        """As uvicorn does when it stops."""
+        assert self.server is not None
+        for connection in list(self.server.server_state.connections):
+            connection.shutdown()
 
     async def open(self) -> "Client":
         client = Client(*await asyncio.open_connection("127.0.0.1", self.port))
@@ -100,6 +108,7 @@ async def serve() -> AsyncIterator[StartServer]:
             while not server.started:
                 await asyncio.sleep(0.01)
         server_under_test.port = listening.getsockname()[1]
+        server_under_test.server = server
         return server_under_test
 
     yield start
@@ -120,6 +129,38 @@ async def test_a_persistent_connection_serves_several_requests(serve: StartServe
         await client.send(b"POST /b HTTP/1.1\r\nHost: here\r\nContent-Length: 5\r\n\r\nhello")
         assert await client.response() == (200, b"/b")
     assert [body for _, body in server.requests] == [b"hello"] * 3
+
+
+async def test_a_stop_closes_a_connection_that_is_idle(serve: StartServer) -> None:
+    server = await serve()
+    client = await server.open()
+    await client.send(GET)
+    await client.response()
+    server.shut_down_connections()
+    assert await client.is_closed()
+
+
+async def test_a_stop_answers_a_request_that_the_event_loop_has_not_read_yet(serve: StartServer) -> None:
+    """A proxy reports an error to its caller for a POST into a connection that is closed without a response."""
+    server = await serve()
+    client = await server.open()
+    await client.send(GET)
+    await client.response()
+    os.write(client.writer.get_extra_info("socket").fileno(), GET)
+    server.shut_down_connections()
+    assert await client.response() == (200, b"/a")
+
+
+async def test_a_stop_answers_a_request_whose_head_is_incomplete_or_closes_after_a_time(serve: StartServer) -> None:
+    server = await serve(head_s=20.0)
+    whole, part = await server.open(), await server.open()
+    for client in (whole, part):
+        await client.send(GET[:10])
+    await asyncio.sleep(0.05)
+    server.shut_down_connections()
+    await whole.send(GET[10:])
+    assert await whole.response() == (200, b"/a")
+    assert (await part.response())[0] == 408
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 5, 7, 1000])
@@ -173,24 +214,24 @@ async def test_a_request_after_a_chunked_one_in_the_same_segment_closes_the_conn
 
 
 @pytest.mark.parametrize(
-    ("head", "status"),
+    ("head", "status", "setting"),
     [
-        (b"GET / HTTP/1.1\r\nHost: here\r\nX: " + b"x" * 40_000 + b"\r\n\r\n", 431),
-        (b"GET / HTTP/1.1\r\nHost: here\r\nX: " + b"x" * 40_000, 431),
-        (b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\nHost: here\r\n\r\n", 431),
-        (b"GET / HTTP/1.1\r\nHost: here\r\n" + b"X: y\r\n" * 100 + b"\r\n", 431),
-        (b"GET / HTTP/1.1\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: here\r\nHost: there\r\n\r\n", 400),
-        (b"GET / HTTP/1.0\r\nHost: here\r\nHost: here\r\n\r\n", 400),
-        (b"nonsense\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: here\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: here\r\nX", 408),
-        (b"\r\n", 408),
+        (b"GET / HTTP/1.1\r\nHost: here\r\nX: " + b"x" * 40_000 + b"\r\n\r\n", 431, "TOLLKEEPER_MAX_HEAD_BYTES"),
+        (b"GET / HTTP/1.1\r\nHost: here\r\nX: " + b"x" * 40_000, 431, "TOLLKEEPER_MAX_HEAD_BYTES"),
+        (b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\nHost: here\r\n\r\n", 431, "TOLLKEEPER_MAX_HEAD_BYTES"),
+        (b"GET / HTTP/1.1\r\nHost: here\r\n" + b"X: y\r\n" * 100 + b"\r\n", 431, "TOLLKEEPER_MAX_HEAD_FIELDS"),
+        (b"GET / HTTP/1.1\r\n\r\n", 400, None),
+        (b"GET / HTTP/1.1\r\nHost: here\r\nHost: there\r\n\r\n", 400, None),
+        (b"GET / HTTP/1.0\r\nHost: here\r\nHost: here\r\n\r\n", 400, None),
+        (b"nonsense\r\n\r\n", 400, None),
+        (b"GET / HTTP/1.1\r\nHost: here\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400, None),
+        (b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400, None),
+        (b"GET / HTTP/1.1\r\nHost: here\r\nX", 408, "TOLLKEEPER_HEAD_SECONDS"),
+        (b"\r\n", 408, "TOLLKEEPER_HEAD_SECONDS"),
     ],
 )
 async def test_a_head_that_is_too_large_late_or_invalid_is_refused(
-    serve: StartServer, head: bytes, status: int
+    serve: StartServer, head: bytes, status: int, setting: str | None
 ) -> None:
     server = await serve()
     client = await server.open()
@@ -198,6 +239,8 @@ async def test_a_head_that_is_too_large_late_or_invalid_is_refused(
     assert (await client.response())[0] == status
     assert await client.is_closed()
     assert server.requests == []
+    assert server.connections.refusals == ({setting: 1} if setting else {})
+    assert server.connections.bad_requests == (0 if setting else 1)
 
 
 async def test_a_head_at_its_limits_is_accepted(serve: StartServer) -> None:
@@ -298,6 +341,7 @@ async def test_connections_above_the_limit_are_refused_until_others_are_closed(s
     first, second, third = [await server.open() for _ in range(3)]
     assert (await third.response())[0] == 503
     assert await third.is_closed()
+    assert server.connections.refusals == {"TOLLKEEPER_MAX_CONNECTIONS": 1}
     first.writer.close()
     async with asyncio.timeout(DEADLINE_S):
         while len(server.connections) > 1:
@@ -312,6 +356,7 @@ async def test_the_connections_of_an_address_are_limited_except_those_of_a_trust
     server = await serve(max_connections_per_address=1, head_s=20.0)
     await server.open()
     assert (await (await server.open()).response())[0] == 503
+    assert server.connections.refusals == {"TOLLKEEPER_MAX_CONNECTIONS_PER_ADDRESS": 1}
     trusting = await serve(max_connections_per_address=1, head_s=20.0, trusted_proxies="10.0.0.1, 127.0.0.0/8")
     for client in [await trusting.open() for _ in range(3)]:
         await client.send(GET)

@@ -39,7 +39,7 @@ async def serve() -> AsyncIterator[StartServer]:
         config = uvicorn.Config(
             echo,
             http=bounded_protocol(limits, connections),
-            ws=bounded_websocket_protocol(limits),
+            ws=bounded_websocket_protocol(limits, connections),
             log_config=None,
             lifespan="off",
         )
@@ -75,16 +75,17 @@ async def flood(client: ClientConnection, frame: str) -> None:
 
 @pytest.mark.parametrize("frame", ["ping", "text"])
 async def test_too_many_frames_close_the_connection(serve: StartServer, frame: str) -> None:
-    url, _ = await serve()
+    url, connections = await serve()
     async with asyncio.timeout(DEADLINE_S), connect(url, ping_interval=None, max_queue=None) as client:
         with pytest.raises(ConnectionClosed) as closed:
             await flood(client, frame)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == TOO_MUCH
+    assert connections.refusals == {"TOLLKEEPER_SOCKET_FRAMES_PER_SECOND": 1}
 
 
 async def test_too_many_bytes_close_the_connection(serve: StartServer) -> None:
-    url, _ = await serve(socket_bytes_burst=10_000.0, socket_bytes_per_s=1.0)
+    url, connections = await serve(socket_bytes_burst=10_000.0, socket_bytes_per_s=1.0)
     async with asyncio.timeout(DEADLINE_S), connect(url, compression=None) as client:
         await client.send("x" * 5_000)
         assert len(await client.recv()) == 5_000
@@ -93,6 +94,7 @@ async def test_too_many_bytes_close_the_connection(serve: StartServer) -> None:
             await client.recv()
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == TOO_MUCH
+    assert connections.refusals == {"socket_bytes": 1}
 
 
 async def test_a_websocket_counts_as_a_connection_until_it_is_closed(serve: StartServer) -> None:

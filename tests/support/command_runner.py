@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from tollkeeper.cli.commands import app as tollkeeper
 from tollkeeper.cli.runner import run
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 
 DATA_KEY = "9a8b7c6d5e4f30211203f4e5d6c7b8a9-commands"
 PASSWORD = b"correct horse battery\n"

@@ -4,9 +4,8 @@ import asyncio
 import re
 import uuid
 
-from support.databases import execute
-from support.postgres_servers import on_database
-from tollkeeper.migrations import migrate
+from support.postgres_servers import execute, on_database
+from tollkeeper.database.migrations import migrate
 
 
 class Owner:
@@ -22,7 +21,7 @@ class Owner:
         """Returns what the migration says."""
         await execute(self.admin_url, f"CREATE ROLE {self.name} LOGIN PASSWORD 'secret' {attributes}")
         await execute(self.admin_url, f"CREATE DATABASE {self.name} OWNER {self.name}")
-        return await asyncio.to_thread(migrate, self.url)
+        return (await asyncio.to_thread(migrate, self.url)).problem
 
     async def drop(self) -> None:
         await execute(self.admin_url, f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)")

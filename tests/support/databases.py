@@ -1,7 +1,7 @@
 """Databases for tests: migrated, empty, and each test's own.
 
 SQLite: one file is migrated per process, and each test gets a copy. PostgreSQL: all workers of a run share servers, and
-each test gets a copy of a migrated database.
+each test gets a migrated, empty database: see `support.reused_postgres`.
 """
 
 import asyncio
@@ -14,12 +14,22 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 
-from support.postgres_servers import STOCK_IS_MISSING, SharedPostgres, on_database, share_stock, share_wheel, stop_all
-from tollkeeper.db import Database
-from tollkeeper.migrations import migrate
+from support.depth import DEPTH
+from support.postgres_servers import (
+    STOCK_IS_MISSING,
+    SharedPostgres,
+    execute,
+    find_stock,
+    on_database,
+    share_stock,
+    share_wheel,
+    stop_all,
+)
+from support.reused_postgres import ReusedDatabases
+from tollkeeper.database.engine import Database
+from tollkeeper.database.migrations import migrate
 
 STOCK = "stock_postgres"
 EVERY_POSTGRES = ("postgres", pytest.param(STOCK, marks=pytest.mark.exhaustive))
@@ -64,15 +74,29 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Drop the tests on stock PostgreSQL from modules that are not marked `stock_postgres`, and mark as `exhaustive`
-    what is so on PostgreSQL only.
+    """Drop the tests on stock PostgreSQL from modules that are not marked `stock_postgres`, and mark as `exhaustive` or
+    `prove_only` what is so on PostgreSQL only. Where DEPTH says so, drop from the wheel's what runs on stock.
     """
     dropped = {item for item in items if _is_on(item, STOCK) and item.get_closest_marker(STOCK) is None}
+    if DEPTH.one_postgres and ("TEST_STOCK_POSTGRES_URL" in os.environ or find_stock() is not None):
+        on_stock = {item.nodeid.replace(STOCK, "postgres") for item in items if _is_on(item, STOCK)}
+        one = {
+            item for item in items if item.nodeid in on_stock and item.get_closest_marker("postgres_versions") is None
+        }
+        dropped |= {item for item in one if item.get_closest_marker(STOCK) is not None}
     config.hook.pytest_deselected(items=list(dropped))
     items[:] = [item for item in items if item not in dropped]
     for item in items:
         if _is_on(item, "postgres") and item.get_closest_marker("exhaustive_on_postgres") is not None:
             item.add_marker("exhaustive")
+        if (_is_on(item, "postgres") or _is_on(item, STOCK)) and _is_for_proofs(item):
+            item.add_marker("prove_only")
+
+
+def _is_for_proofs(item: pytest.Item) -> bool:
+    """Whether a mark `prove_only_on_postgres` applies: it names the tests of a module that it does not apply to."""
+    marks = list(item.iter_markers("prove_only_on_postgres"))
+    return any(getattr(item, "originalname", item.name) not in mark.kwargs.get("but", ()) for mark in marks)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -138,20 +162,34 @@ def sqlite_url(tmp_path: Path, migrated_file: Path) -> str:
     return new_sqlite(tmp_path, migrated_file)
 
 
+@pytest.fixture(scope="session")
+def postgres_databases(shared_postgres_server: SharedPostgres) -> Iterator[ReusedDatabases]:
+    databases = ReusedDatabases(shared_postgres_server, drops=True)
+    yield databases
+    databases.close()
+
+
+@pytest.fixture(scope="session")
+def stock_postgres_databases(shared_stock_server: SharedPostgres) -> Iterator[ReusedDatabases]:
+    """Those of a server of ours are deleted with it, which takes less time."""
+    databases = ReusedDatabases(shared_stock_server, drops="TEST_STOCK_POSTGRES_URL" in os.environ)
+    yield databases
+    databases.close()
+
+
 @pytest.fixture
-def postgres_url(shared_postgres_server: SharedPostgres) -> Iterator[str]:
-    url = new_postgres(shared_postgres_server)
+def postgres_url(postgres_databases: ReusedDatabases) -> Iterator[str]:
+    url = postgres_databases.take()
     yield url
-    drop(shared_postgres_server, url)
+    postgres_databases.give_back(url)
 
 
 @pytest.fixture
-def stock_postgres_url(shared_stock_server: SharedPostgres) -> Iterator[str]:
+def stock_postgres_url(stock_postgres_databases: ReusedDatabases) -> Iterator[str]:
     """On PostgreSQL as Debian installs it, with its default settings."""
-    url = new_postgres(shared_stock_server)
+    url = stock_postgres_databases.take()
     yield url
-    if "TEST_STOCK_POSTGRES_URL" in os.environ:  # the data of a server of ours go as a whole, which takes less time
-        drop(shared_stock_server, url)
+    stock_postgres_databases.give_back(url)
 
 
 @pytest.fixture(params=EVERY_POSTGRES)
@@ -179,19 +217,6 @@ def new_postgres(server: SharedPostgres) -> str:
     name = f"test_{uuid.uuid4().hex}"
     asyncio.run(execute(server.url, f'CREATE DATABASE "{name}" TEMPLATE "{server.template}"'))
     return on_database(server.url, name)
-
-
-def drop(server: SharedPostgres, url: str) -> None:
-    name = url.partition("?")[0].rpartition("/")[2]
-    asyncio.run(execute(server.url, f'DROP DATABASE "{name}" WITH (FORCE)'))
-
-
-async def execute(url: str, statement: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
 
 
 def make_read_only(path: Path) -> None:

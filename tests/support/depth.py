@@ -20,9 +20,17 @@ class Depth(NamedTuple):
     test_may_take_s: float
     """The time limit of a test, in seconds."""
     contract_examples: int
-    """How many requests schemathesis makes up for each operation, beside those that cover its schema."""
+    """How many requests schemathesis makes up for each operation, in its phase `fuzzing`."""
     contract_seed: int | None
     """The seed of these requests; None for another one each time."""
+    contract_phases: str
+    """What schemathesis does. Its phase `coverage` sends 17,000 requests, `stateful` sequences of requests."""
+    every_cell: bool = False
+    """Whether each row of the table "Who pays" runs on every pair of an endpoint and a wire; else most run on each
+    endpoint once, with wires that change from row to row.
+    """
+    one_postgres: bool = False
+    """Whether what runs on stock PostgreSQL runs on the wheel's only if it is marked `postgres_versions`."""
 
 
 DEPTHS = {
@@ -30,19 +38,22 @@ DEPTHS = {
         machine_examples=10,
         bank_calls=100,
         kills=1,
-        examples=0.25,
+        examples=0.15,
         test_may_take_s=240,
-        contract_examples=5,
+        contract_examples=3,
         contract_seed=1,
+        contract_phases="examples,fuzzing",
     ),
     "check": Depth(
         machine_examples=15,
         bank_calls=100,
         kills=3,
-        examples=0.3,
+        examples=0.2,
         test_may_take_s=600,
-        contract_examples=3,
+        contract_examples=5,
         contract_seed=1,
+        contract_phases="examples,fuzzing",
+        one_postgres=True,
     ),
     "prove": Depth(
         machine_examples=500,
@@ -52,6 +63,8 @@ DEPTHS = {
         test_may_take_s=7_200,
         contract_examples=500,
         contract_seed=None,
+        contract_phases="examples,coverage,fuzzing,stateful",
+        every_cell=True,
     ),
 }
 

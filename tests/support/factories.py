@@ -6,13 +6,14 @@ from pathlib import Path
 
 from tollkeeper.chat import Price
 from tollkeeper.clock import Clock, SystemClock
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.identity.models import Tenant, User
 from tollkeeper.principal import Principal, Role
 from tollkeeper.quota.ledger import Ledger
+from tollkeeper.quota.rules.limit_changes import SetLimit
 from tollkeeper.quota.rules.meter import Meter
 from tollkeeper.quota.rules.models import Unit
-from tollkeeper.quota.rules.operations import SetLimit, Terms
+from tollkeeper.quota.rules.operations import Terms
 from tollkeeper.quota.rules.page import QuotaKey, Subject
 from tollkeeper.quota.rules.windows import Period
 from tollkeeper.quota.stores.base import Store

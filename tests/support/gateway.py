@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,16 +14,25 @@ from support.deadlines import TEST_DEADLINE_S
 from support.encryption import make_data_keys
 from support.factories import make_principal, make_store, set_limit, user_quota
 from tollkeeper.chat import ChatRequest, Completion, Finish, Message, Price, TextDelta, Usage, UsageReport
-from tollkeeper.clock import Clock
-from tollkeeper.db import Database
+from tollkeeper.clock import Clock, SystemClock
+from tollkeeper.contents.content_log import ContentLog
+from tollkeeper.database.engine import Database
 from tollkeeper.dialects.input_size import InputSize
+from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.errors import TollkeeperError
-from tollkeeper.gateway.call_events import CallEvent, CallEvents
+from tollkeeper.gateway.cache_status import CacheStatus
+from tollkeeper.gateway.cached_vectors import AnswerCache
+from tollkeeper.gateway.call_events import CallEvent
+from tollkeeper.gateway.call_record import CallEvents
 from tollkeeper.gateway.candidate import ModelCall
+from tollkeeper.gateway.evaluation import Judges
 from tollkeeper.gateway.path import Gateway
 from tollkeeper.gateway.results import CallFailed, CallResult, IdempotentCall
 from tollkeeper.gateway.stored_responses import StoredResponses
 from tollkeeper.gateway.streaming import Deadlines
+from tollkeeper.gateway.verdict import RatedAnswer
+from tollkeeper.identity.accounts import find_service_account
+from tollkeeper.moderation.policies import Policies
 from tollkeeper.principal import Principal
 from tollkeeper.providers.base import CallInput, Model, PreparedCall, StreamChunk
 from tollkeeper.providers.catalog import Catalog
@@ -30,6 +40,7 @@ from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.reservation import Reservation
 from tollkeeper.quota.rules.models import Charge, Window
 from tollkeeper.quota.rules.operations import Replayed
+from tollkeeper.telemetry.trace_context import join_trace, outgoing_traceparent
 
 BODY_BYTES, INPUT_TOKENS = 1000, 50
 INPUT_BOUND, EXACT_INPUT_BOUND = BODY_BYTES + 8 + 64, INPUT_TOKENS + 8 + 64
@@ -56,8 +67,9 @@ class FakeProvider:
     """A scripted provider. Each character of its output is one token.
 
     Each call uses the next item of `completions` or `streams`; the last item is used again for all later calls. `calls`
-    records the model and the output limit of each call, `unfinished_streams` counts the streams that were closed before
-    their end. If `answer_gate` is set, `complete` waits for it. The event `called` is set at the first call.
+    records the model and the output limit of each call, and `traceparents` its span; `unfinished_streams` counts the
+    streams that were closed before their end. If `answer_gate` is set, `complete` waits for it. The event `called` is
+    set at the first call.
     """
 
     name: str = "fake"
@@ -68,6 +80,7 @@ class FakeProvider:
     has_tokenizer: bool = True
     prepare_error: Exception | None = None
     calls: list[tuple[str, int]] = field(default_factory=list)
+    traceparents: list[str] = field(default_factory=list)
     input_counts: int = 0
     unfinished_streams: int = 0
     answer_gate: asyncio.Event | None = None
@@ -84,6 +97,7 @@ class FakeProvider:
 
     async def complete(self, prepared: PreparedCall, max_output: int) -> Completion:
         self.calls.append((prepared.model.name, max_output))
+        self.traceparents.append(outgoing_traceparent.get())
         self.called.set()
         if self.answer_gate is not None:
             await self.answer_gate.wait()
@@ -94,6 +108,7 @@ class FakeProvider:
 
     async def stream(self, prepared: PreparedCall, max_output: int) -> AsyncGenerator[StreamChunk]:
         self.calls.append((prepared.model.name, max_output))
+        self.traceparents.append(outgoing_traceparent.get())
         self.called.set()
         steps = self.streams.pop(0) if len(self.streams) > 1 else self.streams[0]
         finished = False
@@ -140,6 +155,7 @@ class RecordingListener:
     """How many attempts it was attached to."""
     blocked_by: asyncio.Event | None = None
     left: bool = False
+    cache_status: CacheStatus | None = None
     on_disconnect: Callable[[], None] = lambda: None
     reservation: Reservation | None = None
 
@@ -180,6 +196,12 @@ class GatewayUnderTest:
     models: dict[str, Model]
     caller: Principal
     database: Database
+    contents: ContentLog
+    keys: DataKeys
+    cache: AnswerCache
+    policies: Policies
+    judges: Judges
+    rated: list[RatedAnswer]
     seen: list[CallEvent] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -192,7 +214,7 @@ class GatewayUnderTest:
 
     async def complete(self, idempotent: IdempotentCall | None = None, **changes: Any) -> CallResult:
         async with asyncio.timeout(TEST_DEADLINE_S):
-            with self.events.record(self.caller, "query") as record:
+            with self.events.record(self.caller, "query", join_trace(())) as record:
                 result = await self.inner.complete(record, make_call(**changes), idempotent)
         assert isinstance(result, CallResult)
         return result
@@ -205,7 +227,7 @@ class GatewayUnderTest:
     ) -> CallResult:
         call = make_call(**changes)
         async with asyncio.timeout(TEST_DEADLINE_S):
-            with self.events.record(self.caller, "query") as record:
+            with self.events.record(self.caller, "query", join_trace(())) as record:
                 result = await self.inner.stream(record, call, listener or RecordingListener(), idempotent)
         assert isinstance(result, CallResult)
         return result
@@ -215,7 +237,7 @@ class GatewayUnderTest:
     ) -> Replayed:
         """Make a call whose response is already stored for its key."""
         call = make_call(**changes)
-        with self.events.record(self.caller, "query") as record:
+        with self.events.record(self.caller, "query", join_trace(())) as record:
             if listener is None:
                 result = await self.inner.complete(record, call, idempotent)
             else:
@@ -262,16 +284,30 @@ async def open_gateway(
     caller = await make_principal(database)
     provider = FakeProvider()
     models = {"m": Model("m", provider, context_window=5000, price=PRICE)}
+    keys = make_data_keys()
+    contents = ContentLog(database, keys, clock or SystemClock())
+    cache = AnswerCache(max_bytes=1_000_000, seconds=60)
+    policies, judges = Policies(), Judges()
+    rated: list[RatedAnswer] = []
     gateway = Gateway(
         ledger,
         Catalog("m", models.get, provider),
         deadlines or Deadlines(),
-        StoredResponses(make_data_keys()),
+        StoredResponses(keys),
+        contents,
+        cache,
+        policies,
+        partial(find_service_account, database),
+        lambda *_: None,
+        judges,
+        rated.append,
         default_output=500,
     )
     await set_limit(ledger, user_quota(caller), 10_000)
     try:
-        yield GatewayUnderTest(gateway, ledger, provider, models, caller, database)
+        yield GatewayUnderTest(
+            gateway, ledger, provider, models, caller, database, contents, keys, cache, policies, judges, rated
+        )
     finally:
         await ledger.stop()
         await database.close()

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from support.factories import FakeClock, make_principal
 from tollkeeper.audit_log.log import AuditLog
 from tollkeeper.clock import SystemClock
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.errors import Unauthenticated
 from tollkeeper.identity import accounts

@@ -7,7 +7,7 @@ import pytest
 TESTS = Path(__file__).parents[1]
 NOT_MEASURED = frozenset(
     {
-        *("audit_log", "configuration", "dialects", "encryption", "http_client", "journeys", "outbound"),
+        *("audit_log", "configuration", "deploy", "dialects", "encryption", "http_client", "journeys", "outbound"),
         *("providers", "scripts", "server", "telemetry"),
     }
 )

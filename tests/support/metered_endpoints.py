@@ -13,6 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from support.gateway import GatewayUnderTest, open_gateway
 from tollkeeper import errors
+from tollkeeper.api.body_budget import BodyBudget
 from tollkeeper.api.compat.openai import CHAT_COMPLETIONS
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.metered import MeteredRouter
@@ -21,7 +22,7 @@ from tollkeeper.clock import SystemClock
 from tollkeeper.dialects.sse import Splitter
 from tollkeeper.gateway import attempts
 from tollkeeper.principal import Access
-from tollkeeper.throttle import Throttle
+from tollkeeper.rate_limits.throttle import Throttle
 
 TOKEN = (b"authorization", b"Bearer good")
 PROMPT = b'{"prompt": "hi"}'
@@ -124,7 +125,9 @@ async def open_endpoints(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> As
         async def other_routes(scope: Scope, receive: Receive, send: Send) -> None:
             await send({"type": "http.response.start", "status": 418, "headers": []})
 
-        router = MeteredRouter(other_routes, (QUERY, STREAM, CHAT_COMPLETIONS), lambda: cast(Services, services))
+        router = MeteredRouter(
+            other_routes, (QUERY, STREAM, CHAT_COMPLETIONS), lambda: cast(Services, services), BodyBudget()
+        )
         yield EndpointsUnderTest(gateway, services, router)
 
 

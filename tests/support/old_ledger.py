@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel.sql.sqltypes import UTCDateTime
 
-from tollkeeper.db import async_url
+from tollkeeper.database.engine import async_url
 
 JANUARY_MS = 1_769_903_940_000
 """2026-01-31 23:59:00 UTC."""

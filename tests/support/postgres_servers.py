@@ -21,7 +21,7 @@ import asyncpg
 import psutil
 import pytest
 
-from tollkeeper.migrations import migrate
+from tollkeeper.database.migrations import migrate
 
 STOCK_IS_MISSING = "stock PostgreSQL not found"
 STOPS_WITHIN_S = 60.0
@@ -158,3 +158,12 @@ def on_database(server_url: str, name: str) -> str:
     before, _, options = server_url.partition("?")
     base = before.rsplit("/", 1)[0]
     return f"{base}/{name}" + (f"?{options}" if options else "")
+
+
+async def execute(url: str, statement: str) -> None:
+    """Execute a statement on a connection of its own."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()

@@ -62,7 +62,7 @@ SITUATIONS: list[tuple[str, dict[str, Any], str]] = [
     (HANDLED, {"event": "own.failed", "reason": "***"}, "line two *** postgresql://***@db/x"),
     ('logging.getLogger("uvicorn.error").error("a\\n%s", "b")', {"message": "a\nb", "level": "error"}, ""),
     ('logging.getLogger("lib").warning("a %d", "b")', {"message": "a %d", "level": "warning", "logger": "lib"}, ""),
-    ('structlog.get_logger().warning("odd", text="\\ud800", n=2**70)', {"text": "\ud800", "n": 2**70}, ""),
+    ('structlog.get_logger().warning("odd", text="\\ud800", count=2**70)', {"text": "\ud800", "count": 2**70}, ""),
 ]
 
 

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from support.deadlines import TEST_DEADLINE_S
-from tollkeeper import bootstrap
+from tollkeeper.bootstrap import application
 from tollkeeper.settings import Settings
 from tollkeeper.telemetry import loop_watchdog
 from tollkeeper.telemetry.loop_watchdog import LoopWatchdog
@@ -124,9 +124,9 @@ def test_a_running_server_has_a_watchdog_and_a_stopped_one_has_none(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(bootstrap, "_freeze_startup_objects", lambda: None)
+    monkeypatch.setattr(application, "_freeze_startup_objects", lambda: None)
     settings = Settings(database_url=sqlite_url, signing_secret=SecretStr("0123456789abcdef" * 2))
-    with TestClient(bootstrap.make_app(settings)):
+    with TestClient(application.make_app(settings)):
         assert "loop-watchdog" in _threads()
     assert "loop-watchdog" not in _threads()
 

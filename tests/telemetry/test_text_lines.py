@@ -8,14 +8,15 @@ from support.deadlines import TEST_DEADLINE_S
 
 PROGRAM = """
 import structlog
-from tollkeeper.telemetry.logging import AccessLog, configure_logging, correlation_id
+from tollkeeper.telemetry.correlation import correlation_id
+from tollkeeper.telemetry.logging import AccessLog, configure_logging
 configure_logging("info", as_text=True)
 AccessLog("info", as_text=True).write(
     method="GET", path="/a\\x1b[31m\\nb", status=200, seconds=0.0123, correlation_id="id-1"
 )
 correlation_id.set("id-2")
 log = structlog.get_logger("tollkeeper.test")
-log.info("test.happened", reason="sk-secret", nothing=None, count=3)
+log.info("test.happened", reason="sk-secret", error=None, count=3)
 try:
     raise RuntimeError("line one\\nline two tk-secret")
 except RuntimeError:

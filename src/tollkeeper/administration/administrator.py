@@ -95,5 +95,5 @@ class Administrator:
 
 
 def commanding(session: AsyncSession, audit_log: AuditLog, name: str, now_ms: int) -> Administrator:
-    """The administrator of a command: whoever can run it has the database, and so every right."""
+    """The administrator of a command: it is run with access to the database, and so with every right."""
     return Administrator(session, audit_log, name, Role.OPERATOR, ALL_TENANTS, now_ms, is_fresh=True)

@@ -6,12 +6,20 @@ from sqlmodel import col, delete, or_, select, update
 
 from tollkeeper.administration import users
 from tollkeeper.administration.administrator import Administrator
-from tollkeeper.administration.models import AdminRequest
+from tollkeeper.administration.models import AdminRequest, QuotaRequest
+from tollkeeper.alerts.models import AlertRule, QuotaAlert
+from tollkeeper.batches.models import Batch
+from tollkeeper.contents.models import StoredContent
 from tollkeeper.conversations.models import StoredConversation
 from tollkeeper.errors import LedgerConflict
+from tollkeeper.files.models import StoredFile
 from tollkeeper.identity import accounts, keys
-from tollkeeper.identity.models import ApiKey, ApiKeyUse, Identity, OneTimeLink, Session, TotpSecret, User
+from tollkeeper.identity.models import ApiKey, ApiKeyUse, GroupMember, Identity, OneTimeLink, Session, TotpSecret, User
+from tollkeeper.jobs.models import Job
+from tollkeeper.quota.rules.jobs import JobStatus
 from tollkeeper.quota.rules.models import Charge, ChargeState, IdempotencyKey
+from tollkeeper.retrieval.models import Document, DocumentChunk, DocumentUse, DocumentVectors
+from tollkeeper.webhooks.models import WebhookDelivery
 
 ERASED = "erased"
 OPEN_STATES = (ChargeState.RESERVED.value, ChargeState.DISPATCHED.value)
@@ -21,8 +29,9 @@ async def erase_user(admin: Administrator, user: User, reason: str) -> User:
     """Disable a user for good, and erase what tells who it was.
 
     The e-mail address becomes a placeholder. Password, second factor, logins, links, identities at OpenID providers,
-    conversations and stored responses are deleted, keys revoked. Charges, entries and the audit log stay: they name the
-    user by number.
+    conversations, private documents, contents of calls, jobs, deliveries of their events, batches, files, requests for
+    quota and stored responses are deleted, keys revoked. Documents that they share stay the tenant's. Charges, entries
+    and the audit log stay: they name the user by number.
 
     Raises Forbidden, StepUpRequired, InvalidRequest; LedgerConflict while calls are in flight, which would store their
     answers after this: the user is then disabled, so that none can follow.
@@ -34,6 +43,7 @@ async def erase_user(admin: Administrator, user: User, reason: str) -> User:
     accounts.disable(user, admin.now_ms)
     await admin.session.flush()
     if await _has_calls_in_flight(admin, user):
+        await _hurry_jobs(admin, user)
         if not was_disabled:
             await admin.note(user.tenant_id, "user.change", users.target_of(user), after={"disabled": True})
         await admin.session.commit()
@@ -56,8 +66,16 @@ async def _has_calls_in_flight(admin: Administrator, user: User) -> bool:
     return (await admin.session.exec(query)).first() is not None
 
 
+async def _hurry_jobs(admin: Administrator, user: User) -> None:
+    """Have the user's pending jobs tried at once: each ends then, because the user is disabled."""
+    are_theirs = col(Job.tenant_id) == user.tenant_id, col(Job.user_id) == user.id
+    await admin.session.exec(
+        update(Job).where(*are_theirs, col(Job.status) == JobStatus.PENDING.value).values(available_ms=0)
+    )
+
+
 async def _delete_rows(admin: Administrator, user: User) -> None:
-    """Delete what a user has: the rows of a conversation's messages go with it."""
+    """Delete what a user has: the messages of a conversation and the chunks of a file go with it."""
     session = admin.session
     their_keys = select(ApiKey.id).where(ApiKey.user_id == user.id)
     await session.exec(delete(ApiKeyUse).where(col(ApiKeyUse.key_id).in_(their_keys)))
@@ -66,8 +84,21 @@ async def _delete_rows(admin: Administrator, user: User) -> None:
     )
     await session.exec(delete(Session).where(col(Session.user_id) == user.id))
     await session.exec(delete(TotpSecret).where(col(TotpSecret.user_id) == user.id))
+    await session.exec(delete(GroupMember).where(col(GroupMember.user_id) == user.id))
     await session.exec(delete(Identity).where(col(Identity.user_id) == user.id))
     await session.exec(delete(AdminRequest).where(col(AdminRequest.user_id) == user.id))
-    for table in (StoredConversation, IdempotencyKey):
+    for part in (DocumentChunk, DocumentVectors, Document):
+        await session.exec(delete(part).where(col(part.tenant_id) == user.tenant_id, col(part.owner_id) == user.id))
+    requested = (
+        StoredConversation,
+        StoredContent,
+        IdempotencyKey,
+        Job,
+        WebhookDelivery,
+        QuotaRequest,
+        AlertRule,
+        QuotaAlert,
+    )
+    for table in (*requested, Batch, StoredFile, DocumentUse):
         are_theirs = col(table.tenant_id) == user.tenant_id, col(table.user_id) == user.id
         await session.exec(delete(table).where(*are_theirs))

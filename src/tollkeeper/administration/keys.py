@@ -80,15 +80,22 @@ async def list_keys(
     return [ListedKey(row, uses.get(row.id)) for row in rows]
 
 
-async def change_key(admin: Administrator, key_id: str, changes: dict[str, Any]) -> ListedKey:
-    """Change fields of a key: `name`, `expires_ms`, `models`, `surfaces`, `networks`. Absent fields stay. A server has
-    the limits of a key in memory for up to half a minute.
+async def get_key(admin: Administrator, key_id: str, *, to_change: bool = False) -> ListedKey:
+    """A key that is not revoked; locked, if it is to be changed. Raises NotFound if the administrator may see none of
+    that id; Forbidden for the key of a user of a higher role, if it is to be changed.
+    """
+    key = await _get_key(admin, key_id, to_change=to_change)
+    return ListedKey(key, (await last_uses(admin.session, {key.tenant_id}, [key.id])).get(key.id))
 
-    Raises StepUpRequired, since a change can widen what the key reaches; NotFound, InvalidRequest; Forbidden for the
-    key of a user of a higher role.
+
+async def change_key(admin: Administrator, listed: ListedKey, changes: dict[str, Any]) -> ListedKey:
+    """Change fields of a key that was got to be changed: `name`, `expires_ms`, `models`, `surfaces`, `networks`. Absent
+    fields stay. A server has the limits of a key in memory for up to half a minute.
+
+    Raises StepUpRequired, since a change can widen what the key reaches; InvalidRequest.
     """
     admin.require_fresh_login()
-    key = await _get_key(admin, key_id)
+    key = listed.row
     before, old_name = record_of(key), key.name
     if "name" in changes:
         key.name = keys.check_name(changes["name"])
@@ -109,7 +116,7 @@ async def change_key(admin: Administrator, key_id: str, changes: dict[str, Any])
             before={name: before[name] for name in changed},
             after={name: after[name] for name in changed} | renamed,
         )
-    return ListedKey(key, (await last_uses(admin.session, {key.tenant_id}, [key.id])).get(key.id))
+    return listed
 
 
 async def revoke_key(admin: Administrator, key_id: str, *, user_id: int | None = None) -> None:
@@ -132,20 +139,24 @@ async def revoke_keys_of(admin: Administrator, user: User) -> int:
     return len(rows)
 
 
-async def _get_key(admin: Administrator, key_id: str, *, user_id: int | None = None) -> ApiKey:
-    """A key to be changed, locked. Raises NotFound if there is none that the administrator may see; Forbidden."""
+async def _get_key(admin: Administrator, key_id: str, *, user_id: int | None = None, to_change: bool = True) -> ApiKey:
+    """A key; locked, if it is to be changed. Raises NotFound if there is none that the administrator may see; Forbidden
+    for one that they may not change.
+    """
     query = (
         select(ApiKey, User)
         .join(User, col(User.id) == ApiKey.user_id)
         .where(ApiKey.id == key_id, admin.scope.condition(col(ApiKey.tenant_id)), col(ApiKey.revoked_ms).is_(None))
-        .with_for_update(of=ApiKey)
     )
+    if to_change:
+        query = query.with_for_update(of=ApiKey)
     if user_id is not None:
         query = query.where(ApiKey.user_id == user_id)
     found = (await admin.session.exec(query)).first() if keys.is_id(key_id) else None
     if found is None:
         raise NotFound(NO_SUCH_KEY)
-    _require_rank(admin, found[1])
+    if to_change:
+        _require_rank(admin, found[1])
     return found[0]
 
 

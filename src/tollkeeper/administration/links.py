@@ -1,4 +1,4 @@
-"""One-time links: administrators create them, and whoever has one uses it, without an account.
+"""One-time links: administrators create them, and a person who has one uses it without an account.
 
 The audit log never has a token, nor the address that an invitation is for.
 """
@@ -22,7 +22,7 @@ PATHS = {LinkKind.RESET: "/auth/reset", LinkKind.INVITATION: "/auth/invitations"
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Whoever uses a link: in which transaction, when and from where."""
+    """The use of a link: in which transaction, when and from where."""
 
     session: AsyncSession
     audit_log: AuditLog

@@ -6,11 +6,15 @@ applied. A plan may be applied again, by any process: it acts once.
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 import msgspec
 from sqlmodel import col, select
 
 from tollkeeper.administration.administrator import Administrator
+from tollkeeper.administration.groups import get_group
+from tollkeeper.administration.keys import get_key
 from tollkeeper.administration.tenants import get_tenant
 from tollkeeper.administration.users import require_power_over
 from tollkeeper.audit_log.log import Act
@@ -19,10 +23,21 @@ from tollkeeper.identity.models import User
 from tollkeeper.quota import queries
 from tollkeeper.quota.changes import Action, PlannedChange, QuotaChange, Target, plan_change
 from tollkeeper.quota.ledger import Ledger, new_operation_id
-from tollkeeper.quota.rules.models import Unit
-from tollkeeper.quota.rules.operations import Balance, Grant, LimitChange, SetLimit
+from tollkeeper.quota.rules.limit_changes import Grant, LimitChange, Override, SetLimit, SpentRule
+from tollkeeper.quota.rules.models import Unit, WhenSpent
+from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.quota.rules.page import QuotaKey, Subject
+from tollkeeper.quota.rules.subjects import SubjectKind
 from tollkeeper.quota.rules.windows import Period
+
+_LABELS = {
+    SubjectKind.TENANT: "The tenant",
+    SubjectKind.USER: "The user",
+    SubjectKind.KEY: "The API key",
+    SubjectKind.GROUP: "The group",
+}
+_AMOUNTS = {Action.SET: "limit", Action.GRANT: "granted", Action.OVERRIDE: "limit"}
+"""What the audit log calls the amount of an act."""
 
 
 class PlannedLimit(msgspec.Struct, frozen=True):
@@ -35,13 +50,28 @@ class PlannedLimit(msgspec.Struct, frozen=True):
     action: Action
     amount: int
     reason: str
+    when_spent: SpentRule | None = None
+    kind: SubjectKind | None = None
+    name: str = ""
+    from_ms: int | None = None
+    until_ms: int | None = None
+    rollover_cap: int | None = None
+
+    @property
+    def subject(self) -> Subject:
+        """The owner of the quota."""
+        return Subject(self.tenant_id, self.user_id, self.kind, self.name)
 
     @property
     def change(self) -> LimitChange:
         """The change as the ledger's operation takes it."""
-        key = QuotaKey(Subject(self.tenant_id, self.user_id), self.unit, self.period)
-        kind = SetLimit if self.action is Action.SET else Grant
-        return kind(key, self.amount, self.reason)
+        key = QuotaKey(self.subject, self.unit, self.period)
+        if self.action is Action.GRANT:
+            return Grant(key, self.amount, self.reason, self.until_ms)
+        if self.action is Action.OVERRIDE:
+            assert self.until_ms is not None
+            return Override(key, self.amount, self.until_ms, self.from_ms, self.reason)
+        return SetLimit(key, self.amount, self.reason, self.when_spent, self.rollover_cap)
 
 
 class LimitPlan(msgspec.Struct, frozen=True):
@@ -51,36 +81,58 @@ class LimitPlan(msgspec.Struct, frozen=True):
     changes: tuple[PlannedLimit, ...]
 
 
-async def find_owner(
-    admin: Administrator, *, user_id: int | None, tenant_id: int | None, default: int | None = None
-) -> Subject:
-    """The user or the tenant that is meant; with neither, the tenant `default`. With both, the user must be the
-    tenant's. Raises NotFound for those that the administrator may not see; InvalidRequest for neither.
+class OwnerIds(NamedTuple):
+    """Whose quota a request means: one of these."""
+
+    user_id: int | None = None
+    tenant_id: int | None = None
+    key_id: str | None = None
+    group_id: int | None = None
+
+    @property
+    def are_several(self) -> bool:
+        """Whether it names more than one."""
+        return sum(one is not None for one in self) > 1
+
+
+async def find_owner(admin: Administrator, ids: OwnerIds, *, default: int | None = None) -> Subject:
+    """The owner that is meant; without any, the tenant `default`. With a tenant and another, that must be the tenant's.
+    Raises NotFound for those that the administrator may not see; InvalidRequest for neither.
     """
-    if user_id is not None:
-        scope = admin.scope.narrow(tenant_id)
-        query = select(User.tenant_id).where(User.id == user_id, scope.condition(col(User.tenant_id)))
+    if ids._replace(tenant_id=None).are_several:
+        raise InvalidRequest("Name one of user_id, key_id and group_id.")
+    scope = admin.scope.narrow(ids.tenant_id) if any(ids._replace(tenant_id=None)) else admin.scope
+    if ids.group_id is not None:
+        group = await get_group(admin, ids.group_id)
+        scope.narrow(group.tenant_id)
+        return Subject(group.tenant_id, None, SubjectKind.GROUP, str(group.id))
+    if ids.key_id is not None:
+        key = (await get_key(admin, ids.key_id)).row
+        scope.narrow(key.tenant_id)
+        return Subject(key.tenant_id, key.user_id, SubjectKind.KEY, key.id)
+    if ids.user_id is not None:
+        query = select(User.tenant_id).where(User.id == ids.user_id, scope.condition(col(User.tenant_id)))
         found = (await admin.session.exec(query)).first()
         if found is None:
             raise NotFound
-        return Subject(found, user_id)
-    tenant_id = default if tenant_id is None else tenant_id
+        return Subject(found, ids.user_id)
+    tenant_id = default if ids.tenant_id is None else ids.tenant_id
     if tenant_id is None:
-        raise InvalidRequest("Name a user_id or a tenant_id.")
+        raise InvalidRequest("Name a user_id, a tenant_id, a key_id or a group_id.")
     await get_tenant(admin, tenant_id)
     return Subject(tenant_id)
 
 
-async def find_target(admin: Administrator, *, user_id: int | None, tenant_id: int | None) -> Target:
-    """The user or the tenant whose quota is to be changed. Raises what `find_owner` does; InvalidRequest for both;
-    Forbidden for operators, whose quotas only operators may change.
+async def find_target(admin: Administrator, ids: OwnerIds) -> Target:
+    """The owner whose quota is to be changed. Raises what `find_owner` does; InvalidRequest for several; Forbidden for
+    operators and their keys, whose quotas only operators may change.
     """
-    if user_id is not None and tenant_id is not None:
-        raise InvalidRequest("Name a user_id or a tenant_id, not both.")
-    subject = await find_owner(admin, user_id=user_id, tenant_id=tenant_id)
-    if user_id is not None:
-        require_power_over(admin, await admin.session.get_one(User, user_id))
-    return Target(subject, "The user" if subject.user_id is not None else "The tenant")
+    if ids.are_several:
+        raise InvalidRequest("Name one of user_id, tenant_id, key_id and group_id.")
+    subject = await find_owner(admin, ids)
+    if subject.user_id is not None:
+        require_power_over(admin, await admin.session.get_one(User, subject.user_id))
+    return Target(subject, _LABELS[subject.kind])
 
 
 async def list_quotas(
@@ -112,7 +164,7 @@ async def note_changes(admin: Administrator, changes: Sequence[PlannedChange]) -
     """Note changes in the audit log. The transaction must be committed before the plan is applied. Raises Forbidden for
     a tenant's quota, unless the administrator is an operator.
     """
-    if not admin.is_operator and any(change.key.subject.user_id is None for change in changes):
+    if not admin.is_operator and any(change.key.subject.kind is SubjectKind.TENANT for change in changes):
         raise Forbidden("Only operators may change the quota of a tenant. You may change those of its users.")
     plan = LimitPlan(
         new_operation_id(),
@@ -125,11 +177,17 @@ async def note_changes(admin: Administrator, changes: Sequence[PlannedChange]) -
                 change.request.action,
                 change.request.amount,
                 change.request.reason,
+                change.request.when_spent,
+                change.key.subject.part,
+                change.key.subject.name,
+                change.request.from_ms,
+                change.request.until_ms,
+                change.request.rollover_cap,
             )
             for change in changes
         ),
     )
-    acts = [_act(admin, plan, one, change.base) for one, change in zip(plan.changes, changes, strict=True)]
+    acts = [_act(admin, plan, one, change) for one, change in zip(plan.changes, changes, strict=True)]
     await admin.note_all(acts)
     return plan
 
@@ -152,10 +210,18 @@ async def apply_changes(admin: Administrator, ledger: Ledger, plan: LimitPlan) -
         raise
 
 
-def _act(admin: Administrator, plan: LimitPlan, planned: PlannedLimit, base: int | None) -> Act:
+def _act(admin: Administrator, plan: LimitPlan, planned: PlannedLimit, change: PlannedChange) -> Act:
     is_set = planned.action is Action.SET
-    after = _record(plan, planned) | {"limit" if is_set else "granted": planned.amount}
-    before = {"limit": base} if is_set else None
+    after = _record(plan, planned) | {_AMOUNTS[planned.action]: planned.amount}
+    for name, at_ms in (("from", planned.from_ms), ("until", planned.until_ms)):
+        if at_ms is not None:
+            after |= {name: datetime.fromtimestamp(at_ms / 1000, UTC).isoformat()}
+    if planned.rollover_cap is not None:
+        after |= {"rollover": planned.rollover_cap}
+    if planned.when_spent is not None:
+        rule = planned.when_spent
+        after |= {"when_spent": str(WhenSpent.of(**rule._asdict())), "fallback_model": rule.fallback_model}
+    before = {"limit": change.base if change.before is not None else None} if is_set else None
     tenant_id, reason = planned.tenant_id, planned.reason
     return admin.act(tenant_id, _action(planned), _target(planned), before=before, after=after, reason=reason)
 
@@ -174,4 +240,6 @@ def _action(planned: PlannedLimit) -> str:
 
 
 def _target(planned: PlannedLimit) -> str:
-    return f"user:{planned.user_id}" if planned.user_id is not None else f"tenant:{planned.tenant_id}"
+    subject = planned.subject
+    names = {SubjectKind.USER: subject.user_id, SubjectKind.TENANT: subject.tenant_id}
+    return f"{subject.kind}:{names.get(subject.kind, subject.name)}"

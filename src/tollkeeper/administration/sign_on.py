@@ -1,6 +1,6 @@
 """Who logs in by a tenant's OpenID provider: an identity that is known, or a new user of one of the tenant's domains.
 
-An identity is the pair of issuer and subject. An e-mail address never leads to a user who exists: whoever runs the
+An identity is the pair of issuer and subject. An e-mail address never leads to a user who exists: the operator of the
 provider could otherwise take over any account.
 """
 

@@ -149,7 +149,7 @@ def require_power_over(admin: Administrator, user: User) -> None:
 
 
 def require_another(admin: Administrator, user: User) -> None:
-    """Raises Forbidden if the user is the administrator: nobody locks themselves out, or raises themselves."""
+    """Raises Forbidden if the user is the administrator, who neither locks themselves out nor raises their own role."""
     if admin.user_id == user.id:
         raise Forbidden(
             "You cannot change your own role, and not disable or erase yourself. Another administrator can."

@@ -1,14 +1,10 @@
 """Verifications of the ledger and of the audit log at an administrator's request.
 
-They take minutes on large installations, and use the processor all the time. So each is a command in a process of its
-own, at a low priority: it delays neither the event loop nor other threads. At most one of a kind runs at once, for each
-server process.
+Each is a command in a process of its own. At most one of a kind runs at once, for each server process.
 """
 
 import asyncio
 import json
-import os
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,12 +13,11 @@ from typing import Any
 
 import structlog
 
+from tollkeeper.administration.commands import run_command
 from tollkeeper.clock import Clock
 
 CLEAN, PROBLEMS = 0, 1
 """The exit codes of a verification that has come to its end."""
-MAX_ERROR_LENGTH = 500
-_PROGRAM = "import os, runpy; os.nice(10); runpy.run_module('tollkeeper', run_name='__main__')"
 
 log = structlog.get_logger("tollkeeper.administration")
 
@@ -50,12 +45,12 @@ class Run:
 class CommandRunner:
     """Runs one verifying command of the `tollkeeper` program, at most once at a time.
 
-    `arguments` are the command and its options; `environment` is added to that of this process.
+    `arguments` are the command and its options; other settings than that of the database are those of the environment.
     """
 
-    def __init__(self, arguments: tuple[str, ...], environment: Mapping[str, str], clock: Clock) -> None:
+    def __init__(self, arguments: tuple[str, ...], database_url: str, clock: Clock) -> None:
         self._arguments = arguments
-        self._environment = environment
+        self._database_url = database_url
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
         self.last = Run()
@@ -74,37 +69,14 @@ class CommandRunner:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        try:
-            code, output, errors = await self._execute()
-        except OSError as error:
-            code, output, errors = -1, b"", str(error.strerror).encode()
+        ended = await run_command(self._arguments, self._database_url)
         finished = replace(self.last, state=RunState.FAILED, finished_ms=self._clock.now_ms())
-        if code in (CLEAN, PROBLEMS):
+        if ended.code in (CLEAN, PROBLEMS):
             with suppress(ValueError):
-                self.last = replace(finished, state=RunState.FINISHED, report=json.loads(output))
+                self.last = replace(finished, state=RunState.FINISHED, report=json.loads(ended.output))
                 return
-        lines = errors.decode(errors="replace").strip().splitlines() or [f"It ended with the exit code {code}."]
-        self.last = replace(finished, error=lines[-1][:MAX_ERROR_LENGTH])
+        self.last = replace(finished, error=ended.error)
         log.error("verification.failed", command=" ".join(self._arguments), error=self.last.error)
-
-    async def _execute(self) -> tuple[int | None, bytes, bytes]:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            _PROGRAM,
-            *self._arguments,
-            env={**os.environ, **self._environment},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            output, errors = await process.communicate()
-        except asyncio.CancelledError:
-            process.kill()
-            await process.wait()
-            raise
-        return process.returncode, output, errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +92,6 @@ class Verifications:
 
 
 def make_verifications(database_url: str, clock: Clock) -> Verifications:
-    """The verifications of the installation with this database; other settings are those of the environment."""
-    environment = {"TOLLKEEPER_DATABASE_URL": database_url}
+    """The verifications of the installation with this database."""
     commands = ("ledger", "verify", "--json"), ("audit", "verify", "--json")
-    return Verifications(*(CommandRunner(command, environment, clock) for command in commands))
+    return Verifications(*(CommandRunner(command, database_url, clock) for command in commands))

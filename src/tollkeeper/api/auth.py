@@ -13,7 +13,8 @@ from tollkeeper.api.forms import FORM, fields_of
 from tollkeeper.api.middleware import read_body
 from tollkeeper.errors import InvalidCredentials, InvalidRequest, UnsupportedMediaType
 from tollkeeper.server.limits import source_of
-from tollkeeper.throttle import Throttle
+
+router = APIRouter(prefix="/auth", tags=["auth"])
 
 JSON = "application/json"
 MAX_BODY_BYTES = 16 * 1024
@@ -62,35 +63,25 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def auth_router(throttle: Throttle) -> APIRouter:
-    """The routes of `/auth`, with the throttle's limits on them."""
-    router = APIRouter(prefix="/auth", tags=["auth"])
-
-    async def login(request: Request, response: Response, services: ServicesDep) -> TokenResponse:
-        """Exchange an e-mail address and a password for tokens: the OAuth2 password form, or JSON. A user with a second
-        factor sends a code with it.
-        """
-        sent = await _read_login(request)
-        address = client_address(request.scope)
-        throttle.check_failures(address)
-        throttle.check_login(sent.username.strip().lower(), address)
-        client = client_of(request)
-        try:
-            issued = await services.logins.log_in(sent.username, sent.password, sent.totp, client)
-        except InvalidCredentials:
-            services.failed_logins.count(source_of(address))
-            throttle.count_failure(address)
-            raise
-        as_cookie = isinstance(sent, LoginRequest) and sent.cookie
-        return token_response(request, response, services, issued, as_cookie=as_cookie)
-
-    if throttle.login != "off":
-        login = throttle.limiter.limit(throttle.login)(login)
-    declare = router.post(
-        "/login", openapi_extra=REQUEST_BODY, responses=ERRORS, response_model_exclude_none=True, summary="Log in"
-    )
-    declare(login)
-    return router
+@router.post("/login", openapi_extra=REQUEST_BODY, responses=ERRORS, response_model_exclude_none=True, summary="Log in")
+async def login(request: Request, response: Response, services: ServicesDep) -> TokenResponse:
+    """Exchange an e-mail address and a password for tokens: the OAuth2 password form, or JSON. A user with a second
+    factor sends a code with it.
+    """
+    address = client_address(request.scope)
+    await services.throttle.check_failures(address)  # first: its window ends last
+    await services.throttle.check_logins(address)
+    sent = await _read_login(request)
+    await services.throttle.check_login(sent.username.strip().lower(), address)
+    client = client_of(request)
+    try:
+        issued = await services.logins.log_in(sent.username, sent.password, sent.totp, client)
+    except InvalidCredentials:
+        services.failed_logins.count(source_of(address))
+        await services.throttle.count_failure(address)
+        raise
+    as_cookie = isinstance(sent, LoginRequest) and sent.cookie
+    return token_response(request, response, services, issued, as_cookie=as_cookie)
 
 
 async def _read_login(request: Request) -> Credentials:

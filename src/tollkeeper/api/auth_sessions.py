@@ -1,7 +1,7 @@
 """The caller's sessions: refresh, log out, list, revoke; and the change of the password, which ends all others."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -110,7 +110,7 @@ PASSWORD_ERRORS: dict[int | str, dict[str, Any]] = {401: {"description": "The cu
     responses=ERRORS,
     summary="Exchange a refresh token for new tokens",
 )
-async def refresh(request: Request, response: Response, services: ServicesDep) -> TokenResponse:
+async def refresh_login(request: Request, response: Response, services: ServicesDep) -> TokenResponse:
     """Send the token as JSON, or as the OAuth2 form (RFC 6749, 6). Each refresh token works once. If one is used again
     later than ten seconds after its first use, the session ends. The time of the login stays as it is: what needs a
     fresh login, needs a login.
@@ -119,9 +119,9 @@ async def refresh(request: Request, response: Response, services: ServicesDep) -
     text = sent.refresh_token if sent.refresh_token is not None else cookie_of(request, services.settings)
     if text is None:
         raise Unauthenticated
-    with _counting_failures(request, services):
+    async with _counting_failures(request, services):
         token = services.sessions.recognise(text)
-        services.throttle.check_refresh(token.session_id)
+        await services.throttle.check_refresh(token.session_id)
         issued = await services.sessions.refresh(services.database, token, client_of(request))
     return token_response(request, response, services, issued, as_cookie=sent.refresh_token is None)
 
@@ -144,22 +144,22 @@ async def logout(request: Request, response: Response, services: ServicesDep) ->
     if text is None:
         await _log_out_caller(request, services, everywhere=sent.all)
     else:
-        with _counting_failures(request, services):
+        async with _counting_failures(request, services):
             token = services.sessions.recognise(text)
-            services.throttle.check_refresh(token.session_id)
+            await services.throttle.check_refresh(token.session_id)
             async with services.database.session() as session:
                 await services.sessions.log_out(session, token, client_of(request), everywhere=sent.all)
     delete_cookie(request, response, services.settings)
 
 
 @router.get("/sessions", summary="My sessions")
-async def my_sessions(caller: KeyOwner, session: SessionDep, services: ServicesDep) -> SessionListResponse:
+async def list_my_sessions(caller: KeyOwner, session: SessionDep, services: ServicesDep) -> SessionListResponse:
     rows = await services.sessions.list_live(session, caller.user)
     return SessionListResponse(data=[session_response(row, caller.principal.session) for row in rows])
 
 
 @router.delete("/sessions/{session_id}", status_code=204, summary="End a session of mine")
-async def end_session(
+async def end_my_session(
     session_id: SessionId, request: Request, caller: KeyOwner, session: SessionDep, services: ServicesDep
 ) -> None:
     """Its tokens are refused from the next request on. Calls in flight are settled."""
@@ -173,7 +173,7 @@ async def end_session(
     response_model_exclude_none=True,
     openapi_extra=json_body(
         ChangePasswordRequest,
-        {"current_password": "the password until today", "new_password": "a sentence that nobody else knows"},
+        {"current_password": "the password until today", "new_password": "a sentence that only you know"},
     ),
     responses=PASSWORD_ERRORS,
     summary="Change my password",
@@ -185,14 +185,14 @@ async def change_password(
     await session.commit()  # no transaction is open while the client sends the body
     sent = await _read(request, ChangePasswordRequest)
     address = client_address(request.scope)
-    services.throttle.check_failures(address)
-    services.throttle.check_login(caller.user.email, address)
+    await services.throttle.check_failures(address)
+    await services.throttle.check_login(caller.user.email, address)
     try:
         issued = await services.logins.change_password(
             caller.principal, sent.current_password, sent.new_password, client_of(request)
         )
     except InvalidCredentials:
-        services.throttle.count_failure(address)
+        await services.throttle.count_failure(address)
         raise
     return token_response(request, response, services, issued, as_cookie=sent.cookie)
 
@@ -231,20 +231,20 @@ async def _read(request: Request, kind: type[Sent]) -> Sent:
     return strict_json.decode(kind, await read_body(request.scope, request.receive, MAX_BODY_BYTES) or b"{}")
 
 
-@contextmanager
-def _counting_failures(request: Request, services: Services) -> Iterator[None]:
+@asynccontextmanager
+async def _counting_failures(request: Request, services: Services) -> AsyncIterator[None]:
     """A token that is refused in the block counts as a failed authentication of the client's address."""
     try:
         yield
     except Unauthenticated:
-        services.throttle.count_failure(client_address(request.scope))
+        await services.throttle.count_failure(client_address(request.scope))
         raise
 
 
 async def _log_out_caller(request: Request, services: Services, *, everywhere: bool) -> None:
     """End the session of the access token. Raises Forbidden for one that was issued without a session."""
     caller = await authenticate(services.authenticator, services.throttle, request.scope, Access.KEYS)
-    services.throttle.check_read(caller)
+    await services.throttle.check_read(caller)
     if caller.session is None:
         raise Forbidden("This access token is of no session. It ends by itself within minutes.")
     async with services.database.session(TenantScope(caller.tenant_id)) as session:

@@ -16,7 +16,7 @@ from tollkeeper.api.dependencies import Services
 from tollkeeper.errors import Forbidden
 from tollkeeper.identity.sessions import Client, IssuedTokens
 from tollkeeper.settings import Settings
-from tollkeeper.telemetry.logging import correlation_id
+from tollkeeper.telemetry.correlation import correlation_id
 
 COOKIE = "tollkeeper_refresh"
 COOKIE_PATH = "/auth"

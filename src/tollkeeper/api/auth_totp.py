@@ -96,11 +96,11 @@ async def _prove(
     user, _ = await services.authenticator.load_account(session, caller.principal)
     await session.commit()
     address = client_address(request.scope)
-    services.throttle.check_failures(address)
+    await services.throttle.check_failures(address)
     try:
         await services.second_factors.prove(services.database, user, sent.code, to_confirm=to_confirm)
     except InvalidTotpCode:
-        services.throttle.count_failure(address)
+        await services.throttle.count_failure(address)
         raise
 
 

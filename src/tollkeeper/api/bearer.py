@@ -6,7 +6,7 @@ from tollkeeper.errors import Overloaded, RateLimited, Unauthenticated
 from tollkeeper.identity.authenticator import Authenticator
 from tollkeeper.identity.keys import PREFIX
 from tollkeeper.principal import Access, Principal
-from tollkeeper.throttle import Throttle
+from tollkeeper.rate_limits.throttle import Throttle
 
 _HEADERS = (b"authorization", b"x-api-key")
 
@@ -51,11 +51,11 @@ async def authenticate(authenticator: Authenticator, throttle: Throttle, scope: 
         if len(credentials) > 1:
             return await _verify_both(authenticator, throttle, address, credentials, access)
         if authenticator.costs_a_lookup(credentials[0]):
-            throttle.check_failures(address)
+            await throttle.check_failures(address)
         return await authenticator.verify(credentials[0], access, address)
     except Unauthenticated:
         if any(credentials):
-            throttle.count_failure(address)
+            await throttle.count_failure(address)
         raise
 
 
@@ -72,11 +72,11 @@ async def _verify_both(
     for credential in credentials:
         try:
             if authenticator.costs_a_lookup(credential):
-                throttle.check_failures(address)
+                await throttle.check_failures(address)
             callers.append(await authenticator.verify(credential, access, address))
         except Unauthenticated:
             if _is_well_formed(credential):
-                refusal = _count_failure(throttle, address) or refusal
+                refusal = await _count_failure(throttle, address) or refusal
         except (RateLimited, Overloaded) as error:  # this credential is not looked up; the other one may be valid
             refusal = error
     if len({(caller.tenant_id, caller.user_id) for caller in callers}) > 1:
@@ -91,10 +91,10 @@ def _is_well_formed(credential: str) -> bool:
     return credential.startswith(PREFIX) or credential.count(".") == 2  # a JSON Web Token has three parts
 
 
-def _count_failure(throttle: Throttle, address: str) -> RateLimited | None:
+async def _count_failure(throttle: Throttle, address: str) -> RateLimited | None:
     """Count a failed authentication. Returns the refusal if there are too many."""
     try:
-        throttle.count_failure(address)
+        await throttle.count_failure(address)
     except RateLimited as error:
         return error
     return None

@@ -6,17 +6,23 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, OAuth2PasswordBearer
-from prometheus_client import CollectorRegistry
+from prometheus_client.registry import Collector
 from sqlmodel.ext.asyncio.session import AsyncSession
+from starlette.types import Scope
 
 from tollkeeper.administration.verifications import Verifications
 from tollkeeper.api.bearer import authenticate
+from tollkeeper.api.body_budget import BodyBudget
+from tollkeeper.api.limit_headers import limits_of, note_limits
 from tollkeeper.audit_log.log import AuditLog
+from tollkeeper.batches.service import Batches
 from tollkeeper.clock import Clock
 from tollkeeper.conversations import Conversations
-from tollkeeper.db import Database, confine
+from tollkeeper.database.engine import Database, confine
+from tollkeeper.documents.retriever import Retriever
+from tollkeeper.documents.service import Documents
 from tollkeeper.encryption.data_keys import DataKeys
-from tollkeeper.gateway.call_events import CallEvents
+from tollkeeper.gateway.call_record import CallEvents
 from tollkeeper.gateway.path import Gateway
 from tollkeeper.identity.authenticator import Authenticator
 from tollkeeper.identity.failed_logins import FailedLogins
@@ -27,11 +33,15 @@ from tollkeeper.identity.passwords import Passwords
 from tollkeeper.identity.sessions import Sessions
 from tollkeeper.identity.tokens import Tokens
 from tollkeeper.identity.totp import SecondFactors
+from tollkeeper.jobs.service import Jobs
+from tollkeeper.outbound.client import OutboundClient
 from tollkeeper.principal import Access, Principal, Role
 from tollkeeper.quota.ledger import Ledger
+from tollkeeper.rate_limits.request_rate import RequestRate
+from tollkeeper.rate_limits.throttle import Throttle
 from tollkeeper.settings import Settings
+from tollkeeper.telemetry.health import Health
 from tollkeeper.tenant_scope import ALL_TENANTS, TenantScope
-from tollkeeper.throttle import Throttle
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +67,14 @@ class Services:
     openid: OpenIdClient
     verifications: Verifications
     clock: Clock
-    metrics: CollectorRegistry
+    metrics: Collector
+    health: Health
+    jobs: Jobs
+    webhook_client: OutboundClient
+    documents: Documents
+    retriever: Retriever
+    uploads: BodyBudget
+    batches: Batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +112,13 @@ def scope_of(principal: Principal, access: Access) -> TenantScope:
     return TenantScope(principal.tenant_id)
 
 
+async def count_call(services: Services, scope: Scope, caller: Principal) -> RequestRate | None:
+    """Count a call of a model against the caller's limits. Raises RateLimited."""
+    rate = await services.throttle.check(caller)
+    note_limits(scope, limits_of((), rate, services.clock.now_ms()))
+    return rate
+
+
 def require_access(access: Access) -> Callable[..., Awaitable[AuthenticatedUser]]:
     """A dependency that authenticates the caller, and counts the request against the user's limit.
 
@@ -108,7 +132,8 @@ def require_access(access: Access) -> Callable[..., Awaitable[AuthenticatedUser]
         _documented: Annotated[str | None, Depends(login_scheme)],
     ) -> AuthenticatedUser:
         principal = await authenticate(services.authenticator, services.throttle, request.scope, access)
-        services.throttle.check_read(principal)
+        rate = await services.throttle.check_read(principal)
+        note_limits(request.scope, limits_of((), rate, services.clock.now_ms()))
         confine(session, scope_of(principal, access))
         user, tenant = await services.authenticator.load_account(session, principal)
         return AuthenticatedUser(principal, user, tenant)
@@ -146,6 +171,14 @@ Caller = Annotated[AuthenticatedUser, Depends(require_access_by_login_or_key(Acc
 """A user who may call models."""
 ConversationOwner = Annotated[AuthenticatedUser, Depends(require_surface("sessions"))]
 """A user who may read and delete their own conversations."""
+JobOwner = Annotated[AuthenticatedUser, Depends(require_surface("jobs"))]
+"""A user who may submit, read and cancel their own jobs."""
+DocumentReader = Annotated[AuthenticatedUser, Depends(require_surface("documents"))]
+"""A user who may upload documents, and read and delete some."""
+SearchCaller = Annotated[AuthenticatedUser, Depends(require_surface("search"))]
+"""A user who may search documents."""
+BatchOwner = Annotated[AuthenticatedUser, Depends(require_surface("batches"))]
+"""A user who may submit, read and cancel their own batches, and the files of these."""
 AccountReader = Annotated[AuthenticatedUser, Depends(require_access_by_login_or_key(Access.ME))]
 """A user who may read their own account."""
 KeyOwner = Annotated[AuthenticatedUser, Depends(require_access(Access.KEYS))]

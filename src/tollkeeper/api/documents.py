@@ -4,9 +4,10 @@ The pages load nothing from other hosts. Their Content-Security-Policy makes the
 load from there: a logo.
 """
 
+import asyncio
 import re
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +20,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 
 from tollkeeper.api.bearer import client_address
 from tollkeeper.errors import NotFound
-from tollkeeper.throttle import Throttle
+from tollkeeper.rate_limits.throttle import Throttle
 
 ASSETS = {
     "swagger-ui-bundle.js": "text/javascript",
@@ -52,20 +53,46 @@ def add_documents(app: FastAPI, throttle: Throttle) -> None:
     for page in (swagger_ui, redoc):
         page.headers["Content-Security-Policy"] = _policy(page)
 
-    def add(path: str, respond: Callable[[Request], Response]) -> None:
+    def add(path: str, respond: Callable[[Request], Awaitable[Response]]) -> None:
         async def endpoint(request: Request) -> Response:
-            throttle.check_document(client_address(request.scope))
-            return respond(request)
+            await throttle.check_document(client_address(request.scope))
+            return await respond(request)
 
         app.add_route(path, endpoint, include_in_schema=False)
 
-    add("/openapi.json", lambda _: Response(orjson.dumps(app.openapi()), media_type="application/json"))
-    add("/docs", lambda _: swagger_ui)
-    add("/redoc", lambda _: redoc)
+    add("/openapi.json", OpenApiDocument(app).respond)
+    add("/docs", _always(swagger_ui))
+    add("/redoc", _always(redoc))
     add("/docs/{asset}", _asset)
 
 
-def _asset(request: Request) -> Response:
+class OpenApiDocument:
+    """The OpenAPI document. To make it takes up to a second: it is made once, in a thread."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._made: bytes | None = None
+        self._making: asyncio.Task[bytes] | None = None
+
+    async def respond(self, _: Request) -> Response:
+        if self._made is None:
+            if self._making is None:
+                self._making = asyncio.create_task(asyncio.to_thread(self._make))
+            self._made = await asyncio.shield(self._making)  # a client that leaves does not end it for the others
+        return Response(self._made, media_type="application/json")
+
+    def _make(self) -> bytes:
+        return orjson.dumps(self._app.openapi())
+
+
+def _always(page: Response) -> Callable[[Request], Awaitable[Response]]:
+    async def respond(_: Request) -> Response:
+        return page
+
+    return respond
+
+
+async def _asset(request: Request) -> Response:
     name = request.path_params["asset"]
     if name not in ASSETS:
         raise NotFound

@@ -1,5 +1,6 @@
 """Errors as HTTP responses: one table from domain error to status, and RFC 9457 problems with a stable `code`."""
 
+import random
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -9,7 +10,7 @@ import orjson
 from tollkeeper import errors
 from tollkeeper.api.formats import iso, quota_headers
 from tollkeeper.gateway.results import CallFailed
-from tollkeeper.telemetry.logging import correlation_id
+from tollkeeper.telemetry.correlation import correlation_id
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -52,6 +53,24 @@ STATUS: dict[type[errors.TollkeeperError], int] = {
     errors.IdempotencyInFlight: 409,
     errors.IdempotencyMismatch: 422,
     errors.PreviousAttemptInterrupted: 409,
+    errors.TooManyJobs: 429,
+    errors.ContentBlocked: 400,
+    errors.ModerationUnavailable: 503,
+    errors.JobInterrupted: 500,
+    errors.JobExpired: 504,
+    errors.DocumentsOff: 404,
+    errors.DocumentUnreadable: 422,
+    errors.DocumentQuotaExceeded: 413,
+    errors.DocumentExpired: 504,
+    errors.FileTooLarge: 413,
+    errors.LineTooLong: 413,
+    errors.StorageFull: 403,
+    errors.FileMissing: 404,
+    errors.FileInUse: 409,
+    errors.TooManyBatches: 429,
+    errors.BatchNotEnded: 409,
+    errors.LineExpired: 504,
+    errors.LineCancelled: 409,
     errors.ProviderUnavailable: 502,
     errors.ProviderAuthFailed: 502,
     errors.ProviderRateLimited: 503,
@@ -65,9 +84,15 @@ STATUS: dict[type[errors.TollkeeperError], int] = {
 }
 """A class that is not listed has the status of its nearest listed base class, or 500."""
 
-UNITS = {"tokens": "tokens", "micro_usd": "micro-USD"}
+UNITS = {"tokens": "tokens", "micro_usd": "micro-USD", "requests": "requests", "concurrency": "calls in flight"}
 """The units of quotas in messages."""
 
+QUOTA_REQUESTS_PATH = "/me/quota/requests"
+MAX_SPREAD_S = 60
+SDK_WAITS_S = (60, 120)
+"""Older and newer SDKs of OpenAI wait as long as `Retry-After` says up to so many seconds, and else do not wait
+so long, or give up (`_calculate_retry_timeout` in their `_base_client.py`).
+"""
 DEFAULT_RETRY_AFTER_S = 1
 """`Retry-After` of a 503 whose error sets none."""
 
@@ -111,12 +136,24 @@ def message_of(error: errors.TollkeeperError) -> str:
             f"This call can never fit: it needs {error.needed:,} {unit} and the limit is {error.limit:,}."
             " Lower max_tokens. If that is not enough, shorten the prompt."
         )
+    sentence = error.sentence.removesuffix(".")
+    if error.unit == "concurrency":
+        return f"{sentence}: {error.reserved:,} of the {error.limit:,} calls that {error.quota} admits are in flight."
     balance = (
         f"{error.used:,} of {error.limit:,} in {error.quota} are used and {error.reserved:,} held by calls in flight"
     )
     resets_at = iso(error.resets_ms)
     resets = "never resets" if resets_at is None else f"resets at {resets_at}"
-    return f"{error.sentence.removesuffix('.')}: the {needs}, and {balance}; the quota {resets}."
+    if error.unit == "requests":
+        return f"{sentence}: {balance}; the quota {resets}."
+    return f"{sentence}: the {needs}, and {balance}; the quota {resets}.{_way_to_more(error)}"
+
+
+def _way_to_more(error: errors.QuotaRefusal) -> str:
+    """How a user asks for more of a token quota of their own."""
+    is_own = error.unit == "tokens" and error.quota.startswith("user-")
+    is_spent = isinstance(error, errors.QuotaExceeded)
+    return f" Ask an administrator for more: POST {QUOTA_REQUESTS_PATH}." if is_own and is_spent else ""
 
 
 def headers_of(error: errors.TollkeeperError, status: int) -> dict[str, str]:
@@ -159,7 +196,18 @@ def _quota_headers(error: errors.QuotaRefusal) -> dict[str, str]:
 def _retry_after_s(error: errors.TollkeeperError, status: int) -> int | None:
     if isinstance(error, errors.QuotaRefusal) and error.never_fits:
         return None
-    seconds = getattr(error, "retry_after_s", None)
+    seconds: int | None = getattr(error, "retry_after_s", None)
     if seconds is None and status == 503:
         return DEFAULT_RETRY_AFTER_S
+    if seconds is not None and isinstance(error, errors.QuotaExceeded | errors.RateLimited):
+        return _spread(seconds)
     return seconds
+
+
+def _spread(seconds: int) -> int:
+    """A time a little later, at random: else all clients of a limit come back in the moment in which it resets."""
+    latest = seconds + min(MAX_SPREAD_S, max(1, seconds // 10))
+    for longest in SDK_WAITS_S:
+        if seconds <= longest:
+            latest = min(latest, longest)
+    return random.randint(seconds, latest)

@@ -1,17 +1,17 @@
 """How values appear in responses: times, money, and the headers of quotas."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated, NamedTuple, overload
+from typing import Annotated, overload
 
 import msgspec
 from pydantic import WithJsonSchema
 
 from tollkeeper.dialects.dropped import Dropped
+from tollkeeper.gateway.cache_status import CacheStatus
 from tollkeeper.quota.rules.balances import tightest
-from tollkeeper.quota.rules.models import Unit
-from tollkeeper.quota.rules.operations import Balance
+from tollkeeper.quota.rules.operations import Balance, Unenforced
 
 Moment = Annotated[
     str,
@@ -47,45 +47,36 @@ def usd(micro_usd: int | None) -> str | None:
     return None if micro_usd is None else f"{micro_usd // 1_000_000}.{micro_usd % 1_000_000:06d}"
 
 
-def charge_headers(charge_id: str, balances: Sequence[Balance]) -> dict[str, str]:
-    """The headers of every metered response: its charge and the tightest quota."""
+def charge_headers(
+    charge_id: str, balances: Sequence[Balance], would_refuse: Sequence[Unenforced] = ()
+) -> dict[str, str]:
+    """The headers of every metered response: its charge, the tightest quota, and quotas that only report, if they would
+    have refused the call.
+    """
     headers = {"X-Charge-ID": charge_id}
     if (balance := tightest(balances)) is not None:
         headers |= quota_headers(balance.quota, balance.limit, balance.remaining, balance.resets_ms)
-    return headers
+    return headers | would_refuse_header(would_refuse)
 
 
-class LimitHeaders(NamedTuple):
-    """The names of the headers in which another API describes a limit in tokens, and how it writes the reset.
-
-    `format_reset` gets the time of the reset and the present time, both in milliseconds since the epoch.
-    """
-
-    limit: str
-    remaining: str
-    reset: str
-    format_reset: Callable[[int, int], str]
-
-    @property
-    def names(self) -> tuple[str, str, str]:
-        return self.limit, self.remaining, self.reset
-
-    def render(self, limit: int, remaining: int, resets_ms: int | None, now_ms: int) -> dict[str, str]:
-        """The headers for one quota. `resets_ms` is None for a quota that never resets."""
-        headers = {self.limit: str(limit), self.remaining: str(remaining)}
-        if resets_ms is not None:
-            headers[self.reset] = self.format_reset(resets_ms, now_ms)
-        return headers
-
-    def render_tightest(self, balances: Sequence[Balance], now_ms: int) -> dict[str, str]:
-        """The headers for the tightest quota in tokens; none if there is none."""
-        balance = tightest([balance for balance in balances if balance.unit is Unit.TOKENS])
-        return {} if balance is None else self.render(balance.limit, balance.remaining, balance.resets_ms, now_ms)
+def would_refuse_header(would_refuse: Sequence[Unenforced]) -> dict[str, str]:
+    """The header that names quotas that only report, and would have refused the call; none if there are none."""
+    return {"X-Quota-Would-Refuse": ", ".join([one.quota for one in would_refuse])} if would_refuse else {}
 
 
 def dropped_header(dropped: Dropped) -> dict[str, str]:
     """The header that names what of the request was not sent to the provider; none if all of it was."""
     return {"X-Tollkeeper-Dropped": ", ".join(dropped.names)} if dropped.names else {}
+
+
+def fallback_header(fallback_for: str | None) -> dict[str, str]:
+    """The header that names the model that was asked for, if a quota had no room for it, and another one answers."""
+    return {} if fallback_for is None else {"X-Fallback-For": fallback_for}
+
+
+def cache_headers(status: CacheStatus) -> dict[str, str]:
+    """Whether the answer comes from the cache, and how old it is, in seconds."""
+    return {"X-Cache": "hit", "Age": str(status.age_s)} if status.is_hit else {"X-Cache": "miss"}
 
 
 def quota_headers(name: str, limit: int, remaining: int, resets_ms: int | None) -> dict[str, str]:

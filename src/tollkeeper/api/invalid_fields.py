@@ -69,7 +69,7 @@ def _type_at(kind: Any, path: str) -> Any:
     found: Any = _inner(inspect.type_info(kind))
     for step in _STEP.finditer(f".{path}" if path else ""):
         if step[1] is None:
-            found = found.item_type if isinstance(found, inspect.ListType) else None
+            found = found.item_type if isinstance(found, inspect.ListType | inspect.VarTupleType) else None
         elif isinstance(found, inspect.StructType):
             found = next((field.type for field in found.fields if field.encode_name == step[1]), None)
         else:

@@ -20,7 +20,7 @@ from tollkeeper.identity import keys
 from tollkeeper.identity.models import ApiKey
 from tollkeeper.key_limits import MAX_LIST_LENGTH, MAX_MODEL_LENGTH, SURFACES, KeyLimits, make_limits
 from tollkeeper.principal import Access
-from tollkeeper.telemetry.logging import correlation_id
+from tollkeeper.telemetry.correlation import correlation_id
 from tollkeeper.tenant_scope import TenantScope
 
 router = APIRouter(prefix="/auth/keys", tags=["auth"])
@@ -88,7 +88,7 @@ class KeyListResponse(BaseModel):
 EXAMPLE = {"name": "nightly report", "scopes": ["ai"], "models": ["gpt-4o-mini"], "networks": ["192.0.2.0/24"]}
 
 LINKS: dict[int | str, dict[str, Any]] = {
-    201: {"links": {"Revoke": link("revoke_key_auth_keys__key_id__delete", key_id="$response.body#/id")}}
+    201: {"links": {"Revoke": link("revoke_my_key", key_id="$response.body#/id")}}
 }
 
 
@@ -99,12 +99,12 @@ LINKS: dict[int | str, dict[str, Any]] = {
     responses=LINKS,
     summary="Create an API key",
 )
-async def make_key(
+async def create_my_key(
     request: Request, caller: KeyOwner, session: SessionDep, services: ServicesDep
 ) -> CreatedKeyResponse:
     """It needs a fresh login."""
-    services.throttle.check_key_creation(caller.principal)
     await session.commit()  # no transaction is open while the client sends the body
+    await services.throttle.check_key_creation(caller.principal)
     session.expire_all()  # the account is read anew after it
     sent = strict_json.decode(CreateKeyRequest, await read_body(request.scope, request.receive, MAX_BODY_BYTES))
     user, _ = await services.authenticator.load_account(session, caller.principal)
@@ -115,14 +115,16 @@ async def make_key(
 
 
 @router.get("", summary="My API keys")
-async def my_keys(request: Request, caller: KeyOwner, session: SessionDep, services: ServicesDep) -> KeyListResponse:
+async def list_my_keys(
+    request: Request, caller: KeyOwner, session: SessionDep, services: ServicesDep
+) -> KeyListResponse:
     owner = _owner(request, caller, session, services)
     found = await acts.list_keys(owner, user_id=caller.principal.user_id, limit=keys.MAX_KEYS_PER_USER)
     return KeyListResponse(data=[KeyResponse(**key_fields(*one)) for one in found])
 
 
 @router.delete("/{key_id}", status_code=204, summary="Revoke an API key")
-async def revoke_key(
+async def revoke_my_key(
     request: Request, key_id: KeyId, caller: KeyOwner, session: SessionDep, services: ServicesDep
 ) -> None:
     """The next request with the key is refused. Calls in flight are settled."""

@@ -1,4 +1,4 @@
-"""Whoever has a one-time link uses it here, without an account: they set a password, or become a user.
+"""A person with a one-time link uses it here, without an account: they set a password, or become a user.
 
 A link is unknown, used, withdrawn or ended: the response is the same, after the same queries. The page that a browser
 shows for a link reads the token from the fragment, and posts it; to get the page consumes nothing.
@@ -30,7 +30,7 @@ from tollkeeper.errors import InvalidLink
 from tollkeeper.identity.links import MAX_TOKEN_LENGTH, LinkKind, find
 from tollkeeper.identity.models import User
 from tollkeeper.identity.passwords import MAX_BYTES, MIN_CHARACTERS, check_length
-from tollkeeper.telemetry.logging import correlation_id
+from tollkeeper.telemetry.correlation import correlation_id
 
 router = APIRouter(prefix="/auth", tags=["auth"])
 
@@ -64,7 +64,7 @@ class LinkUserResponse(BaseModel):
     responses=ERRORS,
     summary="Set a new password with a link",
 )
-async def reset(request: Request, services: ServicesDep) -> LinkUserResponse:
+async def reset_password(request: Request, services: ServicesDep) -> LinkUserResponse:
     """Every login of the user ends. API keys stay valid."""
     sent, password_hash = await _read(LinkKind.RESET, request, services)
     async with services.database.session() as session:
@@ -79,7 +79,7 @@ async def reset(request: Request, services: ServicesDep) -> LinkUserResponse:
     responses=ERRORS,
     summary="Accept an invitation",
 )
-async def accept(request: Request, services: ServicesDep) -> LinkUserResponse:
+async def accept_invitation(request: Request, services: ServicesDep) -> LinkUserResponse:
     """The new user has the default quota of the tenant, if there is one."""
     sent, password_hash = await _read(LinkKind.INVITATION, request, services)
     async with services.database.session() as session:
@@ -96,14 +96,14 @@ async def _read(kind: LinkKind, request: Request, services: Services) -> tuple[U
     Raises what reading a body raises; InvalidLink, RateLimited, DatabaseUnavailable.
     """
     address = client_address(request.scope)
-    services.throttle.check_failures(address)
+    await services.throttle.check_failures(address)
     sent = strict_json.decode(UseLinkRequest, await read_body(request.scope, request.receive, MAX_BODY_BYTES))
     check_length(sent.password)
     try:
         async with services.database.session() as session:
             tenant_id = (await find(session, kind, sent.token, services.clock.now_ms())).tenant_id
     except InvalidLink:
-        services.throttle.count_failure(address)
+        await services.throttle.count_failure(address)
         raise
     return sent, await services.passwords.hash(sent.password, tenant_id=tenant_id)
 
@@ -135,8 +135,17 @@ _HEADERS = {"Content-Security-Policy": _policy(_PAGE)}
 
 
 @router.get("/reset", response_class=HTMLResponse, responses=PAGE_ERRORS, summary="The page of a reset link")
-@router.get("/invitations", response_class=HTMLResponse, responses=PAGE_ERRORS, summary="The page of an invitation")
-async def show_page(request: Request, services: ServicesDep) -> HTMLResponse:
+async def show_reset_page(request: Request, services: ServicesDep) -> HTMLResponse:
     """A browser shows it for a link: a form for a password. It consumes nothing."""
-    services.throttle.check_document(client_address(request.scope))
+    return await _page(request, services)
+
+
+@router.get("/invitations", response_class=HTMLResponse, responses=PAGE_ERRORS, summary="The page of an invitation")
+async def show_invitation_page(request: Request, services: ServicesDep) -> HTMLResponse:
+    """A browser shows it for a link: a form for a password. It consumes nothing."""
+    return await _page(request, services)
+
+
+async def _page(request: Request, services: Services) -> HTMLResponse:
+    await services.throttle.check_document(client_address(request.scope))
     return HTMLResponse(_PAGE, headers=_HEADERS)

@@ -1,10 +1,11 @@
 """The caller's own account: the user, the quotas and the charges."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel
 
+from tollkeeper.api.attribution import attribute
 from tollkeeper.api.dependencies import AccountReader, AuthenticatedUser, ServicesDep, SessionDep
 from tollkeeper.api.formats import Moment, iso, usd
 from tollkeeper.quota import queries
@@ -23,15 +24,21 @@ ChargeId = Annotated[str, Path(examples=[EXAMPLE_ID])]
 
 
 class MeResponse(BaseModel):
-    """The authenticated user."""
+    """The authenticated user. `content_logging`: administrators of the tenant can read the prompts and answers of your
+    calls.
+    """
 
     email: str
     tenant: str
     role: str
+    content_logging: bool
 
 
 class QuotaBalance(BaseModel):
-    """One quota and its present window. Calls in flight hold `reserved`."""
+    """One quota and its present window. Calls in flight hold `reserved`. `when_spent`: a quota blocks calls that it has
+    no room for; or has `fallback_model` answer them; or it only reports, and blocks none. `rolled_over` is the part of
+    the limit that was unused in the window before; the next window gets at most `rollover`.
+    """
 
     name: str
     unit: str
@@ -41,11 +48,15 @@ class QuotaBalance(BaseModel):
     reserved: int
     remaining: int
     resets_at: Moment | None
+    when_spent: Literal["block", "fallback_model", "report_only"]
+    fallback_model: str | None
+    rolled_over: int
+    rollover: int | None
 
 
 class MyQuotaResponse(BaseModel):
     """What can be spent: the tightest quota; for a user without a token quota, `user` with a limit of 0.
-    `quotas` are all that apply, those of the tenant included.
+    `quotas` are all that apply, those of the tenant, of the API key and of the group of the request included.
     """
 
     name: str
@@ -91,22 +102,32 @@ class ChargePage(BaseModel):
 
 
 @router.get("", summary="My account")
-async def me(caller: AccountReader) -> MeResponse:
-    return MeResponse(email=caller.user.email, tenant=caller.tenant.name, role=caller.user.role)
+async def get_me(caller: AccountReader) -> MeResponse:
+    return MeResponse(
+        email=caller.user.email,
+        tenant=caller.tenant.name,
+        role=caller.user.role,
+        content_logging=caller.tenant.content_logging,
+    )
 
 
 @router.get("/quota", summary="My quotas and what remains of them")
-async def my_quota(caller: AccountReader, session: SessionDep, services: ServicesDep) -> MyQuotaResponse:
-    principal = caller.principal
+async def get_my_quota(
+    request: Request, caller: AccountReader, session: SessionDep, services: ServicesDep
+) -> MyQuotaResponse:
+    """With the header `X-Tollkeeper-Group`, as for a call for this group."""
+    principal = attribute(caller.principal, request.scope["headers"])
     now_ms = services.clock.now_ms()
     own = await queries.balances_of(session, [Subject(principal.tenant_id, principal.user_id)], now_ms)
-    tenants = await queries.balances_of(session, [Subject(principal.tenant_id)], now_ms)
-    tightest: dict[str, Any] = quota_balance(spendable(own, tenants)).model_dump(exclude={"unit", "window"})
-    return MyQuotaResponse(**tightest, quotas=[quota_balance(balance) for balance in (*own, *tenants)])
+    others = await queries.balances_of(session, await queries.shared_subjects(session, principal), now_ms)
+    tightest: dict[str, Any] = quota_balance(spendable(own, others)).model_dump(
+        exclude={"unit", "window", "when_spent", "fallback_model", "rolled_over", "rollover"}
+    )
+    return MyQuotaResponse(**tightest, quotas=[quota_balance(balance) for balance in (*own, *others)])
 
 
 @router.get("/charges", summary="My charges")
-async def my_charges(
+async def list_my_charges(
     caller: AccountReader,
     session: SessionDep,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, examples=[50])] = 20,
@@ -118,7 +139,7 @@ async def my_charges(
 
 
 @router.get("/charges/{charge_id}", summary="One of my charges, and the reason for its cost")
-async def my_charge(charge_id: ChargeId, caller: AccountReader, session: SessionDep) -> ChargeResponse:
+async def get_my_charge(charge_id: ChargeId, caller: AccountReader, session: SessionDep) -> ChargeResponse:
     return charge_response(
         await queries.charge(
             session, charge_id, TenantScope(caller.principal.tenant_id), user_id=caller.principal.user_id
@@ -141,6 +162,10 @@ def quota_balance(balance: Balance) -> QuotaBalance:
         reserved=balance.reserved,
         remaining=balance.remaining,
         resets_at=iso(balance.resets_ms),
+        when_spent=balance.when_spent.value,
+        fallback_model=balance.fallback_model,
+        rolled_over=balance.rolled_over,
+        rollover=balance.rollover_cap,
     )
 
 

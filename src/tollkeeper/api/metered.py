@@ -5,84 +5,44 @@ declaration. MeteredRouter is plain ASGI in front of FastAPI, because a FastAPI 
 """
 
 import asyncio
-import hashlib
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tollkeeper.api.attribution import attribute
 from tollkeeper.api.bearer import authenticate
 from tollkeeper.api.body_budget import BodyBudget
+from tollkeeper.api.cache_choice import choose_cache
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.errors import RenderError, cause_of, render_problem
-from tollkeeper.api.formats import LimitHeaders, charge_headers, dropped_header
+from tollkeeper.api.exchange import Exchange, StreamedExchange
+from tollkeeper.api.formats import cache_headers, charge_headers, dropped_header, fallback_header
+from tollkeeper.api.keyed_requests import keyed_request_of
+from tollkeeper.api.limit_headers import IETF, LimitHeaders, limits_of, limits_of_refusal
 from tollkeeper.api.middleware import MAX_BODY_BYTES, read_body, send_response
 from tollkeeper.api.openapi_parts import PROBLEM, JsonSchema
 from tollkeeper.api.sse_listener import SseListener
 from tollkeeper.clock import Clock
 from tollkeeper.errors import (
-    InvalidJson,
     MethodNotAllowed,
-    QuotaRefusal,
     ShuttingDown,
     TollkeeperError,
     Unauthenticated,
 )
-from tollkeeper.gateway.call_events import CallRecord
-from tollkeeper.gateway.candidate import ModelCall
+from tollkeeper.gateway.call_record import CallRecord
 from tollkeeper.gateway.results import CallFailed, CallResult, IdempotentCall
 from tollkeeper.principal import Access, Principal
-from tollkeeper.providers.base import NO_HEADERS, StreamChunk
+from tollkeeper.providers.base import NO_HEADERS
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, StoredResponse
-from tollkeeper.quota.rules.models import Unit
-from tollkeeper.quota.rules.operations import Balance, Replayed
+from tollkeeper.quota.rules.operations import Balance, Replayed, Unenforced
+from tollkeeper.rate_limits.request_rate import RequestRate
+from tollkeeper.telemetry.trace_context import join_trace
 from tollkeeper.worker_thread import run_by_size
 
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
-
-_IDEMPOTENCY_KEY = re.compile(rb"[\x21-\x7e]{1,255}")
-
-
-class Exchange(Protocol):
-    """One request to a metered endpoint and its response. Rendering has no effect outside of the exchange."""
-
-    @property
-    def call(self) -> ModelCall:
-        """The call that the request asks for."""
-        ...
-
-    @property
-    def streamed(self) -> "StreamedExchange | None":
-        """The exchange itself if its response is to be streamed, else None."""
-        ...
-
-    def render(self, result: CallResult) -> bytes:
-        """The body of a response that is not streamed."""
-        ...
-
-    async def save(self, result: CallResult) -> None:
-        """Store what must outlive the exchange. Called before the last part of the response is sent."""
-        ...
-
-
-class StreamedExchange(Exchange, Protocol):
-    """An exchange whose response can be streamed."""
-
-    def render_chunk(self, chunk: StreamChunk) -> bytes:
-        """A part of the response; empty if the chunk has nothing for the client."""
-        ...
-
-    def render_end(self, result: CallResult) -> bytes:
-        """The end of the response."""
-        ...
-
-    def render_error(self, error: TollkeeperError) -> bytes:
-        """The end of a response that failed after its first chunk."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +53,7 @@ class MeteredEndpoint:
     returns; or the body of the response, if no model is to be called: then nothing is charged, and there is no
     idempotency. Without `prepare`, `parse` returns the exchange. Both raise InputError. `read_headers` notes in what
     `parse` returned the request's headers that the provider needs. `render_error` renders what is raised before the
-    response has begun. `limit_headers` are those of the API whose endpoint it is, beside our own.
+    response has begun. `limit_headers` are those of the API whose endpoint it is.
 
     The rest is for the OpenAPI document. `request_type`, `response_type`, `error_type` and `events` are msgspec types,
     or JSON Schemas with a title; `schemas` are those that they refer to. `events` are the data of a stream's events; a
@@ -112,7 +72,7 @@ class MeteredEndpoint:
     prepare: Callable[[Services, Principal, Any], Awaitable[Exchange | bytes]] | None = None
     read_headers: Callable[[Any, Sequence[tuple[bytes, bytes]]], None] | None = None
     render_error: RenderError = render_problem
-    limit_headers: LimitHeaders | None = None
+    limit_headers: LimitHeaders = IETF
     max_body_bytes: int = MAX_BODY_BYTES
     calls_model: bool = True
     events: Sequence[Any] = ()
@@ -120,38 +80,55 @@ class MeteredEndpoint:
     error_type: JsonSchema = field(default_factory=lambda: PROBLEM)
     request_rules: JsonSchema = field(default_factory=dict)
     schemas: Mapping[str, JsonSchema] = field(default_factory=dict)
+    counted_as: str = ""
 
     @property
     def surface(self) -> str:
-        """The name of the endpoint in charges and events: its path without `/ai/` or `/v1/`."""
-        return self.path.split("/", 2)[2]
+        """The name of the endpoint in charges and events: `counted_as`, or its path without `/ai/` or `/v1/`."""
+        return self.counted_as or self.path.split("/", 2)[2]
 
-    def charge_headers(self, clock: Clock, charge_id: str, balances: Sequence[Balance]) -> dict[str, str]:
-        """The headers of a response with a charge: the charge and the tightest quota."""
-        headers = charge_headers(charge_id, balances)
-        if self.limit_headers is not None:
-            headers |= self.limit_headers.render_tightest(balances, clock.now_ms())
-        return headers
 
-    def error_headers(self, clock: Clock, error: TollkeeperError) -> dict[str, str]:
-        """The headers of an error's charge, if it has one, or of the quota that refused the call."""
+@dataclass(slots=True)
+class LimitedRequest:
+    """A request to a metered endpoint, and the rate of its caller, once it is counted: what its headers depend on."""
+
+    endpoint: MeteredEndpoint
+    clock: Clock
+    rate: RequestRate | None = None
+
+    def charge_headers(
+        self, charge_id: str, balances: Sequence[Balance], would_refuse: Sequence[Unenforced] = ()
+    ) -> dict[str, str]:
+        """The headers of a response with a charge: the charge, its quotas, and the limits of the caller."""
+        limits = limits_of(balances, self.rate, self.clock.now_ms())
+        return charge_headers(charge_id, balances, would_refuse) | self.endpoint.limit_headers.render(limits)
+
+    def error_headers(self, error: TollkeeperError) -> dict[str, str]:
+        """The headers of an error's charge, if it has one, or of the limit that refused the call."""
         if isinstance(error, CallFailed) and error.charge is not None:
-            return self.charge_headers(clock, error.charge.charge_id, error.charge.balances)
-        cause = cause_of(error)
-        if self.limit_headers is None or not isinstance(cause, QuotaRefusal) or cause.unit != Unit.TOKENS:
-            return {}
-        remaining = max(0, cause.limit - cause.used - cause.reserved)
-        return self.limit_headers.render(cause.limit, remaining, cause.resets_ms, clock.now_ms())
+            charge = error.charge
+            return self.charge_headers(charge.charge_id, charge.balances, charge.would_refuse)
+        return self.endpoint.limit_headers.render(limits_of_refusal(cause_of(error), self.clock.now_ms()))
+
+    def rate_headers(self) -> dict[str, str]:
+        """The headers of a response without a charge."""
+        return self.endpoint.limit_headers.render(limits_of((), self.rate, self.clock.now_ms()))
 
 
 class MeteredRouter:
     """Serves the metered endpoints in front of the application, and passes all other requests to it."""
 
-    def __init__(self, app: ASGIApp, endpoints: Sequence[MeteredEndpoint], services: Callable[[], Services]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        endpoints: Sequence[MeteredEndpoint],
+        services: Callable[[], Services],
+        body_budget: BodyBudget,
+    ) -> None:
         self._app = app
         self._services = services
         self._endpoints = {endpoint.path: endpoint for endpoint in endpoints}
-        self._body_budget = BodyBudget()
+        self._body_budget = body_budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._endpoints.get(scope["path"]) if scope["type"] == "http" else None
@@ -160,30 +137,33 @@ class MeteredRouter:
             return
         caller = None
         services = self._services()
+        request = LimitedRequest(endpoint, services.clock)
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("POST")
             caller = await authenticate(services.authenticator, services.throttle, scope, Access.AI)
-            caller.limits.require_surface(endpoint.surface)
-            with services.call_events.record(caller, endpoint.surface) as record:
-                await self._serve(services, endpoint, record, scope, receive, send)
+            caller = attribute(caller, scope["headers"])
+            trace = join_trace(scope["headers"])
+            with services.call_events.record(caller, endpoint.surface, trace) as record:
+                caller.limits.require_surface(endpoint.surface)
+                await self._serve(services, request, record, scope, receive, send)
         except TollkeeperError as error:
             if isinstance(error, Unauthenticated):
                 services.authenticator.forget(caller)
-            await send_error(error, endpoint.render_error, send, endpoint.error_headers(services.clock, error))
+            await send_error(error, endpoint.render_error, send, request.error_headers(error))
 
     async def _serve(
         self,
         services: Services,
-        endpoint: MeteredEndpoint,
+        request: LimitedRequest,
         record: CallRecord,
         scope: Scope,
         receive: Receive,
         send: Send,
     ) -> None:
         """Serve a request of the record's caller."""
-        caller = record.caller
-        services.throttle.check(caller)
+        caller, endpoint = record.caller, request.endpoint
+        request.rate = await services.throttle.check(caller)
         with self._body_budget.count(caller.user_id) as counted_body:
             body = await read_body(scope, receive, endpoint.max_body_bytes, counted_body.grow)
             exchange = await run_by_size(len(body), endpoint.parse, caller, body)
@@ -191,29 +171,22 @@ class MeteredRouter:
                 endpoint.read_headers(exchange, scope["headers"])
             if endpoint.prepare is not None:
                 exchange = await endpoint.prepare(services, caller, exchange)
-            keyed_request = _keyed_request(scope, endpoint, body) if not isinstance(exchange, bytes) else None
+            is_call = not isinstance(exchange, bytes)
+            keyed_request = keyed_request_of(scope["headers"], endpoint.path, body) if is_call else None
             del body  # during the call, only what the exchange needs of it stays in memory
             if isinstance(exchange, bytes):
-                await send_response(200, exchange, {"Content-Type": JSON}, send)
-            elif (streamed := exchange.streamed) is not None:
-                await _respond_streamed(services, endpoint, record, streamed, keyed_request, receive, send)
+                await send_response(200, exchange, {"Content-Type": JSON} | request.rate_headers(), send)
+                return
+            choose_cache(exchange, scope["headers"])
+            if (streamed := exchange.streamed) is not None:
+                await _respond_streamed(services, request, record, streamed, keyed_request, receive, send)
             else:
-                await _respond(services, endpoint, record, exchange, keyed_request, send)
-
-
-def _keyed_request(scope: Scope, endpoint: MeteredEndpoint, body: bytes) -> KeyedRequest | None:
-    """The Idempotency-Key and the fingerprint of the request; None without a key. Raises InvalidJson."""
-    keys = [value for name, value in scope["headers"] if name == b"idempotency-key"]
-    if not keys:
-        return None
-    if len(keys) > 1 or not _IDEMPOTENCY_KEY.fullmatch(keys[0]):
-        raise InvalidJson("An Idempotency-Key is 1 to 255 printable characters without spaces.")
-    return KeyedRequest(keys[0].decode(), hashlib.sha256(endpoint.path.encode() + b"\0" + body).hexdigest())
+                await _respond(services, request, record, exchange, keyed_request, send)
 
 
 async def _respond(
     services: Services,
-    endpoint: MeteredEndpoint,
+    request: LimitedRequest,
     record: CallRecord,
     exchange: Exchange,
     keyed_request: KeyedRequest | None,
@@ -225,18 +198,20 @@ async def _respond(
         idempotent = IdempotentCall(keyed_request, lambda result: StoredResponse(200, JSON, exchange.render(result)))
     result = await services.gateway.complete(record, exchange.call, idempotent)
     if isinstance(result, Replayed):
-        await _send_replayed(services, endpoint, result, exchange, send)
+        await _send_replayed(request, result, exchange, send)
         return
     await exchange.save(result)
     charge = result.charge
-    headers = {"Content-Type": JSON} | endpoint.charge_headers(services.clock, charge.charge_id, charge.balances)
-    headers |= dropped_header(exchange.call.input.dropped)
+    headers = {"Content-Type": JSON} | request.charge_headers(charge.charge_id, charge.balances, charge.would_refuse)
+    headers |= dropped_header(exchange.call.input.dropped) | fallback_header(result.fallback_for)
+    if result.cache is not None:
+        headers |= cache_headers(result.cache)
     await send_response(200, exchange.render(result), headers, send)
 
 
 async def _respond_streamed(
     services: Services,
-    endpoint: MeteredEndpoint,
+    request: LimitedRequest,
     record: CallRecord,
     exchange: StreamedExchange,
     keyed_request: KeyedRequest | None,
@@ -249,7 +224,7 @@ async def _respond_streamed(
         exchange.render_chunk,
         receive,
         send,
-        partial(endpoint.charge_headers, services.clock),
+        request.charge_headers,
         record=keyed_request is not None,
         dropped=dropped,
     )
@@ -260,7 +235,7 @@ async def _respond_streamed(
         with listener:
             result = await services.gateway.stream(record, exchange.call, listener, idempotent)
             if isinstance(result, Replayed):
-                await _send_replayed(services, endpoint, result, exchange, send)
+                await _send_replayed(request, result, exchange, send)
                 return
             if not result.outcome.cut_short:  # else the client has disconnected
                 await exchange.save(result)
@@ -283,13 +258,11 @@ def _recorded_response(listener: SseListener, exchange: StreamedExchange, result
     return StoredResponse(200, EVENT_STREAM, listener.recorded + exchange.render_end(result))
 
 
-async def _send_replayed(
-    services: Services, endpoint: MeteredEndpoint, replayed: Replayed, exchange: Exchange, send: Send
-) -> None:
+async def _send_replayed(request: LimitedRequest, replayed: Replayed, exchange: Exchange, send: Send) -> None:
     status, content_type, body = replayed.response
     headers = {"Content-Type": content_type, "Idempotent-Replayed": "true"}
     headers |= dropped_header(exchange.call.input.dropped)
-    headers |= endpoint.charge_headers(services.clock, replayed.charge_id, replayed.balances)
+    headers |= request.charge_headers(replayed.charge_id, replayed.balances)
     await send_response(status, body, headers, send)
 
 

@@ -1,12 +1,12 @@
 """GET /metrics, for Prometheus: on a port of its own, with a token, or for this machine only."""
 
-import hmac
+import asyncio
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from tollkeeper.api.dependencies import Services, ServicesDep
+from tollkeeper.api.onlookers import has_metrics_token
 from tollkeeper.errors import NotFound, Unauthenticated
 
 router = APIRouter(tags=["operations"])
@@ -14,24 +14,31 @@ router = APIRouter(tags=["operations"])
 _FORWARDED = ("x-forwarded-for", "forwarded", "x-real-ip")
 
 
-@router.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
-async def metrics(request: Request, services: ServicesDep) -> Response:
+class PrometheusText(Response):
+    """The text format of Prometheus, whose media type names its version."""
+
+    media_type = CONTENT_TYPE_LATEST
+
+
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=PrometheusText)
+async def get_metrics(request: Request, services: ServicesDep) -> Response:
     """With TOLLKEEPER_METRICS_TOKEN: for bearers of that token. Without it: only on a server that listens on a loopback
     address, and not through a proxy. With TOLLKEEPER_METRICS_PORT they are on that port instead.
     """
     _check_access(request, services)
-    return Response(generate_latest(services.metrics), media_type=CONTENT_TYPE_LATEST)
+    text = await asyncio.to_thread(generate_latest, services.metrics)  # the other workers are asked, too
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 def _check_access(request: Request, services: Services) -> None:
     """Raises NotFound where there are no metrics on this port, Unauthenticated for a missing or wrong token."""
     settings = services.settings
     if settings.metrics_token is not None:
-        scheme, _, sent = request.headers.get("authorization", "").partition(" ")
-        expected = settings.metrics_token.get_secret_value().encode()
-        if scheme.lower() != "bearer" or not hmac.compare_digest(sent.strip().encode(), expected):
+        if not has_metrics_token(request, settings):
             raise Unauthenticated("Send the value of TOLLKEEPER_METRICS_TOKEN as a bearer token.")
-    elif settings.metrics_port is not None or not settings.serves_loopback_only:
+    elif settings.metrics_port is not None:
+        raise NotFound("Metrics are not served here, but on the port of TOLLKEEPER_METRICS_PORT.")
+    elif not settings.serves_loopback_only:
         raise NotFound("Metrics are not served here: set TOLLKEEPER_METRICS_PORT or TOLLKEEPER_METRICS_TOKEN.")
     elif any(name in request.headers for name in _FORWARDED):
         raise NotFound(

@@ -12,24 +12,31 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tollkeeper.api.errors import RenderError, render_problem
+from tollkeeper.api.limit_headers import LIMIT_HEADERS
+from tollkeeper.api.sdk_paths import is_sdk_request
 from tollkeeper.errors import BodyTooLarge, BodyTooSlow, ShuttingDown, TollkeeperError, UnsupportedMediaType
-from tollkeeper.telemetry.logging import AccessLog, correlation_id
+from tollkeeper.telemetry.correlation import correlation_id
+from tollkeeper.telemetry.logging import AccessLog
 from tollkeeper.telemetry.redaction import CREDENTIAL, HIDDEN
 
 MAX_BODY_BYTES = 1024 * 1024
 BODY_TIMEOUT_S = 30.0
+MAX_LOGGED_PATH = 500
+"""Characters of a path in the log. A line that is longer than a pipe takes at once could tear another worker's."""
 
-SDK_PREFIX = "/v1/"
-"""Paths whose responses have the correlation id also where OpenAI's and Anthropic's SDKs read it: `x-request-id`,
-`request-id`."""
+CONSOLE_ASSETS = "/console/assets/"
+"""Paths whose successful responses say themselves how long they may be kept."""
 
 _WELL_FORMED_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
-    (b"cache-control", b"no-store"),
 ]
+_NO_STORE = (b"cache-control", b"no-store")
+
+ObserveRequest = Callable[[str, int, float], None]
+"""Receives method, status and seconds of a request; status 0 if no response had begun."""
 
 log = structlog.get_logger("tollkeeper.http")
 
@@ -37,7 +44,8 @@ log = structlog.get_logger("tollkeeper.http")
 class OuterMiddleware:
     """Wraps the whole application. It reads no body: an endpoint that has one calls `read_body`, with its own limit.
 
-    `error_renderer_of` chooses the format of an error that the application does not render itself.
+    `error_renderer_of` chooses the format of an error that the application does not render itself. `observe` is called
+    at the end of each request.
     """
 
     def __init__(
@@ -45,10 +53,12 @@ class OuterMiddleware:
         app: ASGIApp,
         access_log: AccessLog,
         error_renderer_of: Callable[[Scope], RenderError] = lambda _: render_problem,
+        observe: ObserveRequest = lambda *_: None,
     ) -> None:
         self._app = app
         self._access_log = access_log
         self._error_renderer_of = error_renderer_of
+        self._observe = observe
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -83,18 +93,22 @@ class OuterMiddleware:
             request_id = f"{random.getrandbits(128):032x}"
         correlation_id.set(request_id)
         status = 0
-        own_headers = [(b"x-correlation-id", request_id.encode()), *_SECURITY_HEADERS]
-        if scope["path"].startswith(SDK_PREFIX):
+        own_headers = [(b"x-correlation-id", request_id.encode()), *_SECURITY_HEADERS, _NO_STORE]
+        is_asset = scope["path"].startswith(CONSOLE_ASSETS)
+        if is_sdk_request(scope):  # OpenAI's and Anthropic's SDKs read the correlation id there
             own_headers += [(b"x-request-id", request_id.encode()), (b"request-id", request_id.encode())]
 
         def send_with_headers(message: Message) -> Awaitable[None]:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if is_asset and status == 200:
+                    own_headers.remove(_NO_STORE)
                 message["headers"] = [
                     *message.get("headers", ()),
                     (b"x-process-time", b"%.6f" % (time.perf_counter() - started)),
                     *own_headers,
+                    *scope.get(LIMIT_HEADERS, ()),
                 ]
             return send(message)
 
@@ -104,12 +118,14 @@ class OuterMiddleware:
             error = _public_error(exception)
             if error is not None and status == 0:
                 await self._send_error(error, scope, send_with_headers)
+        seconds = time.perf_counter() - started
+        self._observe(scope["method"], status, seconds)
         if self._access_log.enabled:
             self._access_log.write(
                 method=scope["method"],
-                path=CREDENTIAL.sub(HIDDEN, scope["path"]),  # a client may put one there by mistake
+                path=CREDENTIAL.sub(HIDDEN, scope["path"])[:MAX_LOGGED_PATH],  # a client may put one there by mistake
                 status=status,
-                seconds=time.perf_counter() - started,
+                seconds=seconds,
                 correlation_id=request_id,
             )
 

@@ -9,12 +9,13 @@ from typing import Any
 import msgspec
 
 from tollkeeper.api import openapi_parts as parts
+from tollkeeper.api.compat.batch_schemas import SCHEMAS as BATCH_SCHEMAS
 from tollkeeper.api.compat.schemas import MODEL_SCHEMAS
 from tollkeeper.api.errors import MEDIA_TYPE
 from tollkeeper.api.metered import JSON, MeteredEndpoint
-from tollkeeper.api.middleware import SDK_PREFIX
-from tollkeeper.api.openapi_parts import JsonSchema, schema_ref
+from tollkeeper.api.openapi_parts import IDEMPOTENCY_KEY, JsonSchema, schema_ref
 from tollkeeper.api.openapi_portable import portable
+from tollkeeper.api.sdk_paths import SDK_PREFIX
 
 ERRORS = {
     "400": "The body is not valid JSON, a parameter is not supported, or the provider rejects the request",
@@ -61,22 +62,35 @@ UNUSED_SCHEMAS = ("HTTPValidationError", "ValidationError")
 """FastAPI's schemas of validation errors. No route returns them."""
 METHODS_NOTE = "A path that does not have the requested method answers 405, and lists its methods in `Allow`."
 CHARGE_LINK = {
-    "Charge": parts.link("my_charge_me_charges__charge_id__get", charge_id="$response.header.X-Charge-ID"),
+    "Charge": parts.link("get_my_charge", charge_id="$response.header.X-Charge-ID"),
 }
 SESSION_LINKS = {
-    "Conversation": parts.link("my_session_ai_sessions__session_id__get", session_id="$request.body#/session_id"),
-    "Forget": parts.link("forget_my_session_ai_sessions__session_id__delete", session_id="$request.body#/session_id"),
+    "Conversation": parts.link("get_my_conversation", session_id="$request.body#/session_id"),
+    "Forget": parts.link("forget_my_conversation", session_id="$request.body#/session_id"),
 }
-IDEMPOTENCY_KEY = {
-    "name": "Idempotency-Key",
+CACHE_CHOICE = {
+    "name": "X-Tollkeeper-Cache",
     "in": "header",
     "required": False,
-    "description": "The same key and body: one provider call, one charge, and the same response for 24 hours.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$"},
+    "description": "Whether an earlier answer to the same question may be returned. By default, the tenant decides.",
+    "schema": {"type": "string", "enum": ["true", "false"]},
+}
+GROUP_CHOICE = {
+    "name": "X-Tollkeeper-Group",
+    "in": "header",
+    "required": False,
+    "description": "The group that the request counts for, one of the user's. By default, the user's default group.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$"},
 }
 
 ADMIN_PREFIX = "/admin/"
-CONDITIONAL_PATHS = ("/admin/tenants/{tenant_id}", "/admin/users/{user_id}", "/admin/identity-provider")
+CONDITIONAL_PATHS = (
+    "/admin/tenants/{tenant_id}",
+    "/admin/users/{user_id}",
+    "/admin/keys/{key_id}",
+    "/admin/identity-provider",
+    "/admin/moderation",
+)
 REPEATED_AT_ONCE = "The same Idempotency-Key is in use at this moment, or the state of the object forbids this"
 ADMIN_IDEMPOTENCY_KEY = IDEMPOTENCY_KEY | {
     "description": "The same key, path and body: the act is done once, and the response is the same for 24 hours."
@@ -98,7 +112,8 @@ def complete_document(document: dict[str, Any], endpoints: Sequence[MeteredEndpo
     schemas = components.setdefault("schemas", {})
     for name in UNUSED_SCHEMAS:
         schemas.pop(name, None)
-    schemas |= _components(endpoints)
+    for name, schema in _components(endpoints).items():
+        assert schemas.setdefault(name, schema) == schema, f"two schemas have the name {name}"
     errors_of_sdks = _sdk_error_schemas(endpoints)
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -125,7 +140,7 @@ def _components(endpoints: Sequence[MeteredEndpoint]) -> dict[str, JsonSchema]:
         schemas |= endpoint.schemas
         name = _name(endpoint.request_type)
         schemas[name] = schemas[name] | endpoint.request_rules
-    return schemas | MODEL_SCHEMAS
+    return schemas | MODEL_SCHEMAS | BATCH_SCHEMAS
 
 
 def _sdk_error_schemas(endpoints: Sequence[MeteredEndpoint]) -> JsonSchema:
@@ -149,7 +164,7 @@ def _complete_operation(path: str, operation: dict[str, Any], errors_of_sdks: Js
         errors["422"] = "A parameter of the query is not valid"
     if "requestBody" in operation:
         errors |= BODY_ERRORS | DATABASE_ERRORS
-    if "security" in operation:
+    if {} not in operation.get("security", [{}]):  # a login is not optional
         errors |= ACCESS_ERRORS | DATABASE_ERRORS
     if path.startswith(ADMIN_PREFIX):
         errors["403"] = "The caller's role does not allow this, or it needs a fresh login or a second factor"
@@ -211,14 +226,17 @@ def _operation(endpoint: MeteredEndpoint) -> dict[str, Any]:
         charge_headers = ()
         if is_sdk:
             del errors["422"]
-    elif endpoint.limit_headers is not None:
-        charge_headers += endpoint.limit_headers.names
+    charge_headers += endpoint.limit_headers.names
     content = {JSON: {"schema": _schema(endpoint.response_type)}} if endpoint.response_type is not None else {}
     if endpoint.response_example is not None:
         content[JSON]["example"] = endpoint.response_example
     if endpoint.events:
         content["text/event-stream"] = {"schema": {"anyOf": [_event(data) for data in endpoint.events]}}
-    replayed = ("X-Tollkeeper-Dropped", "Idempotent-Replayed") if endpoint.calls_model else ()
+    replayed = (
+        ("X-Tollkeeper-Dropped", "X-Fallback-For", "X-Cache", "Age", "Idempotent-Replayed")
+        if endpoint.calls_model
+        else ()
+    )
     answer = {
         "description": "The answer",
         "headers": parts.headers_ref(*_common_headers(is_sdk=is_sdk), *charge_headers, *replayed),
@@ -233,7 +251,7 @@ def _operation(endpoint: MeteredEndpoint) -> dict[str, Any]:
         "description": endpoint.description,
         "operationId": endpoint.path.strip("/").replace("/", "_"),
         "security": [{"OAuth2PasswordBearer": []}, {"APIKey": []}],
-        "parameters": [IDEMPOTENCY_KEY] if endpoint.calls_model else [],
+        "parameters": [IDEMPOTENCY_KEY, CACHE_CHOICE, GROUP_CHOICE] if endpoint.calls_model else [GROUP_CHOICE],
         "requestBody": {
             "required": True,
             "content": {JSON: {"schema": _schema(endpoint.request_type), "examples": examples}},

@@ -25,9 +25,19 @@ PROBLEM: JsonSchema = {
         "used": {"type": "integer"},
         "reserved": {"type": "integer"},
         "needed": {"type": "integer"},
+        "error": {"type": "string", "description": "Of OAuth2 forms: the code of RFC 6749, 5.2."},
+        "error_description": {"type": "string", "description": "Of OAuth2 forms: `detail` in ASCII."},
         "resets_at": {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]},
     },
     "required": ["type", "title", "status", "detail", "code", "correlation_id"],
+}
+
+IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same key and body: one provider call, one charge, and the same response for 24 hours.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$"},
 }
 
 
@@ -52,9 +62,27 @@ HEADERS: dict[str, dict[str, Any]] = {
     "X-Quota-Reset": _header(
         "When this quota resets; absent if it never does.", {"type": "string", "format": "date-time"}
     ),
+    "X-Quota-Would-Refuse": _header(
+        "The quotas that only report and would have refused this call, separated by commas; absent if there are none.",
+        _TEXT,
+    ),
+    "RateLimit-Policy": _header(
+        "The tightest quota in each unit and the tightest limit on the rate of requests, as "
+        "draft-ietf-httpapi-ratelimit-headers-11 describes them.",
+        _TEXT,
+    ),
+    "RateLimit": _header("What remains of them, and the seconds until they reset.", _TEXT),
+    "x-ratelimit-limit-requests": _header("The tightest limit in requests, in OpenAI's form.", _COUNT),
+    "x-ratelimit-remaining-requests": _header("The requests that remain.", _COUNT),
+    "x-ratelimit-reset-requests": _header("The time until it resets, as `6m0s`; absent if it never does.", _TEXT),
     "x-ratelimit-limit-tokens": _header("The limit of the tightest quota in tokens, in OpenAI's form.", _COUNT),
     "x-ratelimit-remaining-tokens": _header("What remains of this quota.", _COUNT),
     "x-ratelimit-reset-tokens": _header("The time until it resets, as `6m0s`; absent if it never does.", _TEXT),
+    "anthropic-ratelimit-requests-limit": _header("The tightest limit in requests, in Anthropic's form.", _COUNT),
+    "anthropic-ratelimit-requests-remaining": _header("The requests that remain.", _COUNT),
+    "anthropic-ratelimit-requests-reset": _header(
+        "When it resets; absent if it never does.", {"type": "string", "format": "date-time"}
+    ),
     "anthropic-ratelimit-tokens-limit": _header(
         "The limit of the tightest quota in tokens, in Anthropic's form.", _COUNT
     ),
@@ -65,6 +93,15 @@ HEADERS: dict[str, dict[str, Any]] = {
     "X-Tollkeeper-Dropped": _header(
         "What of the request was not sent to the provider, separated by commas; absent if all of it was.", _TEXT
     ),
+    "X-Fallback-For": _header(
+        "The model that was asked for, if a quota had no room for it, so that another one answers; absent otherwise.",
+        _TEXT,
+    ),
+    "X-Cache": _header(
+        "Whether the answer is that of an earlier call; absent where the response cache is off.",
+        {"type": "string", "enum": ["hit", "miss"]},
+    ),
+    "Age": _header("How old an answer from the cache is, in seconds.", _COUNT),
     "Idempotent-Replayed": _header("The response is that of an earlier call with the same key.", {"const": "true"}),
     "WWW-Authenticate": _header("How to authenticate.", {"const": "Bearer"}, required=True),
     "Retry-After": _header("Wait so many seconds before the next attempt.", _COUNT),
@@ -73,7 +110,7 @@ HEADERS: dict[str, dict[str, Any]] = {
 }
 EVERY_RESPONSE = ("X-Correlation-ID", "X-Process-Time")
 SDK_RESPONSE = ("x-request-id", "request-id")
-CHARGE = ("X-Charge-ID", "X-Quota-Name", "X-Quota-Limit", "X-Quota-Remaining", "X-Quota-Reset")
+CHARGE = ("X-Charge-ID", "X-Quota-Name", "X-Quota-Limit", "X-Quota-Remaining", "X-Quota-Reset", "X-Quota-Would-Refuse")
 SDK_ERROR = ("X-Error-Code", "x-should-retry")
 ERROR_HEADERS = {
     "401": ("WWW-Authenticate",),
@@ -110,7 +147,11 @@ def event_schema(data: JsonSchema | str) -> JsonSchema:
 
 
 def json_body(kind: type[msgspec.Struct], example: dict[str, Any], *, required: bool = True) -> dict[str, Any]:
-    """The request body of an endpoint that reads it itself, so that the framework does not know it."""
-    _, schemas = msgspec.json.schema_components([kind])
-    content = {"application/json": {"schema": schemas[kind.__name__], "example": example}}
+    """The request body of an endpoint that reads it itself, so that the framework does not know it.
+
+    The schemas that it refers to are its `$defs`, which `openapi_portable` moves to where the references lead.
+    """
+    _, schemas = msgspec.json.schema_components([kind], ref_template="#/components/schemas/{name}")
+    schema = schemas.pop(kind.__name__)
+    content = {"application/json": {"schema": schema | ({"$defs": schemas} if schemas else {}), "example": example}}
     return {"requestBody": {"required": required, "content": content}}

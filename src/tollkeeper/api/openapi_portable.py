@@ -19,9 +19,12 @@ def portable(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _name_schema(content: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """Move the schema of a body to the named ones. Two with one name would have to be the same."""
+    """Move the schema of a body, and those that it defines, to the named ones. Two with one name would have to be the
+    same.
+    """
     if (name := content["schema"].get("title")) is not None:
-        assert schemas.setdefault(name, content["schema"]) == content["schema"], name
+        for each, schema in {**content["schema"].pop("$defs", {}), name: content["schema"]}.items():
+            assert schemas.setdefault(each, schema) == schema, each
         content["schema"] = {"$ref": f"#/components/schemas/{name}"}
 
 

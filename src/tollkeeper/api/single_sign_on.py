@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ConfigDict
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -70,12 +71,18 @@ class CallbackParameters(BaseModel):
     error: Annotated[str | None, Query(max_length=100, examples=["access_denied"])] = None
 
 
-@router.get("/{name}/start", status_code=302, responses=START_RESPONSES, summary="Log in by an identity provider")
-async def start(
+@router.get(
+    "/{name}/start",
+    status_code=302,
+    response_class=RedirectResponse,
+    responses=START_RESPONSES,
+    summary="Log in by an identity provider",
+)
+async def start_single_sign_on(
     name: ProviderName, request: Request, services: ServicesDep, parameters: Annotated[StartParameters, Query()]
 ) -> Response:
     """Open this in a browser. The provider sends the browser back to `callback`, whose response has the token."""
-    services.throttle.check_sign_on(client_address(request.scope))
+    await services.throttle.check_sign_on(client_address(request.scope))
     if parameters.cookie:
         require_own_page(request, services.settings)
     async with services.database.session() as session:
@@ -109,7 +116,7 @@ async def start(
     response_model_exclude_none=True,
     summary="The identity provider's answer",
 )
-async def callback(
+async def finish_single_sign_on(
     name: ProviderName,
     request: Request,
     response: Response,
@@ -118,15 +125,15 @@ async def callback(
 ) -> TokenResponse:
     """Returns the same as `POST /auth/login`. The URL and the cookie are of use only once."""
     address = client_address(request.scope)
-    services.throttle.check_sign_on(address)
+    await services.throttle.check_sign_on(address)
     try:
         attempt = _open_attempt(name, request, services, parameters)
-        services.throttle.check_failures(address)
+        await services.throttle.check_failures(address)
         person = await _identify(services, attempt, parameters)
         issued = await _open_session(services, attempt, person, client_of(request))
     except SignOnRefused:
         services.failed_logins.count(source_of(address))
-        services.throttle.count_failure(address)
+        await services.throttle.count_failure(address)
         raise
     response.delete_cookie(COOKIE, path=COOKIE_PATH)
     return token_response(request, response, services, issued, as_cookie=attempt.as_cookie)

@@ -6,13 +6,14 @@ from types import TracebackType
 
 from starlette.types import Receive, Send
 
-from tollkeeper.api.formats import dropped_header
+from tollkeeper.api.formats import cache_headers, dropped_header, fallback_header
 from tollkeeper.dialects.dropped import Dropped
 from tollkeeper.dialects.sse import PING
+from tollkeeper.gateway.cache_status import CacheStatus
 from tollkeeper.providers.base import StreamChunk
 from tollkeeper.quota.reservation import Reservation
 from tollkeeper.quota.rules.idempotency_keys import MAX_STORED_BYTES
-from tollkeeper.quota.rules.operations import Balance
+from tollkeeper.quota.rules.operations import Balance, Unenforced
 
 
 class RecordedResponse:
@@ -42,7 +43,7 @@ class SseListener:
     """Sends server-sent events in one response. The response begins with the first event, so an error can replace it.
 
     Used as a context manager: it watches for a disconnect of the client until the block ends. `charge_headers` returns
-    the headers for a charge and its balances. `dropped` is read when the response begins.
+    the headers for a charge, its balances, and quotas that only report. `dropped` is read when the response begins.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class SseListener:
         render_chunk: Callable[[StreamChunk], bytes],
         receive: Receive,
         send: Send,
-        charge_headers: Callable[[str, Sequence[Balance]], dict[str, str]],
+        charge_headers: Callable[[str, Sequence[Balance], Sequence[Unenforced]], dict[str, str]],
         *,
         record: bool,
         dropped: Dropped | None = None,
@@ -62,6 +63,7 @@ class SseListener:
         self._recorded = RecordedResponse(enabled=record)
         self._dropped = dropped
         self.left = False
+        self.cache_status: CacheStatus | None = None
         self._on_disconnect: Callable[[], None] | None = None
         self._reservation: Reservation | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -126,8 +128,14 @@ class SseListener:
     async def _begin(self) -> None:
         self.begun = True
         headers = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
+        if self.cache_status is not None:
+            headers |= cache_headers(self.cache_status)
+            if (charge := self.cache_status.charge) is not None:
+                headers |= self._charge_headers(charge.charge_id, charge.balances, charge.would_refuse)
         if self._reservation is not None:
-            headers |= self._charge_headers(self._reservation.charge_id, self._reservation.hold.balances)
+            hold = self._reservation.hold
+            headers |= self._charge_headers(self._reservation.charge_id, hold.balances, hold.would_refuse)
+            headers |= fallback_header(self._reservation.fallback_for)
         if self._dropped is not None:
             headers |= dropped_header(self._dropped)
         raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]

@@ -9,7 +9,8 @@ from sqlmodel import col, select
 from tollkeeper.audit_log.log import Head
 from tollkeeper.audit_log.models import AuditHead, AuditLine
 from tollkeeper.clock import Clock
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
+from tollkeeper.telemetry.task_runs import NoteRun, Task, ignore_run, noted
 
 INTERVAL_S = 3_600.0
 OVERLAP_MS = 60_000
@@ -20,11 +21,15 @@ log = structlog.get_logger("tollkeeper.audit")
 
 
 class HeadLog:
-    """Logs, at the start and each hour, the head of each chain that was extended within the last hour."""
+    """Logs, at the start and each hour, the head of each chain that was extended within the last hour.
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    `on_run` is called after each run.
+    """
+
+    def __init__(self, database: Database, clock: Clock, *, on_run: NoteRun = ignore_run) -> None:
         self._database = database
         self._clock = clock
+        self._on_run = on_run
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -41,7 +46,8 @@ class HeadLog:
     async def _run(self) -> None:
         while True:
             try:
-                await self.write()
+                with noted(self._on_run, Task.AUDIT_HEADS):
+                    await self.write()
             except Exception:
                 log.exception("audit.heads_not_logged")
             await asyncio.sleep(INTERVAL_S)

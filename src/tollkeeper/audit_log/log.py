@@ -167,7 +167,7 @@ class AuditLog:
         return list((await session.exec(query)).all())
 
     async def heads(self, session: AsyncSession, scope: TenantScope) -> list[Head]:
-        """How far each chain goes, to be noted where nobody who can change the database can change it."""
+        """How far each chain goes, to be stored out of reach of those who can change the database."""
         query = select(AuditHead).where(scope.condition(col(AuditHead.tenant_id))).order_by(col(AuditHead.tenant_id))
         return [Head(row.tenant_id, row.sequence, row.mac.hex()) for row in (await session.exec(query)).all()]
 

@@ -9,7 +9,7 @@ from sqlmodel import col, select
 
 from tollkeeper.audit_log.log import COVERED, FIRST_MAC, AuditLog, Head
 from tollkeeper.audit_log.models import AuditLine
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.tenant_scope import TenantScope
 
 LINES_PER_QUERY = 1_000

@@ -103,7 +103,7 @@ def verify(
 
 @app.command(name="head")
 def head_(tenant: Tenant = None, as_json: AsJson = False) -> None:
-    """Print how far each chain goes. Keep it where nobody who can change the database can change it."""
+    """Print how far each chain goes. Keep it out of reach of those who can change the database."""
 
     async def read() -> list[Head]:
         async with open_administration() as administration:
@@ -143,7 +143,7 @@ def _print_verification(found: Verification, noted: int) -> None:
     print_line(f"lines: {found.lines:,}")
     print_line(f"noted heads: {noted:,}")
     if not found.clean:
-        print_line(f"tollkeeper: The audit log is wrong in {found.problem_count:,} places.", error=True)
+        print_line(f"tollkeeper: The audit log is wrong. Problems: {found.problem_count:,}", error=True)
     elif noted:
         print_line("Clean: no line was changed, removed or inserted; the noted heads are there.")
     else:

@@ -11,7 +11,7 @@ from tollkeeper.cli.arguments import parse_name, parse_reason
 from tollkeeper.cli.context import open_administration, open_context
 from tollkeeper.cli.open_ledger import open_ledger
 from tollkeeper.cli.output import AsJson, format_time, iso_time, print_json, print_line, print_pairs, print_table
-from tollkeeper.errors import NotFound, TollkeeperError
+from tollkeeper.errors import ChargeArchived, NotFound, TollkeeperError
 from tollkeeper.identity.models import Tenant, User
 from tollkeeper.quota import queries
 from tollkeeper.quota.rules.models import Charge, Entry
@@ -78,6 +78,8 @@ def explain(charge_id: ChargeId, as_json: AsJson = False) -> None:
 async def _find_charge(session: AsyncSession, charge_id: str) -> Charge:
     try:
         return await queries.charge(session, charge_id, ALL_TENANTS)
+    except ChargeArchived:
+        raise
     except NotFound:
         raise NotFound(f"There is no charge {charge_id}.") from None
 

@@ -9,31 +9,29 @@ from functools import partial
 from pathlib import Path
 
 from pydantic import SecretStr
-from sqlalchemy import text
 
-from tollkeeper.bootstrap_catalog import make_catalog
+from tollkeeper.bootstrap.catalog import make_catalog
 from tollkeeper.chat import ChatRequest, Message
 from tollkeeper.clock import SystemClock
-from tollkeeper.db import Database
+from tollkeeper.database.clock import MAX_SKEW_S, read_skew_s
+from tollkeeper.database.engine import Database
 from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.errors import ConfigurationError, TollkeeperError
-from tollkeeper.installation_secret import DATA_KEY, SIGNING_SECRET, InstallationSecret
+from tollkeeper.installation_secret import DATA_KEY, SIGNING_SECRET
 from tollkeeper.private_files import is_private
 from tollkeeper.providers.base import CallInput, Model
 from tollkeeper.providers.catalog import Catalog
 from tollkeeper.quota.stores.sqlite.disk import MIN_FREE_BYTES
-from tollkeeper.settings import ENV_FILE, Settings, setting_warnings
+from tollkeeper.settings import Settings
+from tollkeeper.settings.extras import missing_package
+from tollkeeper.settings.variables import ENV_FILE
+from tollkeeper.settings.warnings import setting_warnings
 
-MAX_CLOCK_SKEW_S = 2.0
-"""A lease lasts a minute, and an access token a quarter of an hour: hosts must agree by far more than that."""
+MIN_TOKEN_LENGTH = 16
 LOW_SPACE_BYTES = 1024 * 1024 * 1024
 QUESTION = "Answer with one word: ready?"
 ASK_OUTPUT_TOKENS = 64
 ASK_TIMEOUT_S = 30.0
-_DATABASE_TIME = {
-    "sqlite": "SELECT (julianday('now') - 2440587.5) * 86400",
-    "postgresql": "SELECT extract(epoch FROM clock_timestamp())::double precision",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +51,24 @@ async def run_checks(settings: Settings, *, ask: bool) -> AsyncIterator[Finding]
     """Run every check. A check that needs the result of one that failed is left out."""
     yield await _check("settings", lambda: _settings(settings))
     yield await _check("signing secret", lambda: _signing_secret(settings))
-    database = Database(settings.database_url)
+    if settings.metrics_token is not None:
+        yield await _check("metrics token", partial(_metrics_token, settings.metrics_token))
+    yield await _check("limits", lambda: _limits(settings))
+    database = Database(settings.database_url, prepared_statements=settings.prepared_statements)
     try:
         reachable = await _check("database", lambda: _schema(settings, database))
         yield reachable
         if reachable.state != "failed":
             yield await _check("writable", lambda: _writable(database))
             yield await _check("row security", lambda: _row_security(settings, database))
+            if settings.sqlite_path is None:
+                yield await _check("pooler", lambda: _pooler(settings, database))
             yield await _check("data key", lambda: _data_key(settings, database))
-            yield await _check("clock", lambda: _clock(settings, database))
+            yield await _check("clock", lambda: _clock(database))
     finally:
         await database.close()
-    if settings.sqlite_path is not None:
-        folder = settings.sqlite_path.parent
-        yield await _check("disk", lambda: _disk(folder))
+    for name, folder in _folders(settings).items():
+        yield await _check(name, partial(_disk, folder))
     yield await _check("files", lambda: _files(settings))
     try:
         catalog = make_catalog(settings)
@@ -87,6 +89,8 @@ async def _check(name: str, run: Callable[[], Awaitable[str]]) -> Finding:
         return Finding(name, "warning", str(warning))
     except TollkeeperError as error:
         return Finding(name, "failed", error.detail)
+    except TimeoutError:
+        return Finding(name, "failed", f"There was no answer within {ASK_TIMEOUT_S:.0f} s.")
 
 
 async def _settings(settings: Settings) -> str:
@@ -98,17 +102,48 @@ async def _settings(settings: Settings) -> str:
 
 
 async def _signing_secret(settings: Settings) -> str:
-    if _is_created_later(settings, SIGNING_SECRET, settings.signing_secret):
+    if SIGNING_SECRET.will_be_created(settings, settings.signing_secret):
         return "the server creates it at its first start"
     SIGNING_SECRET.load(settings, settings.signing_secret)
     return "it has at least 32 bytes"
 
 
-def _is_created_later(settings: Settings, secret: InstallationSecret, value: SecretStr | None) -> bool:
-    """Whether a secret is neither set nor in its file yet, and the server may create the file."""
-    folder = settings.sqlite_path.parent if settings.sqlite_path is not None else None
-    may_create = settings.serves_loopback_only or not secret.in_file_on_loopback_only
-    return value is None and folder is not None and may_create and not (folder / secret.file_name).exists()
+async def _metrics_token(token: SecretStr) -> str:
+    if len(token.get_secret_value()) < MIN_TOKEN_LENGTH:
+        raise _Warn("TOLLKEEPER_METRICS_TOKEN is short, and can be guessed. Make one with: openssl rand -hex 32")
+    return f"it has at least {MIN_TOKEN_LENGTH} characters"
+
+
+async def _limits(settings: Settings) -> str:
+    """Whether the workers count requests together."""
+    from tollkeeper.cli.serving_workers import require_workers  # it loads the server
+
+    if settings.workers > 1:
+        require_workers(settings, reload=False)
+    if settings.limits_store is None:
+        return "each process counts requests for itself; several hosts need TOLLKEEPER_LIMITS_STORE"
+    try:
+        from redis.asyncio import Redis
+        from redis.exceptions import AuthenticationError, RedisError
+    except ModuleNotFoundError:
+        raise missing_package("TOLLKEEPER_LIMITS_STORE", "redis") from None
+
+    client = Redis.from_url(settings.limits_store.get_secret_value(), socket_timeout=5, socket_connect_timeout=5)
+    try:
+        await client.ping()
+    except AuthenticationError:
+        raise ConfigurationError(
+            "The Redis of TOLLKEEPER_LIMITS_STORE refuses the login: check user and password in the URL"
+            " (redis://USER:PASSWORD@HOST:6379/0). Until then each process counts requests for itself."
+        ) from None
+    except (RedisError, OSError) as error:
+        raise _Warn(
+            f"The Redis of TOLLKEEPER_LIMITS_STORE does not answer ({type(error).__name__}): each process counts"
+            " requests for itself until it does."
+        ) from None
+    finally:
+        await client.aclose()
+    return "Redis answers, and all processes count requests together"
 
 
 async def _schema(settings: Settings, database: Database) -> str:
@@ -131,8 +166,19 @@ async def _row_security(settings: Settings, database: Database) -> str:
     return "requests see no rows of other tenants"
 
 
+async def _pooler(settings: Settings, database: Database) -> str:
+    if not await database.is_pooled():
+        return "the database is reached without a connection pooler"
+    if settings.prepared_statements:
+        raise _Warn(
+            "A connection pooler is in front of the database. Unless it keeps prepared statements in transaction mode,"
+            " set TOLLKEEPER_PREPARED_STATEMENTS=False."
+        )
+    return "a connection pooler is in front of the database, and statements are not prepared"
+
+
 async def _data_key(settings: Settings, database: Database) -> str:
-    if _is_created_later(settings, DATA_KEY, settings.data_key):
+    if DATA_KEY.will_be_created(settings, settings.data_key):
         return "the server creates it at its first start"
     keys = DataKeys(DATA_KEY.load(settings, settings.data_key), previous=settings.previous_data_key)
     await keys.load(database, SystemClock())
@@ -141,16 +187,26 @@ async def _data_key(settings: Settings, database: Database) -> str:
     return "it opens what is stored"
 
 
-async def _clock(settings: Settings, database: Database) -> str:
+async def _clock(database: Database) -> str:
     """The clock of this machine against the database's."""
-    query = _DATABASE_TIME["sqlite" if settings.sqlite_path is not None else "postgresql"]
-    async with database.session() as session:
-        before = time.time()
-        found = float((await (await session.connection()).execute(text(query))).scalar_one())
-        skew_s = found - (before + time.time()) / 2
-    if abs(skew_s) > MAX_CLOCK_SKEW_S:
+    skew_s = await read_skew_s(database)
+    if abs(skew_s) > MAX_SKEW_S:
         raise ConfigurationError(f"The database's clock is {skew_s:+.1f} s off this machine's. Synchronize both (NTP).")
     return f"the database's clock is {skew_s * 1000:+.0f} ms off this machine's"
+
+
+def _folders(settings: Settings) -> dict[str, Path]:
+    """Where the server writes, each once, by the name of the check."""
+    folders = {
+        "disk": settings.sqlite_path.parent if settings.sqlite_path is not None else settings.spill_folder,
+        "disk of spill": settings.spill_folder,
+        "disk of events": settings.events_file.absolute().parent if settings.events_file is not None else None,
+    }
+    once: dict[str, Path] = {}
+    for name, folder in folders.items():
+        if folder is not None and folder not in once.values():
+            once[name] = folder
+    return once
 
 
 async def _disk(folder: Path) -> str:

@@ -2,7 +2,8 @@
 
 from tollkeeper.cli.output import print_line
 from tollkeeper.errors import ConfigurationError
-from tollkeeper.settings import Settings, load_settings, setting_warnings
+from tollkeeper.settings import Settings, load_settings
+from tollkeeper.settings.warnings import setting_warnings
 
 
 def load_command_settings(**overrides: object) -> Settings:

@@ -12,8 +12,8 @@ from tollkeeper.administration.administrator import Administrator, commanding
 from tollkeeper.audit_log.log import AuditLog
 from tollkeeper.cli.command_settings import load_command_settings, require_sqlite_file
 from tollkeeper.clock import Clock, SystemClock
-from tollkeeper.database_errors import describe_error
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
+from tollkeeper.database.errors import describe_error
 from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.installation_secret import DATA_KEY
@@ -62,7 +62,7 @@ async def open_context() -> AsyncIterator[CommandContext]:
     """
     settings = load_command_settings()
     require_sqlite_file(settings)
-    database = Database(settings.database_url)
+    database = Database(settings.database_url, prepared_statements=settings.prepared_statements)
     try:
         await database.require_current_schema()
         yield CommandContext(settings, database, SystemClock())

@@ -13,10 +13,10 @@ from tollkeeper.administration.administrator import commanding
 from tollkeeper.administration.tenants import create_tenant
 from tollkeeper.administration.users import NewUser, create_user
 from tollkeeper.audit_log.log import AuditLog
-from tollkeeper.bootstrap_ledger import make_ledger
+from tollkeeper.bootstrap.ledger import make_ledger
 from tollkeeper.cli.output import command_name, print_line
 from tollkeeper.clock import SystemClock
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.identity import accounts
@@ -24,8 +24,8 @@ from tollkeeper.identity.passwords import Passwords
 from tollkeeper.installation_secret import DATA_KEY
 from tollkeeper.principal import Role
 from tollkeeper.private_files import create_private_file
+from tollkeeper.quota.rules.limit_changes import SetLimit
 from tollkeeper.quota.rules.models import Unit
-from tollkeeper.quota.rules.operations import SetLimit
 from tollkeeper.quota.rules.page import QuotaKey, Subject
 from tollkeeper.quota.rules.windows import Period
 from tollkeeper.settings import Settings
@@ -131,8 +131,11 @@ def print_first_steps() -> None:
     """Print how to make a user: the database has none."""
     command = command_name()
     _print_text(f"""
-The database has no users yet. Start once with --first-run, or create a tenant and a user with a quota:
+The database has no users yet. Start once with --first-run, or create an operator, who administers the server, and a
+tenant and a user with a quota:
 
+{command} tenant create {OPERATOR_TENANT}
+{command} user create {OPERATOR} --tenant {OPERATOR_TENANT} --role operator
 {command} tenant create {MEMBER_TENANT}
 {command} user create {MEMBER} --tenant {MEMBER_TENANT}
 {command} quota set {MEMBER} --limit {MEMBER_LIMIT} --window day

@@ -96,7 +96,7 @@ def change(
             admin = administration.admin
             if days is not None:
                 changes["expires_ms"] = _after_days(admin, parsed_days) if parsed_days is not None else None
-            return await acts.change_key(admin, key_id, changes)
+            return await acts.change_key(admin, await acts.get_key(admin, key_id, to_change=True), changes)
 
     changed = asyncio.run(change_key())
     if as_json:

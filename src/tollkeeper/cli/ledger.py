@@ -10,22 +10,28 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
-from tollkeeper.cli import EXIT_INTERRUPTED
+from tollkeeper.cli import EXIT_INTERRUPTED, reconcile, recovery
 from tollkeeper.cli.context import open_context
 from tollkeeper.cli.output import AsJson, iso_time, make_console, print_json, print_line
 from tollkeeper.quota.audit.report import AuditReport
 from tollkeeper.quota.audit.verify import BLIND_SPOTS
 from tollkeeper.quota.audit.verify import verify as verify_ledger
+from tollkeeper.quota.partition_months import written
 from tollkeeper.quota.time_sorted_ids import time_of
 
-app = typer.Typer(name="ledger", help="Verify the ledger.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    name="ledger",
+    help="Verify the ledger; recover what a restored one has lost; compare it with a provider's export.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 EXIT_PROBLEMS = 1
 
 
 @app.callback()
 def ledger() -> None:
-    """Verify the ledger."""
+    """Verify the ledger; recover what a restored one has lost; compare it with a provider's export."""
 
 
 @app.command()
@@ -60,10 +66,15 @@ def verify(
         raise typer.Exit(EXIT_PROBLEMS)
 
 
+recovery.register(app)
+reconcile.register(app)
+
+
 def _record(report: AuditReport) -> dict[str, Any]:
     fields = asdict(report)
     since = iso_time(time_of(report.since)) if report.since else None
-    return fields | {"since": since, "problems": [str(problem) for problem in report.problems]}
+    archived = written(report.archived) if report.archived else None
+    return fields | {"since": since, "archived": archived, "problems": [str(problem) for problem in report.problems]}
 
 
 def _print_report(report: AuditReport) -> None:
@@ -74,6 +85,10 @@ def _print_report(report: AuditReport) -> None:
         print_line(f"WRONG  {problem}")
     if report.problem_count > len(report.problems):
         print_line(f"       and {report.problem_count - len(report.problems):,} more")
+    if report.archived:
+        print_line(
+            f"archived: until {written(report.archived)}; older entries count as the sums that the archives left"
+        )
     print_line(f"windows: {report.windows:,}")
     print_line(f"entries: {report.entries:,}")
     print_line(f"charges: {report.charges:,}")
@@ -82,7 +97,7 @@ def _print_report(report: AuditReport) -> None:
         f"open holds: {report.open_holds:,}" + (f" ({report.lapsed:,} past their lease)" if report.lapsed else "")
     )
     if not report.clean:
-        print_line(f"tollkeeper: The ledger is wrong in {report.problem_count:,} places.", error=True)
+        print_line(f"tollkeeper: The ledger is wrong. Problems: {report.problem_count:,}", error=True)
     else:
         print_line("Clean: balances and costs follow from entries and usage, and no call exceeded or skipped a quota.")
     _print_blind_spots(report)

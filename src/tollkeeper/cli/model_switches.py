@@ -6,7 +6,7 @@ import typer
 
 from tollkeeper.administration import switches
 from tollkeeper.administration.switches import ModelState
-from tollkeeper.bootstrap_catalog import make_catalog
+from tollkeeper.bootstrap.catalog import make_catalog
 from tollkeeper.cli.context import open_administration
 from tollkeeper.cli.output import AsJson, print_json, print_table
 from tollkeeper.cli.switches import add_switches, off_record

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tollkeeper.bootstrap_catalog import make_catalog
+from tollkeeper.bootstrap.catalog import make_catalog
 from tollkeeper.cli.command_settings import load_command_settings
 from tollkeeper.cli.output import AsJson, print_json, print_table
 from tollkeeper.providers.openai import make_openai

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from tollkeeper.bootstrap_ledger import make_ledger
+from tollkeeper.bootstrap.ledger import make_ledger
 from tollkeeper.errors import LedgerUnavailable
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.settings import Settings

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from tollkeeper.administration import provider_keys
 from tollkeeper.administration.administrator import Administrator
-from tollkeeper.bootstrap_catalog import make_catalog
+from tollkeeper.bootstrap.catalog import make_catalog
 from tollkeeper.cli.arguments import parse_name
 from tollkeeper.cli.context import open_administration
 from tollkeeper.cli.output import AsJson, iso_time, print_json, print_line, print_table

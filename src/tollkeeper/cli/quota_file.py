@@ -16,10 +16,10 @@ COLUMNS = ("email", "tenant", "action", "window", "limit", "tokens", "unit", "re
 FORMAT = """The CSV file starts with a header that names its columns, in any order:
   email or tenant   the owner of the quota: a user, or the tenant itself
   action            set or grant; optional if ACTION is given
-  window            minute, hour, day, month or total; optional with --window, or if there is only one quota
+  window            minute, hour, day, week, month or total; optional with --window, or if there is only one quota
   limit             for set: the new limit
   tokens            for grant: how many to add, in the current window
-  unit              tokens, or usd for a money quota in micro-USD; tokens by default
+  unit              tokens, usd (a money quota in micro-USD), requests or concurrency; tokens by default
   reason            recorded in the ledger; optional with --reason
 For example:
   email,tenant,action,window,limit,tokens,reason

@@ -6,33 +6,62 @@ from typing import Annotated
 import typer
 
 from tollkeeper.administration import quotas
-from tollkeeper.cli import charges
+from tollkeeper.cli import charges, quota_requests
 from tollkeeper.cli.arguments import parse_reason
 from tollkeeper.cli.balances import BALANCE_COLUMNS, UNIT_NAMES, balance_record, balance_row
 from tollkeeper.cli.context import open_administration, open_context
 from tollkeeper.cli.open_ledger import open_ledger
 from tollkeeper.cli.output import AsJson, print_json, print_line, print_table
-from tollkeeper.cli.quota_arguments import parse_amount, parse_unit, parse_window
+from tollkeeper.cli.quota_arguments import parse_amount, parse_time, parse_unit, parse_when_spent, parse_window
 from tollkeeper.cli.targets import find_target
 from tollkeeper.quota import queries
-from tollkeeper.quota.changes import Action, QuotaChange, Target, plan_change
+from tollkeeper.quota.changes import Action, QuotaChange, Target, plan_change, spent_rule
+from tollkeeper.quota.rules.limit_changes import SpentRule
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.quota.rules.page import Subject
+from tollkeeper.quota.rules.subjects import SubjectKind
 
 app = typer.Typer(
     name="quota", help="Show and change quotas; refund and explain charges.", no_args_is_help=True, add_completion=False
 )
 
 PROGRAM = "cli"
-WINDOWS = "minute|hour|day|month|total"
+WINDOWS = "minute|hour|day|week|month|total"
 
 Email = Annotated[str | None, typer.Argument(metavar="EMAIL", show_default=False, help="The user whose quota it is.")]
 Tenant = Annotated[
     str | None, typer.Option("--tenant", metavar="NAME", show_default=False, help="The tenant whose quota it is.")
 ]
+Key = Annotated[
+    str | None, typer.Option("--key", metavar="ID", show_default=False, help="The API key whose quota it is.")
+]
+Group = Annotated[
+    str | None,
+    typer.Option("--group", metavar="NAME", show_default=False, help="The group of the tenant whose quota it is."),
+]
 UnitName = Annotated[
-    str, typer.Option("--unit", metavar="tokens|usd", help="The unit of the quota; with usd, N is in micro-USD.")
+    str,
+    typer.Option(
+        "--unit",
+        metavar="tokens|usd|requests|concurrency",
+        help="The unit of the quota; with usd, N is in micro-USD; with concurrency, in calls at the same time.",
+    ),
+]
+UNTIL = "When it ends, as 2038-01-15T00:00:00Z; without an offset, in UTC."
+Until = Annotated[str | None, typer.Option(metavar="TIME", show_default=False, help=UNTIL)]
+WhenSpentName = Annotated[
+    str | None,
+    typer.Option(
+        "--when-spent",
+        metavar="block|fallback_model|report_only",
+        show_default=False,
+        help="What becomes of a call for which there is no room. Without it, that stays as it is.",
+    ),
+]
+FallbackModel = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", show_default=False, help="The model that answers, with --when-spent fallback_model."),
 ]
 Window = Annotated[
     str | None,
@@ -46,26 +75,34 @@ Window = Annotated[
 
 
 @app.command()
-def show(email: Email = None, tenant: Tenant = None, as_json: AsJson = False) -> None:
+def show(
+    email: Email = None, tenant: Tenant = None, key: Key = None, group: Group = None, as_json: AsJson = False
+) -> None:
     """Show every quota that applies, in its current window."""
 
-    async def read() -> tuple[Target, list[Balance], list[Balance]]:
+    async def read() -> tuple[Target, list[tuple[str, Balance]]]:
         async with open_context() as context, context.database.session() as session:
-            target, now_ms = await find_target(session, email, tenant), context.clock.now_ms()
-            own = await queries.balances_of(session, [target.subject], now_ms)
-            shared: list[Balance] = []
-            if target.subject.user_id is not None:
-                shared = await queries.balances_of(session, [Subject(target.subject.tenant_id)], now_ms)
-            return target, own, shared
+            target, now_ms = await find_target(session, email, tenant, key, group), context.clock.now_ms()
+            owners = {target.label: target.subject}
+            if target.subject.kind is SubjectKind.KEY:
+                owners["its user"] = Subject(target.subject.tenant_id, target.subject.user_id)
+            if target.subject.kind is not SubjectKind.TENANT:
+                owners["the whole tenant"] = Subject(target.subject.tenant_id)
+            return target, [
+                (label, balance)
+                for label, subject in owners.items()
+                for balance in await queries.balances_of(session, [subject], now_ms)
+            ]
 
-    target, own, shared = asyncio.run(read())
-    labelled = [(target.label, balance) for balance in own] + [("the whole tenant", balance) for balance in shared]
+    target, labelled = asyncio.run(read())
     if as_json:
         print_json([balance_record(label, balance) for label, balance in labelled])
         return
     if labelled:
         print_table(BALANCE_COLUMNS, [balance_row(label, balance) for label, balance in labelled])
-    if target.subject.user_id is not None and not any(balance.unit == Unit.TOKENS for balance in own):
+    if target.subject.kind is SubjectKind.USER and not any(
+        label == target.label and balance.unit == Unit.TOKENS for label, balance in labelled
+    ):
         print_line(f"{target.label} has no token quota, so every call is refused.")
     elif not labelled:
         print_line(f"{target.label} has no quota of its own: only its users' quotas apply.")
@@ -78,16 +115,36 @@ def set_(
     ],
     email: Email = None,
     tenant: Tenant = None,
+    key: Key = None,
+    group: Group = None,
     window: Window = None,
     unit: UnitName = "tokens",
     reason: Annotated[
         str, typer.Option(metavar="TEXT", help="The reason; recorded in the ledger.")
     ] = "limit set by hand",
+    when_spent: WhenSpentName = None,
+    fallback_model: FallbackModel = None,
+    rollover: Annotated[
+        str | None,
+        typer.Option(metavar="N", show_default=False, help="How much of what is unused the next window gets, at most."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Create a quota, or change its limit."""
     amount = parse_amount(limit, "--limit", minimum=0)
-    _change(email, tenant, window, Action.SET, amount, reason, parse_unit(unit), as_json=as_json)
+    spent = spent_rule(parse_when_spent(when_spent) if when_spent is not None else None, fallback_model)
+    cap = parse_amount(rollover, "--rollover", minimum=0) if rollover is not None else None
+    _change(
+        (email, tenant, key, group),
+        window,
+        Action.SET,
+        amount,
+        reason,
+        parse_unit(unit),
+        spent,
+        cap=cap,
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -100,37 +157,87 @@ def grant(
     ],
     email: Email = None,
     tenant: Tenant = None,
+    key: Key = None,
+    group: Group = None,
     window: Window = None,
     unit: UnitName = "tokens",
+    until: Until = None,
     as_json: AsJson = False,
 ) -> None:
     """Top up the current window of a quota. The limit of later windows does not change."""
-    amount = parse_amount(tokens, "--tokens")
-    _change(email, tenant, window, Action.GRANT, amount, reason, parse_unit(unit), as_json=as_json)
+    amount, until_ms = parse_amount(tokens, "--tokens"), parse_time(until, "--until")
+    _change(
+        (email, tenant, key, group),
+        window,
+        Action.GRANT,
+        amount,
+        reason,
+        parse_unit(unit),
+        None,
+        (None, until_ms),
+        as_json=as_json,
+    )
+
+
+@app.command()
+def override(
+    limit: Annotated[str, typer.Option(metavar="N", show_default=False, help="The limit meanwhile.")],
+    until: Annotated[str, typer.Option(metavar="TIME", show_default=False, help=UNTIL)],
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", show_default=False, help="The reason; recorded in the ledger.")
+    ],
+    email: Email = None,
+    tenant: Tenant = None,
+    key: Key = None,
+    group: Group = None,
+    window: Window = None,
+    unit: UnitName = "tokens",
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", show_default=False, help="When it begins. Default: now.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replace the limit of a quota for a time. It ends by itself."""
+    amount = parse_amount(limit, "--limit", minimum=0)
+    times = parse_time(start, "--from"), parse_time(until, "--until")
+    _change(
+        (email, tenant, key, group),
+        window,
+        Action.OVERRIDE,
+        amount,
+        reason,
+        parse_unit(unit),
+        None,
+        times,
+        as_json=as_json,
+    )
 
 
 charges.register(app)
+quota_requests.register(app)
 
 
 def _change(
-    email: str | None,
-    tenant: str | None,
+    owner: tuple[str | None, str | None, str | None, str | None],
     window: str | None,
     action: Action,
     amount: int,
     reason: str,
     unit: Unit,
+    when_spent: SpentRule | None = None,
+    times: tuple[int | None, int | None] = (None, None),
     *,
+    cap: int | None = None,
     as_json: bool,
 ) -> None:
-    """Make one change, and print the quota before and after it."""
+    """Make one change, and print the quota before and after it. `owner` is as for `find_target`."""
     parsed_reason, period = parse_reason(reason), parse_window(window) if window is not None else None
 
     async def make_change() -> tuple[Target, int | None, Balance]:
         async with open_administration(PROGRAM) as administration:
             admin = administration.admin
-            target = await find_target(admin.session, email, tenant)
-            request = QuotaChange(target, action, amount, parsed_reason, period, unit)
+            target = await find_target(admin.session, *owner)
+            request = QuotaChange(target, action, amount, parsed_reason, period, unit, when_spent, *times, cap)
             change = await plan_change(admin.session, request, admin.now_ms)
             plan = await quotas.note_changes(admin, [change])
             await admin.commit()

@@ -15,6 +15,10 @@ def serve(
     port: Annotated[
         int | None, typer.Option(metavar="PORT", help="Port to listen on. Default: TOLLKEEPER_PORT or 8000.")
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Worker processes on this port. Default: TOLLKEEPER_WORKERS or 1."),
+    ] = None,
     reload: Annotated[bool, typer.Option("--reload", help="Restart when the code changes; for development.")] = False,
     first_run: Annotated[
         bool,
@@ -28,5 +32,6 @@ def serve(
     """Serve the API."""
     from tollkeeper.cli.serving import start  # the server takes long to load, and --help needs none of it
 
-    options = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    given = (("host", host), ("port", port), ("workers", workers))
+    options = {name: value for name, value in given if value is not None}
     start(options, reload=reload, first_run=first_run)

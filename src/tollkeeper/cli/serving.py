@@ -1,35 +1,42 @@
 """Starts the server for `tollkeeper serve`, in this process or, with --reload, in another one."""
 
 import asyncio
-import errno
 import os
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import uvicorn
 
+from tollkeeper.api.console import read_bundle
 from tollkeeper.api.middleware import MAX_BODY_BYTES
-from tollkeeper.bootstrap import Backends, make_app, make_backends
+from tollkeeper.bootstrap.application import make_app
+from tollkeeper.bootstrap.backends import Backends, make_backends
+from tollkeeper.bootstrap.reload import EarlyHangUp
+from tollkeeper.bootstrap.workers import OneOfSeveral
 from tollkeeper.cli.command_settings import load_command_settings, require_sqlite_file
 from tollkeeper.cli.first_run import populate, print_example_calls, print_first_steps, print_how_to_get_in
 from tollkeeper.cli.migrate import migrate_database
 from tollkeeper.cli.output import print_line
+from tollkeeper.cli.serving_workers import become_worker, require_workers
 from tollkeeper.clock import SystemClock
-from tollkeeper.db import Database, SchemaMissing
+from tollkeeper.database.engine import Database, SchemaMissing
 from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.identity import accounts
 from tollkeeper.installation_secret import DATA_KEY, SIGNING_SECRET
 from tollkeeper.private_files import secure_sqlite_files
 from tollkeeper.providers.catalog import Catalog
+from tollkeeper.server.draining import DrainingServer
 from tollkeeper.server.http_protocol import bounded_protocol
 from tollkeeper.server.limits import Connections, EdgeLimits
 from tollkeeper.server.websocket_protocol import bounded_websocket_protocol
 from tollkeeper.settings import Settings
 from tollkeeper.telemetry.logging import log_uncaught_exceptions
-
-GRACE_S = 30
+from tollkeeper.workers.listeners import authority, bind, bind_for_workers, local_authority
+from tollkeeper.workers.server import WorkerServer
+from tollkeeper.workers.supervisor import Worker
 
 
 def start(options: Mapping[str, object], *, reload: bool, first_run: bool) -> None:
@@ -38,13 +45,19 @@ def start(options: Mapping[str, object], *, reload: bool, first_run: bool) -> No
     With `first_run`, create what is missing: see `tollkeeper serve --help`. Raises ConfigurationError.
     """
     settings = load_command_settings(**options)
+    if settings.workers > 1:
+        require_workers(settings, reload=reload)
     backends = make_backends(settings)
     _require_schema(settings, create=first_run)
     SIGNING_SECRET.load(settings, settings.signing_secret)
-    with _bind(settings) as listener:  # before the first passwords are made, which are shown once
+    with _bind(settings) as listeners:  # before the first passwords are made, which are shown once
         passwords, has_users = asyncio.run(_check_database(settings, first_run=first_run))
-        url = f"http://{_host_and_port(settings)}"
-        print_line(f"Tollkeeper listens on {url} (interactive docs at {url}/docs).")
+        url = f"http://{local_authority(settings.host, settings.port)}"
+        address = f"http://{authority(settings.host, settings.port)}"
+        print_line(f"Tollkeeper listens on {address} (interactive docs at {url}/docs).")
+        if not reload:
+            print_line(f"Process {os.getpid()}: SIGHUP reads the catalog and the log level again, SIGTERM stops.")
+        print_line(_describe_console(url))
         print_line(_describe_providers(backends.catalog))
         if passwords is not None:
             print_example_calls(passwords, settings, url)
@@ -52,7 +65,7 @@ def start(options: Mapping[str, object], *, reload: bool, first_run: bool) -> No
             print_how_to_get_in()
         else:
             print_first_steps()
-        _run(settings, backends, listener, reload=reload)
+        _run(settings, backends, listeners, reload=reload)
 
 
 def _require_schema(settings: Settings, *, create: bool) -> None:
@@ -76,7 +89,7 @@ async def _check_schema(settings: Settings) -> None:
     """
     if settings.sqlite_path is not None:
         secure_sqlite_files(settings.sqlite_path)
-    database = Database(settings.database_url)
+    database = Database(settings.database_url, prepared_statements=settings.prepared_statements)
     try:
         await database.require_current_schema()
     finally:
@@ -89,7 +102,7 @@ async def _check_database(settings: Settings, *, first_run: bool) -> tuple[dict[
     Returns e-mail address → password of the accounts that were created, if any, and whether there are users. Raises
     ConfigurationError.
     """
-    database = Database(settings.database_url)
+    database = Database(settings.database_url, prepared_statements=settings.prepared_statements)
     try:
         await database.require_writable()
         data_key = DATA_KEY.load(settings, settings.data_key)
@@ -102,6 +115,12 @@ async def _check_database(settings: Settings, *, first_run: bool) -> tuple[dict[
         await database.close()
 
 
+def _describe_console(url: str) -> str:
+    if read_bundle() is None:
+        return "The console was not built: see docs/guides/console.md."
+    return f"The console, for a browser: {url}/console"
+
+
 def _describe_providers(catalog: Catalog) -> str:
     if catalog.provider_names == ("echo",):
         return "No provider is configured. The offline echo provider answers, with one word per token."
@@ -112,62 +131,72 @@ def _describe_providers(catalog: Catalog) -> str:
     return f"Providers: {names}. Default model: {default.name} ({default.provider.name})."
 
 
-def _host_and_port(settings: Settings) -> str:
-    """Returns the authority of the URL, with an IPv6 address in brackets."""
-    return f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
-
-
-def _bind(settings: Settings) -> socket.socket:
-    """Returns a bound socket. Raises ConfigurationError when the port is in use or the address is not local."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+@contextmanager
+def _bind(settings: Settings) -> Iterator[list[socket.socket]]:
+    """A bound socket for each worker. Raises ConfigurationError when the port is in use or the address is not local."""
+    if settings.workers == 1:
+        listeners = [bind(settings.host, settings.port)]
+    else:
+        listeners = bind_for_workers(settings.host, settings.port, settings.workers)
     try:
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigurationError(
-                f"Port {settings.port} is in use. Choose another, for example with --port {settings.port + 1}, or:"
-                f" make run PORT={settings.port + 1}"
-            ) from None
-        raise ConfigurationError(f"Cannot listen on {_host_and_port(settings)}: {error.strerror or error}.") from None
-    return listener
+        yield listeners
+    finally:
+        for listener in listeners:
+            listener.close()
 
 
-def _run(settings: Settings, backends: Backends, listener: socket.socket, *, reload: bool) -> None:
+def _run(settings: Settings, backends: Backends, listeners: list[socket.socket], *, reload: bool) -> None:
     """Serve until SIGINT or SIGTERM. Then drain and return."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)  # uvicorn raises the signal again after its own shutdown
-    common = {
-        "access_log": False,
-        "log_config": None,
-        "server_header": False,
-        "proxy_headers": False,  # the application reads them, only from trusted proxies
-        "timeout_graceful_shutdown": GRACE_S,
-        "ws_max_size": MAX_BODY_BYTES,
-    }
+    signal.signal(signal.SIGHUP, EarlyHangUp())
     if reload:
-        os.environ |= {"TOLLKEEPER_HOST": settings.host, "TOLLKEEPER_PORT": str(settings.port)}
+        (listener,) = listeners
         listener.close()
-        uvicorn.run(
-            "tollkeeper.bootstrap:make_app",
-            factory=True,
-            host=settings.host,
-            port=settings.port,
-            reload=True,
-            reload_dirs=["src"],
-            **common,  # type: ignore[arg-type]
-        )
-        return
-    http, websocket = _protocols(settings)
-    app = make_app(settings, backends)
+        _run_reloading(settings)
+    elif settings.workers == 1:
+        _serve(settings, backends, listeners[0])
+    else:
+        worker, one = become_worker(settings, listeners, backends.catalog)
+        if worker.reloads:
+            signal.raise_signal(signal.SIGHUP)  # to itself, before it serves
+        _serve(settings, backends, worker.listener, (worker, one))
+
+
+def _run_reloading(settings: Settings) -> None:
+    os.environ |= {"TOLLKEEPER_HOST": settings.host, "TOLLKEEPER_PORT": str(settings.port)}
+    uvicorn.run(
+        "tollkeeper.bootstrap.application:make_app",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        reload=True,
+        reload_dirs=["src"],
+        **_server_options(settings),  # type: ignore[arg-type]
+    )
+
+
+def _serve(
+    settings: Settings, backends: Backends, listener: socket.socket, worker: tuple[Worker, OneOfSeveral] | None = None
+) -> None:
+    """Serve in this process. Raises ConfigurationError for charges that were not booked, and for a lost database."""
+    limits = _edge_limits(settings)
+    connections = Connections(limits)
+    http, websocket = bounded_protocol(limits, connections), bounded_websocket_protocol(limits, connections)
+    app = make_app(settings, backends, connections, worker[1] if worker is not None else None)
     log_uncaught_exceptions()
-    server = uvicorn.Server(uvicorn.Config(app, http=http, ws=websocket, **common))  # type: ignore[arg-type]
+    config = uvicorn.Config(app, http=http, ws=websocket, **_server_options(settings))  # type: ignore[arg-type]
+    stops = connections, settings.drain_seconds
+    server = DrainingServer(config, *stops) if worker is None else WorkerServer(config, *stops, worker[0])
     server.run(sockets=[listener])
+    raise_for_losses(backends)
+
+
+def raise_for_losses(backends: Backends) -> None:
+    """After a stop: raise ConfigurationError for charges that were not booked, and for a lost database."""
     if backends.spill.lost:
         raise ConfigurationError(
-            f"{backends.spill.lost} charges were not booked: the database did not respond, and the folder"
+            f"Charges that were not booked: {backends.spill.lost}. The database did not respond, and the folder"
             f" {backends.spill.folder} (TOLLKEEPER_SPILL) cannot be written to."
         )
     if backends.store.lost_reason is not None:
@@ -176,9 +205,19 @@ def _run(settings: Settings, backends: Backends, listener: socket.socket, *, rel
         )
 
 
-def _protocols(settings: Settings) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]]:
-    """The HTTP and the WebSocket protocol, with the limits of the settings."""
-    limits = EdgeLimits(
+def _server_options(settings: Settings) -> dict[str, object]:
+    return {
+        "access_log": False,
+        "log_config": None,
+        "server_header": False,
+        "proxy_headers": False,  # the application reads them, only from trusted proxies
+        "timeout_graceful_shutdown": settings.grace_seconds,
+        "ws_max_size": MAX_BODY_BYTES,
+    }
+
+
+def _edge_limits(settings: Settings) -> EdgeLimits:
+    return EdgeLimits(
         max_head_bytes=settings.max_head_bytes,
         max_head_fields=settings.max_head_fields,
         head_s=settings.head_seconds,
@@ -189,4 +228,3 @@ def _protocols(settings: Settings) -> tuple[type[asyncio.Protocol], type[asyncio
         socket_frames_per_s=settings.socket_frames_per_second,
         socket_frames_burst=20 * settings.socket_frames_per_second,
     )
-    return bounded_protocol(limits, Connections(limits)), bounded_websocket_protocol(limits)

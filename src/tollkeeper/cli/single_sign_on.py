@@ -61,7 +61,7 @@ def set_(
     admin_value: Annotated[
         list[str] | None, typer.Option(metavar="VALUE", help="A value of the claim that does; may be repeated.")
     ] = None,
-    disabled: Annotated[bool, typer.Option("--disabled", help="Nobody can log in by it.")] = False,
+    disabled: Annotated[bool, typer.Option("--disabled", help="Refuse logins with it.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Set a tenant's provider. Without a secret, the stored one stays, if issuer and client are the same."""
@@ -200,7 +200,7 @@ def unlink(email: Email, as_json: AsJson = False) -> None:
 
 
 COMMAND = 0
-"""No tenant: a command has a client of its own, which nobody else uses."""
+"""No tenant: a command has a client of its own, which serves no tenants."""
 
 
 async def _check(administration: Administration, issuer: str) -> None:

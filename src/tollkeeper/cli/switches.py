@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from tollkeeper.administration import switches
-from tollkeeper.bootstrap_catalog import make_catalog
+from tollkeeper.bootstrap.catalog import make_catalog
 from tollkeeper.cli.arguments import parse_name, parse_reason
 from tollkeeper.cli.context import open_administration
 from tollkeeper.cli.output import AsJson, iso_time, print_json, print_line

@@ -62,7 +62,7 @@ def invite(
 def erase(
     email: Email,
     reason: Annotated[
-        str, typer.Option(metavar="TEXT", show_default=False, help="Recorded in the audit log; it must name nobody.")
+        str, typer.Option(metavar="TEXT", show_default=False, help="Recorded in the audit log. Do not name a person.")
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -93,4 +93,5 @@ def _print_link(record: Record, *, as_json: bool) -> None:
         return
     assert isinstance(expires_ms, int)
     print_line(str(record["url"]))
-    print_line(f"The link is valid until {format_time(expires_ms)}, and once. Whoever has it gets in.", error=True)
+    until = f"The link is valid until {format_time(expires_ms)}, and can be used once."
+    print_line(f"{until} It gives access without a password: send it only to the user.", error=True)

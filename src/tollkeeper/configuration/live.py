@@ -12,11 +12,17 @@ from typing import NamedTuple
 import structlog
 from sqlmodel import select
 
+from tollkeeper.configuration.cache_scopes import list_cache_scopes
+from tollkeeper.configuration.content_logging import list_logging_tenants
+from tollkeeper.configuration.judges import StoredJudge, list_judges
 from tollkeeper.configuration.models import ConfigurationVersion, ProviderKey, SwitchedOff
+from tollkeeper.configuration.moderation import list_policies
+from tollkeeper.configuration.plans import TenantPlan, list_tenant_plans
 from tollkeeper.configuration.provider_keys import list_keys
 from tollkeeper.configuration.switches import list_switched_off
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import DatabaseUnavailable
+from tollkeeper.telemetry.task_runs import NoteRun, Task, ignore_run, noted
 from tollkeeper.tenant_scope import ALL_TENANTS
 
 INTERVAL_S = 1.0
@@ -30,10 +36,22 @@ class Configuration(NamedTuple):
 
     switched_off: list[SwitchedOff]
     provider_keys: list[ProviderKey]
+    logging_tenants: list[int]
+    """The tenants that have turned content logging on."""
+    cache_scopes: dict[int, str]
+    """The tenants that have turned the response cache on, and for whom: a CacheScope."""
+    moderation_policies: dict[int, str]
+    """The documents of the tenants' moderation policies."""
+    plans: dict[int, TenantPlan]
+    """The plan of each tenant that is on one."""
+    judges: dict[int, StoredJudge]
+    """The judge of each tenant that has one."""
 
 
 class LiveConfiguration:
-    """Passes the configuration to `apply`, at first and after each change. `wait` is awaited between two reads."""
+    """Passes the configuration to `apply`, at first and after each change. `wait` is awaited between two reads,
+    and `on_run` called after each.
+    """
 
     def __init__(
         self,
@@ -41,10 +59,12 @@ class LiveConfiguration:
         apply: Callable[[Configuration], Awaitable[None]],
         *,
         wait: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(INTERVAL_S),
+        on_run: NoteRun = ignore_run,
     ) -> None:
         self._database = database
         self._apply = apply
         self._wait = wait
+        self._on_run = on_run
         self._version: int | None = None
         self._is_stale = False
         self._task: asyncio.Task[None] | None = None
@@ -61,6 +81,11 @@ class LiveConfiguration:
             configuration = Configuration(
                 await list_switched_off(session),
                 await list_keys(session, ALL_TENANTS),
+                await list_logging_tenants(session),
+                await list_cache_scopes(session),
+                await list_policies(session, ALL_TENANTS),
+                plans=await list_tenant_plans(session),
+                judges=await list_judges(session),
             )
         await self._apply(configuration)
         self._version = version
@@ -81,7 +106,8 @@ class LiveConfiguration:
         while True:
             await self._wait()
             try:
-                await self.refresh()
+                with noted(self._on_run, Task.CONFIGURATION):
+                    await self.refresh()
             except DatabaseUnavailable:
                 self._note_outage()
             except Exception:

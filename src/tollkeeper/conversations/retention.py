@@ -10,8 +10,9 @@ from sqlmodel import col, select
 
 from tollkeeper.clock import Clock
 from tollkeeper.conversations.models import StoredConversation
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import DatabaseUnavailable
+from tollkeeper.telemetry.task_runs import NoteRun, Task, ignore_run, noted
 
 DAY_MS = 86_400_000
 INTERVAL_S = 600.0
@@ -22,7 +23,9 @@ log = structlog.get_logger("tollkeeper.conversations")
 
 
 class ConversationRetention:
-    """Deletes the conversations that were not used for so many days, in chunks. `wait` is awaited before each round."""
+    """Deletes the conversations that were not used for so many days, in chunks. `wait` is awaited before each round,
+    and `on_run` called after it.
+    """
 
     def __init__(
         self,
@@ -31,11 +34,13 @@ class ConversationRetention:
         days: int,
         clock: Clock,
         wait: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(INTERVAL_S),
+        on_run: NoteRun = ignore_run,
     ) -> None:
         self._database = database
         self._lifetime_ms = days * DAY_MS
         self._clock = clock
         self._wait = wait
+        self._on_run = on_run
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -67,7 +72,8 @@ class ConversationRetention:
         while True:
             await self._wait()
             try:
-                await self.delete_unused()
+                with noted(self._on_run, Task.CONVERSATION_RETENTION):
+                    await self.delete_unused()
             except DatabaseUnavailable:
                 log.warning("conversations.not_deleted", reason="the database does not respond")
             except Exception:

@@ -15,7 +15,7 @@ from tollkeeper.clock import Clock
 from tollkeeper.conversations.models import StoredConversation
 from tollkeeper.conversations.repository import ConversationRepository, NewMessage
 from tollkeeper.conversations.trimming import first_kept_index, max_tokens_of
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.principal import Principal

@@ -25,6 +25,7 @@ from tollkeeper.dialects.parameters import OURS, PASS, PRICE, Only, Rule
 from tollkeeper.dialects.response_meta import ResponseMeta
 from tollkeeper.dialects.usage_counts import first_count
 from tollkeeper.errors import InvalidRequest
+from tollkeeper.worker_thread import pause
 
 PARAMETERS: dict[str, Rule] = {
     "dimensions": PASS,
@@ -59,6 +60,23 @@ class EmbeddingInput(NamedTuple):
         return sum(len(one) for one in self.items if not isinstance(one, str))
 
 
+class Vectors(NamedTuple):
+    """The vectors of an answer in the order of the input, each in JSON, and the model that the answer names."""
+
+    model: str
+    values: tuple[bytes, ...]
+
+
+class _Vector(msgspec.Struct):
+    embedding: msgspec.Raw
+    index: int | None = None
+
+
+class _VectorAnswer(msgspec.Struct):
+    data: list[_Vector]
+    model: str = ""
+
+
 class _Answer(msgspec.Struct):
     """The vectors are not decoded: the caller receives the provider's bytes."""
 
@@ -67,6 +85,7 @@ class _Answer(msgspec.Struct):
     error: Any = None
 
 
+_decode_vectors = msgspec.json.Decoder(_VectorAnswer, float_hook=UNTYPED_FLOAT).decode
 _decode_answer = msgspec.json.Decoder(_Answer, float_hook=UNTYPED_FLOAT).decode
 
 
@@ -126,21 +145,43 @@ def read_usage(reported: Any) -> UsageReport | None:
     return usage_report(total if input_tokens is None else input_tokens, 0, total)
 
 
-def write_answer(
-    vectors: Sequence[Sequence[float]], meta: ResponseMeta, usage: Usage, encoding_format: EncodingFormat = "float"
-) -> bytes:
-    """An answer with the vectors in order: each a list of numbers, or base64 of its little-endian 32-bit floats."""
+def read_vectors(body: bytes, count: int) -> Vectors | None:
+    """The vectors of an answer to `count` items; None unless it has exactly one for each."""
+    pause()
+    try:
+        answer = _decode_vectors(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    places = [place if one.index is None else one.index for place, one in enumerate(answer.data)]
+    if sorted(places) != list(range(count)):
+        return None
+    pause()
+    values = dict(zip(places, (bytes(one.embedding) for one in answer.data), strict=True))
+    return Vectors(answer.model, tuple(values[place] for place in range(count)))
+
+
+def write_vectors(vectors: Vectors, usage: Usage) -> bytes:
+    """An answer with these vectors."""
+    pause()
     return orjson.dumps(
         {
             "object": "list",
             "data": [
-                {"object": "embedding", "index": index, "embedding": _encode(vector, encoding_format)}
-                for index, vector in enumerate(vectors)
+                {"object": "embedding", "index": index, "embedding": orjson.Fragment(value)}
+                for index, value in enumerate(vectors.values)
             ],
-            "model": meta.model,
+            "model": vectors.model,
             "usage": {"prompt_tokens": usage.input_tokens, "total_tokens": usage.total_tokens},
         }
     )
+
+
+def write_answer(
+    vectors: Sequence[Sequence[float]], meta: ResponseMeta, usage: Usage, encoding_format: EncodingFormat = "float"
+) -> bytes:
+    """An answer with the vectors in order: each a list of numbers, or base64 of its little-endian 32-bit floats."""
+    values = tuple(orjson.dumps(_encode(vector, encoding_format)) for vector in vectors)
+    return write_vectors(Vectors(meta.model, values), usage)
 
 
 def _encode(vector: Sequence[float], encoding_format: EncodingFormat) -> list[float] | str:

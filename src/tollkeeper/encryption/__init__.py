@@ -1,1 +1,1 @@
-"""Encryption of what is stored: provider keys, second factors, conversations, stored responses."""
+"""Encryption of what is stored: provider keys, second factors, conversations, contents, jobs, stored responses."""

@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, select, update
 
 from tollkeeper.clock import Clock
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.encryption.models import WrappedKey
 from tollkeeper.errors import ConfigurationError, SealBroken
 
@@ -40,8 +40,18 @@ class Purpose(StrEnum):
     SESSIONS = "sessions"
     """Makes and authenticates refresh tokens; encrypts nothing."""
     CONVERSATIONS = "conversations"
+    CONTENTS = "contents"
+    """What calls asked and were answered, of tenants that have turned this on."""
     RESPONSES = "responses"
     """Stored responses, for requests that are repeated with the same idempotency key."""
+    JOBS = "jobs"
+    """Requests and results of background jobs."""
+    WEBHOOKS = "webhooks"
+    """URLs and secrets of webhooks."""
+    DOCUMENTS = "documents"
+    """Documents with their names, chunks and vectors; it also makes the hashes of words in the index."""
+    FILES = "files"
+    """The contents and names of files, and what users put into batches."""
 
 
 class DataKeys:

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import chain
 
@@ -14,23 +13,27 @@ from tollkeeper.errors import (
     ProviderAuthFailed,
     ProviderError,
     ProviderFailed,
+    ProviderRateLimited,
     ProviderRejected,
     ProviderUnavailable,
     QuotaRefusal,
     TenantKeyRefused,
     TollkeeperError,
 )
-from tollkeeper.gateway.call_events import CallRecord
+from tollkeeper.gateway.call_record import CallRecord
 from tollkeeper.gateway.candidate import Candidate
 from tollkeeper.gateway.listener import Listener
 from tollkeeper.gateway.results import Outcome
 from tollkeeper.providers.base import MAX_CONTEXT
+from tollkeeper.providers.credentials import CredentialVerdicts
 from tollkeeper.quota.reservation import Reservation
 
 MAX_RETRIES = 1
 """Further attempts at one model."""
 RETRY_PAUSE_S = 0.2
 """The shortest pause before a retry; the longest is twice as long."""
+
+TENANT_KEY_LIMITED = "The AI provider is limiting the requests of your tenant's own key."
 
 FIELDS_OF_ALL_WIRES = frozenset({"model", "temperature", "top_p", "tools", "tool_choice"})
 """Fields with the same name in every wire format of callers."""
@@ -88,25 +91,36 @@ async def call_with_fallbacks(
                 raise
 
 
-def observed(attempt: Attempt, record: CallRecord) -> Attempt:
-    """The attempt, noted in the record of its call with the time that it takes and how it ends."""
+def observed(attempt: Attempt, record: CallRecord, verdicts: CredentialVerdicts) -> Attempt:
+    """The attempt, noted in the record of its call with the time that it takes and how it ends; and in the `verdicts`
+    what it shows of the provider's credential.
+    """
 
     async def run(reservation: Reservation, candidate: Candidate) -> Outcome:
-        started_at = time.perf_counter()
+        begun = record.begin_attempt(candidate, reservation.charge_id)
         try:
             outcome = await attempt(reservation, candidate)
         except BaseException as error:
+            verdicts.note(candidate.model.provider.name, _tenant_of(record, candidate), error)
             if isinstance(error, ProviderRejected):
                 _name_for_caller(error, candidate)
+            if isinstance(error, ProviderRateLimited) and candidate.model.with_tenant_key:
+                error.detail = TENANT_KEY_LIMITED
             refusal = _refusal_of_tenant_key(error, candidate)
-            record.attempted(candidate, time.perf_counter() - started_at, refusal or error)
+            record.end_attempt(begun, refusal or error)
             if refusal is not None:
                 raise refusal from error
             raise
-        record.attempted(candidate, time.perf_counter() - started_at)
+        verdicts.note(candidate.model.provider.name, _tenant_of(record, candidate), None)
+        record.end_attempt(begun)
         return outcome
 
     return run
+
+
+def _tenant_of(record: CallRecord, candidate: Candidate) -> int | None:
+    """The tenant whose own key the attempt was made with; None for the operator's credential."""
+    return record.caller.tenant_id if candidate.model.with_tenant_key else None
 
 
 def _refusal_of_tenant_key(error: BaseException, candidate: Candidate) -> TenantKeyRefused | None:

@@ -1,12 +1,15 @@
 """What a caller wants, and one model that may answer it: how much quota to hold, and what to send to the provider."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tollkeeper.errors import InvalidRequest
+from tollkeeper.gateway.call_guard import CallGuard
 from tollkeeper.providers.base import CallInput, Model, PreparedCall
 from tollkeeper.quota.rules.meter import Meter, input_bound
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.operations import Terms
+from tollkeeper.retrieval.search import Passage
 
 MIN_THINKING_OUTPUT = 4_096
 """The least output limit, in tokens, of a model that bills hidden thinking, if its window has room for it.
@@ -20,6 +23,7 @@ class ModelCall:
     """What a caller wants of a model. Without `max_output`, the default and the quota limit the answer.
 
     `allocation` caps the cost of the call, in tokens after the model's weight. `without_output`: the model only reads.
+    `cache` is whether it may be answered from the cache; None leaves that to the caller's tenant.
     """
 
     surface: str
@@ -28,6 +32,15 @@ class ModelCall:
     max_output: int | None = None
     allocation: int | None = None
     without_output: bool = False
+    cache: bool | None = None
+    evaluate: bool = False
+    """Whether the tenant's judge rates the answer. Such a call is always made."""
+    serves: str | None = None
+    """The surface of the call that this one is made for: that surface's rules of moderation apply to this one, too."""
+    guard: CallGuard | None = None
+    """What moderates the call; None if its tenant has no rules for this surface."""
+    passages: Sequence[Passage] | None = None
+    """What the input has of documents; None for a call without retrieval."""
     usual_output: int = 0
     """The output limit, in tokens, that clients of this surface expect if they send none; less if there is no room."""
 
@@ -85,6 +98,11 @@ class Candidate:
         if wanted < least:
             raise InvalidRequest("context_allocation is too small for this prompt and its answer.")
         return self._terms(bound, wanted, least)
+
+    @property
+    def free_terms(self) -> Terms:
+        """The terms of a call that is answered without the provider: the price, and no bounds."""
+        return self._terms(0, 0, 0)
 
     @property
     def _wanted_output(self) -> int:

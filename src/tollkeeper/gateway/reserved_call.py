@@ -1,57 +1,226 @@
 """The reservation of one call, from its terms to the error that its caller receives."""
 
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from types import TracebackType
+from typing import Protocol, TypeVar
 
-from tollkeeper.errors import LeaseLost, ProviderError, QuotaRefusal
-from tollkeeper.gateway.call_events import CallRecord
-from tollkeeper.gateway.candidate import Candidate
-from tollkeeper.gateway.results import CallFailed, IdempotentCall
+from tollkeeper.errors import (
+    ContentBlocked,
+    Forbidden,
+    InputError,
+    InvalidRequest,
+    LeaseLost,
+    ModelNotFound,
+    ModerationUnavailable,
+    ProviderError,
+    QuotaExceeded,
+    QuotaRefusal,
+    TenantKeyRefused,
+)
+from tollkeeper.gateway.call_record import CallRecord
+from tollkeeper.gateway.candidate import Candidate, ModelCall
+from tollkeeper.gateway.results import CallFailed, IdempotentCall, ReservedJob
+from tollkeeper.quota.job_reservation import JobReservation
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.reservation import Reservation
-from tollkeeper.quota.rules.operations import Terms
+from tollkeeper.quota.rules.calls import LinkedTerms, Terms
+
+ENDING = (ProviderError, LeaseLost, ContentBlocked, ModerationUnavailable)
+"""What ends a call after its reserve: it leaves with the closed charge."""
+
+
+class SecondCall(Protocol):
+    """A call that is reserved together with another one: the judge's."""
+
+    async def with_byte_terms(self, terms: Terms) -> tuple[Terms, LinkedTerms]:
+        """The byte terms of the first call, and of both. Raises InvalidRequest."""
+        ...
+
+    async def with_exact_terms(self, terms: Terms) -> tuple[Terms, LinkedTerms]:
+        """The exact terms of the first call, and of both. Raises InvalidRequest."""
+        ...
+
+
+MakeFallback = Callable[[ModelCall], Awaitable[Candidate]]
+"""Prepares the call of another model. Raises ModelNotFound, Forbidden, InputError, TenantKeyRefused."""
+Made = TypeVar("Made")
+
+
+async def reserve_or_fall_back(
+    candidate: Candidate, reserve: Callable[[Candidate], Awaitable[Made]], make_fallback: MakeFallback
+) -> tuple[Candidate, Made]:
+    """Reserve for the candidate; or, where a quota has no room for it and names another model, for that one, once.
+
+    Returns for which one, and what `reserve` has returned. Raises what `reserve` raises for the candidate.
+    """
+    try:
+        return candidate, await reserve(candidate)
+    except QuotaExceeded as refusal:
+        if refusal.fallback_model is None:
+            raise
+        try:
+            fallback = await make_fallback(replace(candidate.call, model=refusal.fallback_model))
+            return fallback, await reserve(fallback)
+        except (QuotaRefusal, ModelNotFound, Forbidden, InputError, TenantKeyRefused):
+            raise refusal from None
+
+
+async def reserve_as_fits(candidate: Candidate, reserve: Callable[[Terms], Awaitable[Made]]) -> Made:
+    """Reserve by the byte terms of a candidate or, where a quota refuses those, by its exact terms."""
+    try:
+        return await reserve(await candidate.byte_terms())
+    except QuotaRefusal as refusal:
+        if not refusal.limit:
+            raise  # there is no quota at all, so an exact count of the input would not help
+    return await reserve(await candidate.exact_terms())
 
 
 class ReservedCall:
     """Holds quota for the length of an `async with` block, which receives the reservation.
 
     Entering reserves the candidate's byte terms or, where a quota refuses those, its exact terms. Leaving settles or
-    releases; a failure of the provider leaves as CallFailed, with the closed charge. The `record` notes both.
+    releases; what ends the call leaves as CallFailed, with the closed charge. The `record` notes both. With an
+    `evaluation`, the call of the judge is reserved together with this one. Within the block, `candidate` is that of the
+    reservation: another model's where the quota has no room for the one that was asked for.
     """
 
     def __init__(
-        self, ledger: Ledger, record: CallRecord, candidate: Candidate, idempotent: IdempotentCall | None
+        self,
+        ledger: Ledger,
+        record: CallRecord,
+        candidate: Candidate,
+        idempotent: IdempotentCall | None,
+        make_fallback: MakeFallback,
+        evaluation: SecondCall | None = None,
     ) -> None:
+        self._evaluation = evaluation
+        self._make_fallback = make_fallback
         self._ledger = ledger
         self._record = record
-        self._candidate = candidate
+        self._waited_s = 0.0
+        self.candidate = candidate
         self._keyed_request = idempotent.keyed_request if idempotent is not None else None
 
     async def __aenter__(self) -> Reservation:
         started_at = time.perf_counter()
         try:
-            return await self._reserve_as_fits()
+            asked_for = self.candidate
+            reserved = await reserve_or_fall_back(asked_for, self._reserve_as_fits, self._make_fallback)
+            self.candidate, reservation = reserved
+            if self.candidate is not asked_for:
+                reservation.fallback_for = asked_for.model.name
+                self._record.fall_back(self.candidate, asked_for.model.name)
+            return reservation
         finally:
-            self._record.reserved(time.perf_counter() - started_at)
+            self._record.reserved(started_at, self._waited_s)
 
-    async def _reserve_as_fits(self) -> Reservation:
+    async def _reserve_as_fits(self, candidate: Candidate) -> Reservation:
+        judged = self._evaluation
         try:
-            return await self._reserve(await self._candidate.byte_terms())
+            terms = await candidate.byte_terms()
+            if judged is None:
+                return await self._reserve(terms)
+            return await self._reserve(*await judged.with_byte_terms(terms))
         except QuotaRefusal as refusal:
             if not refusal.limit:
                 raise  # there is no quota at all, so an exact count of the input would not help
-        return await self._reserve(await self._candidate.exact_terms())
+        terms = await candidate.exact_terms()
+        if judged is None:
+            return await self._reserve(terms)
+        return await self._reserve(*await judged.with_exact_terms(terms))
 
-    async def _reserve(self, terms: Terms) -> Reservation:
-        self._reservation = self._ledger.reservation(self._record.caller, terms, self._keyed_request)
-        return await self._reservation.__aenter__()
+    async def _reserve(self, terms: Terms, linked: LinkedTerms | None = None) -> Reservation:
+        self._reservation = self._new_reservation(terms, linked)
+        try:
+            return await self._reservation.__aenter__()
+        finally:
+            self._waited_s += self._reservation.waited_s
+
+    @property
+    def reservation(self) -> Reservation:
+        """The reservation. Available in the block."""
+        return self._reservation
+
+    def _new_reservation(self, terms: Terms, linked: LinkedTerms | None) -> Reservation:
+        return self._ledger.reservation(self._record.caller, terms, self._keyed_request, linked)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
             self._record.fail(error)
+        started_at = time.perf_counter()
         await self._reservation.__aexit__(kind, error, trace)
-        self._record.close(self._reservation.closed)
-        if isinstance(error, ProviderError | LeaseLost):
+        self._record.close(self._reservation, started_at)
+        if isinstance(error, ENDING):
             raise CallFailed(error, self._reservation.closed) from error
+
+
+class StartedJob(ReservedCall, ABC):
+    """A ReservedCall whose hold is that of a job. Entering starts the job."""
+
+    @abstractmethod
+    async def __aenter__(self) -> JobReservation: ...
+
+
+class LateJob(StartedJob):
+    """A StartedJob that has had no charge. Entering reserves for it."""
+
+    def __init__(
+        self, ledger: Ledger, record: CallRecord, candidate: Candidate, job_id: str, make_fallback: MakeFallback
+    ) -> None:
+        super().__init__(ledger, record, candidate, None, make_fallback)
+        self._job_id = job_id
+
+    async def __aenter__(self) -> JobReservation:
+        """Raises as a LateReservation does."""
+        reservation = await ReservedCall.__aenter__(self)
+        assert isinstance(reservation, JobReservation)
+        return reservation
+
+    def _new_reservation(self, terms: Terms, linked: LinkedTerms | None) -> Reservation:
+        return self._ledger.late_reservation(self._record.caller, terms, self._job_id)
+
+
+class EarlyJob(StartedJob):
+    """A StartedJob that was reserved at its submission. Entering dispatches its charge, at the terms of its reserve."""
+
+    def __init__(
+        self, ledger: Ledger, record: CallRecord, candidate: Candidate, job: ReservedJob, make_fallback: MakeFallback
+    ) -> None:
+        super().__init__(ledger, record, candidate, None, make_fallback)
+        self._job = job
+
+    async def __aenter__(self) -> JobReservation:
+        """Raises InvalidRequest for an input larger than what was reserved; and as an EarlyReservation does."""
+        await self._require_bound()
+        started_at = time.perf_counter()
+        job = self._job
+        reservation = self._ledger.early_reservation(self._record.caller, job.terms, job.id, job.charge_id)
+        self._reservation = reservation
+        if job.fallback_for is not None:
+            reservation.fallback_for = job.fallback_for
+            self._record.fall_back(self.candidate, job.fallback_for)
+        try:
+            return await reservation.__aenter__()
+        finally:
+            self._record.reserved(started_at, 0.0)
+
+    async def _require_bound(self) -> None:
+        reserved = self._job.terms.input_bound
+        if (await self.candidate.byte_terms()).input_bound <= reserved:
+            return
+        if (await self.candidate.exact_terms()).input_bound > reserved:
+            raise InvalidRequest("The model counts this input otherwise than when the job was submitted.")
+
+
+def started_job(
+    ledger: Ledger, record: CallRecord, candidate: Candidate, job: ReservedJob | str, make_fallback: MakeFallback
+) -> StartedJob:
+    """The call of a job, which is only named by its id if it has no charge yet."""
+    if isinstance(job, str):
+        return LateJob(ledger, record, candidate, job, make_fallback)
+    return EarlyJob(ledger, record, candidate, job, make_fallback)

@@ -11,12 +11,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import col, func, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import InvalidCredentials, InvalidRequest, NotFound, Unauthenticated
 from tollkeeper.identity.models import ApiKey, Session, Tenant, User, UserKind
 from tollkeeper.identity.passwords import Passwords
 from tollkeeper.principal import Principal, Role
 from tollkeeper.printable import unprintable_character
+from tollkeeper.tenant_scope import TenantScope
 
 MAX_EMAIL_LENGTH = 254
 MAX_NAME_LENGTH = 100
@@ -93,6 +94,17 @@ def principal_of(user: User, api_key: str | None = None) -> Principal:
     """Returns the principal of a user, who has logged in or sent the API key of this id."""
     assert user.id is not None
     return Principal(user.id, user.tenant_id, Role(user.role), user.token_version, api_key)
+
+
+async def find_service_account(database: Database, tenant_id: int, user_id: int) -> Principal | None:
+    """The principal of a tenant's service account; None if there is none with this id, or it is disabled.
+
+    Raises DatabaseUnavailable.
+    """
+    is_theirs = User.id == user_id, User.tenant_id == tenant_id, User.kind == UserKind.SERVICE
+    async with database.session(TenantScope(tenant_id)) as session:
+        user = (await session.exec(select(User).where(*is_theirs, col(User.disabled_at).is_(None)))).first()
+    return principal_of(user) if user is not None else None
 
 
 async def create_tenant(session: AsyncSession, name: str) -> Tenant:

@@ -8,9 +8,10 @@ import structlog
 from sqlmodel import SQLModel, col, delete, or_, select
 
 from tollkeeper.clock import Clock
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import DatabaseUnavailable
 from tollkeeper.identity.models import OneTimeLink, Session, TotpSecret, UsedOidcState
+from tollkeeper.telemetry.task_runs import NoteRun, Task, ignore_run, noted
 
 INTERVAL_S = 60.0
 ROWS_PER_TRANSACTION = 500
@@ -22,11 +23,12 @@ log = structlog.get_logger("tollkeeper.auth")
 
 
 class IdentityCleanup:
-    """Runs the deletion beside the server."""
+    """Runs the deletion beside the server. `on_run` is called after each run."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, *, on_run: NoteRun = ignore_run) -> None:
         self._database = database
         self._clock = clock
+        self._on_run = on_run
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -63,7 +65,8 @@ class IdentityCleanup:
         while True:
             await asyncio.sleep(INTERVAL_S)
             try:
-                await self.delete_expired()
+                with noted(self._on_run, Task.IDENTITY_CLEANUP):
+                    await self.delete_expired()
             except DatabaseUnavailable:
                 log.warning("auth.cleanup_failed", reason="the database is unavailable")
             except Exception:

@@ -14,14 +14,16 @@ log = structlog.get_logger("tollkeeper.auth")
 
 
 class FailedLogins:
-    """The failed logins since the last lines were written."""
+    """The failed logins since the last lines were written; `total` are those since the start of the server."""
 
     def __init__(self) -> None:
+        self.total = 0
         self._counts: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
 
     def count(self, address: str) -> None:
         """Count one, and write the lines a minute after the first."""
+        self.total += 1
         if address not in self._counts and len(self._counts) >= MAX_ADDRESSES:
             address = OTHERS
         self._counts[address] += 1

@@ -11,7 +11,7 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.clock import Clock
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.identity.models import KeyTagSecret
 
 TAGGED_PREFIX = "tk-v2-"

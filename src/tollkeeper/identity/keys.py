@@ -18,7 +18,7 @@ from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.clock import Clock
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import Forbidden, InvalidRequest, NotFound, Overloaded, Unauthenticated
 from tollkeeper.identity import key_tags
 from tollkeeper.identity.accounts import principal_of
@@ -27,6 +27,7 @@ from tollkeeper.identity.key_uses import KeyUses
 from tollkeeper.identity.models import ApiKey, Tenant, User
 from tollkeeper.key_limits import NO_LIMITS, KeyLimits
 from tollkeeper.principal import Access, Principal
+from tollkeeper.tenant_scope import TenantScope
 
 PREFIX = "tk-"
 """Identifies an API key of this product, for people and for scanners for leaked secrets."""
@@ -256,6 +257,15 @@ async def list_keys(session: AsyncSession, user: User) -> list[ApiKey]:
     """Returns the keys of a user that are not revoked, expired ones included; the newest first."""
     query = select(ApiKey).where(ApiKey.user_id == user.id, col(ApiKey.revoked_ms).is_(None))
     return list((await session.exec(query.order_by(col(ApiKey.created_ms).desc(), col(ApiKey.id)))).all())
+
+
+async def get_key(session: AsyncSession, key_id: str, scope: TenantScope) -> ApiKey:
+    """A key that is not revoked, of these tenants. Raises NotFound."""
+    is_it = col(ApiKey.id) == key_id, scope.condition(col(ApiKey.tenant_id)), col(ApiKey.revoked_ms).is_(None)
+    key = (await session.exec(select(ApiKey).where(*is_it))).first() if is_id(key_id) else None
+    if key is None:
+        raise NotFound("There is no such API key.")
+    return key
 
 
 async def revoke(session: AsyncSession, user: User, key_id: str, now_ms: int) -> None:

@@ -3,7 +3,7 @@
 from sqlmodel import col, update
 
 from tollkeeper.clock import Clock
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.errors import InvalidCredentials, TotpRequired, Unauthenticated
 from tollkeeper.identity import accounts
 from tollkeeper.identity.models import User

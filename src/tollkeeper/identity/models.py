@@ -25,6 +25,12 @@ class Tenant(SQLModel, table=True):
     """A customer. Its users see no other tenant's data; it has quotas of its own, which its users share.
 
     `default_limit` tokens per `default_period` are the quota of each user who is created without one, if set.
+    `cache_scope` says for whom the response cache is on: a CacheScope; None: only for calls that ask for it.
+    `judge_model`, a model of the catalog, rates answers by the `judge_rubric`; None: answers cannot be rated.
+    This `evaluate_share` of the answers is rated anyway, at the cost of the service account `evaluate_account`.
+    Days, weeks and months of its quotas begin at midnight in `time_zone`, months on the `reset_day`.
+    `plan_id` is the plan that it is on, if any: rates, allowed models, retention, and quotas of new users.
+    `content_logging`: the contents of its calls are stored, for `content_days`, or as long as the operator allows.
     """
 
     __tablename__ = "tenants"
@@ -33,6 +39,16 @@ class Tenant(SQLModel, table=True):
     name: str = Field(max_length=100, unique=True)
     default_limit: int | None = Field(default=None, sa_type=BigInteger)
     default_period: str | None = Field(default=None, max_length=10)
+    content_logging: bool = False
+    content_days: int | None = None
+    cache_scope: str | None = Field(default=None, max_length=10)
+    judge_model: str | None = Field(default=None, max_length=200)
+    judge_rubric: str | None = Field(default=None, max_length=4_000)
+    evaluate_share: float = 0.0
+    evaluate_account: int | None = None
+    time_zone: str = Field(default="UTC", max_length=64)
+    reset_day: int = 1
+    plan_id: int | None = None
     disabled_at: datetime | None = None
     created_at: datetime = Field(default_factory=_now)
 
@@ -85,6 +101,31 @@ class ApiKey(SQLModel, table=True):
     def is_valid(self, now_ms: int) -> bool:
         """Whether the key is neither revoked nor expired."""
         return self.revoked_ms is None and (self.expires_ms is None or now_ms < self.expires_ms)
+
+
+class UserGroup(SQLModel, table=True):
+    """A team or project of a tenant. Its name is unique in the tenant, and never changes. A closed group has no members
+    any more; its quotas and charges stay.
+    """
+
+    __tablename__ = "user_groups"
+
+    id: int | None = Field(default=None, primary_key=True)
+    tenant_id: int = Field(foreign_key="tenants.id")
+    name: str = Field(max_length=64)
+    created_ms: int = Field(sa_type=BigInteger)
+    closed_ms: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class GroupMember(SQLModel, table=True):
+    """A user's membership in a group. Calls that name no group count for the user's default one, if there is one."""
+
+    __tablename__ = "group_members"
+
+    tenant_id: int = Field(primary_key=True, foreign_key="tenants.id")
+    group_id: int = Field(primary_key=True, foreign_key="user_groups.id")
+    user_id: int = Field(primary_key=True, foreign_key="users.id")
+    is_default: bool = False
 
 
 class KeyTagSecret(SQLModel, table=True):

@@ -1,7 +1,7 @@
 """Refresh tokens: each names its session and generation, and has a tag (HMAC-SHA-256), since it was made here.
 
-So a forged token is told from a genuine one that was used before, without a query. The successor of a token is derived
-from it with a key: two requests with the same token get the same successor, and nobody else can compute it.
+So a forged token is distinguished from a genuine one that was used before, without a query. The successor of a token
+is derived from it with a key: two requests with the same token get the same successor, which needs the key.
 """
 
 import base64

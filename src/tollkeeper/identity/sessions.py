@@ -13,7 +13,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.audit_log.log import Act, AuditLog
 from tollkeeper.clock import Clock
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.errors import NotFound, Unauthenticated
 from tollkeeper.identity import accounts

@@ -18,7 +18,7 @@ from sqlmodel import col, delete, or_, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.clock import Clock
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.encryption.data_keys import DataKeys, Purpose
 from tollkeeper.errors import InvalidRequest, InvalidTotpCode, NotFound, RateLimited
 from tollkeeper.identity.models import TotpSecret, User

@@ -1,1 +1,1 @@
-"""Requests to addresses that tenants choose: OpenID providers, and whatever else a tenant may name."""
+"""Requests to addresses that tenants choose: OpenID providers, webhooks, and others that a tenant may name."""

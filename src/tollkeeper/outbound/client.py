@@ -10,8 +10,9 @@ import re
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -48,7 +49,7 @@ _ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
 
 @dataclass(frozen=True, slots=True)
 class OutboundResponse:
-    """A response. Its body is whole, has at most MAX_BODY_BYTES, and must not be shown to whoever chose the URL."""
+    """A response. Its body is whole, has at most MAX_BODY_BYTES, and must not be shown to the tenant."""
 
     status: int
     body: bytes
@@ -88,25 +89,46 @@ class OutboundClient:
         """
         return await self._request("GET", url, None, {}, tenant_id)
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str], *, tenant_id: int) -> OutboundResponse:
-        """Raises as `get` does."""
-        return await self._request("POST", url, body, headers, tenant_id)
+    async def post(
+        self, url: str, body: bytes, headers: Mapping[str, str], *, tenant_id: int, reads_body: bool = True
+    ) -> OutboundResponse:
+        """Raises as `get` does. Without `reads_body`, the response's body is not read, and is empty here."""
+        return await self._request("POST", url, body, headers, tenant_id, reads_body=reads_body)
+
+    async def check(self, url: str, *, tenant_id: int) -> None:
+        """Look up the host, and send nothing. Raises as `get` does."""
+        parsed = check_url(url)
+        async with self._limited(tenant_id):
+            await self._checked_addresses(parsed)
 
     def close(self) -> None:
         """Stop the threads of the resolver, without waiting for names that do not answer."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _request(
-        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], tenant_id: int
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        tenant_id: int,
+        *,
+        reads_body: bool = True,
     ) -> OutboundResponse:
         parsed = check_url(url)
+        async with self._limited(tenant_id):
+            addresses = await self._checked_addresses(parsed)
+            return await self._send(method, parsed, addresses, body, headers, reads_body=reads_body)
+
+    @asynccontextmanager
+    async def _limited(self, tenant_id: int) -> AsyncIterator[None]:
+        """A block of a request, within the limits on their number and their time. Its errors become OutboundFailed."""
         if self._running.total() >= MAX_CONCURRENT or self._running[tenant_id] >= MAX_CONCURRENT_PER_TENANT:
             raise Overloaded
         self._running[tenant_id] += 1
         try:
             async with asyncio.timeout(self._total_s):
-                addresses = await self._checked_addresses(parsed)
-                return await self._send(method, parsed, addresses, body, headers)
+                yield
         except TimeoutError:
             raise OutboundFailed(f"The host did not answer within {self._total_s:g} seconds.") from None
         except _ERRORS as error:
@@ -131,7 +153,14 @@ class OutboundClient:
         return addresses
 
     async def _send(
-        self, method: str, url: URL, addresses: list[str], body: bytes | None, headers: Mapping[str, str]
+        self,
+        method: str,
+        url: URL,
+        addresses: list[str],
+        body: bytes | None,
+        headers: Mapping[str, str],
+        *,
+        reads_body: bool,
     ) -> OutboundResponse:
         connector = aiohttp.TCPConnector(
             resolver=_Resolved(addresses),
@@ -154,7 +183,7 @@ class OutboundClient:
             async with session.request(
                 method, url, data=body, headers=sent, allow_redirects=False, timeout=timeout
             ) as response:
-                return OutboundResponse(response.status, await _read(response))
+                return OutboundResponse(response.status, await _read(response) if reads_body else b"")
 
     def _make_socket(self, address: Any) -> socket.socket:
         """A socket to this address, which was checked before; checked again, in case a library resolves by itself."""

@@ -4,9 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from tollkeeper.errors import ModelSwitchedOff, TenantKeyRefused
-from tollkeeper.providers.base import Model
+from tollkeeper.providers.base import Model, Provider
 from tollkeeper.providers.tenant_providers import TenantProvider
 
+PROVIDER_OFF = (
+    "The operator has switched off every provider of this model. GET /v1/models lists the models that can be called."
+)
 MAX_VIEWS = 1_000
 """How many models are kept as tenants see them."""
 
@@ -45,12 +48,24 @@ class Availability:
                 self._views.clear()
             found = self._views[key] = model, self._view(model, own or {})
         if found[1] is None:
-            raise ModelSwitchedOff
+            raise self._refusal(model)
         return found[1]
+
+    def provider_for(self, provider: Provider, tenant_id: int) -> Provider:
+        """The provider as a tenant may call it. Raises ModelSwitchedOff, TenantKeyRefused."""
+        if provider.name in self._off_providers:
+            raise ModelSwitchedOff(PROVIDER_OFF)
+        own = self._own.get(tenant_id, {}).get(provider.name)
+        return own.get() if own is not None else provider
 
     def is_on(self, model: Model) -> bool:
         """Whether any tenant may call the model."""
         return self._view(model, {}) is not None
+
+    def _refusal(self, model: Model) -> ModelSwitchedOff:
+        if not self._off_models.isdisjoint(self._switch_names(model)):
+            return ModelSwitchedOff()
+        return ModelSwitchedOff(PROVIDER_OFF)
 
     def _view(self, model: Model, own: Mapping[str, TenantProvider]) -> Model | None:
         """Raises TenantKeyRefused if no other provider serves the model."""

@@ -128,6 +128,16 @@ class CircuitBreaker:
         self._connection = _Circuit(now())
         self._circuits: dict[str, _Circuit] = {}
 
+    @property
+    def is_disconnected(self) -> bool:
+        """Whether the connection's circuit is open."""
+        return self._connection.failures >= self._max_failures
+
+    @property
+    def open_models(self) -> list[str]:
+        """The models whose circuit is open, by the provider's names for them. May be called in any thread."""
+        return [name for name, one in list(self._circuits.items()) if one.failures >= self._max_failures]
+
     def prepare(self, model: Model, call_input: CallInput, *, stream: bool = False) -> PreparedCall:
         return self.provider.prepare(model, call_input, stream=stream)
 

@@ -4,7 +4,6 @@ A TOML file. An error message names the place of a mistake, such as `models.fast
 could be in the wrong place.
 """
 
-import tomllib
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -19,7 +18,10 @@ from tollkeeper.errors import ConfigurationError
 from tollkeeper.printable import escape_unprintable, require_printable
 from tollkeeper.providers.extra_parameters import complaint_about
 from tollkeeper.providers.registry import KINDS_BY_NAME
+from tollkeeper.settings.toml_file import read_toml
 
+MAX_PROBLEMS = 20
+"""Mistakes that one error message names."""
 MAX_TOKENS = 100_000_000
 MAX_WEIGHT = 1_000
 MAX_USD = 1_000_000
@@ -199,14 +201,7 @@ class CatalogFile(_Table):
 
 def read_catalog(path: Path) -> CatalogFile:
     """Read the file. Raises ConfigurationError that names the place of each mistake."""
-    try:
-        document = tomllib.loads(path.read_text("utf-8"), parse_float=Decimal)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigurationError(f"Cannot read the catalog at {path.absolute()}: {reason}.") from None
-    except tomllib.TOMLDecodeError as error:
-        place = str(error).rpartition("(at ")[2].rstrip(")")
-        raise ConfigurationError(f"The catalog is not valid TOML: look at {place}.") from None
+    document = read_toml(path, "catalog")
     try:
         return CatalogFile.model_validate(document)
     except ValidationError as error:
@@ -214,7 +209,10 @@ def read_catalog(path: Path) -> CatalogFile:
 
 
 def _problems(error: ValidationError) -> Iterator[str]:
-    for problem in error.errors(include_input=False, include_url=False, include_context=False):
+    found = error.errors(include_input=False, include_url=False, include_context=False)
+    for problem in found[:MAX_PROBLEMS]:
         place = escape_unprintable(".".join(str(part) for part in problem["loc"] if part != "[key]"))
         complaint = _COMPLAINTS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
         yield f"{place}: {complaint}"
+    if len(found) > MAX_PROBLEMS:
+        yield f"and {len(found) - MAX_PROBLEMS:,} more"

@@ -25,7 +25,7 @@ class ConfiguredProvider(NamedTuple):
     `default_model` is the model for calls that name none. Its published models with `listed_names` are listed without
     being in the catalog. `only_default`: it has no models but its default and those in the catalog.
     `extra_parameters` says what is done with fields that its wire formats do not have. `with_key` is None for a
-    provider that takes no API key.
+    provider that takes no API key. `has_key`: the operator has given it one.
     """
 
     provider: Provider
@@ -36,6 +36,7 @@ class ConfiguredProvider(NamedTuple):
     only_default: bool = False
     extra_parameters: Mapping[str, Treatment] = NO_EXTRA_PARAMETERS
     with_key: MakeWithKey | None = None
+    has_key: bool = False
 
 
 class ProviderOptions(NamedTuple):

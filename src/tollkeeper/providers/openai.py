@@ -7,12 +7,12 @@ decides the limit. Wire formats: OpenAI API reference; `dialects/` reads and wri
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from tollkeeper import errors
 from tollkeeper.chat import ChatRequest, Completion
-from tollkeeper.dialects import chat, embeddings, responses
+from tollkeeper.dialects import chat, embeddings, moderations, responses
 from tollkeeper.dialects.raw_history import clean_chat_messages, clean_input
 from tollkeeper.dialects.sse import Splitter
 from tollkeeper.providers import tokenizer
@@ -173,6 +173,13 @@ class OpenAIProvider(TokenCounting):
         read_answer = partial(dialect.read_answer, signer=prepared.signer)
         reader = dialect.StreamReader(prepared.signer)
         return ProviderStream(answer, Splitter(), reader, raw=prepared.raw, read_answer=read_answer)
+
+    async def moderate(self, model: str, texts: Sequence[str]) -> list[Mapping[str, float]]:
+        """The scores of each text by OpenAI's moderation endpoint, by category. Raises ProviderError."""
+        body = moderations.write_request(model, texts)
+        answer = await self._transport.post("/moderations", body)
+        with reading_answer(answer, body):
+            return moderations.read_answer(answer, len(texts))
 
     async def bound_input(self, prepared: PreparedCall) -> int | None:
         if prepared.input_size.images:

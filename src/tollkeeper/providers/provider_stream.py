@@ -228,7 +228,7 @@ class ProviderStream:
         if completion.usage is not None:
             end.append(completion.usage)
         self._next_chunk = StreamChunk(b"", tuple(end), last=True)
-        return StreamChunk(b"", tuple(_content_deltas(completion)))
+        return StreamChunk(b"", tuple(content_deltas(completion)))
 
     def _remaining_events(self) -> Sequence[Any]:
         """The events after the last block. Raises TruncatedStream or StopAsyncIteration when there are none left."""
@@ -240,7 +240,8 @@ class ProviderStream:
         raise StopAsyncIteration
 
 
-def _content_deltas(completion: Completion) -> Iterator[Delta]:
+def content_deltas(completion: Completion) -> Iterator[Delta]:
+    """The content of a whole answer, as the deltas of a stream."""
     for block in completion.reasoning_blocks:
         if block.text:
             yield ReasoningDelta(block.text)

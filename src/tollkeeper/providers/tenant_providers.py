@@ -10,9 +10,7 @@ from pydantic import SecretStr
 from tollkeeper.errors import SealBroken, TenantKeyRefused
 from tollkeeper.providers.base import Provider
 from tollkeeper.providers.kind import MakeWithKey
-
-RETIRED_S = 10_800
-"""How long a provider whose key was removed is kept for its calls in flight: longer than any call can take."""
+from tollkeeper.providers.retirement import Retirement
 
 log = structlog.get_logger("tollkeeper.providers")
 
@@ -58,35 +56,50 @@ class TenantProviders:
     """
 
     def __init__(self, makers: Mapping[str, MakeWithKey], *, now: Callable[[], float] = time.monotonic) -> None:
-        self._makers = makers
-        self._now = now
+        self.makers = makers
         self._by_key: dict[str, TenantProvider] = {}
-        self._retired: list[tuple[float, Provider]] = []
+        self._retired = Retirement(now)
 
     @property
     def names(self) -> Collection[str]:
         """The providers that can be called with a tenant's own key."""
-        return self._makers.keys()
+        return self.makers.keys()
+
+    @property
+    def all(self) -> Collection[TenantProvider]:
+        """One for each key that is set."""
+        return self._by_key.values()
 
     def replace(self, keys: Iterable[TenantKey]) -> Mapping[int, Mapping[str, TenantProvider]]:
         """The providers for these keys, by tenant and name, in place of those before. Those that stay are the same."""
         before, self._by_key = self._by_key, {}
         by_tenant: dict[int, dict[str, TenantProvider]] = {}
         for key in keys:
-            one = before.pop(key.id, None) or TenantProvider(key, self._makers.get(key.provider))
+            one = before.pop(key.id, None) or TenantProvider(key, self.makers.get(key.provider))
             self._by_key[key.id] = by_tenant.setdefault(key.tenant_id, {})[key.provider] = one
-        self._retired += [(self._now(), one.made) for one in before.values() if one.made is not None]
+        self._retire(before.values())
         return by_tenant
 
-    async def close_retired(self, *, older_than_s: float = RETIRED_S) -> None:
+    def change_makers(self, makers: Mapping[str, MakeWithKey]) -> None:
+        """Make providers with these from now on. Call `replace` next: those of other makers are retired."""
+        before, self.makers = self.makers, makers
+        outdated = [
+            key_id
+            for key_id, one in self._by_key.items()
+            if before.get(one.key.provider) is not makers.get(one.key.provider)
+        ]
+        self._retire([self._by_key.pop(key_id) for key_id in outdated])
+
+    def _retire(self, replaced: Iterable[TenantProvider]) -> None:
+        for one in replaced:
+            if one.made is not None:
+                self._retired.add(one.made)
+
+    async def close_retired(self) -> None:
         """Close the providers that were replaced so long ago that no call uses them."""
-        limit = self._now() - older_than_s
-        closable = [provider for at, provider in self._retired if at <= limit]
-        self._retired = [(at, provider) for at, provider in self._retired if at > limit]
-        for provider in closable:
-            await provider.close()
+        await self._retired.close()
 
     async def close(self) -> None:
         """Close all."""
         self.replace(())
-        await self.close_retired(older_than_s=0)
+        await self._retired.close(older_than_s=0)

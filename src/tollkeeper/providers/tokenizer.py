@@ -44,6 +44,11 @@ def encoding_name(model: str) -> str:
     return "cl100k_base" if _OLDER.match(model.removeprefix("ft:")) else DEFAULT_ENCODING
 
 
+def load() -> None:
+    """Load the newest vocabulary now, before it is needed."""
+    _encoding(DEFAULT_ENCODING)
+
+
 async def bound(model: str, body: bytes) -> int | None:
     """An upper bound on the tokens that an OpenAI model reads of a JSON body, without the chat template's own.
 

@@ -20,6 +20,9 @@ from tollkeeper.providers.http.base import (
     MalformedResponse,
 )
 from tollkeeper.providers.http.choice import HttpOptions, make_client
+from tollkeeper.telemetry.correlation import correlation_id
+from tollkeeper.telemetry.trace_context import HEADER as TRACEPARENT
+from tollkeeper.telemetry.trace_context import outgoing_traceparent
 
 CONNECT_S = 5.0
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
@@ -80,6 +83,7 @@ class Transport:
         if self._client is None:
             connect_s = min(CONNECT_S, self._timeout_s / 2)
             self._client = make_client(self.base_url, self._headers, connect_s=connect_s, options=self._http)
+        headers = self._with_call_headers(headers)
         response = await self._client.post(path, body, headers, total_s=total_s, max_bytes=max_bytes)
         if response.status != 200:
             error_body = await _read_error_body(response)
@@ -88,6 +92,15 @@ class Transport:
             response.close()
             raise errors.ProviderBadResponse
         return response
+
+    def _with_call_headers(self, headers: Mapping[str, str] | None) -> dict[str, str]:
+        """These headers, and those that tell the provider which call and which trace the request belongs to."""
+        sent = dict(headers) if headers else {}
+        if traceparent := outgoing_traceparent.get():
+            sent[TRACEPARENT] = traceparent
+        if (name := self._http.correlation_header) is not None and (value := correlation_id.get()):
+            sent[name] = value
+        return sent
 
 
 class ResponseStream:

@@ -7,16 +7,38 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.quota import queries
-from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.rules.limit_changes import SpentRule, require_possible, require_rollover
+from tollkeeper.quota.rules.models import Unit, WhenSpent
 from tollkeeper.quota.rules.page import QuotaKey, Subject
 from tollkeeper.quota.rules.windows import MAX_GRANTED, Period
 
 
 class Action(StrEnum):
-    """Set a limit, or add to the limit of the current window."""
+    """Set a limit, add to the limit of the current window, or replace the limit for a time."""
 
     SET = "set"
     GRANT = "grant"
+    OVERRIDE = "override"
+
+
+_NOUNS = {
+    Unit.TOKENS: "token quota",
+    Unit.MICRO_USD: "money quota",
+    Unit.REQUESTS: "request quota",
+    Unit.CONCURRENCY: "concurrency quota",
+}
+
+
+def spent_rule(when_spent: WhenSpent | None, fallback_model: str | None) -> SpentRule | None:
+    """What becomes of calls without room, as requested; None to leave it as it is.
+
+    Raises InvalidRequest for a model without the mode that needs it, or the mode without a model.
+    """
+    if (when_spent is WhenSpent.FALLBACK_MODEL) != (fallback_model is not None):
+        raise InvalidRequest("Name a fallback_model together with when_spent: fallback_model, and only then.")
+    if when_spent is None:
+        return None
+    return SpentRule(when_spent is WhenSpent.REPORT_ONLY, fallback_model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +51,9 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class QuotaChange:
-    """A requested change. Without a window, the target must have exactly one quota in this unit."""
+    """A requested change. Without a window, the target must have exactly one quota in this unit; the window of
+    concurrency is `total`.
+    """
 
     target: Target
     action: Action
@@ -37,6 +61,14 @@ class QuotaChange:
     reason: str
     window: Period | None = None
     unit: Unit = Unit.TOKENS
+    when_spent: SpentRule | None = None
+    """Of a limit that is set; None leaves it as it is."""
+    from_ms: int | None = None
+    """When an override begins; None is now."""
+    until_ms: int | None = None
+    """When an override, or a grant with an expiry, ends."""
+    rollover_cap: int | None = None
+    """Of a limit that is set: how much of what is unused the next window gets, at most; None leaves it as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +86,26 @@ class PlannedChange:
     @property
     def after(self) -> int:
         """The limit of the current window after the change. What was granted to it stays."""
-        more = self.request.amount - (self.base if self.request.action is Action.SET else 0)
+        more = self.request.amount - (0 if self.request.action is Action.GRANT else self.base)
         return (self.before or 0) + more
 
 
 async def plan_change(session: AsyncSession, request: QuotaChange, now_ms: int) -> PlannedChange:
     """The effect of a change now. Raises InvalidRequest for a grant without a quota, or a limit that is too large."""
     target = request.target
-    window = request.window or await only_window(session, target, request.unit)
+    window = request.window
+    if window is None:
+        is_total = request.unit is Unit.CONCURRENCY
+        window = Period.TOTAL if is_total else await only_window(session, target, request.unit)
     key = QuotaKey(target.subject, request.unit, window)
+    require_possible(key)
+    require_rollover(key, request.rollover_cap)
     before, base = await queries.limits_of(session, key, now_ms)
-    if before is None and request.action is Action.GRANT:
-        raise InvalidRequest(f"{target.label} has no quota for the {window} window to grant to: set a limit first.")
+    if before is None and request.action is not Action.SET:
+        verb = "grant to" if request.action is Action.GRANT else "override"
+        raise InvalidRequest(f"{target.label} has no quota for the {window} window to {verb}: set a limit first.")
+    if request.until_ms is not None and request.until_ms <= max(now_ms, request.from_ms or 0):
+        raise InvalidRequest("The end must be later than the start, and later than now.")
     change = PlannedChange(request, key, before, base)
     if change.after > MAX_GRANTED:
         raise InvalidRequest(f"{target.label} would have {change.after}; no quota is above {MAX_GRANTED}.")
@@ -77,7 +117,7 @@ async def only_window(session: AsyncSession, target: Target, unit: Unit) -> Peri
     periods = [quota.key.period for quota in await queries.quotas_of(session, target.subject) if quota.key.unit is unit]
     if len(periods) == 1:
         return periods[0]
-    noun = "token quota" if unit is Unit.TOKENS else "money quota"
+    noun = _NOUNS[unit]
     if not periods:
         raise InvalidRequest(f"{target.label} has no {noun} yet: name the window.")
     raise InvalidRequest(f"{target.label} has more than one {noun} ({', '.join(periods)}): name the window.")

@@ -1,6 +1,7 @@
 """The calls in flight of one process, and the ledger's operations on their charges."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +14,7 @@ from tollkeeper.errors import NotFound
 from tollkeeper.quota.journal import Journal
 from tollkeeper.quota.rules.operations import (
     ClosedCharge,
+    Dispatch,
     Extend,
     Hold,
     Recover,
@@ -21,7 +23,9 @@ from tollkeeper.quota.rules.operations import (
     Replayed,
     Reserve,
     Settle,
+    StartJob,
 )
+from tollkeeper.quota.time_sorted_ids import time_of
 
 RESERVE_WAIT_S = 2.0
 """How long a reserve waits for its commit before it is refused with LedgerUnavailable."""
@@ -60,6 +64,8 @@ class CallsInFlight:
     def __init__(self, journal: Journal, *, lease_ms: int) -> None:
         self._journal = journal
         self._calls: dict[str, CallInFlight] = {}
+        self._dispatched_at: dict[str, float] = {}
+        """When calls were dispatched whose charges are older: in seconds since the epoch, by the ids of the charges."""
         self._recoveries: set[asyncio.Task[None]] = set()
         self.lease_ms = lease_ms
         self.tried_at = self.renewed_at = time.monotonic()
@@ -68,19 +74,50 @@ class CallsInFlight:
     def __len__(self) -> int:
         return len(self._calls)
 
+    @property
+    def oldest_hold_s(self) -> float:
+        """How long the oldest of them runs, in seconds; 0 without any. May be called in any thread."""
+        oldest = next(iter(list(self._calls)), None)
+        if oldest is None:
+            return 0.0
+        return max(0.0, time.time() - (self._dispatched_at.get(oldest) or time_of(oldest) / 1000))
+
     def __contains__(self, charge_id: str) -> bool:
         return charge_id in self._calls
 
-    async def reserve(self, call: CallInFlight, operation: Reserve) -> Hold | Replayed:
-        """Open a charge. Raises QuotaRefusal, Unauthenticated, IdempotencyError, LedgerUnavailable."""
+    async def reserve(
+        self, call: CallInFlight, operation: Reserve, second: CallInFlight | None = None
+    ) -> Hold | Replayed:
+        """Open a charge, and that of the `second` call, if there is one.
+
+        Raises QuotaRefusal, Unauthenticated, IdempotencyError, LedgerUnavailable.
+        """
         result: Hold | Replayed = await self._journal.execute(operation, RESERVE_WAIT_S)
         if isinstance(result, Hold):
             self._calls[result.charge_id] = call
+            if second is not None and result.linked is not None:
+                self._calls[result.linked.charge_id] = second
         return result
 
     async def extend(self, call: CallInFlight, operation: Extend) -> Hold:
         """Release the previous charge and open the next one. Raises what `reserve` raises."""
         hold: Hold = await self._journal.execute(operation, RESERVE_WAIT_S, self._remover(operation.previous))
+        self._calls[hold.charge_id] = call
+        return hold
+
+    async def start(self, call: CallInFlight, operation: StartJob) -> Hold:
+        """Open the charge of a job. Raises LedgerConflict, QuotaRefusal, Unauthenticated, LedgerUnavailable."""
+        hold: Hold = await self._journal.execute(operation, RESERVE_WAIT_S)
+        self._calls[hold.charge_id] = call
+        return hold
+
+    async def dispatch(self, call: CallInFlight, operation: Dispatch) -> Hold:
+        """Start the call of a reserved charge, however long the ledger takes.
+
+        Raises LedgerConflict, QuotaRefusal, Unauthenticated; LedgerUnavailable when the process stops.
+        """
+        hold: Hold = await self._journal.execute(operation, math.inf, self._remover(operation.charge_id))
+        self._dispatched_at[hold.charge_id] = time.time()
         self._calls[hold.charge_id] = call
         return hold
 
@@ -90,7 +127,8 @@ class CallsInFlight:
         Returns None if it is not committed within SETTLE_WAIT_S. Raises NotFound if the database has lost the charge of
         a settle.
         """
-        on_commit = self._remover(operation.charge_id)
+        linked_id = operation.linked_id if not isinstance(operation, Recover) else None
+        on_commit = self._remover(operation.charge_id, linked_id)
         closed: ClosedCharge | None = await self._journal.submit(operation, wait_s=SETTLE_WAIT_S, on_commit=on_commit)
         if closed is None:
             log.warning("ledger.settle_is_late", charge_id=operation.charge_id)
@@ -136,5 +174,15 @@ class CallsInFlight:
             except Exception:
                 log.exception("ledger.lost_call_not_notified", charge_id=charge_id)
 
-    def _remover(self, charge_id: str) -> Callable[[], object]:
-        return partial(self._calls.pop, charge_id, None)
+    def store_checkpoint(self, charge_id: str, call: CallInFlight) -> None:
+        """Have the checkpoint of a call stored in the next batch, and its lease renewed."""
+        self._journal.submit(Renew({charge_id: call.checkpoint}, {charge_id: call.tenant_id}, self.lease_ms))
+
+    def _remover(self, *charge_ids: str | None) -> Callable[[], object]:
+        return partial(self._remove, charge_ids)
+
+    def _remove(self, charge_ids: tuple[str | None, ...]) -> None:
+        for charge_id in charge_ids:
+            if charge_id is not None:
+                self._calls.pop(charge_id, None)
+                self._dispatched_at.pop(charge_id, None)

@@ -16,12 +16,11 @@ from typing import Any
 import structlog
 
 from tollkeeper.errors import LedgerBusy, LedgerUnavailable, TollkeeperError
+from tollkeeper.quota.batch import CommittedBatch, run_batch
 from tollkeeper.quota.operation_queue import OperationQueue
-from tollkeeper.quota.outage import Outage
+from tollkeeper.quota.outage import Outage, OutageNote
 from tollkeeper.quota.queued_operation import MAX_LOCKED_S, KeepUnbooked, QueuedOperation
-from tollkeeper.quota.rules.decide import decide
-from tollkeeper.quota.rules.operations import Operation, Reserve, Result
-from tollkeeper.quota.rules.page import Page, ReadSet
+from tollkeeper.quota.rules.operations import Operation, Reserve, Result, Undoable
 from tollkeeper.quota.stores.base import RowsLocked, Store, StoreFailed, StoreLost
 
 BATCH_PAUSE_S = 0.004
@@ -75,6 +74,11 @@ class Journal:
     def failing(self) -> bool:
         """True from the first batch that the database did not take, or not in time, until a write that it did."""
         return self._outage.is_on
+
+    @property
+    def outage(self) -> OutageNote | None:
+        """Why the database does not take batches, and since when; None while it does."""
+        return self._outage.note
 
     def start(self) -> None:
         """Start the task that runs the batches."""
@@ -131,13 +135,13 @@ class Journal:
     async def execute(self, operation: Operation, wait_s: float, on_commit: Callable[[], object] | None = None) -> Any:
         """Submit an operation that can be withdrawn, and return its result. Raises what `submit` raises.
 
-        Cancellation withdraws the operation. A reserve whose result is there, but not yet returned, is then released.
+        Cancellation withdraws the operation. One whose result is there, but not yet returned, is undone if it can be.
         """
         future = self.submit(operation, wait_s=wait_s, on_commit=on_commit)
         try:
             return await future
         except asyncio.CancelledError:
-            if isinstance(operation, Reserve) and not future.cancelled() and future.exception() is None:
+            if isinstance(operation, Undoable) and not future.cancelled() and future.exception() is None:
                 self.submit(operation.undo())
             raise
 
@@ -196,7 +200,7 @@ class Journal:
     async def _commit(self, batch: list[QueuedOperation]) -> None:
         """Run a batch. Requeue it after an outage; after any other failure, halve it until the cause stands alone."""
         try:
-            results, has_written = await self._run_transaction(batch)
+            committed = await self._run_transaction(batch)
         except StoreFailed as failure:
             self._put_back(batch, failure)
             await asyncio.sleep(OUTAGE_PAUSE_S)
@@ -210,51 +214,29 @@ class Journal:
                 self._handle_failure(batch[0], failure)
         else:
             self._committed_at = asyncio.get_running_loop().time()
-            if has_written:
+            if committed.has_written:
                 self._outage.end()
-            for queued, result in results:
+            for queued, result in committed.results:
                 self._queue.note_result(queued, self._committed_at, blocked=False)
                 self._resolve(queued, result)
             if self._outage.is_on:
                 await self._outage.probe()  # the batch wrote nothing, which a full disk allows
 
-    async def _run_transaction(
-        self, batch: Sequence[QueuedOperation]
-    ) -> tuple[list[tuple[QueuedOperation, Result | TollkeeperError]], bool]:
-        """Run the operations, except those that need a locked row (delayed), and those that are withdrawn (dropped).
-
-        Returns the results, and whether something was written.
-        """
-        read_set = ReadSet(is_suspect=batch[0].is_suspect)
-        for queued in batch:
-            queued.operation.declare_reads(read_set, retried=queued.retried)
-        decided: list[QueuedOperation] = []
-        locked: list[QueuedOperation] = []
-        results: list[Result | TollkeeperError] = []
-        has_written = False
-
-        def decide_batch(page: Page) -> None:
-            nonlocal has_written
-            decided[:] = [queued for queued in batch if not queued.can_be_dropped]
-            if page.locked is not None:
-                locked[:] = [queued for queued in decided if queued.needs(page.locked)]
-                decided[:] = [queued for queued in decided if not queued.needs(page.locked)]
-            results[:] = decide(page, [queued.operation for queued in decided])
-            has_written = page.has_changes
-
+    async def _run_transaction(self, batch: Sequence[QueuedOperation]) -> CommittedBatch:
+        """Run the operations, and delay those that need a locked row."""
         started_at = time.perf_counter()
-        await self._store.run(read_set, decide_batch)
-        self._on_batch(len(decided), time.perf_counter() - started_at)
-        for queued in locked:
+        committed = await run_batch(self._store, batch)
+        self._on_batch(len(committed.results), time.perf_counter() - started_at)
+        for queued in committed.locked:
             queued.suspect_tries = 0  # the row is known
             self._delay_locked(queued)
-        return list(zip(decided, results, strict=True)), has_written
+        return committed
 
     def _resolve(self, queued: QueuedOperation, result: Result | TollkeeperError) -> None:
         if queued.on_commit is not None:
             queued.on_commit()
         if queued.is_withdrawn:
-            if not isinstance(result, TollkeeperError) and isinstance(queued.operation, Reserve):
+            if not isinstance(result, TollkeeperError) and isinstance(queued.operation, Undoable):
                 self.submit(queued.operation.undo())
         elif queued.future.done():
             return

@@ -1,21 +1,38 @@
 """The ledger: the only code that changes balances. Calls use `reservation`, whose one exit settles or releases."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
 from tollkeeper.principal import Principal
-from tollkeeper.quota.in_flight import SETTLE_WAIT_S, CallsInFlight
+from tollkeeper.quota.in_flight import RESERVE_WAIT_S, SETTLE_WAIT_S, CallsInFlight
+from tollkeeper.quota.job_reservation import EarlyReservation, LateReservation
 from tollkeeper.quota.journal import Journal
 from tollkeeper.quota.lease_guard import LeaseGuard
+from tollkeeper.quota.outage import OutageNote
 from tollkeeper.quota.queued_operation import KeepUnbooked
 from tollkeeper.quota.reservation import Reservation
+from tollkeeper.quota.rules.calls import LinkedTerms
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest
-from tollkeeper.quota.rules.operations import Administer, Balance, Closing, Expire, LimitChange, Refund, Terms
+from tollkeeper.quota.rules.limit_changes import LimitChange
+from tollkeeper.quota.rules.operations import (
+    Administer,
+    Balance,
+    BookFree,
+    ClosedCharge,
+    Closing,
+    Expire,
+    Hold,
+    Refund,
+    Reserve,
+    Terms,
+    Withdraw,
+)
 from tollkeeper.quota.stores.base import Store
-from tollkeeper.quota.time_sorted_ids import new_id
+from tollkeeper.quota.time_sorted_ids import CHARGE_PREFIX, new_id
 
 ADMINISTER_WAIT_S = 10.0
 SWEEP_BATCH = 500
@@ -31,6 +48,21 @@ log = structlog.get_logger("tollkeeper.ledger")
 def new_operation_id() -> str:
     """The id of an administrative operation."""
     return new_id("adm")
+
+
+@dataclass(slots=True)
+class Swept:
+    """What the sweeps of this process have expired, and what was forgiven by that."""
+
+    charges: int = 0
+    forgiven_tokens: int = 0
+    forgiven_micro_usd: int = 0
+
+    def add(self, expired: Sequence[ClosedCharge]) -> None:
+        """Count these charges."""
+        self.charges += len(expired)
+        self.forgiven_tokens += sum(charge.forgiven_tokens for charge in expired)
+        self.forgiven_micro_usd += sum(charge.forgiven_micro_usd or 0 for charge in expired)
 
 
 class Ledger:
@@ -49,6 +81,7 @@ class Ledger:
         self._store = store
         self._journal = Journal(store, queue_limit=queue_limit, on_batch=on_batch)
         self._calls = CallsInFlight(self._journal, lease_ms=int(lease_seconds * 1000))
+        self.swept = Swept()
 
     @property
     def available(self) -> bool:
@@ -58,9 +91,23 @@ class Ledger:
         return not self._journal.failing and not self._store.refuses_calls
 
     @property
+    def outage(self) -> OutageNote | None:
+        """Why no call is admitted, and since when; None while `available`."""
+        if self._store.lost_reason is not None:
+            return OutageNote(self._store.lost_reason)
+        if (note := self._journal.outage) is not None:
+            return note
+        return OutageNote("The disk of the database is almost full.") if self._store.refuses_calls else None
+
+    @property
     def queued(self) -> int:
         """How many operations wait to be committed."""
         return self._journal.queued
+
+    @property
+    def oldest_hold_s(self) -> float:
+        """How old the oldest open charge of this process is, in seconds; 0 without any."""
+        return self._calls.oldest_hold_s
 
     @property
     def store_lost(self) -> bool:
@@ -90,14 +137,53 @@ class Ledger:
         """Book the end of a charge that an earlier process could not book. The future has the result of the commit."""
         return self._journal.submit(operation)
 
-    def reservation(self, caller: Principal, terms: Terms, keyed_request: KeyedRequest | None = None) -> Reservation:
+    def reservation(
+        self,
+        caller: Principal,
+        terms: Terms,
+        keyed_request: KeyedRequest | None = None,
+        linked_terms: LinkedTerms | None = None,
+    ) -> Reservation:
         """A hold on every quota that applies, for the length of an `async with` block.
 
         Entering raises Unauthenticated, QuotaExceeded, QuotaHeld or LedgerUnavailable, and with a `keyed_request` an
         IdempotencyError; leaving settles or releases. If a response is stored for the key, it is in `replayed`, and the
-        block must not call the provider.
+        block must not call the provider. With `linked_terms`, a second call is admitted, too, or none of both.
         """
-        return Reservation(self._calls, caller, terms, keyed_request)
+        return Reservation(self._calls, caller, terms, keyed_request, linked_terms)
+
+    async def reserve_for_job(self, caller: Principal, terms: Terms, job_id: str, lease_ms: int) -> Hold:
+        """Hold on the quotas for a job that starts within `lease_ms`; else the hold is given back. The job is pending.
+
+        Raises Unauthenticated, QuotaExceeded, QuotaHeld, LedgerUnavailable.
+        """
+        operation = Reserve(new_id(CHARGE_PREFIX), caller, terms, lease_ms, dispatch=False, job_id=job_id)
+        hold: Hold = await self._journal.execute(operation, RESERVE_WAIT_S)
+        return hold
+
+    def early_reservation(self, caller: Principal, terms: Terms, job_id: str, charge_id: str) -> EarlyReservation:
+        """The hold of a job that starts now and was reserved before, for the length of an `async with` block. Entering
+        raises as `EarlyReservation` says.
+        """
+        return EarlyReservation(self._calls, caller, terms, job_id, charge_id)
+
+    def late_reservation(self, caller: Principal, terms: Terms, job_id: str) -> LateReservation:
+        """The hold of a job that starts now, and is reserved now. Entering raises as `LateReservation` says."""
+        return LateReservation(self._calls, caller, terms, job_id)
+
+    async def withdraw(self, charge_id: str, tenant_id: int, reason: str) -> bool:
+        """Release a charge of which nothing was sent yet. Returns whether it is. Raises LedgerUnavailable."""
+        withdrawn: bool = await self._journal.execute(Withdraw(charge_id, tenant_id, reason), ADMINISTER_WAIT_S)
+        return withdrawn
+
+    async def book_free(self, caller: Principal, terms: Terms) -> ClosedCharge:
+        """Book a call that is answered without a provider, at no cost. Returns its charge, with the balances.
+
+        Raises Unauthenticated, LedgerUnavailable, and QuotaExceeded if the user has no token quota at all.
+        """
+        operation = BookFree(new_id(CHARGE_PREFIX), caller, terms, lease_ms=0)
+        closed: ClosedCharge = await self._journal.execute(operation, RESERVE_WAIT_S)
+        return closed
 
     async def administer(
         self, changes: tuple[LimitChange, ...], *, actor: str, reason: str, operation_id: str | None = None
@@ -135,9 +221,10 @@ class Ledger:
             orphaned = [charge for charge in lapsed if charge[0] not in self._calls]
             expiries = (self._journal.submit(Expire(*charge)) for charge in orphaned)
             results: list[Any] = await asyncio.gather(*expiries, return_exceptions=True)
-            expired = sum(result is True for result in results)
-            swept += expired
-            if expired < SWEEP_BATCH:
+            expired = [result for result in results if isinstance(result, ClosedCharge)]
+            swept += len(expired)
+            self.swept.add(expired)
+            if len(expired) < SWEEP_BATCH:
                 break
         if swept:
             log.info("ledger.swept", charges=swept)

@@ -9,9 +9,12 @@ import structlog
 from tollkeeper.quota.lease_guard import LeaseGuard
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.stores.base import StoreFailed, StoreLost
+from tollkeeper.telemetry.task_runs import NoteRun, Task, ignore_run, noted
 
 DELETION_INTERVAL_S = 60.0
 """How often expired idempotency keys and old free charges are deleted."""
+LATE_SWEEPS = 4
+"""How many sweeps may be missing before the sweep counts as late."""
 DAY_MS = 86_400_000
 
 log = structlog.get_logger("tollkeeper.ledger")
@@ -20,7 +23,9 @@ log = structlog.get_logger("tollkeeper.ledger")
 class Maintenance:
     """Runs the tasks beside the server. The times are those of the settings; free charges are kept if 0 days are given.
 
-    `on_store_lost` is called with the reason when the database is lost, and is still lost at the next sweep.
+    `on_store_lost` is called with the reason when the database is lost, and is still lost at the next sweep. `on_run`
+    is called after each run of a task. `may_delete_until` says whether nobody needs the free charges any more that were
+    made before a time, in milliseconds since the epoch.
     """
 
     def __init__(
@@ -32,6 +37,8 @@ class Maintenance:
         free_charges_days: int = 0,
         guard: LeaseGuard | None = None,
         on_store_lost: Callable[[str], None] = lambda _: None,
+        on_run: NoteRun = ignore_run,
+        may_delete_until: Callable[[int], Awaitable[bool]] | None = None,
     ) -> None:
         self._ledger = ledger
         self._lease_s = lease_seconds
@@ -39,10 +46,14 @@ class Maintenance:
         self._free_charges_ms = free_charges_days * DAY_MS
         self._guard = guard
         self._on_store_lost = on_store_lost
+        self._on_run = on_run
+        self._may_delete_until = may_delete_until
         self._tasks: list[asyncio.Task[None]] = []
+        self._swept_at = time.monotonic()
 
     def start(self) -> None:
         """Start the tasks, and the guard of the leases."""
+        self._swept_at = time.monotonic()
         if self._guard is not None:
             self._guard.start()
         self._tasks = [
@@ -50,6 +61,16 @@ class Maintenance:
             asyncio.create_task(self._sweep(), name="ledger-sweep"),
             asyncio.create_task(self._delete_old_rows(), name="ledger-deletion"),
         ]
+
+    @property
+    def sweep_is_late(self) -> bool:
+        """Whether no sweep has ended for longer than the wait after an outage explains."""
+        return self.seconds_since_sweep > self._lease_s + LATE_SWEEPS * self._sweep_s
+
+    @property
+    def seconds_since_sweep(self) -> float:
+        """How long ago the last sweep ended; before the first one, how long ago this was started."""
+        return time.monotonic() - self._swept_at
 
     async def stop(self) -> None:
         """Cancel the tasks, and stop the guard."""
@@ -63,7 +84,8 @@ class Maintenance:
         while True:
             await asyncio.sleep(self._lease_s / 3)
             try:
-                await self._ledger.renew()
+                with noted(self._on_run, Task.LEASE_RENEWAL):
+                    await self._ledger.renew()
             except Exception:
                 log.exception("ledger.renewal_failed")
 
@@ -72,11 +94,18 @@ class Maintenance:
             await asyncio.sleep(DELETION_INTERVAL_S)
             await self._try_deletion(self._ledger.delete_old_keys)
             if self._free_charges_ms:
-                await self._try_deletion(lambda: self._ledger.delete_free_charges(self._free_charges_ms))
+                await self._try_deletion(self._delete_free_charges)
+
+    async def _delete_free_charges(self) -> int:
+        until_ms = int(time.time() * 1000) - self._free_charges_ms
+        if self._may_delete_until is not None and not await self._may_delete_until(until_ms):
+            return 0
+        return await self._ledger.delete_free_charges(self._free_charges_ms)
 
     async def _try_deletion(self, delete: Callable[[], Awaitable[int]]) -> None:
         try:
-            await delete()
+            with noted(self._on_run, Task.LEDGER_DELETION):
+                await delete()
         except StoreFailed as failure:
             log.warning("ledger.tidying_failed", reason=failure.reason)
         except Exception:
@@ -98,7 +127,9 @@ class Maintenance:
             expected_at = now + self._sweep_s
             if now >= not_before or self._ledger.store_lost:
                 try:
-                    await self._ledger.sweep()
+                    with noted(self._on_run, Task.SWEEP):
+                        await self._ledger.sweep()
+                    self._swept_at = time.monotonic()
                     lost = False
                 except StoreLost as failure:
                     log.error("ledger.store_lost", reason=failure.reason)

@@ -65,6 +65,8 @@ class OperationQueue:
         A withdrawn reserve that may be committed becomes its release.
         """
         batch: list[QueuedOperation] = []
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         self._is_suspects_turn = bool(self._suspects) and not (self._is_suspects_turn and self._queue)
         queue = self._suspects if self._is_suspects_turn else self._queue
         while queue and len(batch) < MAX_BATCH:
@@ -72,11 +74,11 @@ class OperationQueue:
                 break
             queued = queue.popleft()
             if not queued.is_withdrawn:
+                queued.note_start(now)
                 batch.append(queued)
                 if queued.is_alone:
                     break
             elif (release := queued.closing) is not None:
-                loop = asyncio.get_running_loop()
-                batch.append(QueuedOperation(release, loop.create_future(), loop.time(), math.inf))
+                batch.append(QueuedOperation(release, loop.create_future(), now, math.inf))
         batch.sort(key=lambda queued: queued.operation.order)
         return batch

@@ -1,33 +1,67 @@
 """Reads balances, charges and entries, and explains the cost of a charge. Nothing here writes."""
 
-import re
 from collections.abc import Sequence
 
-from sqlalchemy import column, table, tuple_
+from sqlalchemy import column, table, text
 from sqlalchemy.orm import aliased
 from sqlmodel import and_, col, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollkeeper.db import Database
-from tollkeeper.errors import InvalidRequest, NotFound
-from tollkeeper.quota.rules.models import Basis, Charge, ChargeState, Entry, EntryKind, Quota, Window
+from tollkeeper.database.engine import Database
+from tollkeeper.errors import ChargeArchived, InvalidRequest, NotFound, NotInGroup
+from tollkeeper.principal import Principal
+from tollkeeper.quota.rules.models import Archive, Basis, Charge, ChargeState, Entry, EntryKind, Quota, Window
+from tollkeeper.quota.rules.models import TemporaryLimit as Temporaries
 from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.quota.rules.page import QuotaKey, QuotaRow, Subject, WindowRow
 from tollkeeper.quota.rules.settlement import balance_of
-from tollkeeper.quota.rules.windows import span
-from tollkeeper.quota.stores.rows import quota_row
-from tollkeeper.quota.time_sorted_ids import month_of
+from tollkeeper.quota.rules.subjects import SubjectKind
+from tollkeeper.quota.rules.temporary import NO_TEMPORARY, Temporary, TemporaryRow, due_amount
+from tollkeeper.quota.rules.windows import UTC_CALENDAR, Period, earliest_start_ms
+from tollkeeper.quota.stores.rows import GROUPS_OF_USER, new_window, quota_row, with_rollover
+from tollkeeper.quota.time_sorted_ids import CHARGE_ID, month_of
 from tollkeeper.tenant_scope import ALL_TENANTS, TenantScope
 
-CHARGE_ID = re.compile(r"chg_[0-9a-f]{32}")
-_TENANTS = table("tenants", column("id"))
+_TENANTS = table("tenants", column("id"), column("time_zone"), column("reset_day"))
+_QUOTAS = select(Quota, _TENANTS.c.time_zone, _TENANTS.c.reset_day).join(
+    _TENANTS, _TENANTS.c.id == col(Quota.tenant_id)
+)
+"""Quotas, with what `_quota_row` takes besides."""
+
+
+_GROUP = (
+    f"SELECT user_groups.id FROM {GROUPS_OF_USER} AND group_members.tenant_id = :tenant_id"
+    " AND group_members.user_id = :user_id AND "
+)
+_DEFAULT_GROUP, _NAMED_GROUP = text(f"{_GROUP} is_default"), text(f"{_GROUP} user_groups.name = :name")
 
 
 async def quotas_of(session: AsyncSession, subject: Subject) -> list[QuotaRow]:
     """The quotas of a user or a tenant, by unit, the shortest period first."""
     owner = Quota.user_id == subject.user_id if subject.user_id is not None else col(Quota.user_id).is_(None)
-    rows = (await session.exec(select(Quota).where(Quota.tenant_id == subject.tenant_id, owner))).all()
+    part = Quota.kind == subject.kind.value, Quota.subject == subject.name
+    rows = (await session.exec(_QUOTAS.where(Quota.tenant_id == subject.tenant_id, owner, *part))).all()
     return sorted(map(_quota_row, rows), key=lambda quota: (quota.key.unit, quota.key.period.rank))
+
+
+async def shared_subjects(session: AsyncSession, caller: Principal) -> list[Subject]:
+    """Whose quotas apply to a call of this caller, beside those of the user: of the API key, the group and the tenant.
+
+    Raises NotInGroup for a group that the caller names, and is no member of.
+    """
+    subjects = []
+    if caller.api_key is not None:
+        subjects.append(Subject(caller.tenant_id, caller.user_id, SubjectKind.KEY, caller.api_key))
+    values: dict[str, int | str] = {"tenant_id": caller.tenant_id, "user_id": caller.user_id}
+    named = _DEFAULT_GROUP
+    if caller.group is not None:
+        named, values["name"] = _NAMED_GROUP, caller.group
+    group_id = (await (await session.connection()).execute(named, values)).scalar_one_or_none()
+    if group_id is not None:
+        subjects.append(Subject(caller.tenant_id, None, SubjectKind.GROUP, str(group_id)))
+    elif caller.group is not None:
+        raise NotInGroup
+    return [*subjects, Subject(caller.tenant_id)]
 
 
 async def balances_of(session: AsyncSession, subjects: list[Subject], now_ms: int) -> list[Balance]:
@@ -38,17 +72,45 @@ async def balances_of(session: AsyncSession, subjects: list[Subject], now_ms: in
 
 async def balances_of_quotas(session: AsyncSession, quotas: Sequence[QuotaRow], now_ms: int) -> list[Balance]:
     """The balance of each quota in its current window. A window without a row is unused."""
-    spans = {quota.id: span(quota.key.period, now_ms) for quota in quotas}
-    ids: dict[tuple[int, int], list[int]] = {}
+    if not quotas:
+        return []
+    ids: dict[tuple[int, Period], list[int]] = {}
     for quota in quotas:
-        ids.setdefault((quota.key.subject.tenant_id, spans[quota.id][0]), []).append(quota.id)
+        ids.setdefault((quota.key.subject.tenant_id, quota.key.period), []).append(quota.id)
     wanted = [
-        and_(Window.tenant_id == tenant_id, Window.starts_ms == starts_ms, col(Window.quota_id).in_(quota_ids))
-        for (tenant_id, starts_ms), quota_ids in ids.items()
+        and_(
+            Window.tenant_id == tenant_id,
+            col(Window.quota_id).in_(quota_ids),
+            Window.starts_ms >= earliest_start_ms(period, now_ms),
+            Window.starts_ms <= now_ms,
+        )
+        for (tenant_id, period), quota_ids in ids.items()
     ]
-    found = (await session.exec(select(Window).where(or_(*wanted)))).all() if wanted else []
-    used = {window.quota_id: window for window in found}
-    return [balance_of(_window_row(quota, used.get(quota.id), spans[quota.id])) for quota in quotas]
+    query = select(Window).where(or_(*wanted)).order_by(col(Window.starts_ms))
+    last = {window.quota_id: window for window in (await session.exec(query)).all()}
+    for quota in quotas:
+        if quota.rollover_cap is not None and quota.id not in last:
+            of_quota = Window.tenant_id == quota.key.subject.tenant_id, Window.quota_id == quota.id
+            latest = select(Window).where(*of_quota, Window.starts_ms <= now_ms).order_by(col(Window.starts_ms).desc())
+            last |= {window.quota_id: window for window in (await session.exec(latest.limit(1))).all()}
+    due = [window.due_ms for window in last.values() if window.due_ms is not None and window.due_ms <= now_ms]
+    ended = [window.ends_ms for window in last.values() if window.ends_ms is not None and window.ends_ms <= now_ms]
+    since_ms, temporary = min([*due, *ended], default=now_ms), dict[int, Temporary]()
+    if due or any((quota.overrides_end_ms or 0) > since_ms for quota in quotas):
+        temporary = await _temporary_of(session, quotas, since_ms)
+    return [balance_of(_current_window(quota, last.get(quota.id), now_ms, temporary.get(quota.id))) for quota in quotas]
+
+
+async def _temporary_of(session: AsyncSession, quotas: Sequence[QuotaRow], since_ms: int) -> dict[int, Temporary]:
+    """By the quotas' ids: their limits, and their grants and overrides that have not ended before."""
+    of_quotas = [
+        and_(Temporaries.tenant_id == quota.key.subject.tenant_id, Temporaries.quota_id == quota.id) for quota in quotas
+    ]
+    query = select(Temporaries).where(Temporaries.ends_ms >= since_ms, or_(*of_quotas))
+    rows: dict[int, list[TemporaryRow]] = {quota.id: [] for quota in quotas}
+    for one in (await session.exec(query.order_by(col(Temporaries.id)))).all():
+        rows[one.quota_id].append(TemporaryRow(**one.model_dump()))
+    return {quota.id: Temporary(quota.granted, quota.rollover_cap, rows[quota.id]) for quota in quotas}
 
 
 async def balances_by_subject(
@@ -56,8 +118,9 @@ async def balances_by_subject(
 ) -> list[list[Balance]]:
     """The balances of each of a tenant's subjects, as `quotas_of` sorts them."""
     user_ids = [subject.user_id for subject in subjects if subject.user_id is not None]
-    of_users = Quota.tenant_id == tenant_id, col(Quota.user_id).in_(user_ids)
-    rows = (await session.exec(select(Quota).where(*of_users))).all() if user_ids else []
+    is_own = Quota.kind == SubjectKind.USER.value
+    of_users = Quota.tenant_id == tenant_id, col(Quota.user_id).in_(user_ids), is_own
+    rows = (await session.exec(_QUOTAS.where(*of_users))).all() if user_ids else []
     quotas = list(map(_quota_row, rows))
     for subject in subjects:
         if subject.user_id is None:
@@ -93,17 +156,23 @@ async def charges_of_tenant(session: AsyncSession, tenant_id: int, *, before: st
     Raises InvalidRequest for a `before` that is no charge's id.
     """
     query = select(Charge).where(Charge.tenant_id == tenant_id)
+    found: list[Charge] = []
     if before is not None:
         month = _month_of(before)
         if month is None:
             raise InvalidRequest("The cursor is not that of a page of charges.")
-        query = query.where(tuple_(col(Charge.month), col(Charge.id)) < (month, before))
-    query = query.order_by(col(Charge.month).desc(), col(Charge.id).desc())
-    return list((await session.exec(query.limit(limit))).all())
+        # A range of (month, id) is misjudged by PostgreSQL's planner: it would read and sort the whole month.
+        of_month = query.where(Charge.month == month, Charge.id < before).order_by(col(Charge.id).desc())
+        found += (await session.exec(of_month.limit(limit))).all()
+        query = query.where(Charge.month < month)
+    if len(found) < limit:
+        query = query.order_by(col(Charge.month).desc(), col(Charge.id).desc())
+        found += (await session.exec(query.limit(limit - len(found)))).all()
+    return found
 
 
 async def charge(session: AsyncSession, charge_id: str, scope: TenantScope, *, user_id: int | None = None) -> Charge:
-    """One charge in this scope; with `user_id`, only if it is that user's. Raises NotFound if there is none.
+    """One charge in this scope; with `user_id`, only if it is that user's. Raises NotFound, ChargeArchived.
 
     For all tenants it is looked for in each: the id tells the month, not the tenant.
     """
@@ -119,8 +188,16 @@ async def charge(session: AsyncSession, charge_id: str, scope: TenantScope, *, u
         query = query.where(Charge.user_id == user_id)
     found = (await session.exec(query)).first()
     if found is None:
+        await _refuse_archived(session, month)
         raise NotFound
     return found
+
+
+async def _refuse_archived(session: AsyncSession, month: int) -> None:
+    """Raise ChargeArchived if this month is archived."""
+    archives = select(Archive.month).where(Archive.month >= month, Archive.first_month <= month).limit(1)
+    if (await session.exec(archives)).first() is not None:
+        raise ChargeArchived
 
 
 async def tenant_of(database: Database, charge_id: str) -> int | None:
@@ -159,7 +236,7 @@ async def entries_of(session: AsyncSession, charge: Charge) -> list[tuple[Entry,
             .order_by(col(Entry.at_ms), col(Entry.window_id), col(Entry.sequence))
         )
     ).all()
-    return [(entry, _quota_row(quota).name) for entry, quota in rows]
+    return [(entry, _quota_row((quota, *UTC_CALENDAR)).name) for entry, quota in rows]
 
 
 def reason(charge: Charge) -> str:
@@ -192,11 +269,25 @@ _REASONS = {
 }
 
 
-def _quota_row(quota: Quota) -> QuotaRow:
-    return quota_row((quota.id, quota.tenant_id, quota.user_id, quota.unit, quota.period, quota.granted))
+def _quota_row(found: tuple[Quota, str, int]) -> QuotaRow:
+    """From a quota, and the time zone and reset day of its tenant."""
+    quota, *calendar = found
+    owner = quota.tenant_id, quota.user_id, quota.kind, quota.subject
+    of_quota = quota.id, *owner, quota.unit, quota.period, quota.granted
+    settings = quota.report_only, quota.fallback_model, quota.overrides_end_ms, quota.rollover_cap
+    return quota_row((*of_quota, *calendar, *settings))
 
 
-def _window_row(quota: QuotaRow, window: Window | None, times: tuple[int, int | None]) -> WindowRow:
-    if window is None:
-        return WindowRow(0, quota, *times, granted=quota.granted)
-    return WindowRow(window.id or 0, quota, *times, window.granted, window.settled, window.pending, window.forgiven)
+def _current_window(quota: QuotaRow, last: Window | None, now_ms: int, temporary: Temporary | None) -> WindowRow:
+    """The current window of a quota, whose last one that has started is `last`, with what is due by now."""
+    rows = temporary.rows if temporary is not None else NO_TEMPORARY
+    if last is None:
+        return new_window(quota, now_ms, temporary=rows)
+    balances = last.granted, last.settled, last.pending, last.forgiven
+    window = WindowRow(last.id or 0, quota, last.starts_ms, last.ends_ms, *balances, report_only=last.report_only)
+    window.override, window.due_ms, window.rolled = last.override, last.due_ms, last.rolled
+    if not window.covers(now_ms):
+        return with_rollover(new_window(quota, now_ms, last.ends_ms, temporary=rows), window, rows)
+    if temporary is not None:
+        window.granted += due_amount(temporary, window, now_ms)
+    return window

@@ -43,6 +43,11 @@ class QueuedOperation:
         self.suspect_tries = 0
         """How often its batch did not get a lock, and it is not known which operation needs it. 0: never."""
 
+    def note_start(self, now: float) -> None:
+        """A batch with this operation starts. `now` is the event loop's time."""
+        if isinstance(self.operation, Reserve):
+            self.operation.waited_s = now - self.since
+
     @property
     def is_suspect(self) -> bool:
         return self.suspect_tries > 0

@@ -10,10 +10,13 @@ from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerConflict, NotFound, ProviderError, TollkeeperError
 from tollkeeper.principal import Principal
 from tollkeeper.quota.in_flight import CallsInFlight
+from tollkeeper.quota.rules.calls import LinkedCharge, LinkedTerms
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, StoredResponse
+from tollkeeper.quota.rules.jobs import JobResult
 from tollkeeper.quota.rules.models import Basis
 from tollkeeper.quota.rules.operations import (
     ClosedCharge,
+    Dispatch,
     Extend,
     Hold,
     Recover,
@@ -43,13 +46,20 @@ class Reservation:
     """
 
     def __init__(
-        self, calls: CallsInFlight, caller: Principal, terms: Terms, keyed_request: KeyedRequest | None = None
+        self,
+        calls: CallsInFlight,
+        caller: Principal,
+        terms: Terms,
+        keyed_request: KeyedRequest | None = None,
+        linked_terms: LinkedTerms | None = None,
     ) -> None:
         self._calls = calls
         self._caller = caller
         self._keyed_request = keyed_request
         self.terms = terms
         self.charge_id = new_id(CHARGE_PREFIX)
+        self.linked = LinkedReservation(calls, caller, linked_terms, self.charge_id) if linked_terms else None
+        """The second call, reserved in the same transaction. It is to be made within the block, after this one."""
         self.hold = Hold(self.charge_id, 0)
         self.checkpoint = (0, 0)
         self.closed: ClosedCharge | None = None
@@ -60,11 +70,19 @@ class Reservation:
         self.measure: Callable[[], Awaitable[tuple[int, int]]] | None = None
         """Returns the current checkpoint."""
         self.is_lost = False
+        self.is_unsent = False
+        """Whether nothing is sent to a provider yet. A call that ends meanwhile is released."""
+        self.fallback_for: str | None = None
+        """The model that was asked for, if a quota had no room for it, so that another one answers."""
+        self.waited_s = 0.0
+        """The seconds that its reserve has waited in the ledger's queue."""
         self._started_at = 0.0
         self._unbilled = False
         self._usage: Usage | None = None
         self._basis = Basis.UNKNOWN
         self._render: Callable[[ClosedCharge], StoredResponse | None] | None = None
+        self._job_id: str | None = None
+        self._job_result: JobResult | None = None
 
     @property
     def tenant_id(self) -> int:
@@ -84,11 +102,21 @@ class Reservation:
 
     async def __aenter__(self) -> "Reservation":
         operation = Reserve(
-            self.charge_id, self._caller, self.terms, self._calls.lease_ms, keyed_request=self._keyed_request
+            self.charge_id,
+            self._caller,
+            self.terms,
+            self._calls.lease_ms,
+            keyed_request=self._keyed_request,
+            linked=self.linked.as_linked_charge if self.linked is not None else None,
         )
-        result = await self._calls.reserve(self, operation)
+        try:
+            result = await self._calls.reserve(self, operation, self.linked)
+        finally:
+            self.waited_s = operation.waited_s
         if isinstance(result, Hold):
             self._start_charge(result)
+            if self.linked is not None:
+                self.linked.take(result)
         else:
             self._set_replayed(result)
         return self
@@ -124,6 +152,7 @@ class Reservation:
             terms,
             self._calls.lease_ms,
             keyed_request=self._keyed_request,
+            job_id=self._job_id,
             previous=self.charge_id,
             error=error_code[:MAX_ERROR_LENGTH],
         )
@@ -134,6 +163,13 @@ class Reservation:
     def set_usage(self, usage: Usage, basis: Basis = Basis.PROVIDER) -> None:
         """Set the usage of the call, as reported by the provider or as counted (`basis`)."""
         self._usage, self._basis = usage, basis
+
+    def complete_checkpoint(self) -> None:
+        """The answer is complete, and the call goes on: from now on, the usage that was set is the checkpoint."""
+        if self._usage is not None:
+            self.measure = None
+            self.checkpoint = (self._usage.input_tokens, self._usage.output_tokens)
+            self._calls.store_checkpoint(self.charge_id, self)
 
     def store_response(self, render: Callable[[ClosedCharge], StoredResponse | None]) -> None:
         """Store the response under the call's key, if it has one, in the transaction that closes the charge.
@@ -169,20 +205,37 @@ class Reservation:
             return
         code = error.code if isinstance(error, TollkeeperError) else kind.__name__[:MAX_ERROR_LENGTH] if kind else None
         if self._usage is not None:
-            operation: Settle | Release = Settle(
-                self.charge_id, self.tenant_id, self._usage, self._basis, code, self._response_to_store()
-            )
-        elif self._unbilled or (isinstance(error, ProviderError) and not error.billed):
-            operation = Release(self.charge_id, self.tenant_id, code)
+            operation: Settle | Release = self._settle(self._usage, self._basis, code)
+        elif self._unbilled or self.is_unsent or (isinstance(error, ProviderError) and not error.billed):
+            operation = Release(self.charge_id, self.tenant_id, code, linked_id=self._linked_id)
         else:
-            usage = Usage(*self.checkpoint)
-            operation = Settle(self.charge_id, self.tenant_id, usage, Basis.UNKNOWN, code, self._response_to_store())
+            operation = self._settle(Usage(*self.checkpoint), Basis.UNKNOWN, code)
         try:
             self.closed = await self._calls.close(operation)
         except NotFound:
             assert isinstance(operation, Settle)
             self.closed = await self._recover(operation)
         self.closed = self.closed or self._expected_close(operation)
+        if self.hold.would_refuse:
+            self.closed = self.closed._replace(would_refuse=self.hold.would_refuse)
+
+    def _settle(self, usage: Usage, basis: Basis, error_code: str | None) -> Settle:
+        response = self._response_to_store()
+        return Settle(
+            self.charge_id,
+            self.tenant_id,
+            usage,
+            basis,
+            error_code,
+            response,
+            self._job_result,
+            linked_id=self._linked_id,
+        )
+
+    @property
+    def _linked_id(self) -> str | None:
+        """The charge of the second call, if that was not started."""
+        return self.linked.charge_id if self.linked is not None and not self.linked.is_started else None
 
     async def _recover(self, lost: Settle) -> ClosedCharge | None:
         """Book the call anew: the database was restored to a state from before its reserve."""
@@ -207,3 +260,37 @@ class Reservation:
         return ClosedCharge(
             self.charge_id, operation.basis, usage, meter.tokens(usage), meter.micro_usd(usage), overrun=False
         )
+
+
+class LinkedReservation(Reservation):
+    """The hold of a second call, which reads the answer of the first. The reserve of the first opens it.
+
+    Entering dispatches its charge, and leaving settles or releases it. If it is not entered, the end of the first call
+    releases it, in the same transaction.
+    """
+
+    def __init__(self, calls: CallsInFlight, caller: Principal, linked_terms: LinkedTerms, first_id: str) -> None:
+        super().__init__(calls, caller, linked_terms.terms)
+        self.charge_id = new_id(CHARGE_PREFIX, after=first_id)
+        self._linked_terms = linked_terms
+        self.is_started = False
+
+    @property
+    def as_linked_charge(self) -> LinkedCharge:
+        """The charge, as the reserve of the first call opens it."""
+        return LinkedCharge(self.charge_id, self._linked_terms)
+
+    def take(self, hold: Hold) -> None:
+        """Take its terms, now that the output of the first call is granted. The first call runs."""
+        self.terms = self._linked_terms.after(hold.granted_output)
+        self.checkpoint = (self.terms.input_bound, 0)
+
+    async def __aenter__(self) -> "LinkedReservation":
+        """Raises LedgerConflict if the charge is closed; Unauthenticated, after it is released; QuotaExceeded or
+        QuotaHeld without room in windows that have begun since.
+        """
+        successor = new_id(CHARGE_PREFIX, after=self.charge_id)
+        operation = Dispatch(self.charge_id, self.tenant_id, self._calls.lease_ms, self._caller, successor)
+        self._start_charge(await self._calls.dispatch(self, operation))
+        self.is_started = True
+        return self

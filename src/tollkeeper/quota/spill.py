@@ -5,8 +5,8 @@ ledger has an id.
 """
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import assert_never
 
@@ -16,7 +16,7 @@ import structlog
 from tollkeeper.chat import Usage
 from tollkeeper.errors import DatabaseUnavailable
 from tollkeeper.principal import Principal
-from tollkeeper.private_files import create_private_file, create_private_folder
+from tollkeeper.private_files import create_private_file, create_private_folder, synchronize
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.rules.models import Basis
 from tollkeeper.quota.rules.operations import Closing, Recover, Release, Settle, Terms
@@ -40,12 +40,14 @@ class _Settle(msgspec.Struct, tag="settle"):
     basis: Basis
     error: str | None
     tenant_id: int = UNKNOWN_TENANT
+    linked_id: str | None = None
 
 
 class _Release(msgspec.Struct, tag="release"):
     charge_id: str
     error: str | None
     tenant_id: int = UNKNOWN_TENANT
+    linked_id: str | None = None
 
 
 class _Recover(msgspec.Struct, tag="recover"):
@@ -76,9 +78,9 @@ class Spill:
         try:
             create_private_folder(self.folder)
             create_private_file(unfinished, "".join(lines))
-            _synchronize(unfinished)
+            synchronize(unfinished)
             unfinished.rename(path)
-            _synchronize(self.folder)
+            synchronize(self.folder)
         except OSError as error:
             self.lost += len(lines)
             log.error("ledger.not_booked", charges=len(lines), reason=type(error).__name__)
@@ -89,13 +91,16 @@ class Spill:
         """Book what earlier processes have written, and delete the files.
 
         A file with an operation that the ledger refuses, or with a line that cannot be read, is kept as `.rejected`.
+        Several workers may book the same file.
         """
         for path in sorted(self.folder.glob("unbooked-*.jsonl")):
             try:
                 lines = [_decode(line) for line in path.read_bytes().splitlines()]
+            except FileNotFoundError:  # another worker has booked it
+                continue
             except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
                 log.error("ledger.spill_rejected", reason=type(error).__name__)
-                path.replace(path.with_suffix(".rejected"))
+                _reject(path)
                 continue
             try:
                 operations = [_operation_of(await _with_tenant(line, find_tenant)) for line in lines]
@@ -111,18 +116,24 @@ class Spill:
             for refusal in refused:
                 log.error("ledger.spill_rejected", reason=type(refusal).__name__)
             if refused:
-                path.replace(path.with_suffix(".rejected"))
+                _reject(path)
             else:
                 path.unlink(missing_ok=True)
             log.info("ledger.spill_booked", charges=len(operations) - len(refused))
 
 
+def _reject(path: Path) -> None:
+    """Keep a file aside. Another worker may have done so."""
+    with suppress(FileNotFoundError):
+        path.replace(path.with_suffix(".rejected"))
+
+
 def _line_of(operation: Closing) -> _Line:
     match operation:
-        case Settle(charge_id, tenant_id, usage, basis, error):
-            return _Settle(charge_id, usage, basis, error, tenant_id)
-        case Release(charge_id, tenant_id, error):
-            return _Release(charge_id, error, tenant_id)
+        case Settle(charge_id, tenant_id, usage, basis, error, linked_id=linked_id):
+            return _Settle(charge_id, usage, basis, error, tenant_id, linked_id)
+        case Release(charge_id, tenant_id, error, linked_id=linked_id):
+            return _Release(charge_id, error, tenant_id, linked_id)
         case Recover(charge_id, caller, terms, granted_output, usage, basis):
             return _Recover(charge_id, caller, terms, granted_output, usage, basis)
         case _:
@@ -138,20 +149,11 @@ async def _with_tenant(line: _Line, find_tenant: FindTenant) -> _Line:
 
 def _operation_of(line: _Line) -> Closing:
     match line:
-        case _Settle(charge_id, usage, basis, error, tenant_id):
-            return Settle(charge_id, tenant_id, usage, basis, error)
-        case _Release(charge_id, error, tenant_id):
-            return Release(charge_id, tenant_id, error)
+        case _Settle(charge_id, usage, basis, error, tenant_id, linked_id):
+            return Settle(charge_id, tenant_id, usage, basis, error, linked_id=linked_id)
+        case _Release(charge_id, error, tenant_id, linked_id):
+            return Release(charge_id, tenant_id, error, linked_id=linked_id)
         case _Recover(charge_id, caller, terms, granted_output, usage, basis):
             return Recover(charge_id, caller, terms, granted_output, usage, basis)
         case _:
             assert_never(line)
-
-
-def _synchronize(path: Path) -> None:
-    """Have the disk store a file, or the names in a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,12 +5,18 @@ stay unique when a test stops or moves the clock.
 """
 
 import random
+import re
 import time
 from datetime import date
 from functools import lru_cache
 
 CHARGE_PREFIX = "chg"
 """The prefix of the ids of charges."""
+CHARGE_ID = re.compile(rf"{CHARGE_PREFIX}_[0-9a-f]{{32}}")
+USAGE_BUCKET_MS = 15 * 60_000
+"""How much time the sums of usage are made of. All time zones of today differ from UTC by a multiple of it: Nepal's by
+5 hours and 45 minutes.
+"""
 _DAY_MS = 86_400_000
 _EPOCH = date(1970, 1, 1).toordinal()
 
@@ -42,6 +48,14 @@ def month_of(time_sorted_id: str) -> int:
 def time_of(time_sorted_id: str) -> int:
     """The time of an id, in milliseconds since the epoch. Raises ValueError for what is no such id."""
     return int(time_sorted_id[-32:-20], 16)
+
+
+def usage_bucket_of(charge_id: str) -> int:
+    """The begin of the bucket in whose sums a charge is counted: that of the time in its id, which is when its reserve
+    was asked for. In milliseconds since the epoch.
+    """
+    moment = time_of(charge_id)
+    return moment - moment % USAGE_BUCKET_MS
 
 
 @lru_cache(maxsize=64)

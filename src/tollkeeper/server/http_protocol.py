@@ -13,26 +13,25 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
-from tollkeeper.server.limits import Connections, EdgeLimits
+from tollkeeper.server.limits import HEAD_SECONDS, MAX_HEAD_BYTES, MAX_HEAD_FIELDS, Connections, EdgeLimits
 from tollkeeper.server.refusals import refusal
 from tollkeeper.server.response_cycle import ResponseCycle
+from tollkeeper.server.sockets import has_unread_bytes
 
 END_OF_HEAD = b"\r\n\r\n"
 MAX_PENDING_BYTES = 64 * 1024
 """Of further requests while one is answered. Beyond that, nothing more is read from the connection."""
 LINGER_S = 2.0
-"""How long input is read and dropped after a response that came before the end of its request.
-
-Without that the client would see a reset connection instead of the response (RFC 9112, 9.6 Tear-down).
-"""
+"""How long input is read and dropped after a response that came before the end of its request. Without that the client
+would see a reset connection instead of the response (RFC 9112, 9.6 Tear-down)."""
 
 
 class _Refused(Exception):
-    """A request that is refused with this status before the application sees it."""
+    """A request that is refused before the application sees it; `setting` is that of the limit, if one refuses it."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, setting: str | None = None) -> None:
         super().__init__(status)
-        self.status = status
+        self.status, self.setting = status, setting
 
 
 def bounded_protocol(limits: EdgeLimits, connections: Connections) -> type[HttpToolsProtocol]:
@@ -74,6 +73,14 @@ class _BoundedHttpProtocol(HttpToolsProtocol):
         self.give_back()
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        """Close the connection. A request that is on its way is answered first."""
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if is_idle and (self._fed_bytes or has_unread_bytes(self.transport)):
+            self._start_timer(LINGER_S, self._head_is_late)
+        else:
+            super().shutdown()
+
     def give_back(self) -> None:
         """Count the connection as closed."""
         if self._is_counted:
@@ -86,12 +93,9 @@ class _BoundedHttpProtocol(HttpToolsProtocol):
 
     # What is received
     def data_received(self, data: bytes) -> None:
-        if self._dropping:
-            return
-        if self._pending:
-            data = self._pending + data
-            self._pending = b""
-        self._feed(data)
+        if not self._dropping:
+            waiting, self._pending = self._pending, b""
+            self._feed(waiting + data)
 
     def _feed(self, data: bytes) -> None:
         """Parse up to the end of a request, and keep the rest until that request is answered."""
@@ -140,9 +144,12 @@ class _BoundedHttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             self._after_upgrade()
         except httptools.HttpParserError as error:
-            self._refuse(error.__context__.status if isinstance(error.__context__, _Refused) else 400)
+            refused = error.__context__ if isinstance(error.__context__, _Refused) else _Refused(400)
+            self._count_refusal(refused.setting)
+            self._refuse(refused.status)
         else:
             if self._in_head and self._fed_bytes > self.limits.max_head_bytes:
+                self._count_refusal(MAX_HEAD_BYTES)
                 self._refuse(431)
 
     def _after_upgrade(self) -> None:
@@ -192,8 +199,10 @@ class _BoundedHttpProtocol(HttpToolsProtocol):
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
-        if self._head_bytes > self.limits.max_head_bytes or self._fields > self.limits.max_head_fields:
-            raise _Refused(431)
+        if self._head_bytes > self.limits.max_head_bytes:
+            raise _Refused(431, MAX_HEAD_BYTES)
+        if self._fields > self.limits.max_head_fields:
+            raise _Refused(431, MAX_HEAD_FIELDS)
 
     def on_headers_complete(self) -> None:
         if self._dropping:
@@ -207,13 +216,8 @@ class _BoundedHttpProtocol(HttpToolsProtocol):
 
     def _length_of_body(self) -> int | None:
         """In bytes; None where the body is chunked. The parser has refused contradictory headers."""
-        length: int | None = 0
-        for name, value in self.headers:
-            if name == b"transfer-encoding":
-                return None
-            if name == b"content-length":
-                length = int(value)
-        return length
+        headers = dict(self.headers)
+        return None if b"transfer-encoding" in headers else int(headers.get(b"content-length", 0))
 
     def on_body(self, body: bytes) -> None:
         if not self._dropping:
@@ -233,6 +237,7 @@ class _BoundedHttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         cycle.__class__ = ResponseCycle  # which class it makes is not a setting of uvicorn
+        cycle.keep_alive = cycle.keep_alive and not self.open_connections.is_draining
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
@@ -267,9 +272,16 @@ class _BoundedHttpProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
+    def _count_refusal(self, setting: str | None) -> None:
+        if setting is None:
+            self.open_connections.bad_requests += 1
+        else:
+            self.open_connections.refusals[setting] += 1
+
     def _head_is_late(self) -> None:
         self._timer = None
         if self._fed_bytes:
+            self._count_refusal(HEAD_SECONDS)
             self._refuse(408)
         else:
             self.transport.close()

@@ -9,6 +9,25 @@ from functools import lru_cache
 RESERVED_DESCRIPTORS = 256
 """File descriptors that are kept for the database, providers and files."""
 
+MAX_CONNECTIONS = "TOLLKEEPER_MAX_CONNECTIONS"
+MAX_CONNECTIONS_PER_ADDRESS = "TOLLKEEPER_MAX_CONNECTIONS_PER_ADDRESS"
+MAX_HEAD_BYTES = "TOLLKEEPER_MAX_HEAD_BYTES"
+MAX_HEAD_FIELDS = "TOLLKEEPER_MAX_HEAD_FIELDS"
+HEAD_SECONDS = "TOLLKEEPER_HEAD_SECONDS"
+SOCKET_FRAMES_PER_SECOND = "TOLLKEEPER_SOCKET_FRAMES_PER_SECOND"
+SOCKET_BYTES = "socket_bytes"
+"""Stands for the limit on the bytes of a WebSocket, which is no setting."""
+LIMITS = (
+    MAX_CONNECTIONS,
+    MAX_CONNECTIONS_PER_ADDRESS,
+    MAX_HEAD_BYTES,
+    MAX_HEAD_FIELDS,
+    HEAD_SECONDS,
+    SOCKET_FRAMES_PER_SECOND,
+    SOCKET_BYTES,
+)
+"""What may refuse a connection, a request or a WebSocket."""
+
 
 @dataclass(frozen=True, slots=True)
 class EdgeLimits:
@@ -34,13 +53,22 @@ class EdgeLimits:
 
 
 class Connections:
-    """Counts the open connections of a process, in all and per address. IPv6 clients count by their /64 network."""
+    """Counts the open connections of a process, in all and per address, and what the limits have refused.
+
+    IPv6 clients count by their /64 network.
+    """
 
     def __init__(self, limits: EdgeLimits) -> None:
         self._limits = limits
         self._max = min(limits.max_connections, _descriptors() - RESERVED_DESCRIPTORS)
         self._open = 0
         self._of: Counter[str] = Counter()
+        self.refusals: Counter[str] = Counter()
+        """How many connections, requests and WebSockets each limit has ended, by the name of its setting."""
+        self.is_draining = False
+        """Whether the server is about to stop: each response closes its connection."""
+        self.bad_requests = 0
+        """How many requests were no valid HTTP."""
         self._trusts_all = limits.trusted_proxies.strip() == "*"
         self._trusted = () if self._trusts_all else _networks(limits.trusted_proxies)
 
@@ -50,8 +78,9 @@ class Connections:
     def take(self, address: str | None) -> bool:
         """Count a connection from this address. Returns False where that is one too many."""
         source = source_of(address or "")
-        per_address = self._limits.max_connections_per_address
-        if self._open >= self._max or (self._of[source] >= per_address and not self._is_trusted(address)):
+        is_full = self._open >= self._max
+        if is_full or (self._of[source] >= self._limits.max_connections_per_address and not self._is_trusted(address)):
+            self.refusals[MAX_CONNECTIONS if is_full else MAX_CONNECTIONS_PER_ADDRESS] += 1
             if not self._of[source]:
                 del self._of[source]
             return False

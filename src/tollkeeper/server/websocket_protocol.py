@@ -11,7 +11,7 @@ from typing import Any
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
-from tollkeeper.server.limits import EdgeLimits
+from tollkeeper.server.limits import SOCKET_BYTES, SOCKET_FRAMES_PER_SECOND, Connections, EdgeLimits
 
 TOO_MUCH = 4429
 LINGER_S = 2.0
@@ -20,9 +20,10 @@ SLICE_BYTES = 4096
 """How much input is parsed between two looks at the budget."""
 
 
-def bounded_websocket_protocol(limits: EdgeLimits) -> type[WebSocketsSansIOProtocol]:
-    """A protocol class with these limits."""
-    return type("BoundedWebSocketProtocol", (_BoundedWebSocketProtocol,), {"limits": limits})
+def bounded_websocket_protocol(limits: EdgeLimits, connections: Connections) -> type[WebSocketsSansIOProtocol]:
+    """A protocol class with these limits. What they refuse is counted in `connections`."""
+    attributes = {"limits": limits, "open_connections": connections}
+    return type("BoundedWebSocketProtocol", (_BoundedWebSocketProtocol,), attributes)
 
 
 class Budget:
@@ -44,6 +45,7 @@ class Budget:
 
 class _BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
     limits: EdgeLimits
+    open_connections: Connections
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -63,7 +65,7 @@ class _BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
                 return
             part = data[position : position + SLICE_BYTES]
             if not self._bytes.spend(len(part)):
-                self._refuse()
+                self._refuse(SOCKET_BYTES)
                 return
             super().data_received(part)
 
@@ -71,7 +73,7 @@ class _BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         if self.handshake_initiated:
             frames = [event for event in self.conn.events if isinstance(event, Frame)]
             if frames and not self._frames.spend(len(frames)):
-                self._refuse()
+                self._refuse(SOCKET_FRAMES_PER_SECOND)
                 return
         super().handle_events()
 
@@ -89,8 +91,9 @@ class _BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         if lets_turn_end is None or not lets_turn_end():
             super().shutdown()
 
-    def _refuse(self) -> None:
+    def _refuse(self, setting: str) -> None:
         """Close with TOO_MUCH. The application receives a disconnect, and a running turn is settled."""
+        self.open_connections.refusals[setting] += 1
         self._refused = True
         self.conn.events_received()
         if self.handshake_complete and not self.close_sent:

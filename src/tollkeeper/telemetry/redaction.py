@@ -7,7 +7,7 @@ from itertools import islice
 
 from sqlalchemy.exc import DBAPIError, EmulatedDBAPIException
 
-from tollkeeper.database_errors import describe_error, is_from_asyncpg
+from tollkeeper.database.errors import describe_error, is_from_asyncpg
 
 MAX_CHAINED_ERRORS = 10
 HIDDEN = "***"

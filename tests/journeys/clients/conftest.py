@@ -46,14 +46,16 @@ def shared_sdk_short_timeout(
 @pytest.fixture
 def sdk_server(shared_sdk_server: Server) -> Iterator[Server]:
     """A running server on SQLite. `upstream` serves OpenAI's and Anthropic's models; there is an `echo` model too."""
-    yield shared_sdk_server
+    with shared_sdk_server.in_use():
+        yield shared_sdk_server
     shared_sdk_server.assert_no_traceback()
 
 
 @pytest.fixture
 def sdk_short_timeout_server(shared_sdk_short_timeout: Server) -> Iterator[Server]:
     """The same, but with a timeout of one second for its providers."""
-    yield shared_sdk_short_timeout
+    with shared_sdk_short_timeout.in_use():
+        yield shared_sdk_short_timeout
     shared_sdk_short_timeout.assert_no_traceback()
 
 
@@ -82,7 +84,7 @@ def _run(folder: Path, migrated_file: Path, upstream: Upstream, **more: str) -> 
     }
     server = Server(url, folder, settings | more)
     try:
-        yield server.start()
+        yield server.start().rest()
         server.stop()
     finally:
         server.free()

@@ -15,6 +15,8 @@ from journeys.support.users import ApiUser, new_user
 from journeys.upstream.handle import Upstream, scripted
 from support.deadlines import TEST_DEADLINE_S
 
+pytestmark = pytest.mark.prove_only_on_postgres
+
 CHAT = "/v1/chat/completions"
 STREAMING_PATHS = ["/ai/stream", "/ai/chat", CHAT, "/v1/responses", "/v1/messages"]
 

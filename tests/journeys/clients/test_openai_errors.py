@@ -205,7 +205,7 @@ async def test_a_call_with_the_same_key_is_made_once(openai: AsyncOpenAI, caller
 
 async def test_an_unknown_route_is_a_not_found_error(openai: AsyncOpenAI) -> None:
     with pytest.raises(sdk.NotFoundError) as caught:
-        await openai.files.list()
+        await openai.fine_tuning.jobs.list()
     assert isinstance(caught.value.body, dict)
     assert caught.value.body["message"]
 

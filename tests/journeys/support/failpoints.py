@@ -14,8 +14,11 @@ from dataclasses import dataclass, replace
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tollkeeper.bootstrap import Backends, make_app, make_backends
+from tollkeeper.bootstrap.application import make_app
+from tollkeeper.bootstrap.backends import Backends, make_backends
 from tollkeeper.chat import Completion
+from tollkeeper.jobs.repository import ClaimedJob
+from tollkeeper.jobs.runner import JobRunner
 from tollkeeper.providers.base import CallInput, Model, PreparedCall, Provider, StreamChunk
 from tollkeeper.providers.catalog import Catalog
 from tollkeeper.quota.rules.page import Page, ReadSet
@@ -24,6 +27,9 @@ from tollkeeper.settings import load_settings
 
 BEFORE_RESERVE_COMMIT = "before-reserve-commit"
 AFTER_RESERVE_COMMIT = "after-reserve-commit"
+AFTER_CLAIM = "after-claim"
+BEFORE_DISPATCH_COMMIT = "before-dispatch-commit"
+AFTER_DISPATCH_COMMIT = "after-dispatch-commit"
 AFTER_UPSTREAM_ANSWERED = "after-upstream-answered"
 BEFORE_SETTLE_COMMIT = "before-settle-commit"
 AFTER_SETTLE_COMMIT = "after-settle-commit"
@@ -39,6 +45,17 @@ POINTS = (
     BEFORE_RESPONSE_IS_SENT,
 )
 """What a call reaches, in this order."""
+JOB_POINTS = (
+    BEFORE_RESERVE_COMMIT,
+    AFTER_RESERVE_COMMIT,
+    AFTER_CLAIM,
+    BEFORE_DISPATCH_COMMIT,
+    AFTER_DISPATCH_COMMIT,
+    AFTER_UPSTREAM_ANSWERED,
+    BEFORE_SETTLE_COMMIT,
+    AFTER_SETTLE_COMMIT,
+)
+"""What a job reaches, in this order."""
 ADMINISTRATIVE_POINTS = BEFORE_ADMINISTRATIVE_COMMIT, AFTER_ADMINISTRATIVE_COMMIT
 """What a change of a limit, a grant or a refund reaches, in the ledger."""
 
@@ -81,6 +98,8 @@ class DyingStore:
             pages.append(page)
             if page.new_charges:
                 self.failpoint.reached(BEFORE_RESERVE_COMMIT)
+            if _dispatches(page):
+                self.failpoint.reached(BEFORE_DISPATCH_COMMIT)
             if _settles(page):
                 self.failpoint.reached(BEFORE_SETTLE_COMMIT)
             if _administers(page):
@@ -89,6 +108,8 @@ class DyingStore:
         await self.store.run(read_set, deciding)
         if pages[-1].new_charges:
             self.failpoint.reached(AFTER_RESERVE_COMMIT)
+        if _dispatches(pages[-1]):
+            self.failpoint.reached(AFTER_DISPATCH_COMMIT)
         if _settles(pages[-1]):
             self.failpoint.reached(AFTER_SETTLE_COMMIT)
         if _administers(pages[-1]):
@@ -108,6 +129,10 @@ class DyingStore:
 
     async def close(self) -> None:
         await self.store.close()
+
+
+def _dispatches(page: Page) -> bool:
+    return any(job.status == "processing" for job in page.changed_jobs.values())
 
 
 def _settles(page: Page) -> bool:
@@ -175,9 +200,23 @@ class DyingApp:
         await self.app(scope, receive, sending)
 
 
+def let_claims_die(failpoint: Failpoint) -> None:
+    """Reach a failpoint after each commit of a claim."""
+    claim = JobRunner._claim
+
+    async def dying(runner: JobRunner) -> ClaimedJob | None:
+        claimed = await claim(runner)
+        if claimed is not None:
+            failpoint.reached(AFTER_CLAIM)
+        return claimed
+
+    JobRunner._claim = dying  # type: ignore[method-assign,assignment]
+
+
 def main(point: str, count: int) -> None:
-    assert point in POINTS + ADMINISTRATIVE_POINTS
+    assert point in POINTS + JOB_POINTS + ADMINISTRATIVE_POINTS
     failpoint = Failpoint(point, count)
+    let_claims_die(failpoint)
     settings = load_settings()
     backends = make_backends(settings)
     provider: Provider = DyingProvider(backends.catalog.default_provider, failpoint)

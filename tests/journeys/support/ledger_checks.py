@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from sqlmodel import SQLModel, col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollkeeper.db import Database
-from tollkeeper.quota.rules.models import Charge, Entry, Window
+from tollkeeper.database.engine import Database
+from tollkeeper.quota.rules.models import Charge, Entry, Quota, Unit, Window
 
 CLOSING = {"settle", "release", "expire"}
 
@@ -24,7 +24,8 @@ async def assert_ledger_is_consistent(database_url: str) -> None:
     database = Database(database_url)
     try:
         async with database.session() as session:
-            windows, entries, charge_rows = [await _rows_of(session, table) for table in (Window, Entry, Charge)]
+            tables = (Quota, Window, Entry, Charge)
+            quotas, windows, entries, charge_rows = [await _rows_of(session, table) for table in tables]
     finally:
         await database.close()
     charges = {charge.id: charge for charge in charge_rows}
@@ -34,7 +35,9 @@ async def assert_ledger_is_consistent(database_url: str) -> None:
     for window in windows:
         assert window.id is not None
         _assert_window(window, entries_by_window[window.id])
-    _assert_charges(charges, entries)
+    of_tokens = {quota.id for quota in quotas if quota.unit == Unit.TOKENS.value}
+    token_windows = {window.id for window in windows if window.quota_id in of_tokens}
+    _assert_charges(charges, [entry for entry in entries if entry.window_id in token_windows])
 
 
 async def _rows_of(session: AsyncSession, table: type[SQLModel]) -> list[Any]:
@@ -58,12 +61,15 @@ def _assert_window(window: Window, entries: Sequence[Entry]) -> None:
 
 
 def _assert_charges(charges: dict[str, Charge], entries: Sequence[Entry]) -> None:
-    """Check charges that have no money quota. A refund gives the whole cost back."""
+    """Check charges by their entries in windows of tokens. A refund gives the whole cost back."""
     by_window: dict[tuple[str, int], list[Entry]] = defaultdict(list)
     for entry in entries:
         if entry.source_id.startswith("chg_"):
             by_window[entry.source_id, entry.window_id].append(entry)
-    assert {charge_id for charge_id, _ in by_window} == {one.id for one in charges.values() if one.basis != "cache"}
+    held = {charge_id for charge_id, _ in by_window}
+    assert held == {one.id for one in charges.values() if one.basis != "cache"}, [
+        one for one in charges.values() if (one.id in held) == (one.basis == "cache")
+    ]
     for charge in charges.values():
         assert charge.basis != "cache" or (charge.held_tokens, charge.cost_tokens) == (0, 0), charge
     for (charge_id, _), entries_of_window in by_window.items():

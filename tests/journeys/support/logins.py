@@ -9,7 +9,7 @@ import aiohttp
 
 from journeys.support.server import Server
 from journeys.support.users import AMPLE_LIMIT, PASSWORD, Reply, add_user, http_client, set_limit
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.principal import Principal, Role
 
 

@@ -24,7 +24,9 @@ STACKS_TAKE_S = 5.0
 TESTS = Path(__file__).parents[2]
 
 _fork_server = multiprocessing.get_context("forkserver")
-_fork_server.set_forkserver_preload(["tollkeeper.cli.commands", "tollkeeper.cli.serving", "tollkeeper.migrations"])
+_fork_server.set_forkserver_preload(
+    ["tollkeeper.cli.commands", "tollkeeper.cli.serving", "tollkeeper.database.migrations"]
+)
 """Forks each program from a process that has imported the server, because importing it takes as long as most tests."""
 
 
@@ -41,15 +43,15 @@ def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 class ReservedPort:
-    """A port on 127.0.0.1 that the system gives to no other process while this object holds it.
+    """A port on a loopback address that the system gives to no other process while this object holds it.
 
     The socket is bound but does not listen, so a server that sets SO_REUSEADDR can listen on the same port.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind(("127.0.0.1", 0))
+        self._socket.bind((address, 0))
         self.number: int = self._socket.getsockname()[1]
 
     def free(self) -> None:

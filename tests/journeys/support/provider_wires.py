@@ -62,9 +62,9 @@ provider = "gone"
 
 
 SHORT_DEADLINES = {
-    "TIMEOUT_SECONDS": "4",
-    "TOLLKEEPER_STREAM_IDLE_SECONDS": "2",
-    "TOLLKEEPER_STREAM_TOTAL_SECONDS": "6",
+    "TIMEOUT_SECONDS": "8",
+    "TOLLKEEPER_STREAM_IDLE_SECONDS": "4",
+    "TOLLKEEPER_STREAM_TOTAL_SECONDS": "12",
 }
 """Settings with short deadlines."""
 
@@ -94,5 +94,6 @@ def write_catalog(folder: Path, upstream: Upstream, unused_port: ReservedPort) -
         "TOLLKEEPER_CATALOG": str(path),
         "TOLLKEEPER_BREAKER_FAILURES": "0",
         "TOLLKEEPER_RATE_LIMIT_AI": "off",
+        "TOLLKEEPER_EMBEDDING_MODEL": EMBEDDINGS.model,
         "OPENAI_BASE_URL": upstream.base_url,
     }

@@ -2,10 +2,10 @@
 frame, and half a second until the credential of an idle connection is checked again.
 """
 
-from tollkeeper.api.native import socket
+from tollkeeper.api.native import socket_connection
 from tollkeeper.cli import main
 
 if __name__ == "__main__":
-    socket.AUTH_TIMEOUT_S = 1.0
-    socket.RECHECK_S = 0.5
+    socket_connection.AUTH_TIMEOUT_S = 1.0
+    socket_connection.RECHECK_S = 0.5
     main()

@@ -13,7 +13,6 @@ from journeys.support.processes import Program, ReservedPort, clean_environment
 SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0-journeys"
 DATA_KEY = "9a8b7c6d5e4f30211203f4e5d6c7b8a9-journeys"
 SERVE = ("tollkeeper", "serve")
-SERVE_WITH_SHORT_GRACE = ("journeys.support.serve_with_short_grace", "serve")
 SERVE_WITHOUT_WAIT = ("journeys.support.serve_without_wait", "serve")
 
 
@@ -23,7 +22,8 @@ class Server:
     def __init__(self, database_url: str, folder: Path, settings: Mapping[str, str]) -> None:
         self.database_url = database_url
         self._folder = folder
-        self._port = ReservedPort()
+        self.address = settings.get("TOLLKEEPER_HOST", "127.0.0.1")
+        self._port = ReservedPort(self.address)
         self._settings = {
             "TOLLKEEPER_DATABASE_URL": database_url,
             "TOLLKEEPER_PORT": str(self._port.number),
@@ -39,13 +39,22 @@ class Server:
         self._read = 0
         self._commands = 0
 
+    def configure(self, **settings: str) -> "Server":
+        """Change settings of the next start, and of commands."""
+        self._settings |= settings
+        return self
+
     @property
     def port(self) -> int:
         return self._port.number
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}:{self.port}"
+
+    @property
+    def is_on_sqlite(self) -> bool:
+        return self.database_url.startswith("sqlite:///")
 
     @property
     def program(self) -> Program:
@@ -64,21 +73,44 @@ class Server:
         return self
 
     @contextmanager
-    def suspended(self) -> Iterator[None]:
-        """The process is stopped, as on a suspended machine, while it has no lock on an SQLite file."""
-        os.kill(self.program.pid, signal.SIGSTOP)
-        while self._is_locked():
+    def in_use(self) -> Iterator["Server"]:
+        """The process runs during the block, and rests before and after it."""
+        self._continue()
+        try:
+            yield self
+        finally:
+            self.rest()
+
+    def rest(self) -> "Server":
+        """Suspend the process until it is used or stopped. While it rests, its background tasks cost no CPU time."""
+        if self.program.running and self.is_on_sqlite:  # PostgreSQL answers meanwhile: when it goes on, it is too late
+            self._suspend()
+        return self
+
+    def _continue(self) -> None:
+        if self.program.running:
             os.kill(self.program.pid, signal.SIGCONT)
-            time.sleep(0.01)
-            os.kill(self.program.pid, signal.SIGSTOP)
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """The process is stopped, as on a suspended machine."""
+        self._suspend()
         try:
             yield
         finally:
             os.kill(self.program.pid, signal.SIGCONT)
 
+    def _suspend(self) -> None:
+        """Stop the process while it has no lock on an SQLite file."""
+        os.kill(self.program.pid, signal.SIGSTOP)
+        while self._is_locked():
+            os.kill(self.program.pid, signal.SIGCONT)
+            time.sleep(0.01)
+            os.kill(self.program.pid, signal.SIGSTOP)
+
     def _is_locked(self) -> bool:
         """Whether a process holds the write lock of an SQLite file."""
-        if not self.database_url.startswith("sqlite:///"):
+        if not self.is_on_sqlite:
             return False
         path = self.database_url.removeprefix("sqlite:///")
         with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
@@ -90,6 +122,7 @@ class Server:
 
     def stop(self) -> None:
         """Send SIGTERM. Fails unless the process exits with 0 and has logged no traceback."""
+        self._continue()
         code = self.program.terminate()
         self.assert_no_traceback()
         assert code == 0, self.program.output
@@ -100,8 +133,10 @@ class Server:
         self._read += len(output)
         assert "Traceback" not in output, output
 
-    def command(self, *arguments: str) -> str:
-        """Run a `tollkeeper` command on the same installation, while the server may run. Returns its output."""
+    def command(self, *arguments: str, codes: Sequence[int] = (0,)) -> str:
+        """Run a `tollkeeper` command on the same installation, while the server may run. Returns its output. Fails
+        unless the command exits with one of `codes`.
+        """
         program = Program(
             ("tollkeeper", *arguments),
             environment=clean_environment(self._settings),
@@ -109,8 +144,18 @@ class Server:
             output=self._folder / f"command-{self._commands}.out",
         )
         self._commands += 1
-        assert program.wait_for_end() == 0, program.output
+        assert program.wait_for_end() in codes, program.output
         return program.output
+
+    def background(self, *arguments: str, module: str = "tollkeeper") -> Program:
+        """Start a `tollkeeper` command on the same installation without waiting for its end, or a launcher of it."""
+        self._commands += 1
+        return Program(
+            (module, *arguments),
+            environment=clean_environment(self._settings),
+            folder=self._folder,
+            output=self._folder / f"command-{self._commands}-background.out",
+        )
 
     def free(self) -> None:
         """Kill the process if it runs, and give the port back."""

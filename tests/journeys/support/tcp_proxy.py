@@ -1,12 +1,12 @@
 """A TCP proxy that a test can cut or stall, and servers that accept connections badly or not at all."""
 
 import asyncio
-import contextlib
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 STATEMENT_S = 0.2
 """Seconds in which a database on the same machine executes a statement."""
@@ -23,25 +23,31 @@ class TcpProxy:
     def __init__(self, port: int, connect: Connect) -> None:
         self._port = port
         self._connect = connect
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
         self._forwards: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._fatal: bytes | None = None
+        self._delay_s = 0.0
         self.broken = 0
         """How many connections `break_after` has broken."""
 
     async def restore(self) -> None:
         """Listen and forward again."""
         self._flowing.set()
-        if self._server is None:
-            self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port, backlog=256)
+        if self._listener is None:
+            self._listener = socket.create_server(("127.0.0.1", self._port), backlog=256)
+            self._listener.setblocking(False)
+            self._accepting = asyncio.create_task(self._accept(self._listener))
 
     async def cut(self) -> None:
         """Break all connections and refuse new ones."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._accepting is not None and self._listener is not None:
+            self._accepting.cancel()
+            await asyncio.gather(self._accepting, return_exceptions=True)
+            self._listener.close()
+            self._listener = None
         for forwarding in self._forwards:
             forwarding.cancel()
         await asyncio.gather(*self._forwards, return_exceptions=True)
@@ -50,21 +56,38 @@ class TcpProxy:
         """Keep all connections open, accept new ones, and forward nothing."""
         self._flowing.clear()
 
+    async def switch(self, connect: Connect) -> None:
+        """Break all connections, and lead new ones elsewhere."""
+        listens = self._listener is not None
+        await self.cut()
+        self._connect = connect
+        if listens:
+            await self.restore()
+
+    def delay(self, seconds: float) -> None:
+        """Hold up what is forwarded by this time, in each direction."""
+        self._delay_s = seconds
+
     def break_after(self, data: bytes) -> None:
         """Forward the next request that contains `data`, and break its connection before its response."""
         self._fatal = data
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        forwarding = asyncio.ensure_future(self._forward(reader, writer))
-        self._forwards.add(forwarding)
-        forwarding.add_done_callback(self._forwards.discard)
-        with contextlib.suppress(asyncio.CancelledError):
-            await forwarding
+    async def _accept(self, listener: socket.socket) -> None:
+        """An asyncio.Server loses the connections that it accepts while it is closed, with a warning."""
+        while True:
+            accepted, _ = await asyncio.get_running_loop().sock_accept(listener)
+            forwarding = asyncio.create_task(self._forward(accepted))
+            self._forwards.add(forwarding)
+            forwarding.add_done_callback(self._forwards.discard)
+            forwarding.add_done_callback(partial(_close, accepted))  # also for one that never began
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream_writer: asyncio.StreamWriter | None = None
+    async def _forward(self, accepted: socket.socket) -> None:
+        ends: list[asyncio.StreamWriter] = []
         try:
+            reader, writer = await asyncio.open_connection(sock=accepted)
+            ends.append(writer)
             upstream_reader, upstream_writer = await self._connect()
+            ends.append(upstream_writer)
             await asyncio.gather(
                 self._pump(reader, upstream_writer, is_request=True),
                 self._pump(upstream_reader, writer, is_request=False),
@@ -72,14 +95,15 @@ class TcpProxy:
         except OSError:
             pass
         finally:
-            for end in (writer, upstream_writer):
-                if end is not None:
-                    end.transport.abort()
+            for end in ends:
+                end.transport.abort()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_request: bool) -> None:
         """Forward one direction. Raises ConnectionResetError to break the connection in both directions."""
         while data := await reader.read(65_536):
             await self._flowing.wait()
+            if self._delay_s:
+                await asyncio.sleep(self._delay_s)
             fatal = is_request and self._fatal is not None and self._fatal in data
             if fatal:
                 self._fatal = None
@@ -92,6 +116,10 @@ class TcpProxy:
                 self.broken += 1
                 raise ConnectionResetError
         writer.close()
+
+
+def _close(accepted: socket.socket, _forwarding: asyncio.Task[None]) -> None:
+    accepted.close()
 
 
 @asynccontextmanager

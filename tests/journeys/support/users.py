@@ -2,8 +2,9 @@
 
 import asyncio
 import secrets
+import socket
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
@@ -13,13 +14,13 @@ import aiohttp
 from journeys.support.server import Server
 from support.deadlines import TEST_DEADLINE_S
 from support.factories import make_store, make_tenant
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.identity.models import User
 from tollkeeper.identity.passwords import Passwords
 from tollkeeper.principal import Principal, Role
 from tollkeeper.quota.ledger import Ledger
+from tollkeeper.quota.rules.limit_changes import SetLimit
 from tollkeeper.quota.rules.models import Unit
-from tollkeeper.quota.rules.operations import SetLimit
 from tollkeeper.quota.rules.page import QuotaKey, Subject
 from tollkeeper.quota.rules.windows import Period
 
@@ -59,8 +60,12 @@ class ApiUser:
 
     async def query(self, prompt: str, **fields: Any) -> Reply:
         """POST /ai/query."""
+        return await self.query_with({}, prompt, **fields)
+
+    async def query_with(self, headers: Mapping[str, str], prompt: str, **fields: Any) -> Reply:
+        """POST /ai/query with further headers."""
         document = {"prompt": prompt, **fields}
-        async with self.http.post("/ai/query", json=document, headers=self.auth_headers) as response:
+        async with self.http.post("/ai/query", json=document, headers={**self.auth_headers, **headers}) as response:
             return await _reply(response)
 
     async def charges(self) -> list[dict[str, Any]]:
@@ -88,7 +93,13 @@ class ApiUser:
     @asynccontextmanager
     async def on_server(self, server: Server) -> AsyncIterator["ApiUser"]:
         """The same user with the same credential, on another server."""
-        async with http_client(server) as http:
+        async with self.at(server.url) as moved:
+            yield moved
+
+    @asynccontextmanager
+    async def at(self, url: str) -> AsyncIterator["ApiUser"]:
+        """The same user with the same credential, at another URL."""
+        async with http_client_at(url) as http:
             yield replace(self, http=http)
 
     @property
@@ -99,11 +110,33 @@ class ApiUser:
 @asynccontextmanager
 async def http_client(server: Server, address: str = "127.0.0.1") -> AsyncIterator[aiohttp.ClientSession]:
     """An HTTP client that may open any number of connections, from the given local address."""
-    connector = aiohttp.TCPConnector(limit=0, local_addr=(address, 0))
+    async with http_client_at(server.url, address) as session:
+        yield session
+
+
+@asynccontextmanager
+async def http_client_at(url: str, address: str = "127.0.0.1") -> AsyncIterator[aiohttp.ClientSession]:
+    """The same for a server, or a proxy in front of servers, at this URL. At its end no socket is left open, also where
+    a response came before the request was sent as a whole.
+    """
+    sockets: list[socket.socket] = []
+
+    def open_socket(info: tuple[Any, ...]) -> socket.socket:
+        sockets.append(socket.socket(*info[:3]))
+        sockets[-1].setblocking(False)
+        return sockets[-1]
+
+    connector = aiohttp.TCPConnector(limit=0, local_addr=(address, 0), socket_factory=open_socket)
     async with aiohttp.ClientSession(
-        server.url, connector=connector, timeout=aiohttp.ClientTimeout(total=TEST_DEADLINE_S)
+        url, connector=connector, timeout=aiohttp.ClientTimeout(total=TEST_DEADLINE_S)
     ) as session:
         yield session
+    async with asyncio.timeout(TEST_DEADLINE_S):
+        while still_open := [one for one in sockets if one.fileno() >= 0]:
+            for one in still_open:
+                with suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+            await asyncio.sleep(0)
 
 
 @asynccontextmanager

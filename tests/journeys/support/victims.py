@@ -4,18 +4,28 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import aiohttp
+from pydantic import SecretStr
 from sqlmodel import select
 
+from journeys.support import batches
 from journeys.support.admins import Admin, new_admin
-from journeys.support.server import Server
+from journeys.support.documents import uploaded
+from journeys.support.jobs import submitted
+from journeys.support.server import DATA_KEY, Server
 from journeys.support.users import PASSWORD, ApiUser, add_user, login, new_user
 from journeys.upstream.handle import scripted
-from tollkeeper.db import Database
+from tollkeeper.clock import SystemClock
+from tollkeeper.contents.cipher import seal
+from tollkeeper.contents.models import StoredContent
+from tollkeeper.database.engine import Database
+from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.identity.models import Identity, IdentityProvider, TenantDomain
 from tollkeeper.principal import Role
+from tollkeeper.webhooks.models import WebhookDelivery
 
 Ids = Mapping[str, Any]
 """The values of a path's parameters."""
@@ -111,7 +121,7 @@ async def _tenant(victim: Tenant) -> Ids:
     return {"tenant_id": victim.id}
 
 
-async def _key(victim: Tenant) -> Ids:
+async def make_key(victim: Tenant) -> Ids:
     made = await victim.member.make_key()
     assert made.status == 201, made
     return {"key_id": made.body["id"]}
@@ -128,10 +138,119 @@ async def _conversation(victim: Tenant) -> Ids:
     return {"session_id": name}
 
 
+async def _job(victim: Tenant) -> Ids:
+    return {"job_id": await submitted(victim.member, scripted(victim.member.marker))}
+
+
+async def _document(victim: Tenant) -> Ids:
+    """A document of the member alone."""
+    return {"document_id": await uploaded(victim.member, f"The notes of {victim.member.marker}.")}
+
+
+async def _file(victim: Tenant) -> Ids:
+    return {"file_id": await batches.uploaded(victim.member, [batches.chat_line("only", victim.member.marker)])}
+
+
+async def _batch(victim: Tenant) -> Ids:
+    return {"batch_id": (await batches.created(victim.member, (await _file(victim))["file_id"]))["id"]}
+
+
+async def _message_batch(victim: Tenant) -> Ids:
+    """A batch that has ended, so that it has results and can be deleted."""
+    made = await batches.created_messages(victim.member, [batches.message("only", victim.member.marker)])
+    await batches.ended_messages(victim.member, made["id"])
+    return {"batch_id": made["id"]}
+
+
 async def _charge(victim: Tenant) -> Ids:
     made = await victim.member.query(scripted(victim.member.marker, usage={"input": 15, "output": 9}))
     assert made.status == 200, made
     return {"charge_id": made.body["query_id"]}
+
+
+async def make_group(victim: Tenant) -> Ids:
+    owner = logged_in("tenant_admin", victim.admin)
+    made = await owner.send("POST", "/admin/groups", {"name": f"group-{secrets.token_hex(8)}"})
+    assert made.status == 201, made
+    ids = {"group_id": made.body["id"], "user_id": victim.member.principal.user_id}
+    path = "/admin/groups/{group_id}/members/{user_id}".format(**ids)
+    assert (await owner.send("PUT", path, {})).status == 200
+    return ids
+
+
+async def _quota_request(victim: Tenant) -> Ids:
+    asking = logged_in("member", victim.member)
+    made = await asking.send("POST", "/me/quota/requests", {"tokens": 20_000, "window": "total", "reason": "a test"})
+    assert made.status == 201, made
+    return {"request_id": made.body["id"]}
+
+
+async def _content(victim: Tenant) -> Ids:
+    """The content of a call, stored as the task of a server would."""
+    charge_id = f"chg_{secrets.token_hex(16)}"
+    plain = b'{"messages": [], "answer": null, "error": null, "truncated": false}'
+    database = Database(victim.server.database_url)
+    keys = DataKeys(SecretStr(DATA_KEY))
+    await keys.load(database, SystemClock())
+    try:
+        async with database.session() as session:
+            row = StoredContent(
+                tenant_id=victim.id,
+                charge_id=charge_id,
+                user_id=victim.member.principal.user_id,
+                surface="query",
+                provider="p",
+                model="m",
+                sealed_content=seal(keys, victim.id, charge_id, plain),
+                created_ms=1,
+            )
+            session.add(row)
+    finally:
+        await database.close()
+    return {"charge_id": charge_id}
+
+
+async def _webhook(victim: Tenant) -> Ids:
+    """A webhook on a port where nothing listens."""
+    document = {"url": "http://127.0.0.1:1/hook", "events": ["batch.expired"]}
+    made = await victim.admin.post("/admin/webhooks", document)
+    assert made.status == 201, made
+    return {"webhook_id": made.body["id"]}
+
+
+async def _alert_rule(victim: Tenant) -> Ids:
+    made = await victim.admin.post("/admin/alerts/rules", {"percents": [80]})
+    assert made.status == 201, made
+    return {"rule_id": made.body["id"]}
+
+
+async def _delivery(victim: Tenant) -> Ids:
+    """A delivery that has ended, as the upkeep would end it."""
+    ids = await _webhook(victim)
+    event_id = f"evt_{secrets.token_hex(16)}"
+    database = Database(victim.server.database_url)
+    try:
+        async with database.session() as session:
+            row = WebhookDelivery(
+                tenant_id=victim.id,
+                webhook_id=ids["webhook_id"],
+                event_id=event_id,
+                event_type="batch.expired",
+                data="{}",
+                status="dead",
+                created_ms=1,
+                since_ms=1,
+                available_ms=1,
+                completed_ms=SystemClock().now_ms(),
+            )
+            session.add(row)
+    finally:
+        await database.close()
+    return {**ids, "delivery_id": event_id}
+
+
+async def _statement(victim: Tenant) -> Ids:
+    return {"tenant_id": victim.id, "month": datetime.now(UTC).strftime("%Y-%m")}
 
 
 async def _invitation(victim: Tenant) -> Ids:
@@ -200,12 +319,23 @@ class Row:
 
 
 ROWS = {
-    "/auth/keys/{key_id}": Row(_key, "member"),
+    "/admin/statements/{tenant_id}/{month}": Row(_statement, "tenant_admin"),
+    "/auth/keys/{key_id}": Row(make_key, "member"),
     "/auth/sessions/{session_id}": Row(_session, "member"),
     "/ai/sessions/{session_id}": Row(_conversation, "member"),
+    "/ai/jobs/{job_id}": Row(_job, "member"),
+    "/ai/documents/{document_id}": Row(_document, "member"),
+    "/v1/files/{file_id}": Row(_file, "member"),
+    "/v1/files/{file_id}/content": Row(_file, "member"),
+    "/v1/batches/{batch_id}": Row(_batch, "member"),
+    "/v1/batches/{batch_id}/cancel": Row(_batch, "member"),
+    "/v1/messages/batches/{batch_id}": Row(_message_batch, "member"),
+    "/v1/messages/batches/{batch_id}/cancel": Row(_message_batch, "member"),
+    "/v1/messages/batches/{batch_id}/results": Row(_message_batch, "member"),
     "/me/charges/{charge_id}": Row(_charge, "member"),
     "/admin/tenants/{tenant_id}": Row(_tenant, "tenant_admin"),
-    "/admin/keys/{key_id}": Row(_key, "tenant_admin"),
+    "/admin/tenants/{tenant_id}/plan": Row(_tenant, "operator", {"plan_id": None, "reason": "a test"}),
+    "/admin/keys/{key_id}": Row(make_key, "tenant_admin"),
     "/admin/sessions/{session_id}": Row(_session, "tenant_admin"),
     "/admin/users/{user_id}": Row(_user, "tenant_admin"),
     "/admin/users/{user_id}/sessions": Row(_user, "tenant_admin"),
@@ -216,11 +346,26 @@ ROWS = {
     "/admin/users/{user_id}/identities": Row(_user_with_identity, "tenant_admin"),
     "/admin/tenants/{tenant_id}/domains": Row(_tenant, "operator", {"domain": f"{secrets.token_hex(12)}.example.com"}),
     "/admin/tenants/{tenant_id}/domains/{domain}": Row(_domain, "operator"),
+    "/admin/alerts/rules/{rule_id}": Row(_alert_rule, "tenant_admin"),
     "/admin/charges/{charge_id}": Row(_charge, "tenant_admin"),
+    "/admin/groups/{group_id}": Row(make_group, "tenant_admin"),
+    "/admin/groups/{group_id}/members": Row(make_group, "tenant_admin"),
+    "/admin/groups/{group_id}/members/{user_id}": Row(make_group, "tenant_admin"),
+    "/admin/quota-requests/{request_id}": Row(_quota_request, "tenant_admin"),
+    "/admin/quota-requests/{request_id}/grant": Row(_quota_request, "tenant_admin"),
+    "/admin/quota-requests/{request_id}/decline": Row(_quota_request, "tenant_admin"),
+    "/admin/contents/{charge_id}": Row(_content, "tenant_admin"),
     "/admin/charges/{charge_id}/refund": Row(_charge, "operator"),
+    "/admin/webhooks/{webhook_id}": Row(_webhook, "tenant_admin"),
+    "/admin/webhooks/{webhook_id}/rotate-secret": Row(_webhook, "tenant_admin"),
+    "/admin/webhooks/{webhook_id}/test": Row(_webhook, "tenant_admin"),
+    "/admin/webhooks/{webhook_id}/deliveries": Row(_webhook, "tenant_admin"),
+    "/admin/webhooks/{webhook_id}/deliveries/{delivery_id}": Row(_delivery, "tenant_admin"),
+    "/admin/webhooks/{webhook_id}/deliveries/{delivery_id}/replay": Row(_delivery, "tenant_admin"),
 }
 """Every path with an id in it."""
 NOT_IDS = {
+    "/admin/plans/{plan_id}": "plans belong to no tenant",
     "/docs/{asset}": "a file of the server",
     "/v1/models/{model_id}": "models belong to no tenant",
     "/admin/models/{name}/off": "models belong to no tenant",

@@ -4,7 +4,7 @@ import asyncio
 import re
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from journeys.support.server import Server
 from journeys.support.users import AMPLE_LIMIT, ApiUser
 from journeys.upstream.handle import Upstream, scripted
 from support.deadlines import TEST_DEADLINE_S
+from support.depth import DEPTH
 
 ANSWER = "one two three four five six seven"
 TEMPLATE_TOKENS = 7
@@ -42,6 +43,18 @@ class Cell(NamedTuple):
 EMBEDDINGS_CELL = Cell(EMBEDDINGS, provider_wires.EMBEDDINGS)
 WHOLE_CELLS = tuple(Cell(endpoint, wire) for endpoint in WHOLE_ENDPOINTS for wire in WIRES)
 STREAM_CELLS = tuple(Cell(endpoint, wire) for endpoint in STREAMING_ENDPOINTS for wire in WIRES)
+
+
+def one_wire_each(cells: Sequence[Cell], turn: int) -> list[Cell]:
+    """Each endpoint of `cells` with one wire. As many successive turns as there are wires have all cells, and each turn
+    has every wire. Where DEPTH says so, all cells at once.
+    """
+    names = list(dict.fromkeys(cell.endpoint.name for cell in cells))
+    return [
+        cell
+        for cell in cells
+        if DEPTH.every_cell or (names.index(cell.endpoint.name) + WIRES.index(cell.wire) - turn) % len(WIRES) == 0
+    ]
 
 
 class ExpectedEnd(NamedTuple):

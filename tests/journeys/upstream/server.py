@@ -62,7 +62,7 @@ from journeys.upstream.anthropic import Messages, anthropic_models, count_tokens
 from journeys.upstream.connection import AnswerSender, ClientReader, Connection, ReceivedRequest
 from journeys.upstream.faults import FAULTS
 from journeys.upstream.ollama import OllamaChat, ollama_models
-from journeys.upstream.openai import Chat, Embeddings, openai_models
+from journeys.upstream.openai import Chat, Embeddings, moderate, openai_models
 from journeys.upstream.responses import Responses
 from journeys.upstream.script import Answer, Body, Script, Scripts, Usage, plan
 from journeys.upstream.wire import Wire, to_bytes
@@ -142,6 +142,11 @@ class UpstreamServer:
         path = _AZURE.sub("/v1", request.path.partition("?")[0])
         if request.method == "GET" and path in ("/v1/models", "/api/tags"):
             await connection.answer(200, {"Content-Type": "application/json"}, to_bytes(_list_models(path, request)))
+            return True
+        if request.method == "POST" and path == "/v1/moderations":
+            await connection.answer(
+                200, {"Content-Type": "application/json"}, to_bytes(moderate(json.loads(request.body)))
+            )
             return True
         if request.method != "POST" or path not in WIRES:
             await connection.answer(404, {"Content-Type": "application/json"}, to_bytes(Chat().error(404)))

@@ -18,7 +18,7 @@ from tollkeeper.api.dependencies import AuthenticatedUser, Services, ServicesDep
 from tollkeeper.api.middleware import read_body
 from tollkeeper.errors import Forbidden, InvalidRequest, PreconditionFailed, TotpEnrolmentRequired
 from tollkeeper.principal import Access, Principal, Role
-from tollkeeper.telemetry.logging import correlation_id
+from tollkeeper.telemetry.correlation import correlation_id
 
 MAX_BODY_BYTES = 64 * 1024
 JSON = "application/json"
@@ -94,7 +94,7 @@ class AdminCaller:
         return _json_response(status, rendered)
 
     async def _read_repeatable(self, kind: type[Sent]) -> tuple[Sent, Repeatable | None]:
-        """The body of the request, and how it is told from others if it has an Idempotency-Key."""
+        """The body of the request, and what identifies it if it has an Idempotency-Key."""
         key = self.request.headers.get("idempotency-key")
         if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
             raise InvalidRequest("An Idempotency-Key has 1 to 255 printable ASCII characters.")

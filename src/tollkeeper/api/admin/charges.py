@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from tollkeeper.administration import charges, quotas
 from tollkeeper.administration.charges import RefundPlan
+from tollkeeper.administration.quotas import OwnerIds
 from tollkeeper.api.admin.caller import AdminCaller, Operator, TenantAdmin
 from tollkeeper.api.admin.pages import NO_OWNER, Limit, Page
 from tollkeeper.api.admin.quotas import OfTenant, OfUser
@@ -67,8 +68,8 @@ async def list_charges(
     cursor: ChargeCursor = None,
 ) -> Page[TenantChargeResponse]:
     """With neither `user_id` nor `tenant_id`, those of your own tenant."""
-    default = caller.principal.tenant_id
-    owner = await quotas.find_owner(caller.admin, user_id=user_id, tenant_id=tenant_id, default=default)
+    ids, default = OwnerIds(user_id, tenant_id), caller.principal.tenant_id
+    owner = await quotas.find_owner(caller.admin, ids, default=default)
     rows = await charges.list_charges(caller.admin, owner, before=cursor, limit=limit + 1)
     page = [_tenant_charge_response(row) for row in rows[:limit]]
     return Page(data=page, next_cursor=page[-1].id if len(rows) > limit else None)

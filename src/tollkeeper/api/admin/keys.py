@@ -9,8 +9,8 @@ from msgspec import UNSET, Meta, UnsetType
 from pydantic import Field
 
 from tollkeeper.administration import keys
-from tollkeeper.administration.keys import KeyCursor
-from tollkeeper.api.admin.caller import TenantAdmin, changes_in
+from tollkeeper.administration.keys import KeyCursor, ListedKey
+from tollkeeper.api.admin.caller import TenantAdmin, changes_in, etag
 from tollkeeper.api.admin.pages import MAX_ID, Limit, Page
 from tollkeeper.api.keys import (
     CreateKeyRequest,
@@ -107,24 +107,40 @@ async def list_keys(
     return Page(data=[AdminKeyResponse(**_admin_fields(*one)) for one in page], next_cursor=next_cursor)
 
 
+@router.get("/{key_id}", summary="An API key of a user")
+async def get_key(key_id: KeyId, caller: TenantAdmin, response: Response) -> AdminKeyResponse:
+    """Its ETag does not change when the key is used."""
+    found = await keys.get_key(caller.admin, key_id)
+    response.headers["ETag"] = etag(_versioned(found))
+    return AdminKeyResponse(**_admin_fields(*found))
+
+
 @router.patch(
     "/{key_id}",
     openapi_extra=json_body(ChangeKeyRequest, {"models": ["gpt-4o-mini"], "expires_at": "2027-06-30T00:00:00Z"}),
     summary="Change an API key's name, expiry or limits",
 )
-async def change_key(key_id: KeyId, caller: TenantAdmin) -> AdminKeyResponse:
+async def change_key(key_id: KeyId, caller: TenantAdmin, response: Response) -> AdminKeyResponse:
     """It needs a fresh login. Servers have the limits of a key in memory for up to 30 seconds."""
     changes = changes_in(await caller.read(ChangeKeyRequest))
     if "expires_at" in changes:
         changes["expires_ms"] = epoch_ms(changes.pop("expires_at"))
-    changed = await keys.change_key(caller.admin, key_id, changes)
-    return AdminKeyResponse(**_admin_fields(changed.row, changed.used_ms))
+    found = await keys.get_key(caller.admin, key_id, to_change=True)
+    caller.require_match(_versioned(found))
+    changed = await keys.change_key(caller.admin, found, changes)
+    response.headers["ETag"] = etag(_versioned(changed))
+    return AdminKeyResponse(**_admin_fields(*changed))
 
 
 @router.delete("/{key_id}", status_code=204, summary="Revoke an API key of a user")
 async def revoke_key(key_id: KeyId, caller: TenantAdmin) -> None:
     """The next request with the key is refused. Calls in flight are settled."""
     await keys.revoke_key(caller.admin, key_id)
+
+
+def _versioned(listed: ListedKey) -> AdminKeyResponse:
+    """What the ETag is made of: all that an administrator can change."""
+    return AdminKeyResponse(**_admin_fields(listed.row, None))
 
 
 def _parse_cursor(cursor: str | None) -> KeyCursor | None:

@@ -69,7 +69,7 @@ class NewInvitationResponse(InvitationResponse):
     openapi_extra=json_body(ResetRequest, {}, required=False),
     summary="Create a link with which a user sets a new password",
 )
-async def create_reset(user_id: UserId, caller: TenantAdmin) -> Response:
+async def create_reset_link(user_id: UserId, caller: TenantAdmin) -> Response:
     """The link is valid for an hour, and once. Earlier ones end. This needs a fresh login, since it gives access."""
 
     async def create(_: ResetRequest) -> LinkResponse:
@@ -88,7 +88,7 @@ async def create_reset(user_id: UserId, caller: TenantAdmin) -> Response:
     openapi_extra=json_body(InviteRequest, {"email": "ada@example.com", "role": "member"}),
     summary="Invite someone to become a user",
 )
-async def invite(caller: TenantAdmin) -> Response:
+async def invite_user(caller: TenantAdmin) -> Response:
     """The link is valid for seven days, and once. Operators and tenant admins are invited after a fresh login only."""
 
     async def create(sent: InviteRequest) -> NewInvitationResponse:

@@ -73,7 +73,7 @@ class SwitchResponse(BaseModel):
 
 
 @router.get("/models", summary="All models with their state")
-async def list_models(caller: Operator, limit: Limit = 20, cursor: NameCursor = None) -> Page[AdminModelResponse]:
+async def list_all_models(caller: Operator, limit: Limit = 20, cursor: NameCursor = None) -> Page[AdminModelResponse]:
     """Also those that are off, and so absent from `/ai/models`. By name."""
     states = await switches.list_models(caller.admin, caller.services.gateway.catalog)
     following = [state for state in states if cursor is None or state.name > cursor]

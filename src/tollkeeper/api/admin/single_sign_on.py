@@ -155,7 +155,7 @@ async def set_identity_provider(
 
 @router.delete("/identity-provider", status_code=204, responses=ABSENT, summary="Remove the tenant's identity provider")
 async def remove_identity_provider(caller: TenantAdmin, tenant_id: OfTenant = None) -> None:
-    """Nobody can log in by it from now on. The identities of users stay, for the case that it is set again."""
+    """Logins with it are refused from now on. The identities of users stay, for the case that it is set again."""
     await single_sign_on.remove_provider(caller.admin, _tenant(caller, tenant_id))
 
 

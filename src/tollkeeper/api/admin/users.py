@@ -7,9 +7,8 @@ from fastapi import APIRouter, Path, Query, Response
 from msgspec import UNSET, Meta, UnsetType
 from pydantic import BaseModel
 
-from tollkeeper.administration import users
+from tollkeeper.administration import erasure, users
 from tollkeeper.administration.default_quotas import give_default_quotas
-from tollkeeper.administration.erasure import erase_user
 from tollkeeper.administration.users import NewUser, UserFilter
 from tollkeeper.api.admin.caller import AdminCaller, TenantAdmin, changes_in, etag
 from tollkeeper.api.admin.pages import MAX_ID, NO_TENANT, IdCursor, Limit, Page
@@ -147,12 +146,12 @@ async def change_user(user_id: UserId, caller: TenantAdmin, response: Response) 
     openapi_extra=json_body(EraseUserRequest, {"reason": "request of the person"}),
     summary="Erase who a user is, for good",
 )
-async def erase(user_id: UserId, caller: TenantAdmin) -> Response:
+async def erase_user(user_id: UserId, caller: TenantAdmin) -> Response:
     """What the user has spent stays, under the user's number. This cannot be undone, and needs a fresh login."""
 
     async def act(sent: EraseUserRequest) -> UserResponse:
         user = await users.get_user(caller.admin, user_id, to_change=True)
-        return user_response(await erase_user(caller.admin, user, sent.reason))
+        return user_response(await erasure.erase_user(caller.admin, user, sent.reason))
 
     return await caller.once(EraseUserRequest, act, status=200)
 

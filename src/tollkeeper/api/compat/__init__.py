@@ -8,7 +8,8 @@ from tollkeeper.api.compat.completions import COMPLETIONS
 from tollkeeper.api.compat.input_tokens import INPUT_TOKENS
 from tollkeeper.api.compat.openai import CHAT_COMPLETIONS, EMBEDDINGS, RESPONSES
 from tollkeeper.api.errors import RenderError, render_problem
-from tollkeeper.api.middleware import SDK_PREFIX
+from tollkeeper.api.oauth_errors import is_oauth_request, render_oauth_error
+from tollkeeper.api.sdk_paths import is_anthropic_request, is_sdk_request
 
 ENDPOINTS = (CHAT_COMPLETIONS, COMPLETIONS, RESPONSES, INPUT_TOKENS, EMBEDDINGS, MESSAGES, COUNT_TOKENS)
 
@@ -19,9 +20,6 @@ def error_renderer_of(scope: Scope) -> RenderError:
     """The renderer of errors in the format of the API that this request is for."""
     if (render_error := _RENDERERS.get(scope["path"])) is not None:
         return render_error
-    if not scope["path"].startswith(SDK_PREFIX):
-        return render_problem
-    is_anthropic = scope["path"].startswith(f"{MESSAGES.path}/") or any(
-        name == b"anthropic-version" for name, _ in scope["headers"]
-    )
-    return anthropic_errors.render if is_anthropic else openai_errors.render
+    if not is_sdk_request(scope):
+        return render_oauth_error if is_oauth_request(scope) else render_problem
+    return anthropic_errors.render if is_anthropic_request(scope) else openai_errors.render

@@ -5,13 +5,16 @@ from collections.abc import Sequence
 import orjson
 
 from tollkeeper import errors
-from tollkeeper.api.compat import anthropic_errors, examples, limit_headers, schemas
+from tollkeeper.api import limit_headers
+from tollkeeper.api.compat import anthropic_errors, examples, schemas
 from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, StreamWriter, name_default_model
 from tollkeeper.api.compat.fields import MAX_TOKENS, decode_fields, read_count, read_fields, read_flag, read_name
 from tollkeeper.api.compat.hosted import input_size_without_hosted
 from tollkeeper.api.compat.pseudonym import pseudonym
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.metered import Exchange, MeteredEndpoint
+from tollkeeper.api.exchange import Exchange
+from tollkeeper.api.metered import MeteredEndpoint
+from tollkeeper.api.sdk_paths import MESSAGES_PATH
 from tollkeeper.chat import ChatRequest, Completion, Usage
 from tollkeeper.dialects import messages
 from tollkeeper.dialects.dropped import Dropped
@@ -116,7 +119,7 @@ async def _count_tokens(services: Services, caller: Principal, call: ModelCall) 
 
 
 MESSAGES = MeteredEndpoint(
-    path="/v1/messages",
+    path=MESSAGES_PATH,
     request_type=request_schema.schema("MessagesRequest", schemas.REF_TEMPLATE, MAX_TOKENS, limit_required=True),
     response_type=schemas.MESSAGE,
     error_type=schemas.ANTHROPIC_ERROR,
@@ -143,6 +146,7 @@ COUNT_TOKENS = MeteredEndpoint(
     summary="Anthropic: count tokens",
     description="Counted with the best tokenizer available, without a call of the provider. Free of charge.",
     render_error=anthropic_errors.render,
+    limit_headers=limit_headers.ANTHROPIC,
     max_body_bytes=MAX_BODY_BYTES,
     examples=examples.COUNT_TOKENS_REQUESTS,
     response_example=examples.COUNT_TOKENS_RESPONSE,

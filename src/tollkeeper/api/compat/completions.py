@@ -1,6 +1,7 @@
 """OpenAI's older API of text completions: /v1/completions. The call is translated for every provider."""
 
-from tollkeeper.api.compat import examples, limit_headers, openai_errors, schemas
+from tollkeeper.api import limit_headers
+from tollkeeper.api.compat import examples, openai_errors, schemas
 from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, name_default_model
 from tollkeeper.api.compat.fields import (
     MAX_TOKENS,
@@ -11,7 +12,8 @@ from tollkeeper.api.compat.fields import (
     read_output_limit,
     read_stream_options,
 )
-from tollkeeper.api.metered import Exchange, MeteredEndpoint
+from tollkeeper.api.exchange import Exchange
+from tollkeeper.api.metered import MeteredEndpoint
 from tollkeeper.api.openapi_parts import DONE_DATA
 from tollkeeper.chat import Completion, Usage
 from tollkeeper.dialects import chat, completions

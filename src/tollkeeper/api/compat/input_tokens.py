@@ -2,6 +2,7 @@
 
 import orjson
 
+from tollkeeper.api import limit_headers
 from tollkeeper.api.compat import examples, openai_errors, schemas
 from tollkeeper.api.compat.exchange import MAX_BODY_BYTES
 from tollkeeper.api.compat.openai import RESPONSES
@@ -39,6 +40,7 @@ INPUT_TOKENS = MeteredEndpoint(
     summary="OpenAI: count the tokens of an input",
     description="Counted with the best tokenizer available, without a call of the provider. Free of charge.",
     render_error=openai_errors.render,
+    limit_headers=limit_headers.OPENAI,
     max_body_bytes=MAX_BODY_BYTES,
     examples=examples.INPUT_TOKENS_REQUESTS,
     response_example=examples.INPUT_TOKENS_RESPONSE,

@@ -22,7 +22,7 @@ ModelId = Annotated[str, Path(examples=["gpt-4o-mini"])]
 
 
 @router.get("/models", summary="OpenAI, Anthropic: list models", responses=model_responses(is_list=True))
-async def list_models(
+async def v1_models(
     caller: Caller, services: ServicesDep, anthropic_version: AnthropicVersion = None
 ) -> dict[str, Any]:
     """All models that the caller may use on one page, the default first."""
@@ -35,7 +35,7 @@ async def list_models(
 
 
 @router.get("/models/{model_id:path}", summary="OpenAI, Anthropic: one model", responses=model_responses(is_list=False))
-async def one_model(
+async def v1_model(
     model_id: ModelId, caller: Caller, services: ServicesDep, anthropic_version: AnthropicVersion = None
 ) -> dict[str, Any]:
     """Any model that can be called, also one that the list does not contain."""

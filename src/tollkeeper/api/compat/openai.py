@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import orjson
 
-from tollkeeper.api.compat import examples, limit_headers, openai_errors, schemas
+from tollkeeper.api import limit_headers
+from tollkeeper.api.compat import examples, openai_errors, schemas
 from tollkeeper.api.compat.exchange import MAX_BODY_BYTES, CompatExchange, StreamWriter, name_default_model
 from tollkeeper.api.compat.fields import (
     MAX_TOKENS,
@@ -21,7 +22,8 @@ from tollkeeper.api.compat.fields import (
 )
 from tollkeeper.api.compat.hosted import input_size_without_hosted
 from tollkeeper.api.compat.pseudonym import pseudonym
-from tollkeeper.api.metered import Exchange, MeteredEndpoint
+from tollkeeper.api.exchange import Exchange
+from tollkeeper.api.metered import MeteredEndpoint
 from tollkeeper.api.openapi_parts import DONE_DATA
 from tollkeeper.chat import ChatRequest, Completion, Usage, UsageReport
 from tollkeeper.dialects import chat, embeddings, responses
@@ -91,7 +93,7 @@ class _ChatExchange(CompatExchange):
         if not self._include_usage:
             return DONE
         events = b"".join(event.raw for event in Splitter().feed(result.outcome.tail) if event.data != b"[DONE]")
-        if not events and result.charge.basis is not Basis.PROVIDER:  # else a forwarded chunk contained the usage
+        if not events and result.answer_basis is not Basis.PROVIDER:  # else a forwarded chunk contained the usage
             events = chat.StreamWriter(self._provider_meta).write_usage(result.usage)
         return events + DONE
 

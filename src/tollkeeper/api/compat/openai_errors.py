@@ -20,6 +20,7 @@ TYPES_AND_CODES: dict[type[errors.TollkeeperError], tuple[str, str | None]] = {
     errors.ContentFiltered: ("invalid_request_error", "content_filter"),
     errors.RequestTooLarge: ("invalid_request_error", "request_too_large"),
     errors.ProviderRejected: ("invalid_request_error", None),
+    errors.ContentBlocked: ("invalid_request_error", errors.ContentBlocked.code),
     errors.IdempotencyError: ("invalid_request_error", None),
 }
 """A class that is not listed has those of its nearest listed base class, or `server_error` and our own code."""

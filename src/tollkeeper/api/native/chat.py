@@ -1,9 +1,11 @@
 """POST /ai/chat: a list of messages, or one message; the answer whole or streamed."""
 
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.metered import Exchange, MeteredEndpoint
+from tollkeeper.api.exchange import Exchange
+from tollkeeper.api.metered import MeteredEndpoint
 from tollkeeper.api.native.exchange import NativeExchange
-from tollkeeper.api.native.model_call import ParsedRequest, chat_messages, make_call
+from tollkeeper.api.native.model_call import chat_messages, make_call
+from tollkeeper.api.native.parsed_request import ParsedRequest, note_key, parsed_request
 from tollkeeper.api.native.schemas import EVENTS, NativeChatRequest, QueryResponse, exactly_one
 from tollkeeper.api.strict_json import decode
 from tollkeeper.principal import Principal
@@ -11,7 +13,7 @@ from tollkeeper.principal import Principal
 
 def _parse(_caller: Principal, body: bytes) -> ParsedRequest[NativeChatRequest]:
     request = decode(NativeChatRequest, body)
-    return ParsedRequest(request, chat_messages(request), len(body))
+    return parsed_request(request, chat_messages(request), body)
 
 
 async def _prepare(services: Services, caller: Principal, parsed: ParsedRequest[NativeChatRequest]) -> Exchange:
@@ -24,6 +26,7 @@ CHAT = MeteredEndpoint(
     request_type=NativeChatRequest,
     response_type=QueryResponse,
     parse=_parse,
+    read_headers=note_key,
     prepare=_prepare,
     summary="Continue a conversation",
     description="Accepts a list of messages, or one message. With `stream`, the answer is streamed as on /ai/stream.",

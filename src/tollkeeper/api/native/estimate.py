@@ -1,5 +1,6 @@
 """POST /ai/estimate: what a call would hold of the quotas, without making the call."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -9,17 +10,20 @@ from tollkeeper.api.dependencies import Services
 from tollkeeper.api.formats import usd
 from tollkeeper.api.metered import MeteredEndpoint
 from tollkeeper.api.native.exchange import quota_response
-from tollkeeper.api.native.model_call import ParsedRequest, chat_messages, make_call
+from tollkeeper.api.native.model_call import chat_messages, make_call
+from tollkeeper.api.native.parsed_request import ParsedRequest
 from tollkeeper.api.native.schemas import NativeChatRequest, QuotaResponse, exactly_one
 from tollkeeper.api.strict_json import decode
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.principal import Principal
 from tollkeeper.quota import queries
-from tollkeeper.quota.rules.admission import hold_amount, would_admit
 from tollkeeper.quota.rules.balances import spendable
+from tollkeeper.quota.rules.calls import LinkedTerms
+from tollkeeper.quota.rules.linked import would_admit_both
 from tollkeeper.quota.rules.models import Unit
-from tollkeeper.quota.rules.operations import Balance
+from tollkeeper.quota.rules.operations import Balance, Terms
 from tollkeeper.quota.rules.page import Subject
+from tollkeeper.quota.rules.room import hold_amount, would_admit
 from tollkeeper.tenant_scope import TenantScope
 
 
@@ -31,8 +35,9 @@ class EstimateRequest(NativeChatRequest, kw_only=True, forbid_unknown_fields=Tru
 
 class EstimateResponse(msgspec.Struct):
     """What a call would hold: `hold` at first, by the bytes of its input; `hold_exact` if that does not fit, by its
-    tokens. Both are in tokens times the model's weight. `fits` is whether the quotas would admit the call now. `quota`
-    is the tightest one; for a user without a token quota, its limit is 0.
+    tokens. Both are in tokens times the model's weight, and with `evaluate` they contain the judge's call. `fits` is
+    whether the quotas would admit the call now. `quota` is the tightest one; for a user without a token quota, its
+    limit is 0.
     """
 
     model: str
@@ -64,6 +69,7 @@ async def _estimate(services: Services, caller: Principal, parsed: ParsedRequest
     call, _ = await make_call(services, caller, "estimate", parsed)
     estimate = await services.gateway.estimate(caller, call)
     by_bytes, exact = estimate.byte_terms, estimate.exact_terms
+    with_judges = list(zip((by_bytes, exact), estimate.judges or (None, None), strict=True))
     return _encode(
         EstimateResponse(
             model=by_bytes.model,
@@ -71,13 +77,26 @@ async def _estimate(services: Services, caller: Principal, parsed: ParsedRequest
             input_tokens=estimate.input_tokens,
             input_bound=by_bytes.input_bound,
             max_output=by_bytes.wanted_output,
-            hold=hold_amount(by_bytes, Unit.TOKENS, by_bytes.wanted_output) or 0,
-            hold_exact=hold_amount(exact, Unit.TOKENS, exact.wanted_output) or 0,
-            hold_usd=usd(hold_amount(by_bytes, Unit.MICRO_USD, by_bytes.wanted_output)),
-            fits=any(would_admit(terms, own, tenants) for terms in (by_bytes, exact)),
+            hold=_held(*with_judges[0], Unit.TOKENS) or 0,
+            hold_exact=_held(*with_judges[1], Unit.TOKENS) or 0,
+            hold_usd=usd(_held(*with_judges[0], Unit.MICRO_USD)),
+            fits=any(_fits(terms, judge, own, tenants) for terms, judge in with_judges),
             quota=quota_response(spendable(own, tenants)),
         )
     )
+
+
+def _held(terms: Terms, judge: LinkedTerms | None, unit: Unit) -> int | None:
+    """What the call holds of a quota in `unit`, with all the output that it wants, and its judge's call."""
+    held = hold_amount(terms, unit, terms.wanted_output)
+    if held is None or judge is None:
+        return held
+    judges = hold_amount(judge.after(terms.wanted_output), unit, judge.terms.wanted_output)
+    return None if judges is None else held + judges
+
+
+def _fits(terms: Terms, judge: LinkedTerms | None, own: Sequence[Balance], tenants: Sequence[Balance]) -> bool:
+    return would_admit(terms, own, tenants) if judge is None else would_admit_both(terms, judge, own, tenants)
 
 
 async def _balances(services: Services, caller: Principal) -> tuple[list[Balance], list[Balance]]:
@@ -86,7 +105,7 @@ async def _balances(services: Services, caller: Principal) -> tuple[list[Balance
     async with services.database.session(TenantScope(caller.tenant_id)) as session:
         await services.authenticator.load_account(session, caller)
         own = await queries.balances_of(session, [Subject(caller.tenant_id, caller.user_id)], now_ms)
-        return own, await queries.balances_of(session, [Subject(caller.tenant_id)], now_ms)
+        return own, await queries.balances_of(session, await queries.shared_subjects(session, caller), now_ms)
 
 
 ESTIMATE = MeteredEndpoint(

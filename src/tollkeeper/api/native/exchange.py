@@ -1,23 +1,36 @@
 """A call on /ai/*, and how its response is rendered: whole, or as the events of a stream."""
 
 import time
+from collections.abc import Sequence
 
 import msgspec
 import orjson
 
 from tollkeeper.api.errors import problem_details
 from tollkeeper.api.formats import iso, usd
-from tollkeeper.api.native.schemas import DeltaEvent, FinalEvent, QueryResponse, QuotaResponse, UsageResponse
+from tollkeeper.api.native.schemas import (
+    DeltaEvent,
+    FinalEvent,
+    JudgeResponse,
+    QueryResponse,
+    QuotaResponse,
+    Source,
+    UsageResponse,
+)
 from tollkeeper.chat import RefusalDelta, TextDelta, Usage
 from tollkeeper.conversations import Conversation
 from tollkeeper.dialects.sse import DONE, event
 from tollkeeper.errors import TollkeeperError
 from tollkeeper.gateway.candidate import ModelCall
 from tollkeeper.gateway.results import CallResult
+from tollkeeper.gateway.verdict import Verdict
 from tollkeeper.providers.base import StreamChunk
 from tollkeeper.quota.rules.balances import tightest
 from tollkeeper.quota.rules.operations import Balance
-from tollkeeper.telemetry.logging import correlation_id
+from tollkeeper.retrieval.search import Passage
+from tollkeeper.telemetry.correlation import correlation_id
+
+MAX_QUOTE_CHARACTERS = 300
 
 _encode = msgspec.json.Encoder().encode
 
@@ -39,7 +52,7 @@ class NativeExchange:
         return self if self._streaming else None
 
     def render(self, result: CallResult) -> bytes:
-        charge, completion = result.charge, result.completion
+        charge, completion, verdict = result.charge, result.completion, result.outcome.verdict
         response = QueryResponse(
             query_id=charge.charge_id,
             answer=completion.text,
@@ -50,10 +63,14 @@ class NativeExchange:
             cost=charge.cost_tokens,
             cost_usd=usd(charge.cost_micro_usd),
             processing_time=self._processing_time_s(),
-            quality_score=None,
-            from_cache=False,
+            quality_score=verdict.score if verdict is not None else None,
+            quality_score_reason=verdict.reason if verdict is not None else None,
+            judge=_judge_response(verdict),
+            from_cache=result.from_cache,
             session_id=self._session_id,
             quota=quota_response(tightest(charge.balances)),
+            sources=_sources(self.call.passages),
+            fallback_for=result.fallback_for,
         )
         return _encode(response)
 
@@ -74,7 +91,7 @@ class NativeExchange:
         return event(_encode(self.final_event(result))) + DONE
 
     def final_event(self, result: CallResult) -> FinalEvent:
-        charge = result.charge
+        charge, verdict = result.charge, result.outcome.verdict
         return FinalEvent(
             content="",
             sequence=self._sequence,
@@ -88,9 +105,14 @@ class NativeExchange:
             cost=charge.cost_tokens,
             cost_usd=usd(charge.cost_micro_usd),
             processing_time=self._processing_time_s(),
-            from_cache=False,
+            quality_score=verdict.score if verdict is not None else None,
+            quality_score_reason=verdict.reason if verdict is not None else None,
+            judge=_judge_response(verdict),
+            from_cache=result.from_cache,
             session_id=self._session_id,
             quota=quota_response(tightest(charge.balances)),
+            sources=_sources(self.call.passages),
+            fallback_for=result.fallback_for,
         )
 
     def render_error(self, error: TollkeeperError) -> bytes:
@@ -113,8 +135,35 @@ class NativeExchange:
         return self._elapsed_s
 
 
+def _judge_response(verdict: Verdict | None) -> JudgeResponse | None:
+    if verdict is None or (charge := verdict.charge) is None:
+        return None
+    return JudgeResponse(
+        query_id=charge.charge_id,
+        model=verdict.model,
+        provider=verdict.provider or "",
+        usage=_usage_response(charge.usage),
+        cost=charge.cost_tokens,
+        cost_usd=usd(charge.cost_micro_usd),
+    )
+
+
 def _usage_response(usage: Usage) -> UsageResponse:
     return UsageResponse(usage.input_tokens, usage.output_tokens, usage.cached_input_tokens, usage.total_tokens)
+
+
+def _sources(passages: Sequence[Passage] | None) -> list[Source] | None:
+    if passages is None:
+        return None
+    return [
+        Source(one.document_id, one.name, one.number, rounded(one.score), one.text[:MAX_QUOTE_CHARACTERS])
+        for one in passages
+    ]
+
+
+def rounded(score: float | None) -> float | None:
+    """A score as responses have it."""
+    return None if score is None else round(score, 4)
 
 
 def quota_response(balance: Balance | None) -> QuotaResponse | None:

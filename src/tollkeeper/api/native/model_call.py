@@ -1,28 +1,16 @@
 """Makes a ModelCall of a request to /ai/*."""
 
-from typing import Generic, NamedTuple, TypeVar
-
 from tollkeeper.api.dependencies import Services
+from tollkeeper.api.native.parsed_request import AnyRequest, ParsedRequest
+from tollkeeper.api.native.passages import find_passages
 from tollkeeper.api.native.schemas import ChatMessage, NativeChatRequest, NativeRequest, QueryRequest
 from tollkeeper.chat import ChatRequest, Message, Options
 from tollkeeper.conversations import Conversation
-from tollkeeper.errors import InvalidRequest, UnsupportedParameter
+from tollkeeper.errors import InvalidRequest
 from tollkeeper.gateway.candidate import ModelCall
 from tollkeeper.principal import Principal
 from tollkeeper.providers.base import CallInput
-
-AnyRequest = TypeVar("AnyRequest", bound=NativeRequest)
-
-NOT_IMPLEMENTED = ("evaluate", "retrieve")
-"""Fields of features to come."""
-
-
-class ParsedRequest(NamedTuple, Generic[AnyRequest]):
-    """A request with its messages. `size` is that of its body, in bytes."""
-
-    request: AnyRequest
-    messages: tuple[Message, ...]
-    size: int
+from tollkeeper.retrieval.prompts import with_passages
 
 
 def query_messages(request: QueryRequest) -> tuple[Message, ...]:
@@ -45,18 +33,17 @@ def chat_messages(request: NativeChatRequest) -> tuple[Message, ...]:
 async def make_call(
     services: Services, caller: Principal, surface: str, parsed: ParsedRequest[AnyRequest]
 ) -> tuple[ModelCall, Conversation | None]:
-    """The call with the request's messages, after those of the conversation that the request continues, if any.
-
-    Raises UnsupportedParameter for features that are not implemented.
-    """
-    request, messages, size = parsed
-    for name in NOT_IMPLEMENTED:
-        if getattr(request, name):
-            raise UnsupportedParameter(f"{name} is not supported.", parameter=name)
-    conversation = None
+    """The call with the request's messages, after those of the conversation that the request continues, if any."""
+    request, messages, size = parsed.request, parsed.messages, parsed.size
+    surface = parsed.surface or surface
+    conversation, passages = None, parsed.passages
+    if request.retrieve and passages is None:
+        passages = await find_passages(services, caller, surface, parsed)
     if request.session_id is not None:
         conversation = await services.conversations.open(caller, request.session_id, messages)
         messages = conversation.messages
+    if passages is not None:
+        messages = with_passages(messages, passages)
     chat_request = ChatRequest(messages, Options(temperature=request.temperature))
     call = ModelCall(
         surface=surface,
@@ -64,6 +51,9 @@ async def make_call(
         model=request.model,
         max_output=request.max_tokens,
         allocation=request.context_allocation,
+        cache=request.cache,
+        passages=passages,
+        evaluate=request.evaluate,
     )
     return call, conversation
 

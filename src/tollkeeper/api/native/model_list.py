@@ -42,7 +42,7 @@ class ModelListResponse(BaseModel):
 
 
 @router.get("/models", summary="List models")
-async def models(caller: Caller, services: ServicesDep) -> ModelListResponse:
+async def list_models(caller: Caller, services: ServicesDep) -> ModelListResponse:
     catalog = services.gateway.catalog
     default = catalog.configured_model(catalog.default_name).name
     allowed = allowed_models(catalog, caller.principal)

@@ -1,9 +1,11 @@
 """POST /ai/query and /ai/stream: one prompt; the answer whole or streamed."""
 
 from tollkeeper.api.dependencies import Services
-from tollkeeper.api.metered import Exchange, MeteredEndpoint
+from tollkeeper.api.exchange import Exchange
+from tollkeeper.api.metered import MeteredEndpoint
 from tollkeeper.api.native.exchange import NativeExchange
-from tollkeeper.api.native.model_call import ParsedRequest, make_call, query_messages
+from tollkeeper.api.native.model_call import make_call, query_messages
+from tollkeeper.api.native.parsed_request import ParsedRequest, note_key, parsed_request
 from tollkeeper.api.native.schemas import EVENTS, QueryRequest, QueryResponse
 from tollkeeper.api.strict_json import decode
 from tollkeeper.principal import Principal
@@ -11,7 +13,7 @@ from tollkeeper.principal import Principal
 
 def _parse(_caller: Principal, body: bytes) -> ParsedRequest[QueryRequest]:
     request = decode(QueryRequest, body)
-    return ParsedRequest(request, query_messages(request), len(body))
+    return parsed_request(request, query_messages(request), body)
 
 
 async def _prepare_query(services: Services, caller: Principal, parsed: ParsedRequest[QueryRequest]) -> Exchange:
@@ -29,6 +31,7 @@ QUERY = MeteredEndpoint(
     request_type=QueryRequest,
     response_type=QueryResponse,
     parse=_parse,
+    read_headers=note_key,
     prepare=_prepare_query,
     summary="Send one prompt",
     description="Reserves on every quota that applies, calls the model, and charges what the call used.",
@@ -42,6 +45,7 @@ QUERY = MeteredEndpoint(
             "session_id": "physics",
             "context_allocation": 5_000,
         },
+        "With a quality score": {"prompt": "Why is the sky blue?", "evaluate": True},
     },
 )
 STREAM = MeteredEndpoint(
@@ -49,6 +53,7 @@ STREAM = MeteredEndpoint(
     request_type=QueryRequest,
     response_type=None,
     parse=_parse,
+    read_headers=note_key,
     prepare=_prepare_stream,
     summary="Send one prompt, and receive the answer as a stream",
     description="Server-sent events: parts of the answer; then one with is_final, the usage and the cost; then [DONE]."

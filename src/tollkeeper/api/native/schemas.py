@@ -19,8 +19,32 @@ SessionId = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}\Z", description="The conversation that this continues.")
 ]
 Allocation = Annotated[int, Meta(ge=1, le=10**12, description="The maximum cost of this call, in tokens.")]
-NotSupported = Annotated[
-    bool, Meta(description="Not supported yet: `true` is refused.", extra_json_schema={"enum": [False]})
+Cache = Annotated[
+    bool,
+    Meta(description="Whether an earlier answer to the same question may be returned. By default, the tenant decides."),
+]
+Evaluate = Annotated[
+    bool,
+    Meta(description="Whether the tenant's judge rates the answer. That is a second call, at the caller's cost."),
+]
+
+
+DocumentName = Annotated[str, Meta(pattern=r"^doc_[0-9a-f]{32}\Z")]
+
+
+class RetrievalOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Which passages are wanted: at most `top_k`; of these `documents` only, if there are any; with `min_score`, only
+    those whose vector has at least this cosine with the question's.
+    """
+
+    documents: Annotated[list[DocumentName], Meta(max_length=100)] = []
+    top_k: Annotated[int, Meta(ge=1, le=20)] = 5
+    min_score: Annotated[float, Meta(ge=-1, le=1)] | None = None
+
+
+Retrieve = Annotated[
+    bool | RetrievalOptions,
+    Meta(description="Whether to answer from the documents that the caller may read, and from which passages of them."),
 ]
 
 
@@ -33,9 +57,9 @@ class NativeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     temperature: Temperature | None = None
     session_id: SessionId | None = None
     context_allocation: Allocation | None = None
-    cache: bool = False
-    evaluate: NotSupported = False
-    retrieve: NotSupported = False
+    cache: Cache | None = None
+    evaluate: Evaluate = False
+    retrieve: Retrieve = False
 
 
 class QueryRequest(NativeRequest, kw_only=True, forbid_unknown_fields=True):
@@ -68,6 +92,18 @@ class UsageResponse(msgspec.Struct):
     total_tokens: int
 
 
+class Source(msgspec.Struct):
+    """A passage of a document that the model was given, in the order of the numbers by which it may name them. `chunk`
+    is its number in the document, from 0; `quote` is how it begins; `score` is as in /ai/search.
+    """
+
+    document_id: str
+    name: str
+    chunk: int
+    score: float | None
+    quote: str
+
+
 class QuotaResponse(msgspec.Struct):
     """The tightest quota after the call. Calls in flight hold `reserved`."""
 
@@ -78,8 +114,30 @@ class QuotaResponse(msgspec.Struct):
     resets_at: Moment | None
 
 
+Sources = Annotated[
+    list[Source] | None,
+    Meta(description="Of a call with `retrieve`; an empty list if nothing in the documents is relevant."),
+]
+
+
+class JudgeResponse(msgspec.Struct):
+    """The judge's call, and its cost. It is a charge of its own, which the `cost` of the answer does not contain."""
+
+    query_id: str
+    model: str
+    provider: str
+    usage: UsageResponse
+    cost: int
+    cost_usd: str | None
+
+
 class QueryResponse(msgspec.Struct):
-    """The answer and its cost. `cost` is what was deducted, in tokens times the model's weight."""
+    """The answer and its cost. `cost` is what was deducted, in tokens times the model's weight.
+
+    `quality_score` is from 0 to 100, for a call with `evaluate`; or null, with a `quality_score_reason`: `no_text`,
+    `answer_too_long`, `judge_failed`, `judge_timeout`, `judge_refused`, `no_score` or `cancelled`. `fallback_for` is
+    the model that was asked for, if a quota had no room for it, so that `model` has answered.
+    """
 
     query_id: str
     answer: str
@@ -91,9 +149,13 @@ class QueryResponse(msgspec.Struct):
     cost_usd: str | None
     processing_time: float
     quality_score: int | None
+    quality_score_reason: str | None
+    judge: JudgeResponse | None
     from_cache: bool
     session_id: str | None
     quota: QuotaResponse | None
+    sources: Sources = None
+    fallback_for: str | None = None
 
 
 class DeltaEvent(msgspec.Struct):
@@ -106,7 +168,9 @@ class DeltaEvent(msgspec.Struct):
 
 
 class FinalEvent(msgspec.Struct):
-    """The last event of a stream: the answer is complete, and its charge is settled."""
+    """The last event of a stream: the answer is complete, and its charge is settled. Of a call with `evaluate`, it has
+    the `quality_score` and the `judge`, as a response that is not streamed.
+    """
 
     content: str
     sequence: int
@@ -120,9 +184,14 @@ class FinalEvent(msgspec.Struct):
     cost: int
     cost_usd: str | None
     processing_time: float
+    quality_score: int | None
+    quality_score_reason: str | None
+    judge: JudgeResponse | None
     from_cache: bool
     session_id: str | None
     quota: QuotaResponse | None
+    sources: Sources = None
+    fallback_for: str | None = None
 
 
 def exactly_one(*names: str) -> JsonSchema:

@@ -54,7 +54,7 @@ class SessionWithMessagesResponse(SessionResponse):
 
 
 @router.get("", summary="My conversations")
-async def my_sessions(
+async def list_my_conversations(
     caller: ConversationOwner,
     session: SessionDep,
     services: ServicesDep,
@@ -70,7 +70,7 @@ async def my_sessions(
 
 
 @router.get("/{session_id}", summary="One of my conversations, with its messages")
-async def my_session(
+async def get_my_conversation(
     session_id: SessionId, caller: ConversationOwner, session: SessionDep, services: ServicesDep
 ) -> SessionWithMessagesResponse:
     repository = ConversationRepository(session, caller.principal, services.data_keys)
@@ -87,7 +87,7 @@ async def my_session(
 
 
 @router.delete("/{session_id}", status_code=204, summary="Delete a conversation")
-async def forget_my_session(
+async def forget_my_conversation(
     session_id: SessionId, caller: ConversationOwner, session: SessionDep, services: ServicesDep
 ) -> None:
     repository = ConversationRepository(session, caller.principal, services.data_keys)

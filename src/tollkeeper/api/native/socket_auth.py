@@ -50,10 +50,10 @@ async def authenticate_frame(services: Services, scope: Scope, token: str) -> Pr
     address = client_address(scope)
     try:
         if services.authenticator.costs_a_lookup(token):
-            services.throttle.check_failures(address)
+            await services.throttle.check_failures(address)
         return await services.authenticator.verify(token, Access.AI, address)
     except Unauthenticated:
-        services.throttle.count_failure(address)
+        await services.throttle.count_failure(address)
         raise
 
 

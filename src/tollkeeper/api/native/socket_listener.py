@@ -15,6 +15,7 @@ from tollkeeper.api.native.schemas import DeltaEvent
 from tollkeeper.api.native.socket_frames import TurnFrame
 from tollkeeper.api.sse_listener import RecordedResponse
 from tollkeeper.errors import TollkeeperError
+from tollkeeper.gateway.cache_status import CacheStatus
 from tollkeeper.gateway.results import CallResult
 from tollkeeper.providers.base import StreamChunk
 from tollkeeper.quota.reservation import Reservation
@@ -32,6 +33,7 @@ class TurnListener:
         self._on_disconnect: Callable[[], None] | None = None
         self._charge_id: str | None = None
         self.left = self.cancelled = False
+        self.cache_status: CacheStatus | None = None
         self._recorded = RecordedResponse(enabled=turn.idempotency_key is not None)
         self.make_event: Callable[[StreamChunk], DeltaEvent | None] = lambda _: None
 

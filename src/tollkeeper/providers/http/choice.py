@@ -15,10 +15,13 @@ from tollkeeper.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class HttpOptions:
-    """`use_aiohttp`: for all requests. `ca_file`: certificates that are trusted beside the system's."""
+    """`use_aiohttp`: for all requests. `ca_file`: certificates that are trusted beside the system's.
+    `correlation_header`: the header with the id of the caller's request; None sends none.
+    """
 
     use_aiohttp: bool = False
     ca_file: Path | None = None
+    correlation_header: str | None = "X-Client-Request-Id"
 
 
 def http_options(settings: Settings) -> HttpOptions:
@@ -31,7 +34,8 @@ def http_options(settings: Settings) -> HttpOptions:
                 f"TOLLKEEPER_CA_FILE cannot be used: {error.strerror or error}. Set it to a file of certificates in PEM"
                 " format, or unset it."
             ) from None
-    return HttpOptions(settings.http_client == "aiohttp", settings.ca_file)
+    header = settings.provider_correlation_header
+    return HttpOptions(settings.http_client == "aiohttp", settings.ca_file, None if header == "none" else header)
 
 
 def make_client(base_url: str, headers: Mapping[str, str], *, connect_s: float, options: HttpOptions) -> HttpClient:

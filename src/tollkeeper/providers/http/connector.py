@@ -75,7 +75,7 @@ class Connector:
         found = self._addresses
         if found is None or (found.done() and loop.time() - self._resolved_at > ADDRESSES_VALID_S):
             found = self._addresses = asyncio.ensure_future(self._look_up())
-            found.add_done_callback(lambda done: done.cancelled() or done.exception())  # even if no one waits for it
+            found.add_done_callback(lambda done: done.cancelled() or done.exception())  # even without a waiter
         try:
             return list(await asyncio.shield(found))
         except asyncio.CancelledError:

@@ -5,9 +5,18 @@ A quota is as old as its first window, which is opened in the transaction that c
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from tollkeeper.quota.audit.facts import NO_WINDOW, ChargeFacts, EntryFacts, QuotaFacts, WindowFacts, Windows
+from tollkeeper.quota.audit.facts import (
+    NO_WINDOW,
+    ChargeFacts,
+    EntryFacts,
+    QuotaFacts,
+    WindowFacts,
+    Windows,
+    counts_for,
+)
 from tollkeeper.quota.audit.problems import Fault, Problem
-from tollkeeper.quota.rules.models import Basis, EntryKind
+from tollkeeper.quota.rules.models import LINKED_SURFACES, Basis, ChargeState, EntryKind, Unit
+from tollkeeper.quota.rules.windows import Period
 
 _RESERVE = EntryKind.RESERVE.value
 YOUNG_MS = 60_000
@@ -48,24 +57,35 @@ class QuotasByOwner:
         self._of_tenant.clear()
 
     def before(self, charge: ChargeFacts) -> Iterator[QuotaFacts]:
-        """The quotas of a charge's user and tenant that are older than the charge."""
+        """The quotas that apply to a charge and are older."""
         for quotas in (self._of_user.get(charge.user_id, ()), self._of_tenant.get(charge.tenant_id, ())):
             for quota in quotas:
-                if quota.since_ms < charge.created_ms:
+                if quota.since_ms < charge.created_ms and counts_for(charge, quota.kind, quota.subject):
                     yield quota
 
 
 def skipped_quotas(
     charge: ChargeFacts, entries: Sequence[EntryFacts], windows: Windows, quotas: QuotasByOwner
 ) -> list[QuotaFacts]:
-    """The older quotas on which a charge holds nothing in the window of its time. A replay needs no hold."""
-    if charge.basis == Basis.CACHE:
+    """The older quotas on which a charge holds nothing in the window of its time. A replay needs no hold, and a job
+    none per minute or hour, nor of concurrency, until it starts. The second call of a pair uses the slot of the first.
+    Of answers from the cache, only requests are counted.
+    """
+    if charge.basis == Basis.CACHE and not entries:
         return []
     reserved = [
         windows.get((charge.tenant_id, entry.window_id), NO_WINDOW) for entry in entries if entry.kind == _RESERVE
     ]
     held = {window.quota_id for window in reserved if _covers(window, charge.created_ms)}
-    return [quota for quota in quotas.before(charge) if quota.id not in held]
+    has_sent_nothing = charge.state == ChargeState.RESERVED or charge.basis == Basis.NONE
+    return [
+        quota
+        for quota in quotas.before(charge)
+        if quota.id not in held
+        and not (has_sent_nothing and _is_held_at_dispatch(quota))
+        and not (charge.surface in LINKED_SURFACES and quota.unit == Unit.CONCURRENCY)
+        and (charge.basis != Basis.CACHE or quota.unit == Unit.REQUESTS)
+    ]
 
 
 def is_young(quota: QuotaFacts, charge: ChargeFacts) -> bool:
@@ -75,9 +95,13 @@ def is_young(quota: QuotaFacts, charge: ChargeFacts) -> bool:
 
 def skipped_quota_problem(charge: ChargeFacts, quota: QuotaFacts) -> Problem:
     """The problem of a charge that skipped a quota."""
-    owner = "tenant" if quota.user_id is None else "user"
-    what = f"it holds nothing on quota {quota.id} ({owner}, {quota.unit}, {quota.period}) in the window of its time"
+    described = f"{quota.id} ({quota.kind}, {quota.unit}, {quota.period})"
+    what = f"it holds nothing on quota {described} in the window of its time"
     return Problem(Fault.SKIPPED_QUOTA, f"charge {charge.id}", what)
+
+
+def _is_held_at_dispatch(quota: QuotaFacts) -> bool:
+    return Period(quota.period).held_at_dispatch or quota.unit == Unit.CONCURRENCY
 
 
 def _covers(window: WindowFacts, at_ms: int) -> bool:

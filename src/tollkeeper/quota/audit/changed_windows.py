@@ -5,23 +5,29 @@ from typing import Any
 
 from sqlalchemy import text
 
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
+from tollkeeper.quota.audit.cut import Cut
 from tollkeeper.quota.audit.facts import NEW_WINDOW, Key, WindowState
 from tollkeeper.quota.audit.mark import Mark
 from tollkeeper.quota.audit.problems import Fault, Problem
 from tollkeeper.quota.audit.reading import read
+from tollkeeper.quota.audit.replay import BEFORE_ALL, BEFORE_CARRY, EntryKey, Replay
 from tollkeeper.quota.audit.report import AuditReport
-from tollkeeper.quota.audit.windows import BALANCES, BEFORE_ALL, EntryKey, Replay
+from tollkeeper.quota.rules.carry import BALANCES, read_carry
 
 _WINDOWS = text(
-    "SELECT tenant_id, id, sequence, granted, settled, pending, forgiven FROM windows"
+    "SELECT tenant_id, id, sequence, granted, settled, pending, forgiven, ends_ms,"
+    " (SELECT reason FROM entries WHERE entries.tenant_id = windows.tenant_id AND window_id = windows.id"
+    " AND month > :cut AND entries.sequence >= :first_sequence AND entries.sequence < 0"
+    " ORDER BY entries.sequence LIMIT 1) AS carry FROM windows"
     " WHERE (tenant_id, id) > (:tenant_id, :window_id) ORDER BY tenant_id, id LIMIT :most"
 )
 _ENTRIES = text(
-    "SELECT * FROM (SELECT tenant_id, window_id, sequence, month, source_id, kind, granted, settled, pending, forgiven"
+    "SELECT * FROM (SELECT tenant_id, window_id, sequence, month, source_id, kind, granted, settled, pending, forgiven,"
+    " CASE WHEN sequence < 0 THEN reason END AS reason"
     " FROM entries WHERE tenant_id = :tenant_id AND window_id = :window_id AND sequence > :sequence"
-    " ORDER BY sequence LIMIT :most) AS chunk UNION ALL"
-    " SELECT tenant_id, id, sequence, NULL, NULL, NULL, granted, settled, pending, forgiven"
+    " AND month > :cut AND sequence >= :first_sequence ORDER BY sequence LIMIT :most) AS chunk UNION ALL"
+    " SELECT tenant_id, id, sequence, NULL, NULL, NULL, granted, settled, pending, forgiven, NULL"
     " FROM windows WHERE tenant_id = :tenant_id AND id = :window_id"
 )
 
@@ -29,11 +35,14 @@ _ENTRIES = text(
 class ChangedWindows:
     """Checks the windows behind a position. Their new entries are of the charges that are to be checked."""
 
-    def __init__(self, database: Database, report: AuditReport, chunk: int, mark: Mark, position: Key) -> None:
+    def __init__(
+        self, database: Database, report: AuditReport, chunk: int, mark: Mark, position: Key, cut: Cut
+    ) -> None:
         self._database = database
         self._report = report
         self._chunk = chunk
         self._mark = mark
+        self._cut = cut
         self.position = position
         self._charges: set[tuple[int, str]] = set()
         self._replayed: dict[Key, WindowState] = {}
@@ -44,11 +53,15 @@ class ChangedWindows:
             first, last = ((row[0], row[1]) for row in (rows[0], rows[-1]))
             known = self._mark.windows(first, last)
             for row in rows:
-                tenant_id, window_id, *balances = row
-                key, stored = (tenant_id, window_id), WindowState._make(balances)
+                tenant_id, window_id, *balances, ends_ms, carry = row
+                key, stored = (tenant_id, window_id), WindowState(*balances)
                 state = known.get(key, NEW_WINDOW)
                 if stored.sequence > state.sequence:
-                    async for _ in self._replay(EntryKey(*key, state.sequence), state):
+                    if carry is None and self._cut.covers(ends_ms):
+                        continue  # it ended, and is archived with all its entries
+                    if carry is not None and state.sequence < read_carry((0, 0, 0, 0), carry).up_to:
+                        state = NEW_WINDOW
+                    async for _ in self._replay(EntryKey(*key, state.sequence or BEFORE_CARRY), state):
                         yield
                 else:
                     self._report.add(_unchanged_problems(key, stored, state))
@@ -64,7 +77,7 @@ class ChangedWindows:
 
     async def _read_windows(self) -> Sequence[tuple[Any, ...]]:
         tenant_id, window_id = self.position
-        values = {"tenant_id": tenant_id, "window_id": window_id, "most": self._chunk}
+        values = {"tenant_id": tenant_id, "window_id": window_id, "most": self._chunk, **self._cut.values}
         return [tuple(row) for row in await read(self._database, _WINDOWS, **values)]
 
     async def _replay(self, position: EntryKey, state: WindowState) -> AsyncIterator[None]:
@@ -72,7 +85,8 @@ class ChangedWindows:
         is_last = False
         while not is_last:
             before = replay.entries
-            rows = await read(self._database, _ENTRIES, most=self._chunk, **replay.position._asdict())
+            place = replay.position._asdict()
+            rows = await read(self._database, _ENTRIES, most=self._chunk, **place, **self._cut.values)
             self._report.add(replay.read(rows))
             replayed, charges = replay.take_found()
             self._replayed |= replayed
@@ -96,6 +110,6 @@ def _unchanged_problems(key: Key, stored: WindowState, state: WindowState) -> li
         return [Problem(Fault.SEQUENCE, where, "it has no entries")]
     return [
         Problem(Fault.BALANCE, where, f"{name} is {now}, its verified entries add up to {total}")
-        for name, now, total in zip(BALANCES, stored[1:], state[1:], strict=True)
+        for name, now, total in zip(BALANCES, stored[1:5], state[1:5], strict=True)
         if now != total
     ]

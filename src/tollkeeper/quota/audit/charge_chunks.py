@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import BindParameter, Row, TextClause, bindparam, text
 
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.quota.audit.facts import ChargeFacts, EntryFacts
 from tollkeeper.quota.audit.reading import BEFORE_ALL_TENANTS, read
 from tollkeeper.quota.time_sorted_ids import CHARGE_PREFIX, month_of
@@ -21,11 +21,11 @@ _ENTRIES_PER_CHARGE = 8
 """A chunk ends early if its charges have more entries than this, on average."""
 _NTH_CHARGE = text(
     "SELECT tenant_id, month, id FROM charges WHERE (tenant_id, month, id) > (:tenant_id, :month, :id)"
-    " AND id <= :newest ORDER BY tenant_id, month, id LIMIT 1 OFFSET :most"
+    " AND id <= :newest AND month > :cut ORDER BY tenant_id, month, id LIMIT 1 OFFSET :most"
 )
 _NTH_ENTRY = text(
     "SELECT tenant_id, month, source_id AS id FROM entries WHERE (tenant_id, source_id) > (:tenant_id, :id)"
-    f" AND source_id <= :newest AND source_id LIKE '{CHARGE_PREFIX}%'"
+    f" AND source_id <= :newest AND source_id LIKE '{CHARGE_PREFIX}%' AND month > :cut"
     " ORDER BY tenant_id, source_id, kind, window_id LIMIT 1 OFFSET :most"
 )
 _CHARGE_COLUMNS, _ENTRY_COLUMNS = ", ".join(ChargeFacts._fields), ", ".join(EntryFacts._fields)
@@ -54,16 +54,17 @@ class Chunk(NamedTuple):
 
 
 class ChargeReader:
-    """Reads the charges and entries up to the id `newest`, and about `most` charges at once."""
+    """Reads the charges and entries up to the id `newest`, and about `most` charges at once; none up to month `cut`."""
 
-    def __init__(self, database: Database, newest: str, most: int) -> None:
+    def __init__(self, database: Database, newest: str, most: int, cut: int) -> None:
         self._database = database
         self._newest = newest
         self._most = most
+        self._cut = cut
 
     async def find_last(self, after: Position) -> Position:
         """The last position of the chunk after `after`: so many charges or entries later, or END."""
-        values = after._asdict() | {"newest": self._newest}
+        values = after._asdict() | {"newest": self._newest, "cut": self._cut}
         rows = [
             *await read(self._database, _NTH_CHARGE, most=self._most - 1, **values),
             *await read(self._database, _NTH_ENTRY, most=self._most * _ENTRIES_PER_CHARGE - 1, **values),
@@ -82,19 +83,19 @@ class ChargeReader:
 
     async def read_charges(self, tenant_id: int, ids: Sequence[str]) -> Chunk:
         """These charges of one tenant, and their entries: charges and entries in one snapshot each."""
-        values = _values_of(tenant_id, ids)
+        values = _values_of(tenant_id, ids) | {"cut": self._cut}
         charges = await read(self._database, _CHARGES_OF_IDS, **values)
         entries = await read(self._database, _ENTRIES_OF_IDS, **values)
         return Chunk(list(map(ChargeFacts._make, charges)), _by_charge(map(EntryFacts._make, entries)))
 
     async def read_charges_at_once(self, tenant_id: int, ids: Sequence[str]) -> Chunk:
         """The same, in one snapshot."""
-        return _split(await read(self._database, _BOTH_OF_IDS, **_values_of(tenant_id, ids)))
+        return _split(await read(self._database, _BOTH_OF_IDS, **_values_of(tenant_id, ids), cut=self._cut))
 
     async def _read(self, make_statement: Any, after: Position, last: Position) -> Sequence[Row[Any]]:
         statement = make_statement(after.tenant_id == last.tenant_id, after.month == last.month)
         bounds = after._asdict() | {f"last_{name}": value for name, value in last._asdict().items()}
-        return await read(self._database, statement, newest=self._newest, **bounds)
+        return await read(self._database, statement, newest=self._newest, cut=self._cut, **bounds)
 
 
 def _position_of(row: Row[Any]) -> Position:
@@ -142,7 +143,7 @@ def _select_charges(same_tenant: bool, same_month: bool) -> str:
             *([f"{months} AND month < :last_month"] if same_tenant else between),
             f"{last} AND month = :last_month AND id <= :last_id",
         ]
-    return _union(f"SELECT {_CHARGE_COLUMNS} FROM charges WHERE {{}} AND id <= :newest", ranges)
+    return _union(f"SELECT {_CHARGE_COLUMNS} FROM charges WHERE {{}} AND id <= :newest AND month > :cut", ranges)
 
 
 def _select_entries(same_tenant: bool) -> str:
@@ -151,7 +152,7 @@ def _select_entries(same_tenant: bool) -> str:
     else:
         first, last = "tenant_id = :tenant_id AND source_id > :id", "tenant_id = :last_tenant_id"
         ranges = [first, _BETWEEN_TENANTS, f"{last} AND source_id <= :last_id"]
-    of_charges = f"source_id <= :newest AND source_id LIKE '{CHARGE_PREFIX}%'"
+    of_charges = f"source_id <= :newest AND source_id LIKE '{CHARGE_PREFIX}%' AND month > :cut"
     return _union(f"SELECT {_ENTRY_COLUMNS} FROM entries WHERE {{}} AND {of_charges}", ranges)
 
 
@@ -196,7 +197,10 @@ def _with_ids(statement: str) -> TextClause:
 
 _SELECT_CHARGES = (
     f"SELECT {_CHARGE_COLUMNS} FROM charges WHERE tenant_id = :tenant_id AND month IN :months AND id IN :ids"
+    " AND month > :cut"
 )
-_SELECT_ENTRIES = f"SELECT {_ENTRY_COLUMNS} FROM entries WHERE tenant_id = :tenant_id AND source_id IN :ids"
+_SELECT_ENTRIES = (
+    f"SELECT {_ENTRY_COLUMNS} FROM entries WHERE tenant_id = :tenant_id AND source_id IN :ids AND month > :cut"
+)
 _CHARGES_OF_IDS, _BOTH_OF_IDS = _with_ids(_SELECT_CHARGES), _with_ids(_union_of_both(_SELECT_CHARGES, _SELECT_ENTRIES))
 _ENTRIES_OF_IDS = _with_ids(f"{_SELECT_ENTRIES} ORDER BY tenant_id, source_id")

@@ -10,10 +10,11 @@ from functools import partial
 
 from sqlalchemy import bindparam, text
 
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 from tollkeeper.quota.audit.applied_quotas import QuotasByOwner, is_young, skipped_quota_problem, skipped_quotas
 from tollkeeper.quota.audit.charge_chunks import BEGIN, END, ChargeReader, Chunk, Position
 from tollkeeper.quota.audit.costs import cost_problems
+from tollkeeper.quota.audit.cut import Cut
 from tollkeeper.quota.audit.facts import Key, QuotaFacts, WindowFacts
 from tollkeeper.quota.audit.invariants import charge_problems, orphan_problem
 from tollkeeper.quota.audit.problems import Problem
@@ -24,14 +25,16 @@ MAX_CACHED = 50_000
 """Windows, and owners of quotas, that are kept in memory."""
 _WINDOWS = text(
     "SELECT windows.tenant_id, windows.id, quota_id, starts_ms, ends_ms, unit, quotas.tenant_id AS owner_tenant_id,"
-    " user_id FROM windows LEFT JOIN quotas ON quotas.id = quota_id"
+    " user_id, kind, subject FROM windows LEFT JOIN quotas ON quotas.id = quota_id"
     " WHERE windows.tenant_id IN :tenants AND windows.id IN :windows"
 ).bindparams(bindparam("tenants", expanding=True), bindparam("windows", expanding=True))
 _QUOTA_COLUMNS = (
-    "id, tenant_id, user_id, unit, period, (SELECT at_ms FROM entries WHERE entries.tenant_id = quotas.tenant_id"
-    " AND sequence = 1 AND window_id = (SELECT id FROM windows WHERE windows.tenant_id = quotas.tenant_id"
-    " AND quota_id = quotas.id ORDER BY starts_ms LIMIT 1)) AS since_ms"
+    "id, tenant_id, user_id, kind, subject, unit, period, (SELECT coalesce((SELECT at_ms FROM entries"
+    " WHERE entries.tenant_id = windows.tenant_id AND window_id = windows.id AND entries.sequence = 1),"
+    " CAST(:cut_ms AS BIGINT)) FROM windows WHERE windows.tenant_id = quotas.tenant_id"
+    " AND quota_id = quotas.id ORDER BY starts_ms LIMIT 1) AS since_ms"
 )
+"""If the first entry of a quota is archived, the quota is older than every charge that is not."""
 _QUOTAS = text(
     f"SELECT {_QUOTA_COLUMNS} FROM quotas WHERE user_id IN :users"
     f" UNION ALL SELECT {_QUOTA_COLUMNS} FROM quotas WHERE user_id IS NULL AND tenant_id IN :tenants"
@@ -46,11 +49,12 @@ class ChargeAudit:
     """
 
     def __init__(
-        self, database: Database, report: AuditReport, chunk: int, newest: str, position: Position = BEGIN
+        self, database: Database, report: AuditReport, chunk: int, newest: str, cut: Cut, position: Position = BEGIN
     ) -> None:
         self._database = database
         self._report = report
-        self._reader = ChargeReader(database, newest, max(1, chunk // 5))
+        self._reader = ChargeReader(database, newest, max(1, chunk // 5), cut.month)
+        self._cut_ms = cut.ends_ms
         self.position = position
         self._windows: dict[Key, WindowFacts] = {}
         self._quotas = QuotasByOwner()
@@ -117,5 +121,5 @@ class ChargeAudit:
             self._quotas.clear()
         users, tenants = self._quotas.unknown(found.charges)
         if users or tenants:
-            rows = await read(self._database, _QUOTAS, users=users, tenants=tenants)
+            rows = await read(self._database, _QUOTAS, users=users, tenants=tenants, cut_ms=self._cut_ms)
             self._quotas.add(users, tenants, (QuotaFacts._make(row) for row in rows if row.since_ms is not None))

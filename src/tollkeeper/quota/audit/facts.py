@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from tollkeeper.quota.rules.subjects import SubjectKind
+
 
 class ChargeFacts(NamedTuple):
     """Columns of a charge."""
@@ -37,6 +39,9 @@ class ChargeFacts(NamedTuple):
     checkpoint_output: int
     created_ms: int
     error: str | None
+    surface: str
+    key_id: str | None
+    group_id: int | None
 
 
 class EntryFacts(NamedTuple):
@@ -62,6 +67,8 @@ class WindowFacts(NamedTuple):
     unit: str | None
     tenant_id: int | None
     user_id: int | None
+    kind: str | None
+    subject: str | None
 
 
 class QuotaFacts(NamedTuple):
@@ -70,25 +77,35 @@ class QuotaFacts(NamedTuple):
     id: int
     tenant_id: int
     user_id: int | None
+    kind: str
+    subject: str
     unit: str
     period: str
     since_ms: int
 
 
+def counts_for(charge: ChargeFacts, kind: str | None, subject: str | None) -> bool:
+    """Whether a quota of the charge's user or tenant, with this kind and name of its owner, applies to the charge."""
+    if kind == SubjectKind.KEY:
+        return charge.key_id == subject
+    return kind != SubjectKind.GROUP or str(charge.group_id) == subject
+
+
 class WindowState(NamedTuple):
-    """The number of a window's entries, and their sums."""
+    """The number of a window's entries, and their sums. `mode` is as in a carry."""
 
     sequence: int
     granted: int
     settled: int
     pending: int
     forgiven: int
+    mode: int = 0
 
 
 Key = tuple[int, int]
 """Tenant and window id."""
 NEW_WINDOW = WindowState(0, 0, 0, 0, 0)
-NO_WINDOW = WindowFacts(None, None, None, None, None, None)
+NO_WINDOW = WindowFacts(None, None, None, None, None, None, None, None)
 
 Windows = Mapping[Key, WindowFacts]
 """There may be more than are needed."""

@@ -4,9 +4,11 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 
-from tollkeeper.quota.audit.facts import NO_WINDOW, ChargeFacts, EntryFacts, WindowFacts, Windows
+from tollkeeper.quota.audit.costs import RECOVERED
+from tollkeeper.quota.audit.facts import NO_WINDOW, ChargeFacts, EntryFacts, WindowFacts, Windows, counts_for
 from tollkeeper.quota.audit.problems import Fault, Problem
-from tollkeeper.quota.audit.windows import is_month_of
+from tollkeeper.quota.audit.replay import is_month_of
+from tollkeeper.quota.rules.charge_row import requests_cost
 from tollkeeper.quota.rules.models import Basis, ChargeState, EntryKind, Unit
 
 _RESERVE, _ADJUST, _REFUND = EntryKind.RESERVE.value, EntryKind.ADJUST.value, EntryKind.REFUND.value
@@ -52,12 +54,9 @@ def _window_problems(charge: ChargeFacts, window: WindowFacts, entries: Sequence
     """Compare a charge with its entries in one window."""
     if window.tenant_id != charge.tenant_id or window.user_id not in (None, charge.user_id):
         yield "the window is another user's or tenant's"
-    if window.unit == Unit.TOKENS:
-        held, cost, forgiven = charge.held_tokens, charge.cost_tokens, charge.forgiven_tokens
-    else:
-        held, cost = charge.held_micro_usd or 0, charge.cost_micro_usd or 0
-        forgiven = charge.forgiven_micro_usd or 0
-    yield from _amount_problems(entries, held, cost, forgiven)
+    elif not counts_for(charge, window.kind, window.subject):
+        yield f"the window is of another {window.kind}"
+    yield from _amount_problems(entries, *_amounts_in(window.unit, charge))
     kinds = [entry.kind for entry in entries]
     expected_counts = {_RESERVE: 1, _ADJUST: int(charge.adjusted), _REFUND: int(charge.refunded)}
     for kind, count in expected_counts.items():
@@ -68,6 +67,20 @@ def _window_problems(charge: ChargeFacts, window: WindowFacts, entries: Sequence
     for entry in entries:
         if entry.month != charge.month:
             yield f"entry {entry.sequence} is in month {entry.month}, the charge in month {charge.month}"
+
+
+def _amounts_in(unit: str | None, charge: ChargeFacts) -> tuple[int, int, int]:
+    """What a charge held, cost and was forgiven in a window of this unit."""
+    slot = 0 if charge.error == RECOVERED else 1
+    match unit:
+        case Unit.TOKENS:
+            return charge.held_tokens, charge.cost_tokens, charge.forgiven_tokens
+        case Unit.REQUESTS:
+            return slot, requests_cost(charge.basis, refunded=charge.refunded), 0
+        case Unit.CONCURRENCY:
+            return slot, 0, 0
+        case _:
+            return charge.held_micro_usd or 0, charge.cost_micro_usd or 0, charge.forgiven_micro_usd or 0
 
 
 def _amount_problems(entries: Sequence[EntryFacts], held: int, cost: int, forgiven: int) -> Iterator[str]:

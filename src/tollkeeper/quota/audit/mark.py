@@ -24,9 +24,10 @@ from tollkeeper.quota.audit.report import AuditReport
 _TABLES = """
 CREATE TABLE progress (ledger TEXT, since TEXT, stage TEXT, position TEXT, newest TEXT, report TEXT);
 CREATE TABLE windows (tenant_id INTEGER, window_id INTEGER, sequence INTEGER, granted INTEGER, settled INTEGER,
-    pending INTEGER, forgiven INTEGER, PRIMARY KEY (tenant_id, window_id)) WITHOUT ROWID;
+    pending INTEGER, forgiven INTEGER, mode INTEGER DEFAULT 0, PRIMARY KEY (tenant_id, window_id)) WITHOUT ROWID;
 CREATE TABLE charges (tenant_id INTEGER, id TEXT, PRIMARY KEY (tenant_id, id)) WITHOUT ROWID;
 """
+_COLUMNS = "SELECT count(*) FROM pragma_table_info('windows')"
 WINDOWS, CHARGES = "windows", "charges"
 _NO_MARK = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_NOTADB)
 """The errors of SQLite for a file without these tables, and for one that is no database."""
@@ -81,6 +82,8 @@ class Mark:
                 found = _Progress(ledger, since="", stage=WINDOWS, position="", newest=newest, report="")
                 connection.execute("INSERT INTO progress VALUES (?, ?, ?, ?, ?, ?)", found)
             else:
+                if connection.execute(_COLUMNS).fetchone() == (7,):  # it was made by an older version
+                    connection.execute("ALTER TABLE windows ADD COLUMN mode INTEGER DEFAULT 0")
                 found = _Progress._make(connection.execute("SELECT * FROM progress").fetchone())
                 if not is_resumed:
                     found = found._replace(since=found.newest, stage=WINDOWS, position="", newest=newest, report="")
@@ -120,6 +123,10 @@ class Mark:
         """The id of the moment when the verification began."""
         return self._progress.newest
 
+    def restart(self) -> None:
+        """Begin again, because months were archived since the interruption. What was verified before this one stays."""
+        self._progress = self._progress._replace(stage=WINDOWS, position="", report="")
+
     def report(self) -> AuditReport:
         """What was found before an interruption."""
         if not self._progress.report:
@@ -144,7 +151,7 @@ class Mark:
         self._progress = self._progress._replace(
             stage=stage, position=json.dumps(list(position)), report=json.dumps(asdict(report) | {"problems": problems})
         )
-        statement = "INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?, ?, ?)"
+        statement = "INSERT OR REPLACE INTO windows VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
         try:
             self._connection.execute("BEGIN")
             self._connection.executemany(statement, ((*key, *state) for key, state in (windows or {}).items()))

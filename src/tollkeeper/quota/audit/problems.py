@@ -15,6 +15,7 @@ class Fault(StrEnum):
     CHARGE = "charge"
     COST = "cost"
     SKIPPED_QUOTA = "skipped_quota"
+    WINDOW = "window"
 
 
 @dataclass(frozen=True, slots=True)

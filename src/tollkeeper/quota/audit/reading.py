@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Row, TextClause
 
-from tollkeeper.db import Database
+from tollkeeper.database.engine import Database
 
 BEFORE_ALL_TENANTS = -(2**31)
 

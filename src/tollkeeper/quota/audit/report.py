@@ -15,10 +15,13 @@ class AuditReport:
 
     The leases of `lapsed` of the `open_holds` are over.
 
+    `archived` is the last archived month, 0 if there is none: older entries count as the sums that the archives left.
+
     Of `undecided` charges the rows do not tell whether they skipped a quota, because it was created just before.
     """
 
     since: str = ""
+    archived: int = 0
     windows: int = 0
     entries: int = 0
     charges: int = 0

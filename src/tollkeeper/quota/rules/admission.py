@@ -3,7 +3,7 @@
 A call holds on every window that applies, or on none. No I/O.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 
 from tollkeeper.chat import Usage
@@ -14,42 +14,48 @@ from tollkeeper.errors import (
     LedgerUnavailable,
     NotFound,
     QuotaExceeded,
-    QuotaHeld,
-    QuotaRefusal,
     Unauthenticated,
 )
-from tollkeeper.quota.rules.balances import has_token_quota
+from tollkeeper.principal import Principal
 from tollkeeper.quota.rules.charge_row import ChargeRow
 from tollkeeper.quota.rules.idempotency import claim_key, find_response
 from tollkeeper.quota.rules.idempotency_keys import StoredResponse
+from tollkeeper.quota.rules.jobs import JobChange, JobStatus
+from tollkeeper.quota.rules.linked import fit_both, held_windows, most_output_of_both, unenforced_for_both
 from tollkeeper.quota.rules.models import Basis, ChargeState, EntryKind, Unit
-from tollkeeper.quota.rules.operations import Balance, ClosedCharge, Extend, Hold, Recover, Replayed, Reserve, Terms
+from tollkeeper.quota.rules.operations import (
+    Balance,
+    ClosedCharge,
+    Extend,
+    Hold,
+    Recover,
+    Replayed,
+    Reserve,
+    Terms,
+)
 from tollkeeper.quota.rules.page import Account, Page, WindowHold, WindowRow
+from tollkeeper.quota.rules.room import find_fallback, fit, hold_amount, most_output_of, refusal_by, unenforced
 from tollkeeper.quota.rules.settlement import balance_of, close, close_recovered, close_without_cost, closed_charge
+from tollkeeper.quota.rules.subjects import billing_of
 from tollkeeper.quota.time_sorted_ids import month_of
-
-HELD_RETRY_S = 1
-"""The `retry_after_s` of a refusal by the holds of calls in flight, which end soon."""
 
 
 def reserve(page: Page, operation: Reserve) -> Hold | Replayed:
     """Hold on every window that applies, or return the response that is stored for the call's key.
 
-    Raises Unauthenticated if the user, the tenant or the credential is no longer valid; QuotaExceeded or QuotaHeld with
-    the quota that refuses; an IdempotencyError; LedgerUnavailable if the disk is almost full, or if an earlier try of
-    this operation was committed and its charge is closed by now.
+    Raises Unauthenticated if the user, the tenant or the credential is no longer valid; NotInGroup; QuotaExceeded or
+    QuotaHeld with the quota that refuses; an IdempotencyError; LedgerUnavailable if the disk is almost full, or if an
+    earlier try of this operation was committed and its charge is closed by now.
     """
     if (existing := page.charges.get(operation.charge_id)) is not None:
         return _repeat_result(page, operation, existing)
-    account = page.accounts.get(operation.caller.user_id)
-    if account is None or not account.accepts(operation.caller, page.now_ms):
-        raise Unauthenticated
+    account = valid_account(page, operation.caller)
     if (response := _find_stored_response(page, operation)) is not None:
-        charge = _new_charge(page, operation, Usage(0, 0))
+        charge = new_charge(page, operation, Usage(0, 0))
         page.add_charge(charge, [])
         close_without_cost(page, charge)
-        return Replayed(charge.id, _balances(_current_windows(page, account)), response)
-    return _admit(page, operation, account)
+        return Replayed(charge.id, balances(current_windows(page, account, operation.caller)), response)
+    return admit(page, operation, account)
 
 
 def extend(page: Page, operation: Extend) -> Hold | Replayed:
@@ -79,22 +85,37 @@ def recover(page: Page, operation: Recover) -> ClosedCharge:
     if account is None:
         raise NotFound("The user of a lost charge does not exist any more.")
     terms = operation.terms
-    charge = _new_charge(page, operation, Usage(0, 0))
+    charge = new_charge(page, operation, Usage(0, 0))
     held = terms.meter.most_expensive_usage(terms.input_bound, operation.granted_output)
-    holds = [WindowHold(window, 0) for window in _current_windows(page, account)]
+    windows = held_windows(terms.surface, current_windows(page, account, operation.caller))
+    holds = [WindowHold(window, 0) for window in windows]
     for window, _ in holds:
         page.post(window, EntryKind.RESERVE, charge.id, charge.month)
     page.add_charge(charge, holds)
     return close_recovered(page, charge, operation.basis, operation.usage, held)
 
 
+def valid_account(page: Page, caller: Principal) -> Account:
+    """The caller's account. Raises Unauthenticated if the user, the tenant or the credential is no longer valid;
+    NotInGroup if the user is no member of the group that the call names.
+    """
+    account = page.accounts.get(caller.user_id)
+    if account is None or not account.accepts(caller, page.now_ms):
+        raise Unauthenticated
+    account.require_group(caller.group)
+    return account
+
+
 def _repeat_result(page: Page, operation: Reserve, charge: ChargeRow) -> Hold | Replayed:
     """The result of an operation that was committed before, when its result was lost."""
     if charge.open:
-        return Hold(charge.id, charge.granted_output, _balances(hold.window for hold in page.holds[charge.id]))
+        shown = balances(hold.window for hold in page.holds[charge.id])
+        hold = Hold(charge.id, charge.granted_output, shown, would_refuse=operation.would_refuse)
+        second = page.charges.get(operation.linked.charge_id) if operation.linked is not None else None
+        return hold if second is None or not second.open else hold._replace(linked=_second_hold(second))
     if charge.basis == Basis.CACHE and (response := _find_stored_response(page, operation)) is not None:
-        windows = _current_windows(page, page.accounts[operation.caller.user_id])
-        return Replayed(charge.id, _balances(windows), response)
+        windows = current_windows(page, page.accounts[operation.caller.user_id], operation.caller)
+        return Replayed(charge.id, balances(windows), response)
     raise LedgerUnavailable
 
 
@@ -105,25 +126,65 @@ def _find_stored_response(page: Page, operation: Reserve) -> StoredResponse | No
     return find_response(page, keyed_request.name(operation.caller), keyed_request)
 
 
-def _admit(page: Page, operation: Reserve, account: Account) -> Hold:
+def admit(page: Page, operation: Reserve, account: Account) -> Hold:
+    """Hold on every window that applies. Raises InvalidRequest, LedgerUnavailable, QuotaExceeded, QuotaHeld."""
+    windows = held_windows(operation.terms.surface, current_windows(page, account, operation.caller))
+    try:
+        return _admit(page, operation, windows)
+    except QuotaExceeded as refusal:
+        terms, linked = operation.terms, operation.linked
+        most_output = most_output_of(terms) if linked is None else most_output_of_both(terms, linked.terms)
+        refusal.fallback_model = find_fallback(windows, terms.least_output, most_output)
+        raise
+
+
+def _admit(page: Page, operation: Reserve, windows: list[WindowRow]) -> Hold:
     if page.refuses_calls:
         raise LedgerUnavailable
     terms = operation.terms
     if min(terms.input_bound, terms.wanted_output, terms.least_output) < 0:
         raise InvalidRequest("The bounds of a call cannot be negative.")
-    windows = _current_windows(page, account)
-    granted_output = _grant_output(windows, terms, page.now_ms)
-    holds = _window_holds(windows, terms, granted_output, page.now_ms)
-    charge = _new_charge(page, operation, terms.meter.most_expensive_usage(terms.input_bound, granted_output))
+    if not operation.dispatch:
+        windows = _held_early(windows, terms, page.now_ms)
+    linked, second_hold, reporting = operation.linked, None, any(window.report_only for window in windows)
+    if linked is None:
+        granted_output, holds = fit(windows, terms, page.now_ms)
+        operation.would_refuse = unenforced(windows, terms, granted_output) if reporting else ()
+        charge = _open_charge(page, operation, granted_output, holds)
+    else:
+        granted_output, holds, second_holds = fit_both(windows, terms, linked.terms, page.now_ms)
+        both = terms, linked.terms, granted_output
+        operation.would_refuse = unenforced_for_both(windows, *both) if reporting else ()
+        charge = _open_charge(page, operation, granted_output, holds)
+        second_terms = linked.terms.after(granted_output)
+        second = Reserve(linked.charge_id, operation.caller, second_terms, operation.lease_ms, dispatch=False)
+        second_hold = _second_hold(_open_charge(page, second, second_terms.wanted_output, second_holds))
+    if operation.keyed_request is not None:
+        claim_key(page, operation.keyed_request.name(operation.caller), operation.keyed_request, charge)
+    if operation.job_id is not None:
+        status, started_ms = JobStatus.PENDING, None
+        if operation.dispatch:
+            status, started_ms = JobStatus.PROCESSING, page.now_ms
+        page.put_job(JobChange(charge.tenant_id, operation.job_id, charge.id, str(status), started_ms))
+    return Hold(charge.id, granted_output, balances(windows), second_hold, operation.would_refuse)
+
+
+def _open_charge(page: Page, operation: Reserve, granted_output: int, holds: list[WindowHold]) -> ChargeRow:
+    terms = operation.terms
+    charge = new_charge(page, operation, terms.meter.most_expensive_usage(terms.input_bound, granted_output))
     for window, pending in holds:
         page.post(window, EntryKind.RESERVE, charge.id, charge.month, pending=pending)
     page.add_charge(charge, holds)
-    if operation.keyed_request is not None:
-        claim_key(page, operation.keyed_request.name(operation.caller), operation.keyed_request, charge)
-    return Hold(charge.id, granted_output, _balances(windows))
+    return charge
 
 
-def _new_charge(page: Page, operation: Reserve | Recover, held: Usage) -> ChargeRow:
+def _second_hold(charge: ChargeRow) -> Hold:
+    """The hold of a second call. Its balances are those of the first."""
+    return Hold(charge.id, charge.granted_output)
+
+
+def new_charge(page: Page, operation: Reserve | Recover, held: Usage) -> ChargeRow:
+    """The row of a charge that opens with this operation. It is not on the page yet."""
     terms, price = operation.terms, operation.terms.meter.price
     is_dispatched = isinstance(operation, Recover) or operation.dispatch
     lease_ms = operation.lease_ms if isinstance(operation, Reserve) else 0
@@ -149,92 +210,31 @@ def _new_charge(page: Page, operation: Reserve | Recover, held: Usage) -> Charge
         checkpoint_output=0,
         created_ms=page.now_ms,
         lease_ms=page.now_ms + lease_ms,
+        key_id=operation.caller.api_key,
+        group_id=page.accounts[operation.caller.user_id].group_of(billing_of(operation.caller)),
     )
 
 
-def _current_windows(page: Page, account: Account) -> list[WindowRow]:
-    return [page.current_windows[quota.id] for quota in account.quotas]
+def current_windows(page: Page, account: Account, caller: Principal) -> list[WindowRow]:
+    """The windows of now, of every quota that applies to a call of this caller."""
+    return [page.current_windows[quota.id] for quota in account.quotas_of(billing_of(caller))]
 
 
-def _balances(windows: Iterable[WindowRow]) -> tuple[Balance, ...]:
-    return tuple([balance_of(window) for window in windows])
+def _held_early(windows: list[WindowRow], terms: Terms, now_ms: int) -> list[WindowRow]:
+    """The windows that a job holds on before it starts. Those that end soon are among them if the user has no longer
+    window of their own; concurrency never is.
 
-
-def _grant_output(windows: list[WindowRow], terms: Terms, now_ms: int) -> int:
-    """The output that fits every window when no other call is in flight, at most the wanted output.
-
-    Raises QuotaExceeded, with the tightest window, if that is below `least_output`, or if the user has no token quota
-    of their own.
+    Raises QuotaExceeded for a job that can never fit one of the others.
     """
-    if not any(window.quota.is_own_token_quota for window in windows):
-        raise QuotaExceeded(
-            "You have no token quota. An administrator can set one.",
-            quota="user",
-            needed=terms.meter.tokens(Usage(terms.input_bound, terms.least_output)),
-        )
-    granted, tightest = terms.wanted_output, None
+    early = [window for window in windows if not window.quota.is_held_at_dispatch]
+    if not any(window.admits_owner for window in early):
+        early = [window for window in windows if window.quota.key.unit is not Unit.CONCURRENCY]
     for window in windows:
-        unit = window.quota.key.unit
-        if unit is Unit.MICRO_USD and terms.meter.price is None:
-            raise QuotaExceeded(
-                "This model has no price, and a money quota applies to you.",
-                quota=window.quota.name,
-                unit=unit,
-                limit=window.granted,
-            )
-        fitting = _max_output(terms, unit, window.granted, window.settled)
-        if fitting < granted:
-            granted, tightest = fitting, window
-    if tightest is not None and granted < terms.least_output:
-        raise _refusal(QuotaExceeded, tightest, terms, terms.least_output, now_ms)
-    return granted
+        never_fits = (hold_amount(terms, window.quota.key.unit, terms.least_output) or 0) > window.granted
+        if never_fits and not window.report_only:
+            raise refusal_by(QuotaExceeded, window, terms, terms.least_output, now_ms)
+    return early
 
 
-def _window_holds(windows: list[WindowRow], terms: Terms, granted_output: int, now_ms: int) -> list[WindowHold]:
-    """What the call holds in each window. Raises QuotaHeld if the holds of calls in flight leave too little."""
-    holds = []
-    for window in windows:
-        needed = hold_amount(terms, window.quota.key.unit, granted_output) or 0
-        if window.settled + window.pending + needed > window.granted:
-            raise _refusal(QuotaHeld, window, terms, granted_output, now_ms)
-        holds.append(WindowHold(window, needed))
-    return holds
-
-
-def hold_amount(terms: Terms, unit: Unit, output: int) -> int | None:
-    """What a call with this output holds of a quota in `unit`; None for money if the model has no price."""
-    return terms.meter.cost(unit, terms.meter.most_expensive_usage(terms.input_bound, output))
-
-
-def would_admit(terms: Terms, own: Sequence[Balance], tenants: Sequence[Balance]) -> bool:
-    """Whether a call with these terms would be admitted now. `own` are the user's balances, `tenants` the tenant's."""
-    balances = [*own, *tenants]
-    if not has_token_quota(own):
-        return False
-    if terms.meter.price is None and any(balance.unit is Unit.MICRO_USD for balance in balances):
-        return False
-    fitting = (_max_output(terms, balance.unit, balance.limit, balance.used) for balance in balances)
-    granted = min(terms.wanted_output, *fitting)
-    if granted < terms.least_output:
-        return False
-    return all((hold_amount(terms, balance.unit, granted) or 0) <= balance.remaining for balance in balances)
-
-
-def _max_output(terms: Terms, unit: Unit, limit: int, used: int) -> int:
-    """The most output that fits a quota when no other call is in flight; negative if the input alone does not fit."""
-    return terms.meter.max_output(unit, terms.input_bound, limit - used)
-
-
-def _refusal(kind: type[QuotaRefusal], window: WindowRow, terms: Terms, output: int, now_ms: int) -> QuotaRefusal:
-    """The refusal by this window, with when to retry: soon if calls in flight hold the quota, else after the window."""
-    until_reset_s = None if window.ends_ms is None else -(-(window.ends_ms - now_ms) // 1000)
-    return kind(
-        quota=window.quota.name,
-        unit=window.quota.key.unit,
-        limit=window.granted,
-        used=window.settled,
-        reserved=window.pending,
-        needed=hold_amount(terms, window.quota.key.unit, output) or 0,
-        resets_ms=window.ends_ms,
-        retry_after_s=HELD_RETRY_S if kind is QuotaHeld else until_reset_s,
-    )
+def balances(windows: Iterable[WindowRow]) -> tuple[Balance, ...]:
+    return tuple([balance_of(window) for window in windows])

@@ -11,13 +11,18 @@ NO_TOKEN_QUOTA = Balance("user", Unit.TOKENS, Period.TOTAL, limit=0, used=0, res
 
 
 def tightest(balances: Sequence[Balance]) -> Balance | None:
-    """The balance with the lowest ratio of `remaining` to `limit`; None if there are no balances."""
-    return min(balances, key=lambda balance: balance.remaining / balance.limit if balance.limit else 0, default=None)
+    """The balance with the lowest ratio of `remaining` to `limit`; None if there are no balances.
+
+    Concurrency is not among them: it is not spent, and the call that it is shown to holds a part of it itself. Nor are
+    quotas that only report.
+    """
+    spent = [balance for balance in balances if balance.unit is not Unit.CONCURRENCY and not balance.report_only]
+    return min(spent, key=lambda balance: balance.remaining / balance.limit if balance.limit else 0, default=None)
 
 
 def has_token_quota(own: Sequence[Balance]) -> bool:
-    """Whether one of these counts tokens. A user without a token quota of their own cannot make any call."""
-    return any(balance.unit is Unit.TOKENS for balance in own)
+    """Whether one of these counts tokens, and refuses calls. A user without such a quota of their own makes no call."""
+    return any(balance.unit is Unit.TOKENS and not balance.report_only for balance in own)
 
 
 def spendable(own: Sequence[Balance], tenants: Sequence[Balance]) -> Balance:

@@ -1,10 +1,11 @@
 """A charge as the rules see it, and the columns of its row that are written."""
 
 from dataclasses import dataclass, fields
+from typing import assert_never
 
 from tollkeeper.chat import Price
 from tollkeeper.quota.rules.meter import Meter
-from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.rules.models import Basis, Unit
 
 
 @dataclass(slots=True)
@@ -32,6 +33,9 @@ class ChargeRow:
     checkpoint_output: int
     created_ms: int
     lease_ms: int
+    key_id: str | None = None
+    group_id: int | None = None
+    tags: str | None = None
     basis: str | None = None
     closed_by: str | None = None
     input_tokens: int | None = None
@@ -60,13 +64,44 @@ class ChargeRow:
         return Meter(self.weight_milli, price)
 
     def held(self, unit: Unit) -> int:
-        return self.held_tokens if unit is Unit.TOKENS else self.held_micro_usd or 0
+        """What it held of a quota in `unit`."""
+        if unit is Unit.TOKENS:
+            return self.held_tokens
+        if unit is Unit.MICRO_USD:
+            return self.held_micro_usd or 0
+        if unit is Unit.REQUESTS or unit is Unit.CONCURRENCY:
+            return 1
+        assert_never(unit)
 
     def cost(self, unit: Unit) -> int:
-        return self.cost_tokens if unit is Unit.TOKENS else self.cost_micro_usd or 0
+        """What it has cost of a quota in `unit`, before a refund."""
+        if unit is Unit.TOKENS:
+            return self.cost_tokens
+        if unit is Unit.MICRO_USD:
+            return self.cost_micro_usd or 0
+        if unit is Unit.REQUESTS:
+            return requests_cost(self.basis, refunded=self.refunded)
+        if unit is Unit.CONCURRENCY:
+            return 0
+        assert_never(unit)
 
     def forgiven(self, unit: Unit) -> int:
-        return self.forgiven_tokens if unit is Unit.TOKENS else self.forgiven_micro_usd or 0
+        """What is forgiven of its hold in a quota in `unit`."""
+        if unit is Unit.TOKENS:
+            return self.forgiven_tokens
+        if unit is Unit.MICRO_USD:
+            return self.forgiven_micro_usd or 0
+        if unit is Unit.REQUESTS or unit is Unit.CONCURRENCY:
+            return 0
+        assert_never(unit)
+
+
+def requests_cost(basis: str | None, *, refunded: bool) -> int:
+    """What a charge costs of a quota in requests: 1, or 0 while it is open or if nothing was billed.
+
+    Only what was billed can be refunded. A later adjustment keeps the cost that was given back, whatever its basis.
+    """
+    return int(refunded or (basis is not None and basis != Basis.NONE))
 
 
 CHARGE_COLUMNS = tuple(column.name for column in fields(ChargeRow))

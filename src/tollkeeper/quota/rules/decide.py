@@ -1,25 +1,31 @@
 """Decides operations in memory, on a page whose rows are locked. No I/O: neither the clock nor the database.
 
-Each operation is checked completely before it changes the page, so a refused operation leaves the page as it was. The
-exception is `Extend`, which has then released its previous charge. `admission.py` has the rules of reserves.
+Each operation is checked completely before it changes the page, so a refused operation leaves the page as it was. There
+are two exceptions: `Extend` has then released its previous charge; `Dispatch` has released the charge of a caller whose
+access has ended. `admission.py` has the rules of reserves.
 """
 
 from collections.abc import Collection, Sequence
 from typing import assert_never
 
 from tollkeeper.chat import Usage
-from tollkeeper.errors import InvalidRequest, LedgerConflict, NotFound, TollkeeperError
+from tollkeeper.errors import ChargeArchived, LedgerConflict, NotFound, TollkeeperError
+from tollkeeper.quota.rules.administer import administer
 from tollkeeper.quota.rules.admission import extend, recover, reserve
 from tollkeeper.quota.rules.charge_row import ChargeRow
+from tollkeeper.quota.rules.dispatch import dispatch, start_job, withdraw
+from tollkeeper.quota.rules.free_calls import book_free
 from tollkeeper.quota.rules.idempotency import store_response
+from tollkeeper.quota.rules.job_results import store_result
+from tollkeeper.quota.rules.linked import release_linked
 from tollkeeper.quota.rules.models import Basis, ChargeState, EntryKind
 from tollkeeper.quota.rules.operations import (
     Administer,
-    Balance,
+    BookFree,
+    ClosedCharge,
     Dispatch,
     Expire,
     Extend,
-    LimitChange,
     Operation,
     Recover,
     Refund,
@@ -27,12 +33,12 @@ from tollkeeper.quota.rules.operations import (
     Renew,
     Reserve,
     Result,
-    SetLimit,
     Settle,
+    StartJob,
+    Withdraw,
 )
-from tollkeeper.quota.rules.page import Page, QuotaRow
-from tollkeeper.quota.rules.settlement import balance_of, close, closed_charge, usage_at_expiry
-from tollkeeper.quota.rules.windows import MAX_GRANTED
+from tollkeeper.quota.rules.page import Page
+from tollkeeper.quota.rules.settlement import close, closed_charge, usage_at_expiry
 from tollkeeper.quota.time_sorted_ids import month_of
 
 
@@ -54,10 +60,8 @@ def decide(page: Page, operations: Sequence[Operation]) -> list[Result | Tollkee
 
 def _decide(page: Page, operation: Operation) -> Result:
     match operation:
-        case Extend():  # before Reserve, whose subclass it is
-            return extend(page, operation)
         case Reserve():
-            return reserve(page, operation)
+            return _open(page, operation)
         case Settle():
             return settle(page, operation)
         case Release():
@@ -66,7 +70,10 @@ def _decide(page: Page, operation: Operation) -> Result:
             return renew(page, operation)
         case Dispatch():
             return dispatch(page, operation)
+        case Withdraw():
+            return withdraw(page, operation)
         case Recover():
+            _refuse_archived(page, operation.charge_id)
             return recover(page, operation)
         case Expire():
             return expire(page, operation)
@@ -78,17 +85,17 @@ def _decide(page: Page, operation: Operation) -> Result:
             assert_never(operation)
 
 
-def dispatch(page: Page, operation: Dispatch) -> bool:
-    """Change a reserved charge to dispatched, once (compare and set). Returns whether this operation did."""
-    charge = page.charges.get(operation.charge_id)
-    if charge is None or not charge.open:
-        return False
-    if charge.state != ChargeState.RESERVED:
-        return charge.lease_ms == operation.lease_until_ms
-    charge.state = str(ChargeState.DISPATCHED)
-    operation.lease_until_ms = charge.lease_ms = page.now_ms + operation.lease_ms
-    page.mark_changed(charge)
-    return True
+def _open(page: Page, operation: Reserve) -> Result:
+    """Open the charge of a call."""
+    match operation:
+        case Extend():
+            return extend(page, operation)
+        case StartJob():
+            return start_job(page, operation)
+        case BookFree():
+            return book_free(page, operation)
+        case _:
+            return reserve(page, operation)
 
 
 def renew(page: Page, operation: Renew) -> set[str]:
@@ -119,6 +126,11 @@ def settle(page: Page, operation: Settle) -> Result:
     closed = close(page, charge, EntryKind.SETTLE, operation.basis, operation.usage, operation.error)
     if operation.store_response is not None:
         store_response(page, operation.store_response, closed)
+    if operation.job_result is not None:
+        store_result(page, operation.job_result, charge.tenant_id, closed)
+    if operation.linked_id is not None:
+        release_linked(page, operation.linked_id)
+        closed = closed_charge(page, charge)
     return closed
 
 
@@ -129,53 +141,21 @@ def release(page: Page, operation: Release) -> Result:
         return None
     if charge.basis == Basis.CACHE:
         return closed_charge(page, charge)
-    return close(page, charge, EntryKind.RELEASE, Basis.NONE, Usage(0, 0), operation.error)
+    close(page, charge, EntryKind.RELEASE, Basis.NONE, Usage(0, 0), operation.error)
+    release_linked(page, operation.linked_id)
+    return closed_charge(page, charge)
 
 
-def expire(page: Page, operation: Expire) -> bool:
-    """Close a charge whose lease is over. If it was sent, book the checkpoint and forgive the rest; else release it."""
+def expire(page: Page, operation: Expire) -> ClosedCharge | None:
+    """Close a charge whose lease is over. If it was sent, book the checkpoint and forgive the rest; else release it.
+
+    Returns None for a charge that is closed, or whose lease is not over.
+    """
     charge = page.charges.get(operation.charge_id)
     if charge is None or not charge.open or charge.lease_ms >= page.now_ms:
-        return False
+        return None
     basis, usage = usage_at_expiry(charge)
-    close(page, charge, EntryKind.EXPIRE, basis, usage, "lease_over")
-    return True
-
-
-def administer(page: Page, operation: Administer) -> tuple[Balance, ...]:
-    """Change limits, all or none, and once: the operation may be repeated. Raises NotFound, InvalidRequest."""
-    if len({change.key for change in operation.changes}) < len(operation.changes):
-        raise InvalidRequest("The same quota is named twice.")
-    is_committed = operation.operation_id in page.committed_sources
-    windows = []
-    for change in operation.changes:
-        quota = page.quotas.get(change.key)
-        if quota is None:
-            raise NotFound("There is no such quota to grant to. Set a limit first.")
-        window = page.current_windows[quota.id]
-        windows.append((change, quota, window))
-        if is_committed:
-            continue
-        base = change.limit if isinstance(change, SetLimit) else quota.granted
-        if not 0 <= base <= MAX_GRANTED or not 0 <= window.granted + _added(change, quota) <= MAX_GRANTED:
-            raise InvalidRequest(f"A quota is between 0 and {MAX_GRANTED:,}.")
-    if not is_committed:
-        page.committed_sources.add(operation.operation_id)
-        month = month_of(operation.operation_id)
-        for change, quota, window in windows:
-            kind, more = EntryKind.GRANT, _added(change, quota)
-            if isinstance(change, SetLimit):
-                kind = EntryKind.LIMIT
-                quota.granted = change.limit
-                page.changed_limits[quota.id] = quota
-            reason = change.reason or operation.reason
-            page.post(window, kind, operation.operation_id, month, granted=more, actor=operation.actor, reason=reason)
-    return tuple(balance_of(window) for _, _, window in windows)
-
-
-def _added(change: LimitChange, quota: QuotaRow) -> int:
-    """By how much a change moves the current window. What was granted to it on top of the limit stays."""
-    return change.limit - quota.granted if isinstance(change, SetLimit) else change.amount
+    return close(page, charge, EntryKind.EXPIRE, basis, usage, "lease_over")
 
 
 def refund(page: Page, operation: Refund) -> int:
@@ -202,7 +182,15 @@ def refund(page: Page, operation: Refund) -> int:
 
 
 def _charge(page: Page, charge_id: str) -> ChargeRow:
+    """Raises NotFound, ChargeArchived."""
+    _refuse_archived(page, charge_id)
     charge = page.charges.get(charge_id)
     if charge is None:
         raise NotFound("There is no such charge.")
     return charge
+
+
+def _refuse_archived(page: Page, charge_id: str) -> None:
+    """Raise ChargeArchived for a charge that is archived, or is about to be."""
+    if page.archived_month and month_of(charge_id) <= page.archived_month:
+        raise ChargeArchived

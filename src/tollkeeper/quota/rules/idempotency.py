@@ -17,7 +17,7 @@ def find_response(page: Page, name: KeyName, request: KeyedRequest) -> StoredRes
     Raises IdempotencyMismatch, IdempotencyInFlight, PreviousAttemptInterrupted.
     """
     row = _current_row(page, name)
-    if row is None or row.is_free(page.now_ms):
+    if row is None or row.is_free(page.now_ms, page.key_lifetime_ms):
         return None
     if row.fingerprint != request.fingerprint:
         raise IdempotencyMismatch

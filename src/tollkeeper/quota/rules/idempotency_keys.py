@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from tollkeeper.errors import IdempotencyMismatch
 from tollkeeper.principal import Principal
 from tollkeeper.quota.rules.models import Basis, ChargeState
 
@@ -32,6 +33,17 @@ class KeyedRequest(NamedTuple):
     def name(self, caller: Principal) -> KeyName:
         """The key as one of this caller."""
         return KeyName(caller.tenant_id, caller.user_id, self.key)
+
+    def repeats(self, created_ms: int, fingerprint: str | None, now_ms: int) -> bool:
+        """Whether this repeats the request that came with the same key at that time; False if the key has expired.
+
+        Raises IdempotencyMismatch if the earlier request was another one.
+        """
+        if now_ms - created_ms >= KEY_LIFETIME_MS:
+            return False
+        if fingerprint != self.fingerprint:
+            raise IdempotencyMismatch
+        return True
 
 
 class StoredResponse(NamedTuple):
@@ -65,10 +77,10 @@ class KeyRow(NamedTuple):
     basis: str | None
     response: StoredResponse | None = None
 
-    def is_free(self, now_ms: int) -> bool:
+    def is_free(self, now_ms: int, lifetime_ms: int) -> bool:
         """Whether a new call may use the key: nothing was billed for its previous call, or the key has expired."""
         is_unbilled = self.state == ChargeState.RELEASED or self.basis == Basis.NONE
-        return is_unbilled or now_ms - self.created_ms >= KEY_LIFETIME_MS
+        return is_unbilled or now_ms - self.created_ms >= lifetime_ms
 
     @property
     def in_flight(self) -> bool:

@@ -1,9 +1,9 @@
-"""Computes the input bound of a call, and its cost: tokens by the model's weight, micro-USD by its price.
+"""Computes the input bound of a call, its cost (tokens by the model's weight, micro-USD by its price), and its hold.
 
 A cost is rounded up once per call and unit.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from tollkeeper.chat import Price, Usage
 from tollkeeper.quota.rules.models import Unit
@@ -62,19 +62,28 @@ class Meter(NamedTuple):
             return Usage(input_tokens, output_tokens, cached_input_tokens=input_tokens)
         return Usage(input_tokens, output_tokens, cache_write_tokens=input_tokens)
 
-    def cost(self, unit: Unit, usage: Usage) -> int | None:
-        """The cost in `unit`; None for money if the model has no price."""
-        return self.tokens(usage) if unit is Unit.TOKENS else self.micro_usd(usage)
+    def hold(self, unit: Unit, usage: Usage) -> int | None:
+        """What a call holds in `unit` so that it can cost this usage; None for money if the model has no price."""
+        if unit is Unit.TOKENS:
+            return self.tokens(usage)
+        if unit is Unit.MICRO_USD:
+            return self.micro_usd(usage)
+        if unit is Unit.REQUESTS or unit is Unit.CONCURRENCY:
+            return 1
+        assert_never(unit)
 
     def max_output(self, unit: Unit, input_tokens: int, room: int) -> int:
         """The most output tokens that fit `room` (in `unit`) beside the input, at the input's highest price.
 
-        Negative if the input alone does not fit, or if the model has no price. UNBOUNDED_OUTPUT if output is free.
+        Negative if the input alone does not fit, or if the model has no price. UNBOUNDED_OUTPUT if output is free, as
+        in a quota that counts calls.
         """
         if unit is Unit.TOKENS:
             if self.weight_milli == 0:
                 return UNBOUNDED_OUTPUT if room >= 0 else -1
             return room * WEIGHT_ONE // self.weight_milli - input_tokens
+        if unit is Unit.REQUESTS or unit is Unit.CONCURRENCY:
+            return UNBOUNDED_OUTPUT if room >= 1 else -1
         if self.price is None:
             return -1
         left = room * MILLION - input_tokens * max(self.price.input, self.price.cached_input, self._cache_write)

@@ -4,98 +4,25 @@ An operation that `must_commit` is retried until it commits, even if its caller 
 refused and withdrawn.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from tollkeeper.chat import Usage
 from tollkeeper.principal import Principal
-from tollkeeper.quota.rules.idempotency_keys import KeyedRequest, KeyName, StoredResponse
-from tollkeeper.quota.rules.meter import Meter
-from tollkeeper.quota.rules.models import Basis, Unit
-from tollkeeper.quota.rules.page import QuotaKey, ReadSet
-from tollkeeper.quota.rules.windows import Period
-
-
-class BatchOrder(IntEnum):
-    """The order within a batch: closing a charge frees quota for a reserve, and a renewal prevents an expiry."""
-
-    CLOSE = 0
-    ADMINISTER = 1
-    RESERVE = 2
-    EXPIRE = 3
-
-
-class Terms(NamedTuple):
-    """The terms of a call: its price and its bounds. All bounds are in tokens, before the weight.
-
-    The ledger grants between `least_output` and `wanted_output`. If they are equal, it grants all or refuses.
-    """
-
-    surface: str
-    provider: str
-    model: str
-    meter: Meter
-    input_bound: int
-    wanted_output: int
-    least_output: int
-
-
-class Balance(NamedTuple):
-    """A quota in its window, as shown to users. `used` is settled, `reserved` is held by calls in flight."""
-
-    quota: str
-    unit: Unit
-    period: Period
-    limit: int
-    used: int
-    reserved: int
-    resets_ms: int | None
-
-    @property
-    def remaining(self) -> int:
-        """What a further call can hold."""
-        return max(0, self.limit - self.used - self.reserved)
-
-
-class Hold(NamedTuple):
-    """The hold of an admitted call: the output tokens that it pays for, and its balances with the hold included."""
-
-    charge_id: str
-    granted_output: int
-    balances: tuple[Balance, ...] = ()
-
-
-class Replayed(NamedTuple):
-    """The response that is stored for an idempotency key, the charge of this replay (at no cost), and the balances."""
-
-    charge_id: str
-    balances: tuple[Balance, ...]
-    response: StoredResponse
-
-
-class ClosedCharge(NamedTuple):
-    """How a charge ended. The costs are what was deducted."""
-
-    charge_id: str
-    basis: Basis
-    usage: Usage
-    cost_tokens: int
-    cost_micro_usd: int | None
-    overrun: bool
-    balances: tuple[Balance, ...] = ()
-
-
-class StoreResponse(NamedTuple):
-    """Stores a response under a key in the transaction that closes the key's charge.
-
-    `render` makes the response from the closed charge; None stores nothing. It is called whenever the operation is
-    decided: in any thread, perhaps more than once.
-    """
-
-    name: KeyName
-    render: Callable[[ClosedCharge], StoredResponse | None]
+from tollkeeper.quota.rules.batch_order import BatchOrder as BatchOrder
+from tollkeeper.quota.rules.calls import Balance as Balance
+from tollkeeper.quota.rules.calls import ClosedCharge as ClosedCharge
+from tollkeeper.quota.rules.calls import Hold as Hold
+from tollkeeper.quota.rules.calls import LinkedCharge
+from tollkeeper.quota.rules.calls import Replayed as Replayed
+from tollkeeper.quota.rules.calls import StoreResponse as StoreResponse
+from tollkeeper.quota.rules.calls import Terms as Terms
+from tollkeeper.quota.rules.calls import Unenforced as Unenforced
+from tollkeeper.quota.rules.idempotency_keys import KeyedRequest
+from tollkeeper.quota.rules.jobs import JobResult
+from tollkeeper.quota.rules.limit_changes import LimitChange, SetLimit
+from tollkeeper.quota.rules.models import Basis
+from tollkeeper.quota.rules.page import ReadSet
 
 
 @dataclass(slots=True, eq=False)
@@ -103,7 +30,8 @@ class Reserve:
     """Hold on every quota that applies, or on none. Returns a `Hold`.
 
     If a response is stored for the `keyed_request`, nothing is held, and the result is `Replayed`.
-    `dispatch=False` and `Dispatch` are for background jobs, which reserve long before they call the provider.
+    With `dispatch=False` nothing is sent yet: background jobs reserve long before they call the provider. Quotas per
+    minute and per hour are then held by `Dispatch`.
     """
 
     order: ClassVar[BatchOrder] = BatchOrder.RESERVE
@@ -114,17 +42,28 @@ class Reserve:
     lease_ms: int
     dispatch: bool = True
     keyed_request: KeyedRequest | None = None
+    job_id: str | None = None
+    """The job that the charge is for: it becomes pending, or processing if the call is dispatched."""
+    linked: LinkedCharge | None = None
+    """A second charge, for the call that reads the answer of this one: both are admitted, or none."""
+    waited_s: float = 0.0
+    """The seconds that it has waited in the queue, until its batch started."""
+    would_refuse: tuple[Unenforced, ...] = ()
+    """What its hold says of quotas that only report, for a retry."""
 
     def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
-        read_set.callers[self.caller.user_id] = self.caller.tenant_id
+        read_set.add_caller(self.caller)
         if self.keyed_request is not None:
             read_set.keys.add(self.keyed_request.name(self.caller))
         if retried:
             read_set.charges[self.charge_id] = self.caller.tenant_id
+            if self.linked is not None:
+                read_set.charges[self.linked.charge_id] = self.caller.tenant_id
 
     def undo(self) -> "Release":
         """The operation that reverts this one if the caller is gone before the result: nothing was sent."""
-        return Release(self.charge_id, self.caller.tenant_id, error="caller_gone")
+        linked_id = self.linked.charge_id if self.linked is not None else None
+        return Release(self.charge_id, self.caller.tenant_id, error="caller_gone", linked_id=linked_id)
 
 
 @dataclass(slots=True, eq=False)
@@ -142,6 +81,35 @@ class Extend(Reserve):
         read_set.charges[self.previous] = self.caller.tenant_id
 
 
+class StartJob(Reserve):
+    """Reserve for a pending job that has no charge yet, and whose call is about to be sent. The job becomes processing.
+
+    Raises LedgerConflict unless the job waits: another operation has started it, or it was ended.
+    """
+
+    __slots__ = ()
+
+    def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
+        Reserve.declare_reads(self, read_set, retried=retried)
+        assert self.job_id is not None
+        read_set.waiting_jobs[self.job_id] = self.caller.tenant_id
+
+
+class BookFree(Reserve):
+    """Book a call that is answered without a provider, at no cost. Returns a `ClosedCharge`, which has held nothing.
+
+    It changes the windows that count requests. It locks no other, so that the calls of a busy tenant do not wait for
+    each other.
+    """
+
+    __slots__ = ()
+
+    def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
+        read_set.add_reader(self.caller)
+        if retried:
+            read_set.charges[self.charge_id] = self.caller.tenant_id
+
+
 @dataclass(slots=True, eq=False)
 class OfCharge:
     """An operation on a charge that exists: its id, and the tenant that it belongs to."""
@@ -154,19 +122,61 @@ class OfCharge:
 
 
 @dataclass(slots=True, eq=False)
-class Dispatch(OfCharge):
-    """Record that a reserved call is about to be sent. Returns True to the first caller, while the hold is open."""
+class EndOfCharge(OfCharge):
+    """An end of a call. The second charge `linked_id`, of which nothing was sent, is released with it."""
 
-    order: ClassVar[BatchOrder] = BatchOrder.CLOSE
-    must_commit: ClassVar[bool] = False
-    lease_ms: int
-    lease_until_ms: int | None = None
-    """The lease that this operation wrote, by which it recognises its own write when it is retried."""
+    linked_id: str | None = field(default=None, kw_only=True)
 
     def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
         OfCharge.declare_reads(self, read_set, retried=retried)
-        if not retried:
+        if self.linked_id is not None:
+            read_set.charges[self.linked_id] = self.tenant_id
+
+
+@dataclass(slots=True, eq=False)
+class Dispatch(OfCharge):
+    """Record that a reserved call is about to be sent. Returns a `Hold` to the first caller only.
+
+    If the charge does not hold on the windows that apply now, it is released, and the charge `successor` holds on them
+    by the same terms. The job of this id, if any, becomes processing.
+    """
+
+    order: ClassVar[BatchOrder] = BatchOrder.RESERVE
+    must_commit: ClassVar[bool] = False
+    lease_ms: int
+    caller: Principal
+    successor: str
+    job_id: str | None = None
+    lease_until_ms: int | None = None
+    """The lease that this operation wrote, by which it recognises its own write when it is retried."""
+    held_by: str = ""
+    """The charge that it has dispatched."""
+    would_refuse: tuple[Unenforced, ...] = ()
+
+    def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
+        OfCharge.declare_reads(self, read_set, retried=retried)
+        read_set.add_caller(self.caller)
+        if retried:
+            read_set.charges[self.successor] = self.tenant_id
+        else:
             self.lease_until_ms = None
+
+    def undo(self) -> "Withdraw":
+        """The operation that reverts this one if the caller is gone before the result: nothing was sent."""
+        return Withdraw(self.held_by, self.tenant_id, "caller_gone", self.lease_until_ms)
+
+
+@dataclass(slots=True, eq=False)
+class Withdraw(OfCharge):
+    """Release a charge of which nothing was sent: a reserved one, or one that was dispatched with exactly this lease.
+
+    Returns whether it is released by this.
+    """
+
+    order: ClassVar[BatchOrder] = BatchOrder.CLOSE
+    must_commit: ClassVar[bool] = False
+    error: str
+    lease_until_ms: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -185,7 +195,7 @@ class Renew:
 
 
 @dataclass(slots=True, eq=False)
-class Settle(OfCharge):
+class Settle(EndOfCharge):
     """Book the cost of a call. Returns a `ClosedCharge`.
 
     With basis `unknown`, `usage` is the checkpoint, and the rules decide what is forgiven.
@@ -197,15 +207,16 @@ class Settle(OfCharge):
     basis: Basis
     error: str | None = None
     store_response: StoreResponse | None = None
+    job_result: JobResult | None = None
 
     def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
-        OfCharge.declare_reads(self, read_set, retried=retried)
+        EndOfCharge.declare_reads(self, read_set, retried=retried)
         if self.store_response is not None:
             read_set.keys.add(self.store_response.name)
 
 
 @dataclass(slots=True, eq=False)
-class Release(OfCharge):
+class Release(EndOfCharge):
     """Give a hold back: nothing was billed. Returns a `ClosedCharge`, or None if there is no such charge."""
 
     order: ClassVar[BatchOrder] = BatchOrder.CLOSE
@@ -230,13 +241,13 @@ class Recover:
     basis: Basis
 
     def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
-        read_set.callers[self.caller.user_id] = self.caller.tenant_id
+        read_set.add_caller(self.caller)
         read_set.charges[self.charge_id] = self.caller.tenant_id
 
 
 @dataclass(slots=True, eq=False)
 class Expire(OfCharge):
-    """Close a charge whose lease is over. Returns whether it did."""
+    """Close a charge whose lease is over. Returns how it ended; None if it is closed, or its lease is not over."""
 
     order: ClassVar[BatchOrder] = BatchOrder.EXPIRE
     must_commit: ClassVar[bool] = False
@@ -255,30 +266,6 @@ class Refund(OfCharge):
     def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
         OfCharge.declare_reads(self, read_set, retried=retried)
         self.retried = retried
-
-
-@dataclass(frozen=True, slots=True)
-class SetLimit:
-    """Create a quota, or change its limit. The usage of the current window stays, and what was granted to it.
-
-    `reason` replaces the operation's reason.
-    """
-
-    key: QuotaKey
-    limit: int
-    reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """Add to the current window of a quota. `reason` replaces the operation's reason."""
-
-    key: QuotaKey
-    amount: int
-    reason: str | None = None
-
-
-LimitChange = SetLimit | Grant
 
 
 @dataclass(slots=True, eq=False)
@@ -303,5 +290,6 @@ class Administer:
 
 
 Closing = Settle | Release | Recover
-Operation = Reserve | Dispatch | Renew | Settle | Release | Recover | Expire | Refund | Administer
+Undoable = Reserve | Dispatch
+Operation = Undoable | Withdraw | Renew | Settle | Release | Recover | Expire | Refund | Administer
 Result = Hold | Replayed | ClosedCharge | bool | set[str] | int | tuple[Balance, ...] | None

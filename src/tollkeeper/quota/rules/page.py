@@ -1,72 +1,22 @@
 """What a batch of operations reads (`ReadSet`), and the rows that the rules work on (`Page`)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tollkeeper.principal import Principal
+from tollkeeper.quota.rules.accounts import Account as Account
 from tollkeeper.quota.rules.charge_row import ChargeRow
-from tollkeeper.quota.rules.idempotency_keys import KeyName, KeyRow
-from tollkeeper.quota.rules.models import EntryKind, Unit
-from tollkeeper.quota.rules.windows import Period
+from tollkeeper.quota.rules.idempotency_keys import KEY_LIFETIME_MS, KeyName, KeyRow
+from tollkeeper.quota.rules.jobs import JobChange
+from tollkeeper.quota.rules.models import EntryKind
+from tollkeeper.quota.rules.subjects import Billing, billing_of
+from tollkeeper.quota.rules.subjects import QuotaKey as QuotaKey
+from tollkeeper.quota.rules.subjects import QuotaRow as QuotaRow
+from tollkeeper.quota.rules.subjects import Subject as Subject
 
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """The owner of a quota: a user or, without `user_id`, a tenant."""
-
-    tenant_id: int
-    user_id: int | None = None
-
-
-class QuotaKey(NamedTuple):
-    """Identifies a quota by owner, unit and period. There is at most one for each."""
-
-    subject: Subject
-    unit: Unit
-    period: Period
-
-
-@dataclass(slots=True)
-class QuotaRow:
-    """A quota as stored. Only `granted` changes."""
-
-    id: int
-    key: QuotaKey
-    granted: int
-    name: str = field(init=False)
-    """The name in the API: `user-day`, `tenant-total`, `user-month-usd`."""
-
-    @property
-    def is_own_token_quota(self) -> bool:
-        """Whether it is a user's and counts tokens. A user without one cannot make any call."""
-        return self.key.unit is Unit.TOKENS and self.key.subject.user_id is not None
-
-    def __post_init__(self) -> None:
-        scope = "tenant" if self.key.subject.user_id is None else "user"
-        self.name = f"{scope}-{self.key.period}" + ("-usd" if self.key.unit is Unit.MICRO_USD else "")
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A user's access, and every quota that applies to the user: their own and the tenant's."""
-
-    tenant_id: int
-    active: bool
-    token_version: int
-    quotas: tuple[QuotaRow, ...]
-    api_keys: Mapping[str, int | None]
-    """The ids of the keys that are not revoked, each with the time of its expiry in ms, if it has one."""
-    revoked_sessions: frozenset[str] = frozenset()
-    """The ids of the sessions that are revoked, as long as access tokens of theirs have not expired."""
-
-    def accepts(self, caller: Principal, now_ms: int) -> bool:
-        """Whether the user and the tenant are active, and the caller's credential is valid."""
-        expires_ms = self.api_keys.get(caller.api_key, 0) if caller.api_key is not None else None
-        is_latest = caller.api_key is not None or self.token_version == caller.token_version
-        is_valid = is_latest and (expires_ms is None or now_ms < expires_ms)
-        is_valid = is_valid and caller.session not in self.revoked_sessions
-        return is_valid and self.active and self.tenant_id == caller.tenant_id
+if TYPE_CHECKING:
+    from tollkeeper.quota.rules.temporary import Temporary, TemporaryRow
 
 
 @dataclass(slots=True)
@@ -82,10 +32,27 @@ class WindowRow:
     pending: int = 0
     forgiven: int = 0
     sequence: int = 0
+    report_only: bool = False
+    """Whether it refuses no call, and only says which ones it would refuse."""
+    override: int | None = None
+    """The limit that an override sets; None if it is the quota's."""
+    due_ms: int | None = None
+    """When the next grant or override of it begins or ends: see `temporary.py`."""
+    rolled: int = 0
+    """What was unused in the window before: see `rollover.py`."""
+
+    @property
+    def admits_owner(self) -> bool:
+        """Whether its user may make calls because of it: it counts their tokens, and refuses what is too much."""
+        return self.quota.is_own_token_quota and not self.report_only
 
     @property
     def tenant_id(self) -> int:
         return self.quota.key.subject.tenant_id
+
+    def covers(self, now_ms: int) -> bool:
+        """Whether this time is in the window."""
+        return self.starts_ms <= now_ms and (self.ends_ms is None or now_ms < self.ends_ms)
 
 
 class EntryRow(NamedTuple):
@@ -106,6 +73,13 @@ class EntryRow(NamedTuple):
     reason: str | None
 
 
+class Succession(NamedTuple):
+    """A new window, and the last one of its quota before it."""
+
+    window: WindowRow
+    previous: WindowRow
+
+
 class WindowHold(NamedTuple):
     """What one charge holds in one window."""
 
@@ -119,6 +93,12 @@ class ReadSet:
 
     callers: dict[int, int] = field(default_factory=dict)
     """The tenant of each user who makes a call."""
+    readers: dict[int, int] = field(default_factory=dict)
+    """The tenant of each user whose call costs nothing. Windows that count it are locked, the others only shown."""
+    billings: dict[int, set[Billing]] = field(default_factory=dict)
+    """What the calls of each caller count for."""
+    reader_billings: dict[int, set[Billing]] = field(default_factory=dict)
+    """The same of each reader."""
     charges: dict[str, int] = field(default_factory=dict)
     """The tenant of each charge."""
     quotas: set[QuotaKey] = field(default_factory=set)
@@ -126,17 +106,44 @@ class ReadSet:
     sources: dict[str, int] = field(default_factory=dict)
     """Administrative operations that may have committed already: a tenant that each has entries of."""
     keys: set[KeyName] = field(default_factory=set)
+    waiting_jobs: dict[str, int] = field(default_factory=dict)
+    """The tenant of each job that is to be started without a charge."""
     is_suspect: bool = False
     """Whether an earlier try did not get a lock, so that this one is not to wait for any."""
 
+    def add_caller(self, caller: Principal) -> None:
+        """Read what a call of this caller holds on."""
+        self.callers[caller.user_id] = caller.tenant_id
+        self.billings.setdefault(caller.user_id, set()).add(billing_of(caller))
+
+    def add_reader(self, caller: Principal) -> None:
+        """Read what is shown to this caller for a call that costs nothing."""
+        self.readers[caller.user_id] = caller.tenant_id
+        self.reader_billings.setdefault(caller.user_id, set()).add(billing_of(caller))
+
+    def quotas_of(self, callers: Mapping[int, Account]) -> Iterator[QuotaRow]:
+        """The quotas that apply to the calls of these callers. One may be named several times."""
+        return _quotas_of(callers, self.billings)
+
+    def quotas_of_readers(self, readers: Mapping[int, Account]) -> Iterator[QuotaRow]:
+        """The quotas that are shown to these readers. One may be named several times."""
+        return _quotas_of(readers, self.reader_billings)
+
     def overlaps(self, other: "ReadSet") -> bool:
-        """Whether both have a charge, a caller, a quota or an idempotency key in common."""
+        """Whether both have a charge, a caller, a reader, a quota or an idempotency key in common."""
         return not (
             self.charges.keys().isdisjoint(other.charges)
             and self.callers.keys().isdisjoint(other.callers)
+            and self.readers.keys().isdisjoint(other.readers)
             and self.keys.isdisjoint(other.keys)
             and (self.quotas | self.quotas_to_create).isdisjoint(other.quotas)
         )
+
+
+def _quotas_of(accounts: Mapping[int, Account], billings: Mapping[int, set[Billing]]) -> Iterator[QuotaRow]:
+    for user_id, account in accounts.items():
+        for billing in billings[user_id]:
+            yield from account.quotas_of(billing)
 
 
 @dataclass(slots=True)
@@ -151,10 +158,18 @@ class Page:
     keys: dict[KeyName, KeyRow] = field(default_factory=dict)
     current_windows: dict[int, WindowRow] = field(default_factory=dict)
     """The window of each quota at `now_ms`, by the quota's id."""
+    shown_windows: dict[int, WindowRow] = field(default_factory=dict)
+    """Those of the quotas of `ReadSet.readers` that are not among the current windows. They may not exist yet."""
+    waiting_jobs: set[str] = field(default_factory=set)
+    """Those of `ReadSet.waiting_jobs` that are pending and have no charge. Their rows are locked."""
     committed_sources: set[str] = field(default_factory=set)
     """The `ReadSet.sources` that have entries, so that the batch that wrote them did commit."""
     locked: ReadSet | None = None
     """What is not on this page, because another session keeps a row of it locked."""
+    key_lifetime_ms: int = KEY_LIFETIME_MS
+    """How long an idempotency key stands for its call."""
+    archived_month: int = 0
+    """The last month whose charges are archived, or are being archived, if the batch has old charges; else 0."""
     refuses_calls: bool = False
     """No new hold is admitted: the disk is almost full."""
 
@@ -163,7 +178,17 @@ class Page:
     changed_windows: dict[int, WindowRow] = field(default_factory=dict)
     new_entries: list[EntryRow] = field(default_factory=list)
     changed_limits: dict[int, QuotaRow] = field(default_factory=dict)
+    changed_terms: dict[int, WindowRow] = field(default_factory=dict)
+    """Those of the changed windows of which more than the balances has changed."""
+    temporary: dict[int, "Temporary"] = field(default_factory=dict)
+    """Grants and overrides that end, by the quota's id: of quotas that change, and where one is due."""
+    new_temporary: list["TemporaryRow"] = field(default_factory=list)
+    successions: list[Succession] = field(default_factory=list)
+    """The windows that this batch has created with the one before each, of quotas whose unused rest rolls over."""
+    ended_grants: list[int] = field(default_factory=list)
+    """The ids of grants that are over, and taken back."""
     changed_keys: dict[KeyName, KeyRow] = field(default_factory=dict)
+    changed_jobs: dict[str, JobChange] = field(default_factory=dict)
     has_new_windows: bool = False
     """The store created windows while it read; they are written already, but not committed."""
 
@@ -230,6 +255,22 @@ class Page:
         """Have a charge updated with the commit, after new charges are inserted."""
         self.changed_charges[charge.id] = charge
 
+    def mark_terms(self, window: WindowRow) -> None:
+        """Have a window updated with the commit, with more than its balances."""
+        self.changed_windows[window.id] = self.changed_terms[window.id] = window
+
+    @property
+    def locked_windows(self) -> Iterator[WindowRow]:
+        """The windows that the batch may change, some of them more than once."""
+        yield from self.current_windows.values()
+        for holds in self.holds.values():
+            for window, _ in holds:
+                yield window
+
     def put_key(self, row: KeyRow) -> None:
         """Have an idempotency key written with the commit, after the charges."""
         self.keys[row.name] = self.changed_keys[row.name] = row
+
+    def put_job(self, change: JobChange) -> None:
+        """Have a job updated with the commit."""
+        self.changed_jobs[change.id] = change

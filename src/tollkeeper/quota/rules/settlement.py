@@ -1,6 +1,6 @@
 """Closes charges: each once, with at most one adjustment after an expiry."""
 
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerConflict
@@ -11,14 +11,23 @@ from tollkeeper.quota.rules.page import Page, WindowRow
 
 
 class Costs(NamedTuple):
-    """One cost, in both units."""
+    """One cost, in each unit. Concurrency is only held, so it has none."""
 
     tokens: int
     micro_usd: int
+    requests: int
 
     def of(self, unit: Unit) -> int:
         """The cost in `unit`."""
-        return self.tokens if unit is Unit.TOKENS else self.micro_usd
+        if unit is Unit.TOKENS:
+            return self.tokens
+        if unit is Unit.MICRO_USD:
+            return self.micro_usd
+        if unit is Unit.REQUESTS:
+            return self.requests
+        if unit is Unit.CONCURRENCY:
+            return 0
+        assert_never(unit)
 
 
 MAX_FORGIVEN_PERCENT = 5
@@ -44,10 +53,12 @@ def close(
 
 
 def close_without_cost(page: Page, charge: ChargeRow) -> None:
-    """Close a charge that holds nothing, because a stored response was returned."""
+    """Close a charge whose call was answered without a provider. What it holds are requests."""
+    for window, pending in page.holds[charge.id]:
+        page.post(window, EntryKind.SETTLE, charge.id, charge.month, pending=-pending, settled=pending)
     charge.state, charge.basis, charge.closed_by = str(ChargeState.SETTLED), str(Basis.CACHE), str(EntryKind.SETTLE)
     charge.closed_ms = page.now_ms
-    _book(charge, Usage(0, 0), Costs(0, 0))
+    _book(charge, Usage(0, 0), Costs(0, 0, requests=0))
     page.mark_changed(charge)
 
 
@@ -57,10 +68,10 @@ def close_recovered(page: Page, charge: ChargeRow, basis: Basis, usage: Usage, h
     Usage that was not reported costs at most that.
     """
     meter = charge.meter
-    costs = Costs(meter.tokens(usage), meter.micro_usd(usage) or 0)
+    costs = Costs(meter.tokens(usage), meter.micro_usd(usage) or 0, requests=1)
     if basis is not Basis.PROVIDER:
-        most = Costs(meter.tokens(held), meter.micro_usd(held) or 0)
-        costs = Costs(min(costs.tokens, most.tokens), min(costs.micro_usd, most.micro_usd))
+        most = Costs(meter.tokens(held), meter.micro_usd(held) or 0, requests=1)
+        costs = Costs(min(costs.tokens, most.tokens), min(costs.micro_usd, most.micro_usd), requests=1)
     for window, _ in page.holds[charge.id]:
         page.post(window, EntryKind.SETTLE, charge.id, charge.month, settled=costs.of(window.quota.key.unit))
     charge.state, charge.basis, charge.closed_by = str(ChargeState.SETTLED), str(basis), str(EntryKind.SETTLE)
@@ -83,7 +94,7 @@ def _close(page: Page, charge: ChargeRow, kind: EntryKind, basis: Basis, usage: 
     costs = _costs(charge, basis, usage, forgive=forgive)
     for window, pending in page.holds[charge.id]:
         unit = window.quota.key.unit
-        forgiven = charge.held(unit) - costs.of(unit) if forgive else 0
+        forgiven = _unspent(charge, unit, costs) if forgive else 0
         page.post(window, kind, charge.id, charge.month, pending=-pending, settled=costs.of(unit), forgiven=forgiven)
     charge.state = str(ChargeState.RELEASED if basis is Basis.NONE else ChargeState.SETTLED)
     charge.basis, charge.closed_by, charge.closed_ms, charge.error = str(basis), str(kind), page.now_ms, error
@@ -103,15 +114,24 @@ def _costs(charge: ChargeRow, basis: Basis, usage: Usage, *, forgive: bool) -> C
     most the hold, or the whole hold unless `forgive`.
     """
     if basis is Basis.NONE:
-        return Costs(0, 0)
-    held = Costs(charge.held_tokens, charge.held_micro_usd or 0)
+        return Costs(0, 0, requests=0)
+    held = Costs(charge.held_tokens, charge.held_micro_usd or 0, requests=1)
     if basis is Basis.UNKNOWN and not forgive:
         return held
     meter = charge.meter
-    costs = Costs(meter.tokens(usage), meter.micro_usd(usage) or 0)
+    costs = Costs(meter.tokens(usage), meter.micro_usd(usage) or 0, requests=1)
     if basis is Basis.PROVIDER:
         return costs
-    return Costs(min(costs.tokens, held.tokens), min(costs.micro_usd, held.micro_usd))
+    return Costs(min(costs.tokens, held.tokens), min(costs.micro_usd, held.micro_usd), requests=1)
+
+
+def _unspent(charge: ChargeRow, unit: Unit, costs: Costs) -> int:
+    """What is forgiven of a hold, where the rest of it is. A call counts whole, and its slot is only given back."""
+    if unit is Unit.TOKENS or unit is Unit.MICRO_USD:
+        return charge.held(unit) - costs.of(unit)
+    if unit is Unit.REQUESTS or unit is Unit.CONCURRENCY:
+        return 0
+    assert_never(unit)
 
 
 def _may_forgive(page: Page, charge: ChargeRow, usage: Usage) -> bool:
@@ -133,7 +153,7 @@ def _adjust(page: Page, charge: ChargeRow, basis: Basis, usage: Usage) -> None:
     takes back only what it costs more. A cost above what was settled and forgiven is an overrun. A refunded charge
     stays refunded: its usage is recorded at no cost, and what was forgiven stays.
     """
-    booked = Costs(charge.cost_tokens, charge.cost_micro_usd or 0)
+    booked = Costs(charge.cost_tokens, charge.cost_micro_usd or 0, charge.cost(Unit.REQUESTS))
     known = booked if charge.refunded else _costs(charge, basis, usage, forgive=True)
     more = {unit: known.of(unit) - charge.cost(unit) for unit in Unit}
     is_overrun = any(more[unit] > charge.forgiven(unit) for unit in Unit)
@@ -181,6 +201,8 @@ def closed_charge(page: Page, charge: ChargeRow) -> ClosedCharge:
         charge.cost_micro_usd,
         charge.overrun,
         tuple([balance_of(window) for window in running or windows]),
+        charge.forgiven_tokens,
+        charge.forgiven_micro_usd,
     )
 
 
@@ -195,4 +217,8 @@ def balance_of(window: WindowRow) -> Balance:
         window.settled,
         window.pending,
         window.ends_ms,
+        window.report_only,
+        quota.fallback_model,
+        window.rolled,
+        quota.rollover_cap,
     )

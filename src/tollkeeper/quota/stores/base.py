@@ -41,8 +41,8 @@ class Store(Protocol):
         """Read the rows under locks, let `decide` change the page, write the changes and commit: one transaction.
 
         Locks are taken in one order: charges by id, idempotency keys, policy rows by tenant, quotas by id, windows by
-        id. What another session keeps locked is not on the page, but in `Page.locked`. An exception of `decide` rolls
-        the transaction back, and is raised. Raises StoreFailed if the database fails, RowsLocked.
+        id, jobs by id. What another session keeps locked is not on the page, but in `Page.locked`. An exception of
+        `decide` rolls the transaction back, and is raised. Raises StoreFailed if the database fails, RowsLocked.
         """
         ...
 
@@ -66,7 +66,7 @@ class Store(Protocol):
         ...
 
     async def probe(self) -> None:
-        """Commit a write that changes nothing. Raises StoreFailed if the database does not accept it."""
+        """Commit a write to a row that nothing reads. Raises StoreFailed if the database does not accept it."""
         ...
 
     async def close(self) -> None:

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tollkeeper.quota.rules.idempotency_keys import KEY_LIFETIME_MS, KeyName, KeyRow, StoredResponse
+from tollkeeper.quota.rules.idempotency_keys import KeyName, KeyRow, StoredResponse
 from tollkeeper.quota.stores.postgres.connection import NOW_MS, Connection
 from tollkeeper.quota.stores.postgres.wanted_charges import WANTED_CHARGES, charge_keys
 
@@ -63,9 +63,9 @@ def key_values(keys: Iterable[KeyRow]) -> list[tuple[Any, ...]]:
     ]
 
 
-async def delete_old_keys(connection: Connection, now_ms: int | None, limit: int) -> int:
-    """Delete expired keys, except those whose rows are locked. Returns how many were deleted."""
-    status = await connection.execute(_DELETE_OLD_KEYS, now_ms, KEY_LIFETIME_MS, limit)
+async def delete_old_keys(connection: Connection, now_ms: int | None, lifetime_ms: int, limit: int) -> int:
+    """Delete keys that are as old as that, except those whose rows are locked. Returns how many were deleted."""
+    status = await connection.execute(_DELETE_OLD_KEYS, now_ms, lifetime_ms, limit)
     return int(status.rsplit(" ", 1)[1])
 
 

@@ -80,10 +80,10 @@ _QUOTAS = (
     " UNION ALL SELECT id FROM quotas WHERE tenant_id = ANY($2::integer[]) AND user_id IS NULL"
 )
 _CURRENT_WINDOWS = (
-    "SELECT quotas.tenant_id, current.id FROM quotas, LATERAL (SELECT id FROM windows"
+    "SELECT quotas.tenant_id, last.id FROM quotas, LATERAL (SELECT id, ends_ms FROM windows"
     " WHERE tenant_id = quotas.tenant_id AND quota_id = quotas.id"
-    f" AND starts_ms <= {NOW_MS} AND (ends_ms IS NULL OR ends_ms > {NOW_MS}) OFFSET 0) AS current"
-    " WHERE quotas.id = ANY($2::integer[])"
+    f" AND starts_ms <= {NOW_MS} ORDER BY starts_ms DESC LIMIT 1) AS last"
+    f" WHERE quotas.id = ANY($2::integer[]) AND (last.ends_ms IS NULL OR last.ends_ms > {NOW_MS})"
 )
 _SEQUENCES = (
     "SELECT wanted.id, sequence FROM unnest($1::integer[], $2::bigint[]) AS wanted (tenant_id, id),"
@@ -119,7 +119,8 @@ class LockedRows:
     async def find(self, connection: Connection, read_set: ReadSet, now_ms: int | None) -> None:
         """Look for locked rows among all that this read set needs. Waits for none of them."""
         await connection.execute(_BEGIN)
-        users, tenants = list(read_set.callers), {*read_set.callers.values()}
+        users = [*read_set.callers, *read_set.readers]
+        tenants = {*read_set.callers.values(), *read_set.readers.values()}
         for quota in read_set.quotas | read_set.quotas_to_create:
             tenants.add(quota.subject.tenant_id)
             if quota.subject.user_id is not None:
@@ -162,7 +163,7 @@ class LockedRows:
         await connection.execute("ROLLBACK")
 
     async def _drop_contended_windows(self, connection: Connection) -> None:
-        """Batches wait for a window again that others have written to since it was found locked: no one keeps it."""
+        """Batches wait for a window again that others have written to since it was found locked: none keeps it."""
         locked = self._rows["windows"]
         found = dict(await connection.fetch(_SEQUENCES, *_columns(locked.values()))) if locked else {}
         contended = {id_ for id_, sequence in found.items() if self._sequences.get(id_, sequence) != sequence}

@@ -23,16 +23,18 @@ from tollkeeper.quota.rules.charge_row import CHARGE_COLUMNS, ChargeRow
 from tollkeeper.quota.rules.idempotency_keys import KeyName, KeyRow
 from tollkeeper.quota.stores.postgres.connection import NOW_MS, Connection
 from tollkeeper.quota.stores.postgres.idempotency_keys import FOUND_KEYS, key_row
-from tollkeeper.quota.stores.postgres.wanted_charges import WANTED_CHARGES, charge_keys
+from tollkeeper.quota.stores.postgres.wanted_charges import WANTED_CHARGES, charge_keys, only_month
+from tollkeeper.quota.stores.rows import WINDOW_COLUMNS
+from tollkeeper.quota.time_sorted_ids import month_of
 
 _CHARGE = (
     f"charge AS MATERIALIZED (SELECT found.* FROM {WANTED_CHARGES}, LATERAL (SELECT {', '.join(CHARGE_COLUMNS)}"
-    " FROM charges WHERE tenant_id = wanted.tenant_id AND month = wanted.month AND id = wanted.id FOR UPDATE) AS found)"
+    " FROM charges WHERE tenant_id = wanted.tenant_id AND month = {month} AND id = wanted.id FOR UPDATE) AS found)"
 )
 _HOLD = (
     "hold AS MATERIALIZED (SELECT charge.id, charge.tenant_id, held.window_id, held.pending FROM charge, LATERAL"
     " (SELECT window_id, pending FROM entries WHERE tenant_id = charge.tenant_id AND source_id = charge.id"
-    " AND month = charge.month ORDER BY kind) AS held)"
+    " AND month = {month} ORDER BY kind) AS held)"
 )
 """The order is that of the index of sources. Else the planner may find the primary key as good without statistics, and
 read all entries of the tenant by it.
@@ -40,7 +42,7 @@ read all entries of the tenant by it.
 _GUESSED_WINDOWS = "SELECT * FROM unnest({}::integer[], {}::bigint[]) AS guessed (tenant_id, window_id)"
 _WINDOW = (
     "SELECT 'window', found FROM wanted_window, LATERAL"
-    " (SELECT id, quota_id, starts_ms, ends_ms, granted, settled, pending, forgiven, sequence FROM windows"
+    f" (SELECT {WINDOW_COLUMNS} FROM windows"
     " WHERE tenant_id = wanted_window.tenant_id AND id = wanted_window.window_id FOR UPDATE) AS found"
 )
 _POLICY = "SELECT 'policy', ROW(tenant_id, version) FROM policy WHERE tenant_id = ANY({}::integer[])"
@@ -79,7 +81,8 @@ async def lock_and_read(
         values += zip(*names, strict=True)
     if guessed is not None:
         values += [list(guessed.values()), list(guessed)]
-    statement = _statement(bool(charges), bool(names), guessed is not None)
+    month = only_month(map(month_of, charges))
+    statement = _statement(bool(charges), bool(names), guessed is not None, month)
     rows = await connection.fetch(statement, *values, injected_ms, sorted(tenants))
     found: dict[str, list[Sequence[Any]]] = {
         kind: [] for kind in ("charge", "hold", "key", "window", "policy", "clock")
@@ -102,12 +105,15 @@ async def lock_and_read(
 
 
 @cache
-def _statement(with_charges: bool, with_keys: bool, with_windows: bool) -> str:
-    """The statement for what a batch needs. Its parameters: charges, keys, guessed windows, time, tenants."""
+def _statement(with_charges: bool, with_keys: bool, with_windows: bool, month: int | None) -> str:
+    """The statement for what a batch needs. Its parameters: charges, keys, guessed windows, time, tenants.
+
+    `month` is that of all charges.
+    """
     ctes, results, held = [], [], ""
     numbers = (f"${number}" for number in count(4 if with_charges else 1))
     if with_charges:
-        ctes = [_CHARGE, _HOLD]
+        ctes = [_CHARGE.format(month=month or "wanted.month"), _HOLD.format(month=month or "charge.month")]
         results = ["SELECT 'charge', charge FROM charge", "SELECT 'hold', hold FROM hold"]
         held = "SELECT tenant_id, window_id FROM hold UNION "
     if with_keys:

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from tollkeeper.quota.rules.accounts import sort_quotas
 from tollkeeper.quota.rules.idempotency_keys import KeyName
 from tollkeeper.quota.rules.page import Account, Page, QuotaKey, QuotaRow, ReadSet
 from tollkeeper.quota.stores.postgres.connection import Connection
@@ -18,32 +19,59 @@ from tollkeeper.quota.stores.postgres.idempotency_keys import lock_keys
 from tollkeeper.quota.stores.postgres.locked_rows import LockedRows
 from tollkeeper.quota.stores.postgres.locking_read import Found, lock_and_read
 from tollkeeper.quota.stores.postgres.policy_cache import PolicyCache
+from tollkeeper.quota.stores.postgres.shown_windows import show_windows
+from tollkeeper.quota.stores.postgres.temporary import write_what_is_due
+from tollkeeper.quota.stores.postgres.waiting_jobs import lock_waiting_jobs
 from tollkeeper.quota.stores.postgres.wanted_charges import WANTED_CHARGES, charge_keys
 from tollkeeper.quota.stores.postgres.windows import WindowReader, WrongGuess
-from tollkeeper.quota.stores.rows import MAX_CLOCK_SKEW_MS, quota_row
+from tollkeeper.quota.stores.rows import (
+    FIND_ARCHIVED_MONTH,
+    GROUPS_OF_USER,
+    MAX_CLOCK_SKEW_MS,
+    QUOTA_COLUMNS,
+    QUOTAS,
+    may_be_archived,
+    quota_key_values,
+    quota_row,
+)
 
 _LOCK_POLICY = "SELECT 1 FROM policy WHERE tenant_id = ANY($1::integer[]) ORDER BY tenant_id FOR UPDATE"
 _LOCK_QUOTAS = "SELECT 1 FROM quotas WHERE id = ANY($1::integer[]) ORDER BY id FOR NO KEY UPDATE"
-_API_KEYS_OF = "ARRAY(SELECT {} FROM api_keys WHERE user_id = users.id AND revoked_ms IS NULL ORDER BY id)"
+_CALLERS = "unnest($1::integer[], $2::integer[]) AS caller (user_id, tenant_id)"
+_USERS = f"{_CALLERS} JOIN users ON users.tenant_id = caller.tenant_id AND users.id = caller.user_id"
+_OF_USER = "WHERE tenant_id = users.tenant_id AND user_id = users.id"
+_API_KEYS_OF = f"ARRAY(SELECT {{}} FROM api_keys {_OF_USER} AND revoked_ms IS NULL ORDER BY id)"
+_GROUPS_OF = (
+    f"ARRAY(SELECT {{}} FROM {GROUPS_OF_USER} AND group_members.tenant_id = users.tenant_id"
+    " AND group_members.user_id = users.id ORDER BY user_groups.id)"
+)
 _READ_ACCOUNTS = (
     "SELECT users.id, users.tenant_id, users.disabled_at IS NULL AND tenants.disabled_at IS NULL, users.token_version,"
     f" {_API_KEYS_OF.format('id')}, {_API_KEYS_OF.format('expires_ms')},"
-    " ARRAY(SELECT id FROM sessions WHERE user_id = users.id AND revoked_ms IS NOT NULL AND access_ends_ms > $2)"
-    " FROM users JOIN tenants ON tenants.id = users.tenant_id WHERE users.id = ANY($1::integer[])"
+    f" ARRAY(SELECT id FROM sessions {_OF_USER} AND revoked_ms IS NOT NULL AND access_ends_ms > $3),"
+    f" {_GROUPS_OF.format('user_groups.name')}, {_GROUPS_OF.format('user_groups.id')},"
+    f" {_GROUPS_OF.format('is_default')}"
+    f" FROM {_USERS} JOIN tenants ON tenants.id = users.tenant_id"
+)
+_SELECT_QUOTAS = (
+    f"SELECT caller.user_id, {QUOTA_COLUMNS} FROM {_CALLERS} JOIN tenants ON tenants.id = caller.tenant_id"
+    " JOIN quotas ON quotas.tenant_id = caller.tenant_id AND quotas.user_id"
 )
 _READ_ACCOUNT_QUOTAS = (
-    "SELECT users.id, quotas.id, quotas.tenant_id, quotas.user_id, unit, period, granted FROM users JOIN quotas"
-    " ON quotas.user_id = users.id OR (quotas.tenant_id = users.tenant_id AND quotas.user_id IS NULL)"
-    " WHERE users.id = ANY($1::integer[]) ORDER BY quotas.id"
+    f"{_SELECT_QUOTAS} = caller.user_id UNION ALL {_SELECT_QUOTAS} IS NULL"
+    " AND (quotas.kind <> 'group' OR quotas.subject IN (SELECT group_id::text FROM group_members"
+    " WHERE group_members.tenant_id = caller.tenant_id AND group_members.user_id = caller.user_id)) ORDER BY 2"
 )
+"""Two queries, because one with OR would read the quotas of all tenants."""
+_IS_QUOTA = "quotas.kind = $3 AND quotas.subject = $4 AND unit = $5 AND period = $6"
 _FIND_QUOTA = (
-    "SELECT id, tenant_id, user_id, unit, period, granted FROM quotas"
-    " WHERE tenant_id = $1 AND user_id = $2 AND unit = $3 AND period = $4"
-    " UNION ALL SELECT id, tenant_id, user_id, unit, period, granted FROM quotas"
-    " WHERE tenant_id = $1 AND user_id IS NULL AND $2::integer IS NULL AND unit = $3 AND period = $4"
+    f"SELECT {QUOTA_COLUMNS} FROM {QUOTAS} WHERE quotas.tenant_id = $1 AND user_id = $2 AND {_IS_QUOTA}"
+    f" UNION ALL SELECT {QUOTA_COLUMNS} FROM {QUOTAS}"
+    f" WHERE quotas.tenant_id = $1 AND user_id IS NULL AND $2::integer IS NULL AND {_IS_QUOTA}"
 )
 _CREATE_QUOTA = (
-    "INSERT INTO quotas (tenant_id, user_id, unit, period, granted) VALUES ($1, $2, $3, $4, 0) ON CONFLICT DO NOTHING"
+    "INSERT INTO quotas (tenant_id, user_id, kind, subject, unit, period, granted, report_only)"
+    " VALUES ($1, $2, $3, $4, $5, $6, 0, false) ON CONFLICT DO NOTHING"
 )
 _FIND_SOURCES = (
     f"SELECT wanted.id FROM {WANTED_CHARGES}, LATERAL (SELECT 1 FROM entries WHERE tenant_id = wanted.tenant_id"
@@ -82,18 +110,28 @@ class PageReader:
         if names or (charges and changes_quotas):
             await lock_keys(connection, names, charges)
         quotas = await self._read_quotas(connection, read_set, locked) if changes_quotas else {}
-        guessed = None if self._locked or changes_quotas or not guess else self._guess(read_set.callers, injected_ms)
-        found = await lock_and_read(connection, injected_ms, {*read_set.callers.values()}, charges, names, guessed)
+        guessed = None if self._locked or changes_quotas or not guess else self._guess(read_set, injected_ms)
+        tenants = {*read_set.callers.values(), *read_set.readers.values()}
+        found = await lock_and_read(connection, injected_ms, tenants, charges, names, guessed)
         self._check_server(found)
         self._clock_ahead_ms = found.now_ms - time.monotonic() * 1000
         page = Page(found.now_ms, charges=found.charges, keys=found.keys, quotas=quotas)
         page.holds = {charge_id: [] for charge_id in found.charges}
         callers = self._unlocked_callers(read_set.callers, locked)
         page.accounts = await self._read_accounts(connection, callers, found)
-        await self._windows.fill(connection, page, self._policy, found, locked)
+        readers = await self._read_accounts(connection, read_set.readers, found) if read_set.readers else {}
+        await self._windows.fill(connection, page, read_set, self._policy, found, locked, readers)
+        await write_what_is_due(connection, page)
+        if readers:
+            page.accounts |= readers
+            await show_windows(connection, page, read_set, readers)
         if read_set.sources:
             sources = await connection.fetch(_FIND_SOURCES, *charge_keys(read_set.sources))
             page.committed_sources = {row[0] for row in sources}
+        if read_set.waiting_jobs:
+            page.waiting_jobs = await lock_waiting_jobs(connection, read_set.waiting_jobs)
+        if may_be_archived(read_set.charges):
+            page.archived_month = await connection.fetchval(FIND_ARCHIVED_MONTH)
         page.locked = locked if self._locked else None
         return page
 
@@ -126,13 +164,13 @@ class PageReader:
                 if found.windows is not None:
                     raise WrongGuess
 
-    def _guess(self, callers: Mapping[int, int], injected_ms: int | None) -> dict[int, int] | None:
-        """The windows that these callers probably need now (id → tenant id); None if that is not known."""
-        accounts = self._policy.recall(callers)
-        if accounts is None:
+    def _guess(self, read_set: ReadSet, injected_ms: int | None) -> dict[int, int] | None:
+        """The windows that callers and readers probably need now (id → tenant id); None if that is not known."""
+        accounts, readers = self._policy.recall(read_set.callers), self._policy.recall(read_set.readers)
+        if accounts is None or readers is None:
             return None
         now_ms = int(time.monotonic() * 1000 + self._clock_ahead_ms) if injected_ms is None else injected_ms
-        return self._windows.guess(accounts, now_ms)
+        return self._windows.guess(read_set, accounts, readers, now_ms)
 
     def _unlocked_charges(self, charges: Mapping[str, int], locked: ReadSet) -> Mapping[str, int]:
         for charge_id in map(str, self._locked.among("charges", charges)):
@@ -186,20 +224,26 @@ class PageReader:
         if not unknown:
             return accounts
         quotas: dict[int, list[Any]] = {}
-        for row in await connection.fetch(_READ_ACCOUNT_QUOTAS, unknown):
+        tenants = [callers[user_id] for user_id in unknown]
+        for row in await connection.fetch(_READ_ACCOUNT_QUOTAS, unknown, tenants):
             quotas.setdefault(row[0], []).append(quota_row(row[1:]))
-        rows = await connection.fetch(_READ_ACCOUNTS, unknown, found.now_ms - MAX_CLOCK_SKEW_MS)
-        for user_id, tenant_id, active, version, ids, expiries, revoked in rows:
+        rows = await connection.fetch(_READ_ACCOUNTS, unknown, tenants, found.now_ms - MAX_CLOCK_SKEW_MS)
+        for user_id, tenant_id, active, version, ids, expiries, revoked, *of_groups in rows:
             api_keys = dict(zip(ids, expiries, strict=True))
-            own = tuple(quotas.get(user_id, ()))
-            accounts[user_id] = Account(tenant_id, active, version, own, api_keys, frozenset(revoked))
+            always, parts = sort_quotas(quotas.get(user_id, ()))
+            names, group_ids, are_default = of_groups
+            default = next((one for one, is_default in zip(group_ids, are_default, strict=True) if is_default), None)
+            groups = dict(zip(names, group_ids, strict=True))
+            accounts[user_id] = Account(
+                tenant_id, active, version, always, api_keys, frozenset(revoked), parts, groups, default
+            )
             if callers[user_id] in versions:
                 self._policy.add(user_id, accounts[user_id], versions[callers[user_id]])
         return accounts
 
 
 async def _find_quota(connection: Connection, key: QuotaKey, *, create: bool) -> QuotaRow | None:
-    values = (key.subject.tenant_id, key.subject.user_id, key.unit.value, key.period.value)
+    values = quota_key_values(key)
     row = await connection.fetchrow(_FIND_QUOTA, *values)
     if row is None and create:
         await connection.execute(_CREATE_QUOTA, *values)
@@ -207,5 +251,13 @@ async def _find_quota(connection: Connection, key: QuotaKey, *, create: bool) ->
     return quota_row(row) if row is not None else None
 
 
-def _lock_order(key: QuotaKey) -> tuple[int, int, str, int]:
-    return key.subject.tenant_id, key.subject.user_id or 0, key.unit.value, key.period.rank
+def _lock_order(key: QuotaKey) -> tuple[int, int, str, str, str, int]:
+    subject = key.subject
+    return (
+        subject.tenant_id,
+        subject.user_id or 0,
+        subject.kind.value,
+        subject.name,
+        key.unit.value,
+        key.period.rank,
+    )

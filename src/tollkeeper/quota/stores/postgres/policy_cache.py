@@ -36,12 +36,17 @@ class PolicyCache:
                 found[user_id] = remembered[1]
         return found
 
-    def recall(self, callers: Iterable[int]) -> list[Account] | None:
+    def recall(self, callers: Iterable[int]) -> dict[int, Account] | None:
         """The accounts of these users as remembered, whatever their versions; None if one is not remembered."""
-        remembered = [self._accounts.get(user_id) for user_id in callers]
-        return None if None in remembered else [one[1] for one in remembered if one is not None]
+        accounts = {}
+        for user_id in callers:
+            remembered = self._accounts.get(user_id)
+            if remembered is None:
+                return None
+            accounts[user_id] = remembered[1]
+        return accounts
 
     def add(self, user_id: int, account: Account, version: int) -> None:
         """Add the account of a user, as read at this version, and its quotas."""
         self._accounts[user_id] = version, account
-        self.quotas.update((quota.id, quota) for quota in account.quotas)
+        self.quotas.update((quota.id, quota) for quota in account.all_quotas())

@@ -7,7 +7,9 @@ import asyncpg
 import structlog
 
 from tollkeeper.clock import Clock
-from tollkeeper.database_errors import describe_error
+from tollkeeper.database.errors import describe_error
+from tollkeeper.database.postgres_connection import driver_statements
+from tollkeeper.quota.rules.idempotency_keys import KEY_LIFETIME_MS
 from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.stores.base import RowsLocked, StoreFailed
 from tollkeeper.quota.stores.postgres.connection import (
@@ -40,10 +42,21 @@ class PostgresStore:
     lost_reason: str | None = None
     refuses_calls = False
 
-    def __init__(self, database_url: str, clock: Clock | None = None) -> None:
-        """`clock` replaces the database's clock in tests."""
+    def __init__(
+        self,
+        database_url: str,
+        clock: Clock | None = None,
+        *,
+        prepared_statements: bool = True,
+        key_lifetime_ms: int = KEY_LIFETIME_MS,
+    ) -> None:
+        """`clock` replaces the database's clock in tests. Without `prepared_statements`, a pooler in transaction mode
+        may stand between.
+        """
         self._url = database_url
+        self._statements = driver_statements(prepared=prepared_statements)
         self._clock = clock
+        self._key_lifetime_ms = key_lifetime_ms
         self._locked = LockedRows()
         self._reader = PageReader(self._locked)
         self._connection: Connection | None = None
@@ -99,6 +112,7 @@ class PostgresStore:
             timeout_ms = SUSPECT_LOCK_TIMEOUT_MS if read_set.is_suspect else self._locked.lock_timeout_ms
             await connection.execute(BEGIN.format(lock_timeout_ms=timeout_ms))
             page = await self._reader.read(connection, read_set, self._injected_ms(), guess=guess)
+            page.key_lifetime_ms = self._key_lifetime_ms
             decide(page)
             if page.has_changes:
                 await write(connection, page)
@@ -123,7 +137,7 @@ class PostgresStore:
 
     async def delete_old_keys(self, limit: int) -> int:
         async with self._separate_transaction() as connection:
-            return await delete_old_keys(connection, self._injected_ms(), limit)
+            return await delete_old_keys(connection, self._injected_ms(), self._key_lifetime_ms, limit)
 
     async def delete_free_charges(self, min_age_ms: int, limit: int) -> int:
         async with self._separate_transaction() as connection:
@@ -148,6 +162,7 @@ class PostgresStore:
                 timeout=CONNECT_TIMEOUT_S,
                 command_timeout=COMMAND_TIMEOUT_S,
                 server_settings={"application_name": "tollkeeper-ledger"},
+                **self._statements,
             )
         return self._connection
 
@@ -155,7 +170,9 @@ class PostgresStore:
     async def _separate_transaction(self) -> AsyncIterator[Connection]:
         """A transaction on a connection of its own, so that no batch waits for it. Raises StoreFailed."""
         try:
-            connection = await asyncpg.connect(self._url, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S)
+            connection = await asyncpg.connect(
+                self._url, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S, **self._statements
+            )
             try:
                 await connection.execute(BEGIN.format(lock_timeout_ms=CONTENDED_LOCK_TIMEOUT_MS))
                 yield connection

@@ -1,40 +1,61 @@
 """Reads windows on PostgreSQL: finds their ids, creates missing ones, and locks them in order of id."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from tollkeeper.quota.rules.page import Account, EntryRow, Page, QuotaRow, ReadSet, WindowHold, WindowRow
-from tollkeeper.quota.rules.windows import span
+from tollkeeper.quota.rules.page import Account, EntryRow, Page, QuotaRow, ReadSet, Succession, WindowHold, WindowRow
+from tollkeeper.quota.rules.temporary import NO_TEMPORARY, Temporary
 from tollkeeper.quota.stores.postgres.connection import Connection
 from tollkeeper.quota.stores.postgres.locked_rows import LockedRows
 from tollkeeper.quota.stores.postgres.locking_read import Found
 from tollkeeper.quota.stores.postgres.policy_cache import PolicyCache
-from tollkeeper.quota.stores.rows import opening_entry, quota_row, window_row
+from tollkeeper.quota.stores.postgres.temporary import read_temporary
+from tollkeeper.quota.stores.rows import (
+    QUOTA_COLUMNS,
+    QUOTAS,
+    TERMS,
+    WINDOW_COLUMNS,
+    is_overridden,
+    new_window,
+    opening_entries,
+    quota_row,
+    rolls_over,
+    window_row,
+)
 
 MAX_KNOWN_WINDOWS = 100_000
+NONE_TEMPORARY: Mapping[int, Temporary] = {}
 
+AROUND_NOW = (
+    " FROM unnest($1::integer[], $2::integer[]) AS wanted (tenant_id, quota_id)"
+    f" LEFT JOIN LATERAL (SELECT {WINDOW_COLUMNS} FROM windows"
+    " WHERE tenant_id = wanted.tenant_id AND quota_id = wanted.quota_id AND starts_ms <= $3"
+    " ORDER BY starts_ms DESC LIMIT 1) AS found ON true"
+)
+"""The last window of each quota that has started: the current one, or the previous one."""
 _FIND_WINDOWS = (
-    "SELECT found.id, wanted.quota_id, wanted.starts_ms"
-    " FROM unnest($1::integer[], $2::integer[], $3::bigint[]) AS wanted (tenant_id, quota_id, starts_ms),"
-    " LATERAL (SELECT id FROM windows WHERE tenant_id = wanted.tenant_id AND quota_id = wanted.quota_id"
-    " AND starts_ms = wanted.starts_ms LIMIT 1) AS found"
+    "SELECT wanted.quota_id, found.id, found.starts_ms, found.ends_ms, later.starts_ms"
+    f"{AROUND_NOW} LEFT JOIN LATERAL (SELECT starts_ms FROM windows WHERE tenant_id = wanted.tenant_id"
+    " AND quota_id = wanted.quota_id AND starts_ms > $3 ORDER BY starts_ms LIMIT 1) AS later ON true"
 )
 _LOCK_WINDOWS = (
     "SELECT found.* FROM unnest($1::integer[], $2::bigint[]) AS wanted (tenant_id, id), LATERAL"
-    " (SELECT id, quota_id, starts_ms, ends_ms, granted, settled, pending, forgiven, sequence FROM windows"
+    f" (SELECT {WINDOW_COLUMNS} FROM windows"
     " WHERE tenant_id = wanted.tenant_id AND id = wanted.id FOR UPDATE) AS found"
 )
 _CREATE_WINDOWS = (
-    "INSERT INTO windows (tenant_id, quota_id, starts_ms, ends_ms, granted, sequence)"
-    " SELECT quotas.tenant_id, quotas.id, wanted.starts_ms, wanted.ends_ms, quotas.granted, 1"
-    " FROM unnest($1::integer[], $2::bigint[], $3::bigint[]) AS wanted (quota_id, starts_ms, ends_ms)"
-    " JOIN quotas ON quotas.id = wanted.quota_id ORDER BY quotas.id"
-    " ON CONFLICT (tenant_id, quota_id, starts_ms) DO NOTHING"
-    " RETURNING id, quota_id, starts_ms, ends_ms, granted, settled, pending, forgiven, sequence"
+    f"INSERT INTO windows (tenant_id, quota_id, starts_ms, ends_ms, granted, sequence, {', '.join(TERMS)})"
+    " SELECT * FROM unnest($1::integer[], $2::integer[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],"
+    f" $7::boolean[], $8::bigint[], $9::bigint[], $10::bigint[]) RETURNING {WINDOW_COLUMNS}"
 )
-_LOCK_QUOTAS = "SELECT 1 FROM quotas WHERE id = ANY($1::integer[]) ORDER BY id FOR SHARE"
-"""Taken before a window is created. Else its quota's limit could be changed at the same time, and be missed."""
-_READ_QUOTAS = "SELECT id, tenant_id, user_id, unit, period, granted FROM quotas WHERE id = ANY($1::integer[])"
+_LOCK_QUOTAS = (
+    f"SELECT {QUOTA_COLUMNS} FROM {QUOTAS} WHERE quotas.id = ANY($1::integer[]) ORDER BY quotas.id"
+    " FOR NO KEY UPDATE OF quotas"
+)
+"""Taken before a window is created. Else its quota's limit could be changed at the same time, and be missed; or another
+process could create a window that overlaps it, by another calendar of the tenant.
+"""
+_READ_QUOTAS = f"SELECT {QUOTA_COLUMNS} FROM {QUOTAS} WHERE quotas.id = ANY($1::integer[])"
 _INSERT_ENTRY = (
     f"INSERT INTO entries ({', '.join(EntryRow._fields)})"
     f" VALUES ({', '.join(f'${number}' for number in range(1, len(EntryRow._fields) + 1))})"
@@ -49,13 +70,28 @@ class WrongGuess(Exception):
     """The batch needs a window that it has not locked, after it locked others. That could be out of order."""
 
 
+class _Known(NamedTuple):
+    """A window that was found or created."""
+
+    id: int
+    starts_ms: int
+    ends_ms: int | None
+
+    def covers(self, now_ms: int) -> bool:
+        return self.starts_ms <= now_ms and (self.ends_ms is None or now_ms < self.ends_ms)
+
+
 class WindowReader:
-    """Reads windows, and remembers the ids of committed ones by (quota id, start). Windows are never deleted."""
+    """Reads windows, and remembers the last committed one of each quota, by its id. Windows are never deleted."""
 
     def __init__(self, locked: LockedRows) -> None:
         self._locked = locked
-        self._known: dict[tuple[int, int], int] = {}
-        self._uncommitted: dict[tuple[int, int], int] = {}
+        self._known: dict[int, _Known] = {}
+        self._uncommitted: dict[int, _Known] = {}
+        self._previous: dict[int, int] = {}
+        """The id of the window before each one that the batch creates, of quotas whose unused rest rolls over."""
+        self._before: dict[int, int | None] = {}
+        """The id of the last window of each quota that was looked for."""
 
     def committed(self) -> None:
         """After the commit: keep the ids that were found or created."""
@@ -73,40 +109,53 @@ class WindowReader:
         self._known.clear()
         self._uncommitted.clear()
 
-    def guess(self, accounts: Iterable[Account], now_ms: int) -> dict[int, int] | None:
-        """The current windows of these accounts at about this time (id → tenant id); None if one is not known."""
+    def guess(
+        self, read_set: ReadSet, accounts: Mapping[int, Account], readers: Mapping[int, Account], now_ms: int
+    ) -> dict[int, int] | None:
+        """The current windows of these accounts at about this time (id → tenant id); None if one is not known.
+
+        Of `readers`, those that count calls which cost nothing.
+        """
         guessed = {}
-        for account in accounts:
-            for quota in account.quotas:
-                window_id = self._known.get((quota.id, span(quota.key.period, now_ms)[0]))
-                if window_id is None:
-                    return None
-                guessed[window_id] = account.tenant_id
+        quotas = [*read_set.quotas_of(accounts)]
+        quotas += [quota for quota in read_set.quotas_of_readers(readers) if quota.counts_free_calls]
+        for quota in quotas:
+            known = self._known.get(quota.id)
+            if known is None or not known.covers(now_ms):
+                return None
+            guessed[known.id] = quota.key.subject.tenant_id
         return guessed
 
     async def fill(
         self,
         connection: Connection,
         page: Page,
+        read_set: ReadSet,
         policy: PolicyCache,
         found: Found,
         locked: ReadSet,
+        readers: Mapping[int, Account],
     ) -> None:
-        """Fill `page.current_windows`, with the windows of the page's quotas, and `page.holds`.
+        """Fill `page.current_windows`, with the windows of the page's quotas and with those of `readers` that count
+        calls which cost nothing, and `page.holds`.
 
         Windows that `found` lacks are created, locked and read. What needs a locked window is added to `locked`. Raises
         WrongGuess if windows are locked already, but not all that are needed; StaleMemory.
         """
-        quotas = {quota.id: quota for account in page.accounts.values() for quota in account.quotas}
+        self._previous.clear()
+        self._before.clear()
+        quotas = {quota.id: quota for quota in read_set.quotas_of(page.accounts)}
         quotas.update((quota.id, quota) for quota in page.quotas.values())
-        wanted = {(quota.id, span(quota.key.period, page.now_ms)[0]): quota for quota in quotas.values()}
+        quotas.update((quota.id, quota) for quota in read_set.quotas_of_readers(readers) if quota.counts_free_calls)
         if found.windows is None:
-            await self._find_or_create(connection, page, wanted)
-        current = {key: self._uncommitted.get(key) or self._known.get(key) for key in wanted}
+            await self._find_or_create(connection, page, quotas)
+        current = {quota_id: self._covering(quota_id, page.now_ms) for quota_id in quotas}
+        previous = self._previous
         tenants = {window_id: page.charges[charge_id].tenant_id for charge_id, window_id, _ in found.holds}
-        for key, window_id in current.items():
-            if window_id is not None:
-                tenants[window_id] = wanted[key].key.subject.tenant_id
+        for quota_id, known in current.items():
+            if known is not None:
+                tenants[known.id] = quotas[quota_id].key.subject.tenant_id
+        tenants |= {old_id: tenants[new_id] for new_id, old_id in previous.items()}
         ids = tenants.keys() - {*map(int, self._locked.among("windows", tenants.keys()))}
         rows: Sequence[Sequence[Any]] | None = found.windows
         if rows is None:
@@ -117,42 +166,81 @@ class WindowReader:
             raise WrongGuess
         if ids - windows.keys():
             raise StaleMemory
-        for (quota_id, starts_ms), window_id in current.items():
-            if window_id in windows:
-                window = page.current_windows[quota_id] = windows[window_id]
-                if (window.quota.id, window.starts_ms) != (quota_id, starts_ms):
+        for quota_id, known in current.items():
+            if known is not None and known.id in windows:
+                window = page.current_windows[quota_id] = windows[known.id]
+                if (window.quota.id, window.starts_ms, window.ends_ms) != (quota_id, *known[1:]):
                     raise StaleMemory
+        page.successions = [Succession(windows[new], windows[old]) for new, old in previous.items()]
         _fill_holds(page, found.holds, windows, locked)
         if self._locked:
-            _find_locked_owners(page, locked)
+            _find_locked_owners(page, read_set, locked, readers)
 
-    async def _find_or_create(
-        self, connection: Connection, page: Page, wanted: dict[tuple[int, int], QuotaRow]
-    ) -> None:
-        """Find the ids of windows that are not known yet, and create the windows that do not exist."""
-        unknown = [key for key in wanted if key not in self._known]
-        if not unknown:
+    def _covering(self, quota_id: int, now_ms: int) -> _Known | None:
+        """The window of a quota that covers now, if it is known."""
+        known = self._uncommitted.get(quota_id) or self._known.get(quota_id)
+        return known if known is not None and known.covers(now_ms) else None
+
+    async def _find_or_create(self, connection: Connection, page: Page, quotas: Mapping[int, QuotaRow]) -> None:
+        """Find the windows of now that are not known yet, and create those that do not exist."""
+        unknown = [quota for quota in quotas.values() if self._covering(quota.id, page.now_ms) is None]
+        missing = await self._find(connection, page, unknown) if unknown else []
+        locked_quotas = self._locked.among("quotas", {window.quota.id for window in missing})
+        free = sorted({window.quota.id for window in missing} - locked_quotas)
+        if not free:
             return
-        await self._find(connection, wanted, unknown)
-        missing = [key for key in unknown if key not in self._uncommitted]
-        locked_quotas = self._locked.among("quotas", {quota_id for quota_id, _ in missing})
-        missing = sorted(key for key in missing if key[0] not in locked_quotas)
+        locked = {row[0]: quota_row(row) for row in await connection.fetch(_LOCK_QUOTAS, free)}
+        overridden = [quota_id for quota_id, quota in locked.items() if is_overridden(quota, page.now_ms)]
+        temporary = await read_temporary(connection, overridden, page.now_ms) if overridden else {}
+        missing = await self._find(connection, page, list(locked.values()), temporary)
+        before = {window.quota.id: self._before[window.quota.id] for window in missing if rolls_over(window)}
+        kept_locked = self._locked.among("windows", [id_ for id_ in before.values() if id_ is not None])
+        missing = [window for window in missing if before.get(window.quota.id) not in kept_locked]
         if not missing:
             return
-        await connection.execute(_LOCK_QUOTAS, sorted({quota_id for quota_id, _ in missing}))
-        spans = [(quota_id, *span(wanted[quota_id, starts].key.period, page.now_ms)) for quota_id, starts in missing]
-        rows = await connection.fetch(_CREATE_WINDOWS, *zip(*spans, strict=True))
-        created: list[WindowRow] = [window_row(row, wanted[row[1], row[2]]) for row in rows]
-        await connection.executemany(_INSERT_ENTRY, [opening_entry(window, page.now_ms) for window in created])
-        page.has_new_windows = bool(created)
-        await self._find(connection, wanted, missing)
+        rows = await connection.fetch(_CREATE_WINDOWS, *zip(*map(_created_values, missing), strict=True))
+        created = [window_row(row, locked[row[1]]) for row in rows]
+        entries = [entry for window in created for entry in opening_entries(window, page.now_ms)]
+        await connection.executemany(_INSERT_ENTRY, entries)
+        page.has_new_windows = True
+        for window in created:
+            if (previous_id := before.get(window.quota.id)) is not None:
+                self._previous[window.id] = previous_id
+        self._uncommitted |= {one.quota.id: _Known(one.id, one.starts_ms, one.ends_ms) for one in created}
 
     async def _find(
-        self, connection: Connection, wanted: dict[tuple[int, int], QuotaRow], keys: Sequence[tuple[int, int]]
-    ) -> None:
-        tenants = [wanted[key].key.subject.tenant_id for key in keys]
-        found = await connection.fetch(_FIND_WINDOWS, tenants, *zip(*keys, strict=True))
-        self._uncommitted.update({(quota_id, starts_ms): window_id for window_id, quota_id, starts_ms in found})
+        self,
+        connection: Connection,
+        page: Page,
+        quotas: Sequence[QuotaRow],
+        temporary: Mapping[int, Temporary] = NONE_TEMPORARY,
+    ) -> list[WindowRow]:
+        """Find the windows of these quotas that cover now. Returns the others as they would begin between their
+        neighbours, in the order of quotas.
+        """
+        missing, by_id = [], {quota.id: quota for quota in quotas}
+        for quota_id, window_id, starts_ms, ends_ms, next_start_ms in await connection.fetch(
+            _FIND_WINDOWS, *keys_of(quotas), page.now_ms
+        ):
+            known = _Known(window_id, starts_ms, ends_ms) if window_id is not None else None
+            self._before[quota_id] = window_id
+            if known is not None and known.covers(page.now_ms):
+                self._uncommitted[quota_id] = known
+            else:
+                rows = temporary[quota_id].rows if quota_id in temporary else NO_TEMPORARY
+                missing.append(new_window(by_id[quota_id], page.now_ms, ends_ms, next_start_ms, rows))
+        return sorted(missing, key=lambda window: window.quota.id)
+
+
+def _created_values(window: WindowRow) -> tuple[Any, ...]:
+    """What _CREATE_WINDOWS takes of a window."""
+    times = window.starts_ms, window.ends_ms
+    terms = window.report_only, window.override, window.due_ms, 0
+    return window.tenant_id, window.quota.id, *times, window.granted, window.sequence, *terms
+
+
+def keys_of(quotas: Iterable[QuotaRow]) -> tuple[list[int], list[int]]:
+    return [quota.key.subject.tenant_id for quota in quotas], [quota.id for quota in quotas]
 
 
 async def _lock(connection: Connection, tenants: Mapping[int, int]) -> Sequence[Sequence[Any]]:
@@ -184,9 +272,13 @@ def _fill_holds(
             locked.charges[charge_id] = page.charges[charge_id].tenant_id
 
 
-def _find_locked_owners(page: Page, locked: ReadSet) -> None:
-    """Add the callers and quotas to `locked` that lack a current window: another session keeps it locked."""
+def _find_locked_owners(page: Page, read_set: ReadSet, locked: ReadSet, readers: Mapping[int, Account]) -> None:
+    """Add the callers, readers and quotas to `locked` that lack a current window: another session keeps it locked."""
     for user_id, account in page.accounts.items():
-        if any(quota.id not in page.current_windows for quota in account.quotas):
+        if any(quota.id not in page.current_windows for quota in read_set.quotas_of({user_id: account})):
             locked.callers[user_id] = account.tenant_id
+    for user_id, account in readers.items():
+        counting = (quota for quota in read_set.quotas_of_readers({user_id: account}) if quota.counts_free_calls)
+        if any(quota.id not in page.current_windows for quota in counting):
+            locked.readers[user_id] = account.tenant_id
     locked.quotas.update(key for key, quota in page.quotas.items() if quota.id not in page.current_windows)

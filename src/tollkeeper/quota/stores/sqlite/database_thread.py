@@ -31,7 +31,7 @@ class Job(NamedTuple):
             error = RuntimeError(f"the job raised {raised!r}")
         except BaseException as raised:
             error = raised
-        with suppress(RuntimeError):  # the event loop is closed, and no one waits
+        with suppress(RuntimeError):  # the event loop is closed, so no caller waits
             self.loop.call_soon_threadsafe(_resolve, self.future, result, error)
         del result, error  # an error refers to this frame
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from tollkeeper.db import MAX_SQLITE_LOG_BYTES
+from tollkeeper.database.sqlite_file import MAX_SQLITE_LOG_BYTES
 
 MIN_FREE_BYTES = 32 * 1024 * 1024
 """With less free space, no new call is admitted: what is left is for the calls in flight to be settled."""

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Iterable
 
-from tollkeeper.quota.rules.idempotency_keys import KEY_LIFETIME_MS, KeyName, KeyRow, StoredResponse
+from tollkeeper.quota.rules.idempotency_keys import KeyName, KeyRow, StoredResponse
 from tollkeeper.quota.time_sorted_ids import month_of
 
 _READ_KEY = (
@@ -51,6 +51,6 @@ def write_keys(connection: sqlite3.Connection, keys: Iterable[KeyRow]) -> None:
         connection.execute(_WRITE_KEY, (*row.name, row.charge_id, row.fingerprint, row.created_ms, *response))
 
 
-def delete_old_keys(connection: sqlite3.Connection, now_ms: int, limit: int) -> int:
-    """Delete expired keys. Returns how many were deleted."""
-    return connection.execute(_DELETE_OLD_KEYS, (now_ms - KEY_LIFETIME_MS, limit)).rowcount
+def delete_old_keys(connection: sqlite3.Connection, until_ms: int, limit: int) -> int:
+    """Delete keys created until this time. Returns how many were deleted."""
+    return connection.execute(_DELETE_OLD_KEYS, (until_ms, limit)).rowcount

@@ -5,13 +5,31 @@ data_version"). So an installation of one process reads each row once.
 """
 
 import sqlite3
+from collections.abc import Mapping
+from dataclasses import replace
 
+from tollkeeper.quota.rules.accounts import sort_quotas
 from tollkeeper.quota.rules.charge_row import CHARGE_COLUMNS, ChargeRow
-from tollkeeper.quota.rules.page import Account, Page, QuotaKey, QuotaRow, ReadSet, WindowHold, WindowRow
-from tollkeeper.quota.rules.windows import span
-from tollkeeper.quota.stores.rows import MAX_CLOCK_SKEW_MS, opening_entry, quota_row, window_row
+from tollkeeper.quota.rules.page import Account, Page, QuotaKey, QuotaRow, ReadSet, Succession, WindowHold, WindowRow
+from tollkeeper.quota.rules.temporary import NO_TEMPORARY, due_amount
+from tollkeeper.quota.stores.rows import (
+    FIND_ARCHIVED_MONTH,
+    GROUPS_OF_USER,
+    MAX_CLOCK_SKEW_MS,
+    QUOTA_COLUMNS,
+    QUOTAS,
+    WINDOW_COLUMNS,
+    is_overridden,
+    may_be_archived,
+    new_window,
+    quota_key_values,
+    quota_row,
+    window_row,
+    with_rollover,
+)
 from tollkeeper.quota.stores.sqlite.idempotency_keys import read_keys
-from tollkeeper.quota.stores.sqlite.writes import write_entry
+from tollkeeper.quota.stores.sqlite.new_windows import create_window
+from tollkeeper.quota.stores.sqlite.temporary import read_temporary, write_what_is_due
 from tollkeeper.quota.time_sorted_ids import month_of
 
 MAX_CACHED_ROWS = 50_000
@@ -23,33 +41,39 @@ _READ_HOLDS = (
     " WHERE tenant_id = ? AND source_id = ? AND month = ?"
 )
 """Without statistics, SQLite would rather read all entries of the tenant in the order of the primary key."""
-_READ_WINDOW = (
-    "SELECT id, quota_id, starts_ms, ends_ms, granted, settled, pending, forgiven, sequence FROM windows WHERE id = ?"
-)
-_FIND_WINDOW = _READ_WINDOW.replace("id = ?", "tenant_id = ? AND quota_id = ? AND starts_ms = ?")
+_READ_WINDOW = f"SELECT {WINDOW_COLUMNS} FROM windows WHERE tenant_id = ? AND id = ?"
+_LAST_STARTED = "WHERE tenant_id = ? AND quota_id = ? AND starts_ms <= ? ORDER BY starts_ms DESC LIMIT 1"
+_FIND_WINDOW = _READ_WINDOW.replace("WHERE tenant_id = ? AND id = ?", _LAST_STARTED)
+"""The last window of a quota that has started: the current one, or the previous one."""
+_FIND_NEXT_START = "SELECT min(starts_ms) FROM windows WHERE tenant_id = ? AND quota_id = ? AND starts_ms > ?"
 _READ_ACCOUNT = (
     "SELECT users.tenant_id, users.disabled_at IS NULL AND tenants.disabled_at IS NULL, users.token_version"
-    " FROM users JOIN tenants ON tenants.id = users.tenant_id WHERE users.id = ?"
+    " FROM users JOIN tenants ON tenants.id = users.tenant_id WHERE users.tenant_id = ? AND users.id = ?"
 )
-_READ_API_KEYS = "SELECT id, expires_ms FROM api_keys WHERE user_id = ? AND revoked_ms IS NULL"
-_READ_REVOKED_SESSIONS = "SELECT id FROM sessions WHERE user_id = ? AND revoked_ms IS NOT NULL AND access_ends_ms > ?"
+_READ_KEYS_AND_GROUPS = (
+    "SELECT id, expires_ms, NULL, NULL FROM api_keys"
+    " WHERE tenant_id = :tenant_id AND user_id = :user_id AND revoked_ms IS NULL"
+    f" UNION ALL SELECT user_groups.name, NULL, user_groups.id, is_default FROM {GROUPS_OF_USER}"
+    " AND group_members.tenant_id = :tenant_id AND group_members.user_id = :user_id"
+)
+_READ_REVOKED_SESSIONS = (
+    "SELECT id FROM sessions WHERE tenant_id = ? AND user_id = ? AND revoked_ms IS NOT NULL AND access_ends_ms > ?"
+)
+_SELECT_QUOTAS = f"SELECT {QUOTA_COLUMNS} FROM {QUOTAS}"
 _READ_QUOTAS = (
-    "SELECT id, tenant_id, user_id, unit, period, granted FROM quotas"
-    " WHERE user_id = ? OR (tenant_id = ? AND user_id IS NULL) ORDER BY id"
+    f"{_SELECT_QUOTAS} WHERE user_id = ? OR (quotas.tenant_id = ? AND user_id IS NULL"
+    " AND (quotas.kind <> 'group' OR CAST(quotas.subject AS INTEGER) IN"
+    " (SELECT group_id FROM group_members WHERE group_members.tenant_id = quotas.tenant_id"
+    " AND group_members.user_id = ?))) ORDER BY quotas.id"
 )
-_READ_QUOTA = "SELECT id, tenant_id, user_id, unit, period, granted FROM quotas WHERE id = ?"
-_FIND_USER_QUOTA = (
-    "SELECT id, tenant_id, user_id, unit, period, granted FROM quotas"
-    " WHERE tenant_id = ? AND user_id = ? AND unit = ? AND period = ?"
+_READ_QUOTA = f"{_SELECT_QUOTAS} WHERE quotas.tenant_id = ? AND quotas.id = ?"
+_FIND_QUOTA = (
+    f"{_SELECT_QUOTAS} WHERE quotas.tenant_id = ? AND user_id IS ? AND quotas.kind = ? AND quotas.subject = ?"
+    " AND unit = ? AND period = ?"
 )
-_FIND_TENANT_QUOTA = (
-    "SELECT id, tenant_id, user_id, unit, period, granted FROM quotas"
-    " WHERE tenant_id = ? AND user_id IS NULL AND unit = ? AND period = ?"
-)
-_CREATE_QUOTA = "INSERT INTO quotas (tenant_id, user_id, unit, period, granted) VALUES (?, ?, ?, ?, 0)"
-_CREATE_WINDOW = (
-    "INSERT INTO windows (tenant_id, quota_id, starts_ms, ends_ms, granted, settled, pending, forgiven, sequence)"
-    " VALUES (?, ?, ?, ?, ?, 0, 0, 0, 1)"
+_CREATE_QUOTA = (
+    "INSERT INTO quotas (tenant_id, user_id, kind, subject, unit, period, granted, report_only)"
+    " VALUES (?, ?, ?, ?, ?, ?, 0, false)"
 )
 
 
@@ -85,14 +109,17 @@ class RowCache:
             if quota is not None:
                 page.quotas[key] = quota
                 self._read_current(connection, page, quota)
-        for user_id in read_set.callers:
-            account = self._accounts.get(user_id) or self._read_account(connection, user_id, now_ms)
-            if account is not None:
-                page.accounts[user_id] = account
-                for quota in account.quotas:
-                    self._read_current(connection, page, quota)
+        callers = self._read_accounts(connection, page, read_set.callers)
+        for quota in read_set.quotas_of(callers):
+            self._read_current(connection, page, quota)
+        readers = self._read_accounts(connection, page, read_set.readers)
+        for quota in read_set.quotas_of_readers(readers):
+            self._read_for_reader(connection, page, quota)
         if read_set.keys:
             page.keys = read_keys(connection, read_set.keys)
+        if may_be_archived(read_set.charges):
+            (page.archived_month,) = connection.execute(FIND_ARCHIVED_MONTH).fetchone()
+        write_what_is_due(connection, page)
         for source_id, tenant_id in read_set.sources.items():
             if connection.execute(_READ_HOLDS, (tenant_id, source_id, month_of(source_id))).fetchone():
                 page.committed_sources.add(source_id)
@@ -122,70 +149,136 @@ class RowCache:
         pending: dict[int, int] = {}
         for window_id, amount in connection.execute(_READ_HOLDS, (charge.tenant_id, charge.id, charge.month)):
             pending[window_id] = pending.get(window_id, 0) + amount
-        return [WindowHold(self._read_window(connection, window_id), amount) for window_id, amount in pending.items()]
+        tenant_id = charge.tenant_id
+        return [WindowHold(self._read_window(connection, tenant_id, one), amount) for one, amount in pending.items()]
 
-    def _read_account(self, connection: sqlite3.Connection, user_id: int, now_ms: int) -> Account | None:
-        row = connection.execute(_READ_ACCOUNT, (user_id,)).fetchone()
+    def _read_accounts(
+        self, connection: sqlite3.Connection, page: Page, users: Mapping[int, int]
+    ) -> dict[int, Account]:
+        """The accounts of these users (id → tenant id), which are put on the page."""
+        accounts = {}
+        for user_id, tenant_id in users.items():
+            account = self._find_account(connection, tenant_id, user_id, page.now_ms)
+            if account is not None:
+                page.accounts[user_id] = accounts[user_id] = account
+        return accounts
+
+    def _find_account(
+        self, connection: sqlite3.Connection, tenant_id: int, user_id: int, now_ms: int
+    ) -> Account | None:
+        cached = self._accounts.get(user_id)
+        if cached is not None and cached.tenant_id == tenant_id:
+            return cached
+        return self._read_account(connection, tenant_id, user_id, now_ms)
+
+    def _read_account(
+        self, connection: sqlite3.Connection, tenant_id: int, user_id: int, now_ms: int
+    ) -> Account | None:
+        caller = tenant_id, user_id
+        row = connection.execute(_READ_ACCOUNT, caller).fetchone()
         if row is None:
             return None
         tenant_id, active, token_version = row
-        quotas = connection.execute(_READ_QUOTAS, (user_id, tenant_id)).fetchall()
-        api_keys = dict(connection.execute(_READ_API_KEYS, (user_id,)).fetchall())
-        revoked = connection.execute(_READ_REVOKED_SESSIONS, (user_id, now_ms - MAX_CLOCK_SKEW_MS)).fetchall()
+        quotas = connection.execute(_READ_QUOTAS, (user_id, tenant_id, user_id)).fetchall()
+        api_keys, groups, default_group = {}, {}, None
+        found = connection.execute(_READ_KEYS_AND_GROUPS, {"tenant_id": tenant_id, "user_id": user_id}).fetchall()
+        for name, expires_ms, group_id, is_default in found:
+            if group_id is None:
+                api_keys[name] = expires_ms
+            else:
+                groups[name] = group_id
+                default_group = group_id if is_default else default_group
+        revoked = connection.execute(_READ_REVOKED_SESSIONS, (*caller, now_ms - MAX_CLOCK_SKEW_MS)).fetchall()
+        always, parts = sort_quotas(map(quota_row, quotas))
         account = Account(
             tenant_id,
             bool(active),
             token_version,
-            tuple(map(quota_row, quotas)),
+            always,
             api_keys,
             frozenset(session_id for (session_id,) in revoked),
+            parts,
+            groups,
+            default_group,
         )
         self._accounts[user_id] = account
         return account
 
     def _read_current(self, connection: sqlite3.Connection, page: Page, quota: QuotaRow) -> None:
         """Read the quota's current window, and create it if it does not exist."""
-        if quota.id in page.current_windows:
-            return
-        starts_ms, ends_ms = span(quota.key.period, page.now_ms)
-        window = self._current.get(quota.id)
-        if window is None or window.starts_ms != starts_ms:
-            row = connection.execute(_FIND_WINDOW, (quota.key.subject.tenant_id, quota.id, starts_ms)).fetchone()
-            if row is None:
-                window = _create_window(connection, page, quota, starts_ms, ends_ms)
-            else:
-                window = self._windows.get(row[0]) or window_row(row, quota)
-            self._windows[window.id] = self._current[quota.id] = window
-        page.current_windows[quota.id] = window
+        if quota.id not in page.current_windows:
+            window = self._find_current(connection, page, quota)
+            if window is None:
+                previous = self._find_last(connection, page, quota) if quota.rollover_cap is not None else None
+                window = create_window(connection, page, self._new_window(connection, page, quota))
+                if previous is not None:
+                    page.successions.append(Succession(window, previous))
+                self._windows[window.id] = self._current[quota.id] = window
+            page.current_windows[quota.id] = window
 
-    def _read_window(self, connection: sqlite3.Connection, window_id: int) -> WindowRow:
+    def _read_for_reader(self, connection: sqlite3.Connection, page: Page, quota: QuotaRow) -> None:
+        """Read the quota's current window for a call that costs nothing: to be changed only where such calls count."""
+        read = self._read_current if quota.counts_free_calls else self._show_current
+        read(connection, page, quota)
+
+    def _show_current(self, connection: sqlite3.Connection, page: Page, quota: QuotaRow) -> None:
+        """Read the quota's current window. One that does not exist is shown as it would begin, but not created."""
+        if quota.id not in page.current_windows:
+            window = self._find_current(connection, page, quota)
+            if window is not None and window.due_ms is not None and window.due_ms <= page.now_ms:
+                temporary = read_temporary(connection, {quota.id}, window.due_ms)[quota.id]
+                window = replace(window, granted=window.granted + due_amount(temporary, window, page.now_ms))
+            page.shown_windows[quota.id] = window or self._shown_window(connection, page, quota)
+
+    def _find_current(self, connection: sqlite3.Connection, page: Page, quota: QuotaRow) -> WindowRow | None:
+        """The stored window that covers now, whatever the calendar says by now."""
+        window = self._current.get(quota.id)
+        if window is None or not window.covers(page.now_ms):
+            window = self._find_last(connection, page, quota)
+            if window is None or not window.covers(page.now_ms):
+                return None
+            self._windows[window.id] = self._current[quota.id] = window
+        return window
+
+    def _find_last(self, connection: sqlite3.Connection, page: Page, quota: QuotaRow) -> WindowRow | None:
+        row = connection.execute(_FIND_WINDOW, (quota.key.subject.tenant_id, quota.id, page.now_ms)).fetchone()
+        return None if row is None else self._windows.get(row[0]) or window_row(row, quota)
+
+    def _shown_window(self, connection: sqlite3.Connection, page: Page, quota: QuotaRow) -> WindowRow:
+        """The window that would begin now."""
+        window, previous = self._new_window(connection, page, quota), self._find_last(connection, page, quota)
+        if previous is None or quota.rollover_cap is None:
+            return window
+        overrides = read_temporary(connection, {quota.id}, previous.ends_ms or 0)[quota.id].rows
+        return with_rollover(window, previous, overrides)
+
+    def _new_window(self, connection: sqlite3.Connection, page: Page, quota: QuotaRow) -> WindowRow:
+        """The window that begins now, between the stored ones."""
+        previous = self._find_last(connection, page, quota)
+        wanted = quota.key.subject.tenant_id, quota.id, page.now_ms
+        (next_start_ms,) = connection.execute(_FIND_NEXT_START, wanted).fetchone()
+        temporary = NO_TEMPORARY
+        if is_overridden(quota, page.now_ms):
+            temporary = read_temporary(connection, {quota.id}, page.now_ms)[quota.id].rows
+        previous_end_ms = previous.ends_ms if previous is not None else None
+        return new_window(quota, page.now_ms, previous_end_ms, next_start_ms, temporary)
+
+    def _read_window(self, connection: sqlite3.Connection, tenant_id: int, window_id: int) -> WindowRow:
         window = self._windows.get(window_id)
         if window is None:
-            row = connection.execute(_READ_WINDOW, (window_id,)).fetchone()
+            row = connection.execute(_READ_WINDOW, (tenant_id, window_id)).fetchone()
             quota = self._quotas.get(row[1])
             if quota is None:
-                quota = quota_row(connection.execute(_READ_QUOTA, (row[1],)).fetchone())
+                quota = quota_row(connection.execute(_READ_QUOTA, (tenant_id, row[1])).fetchone())
                 self._quotas[quota.id] = quota
             window = self._windows[window_id] = window_row(row, quota)
         return window
 
 
-def _create_window(
-    connection: sqlite3.Connection, page: Page, quota: QuotaRow, starts_ms: int, ends_ms: int | None
-) -> WindowRow:
-    values = quota.key.subject.tenant_id, quota.id, starts_ms, ends_ms, quota.granted
-    created = connection.execute(_CREATE_WINDOW, values)
-    window = WindowRow(created.lastrowid or 0, quota, starts_ms, ends_ms, quota.granted, sequence=1)
-    page.has_new_windows = True
-    write_entry(connection, opening_entry(window, page.now_ms))
-    return window
-
-
 def _find_quota(connection: sqlite3.Connection, key: QuotaKey, *, create: bool) -> QuotaRow | None:
-    tenant_id, user_id = key.subject.tenant_id, key.subject.user_id
-    find, owner = (_FIND_TENANT_QUOTA, (tenant_id,)) if user_id is None else (_FIND_USER_QUOTA, (tenant_id, user_id))
-    row = connection.execute(find, (*owner, str(key.unit), str(key.period))).fetchone()
+    values = quota_key_values(key)
+    row = connection.execute(_FIND_QUOTA, values).fetchone()
     if row is None and create:
-        connection.execute(_CREATE_QUOTA, (tenant_id, user_id, str(key.unit), str(key.period)))
-        row = connection.execute(find, (*owner, str(key.unit), str(key.period))).fetchone()
+        connection.execute(_CREATE_QUOTA, values)
+        row = connection.execute(_FIND_QUOTA, values).fetchone()
     return quota_row(row) if row is not None else None

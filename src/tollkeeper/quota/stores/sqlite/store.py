@@ -11,7 +11,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tollkeeper.clock import Clock
+from tollkeeper.database.sqlite_file import SqliteFile
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.quota.rules.idempotency_keys import KEY_LIFETIME_MS
 from tollkeeper.quota.rules.page import Page, ReadSet
 from tollkeeper.quota.stores.base import StoreFailed, StoreLost
 from tollkeeper.quota.stores.sqlite.database_thread import DatabaseThread
@@ -19,8 +21,8 @@ from tollkeeper.quota.stores.sqlite.disk import MAX_LOG_BYTES, Disk
 from tollkeeper.quota.stores.sqlite.free_charges import delete_free_charges
 from tollkeeper.quota.stores.sqlite.idempotency_keys import delete_old_keys, register_functions
 from tollkeeper.quota.stores.sqlite.row_cache import RowCache
+from tollkeeper.quota.stores.sqlite.waiting_jobs import find_waiting_jobs
 from tollkeeper.quota.stores.sqlite.writes import write
-from tollkeeper.sqlite_file import SqliteFile
 
 MIN_SQLITE_VERSION = (3, 32)
 CHECKPOINT_PAGES = 4_000
@@ -35,12 +37,13 @@ _FIND_LAPSED = "SELECT id, tenant_id FROM charges WHERE closed_ms IS NULL AND le
 class SqliteStore:
     """The store of an installation on one host. Processes share the file; each has one thread and one connection."""
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path, clock: Clock, *, key_lifetime_ms: int = KEY_LIFETIME_MS) -> None:
         """Raises ConfigurationError if this SQLite is too old for the statements."""
         if sqlite3.sqlite_version_info < MIN_SQLITE_VERSION:
             raise ConfigurationError(f"SQLite {sqlite3.sqlite_version} is too old: at least 3.32 is needed.")
         self._path = path
         self._clock = clock
+        self._key_lifetime_ms = key_lifetime_ms
         self._cache = RowCache()
         self._file = SqliteFile(path)
         self._disk = Disk(path)
@@ -60,7 +63,8 @@ class SqliteStore:
 
     async def delete_old_keys(self, limit: int) -> int:
         return await self._thread.run(
-            self._delete, lambda connection: delete_old_keys(connection, self._clock.now_ms(), limit)
+            self._delete,
+            lambda connection: delete_old_keys(connection, self._clock.now_ms() - self._key_lifetime_ms, limit),
         )
 
     async def delete_free_charges(self, min_age_ms: int, limit: int) -> int:
@@ -81,7 +85,10 @@ class SqliteStore:
         try:
             connection = self._begin()
             page = self._cache.read(connection, read_set, self._clock.now_ms())
+            page.key_lifetime_ms = self._key_lifetime_ms
             page.refuses_calls = self._disk.is_almost_full
+            if read_set.waiting_jobs:
+                page.waiting_jobs = find_waiting_jobs(connection, read_set.waiting_jobs)
             decide(page)
             if page.has_changes:
                 write(connection, page)
@@ -103,7 +110,8 @@ class SqliteStore:
     def _probe(self) -> None:
         try:
             connection = self._begin()
-            connection.execute("UPDATE policy SET version = version WHERE tenant_id = 0")
+            # Another value each time: SQLite writes no page whose content stays the same, so a full disk would pass.
+            connection.execute("UPDATE policy SET version = 1 - version WHERE tenant_id = 0")
             connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
             self._reset()

@@ -11,8 +11,9 @@ from typing import Any
 
 from tollkeeper.quota.rules.charge_row import CHARGE_COLUMNS, INSERTED_COLUMNS, UPDATED_COLUMNS
 from tollkeeper.quota.rules.page import EntryRow, Page, WindowRow
-from tollkeeper.quota.stores.rows import all_values, inserted_values
+from tollkeeper.quota.stores.rows import TERMS, all_values, inserted_values
 from tollkeeper.quota.stores.sqlite.idempotency_keys import write_keys
+from tollkeeper.quota.stores.sqlite.temporary import write_temporary
 
 MAX_ROWS_PER_STATEMENT = 64
 """With the widest row, this is below SQLite's limit of 32,766 parameters."""
@@ -47,6 +48,15 @@ _insert_charges = Insert("charges", INSERTED_COLUMNS)
 _update_charges = Insert("charges", CHARGE_COLUMNS, "tenant_id, month, id", UPDATED_COLUMNS)
 _update_windows = Insert("windows", _WINDOW_COLUMNS, "id", _BALANCES)
 _insert_entries = Insert("entries", EntryRow._fields)
+_UPDATE_LIMIT = (
+    "UPDATE quotas SET granted = ?, report_only = ?, fallback_model = ?, overrides_end_ms = ?, rollover_cap = ?"
+    " WHERE id = ?"
+)
+_UPDATE_TERMS = f"UPDATE windows SET {', '.join(f'{column} = ?' for column in TERMS)} WHERE id = ?"
+_UPDATE_JOB = (
+    "UPDATE jobs SET charge_id = ?, status = ?, started_ms = coalesce(started_ms, ?),"
+    " completed_ms = ?, outcome = coalesce(?, outcome) WHERE tenant_id = ? AND id = ? AND completed_ms IS NULL"
+)
 
 
 def write(connection: sqlite3.Connection, page: Page) -> None:
@@ -54,16 +64,24 @@ def write(connection: sqlite3.Connection, page: Page) -> None:
     _insert_charges.run(connection, [inserted_values(row) for row in page.new_charges])
     _update_charges.run(connection, [all_values(row) for row in page.changed_charges.values()])
     for quota in page.changed_limits.values():
-        connection.execute("UPDATE quotas SET granted = ? WHERE id = ?", (quota.granted, quota.id))
+        limit = quota.granted, quota.report_only, quota.fallback_model, quota.overrides_end_ms, quota.rollover_cap
+        connection.execute(_UPDATE_LIMIT, (*limit, quota.id))
     _update_windows.run(connection, [_window_values(row) for row in page.changed_windows.values()])
+    for window in page.changed_terms.values():
+        terms = window.report_only, window.override, window.due_ms, window.rolled
+        connection.execute(_UPDATE_TERMS, (*terms, window.id))
+    if page.new_temporary or page.ended_grants:
+        write_temporary(connection, page)
     _insert_entries.run(connection, page.new_entries)
     if page.changed_keys:
         write_keys(connection, page.changed_keys.values())
+    for tenant_id, job_id, *values in page.changed_jobs.values():
+        connection.execute(_UPDATE_JOB, (*values, tenant_id, job_id))
 
 
-def write_entry(connection: sqlite3.Connection, entry: EntryRow) -> None:
-    """Write one entry at once, while the page is being read."""
-    _insert_entries.run(connection, [entry])
+def write_entries(connection: sqlite3.Connection, entries: Sequence[EntryRow]) -> None:
+    """Write entries at once, while the page is being read."""
+    _insert_entries.run(connection, entries)
 
 
 def _window_values(row: WindowRow) -> tuple[Any, ...]:

@@ -1,0 +1,43 @@
+/** An operator: sees whether all is well, creates a tenant, verifies the ledger, sees the entries of a charge, refunds it
+ * with a fresh login, and switches a model off and on. */
+
+import { run } from "./browser.mjs";
+
+await run(async (tools, given) => {
+  const { page } = tools;
+  await tools.signIn(given.email, given.password);
+
+  await tools.open("Live");
+  await page.getByText("Calls per second").waitFor();
+  await page.getByText("Open holds").waitFor();
+
+  await tools.open("Tenants");
+  await page.getByRole("button", { name: "Create a tenant" }).click();
+  await page.getByRole("dialog").getByLabel("Name").fill(given.tenant);
+  await page.getByRole("dialog").getByRole("button", { name: "Create a tenant" }).click();
+  await page.getByRole("dialog").waitFor({ state: "hidden" });
+  await tools.check();
+
+  await tools.open("Ledger");
+  await page.getByRole("button", { name: "Verify the ledger" }).click();
+  await page.getByText("Clean: nothing is wrong.").first().waitFor(); // also as a message that goes away
+  await page.getByLabel("A charge").fill(given.charge);
+  await page.getByRole("button", { name: "Show" }).click();
+  await page.getByRole("heading", { name: "Why this call cost what it cost" }).waitFor();
+  await page.getByRole("cell", { name: "settle", exact: true }).first().waitFor();
+  await tools.check();
+  await page.getByRole("button", { name: "Refund" }).click();
+  await page.getByRole("dialog").getByLabel("Reason").fill(given.hostile);
+  await page.getByRole("dialog").getByRole("button", { name: "Refund" }).click();
+  await page.getByRole("cell", { name: given.hostile }).first().waitFor();
+  await page.getByRole("button", { name: "Refund" }).first().waitFor({ state: "hidden" });
+
+  await tools.open("Models", "Models and providers");
+  const row = page.getByRole("row").filter({ hasText: given.model });
+  await row.getByRole("button", { name: "Switch off" }).click();
+  await page.getByRole("dialog").getByLabel("Reason").fill(given.hostile);
+  await page.getByRole("dialog").getByRole("button", { name: "Switch off" }).click();
+  await row.getByText(given.hostile).waitFor();
+  await row.getByRole("button", { name: "Switch on" }).click();
+  await row.getByRole("cell", { name: "on", exact: true }).waitFor();
+});

@@ -1,0 +1,19 @@
+import { Text } from "@mantine/core";
+import { useEffect, useState } from "react";
+import { ago, exactly } from "../lib/format";
+
+const TICK_MS = 20_000;
+
+/** A relative time, with the exact one on hover. */
+export function Moment({ at }: { at: string }) {
+  const [now, setNow] = useState(Date.now);
+  useEffect(() => {
+    const timer = setInterval(() => setNow(Date.now()), TICK_MS);
+    return () => clearInterval(timer);
+  }, []);
+  return (
+    <Text component="time" inherit dateTime={at} title={exactly(at)}>
+      {ago(at, now)}
+    </Text>
+  );
+}

@@ -1,0 +1,111 @@
+import { AppShell, Alert, Anchor, Burger, Button, Group, NavLink, type NavLinkProps, Text, useComputedColorScheme, useMantineColorScheme } from "@mantine/core";
+import { useDisclosure } from "@mantine/hooks";
+import { createLink, Outlet } from "@tanstack/react-router";
+import { useRead } from "../api/read";
+import { logOut } from "../api/session";
+import { strings } from "../strings";
+import { ErrorNote } from "./ErrorNote";
+
+const RouterNavLink = createLink((props: NavLinkProps & { ref?: React.Ref<HTMLAnchorElement> }) => (
+  <NavLink component="a" variant="filled" {...props} />
+));
+const { nav } = strings;
+const MINE = [
+  ["/", nav.playground],
+  ["/quota", nav.quota],
+  ["/charges", nav.charges],
+  ["/usage", nav.usage],
+  ["/keys", nav.keys],
+  ["/requests", nav.requests],
+  ["/security", nav.security],
+] as const;
+const TENANT = [
+  ["/people", nav.people],
+  ["/budgets", nav.budgets],
+  ["/quota-requests", nav.quotaRequests],
+  ["/tenant-usage", nav.tenantUsage],
+  ["/audit", nav.audit],
+] as const;const INSTALLATION = [
+  ["/tenants", nav.tenants],
+  ["/live", nav.live],
+  ["/ledger", nav.ledger],
+  ["/models", nav.models],
+] as const;
+
+/** The frame of every view: who is signed in, and the views of their role. */
+export function Shell() {
+  const [opened, { toggle, close }] = useDisclosure();
+  const me = useRead("/me");
+  const role = me.data?.role;
+  const sections = [
+    { title: nav.me, links: MINE },
+    ...(role === "tenant_admin" || role === "operator" ? [{ title: nav.tenant, links: TENANT }] : []),
+    ...(role === "operator" ? [{ title: nav.installation, links: INSTALLATION }] : []),
+  ];
+  return (
+    <AppShell header={{ height: 56 }} navbar={{ width: 230, breakpoint: "sm", collapsed: { mobile: !opened } }} padding="md">
+      <AppShell.Header>
+        <Anchor href="#content" className="skip" onClick={skipToContent}>
+          {strings.common.skip}
+        </Anchor>
+        <Group h="100%" px="md" justify="space-between" wrap="nowrap">
+          <Group wrap="nowrap">
+            <Burger opened={opened} onClick={toggle} hiddenFrom="sm" size="sm" aria-label={strings.common.menu} />
+            <Text fw={700}>{strings.product}</Text>
+          </Group>
+          <Group gap="xs" wrap="nowrap">
+            <Text size="sm" visibleFrom="md" truncate maw={420}>
+              {me.data && nav.signedInAs(me.data.email, me.data.tenant)}
+            </Text>
+            <SchemeButton />
+            <Button variant="default" size="xs" onClick={() => void logOut(false)}>
+              {nav.signOut}
+            </Button>
+          </Group>
+        </Group>
+      </AppShell.Header>
+      <AppShell.Navbar p="xs" style={{ overflowY: "auto" }}>
+        {sections.map(({ title, links }) => (
+          <div key={title}>
+            <Text size="xs" fw={700} px="sm" pt="sm" pb={4} c="dimmed">
+              {title}
+            </Text>
+            {links.map(([to, label]) => (
+              <RouterNavLink key={to} to={to} label={label} onClick={close} activeOptions={{ exact: to === "/" }} activeProps={{ active: true }} />
+            ))}
+          </div>
+        ))}
+      </AppShell.Navbar>
+      <AppShell.Main id="content" tabIndex={-1}>
+        <ErrorNote error={me.error} />
+        {me.data?.content_logging && (
+          <Alert color="yellow" mb="md">
+            {nav.contentLogging}
+          </Alert>
+        )}
+        <Outlet />
+      </AppShell.Main>
+    </AppShell>
+  );
+}
+
+function skipToContent(event: React.MouseEvent): void {
+  event.preventDefault(); // the fragment of the URL is the route
+  document.getElementById("content")?.focus();
+}
+
+function SchemeButton() {
+  const { setColorScheme } = useMantineColorScheme();
+  const scheme = useComputedColorScheme("light");
+  return (
+    <Button
+      variant="default"
+      size="xs"
+      aria-label={strings.common.switchScheme}
+      title={strings.common.switchScheme}
+      onClick={() => setColorScheme(scheme === "dark" ? "light" : "dark")}
+    >
+      ◐
+    </Button>
+  );
+}

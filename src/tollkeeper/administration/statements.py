@@ -1,0 +1,22 @@
+"""Statements for administrators."""
+
+from tollkeeper.administration import tenants
+from tollkeeper.administration.administrator import Administrator
+from tollkeeper.errors import NotFound
+from tollkeeper.quota.partition_months import parse_month
+from tollkeeper.usage.statement_parts import Statement
+from tollkeeper.usage.statements import TenantStatements
+
+
+async def read_statement(admin: Administrator, tenant_id: int, month: str) -> tuple[Statement, str]:
+    """The statement of a tenant's month, which is written as 2026-11, and the tenant's name.
+
+    Raises NotFound for a tenant that the administrator may not see, a month without a statement, and what is no month.
+    """
+    tenant = await tenants.get_tenant(admin, tenant_id)
+    try:
+        wanted = parse_month(month)
+    except ValueError as error:
+        raise NotFound(f"There is no such statement: {error}.") from None
+    statements = await TenantStatements.open(admin.session, tenant_id)
+    return await statements.read(wanted, admin.now_ms), tenant.name

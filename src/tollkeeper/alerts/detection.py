@@ -1,0 +1,101 @@
+"""Finds windows that have reached a share of their limit, once for each window and share."""
+
+from sqlalchemy import RowMapping, delete, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import col
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from tollkeeper.alerts.models import QuotaAlert
+from tollkeeper.quota.time_sorted_ids import new_id
+from tollkeeper.webhooks.events import EVENT_PREFIX, EventType, put_event
+
+PREFIX = "alert"
+CHUNK = 200
+"""How many alerts one transaction makes."""
+LATE_MS = 3_600_000
+"""Windows that ended less than this ago are looked at, too: calls are settled late, and servers are stopped."""
+KEPT_MS = 400 * 86_400_000
+"""How long alerts are kept after the end of their window."""
+_SINCE = "CAST(:since_ms AS BIGINT)"
+_LENGTH = (
+    "CASE q.period WHEN 'minute' THEN 60000 WHEN 'hour' THEN 3600000 WHEN 'day' THEN 280800000"
+    f" WHEN 'week' THEN 2073600000 WHEN 'month' THEN 8294400000 ELSE {_SINCE} END"
+)
+"""No window of a period is longer, also after a change of the calendar: see `earliest_start_ms` of the ledger."""
+_LEVELS = {
+    "sqlite": "JOIN json_each(r.percents) AS level",
+    "postgresql": "CROSS JOIN LATERAL json_array_elements_text(CAST(r.percents AS json)) AS level (value)",
+}
+
+
+def _query(dialect: str) -> str:
+    return (
+        "SELECT DISTINCT w.tenant_id, w.id AS window_id, CAST(level.value AS INTEGER) AS percent, w.quota_id,"
+        " q.kind, q.user_id, q.unit, q.period, w.granted, w.settled, w.starts_ms, w.ends_ms"
+        " FROM alert_rules r JOIN quotas q ON q.tenant_id = r.tenant_id AND q.unit <> 'concurrency'"
+        " AND (r.user_id IS NULL OR q.user_id = r.user_id) AND (r.kind IS NULL OR q.kind = r.kind)"
+        " AND (r.unit IS NULL OR r.unit = q.unit) AND (r.period IS NULL OR r.period = q.period)"
+        f" JOIN windows w ON w.tenant_id = q.tenant_id AND w.quota_id = q.id AND w.starts_ms >= {_SINCE} - {_LENGTH}"
+        f" AND (w.ends_ms IS NULL OR w.ends_ms > {_SINCE}) {_LEVELS[dialect]}"
+        " WHERE w.granted > 0 AND w.settled * 100 >= w.granted * CAST(level.value AS INTEGER)"
+        " AND NOT EXISTS (SELECT 1 FROM quota_alerts a WHERE a.tenant_id = w.tenant_id AND a.window_id = w.id"
+        f" AND a.percent = CAST(level.value AS INTEGER)) ORDER BY 1, 2, 3 LIMIT {CHUNK}"
+    )
+
+
+async def find_reached(session: AsyncSession, now_ms: int) -> list[QuotaAlert]:
+    """At most CHUNK shares that windows have reached, and for which there is no alert. Nothing is written."""
+    connection = await session.connection()
+    found = await connection.execute(text(_query(connection.dialect.name)), {"since_ms": now_ms - LATE_MS})
+    return [_alert(row, now_ms) for row in found.mappings().all()]
+
+
+async def fire(session: AsyncSession, alerts: list[QuotaAlert]) -> list[QuotaAlert]:
+    """Store these alerts, and put an event of each in the outbox of the webhooks, in the session's transaction.
+
+    Returns those that no other process has stored: the key of the table decides, whatever races.
+    """
+    connection = await session.connection()
+    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
+    fired = []
+    for alert in alerts:
+        statement = insert(QuotaAlert).values(alert.model_dump()).on_conflict_do_nothing()
+        stored = await connection.execute(statement.returning(col(QuotaAlert.percent)))
+        if stored.first() is not None:
+            event_id = f"{EVENT_PREFIX}_{alert.id.removeprefix(f'{PREFIX}_')}"
+            data = event_data(alert)
+            await put_event(
+                session,
+                alert.tenant_id,
+                EventType.QUOTA_ALERT,
+                data,
+                alert.created_ms,
+                user_id=alert.user_id,
+                event_id=event_id,
+            )
+            fired.append(alert)
+    return fired
+
+
+async def delete_old(session: AsyncSession, now_ms: int) -> None:
+    """Delete the alerts of windows that ended long ago."""
+    await session.exec(delete(QuotaAlert).where(col(QuotaAlert.ends_ms) < now_ms - KEPT_MS))
+
+
+def event_data(alert: QuotaAlert) -> dict[str, int | str | None]:
+    """The fields of the event of an alert."""
+    return {
+        "alert_id": alert.id,
+        "percent": alert.percent,
+        "quota_id": alert.quota_id,
+        "kind": alert.kind,
+        "user_id": alert.user_id,
+        "unit": alert.unit,
+        "window": alert.period,
+        "limit": alert.granted,
+        "used": alert.settled,
+    }
+
+
+def _alert(row: RowMapping, now_ms: int) -> QuotaAlert:
+    return QuotaAlert(id=new_id(PREFIX), created_ms=now_ms, **{str(name): value for name, value in row.items()})

@@ -1,0 +1,1 @@
+"""The connection to SQLite or PostgreSQL: engine, sessions, migrations, row-level security."""

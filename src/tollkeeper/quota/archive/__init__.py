@@ -1,0 +1,1 @@
+"""Archives old months of the ledger: exports their charges and entries to files, then removes the rows."""

@@ -1,0 +1,84 @@
+"""A user's access, and the quotas that apply to the user's calls."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from tollkeeper.errors import NotInGroup
+from tollkeeper.principal import Principal
+from tollkeeper.quota.rules.subjects import Billing, QuotaRow, SubjectKind
+
+_ALWAYS = (SubjectKind.TENANT, SubjectKind.USER)
+Quotas = tuple[QuotaRow, ...]
+PartQuotas = Mapping[tuple[SubjectKind, str], Quotas]
+"""Quotas that apply to some of a user's calls, by the kind and the name of their owner."""
+NO_PARTS: PartQuotas = MappingProxyType({})
+NO_GROUPS: Mapping[str, int] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user's access, and the quotas of the user and of what the user's calls may count for."""
+
+    tenant_id: int
+    active: bool
+    token_version: int
+    quotas: Quotas
+    """The user's own and the tenant's, which apply to every call."""
+    api_keys: Mapping[str, int | None]
+    """The ids of the keys that are not revoked, each with the time of its expiry in ms, if it has one."""
+    revoked_sessions: frozenset[str] = frozenset()
+    """The ids of the sessions that are revoked, as long as access tokens of theirs have not expired."""
+    parts: PartQuotas = field(default_factory=lambda: NO_PARTS)
+    groups: Mapping[str, int] = field(default_factory=lambda: NO_GROUPS)
+    """The ids of the groups that the user is a member of, by their names."""
+    default_group: int | None = None
+    """The id of the group that calls count for which name none."""
+
+    def accepts(self, caller: Principal, now_ms: int) -> bool:
+        """Whether the user and the tenant are active, and the caller's credential is valid."""
+        expires_ms = self.api_keys.get(caller.api_key, 0) if caller.api_key is not None else None
+        is_latest = caller.api_key is not None or self.token_version == caller.token_version
+        is_valid = is_latest and (expires_ms is None or now_ms < expires_ms)
+        is_valid = is_valid and caller.session not in self.revoked_sessions
+        return is_valid and self.active and self.tenant_id == caller.tenant_id
+
+    def require_group(self, group: str | None) -> None:
+        """Raise NotInGroup unless the user is a member of the group that a call names."""
+        if group is not None and group not in self.groups:
+            raise NotInGroup(f"You are not a member of a group {group}. Name one of yours, or none.")
+
+    def group_of(self, billing: Billing) -> int | None:
+        """The id of the group that a call counts for. None for a group of which the user is no member any more."""
+        return self.default_group if billing.group is None else self.groups.get(billing.group)
+
+    def quotas_of(self, billing: Billing) -> Quotas:
+        """Every quota that applies to a call."""
+        if not self.parts:
+            return self.quotas
+        quotas = self.quotas
+        if billing.key_id is not None:
+            quotas += self.parts.get((SubjectKind.KEY, billing.key_id), ())
+        if (group_id := self.group_of(billing)) is not None:
+            quotas += self.parts.get((SubjectKind.GROUP, str(group_id)), ())
+        return quotas
+
+    def all_quotas(self) -> Iterator[QuotaRow]:
+        """Every quota that may apply to a call of the user."""
+        yield from self.quotas
+        for quotas in self.parts.values():
+            yield from quotas
+
+
+def sort_quotas(quotas: Iterable[QuotaRow]) -> tuple[Quotas, PartQuotas]:
+    """The quotas of an account: those that always apply, and the others."""
+    always: list[QuotaRow] = []
+    parts: dict[tuple[SubjectKind, str], Quotas] = {}
+    for quota in quotas:
+        subject = quota.key.subject
+        if subject.kind in _ALWAYS:
+            always.append(quota)
+        else:
+            owner = subject.kind, subject.name
+            parts[owner] = (*parts.get(owner, ()), quota)
+    return tuple(always), parts or NO_PARTS

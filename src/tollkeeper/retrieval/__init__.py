@@ -1,0 +1,1 @@
+"""Finds the chunks of documents that belong to a question: by their vectors, and by their words."""

@@ -1,0 +1,28 @@
+"""A small set of passages with a question each, written for these tests and in the public domain."""
+
+PAIRS = (
+    ("The warranty covers the compressor of the refrigerator for seven years.", "How long is the compressor covered?"),
+    ("Returns are accepted within thirty days if the seal is intact.", "Within how many days are returns accepted?"),
+    ("The museum opens at nine and closes at six, except on Mondays.", "When does the museum open?"),
+    ("Invoices are due fourteen days after delivery.", "When are invoices due after delivery?"),
+    ("Honey does not spoil, because it has little water and is acidic.", "Why does honey not spoil?"),
+    ("A lunar month lasts about twenty-nine and a half days.", "How many days does a lunar month last?"),
+    ("The bridge was built of granite between 1871 and 1876.", "What was the bridge built of?"),
+    ("Volunteers water the garden every Tuesday and Friday.", "On which days do volunteers water the garden?"),
+    ("The choir rehearses in the old school on Elm Street.", "Where does the choir rehearse?"),
+    ("Bread rises because yeast turns sugar into carbon dioxide.", "Why does bread rise?"),
+    ("The northern trail is closed in winter because of avalanches.", "Why is the northern trail closed in winter?"),
+    ("Error E4711 means that the pump has run dry; refill the tank.", "What does error E4711 mean?"),
+    ("Copper turns green when it reacts with air and moisture.", "Why does copper turn green?"),
+    ("The library lends each reader ten books for four weeks.", "How many books does the library lend?"),
+    ("Employees have twenty-eight days of leave per year.", "How many days of leave do employees have?"),
+    ("Whales are mammals, and breathe air at the surface.", "How do whales breathe?"),
+    ("The ferry to the island takes forty minutes and leaves hourly.", "How long does the ferry take to the island?"),
+    ("Passwords need twelve characters and are never sent by mail.", "How many characters do passwords need?"),
+    ("Glaciers move slowly downhill under their own weight.", "Why do glaciers move downhill?"),
+    ("The backup runs at two in the morning and is kept for a month.", "When does the backup run?"),
+    ("Saffron is the dried stigma of a crocus, harvested by hand.", "What is saffron made of?"),
+    ("The lighthouse keeper lit the lamp an hour before sunset.", "When did the lighthouse keeper light the lamp?"),
+    ("Iron is magnetic, and so are nickel and cobalt.", "Which metals are magnetic besides iron?"),
+    ("The train to the coast leaves from platform four.", "From which platform does the train to the coast leave?"),
+)
