@@ -117,7 +117,7 @@ async def test_the_body_of_a_call_counts_against_the_budget_until_the_call_ends(
         await started.wait()
     refused = await endpoints.post(QUERY.path)
     assert (refused.status, refused.document["code"]) == (429, "rate_limited")
-    assert refused.response_headers["retry-after"] == "1"
+    assert int(refused.response_headers["retry-after"]) in (1, 2)  # with jitter
     assert len(endpoints.gateway.provider.calls) == 1
     first.disconnect.set()
     await running

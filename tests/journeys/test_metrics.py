@@ -62,6 +62,7 @@ async def test_no_label_names_a_person_a_key_or_a_tenant(server: Server) -> None
         "le",
         "setting",
         "task",
+        "origin",
         "result",
         "circuit",
     }
