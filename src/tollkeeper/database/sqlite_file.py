@@ -2,9 +2,11 @@
 
 import sqlite3
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from weakref import WeakSet
 
@@ -32,6 +34,10 @@ def has_rows(path: Path, table: str) -> bool:
         return False
 
 
+_turns: defaultdict[str, Lock] = defaultdict(Lock)
+"""By the path of a file: which of this process's connections polls for the file's lock."""
+
+
 class PollingConnection(sqlite3.Connection):
     """A SQLite connection whose transactions begin with the write lock, for which it polls as the ledger does.
 
@@ -44,6 +50,7 @@ class PollingConnection(sqlite3.Connection):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.turn = _turns[str(args[0])]
         self._cursors: WeakSet[sqlite3.Cursor] = WeakSet()
 
     def cursor(self, factory: Any = None) -> Any:
@@ -61,6 +68,8 @@ class PollingConnection(sqlite3.Connection):
 
 
 class _PollingCursor(sqlite3.Cursor):
+    connection: PollingConnection
+
     def execute(self, sql: str, parameters: Any = ()) -> "_PollingCursor":
         self._poll(super().execute, sql, parameters)
         return self
@@ -70,18 +79,33 @@ class _PollingCursor(sqlite3.Cursor):
         return self
 
     def _poll(self, execute: Callable[[str, Any], object], sql: str, parameters: Any) -> None:
-        """Run a statement, again while another connection has the lock that it needs, unless a transaction is open."""
+        """Run a statement. If another connection has the lock that it needs, wait for it, unless a transaction is open.
+
+        Of the connections of this process to a file, one polls and the others wait for their turn: many that poll would
+        take the processor from the one that has the lock.
+        """
         deadline = time.monotonic() + MAX_LOCK_WAIT_S
-        while True:
-            try:
-                execute(sql, parameters)
-            except sqlite3.OperationalError as error:
-                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-                if not is_busy or self.connection.in_transaction or time.monotonic() > deadline:
-                    raise
+        if self._try(execute, sql, parameters, deadline):
+            return
+        turn = self.connection.turn
+        has_turn = turn.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        try:
+            while not self._try(execute, sql, parameters, deadline):
                 time.sleep(LOCK_POLL_S)
-            else:
-                return
+        finally:
+            if has_turn:
+                turn.release()
+
+    def _try(self, execute: Callable[[str, Any], object], sql: str, parameters: Any, deadline: float) -> bool:
+        """Whether the statement ran. Raises sqlite3.OperationalError for a lock that is not free at the deadline."""
+        try:
+            execute(sql, parameters)
+        except sqlite3.OperationalError as error:
+            is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_busy or self.connection.in_transaction or time.monotonic() > deadline:
+                raise
+            return False
+        return True
 
 
 class SqliteFile:
