@@ -1,5 +1,6 @@
 """What the parts of a server report as problems, and how bad each is."""
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -105,5 +106,11 @@ def test_a_sink_that_has_lost_events_is_a_problem_for_a_while(monkeypatch: pytes
     assert health.problems() == []
 
 
-async def test_the_clock_of_the_database_is_this_machines(database: Database) -> None:
-    assert abs(await read_skew_s(database)) < 1
+@pytest.mark.parametrize(("before_s", "after_s", "skew_s"), [(-300, 100, 0), (-400, -300, 300), (300, 400, -300)])
+async def test_a_slow_query_is_no_difference_of_clocks(
+    database: Database, monkeypatch: pytest.MonkeyPatch, before_s: float, after_s: float, skew_s: float
+) -> None:
+    """What is read lies between the times before and after the query, or differs by the distance to the nearer one."""
+    readings = iter([time.time() + before_s, time.time() + after_s])
+    monkeypatch.setattr("tollkeeper.database.clock.time", SimpleNamespace(time=lambda: next(readings)))
+    assert abs(await read_skew_s(database) - skew_s) < 60

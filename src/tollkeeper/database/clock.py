@@ -22,12 +22,16 @@ log = structlog.get_logger("tollkeeper.database")
 
 
 async def read_skew_s(database: Database) -> float:
-    """Returns by how many seconds the database's clock is ahead of this machine's. Raises DatabaseUnavailable."""
+    """Returns by how many seconds at least the database's clock is ahead of this machine's, or behind if negative.
+
+    It is 0 for a time between the begin and the end of the query: a slow query is no difference of clocks.
+    Raises DatabaseUnavailable.
+    """
     async with database.session() as session:
         connection = await session.connection()
         before = time.time()
         found = float((await connection.execute(text(_DATABASE_TIME[connection.dialect.name]))).scalar_one())
-        return found - (before + time.time()) / 2
+        return found - min(max(found, before), time.time())
 
 
 class DatabaseClock:
