@@ -110,7 +110,6 @@ async def test_what_is_not_accepted_reserves_nothing_and_is_no_job(server: Serve
     async with new_user(server, limit=50) as caller:
         for request, status, code in (
             ({"prompt": "x", "session_id": "s"}, 400, "unsupported_parameter"),
-            ({"prompt": "x", "evaluate": True}, 400, "unsupported_parameter"),
             ({"prompt": 1}, 422, "invalid_request"),
             ({"prompt": "x", "max_tokens": 100}, 429, "quota_exceeded"),
         ):

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from journeys.support.jobs import ended, submit, submitted
 from journeys.support.judges import judged, rated, set_judge
+from journeys.support.ledger_checks import assert_ledger_is_consistent
 from journeys.support.live_changes import until
 from journeys.support.provider_wires import CHAT, MESSAGES, WIRES
 from journeys.support.server import Server
@@ -137,6 +139,26 @@ async def test_a_repeated_call_gets_the_same_score_and_no_further_judge(
         assert again == first
         assert len(upstream.requests(caller.marker)) == 2
         assert [one["basis"] for one in await caller.charges()] == ["cache", "provider", "provider"]
+
+
+async def test_a_job_is_rated_and_its_judge_is_reserved_with_it(all_wires_server: Server, upstream: Upstream) -> None:
+    async with rated(all_wires_server) as caller:
+        prompt = judged(caller.marker, {"score": 64}, gate=caller.marker)
+        with upstream.gate(caller.marker):
+            job_id = await submitted(caller, prompt, model=CHAT.model, max_tokens=50, evaluate=True)
+            pair = [(one["surface"], one["state"]) for one in await caller.charges()]
+            assert [surface for surface, _ in pair] == ["evaluation", "jobs"], "both are reserved at the submission"
+        job = await ended(caller, job_id)
+        assert job["status"] == "completed", job
+        assert_rated(job["result"], 64, MESSAGES.model)
+        judge, first = await caller.charges()
+        assert [judge["id"], first["id"]] == [job["result"]["judge"]["query_id"], job["result"]["query_id"]]
+        assert [one["basis"] for one in (judge, first)] == ["provider"] * 2
+        assert len(upstream.requests(caller.marker)) == 2
+        await set_judge(all_wires_server, caller, None)
+        off = await submit(caller, caller.marker, evaluate=True)
+        assert (off.status, off.code) == (400, "unsupported_parameter")
+    await assert_ledger_is_consistent(all_wires_server.database_url)
 
 
 async def test_a_client_that_disconnects_pays_for_both(all_wires_server: Server, upstream: Upstream) -> None:

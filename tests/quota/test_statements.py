@@ -167,7 +167,7 @@ async def test_a_month_stays_open_for_two_days_and_while_one_of_its_calls_is_ope
         with pytest.raises(NotFound):
             await read(ledger, month)
     ledger.clock.ms = first.ends_ms - 1_000
-    job = await ledger.ledger.reserve_for_job(ledger.caller, TERMS, "job_1", 90 * DAY_S * 1000)
+    job = await ledger.ledger.reserve_for_job(ledger.caller, TERMS, None, job_id="job_1", lease_ms=90 * DAY_S * 1000)
     ledger.clock.ms = first.ends_ms + 2 * DAY_S * 1000 - 1
     assert await close_months(ledger) == 0
     ledger.clock.ms += 1

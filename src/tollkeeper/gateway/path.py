@@ -19,6 +19,7 @@ from tollkeeper.gateway.candidate import Candidate, ModelCall
 from tollkeeper.gateway.classifiers import Classifiers, FindAccount
 from tollkeeper.gateway.evaluation import Evaluator, Judges
 from tollkeeper.gateway.guarded_calls import GuardedCalls, original_call, restored, restored_result
+from tollkeeper.gateway.job_results import rate_job, store_result
 from tollkeeper.gateway.listener import Listener, kept_alive
 from tollkeeper.gateway.moderator import CountFindings, Moderator
 from tollkeeper.gateway.preparation import Preparation
@@ -180,7 +181,7 @@ class Gateway:
         guard = candidate.call.guard
         receiver = self._guarded.listener_for(guard, listener)
         attempt = observed(self._attempt(receiver), record, self.catalog.verdicts)
-        judged = await self._evaluator.prepare(record.caller, candidate) if candidate.call.evaluate else None
+        judged = await self._evaluator.prepare(record.caller, candidate)
         make_fallback = partial(self._prepared.candidate, record.caller, stream=listener is not None)
         reserved = ReservedCall(self._ledger, record, candidate, idempotent, make_fallback, judged)
         async with reserved as reservation:
@@ -224,13 +225,15 @@ class Gateway:
         self, record: CallRecord, candidate: Candidate, job_id: str, lease_ms: int
     ) -> tuple[Candidate, Hold]:
         """Hold quota for a job that starts within `lease_ms`, by the byte terms of its call or by the exact ones.
-        Returns the candidate that it is held for: another model's if a quota has no room for this one.
+        Returns the candidate that it is held for: another model's if a quota has no room for this one. The call of the
+        judge is held together with it, if the call is to be evaluated.
 
-        Raises Unauthenticated, QuotaExceeded, QuotaHeld, LedgerUnavailable, InvalidRequest.
+        Raises UnsupportedParameter, Unauthenticated, QuotaExceeded, QuotaHeld, LedgerUnavailable, InvalidRequest.
         """
+        judged = await self._evaluator.prepare(record.caller, candidate)
         hold_on = partial(self._ledger.reserve_for_job, record.caller, job_id=job_id, lease_ms=lease_ms)
         make_fallback = partial(self._prepared.candidate, record.caller, stream=not candidate.call.without_output)
-        return await reserve_or_fall_back(candidate, lambda one: reserve_as_fits(one, hold_on), make_fallback)
+        return await reserve_or_fall_back(candidate, lambda one: reserve_as_fits(one, judged, hold_on), make_fallback)
 
     async def candidate_for_job(
         self, record: CallRecord, call: ModelCall, provider: str | None = None, *, streamed: bool = True
@@ -273,9 +276,10 @@ class Gateway:
             outcome = await self._guarded.finish(record, guard, receiver, called)
             record.answered(outcome)
             if not outcome.cut_short:
-                shown = restored(guard, outcome)
-                fallback_for = reservation.fallback_for
-                reservation.store_result(lambda closed: render(CallResult(closed, shown, fallback_for=fallback_for)))
+                keep = partial(store_result, reservation, guard, render)
+                if candidate.call.evaluate:
+                    outcome = await rate_job(self._evaluator, record, reservation, job, outcome, keep)
+                keep(outcome)
         return CallResult(reservation.closed_charge, outcome, fallback_for=reservation.fallback_for)
 
     async def estimate(self, caller: Principal, call: ModelCall) -> Estimate:
@@ -283,9 +287,8 @@ class Gateway:
         candidate = await self._prepared.candidate(caller, call, stream=False, own_keys=False)
         counted = await candidate.model.provider.count_input(candidate.prepared)
         by_bytes, exact = await candidate.byte_terms(), await candidate.exact_terms()
-        if not call.evaluate:
+        if (judged := await self._evaluator.prepare(caller, candidate)) is None:
             return Estimate(candidate.model, by_bytes, exact, counted)
-        judged = await self._evaluator.prepare(caller, candidate)
         by_bytes, by_bytes_judge = await judged.with_byte_terms(by_bytes)
         exact, exact_judge = await judged.with_exact_terms(exact)
         return Estimate(candidate.model, by_bytes, exact, counted, (by_bytes_judge, exact_judge))

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from tollkeeper.errors import ModelNotFound
 from tollkeeper.gateway.allowed_models import require_model
 from tollkeeper.gateway.attempts import MakeCandidate
 from tollkeeper.gateway.candidate import Candidate, ModelCall
 from tollkeeper.principal import Principal
 from tollkeeper.providers.base import Model
 from tollkeeper.providers.catalog import Catalog
+from tollkeeper.providers.deployments import deployment_at
 from tollkeeper.worker_thread import run_by_size
 
 
@@ -31,12 +31,7 @@ class Preparation:
         InputError.
         """
         require_model(self._catalog, caller, call.model)
-        model = self._catalog.model(call.model, caller.tenant_id if own_keys else None)
-        if model.deployments is not None:
-            at_provider = [one for one in model.deployments.models if one.provider.name == provider]
-            model = next(iter(at_provider), None) or model.deployments.first()
-        if provider not in (None, model.provider.name):
-            raise ModelNotFound
+        model = deployment_at(self._catalog.model(call.model, caller.tenant_id if own_keys else None), provider)
         return await self.for_model(call, model, stream=stream)
 
     async def for_model(self, call: ModelCall, model: Model, *, stream: bool) -> Candidate:

@@ -68,14 +68,24 @@ async def reserve_or_fall_back(
             raise refusal from None
 
 
-async def reserve_as_fits(candidate: Candidate, reserve: Callable[[Terms], Awaitable[Made]]) -> Made:
-    """Reserve by the byte terms of a candidate or, where a quota refuses those, by its exact terms."""
+async def reserve_as_fits(
+    candidate: Candidate, judged: SecondCall | None, reserve: Callable[[Terms, LinkedTerms | None], Awaitable[Made]]
+) -> Made:
+    """Reserve by the byte terms of a candidate or, where a quota refuses those, by its exact terms; with `judged`, for
+    that call, too. Raises what `reserve` raises, and InvalidRequest.
+    """
     try:
-        return await reserve(await candidate.byte_terms())
+        terms = await candidate.byte_terms()
+        if judged is None:
+            return await reserve(terms, None)
+        return await reserve(*await judged.with_byte_terms(terms))
     except QuotaRefusal as refusal:
         if not refusal.limit:
             raise  # there is no quota at all, so an exact count of the input would not help
-    return await reserve(await candidate.exact_terms())
+    terms = await candidate.exact_terms()
+    if judged is None:
+        return await reserve(terms, None)
+    return await reserve(*await judged.with_exact_terms(terms))
 
 
 class ReservedCall:
@@ -118,21 +128,9 @@ class ReservedCall:
             self._record.reserved(started_at, self._waited_s)
 
     async def _reserve_as_fits(self, candidate: Candidate) -> Reservation:
-        judged = self._evaluation
-        try:
-            terms = await candidate.byte_terms()
-            if judged is None:
-                return await self._reserve(terms)
-            return await self._reserve(*await judged.with_byte_terms(terms))
-        except QuotaRefusal as refusal:
-            if not refusal.limit:
-                raise  # there is no quota at all, so an exact count of the input would not help
-        terms = await candidate.exact_terms()
-        if judged is None:
-            return await self._reserve(terms)
-        return await self._reserve(*await judged.with_exact_terms(terms))
+        return await reserve_as_fits(candidate, self._evaluation, self._reserve)
 
-    async def _reserve(self, terms: Terms, linked: LinkedTerms | None = None) -> Reservation:
+    async def _reserve(self, terms: Terms, linked: LinkedTerms | None) -> Reservation:
         self._reservation = self._new_reservation(terms, linked)
         try:
             return await self._reservation.__aenter__()
@@ -199,7 +197,8 @@ class EarlyJob(StartedJob):
         await self._require_bound()
         started_at = time.perf_counter()
         job = self._job
-        reservation = self._ledger.early_reservation(self._record.caller, job.terms, job.id, job.charge_id)
+        caller = self._record.caller
+        reservation = self._ledger.early_reservation(caller, job.terms, job.id, job.charge_id, job.judge_terms)
         self._reservation = reservation
         if job.fallback_for is not None:
             reservation.fallback_for = job.fallback_for

@@ -95,13 +95,14 @@ class IdempotentCall:
 
 class ReservedJob(NamedTuple):
     """A job, and the charge that it was reserved with, at these terms. `fallback_for` is the model that was asked for,
-    if the charge is another one's.
+    if the charge is another one's. `judge_terms` are those of the judge's charge, if one was reserved with it.
     """
 
     id: str
     charge_id: str
     terms: Terms
     fallback_for: str | None = None
+    judge_terms: Terms | None = None
 
 
 class Estimate(NamedTuple):

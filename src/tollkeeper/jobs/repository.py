@@ -13,7 +13,7 @@ from tollkeeper.jobs.models import Job
 from tollkeeper.principal import Principal
 from tollkeeper.quota.rules.jobs import JobStatus
 from tollkeeper.quota.rules.models import Charge
-from tollkeeper.quota.time_sorted_ids import month_of
+from tollkeeper.quota.time_sorted_ids import linked_id, month_of
 
 CLAIM_MS = 10_000
 """How long a claimed job is left to its claimant, who starts it at once. It is the pause after a claimant has died."""
@@ -68,6 +68,11 @@ async def charge_of(session: AsyncSession, job: Job) -> Charge | None:
     if job.charge_id is None:
         return None
     return await session.get(Charge, (job.charge_id, job.tenant_id, month_of(job.charge_id)))
+
+
+async def linked_charge_of(session: AsyncSession, charge: Charge) -> Charge | None:
+    """The second charge that was reserved together with this one, if there is one."""
+    return await session.get(Charge, (linked_id(charge.id), charge.tenant_id, charge.month))
 
 
 async def claim(session: AsyncSession, after_tenant: int, now_ms: int) -> ClaimedJob | None:

@@ -134,11 +134,18 @@ class JobRuns:
                 call = replace(exchange.call, model=charge.model)
                 candidate = await self._gateway.candidate_for_job(record, call, charge.provider)
                 fallback_for = self._fallback_for(exchange.call, charge)
-                reserved = ReservedJob(job.id, charge.id, _terms_of(charge), fallback_for)
+                judge = await self._judge_terms(charge) if call.evaluate else None
+                reserved = ReservedJob(job.id, charge.id, _terms_of(charge), fallback_for, judge)
                 return await self._gateway.run_job(record, candidate, reserved, listener, render)
             except (QuotaRefusal, LedgerConflict, *OUTAGES):
                 record.discard()
                 raise
+
+    async def _judge_terms(self, charge: Charge) -> Terms | None:
+        """The terms of the judge's charge, which was reserved with this one."""
+        async with self._database.session() as session:
+            linked = await repository.linked_charge_of(session, charge)
+        return _terms_of(linked) if linked is not None else None
 
     def _fallback_for(self, call: ModelCall, charge: Charge) -> str | None:
         """The model that was asked for, if the charge is that of another one: a quota had no room for it."""

@@ -117,3 +117,13 @@ def with_greatest_bounds(models: Sequence[Model]) -> list[Model]:
         )
         for model in models
     ]
+
+
+def deployment_at(model: Model, provider: str | None) -> Model:
+    """The model at one of its providers: at this one, or at any for None. Raises ModelNotFound if it is not there."""
+    if model.deployments is not None:
+        at_provider = [one for one in model.deployments.models if one.provider.name == provider]
+        model = next(iter(at_provider), None) or model.deployments.first()
+    if provider not in (None, model.provider.name):
+        raise errors.ModelNotFound
+    return model

@@ -111,14 +111,18 @@ class CallsInFlight:
         self._calls[hold.charge_id] = call
         return hold
 
-    async def dispatch(self, call: CallInFlight, operation: Dispatch) -> Hold:
-        """Start the call of a reserved charge, however long the ledger takes.
+    async def dispatch(self, call: CallInFlight, operation: Dispatch, second: CallInFlight | None = None) -> Hold:
+        """Start the call of a reserved charge, however long the ledger takes; the `second` call follows it.
 
         Raises LedgerConflict, QuotaRefusal, Unauthenticated; LedgerUnavailable when the process stops.
         """
         hold: Hold = await self._journal.execute(operation, math.inf, self._remover(operation.charge_id))
-        self._dispatched_at[hold.charge_id] = time.time()
-        self._calls[hold.charge_id] = call
+        started = [(hold.charge_id, call)]
+        if second is not None and hold.linked is not None:
+            started.append((hold.linked.charge_id, second))
+        for charge_id, one in started:
+            self._dispatched_at[charge_id] = time.time()
+            self._calls[charge_id] = one
         return hold
 
     async def close(self, operation: Settle | Release | Recover) -> ClosedCharge | None:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from tollkeeper.principal import Principal
 from tollkeeper.quota.in_flight import CallsInFlight
-from tollkeeper.quota.reservation import Reservation
-from tollkeeper.quota.rules.calls import ClosedCharge, Terms
+from tollkeeper.quota.reservation import LinkedReservation, Reservation
+from tollkeeper.quota.rules.calls import ClosedCharge, LinkedTerms, Terms
 from tollkeeper.quota.rules.jobs import JobResult
 from tollkeeper.quota.rules.operations import Dispatch, StartJob
 from tollkeeper.quota.time_sorted_ids import CHARGE_PREFIX, new_id
@@ -45,13 +45,23 @@ class EarlyReservation(JobReservation):
     """The hold of a job whose charge was reserved when it was submitted, perhaps by another process. Entering
     dispatches the charge; the rest is as with any other call.
 
-    `terms` are those of the charge.
+    `terms` are those of the charge, `linked_terms` those of the second charge that was reserved with it, if any.
     """
 
-    def __init__(self, calls: CallsInFlight, caller: Principal, terms: Terms, job_id: str, charge_id: str) -> None:
+    def __init__(
+        self,
+        calls: CallsInFlight,
+        caller: Principal,
+        terms: Terms,
+        job_id: str,
+        charge_id: str,
+        linked_terms: Terms | None = None,
+    ) -> None:
         super().__init__(calls, caller, terms)
         self.charge_id = charge_id
         self._job_id = job_id
+        if linked_terms is not None:
+            self.linked = LinkedReservation(calls, caller, LinkedTerms(linked_terms, 0), charge_id)
 
     async def __aenter__(self) -> "EarlyReservation":
         """Raises LedgerConflict if the job was started or closed before; Unauthenticated, after the charge is released;
@@ -59,7 +69,16 @@ class EarlyReservation(JobReservation):
         """
         successor = new_id(CHARGE_PREFIX, after=self.charge_id)
         operation = Dispatch(
-            self.charge_id, self.tenant_id, self._calls.lease_ms, self._caller, successor, self._job_id
+            self.charge_id,
+            self.tenant_id,
+            self._calls.lease_ms,
+            self._caller,
+            successor,
+            self._job_id,
+            is_pair=self.linked is not None,
         )
-        self._start_charge(await self._calls.dispatch(self, operation))
+        hold = await self._calls.dispatch(self, operation, self.linked)
+        self._start_charge(hold)
+        if self.linked is not None:
+            self.linked.take(hold)
         return self

@@ -15,7 +15,7 @@ from tollkeeper.quota.lease_guard import LeaseGuard
 from tollkeeper.quota.outage import OutageNote
 from tollkeeper.quota.queued_operation import KeepUnbooked
 from tollkeeper.quota.reservation import Reservation
-from tollkeeper.quota.rules.calls import LinkedTerms
+from tollkeeper.quota.rules.calls import LinkedCharge, LinkedTerms
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest
 from tollkeeper.quota.rules.limit_changes import LimitChange
 from tollkeeper.quota.rules.operations import (
@@ -32,7 +32,7 @@ from tollkeeper.quota.rules.operations import (
     Withdraw,
 )
 from tollkeeper.quota.stores.base import Store
-from tollkeeper.quota.time_sorted_ids import CHARGE_PREFIX, new_id
+from tollkeeper.quota.time_sorted_ids import CHARGE_PREFIX, linked_id, new_id
 
 ADMINISTER_WAIT_S = 10.0
 SWEEP_BATCH = 500
@@ -152,27 +152,36 @@ class Ledger:
         """
         return Reservation(self._calls, caller, terms, keyed_request, linked_terms)
 
-    async def reserve_for_job(self, caller: Principal, terms: Terms, job_id: str, lease_ms: int) -> Hold:
+    async def reserve_for_job(
+        self, caller: Principal, terms: Terms, linked_terms: LinkedTerms | None, *, job_id: str, lease_ms: int
+    ) -> Hold:
         """Hold on the quotas for a job that starts within `lease_ms`; else the hold is given back. The job is pending.
+        With `linked_terms`, a second call is admitted, too, or none of both.
 
         Raises Unauthenticated, QuotaExceeded, QuotaHeld, LedgerUnavailable.
         """
-        operation = Reserve(new_id(CHARGE_PREFIX), caller, terms, lease_ms, dispatch=False, job_id=job_id)
+        charge_id = new_id(CHARGE_PREFIX)
+        linked = LinkedCharge(linked_id(charge_id), linked_terms) if linked_terms is not None else None
+        operation = Reserve(charge_id, caller, terms, lease_ms, dispatch=False, job_id=job_id, linked=linked)
         hold: Hold = await self._journal.execute(operation, RESERVE_WAIT_S)
         return hold
 
-    def early_reservation(self, caller: Principal, terms: Terms, job_id: str, charge_id: str) -> EarlyReservation:
+    def early_reservation(
+        self, caller: Principal, terms: Terms, job_id: str, charge_id: str, linked_terms: Terms | None = None
+    ) -> EarlyReservation:
         """The hold of a job that starts now and was reserved before, for the length of an `async with` block. Entering
-        raises as `EarlyReservation` says.
+        raises as `EarlyReservation` says. `linked_terms` are those of the second charge that was reserved with it.
         """
-        return EarlyReservation(self._calls, caller, terms, job_id, charge_id)
+        return EarlyReservation(self._calls, caller, terms, job_id, charge_id, linked_terms)
 
     def late_reservation(self, caller: Principal, terms: Terms, job_id: str) -> LateReservation:
         """The hold of a job that starts now, and is reserved now. Entering raises as `LateReservation` says."""
         return LateReservation(self._calls, caller, terms, job_id)
 
     async def withdraw(self, charge_id: str, tenant_id: int, reason: str) -> bool:
-        """Release a charge of which nothing was sent yet. Returns whether it is. Raises LedgerUnavailable."""
+        """Release a charge of which nothing was sent yet, and a second one that was reserved with it. Returns whether
+        it is. Raises LedgerUnavailable.
+        """
         withdrawn: bool = await self._journal.execute(Withdraw(charge_id, tenant_id, reason), ADMINISTER_WAIT_S)
         return withdrawn
 

@@ -27,7 +27,7 @@ from tollkeeper.quota.rules.operations import (
     StoreResponse,
     Terms,
 )
-from tollkeeper.quota.time_sorted_ids import CHARGE_PREFIX, new_id
+from tollkeeper.quota.time_sorted_ids import CHARGE_PREFIX, linked_id, new_id
 
 log = structlog.get_logger("tollkeeper.ledger")
 
@@ -271,7 +271,7 @@ class LinkedReservation(Reservation):
 
     def __init__(self, calls: CallsInFlight, caller: Principal, linked_terms: LinkedTerms, first_id: str) -> None:
         super().__init__(calls, caller, linked_terms.terms)
-        self.charge_id = new_id(CHARGE_PREFIX, after=first_id)
+        self.charge_id = linked_id(first_id)
         self._linked_terms = linked_terms
         self.is_started = False
 
@@ -281,7 +281,9 @@ class LinkedReservation(Reservation):
         return LinkedCharge(self.charge_id, self._linked_terms)
 
     def take(self, hold: Hold) -> None:
-        """Take its terms, now that the output of the first call is granted. The first call runs."""
+        """Take its charge and its terms, now that the output of the first call is granted. The first call runs."""
+        if hold.linked is not None:
+            self.charge_id = hold.linked.charge_id
         self.terms = self._linked_terms.after(hold.granted_output)
         self.checkpoint = (self.terms.input_bound, 0)
 

@@ -32,6 +32,12 @@ def new_id(prefix: str, after: str | None = None) -> str:
     return f"{prefix}_{number:032x}"
 
 
+def linked_id(first_id: str) -> str:
+    """The id of the second charge of a pair, which follows that of the first: who knows one knows both."""
+    prefix, _, number = first_id.rpartition("_")
+    return f"{prefix}_{int(number, 16) + 1:032x}"
+
+
 def last_id(prefix: str) -> str:
     """An id that sorts after each one that was made until now: the last of this millisecond. No row has it."""
     return f"{prefix}_{time.time_ns() // 1_000_000 << 80 | (1 << 80) - 1:032x}"

@@ -93,16 +93,17 @@ class IndexedSearch:
         if not is_filled or chunks < MIN_CHUNKS:
             return None
         await connection.execute(_SETTINGS)
-        values |= {"vector": _written(question), "most": most}
-        rows = (await connection.execute(_nearest(len(question)), values)).all()
+        values |= {"vector": written(question), "most": most}
+        rows = (await connection.execute(text(nearest(len(question))), values)).all()
         found = [ScoredChunk(ChunkKey(document_id, number), float(score)) for document_id, number, score in rows]
         return sorted(found, key=lambda one: -one.score) if len(found) >= min(most, chunks) else None
 
 
-def _nearest(dimensions: int) -> Any:
+def nearest(dimensions: int) -> str:
+    """The statement that scans the index for vectors of so many dimensions."""
     kind = type_of(dimensions)
     distance = f"(CAST(embedding AS {kind}) <=> CAST(CAST(:vector AS text) AS {kind}))"
-    return text(
+    return (
         f"SELECT document_id, number, 1 - {distance} FROM {TABLE}"
         f" WHERE {_OF_READER} AND dimensions = {dimensions} ORDER BY {distance} LIMIT :most"
     )
@@ -140,10 +141,10 @@ class IndexFiller:
         for row in rows:
             of_row = {name: getattr(row, name) for name in names}
             for number, vector in enumerate(opened_vectors(self._contents, row), row.first):
-                values.append(of_row | {"number": number, "vector": _written(vector)})
+                values.append(of_row | {"number": number, "vector": written(vector)})
         return values
 
 
-def _written(vector: "Vectors") -> str:
+def written(vector: "Vectors") -> str:
     """A vector as pgvector reads it."""
     return "[" + ",".join(map(repr, vector.tolist())) + "]"

@@ -18,7 +18,7 @@ from tollkeeper.quota.rules.idempotency_keys import KeyedRequest
 from tollkeeper.retrieval.search import Passage
 
 ENDPOINTS = {endpoint.path: endpoint for endpoint in (QUERY, CHAT)}
-NOT_IN_JOBS = ("session_id", "stream", "evaluate")
+NOT_IN_JOBS = ("session_id", "stream")
 """Fields of these endpoints that a job cannot have."""
 SURFACE = "jobs"
 """The surface of the charges of jobs."""
@@ -44,7 +44,7 @@ async def open_request(
     those that it asks for are found.
 
     Raises InvalidJson, InvalidRequest; UnsupportedParameter for `session_id`, because earlier messages would not be
-    those of the submission any more when the job starts, for `stream` and for `evaluate`.
+    those of the submission any more when the job starts, and for `stream`.
     """
     endpoint = ENDPOINTS[path]
     parsed = endpoint.parse(caller, body)

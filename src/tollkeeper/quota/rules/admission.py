@@ -14,6 +14,7 @@ from tollkeeper.errors import (
     LedgerUnavailable,
     NotFound,
     QuotaExceeded,
+    QuotaRefusal,
     Unauthenticated,
 )
 from tollkeeper.principal import Principal
@@ -21,7 +22,13 @@ from tollkeeper.quota.rules.charge_row import ChargeRow
 from tollkeeper.quota.rules.idempotency import claim_key, find_response
 from tollkeeper.quota.rules.idempotency_keys import StoredResponse
 from tollkeeper.quota.rules.jobs import JobChange, JobStatus
-from tollkeeper.quota.rules.linked import fit_both, held_windows, most_output_of_both, unenforced_for_both
+from tollkeeper.quota.rules.linked import (
+    fit_both,
+    held_windows,
+    most_output_of_both,
+    refusal_of_both,
+    unenforced_for_both,
+)
 from tollkeeper.quota.rules.models import Basis, ChargeState, EntryKind, Unit
 from tollkeeper.quota.rules.operations import (
     Balance,
@@ -31,10 +38,9 @@ from tollkeeper.quota.rules.operations import (
     Recover,
     Replayed,
     Reserve,
-    Terms,
 )
 from tollkeeper.quota.rules.page import Account, Page, WindowHold, WindowRow
-from tollkeeper.quota.rules.room import find_fallback, fit, hold_amount, most_output_of, refusal_by, unenforced
+from tollkeeper.quota.rules.room import find_fallback, fit, most_output_of, refusal_by, unenforced
 from tollkeeper.quota.rules.settlement import balance_of, close, close_recovered, close_without_cost, closed_charge
 from tollkeeper.quota.rules.subjects import billing_of
 from tollkeeper.quota.time_sorted_ids import month_of
@@ -112,7 +118,7 @@ def _repeat_result(page: Page, operation: Reserve, charge: ChargeRow) -> Hold | 
         shown = balances(hold.window for hold in page.holds[charge.id])
         hold = Hold(charge.id, charge.granted_output, shown, would_refuse=operation.would_refuse)
         second = page.charges.get(operation.linked.charge_id) if operation.linked is not None else None
-        return hold if second is None or not second.open else hold._replace(linked=_second_hold(second))
+        return hold if second is None or not second.open else hold._replace(linked=second_hold(second))
     if charge.basis == Basis.CACHE and (response := _find_stored_response(page, operation)) is not None:
         windows = current_windows(page, page.accounts[operation.caller.user_id], operation.caller)
         return Replayed(charge.id, balances(windows), response)
@@ -145,8 +151,8 @@ def _admit(page: Page, operation: Reserve, windows: list[WindowRow]) -> Hold:
     if min(terms.input_bound, terms.wanted_output, terms.least_output) < 0:
         raise InvalidRequest("The bounds of a call cannot be negative.")
     if not operation.dispatch:
-        windows = _held_early(windows, terms, page.now_ms)
-    linked, second_hold, reporting = operation.linked, None, any(window.report_only for window in windows)
+        windows = _held_early(windows, operation, page.now_ms)
+    linked, held_second, reporting = operation.linked, None, any(window.report_only for window in windows)
     if linked is None:
         granted_output, holds = fit(windows, terms, page.now_ms)
         operation.would_refuse = unenforced(windows, terms, granted_output) if reporting else ()
@@ -158,7 +164,7 @@ def _admit(page: Page, operation: Reserve, windows: list[WindowRow]) -> Hold:
         charge = _open_charge(page, operation, granted_output, holds)
         second_terms = linked.terms.after(granted_output)
         second = Reserve(linked.charge_id, operation.caller, second_terms, operation.lease_ms, dispatch=False)
-        second_hold = _second_hold(_open_charge(page, second, second_terms.wanted_output, second_holds))
+        held_second = second_hold(_open_charge(page, second, second_terms.wanted_output, second_holds))
     if operation.keyed_request is not None:
         claim_key(page, operation.keyed_request.name(operation.caller), operation.keyed_request, charge)
     if operation.job_id is not None:
@@ -166,7 +172,7 @@ def _admit(page: Page, operation: Reserve, windows: list[WindowRow]) -> Hold:
         if operation.dispatch:
             status, started_ms = JobStatus.PROCESSING, page.now_ms
         page.put_job(JobChange(charge.tenant_id, operation.job_id, charge.id, str(status), started_ms))
-    return Hold(charge.id, granted_output, balances(windows), second_hold, operation.would_refuse)
+    return Hold(charge.id, granted_output, balances(windows), held_second, operation.would_refuse)
 
 
 def _open_charge(page: Page, operation: Reserve, granted_output: int, holds: list[WindowHold]) -> ChargeRow:
@@ -178,7 +184,7 @@ def _open_charge(page: Page, operation: Reserve, granted_output: int, holds: lis
     return charge
 
 
-def _second_hold(charge: ChargeRow) -> Hold:
+def second_hold(charge: ChargeRow) -> Hold:
     """The hold of a second call. Its balances are those of the first."""
     return Hold(charge.id, charge.granted_output)
 
@@ -220,7 +226,7 @@ def current_windows(page: Page, account: Account, caller: Principal) -> list[Win
     return [page.current_windows[quota.id] for quota in account.quotas_of(billing_of(caller))]
 
 
-def _held_early(windows: list[WindowRow], terms: Terms, now_ms: int) -> list[WindowRow]:
+def _held_early(windows: list[WindowRow], operation: Reserve, now_ms: int) -> list[WindowRow]:
     """The windows that a job holds on before it starts. Those that end soon are among them if the user has no longer
     window of their own; concurrency never is.
 
@@ -230,10 +236,20 @@ def _held_early(windows: list[WindowRow], terms: Terms, now_ms: int) -> list[Win
     if not any(window.admits_owner for window in early):
         early = [window for window in windows if window.quota.key.unit is not Unit.CONCURRENCY]
     for window in windows:
-        never_fits = (hold_amount(terms, window.quota.key.unit, terms.least_output) or 0) > window.granted
-        if never_fits and not window.report_only:
-            raise refusal_by(QuotaExceeded, window, terms, terms.least_output, now_ms)
+        if window.report_only:
+            continue
+        refusal = _refusal_by(window, operation, now_ms)
+        if refusal.needed > window.granted:
+            raise refusal
     return early
+
+
+def _refusal_by(window: WindowRow, operation: Reserve, now_ms: int) -> QuotaRefusal:
+    """The refusal of a window that has no room for the least output of a call, and for the second call after it."""
+    terms, linked = operation.terms, operation.linked
+    if linked is None:
+        return refusal_by(QuotaExceeded, window, terms, terms.least_output, now_ms)
+    return refusal_of_both(QuotaExceeded, window, terms, linked.terms, terms.least_output, now_ms)
 
 
 def balances(windows: Iterable[WindowRow]) -> tuple[Balance, ...]:

@@ -1,7 +1,7 @@
 """Starts the call of a charge that was reserved long before: once, by compare-and-set. No I/O.
 
 The account and its credential are checked again. What the charge holds must be what the quotas of now ask for: else a
-new charge replaces it, at the price and with the bounds of the old one.
+new charge replaces it, at the price and with the bounds of the old one. Of a pair, both are replaced, or none.
 """
 
 from collections.abc import Iterator
@@ -9,12 +9,14 @@ from contextlib import contextmanager
 
 from tollkeeper.chat import Usage
 from tollkeeper.errors import AccessError, LedgerConflict, LedgerUnavailable
-from tollkeeper.quota.rules.admission import admit, balances, current_windows, reserve, valid_account
+from tollkeeper.quota.rules.admission import admit, balances, current_windows, reserve, second_hold, valid_account
+from tollkeeper.quota.rules.calls import LinkedCharge, LinkedTerms
 from tollkeeper.quota.rules.charge_row import ChargeRow
 from tollkeeper.quota.rules.jobs import JobChange, JobStatus
-from tollkeeper.quota.rules.linked import held_windows
+from tollkeeper.quota.rules.linked import fit_both, held_windows, release_linked, unenforced_for_both
 from tollkeeper.quota.rules.models import Basis, ChargeState, EntryKind
 from tollkeeper.quota.rules.operations import (
+    Balance,
     Dispatch,
     Hold,
     Replayed,
@@ -27,6 +29,7 @@ from tollkeeper.quota.rules.operations import (
 from tollkeeper.quota.rules.page import Account, Page, WindowHold, WindowRow
 from tollkeeper.quota.rules.room import fit, unenforced
 from tollkeeper.quota.rules.settlement import close
+from tollkeeper.quota.time_sorted_ids import linked_id
 
 
 def dispatch(page: Page, operation: Dispatch) -> Hold:
@@ -47,20 +50,14 @@ def dispatch(page: Page, operation: Dispatch) -> Hold:
         account = valid_account(page, operation.caller)
     except AccessError as refusal:
         close(page, charge, EntryKind.RELEASE, Basis.NONE, Usage(0, 0), refusal.code)
+        release_linked(page, _linked_id(operation, charge))
         raise
-    windows = held_windows(charge.surface, current_windows(page, account, operation.caller))
-    if {window.id for window in windows} != {hold.window.id for hold in page.holds[charge.id]}:
-        hold = _replace(page, operation, charge, account)
-        charge = page.charges[hold.charge_id]
+    windows, second = current_windows(page, account, operation.caller), _second_of(page, operation, charge)
+    if all(_holds_on(page, one, windows) for one in (charge, second) if one is not None):
+        hold = _start(page, operation, charge, second, held_windows(charge.surface, windows))
     else:
-        charge.state = str(ChargeState.DISPATCHED)
-        charge.lease_ms = page.now_ms + operation.lease_ms
-        page.mark_changed(charge)
-        if operation.job_id is not None:
-            change = JobChange(charge.tenant_id, operation.job_id, charge.id, str(JobStatus.PROCESSING), page.now_ms)
-            page.put_job(change)
-        said = _unenforced(page, charge, windows)
-        hold = Hold(charge.id, charge.granted_output, balances(windows), would_refuse=said)
+        hold = _replace(page, operation, charge, second, account)
+        charge = page.charges[hold.charge_id]
     operation.held_by, operation.lease_until_ms, operation.would_refuse = charge.id, charge.lease_ms, hold.would_refuse
     return hold
 
@@ -90,6 +87,7 @@ def withdraw(page: Page, operation: Withdraw) -> bool:
     if charge.state != ChargeState.RESERVED and charge.lease_ms != operation.lease_until_ms:
         return False
     close(page, charge, EntryKind.RELEASE, Basis.NONE, Usage(0, 0), operation.error)
+    release_linked(page, linked_id(charge.id))
     return True
 
 
@@ -103,16 +101,67 @@ def _hold_of(page: Page, charge: ChargeRow, operation: Dispatch) -> Hold:
     """The hold of a charge that this operation has dispatched before. Raises LedgerConflict for another's."""
     if not charge.open or charge.lease_ms != operation.lease_until_ms:
         raise LedgerConflict
-    shown = balances(hold.window for hold in page.holds[charge.id])
-    return Hold(charge.id, charge.granted_output, shown, would_refuse=operation.would_refuse)
+    shown, second = balances(hold.window for hold in page.holds[charge.id]), _second_of(page, operation, charge)
+    return _hold(charge, second, shown, operation.would_refuse)
 
 
-def _unenforced(page: Page, charge: ChargeRow, windows: list[WindowRow]) -> tuple[Unenforced, ...]:
+def _hold(
+    charge: ChargeRow, second: ChargeRow | None, shown: tuple[Balance, ...], said: tuple[Unenforced, ...]
+) -> Hold:
+    linked = second_hold(second) if second is not None else None
+    return Hold(charge.id, charge.granted_output, shown, linked, said)
+
+
+def _linked_id(operation: Dispatch, charge: ChargeRow) -> str | None:
+    return linked_id(charge.id) if operation.is_pair else None
+
+
+def _second_of(page: Page, operation: Dispatch, charge: ChargeRow) -> ChargeRow | None:
+    """The second charge of a pair, if it waits for the end of this one."""
+    second = page.charges.get(linked_id(charge.id)) if operation.is_pair else None
+    return second if second is not None and second.open and second.state == ChargeState.RESERVED else None
+
+
+def _holds_on(page: Page, charge: ChargeRow, windows: list[WindowRow]) -> bool:
+    """Whether a charge holds on those of these windows that it has to hold on, and on no other one."""
+    asked_for = {window.id for window in held_windows(charge.surface, windows)}
+    return asked_for == {hold.window.id for hold in page.holds[charge.id]}
+
+
+def _start(
+    page: Page, operation: Dispatch, charge: ChargeRow, second: ChargeRow | None, windows: list[WindowRow]
+) -> Hold:
+    charge.state = str(ChargeState.DISPATCHED)
+    for one in (charge, second):
+        if one is not None:
+            one.lease_ms = page.now_ms + operation.lease_ms
+            page.mark_changed(one)
+    if operation.job_id is not None:
+        change = JobChange(charge.tenant_id, operation.job_id, charge.id, str(JobStatus.PROCESSING), page.now_ms)
+        page.put_job(change)
+    return _hold(charge, second, balances(windows), _unenforced(page, charge, second, windows))
+
+
+def _unenforced(
+    page: Page, charge: ChargeRow, second: ChargeRow | None, windows: list[WindowRow]
+) -> tuple[Unenforced, ...]:
     """What those of the windows that only report would have answered this call, if it had held nothing before."""
     if not any(window.report_only for window in windows):
         return ()
-    with _given_back(page.holds[charge.id]):
-        return unenforced(windows, frozen_terms(charge), charge.granted_output)
+    terms, granted = frozen_terms(charge), charge.granted_output
+    with _given_back(_holds_of(page, charge, second)):
+        if second is None:
+            return unenforced(windows, terms, granted)
+        return unenforced_for_both(windows, terms, _frozen_linked_terms(second), granted)
+
+
+def _frozen_linked_terms(second: ChargeRow) -> LinkedTerms:
+    """The terms of a second charge: the output of the first is granted, so its input is in the bound."""
+    return LinkedTerms(frozen_terms(second), 0)
+
+
+def _holds_of(page: Page, charge: ChargeRow, second: ChargeRow | None) -> list[WindowHold]:
+    return [*page.holds[charge.id], *(page.holds[second.id] if second is not None else ())]
 
 
 @contextmanager
@@ -127,13 +176,22 @@ def _given_back(holds: list[WindowHold]) -> Iterator[None]:
             window.pending += pending
 
 
-def _replace(page: Page, operation: Dispatch, charge: ChargeRow, account: Account) -> Hold:
-    """Release the charge, and hold on the windows of now by a new one. Raises QuotaExceeded, QuotaHeld: as before."""
+def _replace(page: Page, operation: Dispatch, charge: ChargeRow, second: ChargeRow | None, account: Account) -> Hold:
+    """Release the charges, and hold on the windows of now by new ones. Raises QuotaExceeded, QuotaHeld: as before."""
     if page.refuses_calls:
         raise LedgerUnavailable
-    terms = frozen_terms(charge)
-    with _given_back(page.holds[charge.id]):
-        fit(held_windows(terms.surface, current_windows(page, account, operation.caller)), terms, page.now_ms)
-    close(page, charge, EntryKind.RELEASE, Basis.NONE, Usage(0, 0), "replaced")
-    reserve = Reserve(operation.successor, operation.caller, terms, operation.lease_ms, job_id=operation.job_id)
+    terms, linked = frozen_terms(charge), None
+    windows = held_windows(terms.surface, current_windows(page, account, operation.caller))
+    with _given_back(_holds_of(page, charge, second)):
+        if second is None:
+            fit(windows, terms, page.now_ms)
+        else:
+            linked = LinkedCharge(linked_id(operation.successor), _frozen_linked_terms(second))
+            fit_both(windows, terms, linked.terms, page.now_ms)
+    for one in (charge, second):
+        if one is not None:
+            close(page, one, EntryKind.RELEASE, Basis.NONE, Usage(0, 0), "replaced")
+    reserve = Reserve(
+        operation.successor, operation.caller, terms, operation.lease_ms, job_id=operation.job_id, linked=linked
+    )
     return admit(page, reserve, account)

@@ -49,12 +49,12 @@ def fit_both(
         if fitting < granted:
             granted, tightest = fitting, window
     if tightest is not None and granted < terms.least_output:
-        raise _refusal(QuotaExceeded, tightest, terms, linked, terms.least_output, now_ms)
+        raise refusal_of_both(QuotaExceeded, tightest, terms, linked, terms.least_output, now_ms)
     holds, linked_holds = [], []
     for window in windows:
         first, second = amounts(terms, linked, window.quota.key.unit, granted)
         if window.settled + window.pending + first + second > window.granted and not window.report_only:
-            raise _refusal(QuotaHeld, window, terms, linked, granted, now_ms)
+            raise refusal_of_both(QuotaHeld, window, terms, linked, granted, now_ms)
         holds.append(WindowHold(window, first))
         if window.quota.key.unit is not Unit.CONCURRENCY:
             linked_holds.append(WindowHold(window, second))
@@ -126,9 +126,10 @@ def amounts(terms: Terms, linked: LinkedTerms, unit: Unit, output: int) -> tuple
     return first, hold_amount(linked.after(output), unit, linked.terms.wanted_output) or 0
 
 
-def _refusal(
+def refusal_of_both(
     kind: type[QuotaRefusal], window: WindowRow, terms: Terms, linked: LinkedTerms, output: int, now_ms: int
 ) -> QuotaRefusal:
+    """The refusal of a window that has no room for both calls, if the first is granted this output."""
     refusal = refusal_by(kind, window, terms, output, now_ms)
     refusal.needed = sum(amounts(terms, linked, window.quota.key.unit, output))
     return refusal

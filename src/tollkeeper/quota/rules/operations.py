@@ -23,6 +23,7 @@ from tollkeeper.quota.rules.jobs import JobResult
 from tollkeeper.quota.rules.limit_changes import LimitChange, SetLimit
 from tollkeeper.quota.rules.models import Basis
 from tollkeeper.quota.rules.page import ReadSet
+from tollkeeper.quota.time_sorted_ids import linked_id
 
 
 @dataclass(slots=True, eq=False)
@@ -138,7 +139,7 @@ class Dispatch(OfCharge):
     """Record that a reserved call is about to be sent. Returns a `Hold` to the first caller only.
 
     If the charge does not hold on the windows that apply now, it is released, and the charge `successor` holds on them
-    by the same terms. The job of this id, if any, becomes processing.
+    by the same terms; so does the second charge with `is_pair`, which stays reserved. The job, if any, is processing.
     """
 
     order: ClassVar[BatchOrder] = BatchOrder.RESERVE
@@ -147,6 +148,7 @@ class Dispatch(OfCharge):
     caller: Principal
     successor: str
     job_id: str | None = None
+    is_pair: bool = False
     lease_until_ms: int | None = None
     """The lease that this operation wrote, by which it recognises its own write when it is retried."""
     held_by: str = ""
@@ -154,11 +156,11 @@ class Dispatch(OfCharge):
     would_refuse: tuple[Unenforced, ...] = ()
 
     def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
-        OfCharge.declare_reads(self, read_set, retried=retried)
         read_set.add_caller(self.caller)
-        if retried:
-            read_set.charges[self.successor] = self.tenant_id
-        else:
+        first_ids = [self.charge_id, self.successor] if retried else [self.charge_id]
+        linked_ids = map(linked_id, first_ids) if self.is_pair else ()
+        read_set.charges.update(dict.fromkeys([*first_ids, *linked_ids], self.tenant_id))
+        if not retried:
             self.lease_until_ms = None
 
     def undo(self) -> "Withdraw":
@@ -168,15 +170,18 @@ class Dispatch(OfCharge):
 
 @dataclass(slots=True, eq=False)
 class Withdraw(OfCharge):
-    """Release a charge of which nothing was sent: a reserved one, or one that was dispatched with exactly this lease.
-
-    Returns whether it is released by this.
+    """Release a charge of which nothing was sent, and the second one of its pair: a reserved one, or one that was
+    dispatched with exactly this lease. Returns whether it is released by this.
     """
 
     order: ClassVar[BatchOrder] = BatchOrder.CLOSE
     must_commit: ClassVar[bool] = False
     error: str
     lease_until_ms: int | None = None
+
+    def declare_reads(self, read_set: ReadSet, *, retried: bool) -> None:
+        OfCharge.declare_reads(self, read_set, retried=retried)
+        read_set.charges[linked_id(self.charge_id)] = self.tenant_id
 
 
 @dataclass(slots=True, eq=False)
