@@ -329,11 +329,7 @@ class LedgerMachine(RuleBasedStateMachine):
         reset_day=st.sampled_from([1, 15, 29, 31]),
     )
     def change_a_calendar(self, tenant: int, zone: str, reset_day: int) -> None:
-        """By another connection: it counts for the next windows, and for none that has begun."""
-        tenant_id = self.both.tenants[tenant]
-        self.both.model.calendars[tenant_id] = zone, reset_day
-        changes = f"time_zone = '{zone}', reset_day = {reset_day}"
-        self.both.world.execute(f"UPDATE tenants SET {changes} WHERE id = {tenant_id}")
+        self.both.change_calendar(tenant, zone, reset_day)
 
     @rule(owner=st.integers(0, 1), state=st.sampled_from(["none", "member", "default", "default"]))
     def change_a_membership(self, owner: int, state: str) -> None:

@@ -1,9 +1,11 @@
 """Where a ledger is tried out: a database, two processes' stores on it, a clock to move, and a reader beside them."""
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 
+import asyncpg
 from ledger_model import Account, Outcome
 from snapshot import Reader, Snapshot, make_reader, read_snapshot
 
@@ -25,6 +27,10 @@ class Fate(StrEnum):
 
 class Crash(Exception):
     """Raised between deciding and writing."""
+
+
+class LedgerBroke(AssertionError):
+    """The ledger raised what is neither a refusal nor the database's."""
 
 
 class World:
@@ -59,8 +65,10 @@ class World:
             return [refusal]
         except Crash:
             return []
+        except (sqlite3.IntegrityError, asyncpg.IntegrityConstraintViolationError) as error:
+            raise AssertionError(f"a constraint of the database was violated: {error}") from error
         except Exception as error:
-            raise AssertionError(f"the ledger broke: {error!r}") from error
+            raise LedgerBroke(f"the ledger broke: {error!r}") from error
         return results
 
     def lapsed(self, process: int) -> list[tuple[str, int]]:

@@ -111,6 +111,13 @@ class SideBySide:
                 f" VALUES ({account.tenant}, {self.group}, {user}, {state == 'default'})"
             )
 
+    def change_calendar(self, tenant: int, zone: str, reset_day: int) -> None:
+        """By another connection: it counts for the next windows, and for none that has begun."""
+        tenant_id = self.tenants[tenant]
+        self.model.calendars[tenant_id] = zone, reset_day
+        changes = f"time_zone = '{zone}', reset_day = {reset_day}"
+        self.world.execute(f"UPDATE tenants SET {changes} WHERE id = {tenant_id}")
+
     def pick(self, number: int) -> str:
         """One of the calls so far, mostly one that is open."""
         calls = list(self.model.calls)
