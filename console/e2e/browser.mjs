@@ -80,6 +80,8 @@ export class Tools {
       const { violations } = await window.axe.run(document, { runOnly: rules });
       return violations.map((/** @type {any} */ one) => `${one.id}: ${one.nodes.map((/** @type {any} */ node) => node.html).join(" | ")}`);
     }, RULES);
+    const shown = (await page.locator("body").textContent()) ?? "";
+    for (const text of given.unseen ?? []) if (shown.includes(text)) this.faults.push(`${page.url()} shows ${text}, which is another tenant's`);
     for (const violation of found) this.faults.push(`axe, on ${page.url()}: ${violation}`);
     if (given.pictures) {
       const name = (new URL(page.url()).hash.replace(/[^a-z-]+/g, " ").trim() || "playground").split(" ")[0];

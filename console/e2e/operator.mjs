@@ -10,11 +10,33 @@ await run(async (tools, given) => {
   await tools.open("Live");
   await page.getByText("Calls per second").waitFor();
   await page.getByText("Open holds").waitFor();
+  await page.getByTestId("tail").filter({ hasText: "Connected." }).waitFor();
+  await page.getByRole("cell", { name: `refused: ${given.refusal}` }).first().waitFor(); // a call of before
+  const request = { method: "POST", headers: { Authorization: `Bearer ${given.token}`, "Content-Type": "application/json" } };
+  const called = await fetch(`${given.url}/ai/query`, { ...request, body: JSON.stringify({ prompt: given.hostile }) });
+  const { query_id: charge } = await called.json();
+  await page.locator(`a[href$="/ledger/${charge}"]`).waitFor();
+  await page.getByRole("button", { name: "Pause" }).click();
+  await tools.check();
 
   await tools.open("Tenants");
   await page.getByRole("button", { name: "Create a tenant" }).click();
   await page.getByRole("dialog").getByLabel("Name").fill(given.tenant);
   await page.getByRole("dialog").getByRole("button", { name: "Create a tenant" }).click();
+  await page.getByRole("dialog").waitFor({ state: "hidden" });
+  await tools.check();
+
+  await tools.open("Plans");
+  await page.getByRole("button", { name: "Create a plan" }).click();
+  await page.getByRole("dialog").getByLabel("Name").fill(given.plan);
+  await page.getByRole("dialog").getByLabel("Calls per user").fill("600/minute");
+  await page.getByRole("dialog").getByRole("button", { name: "Create a plan" }).click();
+  const plan = page.getByRole("row").filter({ hasText: given.plan });
+  await plan.getByRole("button", { name: "Put a tenant on it" }).click();
+  await page.getByRole("dialog").getByRole("combobox", { name: "Tenant" }).fill(given.tenant);
+  await page.getByRole("option", { name: given.tenant }).click();
+  await page.getByRole("dialog").getByLabel("Reason").fill(given.hostile);
+  await page.getByRole("dialog").getByRole("button", { name: "Put a tenant on it" }).click();
   await page.getByRole("dialog").waitFor({ state: "hidden" });
   await tools.check();
 

@@ -73,6 +73,44 @@ const tenantUsageRoute = createRoute({
   validateSearch: texts("by", "from", "to", "user", "tenant"),
   component: lazyRouteComponent(() => import("./views/TenantUsage"), "TenantUsage"),
 });
+const groupsRoute = createRoute({
+  getParentRoute: () => rootRoute,
+  path: "/groups",
+  validateSearch: texts("group", "tenant"),
+  component: lazyRouteComponent(() => import("./views/Groups"), "Groups"),
+});
+const statementRoute = createRoute({
+  getParentRoute: () => rootRoute,
+  path: "/statement",
+  validateSearch: texts("month", "tenant"),
+  component: lazyRouteComponent(() => import("./views/Statement"), "Statement"),
+});
+const alertsRoute = createRoute({
+  getParentRoute: () => rootRoute,
+  path: "/alerts",
+  component: lazyRouteComponent(() => import("./views/Alerts"), "Alerts"),
+});
+const moderationRoute = createRoute({
+  getParentRoute: () => rootRoute,
+  path: "/moderation",
+  component: lazyRouteComponent(() => import("./views/Moderation"), "Moderation"),
+});
+const scoresRoute = createRoute({
+  getParentRoute: () => rootRoute,
+  path: "/scores",
+  validateSearch: texts("by", "from", "to", "tenant"),
+  component: lazyRouteComponent(() => import("./views/Scores"), "Scores"),
+});
+const providerKeysRoute = createRoute({
+  getParentRoute: () => rootRoute,
+  path: "/provider-keys",
+  component: lazyRouteComponent(() => import("./views/ProviderKeys"), "ProviderKeys"),
+});
+const plansRoute = createRoute({
+  getParentRoute: () => rootRoute,
+  path: "/plans",
+  component: lazyRouteComponent(() => import("./views/Plans"), "Plans"),
+});
 const auditRoute = createRoute({
   getParentRoute: () => rootRoute,
   path: "/audit",
@@ -118,6 +156,13 @@ const routeTree = rootRoute.addChildren([
   budgetsRoute,
   quotaRequestsRoute,
   tenantUsageRoute,
+  groupsRoute,
+  statementRoute,
+  alertsRoute,
+  moderationRoute,
+  scoresRoute,
+  providerKeysRoute,
+  plansRoute,
   auditRoute,
   tenantsRoute,
   liveRoute,

@@ -1,6 +1,9 @@
-/** All texts of the console, in one place. */
+/** All texts of the console, in one place; those of administrators and operators are in `strings.admin.ts`. */
+
+import { adminNav, adminStrings } from "./strings.admin";
 
 export const strings = {
+  ...adminStrings,
   product: "Tollkeeper",
   common: {
     loading: "Loading…",
@@ -50,6 +53,7 @@ export const strings = {
     submit: "Confirm",
   },
   nav: {
+    ...adminNav,
     me: "My account",
     playground: "Playground",
     quota: "Quotas",
@@ -302,7 +306,6 @@ export const strings = {
     grant: "Grant more",
     grantTitle: "Add to the current window",
     amount: "How much",
-    done: "Saved.",
     empty: "There is no quota yet, so no call is admitted. Set one.",
     none: "no quota",
   },

@@ -78,11 +78,59 @@ async def test_an_administrator_of_a_tenant_grants_sets_a_limit_and_invites(serv
         )
 
 
+async def test_an_administrator_makes_a_group_with_a_budget_and_an_alert(server: Server, tmp_path: Path) -> None:
+    require_console()
+    async with (
+        new_person(server, Role.TENANT_ADMIN) as admin,
+        new_person(server, tenant_id=admin.principal.tenant_id) as member,
+        new_person(server) as stranger,
+    ):
+        token = (await member.log_in())["access_token"]
+        made = await member.send("POST", "/auth/keys", {"name": HOSTILE}, token=token)
+        assert made.status == 201, made
+        await run_journey(
+            "admin-groups",
+            tmp_path,
+            url=server.url,
+            email=admin.email,
+            password=PASSWORD,
+            hostile=HOSTILE,
+            group=f"group-{secrets.token_hex(4)}",
+            member=member.email,
+            unseen=[stranger.email, made.body["key"]],
+        )
+
+
+async def test_an_administrator_sees_who_spends_what_and_sets_rules_and_keys(server: Server, tmp_path: Path) -> None:
+    require_console()
+    async with (
+        new_person(server, Role.TENANT_ADMIN) as admin,
+        new_person(server, tenant_id=admin.principal.tenant_id) as member,
+        new_person(server) as stranger,
+    ):
+        for person in (member, stranger):
+            token = (await person.log_in())["access_token"]
+            called = await person.send("POST", "/ai/query", {"prompt": HOSTILE}, token=token)
+            assert called.status == 200, called
+        await run_journey(
+            "admin-spend",
+            tmp_path,
+            url=server.url,
+            email=admin.email,
+            password=PASSWORD,
+            hostile=HOSTILE,
+            member=member.email,
+            model=called.body["model"],
+            unseen=[stranger.email],
+        )
+
+
 async def test_an_operator_sees_the_server_verifies_the_ledger_and_refunds(server: Server, tmp_path: Path) -> None:
     require_console()
     async with new_person(server, Role.OPERATOR) as operator, new_person(server) as member:
         token = (await member.log_in())["access_token"]
         reply = await member.send("POST", "/ai/query", {"prompt": HOSTILE}, token=token)
+        refused = await member.send("POST", "/ai/query", {"prompt": HOSTILE, "model": HOSTILE}, token=token)
         await run_journey(
             "operator",
             tmp_path,
@@ -91,6 +139,9 @@ async def test_an_operator_sees_the_server_verifies_the_ledger_and_refunds(serve
             password=PASSWORD,
             hostile=HOSTILE,
             tenant=f"tenant-{secrets.token_hex(8)}",
+            plan=f"{HOSTILE} {secrets.token_hex(4)}",
+            token=token,
+            refusal=refused.code,
             charge=reply.body["query_id"],
             model="gpt-4.1-nano",
         )

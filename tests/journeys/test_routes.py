@@ -184,6 +184,7 @@ FREE: dict[Route, Any] = {
     ("GET", "/admin/statements/{tenant_id}/{month}"): None,
     ("GET", "/admin/charges"): None,
     ("GET", "/admin/contents"): None,
+    ("GET", "/admin/events"): None,
     ("GET", "/admin/contents/{charge_id}"): None,
     ("POST", "/admin/ledger/verify"): None,
     ("GET", "/admin/ledger/verify"): None,

@@ -24,7 +24,7 @@ export function Page({ title, intro, requests, actions, children }: PageProps) {
         <Title order={1} size="h2">
           {title}
         </Title>
-        <Group gap="xs">
+        <Group gap="xs" className="no-print">
           {actions}
           <CopyAsCurl requests={requests} />
         </Group>

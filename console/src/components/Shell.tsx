@@ -21,12 +21,19 @@ const MINE = [
 ] as const;
 const TENANT = [
   ["/people", nav.people],
+  ["/groups", nav.groups],
   ["/budgets", nav.budgets],
   ["/quota-requests", nav.quotaRequests],
   ["/tenant-usage", nav.tenantUsage],
+  ["/statement", nav.statement],
+  ["/alerts", nav.alerts],
+  ["/moderation", nav.moderation],
+  ["/scores", nav.scores],
+  ["/provider-keys", nav.providerKeys],
   ["/audit", nav.audit],
 ] as const;const INSTALLATION = [
   ["/tenants", nav.tenants],
+  ["/plans", nav.plans],
   ["/live", nav.live],
   ["/ledger", nav.ledger],
   ["/models", nav.models],

@@ -1,4 +1,4 @@
-import { Button, Group, Paper, Progress, SimpleGrid, Skeleton, Stack, Text } from "@mantine/core";
+import { Button, Group, Progress, Skeleton, Stack, Text } from "@mantine/core";
 import { useMutation } from "@tanstack/react-query";
 import type { components } from "../api/client";
 import type { ApiRequest } from "../api/curl";
@@ -7,6 +7,7 @@ import { count, percent } from "../lib/format";
 import { strings } from "../strings";
 import { type Column, DataTable } from "./DataTable";
 import { ErrorNote } from "./ErrorNote";
+import { Figures } from "./Figures";
 
 type Report = components["schemas"]["UsageReportResponse"];
 type Line = Report["data"][number];
@@ -56,16 +57,7 @@ export function UsageReport({ title, report, error, request }: UsageReportProps)
   ];
   return (
     <Stack>
-      <SimpleGrid cols={{ base: 2, md: 5 }}>
-        {figures.map(([name, value]) => (
-          <Paper key={name} withBorder p="sm">
-            <Text size="xl" fw={700}>
-              {value}
-            </Text>
-            <Text size="sm">{name}</Text>
-          </Paper>
-        ))}
-      </SimpleGrid>
+      <Figures figures={figures} />
       <Group justify="space-between">
         <Text size="sm">{words.period(report.from, report.to, report.time_zone)}</Text>
         <Button variant="default" loading={save.isPending} onClick={() => save.mutate()}>

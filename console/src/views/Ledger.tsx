@@ -1,4 +1,4 @@
-import { Button, Group, NumberInput, Paper, Stack, Text, TextInput, Title } from "@mantine/core";
+import { Button, Group, NumberInput, Paper, Progress, Stack, Text, TextInput, Title } from "@mantine/core";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useNavigate } from "@tanstack/react-router";
 import { useState } from "react";
@@ -9,6 +9,7 @@ import { ErrorNote } from "../components/ErrorNote";
 import { Moment } from "../components/Moment";
 import { Page } from "../components/Page";
 import { RouterAnchor } from "../components/RouterAnchor";
+import { count } from "../lib/format";
 import { strings } from "../strings";
 import { CHARGE_COLUMNS } from "./Charges";
 
@@ -90,7 +91,9 @@ function VerificationPanel({ title, verification, error, start }: VerificationPa
           {title}
         </Title>
         <Text size="sm">{words.states[state] ?? state}</Text>
+        {state === "running" && <Running since={verification?.started_at ?? null} />}
         {typeof problems === "number" && <Text fw={700}>{problems === 0 ? words.clean : words.problems(problems)}</Text>}
+        <Counted report={verification?.report} />
         {verification?.finished_at && (
           <Text size="sm">
             {words.finished}: <Moment at={verification.finished_at} />
@@ -106,6 +109,27 @@ function VerificationPanel({ title, verification, error, start }: VerificationPa
       </Stack>
     </Paper>
   );
+}
+
+/** That a verification runs, and for how long: its end is not known before. */
+function Running({ since }: { since: string | null }) {
+  const seconds = since === null ? 0 : Math.max(0, Math.round((Date.now() - new Date(since).getTime()) / 1_000));
+  return (
+    <>
+      <Progress value={100} animated aria-label={words.states.running} />
+      <Text size="sm">{strings.verification.running(seconds)}</Text>
+    </>
+  );
+}
+
+/** What a verification has counted. */
+function Counted({ report }: { report: Verification["report"] | undefined }) {
+  const counts = Object.entries(report ?? {}).filter(([name, value]) => typeof value === "number" && name !== "problem_count");
+  return counts.map(([name, value]) => (
+    <Text key={name} size="sm">
+      {strings.verification.counted(name.replaceAll("_", " "), count(Number(value)))}
+    </Text>
+  ));
 }
 
 function FindCharge() {

@@ -23,6 +23,7 @@ from tollkeeper.documents.retriever import Retriever
 from tollkeeper.documents.service import Documents
 from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.gateway.call_record import CallEvents
+from tollkeeper.gateway.event_tail import EventTail
 from tollkeeper.gateway.path import Gateway
 from tollkeeper.identity.authenticator import Authenticator
 from tollkeeper.identity.failed_logins import FailedLogins
@@ -61,6 +62,7 @@ class Services:
     ledger: Ledger
     gateway: Gateway
     call_events: CallEvents
+    event_tail: EventTail
     conversations: Conversations
     data_keys: DataKeys
     audit_log: AuditLog

@@ -164,6 +164,7 @@ async def _services(
             ledger=ledger,
             gateway=gateway,
             call_events=call_events,
+            event_tail=instruments.event_tail,
             conversations=Conversations(database, settings.conversation_tokens, keys=data_keys, clock=clock),
             data_keys=data_keys,
             audit_log=identity.audit_log,

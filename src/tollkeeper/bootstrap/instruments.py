@@ -9,6 +9,7 @@ from tollkeeper.bootstrap.events import EventSink, event_listeners, make_event_s
 from tollkeeper.bootstrap.metrics import ServerMetrics
 from tollkeeper.bootstrap.workers import OneOfSeveral
 from tollkeeper.gateway.call_record import CallEvents
+from tollkeeper.gateway.event_tail import EventTail
 from tollkeeper.server.limits import Connections, EdgeLimits
 from tollkeeper.settings import Settings
 from tollkeeper.telemetry.log_writer import LogWriter
@@ -20,6 +21,7 @@ class Instruments:
     """What shows operators the calls of a process, how to set the level of its log, and its open connections."""
 
     call_events: CallEvents
+    event_tail: EventTail
     access_log: AccessLog
     metrics: ServerMetrics
     sinks: Sequence[EventSink]
@@ -46,19 +48,23 @@ def make_instruments(settings: Settings, connections: Connections | None, one: O
         configure_logging(level, as_text=as_text, worker=worker, write=writer.write)
         access_log.set_level(level)
 
+    open_connections = connections if connections is not None else Connections(EdgeLimits())
+    tail = EventTail(lambda: open_connections.is_draining)
     return Instruments(
         call_events=CallEvents(
             metrics.calls,
+            tail.put,
             *listeners,
             logs_texts=settings.log_provider_errors,
             trace_ratio=settings.trace_ratio if settings.trace_url is not None else 0.0,
         ),
+        event_tail=tail,
         access_log=access_log,
         metrics=metrics,
         sinks=sinks,
         set_log_level=set_log_level,
         log_writer=writer,
-        connections=connections if connections is not None else Connections(EdgeLimits()),
+        connections=open_connections,
     )
 
 

@@ -1,0 +1,58 @@
+/** An administrator of a tenant: sees who spends what with filters in the URL, reads and saves the statement of the month,
+ * and sets what may not be sent to models and with which keys. */
+
+import { readFileSync } from "node:fs";
+import { assert, run } from "./browser.mjs";
+
+await run(async (tools, given) => {
+  const { page } = tools;
+  const dialog = page.getByRole("dialog");
+  await tools.signIn(given.email, given.password);
+
+  await tools.open("Usage");
+  await page.getByRole("row").filter({ hasText: given.member }).waitFor();
+  await page.getByRole("combobox", { name: "By" }).click();
+  await page.getByRole("option", { name: "Model", exact: true }).click();
+  await page.getByRole("combobox", { name: "Whose" }).click();
+  await page.getByRole("option", { name: given.member }).click();
+  await page.getByRole("columnheader", { name: "Model" }).waitFor();
+  assert(/by=model/.test(page.url()) && /user=/.test(page.url()), `the filters are not in the URL: ${page.url()}`);
+  await page.reload();
+  await page.getByRole("cell", { name: given.model }).waitFor();
+
+  await tools.open("Statement");
+  await page.getByRole("cell", { name: given.model }).waitFor();
+  await page.emulateMedia({ media: "print" });
+  assert(!(await page.getByRole("button", { name: "Print" }).isVisible()), "buttons are printed");
+  await page.emulateMedia({ media: "screen" });
+  const saved = page.waitForEvent("download");
+  await page.getByRole("button", { name: "Save as CSV" }).click();
+  assert(readFileSync(await (await saved).path(), "utf8").includes(given.model), "the file has no line of the model");
+
+  await tools.open("Scores");
+  await page.getByText("No answer was rated in this time.").waitFor();
+
+  await tools.open("Moderation");
+  await page.getByText("There is no policy, so nothing is moderated.").waitFor();
+  await page.getByRole("button", { name: "Edit the policy" }).click();
+  await dialog.getByLabel("Policy, as JSON").fill("{");
+  await dialog.getByRole("button", { name: "Save" }).click();
+  await dialog.getByText("That is no JSON object.").first().waitFor();
+  await dialog.getByLabel("Policy, as JSON").fill(JSON.stringify({ rules: [{ name: "secrets", action: "block", words: [given.hostile] }] }));
+  await tools.check();
+  await dialog.getByRole("button", { name: "Save" }).click();
+  await page.getByRole("cell", { name: given.hostile }).waitFor();
+  await dialog.waitFor({ state: "hidden" });
+
+  await tools.open("Provider keys");
+  await page.getByRole("button", { name: "Set a key" }).click();
+  await dialog.getByLabel("Provider").fill("openai");
+  await dialog.locator('input[type="password"]').fill("sk-of-the-tenant-0123456789");
+  await dialog.getByRole("button", { name: "Set a key" }).click();
+  await page.getByRole("cell", { name: "…6789" }).waitFor();
+  assert(!(await page.content()).includes("sk-of-the-tenant"), "the key is shown");
+  await page.getByRole("button", { name: "Remove" }).click();
+  await dialog.getByRole("button", { name: "Remove" }).click();
+  await page.getByText("The tenant has no key of its own").waitFor();
+  await tools.check();
+});
