@@ -20,7 +20,7 @@ export const adminStrings = {
     noKeys: "This user has no API key.",
     what: "Who",
   },
-  groups: {
+  userGroups: {
     title: "Groups",
     intro: "Users of a team or a project. A call counts for one group, whose quotas then apply besides those of the user and the tenant.",
     name: "Name",

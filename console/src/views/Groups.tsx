@@ -14,7 +14,7 @@ import { TenantSelect } from "../components/TenantSelect";
 import { strings } from "../strings";
 
 type UserGroup = Item<"/admin/groups">;
-const words = strings.groups;
+const words = strings.userGroups;
 
 /** Groups of a tenant, and the members of the one that the URL names. */
 export function Groups() {
