@@ -1,9 +1,10 @@
-"""The tests of the tests, for idempotency keys: one deliberate mistake does not get past the state machine."""
+"""The tests of the tests, for idempotency keys: one mistake gets past neither its scenario nor the state machine."""
 
 from collections.abc import Iterator
 
 import pytest
-from defect_detection import Defect, is_detected
+import scenarios_of_keys
+from defect_detection import Defect, Detectable, fails_in, is_detected
 from keyed_machine import KeyedMachine
 from ledger_world import World
 
@@ -69,16 +70,17 @@ def the_state_from_before_the_batch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(idempotency, "_current_row", lambda page, name: page.keys.get(name))
 
 
-SLOW = {any_answer_will_do}
-"""Those whose detection takes many examples; only in `make prove`."""
-VARIANTS: list[Defect] = [
-    a_key_stands_for_ever,
+DEFECTS: list[Detectable] = [
+    Detectable(a_key_stands_for_ever, scenarios_of_keys.answer_of_a_key),
+    Detectable(any_answer_will_do, scenarios_of_keys.answer_of_a_key),
+    Detectable(the_state_from_before_the_batch, scenarios_of_keys.key_within_a_batch),
+]
+"""Those whose detection by the state machine takes many examples."""
+FOR_THE_MACHINE: list[Defect] = [
     a_released_call_keeps_its_key,
     the_key_is_all_that_counts,
-    any_answer_will_do,
     a_key_is_only_looked_at,
     the_key_stays_with_what_failed,
-    the_state_from_before_the_batch,
 ]
 
 
@@ -89,10 +91,17 @@ def world(sqlite_url: str) -> Iterator[World]:
     made.close()
 
 
-@pytest.mark.parametrize(
-    "variant",
-    [pytest.param(one, id=one.__name__, marks=[pytest.mark.prove_only] * (one in SLOW)) for one in VARIANTS],
-)
-def test_a_defect_in_idempotency_is_detected(world: World, variant: Defect, monkeypatch: pytest.MonkeyPatch) -> None:
-    variant(monkeypatch)
+@pytest.mark.parametrize("one", [pytest.param(one, id=one.defect.__name__) for one in DEFECTS])
+def test_a_defect_in_idempotency_fails_its_scenario(
+    world: World, one: Detectable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one.defect(monkeypatch)
+    assert fails_in(world, one.scenario)
+
+
+@pytest.mark.parametrize("defect", [pytest.param(one, id=one.__name__) for one in FOR_THE_MACHINE])
+def test_the_state_machine_detects_a_defect_in_idempotency(
+    world: World, defect: Defect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defect(monkeypatch)
     assert is_detected(world, KeyedMachine)

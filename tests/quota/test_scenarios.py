@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 import scenarios_of_calls
+import scenarios_of_keys
 import scenarios_of_limits
 from ledger_world import World
 from play import Play, Scenario
 
-SCENARIOS = [*scenarios_of_calls.SCENARIOS, *scenarios_of_limits.SCENARIOS]
+SCENARIOS = [*scenarios_of_calls.SCENARIOS, *scenarios_of_keys.SCENARIOS, *scenarios_of_limits.SCENARIOS]
 
 
 @pytest.fixture
