@@ -39,7 +39,7 @@ MAX_TRIES = 40
 
 
 class Plan(NamedTuple):
-    """What one process does. `users` are (user id, tenant id).
+    """What one process does. `users` are (user id, tenant id, id of a key).
 
     After `answers` calls the provider stops answering: later calls are in flight until the process ends.
     """
@@ -52,7 +52,7 @@ class Plan(NamedTuple):
     seed: int
     lease_s: float
     sweep_s: float
-    users: list[list[int]]
+    users: list[tuple[int, int, str]]
 
 
 class Worker:
@@ -79,8 +79,9 @@ class Worker:
         reservation = None
         try:
             async with self._slots:
-                user_id, tenant_id = self._random.choice(self._plan.users)
-                caller = Principal(user_id, tenant_id, Role.MEMBER, 0)
+                user_id, tenant_id, key_id = self._random.choice(self._plan.users)
+                key, group = self._random.choice([(None, None), (key_id, None), (None, "team"), (key_id, "team")])
+                caller = Principal(user_id, tenant_id, Role.MEMBER, 0, key, group=group)
                 for _ in range(MAX_TRIES):
                     wanted = self._random.randint(5, 60)
                     least = self._random.choice([wanted, 5])

@@ -7,7 +7,9 @@ import asyncio
 import json
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
@@ -20,8 +22,10 @@ from support.factories import make_principal, make_store, make_tenant, tenant_qu
 from tollkeeper.database.engine import Database
 from tollkeeper.principal import Principal
 from tollkeeper.quota.ledger import Ledger
-from tollkeeper.quota.rules.limit_changes import SetLimit
+from tollkeeper.quota.rules.limit_changes import Grant, SetLimit, SpentRule
 from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.rules.page import QuotaKey, Subject
+from tollkeeper.quota.rules.subjects import SubjectKind
 from tollkeeper.quota.rules.windows import Period
 
 pytestmark = pytest.mark.stock_postgres
@@ -36,15 +40,22 @@ VICTIM_ANSWERS = 25
 """The victim receives so many answers. Its later calls are in flight when it is killed."""
 WORKER_DEADLINE_S = 60.0
 SEVERAL = 5
+GRANT_S = LEASE_S
+"""How long a part of each user's limit lasts: mostly until amid the calls, which begin when the workers are ready."""
 
 
-async def populate(database: Database, ledger: Ledger) -> list[Principal]:
-    """20 users in 4 tenants, each with quotas in every unit that are too small for everything that is wanted."""
+async def populate(database: Database, ledger: Ledger, reader: Reader) -> list[Principal]:
+    """20 users in 4 tenants, each with quotas in every unit that are too small for everything that is wanted.
+
+    Each has a key with a quota, and is in the tenant's group, which has one, too. A quota of each only reports, and a
+    grant to each ends amid the calls. The callers that are returned name their key and their group.
+    """
     users = []
     for _ in range(4):
         tenant_id = await make_tenant(database)
         users += [await make_principal(database, tenant_id) for _ in range(5)]
-    limits = {}
+    limits: dict[QuotaKey, int] = {}
+    reporting, subjects = [], []
     for user in users:
         limits[user_quota(user, Period.MINUTE)] = 1_200 * CALLS_EACH // 250
         limits[user_quota(user, Period.TOTAL)] = 1_600 * CALLS_EACH // 250
@@ -52,8 +63,45 @@ async def populate(database: Database, ledger: Ledger) -> list[Principal]:
         limits[tenant_quota(user, Period.MONTH, Unit.MICRO_USD)] = 65_000 * CALLS_EACH // 250
         limits[tenant_quota(user, Period.MONTH, Unit.REQUESTS)] = 200 * CALLS_EACH // 250
         limits[user_quota(user, Period.TOTAL, Unit.CONCURRENCY)] = 12
-    await ledger.administer(tuple(SetLimit(*each) for each in limits.items()), actor="test", reason="test")
-    return users
+        reporting.append(SetLimit(user_quota(user, Period.DAY), 100, when_spent=SpentRule(report_only=True)))
+        subjects.append(await name_key_and_group(reader, user))
+        of_key, of_group = subjects_of(subjects[-1])
+        limits[QuotaKey(of_key, Unit.TOKENS, Period.DAY)] = 600 * CALLS_EACH // 250
+        limits[QuotaKey(of_group, Unit.TOKENS, Period.DAY)] = 3_000 * CALLS_EACH // 250
+    changes = (*(SetLimit(*each) for each in limits.items()), *reporting)
+    await ledger.administer(changes, actor="test", reason="test")
+    until_ms = int((time.time() + GRANT_S) * 1000)
+    grants = tuple(Grant(user_quota(user, Period.TOTAL), 100, until_ms=until_ms) for user in users)
+    await ledger.administer(grants, actor="test", reason="test")
+    return subjects
+
+
+async def name_key_and_group(reader: Reader, user: Principal) -> Principal:
+    """Create a key of a user, and the group of the tenant if it is the first member. `group` is its id."""
+    tenant_id, user_id = user.tenant_id, user.user_id
+    await reader.execute(
+        "INSERT INTO api_keys (id, tenant_id, user_id, name, prefix, key_hash, scopes, created_ms)"
+        f" VALUES ('key_{user_id}', {tenant_id}, {user_id}, 'key', 'tk-', 'hash of {user_id}', 'ai', 0)"
+    )
+    [found] = await reader.read(f"SELECT id FROM user_groups WHERE tenant_id = {tenant_id}")
+    if not found:
+        values = f"{tenant_id}, 'team', 0"
+        await reader.execute(f"INSERT INTO user_groups (tenant_id, name, created_ms) VALUES ({values})")
+        [found] = await reader.read(f"SELECT id FROM user_groups WHERE tenant_id = {tenant_id}")
+    [(group_id,)] = found
+    await reader.execute(
+        "INSERT INTO group_members (tenant_id, group_id, user_id, is_default)"
+        f" VALUES ({tenant_id}, {group_id}, {user_id}, false)"
+    )
+    return replace(user, api_key=f"key_{user_id}", group=str(group_id))
+
+
+def subjects_of(user: Principal) -> tuple[Subject, Subject]:
+    """The key and the group of a user, as the owners of quotas."""
+    assert user.api_key is not None
+    assert user.group is not None
+    of_key = Subject(user.tenant_id, user.user_id, SubjectKind.KEY, user.api_key)
+    return of_key, Subject(user.tenant_id, None, SubjectKind.GROUP, user.group)
 
 
 class Process:
@@ -73,7 +121,7 @@ class Process:
                 "seed": number,
                 "lease_s": LEASE_S,
                 "sweep_s": SWEEP_S,
-                "users": [[user.user_id, user.tenant_id] for user in users],
+                "users": [[user.user_id, user.tenant_id, user.api_key] for user in users],
             }
         )
 
@@ -156,7 +204,7 @@ class Auditor:
 async def test_many_calls_from_several_processes_leave_a_consistent_ledger(
     database: Database, database_url: str, ledger: Ledger, reader: Reader, tmp_path: Path
 ) -> None:
-    users = await populate(database, ledger)
+    users = await populate(database, ledger, reader)
     workers = [Process(number, database_url, tmp_path, users) for number in range(PROCESSES)]
     auditor = Auditor(reader)
     watching = asyncio.create_task(auditor.watch())
@@ -172,6 +220,7 @@ async def test_many_calls_from_several_processes_leave_a_consistent_ledger(
 
     await asyncio.sleep(LEASE_S + 0.1)
     await ledger.sweep()
+    await ledger.administer(tuple(Grant(user_quota(user, Period.TOTAL), 0) for user in users), actor="t", reason="t")
     final = await read_snapshot(reader)
     audit(final)
     assert all(charge.closed_ms is not None for charge in final.charges.values())
@@ -215,3 +264,8 @@ def assert_that_faults_and_refusals_occurred(auditor: Auditor, final: Snapshot, 
     full = [window for window in final.windows.values() if window.settled > 0.9 * window.granted]
     assert full, "no quota was ever in the way"
     assert len(final.charges) >= PROCESSES * CALLS_EACH // 2
+    kinds = {entry.kind for entries in final.entries.values() for entry in entries}
+    assert kinds >= {"lapse", "report"}
+    assert any(window.report_only and window.settled > window.granted for window in final.windows.values())
+    used = {final.quota_of(window.id).kind for window in final.windows.values() if window.settled}
+    assert used == {"user", "tenant", "key", "group"}
