@@ -6,11 +6,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
+import typer
 
 from support.browsers import CONSOLE, require_node
 from support.deadlines import TEST_DEADLINE_S
+from tollkeeper.cli.commands import app
+from tollkeeper.cli.lazy_group import LazyCommand
 
 ROOT = Path(__file__).parents[1]
 TEXT_IN_MARKUP = re.compile(r">[^<>{}=;()&|]*[A-Za-z]{2,}[^<>{}=;()&|]*</")
@@ -50,10 +55,30 @@ def test_the_logic_of_the_console_works() -> None:
 
 
 def test_all_texts_of_the_console_are_in_one_place_and_none_is_markup() -> None:
-    sources = [path for path in (CONSOLE / "src").rglob("*.ts*") if path.name not in ("strings.ts", "schema.d.ts")]
+    sources = [
+        path
+        for path in (CONSOLE / "src").rglob("*.ts*")
+        if path.name not in ("strings.ts", "strings.admin.ts", "schema.d.ts")
+    ]
     assert len(sources) > 20
     for path in sources:
         text = path.read_text()
         assert not TEXT_IN_MARKUP.search(text), path
         assert not TEXT_IN_ATTRIBUTE.search(text), path
         assert [word for word in UNSAFE if word in text] == [], path
+
+
+def test_the_commands_that_the_console_shows_exist() -> None:
+    texts = "".join((CONSOLE / "src" / name).read_text() for name in ("strings.ts", "strings.admin.ts"))
+    lines = re.findall(r'"(tollkeeper [^"]+)"', texts)
+    assert len(lines) > 5
+    for line in lines:
+        command: Any = typer.main.get_command(app)
+        context = click.Context(command)
+        for word in line.split()[1:]:
+            if hasattr(command, "get_command"):
+                found = command.get_command(context, word)
+                assert found is not None, line
+                command = found.load() if isinstance(found, LazyCommand) else found
+        options = {name for parameter in command.params for name in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", line)) <= options, line

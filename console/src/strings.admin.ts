@@ -39,7 +39,7 @@ export const adminStrings = {
     makeDefault: "Make it the default",
     remove: "Remove",
     empty: "There is no group yet.",
-    emptyCommand: "tollkeeper group add research --tenant NAME",
+    emptyCommand: "tollkeeper group create research --tenant NAME",
   },
   alerts: {
     title: "Alerts",
@@ -106,13 +106,14 @@ export const adminStrings = {
     removeText: "All rules end with the next call.",
     notJson: "That is no JSON object.",
     noPolicy: "There is no policy, so nothing is moderated.",
-    noPolicyCommand: "tollkeeper moderation set --tenant NAME policy.json",
+    noPolicyCommand: "tollkeeper moderation set policy.json --tenant NAME",
     nothingFound: "The rules have found nothing yet.",
   },
   scores: {
     title: "Scores",
     intro: "What the judge of the tenant thought of the answers, from 0 to 100, and what a point cost. By default, of the last 30 days.",
     groups: { model: "Model", judge: "Judge", day: "Day", origin: "Origin" } as Record<string, string>,
+    to: "Until",
     mean: "Mean score",
     answers: "Answers",
     scored: "Scored",
@@ -120,7 +121,7 @@ export const adminStrings = {
     judgeCost: "Cost of the judge",
     notScored: "Not scored",
     empty: "No answer was rated in this time.",
-    emptyCommand: "tollkeeper tenant set NAME --judge-model MODEL --evaluate-share 0.05",
+    emptyCommand: "tollkeeper scores judge --tenant NAME --model MODEL --share 0.05 --account ID",
   },
   providerKeys: {
     title: "Provider keys",
@@ -161,7 +162,7 @@ export const adminStrings = {
     removeText: (name: string) => `“${name}” can be deleted if no tenant is on it.`,
     tenants: "Tenants on it",
     empty: "There is no plan. Without one, the settings of the installation apply.",
-    emptyCommand: "tollkeeper plan add pro --calls-per-user 600/minute",
+    emptyCommand: "tollkeeper plan set pro terms.json",
   },
   events: {
     title: "Calls as they end",

@@ -102,12 +102,18 @@ async def test_a_tenants_statement_agrees_with_its_report(server: Server) -> Non
         new_admin(server) as admin,
         new_user(server, tenant_id=admin.principal.tenant_id, limit=100_000) as ada,
     ):
+        group = (await admin.post("/admin/groups", {"name": "research"})).body["id"]
+        member = f"/admin/groups/{group}/members/{ada.principal.user_id}"
+        assert (await admin.send("PUT", member, {"default": True})).status == 200
         assert (await ada.query(scripted(ada.marker))).status == 200
         await add_up(server)
         month = datetime.now(UTC).strftime("%Y-%m")
         path = f"/admin/statements/{admin.principal.tenant_id}/{month}"
         statement = await report(admin, path)
         [line] = statement["spent"]
+        assert (line["group_id"], line["group_name"]) == (group, "research")
+        [of_group] = (await report(admin, "/admin/usage?group_by=group"))["data"]
+        assert (of_group["value"], of_group["label"]) == (str(group), "research")
         spent = await report(admin, f"/admin/usage?group_by=model&from={statement['from']}&to={statement['to']}")
         assert statement["total"] == spent["total"]
         assert (line["model"], statement["closed_at"]) == (spent["data"][0]["value"], None)

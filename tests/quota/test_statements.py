@@ -231,9 +231,8 @@ async def test_the_task_of_a_server_adds_up_and_closes_months_despite_errors(
     task = UsageTask(rollup, closing, interval_s=0.01, on_run=runs.note)
     task.start()
     async with asyncio.timeout(TEST_DEADLINE_S):
-        while not await stored(ledger):
+        while not (await stored(ledger) and runs.succeeded[Task.USAGE]):
             await asyncio.sleep(0.01)
     await task.stop()
     assert [*await stored(ledger)] == [FIRST]
     assert (runs.failed[Task.USAGE], errors) == (2, [])
-    assert runs.succeeded[Task.USAGE] >= 1

@@ -1,4 +1,4 @@
-import { Button, Group, Stack, Table, Text } from "@mantine/core";
+import { Button, Group, Skeleton, Stack, Table, Text } from "@mantine/core";
 import { useQueries } from "@tanstack/react-query";
 import { type ReactNode, useState } from "react";
 import { type Item, read, useList, useRead } from "../api/read";
@@ -136,6 +136,7 @@ function Row({ name, depth, owner, quotas, error, more, act }: RowProps) {
       <Table.Td>
         <ErrorNote error={error} />
         <Stack gap="xs">
+          {quotas === undefined && !error && <Skeleton h={60} />}
           {quotas?.length === 0 && <Text size="sm">{strings.budgets.none}</Text>}
           {quotas?.map((quota) => (
             <Stack key={`${quota.unit} ${quota.window}`} gap={4}>

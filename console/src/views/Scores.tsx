@@ -25,7 +25,7 @@ export function Scores() {
       <Group align="end">
         <Select label={strings.usage.by} data={GROUPS.map((value) => ({ value, label: words.groups[value] ?? value }))} value={group} onChange={(by) => change({ by: by ?? undefined })} allowDeselect={false} />
         <TextInput type="date" label={strings.usage.from} value={search.from ?? ""} onChange={(event) => change({ from: event.currentTarget.value || undefined })} />
-        <TextInput type="date" label={strings.usage.to} value={search.to ?? ""} onChange={(event) => change({ to: event.currentTarget.value || undefined })} />
+        <TextInput type="date" label={words.to} value={search.to ?? ""} onChange={(event) => change({ to: event.currentTarget.value || undefined })} />
         {me.data?.role === "operator" && <TenantSelect value={tenant} change={(chosen) => change({ tenant: chosen === undefined ? undefined : String(chosen) })} />}
       </Group>
       <DataTable

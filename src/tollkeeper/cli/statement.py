@@ -41,7 +41,7 @@ def statement(
             admin = administration.admin
             found = await accounts.get_tenant_by_name(admin.session, parse_name(tenant))
             assert found.id is not None
-            return statement_record(*await read_statement(admin, found.id, month), {})
+            return statement_record(*await read_statement(admin, found.id, month))
 
     record = asyncio.run(read())
     if format_ is StatementFormat.JSON:

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollkeeper.identity.models import ApiKey, Tenant, User
+from tollkeeper.identity.models import ApiKey, Tenant, User, UserGroup
 from tollkeeper.tenant_scope import TenantScope
 from tollkeeper.usage.buckets import DAY_MS, MEASURES, NOTHING, Sums, add, first_id, tags_of
 from tollkeeper.usage.periods import ReportPeriod
@@ -200,8 +200,8 @@ async def _is_complete(session: AsyncSession, scope: TenantScope, period: Report
 async def read_labels(
     session: AsyncSession, scope: TenantScope, group_by: GroupBy, values: Iterable[str]
 ) -> dict[str, str]:
-    """The e-mail address of each user, the name of each API key or tenant, by the values of lines. Of the other lines,
-    there is none.
+    """The e-mail address of each user, the name of each API key, group or tenant, by the values of lines. Of the other
+    lines, there is none.
     """
     wanted = [value for value in values if value]
     labels: dict[str, str] = {}
@@ -213,6 +213,11 @@ async def read_labels(
         elif group_by is GroupBy.KEY:
             keys = select(ApiKey.id, ApiKey.name).where(scope.condition(ApiKey.tenant_id), col(ApiKey.id).in_(some))
             labels |= dict((await session.exec(keys)).all())
+        elif group_by is GroupBy.GROUP:
+            groups = select(UserGroup.id, UserGroup.name).where(
+                scope.condition(UserGroup.tenant_id), col(UserGroup.id).in_(map(int, some))
+            )
+            labels |= {str(group_id): name for group_id, name in (await session.exec(groups)).all()}
         elif group_by is GroupBy.TENANT:
             tenants = select(Tenant.id, Tenant.name).where(
                 scope.condition(Tenant.id), col(Tenant.id).in_(map(int, some))

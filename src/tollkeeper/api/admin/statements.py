@@ -81,8 +81,7 @@ async def get_statement(
     tenant_id: TenantId, month: Month, caller: TenantAdmin, format_: FormatName = "json"
 ) -> StatementResponse | Response:
     """As it was closed; until then, as it is now. As JSON, CSV, or a page to print."""
-    statement, tenant = await read_statement(caller.admin, tenant_id, month)
-    record = statement_record(statement, tenant, {})
+    record = statement_record(*await read_statement(caller.admin, tenant_id, month))
     if format_ == "csv":
         return csv_response(statement_rows(record), f"statement-{month}")
     if format_ == "html":
