@@ -1,5 +1,7 @@
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { type CallEvent, MAX_SHOWN, type Tail, withEvents } from "./events";
+
+vi.hoisted(() => vi.stubGlobal("location", new URL("https://ai.example.com/console"))); // the module of the API has a base
 
 const event = (id: number) => ({ event_id: String(id) }) as CallEvent;
 const ids = (tail: Tail) => tail.events.map((one) => one.event_id);
