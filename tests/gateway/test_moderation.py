@@ -1,7 +1,7 @@
 """Moderation on the path of a call: what is held back and sent, what is charged, and what a failure does to it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
@@ -286,11 +286,11 @@ async def test_another_tenants_policy_and_another_surface_change_nothing(gateway
     assert [event.moderation for event in gateway.seen] == [(), ()]
 
 
-def held(*rules: dict[str, Any], **window: Any) -> HeldText:
+def held(*rules: dict[str, Any], follows: str = "", **window: Any) -> HeldText:
     document = msgspec.convert({"rules": rules, "window": window}, PolicyDocument)
     policy = Policy(document).for_surface("query")
     assert policy is not None
-    return HeldText(policy, lambda _: None)
+    return HeldText(policy, lambda _: None, follows=follows)
 
 
 @given(st.lists(st.sampled_from(["a ", "bc", " d@e.example ", "f, ", "g. H", "漢字"]), max_size=60), st.booleans())
@@ -347,3 +347,31 @@ def test_a_long_text_that_is_held_back_is_searched_in_time_linear_to_it(
     passed += text.take(final=True)[0]
     assert passed.replace("[REDACTED]", "") == ""
     assert searched < 40 * 20_000, "once for each piece is 2,500 times"
+
+
+def taken(text: HeldText, pieces: Sequence[str]) -> tuple[str, bool]:
+    """What is sent of these pieces, and whether the rest is blocked."""
+    sent = ""
+    for piece in pieces:
+        text.feed(piece)
+        released, blocked = text.take()
+        sent += released
+        if blocked is not None:
+            return sent, True
+    released, blocked = text.take(final=True)
+    return sent + released, blocked is not None
+
+
+def test_what_is_not_seen_does_not_push_a_match_out_of_the_window() -> None:
+    rule = {"name": "no", "action": "block", "words": ["Project Heron"]}
+    for padding in ("\u200b", " ", "\u0337"):
+        sent, is_blocked = taken(held(rule, tokens=4), ["It is Project " + padding * 500, " Heron."])
+        assert (is_blocked, "Project" in sent) == (True, False), padding
+
+
+def test_a_text_that_another_kind_divides_is_searched_as_one_and_each_part_by_itself() -> None:
+    rule = {"name": "no", "action": "block", "words": ["Project Heron", "bar"]}
+    first = held(rule, tokens=4)
+    assert taken(first, ["It is Project "]) == ("It is Project ", False)
+    assert taken(held(rule, follows=first.sent), ["Heron."]) == ("", True)
+    assert taken(held(rule, follows="foo"), ["bar."]) == ("", True)

@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 MOST = 10
 
 
-@pytest.fixture(autouse=True)
-def _index_from_one_chunk_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vector_index, "MIN_CHUNKS", 1)
-
-
 def unit(generator: np.random.Generator, count: int, dimensions: int) -> "Vectors":
     made = generator.normal(size=(count, dimensions)).astype(np.float32)
     return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), np.float32)
@@ -73,7 +68,7 @@ async def search(
     made = ExactSearch if exact else NoSearch
     plain = made(stored.contents, VectorMemory(max_bytes=0))
     async with stored.database.session(TenantScope(reader.tenant_id)) as session:
-        used = plain if exact else IndexedSearch(plain)
+        used = plain if exact else IndexedSearch(plain, min_chunks=1)
         return await used.search(session, Visible(reader), MODEL, question, most)
 
 
@@ -163,7 +158,7 @@ async def search_by_index(stored: Stored, question: "Vectors", most: int) -> tup
     async with stored.database.session(TenantScope(reader.tenant_id)) as session:
         connection = await session.connection()
         await connection.execute(EXACT_PLANS)
-        found = await IndexedSearch(plain).search(session, Visible(reader), MODEL, question, most)
+        found = await IndexedSearch(plain, min_chunks=1).search(session, Visible(reader), MODEL, question, most)
         explained = text(f"EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) {vector_index.nearest(len(question))}")
         shared, own = Visible(reader).owners
         values = {"tenant_id": reader.tenant_id, "shared": shared, "reader": own, "model": MODEL, "most": most}

@@ -56,7 +56,7 @@ def make_documents(
     contents, wake = DocumentContents(keys), asyncio.Event()
     memory = VectorMemory(max_bytes=settings.vector_bytes)
     exact, is_indexed = ExactSearch(contents, memory), settings.vector_index == "pgvector"
-    vectors = IndexedSearch(exact) if is_indexed else exact
+    vectors = IndexedSearch(exact, min_chunks=settings.vector_index_chunks) if is_indexed else exact
     search = DocumentSearch(contents, vectors, min_score=settings.retrieval_min_score)
     copies = Copies(database, jobs.cancel)
     name, embedder, runner, check = settings.embedding_model, None, None, None

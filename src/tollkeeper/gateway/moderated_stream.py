@@ -47,6 +47,8 @@ class ModeratedListener(PassingListener):
         self._ping_s = ping_s
         self._passed_at = time.monotonic()
         self._kind: TextKind | None = None
+        self._sent: dict[TextKind | None, str] = {}
+        """The ends of what was let go, by kind: a client may join the texts of a kind that another one has divided."""
         self._text = self._new_text()
         self._tools: list[ToolCallDelta] = []
         self._delivered = StreamAccumulator()
@@ -123,6 +125,7 @@ class ModeratedListener(PassingListener):
                     if self._kind is not type(delta):
                         ready += self._flush()
                         self._kind = type(delta)
+                        self._text = self._new_text()
                     self._text.feed(text)
                 case ReasoningEnd():
                     ready += [*self._flush(), delta]
@@ -139,6 +142,7 @@ class ModeratedListener(PassingListener):
     def _flush(self) -> list[Delta]:
         """The rest of the present text, which is complete."""
         ready = self._take(final=True)
+        self._sent[self._kind] = self._text.sent
         self._text = self._new_text()
         return ready
 
@@ -189,7 +193,7 @@ class ModeratedListener(PassingListener):
         return next((rule for rule in rules if rule.is_enforced and rule.action == "block"), rules[0])
 
     def _new_text(self) -> HeldText:
-        return HeldText(self._guard.policy, self._note)
+        return HeldText(self._guard.policy, self._note, follows=self._sent.get(self._kind, ""))
 
     def _note(self, found: Sequence[Finding]) -> None:
         if found:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 
+from tollkeeper.moderation.folding import padding_of
 from tollkeeper.moderation.policy import CASELESS_SCRIPTS, Rule, SurfacePolicy
 from tollkeeper.moderation.scan import Finding, redactions, replace_findings, scan
 
@@ -28,14 +29,16 @@ class HeldText:
     A match that is longer than the window may have begun before what is held back: of it, only the rest is found.
     """
 
-    def __init__(self, policy: SurfacePolicy, note: Callable[[Sequence[Finding]], None]) -> None:
+    def __init__(self, policy: SurfacePolicy, note: Callable[[Sequence[Finding]], None], *, follows: str = "") -> None:
         self._rules: Sequence[Rule] = policy.output_rules
         self._by_sentence = policy.window.unit == "sentence"
         self._window = policy.window_chars
         self._holds_all = policy.holds_all
         self._note = note
-        self._sent = ""
+        self.sent = follows
         """The end of what was let go, before any replacement: what follows is searched together with it."""
+        self._is_begin = bool(follows)
+        """Whether nothing was let go yet of this run, which may be shown apart from the one that it follows."""
         self._held: list[str] = []
         self._held_chars = 0
         self._missing_chars = 0
@@ -56,11 +59,11 @@ class HeldText:
         """What of the text may be sent now, and a finding that blocks all of it. `final`: the text is complete."""
         if not final and not self._may_pass():
             return "", None
-        before = len(self._sent)
-        text = self._sent + "".join(self._held)
+        before = len(self.sent)
+        text = self.sent + "".join(self._held)
         self._missing_chars = len(text) // RESCANNED_SHARE - RESCANNED_CHARS
         self._has_sentence = False
-        found = [one for one in scan(self._rules, text) if one.end > before]
+        found = self._find(text, before)
         blocked = next((one for one in found if one.rule.is_enforced and one.rule.action == "block"), None)
         if blocked is not None:
             self._note([one for one in found if one.rule is blocked.rule])
@@ -69,6 +72,7 @@ class HeldText:
         if cut <= before:
             self._held = [text[before:]]
             return "", None
+        self._is_begin = False
         passed = [one._replace(start=max(one.start, before)) for one in found if one.end <= cut]
         self._note(passed)
         wanted = redactions(passed)
@@ -76,9 +80,18 @@ class HeldText:
         if wanted:
             shifted = [one._replace(start=one.start - before, end=one.end - before) for one in wanted]
             released = replace_findings(released, shifted, mask)
-        self._sent = text[max(0, cut - self._window) : cut]
+        self.sent = text[max(0, cut - self._window_in(text)) : cut]
         self._held, self._held_chars = [text[cut:]], len(text) - cut
         return released, None
+
+    def _find(self, text: str, before: int) -> list[Finding]:
+        """What the rules find that ends after `before`."""
+        found = [one for one in scan(self._rules, text) if one.end > before]
+        if self._is_begin:
+            apart = scan(self._rules, text[before:])
+            shifted = [one._replace(start=one.start + before, end=one.end + before) for one in apart]
+            found += [one for one in shifted if one not in found]
+        return found
 
     def _may_pass(self) -> bool:
         """Whether any of the text can be let go before it is complete: else it need not be searched yet."""
@@ -90,7 +103,7 @@ class HeldText:
 
     def _cut(self, text: str, found: Sequence[Finding]) -> int:
         """Where the text may be cut: so that the window is held back, and no word, sentence or finding is divided."""
-        limit = len(text) - self._window
+        limit = len(text) - self._window_in(text)
         cut = self._end_of_sentence(text, limit) if self._by_sentence else _end_of_word(text, limit)
         if cut == 0 and self._held_chars > self._window + MAX_HELD_CHARS:
             cut = limit
@@ -99,10 +112,14 @@ class HeldText:
                 cut = one.start
         return cut
 
+    def _window_in(self, text: str) -> int:
+        """The characters of the window, without those that are not seen: they would push a match out of it."""
+        return self._window + min(padding_of(text), MAX_HELD_CHARS)
+
     def _end_of_sentence(self, text: str, limit: int) -> int:
         """After the last sentence that is complete. The window need not be held back beyond it."""
         ends = [match.end() for match in _SENTENCE_END.finditer(text)]
-        if ends and ends[-1] > len(self._sent):
+        if ends and ends[-1] > len(self.sent):
             return ends[-1]
         return _end_of_word(text, limit) if self._held_chars > self._window + MAX_HELD_CHARS else 0
 

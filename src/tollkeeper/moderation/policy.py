@@ -1,6 +1,7 @@
 """A tenant's policy, compiled: what its rules find, and which of them apply to a surface."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from tollkeeper.moderation.documents import (
     WindowDocument,
     write_document,
 )
+from tollkeeper.moderation.folding import DATA, PHRASES, WORDS
 from tollkeeper.moderation.patterns import BadPattern, Span, compile_pattern, find_spans
 from tollkeeper.worker_thread import LARGE_BYTES, pause, run_by_size
 
@@ -159,7 +161,7 @@ def _compile(document: RuleDocument) -> Rule:
             raise InvalidRequest(f"The rule {document.name}: surfaces are among {', '.join(SURFACES)}.")
     kind = given[0]
     if document.pii is not None:
-        finders = tuple((one.upper(), pii.DETECTORS[one]) for one in document.pii)
+        finders = tuple((one.upper(), DATA.finding(pii.DETECTORS[one])) for one in document.pii)
         return Rule(document, kind, finders, pii.MAX_SPACED)
     if document.words is not None:
         return Rule(document, kind, ((REDACTED, _word_finder(document)),), max(map(len, document.words)) + 1)
@@ -189,7 +191,9 @@ def _compiled(document: RuleDocument, pattern: str) -> Any:
 
 
 def _word_finder(document: RuleDocument) -> Find:
-    words = sorted({word.strip() for word in document.words or ()} - {""}, key=len, reverse=True)
+    written = {word.strip() for word in document.words or ()}
+    folder = PHRASES if any(re.search(r"\s", word) for word in written) else WORDS
+    words = sorted({folder.read(word).text for word in written} - {""}, key=len, reverse=True)
     if not words:
         raise InvalidRequest(f"The rule {document.name} needs words that are not blank.")
     compiled = _compiled(document, "(?i)" + "|".join(map(re2.escape, words)))
@@ -205,7 +209,7 @@ def _word_finder(document: RuleDocument) -> Find:
                     yield begin, found
                     break
 
-    return find
+    return folder.finding(find)
 
 
 def _beginnings(words: Sequence[str]) -> Beginnings:

@@ -21,8 +21,6 @@ from tollkeeper.retrieval.visibility import Visible
 if TYPE_CHECKING:
     from tollkeeper.retrieval.vectors import Vectors
 
-MIN_CHUNKS = 10_000
-"""A reader with fewer chunks has them compared one by one: that is exact, and takes some hundredths of a second."""
 EXPLORED = 400
 """`hnsw.ef_search`: the candidates that one step of a scan keeps."""
 MAX_SCANNED = 200_000
@@ -60,10 +58,13 @@ _LOCK = text("SELECT pg_try_advisory_xact_lock(hashtext('tollkeeper.document_ind
 
 
 class IndexedSearch:
-    """Searches the index if it is worth it and has all of the reader's vectors; else, exactly."""
+    """Searches the index if it is worth it and has all of the reader's vectors; else, exactly. A reader with fewer than
+    `min_chunks` has them compared one by one: of 10,000, that takes some hundredths of a second.
+    """
 
-    def __init__(self, exact: ExactSearch) -> None:
+    def __init__(self, exact: ExactSearch, *, min_chunks: int) -> None:
         self._exact = exact
+        self._min_chunks = min_chunks
 
     async def search(
         self, session: AsyncSession, visible: Visible, model: str, question: "Vectors", most: int
@@ -90,7 +91,7 @@ class IndexedSearch:
         }
         sized = values | {"dimensions": len(question)}
         chunks, is_filled = (await connection.execute(_SIZE, sized)).one()
-        if not is_filled or chunks < MIN_CHUNKS:
+        if not is_filled or chunks < self._min_chunks:
             return None
         await connection.execute(_SETTINGS)
         values |= {"vector": written(question), "most": most}

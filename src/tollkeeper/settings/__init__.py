@@ -168,6 +168,7 @@ class Settings(BaseSettings):
     max_documents: int = Field(10_000, ge=1, le=1_000_000, validation_alias=_env("TOLLKEEPER_MAX_DOCUMENTS"))
     vector_bytes: int = Field(512 * 1024**2, ge=0, validation_alias=_env("TOLLKEEPER_VECTOR_BYTES"))
     vector_index: Literal["off", "pgvector"] = Field("off", validation_alias=_env("TOLLKEEPER_VECTOR_INDEX"))
+    vector_index_chunks: int = Field(10_000, ge=1, validation_alias=_env("TOLLKEEPER_VECTOR_INDEX_CHUNKS"))
     retrieval_min_score: float = Field(0.3, ge=-1, le=1, validation_alias=_env("TOLLKEEPER_RETRIEVAL_MIN_SCORE"))
     allowed_origins: Origins = Field("", validation_alias=_env("TOLLKEEPER_ALLOWED_ORIGINS"))
 
