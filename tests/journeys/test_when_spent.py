@@ -76,3 +76,25 @@ async def test_a_cheaper_model_answers_where_a_quota_has_no_room_for_the_one_tha
         await set_quota(admin, **budget, when_spent="block")
         refused = await member.query(prompt, model="gpt-4o", max_tokens=200)
         assert (refused.status, refused.code) == (429, "quota_exceeded")
+
+
+async def test_another_model_takes_a_job_whose_quota_is_spent_when_it_starts(server: Server) -> None:
+    """A quota per hour is held when a job starts, so that its submission has room for any model."""
+    async with new_admin(server, Role.OPERATOR) as admin, new_user(server, limit=100_000) as member:
+        budget = {"user_id": member.principal.user_id, "unit": "micro_usd", "window": "hour", "limit": 5_000}
+        await set_quota(admin, **budget, when_spent="fallback_model", fallback_model="gpt-4o-mini")
+        usage = {"prompt_tokens": 100, "completion_tokens": 300}
+        first = await member.query(scripted(member.marker, usage=usage), model="gpt-4o", max_tokens=300)
+        assert (first.status, first.body["model"]) == (200, "gpt-4o"), first.body
+
+        submitted = await submit(member, scripted(member.marker), model="gpt-4o", max_tokens=200)
+        assert (submitted.status, "X-Fallback-For" in submitted.headers) == (202, False)
+        job = await ended(member, submitted.body["job_id"])
+        assert (job["result"]["model"], job["result"]["fallback_for"]) == ("gpt-4o-mini", "gpt-4o"), job
+        latest, reserved, _ = await member.charges()
+        assert (latest["id"], latest["model"]) == (job["result"]["query_id"], "gpt-4o-mini")
+        assert (latest["cost_usd"], latest["state"]) == (job["result"]["cost_usd"], "settled")
+        assert (reserved["model"], reserved["state"], reserved["cost"]) == ("gpt-4o", "released", 0)
+        quota = {one["name"]: one for one in (await member.quota())["quotas"]}["user-hour-usd"]
+        spent = sum(round(float(charge["cost_usd"]) * 1_000_000) for charge in (first.body, latest))
+        assert (quota["used"], quota["reserved"]) == (spent, 0)

@@ -7,11 +7,21 @@ import scenarios_of_calls as scenarios
 from defect_detection import Detectable
 
 from tollkeeper.chat import Usage
-from tollkeeper.quota.rules import admission, decide
+from tollkeeper.quota.rules import admission, decide, dispatch
 from tollkeeper.quota.rules import settlement as ends
 from tollkeeper.quota.rules.charge_row import ChargeRow
 from tollkeeper.quota.rules.models import Basis, EntryKind
-from tollkeeper.quota.rules.operations import ClosedCharge, Expire, Extend, Hold, Release, Replayed, Reserve, Settle
+from tollkeeper.quota.rules.operations import (
+    ClosedCharge,
+    Dispatch,
+    Expire,
+    Extend,
+    Hold,
+    Release,
+    Replayed,
+    Reserve,
+    Settle,
+)
 from tollkeeper.quota.rules.page import Page, ReadSet, WindowRow
 from tollkeeper.quota.stores.sqlite.row_cache import RowCache
 
@@ -153,6 +163,22 @@ def a_failed_attempt_is_paid(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(decide, "extend", extend)
 
 
+def a_refused_job_loses_its_hold(patch: pytest.MonkeyPatch) -> None:
+    """What a job holds is released before there is room for the terms of another model."""
+    patch.setattr(dispatch, "fit", lambda *_: None)
+
+
+def a_job_keeps_its_terms(patch: pytest.MonkeyPatch) -> None:
+    """The terms of another model are not looked at."""
+
+    def replace(page: Page, operation: Dispatch, *charges: Any) -> Hold:
+        operation.terms = None
+        return genuine(page, operation, *charges)
+
+    genuine = dispatch._replace
+    patch.setattr(dispatch, "_replace", replace)
+
+
 DEFECTS: list[Detectable] = [
     Detectable(no_compare_and_set, scenarios.ends),
     Detectable(nothing_for_a_count, scenarios.ends),
@@ -167,4 +193,6 @@ DEFECTS: list[Detectable] = [
     Detectable(memory_of_what_others_changed, scenarios.two_processes),
     Detectable(a_refused_extension_keeps_what_failed, scenarios.further_attempts),
     Detectable(a_failed_attempt_is_paid, scenarios.further_attempts),
+    Detectable(a_refused_job_loses_its_hold, scenarios.jobs_of_another_model),
+    Detectable(a_job_keeps_its_terms, scenarios.jobs_of_another_model),
 ]

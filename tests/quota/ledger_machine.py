@@ -136,9 +136,10 @@ class LedgerMachine(RuleBasedStateMachine):
         assert outcomes == ["Unauthenticated"]
 
     @precondition(lambda self: self.both.model.calls)
-    @rule(pick=picks, fate=fates)
-    def dispatch(self, pick: int, fate: Fate) -> None:
-        self.both.make([self.both.dispatching(self.both.pick(pick))], fate)
+    @rule(pick=picks, terms=st.none() | call_terms(), fate=fates)
+    def dispatch(self, pick: int, terms: CallTerms | None, fate: Fate) -> None:
+        """By the terms of its reserve, or by those of another model."""
+        self.both.make([self.both.dispatching(self.both.pick(pick), terms=terms)], fate)
 
     @precondition(lambda self: self.both.model.calls)
     @rule(pick=picks, fate=fates)

@@ -373,10 +373,13 @@ class Model:
         self.end(failed, "release", "none", (0, 0, 0))
         return self.reserve(call_id, caller, tenant, version, terms, lease, "dispatched")
 
-    def dispatch(self, call_id: str, version: int, successor: str, lease: int, worker: object) -> Outcome:
+    def dispatch(
+        self, call_id: str, version: int, successor: str, lease: int, worker: object, terms: CallTerms | None = None
+    ) -> Outcome:
         """Held by the first worker that dispatches, also when it repeats the operation.
 
-        A call that does not hold what applies now is replaced by one that does, if there is room for it.
+        A call that does not hold what applies now is replaced by one that does, if there is room for it; and any call
+        by one with the terms of another model, if there are some.
         """
         self.touch(call_id, successor)
         call = self.calls[call_id]
@@ -390,10 +393,10 @@ class Model:
         if (denial := self.denial(call.caller, tenant, version)) is not None:
             self.end(call_id, "release", "none", (0, 0, 0))
             return denial
-        if {*places} != {*call.places}:
+        if terms is not None or {*places} != {*call.places}:
             del self.calls[call_id]
-            frozen = call.terms._replace(wanted=call.output, least=call.output)
-            outcome = self.reserve(successor, call.caller, tenant, version, frozen, lease, "dispatched")
+            wanted = terms or call.terms._replace(wanted=call.output, least=call.output)
+            outcome = self.reserve(successor, call.caller, tenant, version, wanted, lease, "dispatched")
             self.calls[call_id] = call
             if isinstance(outcome, str):
                 return outcome.partition(",")[0]

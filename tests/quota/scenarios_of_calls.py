@@ -79,6 +79,17 @@ def further_attempts(play: Play) -> None:
     assert play.make(play.both.extending(second, play.terms(300))) == ["QuotaExceeded"]
 
 
+def jobs_of_another_model(play: Play) -> None:
+    """A job is taken over by the terms of another model, if there is room for those; else it keeps what it holds."""
+    play.change("limit", USER, 200)
+    job = play.reserve(USER, 100, dispatch=False)
+    play.spend(USER, 50)
+    assert play.make(play.both.dispatching(job, terms=play.terms(160))) == ["QuotaExceeded"]
+    assert play.refuse(USER, 60) == "QuotaHeld"
+    [outcome] = play.make(play.both.dispatching(job, terms=play.terms(140)))
+    assert not isinstance(outcome, str), outcome
+
+
 def two_processes(play: Play) -> None:
     """Neither remembers what the other has changed."""
     play.change("limit", USER, 200)
@@ -97,5 +108,6 @@ SCENARIOS: list[Scenario] = [
     leases_and_late_truth,
     ends,
     further_attempts,
+    jobs_of_another_model,
     two_processes,
 ]

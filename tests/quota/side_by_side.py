@@ -208,13 +208,15 @@ class SideBySide:
     def _new_call(self) -> str:
         return f"chg_{START_MS:012x}{self.example:010x}{next(self.numbers):010x}"
 
-    def dispatching(self, call_id: str, version: int = 0) -> Move:
+    def dispatching(self, call_id: str, version: int = 0, terms: CallTerms | None = None) -> Move:
         caller = self.model.calls[call_id].caller
         account = self.model.accounts[caller.user]
         generation, successor = account.version + version, self._new_call()
         principal = _principal(caller, account.tenant, generation)
         operation = Dispatch(call_id, account.tenant, LEASE_MS, principal, successor)
-        return Move(operation, lambda _: self.model.dispatch(call_id, generation, successor, LEASE_MS, operation))
+        operation.terms = _terms(terms) if terms is not None else None
+        arguments = call_id, generation, successor, LEASE_MS, operation, terms
+        return Move(operation, lambda _: self.model.dispatch(*arguments))
 
     def withdrawing(self, call_id: str) -> Move:
         reason = f"withdrawn {next(self.numbers)}"

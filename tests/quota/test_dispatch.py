@@ -113,6 +113,30 @@ def test_without_room_in_a_new_window_the_charge_stays_as_it_is(settled: int, ki
     assert (page.charges[A].state, balances(page), page.changed_jobs) == ("reserved", before, {})
 
 
+def test_another_model_takes_the_place_of_one_that_has_no_room() -> None:
+    page = page_of({DAY: 1_000, MONTH: 5_000})
+    window(page, MONTH).quota.fallback_model, window(page, DAY).quota.fallback_model = "never named", "cheaper"
+    hold(page, A, terms_of(10, 90, weight_milli=2_000), dispatch=False)
+    pass_time(page, DAY_MS)
+    window(page, DAY).settled = 850
+    with pytest.raises(QuotaExceeded) as refusal:
+        dispatch(page, dispatching(A))
+    assert refusal.value.fallback_model == "cheaper"
+
+    dear = dispatching(A)
+    dear.terms = terms_of(10, 141)
+    with pytest.raises(QuotaExceeded):
+        dispatch(page, dear)
+    assert page.charges[A].state == "reserved"
+    cheap = dispatching(A)
+    cheap.terms = terms_of(10, 500, least=90)
+    held = dispatch(page, cheap)
+    assert (held.charge_id, held.granted_output) == (NEXT, 140), "by its own terms, with as much as fits"
+    assert dispatch(page, cheap) == held, "an operation that is repeated replaces nothing"
+    assert (page.charges[A].state, page.charges[NEXT].meter.weight_milli) == ("released", 1_000)
+    assert balances(page) == [(850, 150, 0), (0, 150, 0)]
+
+
 def test_quotas_per_minute_are_held_at_dispatch() -> None:
     page = page_of({MINUTE: 150, DAY: 1_000})
     hold(page, B)

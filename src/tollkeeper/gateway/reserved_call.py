@@ -23,7 +23,7 @@ from tollkeeper.errors import (
 from tollkeeper.gateway.call_record import CallRecord
 from tollkeeper.gateway.candidate import Candidate, ModelCall
 from tollkeeper.gateway.results import CallFailed, IdempotentCall, ReservedJob
-from tollkeeper.quota.job_reservation import JobReservation
+from tollkeeper.quota.job_reservation import EarlyReservation, JobReservation
 from tollkeeper.quota.ledger import Ledger
 from tollkeeper.quota.reservation import Reservation
 from tollkeeper.quota.rules.calls import LinkedTerms, Terms
@@ -184,7 +184,10 @@ class LateJob(StartedJob):
 
 
 class EarlyJob(StartedJob):
-    """A StartedJob that was reserved at its submission. Entering dispatches its charge, at the terms of its reserve."""
+    """A StartedJob that was reserved at its submission. Entering dispatches its charge, at the terms of its reserve; or
+    replaces it by one of another model, if a quota has no room for it by now. A job that is of another model already,
+    or is reserved together with its judge, has no other.
+    """
 
     def __init__(
         self, ledger: Ledger, record: CallRecord, candidate: Candidate, job: ReservedJob, make_fallback: MakeFallback
@@ -196,17 +199,38 @@ class EarlyJob(StartedJob):
         """Raises InvalidRequest for an input larger than what was reserved; and as an EarlyReservation does."""
         await self._require_bound()
         started_at = time.perf_counter()
-        job = self._job
-        caller = self._record.caller
-        reservation = self._ledger.early_reservation(caller, job.terms, job.id, job.charge_id, job.judge_terms)
-        self._reservation = reservation
-        if job.fallback_for is not None:
-            reservation.fallback_for = job.fallback_for
-            self._record.fall_back(self.candidate, job.fallback_for)
+        asked_for, fallback_for = self.candidate, self._job.fallback_for
+        if fallback_for is not None:
+            self._record.fall_back(asked_for, fallback_for)
         try:
-            return await reservation.__aenter__()
+            if fallback_for is not None or self._job.judge_terms is not None:
+                reservation = await self._start(asked_for)
+            else:
+                started = await reserve_or_fall_back(asked_for, self._start, self._make_fallback)
+                self.candidate, reservation = started
         finally:
             self._record.reserved(started_at, 0.0)
+        if self.candidate is not asked_for:
+            fallback_for = asked_for.model.name
+            self._record.fall_back(self.candidate, fallback_for)
+        reservation.fallback_for = fallback_for
+        return reservation
+
+    async def _start(self, candidate: Candidate) -> JobReservation:
+        job, caller = self._job, self._record.caller
+        if candidate is not self.candidate:
+            return await reserve_as_fits(candidate, None, self._replace)
+        return await self._enter(
+            self._ledger.early_reservation(caller, job.terms, job.id, job.charge_id, job.judge_terms)
+        )
+
+    async def _replace(self, terms: Terms, _linked: LinkedTerms | None) -> JobReservation:
+        caller, of_job = self._record.caller, (self._job.id, self._job.charge_id)
+        return await self._enter(self._ledger.early_reservation(caller, terms, *of_job, fallback=True))
+
+    async def _enter(self, reservation: EarlyReservation) -> JobReservation:
+        self._reservation = reservation
+        return await reservation.__aenter__()
 
     async def _require_bound(self) -> None:
         reserved = self._job.terms.input_bound

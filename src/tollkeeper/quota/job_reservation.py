@@ -45,7 +45,8 @@ class EarlyReservation(JobReservation):
     """The hold of a job whose charge was reserved when it was submitted, perhaps by another process. Entering
     dispatches the charge; the rest is as with any other call.
 
-    `terms` are those of the charge, `linked_terms` those of the second charge that was reserved with it, if any.
+    `terms` are those of the charge, `linked_terms` those of the second charge that was reserved with it, if any. Of a
+    `fallback`, the terms are those of another model: a new charge replaces the one that was reserved.
     """
 
     def __init__(
@@ -56,10 +57,13 @@ class EarlyReservation(JobReservation):
         job_id: str,
         charge_id: str,
         linked_terms: Terms | None = None,
+        *,
+        fallback: bool = False,
     ) -> None:
         super().__init__(calls, caller, terms)
         self.charge_id = charge_id
         self._job_id = job_id
+        self._new_terms = terms if fallback else None
         if linked_terms is not None:
             self.linked = LinkedReservation(calls, caller, LinkedTerms(linked_terms, 0), charge_id)
 
@@ -76,6 +80,7 @@ class EarlyReservation(JobReservation):
             successor,
             self._job_id,
             is_pair=self.linked is not None,
+            terms=self._new_terms,
         )
         hold = await self._calls.dispatch(self, operation, self.linked)
         self._start_charge(hold)

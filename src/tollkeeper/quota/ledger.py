@@ -167,12 +167,20 @@ class Ledger:
         return hold
 
     def early_reservation(
-        self, caller: Principal, terms: Terms, job_id: str, charge_id: str, linked_terms: Terms | None = None
+        self,
+        caller: Principal,
+        terms: Terms,
+        job_id: str,
+        charge_id: str,
+        linked_terms: Terms | None = None,
+        *,
+        fallback: bool = False,
     ) -> EarlyReservation:
         """The hold of a job that starts now and was reserved before, for the length of an `async with` block. Entering
-        raises as `EarlyReservation` says. `linked_terms` are those of the second charge that was reserved with it.
+        raises as `EarlyReservation` says. `linked_terms` are those of the second charge that was reserved with it. With
+        `fallback`, the terms are those of another model.
         """
-        return EarlyReservation(self._calls, caller, terms, job_id, charge_id, linked_terms)
+        return EarlyReservation(self._calls, caller, terms, job_id, charge_id, linked_terms, fallback=fallback)
 
     def late_reservation(self, caller: Principal, terms: Terms, job_id: str) -> LateReservation:
         """The hold of a job that starts now, and is reserved now. Entering raises as `LateReservation` says."""

@@ -1,14 +1,15 @@
 """Starts the call of a charge that was reserved long before: once, by compare-and-set. No I/O.
 
 The account and its credential are checked again. What the charge holds must be what the quotas of now ask for: else a
-new charge replaces it, at the price and with the bounds of the old one. Of a pair, both are replaced, or none.
+new charge replaces it, at the price and with the bounds of the old one, or at those of another model. Of a pair, both
+are replaced, or none.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tollkeeper.chat import Usage
-from tollkeeper.errors import AccessError, LedgerConflict, LedgerUnavailable
+from tollkeeper.errors import AccessError, LedgerConflict, LedgerUnavailable, QuotaExceeded
 from tollkeeper.quota.rules.admission import admit, balances, current_windows, reserve, second_hold, valid_account
 from tollkeeper.quota.rules.calls import LinkedCharge, LinkedTerms
 from tollkeeper.quota.rules.charge_row import ChargeRow
@@ -27,7 +28,7 @@ from tollkeeper.quota.rules.operations import (
     Withdraw,
 )
 from tollkeeper.quota.rules.page import Account, Page, WindowHold, WindowRow
-from tollkeeper.quota.rules.room import fit, unenforced
+from tollkeeper.quota.rules.room import find_fallback, fit, most_output_of, unenforced
 from tollkeeper.quota.rules.settlement import close
 from tollkeeper.quota.time_sorted_ids import linked_id
 
@@ -37,7 +38,7 @@ def dispatch(page: Page, operation: Dispatch) -> Hold:
 
     Raises LedgerConflict if another operation has dispatched or closed it. Raises Unauthenticated if the user, the
     tenant or the credential is no longer valid, NotInGroup: the charge is then released. Raises QuotaExceeded or
-    QuotaHeld if the windows of now have no room: the charge stays as it is.
+    QuotaHeld if the windows of now have no room: the charge stays as it is. The former names a fallback model.
     """
     if (successor := page.charges.get(operation.successor)) is not None:  # an earlier try was committed
         return _hold_of(page, successor, operation)
@@ -53,7 +54,8 @@ def dispatch(page: Page, operation: Dispatch) -> Hold:
         release_linked(page, _linked_id(operation, charge))
         raise
     windows, second = current_windows(page, account, operation.caller), _second_of(page, operation, charge)
-    if all(_holds_on(page, one, windows) for one in (charge, second) if one is not None):
+    is_kept = operation.terms is None
+    if is_kept and all(_holds_on(page, one, windows) for one in (charge, second) if one is not None):
         hold = _start(page, operation, charge, second, held_windows(charge.surface, windows))
     else:
         hold = _replace(page, operation, charge, second, account)
@@ -180,14 +182,18 @@ def _replace(page: Page, operation: Dispatch, charge: ChargeRow, second: ChargeR
     """Release the charges, and hold on the windows of now by new ones. Raises QuotaExceeded, QuotaHeld: as before."""
     if page.refuses_calls:
         raise LedgerUnavailable
-    terms, linked = frozen_terms(charge), None
+    terms, linked = operation.terms or frozen_terms(charge), None
     windows = held_windows(terms.surface, current_windows(page, account, operation.caller))
-    with _given_back(_holds_of(page, charge, second)):
-        if second is None:
-            fit(windows, terms, page.now_ms)
-        else:
-            linked = LinkedCharge(linked_id(operation.successor), _frozen_linked_terms(second))
-            fit_both(windows, terms, linked.terms, page.now_ms)
+    try:
+        with _given_back(_holds_of(page, charge, second)):
+            if second is None:
+                fit(windows, terms, page.now_ms)
+            else:
+                linked = LinkedCharge(linked_id(operation.successor), _frozen_linked_terms(second))
+                fit_both(windows, terms, linked.terms, page.now_ms)
+    except QuotaExceeded as refusal:
+        refusal.fallback_model = find_fallback(windows, terms.least_output, most_output_of(terms))
+        raise
     for one in (charge, second):
         if one is not None:
             close(page, one, EntryKind.RELEASE, Basis.NONE, Usage(0, 0), "replaced")

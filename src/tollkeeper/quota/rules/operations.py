@@ -1,7 +1,6 @@
 """The operations of the ledger: one class per verb, with what it reads (`declare_reads`) and what it returns.
 
-An operation that `must_commit` is retried until it commits, even if its caller no longer waits. The others can be
-refused and withdrawn.
+An operation that `must_commit` is retried until it commits, even if no caller waits. Others can be refused, withdrawn.
 """
 
 from dataclasses import dataclass, field
@@ -138,8 +137,9 @@ class EndOfCharge(OfCharge):
 class Dispatch(OfCharge):
     """Record that a reserved call is about to be sent. Returns a `Hold` to the first caller only.
 
-    If the charge does not hold on the windows that apply now, it is released, and the charge `successor` holds on them
-    by the same terms; so does the second charge with `is_pair`, which stays reserved. The job, if any, is processing.
+    If the charge does not hold on the windows that apply now, or there are `terms`, those of another model, then it is
+    released, and the charge `successor` holds on them by these or the same terms; so does the second charge with
+    `is_pair`, which stays reserved, and has the same terms. The job, if any, is processing.
     """
 
     order: ClassVar[BatchOrder] = BatchOrder.RESERVE
@@ -149,6 +149,7 @@ class Dispatch(OfCharge):
     successor: str
     job_id: str | None = None
     is_pair: bool = False
+    terms: Terms | None = None
     lease_until_ms: int | None = None
     """The lease that this operation wrote, by which it recognises its own write when it is retried."""
     held_by: str = ""
@@ -160,8 +161,7 @@ class Dispatch(OfCharge):
         first_ids = [self.charge_id, self.successor] if retried else [self.charge_id]
         linked_ids = map(linked_id, first_ids) if self.is_pair else ()
         read_set.charges.update(dict.fromkeys([*first_ids, *linked_ids], self.tenant_id))
-        if not retried:
-            self.lease_until_ms = None
+        self.lease_until_ms = self.lease_until_ms if retried else None
 
     def undo(self) -> "Withdraw":
         """The operation that reverts this one if the caller is gone before the result: nothing was sent."""
