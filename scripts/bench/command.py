@@ -17,6 +17,7 @@ import uvloop
 
 from bench import profiling, report
 from bench.databases import find_stock_postgres, stock_postgres_version
+from bench.further_quotas import measure_further_quotas
 from bench.growth import measure_growth
 from bench.hits import measure_hits
 from bench.measurement import Measurement, Plan, measure, run_calls
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 coroutine = _profile(options.profile, plan, folder, cleanup)
             elif options.growth:
                 coroutine = _growth(options, plan, folder, cleanup)
-            elif options.hits or options.workers:
+            elif options.hits or options.quotas or options.workers:
                 coroutine = _in_turns(options, plan, folder, cleanup)
             else:
                 coroutine = _bench(options, plan, folder, cleanup)
@@ -159,8 +160,8 @@ async def _growth(options: argparse.Namespace, plan: Plan, folder: Path, cleanup
 
 async def _in_turns(options: argparse.Namespace, plan: Plan, folder: Path, cleanup: ExitStack) -> None:
     started = datetime.now(UTC)
-    cores = Cores(pins=options.hits)
-    if options.hits:
+    cores = Cores(pins=not options.workers)
+    if not options.workers:
         cores.pin(0, cores.driver)
     testbed = Testbed(folder, cores, cleanup)
     served_before = await testbed.served_by_upstream()
@@ -168,6 +169,8 @@ async def _in_turns(options: argparse.Namespace, plan: Plan, folder: Path, clean
     counts = plan.counts[Workload.CALLS]
     if options.hits:
         table, targets = await measure_hits(testbed, options.only or (SQLITE, postgres), plan.rounds, counts)
+    elif options.quotas:
+        table, targets = await measure_further_quotas(testbed, plan.rounds, counts)
     else:
         table, targets = await measure_scaling(
             testbed, options.only or (postgres,), options.workers, plan.rounds, counts

@@ -105,6 +105,9 @@ def _make_parser() -> argparse.ArgumentParser:
         "--hits", action="store_true", help="instead: measure calls that the response cache answers, beside others"
     )
     parser.add_argument(
+        "--quotas", action="store_true", help="instead: measure what each further quota costs a call, by its kind"
+    )
+    parser.add_argument(
         "--workers",
         type=_parse_workers,
         nargs="?",
