@@ -12,8 +12,12 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 import uvicorn
+from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tollkeeper.alerts import detection
+from tollkeeper.alerts.models import QuotaAlert
+from tollkeeper.alerts.task import QuotaAlerts
 from tollkeeper.bootstrap.application import make_app
 from tollkeeper.bootstrap.backends import Backends, make_backends
 from tollkeeper.chat import Completion
@@ -36,6 +40,8 @@ AFTER_SETTLE_COMMIT = "after-settle-commit"
 BEFORE_RESPONSE_IS_SENT = "before-response-is-sent"
 BEFORE_ADMINISTRATIVE_COMMIT = "before-administrative-commit"
 AFTER_ADMINISTRATIVE_COMMIT = "after-administrative-commit"
+BEFORE_ALERT_COMMIT = "before-alert-commit"
+AFTER_ALERT_COMMIT = "after-alert-commit"
 POINTS = (
     BEFORE_RESERVE_COMMIT,
     AFTER_RESERVE_COMMIT,
@@ -58,6 +64,8 @@ JOB_POINTS = (
 """What a job reaches, in this order."""
 ADMINISTRATIVE_POINTS = BEFORE_ADMINISTRATIVE_COMMIT, AFTER_ADMINISTRATIVE_COMMIT
 """What a change of a limit, a grant or a refund reaches, in the ledger."""
+ALERT_POINTS = BEFORE_ALERT_COMMIT, AFTER_ALERT_COMMIT
+"""What a server reaches that fires alerts."""
 
 
 @dataclass(eq=False)
@@ -213,10 +221,28 @@ def let_claims_die(failpoint: Failpoint) -> None:
     JobRunner._claim = dying  # type: ignore[method-assign,assignment]
 
 
+def let_alerts_die(failpoint: Failpoint) -> None:
+    """Reach a failpoint before and after each commit of alerts."""
+    fire, note = detection.fire, QuotaAlerts._note
+
+    async def dying(session: AsyncSession, alerts: list[QuotaAlert]) -> list[QuotaAlert]:
+        fired = await fire(session, alerts)
+        failpoint.reached(BEFORE_ALERT_COMMIT)
+        return fired
+
+    def dying_after(task: QuotaAlerts, fired: list[QuotaAlert]) -> None:
+        failpoint.reached(AFTER_ALERT_COMMIT)
+        note(task, fired)
+
+    detection.fire = dying
+    QuotaAlerts._note = dying_after  # type: ignore[method-assign,assignment]
+
+
 def main(point: str, count: int) -> None:
-    assert point in POINTS + JOB_POINTS + ADMINISTRATIVE_POINTS
+    assert point in POINTS + JOB_POINTS + ADMINISTRATIVE_POINTS + ALERT_POINTS
     failpoint = Failpoint(point, count)
     let_claims_die(failpoint)
+    let_alerts_die(failpoint)
     settings = load_settings()
     backends = make_backends(settings)
     provider: Provider = DyingProvider(backends.catalog.default_provider, failpoint)
