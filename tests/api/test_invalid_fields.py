@@ -19,7 +19,7 @@ QUERIES = {
     '{"prompt": "x", "model": "a b"}': r"model must match ^\S+$.",
     '{"prompt": "x", "cache": "SECRET"}': "cache must be true or false.",
     '{"prompt": "x", "SECRET": 1}': "Unknown field. Known fields: model, system_prompt, max_tokens, temperature,"
-    " session_id, context_allocation, cache, evaluate, retrieve, prompt.",
+    " session_id, context_allocation, cache, evaluate, retrieve, group, prompt.",
 }
 CHATS = {
     '{"messages": "x"}': "messages must be a list.",

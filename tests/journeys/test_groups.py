@@ -1,8 +1,13 @@
 """Groups of users: whose calls count for one, on which quota, and who may change them."""
 
+from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from journeys.support.admins import Admin, new_admin
+from journeys.support.endpoints import ALL_ENDPOINTS, call
+from journeys.support.jobs import ended, submit
 from journeys.support.server import Server
 from journeys.support.users import ApiUser, Reply, new_user
 from journeys.upstream.handle import scripted
@@ -53,6 +58,35 @@ async def test_a_call_counts_for_the_group_that_it_names_and_else_for_the_defaul
         assert shown["group-total-requests"] == 1
         (listed,) = (await admin.get(f"/admin/quotas?group_id={sales}")).body["data"]
         assert [quota["used"] for quota in listed["quotas"]] == [1]
+
+
+@pytest.mark.prove_only_on_postgres
+async def test_a_native_request_names_the_group_in_its_body_or_in_the_header(server: Server) -> None:
+    """The other tests of this module use the ledger's groups on both databases."""
+    native = [endpoint for endpoint in ALL_ENDPOINTS if endpoint.path.startswith("/ai/")]
+    async with (
+        new_admin(server) as admin,
+        new_user(server, tenant_id=admin.principal.tenant_id, limit=1_000_000) as ada,
+    ):
+        research = await new_group(admin, "research", ada)
+        prompt = scripted(ada.marker)
+        for endpoint in native:
+            in_research = replace(endpoint, extra={**endpoint.extra, "group": "research"})
+            assert (await call(ada, in_research, prompt, "gpt-4o-mini")).status == 200, endpoint
+        submitted = await submit(ada, prompt, group="research")
+        assert (await ended(ada, submitted.body["job_id"]))["status"] == "completed"
+        both = await ada.query_with({"X-Tollkeeper-Group": "research"}, prompt, group="research")
+        assert both.status == 200
+        charges = await ada.charges()
+        assert len(charges) == len(native) + 2
+        assert {charge["group_id"] for charge in charges} == {research}
+
+        for path in ("/ai/query", "/ai/estimate"):
+            headers = {**ada.auth_headers, "X-Tollkeeper-Group": "research"}
+            async with ada.http.post(path, json={"prompt": "Hello", "group": "sales"}, headers=headers) as differs:
+                assert (differs.status, (await differs.json())["code"]) == (400, "unsupported_parameter")
+        assert (await submit(ada, prompt, group="sales")).code == "not_in_group"
+        assert (await ada.query(prompt, group="two words")).code == "invalid_request"
 
 
 async def test_a_membership_that_has_ended_refuses_the_next_call(server: Server) -> None:

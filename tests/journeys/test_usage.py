@@ -8,6 +8,7 @@ from typing import Any
 from journeys.support.admins import Admin, new_admin
 from journeys.support.server import Server
 from journeys.support.users import ApiUser, new_user
+from journeys.test_groups import new_group
 from journeys.upstream.handle import scripted
 from tollkeeper.clock import SystemClock
 from tollkeeper.database.engine import Database
@@ -45,6 +46,7 @@ async def test_reports_agree_with_the_charges_for_users_administrators_and_opera
         new_user(server, tenant_id=admin.principal.tenant_id, limit=100_000) as ada,
         new_user(server, tenant_id=admin.principal.tenant_id, limit=100_000) as ben,
     ):
+        heron = await new_group(admin, "heron", ben, default=True)
         keyed = await ada.with_api_key()
         usage = {"prompt_tokens": 30, "completion_tokens": 12}
         for caller in (ada, keyed, ben):
@@ -76,6 +78,17 @@ async def test_reports_agree_with_the_charges_for_users_administrators_and_opera
             (True, None, 2),
             (False, "robot", 1),
         }
+        groups = (await report(admin, "/admin/usage?group_by=group"))["data"]
+        assert {(line["value"], line["label"], line["calls"]) for line in groups} == {
+            (None, None, 2),
+            (str(heron), "heron", 1),
+        }
+        charged = (await report(admin, "/admin/charges"))["data"]
+        assert [(charge["group_id"], charge["key_id"] is None) for charge in charged] == [
+            (heron, True),
+            (None, False),
+            (None, True),
+        ]
         one = await report(admin, f"/admin/usage?group_by=model&user_id={ben.principal.user_id}")
         assert one["total"]["calls"] == 1
         tenants = (await report(operator, "/admin/usage?group_by=tenant&limit=10000"))["data"]
@@ -102,25 +115,21 @@ async def test_a_tenants_statement_agrees_with_its_report(server: Server) -> Non
         new_admin(server) as admin,
         new_user(server, tenant_id=admin.principal.tenant_id, limit=100_000) as ada,
     ):
-        group = (await admin.post("/admin/groups", {"name": "research"})).body["id"]
-        member = f"/admin/groups/{group}/members/{ada.principal.user_id}"
-        assert (await admin.send("PUT", member, {"default": True})).status == 200
-        assert (await ada.query(scripted(ada.marker))).status == 200
+        heron = await new_group(admin, "heron", ada)
+        assert (await ada.query(scripted(ada.marker), group="heron")).status == 200
         await add_up(server)
         month = datetime.now(UTC).strftime("%Y-%m")
         path = f"/admin/statements/{admin.principal.tenant_id}/{month}"
         statement = await report(admin, path)
         [line] = statement["spent"]
-        assert (line["group_id"], line["group_name"]) == (group, "research")
-        [of_group] = (await report(admin, "/admin/usage?group_by=group"))["data"]
-        assert (of_group["value"], of_group["label"]) == (str(group), "research")
+        assert (line["group_id"], line["group_name"]) == (heron, "heron")
         spent = await report(admin, f"/admin/usage?group_by=model&from={statement['from']}&to={statement['to']}")
         assert statement["total"] == spent["total"]
         assert (line["model"], statement["closed_at"]) == (spent["data"][0]["value"], None)
         headers = {"Authorization": f"Bearer {admin.token}"}
         async with admin.http.get(f"{path}?format=csv", headers=headers) as response:
-            sections = [row["section"] for row in csv.DictReader(io.StringIO(await response.text()))]
-        assert sections == ["spent", "total"]
+            rows = [(row["section"], row["group"]) for row in csv.DictReader(io.StringIO(await response.text()))]
+        assert rows == [("spent", "heron"), ("total", "")]
         async with admin.http.get(f"{path}?format=html", headers=headers) as response:
             assert response.headers["Content-Security-Policy"] == "default-src 'none'"
             assert line["model"] in await response.text()

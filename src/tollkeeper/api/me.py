@@ -69,11 +69,15 @@ class MyQuotaResponse(BaseModel):
 
 
 class ChargeResponse(BaseModel):
-    """One call: what was held, what it used, what it cost and why. `cost` is in tokens times the model's weight."""
+    """One call: what was held, what it used, what it cost and why. `cost` is in tokens times the model's weight.
+    `key_id` is the API key of the call, `group_id` the group that it counts for.
+    """
 
     id: str
     created_at: Moment
     closed_at: Moment | None
+    key_id: str | None
+    group_id: int | None
     surface: str
     model: str
     provider: str
@@ -175,6 +179,8 @@ def charge_response(charge: Charge) -> ChargeResponse:
         id=charge.id,
         created_at=iso(charge.created_ms),
         closed_at=iso(charge.closed_ms),
+        key_id=charge.key_id,
+        group_id=charge.group_id,
         surface=charge.surface,
         model=charge.model,
         provider=charge.provider,

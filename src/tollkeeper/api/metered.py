@@ -11,7 +11,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tollkeeper.api.attribution import attribute
+from tollkeeper.api.attribution import attribute, name_group
 from tollkeeper.api.bearer import authenticate
 from tollkeeper.api.body_budget import BodyBudget
 from tollkeeper.api.cache_choice import choose_cache
@@ -52,7 +52,8 @@ class MeteredEndpoint:
     `parse` reads the body of a request, for a large body in another thread. `prepare` makes an exchange of what it
     returns; or the body of the response, if no model is to be called: then nothing is charged, and there is no
     idempotency. Without `prepare`, `parse` returns the exchange. Both raise InputError. `read_headers` notes in what
-    `parse` returned the request's headers that the provider needs. `render_error` renders what is raised before the
+    `parse` returned the request's headers that the provider needs. `group_of` tells which group the body names that
+    `parse` has read. `render_error` renders what is raised before the
     response has begun. `limit_headers` are those of the API whose endpoint it is.
 
     The rest is for the OpenAPI document. `request_type`, `response_type`, `error_type` and `events` are msgspec types,
@@ -71,6 +72,7 @@ class MeteredEndpoint:
     examples: Mapping[str, Any]
     prepare: Callable[[Services, Principal, Any], Awaitable[Exchange | bytes]] | None = None
     read_headers: Callable[[Any, Sequence[tuple[bytes, bytes]]], None] | None = None
+    group_of: Callable[[Any], str | None] | None = None
     render_error: RenderError = render_problem
     limit_headers: LimitHeaders = IETF
     max_body_bytes: int = MAX_BODY_BYTES
@@ -169,6 +171,8 @@ class MeteredRouter:
             exchange = await run_by_size(len(body), endpoint.parse, caller, body)
             if endpoint.read_headers is not None:
                 endpoint.read_headers(exchange, scope["headers"])
+            if endpoint.group_of is not None:
+                caller = record.caller = name_group(caller, endpoint.group_of(exchange))
             if endpoint.prepare is not None:
                 exchange = await endpoint.prepare(services, caller, exchange)
             is_call = not isinstance(exchange, bytes)

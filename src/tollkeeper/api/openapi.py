@@ -13,7 +13,7 @@ from tollkeeper.api.compat.batch_schemas import SCHEMAS as BATCH_SCHEMAS
 from tollkeeper.api.compat.schemas import MODEL_SCHEMAS
 from tollkeeper.api.errors import MEDIA_TYPE
 from tollkeeper.api.metered import JSON, MeteredEndpoint
-from tollkeeper.api.openapi_parts import IDEMPOTENCY_KEY, JsonSchema, schema_ref
+from tollkeeper.api.openapi_parts import GROUP_CHOICE, IDEMPOTENCY_KEY, JsonSchema, schema_ref
 from tollkeeper.api.openapi_portable import portable
 from tollkeeper.api.sdk_paths import SDK_PREFIX
 
@@ -74,13 +74,6 @@ CACHE_CHOICE = {
     "required": False,
     "description": "Whether an earlier answer to the same question may be returned. By default, the tenant decides.",
     "schema": {"type": "string", "enum": ["true", "false"]},
-}
-GROUP_CHOICE = {
-    "name": "X-Tollkeeper-Group",
-    "in": "header",
-    "required": False,
-    "description": "The group that the request counts for, one of the user's. By default, the user's default group.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$"},
 }
 
 ADMIN_PREFIX = "/admin/"

@@ -40,6 +40,14 @@ IDEMPOTENCY_KEY = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[\\x21-\\x7e]+$"},
 }
 
+GROUP_CHOICE = {
+    "name": "X-Tollkeeper-Group",
+    "in": "header",
+    "required": False,
+    "description": "The group that the request counts for, one of the user's. By default, the user's default group.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$"},
+}
+
 
 def _header(description: str, schema: JsonSchema, *, required: bool = False) -> dict[str, Any]:
     return {"description": description, "required": required, "schema": schema}

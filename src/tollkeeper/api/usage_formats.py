@@ -49,7 +49,7 @@ class UsageSums(BaseModel):
 
 class UsageLine(UsageSums):
     """One line: `value` is the hour, the day, the model, the id of the user, …; null for calls that have none. `label`
-    is the e-mail address of a user, or the name of a key or a tenant.
+    is the e-mail address of a user, or the name of a key, a group or a tenant.
     """
 
     value: str | None

@@ -91,6 +91,8 @@ def _charge_rows(charge: Charge, owner: str) -> list[tuple[str, str]]:
         ("charge", charge.id),
         ("user", owner),
         ("call", f"{charge.surface}, {charge.provider} {charge.model}"),
+        ("API key", charge.key_id),
+        ("group", charge.group_id),
         ("state", " ".join([charge.state, *(f"({flag})" for flag in flags)])),
         ("basis", charge.basis),
         ("error", charge.error and _format_error(charge.error)),
@@ -117,7 +119,7 @@ def _record(charge: Charge, owner: str, entries: list[tuple[Entry, str]]) -> dic
     return {
         "charge": charge.id,
         "user": owner,
-        **{name: getattr(charge, name) for name in (*names, *amounts, *costs)},
+        **{name: getattr(charge, name) for name in ("key_id", "group_id", *names, *amounts, *costs)},
         "begun": iso_time(charge.created_ms),
         "closed": iso_time(charge.closed_ms),
         "closed_by": charge.closed_by,

@@ -15,6 +15,7 @@ from schemathesis.openapi.checks import RejectedPositiveData
 
 from tollkeeper.api.compat.openai import MAX_CHOICES
 from tollkeeper.documents.parsing.formats import DocumentFormat
+from tollkeeper.principal import GROUP_NAME_PATTERN
 
 SENTENCES = (
     "The last message must be the user's.",
@@ -32,6 +33,8 @@ SENTENCES = (
     "A tool's name must be 1 to 128 letters",
     "The echo model finds no value for this JSON Schema.",
     "The JSON Schema is too large for the echo model.",
+    "from and to are dates, or times at full quarters of an hour.",
+    "from is before to, and a report",
 )
 MODEL_NAME = re.compile(r"[!-~]{1,200}")
 IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
@@ -96,14 +99,17 @@ def _is_untranslatable(case: Case[Any], message: str) -> bool:
 def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None:
     """Replace what would end most valid requests before anything of them is tested. Invalid values stay as they are.
 
-    That is a model that does not exist, a parameter that the model refuses, and an Idempotency-Key that another request
-    had. Whole numbers become integers: for JSON Schema, 1.0 is one; this server takes it for a fraction.
+    That is a model that does not exist, a group of which the caller is no member, a parameter that the model refuses,
+    and an Idempotency-Key that another request had. Whole numbers become integers: for JSON Schema, 1.0 is one; this
+    server takes it for a fraction.
     """
     if isinstance(case.body, dict):
         case.body = _answerable(_with_integers(case.body))
     key = case.headers.get("Idempotency-Key")
     if isinstance(key, str) and IDEMPOTENCY_KEY.fullmatch(key):
         case.headers["Idempotency-Key"] = uuid4().hex
+    if _is_group(case.headers.get("X-Tollkeeper-Group")):
+        del case.headers["X-Tollkeeper-Group"]
 
 
 def _answerable(body: dict[str, Any]) -> dict[str, Any]:
@@ -111,11 +117,17 @@ def _answerable(body: dict[str, Any]) -> dict[str, Any]:
     body = {name: value for name, value in body.items() if name not in UNREAD}
     if isinstance(name := body.get("model"), str) and MODEL_NAME.fullmatch(name):
         body["model"] = "echo"
+    if _is_group(body.get("group")):
+        del body["group"]
     if isinstance(choices := body.get("n"), int) and 1 < choices <= MAX_CHOICES:
         body["n"] = 1
     if _is_allowed_tools(body.get("tool_choice")):
         body["tool_choice"] = "auto"
     return body
+
+
+def _is_group(name: Any) -> bool:
+    return isinstance(name, str) and re.fullmatch(GROUP_NAME_PATTERN, name) is not None
 
 
 def _is_allowed_tools(choice: Any) -> bool:

@@ -5,7 +5,7 @@ from tollkeeper.api.exchange import Exchange
 from tollkeeper.api.metered import MeteredEndpoint
 from tollkeeper.api.native.exchange import NativeExchange
 from tollkeeper.api.native.model_call import chat_messages, make_call
-from tollkeeper.api.native.parsed_request import ParsedRequest, note_key, parsed_request
+from tollkeeper.api.native.parsed_request import ParsedRequest, group_of, note_key, parsed_request
 from tollkeeper.api.native.schemas import EVENTS, NativeChatRequest, QueryResponse, exactly_one
 from tollkeeper.api.strict_json import decode
 from tollkeeper.principal import Principal
@@ -27,6 +27,7 @@ CHAT = MeteredEndpoint(
     response_type=QueryResponse,
     parse=_parse,
     read_headers=note_key,
+    group_of=group_of,
     prepare=_prepare,
     summary="Continue a conversation",
     description="Accepts a list of messages, or one message. With `stream`, the answer is streamed as on /ai/stream.",

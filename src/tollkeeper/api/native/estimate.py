@@ -11,7 +11,7 @@ from tollkeeper.api.formats import usd
 from tollkeeper.api.metered import MeteredEndpoint
 from tollkeeper.api.native.exchange import quota_response
 from tollkeeper.api.native.model_call import chat_messages, make_call
-from tollkeeper.api.native.parsed_request import ParsedRequest
+from tollkeeper.api.native.parsed_request import ParsedRequest, group_of
 from tollkeeper.api.native.schemas import NativeChatRequest, QuotaResponse, exactly_one
 from tollkeeper.api.strict_json import decode
 from tollkeeper.errors import InvalidRequest
@@ -113,6 +113,7 @@ ESTIMATE = MeteredEndpoint(
     request_type=EstimateRequest,
     response_type=EstimateResponse,
     parse=_parse,
+    group_of=group_of,
     prepare=_estimate,
     summary="Estimate a call",
     description="Accepts a request to /ai/query or /ai/chat; returns what its call would hold and whether it fits."

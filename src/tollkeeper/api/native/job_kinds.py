@@ -1,6 +1,7 @@
 """The endpoints under /ai whose requests can be background jobs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 import orjson
@@ -10,11 +11,11 @@ from tollkeeper.api.errors import problem_details
 from tollkeeper.api.metered import MeteredEndpoint
 from tollkeeper.api.native.chat import CHAT
 from tollkeeper.api.native.exchange import NativeExchange
+from tollkeeper.api.native.parsed_request import ParsedRequest
 from tollkeeper.api.native.query import QUERY
 from tollkeeper.errors import TollkeeperError, UnsupportedParameter
 from tollkeeper.jobs.kinds import JobKind
 from tollkeeper.principal import Principal
-from tollkeeper.quota.rules.idempotency_keys import KeyedRequest
 from tollkeeper.retrieval.search import Passage
 
 ENDPOINTS = {endpoint.path: endpoint for endpoint in (QUERY, CHAT)}
@@ -31,29 +32,25 @@ class _RequestWithPassages(msgspec.Struct):
     passages: list[Passage]
 
 
-async def open_request(
-    services: Services,
-    caller: Principal,
-    path: str,
-    body: bytes,
-    *,
-    keyed: KeyedRequest | None = None,
-    passages: Sequence[Passage] | None = None,
-) -> NativeExchange:
-    """Read the request of a job to the endpoint of this path, which was submitted with this key. Without `passages`,
-    those that it asks for are found.
+def read_request(caller: Principal, path: str, body: bytes) -> ParsedRequest[Any]:
+    """Read the request of a job to the endpoint of this path.
 
     Raises InvalidJson, InvalidRequest; UnsupportedParameter for `session_id`, because earlier messages would not be
     those of the submission any more when the job starts, and for `stream`.
     """
-    endpoint = ENDPOINTS[path]
-    parsed = endpoint.parse(caller, body)
+    parsed: ParsedRequest[Any] = ENDPOINTS[path].parse(caller, body)
     for name in NOT_IN_JOBS:
         if getattr(parsed.request, name, None):
             raise UnsupportedParameter(f"{name} is not supported in jobs.", parameter=name)
-    parsed.surface, parsed.keyed_request, parsed.passages = SURFACE, keyed, passages
-    assert endpoint.prepare is not None
-    exchange = await endpoint.prepare(services, caller, parsed)
+    parsed.surface = SURFACE
+    return parsed
+
+
+async def open_request(services: Services, caller: Principal, path: str, parsed: ParsedRequest[Any]) -> NativeExchange:
+    """The exchange of a request that was read. Without passages, those that it asks for are found."""
+    prepare = ENDPOINTS[path].prepare
+    assert prepare is not None
+    exchange = await prepare(services, caller, parsed)
     assert isinstance(exchange, NativeExchange)
     return exchange
 
@@ -74,11 +71,13 @@ class NativeKind:
         self._endpoint = endpoint
 
     async def open(self, caller: Principal, body: bytes) -> NativeExchange:
-        if not body.startswith(b'{"request":'):  # which is no field of a request
-            return await open_request(self._services, caller, self._endpoint.path, body)
-        stored = msgspec.json.decode(body, type=_RequestWithPassages)
-        path, request = self._endpoint.path, bytes(stored.request)
-        return await open_request(self._services, caller, path, request, passages=stored.passages)
+        path, passages = self._endpoint.path, None
+        if body.startswith(b'{"request":'):  # which is no field of a request
+            stored = msgspec.json.decode(body, type=_RequestWithPassages)
+            body, passages = bytes(stored.request), stored.passages
+        parsed = read_request(caller, path, body)
+        parsed.passages = passages
+        return await open_request(self._services, caller, path, parsed)
 
     def render_error(self, error: TollkeeperError, _read_request: Callable[[], bytes]) -> bytes:
         _, problem, _ = problem_details(error)

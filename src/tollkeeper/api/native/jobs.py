@@ -12,20 +12,23 @@ from pydantic import BaseModel
 
 from tollkeeper.api import strict_json
 from tollkeeper.api.admin.pages import Limit, Page
-from tollkeeper.api.attribution import attribute
+from tollkeeper.api.attribution import attribute, name_group
 from tollkeeper.api.dependencies import JobOwner, Services, ServicesDep, SessionDep, count_call
 from tollkeeper.api.formats import Moment, fallback_header, iso, would_refuse_header
 from tollkeeper.api.keyed_requests import keyed_request_of
 from tollkeeper.api.middleware import MAX_BODY_BYTES, read_body
 from tollkeeper.api.native.chat import CHAT
-from tollkeeper.api.native.job_kinds import NOT_IN_JOBS, body_to_store, open_request
+from tollkeeper.api.native.exchange import NativeExchange
+from tollkeeper.api.native.job_kinds import NOT_IN_JOBS, body_to_store, open_request, read_request
 from tollkeeper.api.native.schemas import NativeChatRequest, QueryRequest
-from tollkeeper.api.openapi_parts import IDEMPOTENCY_KEY, link
+from tollkeeper.api.openapi_parts import GROUP_CHOICE, IDEMPOTENCY_KEY, link
 from tollkeeper.errors import NotFound
+from tollkeeper.gateway.call_record import CallRecord
 from tollkeeper.jobs import repository
 from tollkeeper.jobs.models import Job
 from tollkeeper.jobs.service import JobRequest
 from tollkeeper.principal import Principal
+from tollkeeper.quota.rules.idempotency_keys import KeyedRequest
 from tollkeeper.quota.rules.jobs import JobStatus
 from tollkeeper.retrieval.search import Passage
 from tollkeeper.telemetry.trace_context import join_trace
@@ -105,7 +108,7 @@ SUBMITTED: dict[int | str, dict[str, Any]] = {
 @router.post(
     "",
     status_code=202,
-    openapi_extra={"requestBody": _documented_body(), "parameters": [IDEMPOTENCY_KEY]},
+    openapi_extra={"requestBody": _documented_body(), "parameters": [IDEMPOTENCY_KEY, GROUP_CHOICE]},
     responses=SUBMITTED,
     summary="Submit a job",
 )
@@ -123,14 +126,24 @@ async def submit_job(
         inner = msgspec.json.encode(sent.request)
         kind = f"/ai/{sent.type}"
         keyed = keyed_request_of(headers, PATH, body)
-        exchange = await open_request(services, principal, kind, inner, keyed=keyed)
+        exchange = await _open_request(services, record, kind, inner, keyed)
         stored = body_to_store(inner, exchange)
         submitted = await services.jobs.submit(record, JobRequest(kind, stored, exchange, sent.priority, keyed))
-        await _note_passages(services, principal, submitted.job, exchange.call.passages)
+        await _note_passages(services, record.caller, submitted.job, exchange.call.passages)
     if submitted.is_repeated:
         response.headers["Idempotent-Replayed"] = "true"
     response.headers.update(fallback_header(submitted.fallback_for) | would_refuse_header(submitted.would_refuse))
     return _response(services, submitted.job)
+
+
+async def _open_request(
+    services: Services, record: CallRecord, kind: str, body: bytes, keyed: KeyedRequest | None
+) -> NativeExchange:
+    """The exchange of a job's request. The record's caller gets the group that its body names."""
+    parsed = read_request(record.caller, kind, body)
+    parsed.keyed_request = keyed
+    record.caller = name_group(record.caller, parsed.request.group)
+    return await open_request(services, record.caller, kind, parsed)
 
 
 async def _note_passages(services: Services, caller: Principal, job: Job, passages: Sequence[Passage] | None) -> None:

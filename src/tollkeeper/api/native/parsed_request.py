@@ -40,3 +40,9 @@ def note_key(parsed: Any, headers: Sequence[tuple[bytes, bytes]]) -> None:
     if parsed.body:
         parsed.keyed_request = keyed_request_of(headers, "retrieve", parsed.body)
         parsed.body = b""
+
+
+def group_of(parsed: Any) -> str | None:
+    """The group that the body of a request names."""
+    group: str | None = parsed.request.group
+    return group

@@ -5,7 +5,7 @@ from tollkeeper.api.exchange import Exchange
 from tollkeeper.api.metered import MeteredEndpoint
 from tollkeeper.api.native.exchange import NativeExchange
 from tollkeeper.api.native.model_call import make_call, query_messages
-from tollkeeper.api.native.parsed_request import ParsedRequest, note_key, parsed_request
+from tollkeeper.api.native.parsed_request import ParsedRequest, group_of, note_key, parsed_request
 from tollkeeper.api.native.schemas import EVENTS, QueryRequest, QueryResponse
 from tollkeeper.api.strict_json import decode
 from tollkeeper.principal import Principal
@@ -32,6 +32,7 @@ QUERY = MeteredEndpoint(
     response_type=QueryResponse,
     parse=_parse,
     read_headers=note_key,
+    group_of=group_of,
     prepare=_prepare_query,
     summary="Send one prompt",
     description="Reserves on every quota that applies, calls the model, and charges what the call used.",
@@ -54,6 +55,7 @@ STREAM = MeteredEndpoint(
     response_type=None,
     parse=_parse,
     read_headers=note_key,
+    group_of=group_of,
     prepare=_prepare_stream,
     summary="Send one prompt, and receive the answer as a stream",
     description="Server-sent events: parts of the answer; then one with is_final, the usage and the cost; then [DONE]."

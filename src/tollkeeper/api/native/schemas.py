@@ -7,6 +7,7 @@ from msgspec import Meta
 
 from tollkeeper.api.formats import Moment
 from tollkeeper.api.openapi_parts import DONE_DATA, PROBLEM, JsonSchema
+from tollkeeper.principal import GROUP_NAME_PATTERN
 
 MAX_TOKENS = 1_000_000
 
@@ -29,6 +30,14 @@ Evaluate = Annotated[
 ]
 
 
+GroupName = Annotated[
+    str,
+    Meta(
+        pattern=GROUP_NAME_PATTERN,
+        description="The group that the call counts for, as in the header X-Tollkeeper-Group. By default, the user's"
+        " default group.",
+    ),
+]
 DocumentName = Annotated[str, Meta(pattern=r"^doc_[0-9a-f]{32}\Z")]
 
 
@@ -60,6 +69,7 @@ class NativeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     cache: Cache | None = None
     evaluate: Evaluate = False
     retrieve: Retrieve = False
+    group: GroupName | None = None
 
 
 class QueryRequest(NativeRequest, kw_only=True, forbid_unknown_fields=True):

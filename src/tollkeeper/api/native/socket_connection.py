@@ -11,7 +11,7 @@ import orjson
 import structlog
 from fastapi import WebSocket
 
-from tollkeeper.api.attribution import GROUP_HEADER, attribute
+from tollkeeper.api.attribution import GROUP_HEADER, attribute, name_group
 from tollkeeper.api.bearer import client_address
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.middleware import MAX_BODY_BYTES
@@ -200,7 +200,7 @@ class SocketConnection:
         """One turn, from a frame of `size` bytes: verify the token again, make the call, and send the final frame."""
         caller = None
         try:
-            caller = attribute(await self._authenticate(), self._scope["headers"])
+            caller = name_group(attribute(await self._authenticate(), self._scope["headers"]), turn.group)
             with self._services.call_events.record(caller, SURFACE, join_trace(self._scope["headers"])) as record:
                 caller.limits.require_surface(SURFACE)
                 exchange = await self._prepare(caller, turn, size)
