@@ -22,7 +22,7 @@ ifneq ($(shell cat $(VENV)/.ready 2>/dev/null),$(CURDIR))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup console run test check prove soak bench bench-growth lint format migrate lock docker-run docker-test
+.PHONY: help setup console run test check prove soak bench bench-growth screenshots lint format migrate lock docker-run docker-test
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ prove: setup ## The proofs that take long: many examples, many kills, many calls
 
 soak: setup ## Ten minutes of mixed calls, hang-ups and faults; ARGS='--minutes 2 --database sqlite' and others
 	@PYTHONPATH=tests $(BIN)/python -m soak $(ARGS)
+
+screenshots: setup ## Make the pictures of the console in docs/console
+	@PYTHONPATH=tests $(BIN)/python -m screenshots
 
 bench: setup ## Compare with a bare forwarder, on SQLite and PostgreSQL; ARGS='--peers ENV' and others
 	@$(BIN)/python scripts/bench $(ARGS)

@@ -164,11 +164,13 @@ async def new_user(
         yield ApiUser(principal, email, reply.body["access_token"], secrets.token_hex(8), http)
 
 
-async def add_user(database: Database, tenant_id: int | None = None, role: Role = Role.MEMBER) -> tuple[Principal, str]:
-    """Add a user whose password is PASSWORD. Returns the principal and the e-mail address."""
+async def add_user(
+    database: Database, tenant_id: int | None = None, role: Role = Role.MEMBER, *, email: str | None = None
+) -> tuple[Principal, str]:
+    """Add a user whose password is PASSWORD. Returns the principal and the e-mail address, by default a new one."""
     if tenant_id is None:
         tenant_id = await make_tenant(database, f"tenant-{secrets.token_hex(8)}")
-    email = f"{secrets.token_hex(8)}@example.com"
+    email = email or f"{secrets.token_hex(8)}@example.com"
     async with database.session() as session:
         password_hash = await asyncio.to_thread(_hash, PASSWORD)
         user = User(tenant_id=tenant_id, email=email, password_hash=password_hash, role=role.value)
