@@ -17,6 +17,7 @@ const playgroundRoute = createRoute({ getParentRoute: () => rootRoute, path: "/"
 const quotaRoute = createRoute({
   getParentRoute: () => rootRoute,
   path: "/quota",
+  validateSearch: texts("group"),
   component: lazyRouteComponent(() => import("./views/Quota"), "Quota"),
 });
 const chargesRoute = createRoute({
@@ -34,6 +35,11 @@ const usageRoute = createRoute({
   path: "/usage",
   validateSearch: texts("by", "from", "to"),
   component: lazyRouteComponent(() => import("./views/Usage"), "Usage"),
+});
+const documentsRoute = createRoute({
+  getParentRoute: () => rootRoute,
+  path: "/documents",
+  component: lazyRouteComponent(() => import("./views/Documents"), "Documents"),
 });
 const keysRoute = createRoute({
   getParentRoute: () => rootRoute,
@@ -149,6 +155,7 @@ const routeTree = rootRoute.addChildren([
   chargesRoute,
   chargeRoute,
   usageRoute,
+  documentsRoute,
   keysRoute,
   requestsRoute,
   securityRoute,

@@ -52,6 +52,9 @@ async def test_a_call_counts_for_the_group_that_it_names_and_else_for_the_defaul
         assert "group-total-requests" not in [quota["name"] for quota in (await ada.quota())["quotas"]]
 
         sales = await new_group(admin, "sales", ada, default=True)
+        own = (await ada.get("/me")).body["groups"]
+        assert own == [{"name": "research", "default": False}, {"name": "sales", "default": True}]
+        assert [one["name"] for one in (await bob.get("/me")).body["groups"]] == ["research"]
         assert (await admin.post("/admin/quotas", limit_of(sales, limit=1))).status == 200
         assert [(await ask(user)).status for user in (ada, ada, bob)] == [200, 429, 200]
         shown = {quota["name"]: quota["used"] for quota in (await ada.quota())["quotas"]}

@@ -140,6 +140,7 @@ FREE: dict[Route, Any] = {
     ("GET", "/admin/provider-keys/{provider}"): None,
     ("PUT", "/admin/provider-keys/{provider}"): {"key": "sk-of-the-tenant-0123456789"},
     ("DELETE", "/admin/provider-keys/{provider}"): None,
+    ("GET", "/auth/oidc"): None,
     ("GET", "/auth/oidc/{name}/start"): None,
     ("GET", "/auth/oidc/{name}/callback"): None,
     ("GET", "/admin/identity-provider"): None,

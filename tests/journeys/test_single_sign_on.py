@@ -40,6 +40,9 @@ async def test_a_new_person_becomes_a_member_with_the_default_quota_and_comes_ba
     server: Server,
 ) -> None:
     async with sign_on_tenant(server) as tenant, new_browser(server) as browser:
+        for domain, name in ((tenant.provider.domain.upper(), tenant.name), ("no-domain", None), ("example.org", None)):
+            found = await browser.get(f"/auth/oidc?domain={domain}", "")
+            assert (found.status, found.body) == (200, {"provider": name})
         path = f"/admin/tenants/{tenant.admin.principal.tenant_id}"
         await tenant.admin.patch(path, {"default_limit": 5_000, "default_period": "day"})
         sub = subject()
@@ -79,6 +82,21 @@ async def test_the_refresh_token_can_be_put_into_a_cookie(server: Server) -> Non
         reply = await browser.open(tenant.provider.log_in(location, subject()))
         assert reply.body.keys() == {"access_token", "token_type", "expires_in"}
         assert "tollkeeper_refresh" in {cookie.key for cookie in browser.http.cookie_jar}
+
+
+async def test_a_single_sign_on_of_the_console_ends_in_the_console(server: Server) -> None:
+    async with sign_on_tenant(server) as tenant, new_browser(server) as browser:
+        location = await browser.start(tenant.name, "?console=true")
+        reply = await browser.open(tenant.provider.log_in(location, subject()))
+        assert (reply.status, reply.headers["Location"], reply.body) == (303, "../../../console", None)
+        kept = {cookie.key for cookie in browser.http.cookie_jar}
+        assert "tollkeeper_refresh" in kept
+        assert "tollkeeper_sign_on" not in kept
+        location = await browser.start(tenant.name, "?console=true")
+        reply = await browser.open(tenant.provider.log_in(location, subject(), email_verified=False))
+        where, _, correlation_id = reply.headers["Location"].partition("?refused=")
+        assert (reply.status, where, correlation_id) == (303, "../../../console", reply.headers["X-Correlation-ID"])
+        assert "Set-Cookie" not in reply.headers
 
 
 async def test_no_page_of_another_site_logs_a_browser_in_with_a_cookie(server: Server) -> None:

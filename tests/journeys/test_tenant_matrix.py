@@ -45,6 +45,7 @@ PUBLIC = {
     "/auth/logout",
     "/auth/reset",
     "/auth/invitations",
+    "/auth/oidc",
     "/auth/oidc/{name}/start",
     "/auth/oidc/{name}/callback",
 }

@@ -7,6 +7,8 @@ export interface ApiRequest {
   /** With parameters in braces, as in the OpenAPI document. */
   path: string;
   params?: { path?: Record<string, unknown>; query?: Record<string, unknown> };
+  /** Beside Authorization and Content-Type. */
+  headers?: Record<string, string>;
   body?: unknown;
 }
 
@@ -15,6 +17,7 @@ export function asCurl(request: ApiRequest): string {
   const words = ["curl", "-sS"];
   if (request.method !== "GET") words.push("-X", request.method);
   words.push(quoted(urlOf(request)), "-H", '"Authorization: Bearer $TOKEN"');
+  for (const [name, value] of Object.entries(request.headers ?? {})) words.push("-H", quoted(`${name}: ${value}`));
   if (request.body !== undefined) {
     words.push("-H", quoted("Content-Type: application/json"), "-d", quoted(JSON.stringify(request.body)));
   }

@@ -23,13 +23,18 @@ export async function readError(response: Response): Promise<ApiError> {
   return errorOf(response.status, parse(text), sent);
 }
 
-/** The error in a decoded body: an object with `detail` and `code`, or anything else. */
+/** The error in a decoded body: an object with `detail` and `code`; as OpenAI's API has it; or anything else. */
 export function errorOf(status: number, body: unknown, correlationId: string | null): ApiError {
-  const problem = typeof body === "object" && body !== null ? (body as Record<string, unknown>) : {};
+  const { error, ...own } = asObject(body);
+  const problem = { detail: asObject(error).message, code: asObject(error).code, ...own };
   const detail = typeof problem.detail === "string" ? problem.detail : strings.errors.unknown(status);
   const code = typeof problem.code === "string" ? problem.code : "unknown";
-  const id = typeof problem.correlation_id === "string" ? problem.correlation_id : correlationId;
+  const id = typeof own.correlation_id === "string" ? own.correlation_id : correlationId;
   return new ApiError(status, code, detail, id);
+}
+
+function asObject(value: unknown): Record<string, unknown> {
+  return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : {};
 }
 
 function parse(text: string): unknown {

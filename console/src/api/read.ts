@@ -9,7 +9,7 @@ type Readable = { [P in keyof paths]: paths[P] extends { get: { responses: { 200
 type Operation<P extends Readable> = paths[P] extends { get: infer O } ? O : never;
 type Params<P extends Readable> =
   Operation<P> extends { parameters: infer A }
-    ? { query?: A extends { query?: infer Q } ? Q : never; path?: A extends { path: infer V } ? V : never }
+    ? { query?: A extends { query?: infer Q } ? Q : never; path?: A extends { path: infer V } ? V : never; header?: Record<string, string> }
     : never;
 export type Data<P extends Readable> =
   Operation<P> extends { responses: { 200: { content: { "application/json": infer D } } } } ? D : never;
@@ -43,8 +43,14 @@ type Page = { data: unknown[]; next_cursor: string | null };
 type Listed = { [P in Readable]: Data<P> extends Page ? P : never }[Readable];
 export type Item<P extends Listed> = Data<P> extends { data: (infer T)[] } ? T : never;
 
+interface ListOptions<T> {
+  enabled?: boolean;
+  /** How often to read the pages again, in milliseconds; it may depend on what was read last. */
+  every?: (items: T[] | undefined) => number | false;
+}
+
 /** A list, page after page: `more` reads the next one. */
-export function useList<P extends Listed>(path: P, params?: Params<P>, options: Pick<ReadOptions, "enabled"> = {}) {
+export function useList<P extends Listed>(path: P, params?: Params<P>, options: ListOptions<Item<P>> = {}) {
   const query = useInfiniteQuery({
     queryKey: [path, params ?? null, "list"],
     initialPageParam: undefined as string | undefined,
@@ -54,6 +60,7 @@ export function useList<P extends Listed>(path: P, params?: Params<P>, options: 
     },
     getNextPageParam: (page) => page.next_cursor ?? undefined,
     placeholderData: keepPreviousData,
+    refetchInterval: ({ state }) => options.every?.(state.data?.pages.flatMap((page) => page.data) as Item<P>[] | undefined) ?? false,
     enabled: options.enabled ?? true,
   });
   return {
@@ -67,5 +74,6 @@ export function useList<P extends Listed>(path: P, params?: Params<P>, options: 
 }
 
 function requestOf(path: string, params: unknown): ApiRequest {
-  return { method: "GET", path, params: params as ApiRequest["params"] };
+  const { header, ...rest } = (params ?? {}) as ApiRequest["params"] & { header?: Record<string, string> };
+  return { method: "GET", path, params: rest, headers: header };
 }

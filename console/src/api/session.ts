@@ -89,3 +89,14 @@ export async function logOut(everywhere: boolean): Promise<void> {
   if (!response.ok && response.status !== 401) throw await readError(response);
   change("signed-out");
 }
+
+/** The identity provider of a domain of e-mail addresses, or null. Where that is not known, the sign-in goes on without. */
+export async function findProvider(domain: string): Promise<string | null> {
+  const response = await fetch(apiUrl(`/auth/oidc?domain=${encodeURIComponent(domain)}`));
+  return response.ok ? ((await response.json()) as { provider: string | null }).provider : null;
+}
+
+/** Where a login by this provider begins. It ends at the console. `fresh`: the person has to prove anew who they are. */
+export function signOnUrl(provider: string, fresh = false): string {
+  return apiUrl(`/auth/oidc/${encodeURIComponent(provider)}/start?console=true${fresh ? "&fresh=true" : ""}`);
+}

@@ -73,7 +73,11 @@ export function Empty({ text, command }: { text: string; command?: string }) {
     <Paper withBorder p="xl">
       <Stack align="center" gap="xs">
         <Text>{text}</Text>
-        {command && <Code>{command}</Code>}
+        {command && (
+          <Code block maw="100%" style={{ whiteSpace: "pre-wrap", overflowWrap: "anywhere" }}>
+            {command}
+          </Code>
+        )}
       </Stack>
     </Paper>
   );

@@ -1,6 +1,7 @@
 import { AppShell, Alert, Anchor, Burger, Button, Group, NavLink, type NavLinkProps, Text, useComputedColorScheme, useMantineColorScheme } from "@mantine/core";
-import { useDisclosure } from "@mantine/hooks";
-import { createLink, Outlet } from "@tanstack/react-router";
+import { useDisclosure, useHotkeys } from "@mantine/hooks";
+import { createLink, Outlet, useNavigate } from "@tanstack/react-router";
+import { lazy, Suspense } from "react";
 import { useRead } from "../api/read";
 import { logOut } from "../api/session";
 import { strings } from "../strings";
@@ -9,12 +10,14 @@ import { ErrorNote } from "./ErrorNote";
 const RouterNavLink = createLink((props: NavLinkProps & { ref?: React.Ref<HTMLAnchorElement> }) => (
   <NavLink component="a" variant="filled" {...props} />
 ));
+const Palette = lazy(() => import("./Palette").then((module) => ({ default: module.Palette })));
 const { nav } = strings;
 const MINE = [
   ["/", nav.playground],
   ["/quota", nav.quota],
   ["/charges", nav.charges],
   ["/usage", nav.usage],
+  ["/documents", nav.documents],
   ["/keys", nav.keys],
   ["/requests", nav.requests],
   ["/security", nav.security],
@@ -31,7 +34,8 @@ const TENANT = [
   ["/scores", nav.scores],
   ["/provider-keys", nav.providerKeys],
   ["/audit", nav.audit],
-] as const;const INSTALLATION = [
+] as const;
+const INSTALLATION = [
   ["/tenants", nav.tenants],
   ["/plans", nav.plans],
   ["/live", nav.live],
@@ -44,7 +48,7 @@ export function Shell() {
   const [opened, { toggle, close }] = useDisclosure();
   const me = useRead("/me");
   const role = me.data?.role;
-  const sections = [
+  const sections: Section[] = [
     { title: nav.me, links: MINE },
     ...(role === "tenant_admin" || role === "operator" ? [{ title: nav.tenant, links: TENANT }] : []),
     ...(role === "operator" ? [{ title: nav.installation, links: INSTALLATION }] : []),
@@ -64,6 +68,7 @@ export function Shell() {
             <Text size="sm" visibleFrom="md" truncate maw={420}>
               {me.data && nav.signedInAs(me.data.email, me.data.tenant)}
             </Text>
+            <Commands sections={sections} />
             <SchemeButton />
             <Button variant="default" size="xs" onClick={() => void logOut(false)}>
               {nav.signOut}
@@ -96,22 +101,52 @@ export function Shell() {
   );
 }
 
+type To = (typeof MINE | typeof TENANT | typeof INSTALLATION)[number][0];
+interface Section {
+  title: string;
+  links: readonly (readonly [To, string])[];
+}
+
+/** The palette, with a button and a key that open it. */
+function Commands({ sections }: { sections: Section[] }) {
+  const [opened, { open, close }] = useDisclosure();
+  const navigate = useNavigate();
+  const toggleScheme = useToggleScheme();
+  useHotkeys([["mod+K", open]], []);
+  const commands = [
+    ...sections.flatMap(({ title, links }) => links.map(([to, name]) => ({ name, section: title, run: () => void navigate({ to }) }))),
+    { name: strings.common.switchScheme, section: strings.common.actions, run: toggleScheme },
+    { name: nav.signOut, section: strings.common.actions, run: () => void logOut(false) },
+  ];
+  return (
+    <>
+      <Button variant="default" size="xs" visibleFrom="xs" onClick={open}>
+        {strings.palette.open}
+      </Button>
+      {opened && (
+        <Suspense>
+          <Palette commands={commands} close={close} />
+        </Suspense>
+      )}
+    </>
+  );
+}
+
 function skipToContent(event: React.MouseEvent): void {
   event.preventDefault(); // the fragment of the URL is the route
   document.getElementById("content")?.focus();
 }
 
-function SchemeButton() {
+function useToggleScheme(): () => void {
   const { setColorScheme } = useMantineColorScheme();
   const scheme = useComputedColorScheme("light");
+  return () => setColorScheme(scheme === "dark" ? "light" : "dark");
+}
+
+function SchemeButton() {
+  const toggle = useToggleScheme();
   return (
-    <Button
-      variant="default"
-      size="xs"
-      aria-label={strings.common.switchScheme}
-      title={strings.common.switchScheme}
-      onClick={() => setColorScheme(scheme === "dark" ? "light" : "dark")}
-    >
+    <Button variant="default" size="xs" aria-label={strings.common.switchScheme} title={strings.common.switchScheme} onClick={toggle}>
       ◐
     </Button>
   );

@@ -7,6 +7,7 @@ import { logIn } from "../api/session";
 import { endStepUp, useIsStepUpWanted } from "../api/stepUp";
 import { strings } from "../strings";
 import { ErrorNote } from "./ErrorNote";
+import { SignOnButton } from "./SignOnButton";
 
 /** Asks for the password when a request needs a fresh login. */
 export function StepUp() {
@@ -59,6 +60,7 @@ export function StepUp() {
           <Button type="submit" loading={login.isPending}>
             {strings.stepUp.submit}
           </Button>
+          <SignOnButton email={me.data?.email ?? ""} fresh />
         </Stack>
       </form>
     </Modal>

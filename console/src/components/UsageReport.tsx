@@ -5,6 +5,7 @@ import type { ApiRequest } from "../api/curl";
 import { download } from "../api/download";
 import { count, percent } from "../lib/format";
 import { strings } from "../strings";
+import { Columns } from "./Columns";
 import { type Column, DataTable } from "./DataTable";
 import { ErrorNote } from "./ErrorNote";
 import { Figures } from "./Figures";
@@ -12,6 +13,8 @@ import { Figures } from "./Figures";
 type Report = components["schemas"]["UsageReportResponse"];
 type Line = Report["data"][number];
 const words = strings.usage;
+/** What a report is divided by if its lines follow one another in time. */
+const IN_TIME = ["day", "hour"];
 
 /** The name of a line: an id that has a name is shown as that. */
 function nameOf(line: Line): string {
@@ -67,6 +70,12 @@ export function UsageReport({ title, report, error, request }: UsageReportProps)
       <ErrorNote error={error ?? save.error} />
       {!report.complete && <Text size="sm">{words.incomplete}</Text>}
       {report.truncated && <Text size="sm">{words.truncated}</Text>}
+      {IN_TIME.includes(report.group_by) && report.data.length > 1 && (
+        <Columns
+          label={words.chart(group)}
+          bars={report.data.map((line) => ({ name: nameOf(line), value: line.cost, text: words.chartValue(count(line.cost)) })).sort((a, b) => (a.name < b.name ? -1 : 1))}
+        />
+      )}
       <DataTable label={title} list={{ items: report.data, error: null }} rowKey={(line) => line.value ?? ""} empty={words.empty} columns={columns} />
     </Stack>
   );

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { ago, amount, percent } from "./format";
+import { ago, amount, bytes, percent } from "./format";
 
 test("amounts are in the unit of their quota", () => {
   expect(amount(1_234_567, "tokens")).toBe("1,234,567");
@@ -12,6 +12,10 @@ test("a part of a limit is between nothing and all of it", () => {
   expect(percent(30, 20)).toBe(100);
   expect(percent(0, 0)).toBe(100);
   expect(percent(-1, 20)).toBe(0);
+});
+
+test("sizes are in units that people know", () => {
+  expect([0, 1_023, 1_536, 20 * 2 ** 20].map(bytes)).toEqual(["0 B", "1,023 B", "1.5 KiB", "20 MiB"]);
 });
 
 test("times are relative to now", () => {

@@ -13,6 +13,13 @@ export function count(value: number): string {
   return number.format(value);
 }
 
+/** A size in the greatest unit of which it is at least one. */
+export function bytes(size: number): string {
+  const units = ["B", "KiB", "MiB", "GiB"];
+  const at = Math.min(units.length - 1, Math.floor(Math.log2(Math.max(1, size)) / 10));
+  return `${new Intl.NumberFormat("en", { maximumFractionDigits: 1 }).format(size / 2 ** (10 * at))} ${units[at]}`;
+}
+
 /** An amount of a quota in its unit. Micro-USD become USD. */
 export function amount(value: number, unit: string): string {
   if (unit === "micro_usd") return `$${(value / 1_000_000).toFixed(value % 10_000 ? 6 : 2)}`;

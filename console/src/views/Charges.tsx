@@ -1,4 +1,5 @@
 import type { components } from "../api/client";
+import { asCurl } from "../api/curl";
 import { useList } from "../api/read";
 import { type Column, DataTable } from "../components/DataTable";
 import { Moment } from "../components/Moment";
@@ -9,6 +10,7 @@ import { strings } from "../strings";
 
 type ChargeRow = components["schemas"]["ChargeResponse"];
 const words = strings.charges;
+const FIRST_CALL = { method: "POST", path: "/ai/query", body: { prompt: words.example } } as const;
 
 /** The columns of every list of charges. */
 export const CHARGE_COLUMNS: Column<ChargeRow>[] = [
@@ -37,7 +39,7 @@ export function Charges() {
   const charges = useList("/me/charges");
   return (
     <Page title={words.title} intro={words.intro} requests={[charges.request]}>
-      <DataTable label={words.title} list={charges} columns={CHARGE_COLUMNS} rowKey={(row) => row.id} empty={words.empty} emptyCommand={words.emptyHint} />
+      <DataTable label={words.title} list={charges} columns={CHARGE_COLUMNS} rowKey={(row) => row.id} empty={words.empty} emptyCommand={asCurl(FIRST_CALL)} />
     </Page>
   );
 }

@@ -1,6 +1,7 @@
 import { Button, Checkbox, Group, Modal, NumberInput, Stack, Text, TextInput } from "@mantine/core";
 import { useState } from "react";
 import { api, type components, result } from "../api/client";
+import { asCurl } from "../api/curl";
 import { useRead } from "../api/read";
 import { CopyText } from "../components/CopyText";
 import { DataTable } from "../components/DataTable";
@@ -13,6 +14,7 @@ import { strings } from "../strings";
 type Key = components["schemas"]["KeyResponse"];
 type Scope = "ai" | "me";
 const words = strings.keys;
+const CREATION = { method: "POST", path: "/auth/keys", body: { name: words.example, scopes: ["ai"] } } as const;
 
 export function Keys() {
   const keys = useRead("/auth/keys");
@@ -23,7 +25,7 @@ export function Keys() {
     <Page
       title={words.title}
       intro={words.intro}
-      requests={[keys.request, { method: "POST", path: "/auth/keys", body: { name: "nightly report", scopes: ["ai"] } }]}
+      requests={[keys.request, CREATION]}
       actions={<Button onClick={() => setCreating(true)}>{words.create}</Button>}
     >
       <DataTable
@@ -31,7 +33,7 @@ export function Keys() {
         list={{ items: keys.data?.data, error: keys.error }}
         rowKey={(key) => key.id}
         empty={words.empty}
-        emptyCommand={words.emptyHint}
+        emptyCommand={asCurl(CREATION)}
         columns={[
           { head: words.name, cell: (key) => key.name },
           { head: words.prefix, cell: (key) => `${key.prefix}…` },

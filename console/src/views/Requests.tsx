@@ -2,6 +2,7 @@ import { Alert, Button, Group, NumberInput, Paper, Select, Stack, TextInput } fr
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { api, type components, result } from "../api/client";
+import { asCurl } from "../api/curl";
 import { useList } from "../api/read";
 import { DataTable } from "../components/DataTable";
 import { ErrorNote } from "../components/ErrorNote";
@@ -12,19 +13,20 @@ import { strings } from "../strings";
 
 type Ask = components["schemas"]["AskForQuotaRequest"];
 const words = strings.requests;
+const ASKING = { method: "POST", path: "/me/quota/requests", body: { tokens: 50_000, reason: words.example } } as const;
 export const WINDOWS = ["minute", "hour", "day", "week", "month", "total"] as const;
 
 export function Requests() {
   const requests = useList("/me/quota/requests");
-  const body = { tokens: 50_000, reason: "The report is due today" };
   return (
-    <Page title={words.title} intro={words.intro} requests={[requests.request, { method: "POST", path: "/me/quota/requests", body }]}>
+    <Page title={words.title} intro={words.intro} requests={[requests.request, ASKING]}>
       <AskForm />
       <DataTable
         label={words.title}
         list={requests}
         rowKey={(request) => request.id}
         empty={words.empty}
+        emptyCommand={asCurl(ASKING)}
         columns={[
           { head: strings.common.created, cell: (request) => <Moment at={request.created_at} /> },
           { head: words.tokens, numeric: true, cell: (request) => count(request.tokens) },

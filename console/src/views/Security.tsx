@@ -1,4 +1,4 @@
-import { Alert, Button, Code, Group, Paper, PasswordInput, Stack, Text, TextInput, Title } from "@mantine/core";
+import { Alert, Anchor, Button, Code, Group, Paper, PasswordInput, Stack, Text, TextInput, Title } from "@mantine/core";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { type ReactNode, useState } from "react";
 import { api, result } from "../api/client";
@@ -119,52 +119,69 @@ function ChangePassword() {
 }
 
 function SecondFactor() {
+  const me = useRead("/me");
+  const queries = useQueryClient();
+  const readAgain = () => queries.invalidateQueries();
   const [code, setCode] = useState("");
   const enrol = useMutation({ mutationFn: () => result(api.POST("/auth/totp", {})) });
-  const confirm = useMutation({ mutationFn: () => result(api.POST("/auth/totp/confirm", { body: { code } })) });
+  const confirm = useMutation({ mutationFn: () => result(api.POST("/auth/totp/confirm", { body: { code } })), onSuccess: readAgain });
   const remove = useMutation({
     mutationFn: () => result(api.DELETE("/auth/totp", { body: { code } })),
     onSuccess: () => {
       enrol.reset();
       confirm.reset();
+      return readAgain();
     },
   });
+  const isOn = me.data?.second_factor ?? false;
+  const act = isOn ? remove : enrol.data ? confirm : enrol;
   return (
     <Section title={words.totp}>
-      <Text size="sm">{words.totpIntro}</Text>
-      {confirm.data ? (
-        <>
-          <Text fw={600}>{words.recovery}</Text>
-          <Text size="sm">{words.recoveryText}</Text>
-          <Code block>{confirm.data.recovery_codes.join("\n")}</Code>
-        </>
-      ) : (
-        <>
-          {enrol.data && (
-            <>
-              <Text size="sm">{words.secret}</Text>
-              <CopyText label={words.totp} value={enrol.data.secret} />
-            </>
-          )}
-          <TextInput label={words.code} value={code} onChange={(event) => setCode(event.currentTarget.value)} autoComplete="one-time-code" />
+      <Text size="sm">{isOn ? words.isOn : words.totpIntro}</Text>
+      {confirm.data && <RecoveryCodes codes={confirm.data.recovery_codes} />}
+      {enrol.data && !isOn && <Enrolment secret={enrol.data.secret} uri={enrol.data.uri} />}
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          act.mutate();
+          setCode("");
+        }}
+      >
+        <Stack>
+          {act !== enrol && <TextInput label={words.code} value={code} onChange={(event) => setCode(event.currentTarget.value)} autoComplete="one-time-code" required />}
+          <ErrorNote error={act.error} />
+          {remove.isSuccess && !isOn && <Alert color="green">{words.removed}</Alert>}
           <Group>
-            {enrol.data ? (
-              <Button onClick={() => confirm.mutate()} loading={confirm.isPending}>
-                {words.confirm}
-              </Button>
-            ) : (
-              <Button onClick={() => enrol.mutate()} loading={enrol.isPending}>
-                {words.enrol}
-              </Button>
-            )}
-            <Button variant="default" onClick={() => remove.mutate()} loading={remove.isPending}>
-              {words.remove}
+            <Button type="submit" variant={isOn ? "default" : "filled"} loading={act.isPending}>
+              {isOn ? words.remove : enrol.data ? words.confirm : words.enrol}
             </Button>
           </Group>
-        </>
-      )}
-      <ErrorNote error={confirm.error ?? remove.error ?? enrol.error} />
-      {remove.isSuccess && <Alert color="green">{words.removed}</Alert>}
+        </Stack>
+      </form>
     </Section>
+  );
+}
+
+function Enrolment({ secret, uri }: { secret: string; uri: string }) {
+  return (
+    <>
+      <Text size="sm">{words.secret}</Text>
+      <CopyText label={words.totp} value={secret} />
+      <Anchor href={uri} size="sm" underline="always">
+        {words.open}
+      </Anchor>
+    </>
+  );
+}
+
+function RecoveryCodes({ codes }: { codes: string[] }) {
+  return (
+    <>
+      <Text fw={600}>{words.recovery}</Text>
+      <Text size="sm">{words.recoveryText}</Text>
+      <Code block data-testid="recovery">
+        {codes.join("\n")}
+      </Code>
+    </>
   );
 }

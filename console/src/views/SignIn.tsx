@@ -1,9 +1,11 @@
-import { Button, Center, Paper, PasswordInput, Stack, Text, TextInput, Title } from "@mantine/core";
+import { Alert, Button, Center, Paper, PasswordInput, Stack, Text, TextInput, Title } from "@mantine/core";
 import { useMutation } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
 import { isApiError } from "../api/client";
 import { logIn } from "../api/session";
 import { ErrorNote } from "../components/ErrorNote";
+import { SignOnButton } from "../components/SignOnButton";
+import { refusedIn } from "../lib/signOn";
 import { strings } from "../strings";
 
 export function SignIn() {
@@ -12,6 +14,7 @@ export function SignIn() {
   const [code, setCode] = useState("");
   const login = useMutation({ mutationFn: () => logIn(email, password, code) });
   const failed = isApiError(login.error) ? login.error.code : "";
+  const refused = refusedIn(location.search);
   const needsCode = failed === "totp_required" || failed === "invalid_totp_code";
   useEffect(() => {
     document.title = `${strings.signIn.title} · ${strings.product}`;
@@ -56,9 +59,11 @@ export function SignIn() {
               />
             )}
             {failed !== "totp_required" && <ErrorNote error={login.error} />}
+            {refused !== null && !login.error && <RefusedSignOn id={refused} />}
             <Button type="submit" loading={login.isPending}>
               {strings.signIn.submit}
             </Button>
+            <SignOnButton email={email} />
             <Text size="xs" c="dimmed">
               {strings.signIn.firstRun}
             </Text>
@@ -66,5 +71,16 @@ export function SignIn() {
         </form>
       </Paper>
     </Center>
+  );
+}
+
+function RefusedSignOn({ id }: { id: string }) {
+  return (
+    <Alert color="red" variant="light" title={strings.errors.title} role="alert">
+      <Text size="sm">{strings.signIn.refused}</Text>
+      <Text size="xs" mt={4}>
+        {strings.errors.correlation(id)}
+      </Text>
+    </Alert>
   );
 }

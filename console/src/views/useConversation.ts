@@ -1,33 +1,27 @@
 import { useQueryClient } from "@tanstack/react-query";
 import { useRef, useState } from "react";
-import { type ChatRequest, type FinalEvent, settledCharge, streamChat } from "../api/stream";
+import type { ApiRequest } from "../api/curl";
+import { type FinalEvent, type SettledCharge, settledCharge, streamCall, type ToolPiece } from "../api/stream";
+import type { Said } from "../lib/call";
+
+/** A call of a tool that the model asks for. `input` is JSON, as far as it has arrived. */
+export interface ToolCall {
+  name: string;
+  input: string;
+}
 
 /** A question and its answer, as far as it has arrived, and what it cost. */
-export interface Turn {
-  question: string;
-  answer: string;
+export interface Turn extends Said {
+  tools: ToolCall[];
   chargeId: string | null;
   final: FinalEvent | null;
-  /** What a call cost that did not end with its final event. */
-  cost: number | null;
+  /** What a call cost that did not end with a final event. */
+  charge: SettledCharge | null;
   state: "running" | "done" | "stopped" | "broken" | "failed";
   error: unknown;
 }
 
-export type Options = Omit<ChatRequest, "messages" | "message" | "stream">;
-
-const NEW_TURN = { answer: "", chargeId: null, final: null, cost: null, state: "running", error: null } as const;
-
-/** The messages of the conversation so far, and a new one. Turns without an answer are left out. */
-export function messagesOf(turns: Turn[], question: string): NonNullable<ChatRequest["messages"]> {
-  const before = turns
-    .filter((turn) => turn.answer !== "")
-    .flatMap((turn) => [
-      { role: "user" as const, content: turn.question },
-      { role: "assistant" as const, content: turn.answer },
-    ]);
-  return [...before, { role: "user", content: question }];
-}
+const NEW_TURN = { tools: [], chargeId: null, final: null, charge: null, state: "running", error: null } as const;
 
 /** The conversation of the playground: one call at a time. */
 export function useConversation() {
@@ -40,33 +34,43 @@ export function useConversation() {
     setTurns((all) => all.map((turn, at) => (at === all.length - 1 ? { ...turn, ...change(turn) } : turn)));
   }
 
-  async function send(question: string, options: Options): Promise<void> {
-    const messages = messagesOf(turns, question);
-    setTurns((all) => [...all, { ...NEW_TURN, question }]);
+  async function send(asked: Said, call: ApiRequest): Promise<void> {
+    setTurns((all) => [...all, { ...asked, ...NEW_TURN, tools: [] }]);
     controller.current = new AbortController();
     const { signal } = controller.current;
     let charge: string | null = null;
+    let final: FinalEvent | null = null;
     const listener = {
       started: (chargeId: string | null) => {
         charge = chargeId;
         changeLast(() => ({ chargeId }));
       },
       text: (piece: string) => changeLast((turn) => ({ answer: turn.answer + piece })),
+      tool: (piece: ToolPiece) => changeLast((turn) => ({ tools: withPiece(turn.tools, piece) })),
     };
     try {
-      const final = await streamChat({ ...options, messages }, listener, signal);
-      changeLast(() => (final ? { final, state: "done" } : { state: "broken" }));
+      const ended = await streamCall(call, listener, signal);
+      final = ended.final;
+      changeLast(() => ({ final, state: ended.isWhole ? "done" : "broken" }));
     } catch (error) {
       changeLast(() => (signal.aborted ? { state: "stopped" } : { state: "failed", error }));
-      if (charge !== null) await noteCost(charge);
     }
+    if (final === null && charge !== null) await noteCost(charge);
     await queries.invalidateQueries();
   }
 
   async function noteCost(chargeId: string): Promise<void> {
-    const settled = await settledCharge(chargeId).catch(() => null);
-    if (settled !== null) changeLast(() => ({ cost: settled.cost }));
+    const charge = await settledCharge(chargeId).catch(() => null);
+    changeLast(() => ({ charge }));
   }
 
   return { turns, running, send, stop: () => controller.current?.abort(), clear: () => setTurns([]) };
+}
+
+/** The calls of tools, with what has arrived of one of them. */
+export function withPiece(calls: ToolCall[], { index, function: piece }: ToolPiece): ToolCall[] {
+  const call = calls[index] ?? { name: "", input: "" };
+  const next = [...calls];
+  next[index] = { name: call.name + (piece?.name ?? ""), input: call.input + (piece?.arguments ?? "") };
+  return next;
 }

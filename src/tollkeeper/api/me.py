@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from tollkeeper.api.attribution import attribute
 from tollkeeper.api.dependencies import AccountReader, AuthenticatedUser, ServicesDep, SessionDep
 from tollkeeper.api.formats import Moment, iso, usd
+from tollkeeper.identity.groups import groups_of
 from tollkeeper.quota import queries
 from tollkeeper.quota.rules.balances import spendable
 from tollkeeper.quota.rules.models import Charge
@@ -23,15 +24,24 @@ EXAMPLE_ID = "chg_019ac3f2b7d47c1e9f0a5b6c7d8e9f01"
 ChargeId = Annotated[str, Path(examples=[EXAMPLE_ID])]
 
 
+class MyGroup(BaseModel):
+    """A group that the user is a member of. Calls that name no group count for the default one."""
+
+    name: str
+    default: bool
+
+
 class MeResponse(BaseModel):
     """The authenticated user. `content_logging`: administrators of the tenant can read the prompts and answers of your
-    calls.
+    calls. `second_factor`: a login with the password needs a code too.
     """
 
     email: str
     tenant: str
     role: str
     content_logging: bool
+    second_factor: bool
+    groups: list[MyGroup]
 
 
 class QuotaBalance(BaseModel):
@@ -106,12 +116,15 @@ class ChargePage(BaseModel):
 
 
 @router.get("", summary="My account")
-async def get_me(caller: AccountReader) -> MeResponse:
+async def get_me(caller: AccountReader, session: SessionDep, services: ServicesDep) -> MeResponse:
+    principal = caller.principal
     return MeResponse(
         email=caller.user.email,
         tenant=caller.tenant.name,
         role=caller.user.role,
         content_logging=caller.tenant.content_logging,
+        second_factor=await services.second_factors.is_confirmed(session, principal.user_id),
+        groups=[MyGroup(name=name, default=is_default) for name, is_default in await groups_of(session, principal)],
     )
 
 

@@ -14,17 +14,21 @@ from tollkeeper.api.bearer import client_address
 from tollkeeper.api.dependencies import Services, ServicesDep
 from tollkeeper.errors import InvalidRequest, NotFound, SignOnRefused
 from tollkeeper.identity import providers
+from tollkeeper.identity.domains import MAX_DOMAIN_LENGTH
 from tollkeeper.identity.models import IdentityProvider
 from tollkeeper.identity.oidc import attempts
 from tollkeeper.identity.oidc.attempts import Attempt
 from tollkeeper.identity.oidc.client import Person
 from tollkeeper.identity.sessions import Client, IssuedTokens, Method
 from tollkeeper.server.limits import source_of
+from tollkeeper.telemetry.correlation import correlation_id
 
 router = APIRouter(prefix="/auth/oidc", tags=["auth"])
 
 COOKIE = "tollkeeper_sign_on"
 COOKIE_PATH = "/auth/oidc"
+CONSOLE = "../../../console"
+"""The console, as a browser at the callback finds it, also behind a prefix."""
 MAX_CODE_LENGTH = 4_096
 SINGLE_PARAMETERS = ("code", "state", "iss", "error")
 
@@ -44,6 +48,10 @@ START_RESPONSES: dict[int | str, dict[str, Any]] = {
     503: {"description": "The database is unavailable"},
 }
 CALLBACK_RESPONSES: dict[int | str, dict[str, Any]] = {
+    303: {
+        "description": "Of a login that was begun with `console`: go on to the console, also if the login was refused",
+        "headers": {"Location": {"schema": {"type": "string"}}, "Set-Cookie": {"schema": {"type": "string"}}},
+    },
     401: {"description": "The login is not valid, or does not admit the user; `detail` says why"},
     429: {"description": "Too many requests"},
     502: {"description": "The identity provider cannot be reached"},
@@ -53,11 +61,18 @@ CALLBACK_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 class StartParameters(BaseModel):
     """`fresh`: the person has to prove anew who they are, even if they are logged in at the provider. `cookie`: the
-    refresh token is put into a cookie, for the console.
+    refresh token is put into a cookie, for the console. `console`: that, and the browser goes to the console at the end.
     """
 
     fresh: Annotated[bool, Query(examples=[False])] = False
     cookie: Annotated[bool, Query(examples=[False])] = False
+    console: Annotated[bool, Query(examples=[False])] = False
+
+
+class SignOnResponse(BaseModel):
+    """The name of the identity provider with which people of a domain log in: that of `/auth/oidc/{name}/start`."""
+
+    provider: str | None
 
 
 class CallbackParameters(BaseModel):
@@ -69,6 +84,19 @@ class CallbackParameters(BaseModel):
     code: Annotated[str, Query(max_length=MAX_CODE_LENGTH, examples=["SplxlOBeZQQYbYS6WxSbIA"])] = ""
     iss: Annotated[str | None, Query(max_length=500, examples=["https://login.example.com"])] = None
     error: Annotated[str | None, Query(max_length=100, examples=["access_denied"])] = None
+
+
+@router.get("", responses={429: {"description": "Too many requests"}}, summary="Whether a domain has single sign-on")
+async def find_sign_on(
+    request: Request,
+    services: ServicesDep,
+    domain: Annotated[str, Query(min_length=1, max_length=MAX_DOMAIN_LENGTH, examples=["example.com"])],
+) -> SignOnResponse:
+    """For the domain of an e-mail address, as sign-in pages need it. Says nothing of the address, nor of its tenant."""
+    await services.throttle.check_sign_on(client_address(request.scope))
+    async with services.database.session() as session:
+        provider = await providers.find_enabled_provider_of(session, domain)
+    return SignOnResponse(provider=None if provider is None else provider.name)
 
 
 @router.get(
@@ -83,7 +111,8 @@ async def start_single_sign_on(
 ) -> Response:
     """Open this in a browser. The provider sends the browser back to `callback`, whose response has the token."""
     await services.throttle.check_sign_on(client_address(request.scope))
-    if parameters.cookie:
+    as_cookie = parameters.cookie or parameters.console
+    if as_cookie:
         require_own_page(request, services.settings)
     async with services.database.session() as session:
         provider = await providers.find_enabled_provider(session, name)
@@ -93,8 +122,9 @@ async def start_single_sign_on(
         provider.issuer,
         provider.client_id,
         services.clock.now_ms(),
-        as_cookie=parameters.cookie,
+        as_cookie=as_cookie,
         is_fresh=parameters.fresh,
+        to_console=parameters.console,
     )
     url = await services.openid.authorization_url(registration, attempt)
     response = Response(status_code=302, headers={"Location": url})
@@ -112,6 +142,7 @@ async def start_single_sign_on(
 
 @router.get(
     "/{name}/callback",
+    response_model=TokenResponse,
     responses=CALLBACK_RESPONSES,
     response_model_exclude_none=True,
     summary="The identity provider's answer",
@@ -122,10 +153,11 @@ async def finish_single_sign_on(
     response: Response,
     services: ServicesDep,
     parameters: Annotated[CallbackParameters, Query()],
-) -> TokenResponse:
+) -> Any:
     """Returns the same as `POST /auth/login`. The URL and the cookie are of use only once."""
     address = client_address(request.scope)
     await services.throttle.check_sign_on(address)
+    attempt = None
     try:
         attempt = _open_attempt(name, request, services, parameters)
         await services.throttle.check_failures(address)
@@ -134,9 +166,17 @@ async def finish_single_sign_on(
     except SignOnRefused:
         services.failed_logins.count(source_of(address))
         await services.throttle.count_failure(address)
+        if attempt is not None and attempt.to_console:
+            return _to_console(f"?refused={correlation_id.get()}")  # the page shows under which id the reason is logged
         raise
-    response.delete_cookie(COOKIE, path=COOKIE_PATH)
-    return token_response(request, response, services, issued, as_cookie=attempt.as_cookie)
+    answer = _to_console() if attempt.to_console else response
+    answer.delete_cookie(COOKIE, path=COOKIE_PATH)
+    tokens = token_response(request, answer, services, issued, as_cookie=attempt.as_cookie)
+    return answer if attempt.to_console else tokens
+
+
+def _to_console(query: str = "") -> Response:
+    return Response(status_code=303, headers={"Location": CONSOLE + query})
 
 
 def _open_attempt(name: str, request: Request, services: Services, parameters: CallbackParameters) -> Attempt:

@@ -7,7 +7,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.encryption.data_keys import DataKeys, Purpose
 from tollkeeper.errors import InvalidRequest, NotFound
-from tollkeeper.identity.models import Identity, IdentityProvider, Tenant
+from tollkeeper.identity.domains import normalize_domain
+from tollkeeper.identity.models import Identity, IdentityProvider, Tenant, TenantDomain
 from tollkeeper.identity.oidc.client import Registration
 
 
@@ -29,6 +30,22 @@ async def find_enabled_provider(session: AsyncSession, name: str) -> IdentityPro
     if provider is None:
         raise NotFound("There is no identity provider with this name.")
     return provider
+
+
+async def find_enabled_provider_of(session: AsyncSession, domain: str) -> IdentityProvider | None:
+    """The provider of the tenant that owns a domain of e-mail addresses, unless one of the two is disabled."""
+    try:
+        name = normalize_domain(domain)
+    except InvalidRequest:
+        return None
+    query = (
+        select(IdentityProvider)
+        .join(TenantDomain, col(TenantDomain.tenant_id) == IdentityProvider.tenant_id)
+        .join(Tenant, col(Tenant.id) == IdentityProvider.tenant_id)
+        .where(TenantDomain.domain == name)
+        .where(col(IdentityProvider.disabled_ms).is_(None), col(Tenant.disabled_at).is_(None))
+    )
+    return (await session.exec(query)).first()
 
 
 def seal_secret(keys: DataKeys, provider: IdentityProvider, secret: str) -> bytes:

@@ -23,7 +23,7 @@ class Attempt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The secrets of one attempt. It is bound to the provider's configuration at its start.
 
     `as_cookie`: at the end, the refresh token is put into a cookie. `is_fresh`: the person has to prove anew who they
-    are, even if they are logged in at the provider.
+    are, even if they are logged in at the provider. `to_console`: the browser goes to the console at the end.
     """
 
     provider: str
@@ -35,6 +35,7 @@ class Attempt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     started_ms: int
     as_cookie: bool = False
     is_fresh: bool = False
+    to_console: bool = False
 
     @property
     def challenge(self) -> str:
@@ -47,11 +48,18 @@ class Attempt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def begin(
-    provider: str, issuer: str, client_id: str, now_ms: int, *, as_cookie: bool = False, is_fresh: bool = False
+    provider: str,
+    issuer: str,
+    client_id: str,
+    now_ms: int,
+    *,
+    as_cookie: bool = False,
+    is_fresh: bool = False,
+    to_console: bool = False,
 ) -> Attempt:
     """A new attempt, with random secrets of 256 bits."""
     state, nonce, verifier = (_base64url(secrets.token_bytes(RANDOM_BYTES)) for _ in range(3))
-    return Attempt(provider, issuer, client_id, state, nonce, verifier, now_ms, as_cookie, is_fresh)
+    return Attempt(provider, issuer, client_id, state, nonce, verifier, now_ms, as_cookie, is_fresh, to_console)
 
 
 def seal(keys: DataKeys, attempt: Attempt) -> str:
