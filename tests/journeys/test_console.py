@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from sqlmodel import col, update
 
+from journeys.support.admins import new_admin
 from journeys.support.logins import Person, new_person
+from journeys.support.openid import sign_on_tenant
 from journeys.support.server import Server
 from journeys.support.users import AMPLE_LIMIT, PASSWORD
 from support.browsers import require_console, run_journey
@@ -28,6 +30,8 @@ pytestmark = [
 HOSTILE = "</td><img src=x onerror=alert(1)>\"'&{{7*7}}"
 ECHOED = "<b onclick=alert(2)>hello</b>"
 ASKED = 5_000
+HOSTILE_NAME = "<img src=x onerror=alert(3)>"
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 
 
 def script(**keys: object) -> str:
@@ -51,6 +55,57 @@ async def test_a_member_asks_sees_the_cost_stops_a_call_makes_a_key_and_asks_for
             echoed=ECHOED,
             endless=script(answer="begun " * 1_000, pace=0.05),
             begun="begun",
+        )
+
+
+async def test_a_member_finds_single_sign_on_signs_in_with_a_second_factor_and_ends_sessions(
+    server: Server, tmp_path: Path
+) -> None:
+    require_console()
+    async with sign_on_tenant(server) as tenant, new_person(server) as person:
+        reply = await person.send(
+            "POST",
+            "/auth/login",
+            {"username": person.email, "password": PASSWORD},
+            headers={"User-Agent": HOSTILE_NAME},
+        )
+        assert reply.status == 200, reply
+        await run_journey(
+            "signin",
+            tmp_path,
+            url=server.url,
+            domain=tenant.provider.domain,
+            provider=tenant.name,
+            email=person.email,
+            password=PASSWORD,
+            program=HOSTILE_NAME,
+        )
+
+
+async def test_a_member_is_answered_from_documents_with_tools_and_images_and_is_refused_for_a_group(
+    server: Server, tmp_path: Path
+) -> None:
+    require_console()
+    async with new_admin(server) as admin, new_person(server, tenant_id=admin.principal.tenant_id) as person:
+        group = (await admin.post("/admin/groups", {"name": "research"})).body["id"]
+        path = f"/admin/groups/{group}/members/{person.principal.user_id}"
+        assert (await admin.send("PUT", path, {"default": False})).status == 200
+        limit = {"group_id": group, "unit": "tokens", "window": "day", "limit": 1, "reason": "a test"}
+        assert (await admin.post("/admin/quotas", limit)).status == 200
+        await run_journey(
+            "conversation",
+            tmp_path,
+            url=server.url,
+            email=person.email,
+            password=PASSWORD,
+            document=f"{HOSTILE_NAME}.md",
+            content=f"{HOSTILE_NAME} {HOSTILE} answer {ECHOED}",
+            quote=HOSTILE_NAME,
+            question=script(answer=ECHOED),
+            tools=json.dumps([TOOL]),
+            toolQuestion=script(tool_call={"name": HOSTILE_NAME, "arguments": {"city": ECHOED}}),
+            argument="city",
+            group="research",
         )
 
 

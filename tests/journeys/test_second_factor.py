@@ -34,7 +34,9 @@ async def test_a_login_with_a_second_factor_needs_a_code_of_it(server: Server) -
     async with new_person(server) as person:
         token = (await person.log_in())["access_token"]
         assert (await person.send("DELETE", "/auth/totp", {"code": "000000"}, token=token)).status == 404
+        assert (await person.send("GET", "/me", token=token)).body["second_factor"] is False
         secret, recovery_codes = await enrol(person, token)
+        assert (await person.send("GET", "/me", token=token)).body["second_factor"] is True
         assert (await person.send("POST", "/auth/totp", token=token)).status == 422
         missing = await person.try_login()
         assert (missing.status, missing.code) == (401, "totp_required")

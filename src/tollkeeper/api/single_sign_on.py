@@ -61,7 +61,7 @@ CALLBACK_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 class StartParameters(BaseModel):
     """`fresh`: the person has to prove anew who they are, even if they are logged in at the provider. `cookie`: the
-    refresh token is put into a cookie, for the console. `console`: that, and the browser goes to the console at the end.
+    refresh token is put into a cookie, for the console. `console`: also, the browser goes there at the end.
     """
 
     fresh: Annotated[bool, Query(examples=[False])] = False
