@@ -43,7 +43,8 @@ class Principal:
     caller used, if any: the key must then be neither revoked nor expired, and `token_version` is not compared.
     `session` is the id of the login that the access token is from, and `authenticated_ms` when the user proved who they
     are in it. `limits` are those of the API key. `group` is the name of the group that the request counts for; None:
-    the user's default group, if there is one. None of these makes another principal.
+    the user's default group, if there is one. `conversation` is the name of the one that the call continues. None of
+    these makes another principal.
     """
 
     user_id: int
@@ -55,3 +56,4 @@ class Principal:
     authenticated_ms: int = field(default=0, compare=False)
     limits: KeyLimits = field(default=NO_LIMITS, compare=False)
     group: str | None = field(default=None, compare=False)
+    conversation: str | None = field(default=None, compare=False)

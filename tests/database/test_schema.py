@@ -215,7 +215,7 @@ async def rows(database: Database) -> list[tuple[object, ...]]:
 
     The source of a window's first entry is the window itself, whatever its form.
     """
-    later = ("month", "price_cache_write", "key_id", "group_id", "tags")
+    later = ("month", "price_cache_write", "key_id", "group_id", "tags", "conversation")
     columns = ", ".join(column for column in CHARGE_COLUMNS if column not in later)
     of_entries = ", ".join(column for column in EntryRow._fields if column not in ("tenant_id", "month", "source_id"))
     source = "CASE WHEN kind = 'open' THEN '-' ELSE source_id END"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from ledger_model import CallTerms
 from ledger_world import Fate, World
-from side_by_side import IN_GROUP, LEASE_MS, WITH_KEY, Move, SideBySide
+from side_by_side import EACH, EACH_OF_FIRST, IN_GROUP, LEASE_MS, TALKING, WITH_KEY, Move, SideBySide
 
 from support.depth import DEPTH
 
@@ -30,9 +30,10 @@ _examples = itertools.count(1)
 amounts = st.one_of(st.integers(0, 60), st.integers(0, 400))
 limits = st.one_of(st.integers(300, 6_000), st.integers(300, 6_000), st.integers(0, 300))
 users = st.sampled_from([0, 0, 0, 1, 1, 2])
-owners = st.sampled_from([0, 0, 1, 1, 2, WITH_KEY, IN_GROUP, IN_GROUP])
+owners = st.sampled_from([0, 0, 1, 1, 2, WITH_KEY, IN_GROUP, IN_GROUP, TALKING])
 """Of calls."""
-quota_owners = st.integers(0, IN_GROUP)
+quota_owners = st.integers(0, max(EACH))
+changed_owners = st.integers(0, max(EACH_OF_FIRST))
 units = st.sampled_from(["tokens", "tokens", "tokens", "micro_usd", "requests", "concurrency"])
 periods = st.sampled_from(PERIODS)
 prices = st.sampled_from([None, (150_000, 75_000, 600_000), (1_000_001, 500_000, 3_999_999), (2_000_000, 100_000, 0)])
@@ -224,7 +225,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(
         acts=st.lists(
-            st.tuples(acts_of_an_admin, quota_owners, units, periods, limits),
+            st.tuples(acts_of_an_admin, changed_owners, units, periods, limits),
             min_size=1,
             max_size=2,
         ),

@@ -6,6 +6,7 @@ An outcome is a tuple that names it first, or the refusal's name alone.
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from hashlib import sha256
 from math import ceil, floor
 from operator import itemgetter
 from typing import NamedTuple
@@ -25,7 +26,9 @@ Outcome = tuple[object, ...] | str | int | bool | frozenset[str] | None
 
 
 Part = tuple[str, str]
-"""What of a user or tenant a quota is of, and its name: ("key", its id) or ("group", its id)."""
+"""What of a user or tenant a quota is of, and its name: ("key", its id) or ("group", its id); or a template, as
+("each_user", "").
+"""
 
 
 class QuotaName(NamedTuple):
@@ -36,24 +39,48 @@ class QuotaName(NamedTuple):
     unit: str
     period: str
     part: Part | None = None
+    value: str = ""
+    """Which user, key or conversation, of those that have the quota of a template."""
+
+    @property
+    def template(self) -> "QuotaName":
+        """The quota that has a row: the template, or the quota itself."""
+        return self._replace(value="")
+
+    @property
+    def is_template(self) -> bool:
+        return self.part is not None and self.part[0].startswith("each_")
 
     @property
     def shown(self) -> str:
         owner = self.part[0] if self.part is not None else "tenant" if self.user is None else "user"
+        owner = owner.removeprefix("each_") if self.value else owner
         return f"{owner}-{self.period}{SUFFIXES[self.unit]}"
 
     @property
     def admits(self) -> bool:
         """Without such a quota, a user cannot make any call."""
-        return self.user is not None and self.unit == "tokens" and self.part is None
+        is_own = self.user is not None and self.part is None
+        return self.unit == "tokens" and (is_own or (self.value != "" and self.part == ("each_user", "")))
 
 
 class Caller(NamedTuple):
-    """Whose call it is, by which key it was sent, if by any, and which group it names, if any."""
+    """Whose call it is, by which key it was sent, if by any, and which group and conversation it names, if any."""
 
     user: int
     key: str | None = None
     group: str | None = None
+    conversation: str | None = None
+
+    def value(self, kind: str) -> str:
+        """Which one it is of those that have the quota of a template; empty if it is none."""
+        digest = sha256((self.conversation or "").encode()).hexdigest()[:24]
+        talk = f"{self.user}/{digest}" if self.conversation else ""
+        return {"each_user": str(self.user), "each_key": self.key or "", "each_conversation": talk}[kind]
+
+    def own_part(self, kind: str) -> Part | None:
+        """What a quota is of that replaces a template."""
+        return ("key", self.key or "") if kind == "each_key" else None
 
 
 Place = tuple[QuotaName, Span]
@@ -147,6 +174,8 @@ class Model:
         self.caps: dict[QuotaName, int] = {}
         """How much of what is unused rolls over, at most."""
         self.rolled: dict[Place, int] = {}
+        self.bases: dict[Place, int] = {}
+        """The limit of a template that each window of its values has followed last."""
         self.overrides: list[tuple[QuotaName, int, int, int]] = []
         """Limits of quotas, each from a moment until another; the newest counts."""
         self.overridden: dict[Place, int] = {}
@@ -170,7 +199,13 @@ class Model:
         tenant = self.accounts[caller.user].tenant
         parts: set[Part | None] = {None, ("key", caller.key or ""), ("group", str(self.group_of(caller)))}
         mine = [name for name in self.limits if name.tenant == tenant and name.user in (None, caller.user)]
-        return [name for name in mine if name.part in parts]
+        found = [name for name in mine if name.part in parts]
+        for name in mine:
+            if name.is_template and name.part is not None and (value := caller.value(name.part[0])):
+                own = QuotaName(tenant, caller.user, name.unit, name.period, caller.own_part(name.part[0]))
+                if name.part[0] == "each_conversation" or own not in self.limits:
+                    found.append(name._replace(value=value))
+        return found
 
     def group_of(self, caller: Caller) -> int | None:
         account = self.accounts[caller.user]
@@ -183,8 +218,10 @@ class Model:
     def place(self, name: QuotaName) -> Place:
         place = self.current(name)
         if place not in self.granted:
-            self.granted[place] = self.limits[name]
-            if name in self.reporting:
+            self.granted[place] = self.limits[name.template]
+            if name.value:
+                self.bases[place] = self.granted[place]
+            if name.template in self.reporting:
                 self.reporting_places.add(place)
             self.override(place)
             self.find_due(place)
@@ -192,15 +229,26 @@ class Model:
                 self.rolled[place] = rolled
                 self.granted[place] += rolled
         self.ripen(place)
+        self.follow(place)
         return place
+
+    def follow(self, place: Place) -> None:
+        """A window has what its template has by now, before anything is decided about it."""
+        if place in self.bases:
+            limit = self.limits[place[0].template]
+            self.granted[place] += limit - self.bases[place]
+            self.bases[place] = limit
+            is_reporting = place[0].template in self.reporting
+            (self.reporting_places.add if is_reporting else self.reporting_places.discard)(place)
 
     def rolling_into(self, place: Place) -> int:
         """What was unused in the last window before this one, and in those between that were never opened."""
         name, (start, _) = place
         before = [one for one in self.granted if one[0] == name and one != place and one[1][0] <= self.now]
-        if name not in self.caps or not before:
+        if name.template not in self.caps or not before:
             return 0
-        cap, limit, previous = self.caps[name], self.limits[name], max(before, key=lambda one: one[1][0])
+        cap, limit = self.caps[name.template], self.limits[name.template]
+        previous = max(before, key=lambda one: one[1][0])
         end, balances = previous[1][1] or 0, self.balances(previous)
         overrides = [one[1:] for one in self.overrides if one[0] == name]
         at_its_end = [amount for amount, first, last in overrides if first < end <= last]
@@ -229,7 +277,7 @@ class Model:
     def override(self, place: Place) -> None:
         """The window has the limit that the newest override of now sets, or the quota's."""
         limits = [limit for name, limit, start, end in self.overrides if name == place[0] and start <= self.now < end]
-        quota_limit = self.limits[place[0]]
+        quota_limit = self.limits[place[0].template]
         self.granted[place] -= self.overridden.pop(place, quota_limit)
         if limits:
             self.overridden[place] = limits[-1]
@@ -262,7 +310,7 @@ class Model:
         self.touch(call_id)
         outcome = self._reserve(call_id, caller, tenant, version, terms, lease, state)
         if outcome == "QuotaExceeded" and any(
-            place[0] in self.falling_back and self.would_refuse(place, terms, terms.least) == "quota_exceeded"
+            place[0].template in self.falling_back and self.would_refuse(place, terms, terms.least) == "quota_exceeded"
             for place in self.enforced(self.places_of(caller))
         ):
             return f"{outcome}, then {FALLBACK}"
@@ -338,9 +386,11 @@ class Model:
         if (denial := self.denial(caller, tenant, version)) is not None:
             return denial
         if call_id not in self.calls:
-            of_now = self.enforced([self.current(name) for name in names])
-            future = {name for name in names if self.current(name) not in self.granted and name in self.reporting}
-            if not any(name.admits and name not in future for name, _ in of_now):
+            admitting = [self.current(name) for name in names if name.admits]
+            future = [one for one in admitting if one not in self.granted or one in self.bases]
+            reporting = [one for one in future if one[0].template in self.reporting]
+            reporting += [one for one in admitting if one not in future and one in self.reporting_places]
+            if len(reporting) == len(admitting):
                 return "QuotaExceeded"
             now = [self.balances(place) for place in self.enforced(counting)]
             if any(one.settled >= one.granted for one in now):
@@ -476,13 +526,13 @@ class Model:
         if len({name for _, name, _ in acts}) < len(acts):
             return "InvalidRequest"
         for act, name, amount in acts:
-            if act in ("grant", "override") and name not in self.limits:
+            if act in ("grant", "override") and name.template not in self.limits:
                 return "NotFound"
             is_odd = name.unit == "concurrency" and name.period != "total"
             if is_odd or self._is_impossible(act, name, amount, times):
                 return "InvalidRequest"
         for act, name, amount in acts:
-            self.limits.setdefault(name, 0)
+            self.limits.setdefault(name.template, 0)
             self._change(act, self.place(name), amount, times)
         self.administered.add(operation)
         return self.administer(operation, acts, times)
@@ -491,12 +541,14 @@ class Model:
         """A refused act opens no window, and nothing that is due happens with it."""
         if act == "roll" and name.period == "total" and amount // 2 > 0:
             return True
-        place, old = self.current(name), self.limits.get(name, 0)
-        if place not in self.granted and name in self.limits:
+        if name.is_template and (act == "override" or (act == "grant") != bool(name.value)):
+            return True
+        place, old = self.current(name), self.limits.get(name.template, 0)
+        if place not in self.granted and name.template in self.limits:
             old_granted = old + self.rolling_into(place)
         else:
             old_granted = self.granted.get(place, old)
-        granted, applied = old_granted, self.overridden.get(place)
+        granted, applied = old_granted + old - self.bases.get(place, old), self.overridden.get(place)
         if self.due.get(place, self.now + 1) <= self.now:
             granted -= sum(more for one, more, end in self.expiring if one == place and end <= self.now)
         if place not in self.granted or self.due.get(place, self.now + 1) <= self.now:
@@ -567,12 +619,13 @@ class Model:
 
     def shown_to_readers(self, place: Place) -> tuple[str, int, int, int]:
         """What a window will be shown as once what is due has happened, which nothing has written yet."""
-        name, old = place[0], self.limits[place[0]]
+        name, old = place[0], self.limits[place[0].template]
         applied, is_due = self.overridden.get(place, old), self.due.get(place, self.now + 1) <= self.now
         limits = [limit for one, limit, start, end in self.overrides if one == name and start <= self.now < end]
         if place not in self.granted:
             return name.shown, (limits[-1] if limits else old) + self.rolling_into(place), 0, 0
         shown, granted, settled, pending = self.shown(place)
+        granted += old - self.bases.get(place, old)
         if is_due:
             granted += (limits[-1] if limits else old) - applied
             granted -= sum(more for one, more, end in self.expiring if one == place and end <= self.now)

@@ -47,7 +47,14 @@ WITH_KEY = 5
 """The number of the first user's key among the owners of quotas, and of that user with the key among callers."""
 IN_GROUP = 6
 """The number of the group among the owners of quotas, and of the first user in it among callers."""
+TALKING = 7
+"""The number of the first user in a conversation among callers."""
+EACH = {7: "each_user", 8: "each_key", 9: "each_conversation"}
+"""The templates of the first tenant, by their numbers among the owners of quotas."""
+EACH_OF_FIRST = {10: "each_user", 11: "each_key", 12: "each_conversation"}
+"""What the first user, its key and its conversation have of them: only grants are made to these."""
 GROUP_NAME = "team"
+CONVERSATION = "talk"
 TOO_LONG = StoredResponse(200, "text/plain", b"x" * (MAX_STORED_BYTES + MAX_ENCRYPTION_BYTES + 1))
 START_MS = 1_709_164_740_000
 """2024-02-28 23:59:00 UTC: a minute before midnight, a day and a minute before the end of a leap month."""
@@ -80,8 +87,14 @@ class SideBySide:
         self.key = world.create_key(example, self.users[0], accounts[self.users[0]].tenant)
 
     def quota_name(self, owner: int, unit: str, period: str) -> QuotaName:
-        """Owners 0 to 2 are users, 3 and 4 the tenants, 5 is a key of the first user, 6 a group of that tenant."""
+        """Owners 0 to 2 are users, 3 and 4 the tenants, 5 is a key of the first user, 6 a group of that tenant; then
+        come the templates of that tenant, and what the first user has of them.
+        """
         part: Part | None = None
+        if owner > IN_GROUP:
+            kind = (EACH | EACH_OF_FIRST)[owner]
+            value = Caller(self.users[0], self.key, None, CONVERSATION).value(kind) if owner in EACH_OF_FIRST else ""
+            return QuotaName(self.model.accounts[self.users[0]].tenant, None, unit, period, (kind, ""), value)
         if owner == IN_GROUP:
             return QuotaName(self.model.accounts[self.users[0]].tenant, None, unit, period, ("group", str(self.group)))
         if owner in (3, 4):
@@ -92,7 +105,9 @@ class SideBySide:
         return QuotaName(self.model.accounts[user].tenant, user, unit, period, part)
 
     def caller(self, owner: int) -> Caller:
-        """Callers 0 to 2 are users; 5 is the first of them with the key, 6 the same in the group."""
+        """Callers 0 to 2 are users; 5 is the first of them with the key, 6 in the group, 7 in a conversation."""
+        if owner == TALKING:
+            return Caller(self.users[0], None, None, CONVERSATION)
         if owner == IN_GROUP:
             return Caller(self.users[0], None, GROUP_NAME)
         return Caller(self.users[0], self.key) if owner == WITH_KEY else Caller(self.users[owner])
@@ -298,11 +313,12 @@ class SideBySide:
         found = {}
         for window in snapshot.windows.values():
             quota = snapshot.quotas[window.quota_id]
-            place = _name(quota), (window.starts_ms, window.ends_ms)
+            place = _name(quota)._replace(value=window.value), (window.starts_ms, window.ends_ms)
             assert place not in found, f"{place} has two windows"
             found[place] = window.granted, window.settled, window.pending, window.forgiven
             assert bool(window.report_only) == (place in self.model.reporting_places), place
             assert window.rolled == self.model.rolled.get(place, 0), place
+            assert window.base == self.model.bases.get(place), place
             assert (window.override, window.due_ms) == (self.model.overridden.get(place), self.model.due.get(place))
         expected = {place: tuple(self.model.balances(place)) for place in self.model.granted}
         assert found == expected
@@ -319,6 +335,7 @@ class SideBySide:
             money = call.terms.prices is not None
             assert (row.state, row.closed_by, row.basis) == (call.state, call.ended_by, call.basis)
             assert (row.user_id, row.key_id, row.group_id) == (call.user, call.caller.key, call.group)
+            assert (row.conversation or "") == call.caller.value("each_conversation")
             assert (row.checkpoint_input, row.checkpoint_output, row.lease_ms) == (*call.checkpoint, call.lease)
             assert (row.cost_tokens, row.forgiven_tokens) == (call.cost["tokens"], call.forgiven["tokens"])
             assert (row.cost_micro_usd or 0) == call.cost["micro_usd"] * money
@@ -362,7 +379,8 @@ def _change(kind: str, name: QuotaName, amount: int, from_ms: int, until_ms: int
 
 
 def _principal(caller: Caller, tenant: int, version: int) -> Principal:
-    return Principal(caller.user, tenant, Role.MEMBER, version, caller.key, group=caller.group)
+    group, conversation = caller.group, caller.conversation
+    return Principal(caller.user, tenant, Role.MEMBER, version, caller.key, group=group, conversation=conversation)
 
 
 def _name(quota: Quota) -> QuotaName:
@@ -371,5 +389,5 @@ def _name(quota: Quota) -> QuotaName:
 
 
 def _key(name: QuotaName) -> QuotaKey:
-    part = () if name.part is None else (SubjectKind(name.part[0]), name.part[1])
+    part = () if name.part is None else (SubjectKind(name.part[0]), name.part[1], name.value)
     return QuotaKey(Subject(name.tenant, name.user, *part), Unit(name.unit), Period(name.period))

@@ -47,6 +47,8 @@ class Window(NamedTuple):
     override: int | None
     due_ms: int | None
     rolled: int
+    value: str
+    base: int | None
 
 
 class Entry(NamedTuple):
@@ -89,6 +91,7 @@ class Charge(NamedTuple):
     closed_ms: int | None
     key_id: str | None
     group_id: int | None
+    conversation: str | None
 
     def held(self, unit: str) -> int:
         amounts = {"tokens": self.held_tokens, "micro_usd": self.held_micro_usd or 0, "requests": 1, "concurrency": 1}
@@ -225,8 +228,9 @@ def check_balances(window: Window, entries: list[Entry]) -> None:
 
 def check_no_overlap(snapshot: Snapshot) -> None:
     """P9: a moment is in at most one window of a quota, whatever became of the calendar."""
-    for one, two in pairwise(sorted(snapshot.windows.values(), key=lambda window: (window.quota_id, window.starts_ms))):
-        if one.quota_id == two.quota_id:
+    ordered = sorted(snapshot.windows.values(), key=lambda window: (window.quota_id, window.value, window.starts_ms))
+    for one, two in pairwise(ordered):
+        if (one.quota_id, one.value) == (two.quota_id, two.value):
             assert one.ends_ms is not None, f"{one} has no end, and {two} begins"
             assert one.ends_ms <= two.starts_ms, f"{one} overlaps {two}"
 
@@ -275,6 +279,12 @@ def check_charges(snapshot: Snapshot) -> None:
             assert quota.user_id in (None, charge.user_id), f"{charge} holds on the quota of another user"
             assert quota.kind != "group" or quota.subject == str(charge.group_id), f"{charge} holds on another group"
             assert quota.kind != "key" or quota.subject == charge.key_id, f"{charge} holds on the quota of another key"
+            values = {
+                "each_user": str(charge.user_id),
+                "each_key": charge.key_id,
+                "each_conversation": charge.conversation,
+            }
+            assert snapshot.windows[window_id].value == values.get(quota.kind, ""), f"{charge} holds on another value"
             assert kinds["reserve"].pending == charge.held(unit)
             ends = CLOSING & kinds.keys()
             if charge.closed_ms is None:

@@ -11,6 +11,9 @@ from tollkeeper.chat import Usage
 from tollkeeper.quota.audit.applied_quotas import YOUNG_MS
 from tollkeeper.quota.audit.problems import Fault
 from tollkeeper.quota.ledger import Ledger
+from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.rules.page import QuotaKey, Subject
+from tollkeeper.quota.rules.subjects import SubjectKind
 from tollkeeper.quota.rules.windows import Period
 
 pytestmark = [pytest.mark.stock_postgres, pytest.mark.exhaustive_on_postgres]
@@ -109,3 +112,22 @@ async def test_quotas_that_are_created_while_calls_run_look_right(verified: Veri
     await asyncio.gather(*workers)
     await other.stop()
     assert (await verified.verify(100)).problems == []
+
+
+async def test_a_template_applies_to_its_value_unless_a_quota_of_ones_own_replaces_it(
+    sqlite_verified: VerifiedLedger,
+) -> None:
+    caller = sqlite_verified.caller
+    key = QuotaKey(Subject(caller.tenant_id, None, SubjectKind.EACH_USER), Unit.TOKENS, Period.TOTAL)
+    await sqlite_verified.set_limit(key)
+    await sqlite_verified.execute(set_age("total", 10 * YOUNG_MS))
+    await sqlite_verified.spend(Usage(5, 20))
+    assert (await sqlite_verified.verify()).problems == []
+    await sqlite_verified.execute("UPDATE windows SET value = '0' WHERE value <> ''")
+    problems = (await sqlite_verified.verify()).problems
+    assert [problem.fault for problem in problems] == [Fault.CHARGE, Fault.SKIPPED_QUOTA]
+    await sqlite_verified.execute(f"UPDATE windows SET value = '{caller.user_id}' WHERE value <> ''")
+    await sqlite_verified.set_limit(user_quota(caller, Period.TOTAL))
+    await sqlite_verified.execute(set_age("total", 10 * YOUNG_MS))
+    await sqlite_verified.spend(Usage(5, 20))
+    assert (await sqlite_verified.verify()).undecided == 0

@@ -100,6 +100,8 @@ async def plan_change(session: AsyncSession, request: QuotaChange, now_ms: int) 
     key = QuotaKey(target.subject, request.unit, window)
     require_possible(key)
     require_rollover(key, request.rollover_cap)
+    if request.action is Action.GRANT:
+        key = await queries.effective_key(session, key)
     before, base = await queries.limits_of(session, key, now_ms)
     if before is None and request.action is not Action.SET:
         verb = "grant to" if request.action is Action.GRANT else "override"

@@ -1,6 +1,6 @@
 """Reads balances, charges and entries, and explains the cost of a charge. Nothing here writes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import column, table, text
 from sqlalchemy.orm import aliased
@@ -10,15 +10,16 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from tollkeeper.database.engine import Database
 from tollkeeper.errors import ChargeArchived, InvalidRequest, NotFound, NotInGroup
 from tollkeeper.principal import Principal
+from tollkeeper.quota.rules.accounts import not_replaced
 from tollkeeper.quota.rules.models import Archive, Basis, Charge, ChargeState, Entry, EntryKind, Quota, Window
 from tollkeeper.quota.rules.models import TemporaryLimit as Temporaries
 from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.quota.rules.page import QuotaKey, QuotaRow, Subject, WindowRow
 from tollkeeper.quota.rules.settlement import balance_of
-from tollkeeper.quota.rules.subjects import SubjectKind
-from tollkeeper.quota.rules.temporary import NO_TEMPORARY, Temporary, TemporaryRow, due_amount
+from tollkeeper.quota.rules.subjects import EACH_OF, SubjectKind, conversation_value, slot_of, value_of
+from tollkeeper.quota.rules.temporary import NO_TEMPORARY, Temporary, TemporaryRow
 from tollkeeper.quota.rules.windows import UTC_CALENDAR, Period, earliest_start_ms
-from tollkeeper.quota.stores.rows import GROUPS_OF_USER, new_window, quota_row, with_rollover
+from tollkeeper.quota.stores.rows import GROUPS_OF_USER, as_due, new_window, quota_row, with_rollover
 from tollkeeper.quota.time_sorted_ids import CHARGE_ID, month_of
 from tollkeeper.tenant_scope import ALL_TENANTS, TenantScope
 
@@ -37,15 +38,24 @@ _DEFAULT_GROUP, _NAMED_GROUP = text(f"{_GROUP} is_default"), text(f"{_GROUP} use
 
 
 async def quotas_of(session: AsyncSession, subject: Subject) -> list[QuotaRow]:
-    """The quotas of a user or a tenant, by unit, the shortest period first."""
+    """The quotas of a subject, by unit, the shortest period first: its own, and those that it has of templates."""
     owner = Quota.user_id == subject.user_id if subject.user_id is not None else col(Quota.user_id).is_(None)
     part = Quota.kind == subject.kind.value, Quota.subject == subject.name
     rows = (await session.exec(_QUOTAS.where(Quota.tenant_id == subject.tenant_id, owner, *part))).all()
-    return sorted(map(_quota_row, rows), key=lambda quota: (quota.key.unit, quota.key.period.rank))
+    own = [_quota_row(row).of(subject.value) for row in rows]
+    if (each := EACH_OF.get(subject.kind)) is not None:
+        templates = await quotas_of(session, Subject(subject.tenant_id, None, each))
+        own += not_replaced(templates, value_of(subject), own)
+    return _sorted(own)
+
+
+def _sorted(quotas: Iterable[QuotaRow]) -> list[QuotaRow]:
+    return sorted(quotas, key=lambda quota: (quota.key.unit, quota.key.period.rank))
 
 
 async def shared_subjects(session: AsyncSession, caller: Principal) -> list[Subject]:
-    """Whose quotas apply to a call of this caller, beside those of the user: of the API key, the group and the tenant.
+    """Whose quotas apply to a call of this caller, beside those of the user: of the API key, the group, the
+    conversation and the tenant.
 
     Raises NotInGroup for a group that the caller names, and is no member of.
     """
@@ -61,6 +71,9 @@ async def shared_subjects(session: AsyncSession, caller: Principal) -> list[Subj
         subjects.append(Subject(caller.tenant_id, None, SubjectKind.GROUP, str(group_id)))
     elif caller.group is not None:
         raise NotInGroup
+    if caller.conversation is not None:
+        value = conversation_value(caller.user_id, caller.conversation)
+        subjects.append(Subject(caller.tenant_id, None, SubjectKind.EACH_CONVERSATION, value=value))
     return [*subjects, Subject(caller.tenant_id)]
 
 
@@ -74,31 +87,36 @@ async def balances_of_quotas(session: AsyncSession, quotas: Sequence[QuotaRow], 
     """The balance of each quota in its current window. A window without a row is unused."""
     if not quotas:
         return []
-    ids: dict[tuple[int, Period], list[int]] = {}
+    ids: dict[tuple[int, Period, str], list[int]] = {}
     for quota in quotas:
-        ids.setdefault((quota.key.subject.tenant_id, quota.key.period), []).append(quota.id)
+        ids.setdefault((quota.key.subject.tenant_id, quota.key.period, quota.value), []).append(quota.id)
     wanted = [
         and_(
             Window.tenant_id == tenant_id,
             col(Window.quota_id).in_(quota_ids),
+            Window.value == value,
             Window.starts_ms >= earliest_start_ms(period, now_ms),
             Window.starts_ms <= now_ms,
         )
-        for (tenant_id, period), quota_ids in ids.items()
+        for (tenant_id, period, value), quota_ids in ids.items()
     ]
     query = select(Window).where(or_(*wanted)).order_by(col(Window.starts_ms))
-    last = {window.quota_id: window for window in (await session.exec(query)).all()}
+    last = {slot_of(window.quota_id, window.value): window for window in (await session.exec(query)).all()}
     for quota in quotas:
-        if quota.rollover_cap is not None and quota.id not in last:
+        if quota.rollover_cap is not None and quota.slot not in last:
             of_quota = Window.tenant_id == quota.key.subject.tenant_id, Window.quota_id == quota.id
-            latest = select(Window).where(*of_quota, Window.starts_ms <= now_ms).order_by(col(Window.starts_ms).desc())
-            last |= {window.quota_id: window for window in (await session.exec(latest.limit(1))).all()}
+            earlier = Window.value == quota.value, Window.starts_ms <= now_ms
+            latest = select(Window).where(*of_quota, *earlier).order_by(col(Window.starts_ms).desc())
+            if (found := (await session.exec(latest.limit(1))).first()) is not None:
+                last[quota.slot] = found
     due = [window.due_ms for window in last.values() if window.due_ms is not None and window.due_ms <= now_ms]
     ended = [window.ends_ms for window in last.values() if window.ends_ms is not None and window.ends_ms <= now_ms]
     since_ms, temporary = min([*due, *ended], default=now_ms), dict[int, Temporary]()
     if due or any((quota.overrides_end_ms or 0) > since_ms for quota in quotas):
         temporary = await _temporary_of(session, quotas, since_ms)
-    return [balance_of(_current_window(quota, last.get(quota.id), now_ms, temporary.get(quota.id))) for quota in quotas]
+    return [
+        balance_of(_current_window(quota, last.get(quota.slot), now_ms, temporary.get(quota.id))) for quota in quotas
+    ]
 
 
 async def _temporary_of(session: AsyncSession, quotas: Sequence[QuotaRow], since_ms: int) -> dict[int, Temporary]:
@@ -121,15 +139,29 @@ async def balances_by_subject(
     is_own = Quota.kind == SubjectKind.USER.value
     of_users = Quota.tenant_id == tenant_id, col(Quota.user_id).in_(user_ids), is_own
     rows = (await session.exec(_QUOTAS.where(*of_users))).all() if user_ids else []
-    quotas = list(map(_quota_row, rows))
-    for subject in subjects:
+    of_user: dict[int | None, list[QuotaRow]] = {user_id: [] for user_id in user_ids}
+    for quota in map(_quota_row, rows):
+        of_user[quota.key.subject.user_id].append(quota)
+    templates = await quotas_of(session, Subject(tenant_id, None, SubjectKind.EACH_USER)) if user_ids else []
+    owned: list[tuple[int, QuotaRow]] = []
+    for place, subject in enumerate(subjects):
         if subject.user_id is None:
-            quotas += await quotas_of(session, subject)
-    quotas.sort(key=lambda quota: (quota.key.unit, quota.key.period.rank))
-    found: dict[Subject, list[Balance]] = {subject: [] for subject in subjects}
-    for quota, balance in zip(quotas, await balances_of_quotas(session, quotas, now_ms), strict=True):
-        found[quota.key.subject].append(balance)
-    return list(found.values())
+            quotas = await quotas_of(session, subject)
+        else:
+            own = of_user[subject.user_id]
+            quotas = _sorted([*own, *not_replaced(templates, value_of(subject), own)])
+        owned += [(place, quota) for quota in quotas]
+    found: list[list[Balance]] = [[] for _ in subjects]
+    balances = await balances_of_quotas(session, [quota for _, quota in owned], now_ms)
+    for (place, _), balance in zip(owned, balances, strict=True):
+        found[place].append(balance)
+    return found
+
+
+async def effective_key(session: AsyncSession, key: QuotaKey) -> QuotaKey:
+    """The quota that its owner has in this unit and period: perhaps one of a template, instead of their own."""
+    quotas = await quotas_of(session, key.subject)
+    return next((quota.key for quota in quotas if quota.key[1:] == key[1:]), key)
 
 
 async def limits_of(session: AsyncSession, key: QuotaKey, now_ms: int) -> tuple[int | None, int]:
@@ -228,7 +260,7 @@ async def entries_of(session: AsyncSession, charge: Charge) -> list[tuple[Entry,
     same = [getattr(key, name) == getattr(Entry, name) for name in ("tenant_id", "window_id", "sequence", "month")]
     rows = (
         await session.exec(
-            select(Entry, Quota)
+            select(Entry, Quota, Window.value)
             .join(key, and_(*same))
             .join(Window, and_(col(Window.tenant_id) == Entry.tenant_id, col(Window.id) == Entry.window_id))
             .join(Quota, col(Quota.id) == Window.quota_id)
@@ -236,7 +268,7 @@ async def entries_of(session: AsyncSession, charge: Charge) -> list[tuple[Entry,
             .order_by(col(Entry.at_ms), col(Entry.window_id), col(Entry.sequence))
         )
     ).all()
-    return [(entry, _quota_row((quota, *UTC_CALENDAR)).name) for entry, quota in rows]
+    return [(entry, _quota_row((quota, *UTC_CALENDAR)).of(value).name) for entry, quota, value in rows]
 
 
 def reason(charge: Charge) -> str:
@@ -285,9 +317,7 @@ def _current_window(quota: QuotaRow, last: Window | None, now_ms: int, temporary
         return new_window(quota, now_ms, temporary=rows)
     balances = last.granted, last.settled, last.pending, last.forgiven
     window = WindowRow(last.id or 0, quota, last.starts_ms, last.ends_ms, *balances, report_only=last.report_only)
-    window.override, window.due_ms, window.rolled = last.override, last.due_ms, last.rolled
+    window.override, window.due_ms, window.rolled, window.base = last.override, last.due_ms, last.rolled, last.base
     if not window.covers(now_ms):
         return with_rollover(new_window(quota, now_ms, last.ends_ms, temporary=rows), window, rows)
-    if temporary is not None:
-        window.granted += due_amount(temporary, window, now_ms)
-    return window
+    return as_due(window, temporary, now_ms)

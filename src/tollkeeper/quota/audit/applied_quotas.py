@@ -13,9 +13,11 @@ from tollkeeper.quota.audit.facts import (
     WindowFacts,
     Windows,
     counts_for,
+    value_of,
 )
 from tollkeeper.quota.audit.problems import Fault, Problem
 from tollkeeper.quota.rules.models import LINKED_SURFACES, Basis, ChargeState, EntryKind, Unit
+from tollkeeper.quota.rules.subjects import EACH_OF, OF_EACH, SubjectKind
 from tollkeeper.quota.rules.windows import Period
 
 _RESERVE = EntryKind.RESERVE.value
@@ -26,7 +28,7 @@ More than any transaction of the ledger takes.
 
 
 class QuotasByOwner:
-    """The quotas of users and tenants."""
+    """The quotas of users and tenants. Those of tenants include templates."""
 
     def __init__(self) -> None:
         self._of_user: dict[int, list[QuotaFacts]] = {}
@@ -58,9 +60,11 @@ class QuotasByOwner:
 
     def before(self, charge: ChargeFacts) -> Iterator[QuotaFacts]:
         """The quotas that apply to a charge and are older."""
-        for quotas in (self._of_user.get(charge.user_id, ()), self._of_tenant.get(charge.tenant_id, ())):
+        of_user, of_tenant = self._of_user.get(charge.user_id, ()), self._of_tenant.get(charge.tenant_id, ())
+        for quotas in (of_user, of_tenant):
             for quota in quotas:
-                if quota.since_ms < charge.created_ms and counts_for(charge, quota.kind, quota.subject):
+                applies = quota.since_ms < charge.created_ms and counts_for(charge, quota.kind, quota.subject)
+                if applies and not (quota.kind in OF_EACH and any(_replaces(one, quota, charge) for one in of_user)):
                     yield quota
 
 
@@ -76,16 +80,24 @@ def skipped_quotas(
     reserved = [
         windows.get((charge.tenant_id, entry.window_id), NO_WINDOW) for entry in entries if entry.kind == _RESERVE
     ]
-    held = {window.quota_id for window in reserved if _covers(window, charge.created_ms)}
+    held = {(window.quota_id, window.value) for window in reserved if _covers(window, charge.created_ms)}
     has_sent_nothing = charge.state == ChargeState.RESERVED or charge.basis == Basis.NONE
     return [
         quota
         for quota in quotas.before(charge)
-        if quota.id not in held
+        if (quota.id, value_of(charge, quota.kind)) not in held
         and not (has_sent_nothing and _is_held_at_dispatch(quota))
         and not (charge.surface in LINKED_SURFACES and quota.unit == Unit.CONCURRENCY)
         and (charge.basis != Basis.CACHE or quota.unit == Unit.REQUESTS)
     ]
+
+
+def _replaces(own: QuotaFacts, template: QuotaFacts, charge: ChargeFacts) -> bool:
+    """Whether a quota of a charge's user or key replaces a template, for a charge that may have seen it."""
+    if EACH_OF.get(SubjectKind(own.kind)) != template.kind or not counts_for(charge, own.kind, own.subject):
+        return False
+    is_same = own.unit == template.unit and own.period == template.period
+    return bool(is_same and own.since_ms <= charge.created_ms + YOUNG_MS)
 
 
 def is_young(quota: QuotaFacts, charge: ChargeFacts) -> bool:

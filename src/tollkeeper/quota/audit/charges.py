@@ -25,14 +25,14 @@ MAX_CACHED = 50_000
 """Windows, and owners of quotas, that are kept in memory."""
 _WINDOWS = text(
     "SELECT windows.tenant_id, windows.id, quota_id, starts_ms, ends_ms, unit, quotas.tenant_id AS owner_tenant_id,"
-    " user_id, kind, subject FROM windows LEFT JOIN quotas ON quotas.id = quota_id"
+    " user_id, kind, subject, value FROM windows LEFT JOIN quotas ON quotas.id = quota_id"
     " WHERE windows.tenant_id IN :tenants AND windows.id IN :windows"
 ).bindparams(bindparam("tenants", expanding=True), bindparam("windows", expanding=True))
 _QUOTA_COLUMNS = (
     "id, tenant_id, user_id, kind, subject, unit, period, (SELECT coalesce((SELECT at_ms FROM entries"
     " WHERE entries.tenant_id = windows.tenant_id AND window_id = windows.id AND entries.sequence = 1),"
     " CAST(:cut_ms AS BIGINT)) FROM windows WHERE windows.tenant_id = quotas.tenant_id"
-    " AND quota_id = quotas.id ORDER BY starts_ms LIMIT 1) AS since_ms"
+    " AND quota_id = quotas.id AND value = '' ORDER BY starts_ms LIMIT 1) AS since_ms"
 )
 """If the first entry of a quota is archived, the quota is older than every charge that is not."""
 _QUOTAS = text(

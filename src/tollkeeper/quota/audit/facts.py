@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from tollkeeper.quota.rules.subjects import SubjectKind
+from tollkeeper.quota.rules.subjects import OF_EACH, SubjectKind
 
 
 class ChargeFacts(NamedTuple):
@@ -42,6 +42,7 @@ class ChargeFacts(NamedTuple):
     surface: str
     key_id: str | None
     group_id: int | None
+    conversation: str | None
 
 
 class EntryFacts(NamedTuple):
@@ -69,6 +70,7 @@ class WindowFacts(NamedTuple):
     user_id: int | None
     kind: str | None
     subject: str | None
+    value: str = ""
 
 
 class QuotaFacts(NamedTuple):
@@ -84,8 +86,22 @@ class QuotaFacts(NamedTuple):
     since_ms: int
 
 
+def value_of(charge: ChargeFacts, kind: str | None) -> str | None:
+    """The value of a charge in templates of this kind; empty for quotas that are none, and None if it has no value."""
+    match kind:
+        case SubjectKind.EACH_USER:
+            return str(charge.user_id)
+        case SubjectKind.EACH_KEY:
+            return charge.key_id
+        case SubjectKind.EACH_CONVERSATION:
+            return charge.conversation
+    return ""
+
+
 def counts_for(charge: ChargeFacts, kind: str | None, subject: str | None) -> bool:
     """Whether a quota of the charge's user or tenant, with this kind and name of its owner, applies to the charge."""
+    if kind in OF_EACH:
+        return value_of(charge, kind) is not None
     if kind == SubjectKind.KEY:
         return charge.key_id == subject
     return kind != SubjectKind.GROUP or str(charge.group_id) == subject

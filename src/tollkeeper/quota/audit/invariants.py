@@ -5,7 +5,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from tollkeeper.quota.audit.costs import RECOVERED
-from tollkeeper.quota.audit.facts import NO_WINDOW, ChargeFacts, EntryFacts, WindowFacts, Windows, counts_for
+from tollkeeper.quota.audit.facts import NO_WINDOW, ChargeFacts, EntryFacts, WindowFacts, Windows, counts_for, value_of
 from tollkeeper.quota.audit.problems import Fault, Problem
 from tollkeeper.quota.audit.replay import is_month_of
 from tollkeeper.quota.rules.charge_row import requests_cost
@@ -54,7 +54,7 @@ def _window_problems(charge: ChargeFacts, window: WindowFacts, entries: Sequence
     """Compare a charge with its entries in one window."""
     if window.tenant_id != charge.tenant_id or window.user_id not in (None, charge.user_id):
         yield "the window is another user's or tenant's"
-    elif not counts_for(charge, window.kind, window.subject):
+    elif not counts_for(charge, window.kind, window.subject) or value_of(charge, window.kind) != window.value:
         yield f"the window is of another {window.kind}"
     yield from _amount_problems(entries, *_amounts_in(window.unit, charge))
     kinds = [entry.kind for entry in entries]

@@ -27,13 +27,14 @@ _CHUNK = text(
 any case. They are sorted here, which takes less time than in SQLite.
 """
 _WINDOWS = text(
-    "SELECT tenant_id, quota_id, starts_ms, id, ends_ms, sequence, granted, settled, pending, forgiven,"
+    "SELECT tenant_id, quota_id, value, starts_ms, id, ends_ms, sequence, granted, settled, pending, forgiven,"
     " (SELECT min(later.starts_ms) FROM windows AS later WHERE later.tenant_id = windows.tenant_id"
-    " AND later.quota_id = windows.quota_id AND later.starts_ms > windows.starts_ms) AS next_starts_ms,"
+    " AND later.quota_id = windows.quota_id AND later.value = windows.value"
+    " AND later.starts_ms > windows.starts_ms) AS next_starts_ms,"
     " EXISTS (SELECT 1 FROM entries WHERE entries.tenant_id = windows.tenant_id AND window_id = windows.id"
     " AND month > :cut AND entries.sequence >= :first_sequence) AS has_entries FROM windows"
-    " WHERE (tenant_id, quota_id, starts_ms) > (:tenant_id, :quota_id, :starts_ms)"
-    " ORDER BY tenant_id, quota_id, starts_ms LIMIT :most"
+    " WHERE (tenant_id, quota_id, value, starts_ms) > (:tenant_id, :quota_id, :value, :starts_ms)"
+    " ORDER BY tenant_id, quota_id, value, starts_ms LIMIT :most"
 )
 
 
@@ -62,7 +63,7 @@ async def _find_empty_windows(database: Database, report: AuditReport, chunk: in
     Windows that ended before the cut may be archived as a whole. Of these, the sums are compared with the archives'.
     """
     whole = WholeWindows()
-    after = {"tenant_id": BEFORE_ALL_TENANTS, "quota_id": 0, "starts_ms": 0}
+    after = {"tenant_id": BEFORE_ALL_TENANTS, "quota_id": 0, "value": "", "starts_ms": 0}
     while rows := await read(database, _WINDOWS, most=chunk, **after, **cut.values):
         report.windows += len(rows)
         for row in rows:
@@ -71,7 +72,7 @@ async def _find_empty_windows(database: Database, report: AuditReport, chunk: in
             if row.has_entries:
                 continue
             if cut.covers(row.ends_ms):
-                whole = whole.plus((1, *row[5:10]))
+                whole = whole.plus((1, *row[6:11]))
             else:
                 report.add([Problem(Fault.SEQUENCE, f"window {row.id}", "it has no entries")])
         after = {column: getattr(rows[-1], column) for column in after}

@@ -1,4 +1,8 @@
-"""A user's access, and the quotas that apply to the user's calls."""
+"""A user's access, and the quotas that apply to the user's calls.
+
+A template is a quota that each user, API key or conversation of a tenant has. A user's or a key's own quota of the same
+unit and period replaces it.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +16,8 @@ _ALWAYS = (SubjectKind.TENANT, SubjectKind.USER)
 Quotas = tuple[QuotaRow, ...]
 PartQuotas = Mapping[tuple[SubjectKind, str], Quotas]
 """Quotas that apply to some of a user's calls, by the kind and the name of their owner."""
+MAX_INSTANCES = 200
+"""Values of templates whose quotas an account remembers."""
 NO_PARTS: PartQuotas = MappingProxyType({})
 NO_GROUPS: Mapping[str, int] = MappingProxyType({})
 
@@ -34,6 +40,8 @@ class Account:
     """The ids of the groups that the user is a member of, by their names."""
     default_group: int | None = None
     """The id of the group that calls count for which name none."""
+    instances: dict[tuple[SubjectKind, str], Quotas] = field(default_factory=dict, compare=False)
+    """The quotas of some values of templates, as they were made."""
 
     def accepts(self, caller: Principal, now_ms: int) -> bool:
         """Whether the user and the tenant are active, and the caller's credential is valid."""
@@ -58,10 +66,25 @@ class Account:
             return self.quotas
         quotas = self.quotas
         if billing.key_id is not None:
-            quotas += self.parts.get((SubjectKind.KEY, billing.key_id), ())
+            own = self.parts.get((SubjectKind.KEY, billing.key_id), ())
+            quotas += own + self._of_each(SubjectKind.EACH_KEY, billing.key_id, own)
         if (group_id := self.group_of(billing)) is not None:
             quotas += self.parts.get((SubjectKind.GROUP, str(group_id)), ())
+        if billing.conversation is not None:
+            quotas += self._of_each(SubjectKind.EACH_CONVERSATION, billing.conversation)
         return quotas
+
+    def _of_each(self, kind: SubjectKind, value: str, own: Quotas = ()) -> Quotas:
+        """The quotas that a value has of the templates of this kind, beside its own."""
+        templates = self.parts.get((kind, ""))
+        if templates is None:
+            return ()
+        made = self.instances.get((kind, value))
+        if made is None:
+            if len(self.instances) >= MAX_INSTANCES:
+                self.instances.clear()
+            made = self.instances[kind, value] = not_replaced(templates, value, own)
+        return made
 
     def all_quotas(self) -> Iterator[QuotaRow]:
         """Every quota that may apply to a call of the user."""
@@ -70,8 +93,14 @@ class Account:
             yield from quotas
 
 
-def sort_quotas(quotas: Iterable[QuotaRow]) -> tuple[Quotas, PartQuotas]:
-    """The quotas of an account: those that always apply, and the others."""
+def not_replaced(templates: Iterable[QuotaRow], value: str, own: Iterable[QuotaRow]) -> Quotas:
+    """The quotas that a value has of these templates, beside its `own`."""
+    replaced = {(quota.key.unit, quota.key.period) for quota in own}
+    return tuple([one.of(value) for one in templates if (one.key.unit, one.key.period) not in replaced])
+
+
+def sort_quotas(user_id: int, quotas: Iterable[QuotaRow]) -> tuple[Quotas, PartQuotas]:
+    """The quotas of a user's account: those that always apply, and the others."""
     always: list[QuotaRow] = []
     parts: dict[tuple[SubjectKind, str], Quotas] = {}
     for quota in quotas:
@@ -81,4 +110,7 @@ def sort_quotas(quotas: Iterable[QuotaRow]) -> tuple[Quotas, PartQuotas]:
         else:
             owner = subject.kind, subject.name
             parts[owner] = (*parts.get(owner, ()), quota)
+    if templates := parts.pop((SubjectKind.EACH_USER, ""), ()):
+        own = [quota for quota in always if quota.key.subject.kind is SubjectKind.USER]
+        always += not_replaced(templates, str(user_id), own)
     return tuple(always), parts or NO_PARTS

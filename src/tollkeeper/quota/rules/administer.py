@@ -9,6 +9,7 @@ from tollkeeper.quota.rules.limit_changes import (
     Override,
     SetLimit,
     SpentRule,
+    require_for_template,
     require_possible,
     require_rollover,
 )
@@ -16,6 +17,7 @@ from tollkeeper.quota.rules.models import EntryKind
 from tollkeeper.quota.rules.operations import Administer, Balance
 from tollkeeper.quota.rules.page import Page, QuotaRow, WindowRow
 from tollkeeper.quota.rules.settlement import balance_of
+from tollkeeper.quota.rules.templates import follow_all
 from tollkeeper.quota.rules.temporary import add_grant, add_override
 from tollkeeper.quota.rules.windows import MAX_GRANTED
 from tollkeeper.quota.time_sorted_ids import month_of
@@ -39,7 +41,7 @@ def administer(page: Page, operation: Administer) -> tuple[Balance, ...]:
         quota = page.quotas.get(change.key)
         if quota is None:
             raise NotFound("There is no such quota to change. Set a limit first.")
-        changes.append(_Change(change, quota, page.current_windows[quota.id]))
+        changes.append(_Change(change, quota, page.current_windows[quota.slot]))
         if not is_committed:
             _require_range(changes[-1])
     if not is_committed:
@@ -52,6 +54,7 @@ def administer(page: Page, operation: Administer) -> tuple[Balance, ...]:
 def _require_range(wanted: _Change) -> None:
     change, quota, window = wanted
     require_possible(change.key)
+    require_for_template(change)
     if isinstance(change, SetLimit):
         require_rollover(change.key, change.rollover_cap)
     base = change.limit if isinstance(change, SetLimit | Override) else quota.granted
@@ -92,8 +95,10 @@ def _apply(page: Page, operation: Administer, wanted: _Change) -> None:
         case _:
             assert_never(change)
     _post(page, operation, change, window, kind, more)
-    if isinstance(change, SetLimit) and change.when_spent is not None:
-        _set_rule(page, operation, wanted, change.when_spent)
+    if isinstance(change, SetLimit):
+        if change.when_spent is not None:
+            _set_rule(page, operation, wanted, change.when_spent)
+        follow_all(page, quota, operation.operation_id, month_of(operation.operation_id))
 
 
 def _set_rule(page: Page, operation: Administer, wanted: _Change, when_spent: SpentRule) -> None:

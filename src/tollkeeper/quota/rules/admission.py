@@ -194,6 +194,7 @@ def new_charge(page: Page, operation: Reserve | Recover, held: Usage) -> ChargeR
     terms, price = operation.terms, operation.terms.meter.price
     is_dispatched = isinstance(operation, Recover) or operation.dispatch
     lease_ms = operation.lease_ms if isinstance(operation, Reserve) else 0
+    billing = billing_of(operation.caller)
     return ChargeRow(
         id=operation.charge_id,
         tenant_id=operation.caller.tenant_id,
@@ -217,13 +218,14 @@ def new_charge(page: Page, operation: Reserve | Recover, held: Usage) -> ChargeR
         created_ms=page.now_ms,
         lease_ms=page.now_ms + lease_ms,
         key_id=operation.caller.api_key,
-        group_id=page.accounts[operation.caller.user_id].group_of(billing_of(operation.caller)),
+        group_id=page.accounts[operation.caller.user_id].group_of(billing),
+        conversation=billing.conversation,
     )
 
 
 def current_windows(page: Page, account: Account, caller: Principal) -> list[WindowRow]:
     """The windows of now, of every quota that applies to a call of this caller."""
-    return [page.current_windows[quota.id] for quota in account.quotas_of(billing_of(caller))]
+    return [page.current_windows[quota.slot] for quota in account.quotas_of(billing_of(caller))]
 
 
 def _held_early(windows: list[WindowRow], operation: Reserve, now_ms: int) -> list[WindowRow]:

@@ -36,6 +36,7 @@ class ChargeRow:
     key_id: str | None = None
     group_id: int | None = None
     tags: str | None = None
+    conversation: str | None = None
     basis: str | None = None
     closed_by: str | None = None
     input_tokens: int | None = None

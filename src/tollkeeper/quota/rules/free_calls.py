@@ -19,13 +19,13 @@ def book_free(page: Page, operation: BookFree) -> ClosedCharge:
     """
     account = valid_account(page, operation.caller)
     quotas = account.quotas_of(billing_of(operation.caller))
-    windows = [page.current_windows.get(quota.id) or page.shown_windows[quota.id] for quota in quotas]
+    windows = [page.current_windows.get(quota.slot) or page.shown_windows[quota.slot] for quota in quotas]
     charge = page.charges.get(operation.charge_id)
     if charge is None:
         if page.refuses_calls:
             raise LedgerUnavailable
         require_own_quota(windows, operation.terms)
-        counting = [page.current_windows[quota.id] for quota in quotas if quota.counts_free_calls]
+        counting = [page.current_windows[quota.slot] for quota in quotas if quota.counts_free_calls]
         holds = fit_request(counting, operation.terms, page.now_ms)
         operation.would_refuse = unenforced(counting, operation.terms, 0)
         charge = new_charge(page, operation, Usage(0, 0))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.page import QuotaKey
+from tollkeeper.quota.rules.subjects import OF_EACH
 from tollkeeper.quota.rules.windows import MAX_GRANTED, Period
 
 
@@ -69,6 +70,17 @@ def require_rollover(key: QuotaKey, cap: int | None) -> None:
         raise InvalidRequest("A quota whose window is total has no next window: nothing can roll over.")
     if cap is not None and not 0 <= cap <= MAX_GRANTED:
         raise InvalidRequest(f"What rolls over is between 0 and {MAX_GRANTED:,}.")
+
+
+def require_for_template(change: LimitChange) -> None:
+    """Raise InvalidRequest for a change that cannot be made to a template: it has no window to grant to, and ends with
+    no time. A value of it can only be granted more: its limit is the template's.
+    """
+    subject = change.key.subject
+    if subject.kind in OF_EACH and isinstance(change, Grant) != bool(subject.value):
+        raise InvalidRequest("Set the limit of a template. Grant to those that have it, or set a limit of their own.")
+    if subject.kind in OF_EACH and isinstance(change, Override):
+        raise InvalidRequest("Set the limit of a template: overrides are of users, API keys, groups and tenants.")
 
 
 def require_possible(key: QuotaKey) -> None:

@@ -12,6 +12,10 @@ from sqlmodel import Field, SQLModel
 Id = BigInteger().with_variant(Integer, "sqlite")
 
 
+MAX_VALUE = 200
+"""Characters of a value of a template."""
+
+
 class Unit(StrEnum):
     """What a quota counts: tokens, money, answered calls, or the calls in flight at the same time.
 
@@ -104,7 +108,7 @@ class Quota(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     tenant_id: int = Field(foreign_key="tenants.id")
     user_id: int | None = Field(default=None, foreign_key="users.id")
-    kind: str = Field(max_length=10)
+    kind: str = Field(max_length=20)
     subject: str = Field(default="", max_length=120)
     unit: str = Field(default=Unit.TOKENS.value, max_length=12)
     period: str = Field(max_length=10)
@@ -120,7 +124,9 @@ class Quota(SQLModel, table=True):
 
 
 class Window(SQLModel, table=True):
-    """One period of a quota, with its balances. Each balance is the sum of the window's entries."""
+    """One period of a quota, with its balances. Each balance is the sum of the window's entries. For a template, of one
+    `value` of it.
+    """
 
     __tablename__ = "windows"
 
@@ -141,6 +147,9 @@ class Window(SQLModel, table=True):
     """When the next grant or override of it begins or ends."""
     rolled: int = Field(default=0, sa_type=BigInteger)
     """What was unused in the window before, and is granted to this one."""
+    value: str = Field(default="", max_length=MAX_VALUE)
+    base: int | None = Field(default=None, sa_type=BigInteger)
+    """Of a value: the limit of the template, as far as the window has followed it."""
 
 
 class TemporaryLimit(SQLModel, table=True):
@@ -164,7 +173,8 @@ class Charge(SQLModel, table=True):
     """The row of one call: what it held, how it ended, what it cost and why.
 
     `month` is the partition month of `id`. `key_id` is the API key of the call, `group_id` the group that it counts
-    for, and `tags` its tags, as a JSON object of names and values.
+    for, `tags` its tags, as a JSON object of names and values, and `conversation` the value of the conversation that
+    it continues (see `subjects.py`).
     """
 
     __tablename__ = "charges"
@@ -208,6 +218,7 @@ class Charge(SQLModel, table=True):
     key_id: str | None = Field(default=None, max_length=40)
     group_id: int | None = None
     tags: str | None = Field(default=None, sa_type=Text)
+    conversation: str | None = Field(default=None, max_length=100)
 
 
 class IdempotencyKey(SQLModel, table=True):

@@ -13,6 +13,7 @@ from tollkeeper.quota.rules.models import EntryKind
 from tollkeeper.quota.rules.subjects import Billing, billing_of
 from tollkeeper.quota.rules.subjects import QuotaKey as QuotaKey
 from tollkeeper.quota.rules.subjects import QuotaRow as QuotaRow
+from tollkeeper.quota.rules.subjects import Slot as Slot
 from tollkeeper.quota.rules.subjects import Subject as Subject
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class WindowRow:
     """When the next grant or override of it begins or ends: see `temporary.py`."""
     rolled: int = 0
     """What was unused in the window before: see `rollover.py`."""
+    base: int | None = None
+    """For a value of a template: the limit of that, as far as this window has followed it. See `templates.py`."""
 
     @property
     def admits_owner(self) -> bool:
@@ -129,6 +132,14 @@ class ReadSet:
         """The quotas that are shown to these readers. One may be named several times."""
         return _quotas_of(readers, self.reader_billings)
 
+    def values(self) -> set[str]:
+        """The values of templates that may have windows which the batch needs; among them, none."""
+        found = {""} | {key.subject.value for key in self.quotas | self.quotas_to_create}
+        for billings in (self.billings, self.reader_billings):
+            for user_id, of_user in billings.items():
+                found.update(*(billing.values(user_id) for billing in of_user))
+        return found
+
     def overlaps(self, other: "ReadSet") -> bool:
         """Whether both have a charge, a caller, a reader, a quota or an idempotency key in common."""
         return not (
@@ -156,9 +167,9 @@ class Page:
     holds: dict[str, list[WindowHold]] = field(default_factory=dict)
     quotas: dict[QuotaKey, QuotaRow] = field(default_factory=dict)
     keys: dict[KeyName, KeyRow] = field(default_factory=dict)
-    current_windows: dict[int, WindowRow] = field(default_factory=dict)
-    """The window of each quota at `now_ms`, by the quota's id."""
-    shown_windows: dict[int, WindowRow] = field(default_factory=dict)
+    current_windows: dict[Slot, WindowRow] = field(default_factory=dict)
+    """The window of each quota at `now_ms`."""
+    shown_windows: dict[Slot, WindowRow] = field(default_factory=dict)
     """Those of the quotas of `ReadSet.readers` that are not among the current windows. They may not exist yet."""
     waiting_jobs: set[str] = field(default_factory=set)
     """Those of `ReadSet.waiting_jobs` that are pending and have no charge. Their rows are locked."""

@@ -1,12 +1,16 @@
 """Whose quotas there are, what identifies a quota, and the quota as stored."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from hashlib import sha256
 from typing import NamedTuple
 
 from tollkeeper.principal import Principal
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.windows import UTC_CALENDAR, Calendar, Period
+
+DIGEST_LENGTH = 24
+"""Hexadecimal digits that stand for the name of a conversation."""
 
 
 class SubjectKind(StrEnum):
@@ -18,24 +22,47 @@ class SubjectKind(StrEnum):
     """An API key of a user. Its quota limits further: it does not replace one of the user's own."""
     GROUP = "group"
     """A group of a tenant's users. Its quota limits the calls that count for the group."""
+    EACH_USER = "each_user"
+    """A template: each user of a tenant has this quota, unless one of their own replaces it."""
+    EACH_KEY = "each_key"
+    """A template: each API key of a tenant's users has this quota, unless one of its own replaces it."""
+    EACH_CONVERSATION = "each_conversation"
+    """A template: each conversation of a tenant's users has this quota."""
+
+
+EACH_OF = {SubjectKind.USER: SubjectKind.EACH_USER, SubjectKind.KEY: SubjectKind.EACH_KEY}
+"""The kinds of templates, by the kinds of owners that have their quotas unless one of their own replaces them."""
+OF_EACH = {
+    SubjectKind.EACH_USER: "user",
+    SubjectKind.EACH_KEY: "key",
+    SubjectKind.EACH_CONVERSATION: "conversation",
+}
+"""The kinds of templates, and what each of their values is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """The owner of a quota: a user or, without `user_id`, a tenant; or what `part` says, with its `name`.
 
-    An API key has its user's `user_id`, and its id as the name. The name of a group is its id, too.
+    An API key has its user's `user_id`, and its id as the name. The name of a group is its id, too. `value` is which
+    one of those is meant that have the quota of a template (see `templates.py`); without it, the template itself.
     """
 
     tenant_id: int
     user_id: int | None = None
     part: SubjectKind | None = None
     name: str = ""
+    value: str = ""
 
     @property
     def kind(self) -> SubjectKind:
         """What the owner is."""
         return self.part or (SubjectKind.TENANT if self.user_id is None else SubjectKind.USER)
+
+
+def value_of(subject: Subject) -> str:
+    """The value of a user or an API key in templates."""
+    return subject.name if subject.kind is SubjectKind.KEY else str(subject.user_id)
 
 
 def subject_of(tenant_id: int, user_id: int | None, kind: str, name: str) -> Subject:
@@ -60,6 +87,15 @@ class QuotaKey(NamedTuple):
     period: Period
 
 
+Slot = int | tuple[int, str]
+"""What has windows of its own: a quota, by its id; or one value of a template, by the template's id and the value."""
+
+
+def slot_of(quota_id: int, value: str) -> Slot:
+    """The slot of a window, from the columns of its row."""
+    return (quota_id, value) if value else quota_id
+
+
 @dataclass(slots=True)
 class QuotaRow:
     """A quota as stored. Only the limit changes, and what becomes of calls without room and of what is unused."""
@@ -81,6 +117,8 @@ class QuotaRow:
     """The name in the API: `user-day`, `tenant-total`, `user-month-usd`, `user-day-requests`, `key-day`."""
     is_own_token_quota: bool = field(init=False)
     """Whether it is a user's and counts tokens. A user without one that refuses calls cannot make any."""
+    slot: Slot = field(init=False)
+    """Identifies the windows that are its own."""
 
     @property
     def is_held_at_dispatch(self) -> bool:
@@ -93,9 +131,24 @@ class QuotaRow:
         return self.key.unit is Unit.REQUESTS
 
     def __post_init__(self) -> None:
-        kind = self.key.subject.kind
+        subject = self.key.subject
+        kind: str = OF_EACH[subject.kind] if subject.value else subject.kind
         self.name = f"{kind}-{self.key.period}{NAME_SUFFIX[self.key.unit]}"
-        self.is_own_token_quota = self.key.unit is Unit.TOKENS and kind is SubjectKind.USER
+        self.is_own_token_quota = self.key.unit is Unit.TOKENS and kind == SubjectKind.USER
+        self.slot = slot_of(self.id, subject.value)
+
+    @property
+    def value(self) -> str:
+        """Which value of a template it is of; empty for the template itself, and for every other quota."""
+        return self.key.subject.value
+
+    def of(self, value: str) -> "QuotaRow":
+        """The same template for another value; for the same one, this row."""
+        if value == self.value:
+            return self
+        key = self.key._replace(subject=replace(self.key.subject, value=value))
+        settings = self.report_only, self.fallback_model, self.overrides_end_ms, self.rollover_cap
+        return QuotaRow(self.id, key, self.granted, self.calendar, *settings)
 
 
 class Billing(NamedTuple):
@@ -104,8 +157,24 @@ class Billing(NamedTuple):
     key_id: str | None = None
     group: str | None = None
     """The name of the group; None is the default one."""
+    conversation: str | None = None
+    """The value of the conversation in templates."""
+
+    def values(self, user_id: int) -> set[str]:
+        """The values of templates that a call of this user may have."""
+        return {value for value in (str(user_id), self.key_id, self.conversation) if value is not None}
 
 
 def billing_of(caller: Principal) -> Billing:
     """What the calls of a caller count for."""
-    return Billing(caller.api_key, caller.group)
+    conversation = caller.conversation
+    if conversation is None:
+        return Billing(caller.api_key, caller.group)
+    return Billing(caller.api_key, caller.group, conversation_value(caller.user_id, conversation))
+
+
+def conversation_value(user_id: int, conversation: str) -> str:
+    """The value of a conversation in templates: each user has names of their own. The ledger is kept for years, so it
+    does not have what a user has named a conversation after.
+    """
+    return f"{user_id}/{sha256(conversation.encode()).hexdigest()[:DIGEST_LENGTH]}"

@@ -31,13 +31,14 @@ class TemporaryRow(NamedTuple):
 
 
 class Temporary(NamedTuple):
-    """The limit of a quota, what rolls over of it at most, and its grants and overrides that had not ended when they
-    were due, the oldest first.
+    """The limit of a quota, what rolls over of it at most, its grants and overrides that had not ended when they were
+    due, the oldest first, and whether it refuses no call.
     """
 
     limit: int
     rollover_cap: int | None
     rows: Sequence[TemporaryRow]
+    report_only: bool = False
 
 
 NO_TEMPORARY: Sequence[TemporaryRow] = ()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
@@ -10,10 +11,12 @@ from tollkeeper.quota.rules.models import EntryKind, Unit
 from tollkeeper.quota.rules.page import EntryRow, Page, QuotaKey, QuotaRow, WindowRow
 from tollkeeper.quota.rules.rollover import rollover, write_rollover
 from tollkeeper.quota.rules.subjects import subject_of
+from tollkeeper.quota.rules.templates import follow, lag, lags
 from tollkeeper.quota.rules.temporary import (
     NO_TEMPORARY,
     Temporary,
     TemporaryRow,
+    due_amount,
     next_due,
     override_at,
     write_due,
@@ -27,9 +30,11 @@ QUOTA_COLUMNS = (
 )
 """What `quota_row` takes, of `quotas` and `tenants`: see QUOTAS."""
 QUOTAS = "quotas JOIN tenants ON tenants.id = quotas.tenant_id"
-TERMS = ("report_only", "override", "due_ms", "rolled")
+TERMS = ("report_only", "override", "due_ms", "rolled", "base")
 """The columns of a window that change seldom."""
-WINDOW_COLUMNS = f"id, quota_id, starts_ms, ends_ms, granted, settled, pending, forgiven, sequence, {', '.join(TERMS)}"
+WINDOW_COLUMNS = (
+    f"id, quota_id, starts_ms, ends_ms, granted, settled, pending, forgiven, sequence, {', '.join(TERMS)}, value"
+)
 """What `window_row` takes, of `windows`."""
 GROUPS_OF_USER = (
     "group_members JOIN user_groups ON user_groups.tenant_id = group_members.tenant_id"
@@ -38,8 +43,9 @@ GROUPS_OF_USER = (
 """The memberships in groups that are not closed."""
 TEMPORARY_COLUMNS = ", ".join(f"temporary_limits.{column}" for column in TemporaryRow._fields)
 READ_TEMPORARY = (
-    f"SELECT quotas.id, quotas.granted, rollover_cap, {TEMPORARY_COLUMNS} FROM quotas LEFT JOIN temporary_limits"
-    " ON temporary_limits.tenant_id = quotas.tenant_id AND quota_id = quotas.id AND ends_ms >= {since}"
+    f"SELECT quotas.id, quotas.granted, rollover_cap, report_only, {TEMPORARY_COLUMNS} FROM quotas"
+    " LEFT JOIN temporary_limits ON temporary_limits.tenant_id = quotas.tenant_id AND quota_id = quotas.id"
+    " AND ends_ms >= {since}"
     " WHERE quotas.id {among} ORDER BY quotas.id, temporary_limits.id"
 )
 """What `temporary_of` takes: of some quotas, without what ended before `since`."""
@@ -73,14 +79,16 @@ def is_overridden(quota: QuotaRow, now_ms: int) -> bool:
 
 
 def quota_key_values(key: QuotaKey) -> tuple[int, int | None, str, str, str, str]:
-    """The columns that identify a quota: tenant, user, kind and name of the subject, unit and period."""
+    """The columns that identify a quota: tenant, user, kind and name of the subject, unit and period. A value of a
+    template has the row of that.
+    """
     subject = key.subject
     return (subject.tenant_id, subject.user_id, subject.kind.value, subject.name, key.unit.value, key.period.value)
 
 
 def window_row(row: Sequence[Any], quota: QuotaRow) -> WindowRow:
-    """From the WINDOW_COLUMNS."""
-    return WindowRow(row[0], quota, *row[2:])
+    """From the WINDOW_COLUMNS. `quota` may be of another value of the same template."""
+    return WindowRow(row[0], quota.of(row[-1]), *row[2:-1])
 
 
 def new_window(
@@ -101,6 +109,8 @@ def new_window(
         window.override = override_at(temporary, now_ms)
         window.granted = quota.granted if window.override is None else window.override
         window.due_ms = next_due(temporary, window, now_ms)
+    if quota.value:
+        window.base = quota.granted
     window.sequence = len(_opening_amounts(window))
     return window
 
@@ -127,18 +137,29 @@ def opening_entries(window: WindowRow, now_ms: int) -> list[EntryRow]:
 
 def quotas_with_due(page: Page, due: Mapping[int, WindowRow]) -> tuple[set[int], int]:
     """The quotas whose temporary limits a page needs, and since when."""
-    since = [window.due_ms or 0 for window in due.values()]
+    since = [page.now_ms if window.due_ms is None else window.due_ms for window in due.values()]
     since += [previous.ends_ms or 0 for _, previous in page.successions]
     quotas = {window.quota.id for window in due.values()} | {one.window.quota.id for one in page.successions}
     return quotas | {quota.id for quota in page.quotas.values()}, min(since, default=page.now_ms)
 
 
 def due_windows(page: Page) -> dict[int, WindowRow]:
-    """The windows of a page in which a grant or an override is to begin or end by now."""
+    """The windows of a page in which a grant or an override is to begin or end by now, and those of now that are to
+    follow a change of their template.
+    """
     now_ms = page.now_ms
-    return {
-        window.id: window for window in page.locked_windows if window.due_ms is not None and window.due_ms <= now_ms
-    }
+    due = {window.id: window for window in page.locked_windows if window.due_ms is not None and window.due_ms <= now_ms}
+    for window in page.current_windows.values():
+        if window.base is not None and lags(window):
+            due[window.id] = window
+    return due
+
+
+def as_due(window: WindowRow, temporary: Temporary | None, now_ms: int) -> WindowRow:
+    """A stored window that is only shown, as it will be once what is due by now is written."""
+    more = lag(window) + (due_amount(temporary, window, now_ms) if temporary is not None else 0)
+    report_only = window.quota.report_only if lags(window) else window.report_only
+    return replace(window, granted=window.granted + more, report_only=report_only)
 
 
 def with_rollover(window: WindowRow, previous: WindowRow | None, overrides: Sequence[TemporaryRow]) -> WindowRow:
@@ -157,17 +178,25 @@ def write_all_due(page: Page, due: Mapping[int, WindowRow]) -> None:
         write_rollover(page, one, page.temporary[one.window.quota.id], source_id, month_of(source_id))
     for window in due.values():
         source_id = new_id("due")
-        write_due(page, window, page.temporary[window.quota.id], source_id, month_of(source_id))
+        temporary = page.temporary[window.quota.id]
+        if lags(window):
+            follow(page, window, temporary, source_id, month_of(source_id))
+        if window.due_ms is not None and window.due_ms <= page.now_ms:
+            write_due(page, window, temporary, source_id, month_of(source_id))
 
 
 def temporary_of(rows: Sequence[Sequence[Any]]) -> dict[int, Temporary]:
-    """By the quotas' ids: from the id, the limit and the cap of each quota, and the columns of a temporary limit."""
-    found: dict[int, tuple[int, int | None, list[TemporaryRow]]] = {}
-    for quota_id, limit, cap, *row in rows:
-        of_quota = found.setdefault(quota_id, (limit, cap, []))
+    """By the quotas' ids: from the id, the limit, the cap and the mode of each quota, and the columns of a temporary
+    limit.
+    """
+    found: dict[int, Temporary] = {}
+    limits: dict[int, list[TemporaryRow]] = {}
+    for quota_id, limit, cap, report_only, *row in rows:
+        of_quota = limits.setdefault(quota_id, [])
         if row[0] is not None:
-            of_quota[2].append(TemporaryRow(*row))
-    return {quota_id: Temporary(*one) for quota_id, one in found.items()}
+            of_quota.append(TemporaryRow(*row))
+        found[quota_id] = Temporary(limit, cap, of_quota, bool(report_only))
+    return found
 
 
 all_values: Callable[[ChargeRow], tuple[Any, ...]] = attrgetter(*CHARGE_COLUMNS)

@@ -80,8 +80,9 @@ _QUOTAS = (
     " UNION ALL SELECT id FROM quotas WHERE tenant_id = ANY($2::integer[]) AND user_id IS NULL"
 )
 _CURRENT_WINDOWS = (
-    "SELECT quotas.tenant_id, last.id FROM quotas, LATERAL (SELECT id, ends_ms FROM windows"
-    " WHERE tenant_id = quotas.tenant_id AND quota_id = quotas.id"
+    "SELECT quotas.tenant_id, last.id FROM quotas JOIN unnest($3::text[]) AS wanted (value)"
+    " ON wanted.value = '' OR quotas.kind LIKE 'each%', LATERAL (SELECT id, ends_ms FROM windows"
+    " WHERE tenant_id = quotas.tenant_id AND quota_id = quotas.id AND value = wanted.value"
     f" AND starts_ms <= {NOW_MS} ORDER BY starts_ms DESC LIMIT 1) AS last"
     f" WHERE quotas.id = ANY($2::integer[]) AND (last.ends_ms IS NULL OR last.ends_ms > {NOW_MS})"
 )
@@ -128,7 +129,8 @@ class LockedRows:
         charges: list[Key] = [(tenant, month_of(id_), id_) for id_, tenant in read_set.charges.items()]
         quotas = await _fetch(connection, _QUOTAS, users, list(tenants))
         windows = await _fetch(connection, _WINDOWS_OF_CHARGES, *_columns(charges)) if charges else []
-        windows += await _fetch(connection, _CURRENT_WINDOWS, now_ms, [quota_id for (quota_id,) in quotas])
+        quota_ids = [quota_id for (quota_id,) in quotas]
+        windows += await _fetch(connection, _CURRENT_WINDOWS, now_ms, quota_ids, sorted(read_set.values()))
         rows: dict[str, list[Key]] = {
             "charges": charges,
             "windows": windows,

@@ -230,7 +230,7 @@ class PageReader:
         rows = await connection.fetch(_READ_ACCOUNTS, unknown, tenants, found.now_ms - MAX_CLOCK_SKEW_MS)
         for user_id, tenant_id, active, version, ids, expiries, revoked, *of_groups in rows:
             api_keys = dict(zip(ids, expiries, strict=True))
-            always, parts = sort_quotas(quotas.get(user_id, ()))
+            always, parts = sort_quotas(user_id, quotas.get(user_id, ()))
             names, group_ids, are_default = of_groups
             default = next((one for one, is_default in zip(group_ids, are_default, strict=True) if is_default), None)
             groups = dict(zip(names, group_ids, strict=True))
@@ -248,7 +248,7 @@ async def _find_quota(connection: Connection, key: QuotaKey, *, create: bool) ->
     if row is None and create:
         await connection.execute(_CREATE_QUOTA, *values)
         row = await connection.fetchrow(_FIND_QUOTA, *values)
-    return quota_row(row) if row is not None else None
+    return quota_row(row).of(key.subject.value) if row is not None else None
 
 
 def _lock_order(key: QuotaKey) -> tuple[int, int, str, str, str, int]:

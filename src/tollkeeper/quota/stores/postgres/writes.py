@@ -70,7 +70,7 @@ def _update_windows(columns: Sequence[str], types: tuple[str, ...]) -> _Part:
 
 
 _UPDATE_WINDOWS = _update_windows(_BALANCES, ("bigint",) * 5)
-_UPDATE_TERMS = _update_windows((*_BALANCES, *TERMS), (*("bigint",) * 5, "boolean", *("bigint",) * 3))
+_UPDATE_TERMS = _update_windows((*_BALANCES, *TERMS), (*("bigint",) * 5, "boolean", *("bigint",) * 4))
 _INSERT_TEMPORARY = _insert(
     "temporary_limits", TemporaryRow._fields[1:], ("integer", "integer", *("bigint",) * 4, "text")
 )
@@ -124,7 +124,7 @@ def _changes(page: Page) -> dict[_Part, Sequence[tuple[Any, ...]]]:
         ],
         _UPDATE_WINDOWS: [_balances(row) for id_, row in page.changed_windows.items() if id_ not in page.changed_terms],
         _UPDATE_TERMS: [
-            (*_balances(row), row.report_only, row.override, row.due_ms, row.rolled)
+            (*_balances(row), row.report_only, row.override, row.due_ms, row.rolled, row.base)
             for row in page.changed_terms.values()
         ],
         _INSERT_TEMPORARY: [row[1:] for row in page.new_temporary],

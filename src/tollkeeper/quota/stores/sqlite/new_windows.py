@@ -9,9 +9,9 @@ from tollkeeper.quota.stores.sqlite.writes import write_entries
 _CREATE_WINDOW = (
     "INSERT INTO windows"
     " (tenant_id, quota_id, starts_ms, ends_ms, granted, settled, pending, forgiven, sequence, report_only, override,"
-    " due_ms, rolled) SELECT :tenant_id, :quota_id, :starts_ms, :ends_ms, :granted, 0, 0, 0, :sequence, :report_only,"
-    " :override, :due_ms, 0 WHERE NOT EXISTS (SELECT 1 FROM"
-    " (SELECT ends_ms FROM windows WHERE tenant_id = :tenant_id AND quota_id = :quota_id"
+    " due_ms, rolled, value, base) SELECT :tenant_id, :quota_id, :starts_ms, :ends_ms, :granted, 0, 0, 0, :sequence,"
+    " :report_only, :override, :due_ms, 0, :value, :base WHERE NOT EXISTS (SELECT 1 FROM"
+    " (SELECT ends_ms FROM windows WHERE tenant_id = :tenant_id AND quota_id = :quota_id AND value = :value"
     f" AND starts_ms < coalesce(:ends_ms, {2**63 - 1}) ORDER BY starts_ms DESC LIMIT 1)"
     " WHERE ends_ms IS NULL OR ends_ms > :starts_ms)"
 )
@@ -30,6 +30,8 @@ def create_window(connection: sqlite3.Connection, page: Page, window: WindowRow)
         "report_only": window.report_only,
         "override": window.override,
         "due_ms": window.due_ms,
+        "value": window.quota.value,
+        "base": window.base,
     }
     created = connection.execute(_CREATE_WINDOW, values)
     if created.rowcount != 1:

@@ -6,12 +6,22 @@ data_version"). So an installation of one process reads each row once.
 
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import replace
 
 from tollkeeper.quota.rules.accounts import sort_quotas
 from tollkeeper.quota.rules.charge_row import CHARGE_COLUMNS, ChargeRow
-from tollkeeper.quota.rules.page import Account, Page, QuotaKey, QuotaRow, ReadSet, Succession, WindowHold, WindowRow
-from tollkeeper.quota.rules.temporary import NO_TEMPORARY, due_amount
+from tollkeeper.quota.rules.page import (
+    Account,
+    Page,
+    QuotaKey,
+    QuotaRow,
+    ReadSet,
+    Slot,
+    Succession,
+    WindowHold,
+    WindowRow,
+)
+from tollkeeper.quota.rules.templates import lags
+from tollkeeper.quota.rules.temporary import NO_TEMPORARY
 from tollkeeper.quota.stores.rows import (
     FIND_ARCHIVED_MONTH,
     GROUPS_OF_USER,
@@ -19,6 +29,7 @@ from tollkeeper.quota.stores.rows import (
     QUOTA_COLUMNS,
     QUOTAS,
     WINDOW_COLUMNS,
+    as_due,
     is_overridden,
     may_be_archived,
     new_window,
@@ -42,10 +53,12 @@ _READ_HOLDS = (
 )
 """Without statistics, SQLite would rather read all entries of the tenant in the order of the primary key."""
 _READ_WINDOW = f"SELECT {WINDOW_COLUMNS} FROM windows WHERE tenant_id = ? AND id = ?"
-_LAST_STARTED = "WHERE tenant_id = ? AND quota_id = ? AND starts_ms <= ? ORDER BY starts_ms DESC LIMIT 1"
+_LAST_STARTED = "WHERE tenant_id = ? AND quota_id = ? AND value = ? AND starts_ms <= ? ORDER BY starts_ms DESC LIMIT 1"
 _FIND_WINDOW = _READ_WINDOW.replace("WHERE tenant_id = ? AND id = ?", _LAST_STARTED)
 """The last window of a quota that has started: the current one, or the previous one."""
-_FIND_NEXT_START = "SELECT min(starts_ms) FROM windows WHERE tenant_id = ? AND quota_id = ? AND starts_ms > ?"
+_FIND_NEXT_START = (
+    "SELECT min(starts_ms) FROM windows WHERE tenant_id = ? AND quota_id = ? AND value = ? AND starts_ms > ?"
+)
 _READ_ACCOUNT = (
     "SELECT users.tenant_id, users.disabled_at IS NULL AND tenants.disabled_at IS NULL, users.token_version"
     " FROM users JOIN tenants ON tenants.id = users.tenant_id WHERE users.tenant_id = ? AND users.id = ?"
@@ -85,7 +98,7 @@ class RowCache:
         self._accounts: dict[int, Account] = {}
         self._quotas: dict[int, QuotaRow] = {}
         self._windows: dict[int, WindowRow] = {}
-        self._current: dict[int, WindowRow] = {}
+        self._current: dict[Slot, WindowRow] = {}
         self._charges: dict[str, tuple[ChargeRow, list[WindowHold]]] = {}
 
     def clear(self) -> None:
@@ -189,7 +202,7 @@ class RowCache:
                 groups[name] = group_id
                 default_group = group_id if is_default else default_group
         revoked = connection.execute(_READ_REVOKED_SESSIONS, (*caller, now_ms - MAX_CLOCK_SKEW_MS)).fetchall()
-        always, parts = sort_quotas(map(quota_row, quotas))
+        always, parts = sort_quotas(user_id, map(quota_row, quotas))
         account = Account(
             tenant_id,
             bool(active),
@@ -206,15 +219,15 @@ class RowCache:
 
     def _read_current(self, connection: sqlite3.Connection, page: Page, quota: QuotaRow) -> None:
         """Read the quota's current window, and create it if it does not exist."""
-        if quota.id not in page.current_windows:
+        if quota.slot not in page.current_windows:
             window = self._find_current(connection, page, quota)
             if window is None:
                 previous = self._find_last(connection, page, quota) if quota.rollover_cap is not None else None
                 window = create_window(connection, page, self._new_window(connection, page, quota))
                 if previous is not None:
                     page.successions.append(Succession(window, previous))
-                self._windows[window.id] = self._current[quota.id] = window
-            page.current_windows[quota.id] = window
+                self._windows[window.id] = self._current[quota.slot] = window
+            page.current_windows[quota.slot] = window
 
     def _read_for_reader(self, connection: sqlite3.Connection, page: Page, quota: QuotaRow) -> None:
         """Read the quota's current window for a call that costs nothing: to be changed only where such calls count."""
@@ -223,25 +236,26 @@ class RowCache:
 
     def _show_current(self, connection: sqlite3.Connection, page: Page, quota: QuotaRow) -> None:
         """Read the quota's current window. One that does not exist is shown as it would begin, but not created."""
-        if quota.id not in page.current_windows:
+        if quota.slot not in page.current_windows:
             window = self._find_current(connection, page, quota)
-            if window is not None and window.due_ms is not None and window.due_ms <= page.now_ms:
-                temporary = read_temporary(connection, {quota.id}, window.due_ms)[quota.id]
-                window = replace(window, granted=window.granted + due_amount(temporary, window, page.now_ms))
-            page.shown_windows[quota.id] = window or self._shown_window(connection, page, quota)
+            if window is not None:
+                is_due = window.due_ms is not None and window.due_ms <= page.now_ms
+                temporary = read_temporary(connection, {quota.id}, window.due_ms or 0)[quota.id] if is_due else None
+                window = as_due(window, temporary, page.now_ms) if is_due or lags(window) else window
+            page.shown_windows[quota.slot] = window or self._shown_window(connection, page, quota)
 
     def _find_current(self, connection: sqlite3.Connection, page: Page, quota: QuotaRow) -> WindowRow | None:
         """The stored window that covers now, whatever the calendar says by now."""
-        window = self._current.get(quota.id)
+        window = self._current.get(quota.slot)
         if window is None or not window.covers(page.now_ms):
             window = self._find_last(connection, page, quota)
             if window is None or not window.covers(page.now_ms):
                 return None
-            self._windows[window.id] = self._current[quota.id] = window
+            self._windows[window.id] = self._current[quota.slot] = window
         return window
 
     def _find_last(self, connection: sqlite3.Connection, page: Page, quota: QuotaRow) -> WindowRow | None:
-        row = connection.execute(_FIND_WINDOW, (quota.key.subject.tenant_id, quota.id, page.now_ms)).fetchone()
+        row = connection.execute(_FIND_WINDOW, _place(quota, page.now_ms)).fetchone()
         return None if row is None else self._windows.get(row[0]) or window_row(row, quota)
 
     def _shown_window(self, connection: sqlite3.Connection, page: Page, quota: QuotaRow) -> WindowRow:
@@ -255,8 +269,7 @@ class RowCache:
     def _new_window(self, connection: sqlite3.Connection, page: Page, quota: QuotaRow) -> WindowRow:
         """The window that begins now, between the stored ones."""
         previous = self._find_last(connection, page, quota)
-        wanted = quota.key.subject.tenant_id, quota.id, page.now_ms
-        (next_start_ms,) = connection.execute(_FIND_NEXT_START, wanted).fetchone()
+        (next_start_ms,) = connection.execute(_FIND_NEXT_START, _place(quota, page.now_ms)).fetchone()
         temporary = NO_TEMPORARY
         if is_overridden(quota, page.now_ms):
             temporary = read_temporary(connection, {quota.id}, page.now_ms)[quota.id].rows
@@ -275,10 +288,16 @@ class RowCache:
         return window
 
 
+def _place(quota: QuotaRow, now_ms: int) -> tuple[int, int, str, int]:
+    """What the queries of windows take."""
+    subject = quota.key.subject
+    return subject.tenant_id, quota.id, subject.value, now_ms
+
+
 def _find_quota(connection: sqlite3.Connection, key: QuotaKey, *, create: bool) -> QuotaRow | None:
     values = quota_key_values(key)
     row = connection.execute(_FIND_QUOTA, values).fetchone()
     if row is None and create:
         connection.execute(_CREATE_QUOTA, values)
         row = connection.execute(_FIND_QUOTA, values).fetchone()
-    return quota_row(row) if row is not None else None
+    return quota_row(row).of(key.subject.value) if row is not None else None

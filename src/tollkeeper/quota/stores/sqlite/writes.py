@@ -19,7 +19,7 @@ MAX_ROWS_PER_STATEMENT = 64
 """With the widest row, this is below SQLite's limit of 32,766 parameters."""
 
 _BALANCES = ("granted", "settled", "pending", "forgiven", "sequence")
-_WINDOW_COLUMNS = ("id", "tenant_id", "quota_id", "starts_ms", "ends_ms", *_BALANCES)
+_WINDOW_COLUMNS = ("id", "tenant_id", "quota_id", "value", "starts_ms", "ends_ms", *_BALANCES)
 
 
 class Insert:
@@ -68,7 +68,7 @@ def write(connection: sqlite3.Connection, page: Page) -> None:
         connection.execute(_UPDATE_LIMIT, (*limit, quota.id))
     _update_windows.run(connection, [_window_values(row) for row in page.changed_windows.values()])
     for window in page.changed_terms.values():
-        terms = window.report_only, window.override, window.due_ms, window.rolled
+        terms = window.report_only, window.override, window.due_ms, window.rolled, window.base
         connection.execute(_UPDATE_TERMS, (*terms, window.id))
     if page.new_temporary or page.ended_grants:
         write_temporary(connection, page)
@@ -89,6 +89,7 @@ def _window_values(row: WindowRow) -> tuple[Any, ...]:
         row.id,
         row.tenant_id,
         row.quota.id,
+        row.quota.value,
         row.starts_ms,
         row.ends_ms,
         row.granted,
