@@ -27,7 +27,7 @@ from tollkeeper.quota.rules.limit_changes import Grant, LimitChange, Override, S
 from tollkeeper.quota.rules.models import Unit, WhenSpent
 from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.quota.rules.page import QuotaKey, Subject
-from tollkeeper.quota.rules.subjects import SubjectKind
+from tollkeeper.quota.rules.subjects import OF_EACH, SubjectKind
 from tollkeeper.quota.rules.windows import Period
 
 _LABELS = {
@@ -35,6 +35,9 @@ _LABELS = {
     SubjectKind.USER: "The user",
     SubjectKind.KEY: "The API key",
     SubjectKind.GROUP: "The group",
+    SubjectKind.EACH_USER: "The template for each user",
+    SubjectKind.EACH_KEY: "The template for each API key",
+    SubjectKind.EACH_CONVERSATION: "The template for each conversation",
 }
 _AMOUNTS = {Action.SET: "limit", Action.GRANT: "granted", Action.OVERRIDE: "limit"}
 """What the audit log calls the amount of an act."""
@@ -56,11 +59,12 @@ class PlannedLimit(msgspec.Struct, frozen=True):
     from_ms: int | None = None
     until_ms: int | None = None
     rollover_cap: int | None = None
+    value: str = ""
 
     @property
     def subject(self) -> Subject:
         """The owner of the quota."""
-        return Subject(self.tenant_id, self.user_id, self.kind, self.name)
+        return Subject(self.tenant_id, self.user_id, self.kind, self.name, self.value)
 
     @property
     def change(self) -> LimitChange:
@@ -82,17 +86,19 @@ class LimitPlan(msgspec.Struct, frozen=True):
 
 
 class OwnerIds(NamedTuple):
-    """Whose quota a request means: one of these."""
+    """Whose quota a request means: one of these; or the template of a tenant for each user, key or conversation."""
 
     user_id: int | None = None
     tenant_id: int | None = None
     key_id: str | None = None
     group_id: int | None = None
+    for_each: SubjectKind | None = None
 
     @property
     def are_several(self) -> bool:
-        """Whether it names more than one."""
-        return sum(one is not None for one in self) > 1
+        """Whether it names more than one. A template is of its tenant."""
+        ids = self if self.for_each is None else self._replace(tenant_id=None)
+        return sum(one is not None for one in ids) > 1
 
 
 async def find_owner(admin: Administrator, ids: OwnerIds, *, default: int | None = None) -> Subject:
@@ -100,8 +106,14 @@ async def find_owner(admin: Administrator, ids: OwnerIds, *, default: int | None
     Raises NotFound for those that the administrator may not see; InvalidRequest for neither.
     """
     if ids._replace(tenant_id=None).are_several:
-        raise InvalidRequest("Name one of user_id, key_id and group_id.")
+        raise InvalidRequest("Name one of user_id, key_id, group_id and for_each.")
     scope = admin.scope.narrow(ids.tenant_id) if any(ids._replace(tenant_id=None)) else admin.scope
+    if ids.for_each is not None:
+        tenant_id = scope.tenant_id or default
+        if tenant_id is None:
+            raise InvalidRequest("Name the tenant_id whose template it is.")
+        await get_tenant(admin, tenant_id)
+        return Subject(tenant_id, None, ids.for_each)
     if ids.group_id is not None:
         group = await get_group(admin, ids.group_id)
         scope.narrow(group.tenant_id)
@@ -118,7 +130,7 @@ async def find_owner(admin: Administrator, ids: OwnerIds, *, default: int | None
         return Subject(found, ids.user_id)
     tenant_id = default if ids.tenant_id is None else ids.tenant_id
     if tenant_id is None:
-        raise InvalidRequest("Name a user_id, a tenant_id, a key_id or a group_id.")
+        raise InvalidRequest("Name a user_id, a tenant_id, a key_id, a group_id or for_each.")
     await get_tenant(admin, tenant_id)
     return Subject(tenant_id)
 
@@ -128,7 +140,7 @@ async def find_target(admin: Administrator, ids: OwnerIds) -> Target:
     operators and their keys, whose quotas only operators may change.
     """
     if ids.are_several:
-        raise InvalidRequest("Name one of user_id, tenant_id, key_id and group_id.")
+        raise InvalidRequest("Name one of user_id, tenant_id, key_id, group_id and for_each.")
     subject = await find_owner(admin, ids)
     if subject.user_id is not None:
         require_power_over(admin, await admin.session.get_one(User, subject.user_id))
@@ -183,6 +195,7 @@ async def note_changes(admin: Administrator, changes: Sequence[PlannedChange]) -
                 change.request.from_ms,
                 change.request.until_ms,
                 change.request.rollover_cap,
+                change.key.subject.value,
             )
             for change in changes
         ),
@@ -241,5 +254,7 @@ def _action(planned: PlannedLimit) -> str:
 
 def _target(planned: PlannedLimit) -> str:
     subject = planned.subject
-    names = {SubjectKind.USER: subject.user_id, SubjectKind.TENANT: subject.tenant_id}
+    if subject.value:
+        return f"{OF_EACH[subject.kind]}:{subject.value}"
+    names = dict.fromkeys((SubjectKind.TENANT, *OF_EACH), subject.tenant_id) | {SubjectKind.USER: subject.user_id or 0}
     return f"{subject.kind}:{names.get(subject.kind, subject.name)}"

@@ -22,6 +22,12 @@ _LENGTH = (
     f" WHEN 'week' THEN 2073600000 WHEN 'month' THEN 8294400000 ELSE {_SINCE} END"
 )
 """No window of a period is longer, also after a change of the calendar: see `earliest_start_ms` of the ledger."""
+_KIND = "CASE WHEN q.kind LIKE 'each%' THEN substr(q.kind, 6) ELSE q.kind END"
+"""A window of a template is of a user, a key or a conversation."""
+_USER = (
+    "CASE q.kind WHEN 'each_user' THEN CAST(nullif(w.value, '') AS INTEGER) WHEN 'each_key'"
+    " THEN (SELECT k.user_id FROM api_keys k WHERE k.tenant_id = w.tenant_id AND k.id = w.value) ELSE q.user_id END"
+)
 _LEVELS = {
     "sqlite": "JOIN json_each(r.percents) AS level",
     "postgresql": "CROSS JOIN LATERAL json_array_elements_text(CAST(r.percents AS json)) AS level (value)",
@@ -31,12 +37,13 @@ _LEVELS = {
 def _query(dialect: str) -> str:
     return (
         "SELECT DISTINCT w.tenant_id, w.id AS window_id, CAST(level.value AS INTEGER) AS percent, w.quota_id,"
-        " q.kind, q.user_id, q.unit, q.period, w.granted, w.settled, w.starts_ms, w.ends_ms"
+        f" {_KIND} AS kind, {_USER} AS user_id, q.unit, q.period, w.granted, w.settled, w.starts_ms, w.ends_ms"
         " FROM alert_rules r JOIN quotas q ON q.tenant_id = r.tenant_id AND q.unit <> 'concurrency'"
-        " AND (r.user_id IS NULL OR q.user_id = r.user_id) AND (r.kind IS NULL OR q.kind = r.kind)"
+        f" AND (r.kind IS NULL OR {_KIND} = r.kind)"
         " AND (r.unit IS NULL OR r.unit = q.unit) AND (r.period IS NULL OR r.period = q.period)"
         f" JOIN windows w ON w.tenant_id = q.tenant_id AND w.quota_id = q.id AND w.starts_ms >= {_SINCE} - {_LENGTH}"
-        f" AND (w.ends_ms IS NULL OR w.ends_ms > {_SINCE}) {_LEVELS[dialect]}"
+        f" AND (w.ends_ms IS NULL OR w.ends_ms > {_SINCE}) AND (r.user_id IS NULL OR {_USER} = r.user_id)"
+        f" {_LEVELS[dialect]}"
         " WHERE w.granted > 0 AND w.settled * 100 >= w.granted * CAST(level.value AS INTEGER)"
         " AND NOT EXISTS (SELECT 1 FROM quota_alerts a WHERE a.tenant_id = w.tenant_id AND a.window_id = w.id"
         f" AND a.percent = CAST(level.value AS INTEGER)) ORDER BY 1, 2, 3 LIMIT {CHUNK}"

@@ -7,7 +7,7 @@ from sqlmodel import Field, SQLModel
 class AlertRule(SQLModel, table=True):
     """At which shares of which quotas of a tenant an alert fires.
 
-    `percents` is a JSON list. With `kind` (a SubjectKind), `user_id`, `unit` and `period`, the rule is only for such
+    `percents` is a JSON list. With `kind` (what they are of), `user_id`, `unit` and `period`, the rule is only for such
     quotas.
     """
 
@@ -16,7 +16,7 @@ class AlertRule(SQLModel, table=True):
     tenant_id: int = Field(primary_key=True, foreign_key="tenants.id")
     id: str = Field(primary_key=True, max_length=40)
     percents: str = Field(max_length=200)
-    kind: str | None = Field(default=None, max_length=10)
+    kind: str | None = Field(default=None, max_length=20)
     user_id: int | None = None
     unit: str | None = Field(default=None, max_length=12)
     period: str | None = Field(default=None, max_length=10)
@@ -36,7 +36,7 @@ class QuotaAlert(SQLModel, table=True):
     percent: int = Field(primary_key=True)
     id: str = Field(max_length=40)
     quota_id: int
-    kind: str = Field(max_length=10)
+    kind: str = Field(max_length=20)
     user_id: int | None = None
     unit: str = Field(max_length=12)
     period: str = Field(max_length=10)

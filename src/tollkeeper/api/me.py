@@ -1,5 +1,6 @@
 """The caller's own account: the user, the quotas and the charges."""
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request
@@ -130,10 +131,16 @@ async def get_me(caller: AccountReader, session: SessionDep, services: ServicesD
 
 @router.get("/quota", summary="My quotas and what remains of them")
 async def get_my_quota(
-    request: Request, caller: AccountReader, session: SessionDep, services: ServicesDep
+    request: Request,
+    caller: AccountReader,
+    session: SessionDep,
+    services: ServicesDep,
+    session_id: Annotated[str | None, Query(max_length=100, examples=["talk-1"])] = None,
 ) -> MyQuotaResponse:
-    """With the header `X-Tollkeeper-Group`, as for a call for this group."""
-    principal = attribute(caller.principal, request.scope["headers"])
+    """With the header `X-Tollkeeper-Group`, as for a call for this group; with `session_id`, as for one that continues
+    this conversation.
+    """
+    principal = replace(attribute(caller.principal, request.scope["headers"]), conversation=session_id)
     now_ms = services.clock.now_ms()
     own = await queries.balances_of(session, [Subject(principal.tenant_id, principal.user_id)], now_ms)
     others = await queries.balances_of(session, await queries.shared_subjects(session, principal), now_ms)

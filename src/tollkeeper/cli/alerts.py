@@ -14,7 +14,7 @@ from tollkeeper.cli.output import AsJson, print_json, print_line, print_table
 from tollkeeper.cli.quota_arguments import parse_unit, parse_window
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.identity import accounts
-from tollkeeper.quota.rules.subjects import SubjectKind
+from tollkeeper.quota.rules.subjects import OF_EACH, SubjectKind
 
 app = typer.Typer(
     name="alert",
@@ -24,10 +24,11 @@ app = typer.Typer(
 )
 
 LISTED = 100
+KINDS = [kind.value for kind in SubjectKind if kind not in OF_EACH] + [OF_EACH[SubjectKind.EACH_CONVERSATION]]
 
 TenantName = Annotated[str, typer.Option("--tenant", metavar="NAME", show_default=False, help="The tenant.")]
 Percents = Annotated[str, typer.Option(metavar="N,N,…", help="The shares of the limit, in percent.")]
-Kind = Annotated[str | None, typer.Option(metavar="tenant|user|key|group", show_default=False, help="Of whose quotas.")]
+Kind = Annotated[str | None, typer.Option(metavar="|".join(KINDS), show_default=False, help="Of whose quotas.")]
 UnitName = Annotated[str | None, typer.Option("--unit", metavar="tokens|usd|requests", show_default=False)]
 Window = Annotated[str | None, typer.Option("--window", metavar="minute|hour|day|week|month|total", show_default=False)]
 RuleId = Annotated[str, typer.Argument(metavar="ID", show_default=False, help="The rule's id.")]
@@ -43,8 +44,8 @@ def add(
 ) -> None:
     """Add a rule: an alert fires once for each window and share."""
     shares = [parse_number(one.strip(), "--percents", 1, alerts.MAX_PERCENT) for one in percents.split(",")]
-    if kind is not None and kind not in {one.value for one in SubjectKind}:
-        raise InvalidRequest(f"--kind is one of: {', '.join(SubjectKind)}.")
+    if kind is not None and kind not in KINDS:
+        raise InvalidRequest(f"--kind is one of: {', '.join(KINDS)}.")
     counted = parse_unit(unit).value if unit is not None else None
     period = parse_window(window).value if window is not None else None
 

@@ -40,6 +40,15 @@ Group = Annotated[
     str | None,
     typer.Option("--group", metavar="NAME", show_default=False, help="The group of the tenant whose quota it is."),
 ]
+Each = Annotated[
+    str | None,
+    typer.Option(
+        "--each",
+        metavar="user|key|conversation",
+        show_default=False,
+        help="The template of the tenant: each of them has this quota, unless one of its own replaces it.",
+    ),
+]
 UnitName = Annotated[
     str,
     typer.Option(
@@ -76,13 +85,18 @@ Window = Annotated[
 
 @app.command()
 def show(
-    email: Email = None, tenant: Tenant = None, key: Key = None, group: Group = None, as_json: AsJson = False
+    email: Email = None,
+    tenant: Tenant = None,
+    key: Key = None,
+    group: Group = None,
+    each: Each = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show every quota that applies, in its current window."""
 
     async def read() -> tuple[Target, list[tuple[str, Balance]]]:
         async with open_context() as context, context.database.session() as session:
-            target, now_ms = await find_target(session, email, tenant, key, group), context.clock.now_ms()
+            target, now_ms = await find_target(session, email, tenant, key, group, each), context.clock.now_ms()
             owners = {target.label: target.subject}
             if target.subject.kind is SubjectKind.KEY:
                 owners["its user"] = Subject(target.subject.tenant_id, target.subject.user_id)
@@ -117,6 +131,7 @@ def set_(
     tenant: Tenant = None,
     key: Key = None,
     group: Group = None,
+    each: Each = None,
     window: Window = None,
     unit: UnitName = "tokens",
     reason: Annotated[
@@ -135,7 +150,7 @@ def set_(
     spent = spent_rule(parse_when_spent(when_spent) if when_spent is not None else None, fallback_model)
     cap = parse_amount(rollover, "--rollover", minimum=0) if rollover is not None else None
     _change(
-        (email, tenant, key, group),
+        (email, tenant, key, group, each),
         window,
         Action.SET,
         amount,
@@ -218,7 +233,7 @@ quota_requests.register(app)
 
 
 def _change(
-    owner: tuple[str | None, str | None, str | None, str | None],
+    owner: tuple[str | None, ...],
     window: str | None,
     action: Action,
     amount: int,

@@ -3,13 +3,13 @@
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollkeeper.cli.arguments import parse_name
+from tollkeeper.cli.arguments import parse_choice, parse_name
 from tollkeeper.errors import InvalidRequest, NotFound
 from tollkeeper.identity import accounts, keys
 from tollkeeper.identity.models import UserGroup
 from tollkeeper.quota.changes import Target
 from tollkeeper.quota.rules.page import Subject
-from tollkeeper.quota.rules.subjects import SubjectKind
+from tollkeeper.quota.rules.subjects import OF_EACH, SubjectKind
 from tollkeeper.tenant_scope import ALL_TENANTS
 
 
@@ -19,14 +19,17 @@ async def find_target(
     tenant_name: str | None,
     key_id: str | None = None,
     group_name: str | None = None,
+    each: str | None = None,
 ) -> Target:
-    """Returns the user with this e-mail address, the tenant with this name or the group of it, or the API key with this
-    id. Raises NotFound, InvalidRequest.
+    """Returns the user with this e-mail address, the tenant with this name or the group or template of it, or the API
+    key with this id. Raises NotFound, InvalidRequest.
     """
     if sum(one is not None for one in (email, tenant_name, key_id)) != 1:
         raise InvalidRequest("Give one of: the e-mail address of a user, a tenant with --tenant, a key with --key.")
     if group_name is not None and tenant_name is None:
         raise InvalidRequest("A group needs its tenant, with --tenant.")
+    if each is not None and (tenant_name is None or group_name is not None):
+        raise InvalidRequest("A template needs its tenant, with --tenant, and no group.")
     if key_id is not None:
         key = await keys.get_key(session, key_id, ALL_TENANTS)
         return Target(Subject(key.tenant_id, key.user_id, SubjectKind.KEY, key.id), f"key {key.id}")
@@ -35,6 +38,10 @@ async def find_target(
         return Target(Subject(user.tenant_id, user.id), user.email)
     tenant = await accounts.get_tenant_by_name(session, parse_name(tenant_name or ""))
     assert tenant.id is not None
+    if each is not None:
+        templates = {name: kind for kind, name in OF_EACH.items()}
+        kind = templates[parse_choice(each, "--each", list(templates))]
+        return Target(Subject(tenant.id, None, kind), f"each {each} of {tenant.name}")
     if group_name is not None:
         query = select(UserGroup).where(UserGroup.tenant_id == tenant.id, UserGroup.name == parse_name(group_name))
         group = (await session.exec(query)).first()

@@ -41,6 +41,8 @@ class ModelCall:
     """What moderates the call; None if its tenant has no rules for this surface."""
     passages: Sequence[Passage] | None = None
     """What the input has of documents; None for a call without retrieval."""
+    conversation: str | None = None
+    """The name of the conversation that it continues, among the caller's."""
     usual_output: int = 0
     """The output limit, in tokens, that clients of this surface expect if they send none; less if there is no room."""
 

@@ -19,7 +19,7 @@ router = APIRouter(prefix="/admin/alerts", tags=["admin"])
 
 WindowName = Literal["minute", "hour", "day", "week", "month", "total"]
 UnitName = Literal["tokens", "micro_usd", "requests"]
-KindName = Literal["tenant", "user", "key", "group"]
+KindName = Literal["tenant", "user", "key", "group", "conversation"]
 Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
 TenantId = Annotated[int | None, Query(ge=1, le=MAX_ID, examples=[1])]
 EXAMPLE_ID = "rule_01"

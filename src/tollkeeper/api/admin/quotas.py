@@ -1,6 +1,7 @@
 """Quotas: operators change all; a tenant's administrator changes all of the tenant but the tenant's own."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -23,7 +24,7 @@ from tollkeeper.quota.rules.limit_changes import SpentRule
 from tollkeeper.quota.rules.models import Unit, WhenSpent
 from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.quota.rules.page import Subject
-from tollkeeper.quota.rules.subjects import SubjectKind
+from tollkeeper.quota.rules.subjects import OF_EACH, SubjectKind
 from tollkeeper.quota.rules.windows import MAX_GRANTED, Period
 
 router = APIRouter(prefix="/admin/quotas", tags=["admin"])
@@ -39,18 +40,24 @@ Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
 OfUser = Annotated[int | None, Query(ge=1, le=MAX_ID, examples=[17])]
 OfTenant = Annotated[int | None, Query(ge=1, le=MAX_ID, examples=[1])]
 OfGroup = Annotated[int | None, Query(ge=1, le=MAX_ID, examples=[3])]
+ForEach = Literal["user", "key", "conversation"]
+_TEMPLATES: dict[str | None, SubjectKind] = {name: kind for kind, name in OF_EACH.items()}
+OfEach = Annotated[ForEach | None, Query(examples=["user"])]
 OfKey = Annotated[str | None, Query(pattern=KEY_PATTERN, examples=[EXAMPLE_KEY])]
 
 
 class _QuotaRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Whose quota: a user's, an API key's, a group's or a tenant's. The window can be absent if they have one quota in
-    this unit. Concurrency, the number of calls in flight at the same time, has the window `total`.
+    """Whose quota: a user's, an API key's, a group's or a tenant's; or, with `for_each`, a template of a tenant, by
+    default your own: each user, API key or conversation has this quota, unless one of its own with the same unit and
+    window replaces it. The window can be absent if they have one quota in this unit. Concurrency, the number of calls
+    in flight at the same time, has the window `total`.
     """
 
     user_id: Id | None = None
     tenant_id: Id | None = None
     key_id: Annotated[str, Meta(pattern=KEY_PATTERN)] | None = None
     group_id: Id | None = None
+    for_each: ForEach | None = None
     unit: UnitName = "tokens"
     window: WindowName | None = None
     reason: Reason
@@ -87,12 +94,15 @@ class OverrideQuotaRequest(_QuotaRequest, kw_only=True):
 
 
 class QuotasResponse(BaseModel):
-    """The quotas of a group, an API key or a user, or without these of a tenant, each with its present window."""
+    """The quotas of a group, an API key or a user, or without these of a tenant, each with its present window. Those
+    that a user or an API key has of a template are among them. With `for_each`, the templates themselves.
+    """
 
     tenant_id: int
     user_id: int | None
     key_id: str | None = None
     group_id: int | None = None
+    for_each: str | None = None
     quotas: list[QuotaBalance]
 
 
@@ -103,6 +113,7 @@ class QuotaChangeResponse(BaseModel):
     user_id: int | None
     key_id: str | None = None
     group_id: int | None = None
+    for_each: str | None = None
     operation: str
     quota: QuotaBalance
 
@@ -114,13 +125,14 @@ async def list_quotas(
     tenant_id: OfTenant = None,
     key_id: OfKey = None,
     group_id: OfGroup = None,
+    for_each: OfEach = None,
     limit: Limit = 20,
     cursor: IdCursor = None,
 ) -> Page[QuotasResponse]:
-    """With `user_id`, `key_id` or `group_id`, those of a user, an API key or a group. Otherwise those of a tenant, by
-    default your own, and of all its users.
+    """With `user_id`, `key_id` or `group_id`, those of a user, an API key or a group; with `for_each`, the templates of
+    a tenant. Otherwise those of a tenant, by default your own, and of all its users.
     """
-    ids = OwnerIds(user_id, tenant_id, key_id, group_id)
+    ids = OwnerIds(user_id, tenant_id, key_id, group_id, _TEMPLATES.get(for_each))
     owner = await quotas.find_owner(caller.admin, ids, default=caller.principal.tenant_id)
     if owner.kind is not SubjectKind.TENANT:
         balances = await quotas.balances_of(caller.admin, owner)
@@ -197,7 +209,8 @@ async def _plan(
     until_ms: int | None = None,
     rollover_cap: int | None = None,
 ) -> LimitPlan:
-    target = await quotas.find_target(caller.admin, OwnerIds(sent.user_id, sent.tenant_id, sent.key_id, sent.group_id))
+    ids = OwnerIds(sent.user_id, sent.tenant_id, sent.key_id, sent.group_id, _TEMPLATES.get(sent.for_each))
+    target = await quotas.find_target(caller.admin, ids)
     window = Period(sent.window) if sent.window is not None else None
     request = QuotaChange(
         target, action, amount, sent.reason, window, Unit(sent.unit), when_spent, from_ms, until_ms, rollover_cap
@@ -234,10 +247,17 @@ def _quotas_response(subject: Subject, balances: list[Balance]) -> QuotasRespons
 
 
 def _owner_fields(subject: Subject) -> dict[str, Any]:
-    """The fields of a response that name the owner of a quota."""
+    """The fields of a response that name the owner of a quota; of one that is a template's, who has it."""
+    kind, value = subject.kind, subject.value
+    if value:
+        is_users = kind is SubjectKind.EACH_USER
+        subject = (
+            Subject(subject.tenant_id, int(value)) if is_users else replace(subject, part=SubjectKind.KEY, name=value)
+        )
     return {
         "tenant_id": subject.tenant_id,
         "user_id": subject.user_id,
         "key_id": subject.name if subject.kind is SubjectKind.KEY else None,
         "group_id": int(subject.name) if subject.kind is SubjectKind.GROUP else None,
+        "for_each": OF_EACH.get(subject.kind),
     }

@@ -1,6 +1,7 @@
 """POST /ai/estimate: what a call would hold of the quotas, without making the call."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import msgspec
@@ -65,7 +66,7 @@ def _parse(_caller: Principal, body: bytes) -> ParsedRequest[EstimateRequest]:
 
 
 async def _estimate(services: Services, caller: Principal, parsed: ParsedRequest[EstimateRequest]) -> bytes:
-    own, tenants = await _balances(services, caller)
+    own, tenants = await _balances(services, replace(caller, conversation=parsed.request.session_id))
     call, _ = await make_call(services, caller, "estimate", parsed)
     estimate = await services.gateway.estimate(caller, call)
     by_bytes, exact = estimate.byte_terms, estimate.exact_terms

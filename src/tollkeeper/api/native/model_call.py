@@ -1,5 +1,7 @@
 """Makes a ModelCall of a request to /ai/*."""
 
+from dataclasses import replace
+
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.native.parsed_request import AnyRequest, ParsedRequest
 from tollkeeper.api.native.passages import find_passages
@@ -37,6 +39,8 @@ async def make_call(
     request, messages, size = parsed.request, parsed.messages, parsed.size
     surface = parsed.surface or surface
     conversation, passages = None, parsed.passages
+    if request.session_id is not None:
+        caller = replace(caller, conversation=request.session_id)
     if request.retrieve and passages is None:
         passages = await find_passages(services, caller, surface, parsed)
     if request.session_id is not None:
@@ -54,6 +58,7 @@ async def make_call(
         cache=request.cache,
         passages=passages,
         evaluate=request.evaluate,
+        conversation=request.session_id,
     )
     return call, conversation
 
