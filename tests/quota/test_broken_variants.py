@@ -7,6 +7,7 @@ from contextlib import closing
 import defects_of_admission
 import defects_of_calls
 import defects_of_limits
+import defects_of_templates
 import defects_of_windows
 import pytest
 from defect_detection import Defect, Detectable, fails_in, is_detected
@@ -23,6 +24,7 @@ DEFECTS: list[Detectable] = [
     *defects_of_calls.DEFECTS,
     *defects_of_admission.DEFECTS,
     *defects_of_limits.DEFECTS,
+    *defects_of_templates.DEFECTS,
     *defects_of_windows.DEFECTS,
 ]
 FOR_THE_MACHINE: list[Defect] = [

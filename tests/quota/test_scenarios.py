@@ -6,10 +6,16 @@ import pytest
 import scenarios_of_calls
 import scenarios_of_keys
 import scenarios_of_limits
+import scenarios_of_templates
 from ledger_world import World
 from play import Play, Scenario
 
-SCENARIOS = [*scenarios_of_calls.SCENARIOS, *scenarios_of_keys.SCENARIOS, *scenarios_of_limits.SCENARIOS]
+SCENARIOS = [
+    *scenarios_of_calls.SCENARIOS,
+    *scenarios_of_keys.SCENARIOS,
+    *scenarios_of_limits.SCENARIOS,
+    *scenarios_of_templates.SCENARIOS,
+]
 
 
 @pytest.fixture
