@@ -11,6 +11,7 @@ from tollkeeper.api.dependencies import AccountReader, AuthenticatedUser, Servic
 from tollkeeper.api.formats import Moment, iso, usd
 from tollkeeper.identity.groups import groups_of
 from tollkeeper.quota import queries
+from tollkeeper.quota.reasons import reason
 from tollkeeper.quota.rules.balances import spendable
 from tollkeeper.quota.rules.models import Charge
 from tollkeeper.quota.rules.operations import Balance
@@ -206,7 +207,7 @@ def charge_response(charge: Charge) -> ChargeResponse:
         provider=charge.provider,
         state=charge.state,
         basis=charge.basis,
-        reason=queries.reason(charge),
+        reason=reason(charge),
         error=charge.error,
         held=charge.held_tokens,
         granted_output=charge.granted_output,

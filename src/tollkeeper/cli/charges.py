@@ -14,6 +14,7 @@ from tollkeeper.cli.output import AsJson, format_time, iso_time, print_json, pri
 from tollkeeper.errors import ChargeArchived, NotFound, TollkeeperError
 from tollkeeper.identity.models import Tenant, User
 from tollkeeper.quota import queries
+from tollkeeper.quota.reasons import reason
 from tollkeeper.quota.rules.models import Charge, Entry
 from tollkeeper.tenant_scope import ALL_TENANTS
 
@@ -72,7 +73,7 @@ def explain(charge_id: ChargeId, as_json: AsJson = False) -> None:
     print_line()
     print_table(ENTRY_COLUMNS, [_entry_row(entry, quota) for entry, quota in entries])
     print_line()
-    print_line(queries.reason(charge))
+    print_line(reason(charge))
 
 
 async def _find_charge(session: AsyncSession, charge_id: str) -> Charge:
@@ -134,7 +135,7 @@ def _record(charge: Charge, owner: str, entries: list[tuple[Entry, str]]) -> dic
             }
             for entry, quota in entries
         ],
-        "reason": queries.reason(charge),
+        "reason": reason(charge),
     }
 
 

@@ -1,10 +1,11 @@
 """What a caller wants, and one model that may answer it: how much quota to hold, and what to send to the provider."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.gateway.call_guard import CallGuard
+from tollkeeper.principal import Principal
 from tollkeeper.providers.base import CallInput, Model, PreparedCall
 from tollkeeper.quota.rules.meter import Meter, input_bound
 from tollkeeper.quota.rules.models import Unit
@@ -45,6 +46,10 @@ class ModelCall:
     """The name of the conversation that it continues, among the caller's."""
     usual_output: int = 0
     """The output limit, in tokens, that clients of this surface expect if they send none; less if there is no room."""
+
+    def made_by(self, caller: Principal) -> Principal:
+        """The caller, in the conversation that the call continues."""
+        return caller if self.conversation is None else replace(caller, conversation=self.conversation)
 
 
 @dataclass(frozen=True, slots=True)

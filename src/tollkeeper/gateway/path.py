@@ -6,7 +6,6 @@ The endpoints have authenticated the caller and checked the rate limits before t
 """
 
 from collections.abc import Awaitable
-from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -112,12 +111,8 @@ class Gateway:
         shows_parts: bool = False,
         is_made_later: bool = False,
     ) -> ModelCall:
-        """The call with its guard, if its tenant has rules for it. Notes in the record which conversation it continues.
-
-        Raises as `Moderator.guard`; ModelNotFound.
-        """
-        if call.conversation is not None:
-            record.caller = replace(record.caller, conversation=call.conversation)
+        """The call with its guard, if its tenant has rules for it. Raises as `Moderator.guard`; ModelNotFound."""
+        record.caller = call.made_by(record.caller)
         if not self._moderator.applies_to(record):
             return call
         require_model(self.catalog, record.caller, call.model)

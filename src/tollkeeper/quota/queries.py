@@ -11,7 +11,7 @@ from tollkeeper.database.engine import Database
 from tollkeeper.errors import ChargeArchived, InvalidRequest, NotFound, NotInGroup
 from tollkeeper.principal import Principal
 from tollkeeper.quota.rules.accounts import not_replaced
-from tollkeeper.quota.rules.models import Archive, Basis, Charge, ChargeState, Entry, EntryKind, Quota, Window
+from tollkeeper.quota.rules.models import Archive, Charge, Entry, Quota, Window
 from tollkeeper.quota.rules.models import TemporaryLimit as Temporaries
 from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.quota.rules.page import QuotaKey, QuotaRow, Subject, WindowRow
@@ -269,36 +269,6 @@ async def entries_of(session: AsyncSession, charge: Charge) -> list[tuple[Entry,
         )
     ).all()
     return [(entry, _quota_row((quota, *UTC_CALENDAR)).of(value).name) for entry, quota, value in rows]
-
-
-def reason(charge: Charge) -> str:
-    """Explains the cost of a charge to its user."""
-    if charge.state == ChargeState.RESERVED.value:
-        return "Reserved; nothing has been sent to the provider yet."
-    if charge.state == ChargeState.DISPATCHED.value:
-        return "In flight: the hold stands until the provider has answered."
-    sentence = _REASONS[Basis(charge.basis or Basis.NONE.value)]
-    if charge.basis == Basis.UNKNOWN.value:
-        if charge.closed_by == EntryKind.EXPIRE.value:
-            sentence = "The process that made the call was lost: what was known of it is charged, the rest is forgiven."
-        elif charge.forgiven_tokens == 0 and charge.cost_tokens == charge.held_tokens:
-            sentence = "The outcome is unknown and the forgiveness of this window is used up: the hold is charged."
-    if charge.adjusted:
-        sentence += " It was known only after the lease was over, and booked as an adjustment."
-    if charge.overrun:
-        sentence += " It cost more than was held, and is booked in full as an overrun."
-    if charge.refunded:
-        sentence += " It was refunded."
-    return sentence
-
-
-_REASONS = {
-    Basis.PROVIDER: "Charged as the provider reported.",
-    Basis.COUNTED: "The provider reported no believable usage: the text was counted, at most the hold.",
-    Basis.UNKNOWN: "The outcome is unknown: the input is charged, the rest is forgiven.",
-    Basis.NONE: "Nothing was billed, so the hold was given back.",
-    Basis.CACHE: "Answered without the provider.",
-}
 
 
 def _quota_row(found: tuple[Quota, str, int]) -> QuotaRow:

@@ -1,7 +1,7 @@
 """Converts between the database's rows and the ledger's."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any
@@ -66,6 +66,19 @@ def quota_row(row: Sequence[Any]) -> QuotaRow:
     quota_id, tenant_id, user_id, kind, name, unit, period, granted, time_zone, reset_day, report_only, *more = row
     key = QuotaKey(subject_of(tenant_id, user_id, kind, name), Unit(unit), Period(period))
     return QuotaRow(quota_id, key, granted, Calendar(time_zone, reset_day), bool(report_only), *more)
+
+
+def place_of(quota: QuotaRow, now_ms: int) -> tuple[int, int, str, int]:
+    """What a query of a quota's window of this time takes."""
+    subject = quota.key.subject
+    return subject.tenant_id, quota.id, subject.value, now_ms
+
+
+def keys_of(quotas: Collection[QuotaRow]) -> tuple[list[int], list[int], list[str]]:
+    """The tenants, ids and values of quotas, for a query of their windows."""
+    subjects = [quota.key.subject for quota in quotas]
+    tenants, values = [subject.tenant_id for subject in subjects], [subject.value for subject in subjects]
+    return tenants, [quota.id for quota in quotas], values
 
 
 def rolls_over(window: WindowRow) -> bool:

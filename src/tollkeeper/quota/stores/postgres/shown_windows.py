@@ -8,8 +8,8 @@ from tollkeeper.quota.rules.templates import lags
 from tollkeeper.quota.rules.temporary import NO_TEMPORARY
 from tollkeeper.quota.stores.postgres.connection import Connection
 from tollkeeper.quota.stores.postgres.temporary import read_temporary
-from tollkeeper.quota.stores.postgres.windows import AROUND_NOW, keys_of
-from tollkeeper.quota.stores.rows import TERMS, as_due, new_window, window_row, with_rollover
+from tollkeeper.quota.stores.postgres.windows import AROUND_NOW
+from tollkeeper.quota.stores.rows import TERMS, as_due, keys_of, new_window, window_row, with_rollover
 
 _SHOW_WINDOWS = (
     "SELECT found.id, wanted.quota_id, found.starts_ms, found.ends_ms, granted, settled, pending, forgiven, sequence,"

@@ -1,6 +1,6 @@
 """Reads windows on PostgreSQL: finds their ids, creates missing ones, and locks them in order of id."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tollkeeper.quota.rules.page import (
@@ -27,6 +27,7 @@ from tollkeeper.quota.stores.rows import (
     TERMS,
     WINDOW_COLUMNS,
     is_overridden,
+    keys_of,
     new_window,
     opening_entries,
     quota_row,
@@ -252,13 +253,6 @@ def _created_values(window: WindowRow) -> tuple[Any, ...]:
     times = window.starts_ms, window.ends_ms
     terms = window.report_only, window.override, window.due_ms, 0, window.base
     return window.tenant_id, window.quota.id, *times, window.granted, window.sequence, *terms, window.quota.value
-
-
-def keys_of(quotas: Collection[QuotaRow]) -> tuple[list[int], list[int], list[str]]:
-    """The arrays of AROUND_NOW."""
-    subjects = [quota.key.subject for quota in quotas]
-    tenants, values = [subject.tenant_id for subject in subjects], [subject.value for subject in subjects]
-    return tenants, [quota.id for quota in quotas], values
 
 
 async def _lock(connection: Connection, tenants: Mapping[int, int]) -> Sequence[Sequence[Any]]:

@@ -33,6 +33,7 @@ from tollkeeper.quota.stores.rows import (
     is_overridden,
     may_be_archived,
     new_window,
+    place_of,
     quota_key_values,
     quota_row,
     window_row,
@@ -255,7 +256,7 @@ class RowCache:
         return window
 
     def _find_last(self, connection: sqlite3.Connection, page: Page, quota: QuotaRow) -> WindowRow | None:
-        row = connection.execute(_FIND_WINDOW, _place(quota, page.now_ms)).fetchone()
+        row = connection.execute(_FIND_WINDOW, place_of(quota, page.now_ms)).fetchone()
         return None if row is None else self._windows.get(row[0]) or window_row(row, quota)
 
     def _shown_window(self, connection: sqlite3.Connection, page: Page, quota: QuotaRow) -> WindowRow:
@@ -269,7 +270,7 @@ class RowCache:
     def _new_window(self, connection: sqlite3.Connection, page: Page, quota: QuotaRow) -> WindowRow:
         """The window that begins now, between the stored ones."""
         previous = self._find_last(connection, page, quota)
-        (next_start_ms,) = connection.execute(_FIND_NEXT_START, _place(quota, page.now_ms)).fetchone()
+        (next_start_ms,) = connection.execute(_FIND_NEXT_START, place_of(quota, page.now_ms)).fetchone()
         temporary = NO_TEMPORARY
         if is_overridden(quota, page.now_ms):
             temporary = read_temporary(connection, {quota.id}, page.now_ms)[quota.id].rows
@@ -286,12 +287,6 @@ class RowCache:
                 self._quotas[quota.id] = quota
             window = self._windows[window_id] = window_row(row, quota)
         return window
-
-
-def _place(quota: QuotaRow, now_ms: int) -> tuple[int, int, str, int]:
-    """What the queries of windows take."""
-    subject = quota.key.subject
-    return subject.tenant_id, quota.id, subject.value, now_ms
 
 
 def _find_quota(connection: sqlite3.Connection, key: QuotaKey, *, create: bool) -> QuotaRow | None:
