@@ -36,6 +36,9 @@ async def test_a_limit_is_set_and_granted_on_top_and_kept_by_the_next_limit(serv
         assert (made.body["user_id"], made.body["quota"]["name"]) == (member.principal.user_id, "user-day")
         granted = await admin.post("/admin/quotas/grant", of_user(member, amount=70))
         assert granted.body["quota"]["limit"] == 1_070
+        for until in ("9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"):
+            refused = await admin.post("/admin/quotas/grant", of_user(member, amount=70, until=until))
+            assert (refused.status, "not after the year 9998" in refused.body["detail"]) == (422, True)
         lowered = await admin.post("/admin/quotas", of_user(member, limit=900))
         assert lowered.body["quota"]["limit"] == 970
         (listed,) = (await admin.get(f"/admin/quotas?user_id={member.principal.user_id}")).body["data"]

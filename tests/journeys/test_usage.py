@@ -133,5 +133,6 @@ async def test_a_tenants_statement_agrees_with_its_report(server: Server) -> Non
         async with admin.http.get(f"{path}?format=html", headers=headers) as response:
             assert response.headers["Content-Security-Policy"] == "default-src 'none'"
             assert line["model"] in await response.text()
-        assert (await admin.get(path.replace(month, "2020-01"))).status == 404
+        for wrong in ("2020-01", "0000-01", "9999-12", "%D9%A2%D9%A0%D9%A2%D9%A6-11"):
+            assert (await admin.get(path.replace(month, wrong))).status == 404, wrong
         assert (await ada.get(path)).status == 403

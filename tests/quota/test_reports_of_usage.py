@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,6 +26,7 @@ from tollkeeper.usage.rollup import UsageRollup
 
 CHARGES = 40
 DAYS = 5
+WEST = timezone(timedelta(hours=-14))
 COST = MEASURES.index("cost_tokens")
 ZONES = ("UTC", "Asia/Kathmandu", "America/St_Johns")
 
@@ -119,7 +120,8 @@ def test_dates_are_those_of_the_calendar_and_the_default_is_its_month() -> None:
     day = report_period(date(2026, 11, 1), date(2026, 11, 2), now_ms, calendar)
     assert day.hour_of(day.from_ms) == "2026-11-01T00:00:00+05:45"
     assert (day.to_ms - day.from_ms, day.from_ms % 3_600_000) == (86_400_000, 900_000)
-    for wrong in ((date(2026, 11, 2), date(2026, 11, 1)), (date(2024, 1, 1), date(2026, 1, 1))):
+    ends = (date(1, 1, 1), date(1, 2, 1)), (date(9999, 12, 1), datetime(9999, 12, 31, 23, 45, tzinfo=WEST))
+    for wrong in ((date(2026, 11, 2), date(2026, 11, 1)), (date(2024, 1, 1), date(2026, 1, 1)), *ends):
         with pytest.raises(InvalidRequest):
             report_period(*wrong, now_ms, calendar)
     with pytest.raises(InvalidRequest, match="quarters"):

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Request
 from msgspec import Meta
 from pydantic import BaseModel, Field
 
+from tollkeeper import moments
 from tollkeeper.administration import keys as acts
 from tollkeeper.administration.administrator import Administrator
 from tollkeeper.api import strict_json
@@ -155,8 +156,8 @@ def limits_in(sent: CreateKeyRequest) -> KeyLimits:
 
 
 def epoch_ms(moment: datetime | None) -> int | None:
-    """A moment in milliseconds since the epoch; None for None."""
-    return int(moment.timestamp() * 1000) if moment is not None else None
+    """A moment in milliseconds since the epoch; None for None. Raises InvalidRequest for one that is out of range."""
+    return moments.epoch_ms(moment) if moment is not None else None
 
 
 def key_fields(row: ApiKey, used_ms: int | None) -> dict[str, Any]:

@@ -14,7 +14,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tollkeeper.api.errors import RenderError, render_problem
 from tollkeeper.api.limit_headers import LIMIT_HEADERS
 from tollkeeper.api.sdk_paths import is_sdk_request
-from tollkeeper.errors import BodyTooLarge, BodyTooSlow, ShuttingDown, TollkeeperError, UnsupportedMediaType
+from tollkeeper.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
+    InvalidRequest,
+    NotFound,
+    ShuttingDown,
+    TollkeeperError,
+    UnsupportedMediaType,
+)
 from tollkeeper.telemetry.correlation import correlation_id
 from tollkeeper.telemetry.logging import AccessLog
 from tollkeeper.telemetry.redaction import CREDENTIAL, HIDDEN
@@ -113,6 +121,7 @@ class OuterMiddleware:
             return send(message)
 
         try:
+            _refuse_nul(scope)
             await self._app(scope, receive, send_with_headers)
         except (Exception, asyncio.CancelledError) as exception:
             error = _public_error(exception)
@@ -147,6 +156,16 @@ def _public_error(exception: BaseException) -> TollkeeperError | None:
         case _:
             log.exception("http.failed")
             return TollkeeperError()
+
+
+def _refuse_nul(scope: Scope) -> None:
+    """Raise NotFound for a path with a NUL character, InvalidRequest for a query with one: PostgreSQL takes it in no
+    statement, and no id has it.
+    """
+    if "\0" in scope["path"]:
+        raise NotFound
+    if b"%00" in scope.get("query_string", b""):
+        raise InvalidRequest("The query has a NUL character. Remove it.")
 
 
 async def send_response(status: int, body: bytes, headers: dict[str, str], send: Send) -> None:

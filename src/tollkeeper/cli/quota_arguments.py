@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from tollkeeper.cli.arguments import parse_choice, parse_number
 from tollkeeper.errors import InvalidRequest
+from tollkeeper.moments import epoch_ms
 from tollkeeper.quota.changes import Action
 from tollkeeper.quota.rules.models import Unit, WhenSpent
 from tollkeeper.quota.rules.windows import MAX_GRANTED, Period
@@ -41,7 +42,7 @@ def parse_time(text: str | None, label: str) -> int | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise InvalidRequest(f"{label} is not a time. Write it as 2038-01-15T00:00:00Z.") from None
-    return int((moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+    return epoch_ms(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
 
 
 def parse_action(text: str) -> Action:

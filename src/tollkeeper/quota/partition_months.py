@@ -3,7 +3,9 @@
 import re
 from datetime import UTC, datetime
 
-_WRITTEN = re.compile(r"(\d{4})-(0[1-9]|1[0-2])")
+_WRITTEN = re.compile(r"(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])")
+LATEST_YEAR = 9998
+"""Of a month that has an end."""
 
 
 def month_after(month: int) -> int:
@@ -40,8 +42,8 @@ def written(month: int) -> str:
 
 
 def parse_month(text: str) -> int:
-    """The month that people wrote as 2027-11. Raises ValueError."""
+    """The month that people wrote as 2027-11. Raises ValueError, also for one before 1970 or after LATEST_YEAR."""
     found = _WRITTEN.fullmatch(text)
-    if found is None:
+    if found is None or int(found[1]) > LATEST_YEAR:
         raise ValueError("a month is written as 2027-11")
     return int(found[1]) * 100 + int(found[2])

@@ -1,10 +1,10 @@
 """The time that a report is about: from one moment to another, by the calendar of a tenant."""
 
-import math
 from datetime import date, datetime, time
 from typing import NamedTuple
 
 from tollkeeper.errors import InvalidRequest
+from tollkeeper.moments import epoch_ms
 from tollkeeper.quota.rules.windows import UTC_CALENDAR, Calendar, Period, span
 from tollkeeper.quota.time_sorted_ids import USAGE_BUCKET_MS
 from tollkeeper.quota.time_zones import load_time_zone
@@ -62,6 +62,6 @@ def report_period(
 
 def _milliseconds(moment: datetime | date, calendar: Calendar) -> int:
     if isinstance(moment, datetime):
-        return math.floor(moment.timestamp() * 1000)
+        return epoch_ms(moment)
     begin = datetime.combine(moment, time.min, load_time_zone(calendar.time_zone))
-    return int(begin.timestamp()) * 1000
+    return epoch_ms(begin)

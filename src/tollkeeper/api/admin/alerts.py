@@ -23,8 +23,9 @@ KindName = Literal["tenant", "user", "key", "group", "conversation"]
 Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
 TenantId = Annotated[int | None, Query(ge=1, le=MAX_ID, examples=[1])]
 EXAMPLE_ID = "rule_01"
-RuleId = Annotated[str, Path(min_length=1, max_length=40, examples=[EXAMPLE_ID])]
-Cursor = Annotated[str | None, Query(min_length=1, max_length=40, examples=["alert_01"])]
+RuleId = Annotated[str, Path(max_length=40, examples=[EXAMPLE_ID])]
+RuleCursor = Annotated[str | None, Query(max_length=40, pattern="^rule_[0-9a-f]+$", examples=[EXAMPLE_ID])]
+AlertCursor = Annotated[str | None, Query(max_length=40, pattern="^alert_[0-9a-f]+$", examples=["alert_01"])]
 EXAMPLE: dict[str, Any] = {"percents": [80, 95, 100], "kind": "tenant"}
 
 
@@ -76,7 +77,7 @@ class AlertResponse(BaseModel):
 
 @router.get("", responses=NO_TENANT, summary="Alerts that have fired")
 async def list_alerts(
-    caller: TenantAdmin, tenant_id: TenantId = None, limit: Limit = 20, cursor: Cursor = None
+    caller: TenantAdmin, tenant_id: TenantId = None, limit: Limit = 20, cursor: AlertCursor = None
 ) -> Page[AlertResponse]:
     """The newest first. Each fires once for a window and a share."""
     found = await alerts.list_alerts(caller.admin, tenant_id, before=cursor, limit=limit + 1)
@@ -112,7 +113,7 @@ async def create_alert_rule(caller: TenantAdmin) -> Response:
 
 @router.get("/rules", responses=NO_TENANT, summary="List the rules for alerts")
 async def list_alert_rules(
-    caller: TenantAdmin, tenant_id: TenantId = None, limit: Limit = 20, cursor: Cursor = None
+    caller: TenantAdmin, tenant_id: TenantId = None, limit: Limit = 20, cursor: RuleCursor = None
 ) -> Page[AlertRuleResponse]:
     found = await alerts.list_rules(caller.admin, tenant_id, after=cursor, limit=limit + 1)
     page = [_rule_response(rule) for rule in found[:limit]]
