@@ -77,3 +77,11 @@ async def test_rules_that_make_no_sense_are_refused(server: Server) -> None:
         assert (await admin.post(RULES, of_other)).status == 404
         elsewhere = {"percents": [80], "tenant_id": operator.principal.tenant_id}
         assert (await admin.post(RULES, elsewhere)).status == 404
+        for first in (1, 11):
+            assert (await admin.post(RULES, {"percents": list(range(first, first + 10))})).status == 201
+        more = await admin.post(RULES, {"percents": [20, 21]})
+        assert (more.status, "20 different shares" in more.body["detail"]) == (422, True)
+        assert (await admin.post(RULES, {"percents": [20], "kind": "user"})).status == 201
+        assert (await admin.send("DELETE", f"{RULES}/%00")).status == 404
+        for query in (f"{RULES}?cursor=%00", f"{PATH}?cursor=zz", "/admin/audit?action=%00"):
+            assert (await admin.get(query)).status == 422, query

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import delete
-from sqlmodel import col, func, select
+from sqlmodel import col, select
 
 from tollkeeper.administration import tenants
 from tollkeeper.administration.administrator import Administrator
@@ -18,6 +18,8 @@ PREFIX = "rule"
 MAX_RULES = 50
 """Of one tenant."""
 MAX_PERCENTS = 10
+MAX_SHARES = 20
+"""Different shares in the rules of one tenant: so many alerts, and events of webhooks, one window can cause."""
 MAX_PERCENT = 1_000
 
 
@@ -42,9 +44,7 @@ async def create_rule(
         are_theirs = select(User.id).where(User.id == user_id, User.tenant_id == owner)
         if (await admin.session.exec(are_theirs)).first() is None:
             raise NotFound("The tenant has no such user.")
-    count = select(func.count()).select_from(AlertRule).where(AlertRule.tenant_id == owner)
-    if (await admin.session.exec(count)).one() >= MAX_RULES:
-        raise InvalidRequest(f"A tenant has at most {MAX_RULES} rules. Delete one first.")
+    await _require_room(admin, owner, percents)
     rule = AlertRule(
         tenant_id=owner,
         id=new_id(PREFIX),
@@ -104,6 +104,18 @@ def percents_of(rule: AlertRule) -> list[int]:
 def target_of(rule: AlertRule) -> str:
     """How the audit log names a rule."""
     return f"alert_rule:{rule.id}"
+
+
+async def _require_room(admin: Administrator, tenant_id: int, percents: Sequence[int]) -> None:
+    stored = select(AlertRule.percents).where(AlertRule.tenant_id == tenant_id)
+    rules = [json.loads(one) for one in (await admin.session.exec(stored)).all()]
+    if len(rules) >= MAX_RULES:
+        raise InvalidRequest(f"A tenant has at most {MAX_RULES} rules. Delete one first.")
+    if len(set(percents).union(*rules)) > MAX_SHARES:
+        raise InvalidRequest(
+            f"The rules of a tenant have at most {MAX_SHARES} different shares. Use one of theirs, or delete a rule.",
+            parameter="percents",
+        )
 
 
 def _checked(percents: Sequence[int]) -> list[int]:

@@ -37,31 +37,32 @@ async def ask(
 ) -> QuotaRequest:
     """Ask for more tokens in the current window of a quota. Without a `window`, the caller must have one token quota.
 
-    It replaces the caller's request for this window that is still pending. Raises InvalidRequest for a quota that the
-    caller does not have; LedgerConflict if the caller asks twice at the same time.
+    It replaces the caller's request for this window that is still pending, and has an id of its own: who grants a
+    request by its id grants what they have read. Raises InvalidRequest for a quota that the caller does not have;
+    LedgerConflict if the caller asks twice at the same time.
     """
     period = await _own_period(session, caller, window)
     are_theirs = col(QuotaRequest.tenant_id) == caller.tenant_id, col(QuotaRequest.user_id) == caller.user_id
     await _delete_old(session, caller, now_ms)
     is_pending = col(QuotaRequest.status) == RequestStatus.PENDING.value, col(QuotaRequest.period) == period.value
-    replacing = update(QuotaRequest).where(*are_theirs, *is_pending)
-    replaced = await session.exec(replacing.values(tokens=tokens, reason=reason, created_ms=now_ms))
-    if replaced.rowcount == 0:
-        session.add(
-            QuotaRequest(
-                tenant_id=caller.tenant_id,
-                user_id=caller.user_id,
-                period=period.value,
-                tokens=tokens,
-                reason=reason,
-                created_ms=now_ms,
-            )
-        )
+    setting_aside = update(QuotaRequest).where(*are_theirs, *is_pending).returning(col(QuotaRequest.id))
+    declined = {"status": RequestStatus.DECLINED.value, "decided_ms": now_ms}
+    replaced = (await session.exec(setting_aside.values(**declined))).scalars().all()
+    request = QuotaRequest(
+        tenant_id=caller.tenant_id,
+        user_id=caller.user_id,
+        period=period.value,
+        tokens=tokens,
+        reason=reason,
+        created_ms=now_ms,
+    )
+    session.add(request)
     try:
         await session.flush()
     except IntegrityError as error:
         raise LedgerConflict("You have asked for this window a moment ago. Try again.") from error
-    request = (await session.exec(select(QuotaRequest).where(*are_theirs, *is_pending))).one()
+    # After the insert: SQLite would give the id of a row that is deleted before it to the new one.
+    await session.exec(delete(QuotaRequest).where(*are_theirs, col(QuotaRequest.id).in_(replaced)))
     await _put_event(session, request, EventType.QUOTA_REQUESTED, now_ms)
     return request
 
@@ -140,7 +141,7 @@ async def plan_grant(
     )
     change = await plan_change(admin.session, wanted, admin.now_ms)
     if not await _claim(admin, request, RequestStatus.GRANTED, reason, granted_tokens=amount):
-        return _plan_of(request, amount)
+        return _plan_of(request, amount, until_ms)
     plan = await quotas.note_changes(admin, [change])
     request.operation_id = plan.operation_id
     await _note(admin, request, RequestStatus.GRANTED)
@@ -222,11 +223,12 @@ async def _put_event(session: AsyncSession, request: QuotaRequest, event_type: E
     await put_event(session, request.tenant_id, event_type, data, now_ms, user_id=request.user_id)
 
 
-def _plan_of(request: QuotaRequest, amount: int) -> LimitPlan:
+def _plan_of(request: QuotaRequest, amount: int, until_ms: int | None) -> LimitPlan:
     """The plan of a request that was granted so much before. Raises LedgerConflict if it was decided otherwise."""
     if request.granted_tokens != amount or request.operation_id is None:
         raise LedgerConflict(ALREADY_DECIDED)
     reason = request.decision_reason or request.reason
     period = Period(request.period)
-    planned = PlannedLimit(request.tenant_id, request.user_id, Unit.TOKENS, period, Action.GRANT, amount, reason)
+    owner = request.tenant_id, request.user_id
+    planned = PlannedLimit(*owner, Unit.TOKENS, period, Action.GRANT, amount, reason, until_ms=until_ms)
     return LimitPlan(request.operation_id, (planned,))
