@@ -27,7 +27,8 @@ SIGKILLED = -9
 @pytest.fixture
 def crashing(make_server: Callable[..., Server], database_url: str, own_upstream: Upstream) -> Server:
     """A server that is not started, and looks for alerts every second."""
-    return make_server(database_url, OPENAI_BASE_URL=own_upstream.base_url, TOLLKEEPER_SWEEP_SECONDS="1")
+    settings = {"TOLLKEEPER_SWEEP_SECONDS": "1", "TOLLKEEPER_PRIVATE_NETWORKS": "127.0.0.0/8"}
+    return make_server(database_url, OPENAI_BASE_URL=own_upstream.base_url, **settings)
 
 
 async def spend(server: Server, member: ApiUser, tokens: int) -> int:
