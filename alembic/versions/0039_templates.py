@@ -2,6 +2,9 @@
 
 A charge keeps the name of its conversation. Older code cannot serve on this schema: it would open windows without their
 values, and skip templates.
+
+A value is a text without a length: PostgreSQL expects long values of a column with one, and so few rows in a table
+without statistics, that it keeps plans which read all windows of a tenant.
 """
 
 import sqlalchemy as sa
@@ -29,7 +32,7 @@ OF_TEMPLATES = "SELECT count(*) FROM quotas WHERE kind LIKE 'each%'"
 
 
 def upgrade() -> None:
-    op.add_column("windows", sa.Column("value", sa.String(200), nullable=False, server_default=""))
+    op.add_column("windows", sa.Column("value", sa.Text(), nullable=False, server_default=""))
     op.add_column("windows", sa.Column("base", sa.BigInteger(), nullable=True))
     op.add_column("charges", sa.Column("conversation", sa.String(100), nullable=True))
     op.drop_index("windows_of_quota", "windows")

@@ -12,10 +12,6 @@ from sqlmodel import Field, SQLModel
 Id = BigInteger().with_variant(Integer, "sqlite")
 
 
-MAX_VALUE = 200
-"""Characters of a value of a template."""
-
-
 class Unit(StrEnum):
     """What a quota counts: tokens, money, answered calls, or the calls in flight at the same time.
 
@@ -147,7 +143,7 @@ class Window(SQLModel, table=True):
     """When the next grant or override of it begins or ends."""
     rolled: int = Field(default=0, sa_type=BigInteger)
     """What was unused in the window before, and is granted to this one."""
-    value: str = Field(default="", max_length=MAX_VALUE)
+    value: str = Field(default="", sa_type=Text)
     base: int | None = Field(default=None, sa_type=BigInteger)
     """Of a value: the limit of the template, as far as the window has followed it."""
 
