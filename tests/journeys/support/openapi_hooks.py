@@ -36,6 +36,7 @@ SENTENCES = (
     "from and to are dates, or times at full quarters of an hour.",
     "from is before to, and a report",
 )
+NO_JUDGE = "Your tenant has no judge"
 MODEL_NAME = re.compile(r"[!-~]{1,200}")
 IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 MAX_EXACT_INTEGER = 2**53
@@ -81,7 +82,7 @@ def _is_beyond_json_schema(case: Case[Any], response: Response) -> bool:
     code = next(iter(response.headers.get("x-error-code", [])), answer.get("code"))
     message: str = error.get("detail") or error.get("message")
     if code == "unsupported_parameter":
-        return _is_untranslatable(case, message)
+        return message.startswith(NO_JUDGE) or _is_untranslatable(case, message)
     if code == "provider_rejected":  # the dimensions: their maximum depends on the model
         return case.path == "/v1/embeddings"
     return message.startswith(SENTENCES)
