@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0039"
-down_revision = "0036"
+down_revision = "0037"
 branch_labels = None
 depends_on = None
 
@@ -57,4 +57,4 @@ def downgrade() -> None:
     op.drop_column("charges", "conversation")
     op.drop_column("windows", "base")
     op.drop_column("windows", "value")
-    op.execute("UPDATE schema_compatibility SET oldest_revision = '0036'")
+    op.execute("UPDATE schema_compatibility SET oldest_revision = '0037'")

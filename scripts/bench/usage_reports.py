@@ -22,7 +22,7 @@ from tollkeeper.quota.time_sorted_ids import USAGE_BUCKET_MS
 from tollkeeper.tenant_scope import TenantScope
 from tollkeeper.usage.buckets import DAY_MS, MEASURES
 from tollkeeper.usage.periods import ReportPeriod
-from tollkeeper.usage.reports import GroupBy, read_report
+from tollkeeper.usage.reports import GroupBy, OfCalls, read_report
 
 MONTH_MS, DAYS = 1_793_491_200_000, 30
 """November 2026 in UTC."""
@@ -104,7 +104,7 @@ async def _measure_report(database: Database, period: ReportPeriod, group_by: Gr
     for _ in range(ROUNDS):
         started = time.perf_counter()
         async with database.session() as session:
-            report = await read_report(session, TenantScope(1), period, group_by, user_id=user_id)
+            report = await read_report(session, TenantScope(1), period, group_by, OfCalls(user_id))
         times_ms.append((time.perf_counter() - started) * 1e3)
         lines = len(report.lines)
     whose = "one user" if user_id is not None else "the tenant"

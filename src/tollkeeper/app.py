@@ -51,6 +51,7 @@ from tollkeeper.api.admin import scores as admin_scores
 from tollkeeper.api.admin import sessions as admin_sessions
 from tollkeeper.api.admin import single_sign_on as admin_single_sign_on
 from tollkeeper.api.admin import statements as admin_statements
+from tollkeeper.api.admin import tags as admin_tags
 from tollkeeper.api.admin import tenants as admin_tenants
 from tollkeeper.api.admin import usage as admin_usage
 from tollkeeper.api.admin import users as admin_users
@@ -113,6 +114,7 @@ ROUTERS = (
     admin_provider_keys.router,
     admin_single_sign_on.router,
     admin_groups.router,
+    admin_tags.router,
     admin_quotas.router,
     admin_quota_requests.router,
     admin_alerts.router,

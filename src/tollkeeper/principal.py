@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tollkeeper.key_limits import NO_LIMITS, KeyLimits
+from tollkeeper.tags import NO_TAGS, Tags
 
 GROUP_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
 
@@ -43,8 +44,9 @@ class Principal:
     caller used, if any: the key must then be neither revoked nor expired, and `token_version` is not compared.
     `session` is the id of the login that the access token is from, and `authenticated_ms` when the user proved who they
     are in it. `limits` are those of the API key. `group` is the name of the group that the request counts for; None:
-    the user's default group, if there is one. `conversation` is the name of the one that the call continues. None of
-    these makes another principal.
+    the user's default group, if there is one. `conversation` is the name of the one that the call continues. `tags` are
+    those of the API key until a request adds its own; None: the call is the server's own work for the user, and needs
+    no tags. None of these makes another principal.
     """
 
     user_id: int
@@ -57,3 +59,4 @@ class Principal:
     limits: KeyLimits = field(default=NO_LIMITS, compare=False)
     group: str | None = field(default=None, compare=False)
     conversation: str | None = field(default=None, compare=False)
+    tags: Tags | None = field(default=NO_TAGS, compare=False)

@@ -72,7 +72,7 @@ def test_the_headers_of_requests_are_documented_where_they_have_an_effect(
     operation = document["paths"][endpoint.path]["post"]
     names = [parameter["name"] for parameter in operation["parameters"]]
     of_calls = ["Idempotency-Key", "X-Tollkeeper-Cache"] if endpoint.calls_model else []
-    assert names == [*of_calls, "X-Tollkeeper-Group"]
+    assert names == [*of_calls, "X-Tollkeeper-Group", "X-Tollkeeper-Tags"]
     assert ({"409", "502", "504"} <= operation["responses"].keys()) == endpoint.calls_model
     assert ("Idempotent-Replayed" in operation["responses"]["200"]["headers"]) == endpoint.calls_model
 

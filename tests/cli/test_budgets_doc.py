@@ -10,6 +10,7 @@ import pytest
 
 from support.command_runner import CommandRunner
 from tollkeeper.api.admin.alerts import CreateAlertRuleRequest
+from tollkeeper.api.admin.keys import CreateKeyForUserRequest
 from tollkeeper.api.admin.plans import AssignPlanRequest, CreatePlanRequest
 from tollkeeper.api.admin.quota_requests import GrantQuotaRequestRequest
 from tollkeeper.api.admin.quotas import SetQuotaRequest
@@ -26,6 +27,7 @@ LINES = [
     for line in block.replace("\\\n", "").splitlines()
 ]
 TYPES: dict[str, Any] = {
+    "/admin/keys": CreateKeyForUserRequest,
     "/admin/quotas": SetQuotaRequest,
     "/ai/query": QueryRequest,
     "/ai/jobs": SubmitJobRequest,

@@ -13,6 +13,7 @@ from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 import tollkeeper.administration.models
+import tollkeeper.alerts.models
 import tollkeeper.audit_log.models
 import tollkeeper.batches.models
 import tollkeeper.configuration.models
@@ -21,6 +22,7 @@ import tollkeeper.conversations.models
 import tollkeeper.encryption.models
 import tollkeeper.files.models
 import tollkeeper.identity.models
+import tollkeeper.identity.tag_models
 import tollkeeper.jobs.models
 import tollkeeper.moderation.counts
 import tollkeeper.quota.rules.models

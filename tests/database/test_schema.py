@@ -23,6 +23,7 @@ import tollkeeper.contents.models
 import tollkeeper.conversations.models
 import tollkeeper.encryption.models
 import tollkeeper.files.models
+import tollkeeper.identity.tag_models
 import tollkeeper.jobs.models
 import tollkeeper.moderation.counts
 import tollkeeper.retrieval.models

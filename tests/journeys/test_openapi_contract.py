@@ -49,6 +49,8 @@ SETTINGS = {
 """The only provider is `echo`, and nothing is refused because of the requests before it."""
 ADMIN = "/admin/"
 UNLIMITED = 10**12
+OF_ONE_CALLER = ("Idempotency-Key", "If-Match", "X-Tollkeeper-Group", "X-Tollkeeper-Tags")
+"""Headers whose values are of one request or caller."""
 """More tokens than all requests together can hold."""
 
 
@@ -203,7 +205,7 @@ def _examples(method: str, path: str, operation: dict[str, Any]) -> Iterator[Exa
     """The examples of an operation. An operation without parameters and body has one: the request itself."""
     parameters: dict[str, list[tuple[str, str]]] = {"path": [], "query": [], "header": []}
     for parameter in operation.get("parameters", ()):
-        if parameter["name"] not in ("Idempotency-Key", "If-Match", "X-Tollkeeper-Group"):  # of one request or caller
+        if parameter["name"] not in OF_ONE_CALLER:
             parameters[parameter["in"]].append((parameter["name"], str(_example_of(parameter["schema"]))))
     if "requestBody" not in operation:
         yield Example(method, path, "", None, parameters)

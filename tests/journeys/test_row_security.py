@@ -28,6 +28,7 @@ PATHS = (
         "/admin/tenants",
         "/admin/users",
         "/admin/groups",
+        "/admin/tags",
         "/admin/keys",
         "/admin/audit",
         "/admin/quotas",

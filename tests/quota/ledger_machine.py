@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from ledger_model import CallTerms
 from ledger_world import Fate, World
-from side_by_side import EACH, EACH_OF_FIRST, IN_GROUP, LEASE_MS, TALKING, WITH_KEY, Move, SideBySide
+from side_by_side import (
+    EACH,
+    IN_GROUP,
+    LEASE_MS,
+    OTHERWISE_TAGGED,
+    TAGGED,
+    TALKING,
+    WITH_KEY,
+    Move,
+    SideBySide,
+)
 
 from support.depth import DEPTH
 
@@ -30,10 +40,10 @@ _examples = itertools.count(1)
 amounts = st.one_of(st.integers(0, 60), st.integers(0, 400))
 limits = st.one_of(st.integers(300, 6_000), st.integers(300, 6_000), st.integers(0, 300))
 users = st.sampled_from([0, 0, 0, 1, 1, 2])
-owners = st.sampled_from([0, 0, 1, 1, 2, WITH_KEY, IN_GROUP, IN_GROUP, TALKING])
+owners = st.sampled_from([0, 0, 1, 1, 2, WITH_KEY, IN_GROUP, IN_GROUP, TALKING, TAGGED, OTHERWISE_TAGGED])
 """Of calls."""
-quota_owners = st.integers(0, max(EACH))
-changed_owners = st.integers(0, max(EACH_OF_FIRST))
+quota_owners = st.sampled_from([*range(max(EACH) + 1), TAGGED])
+changed_owners = st.integers(0, TAGGED)
 units = st.sampled_from(["tokens", "tokens", "tokens", "micro_usd", "requests", "concurrency"])
 periods = st.sampled_from(PERIODS)
 prices = st.sampled_from([None, (150_000, 75_000, 600_000), (1_000_001, 500_000, 3_999_999), (2_000_000, 100_000, 0)])
@@ -336,6 +346,10 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(owner=st.integers(0, 1), state=st.sampled_from(["none", "member", "default", "default"]))
     def change_a_membership(self, owner: int, state: str) -> None:
         self.both.change_membership(owner, state)
+
+    @rule(state=st.sampled_from(["any", "any", "one value", "closed", "required"]))
+    def change_a_tag(self, state: str) -> None:
+        self.both.change_tag(state)
 
     @rule(restarted=st.booleans())
     def switch_process(self, restarted: bool) -> None:

@@ -26,8 +26,8 @@ Outcome = tuple[object, ...] | str | int | bool | frozenset[str] | None
 
 
 Part = tuple[str, str]
-"""What of a user or tenant a quota is of, and its name: ("key", its id) or ("group", its id); or a template, as
-("each_user", "").
+"""What of a user or tenant a quota is of, and its name: ("key", its id), ("group", its id) or ("tag", "name=value");
+or a template, as ("each_user", "").
 """
 
 
@@ -53,6 +53,8 @@ class QuotaName(NamedTuple):
 
     @property
     def shown(self) -> str:
+        if self.part is not None and self.part[0] == "tag":
+            return f"tag-{self.part[1].partition('=')[0]}-{self.period}{SUFFIXES[self.unit]}"
         owner = self.part[0] if self.part is not None else "tenant" if self.user is None else "user"
         owner = owner.removeprefix("each_") if self.value else owner
         return f"{owner}-{self.period}{SUFFIXES[self.unit]}"
@@ -65,12 +67,15 @@ class QuotaName(NamedTuple):
 
 
 class Caller(NamedTuple):
-    """Whose call it is, by which key it was sent, if by any, and which group and conversation it names, if any."""
+    """Whose call it is, by which key it was sent, if by any, which group and conversation it names, if any, and which
+    tags it has.
+    """
 
     user: int
     key: str | None = None
     group: str | None = None
     conversation: str | None = None
+    tags: tuple[str, ...] = ()
 
     def value(self, kind: str) -> str:
         """Which one it is of those that have the quota of a template; empty if it is none."""
@@ -183,6 +188,10 @@ class Model:
         """What is granted to windows until a moment."""
         self.due: dict[Place, int] = {}
         self.reporting_places: set[Place] = set()
+        self.tags: dict[int, dict[str, set[str] | None]] = {}
+        """The tags of each tenant, by their names: the values that they may have, or None for any."""
+        self.required: set[tuple[int, str]] = set()
+        """Tenants, each with a tag that all its calls must have."""
         self.calls: dict[str, Call] = {}
         self.administered: set[str] = set()
         self.calendars: dict[int, Calendar] = {account.tenant: ("UTC", 1) for account in accounts.values()}
@@ -198,6 +207,7 @@ class Model:
         """The quotas that apply to a caller."""
         tenant = self.accounts[caller.user].tenant
         parts: set[Part | None] = {None, ("key", caller.key or ""), ("group", str(self.group_of(caller)))}
+        parts |= {("tag", tag) for tag in caller.tags}
         mine = [name for name in self.limits if name.tenant == tenant and name.user in (None, caller.user)]
         found = [name for name in mine if name.part in parts]
         for name in mine:
@@ -414,7 +424,16 @@ class Model:
         is_latest = caller.key is not None or account.version == version
         if not (account.active and account.tenant == tenant and is_latest):
             return "Unauthenticated"
-        return None if caller.group is None or caller.group in account.groups else "NotInGroup"
+        if caller.group is not None and caller.group not in account.groups:
+            return "NotInGroup"
+        return None if self.may_be_tagged(tenant, caller.tags) else "TagRefused"
+
+    def may_be_tagged(self, tenant: int, tags: tuple[str, ...]) -> bool:
+        """Whether a tenant's call may have these tags, and has all that it must have."""
+        named, declared = dict(tag.split("=") for tag in tags), self.tags.get(tenant, {})
+        if any(owner == tenant and name not in named for owner, name in self.required):
+            return False
+        return all(name in declared and value in (declared[name] or {value}) for name, value in named.items())
 
     def extend(
         self, failed: str, call_id: str, caller: Caller, tenant: int, version: int, terms: CallTerms, lease: int

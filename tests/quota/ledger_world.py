@@ -120,6 +120,17 @@ class World:
         self.execute(f"INSERT INTO user_groups (tenant_id, name, created_ms) VALUES ({tenant}, 'team', {example})")
         return self._id(f"user_groups WHERE tenant_id = {tenant}")
 
+    def create_tag(self, tenant: int) -> int:
+        """The tag `run` with any value, of which `a` is known. Returns its id."""
+        self.execute(
+            "INSERT INTO tag_names (tenant_id, name, any_value, is_required, max_values, known_values, version,"
+            f" created_ms) VALUES ({tenant}, 'run', true, false, 10, 1, 0, 0)"
+        )
+        tag_id = self._id(f"tag_names WHERE tenant_id = {tenant}")
+        values = f"{tenant}, {tag_id}, 'a', 0"
+        self.execute(f"INSERT INTO tag_values (tenant_id, tag_id, value, created_ms) VALUES ({values})")
+        return tag_id
+
     def _id(self, where: str) -> int:
         [[(number,)]] = self._loop.run_until_complete(self._reader.read(f"SELECT id FROM {where}"))
         return int(number)

@@ -41,6 +41,7 @@ from tollkeeper.quota.rules.operations import (
 from tollkeeper.quota.rules.page import QuotaKey, Subject
 from tollkeeper.quota.rules.subjects import SubjectKind
 from tollkeeper.quota.rules.windows import Period
+from tollkeeper.tags import decode_tags
 
 LEASE_MS = 60_000
 WITH_KEY = 5
@@ -53,6 +54,10 @@ EACH = {7: "each_user", 8: "each_key", 9: "each_conversation"}
 """The templates of the first tenant, by their numbers among the owners of quotas."""
 EACH_OF_FIRST = {10: "each_user", 11: "each_key", 12: "each_conversation"}
 """What the first user, its key and its conversation have of them: only grants are made to these."""
+TAGGED = 13
+"""The number of the tag `run=a` among the owners of quotas, and of the first user with it among callers."""
+OTHERWISE_TAGGED = 14
+"""The number of the first user with the tag `run=b` among callers."""
 GROUP_NAME = "team"
 CONVERSATION = "talk"
 TOO_LONG = StoredResponse(200, "text/plain", b"x" * (MAX_STORED_BYTES + MAX_ENCRYPTION_BYTES + 1))
@@ -84,19 +89,23 @@ class SideBySide:
         self.tenants = sorted({account.tenant for account in accounts.values()})
         self.model = KeyedModel(START_MS, accounts)
         self.group = world.create_group(example, accounts[self.users[0]].tenant)
+        self.tag = world.create_tag(accounts[self.users[0]].tenant)
+        self.model.tags[accounts[self.users[0]].tenant] = {"run": None}
         self.key = world.create_key(example, self.users[0], accounts[self.users[0]].tenant)
 
     def quota_name(self, owner: int, unit: str, period: str) -> QuotaName:
         """Owners 0 to 2 are users, 3 and 4 the tenants, 5 is a key of the first user, 6 a group of that tenant; then
-        come the templates of that tenant, and what the first user has of them.
+        come the templates of that tenant, what the first user has of them, and 13 is a tag.
         """
         part: Part | None = None
-        if owner > IN_GROUP:
+        if owner in EACH or owner in EACH_OF_FIRST:
             kind = (EACH | EACH_OF_FIRST)[owner]
             value = Caller(self.users[0], self.key, None, CONVERSATION).value(kind) if owner in EACH_OF_FIRST else ""
             return QuotaName(self.model.accounts[self.users[0]].tenant, None, unit, period, (kind, ""), value)
         if owner == IN_GROUP:
             return QuotaName(self.model.accounts[self.users[0]].tenant, None, unit, period, ("group", str(self.group)))
+        if owner == TAGGED:
+            return QuotaName(self.model.accounts[self.users[0]].tenant, None, unit, period, ("tag", "run=a"))
         if owner in (3, 4):
             return QuotaName(self.tenants[owner - 3], None, unit, period)
         if owner == WITH_KEY:
@@ -105,7 +114,11 @@ class SideBySide:
         return QuotaName(self.model.accounts[user].tenant, user, unit, period, part)
 
     def caller(self, owner: int) -> Caller:
-        """Callers 0 to 2 are users; 5 is the first of them with the key, 6 in the group, 7 in a conversation."""
+        """Callers 0 to 2 are users; 5 is the first of them with the key, 6 in the group, 7 in a conversation, 13 and 14
+        with a tag.
+        """
+        if owner in (TAGGED, OTHERWISE_TAGGED):
+            return Caller(self.users[0], tags=("run=a" if owner == TAGGED else "run=b",))
         if owner == TALKING:
             return Caller(self.users[0], None, None, CONVERSATION)
         if owner == IN_GROUP:
@@ -132,6 +145,17 @@ class SideBySide:
         self.model.calendars[tenant_id] = zone, reset_day
         changes = f"time_zone = '{zone}', reset_day = {reset_day}"
         self.world.execute(f"UPDATE tenants SET {changes} WHERE id = {tenant_id}")
+
+    def change_tag(self, state: str) -> None:
+        """By another connection: it counts at the very next reserve."""
+        tenant = self.model.accounts[self.users[0]].tenant
+        values = None if state in ("any", "required") else {"a"}
+        self.model.tags[tenant] = {} if state == "closed" else {"run": values}
+        self.model.required = {(tenant, "run")} if state == "required" else set()
+        self.world.execute(
+            f"UPDATE tag_names SET any_value = {values is None}, is_required = {state == 'required'},"
+            f" closed_ms = {1 if state == 'closed' else 'NULL'} WHERE id = {self.tag}"
+        )
 
     def pick(self, number: int) -> str:
         """One of the calls so far, mostly one that is open."""
@@ -336,6 +360,7 @@ class SideBySide:
             assert (row.state, row.closed_by, row.basis) == (call.state, call.ended_by, call.basis)
             assert (row.user_id, row.key_id, row.group_id) == (call.user, call.caller.key, call.group)
             assert (row.conversation or "") == call.caller.value("each_conversation")
+            assert decode_tags(row.tags) == call.caller.tags
             assert (row.checkpoint_input, row.checkpoint_output, row.lease_ms) == (*call.checkpoint, call.lease)
             assert (row.cost_tokens, row.forgiven_tokens) == (call.cost["tokens"], call.forgiven["tokens"])
             assert (row.cost_micro_usd or 0) == call.cost["micro_usd"] * money
@@ -379,8 +404,8 @@ def _change(kind: str, name: QuotaName, amount: int, from_ms: int, until_ms: int
 
 
 def _principal(caller: Caller, tenant: int, version: int) -> Principal:
-    group, conversation = caller.group, caller.conversation
-    return Principal(caller.user, tenant, Role.MEMBER, version, caller.key, group=group, conversation=conversation)
+    group, talk, tags = caller.group, caller.conversation, caller.tags
+    return Principal(caller.user, tenant, Role.MEMBER, version, caller.key, group=group, conversation=talk, tags=tags)
 
 
 def _name(quota: Quota) -> QuotaName:

@@ -3,6 +3,7 @@
 Written from the promises alone: it knows the tables, and nothing of the code that fills them.
 """
 
+import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -92,6 +93,11 @@ class Charge(NamedTuple):
     key_id: str | None
     group_id: int | None
     conversation: str | None
+    tags: str | None
+
+    @property
+    def all_tags(self) -> list[str]:
+        return [f"{name}={value}" for name, value in json.loads(self.tags or "{}").items()]
 
     def held(self, unit: str) -> int:
         amounts = {"tokens": self.held_tokens, "micro_usd": self.held_micro_usd or 0, "requests": 1, "concurrency": 1}
@@ -278,6 +284,8 @@ def check_charges(snapshot: Snapshot) -> None:
             unit = quota.unit
             assert quota.user_id in (None, charge.user_id), f"{charge} holds on the quota of another user"
             assert quota.kind != "group" or quota.subject == str(charge.group_id), f"{charge} holds on another group"
+            is_tagged = quota.kind != "tag" or quota.subject in charge.all_tags
+            assert is_tagged, f"{charge} holds on the quota of a tag that it does not have"
             assert quota.kind != "key" or quota.subject == charge.key_id, f"{charge} holds on the quota of another key"
             values = {
                 "each_user": str(charge.user_id),

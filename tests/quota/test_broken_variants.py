@@ -7,6 +7,7 @@ from contextlib import closing
 import defects_of_admission
 import defects_of_calls
 import defects_of_limits
+import defects_of_tags
 import defects_of_templates
 import defects_of_windows
 import pytest
@@ -26,6 +27,7 @@ DEFECTS: list[Detectable] = [
     *defects_of_limits.DEFECTS,
     *defects_of_templates.DEFECTS,
     *defects_of_windows.DEFECTS,
+    *defects_of_tags.DEFECTS,
 ]
 FOR_THE_MACHINE: list[Defect] = [
     defects_of_calls.the_late_truth_is_dropped,

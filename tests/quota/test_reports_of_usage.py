@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -14,14 +15,16 @@ from verified_ledger import TERMS, VerifiedLedger, open_verified
 from support.factories import FakeClock, make_principal, set_limit, user_quota
 from tollkeeper.chat import Usage
 from tollkeeper.errors import InvalidRequest
+from tollkeeper.identity.tag_models import TagName
 from tollkeeper.quota import time_sorted_ids
 from tollkeeper.quota.rules.windows import Calendar
 from tollkeeper.quota.time_sorted_ids import USAGE_BUCKET_MS, time_of
 from tollkeeper.quota.time_zones import load_time_zone
+from tollkeeper.tags import decode_tags
 from tollkeeper.tenant_scope import ALL_TENANTS, TenantScope
 from tollkeeper.usage.buckets import MEASURES
 from tollkeeper.usage.periods import ReportPeriod, report_period
-from tollkeeper.usage.reports import GroupBy, read_report
+from tollkeeper.usage.reports import ALL_CALLS, GroupBy, OfCalls, read_report
 from tollkeeper.usage.rollup import UsageRollup
 
 CHARGES = 40
@@ -54,6 +57,7 @@ def value_of(charge: Any, group_by: GroupBy, zone: str) -> str:
         GroupBy.MODEL: charge.model,
         GroupBy.PROVIDER: charge.provider,
         GroupBy.SURFACE: charge.surface,
+        GroupBy.TAG: "".join(decode_tags(charge.tags)),
     }
     return values.get(group_by, "")
 
@@ -65,32 +69,40 @@ async def test_a_report_has_the_charges_of_its_time(ledger: VerifiedLedger) -> N
     foreign = await make_principal(ledger.database)
     for principal in (other, foreign):
         await set_limit(ledger.ledger, user_quota(principal), 1_000_000)
+    async with ledger.database.session() as session:
+        tenant_id = ledger.caller.tenant_id
+        session.add(TagName(tenant_id=tenant_id, name="run", any_value=True, max_values=2, created_ms=0))
+    callers = [ledger.caller, *(replace(ledger.caller, tags=(f"run={value}",)) for value in "aA"), other, foreign]
     for _ in range(CHARGES):
         ledger.clock.step(chance.randrange(2 * DAYS * 86_400 // CHARGES))
         terms = TERMS._replace(model=chance.choice("abc"), surface=chance.choice(["chat", "query"]))
-        async with ledger.ledger.reservation(chance.choice([ledger.caller, other, foreign]), terms) as reservation:
+        async with ledger.ledger.reservation(chance.choice(callers), terms) as reservation:
             reservation.set_usage(Usage(chance.randrange(10), chance.randrange(90)))
     assert await UsageRollup(ledger.database, ledger.clock).run() > CHARGES / 2
     charges = await charges_of(ledger)
-    scopes: list[tuple[TenantScope, int | None]] = [
-        (ALL_TENANTS, None),
-        (TenantScope(ledger.caller.tenant_id), None),
-        (TenantScope(ledger.caller.tenant_id), other.user_id),
-    ]
+    of_tenant = TenantScope(ledger.caller.tenant_id)
+    scopes = [(ALL_TENANTS, ALL_CALLS), (of_tenant, ALL_CALLS), (of_tenant, OfCalls(other.user_id))]
+    scopes += [(ALL_TENANTS, OfCalls(None, "run=a")), (of_tenant, OfCalls(ledger.caller.user_id, "run"))]
     async with ledger.database.session() as session:
         for group_by in GroupBy:
-            for scope, user_id in scopes:
+            for scope, of_calls in scopes:
                 first = start + chance.randrange(DAYS * 86_400_000)
                 first -= first % USAGE_BUCKET_MS
                 after = first + USAGE_BUCKET_MS * chance.randrange(1, 96 * DAYS)
                 zone = chance.choice(ZONES)
                 expected: Counter[str] = Counter()
                 for charge in charges:
-                    is_visible = scope.tenant_id in (None, charge.tenant_id) and user_id in (None, charge.user_id)
-                    if is_visible and first <= time_of(charge.id) < after:
+                    is_visible = scope.tenant_id in (None, charge.tenant_id)
+                    is_visible = is_visible and of_calls.user_id in (None, charge.user_id)
+                    tag = "".join(decode_tags(charge.tags))
+                    if (
+                        is_visible
+                        and of_calls.tag in (None, tag, tag.partition("=")[0])
+                        and first <= time_of(charge.id) < after
+                    ):
                         expected[value_of(charge, group_by, zone)] += charge.cost_tokens
                 period = ReportPeriod(first, after, zone)
-                report = await read_report(session, scope, period, group_by, user_id=user_id)
+                report = await read_report(session, scope, period, group_by, of_calls)
                 found = {line.value: line.sums[COST] for line in report.lines}
                 assert found == {value: cost for value, cost in expected.items() if value in found}
                 assert sum(found.values()) == sum(expected.values())

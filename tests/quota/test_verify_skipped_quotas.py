@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from verified_ledger import VerifiedLedger, open_verified
@@ -49,6 +50,28 @@ async def test_a_charge_without_a_hold_on_a_quota_that_applied_is_found(verified
     [problem] = (await verified.verify()).problems
     assert (problem.fault, problem.where) == (Fault.SKIPPED_QUOTA, f"charge {charge}")
     assert f"({owner}, tokens, hour)" in problem.what
+
+
+async def test_a_charge_that_skipped_the_quota_of_its_tag_is_found(sqlite_verified: VerifiedLedger) -> None:
+    """Two charges, of which one has the tag; and a charge that holds on the quota of a tag that it does not have."""
+    tenant_id, caller = sqlite_verified.caller.tenant_id, sqlite_verified.caller
+    await sqlite_verified.execute(
+        "INSERT INTO tag_names (tenant_id, name, any_value, is_required, max_values, known_values, version, created_ms)"
+        f" VALUES ({tenant_id}, 'run', true, false, 9, 0, 0, 0)"
+    )
+    await sqlite_verified.spend(Usage(5, 20))
+    sqlite_verified.caller = replace(caller, tags=("run=a",))
+    charge = await sqlite_verified.spend(Usage(5, 20))
+    quota = QuotaKey(Subject(tenant_id, None, SubjectKind.TAG, "run=a"), Unit.TOKENS, Period.HOUR)
+    await sqlite_verified.set_limit(quota)
+    await sqlite_verified.execute(set_age("hour", YOUNG_MS + 1))
+    [problem] = (await sqlite_verified.verify()).problems
+    assert (problem.fault, problem.where) == (Fault.SKIPPED_QUOTA, f"charge {charge}")
+    await sqlite_verified.execute(f"UPDATE charges SET tags = NULL WHERE id = '{charge}'")
+    assert (await sqlite_verified.verify()).clean
+    held = await sqlite_verified.spend(Usage(5, 20))
+    await sqlite_verified.execute(f"UPDATE charges SET tags = '{{\"run\":\"b\"}}' WHERE id = '{held}'")
+    assert any("the window is of another tag" in problem.what for problem in (await sqlite_verified.verify()).problems)
 
 
 async def test_a_quota_that_was_created_just_before_a_charge_leaves_it_undecided(

@@ -11,8 +11,10 @@ from tollkeeper.identity import keys
 from tollkeeper.identity.key_uses import last_uses
 from tollkeeper.identity.keys import NewKey
 from tollkeeper.identity.models import ApiKey, User
+from tollkeeper.identity.tag_values import note_value
 from tollkeeper.key_limits import NO_LIMITS, KeyLimits, make_limits
 from tollkeeper.principal import Access, Role
+from tollkeeper.tags import NO_TAGS, Tags, decode_tags, encode_tags, make_tags
 
 NO_SUCH_KEY = "There is no such API key."
 
@@ -38,11 +40,15 @@ async def create_key(
     scopes: Collection[Access],
     expires_ms: int | None = None,
     limits: KeyLimits = NO_LIMITS,
+    tags: Tags = NO_TAGS,
 ) -> NewKey:
-    """Add a key to a user. Raises StepUpRequired, InvalidRequest; Forbidden for a user of a higher role."""
+    """Add a key to a user, whose calls all have these `tags`. Raises StepUpRequired, InvalidRequest, TagRefused;
+    Forbidden for a user of a higher role.
+    """
     admin.require_fresh_login()
     _require_rank(admin, user)
-    created = await keys.create(admin.session, user, name, scopes, expires_ms, admin.now_ms, limits)
+    await _note_values(admin, user.tenant_id, tags)
+    created = await keys.create(admin.session, user, name, scopes, expires_ms, admin.now_ms, limits, tags)
     after = {"user_id": user.id} | record_of(created.row)
     await admin.note(user.tenant_id, "key.create", target_of(created.row), after=after)
     return created
@@ -89,8 +95,8 @@ async def get_key(admin: Administrator, key_id: str, *, to_change: bool = False)
 
 
 async def change_key(admin: Administrator, listed: ListedKey, changes: dict[str, Any]) -> ListedKey:
-    """Change fields of a key that was got to be changed: `name`, `expires_ms`, `models`, `surfaces`, `networks`. Absent
-    fields stay. A server has the limits of a key in memory for up to half a minute.
+    """Change fields of a key that was got to be changed: `name`, `expires_ms`, `models`, `surfaces`, `networks` and
+    `tags`. Absent fields stay. A server has the limits of a key in memory for up to half a minute.
 
     Raises StepUpRequired, since a change can widen what the key reaches; InvalidRequest.
     """
@@ -104,6 +110,10 @@ async def change_key(admin: Administrator, listed: ListedKey, changes: dict[str,
     present = keys.limits_of(key)
     lists = {name: changes.get(name, getattr(present, name)) for name in ("models", "surfaces", "networks")}
     keys.set_limits(key, make_limits(**lists))
+    if "tags" in changes:
+        tags = make_tags(changes["tags"] or {})
+        await _note_values(admin, key.tenant_id, tags)
+        key.tags = encode_tags(tags)
     after = record_of(key)
     changed = [name for name in after if after[name] != before[name]]
     renamed = {"renamed": True} if key.name != old_name else {}
@@ -160,6 +170,12 @@ async def _get_key(admin: Administrator, key_id: str, *, user_id: int | None = N
     return found[0]
 
 
+async def _note_values(admin: Administrator, tenant_id: int, tags: Tags) -> None:
+    """Have the values of a key's tags known. Raises TagRefused."""
+    for tag in tags:
+        await note_value(admin.session, tenant_id, tag, admin.now_ms)
+
+
 def _require_rank(admin: Administrator, user: User) -> None:
     """Raises Forbidden if the user may do more than the administrator: a key acts as its user."""
     if Role(user.role).rank > admin.role.rank:
@@ -180,4 +196,5 @@ def record_of(key: ApiKey) -> dict[str, Any]:
         "models": limits.models,
         "surfaces": limits.surfaces,
         "networks": limits.networks,
+        "tags": decode_tags(key.tags),
     }

@@ -15,7 +15,8 @@ from sqlmodel import col, select
 from tollkeeper.administration.administrator import Administrator
 from tollkeeper.administration.groups import get_group
 from tollkeeper.administration.keys import get_key
-from tollkeeper.administration.tenants import get_tenant
+from tollkeeper.administration.tags import require_room_for_quota
+from tollkeeper.administration.tenants import get_tenant, wanted_tenant
 from tollkeeper.administration.users import require_power_over
 from tollkeeper.audit_log.log import Act
 from tollkeeper.errors import Forbidden, InvalidRequest, LedgerError, NotFound, TollkeeperError
@@ -29,6 +30,7 @@ from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.quota.rules.page import QuotaKey, Subject
 from tollkeeper.quota.rules.subjects import OF_EACH, SubjectKind
 from tollkeeper.quota.rules.windows import Period
+from tollkeeper.tags import parse_tag
 
 _LABELS = {
     SubjectKind.TENANT: "The tenant",
@@ -38,6 +40,7 @@ _LABELS = {
     SubjectKind.EACH_USER: "The template for each user",
     SubjectKind.EACH_KEY: "The template for each API key",
     SubjectKind.EACH_CONVERSATION: "The template for each conversation",
+    SubjectKind.TAG: "The tag",
 }
 _AMOUNTS = {Action.SET: "limit", Action.GRANT: "granted", Action.OVERRIDE: "limit"}
 """What the audit log calls the amount of an act."""
@@ -92,12 +95,13 @@ class OwnerIds(NamedTuple):
     tenant_id: int | None = None
     key_id: str | None = None
     group_id: int | None = None
+    tag: str | None = None
     for_each: SubjectKind | None = None
 
     @property
     def are_several(self) -> bool:
-        """Whether it names more than one. A template is of its tenant."""
-        ids = self if self.for_each is None else self._replace(tenant_id=None)
+        """Whether it names more than one. A tag and a template are of a tenant, which may be named, too."""
+        ids = self if self.for_each is None and self.tag is None else self._replace(tenant_id=None)
         return sum(one is not None for one in ids) > 1
 
 
@@ -106,7 +110,7 @@ async def find_owner(admin: Administrator, ids: OwnerIds, *, default: int | None
     Raises NotFound for those that the administrator may not see; InvalidRequest for neither.
     """
     if ids._replace(tenant_id=None).are_several:
-        raise InvalidRequest("Name one of user_id, key_id, group_id and for_each.")
+        raise InvalidRequest("Name one of user_id, key_id, group_id, tag and for_each.")
     scope = admin.scope.narrow(ids.tenant_id) if any(ids._replace(tenant_id=None)) else admin.scope
     if ids.for_each is not None:
         tenant_id = scope.tenant_id or default
@@ -114,6 +118,9 @@ async def find_owner(admin: Administrator, ids: OwnerIds, *, default: int | None
             raise InvalidRequest("Name the tenant_id whose template it is.")
         await get_tenant(admin, tenant_id)
         return Subject(tenant_id, None, ids.for_each)
+    if ids.tag is not None:
+        owner = await wanted_tenant(admin, default if ids.tenant_id is None else ids.tenant_id)
+        return Subject(owner, None, SubjectKind.TAG, parse_tag(ids.tag))
     if ids.group_id is not None:
         group = await get_group(admin, ids.group_id)
         scope.narrow(group.tenant_id)
@@ -130,7 +137,7 @@ async def find_owner(admin: Administrator, ids: OwnerIds, *, default: int | None
         return Subject(found, ids.user_id)
     tenant_id = default if ids.tenant_id is None else ids.tenant_id
     if tenant_id is None:
-        raise InvalidRequest("Name a user_id, a tenant_id, a key_id, a group_id or for_each.")
+        raise InvalidRequest("Name a user_id, a tenant_id, a key_id, a group_id, a tag or for_each.")
     await get_tenant(admin, tenant_id)
     return Subject(tenant_id)
 
@@ -140,8 +147,12 @@ async def find_target(admin: Administrator, ids: OwnerIds) -> Target:
     operators and their keys, whose quotas only operators may change.
     """
     if ids.are_several:
-        raise InvalidRequest("Name one of user_id, tenant_id, key_id, group_id and for_each.")
+        raise InvalidRequest(
+            "Name one of user_id, tenant_id, key_id and group_id; or a tag or for_each, with or without the tenant_id."
+        )
     subject = await find_owner(admin, ids)
+    if subject.kind is SubjectKind.TAG:
+        await require_room_for_quota(admin, subject.tenant_id, subject.name)
     if subject.user_id is not None:
         require_power_over(admin, await admin.session.get_one(User, subject.user_id))
     return Target(subject, _LABELS[subject.kind])

@@ -9,7 +9,7 @@ from tollkeeper.administration.users import get_user
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.quota.rules.windows import UTC_CALENDAR, Calendar
 from tollkeeper.usage.periods import ReportPeriod, report_period
-from tollkeeper.usage.reports import GroupBy, Report, read_labels, read_report
+from tollkeeper.usage.reports import GroupBy, OfCalls, Report, read_labels, read_report
 
 
 class Question(NamedTuple):
@@ -20,6 +20,8 @@ class Question(NamedTuple):
     user_id: int | None = None
     from_: datetime | date | None = None
     to: datetime | date | None = None
+    tag: str | None = None
+    """A tag of the calls, as `name=value`, or only its name."""
 
 
 class Answer(NamedTuple):
@@ -43,6 +45,6 @@ async def read_usage(admin: Administrator, question: Question) -> Answer:
         raise InvalidRequest("A report by tenant is about all tenants. Operators ask for it, without a tenant.")
     by_hour = question.group_by is GroupBy.HOUR
     period = report_period(question.from_, question.to, admin.now_ms, calendar, by_hour=by_hour)
-    report = await read_report(admin.session, scope, period, question.group_by, user_id=user_id)
+    report = await read_report(admin.session, scope, period, question.group_by, OfCalls(user_id, question.tag))
     labels = await read_labels(admin.session, scope, question.group_by, (line.value for line in report.lines))
     return Answer(report, period, labels)

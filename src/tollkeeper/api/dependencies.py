@@ -32,6 +32,7 @@ from tollkeeper.identity.models import Tenant, User
 from tollkeeper.identity.oidc.client import OpenIdClient
 from tollkeeper.identity.passwords import Passwords
 from tollkeeper.identity.sessions import Sessions
+from tollkeeper.identity.tag_values import TagValues
 from tollkeeper.identity.tokens import Tokens
 from tollkeeper.identity.totp import SecondFactors
 from tollkeeper.jobs.service import Jobs
@@ -54,6 +55,7 @@ class Services:
     passwords: Passwords
     tokens: Tokens
     authenticator: Authenticator
+    tag_values: TagValues
     logins: Logins
     sessions: Sessions
     second_factors: SecondFactors

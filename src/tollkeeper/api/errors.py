@@ -36,6 +36,7 @@ STATUS: dict[type[errors.TollkeeperError], int] = {
     errors.InvalidLink: 400,
     errors.Forbidden: 403,
     errors.StepUpRequired: 403,
+    errors.TagRefused: 400,
     errors.NotFound: 404,
     errors.OutboundRefused: 422,
     errors.OutboundFailed: 502,

@@ -21,6 +21,7 @@ from tollkeeper.identity import keys
 from tollkeeper.identity.models import ApiKey
 from tollkeeper.key_limits import MAX_LIST_LENGTH, MAX_MODEL_LENGTH, SURFACES, KeyLimits, make_limits
 from tollkeeper.principal import Access
+from tollkeeper.tags import decode_tags, split_tag
 from tollkeeper.telemetry.correlation import correlation_id
 from tollkeeper.tenant_scope import TenantScope
 
@@ -59,7 +60,8 @@ class CreateKeyRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 class KeyResponse(BaseModel):
     """An API key. `prefix` is the beginning of it. `models`, `surfaces` and `networks` are what it is limited to; null
-    is no limit. `last_used_at` is exact to the minute.
+    is no limit. All its calls have the `tags`, which override those of their headers. `last_used_at` is exact to
+    the minute.
     """
 
     id: str
@@ -69,6 +71,7 @@ class KeyResponse(BaseModel):
     models: list[str] | None
     surfaces: list[str] | None
     networks: list[str] | None
+    tags: dict[str, str]
     created_at: Moment
     expires_at: Moment | None
     last_used_at: Moment | None
@@ -171,6 +174,7 @@ def key_fields(row: ApiKey, used_ms: int | None) -> dict[str, Any]:
         "models": limits.models,
         "surfaces": limits.surfaces,
         "networks": limits.networks,
+        "tags": dict(map(split_tag, decode_tags(row.tags))),
         "created_at": iso(row.created_ms),
         "expires_at": iso(row.expires_ms),
         "last_used_at": iso(used_ms),

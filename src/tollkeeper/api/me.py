@@ -16,6 +16,7 @@ from tollkeeper.quota.rules.balances import spendable
 from tollkeeper.quota.rules.models import Charge
 from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.quota.rules.page import Subject
+from tollkeeper.tags import decode_tags, split_tag
 from tollkeeper.tenant_scope import TenantScope
 
 router = APIRouter(prefix="/me", tags=["me"])
@@ -68,7 +69,7 @@ class QuotaBalance(BaseModel):
 
 class MyQuotaResponse(BaseModel):
     """What can be spent: the tightest quota; for a user without a token quota, `user` with a limit of 0.
-    `quotas` are all that apply, those of the tenant, of the API key and of the group of the request included.
+    `quotas` are all that apply, those of the tenant, the API key, the group and the tags of the request included.
     """
 
     name: str
@@ -108,6 +109,7 @@ class ChargeResponse(BaseModel):
     overrun: bool
     adjusted: bool
     refunded: bool
+    tags: dict[str, str] = {}
 
 
 class ChargePage(BaseModel):
@@ -138,8 +140,8 @@ async def get_my_quota(
     services: ServicesDep,
     session_id: Annotated[str | None, Query(max_length=100, examples=["talk-1"])] = None,
 ) -> MyQuotaResponse:
-    """With the header `X-Tollkeeper-Group`, as for a call for this group; with `session_id`, as for one that continues
-    this conversation.
+    """With the headers `X-Tollkeeper-Group` and `X-Tollkeeper-Tags`, as for a call for this group with these tags; with
+    `session_id`, as for one that continues this conversation.
     """
     principal = replace(attribute(caller.principal, request.scope["headers"]), conversation=session_id)
     now_ms = services.clock.now_ms()
@@ -220,4 +222,5 @@ def charge_response(charge: Charge) -> ChargeResponse:
         overrun=charge.overrun,
         adjusted=charge.adjusted,
         refunded=charge.refunded,
+        tags=dict(map(split_tag, decode_tags(charge.tags))),
     )

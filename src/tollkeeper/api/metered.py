@@ -11,7 +11,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tollkeeper.api.attribution import attribute, name_group
+from tollkeeper.api.attribution import attributed, name_group
 from tollkeeper.api.bearer import authenticate
 from tollkeeper.api.body_budget import BodyBudget
 from tollkeeper.api.cache_choice import choose_cache
@@ -144,7 +144,7 @@ class MeteredRouter:
             if scope["method"] != "POST":
                 raise MethodNotAllowed("POST")
             caller = await authenticate(services.authenticator, services.throttle, scope, Access.AI)
-            caller = attribute(caller, scope["headers"])
+            caller = await attributed(services, caller, scope["headers"])
             trace = join_trace(scope["headers"])
             with services.call_events.record(caller, endpoint.surface, trace) as record:
                 caller.limits.require_surface(endpoint.surface)

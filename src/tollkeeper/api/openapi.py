@@ -13,7 +13,7 @@ from tollkeeper.api.compat.batch_schemas import SCHEMAS as BATCH_SCHEMAS
 from tollkeeper.api.compat.schemas import MODEL_SCHEMAS
 from tollkeeper.api.errors import MEDIA_TYPE
 from tollkeeper.api.metered import JSON, MeteredEndpoint
-from tollkeeper.api.openapi_parts import GROUP_CHOICE, IDEMPOTENCY_KEY, JsonSchema, schema_ref
+from tollkeeper.api.openapi_parts import ATTRIBUTION, IDEMPOTENCY_KEY, JsonSchema, schema_ref
 from tollkeeper.api.openapi_portable import portable
 from tollkeeper.api.sdk_paths import SDK_PREFIX
 
@@ -244,7 +244,7 @@ def _operation(endpoint: MeteredEndpoint) -> dict[str, Any]:
         "description": endpoint.description,
         "operationId": endpoint.path.strip("/").replace("/", "_"),
         "security": [{"OAuth2PasswordBearer": []}, {"APIKey": []}],
-        "parameters": [IDEMPOTENCY_KEY, CACHE_CHOICE, GROUP_CHOICE] if endpoint.calls_model else [GROUP_CHOICE],
+        "parameters": _parameters(calls_model=endpoint.calls_model),
         "requestBody": {
             "required": True,
             "content": {JSON: {"schema": _schema(endpoint.request_type), "examples": examples}},
@@ -265,3 +265,7 @@ def _name(kind: Any) -> str:
 
 def _event(data: Any) -> JsonSchema:
     return parts.event_schema(data if isinstance(data, str) else _schema(data))
+
+
+def _parameters(*, calls_model: bool) -> list[dict[str, Any]]:
+    return [IDEMPOTENCY_KEY, CACHE_CHOICE, *ATTRIBUTION] if calls_model else ATTRIBUTION

@@ -47,6 +47,16 @@ GROUP_CHOICE = {
     "description": "The group that the request counts for, one of the user's. By default, the user's default group.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$"},
 }
+TAGS_CHOICE = {
+    "name": "X-Tollkeeper-Tags",
+    "in": "header",
+    "required": False,
+    "description": "What the request counts for: tags that the tenant has declared, as name=value, with commas.",
+    "schema": {"type": "string", "minLength": 3, "maxLength": 1000, "pattern": "^[A-Za-z][A-Za-z0-9._-]*=[^=]+"},
+    "example": "cost-centre=42, run=abc",
+}
+ATTRIBUTION = [GROUP_CHOICE, TAGS_CHOICE]
+"""What a request counts for besides its user."""
 
 
 def _header(description: str, schema: JsonSchema, *, required: bool = False) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from tollkeeper.api.usage_formats import (
     FormatName,
     FromTime,
     LineLimit,
+    TagFilter,
     ToTime,
     UsageReportResponse,
     usage_csv,
@@ -19,7 +20,7 @@ from tollkeeper.api.usage_formats import (
 from tollkeeper.quota.rules.windows import Calendar
 from tollkeeper.tenant_scope import TenantScope
 from tollkeeper.usage.periods import report_period
-from tollkeeper.usage.reports import GroupBy, read_labels, read_report
+from tollkeeper.usage.reports import GroupBy, OfCalls, read_labels, read_report
 
 router = APIRouter(prefix="/me/usage", tags=["me"])
 
@@ -36,6 +37,7 @@ async def read_my_usage(
     to: ToTime = None,
     format_: FormatName = "json",
     limit: LineLimit = 1_000,
+    tag: TagFilter = None,
 ) -> UsageReportResponse | StreamingResponse:
     """By default of the present month, by the calendar of your tenant."""
     principal, wanted = caller.principal, GroupBy(group_by)
@@ -43,7 +45,7 @@ async def read_my_usage(
     by_hour = wanted is GroupBy.HOUR
     period = report_period(from_, to, services.clock.now_ms(), calendar, by_hour=by_hour)
     scope = TenantScope(principal.tenant_id)
-    report = await read_report(session, scope, period, wanted, user_id=principal.user_id)
+    report = await read_report(session, scope, period, wanted, OfCalls(principal.user_id, tag))
     labels = await read_labels(session, scope, wanted, (line.value for line in report.lines))
     if format_ == "csv":
         return usage_csv(report, labels, "usage")

@@ -22,6 +22,15 @@ CSV = "text/csv"
 FromTime = Annotated[AwareDatetime | date | None, Query(alias="from", examples=["2026-11-01"])]
 ToTime = Annotated[AwareDatetime | date | None, Query(examples=["2026-12-01"])]
 FormatName = Annotated[Literal["json", "csv"], Query(alias="format", examples=["json"])]
+TagFilter = Annotated[
+    str | None,
+    Query(
+        max_length=105,
+        pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,39}(=[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,63})?$",
+        description="Only calls with this tag, as name=value, or only its name",
+        examples=["cost-centre=42"],
+    ),
+]
 LineLimit = Annotated[int, Query(ge=1, le=MAX_LINES, examples=[100])]
 CSV_RESPONSE: dict[int | str, dict[str, Any]] = {
     200: {"content": {CSV: {"schema": {"type": "string"}}}, "description": "The report, in the `format` asked for"}

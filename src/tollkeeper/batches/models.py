@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from sqlalchemy import BigInteger, LargeBinary
+from sqlalchemy import BigInteger, LargeBinary, Text
 from sqlmodel import Field, SQLModel
 
 
@@ -47,6 +47,7 @@ class Batch(SQLModel, table=True):
     next_byte: int = Field(default=0, sa_type=BigInteger)
     api_key: str | None = Field(default=None, max_length=40)
     group_name: str | None = Field(default=None, max_length=64)
+    tags: str | None = Field(default=None, sa_type=Text)
     token_version: int
     correlation_id: str = Field(max_length=128)
     traceparent: str = Field(max_length=60)

@@ -18,6 +18,7 @@ from tollkeeper.files.store import Files
 from tollkeeper.principal import Principal
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest
 from tollkeeper.quota.time_sorted_ids import new_id
+from tollkeeper.tags import NO_TAGS, encode_tags
 from tollkeeper.telemetry.correlation import correlation_id
 from tollkeeper.telemetry.trace_context import TraceContext
 from tollkeeper.tenant_scope import TenantScope
@@ -147,6 +148,7 @@ class Batches:
             total=request.total or 0,
             api_key=caller.api_key,
             group_name=caller.group,
+            tags=encode_tags(caller.tags or NO_TAGS),
             token_version=caller.token_version,
             correlation_id=correlation_id.get(),
             traceparent=request.trace.header_for(request.trace.span_id),

@@ -181,6 +181,7 @@ class BatchSteps:
             priority=LINE_PRIORITY,
             api_key=batch.api_key,
             group_name=batch.group_name,
+            tags=batch.tags,
             token_version=batch.token_version,
             correlation_id=batch.correlation_id,
             traceparent=batch.traceparent,

@@ -156,6 +156,7 @@ async def _services(
             passwords=identity.passwords,
             tokens=identity.tokens,
             authenticator=identity.authenticator,
+            tag_values=identity.tag_values,
             logins=identity.logins,
             sessions=identity.sessions,
             second_factors=identity.second_factors,

@@ -12,6 +12,7 @@ from tollkeeper.identity.logins import Logins
 from tollkeeper.identity.oidc.client import OpenIdClient
 from tollkeeper.identity.passwords import Passwords
 from tollkeeper.identity.sessions import Sessions
+from tollkeeper.identity.tag_values import TagValues
 from tollkeeper.identity.tokens import Tokens
 from tollkeeper.identity.totp import SecondFactors
 from tollkeeper.installation_secret import DATA_KEY, SIGNING_SECRET
@@ -27,6 +28,7 @@ class IdentityParts:
     tokens: Tokens
     api_keys: ApiKeys
     authenticator: Authenticator
+    tag_values: TagValues
     data_keys: DataKeys
     audit_log: AuditLog
     sessions: Sessions
@@ -62,6 +64,7 @@ def make_identity(settings: Settings, database: Database, clock: Clock) -> Ident
         tokens=tokens,
         api_keys=api_keys,
         authenticator=Authenticator(tokens, api_keys, clock, step_up_minutes=settings.step_up_minutes),
+        tag_values=TagValues(database, clock),
         data_keys=data_keys,
         audit_log=audit_log,
         sessions=sessions,

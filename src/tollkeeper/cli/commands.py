@@ -48,6 +48,7 @@ class _Commands(LazyGroup):
         LazyCommand(
             "group", "tollkeeper.cli.groups", "Create, list and close groups of users; add and remove members."
         ),
+        LazyCommand("tag", "tollkeeper.cli.tags", "Declare, list, change and close tags of calls."),
         LazyCommand("key", "tollkeeper.cli.keys", "Create, list, change and revoke a user's API keys."),
         LazyCommand("sso", "tollkeeper.cli.single_sign_on", "Set up single sign-on: providers, domains, identities."),
         LazyCommand(

@@ -16,6 +16,7 @@ from tollkeeper.errors import InvalidRequest
 from tollkeeper.identity import accounts, keys
 from tollkeeper.key_limits import make_limits
 from tollkeeper.principal import Access
+from tollkeeper.tags import NO_TAGS, decode_tags, parse_tags, split_tag
 
 app = typer.Typer(
     name="key", help="Create, list, change and revoke a user's API keys.", no_args_is_help=True, add_completion=False
@@ -24,6 +25,7 @@ app = typer.Typer(
 Email = Annotated[str, typer.Argument(metavar="EMAIL", show_default=False, help="The user's e-mail address.")]
 Models = Annotated[str | None, typer.Option(metavar="NAME,…", help="The only models that it may use.")]
 Surfaces = Annotated[str | None, typer.Option(metavar="NAME,…", help="The only endpoints: query, chat/completions, …")]
+TagsOfKey = Annotated[str | None, typer.Option("--tags", metavar="NAME=VALUE,…", help="Tags that all its calls have.")]
 Networks = Annotated[str | None, typer.Option(metavar="CIDR,…", help="The only addresses of its clients.")]
 
 
@@ -36,18 +38,20 @@ def create(
     models: Models = None,
     surfaces: Surfaces = None,
     networks: Networks = None,
+    tags: TagsOfKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Create an API key. It is printed to standard output once and cannot be shown again."""
     parsed_scopes, parsed_days = _parse_scopes(scopes), _parse_days(days) if days is not None else None
     limits = make_limits(*map(_split, (models, surfaces, networks)))
+    parsed_tags = parse_tags([tags.encode()]) if tags is not None else NO_TAGS
 
     async def create_key() -> keys.NewKey:
         async with open_administration() as administration:
             admin = administration.admin
             expires_ms = _after_days(admin, parsed_days) if parsed_days is not None else None
             user = await accounts.get_user_by_email(admin.session, email)
-            return await acts.create_key(admin, user, parse_name(name), parsed_scopes, expires_ms, limits)
+            return await acts.create_key(admin, user, parse_name(name), parsed_scopes, expires_ms, limits, parsed_tags)
 
     made = asyncio.run(create_key())
     if as_json:
@@ -82,13 +86,16 @@ def change(
     models: Models = None,
     surfaces: Surfaces = None,
     networks: Networks = None,
+    tags: TagsOfKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change a key's name, expiry or limits; "any" removes a limit. A running server follows within 30 seconds."""
+    """Change a key's name, expiry, limits or tags; "any" removes a limit. Servers follow within 30 seconds."""
     lists = {"models": models, "surfaces": surfaces, "networks": networks}
     changes: dict[str, Any] = {field: _split(text) for field, text in lists.items() if text is not None}
     if name is not None:
         changes["name"] = name
+    if tags is not None:
+        changes["tags"] = dict(map(split_tag, parse_tags([tags.encode()])))
     parsed_days = _parse_days(days) if days not in (None, "never") else None
 
     async def change_key() -> ListedKey:
@@ -179,6 +186,7 @@ def _record(listed: ListedKey) -> dict[str, object]:
         "models": limits.models,
         "surfaces": limits.surfaces,
         "networks": limits.networks,
+        "tags": decode_tags(key.tags),
         "created": iso_time(key.created_ms),
         "expires": iso_time(key.expires_ms),
         "last_used": iso_time(listed.used_ms),

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tollkeeper.administration import quotas
+from tollkeeper.administration.tags import require_room_for_quota
 from tollkeeper.cli import charges, quota_requests
 from tollkeeper.cli.arguments import parse_reason
 from tollkeeper.cli.balances import BALANCE_COLUMNS, UNIT_NAMES, balance_record, balance_row
@@ -49,6 +50,10 @@ Each = Annotated[
         help="The template of the tenant: each of them has this quota, unless one of its own replaces it.",
     ),
 ]
+Tag = Annotated[
+    str | None,
+    typer.Option("--tag", metavar="NAME=VALUE", show_default=False, help="The tag of the tenant whose quota it is."),
+]
 UnitName = Annotated[
     str,
     typer.Option(
@@ -90,13 +95,15 @@ def show(
     key: Key = None,
     group: Group = None,
     each: Each = None,
+    tag: Tag = None,
     as_json: AsJson = False,
 ) -> None:
     """Show every quota that applies, in its current window."""
 
     async def read() -> tuple[Target, list[tuple[str, Balance]]]:
         async with open_context() as context, context.database.session() as session:
-            target, now_ms = await find_target(session, email, tenant, key, group, each), context.clock.now_ms()
+            found = await find_target(session, email, tenant, key, group, each, tag)
+            target, now_ms = found, context.clock.now_ms()
             owners = {target.label: target.subject}
             if target.subject.kind is SubjectKind.KEY:
                 owners["its user"] = Subject(target.subject.tenant_id, target.subject.user_id)
@@ -132,6 +139,7 @@ def set_(
     key: Key = None,
     group: Group = None,
     each: Each = None,
+    tag: Tag = None,
     window: Window = None,
     unit: UnitName = "tokens",
     reason: Annotated[
@@ -150,7 +158,7 @@ def set_(
     spent = spent_rule(parse_when_spent(when_spent) if when_spent is not None else None, fallback_model)
     cap = parse_amount(rollover, "--rollover", minimum=0) if rollover is not None else None
     _change(
-        (email, tenant, key, group, each),
+        (email, tenant, key, group, each, tag),
         window,
         Action.SET,
         amount,
@@ -174,6 +182,7 @@ def grant(
     tenant: Tenant = None,
     key: Key = None,
     group: Group = None,
+    tag: Tag = None,
     window: Window = None,
     unit: UnitName = "tokens",
     until: Until = None,
@@ -182,7 +191,7 @@ def grant(
     """Top up the current window of a quota. The limit of later windows does not change."""
     amount, until_ms = parse_amount(tokens, "--tokens"), parse_time(until, "--until")
     _change(
-        (email, tenant, key, group),
+        (email, tenant, key, group, None, tag),
         window,
         Action.GRANT,
         amount,
@@ -205,6 +214,7 @@ def override(
     tenant: Tenant = None,
     key: Key = None,
     group: Group = None,
+    tag: Tag = None,
     window: Window = None,
     unit: UnitName = "tokens",
     start: Annotated[
@@ -216,7 +226,7 @@ def override(
     amount = parse_amount(limit, "--limit", minimum=0)
     times = parse_time(start, "--from"), parse_time(until, "--until")
     _change(
-        (email, tenant, key, group),
+        (email, tenant, key, group, None, tag),
         window,
         Action.OVERRIDE,
         amount,
@@ -252,6 +262,8 @@ def _change(
         async with open_administration(PROGRAM) as administration:
             admin = administration.admin
             target = await find_target(admin.session, *owner)
+            if target.subject.kind is SubjectKind.TAG:
+                await require_room_for_quota(admin, target.subject.tenant_id, target.subject.name)
             request = QuotaChange(target, action, amount, parsed_reason, period, unit, when_spent, *times, cap)
             change = await plan_change(admin.session, request, admin.now_ms)
             plan = await quotas.note_changes(admin, [change])

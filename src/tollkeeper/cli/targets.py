@@ -10,6 +10,7 @@ from tollkeeper.identity.models import UserGroup
 from tollkeeper.quota.changes import Target
 from tollkeeper.quota.rules.page import Subject
 from tollkeeper.quota.rules.subjects import OF_EACH, SubjectKind
+from tollkeeper.tags import parse_tag
 from tollkeeper.tenant_scope import ALL_TENANTS
 
 
@@ -20,16 +21,15 @@ async def find_target(
     key_id: str | None = None,
     group_name: str | None = None,
     each: str | None = None,
+    tag: str | None = None,
 ) -> Target:
-    """Returns the user with this e-mail address, the tenant with this name or the group or template of it, or the API
-    key with this id. Raises NotFound, InvalidRequest.
+    """Returns the user with this e-mail address, the tenant with this name or the group, template or tag of it, or the
+    API key with this id. Raises NotFound, InvalidRequest.
     """
     if sum(one is not None for one in (email, tenant_name, key_id)) != 1:
         raise InvalidRequest("Give one of: the e-mail address of a user, a tenant with --tenant, a key with --key.")
-    if group_name is not None and tenant_name is None:
-        raise InvalidRequest("A group needs its tenant, with --tenant.")
-    if each is not None and (tenant_name is None or group_name is not None):
-        raise InvalidRequest("A template needs its tenant, with --tenant, and no group.")
+    if sum(one is not None for one in (group_name, each, tag)) > (tenant_name is not None):
+        raise InvalidRequest("A group, a template or a tag needs its tenant, with --tenant; give one of them.")
     if key_id is not None:
         key = await keys.get_key(session, key_id, ALL_TENANTS)
         return Target(Subject(key.tenant_id, key.user_id, SubjectKind.KEY, key.id), f"key {key.id}")
@@ -48,6 +48,9 @@ async def find_target(
         if group is None or group.closed_ms is not None:
             raise NotFound(f"The tenant {tenant.name} has no group {group_name}.")
         return Target(Subject(tenant.id, None, SubjectKind.GROUP, str(group.id)), f"group {group.name}")
+    if tag is not None:
+        name = parse_tag(tag)
+        return Target(Subject(tenant.id, None, SubjectKind.TAG, name), f"tag {name}")
     return Target(Subject(tenant.id), f"tenant {tenant.name}")
 
 

@@ -25,6 +25,10 @@ TABLE = ("", ">calls", ">input", ">output", ">cost", ">refunded", ">forgiven", "
 def usage(
     tenant: Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="Only of this tenant.")] = None,
     user: Annotated[str | None, typer.Option(metavar="EMAIL", show_default=False, help="Only of this user.")] = None,
+    tag: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[=VALUE]", show_default=False, help="Only calls with this tag."),
+    ] = None,
     by: Annotated[GroupBy, typer.Option("--by", help="What the lines are.")] = GroupBy.DAY,
     from_: Annotated[
         str | None,
@@ -43,7 +47,7 @@ def usage(
             if tenant is not None or user is not None:
                 subject = (await find_target(administration.admin.session, user, tenant)).subject
                 tenant_id, user_id = subject.tenant_id, subject.user_id
-            return await read_usage(administration.admin, Question(by, tenant_id, user_id, first, after))
+            return await read_usage(administration.admin, Question(by, tenant_id, user_id, first, after, tag))
 
     report, period, labels = asyncio.run(read())
     lines, total = [line_record(line, labels) for line in report.lines], sums_record(report.total)

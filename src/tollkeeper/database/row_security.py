@@ -52,6 +52,8 @@ RIGHTS: dict[str, tuple[str, ...]] = {
     "quotas": ("SELECT",),
     "score_counts": ("SELECT",),
     "sessions": _CHANGED,
+    "tag_names": ("SELECT", "INSERT", "UPDATE"),
+    "tag_values": ("SELECT", "INSERT", "DELETE"),
     "temporary_limits": ("SELECT",),
     "tenant_domains": _CHANGED,
     "tenants": ("SELECT", "INSERT", "UPDATE"),

@@ -42,6 +42,7 @@ from tollkeeper.principal import Principal, Role
 from tollkeeper.retrieval import keywords
 from tollkeeper.retrieval.contents import CONTENT, DocumentContents, chunk_part, vectors_part
 from tollkeeper.retrieval.models import Document, DocumentChunk, DocumentStatus, DocumentVectors
+from tollkeeper.tags import decode_tags
 from tollkeeper.telemetry.correlation import correlation_id
 from tollkeeper.telemetry.trace_context import join_trace
 from tollkeeper.worker_thread import pause
@@ -263,6 +264,5 @@ async def _caller_of(session: AsyncSession, document: Document) -> Principal:
     if user is None or user.disabled_at is not None or (document.api_key is not None and key is None):
         raise Unauthenticated
     limits = limits_of(key) if key is not None else NO_LIMITS
-    return Principal(
-        document.user_id, document.tenant_id, Role(user.role), user.token_version, document.api_key, limits=limits
-    )
+    caller = document.user_id, document.tenant_id, Role(user.role), user.token_version, document.api_key
+    return Principal(*caller, limits=limits, tags=decode_tags(key.tags) if key is not None and key.tags else None)

@@ -21,6 +21,7 @@ TollkeeperError
 │   ├── InvalidLink              a one-time link that is unknown, used, withdrawn or expired; one sentence for all
 │   ├── Forbidden                the role or the API key's scopes do not allow this
 │   │   └── NotInGroup           the user is not a member of the group that the request names
+│   ├── TagRefused               a tag that is not declared, or a value that is not allowed; or one is missing
 │   ├── StepUpRequired           this needs a login of a moment ago, and the last one is older
 │   └── NotFound                 absent, or another tenant's: both give the same error
 │       ├── ChargeArchived       the charges of that month are archived, or are being archived
@@ -91,6 +92,7 @@ from tollkeeper.errors.access import NotFound as NotFound
 from tollkeeper.errors.access import NotInGroup as NotInGroup
 from tollkeeper.errors.access import SignOnRefused as SignOnRefused
 from tollkeeper.errors.access import StepUpRequired as StepUpRequired
+from tollkeeper.errors.access import TagRefused as TagRefused
 from tollkeeper.errors.access import TotpEnrolmentRequired as TotpEnrolmentRequired
 from tollkeeper.errors.access import TotpRequired as TotpRequired
 from tollkeeper.errors.access import Unauthenticated as Unauthenticated

@@ -54,6 +54,11 @@ class NotInGroup(Forbidden):
     sentence = "You are not a member of the group that this request names."
 
 
+class TagRefused(AccessError):
+    code = "tag_refused"
+    sentence = "This request names a tag or a value that your tenant has not declared, or lacks one that it requires."
+
+
 class StepUpRequired(AccessError):
     code = "step_up_required"
     sentence = "This needs a fresh login. Log in again, and repeat the request with the new token."

@@ -104,7 +104,7 @@ async def find_service_account(database: Database, tenant_id: int, user_id: int)
     is_theirs = User.id == user_id, User.tenant_id == tenant_id, User.kind == UserKind.SERVICE
     async with database.session(TenantScope(tenant_id)) as session:
         user = (await session.exec(select(User).where(*is_theirs, col(User.disabled_at).is_(None)))).first()
-    return principal_of(user) if user is not None else None
+    return replace(principal_of(user), tags=None) if user is not None else None
 
 
 async def create_tenant(session: AsyncSession, name: str) -> Tenant:

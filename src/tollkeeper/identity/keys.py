@@ -27,6 +27,7 @@ from tollkeeper.identity.key_uses import KeyUses
 from tollkeeper.identity.models import ApiKey, Tenant, User
 from tollkeeper.key_limits import NO_LIMITS, KeyLimits
 from tollkeeper.principal import Access, Principal
+from tollkeeper.tags import NO_TAGS, Tags, decode_tags, encode_tags
 from tollkeeper.tenant_scope import TenantScope
 
 PREFIX = "tk-"
@@ -75,7 +76,7 @@ class ApiKeys:
 
     A valid key is cached for CACHED_KEY_MS, a refused one for REFUSED_KEY_MS. This is safe for the same reason as with
     tokens: the reserve transaction and `load_account` check that the key, its user and its tenant are still valid.
-    A change of the key's models, surfaces and networks takes effect when the cached key has expired.
+    A change of the key's models, surfaces, networks and tags takes effect when the cached key has expired.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
@@ -178,7 +179,7 @@ class ApiKeys:
         key, user, tenant = found
         if not key.is_valid(now_ms) or user.disabled_at or tenant.disabled_at:
             raise Unauthenticated
-        principal = replace(principal_of(user, key.id), limits=limits_of(key))
+        principal = replace(principal_of(user, key.id), limits=limits_of(key), tags=decode_tags(key.tags))
         return _CachedKey(principal, frozenset(key.scopes.split()), key.expires_ms, now_ms + CACHED_KEY_MS)
 
 
@@ -195,8 +196,9 @@ async def create(
     expires_ms: int | None,
     now_ms: int,
     limits: KeyLimits = NO_LIMITS,
+    tags: Tags = NO_TAGS,
 ) -> NewKey:
-    """Add an API key to a user. Raises InvalidRequest."""
+    """Add an API key to a user, whose calls all have these `tags`. Raises InvalidRequest."""
     if not scopes or not set(scopes) <= set(GRANTABLE_SCOPES):
         raise InvalidRequest(f"A key's scopes are one or more of: {', '.join(GRANTABLE_SCOPES)}.")
     name, expires_ms = check_name(name), check_expiry(expires_ms, now_ms)
@@ -217,6 +219,7 @@ async def create(
         scopes=" ".join(scope for scope in GRANTABLE_SCOPES if scope in scopes),
         created_ms=now_ms,
         expires_ms=expires_ms,
+        tags=encode_tags(tags),
     )
     set_limits(row, limits)
     session.add(row)

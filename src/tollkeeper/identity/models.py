@@ -78,8 +78,8 @@ class ApiKey(SQLModel, table=True):
     """A key with which programs authenticate as one user. Only its SHA-256 and its prefix are stored.
 
     `scopes` are separated by spaces. `models`, `surfaces` and `networks` are JSON lists of what the key is limited to;
-    None is no limit. Times are milliseconds since the epoch, UTC. Without `expires_ms`, the key is valid until it is
-    revoked.
+    None is no limit. `tags` is a JSON object of the names and values that all its calls have. Times are milliseconds
+    since the epoch, UTC. Without `expires_ms`, the key is valid until it is revoked.
     """
 
     __tablename__ = "api_keys"
@@ -94,6 +94,7 @@ class ApiKey(SQLModel, table=True):
     models: str | None = Field(default=None, sa_type=Text)
     surfaces: str | None = Field(default=None, sa_type=Text)
     networks: str | None = Field(default=None, sa_type=Text)
+    tags: str | None = Field(default=None, sa_type=Text)
     created_ms: int = Field(sa_type=BigInteger)
     expires_ms: int | None = Field(default=None, sa_type=BigInteger)
     revoked_ms: int | None = Field(default=None, sa_type=BigInteger)

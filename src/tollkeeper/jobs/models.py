@@ -1,6 +1,6 @@
 """The table of background jobs. Times are milliseconds since the epoch, UTC."""
 
-from sqlalchemy import BigInteger, LargeBinary
+from sqlalchemy import BigInteger, LargeBinary, Text
 from sqlmodel import Field, SQLModel
 
 
@@ -8,7 +8,8 @@ class Job(SQLModel, table=True):
     """A call to be made in the background. `kind` is the path of the endpoint whose request it is.
 
     `status` is a `JobStatus`; the ledger changes it together with the charge. `api_key` and `token_version` are those
-    of the caller who submitted it, `group_name` the group that the caller named. Higher priorities start first.
+    of the caller who submitted it, `group_name` the group that the caller named, and
+    `tags` those of the call, as a JSON object. Higher priorities start first.
     `available_ms` is when it may be started next, and `deadline_ms` until when it may be. `cancel_ms` is when its user
     cancelled it while it ran. `request` and `outcome` are encrypted: the outcome is the body of the response, or of the
     error.
@@ -28,6 +29,7 @@ class Job(SQLModel, table=True):
     charge_id: str | None = Field(default=None, max_length=40)
     api_key: str | None = Field(default=None, max_length=40)
     group_name: str | None = Field(default=None, max_length=64)
+    tags: str | None = Field(default=None, sa_type=Text)
     token_version: int
     correlation_id: str = Field(max_length=128)
     traceparent: str = Field(max_length=60)

@@ -41,6 +41,7 @@ from tollkeeper.quota.rules.calls import Terms
 from tollkeeper.quota.rules.jobs import JobStatus
 from tollkeeper.quota.rules.meter import Meter
 from tollkeeper.quota.rules.models import Charge
+from tollkeeper.tags import decode_tags
 from tollkeeper.telemetry.correlation import correlation_id
 from tollkeeper.telemetry.trace_context import join_trace
 
@@ -250,4 +251,5 @@ def _caller_of(claimed: ClaimedJob) -> Principal:
         raise Unauthenticated
     limits = limits_of(key) if key is not None else NO_LIMITS
     credential = job.token_version, job.api_key
-    return Principal(user.id or 0, job.tenant_id, Role(user.role), *credential, limits=limits, group=job.group_name)
+    caller = Principal(user.id or 0, job.tenant_id, Role(user.role), *credential, limits=limits)
+    return replace(caller, group=job.group_name, tags=decode_tags(job.tags))

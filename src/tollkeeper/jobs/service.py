@@ -26,6 +26,7 @@ from tollkeeper.quota.rules.calls import Unenforced
 from tollkeeper.quota.rules.idempotency_keys import KeyedRequest
 from tollkeeper.quota.rules.jobs import JobStatus
 from tollkeeper.quota.time_sorted_ids import new_id
+from tollkeeper.tags import NO_TAGS, encode_tags
 from tollkeeper.telemetry.correlation import correlation_id
 from tollkeeper.tenant_scope import TenantScope
 
@@ -176,6 +177,7 @@ class Jobs:
             priority=request.priority,
             api_key=caller.api_key,
             group_name=caller.group,
+            tags=encode_tags(caller.tags or NO_TAGS),
             token_version=caller.token_version,
             correlation_id=correlation_id.get(),
             traceparent=record.trace.header_for(record.trace.span_id),

@@ -54,7 +54,7 @@ def _sorted(quotas: Iterable[QuotaRow]) -> list[QuotaRow]:
 
 
 async def shared_subjects(session: AsyncSession, caller: Principal) -> list[Subject]:
-    """Whose quotas apply to a call of this caller, beside those of the user: of the API key, the group, the
+    """Whose quotas apply to a call of this caller, beside those of the user: of the API key, the tags, the group, the
     conversation and the tenant.
 
     Raises NotInGroup for a group that the caller names, and is no member of.
@@ -62,6 +62,7 @@ async def shared_subjects(session: AsyncSession, caller: Principal) -> list[Subj
     subjects = []
     if caller.api_key is not None:
         subjects.append(Subject(caller.tenant_id, caller.user_id, SubjectKind.KEY, caller.api_key))
+    subjects += [Subject(caller.tenant_id, None, SubjectKind.TAG, tag) for tag in caller.tags or ()]
     values: dict[str, int | str] = {"tenant_id": caller.tenant_id, "user_id": caller.user_id}
     named = _DEFAULT_GROUP
     if caller.group is not None:

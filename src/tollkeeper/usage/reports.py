@@ -1,8 +1,8 @@
 """Reads reports of usage from the roll-ups.
 
 What is asked for of all users of a tenant is read from the sums of days in UTC, and the first and last hours, where the
-report begins or ends within such a day, from the buckets. What is asked for of one user is read from the buckets, by
-their index.
+report begins or ends within such a day, from the buckets. What is asked for of one user or one tag is read from the
+buckets, of a user by their index.
 """
 
 from collections.abc import Iterable
@@ -14,6 +14,7 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.identity.models import ApiKey, Tenant, User, UserGroup
+from tollkeeper.tags import split_tag
 from tollkeeper.tenant_scope import TenantScope
 from tollkeeper.usage.buckets import DAY_MS, MEASURES, NOTHING, Sums, add, first_id, tags_of
 from tollkeeper.usage.periods import ReportPeriod
@@ -87,14 +88,49 @@ _SUMS = ", ".join(f"CAST(sum({name}) AS bigint)" for name in MEASURES)
 _NO_GROUP = "0"
 
 
+class OfCalls(NamedTuple):
+    """Which calls a report is about: of a user; with a tag, as `name=value`, or of this name with any value."""
+
+    user_id: int | None = None
+    tag: str | None = None
+
+    @property
+    def is_all(self) -> bool:
+        """Whether it is about all calls of the tenants."""
+        return self.user_id is None and self.tag is None
+
+    @property
+    def condition(self) -> str:
+        """The condition on the rows of buckets."""
+        of_user = "" if self.user_id is None else " AND user_id = :user_id"
+        return of_user if self.tag is None else f"{of_user} AND replace(tags, :tag, '') <> tags"
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The parameters of the condition. Names and values have no character that JSON escapes."""
+        values: dict[str, Any] = {} if self.user_id is None else {"user_id": self.user_id}
+        if self.tag is not None:
+            name, value = split_tag(self.tag)
+            values["tag"] = f'"{name}":"{value}"' if value else f'"{name}":'
+        return values
+
+    def shows(self, tag: str) -> bool:
+        """Whether a report by tag has a line for it: with only a name, for each of its values."""
+        return self.tag is None or "=" in self.tag or tag.startswith(f"{self.tag}=")
+
+
+ALL_CALLS = OfCalls()
+
+
 async def read_report(
-    session: AsyncSession, scope: TenantScope, period: ReportPeriod, group_by: GroupBy, *, user_id: int | None = None
+    session: AsyncSession, scope: TenantScope, period: ReportPeriod, group_by: GroupBy, of_calls: OfCalls = ALL_CALLS
 ) -> Report:
-    """What was spent in the period by the tenants of this scope or, with `user_id`, by this user of the tenant."""
-    lines = await _read_lines(session, scope, period, group_by, user_id)
+    """What was spent in the period by the tenants of this scope, for these calls."""
+    lines = await _read_lines(session, scope, period, group_by, of_calls)
     parts = lines
     if group_by is GroupBy.TAG:  # a call has any number of tags
-        parts = await _read_lines(session, scope, period, GroupBy.SURFACE, user_id)
+        lines = [line for line in lines if of_calls.shows(line.value)]
+        parts = await _read_lines(session, scope, period, GroupBy.SURFACE, of_calls)
     total = NOTHING
     for line in parts:
         total = add(total, line.sums)
@@ -102,10 +138,10 @@ async def read_report(
 
 
 async def _read_lines(
-    session: AsyncSession, scope: TenantScope, period: ReportPeriod, group_by: GroupBy, user_id: int | None
+    session: AsyncSession, scope: TenantScope, period: ReportPeriod, group_by: GroupBy, of_calls: OfCalls
 ) -> list[ReportLine]:
-    if user_id is not None:
-        found = await _read_buckets(session, scope, (period.from_ms, period.to_ms), group_by, user_id)
+    if not of_calls.is_all:
+        found = await _read_buckets(session, scope, (period.from_ms, period.to_ms), group_by, of_calls)
     elif group_by.is_time:
         found = await _read_times(session, scope, period)
     else:
@@ -148,12 +184,14 @@ async def _read_days_and_ends(
 
 
 async def _read_buckets(
-    session: AsyncSession, scope: TenantScope, span: tuple[int, int], group_by: GroupBy, user_id: int | None = None
+    session: AsyncSession,
+    scope: TenantScope,
+    span: tuple[int, int],
+    group_by: GroupBy,
+    of_calls: OfCalls = ALL_CALLS,
 ) -> Found:
-    condition = f"{_of(scope)} AND bucket_ms >= :first AND bucket_ms < :after"
-    values: dict[str, Any] = {"first": span[0], "after": span[1]}
-    if user_id is not None:
-        condition, values["user_id"] = f"{condition} AND user_id = :user_id", user_id
+    condition = f"{_of(scope)} AND bucket_ms >= :first AND bucket_ms < :after{of_calls.condition}"
+    values: dict[str, Any] = {"first": span[0], "after": span[1], **of_calls.values}
     found = await _read(session, scope, "usage_buckets", _OF_BUCKETS[group_by], condition, values)
     if group_by is GroupBy.TAG:
         return [(tag, sums) for tags, sums in found for tag in tags_of(tags)]

@@ -178,6 +178,13 @@ async def make_group(victim: Tenant) -> Ids:
     return ids
 
 
+async def make_tag(victim: Tenant) -> Ids:
+    owner = logged_in("tenant_admin", victim.admin)
+    made = await owner.send("POST", "/admin/tags", {"name": f"tag-{secrets.token_hex(8)}"})
+    assert made.status == 201, made
+    return {"tag_id": made.body["id"]}
+
+
 async def _quota_request(victim: Tenant) -> Ids:
     asking = logged_in("member", victim.member)
     made = await asking.send("POST", "/me/quota/requests", {"tokens": 20_000, "window": "total", "reason": "a test"})
@@ -351,6 +358,8 @@ ROWS = {
     "/admin/groups/{group_id}": Row(make_group, "tenant_admin"),
     "/admin/groups/{group_id}/members": Row(make_group, "tenant_admin"),
     "/admin/groups/{group_id}/members/{user_id}": Row(make_group, "tenant_admin"),
+    "/admin/tags/{tag_id}": Row(make_tag, "tenant_admin"),
+    "/admin/tags/{tag_id}/values": Row(make_tag, "tenant_admin"),
     "/admin/quota-requests/{request_id}": Row(_quota_request, "tenant_admin"),
     "/admin/quota-requests/{request_id}/grant": Row(_quota_request, "tenant_admin"),
     "/admin/quota-requests/{request_id}/decline": Row(_quota_request, "tenant_admin"),

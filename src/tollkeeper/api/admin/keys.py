@@ -26,9 +26,12 @@ from tollkeeper.api.openapi_parts import json_body
 from tollkeeper.identity.keys import MAX_NAME_LENGTH
 from tollkeeper.identity.models import ApiKey
 from tollkeeper.principal import Access
+from tollkeeper.tags import MAX_TAGS_PER_CALL, make_tags
 
 router = APIRouter(prefix="/admin/keys", tags=["admin"])
 
+TagsOfKey = Annotated[dict[str, str], Meta(max_length=MAX_TAGS_PER_CALL)]
+"""Names and values that all calls with the key have, whatever their headers say."""
 UserId = Annotated[int, Meta(ge=1, le=MAX_ID)]
 OfUser = Annotated[int | None, Query(ge=1, le=MAX_ID, examples=[17])]
 OfTenant = Annotated[int | None, Query(ge=1, le=MAX_ID, examples=[1])]
@@ -41,9 +44,10 @@ Cursor = Annotated[
 
 
 class CreateKeyForUserRequest(CreateKeyRequest, kw_only=True, forbid_unknown_fields=True):
-    """A key for this user, a person or a service account."""
+    """A key for this user, a person or a service account. All its calls have the `tags`, whatever their headers say."""
 
     user_id: UserId
+    tags: TagsOfKey | None = None
 
 
 class ChangeKeyRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -54,6 +58,7 @@ class ChangeKeyRequest(msgspec.Struct, forbid_unknown_fields=True):
     models: Names | UnsetType | None = UNSET
     surfaces: Surfaces | UnsetType | None = UNSET
     networks: Names | UnsetType | None = UNSET
+    tags: TagsOfKey | UnsetType | None = UNSET
 
 
 class AdminKeyResponse(KeyResponse):
@@ -85,7 +90,8 @@ async def create_key(caller: TenantAdmin) -> Response:
     async def create(sent: CreateKeyForUserRequest) -> CreatedAdminKeyResponse:
         user = await keys.get_user(caller.admin, sent.user_id)
         scopes = {*map(Access, sent.scopes)}
-        made = await keys.create_key(caller.admin, user, sent.name, scopes, epoch_ms(sent.expires_at), limits_in(sent))
+        terms = epoch_ms(sent.expires_at), limits_in(sent), make_tags(sent.tags or {})
+        made = await keys.create_key(caller.admin, user, sent.name, scopes, *terms)
         return CreatedAdminKeyResponse(**_admin_fields(made.row, None), key=made.secret)
 
     return await caller.once(CreateKeyForUserRequest, create)

@@ -35,6 +35,7 @@ IN_FLIGHT: dict[int | str, dict[str, Any]] = {
 WindowName = Literal["minute", "hour", "day", "week", "month", "total"]
 UnitName = Literal["tokens", "micro_usd", "requests", "concurrency"]
 KEY_PATTERN = "^key_[0-9a-f]{24}$"
+TAG_PATTERN = r"^[A-Za-z][A-Za-z0-9._-]{0,39}=[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,63}$"
 EXAMPLE_KEY = "key_0123456789abcdef01234567"
 Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
 OfUser = Annotated[int | None, Query(ge=1, le=MAX_ID, examples=[17])]
@@ -43,20 +44,22 @@ OfGroup = Annotated[int | None, Query(ge=1, le=MAX_ID, examples=[3])]
 ForEach = Literal["user", "key", "conversation"]
 _TEMPLATES: dict[str | None, SubjectKind] = {name: kind for kind, name in OF_EACH.items()}
 OfEach = Annotated[ForEach | None, Query(examples=["user"])]
+OfTag = Annotated[str | None, Query(max_length=105, pattern=TAG_PATTERN, examples=["cost-centre=42"])]
 OfKey = Annotated[str | None, Query(pattern=KEY_PATTERN, examples=[EXAMPLE_KEY])]
 
 
 class _QuotaRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Whose quota: a user's, an API key's, a group's or a tenant's; or, with `for_each`, a template of a tenant, by
-    default your own: each user, API key or conversation has this quota, unless one of its own with the same unit and
-    window replaces it. The window can be absent if they have one quota in this unit. Concurrency, the number of calls
-    in flight at the same time, has the window `total`.
+    """Whose quota: a user's, an API key's, a group's or a tenant's; or of the calls with a tag, as name=value, of a
+    tenant, by default your own; or, with `for_each`, a template of such a tenant: each user, API key or conversation
+    has this quota, unless one of its own with the same unit and window replaces it. The window can be absent if they
+    have one quota in this unit. Concurrency, the number of calls in flight at the same time, has the window `total`.
     """
 
     user_id: Id | None = None
     tenant_id: Id | None = None
     key_id: Annotated[str, Meta(pattern=KEY_PATTERN)] | None = None
     group_id: Id | None = None
+    tag: Annotated[str, Meta(pattern=TAG_PATTERN, examples=["cost-centre=42"])] | None = None
     for_each: ForEach | None = None
     unit: UnitName = "tokens"
     window: WindowName | None = None
@@ -94,14 +97,15 @@ class OverrideQuotaRequest(_QuotaRequest, kw_only=True):
 
 
 class QuotasResponse(BaseModel):
-    """The quotas of a group, an API key or a user, or without these of a tenant, each with its present window. Those
-    that a user or an API key has of a template are among them. With `for_each`, the templates themselves.
+    """The quotas of a tag, a group, an API key or a user, or without these of a tenant, each with its present window.
+    Those that a user or an API key has of a template are among them. With `for_each`, the templates themselves.
     """
 
     tenant_id: int
     user_id: int | None
     key_id: str | None = None
     group_id: int | None = None
+    tag: str | None = None
     for_each: str | None = None
     quotas: list[QuotaBalance]
 
@@ -113,6 +117,7 @@ class QuotaChangeResponse(BaseModel):
     user_id: int | None
     key_id: str | None = None
     group_id: int | None = None
+    tag: str | None = None
     for_each: str | None = None
     operation: str
     quota: QuotaBalance
@@ -125,14 +130,15 @@ async def list_quotas(
     tenant_id: OfTenant = None,
     key_id: OfKey = None,
     group_id: OfGroup = None,
+    tag: OfTag = None,
     for_each: OfEach = None,
     limit: Limit = 20,
     cursor: IdCursor = None,
 ) -> Page[QuotasResponse]:
-    """With `user_id`, `key_id` or `group_id`, those of a user, an API key or a group; with `for_each`, the templates of
-    a tenant. Otherwise those of a tenant, by default your own, and of all its users.
+    """With `user_id`, `key_id`, `group_id` or `tag`, those of a user, an API key, a group or a tag; with `for_each`,
+    the templates of a tenant. Otherwise those of a tenant, by default your own, and of all its users.
     """
-    ids = OwnerIds(user_id, tenant_id, key_id, group_id, _TEMPLATES.get(for_each))
+    ids = OwnerIds(user_id, tenant_id, key_id, group_id, tag, _TEMPLATES.get(for_each))
     owner = await quotas.find_owner(caller.admin, ids, default=caller.principal.tenant_id)
     if owner.kind is not SubjectKind.TENANT:
         balances = await quotas.balances_of(caller.admin, owner)
@@ -209,7 +215,8 @@ async def _plan(
     until_ms: int | None = None,
     rollover_cap: int | None = None,
 ) -> LimitPlan:
-    ids = OwnerIds(sent.user_id, sent.tenant_id, sent.key_id, sent.group_id, _TEMPLATES.get(sent.for_each))
+    template = _TEMPLATES.get(sent.for_each)
+    ids = OwnerIds(sent.user_id, sent.tenant_id, sent.key_id, sent.group_id, sent.tag, template)
     target = await quotas.find_target(caller.admin, ids)
     window = Period(sent.window) if sent.window is not None else None
     request = QuotaChange(
@@ -259,5 +266,6 @@ def _owner_fields(subject: Subject) -> dict[str, Any]:
         "user_id": subject.user_id,
         "key_id": subject.name if subject.kind is SubjectKind.KEY else None,
         "group_id": int(subject.name) if subject.kind is SubjectKind.GROUP else None,
+        "tag": subject.name if subject.kind is SubjectKind.TAG else None,
         "for_each": OF_EACH.get(subject.kind),
     }

@@ -13,6 +13,7 @@ from tollkeeper.api.usage_formats import (
     FormatName,
     FromTime,
     LineLimit,
+    TagFilter,
     ToTime,
     UsageReportResponse,
     usage_csv,
@@ -36,11 +37,12 @@ async def read_all_usage(
     to: ToTime = None,
     format_: FormatName = "json",
     limit: LineLimit = 1_000,
+    tag: TagFilter = None,
 ) -> UsageReportResponse | StreamingResponse:
     """Of your tenant, or of one of its users; for operators, of all tenants, or of one. By default of the present
     month, by the calendar of the tenant; of all tenants, by that of UTC.
     """
-    question = Question(group_by, tenant_id, user_id, from_, to)
+    question = Question(group_by, tenant_id, user_id, from_, to, tag)
     report, period, labels = await read_usage(caller.admin, question)
     if format_ == "csv":
         return usage_csv(report, labels, "usage")

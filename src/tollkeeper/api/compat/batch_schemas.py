@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tollkeeper.api.openapi_parts import GROUP_CHOICE, IDEMPOTENCY_KEY, JsonSchema, schema_ref
+from tollkeeper.api.openapi_parts import ATTRIBUTION, IDEMPOTENCY_KEY, JsonSchema, schema_ref
 from tollkeeper.dialects.request_schema import STRING, list_of, nullable, object_of, one_of_values
 
 JSON = "application/json"
@@ -135,7 +135,7 @@ def page(data: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, Any]:
 
 def _body(name: str, example: Any) -> dict[str, Any]:
     content = {JSON: {"schema": schema_ref(name), "examples": {"simple": {"value": example}}}}
-    return {"requestBody": {"required": True, "content": content}, "parameters": [IDEMPOTENCY_KEY, GROUP_CHOICE]}
+    return {"requestBody": {"required": True, "content": content}, "parameters": [IDEMPOTENCY_KEY, *ATTRIBUTION]}
 
 
 _UPLOAD_REQUEST = object_of({"purpose": one_of_values("batch"), "file": {"type": "string", "format": "binary"}})

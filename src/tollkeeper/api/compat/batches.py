@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from msgspec import Meta
 
 from tollkeeper.api import strict_json
-from tollkeeper.api.attribution import attribute
+from tollkeeper.api.attribution import attributed
 from tollkeeper.api.compat import batch_schemas
 from tollkeeper.api.compat.batch_lines import OPENAI_PATHS, OPENAI_PREFIX, kind_of, require_surface
 from tollkeeper.api.compat.uploads import require_lifetime
@@ -60,7 +60,8 @@ async def create_batch(
     await count_call(services, request.scope, caller.principal)
     body = await read_body(request.scope, request.receive, MAX_BODY_BYTES)
     sent = strict_json.decode(CreateBatchRequest, body)
-    submitted = await _submit(services, attribute(caller.principal, request.scope["headers"]), sent, request, body)
+    principal = await attributed(services, caller.principal, request.scope["headers"])
+    submitted = await _submit(services, principal, sent, request, body)
     if submitted.is_repeated:
         response.headers["Idempotent-Replayed"] = "true"
     return shown_batch(services, submitted.batch)

@@ -8,7 +8,7 @@ import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.responses import StreamingResponse
 
-from tollkeeper.api.attribution import attribute
+from tollkeeper.api.attribution import attributed
 from tollkeeper.api.compat import batch_schemas
 from tollkeeper.api.compat.batch_lines import (
     ANTHROPIC_PREFIX,
@@ -66,7 +66,8 @@ async def create_message_batch(
     await count_call(services, request.scope, caller.principal)
     with request.app.state.body_budget.count(caller.principal.user_id) as counted:
         body = await read_body(request.scope, request.receive, MAX_BODY_BYTES, counted.grow)
-        submitted = await _submit(services, attribute(caller.principal, request.scope["headers"]), request, body)
+        principal = await attributed(services, caller.principal, request.scope["headers"])
+        submitted = await _submit(services, principal, request, body)
     if submitted.is_repeated:
         response.headers["Idempotent-Replayed"] = "true"
     return shown_batch(services, submitted.batch, request)

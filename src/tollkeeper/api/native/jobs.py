@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from tollkeeper.api import strict_json
 from tollkeeper.api.admin.pages import Limit, Page
-from tollkeeper.api.attribution import attribute, name_group
+from tollkeeper.api.attribution import attributed, name_group
 from tollkeeper.api.dependencies import JobOwner, Services, ServicesDep, SessionDep, count_call
 from tollkeeper.api.formats import Moment, fallback_header, iso, would_refuse_header
 from tollkeeper.api.keyed_requests import keyed_request_of
@@ -21,7 +21,7 @@ from tollkeeper.api.native.chat import CHAT
 from tollkeeper.api.native.exchange import NativeExchange
 from tollkeeper.api.native.job_kinds import NOT_IN_JOBS, body_to_store, open_request, read_request
 from tollkeeper.api.native.schemas import NativeChatRequest, QueryRequest
-from tollkeeper.api.openapi_parts import GROUP_CHOICE, IDEMPOTENCY_KEY, link
+from tollkeeper.api.openapi_parts import ATTRIBUTION, IDEMPOTENCY_KEY, link
 from tollkeeper.errors import NotFound
 from tollkeeper.gateway.call_record import CallRecord
 from tollkeeper.jobs import repository
@@ -108,7 +108,7 @@ SUBMITTED: dict[int | str, dict[str, Any]] = {
 @router.post(
     "",
     status_code=202,
-    openapi_extra={"requestBody": _documented_body(), "parameters": [IDEMPOTENCY_KEY, GROUP_CHOICE]},
+    openapi_extra={"requestBody": _documented_body(), "parameters": [IDEMPOTENCY_KEY, *ATTRIBUTION]},
     responses=SUBMITTED,
     summary="Submit a job",
 )
@@ -118,7 +118,7 @@ async def submit_job(
     """Reserves on the quotas, and calls the model later. The same Idempotency-Key and body return the same job."""
     await session.commit()  # no transaction is open while the client sends the body
     headers = request.scope["headers"]
-    principal = attribute(caller.principal, headers)
+    principal = await attributed(services, caller.principal, headers)
     await count_call(services, request.scope, principal)
     with services.call_events.record(principal, SURFACE, join_trace(headers)) as record:
         body = await read_body(request.scope, request.receive, MAX_BODY_BYTES)

@@ -7,7 +7,7 @@ from msgspec import Meta
 from pydantic import BaseModel
 
 from tollkeeper.api import strict_json
-from tollkeeper.api.attribution import attribute
+from tollkeeper.api.attribution import attributed
 from tollkeeper.api.dependencies import SearchCaller, ServicesDep, SessionDep, count_call
 from tollkeeper.api.formats import charge_headers
 from tollkeeper.api.keyed_requests import keyed_request_of
@@ -15,7 +15,7 @@ from tollkeeper.api.limit_headers import limits_of, note_limits
 from tollkeeper.api.middleware import read_body
 from tollkeeper.api.native.exchange import rounded
 from tollkeeper.api.native.schemas import RetrievalOptions
-from tollkeeper.api.openapi_parts import GROUP_CHOICE, IDEMPOTENCY_KEY, json_body
+from tollkeeper.api.openapi_parts import ATTRIBUTION, IDEMPOTENCY_KEY, json_body
 from tollkeeper.documents.retriever import MAX_QUESTION_CHARACTERS, Retrieval
 from tollkeeper.telemetry.trace_context import join_trace
 
@@ -63,7 +63,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 @router.post(
     "",
     openapi_extra=json_body(SearchRequest, {"query": "How long is the warranty?", "top_k": 3})
-    | {"parameters": [IDEMPOTENCY_KEY, GROUP_CHOICE]},
+    | {"parameters": [IDEMPOTENCY_KEY, *ATTRIBUTION]},
     responses=_RESPONSES,
     summary="Search my documents",
 )
@@ -73,7 +73,7 @@ async def search_documents(
     """Searches by meaning and by words. The question's vector is charged as a call to /v1/embeddings is."""
     await session.commit()  # the question is embedded by a provider, and no transaction is open meanwhile
     headers = request.scope["headers"]
-    principal = attribute(caller.principal, headers)
+    principal = await attributed(services, caller.principal, headers)
     rate = await count_call(services, request.scope, principal)
     with services.call_events.record(principal, SURFACE, join_trace(headers)) as record:
         body = await read_body(request.scope, request.receive, MAX_BODY_BYTES)

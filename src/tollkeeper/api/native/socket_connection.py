@@ -11,7 +11,7 @@ import orjson
 import structlog
 from fastapi import WebSocket
 
-from tollkeeper.api.attribution import GROUP_HEADER, attribute, name_group
+from tollkeeper.api.attribution import attributed, attribution_of, name_group
 from tollkeeper.api.bearer import client_address
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.middleware import MAX_BODY_BYTES
@@ -200,7 +200,8 @@ class SocketConnection:
         """One turn, from a frame of `size` bytes: verify the token again, make the call, and send the final frame."""
         caller = None
         try:
-            caller = name_group(attribute(await self._authenticate(), self._scope["headers"]), turn.group)
+            caller = await attributed(self._services, await self._authenticate(), self._scope["headers"])
+            caller = name_group(caller, turn.group)
             with self._services.call_events.record(caller, SURFACE, join_trace(self._scope["headers"])) as record:
                 caller.limits.require_surface(SURFACE)
                 exchange = await self._prepare(caller, turn, size)
@@ -235,8 +236,8 @@ class SocketConnection:
         if turn.idempotency_key is None:
             return None
         request = msgspec.json.encode(msgspec.structs.replace(turn, id=None))
-        group = b"".join(b"\0" + value for name, value in self._scope["headers"] if name == GROUP_HEADER)
-        fingerprint = hashlib.sha256(self._form.path.encode() + group + b"\0" + request).hexdigest()
+        owner = attribution_of(self._scope["headers"])
+        fingerprint = hashlib.sha256(self._form.path.encode() + owner + b"\0" + request).hexdigest()
         return KeyedRequest(turn.idempotency_key, fingerprint)
 
     async def _relay(

@@ -4,6 +4,7 @@ A quota is as old as its first window, which is opened in the transaction that c
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 from tollkeeper.quota.audit.facts import (
     NO_WINDOW,
@@ -19,6 +20,7 @@ from tollkeeper.quota.audit.problems import Fault, Problem
 from tollkeeper.quota.rules.models import LINKED_SURFACES, Basis, ChargeState, EntryKind, Unit
 from tollkeeper.quota.rules.subjects import EACH_OF, OF_EACH, SubjectKind
 from tollkeeper.quota.rules.windows import Period
+from tollkeeper.tags import decode_tags
 
 _RESERVE = EntryKind.RESERVE.value
 YOUNG_MS = 60_000
@@ -33,6 +35,7 @@ class QuotasByOwner:
     def __init__(self) -> None:
         self._of_user: dict[int, list[QuotaFacts]] = {}
         self._of_tenant: dict[int, list[QuotaFacts]] = {}
+        self._of_tag: dict[tuple[int, str], list[QuotaFacts]] = {}
 
     def __len__(self) -> int:
         """How many users and tenants are known."""
@@ -50,6 +53,8 @@ class QuotasByOwner:
         for quota in quotas:
             if quota.user_id is not None:
                 self._of_user[quota.user_id].append(quota)
+            elif quota.kind == SubjectKind.TAG:
+                self._of_tag.setdefault((quota.tenant_id, quota.subject), []).append(quota)
             else:
                 self._of_tenant[quota.tenant_id].append(quota)
 
@@ -57,15 +62,16 @@ class QuotasByOwner:
         """Forget all quotas."""
         self._of_user.clear()
         self._of_tenant.clear()
+        self._of_tag.clear()
 
     def before(self, charge: ChargeFacts) -> Iterator[QuotaFacts]:
         """The quotas that apply to a charge and are older."""
         of_user, of_tenant = self._of_user.get(charge.user_id, ()), self._of_tenant.get(charge.tenant_id, ())
-        for quotas in (of_user, of_tenant):
-            for quota in quotas:
-                applies = quota.since_ms < charge.created_ms and counts_for(charge, quota.kind, quota.subject)
-                if applies and not (quota.kind in OF_EACH and any(_replaces(one, quota, charge) for one in of_user)):
-                    yield quota
+        of_tags = [self._of_tag.get((charge.tenant_id, tag), ()) for tag in decode_tags(charge.tags)]
+        for quota in chain(of_user, of_tenant, *of_tags):
+            applies = quota.since_ms < charge.created_ms and counts_for(charge, quota.kind, quota.subject)
+            if applies and not (quota.kind in OF_EACH and any(_replaces(one, quota, charge) for one in of_user)):
+                yield quota
 
 
 def skipped_quotas(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from tollkeeper.quota.rules.subjects import OF_EACH, SubjectKind
+from tollkeeper.tags import decode_tags
 
 
 class ChargeFacts(NamedTuple):
@@ -43,6 +44,7 @@ class ChargeFacts(NamedTuple):
     key_id: str | None
     group_id: int | None
     conversation: str | None
+    tags: str | None
 
 
 class EntryFacts(NamedTuple):
@@ -104,6 +106,8 @@ def counts_for(charge: ChargeFacts, kind: str | None, subject: str | None) -> bo
         return value_of(charge, kind) is not None
     if kind == SubjectKind.KEY:
         return charge.key_id == subject
+    if kind == SubjectKind.TAG:
+        return subject in decode_tags(charge.tags)
     return kind != SubjectKind.GROUP or str(charge.group_id) == subject
 
 

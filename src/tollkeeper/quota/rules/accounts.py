@@ -11,6 +11,7 @@ from types import MappingProxyType
 from tollkeeper.errors import NotInGroup
 from tollkeeper.principal import Principal
 from tollkeeper.quota.rules.subjects import Billing, QuotaRow, SubjectKind
+from tollkeeper.quota.rules.tag_rules import UNTAGGED, TagRules
 
 _ALWAYS = (SubjectKind.TENANT, SubjectKind.USER)
 Quotas = tuple[QuotaRow, ...]
@@ -40,6 +41,8 @@ class Account:
     """The ids of the groups that the user is a member of, by their names."""
     default_group: int | None = None
     """The id of the group that calls count for which name none."""
+    tags: TagRules = UNTAGGED
+    """The tags of the tenant."""
     instances: dict[tuple[SubjectKind, str], Quotas] = field(default_factory=dict, compare=False)
     """The quotas of some values of templates, as they were made."""
 
@@ -62,9 +65,11 @@ class Account:
 
     def quotas_of(self, billing: Billing) -> Quotas:
         """Every quota that applies to a call."""
-        if not self.parts:
-            return self.quotas
         quotas = self.quotas
+        for tag in billing.tags:
+            quotas += self.tags.quotas.get(tag, ())
+        if not self.parts:
+            return quotas
         if billing.key_id is not None:
             own = self.parts.get((SubjectKind.KEY, billing.key_id), ())
             quotas += own + self._of_each(SubjectKind.EACH_KEY, billing.key_id, own)
@@ -87,7 +92,7 @@ class Account:
         return made
 
     def all_quotas(self) -> Iterator[QuotaRow]:
-        """Every quota that may apply to a call of the user."""
+        """Every quota that may apply to a call of the user, but those of tags."""
         yield from self.quotas
         for quotas in self.parts.values():
             yield from quotas

@@ -44,14 +44,15 @@ from tollkeeper.quota.rules.room import find_fallback, fit, most_output_of, refu
 from tollkeeper.quota.rules.settlement import balance_of, close, close_recovered, close_without_cost, closed_charge
 from tollkeeper.quota.rules.subjects import billing_of
 from tollkeeper.quota.time_sorted_ids import month_of
+from tollkeeper.tags import encode_tags
 
 
 def reserve(page: Page, operation: Reserve) -> Hold | Replayed:
     """Hold on every window that applies, or return the response that is stored for the call's key.
 
-    Raises Unauthenticated if the user, the tenant or the credential is no longer valid; NotInGroup; QuotaExceeded or
-    QuotaHeld with the quota that refuses; an IdempotencyError; LedgerUnavailable if the disk is almost full, or if an
-    earlier try of this operation was committed and its charge is closed by now.
+    Raises Unauthenticated if the user, the tenant or the credential is no longer valid; NotInGroup; TagRefused;
+    QuotaExceeded or QuotaHeld with the quota that refuses; an IdempotencyError; LedgerUnavailable if the disk is almost
+    full, or if an earlier try of this operation was committed and its charge is closed by now.
     """
     if (existing := page.charges.get(operation.charge_id)) is not None:
         return _repeat_result(page, operation, existing)
@@ -103,12 +104,13 @@ def recover(page: Page, operation: Recover) -> ClosedCharge:
 
 def valid_account(page: Page, caller: Principal) -> Account:
     """The caller's account. Raises Unauthenticated if the user, the tenant or the credential is no longer valid;
-    NotInGroup if the user is no member of the group that the call names.
+    NotInGroup if the user is no member of the group that the call names; TagRefused.
     """
     account = page.accounts.get(caller.user_id)
     if account is None or not account.accepts(caller, page.now_ms):
         raise Unauthenticated
     account.require_group(caller.group)
+    account.tags.require(caller.tags)
     return account
 
 
@@ -220,6 +222,7 @@ def new_charge(page: Page, operation: Reserve | Recover, held: Usage) -> ChargeR
         key_id=operation.caller.api_key,
         group_id=page.accounts[operation.caller.user_id].group_of(billing),
         conversation=billing.conversation,
+        tags=encode_tags(billing.tags) if billing.tags else None,
     )
 
 

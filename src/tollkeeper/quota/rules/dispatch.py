@@ -37,8 +37,9 @@ def dispatch(page: Page, operation: Dispatch) -> Hold:
     """Change a reserved charge to dispatched.
 
     Raises LedgerConflict if another operation has dispatched or closed it. Raises Unauthenticated if the user, the
-    tenant or the credential is no longer valid, NotInGroup: the charge is then released. Raises QuotaExceeded or
-    QuotaHeld if the windows of now have no room: the charge stays as it is. The former names a fallback model.
+    tenant or the credential is no longer valid, NotInGroup, TagRefused: the charge is then released. Raises
+    QuotaExceeded or QuotaHeld if the windows of now have no room: the charge stays as it is. The former names a
+    fallback model.
     """
     if (successor := page.charges.get(operation.successor)) is not None:  # an earlier try was committed
         return _hold_of(page, successor, operation)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from tollkeeper.principal import Principal
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.windows import UTC_CALENDAR, Calendar, Period
+from tollkeeper.tags import NO_TAGS, Tags, split_tag
 
 DIGEST_LENGTH = 24
 """Hexadecimal digits that stand for the name of a conversation."""
@@ -22,6 +23,8 @@ class SubjectKind(StrEnum):
     """An API key of a user. Its quota limits further: it does not replace one of the user's own."""
     GROUP = "group"
     """A group of a tenant's users. Its quota limits the calls that count for the group."""
+    TAG = "tag"
+    """A tag with a value. Its quota limits the tenant's calls that have it."""
     EACH_USER = "each_user"
     """A template: each user of a tenant has this quota, unless one of their own replaces it."""
     EACH_KEY = "each_key"
@@ -44,8 +47,9 @@ OF_EACH = {
 class Subject:
     """The owner of a quota: a user or, without `user_id`, a tenant; or what `part` says, with its `name`.
 
-    An API key has its user's `user_id`, and its id as the name. The name of a group is its id, too. `value` is which
-    one of those is meant that have the quota of a template (see `templates.py`); without it, the template itself.
+    An API key has its user's `user_id`, and its id as the name. The name of a group is its id, too; that of a tag is
+    `name=value`. `value` is which one of those is meant that have the quota of a template (see `templates.py`); without
+    it, the template itself.
     """
 
     tenant_id: int
@@ -114,7 +118,9 @@ class QuotaRow:
     rollover_cap: int | None = None
     """How much of what is unused in a window the next one gets, at most."""
     name: str = field(init=False)
-    """The name in the API: `user-day`, `tenant-total`, `user-month-usd`, `user-day-requests`, `key-day`."""
+    """The name in the API: `user-day`, `tenant-total`, `user-month-usd`, `user-day-requests`, `key-day`,
+    `tag-run-day` for each value of the tag `run`.
+    """
     is_own_token_quota: bool = field(init=False)
     """Whether it is a user's and counts tokens. A user without one that refuses calls cannot make any."""
     slot: Slot = field(init=False)
@@ -133,7 +139,8 @@ class QuotaRow:
     def __post_init__(self) -> None:
         subject = self.key.subject
         kind: str = OF_EACH[subject.kind] if subject.value else subject.kind
-        self.name = f"{kind}-{self.key.period}{NAME_SUFFIX[self.key.unit]}"
+        owner = f"{kind}-{split_tag(subject.name)[0]}" if kind == SubjectKind.TAG else kind
+        self.name = f"{owner}-{self.key.period}{NAME_SUFFIX[self.key.unit]}"
         self.is_own_token_quota = self.key.unit is Unit.TOKENS and kind == SubjectKind.USER
         self.slot = slot_of(self.id, subject.value)
 
@@ -164,13 +171,15 @@ class Billing(NamedTuple):
         """The values of templates that a call of this user may have."""
         return {value for value in (str(user_id), self.key_id, self.conversation) if value is not None}
 
+    tags: Tags = NO_TAGS
+
 
 def billing_of(caller: Principal) -> Billing:
     """What the calls of a caller count for."""
-    conversation = caller.conversation
+    tags, conversation = caller.tags or NO_TAGS, caller.conversation
     if conversation is None:
-        return Billing(caller.api_key, caller.group)
-    return Billing(caller.api_key, caller.group, conversation_value(caller.user_id, conversation))
+        return Billing(caller.api_key, caller.group, None, tags)
+    return Billing(caller.api_key, caller.group, conversation_value(caller.user_id, conversation), tags)
 
 
 def conversation_value(user_id: int, conversation: str) -> str:

@@ -14,12 +14,14 @@ import structlog
 from tollkeeper.quota.rules.accounts import sort_quotas
 from tollkeeper.quota.rules.idempotency_keys import KeyName
 from tollkeeper.quota.rules.page import Account, Page, QuotaKey, QuotaRow, ReadSet
+from tollkeeper.quota.rules.tag_rules import UNTAGGED
 from tollkeeper.quota.stores.postgres.connection import Connection
 from tollkeeper.quota.stores.postgres.idempotency_keys import lock_keys
 from tollkeeper.quota.stores.postgres.locked_rows import LockedRows
 from tollkeeper.quota.stores.postgres.locking_read import Found, lock_and_read
 from tollkeeper.quota.stores.postgres.policy_cache import PolicyCache
 from tollkeeper.quota.stores.postgres.shown_windows import show_windows
+from tollkeeper.quota.stores.postgres.tags import read_tags
 from tollkeeper.quota.stores.postgres.temporary import write_what_is_due
 from tollkeeper.quota.stores.postgres.waiting_jobs import lock_waiting_jobs
 from tollkeeper.quota.stores.postgres.wanted_charges import WANTED_CHARGES, charge_keys
@@ -27,7 +29,9 @@ from tollkeeper.quota.stores.postgres.windows import WindowReader, WrongGuess
 from tollkeeper.quota.stores.rows import (
     FIND_ARCHIVED_MONTH,
     GROUPS_OF_USER,
+    HAS_TAGS,
     MAX_CLOCK_SKEW_MS,
+    NOT_OF_TAGS,
     QUOTA_COLUMNS,
     QUOTAS,
     may_be_archived,
@@ -47,6 +51,7 @@ _GROUPS_OF = (
 )
 _READ_ACCOUNTS = (
     "SELECT users.id, users.tenant_id, users.disabled_at IS NULL AND tenants.disabled_at IS NULL, users.token_version,"
+    f" {HAS_TAGS},"
     f" {_API_KEYS_OF.format('id')}, {_API_KEYS_OF.format('expires_ms')},"
     f" ARRAY(SELECT id FROM sessions {_OF_USER} AND revoked_ms IS NOT NULL AND access_ends_ms > $3),"
     f" {_GROUPS_OF.format('user_groups.name')}, {_GROUPS_OF.format('user_groups.id')},"
@@ -59,7 +64,7 @@ _SELECT_QUOTAS = (
 )
 _READ_ACCOUNT_QUOTAS = (
     f"{_SELECT_QUOTAS} = caller.user_id UNION ALL {_SELECT_QUOTAS} IS NULL"
-    " AND (quotas.kind <> 'group' OR quotas.subject IN (SELECT group_id::text FROM group_members"
+    f" AND {NOT_OF_TAGS} AND (quotas.kind <> 'group' OR quotas.subject IN (SELECT group_id::text FROM group_members"
     " WHERE group_members.tenant_id = caller.tenant_id AND group_members.user_id = caller.user_id)) ORDER BY 2"
 )
 """Two queries, because one with OR would read the quotas of all tenants."""
@@ -228,14 +233,25 @@ class PageReader:
         for row in await connection.fetch(_READ_ACCOUNT_QUOTAS, unknown, tenants):
             quotas.setdefault(row[0], []).append(quota_row(row[1:]))
         rows = await connection.fetch(_READ_ACCOUNTS, unknown, tenants, found.now_ms - MAX_CLOCK_SKEW_MS)
-        for user_id, tenant_id, active, version, ids, expiries, revoked, *of_groups in rows:
+        tagged = {tenant_id for _, tenant_id, _, _, has_tags, *_ in rows if has_tags}
+        tags = await read_tags(connection, self._policy, tagged, versions) if tagged else {}
+        for user_id, tenant_id, active, version, _, ids, expiries, revoked, *of_groups in rows:
             api_keys = dict(zip(ids, expiries, strict=True))
             always, parts = sort_quotas(user_id, quotas.get(user_id, ()))
             names, group_ids, are_default = of_groups
             default = next((one for one, is_default in zip(group_ids, are_default, strict=True) if is_default), None)
             groups = dict(zip(names, group_ids, strict=True))
             accounts[user_id] = Account(
-                tenant_id, active, version, always, api_keys, frozenset(revoked), parts, groups, default
+                tenant_id,
+                active,
+                version,
+                always,
+                api_keys,
+                frozenset(revoked),
+                parts,
+                groups,
+                default,
+                tags.get(tenant_id, UNTAGGED),
             )
             if callers[user_id] in versions:
                 self._policy.add(user_id, accounts[user_id], versions[callers[user_id]])

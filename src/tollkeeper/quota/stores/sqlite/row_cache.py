@@ -12,7 +12,6 @@ from tollkeeper.quota.rules.charge_row import CHARGE_COLUMNS, ChargeRow
 from tollkeeper.quota.rules.page import (
     Account,
     Page,
-    QuotaKey,
     QuotaRow,
     ReadSet,
     Slot,
@@ -20,12 +19,15 @@ from tollkeeper.quota.rules.page import (
     WindowHold,
     WindowRow,
 )
+from tollkeeper.quota.rules.tag_rules import UNTAGGED, TagRules
 from tollkeeper.quota.rules.templates import lags
 from tollkeeper.quota.rules.temporary import NO_TEMPORARY
 from tollkeeper.quota.stores.rows import (
     FIND_ARCHIVED_MONTH,
     GROUPS_OF_USER,
+    HAS_TAGS,
     MAX_CLOCK_SKEW_MS,
+    NOT_OF_TAGS,
     QUOTA_COLUMNS,
     QUOTAS,
     WINDOW_COLUMNS,
@@ -34,13 +36,14 @@ from tollkeeper.quota.stores.rows import (
     may_be_archived,
     new_window,
     place_of,
-    quota_key_values,
     quota_row,
     window_row,
     with_rollover,
 )
 from tollkeeper.quota.stores.sqlite.idempotency_keys import read_keys
 from tollkeeper.quota.stores.sqlite.new_windows import create_window
+from tollkeeper.quota.stores.sqlite.quotas import find_quota
+from tollkeeper.quota.stores.sqlite.tags import read_tags
 from tollkeeper.quota.stores.sqlite.temporary import read_temporary, write_what_is_due
 from tollkeeper.quota.time_sorted_ids import month_of
 
@@ -61,8 +64,8 @@ _FIND_NEXT_START = (
     "SELECT min(starts_ms) FROM windows WHERE tenant_id = ? AND quota_id = ? AND value = ? AND starts_ms > ?"
 )
 _READ_ACCOUNT = (
-    "SELECT users.tenant_id, users.disabled_at IS NULL AND tenants.disabled_at IS NULL, users.token_version"
-    " FROM users JOIN tenants ON tenants.id = users.tenant_id WHERE users.tenant_id = ? AND users.id = ?"
+    "SELECT users.tenant_id, users.disabled_at IS NULL AND tenants.disabled_at IS NULL, users.token_version,"
+    f" {HAS_TAGS} FROM users JOIN tenants ON tenants.id = users.tenant_id WHERE users.tenant_id = ? AND users.id = ?"
 )
 _READ_KEYS_AND_GROUPS = (
     "SELECT id, expires_ms, NULL, NULL FROM api_keys"
@@ -75,20 +78,12 @@ _READ_REVOKED_SESSIONS = (
 )
 _SELECT_QUOTAS = f"SELECT {QUOTA_COLUMNS} FROM {QUOTAS}"
 _READ_QUOTAS = (
-    f"{_SELECT_QUOTAS} WHERE user_id = ? OR (quotas.tenant_id = ? AND user_id IS NULL"
+    f"{_SELECT_QUOTAS} WHERE user_id = ? OR (quotas.tenant_id = ? AND user_id IS NULL AND {NOT_OF_TAGS}"
     " AND (quotas.kind <> 'group' OR CAST(quotas.subject AS INTEGER) IN"
     " (SELECT group_id FROM group_members WHERE group_members.tenant_id = quotas.tenant_id"
     " AND group_members.user_id = ?))) ORDER BY quotas.id"
 )
 _READ_QUOTA = f"{_SELECT_QUOTAS} WHERE quotas.tenant_id = ? AND quotas.id = ?"
-_FIND_QUOTA = (
-    f"{_SELECT_QUOTAS} WHERE quotas.tenant_id = ? AND user_id IS ? AND quotas.kind = ? AND quotas.subject = ?"
-    " AND unit = ? AND period = ?"
-)
-_CREATE_QUOTA = (
-    "INSERT INTO quotas (tenant_id, user_id, kind, subject, unit, period, granted, report_only)"
-    " VALUES (?, ?, ?, ?, ?, ?, 0, false)"
-)
 
 
 class RowCache:
@@ -97,6 +92,7 @@ class RowCache:
     def __init__(self) -> None:
         self._version: int | None = None
         self._accounts: dict[int, Account] = {}
+        self._tags: dict[int, TagRules] = {}
         self._quotas: dict[int, QuotaRow] = {}
         self._windows: dict[int, WindowRow] = {}
         self._current: dict[Slot, WindowRow] = {}
@@ -105,7 +101,7 @@ class RowCache:
     def clear(self) -> None:
         """Remove everything. After a batch that failed, the cached rows may have its changes."""
         self._version = None
-        for rows in (self._accounts, self._quotas, self._windows, self._current, self._charges):
+        for rows in (self._accounts, self._tags, self._quotas, self._windows, self._current, self._charges):
             rows.clear()
 
     def read(self, connection: sqlite3.Connection, read_set: ReadSet, now_ms: int) -> Page:
@@ -119,7 +115,7 @@ class RowCache:
         for charge_id, tenant_id in read_set.charges.items():
             self._read_charge(connection, page, charge_id, tenant_id)
         for key in read_set.quotas | read_set.quotas_to_create:
-            quota = _find_quota(connection, key, create=key in read_set.quotas_to_create)
+            quota = find_quota(connection, key, create=key in read_set.quotas_to_create)
             if quota is not None:
                 page.quotas[key] = quota
                 self._read_current(connection, page, quota)
@@ -192,7 +188,7 @@ class RowCache:
         row = connection.execute(_READ_ACCOUNT, caller).fetchone()
         if row is None:
             return None
-        tenant_id, active, token_version = row
+        tenant_id, active, token_version, has_tags = row
         quotas = connection.execute(_READ_QUOTAS, (user_id, tenant_id, user_id)).fetchall()
         api_keys, groups, default_group = {}, {}, None
         found = connection.execute(_READ_KEYS_AND_GROUPS, {"tenant_id": tenant_id, "user_id": user_id}).fetchall()
@@ -204,6 +200,9 @@ class RowCache:
                 default_group = group_id if is_default else default_group
         revoked = connection.execute(_READ_REVOKED_SESSIONS, (*caller, now_ms - MAX_CLOCK_SKEW_MS)).fetchall()
         always, parts = sort_quotas(user_id, map(quota_row, quotas))
+        tags = UNTAGGED
+        if has_tags:
+            tags = self._tags[tenant_id] = self._tags.get(tenant_id) or read_tags(connection, tenant_id)
         account = Account(
             tenant_id,
             bool(active),
@@ -214,6 +213,7 @@ class RowCache:
             parts,
             groups,
             default_group,
+            tags,
         )
         self._accounts[user_id] = account
         return account
@@ -287,12 +287,3 @@ class RowCache:
                 self._quotas[quota.id] = quota
             window = self._windows[window_id] = window_row(row, quota)
         return window
-
-
-def _find_quota(connection: sqlite3.Connection, key: QuotaKey, *, create: bool) -> QuotaRow | None:
-    values = quota_key_values(key)
-    row = connection.execute(_FIND_QUOTA, values).fetchone()
-    if row is None and create:
-        connection.execute(_CREATE_QUOTA, values)
-        row = connection.execute(_FIND_QUOTA, values).fetchone()
-    return quota_row(row).of(key.subject.value) if row is not None else None

@@ -1,0 +1,71 @@
+"""The values of tags. Calls bring new ones where any value is allowed, up to a number that the tag has."""
+
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, text
+from sqlmodel import col, select, update
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from tollkeeper.clock import Clock
+from tollkeeper.database.engine import Database
+from tollkeeper.errors import TagRefused
+from tollkeeper.identity.tag_models import TagName, TagValue
+from tollkeeper.principal import Principal
+from tollkeeper.tags import NO_TAGS, split_tag
+from tollkeeper.tenant_scope import TenantScope
+
+MAX_REMEMBERED = 50_000
+"""Values that a process remembers as known. With more, it forgets all."""
+
+_ADD = text(
+    "INSERT INTO tag_values (tenant_id, tag_id, value, created_ms) VALUES (:tenant_id, :tag_id, :value, :now_ms)"
+    " ON CONFLICT DO NOTHING"
+)
+
+
+class TagValues:
+    """Notes the values that calls bring. A value stays for good, so that nobody gets ever new ones by varying them."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._known: set[tuple[int, str]] = set()
+
+    async def admit(self, caller: Principal) -> None:
+        """Note the values of the caller's tags that are new. Raises TagRefused for a tag that is not declared, a value
+        that is not allowed, and one for which there is no room; DatabaseUnavailable.
+        """
+        tenant_id = caller.tenant_id
+        unknown = [tag for tag in caller.tags or NO_TAGS if (tenant_id, tag) not in self._known]
+        if not unknown:
+            return
+        async with self._database.session(TenantScope(tenant_id)) as session:
+            for tag in unknown:
+                await note_value(session, tenant_id, tag, self._clock.now_ms())
+        if len(self._known) > MAX_REMEMBERED:
+            self._known.clear()
+        self._known.update((tenant_id, tag) for tag in unknown)
+
+
+async def note_value(session: AsyncSession, tenant_id: int, tag: str, now_ms: int) -> None:
+    """Have the value of a tag known. Raises TagRefused."""
+    name, value = split_tag(tag)
+    is_it = TagName.tenant_id == tenant_id, TagName.name == name, col(TagName.closed_ms).is_(None)
+    declared = (await session.exec(select(TagName).where(*is_it))).first()
+    if declared is None or declared.id is None:
+        raise TagRefused(f"Your tenant has not declared the tag {name}. An administrator declares it: /admin/tags.")
+    if await session.get(TagValue, (tenant_id, declared.id, value)) is not None:
+        return
+    if not declared.any_value:
+        raise TagRefused(f"The tag {name} may not have the value {value}. An administrator can add it: /admin/tags.")
+    row: dict[str, Any] = {"tenant_id": tenant_id, "tag_id": declared.id, "value": value, "now_ms": now_ms}
+    added = cast("CursorResult[Any]", await (await session.connection()).execute(_ADD, row))
+    if added.rowcount == 0:  # another request has noted it at this moment
+        return
+    has_room = col(TagName.known_values) < TagName.max_values
+    counted = update(TagName).where(col(TagName.id) == declared.id, has_room)
+    if (await session.exec(counted.values(known_values=TagName.known_values + 1))).rowcount == 0:
+        raise TagRefused(
+            f"The tag {name} has {declared.max_values} values, all that it may have. Use one of them, or have an"
+            " administrator raise max_values."
+        )
