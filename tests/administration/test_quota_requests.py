@@ -20,8 +20,8 @@ async def test_a_repeated_grant_ends_when_the_first_one_does(
     caller = await make_principal(database, role=Role.TENANT_ADMIN)
     member = await make_principal(database, caller.tenant_id)
     async with database.session() as session:
-        owner = {"tenant_id": member.tenant_id, "user_id": member.user_id, "kind": "user"}
-        session.add(Quota(**owner, unit="tokens", period="day", granted=1_000))
+        quota = Quota(tenant_id=member.tenant_id, user_id=member.user_id, kind="user", period="day", granted=1_000)
+        session.add(quota)
         await session.flush()
         asked = await quota_requests.ask(session, member, 500, Period.DAY, "the report is due", clock.ms)
         assert asked.id is not None
