@@ -32,8 +32,13 @@ async def test_a_replayed_frame_differs_only_in_its_id(first: str | None, again:
 
 
 def test_an_error_frame_has_retry_after_where_a_retry_helps() -> None:
-    for error, seconds in ((RateLimited(retry_after_s=9), 9), (ProviderTimeout(), None), (LedgerUnavailable(), 1)):
-        assert json.loads(error_frame(error)).get("retry_after") == seconds
+    """That of a rate limit is spread, so that clients do not return together."""
+    for error, seconds in (
+        (RateLimited(retry_after_s=9), (9, 10)),
+        (ProviderTimeout(), (None,)),
+        (LedgerUnavailable(), (1,)),
+    ):
+        assert json.loads(error_frame(error)).get("retry_after") in seconds
 
 
 @pytest.mark.parametrize(("key", "recorded"), [("key", 2), (None, 0)])

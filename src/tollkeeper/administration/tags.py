@@ -15,6 +15,8 @@ from tollkeeper.quota.rules.subjects import SubjectKind
 from tollkeeper.tags import make_tags, split_tag
 
 MAX_TAGS_PER_TENANT = 20
+MAX_NAMES_PER_TENANT = 200
+"""With those of closed tags, whose values, quotas and charges stay."""
 MAX_ALLOWED_VALUES = 1_000
 """The ledger reads the allowed values of all tags of a tenant."""
 MAX_KNOWN_VALUES = 1_000_000
@@ -46,6 +48,8 @@ async def declare_tag(admin: Administrator, tenant_id: int | None, name: str, te
     if sum(one.closed_ms is None for one in declared) >= MAX_TAGS_PER_TENANT:
         raise InvalidRequest(f"A tenant has at most {MAX_TAGS_PER_TENANT} tags. Close one first.")
     if tag is None:
+        if len(declared) >= MAX_NAMES_PER_TENANT:
+            raise InvalidRequest(f"A tenant has had {MAX_NAMES_PER_TENANT} tags, the most: declare a closed one again.")
         unlimited = terms.values is None
         tag = TagName(tenant_id=owner, name=name, any_value=unlimited, max_values=0, created_ms=admin.now_ms)
         admin.session.add(tag)

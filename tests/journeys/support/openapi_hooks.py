@@ -15,7 +15,9 @@ from schemathesis.openapi.checks import RejectedPositiveData
 
 from tollkeeper.api.compat.openai import MAX_CHOICES
 from tollkeeper.documents.parsing.formats import DocumentFormat
+from tollkeeper.errors import TollkeeperError
 from tollkeeper.principal import GROUP_NAME_PATTERN
+from tollkeeper.tags import parse_tags
 
 SENTENCES = (
     "The last message must be the user's.",
@@ -35,6 +37,7 @@ SENTENCES = (
     "The JSON Schema is too large for the echo model.",
     "from and to are dates, or times at full quarters of an hour.",
     "from is before to, and a report",
+    "Your tenant has not declared the tag",
 )
 NO_JUDGE = "Your tenant has no judge"
 MODEL_NAME = re.compile(r"[!-~]{1,200}")
@@ -100,9 +103,9 @@ def _is_untranslatable(case: Case[Any], message: str) -> bool:
 def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None:
     """Replace what would end most valid requests before anything of them is tested. Invalid values stay as they are.
 
-    That is a model that does not exist, a group of which the caller is no member, a parameter that the model refuses,
-    and an Idempotency-Key that another request had. Whole numbers become integers: for JSON Schema, 1.0 is one; this
-    server takes it for a fraction.
+    That is a model that does not exist, a group of which the caller is no member, a tag that is not declared, a
+    parameter that the model refuses, and an Idempotency-Key that another request had. Whole numbers become integers:
+    for JSON Schema, 1.0 is one; this server takes it for a fraction.
     """
     if isinstance(case.body, dict):
         case.body = _answerable(_with_integers(case.body))
@@ -111,6 +114,8 @@ def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -
         case.headers["Idempotency-Key"] = uuid4().hex
     if _is_group(case.headers.get("X-Tollkeeper-Group")):
         del case.headers["X-Tollkeeper-Group"]
+    if _are_tags(case.headers.get("X-Tollkeeper-Tags")):
+        del case.headers["X-Tollkeeper-Tags"]
 
 
 def _answerable(body: dict[str, Any]) -> dict[str, Any]:
@@ -129,6 +134,13 @@ def _answerable(body: dict[str, Any]) -> dict[str, Any]:
 
 def _is_group(name: Any) -> bool:
     return isinstance(name, str) and re.fullmatch(GROUP_NAME_PATTERN, name) is not None
+
+
+def _are_tags(header: Any) -> bool:
+    try:
+        return isinstance(header, str) and bool(parse_tags([header.encode()]))
+    except TollkeeperError:
+        return False
 
 
 def _is_allowed_tools(choice: Any) -> bool:
