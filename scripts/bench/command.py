@@ -22,6 +22,7 @@ from bench.growth import measure_growth
 from bench.hits import measure_hits
 from bench.measurement import Measurement, Plan, measure, run_calls
 from bench.memory import MemoryUse, Stage, load_tokenizer, memory_use
+from bench.moderation import measure_moderation
 from bench.options import make_plan, parse_options
 from bench.peers import Peer, find_peers, start_peer
 from bench.processes import BenchError, Cores
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 coroutine = _profile(options.profile, plan, folder, cleanup)
             elif options.growth:
                 coroutine = _growth(options, plan, folder, cleanup)
-            elif options.hits or options.quotas or options.workers:
+            elif options.hits or options.moderation or options.quotas or options.workers:
                 coroutine = _in_turns(options, plan, folder, cleanup)
             else:
                 coroutine = _bench(options, plan, folder, cleanup)
@@ -166,9 +167,11 @@ async def _in_turns(options: argparse.Namespace, plan: Plan, folder: Path, clean
     testbed = Testbed(folder, cores, cleanup)
     served_before = await testbed.served_by_upstream()
     postgres = STOCK if find_stock_postgres() is not None else POSTGRES
-    counts = plan.counts[Workload.CALLS]
+    counts, both = plan.counts[Workload.CALLS], options.only or (SQLITE, postgres)
     if options.hits:
-        table, targets = await measure_hits(testbed, options.only or (SQLITE, postgres), plan.rounds, counts)
+        table, targets = await measure_hits(testbed, both, plan.rounds, counts)
+    elif options.moderation:
+        table, targets = await measure_moderation(testbed, both, plan)
     elif options.quotas:
         table, targets = await measure_further_quotas(testbed, plan.rounds, counts)
     else:

@@ -83,6 +83,11 @@ def _make_parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="also draw one SVG chart for each table [docs/charts]",
     )
+    _add_other_measurements(parser)
+    return parser
+
+
+def _add_other_measurements(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile",
         type=Workload,
@@ -108,6 +113,9 @@ def _make_parser() -> argparse.ArgumentParser:
         "--quotas", action="store_true", help="instead: measure what each further quota costs a call, by its kind"
     )
     parser.add_argument(
+        "--moderation", action="store_true", help="instead: measure streams of tenants with and without moderation"
+    )
+    parser.add_argument(
         "--workers",
         type=_parse_workers,
         nargs="?",
@@ -116,7 +124,6 @@ def _make_parser() -> argparse.ArgumentParser:
         help="instead: measure servers with so many workers, with a tenant for each caller and with one for all"
         f" [{','.join(map(str, WORKERS))}]",
     )
-    return parser
 
 
 def _parse_workers(text: str) -> tuple[int, ...]:

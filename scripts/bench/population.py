@@ -30,8 +30,11 @@ class User:
     token: str
 
 
-async def populate(settings: Settings) -> list[tuple[str, str]]:
-    """Fill an empty, migrated database. Returns the tenant name and e-mail address of every user."""
+async def populate(settings: Settings, tenants: int = TENANTS) -> list[tuple[str, str]]:
+    """Fill an empty, migrated database. Returns the tenant name and e-mail address of every user.
+
+    The tenants are numbered from 1, in the order of their creation.
+    """
     passwords = Passwords(settings.bcrypt_rounds)
     password_hash = await passwords.hash(PASSWORD)
     passwords.close()
@@ -39,7 +42,7 @@ async def populate(settings: Settings) -> list[tuple[str, str]]:
     emails: list[tuple[str, str]] = []
     limits: list[SetLimit] = []
     async with database.session() as session:
-        for tenant_number in range(1, TENANTS + 1):
+        for tenant_number in range(1, tenants + 1):
             tenant = await accounts.create_tenant(session, f"tenant-{tenant_number}")
             assert tenant.id is not None
             limits.append(SetLimit(QuotaKey(Subject(tenant.id), Unit.TOKENS, TENANT_PERIOD), LIMIT))

@@ -138,7 +138,7 @@ class Testbed:
         self.start_child("upstream", uvicorn_command("bench.upstream:app", port), {}, lambda: listens(port), loads=True)
 
     async def served_by_upstream(self) -> dict[str, int]:
-        """Returns the number of responses that the upstream has served: `json`, `streams` and `bursts`."""
+        """Returns how much the upstream has served: `json`, `streams`, `bursts`, and `moderations`."""
         served: dict[str, int] = await request_json(self._upstream_port, http_request("GET", "/served"))
         return served
 

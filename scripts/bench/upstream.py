@@ -6,6 +6,8 @@ and a relay wakes up for each. It writes the first delta without a pause, so tha
 writes a burst in one piece, as from a cache: a relay receives all deltas at once.
 
 A prompt that contains a mark selects another response, because every gateway passes the prompt on.
+
+It also has OpenAI's moderation endpoint, which finds nothing.
 """
 
 import asyncio
@@ -82,11 +84,11 @@ STREAM = b"".join(_DELTA_CHUNKS) + _FINAL_CHUNKS
 
 _LIMIT_FIELDS = {"max_tokens", "max_completion_tokens"}
 
-_served = {"json": 0, "streams": 0, "bursts": 0}
+_served = {"json": 0, "streams": 0, "bursts": 0, "moderations": 0}
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """Serve `POST /v1/chat/completions`, and its counts at `GET /served`."""
+    """Serve `POST /v1/chat/completions` and `POST /v1/moderations`, and their counts at `GET /served`."""
     body = bytearray()
     more_body = True
     while more_body:
@@ -95,6 +97,11 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         more_body = message.get("more_body", False)
     if scope["path"] == "/served":
         await _respond(send, 200, orjson.dumps(_served))
+        return
+    if scope["path"] == "/v1/moderations":
+        _served["moderations"] += 1
+        texts = orjson.loads(bytes(body))["input"]
+        await _respond(send, 200, orjson.dumps({"results": [{"category_scores": {"violence": 0.01}} for _ in texts]}))
         return
     request = orjson.loads(bytes(body)) if scope["path"] == "/v1/chat/completions" else {}
     if not request.get("messages") or _LIMIT_FIELDS.isdisjoint(request):

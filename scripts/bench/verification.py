@@ -23,7 +23,8 @@ async def verify_run(
     for target in targets:
         for workload, calls in target.completed.items():
             completed["bursts" if workload.is_burst else "streams" if workload.is_stream else "json"] += calls
-    served = {name: count - served_before[name] for name, count in (await testbed.served_by_upstream()).items()}
+    served_now = await testbed.served_by_upstream()
+    served = {name: served_now[name] - served_before[name] for name in completed}
     if served != completed:
         raise BenchError(f"Responses: {completed} received, but {served} served by the upstream.")
     checks = [
