@@ -8,9 +8,13 @@ import orjson
 
 from tollkeeper.errors import TagRefused
 
-TAG_NAME_PATTERN = r"^[A-Za-z][A-Za-z0-9._-]{0,39}\Z"
-TAG_VALUE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,63}\Z"
 MAX_TAGS_PER_CALL = 8
+_NAME_TEXT = "[A-Za-z][A-Za-z0-9._-]{0,39}"
+_VALUE_TEXT = "[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,63}"
+TAG_NAME_PATTERN = rf"^{_NAME_TEXT}\Z"
+TAG_VALUE_PATTERN = rf"^{_VALUE_TEXT}\Z"
+TAGS_PATTERN = f"^{_NAME_TEXT}={_VALUE_TEXT}( *, *{_NAME_TEXT}={_VALUE_TEXT}){{0,{MAX_TAGS_PER_CALL - 1}}}$"
+"""Of a header, in the syntax of JSON Schema."""
 NO_TAGS: "Tags" = ()
 
 Tags = tuple[str, ...]
@@ -19,7 +23,7 @@ Tags = tuple[str, ...]
 _NAME, _VALUE = re.compile(TAG_NAME_PATTERN), re.compile(TAG_VALUE_PATTERN)
 _FORM = (
     "A tag is name=value. The name is a letter and up to 39 more letters, digits, '.', '_' and '-'; the value is"
-    " 1 to 64 letters, digits, '.', '_', ':', '/', '@', '+' and '-'."
+    " a letter or digit and up to 63 more letters, digits, '.', '_', ':', '/', '@', '+' and '-'."
 )
 
 

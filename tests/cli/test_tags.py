@@ -29,5 +29,4 @@ def test_a_tag_is_declared_limited_changed_and_closed(acme: CommandRunner) -> No
     assert "cost-centre" in acme.run("tag", "list", *of_acme)
     assert acme.run("tag", "close", "cost-centre", *of_acme).strip() == "The tag cost-centre is closed."
     assert acme.fail("tag", "close", "cost-centre", *of_acme) == "The tenant has no tag cost-centre."
-    needs = "A group or a tag needs its tenant, with --tenant."
-    assert acme.fail("quota", "show", "ada@example.com", "--tag", "run=a") == needs
+    assert "needs its tenant, with --tenant" in acme.fail("quota", "show", "ada@example.com", "--tag", "run=a")

@@ -6,10 +6,10 @@ import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-import structlog
 
 from support.factories import set_limit, user_quota
 from support.gateway import GatewayUnderTest, RecordingListener, final_chunks, open_gateway, short_pause, text_chunk
+from support.plain_logs import print_plain_logs
 from tollkeeper import errors
 from tollkeeper.errors import UpstreamError
 from tollkeeper.gateway import attempts
@@ -37,7 +37,7 @@ async def gateway(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
 def logged() -> Iterator[None]:
     configure_logging("info")
     yield
-    structlog.reset_defaults()
+    print_plain_logs()
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -14,6 +14,7 @@ from contextlib import suppress
 import asyncpg
 import pytest
 
+from support.depth import DEPTH
 from support.encryption import make_data_keys
 from support.factories import make_principal, make_store, make_tenant, make_terms, tenant_quota, user_quota
 from tollkeeper.chat import Message, Usage
@@ -38,7 +39,7 @@ from tollkeeper.quota.rules.windows import Period
 
 pytestmark = [pytest.mark.stock_postgres, pytest.mark.exhaustive, pytest.mark.postgres_versions]
 
-ROUNDS = 40
+ROUNDS = max(10, int(40 * DEPTH.examples))
 USERS = 4
 OTHERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 EXPECTED = (QuotaRefusal, Unauthenticated)

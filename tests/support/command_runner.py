@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pytest
-import structlog
 import typer
 from sqlalchemy import text
 
+from support.plain_logs import print_plain_logs
 from tollkeeper.cli.commands import app as tollkeeper
 from tollkeeper.cli.runner import run
 from tollkeeper.database.engine import Database
@@ -49,7 +49,7 @@ class CommandRunner:
         try:
             code = run(app, name, arguments)
         finally:
-            structlog.reset_defaults()
+            print_plain_logs()
         return CommandResult(code, *self._capsys.readouterr())
 
     def run(self, *arguments: str, stdin: bytes = b"") -> str:

@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 import tollkeeper
+from support.plain_logs import print_plain_logs
 from tollkeeper.telemetry.log_fields import FIELDS
 from tollkeeper.telemetry.logging import configure_logging
 
@@ -23,7 +24,7 @@ BY_NAME = {"code", "model", "provider", "provider_code", "seconds", "status", "t
 def logged() -> Iterator[None]:
     configure_logging("info")
     yield
-    structlog.reset_defaults()
+    print_plain_logs()
 
 
 def test_the_code_logs_the_fields_on_the_list_and_no_others() -> None:

@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 
+from tollkeeper.tags import TAGS_PATTERN
+
 JsonSchema = dict[str, Any]
 
 DONE_DATA = "[DONE]"
@@ -52,7 +54,7 @@ TAGS_CHOICE = {
     "in": "header",
     "required": False,
     "description": "What the request counts for: tags that the tenant has declared, as name=value, with commas.",
-    "schema": {"type": "string", "minLength": 3, "maxLength": 1000, "pattern": "^[A-Za-z][A-Za-z0-9._-]*=[^=]+"},
+    "schema": {"type": "string", "minLength": 3, "maxLength": 1000, "pattern": TAGS_PATTERN},
     "example": "cost-centre=42, run=abc",
 }
 ATTRIBUTION = [GROUP_CHOICE, TAGS_CHOICE]

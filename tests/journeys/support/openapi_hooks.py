@@ -38,6 +38,7 @@ SENTENCES = (
     "from and to are dates, or times at full quarters of an hour.",
     "from is before to, and a report",
     "Your tenant has not declared the tag",
+    "The request names the tag",
 )
 NO_JUDGE = "Your tenant has no judge"
 MODEL_NAME = re.compile(r"[!-~]{1,200}")
