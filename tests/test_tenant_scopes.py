@@ -52,6 +52,7 @@ EXCEPTIONS = {
     "identity.links.find": BEFORE_LOGIN,
     "identity.logins.Logins.log_in": BEFORE_LOGIN,
     "identity.providers.find_enabled_provider": BEFORE_LOGIN,
+    "identity.providers.find_enabled_provider_of": BEFORE_LOGIN,
     "identity.sessions.Sessions._read": BEFORE_LOGIN,
 }
 

@@ -9,6 +9,7 @@ import pytest
 from journeys.support.admins import Admin, new_admin
 from journeys.support.server import Server
 from journeys.support.users import new_user
+from support.deadlines import TEST_DEADLINE_S
 from tollkeeper.gateway.event_tail import MAX_READERS_PER_USER
 from tollkeeper.principal import Role
 
@@ -67,7 +68,7 @@ async def test_each_role_sees_its_events_as_they_happen_until_its_login_ends(ech
         assert (await member.get("/admin/events?follow=true")).code == "forbidden"
 
         headers = {"Authorization": f"Bearer {admin.token}"}
-        stream = aiohttp.ClientTimeout(total=30)
+        stream = aiohttp.ClientTimeout(total=TEST_DEADLINE_S)
         opened = [
             await admin.http.get("/admin/events?follow=true", headers=headers, timeout=stream)
             for _ in range(MAX_READERS_PER_USER)
