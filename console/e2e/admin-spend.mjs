@@ -20,6 +20,12 @@ await run(async (tools, given) => {
   await page.reload();
   await page.getByRole("cell", { name: given.model }).waitFor();
 
+  const filter = page.getByRole("textbox", { name: "Tag" });
+  await filter.fill("cost-centre=42");
+  await filter.press("Enter");
+  await page.getByText("There was no call in this time.").waitFor();
+  assert(page.url().includes("tag=cost-centre"), `the tag is not in the URL: ${page.url()}`);
+
   await tools.open("Statement");
   await page.getByRole("cell", { name: given.model }).waitFor();
   await page.emulateMedia({ media: "print" });

@@ -33,7 +33,7 @@ const chargeRoute = createRoute({
 const usageRoute = createRoute({
   getParentRoute: () => rootRoute,
   path: "/usage",
-  validateSearch: texts("by", "from", "to"),
+  validateSearch: texts("by", "from", "to", "tag"),
   component: lazyRouteComponent(() => import("./views/Usage"), "Usage"),
 });
 const documentsRoute = createRoute({
@@ -76,7 +76,7 @@ const quotaRequestsRoute = createRoute({
 const tenantUsageRoute = createRoute({
   getParentRoute: () => rootRoute,
   path: "/tenant-usage",
-  validateSearch: texts("by", "from", "to", "user", "tenant"),
+  validateSearch: texts("by", "from", "to", "tag", "user", "tenant"),
   component: lazyRouteComponent(() => import("./views/TenantUsage"), "TenantUsage"),
 });
 const groupsRoute = createRoute({
@@ -84,6 +84,18 @@ const groupsRoute = createRoute({
   path: "/groups",
   validateSearch: texts("group", "tenant"),
   component: lazyRouteComponent(() => import("./views/Groups"), "Groups"),
+});
+const tagsRoute = createRoute({
+  getParentRoute: () => rootRoute,
+  path: "/tags",
+  validateSearch: texts("tag", "tenant"),
+  component: lazyRouteComponent(() => import("./views/Tags"), "Tags"),
+});
+const templatesRoute = createRoute({
+  getParentRoute: () => rootRoute,
+  path: "/templates",
+  validateSearch: texts("tenant"),
+  component: lazyRouteComponent(() => import("./views/Templates"), "Templates"),
 });
 const statementRoute = createRoute({
   getParentRoute: () => rootRoute,
@@ -164,6 +176,8 @@ const routeTree = rootRoute.addChildren([
   quotaRequestsRoute,
   tenantUsageRoute,
   groupsRoute,
+  tagsRoute,
+  templatesRoute,
   statementRoute,
   alertsRoute,
   moderationRoute,

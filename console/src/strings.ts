@@ -128,6 +128,12 @@ export const strings = {
     label: "Group",
     hint: "Whose quotas apply besides yours: calls count for it.",
   },
+  callTags: {
+    label: (name: string) => `Tag ${name}`,
+    hint: "Whose quotas apply besides yours. Empty: none.",
+    required: "Each call needs it.",
+    wrong: "1 to 64 letters, digits and . _ : / @ + -, the first a letter or a digit.",
+  },
   palette: {
     title: "Go to",
     label: "A view or an act",
@@ -204,6 +210,7 @@ export const strings = {
     period: (from: string, to: string, zone: string) => `From ${from} until before ${to}, in the time zone ${zone}.`,
     chart: (group: string) => `Cost in tokens by ${group.toLowerCase()}`,
     chartValue: (tokens: string) => `${tokens} tokens`,
+    tagExample: "cost-centre=42",
     incomplete: "Calls of the last seconds may be missing.",
     truncated: "There are more lines than are shown.",
     exportCsv: "Export as CSV",

@@ -101,6 +101,9 @@ async def test_only_declared_tags_pass(server: Server) -> None:
         assert (changed.status, changed.body["known_values"], changed.body["required"]) == (200, 1, True)
         assert [(await ask(ada, tags)).status for tags in ("run=b", "run=c", None)] == [200, 400, 400]
         assert "requires the tag run" in (await ask(ada)).body["detail"]
+        own = [{"name": "cost-centre", "required": False}, {"name": "run", "required": True}]
+        assert (await ada.get("/me")).body["tags"] == own
+        assert (await stranger.get("/me")).body["tags"] == []
         assert (await admin.send("PUT", f"/admin/tags/{run}", {"values": ["c"]})).status == 200
         assert [(await ask(ada, tags)).status for tags in ("run=a", "run=c", None)] == [400, 200, 200]
 
@@ -111,7 +114,7 @@ async def test_only_declared_tags_pass(server: Server) -> None:
         for tag in (centre, run):
             assert (await stranger.send("DELETE", f"/admin/tags/{tag}")).status == 404
             assert (await admin.send("DELETE", f"/admin/tags/{tag}")).status == 204
-        assert (await admin.get("/admin/tags")).body["data"] == []
+        assert (await admin.get("/admin/tags")).body["data"] == (await ada.get("/me")).body["tags"] == []
         assert (await ask(ada, "run=c")).code == "tag_refused"
         lines = (await admin.get("/admin/audit?limit=100")).body["data"]
         done = [line["action"] for line in lines if line["action"].startswith("tag.")]

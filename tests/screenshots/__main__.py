@@ -19,8 +19,8 @@ MAX_BYTES = 3_000_000
 """Of all pictures together: they are in the repository."""
 MEMBER_VIEWS = ("playground", "quota", "charges", "charge", "usage", "documents", "keys", "requests", "security")
 ADMIN_VIEWS = (
-    *("people", "groups", "budgets", "quota-requests", "tenant-usage", "statement", "alerts", "moderation", "scores"),
-    *("provider-keys", "audit"),
+    *("people", "groups", "budgets", "templates", "tags", "quota-requests", "tenant-usage", "statement", "alerts"),
+    *("moderation", "scores", "provider-keys", "audit"),
 )
 OPERATOR_VIEWS = ("tenants", "plans", "live", "ledger", "ledger-charge", "models")
 
@@ -49,7 +49,7 @@ async def _take(server: Server, folder: Path) -> None:
     for old in TARGET.glob("*.webp"):
         old.unlink()
     paths = {"playground": "", "charge": f"charges/{charge}", "ledger-charge": f"ledger/{charge}"}
-    paths["groups"] = "groups?group=1"
+    paths |= {"groups": "groups?group=1", "tags": "tags?tag=1"}
     for email, views in ((MEMBER, MEMBER_VIEWS), (ADMIN, ADMIN_VIEWS), (OPERATOR, OPERATOR_VIEWS)):
         await run_journey(
             "screenshots",

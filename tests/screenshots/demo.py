@@ -82,6 +82,14 @@ async def _administer(admin: _Sender, principals: dict[str, Principal]) -> None:
             await admin.send("PUT", path, {"default": True})
         quota = {"group_id": group["id"], "window": "month", "limit": limit, "reason": "The budget of this year"}
         await admin.send("POST", "/admin/quotas", quota)
+    await admin.send("POST", "/admin/tags", {"name": "cost-centre", "values": ["42", "43"]})
+    await admin.send("POST", "/admin/tags", {"name": "run"})
+    for owner, window, limit in (
+        ({"tag": "cost-centre=42"}, "month", 30_000),
+        ({"for_each": "user"}, "day", 20_000),
+        ({"for_each": "conversation"}, "total", 50_000),
+    ):
+        await admin.send("POST", "/admin/quotas", owner | {"window": window, "limit": limit, "reason": "Fair use"})
     await admin.send("POST", "/admin/alerts/rules", {"percents": [50, 80, 100], "kind": "user"})
     await admin.send("PUT", "/admin/moderation", POLICY)
     await admin.send("PUT", "/admin/provider-keys/openai", {"key": "sk-of-acme-labs-0123456789"})

@@ -1,7 +1,6 @@
 import { Text } from "@mantine/core";
 import { useDebouncedValue } from "@mantine/hooks";
 import { useQuery } from "@tanstack/react-query";
-import { groupHeader } from "../api/attribution";
 import { api, type components, result } from "../api/client";
 import type { ApiRequest } from "../api/curl";
 import { count } from "../lib/format";
@@ -13,12 +12,12 @@ const words = strings.playground;
 const PAUSE_MS = 400;
 
 /** What a call would hold, asked while the user types. Calls of OpenAI's API have no estimate. */
-export function Estimate({ call, group }: { call: ApiRequest | null; group: string | undefined }) {
+export function Estimate({ call }: { call: ApiRequest | null }) {
   const body = call?.path === "/ai/chat" ? (call.body as EstimateBody) : null;
   const [wanted] = useDebouncedValue(body === null ? "" : JSON.stringify({ ...body, stream: false }), PAUSE_MS);
   const estimate = useQuery({
-    queryKey: ["/ai/estimate", wanted, group ?? ""],
-    queryFn: () => result(api.POST("/ai/estimate", { body: JSON.parse(wanted) as EstimateBody, headers: groupHeader(group) })),
+    queryKey: ["/ai/estimate", wanted, call?.headers],
+    queryFn: () => result(api.POST("/ai/estimate", { body: JSON.parse(wanted) as EstimateBody, headers: call?.headers })),
     enabled: wanted !== "",
   });
   if (call !== null && body === null) return <Text size="sm">{words.noEstimate}</Text>;

@@ -2,6 +2,7 @@ import { NumberInput, Paper, Select, Stack, Switch, Textarea } from "@mantine/co
 import { type Options, toolsIn } from "../lib/call";
 import { strings } from "../strings";
 import { GroupSelect } from "./GroupSelect";
+import { TagFields } from "./TagFields";
 
 const words = strings.playground;
 
@@ -27,6 +28,7 @@ export function Parameters({ models, options, change }: ParametersProps) {
           limit={100}
         />
         <GroupSelect value={options.group} change={(group) => change({ ...options, group })} />
+        <TagFields values={options.tags ?? {}} change={(tags) => change({ ...options, tags })} />
         <Textarea
           label={words.system}
           value={options.system_prompt ?? ""}

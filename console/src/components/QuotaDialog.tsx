@@ -7,8 +7,8 @@ import { Dialog } from "./Dialog";
 import type { QuotaBalance } from "./QuotaBar";
 
 type SetQuota = components["schemas"]["SetQuotaRequest"];
-/** Whose quota: one of these ids. */
-export type QuotaOwner = Pick<SetQuota, "tenant_id" | "user_id" | "group_id" | "key_id">;
+/** Whose quota: one of these; of a tag or of a template, with the tenant. */
+export type QuotaOwner = Pick<SetQuota, "tenant_id" | "user_id" | "group_id" | "key_id" | "tag" | "for_each">;
 export interface QuotaAct {
   kind: "set" | "grant";
   owner: QuotaOwner;

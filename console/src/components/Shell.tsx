@@ -26,6 +26,8 @@ const TENANT = [
   ["/people", nav.people],
   ["/groups", nav.groups],
   ["/budgets", nav.budgets],
+  ["/templates", nav.templates],
+  ["/tags", nav.tags],
   ["/quota-requests", nav.quotaRequests],
   ["/tenant-usage", nav.tenantUsage],
   ["/statement", nav.statement],

@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { areTags } from "../api/attribution";
 import { callOf, toolsIn, withoutBytes } from "./call";
 
 const BEFORE = [
@@ -9,7 +10,7 @@ const ASKED = { question: "Three?", images: [] as string[], answer: "" };
 const IMAGE = "data:image/png;base64,AAAA";
 
 test("a call is of the native API, with the answered turns before it", () => {
-  const { path, body, headers } = callOf(BEFORE, ASKED, { retrieve: true, max_tokens: 5, group: "research" }, "m");
+  const { path, body, headers } = callOf(BEFORE, ASKED, { retrieve: true, max_tokens: 5, group: "research", tags: { run: "7", team: "", "cost-centre": "4/2" } }, "m");
   const messages = [
     { role: "user", content: "One?" },
     { role: "assistant", content: "1" },
@@ -17,7 +18,7 @@ test("a call is of the native API, with the answered turns before it", () => {
   ];
   expect({ path, body, headers }).toEqual({
     path: "/ai/chat",
-    headers: { "X-Tollkeeper-Group": "research" },
+    headers: { "X-Tollkeeper-Group": "research", "X-Tollkeeper-Tags": "run=7,cost-centre=4/2" },
     body: { max_tokens: 5, retrieve: true, messages, stream: true },
   });
 });
@@ -49,4 +50,9 @@ test("tools are an array in JSON", () => {
   expect(toolsIn("[]")).toBeUndefined();
   expect(() => toolsIn("{}")).toThrow(SyntaxError);
   expect(() => toolsIn("[")).toThrow(SyntaxError);
+});
+
+test("a value of a tag brings no further tag and no line of a header", () => {
+  expect(areTags({ run: "7f3a", team: "", path: "a/b:c@d+e" })).toBe(true);
+  for (const value of ["7,team=2", "7\r\nHost: a", "7\n", "-7", "ü", "7 8"]) expect(areTags({ run: value }), value).toBe(false);
 });

@@ -1,6 +1,6 @@
 /** A turn of the conversation, as the request that makes the call. */
 
-import { groupHeader } from "../api/attribution";
+import { type Attribution, attributionHeaders } from "../api/attribution";
 import type { components } from "../api/client";
 import type { ApiRequest } from "../api/curl";
 
@@ -14,13 +14,11 @@ export interface Said {
   answer: string;
 }
 
-export interface Options extends Pick<NativeChat, "model" | "system_prompt" | "max_tokens" | "temperature"> {
+export interface Options extends Attribution, Pick<NativeChat, "model" | "system_prompt" | "max_tokens" | "temperature"> {
   /** Whether the answer is given from the documents that the user may read. */
   retrieve?: boolean;
   /** The tools that the model may call: JSON, as OpenAI's API has them. */
   tools?: string;
-  /** The group that the call counts for. */
-  group?: string;
 }
 
 /** The messages so far and a new one. Turns without an answer are left out. */
@@ -50,8 +48,8 @@ export function needsCompat(before: Said[], images: string[], options: Options):
 
 /** The request of a turn: of the native API, or of OpenAI's for images and tools. Throws SyntaxError for bad tools. */
 export function callOf(before: Said[], asked: Said, options: Options, defaultModel: string | undefined): ApiRequest {
-  const { tools, group, retrieve, ...native } = options;
-  const headers = groupHeader(group);
+  const { tools, group, tags, retrieve, ...native } = options;
+  const headers = attributionHeaders({ group, tags });
   if (!needsCompat(before, asked.images, options)) {
     const body: NativeChat = { ...native, ...(retrieve ? { retrieve } : {}), messages: messagesOf(before, asked.question), stream: true };
     return { method: "POST", path: "/ai/chat", headers, body };

@@ -1,7 +1,7 @@
 import { Button, Grid, Group, Stack, Textarea } from "@mantine/core";
-import { useHotkeys } from "@mantine/hooks";
+import { useDebouncedValue, useHotkeys } from "@mantine/hooks";
 import { useState } from "react";
-import { groupHeader } from "../api/attribution";
+import { areTags, attributionHeaders } from "../api/attribution";
 import { useRead } from "../api/read";
 import { Empty } from "../components/DataTable";
 import { ErrorNote } from "../components/ErrorNote";
@@ -16,17 +16,19 @@ import { strings } from "../strings";
 import { useConversation } from "./useConversation";
 
 const words = strings.playground;
+const PAUSE_MS = 400;
 
 export function Playground() {
   const [options, setOptions] = useState<Options>({});
   const [question, setQuestion] = useState("");
   const [images, setImages] = useState<string[]>([]);
   const models = useRead("/ai/models");
-  const quota = useRead("/me/quota", { header: groupHeader(options.group) });
+  const [tags] = useDebouncedValue(areTags(options.tags) ? options.tags : undefined, PAUSE_MS);
+  const quota = useRead("/me/quota", { header: attributionHeaders({ group: options.group, tags }) });
   const { turns, running, send, stop, clear } = useConversation();
   const defaultModel = models.data?.data.find((model) => model.default)?.id;
   const callFor = (text: string) => callOf(turns, { question: text, images, answer: "" }, options, defaultModel);
-  const isReady = areTools(options.tools);
+  const isReady = areTools(options.tools) && areTags(options.tags);
   const call = isReady && question.trim() ? callFor(question) : null;
 
   function ask(): void {
@@ -58,7 +60,7 @@ export function Playground() {
             />
             <Group justify="space-between">
               <Images images={images} change={setImages} />
-              <Estimate call={call} group={options.group} />
+              <Estimate call={call} />
               <Group gap="xs">
                 {turns.length > 0 && !running && (
                   <Button variant="default" onClick={clear}>

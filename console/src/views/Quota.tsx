@@ -1,6 +1,6 @@
 import { Skeleton, Stack } from "@mantine/core";
 import { useNavigate, useSearch } from "@tanstack/react-router";
-import { groupHeader } from "../api/attribution";
+import { attributionHeaders } from "../api/attribution";
 import { useRead } from "../api/read";
 import { Empty } from "../components/DataTable";
 import { ErrorNote } from "../components/ErrorNote";
@@ -16,7 +16,7 @@ const words = strings.quota;
 export function Quota() {
   const { group } = useSearch({ from: "/quota" });
   const navigate = useNavigate({ from: "/quota" });
-  const quota = useRead("/me/quota", { header: groupHeader(group) }, { every: 5_000 });
+  const quota = useRead("/me/quota", { header: attributionHeaders({ group }) }, { every: 5_000 });
   return (
     <Page title={words.title} intro={words.intro} requests={[quota.request]}>
       <GroupSelect value={group} change={(next) => void navigate({ search: { group: next } })} />

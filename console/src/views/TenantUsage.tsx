@@ -18,7 +18,7 @@ export function TenantUsage() {
   const group = GROUPS.find((name) => name === search.by) ?? "user";
   const tenant = search.tenant === undefined ? undefined : Number(search.tenant);
   const user = search.user === undefined ? undefined : Number(search.user);
-  const query = { group_by: group, from: search.from, to: search.to, tenant_id: tenant, user_id: user };
+  const query = { group_by: group, from: search.from, to: search.to, tag: search.tag, tenant_id: tenant, user_id: user };
   const usage = useRead("/admin/usage", { query }, { every: untilComplete });
   const people = useList("/admin/users", { query: { tenant_id: tenant, limit: 100 } });
   return (

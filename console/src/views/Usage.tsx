@@ -13,7 +13,7 @@ export function Usage() {
   const search = useSearch({ from: "/usage" });
   const navigate = useNavigate({ from: "/usage" });
   const group = GROUPS.find((name) => name === search.by) ?? "day";
-  const usage = useRead("/me/usage", { query: { group_by: group, from: search.from, to: search.to } }, { every: untilComplete });
+  const usage = useRead("/me/usage", { query: { group_by: group, from: search.from, to: search.to, tag: search.tag } }, { every: untilComplete });
   return (
     <Page title={words.title} intro={words.intro} requests={[usage.request]}>
       <UsageFilters groups={GROUPS} group={group} search={search} change={(next) => void navigate({ search: next })} />

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from tollkeeper.api.attribution import attribute
 from tollkeeper.api.dependencies import AccountReader, AuthenticatedUser, ServicesDep, SessionDep
 from tollkeeper.api.formats import Moment, iso, usd
+from tollkeeper.identity.declared_tags import declared_tags
 from tollkeeper.identity.groups import groups_of
 from tollkeeper.quota import queries
 from tollkeeper.quota.reasons import reason
@@ -34,6 +35,13 @@ class MyGroup(BaseModel):
     default: bool
 
 
+class MyTag(BaseModel):
+    """A tag that the tenant declares. Calls without one that is required are refused."""
+
+    name: str
+    required: bool
+
+
 class MeResponse(BaseModel):
     """The authenticated user. `content_logging`: administrators of the tenant can read the prompts and answers of your
     calls. `second_factor`: a login with the password needs a code too.
@@ -45,6 +53,7 @@ class MeResponse(BaseModel):
     content_logging: bool
     second_factor: bool
     groups: list[MyGroup]
+    tags: list[MyTag]
 
 
 class QuotaBalance(BaseModel):
@@ -121,7 +130,7 @@ class ChargePage(BaseModel):
 
 @router.get("", summary="My account")
 async def get_me(caller: AccountReader, session: SessionDep, services: ServicesDep) -> MeResponse:
-    principal = caller.principal
+    principal, tenant_id = caller.principal, caller.principal.tenant_id
     return MeResponse(
         email=caller.user.email,
         tenant=caller.tenant.name,
@@ -129,6 +138,7 @@ async def get_me(caller: AccountReader, session: SessionDep, services: ServicesD
         content_logging=caller.tenant.content_logging,
         second_factor=await services.second_factors.is_confirmed(session, principal.user_id),
         groups=[MyGroup(name=name, default=is_default) for name, is_default in await groups_of(session, principal)],
+        tags=[MyTag(name=name, required=is_required) for name, is_required in await declared_tags(session, tenant_id)],
     )
 
 
