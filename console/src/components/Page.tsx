@@ -46,7 +46,7 @@ function CopyAsCurl({ requests }: { requests: ApiRequest[] }) {
         </Button>
       </Popover.Target>
       <Popover.Dropdown maw="95vw">
-        <Code block data-testid="curl">
+        <Code block data-testid="curl" tabIndex={0}>
           {text}
         </Code>
         <Text size="xs" mt="xs">
