@@ -33,12 +33,17 @@ def split_tag(tag: str) -> tuple[str, str]:
     return name, value
 
 
+def is_tag_name(name: str) -> bool:
+    """Whether a tag may have this name."""
+    return _NAME.match(name) is not None
+
+
 def make_tags(values: Mapping[str, str]) -> Tags:
     """The tags of these names and values. Raises TagRefused."""
     if len(values) > MAX_TAGS_PER_CALL:
         raise TagRefused(f"A call has at most {MAX_TAGS_PER_CALL} tags. Leave some out.")
     for name, value in values.items():
-        if not _NAME.match(name) or not _VALUE.match(value):
+        if not is_tag_name(name) or not _VALUE.match(value):
             raise TagRefused(_FORM)
     return tuple([f"{name}={values[name]}" for name in sorted(values)])
 

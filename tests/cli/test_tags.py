@@ -20,6 +20,14 @@ def test_a_tag_is_declared_limited_changed_and_closed(acme: CommandRunner) -> No
     assert "tag cost-centre=42" in acme.run("quota", "show", *owner)
     wrong = (*of_acme, "--tag", "cost-centre=44", "--limit", "5", "--window", "day")
     assert "may not have the value 44" in acme.fail("quota", "set", *wrong)
+    each = (*of_acme, "--each", "tag:cost-centre")
+    acme.run("quota", "set", *each, "--limit", "70", "--window", "hour")
+    assert "each tag:cost-centre of acme" in acme.run("quota", "show", *each)
+    shown = json.loads(acme.run("quota", "show", *owner, "--json"))
+    assert [(one["window"], one["limit"]) for one in shown] == [("hour", 70), ("day", 500)]
+    for_each = (*of_acme, "--limit", "5", "--window", "day", "--each")
+    assert acme.fail("quota", "set", *for_each, "tag:run") == "The tenant has no tag run."
+    assert "tag:NAME" in acme.fail("quota", "set", *for_each, "tag")
     made = acme.invoke("key", "create", "ada@example.com", "--name", "robot", "--tags", "cost-centre=42", "--json")
     assert json.loads(made.out)["tags"] == ["cost-centre=42"]
     said = acme.run("tag", "change", "cost-centre", *of_acme, "--max-values", "7", "--required")

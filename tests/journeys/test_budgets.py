@@ -1,5 +1,6 @@
-"""Budgets from nothing, over the API alone: plans, calendars, groups, alerts, a quota that is spent, a fallback, a
-request that is granted until Friday; and reports, the statement and the entries tell the same to the token.
+"""Budgets from nothing, over the API alone: plans, calendars, groups, a template for each value of a tag, alerts, a
+quota that is spent, a fallback, a request that is granted until Friday; and reports, the statement and the entries tell
+the same to the token.
 """
 
 import secrets
@@ -25,6 +26,7 @@ from tollkeeper.principal import Role
 
 USAGE = {"prompt_tokens": 300, "completion_tokens": 100}
 COST = 400
+OF_RUN = {"X-Tollkeeper-Tags": "run=a"}
 PLAN: dict[str, Any] = {
     "models": ["gpt-4o", "gpt-4o-mini"],
     "tenant_quotas": [{"window": "month", "limit": 900_000}],
@@ -67,9 +69,8 @@ async def new_house(operator: Admin, http: aiohttp.ClientSession, plan_id: int, 
 
 async def call(member: Person, model: str, max_tokens: int = 100) -> dict[str, Any]:
     prompt = scripted(secrets.token_hex(8), usage=USAGE)
-    body: dict[str, Any] = await member.must(
-        200, "POST", "/ai/query", {"prompt": prompt, "model": model, "max_tokens": max_tokens}
-    )
+    sent = {"prompt": prompt, "model": model, "max_tokens": max_tokens}
+    body: dict[str, Any] = await member.must(200, "POST", "/ai/query", sent, **OF_RUN)
     return body
 
 
@@ -81,6 +82,9 @@ async def spend_and_ask_for_more(house: House) -> None:
     await admin.must(200, "POST", "/admin/quotas", budget | rule)
     of_group = {"group_id": house.group_id, "unit": "requests", "window": "week", "limit": 50, "reason": "a project"}
     await admin.must(200, "POST", "/admin/quotas", of_group)
+    await admin.must(201, "POST", "/admin/tags", {"name": "run"})
+    each = {"for_each": "tag:run", "window": "total", "limit": 50_000, "reason": "a cap per run"}
+    await admin.must(200, "POST", "/admin/quotas", each)
     await admin.must(201, "POST", "/admin/alerts/rules", {"percents": [50, 100], "kind": "user", "unit": "tokens"})
     answers = [await call(member, "gpt-4o") for _ in range(2)]
     assert [(one["model"], one["fallback_for"]) for one in answers] == [("gpt-4o", None), ("gpt-4o-mini", "gpt-4o")]
@@ -101,7 +105,7 @@ async def spend_and_ask_for_more(house: House) -> None:
 async def assert_all_tell_the_same(house: House) -> datetime:
     """Quotas, entries, reports and the statement. Returns when the statement's month begins."""
     admin, of_member = house.admin, f"user_id={house.member_id}"
-    quotas = {one["name"]: one for one in (await house.member.must(200, "GET", "/me/quota"))["quotas"]}
+    quotas = {one["name"]: one for one in (await house.member.must(200, "GET", "/me/quota", **OF_RUN))["quotas"]}
     assert (quotas["user-month"]["limit"], quotas["user-month"]["used"]) == (3 * COST + 900, 3 * COST)
     charges = (await admin.must(200, "GET", f"/admin/charges?{of_member}"))["data"]
     assert {(one["group_id"], one["cost"]) for one in charges} == {(house.group_id, COST)}
@@ -110,6 +114,7 @@ async def assert_all_tell_the_same(house: House) -> datetime:
         for entry in (await admin.must(200, "GET", f"/admin/charges/{charge['id']}"))["entries"]:
             settled[entry["quota"]] += entry["settled"]
     assert dict(settled) == {name: quota["used"] for name, quota in quotas.items()}
+    assert settled["tag-run-total"] == 3 * COST
 
     report = await admin.must(200, "GET", "/admin/usage?group_by=group")
     [line] = report["data"]

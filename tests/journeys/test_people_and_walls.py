@@ -24,15 +24,15 @@ class Person:
     def __init__(self, http: aiohttp.ClientSession, token: str) -> None:
         self._http, self._token = http, token
 
-    async def send(self, method: str, path: str, document: Any = None) -> Reply:
-        headers = {"Authorization": f"Bearer {self._token}"}
+    async def send(self, method: str, path: str, document: Any = None, **further: str) -> Reply:
+        headers = {"Authorization": f"Bearer {self._token}"} | further
         async with self._http.request(method, path, json=document, headers=headers) as response:
             body = await response.json(content_type=None) if response.status != 204 else None
             return Reply(response.status, body, response.headers)
 
-    async def must(self, status: int, method: str, path: str, document: Any = None) -> Any:
-        """The body of a response, which must have this status."""
-        reply = await self.send(method, path, document)
+    async def must(self, status: int, method: str, path: str, document: Any = None, **further: str) -> Any:
+        """The body of a response, which must have this status. `further` are headers."""
+        reply = await self.send(method, path, document, **further)
         assert reply.status == status, (method, path, reply)
         return reply.body
 

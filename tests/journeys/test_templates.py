@@ -1,8 +1,10 @@
 """Templates over the admin API: who has the quota of one, what replaces it, and who may change it."""
 
-from journeys.support.admins import new_admin
+from typing import Any
+
+from journeys.support.admins import Admin, new_admin
 from journeys.support.server import Server
-from journeys.support.users import new_user
+from journeys.support.users import ApiUser, new_user
 from journeys.test_admin_quotas import acts, assert_is_absent, of_user
 from journeys.upstream.handle import scripted
 
@@ -40,8 +42,40 @@ async def test_each_user_and_each_conversation_has_the_quota_of_its_template(ser
         assert [(one["name"], one["limit"]) for one in listed["quotas"]] == [("user-day", 500_070)]
         (templates,) = (await admin.get("/admin/quotas?for_each=user")).body["data"]
         assert [(one["name"], one["used"]) for one in templates["quotas"]] == [("each_user-day", 0)]
+        await has_a_quota_for_each_run(admin, member)
         assert (await admin.post("/admin/quotas", of_user(member, window="day", limit=0))).status == 200
         assert (await member.query(scripted(member.marker))).status == 429
         targets = [act["target"] for act in await acts(admin)]
         user = f"user:{member.principal.user_id}"
-        assert targets == [user, user, f"each_conversation:{tenant_id}", f"each_user:{tenant_id}"]
+        of_runs = ["tag:run=a", "each_tag:run"]
+        assert targets == [user, *of_runs, user, f"each_conversation:{tenant_id}", f"each_user:{tenant_id}"]
+
+
+async def has_a_quota_for_each_run(admin: Admin, member: ApiUser) -> None:
+    """Each value of the tag `run` has one request. What is granted to one is not granted to another."""
+    each = {"for_each": "tag:run", "window": "total", "unit": "requests", "limit": 1, "reason": "a cap per run"}
+    assert (await admin.post("/admin/quotas", each)).status == 404
+    assert (await admin.post("/admin/tags", {"name": "run"})).status == 201
+    for wrong in ("tag", "tag:", "user:run", "tag:two words"):
+        assert (await admin.post("/admin/quotas", each | {"for_each": wrong})).status == 422, wrong
+    made = await admin.post("/admin/quotas", each)
+    assert (made.status, made.body["for_each"]) == (200, "tag:run")
+    assert made.body["quota"]["name"] == "each_tag-run-total-requests"
+
+    async def ask(run: str) -> int:
+        return (await member.query_with({"X-Tollkeeper-Tags": f"run={run}"}, scripted(member.marker))).status
+
+    async def see(tag: str) -> tuple[int, Any]:
+        headers = member.auth_headers | {"X-Tollkeeper-Tags": tag}
+        async with member.http.get("/me/quota", headers=headers) as response:
+            return response.status, await response.json()
+
+    assert [await ask(run) for run in ("a", "a", "b")] == [200, 429, 200]
+    granted = await admin.post("/admin/quotas/grant", {"tag": "run=a", "unit": "requests", "amount": 1, "reason": "on"})
+    assert (granted.status, granted.body["tag"], granted.body["quota"]["limit"]) == (200, "run=a", 2)
+    assert [await ask(run) for run in ("a", "a", "b")] == [200, 429, 429]
+    for run, remaining in (("a", 0), ("c", 1)):
+        seen = {one["name"]: one["remaining"] for one in (await see(f"run={run}"))[1]["quotas"]}
+        assert seen["tag-run-total-requests"] == remaining
+    status, refused = await see("team=a")
+    assert (status, refused["code"]) == (400, "tag_refused")

@@ -7,13 +7,13 @@ import pytest
 import scenarios_of_templates as scenarios
 from defect_detection import Detectable
 
-from tollkeeper.quota.rules import accounts, administer
+from tollkeeper.quota.rules import accounts, administer, subjects, tag_rules
 from tollkeeper.quota.rules.page import Page, QuotaRow, WindowRow
 from tollkeeper.quota.rules.subjects import Billing
 from tollkeeper.quota.stores import rows
 from tollkeeper.quota.stores.sqlite import row_cache
 
-genuine_not_replaced = accounts.not_replaced
+genuine_not_replaced = subjects.not_replaced
 
 
 def all_share_a_window(patch: pytest.MonkeyPatch) -> None:
@@ -75,6 +75,15 @@ def conversations_have_no_quota(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Billing, "conversation", None)
 
 
+def a_tag_has_its_template_beside_its_own_quota(patch: pytest.MonkeyPatch) -> None:
+    """A value with a quota of its own is still limited by the template."""
+
+    def beside(templates: Iterable[QuotaRow], value: str, _own: Iterable[QuotaRow]) -> Any:
+        return genuine_not_replaced(templates, value, ())
+
+    patch.setattr(tag_rules, "not_replaced", beside)
+
+
 DEFECTS: list[Detectable] = [
     Detectable(all_share_a_window, scenarios.template_of_each_user),
     Detectable(a_template_beside_ones_own, scenarios.template_of_each_user),
@@ -84,4 +93,5 @@ DEFECTS: list[Detectable] = [
     Detectable(what_is_shown_does_not_follow, scenarios.template_that_changes),
     Detectable(a_window_follows_without_an_entry, scenarios.template_that_changes),
     Detectable(conversations_have_no_quota, scenarios.templates_of_keys_and_conversations),
+    Detectable(a_tag_has_its_template_beside_its_own_quota, scenarios.template_of_a_tag),
 ]

@@ -11,6 +11,7 @@ from ledger_model import CallTerms
 from ledger_world import Fate, World
 from side_by_side import (
     EACH,
+    EACH_TAG,
     IN_GROUP,
     LEASE_MS,
     OTHERWISE_TAGGED,
@@ -42,8 +43,8 @@ limits = st.one_of(st.integers(300, 6_000), st.integers(300, 6_000), st.integers
 users = st.sampled_from([0, 0, 0, 1, 1, 2])
 owners = st.sampled_from([0, 0, 1, 1, 2, WITH_KEY, IN_GROUP, IN_GROUP, TALKING, TAGGED, OTHERWISE_TAGGED])
 """Of calls."""
-quota_owners = st.sampled_from([*range(max(EACH) + 1), TAGGED])
-changed_owners = st.integers(0, TAGGED)
+quota_owners = st.sampled_from([*range(max(EACH) + 1), TAGGED, EACH_TAG])
+changed_owners = st.sampled_from([*range(TAGGED + 1), EACH_TAG, EACH_TAG + 1])
 units = st.sampled_from(["tokens", "tokens", "tokens", "micro_usd", "requests", "concurrency"])
 periods = st.sampled_from(PERIODS)
 prices = st.sampled_from([None, (150_000, 75_000, 600_000), (1_000_001, 500_000, 3_999_999), (2_000_000, 100_000, 0)])

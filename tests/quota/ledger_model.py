@@ -27,7 +27,7 @@ Outcome = tuple[object, ...] | str | int | bool | frozenset[str] | None
 
 Part = tuple[str, str]
 """What of a user or tenant a quota is of, and its name: ("key", its id), ("group", its id) or ("tag", "name=value");
-or a template, as ("each_user", "").
+or a template, as ("each_user", "") or ("each_tag", its name).
 """
 
 
@@ -40,7 +40,7 @@ class QuotaName(NamedTuple):
     period: str
     part: Part | None = None
     value: str = ""
-    """Which user, key or conversation, of those that have the quota of a template."""
+    """Which user, key, conversation or tag, of those that have the quota of a template."""
 
     @property
     def template(self) -> "QuotaName":
@@ -53,10 +53,10 @@ class QuotaName(NamedTuple):
 
     @property
     def shown(self) -> str:
-        if self.part is not None and self.part[0] == "tag":
-            return f"tag-{self.part[1].partition('=')[0]}-{self.period}{SUFFIXES[self.unit]}"
         owner = self.part[0] if self.part is not None else "tenant" if self.user is None else "user"
         owner = owner.removeprefix("each_") if self.value else owner
+        if self.part is not None and self.part[0] in ("tag", "each_tag"):
+            owner += f"-{self.part[1].partition('=')[0]}"
         return f"{owner}-{self.period}{SUFFIXES[self.unit]}"
 
     @property
@@ -77,14 +77,18 @@ class Caller(NamedTuple):
     conversation: str | None = None
     tags: tuple[str, ...] = ()
 
-    def value(self, kind: str) -> str:
+    def value(self, kind: str, name: str = "") -> str:
         """Which one it is of those that have the quota of a template; empty if it is none."""
+        if kind == "each_tag":
+            return next((tag for tag in self.tags if tag.startswith(f"{name}=")), "")
         digest = sha256((self.conversation or "").encode()).hexdigest()[:24]
         talk = f"{self.user}/{digest}" if self.conversation else ""
         return {"each_user": str(self.user), "each_key": self.key or "", "each_conversation": talk}[kind]
 
-    def own_part(self, kind: str) -> Part | None:
+    def own_part(self, kind: str, name: str) -> Part | None:
         """What a quota is of that replaces a template."""
+        if kind == "each_tag":
+            return "tag", self.value(kind, name)
         return ("key", self.key or "") if kind == "each_key" else None
 
 
@@ -211,8 +215,9 @@ class Model:
         mine = [name for name in self.limits if name.tenant == tenant and name.user in (None, caller.user)]
         found = [name for name in mine if name.part in parts]
         for name in mine:
-            if name.is_template and name.part is not None and (value := caller.value(name.part[0])):
-                own = QuotaName(tenant, caller.user, name.unit, name.period, caller.own_part(name.part[0]))
+            if name.is_template and name.part is not None and (value := caller.value(*name.part)):
+                owner = None if name.part[0] == "each_tag" else caller.user
+                own = QuotaName(tenant, owner, name.unit, name.period, caller.own_part(*name.part))
                 if name.part[0] == "each_conversation" or own not in self.limits:
                     found.append(name._replace(value=value))
         return found

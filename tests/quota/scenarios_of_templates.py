@@ -1,7 +1,7 @@
-"""Scenarios of templates: of users, keys and conversations that have the quota of one."""
+"""Scenarios of templates: of users, keys, conversations and tags that have the quota of one."""
 
 from play import COLLEAGUE, KEY, USER, Play, Scenario
-from side_by_side import TALKING
+from side_by_side import EACH_TAG, OTHERWISE_TAGGED, TAGGED, TALKING
 
 EACH_USER, EACH_KEY, EACH_CONVERSATION = 7, 8, 9
 """Templates, as `SideBySide` numbers the owners of quotas; what the first user has of each is three later."""
@@ -56,4 +56,26 @@ def templates_of_keys_and_conversations(play: Play) -> None:
     play.spend(USER, 100)
 
 
-SCENARIOS: list[Scenario] = [template_of_each_user, template_that_changes, templates_of_keys_and_conversations]
+def template_of_a_tag(play: Play) -> None:
+    """Each value has windows of its own. Its own quota replaces the template, and no other value's does."""
+    play.change("limit", USER, 10_000)
+    play.change("limit", EACH_TAG, 100)
+    play.spend(TAGGED, 90)
+    assert play.refuse(TAGGED, 20) == "QuotaExceeded"
+    play.spend(OTHERWISE_TAGGED, 80)
+    play.change("grant", EACH_TAG + 1, 10)
+    play.spend(TAGGED, 20)
+    play.change("limit", EACH_TAG, 120)
+    play.spend(TAGGED, 20)
+    play.change("limit", TAGGED, 500)
+    play.spend(TAGGED, 200)
+    assert play.refuse(OTHERWISE_TAGGED, 50) == "QuotaExceeded"
+    play.spend(USER, 200)
+
+
+SCENARIOS: list[Scenario] = [
+    template_of_each_user,
+    template_that_changes,
+    templates_of_keys_and_conversations,
+    template_of_a_tag,
+]

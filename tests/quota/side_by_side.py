@@ -58,6 +58,8 @@ TAGGED = 13
 """The number of the tag `run=a` among the owners of quotas, and of the first user with it among callers."""
 OTHERWISE_TAGGED = 14
 """The number of the first user with the tag `run=b` among callers."""
+EACH_TAG = 15
+"""The number of the template for each value of the tag `run`, and what `run=a` has of it is the next one."""
 GROUP_NAME = "team"
 CONVERSATION = "talk"
 TOO_LONG = StoredResponse(200, "text/plain", b"x" * (MAX_STORED_BYTES + MAX_ENCRYPTION_BYTES + 1))
@@ -95,13 +97,17 @@ class SideBySide:
 
     def quota_name(self, owner: int, unit: str, period: str) -> QuotaName:
         """Owners 0 to 2 are users, 3 and 4 the tenants, 5 is a key of the first user, 6 a group of that tenant; then
-        come the templates of that tenant, what the first user has of them, and 13 is a tag.
+        come the templates of that tenant, what the first user has of them, 13 is a tag, and 15 and 16 are a template
+        of tags.
         """
         part: Part | None = None
         if owner in EACH or owner in EACH_OF_FIRST:
             kind = (EACH | EACH_OF_FIRST)[owner]
             value = Caller(self.users[0], self.key, None, CONVERSATION).value(kind) if owner in EACH_OF_FIRST else ""
             return QuotaName(self.model.accounts[self.users[0]].tenant, None, unit, period, (kind, ""), value)
+        if owner in (EACH_TAG, EACH_TAG + 1):
+            value = "run=a" if owner > EACH_TAG else ""
+            return QuotaName(self.model.accounts[self.users[0]].tenant, None, unit, period, ("each_tag", "run"), value)
         if owner == IN_GROUP:
             return QuotaName(self.model.accounts[self.users[0]].tenant, None, unit, period, ("group", str(self.group)))
         if owner == TAGGED:

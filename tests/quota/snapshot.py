@@ -291,6 +291,7 @@ def check_charges(snapshot: Snapshot) -> None:
                 "each_user": str(charge.user_id),
                 "each_key": charge.key_id,
                 "each_conversation": charge.conversation,
+                "each_tag": next((tag for tag in charge.all_tags if tag.startswith(f"{quota.subject}=")), None),
             }
             assert snapshot.windows[window_id].value == values.get(quota.kind, ""), f"{charge} holds on another value"
             assert kinds["reserve"].pending == charge.held(unit)

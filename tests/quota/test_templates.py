@@ -1,4 +1,4 @@
-"""Templates: a quota for each user, API key or conversation, without a row until its first use."""
+"""Templates: a quota for each user, API key, conversation or tag, without a row until its first use."""
 
 from dataclasses import replace
 from typing import Any
@@ -26,9 +26,9 @@ async def env(database_url: str) -> Any:
 
 
 def template(
-    tenant_id: int, kind: SubjectKind, value: str = "", period: Period = Period.DAY, unit: Unit = Unit.TOKENS
+    tenant_id: int, kind: SubjectKind, value: str = "", period: Period = Period.DAY, name: str = ""
 ) -> QuotaKey:
-    return QuotaKey(Subject(tenant_id, None, kind, value=value), unit, period)
+    return QuotaKey(Subject(tenant_id, None, kind, name, value), Unit.TOKENS, period)
 
 
 async def change(env: LedgerEnvironment, *changes: LimitChange) -> None:
@@ -124,6 +124,39 @@ async def test_each_key_and_each_conversation_has_windows_of_its_own(env: Ledger
     with pytest.raises(QuotaExceeded):
         await spend(env, talk, 11)
     assert len({charge.conversation for charge in (await env.charges()).values()}) == 3
+
+
+async def test_each_value_of_a_tag_has_windows_of_its_own_unless_a_quota_of_its_own_replaces_it(
+    env: LedgerEnvironment,
+) -> None:
+    """A call has one value of each of several tags, and a call without the tag has none."""
+    tenant, each = env.caller.tenant_id, SubjectKind.EACH_TAG
+    for name in ("agent", "run"):
+        await env.reader.execute(
+            "INSERT INTO tag_names (tenant_id, name, any_value, is_required, max_values, known_values, version,"
+            f" created_ms) VALUES ({tenant}, '{name}', true, false, 9, 0, 0, 0)"
+        )
+    run, agent = template(tenant, each, name="run"), template(tenant, each, period=Period.TOTAL, name="agent")
+    await change(env, SetLimit(run, 100), SetLimit(agent, 150))
+    one, other = (replace(env.caller, tags=("agent=x", f"run={value}")) for value in "ab")
+    assert await spend(env, one, 90) == {
+        "user-day": (1_000, 90),
+        "tag-agent-total": (150, 90),
+        "tag-run-day": (100, 90),
+    }
+    with pytest.raises(QuotaExceeded):
+        await spend(env, one, 11)
+    assert (await spend(env, other, 20))["tag-run-day"] == (100, 20)
+    with pytest.raises(QuotaExceeded):
+        await spend(env, other, 41)
+    assert (await spend(env, env.caller, 50)).keys() == {"user-day"}
+    of_tag = Subject(tenant, None, SubjectKind.TAG, "run=a")
+    await change(env, Grant(template(tenant, each, "run=a", name="run"), 5))
+    assert shown(await balances(env, of_tag)) == {"tag-run-day": (105, 90)}
+    await change(env, SetLimit(QuotaKey(of_tag, Unit.TOKENS, Period.DAY), 30))
+    assert (await spend(env, replace(one, tags=("run=a",)), 25))["tag-run-day"] == (30, 25)
+    assert shown(await balances(env, of_tag)) == {"tag-run-day": (30, 25)}
+    await env.snapshot()
 
 
 async def test_a_template_has_only_a_limit_and_its_values_only_grants(env: LedgerEnvironment) -> None:

@@ -53,7 +53,9 @@ async def test_a_charge_without_a_hold_on_a_quota_that_applied_is_found(verified
 
 
 async def test_a_charge_that_skipped_the_quota_of_its_tag_is_found(sqlite_verified: VerifiedLedger) -> None:
-    """Two charges, of which one has the tag; and a charge that holds on the quota of a tag that it does not have."""
+    """Two charges, of which one has the tag, whose own quota replaces a template; and a charge that holds on the quota
+    of a tag that it does not have.
+    """
     tenant_id, caller = sqlite_verified.caller.tenant_id, sqlite_verified.caller
     await sqlite_verified.execute(
         "INSERT INTO tag_names (tenant_id, name, any_value, is_required, max_values, known_values, version, created_ms)"
@@ -63,10 +65,13 @@ async def test_a_charge_that_skipped_the_quota_of_its_tag_is_found(sqlite_verifi
     sqlite_verified.caller = replace(caller, tags=("run=a",))
     charge = await sqlite_verified.spend(Usage(5, 20))
     quota = QuotaKey(Subject(tenant_id, None, SubjectKind.TAG, "run=a"), Unit.TOKENS, Period.HOUR)
-    await sqlite_verified.set_limit(quota)
-    await sqlite_verified.execute(set_age("hour", YOUNG_MS + 1))
-    [problem] = (await sqlite_verified.verify()).problems
-    assert (problem.fault, problem.where) == (Fault.SKIPPED_QUOTA, f"charge {charge}")
+    template = QuotaKey(Subject(tenant_id, None, SubjectKind.EACH_TAG, "run"), Unit.TOKENS, Period.HOUR)
+    for key, owner in ((template, "each_tag"), (quota, "tag")):
+        await sqlite_verified.set_limit(key)
+        await sqlite_verified.execute(set_age("hour", YOUNG_MS + 1))
+        [problem] = (await sqlite_verified.verify()).problems
+        assert (problem.fault, problem.where) == (Fault.SKIPPED_QUOTA, f"charge {charge}")
+        assert f"({owner}, tokens, hour)" in problem.what
     await sqlite_verified.execute(f"UPDATE charges SET tags = NULL WHERE id = '{charge}'")
     assert (await sqlite_verified.verify()).clean
     held = await sqlite_verified.spend(Usage(5, 20))

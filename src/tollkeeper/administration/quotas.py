@@ -15,7 +15,7 @@ from sqlmodel import col, select
 from tollkeeper.administration.administrator import Administrator
 from tollkeeper.administration.groups import get_group
 from tollkeeper.administration.keys import get_key
-from tollkeeper.administration.tags import require_room_for_quota
+from tollkeeper.administration.tags import prepare_quota
 from tollkeeper.administration.tenants import get_tenant, wanted_tenant
 from tollkeeper.administration.users import require_power_over
 from tollkeeper.audit_log.log import Act
@@ -28,7 +28,7 @@ from tollkeeper.quota.rules.limit_changes import Grant, LimitChange, Override, S
 from tollkeeper.quota.rules.models import Unit, WhenSpent
 from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.quota.rules.page import QuotaKey, Subject
-from tollkeeper.quota.rules.subjects import OF_EACH, SubjectKind
+from tollkeeper.quota.rules.subjects import OF_EACH, SubjectKind, owner_of, parse_template
 from tollkeeper.quota.rules.windows import Period
 from tollkeeper.tags import parse_tag
 
@@ -40,6 +40,7 @@ _LABELS = {
     SubjectKind.EACH_USER: "The template for each user",
     SubjectKind.EACH_KEY: "The template for each API key",
     SubjectKind.EACH_CONVERSATION: "The template for each conversation",
+    SubjectKind.EACH_TAG: "The template for each value of the tag",
     SubjectKind.TAG: "The tag",
 }
 _AMOUNTS = {Action.SET: "limit", Action.GRANT: "granted", Action.OVERRIDE: "limit"}
@@ -89,14 +90,14 @@ class LimitPlan(msgspec.Struct, frozen=True):
 
 
 class OwnerIds(NamedTuple):
-    """Whose quota a request means: one of these; or the template of a tenant for each user, key or conversation."""
+    """Whose quota a request means: one of these; or a template of a tenant, as `parse_template` takes it."""
 
     user_id: int | None = None
     tenant_id: int | None = None
     key_id: str | None = None
     group_id: int | None = None
     tag: str | None = None
-    for_each: SubjectKind | None = None
+    for_each: str | None = None
 
     @property
     def are_several(self) -> bool:
@@ -117,7 +118,7 @@ async def find_owner(admin: Administrator, ids: OwnerIds, *, default: int | None
         if tenant_id is None:
             raise InvalidRequest("Name the tenant_id whose template it is.")
         await get_tenant(admin, tenant_id)
-        return Subject(tenant_id, None, ids.for_each)
+        return parse_template(tenant_id, ids.for_each)
     if ids.tag is not None:
         owner = await wanted_tenant(admin, default if ids.tenant_id is None else ids.tenant_id)
         return Subject(owner, None, SubjectKind.TAG, parse_tag(ids.tag))
@@ -151,8 +152,7 @@ async def find_target(admin: Administrator, ids: OwnerIds) -> Target:
             "Name one of user_id, tenant_id, key_id and group_id; or a tag or for_each, with or without the tenant_id."
         )
     subject = await find_owner(admin, ids)
-    if subject.kind is SubjectKind.TAG:
-        await require_room_for_quota(admin, subject.tenant_id, subject.name)
+    await prepare_quota(admin, subject)
     if subject.user_id is not None:
         require_power_over(admin, await admin.session.get_one(User, subject.user_id))
     return Target(subject, _LABELS[subject.kind])
@@ -264,8 +264,6 @@ def _action(planned: PlannedLimit) -> str:
 
 
 def _target(planned: PlannedLimit) -> str:
-    subject = planned.subject
-    if subject.value:
-        return f"{OF_EACH[subject.kind]}:{subject.value}"
-    names = dict.fromkeys((SubjectKind.TENANT, *OF_EACH), subject.tenant_id) | {SubjectKind.USER: subject.user_id or 0}
-    return f"{subject.kind}:{names.get(subject.kind, subject.name)}"
+    subject = owner_of(planned.subject)
+    names = {SubjectKind.USER: subject.user_id} | dict.fromkeys((SubjectKind.TENANT, *OF_EACH), subject.tenant_id)
+    return f"{subject.kind}:{subject.name or names.get(subject.kind)}"

@@ -11,7 +11,7 @@ from tollkeeper.errors import InvalidRequest, NotFound
 from tollkeeper.identity.tag_models import TagName, TagValue
 from tollkeeper.identity.tag_values import note_value
 from tollkeeper.quota.rules.models import Quota
-from tollkeeper.quota.rules.subjects import SubjectKind
+from tollkeeper.quota.rules.subjects import Subject, SubjectKind
 from tollkeeper.tags import make_tags, split_tag
 
 MAX_TAGS_PER_TENANT = 20
@@ -116,8 +116,18 @@ async def close_tag(admin: Administrator, tag_id: int) -> None:
     await admin.note(tag.tenant_id, "tag.close", target_of(tag))
 
 
-async def require_room_for_quota(admin: Administrator, tenant_id: int, tag: str) -> None:
-    """Have the value of a tag known that is to have a quota. Raises TagRefused; InvalidRequest if too many have one."""
+async def prepare_quota(admin: Administrator, subject: Subject) -> None:
+    """What the quota of a tag needs: its value is known, or, of a template, its name declared. Nothing for others.
+
+    Raises TagRefused, NotFound; InvalidRequest if too many tags have quotas.
+    """
+    if subject.kind is SubjectKind.TAG:
+        await _require_room_for_quota(admin, subject.tenant_id, subject.name)
+    elif subject.kind is SubjectKind.EACH_TAG:
+        await find_tag(admin, subject.tenant_id, subject.name)
+
+
+async def _require_room_for_quota(admin: Administrator, tenant_id: int, tag: str) -> None:
     await note_value(admin.session, tenant_id, tag, admin.now_ms)
     of_tags = Quota.tenant_id == tenant_id, col(Quota.user_id).is_(None), Quota.kind == SubjectKind.TAG.value
     others = select(func.count(func.distinct(Quota.subject))).where(*of_tags, Quota.subject != tag)

@@ -11,6 +11,7 @@ from tollkeeper.api.dependencies import AccountReader, AuthenticatedUser, Servic
 from tollkeeper.api.formats import Moment, iso, usd
 from tollkeeper.identity.declared_tags import declared_tags
 from tollkeeper.identity.groups import groups_of
+from tollkeeper.identity.tag_values import find_new
 from tollkeeper.quota import queries
 from tollkeeper.quota.reasons import reason
 from tollkeeper.quota.rules.balances import spendable
@@ -151,9 +152,11 @@ async def get_my_quota(
     session_id: Annotated[str | None, Query(max_length=100, examples=["talk-1"])] = None,
 ) -> MyQuotaResponse:
     """With the headers `X-Tollkeeper-Group` and `X-Tollkeeper-Tags`, as for a call for this group with these tags; with
-    `session_id`, as for one that continues this conversation.
+    `session_id`, as for one that continues this conversation. Tags that are not declared are refused, as of a call.
     """
     principal = replace(attribute(caller.principal, request.scope["headers"]), conversation=session_id)
+    for tag in principal.tags or ():
+        await find_new(session, principal.tenant_id, tag)
     now_ms = services.clock.now_ms()
     own = await queries.balances_of(session, [Subject(principal.tenant_id, principal.user_id)], now_ms)
     others = await queries.balances_of(session, await queries.shared_subjects(session, principal), now_ms)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from tollkeeper.administration import quotas
-from tollkeeper.administration.tags import require_room_for_quota
+from tollkeeper.administration.tags import prepare_quota
 from tollkeeper.cli import charges, quota_requests
 from tollkeeper.cli.arguments import parse_reason
 from tollkeeper.cli.balances import BALANCE_COLUMNS, UNIT_NAMES, balance_record, balance_row
@@ -45,7 +45,7 @@ Each = Annotated[
     str | None,
     typer.Option(
         "--each",
-        metavar="user|key|conversation",
+        metavar="user|key|conversation|tag:NAME",
         show_default=False,
         help="The template of the tenant: each of them has this quota, unless one of its own replaces it.",
     ),
@@ -262,8 +262,7 @@ def _change(
         async with open_administration(PROGRAM) as administration:
             admin = administration.admin
             target = await find_target(admin.session, *owner)
-            if target.subject.kind is SubjectKind.TAG:
-                await require_room_for_quota(admin, target.subject.tenant_id, target.subject.name)
+            await prepare_quota(admin, target.subject)
             request = QuotaChange(target, action, amount, parsed_reason, period, unit, when_spent, *times, cap)
             change = await plan_change(admin.session, request, admin.now_ms)
             plan = await quotas.note_changes(admin, [change])

@@ -3,13 +3,13 @@
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollkeeper.cli.arguments import parse_choice, parse_name
+from tollkeeper.cli.arguments import parse_name
 from tollkeeper.errors import InvalidRequest, NotFound
 from tollkeeper.identity import accounts, keys
 from tollkeeper.identity.models import UserGroup
 from tollkeeper.quota.changes import Target
 from tollkeeper.quota.rules.page import Subject
-from tollkeeper.quota.rules.subjects import OF_EACH, SubjectKind
+from tollkeeper.quota.rules.subjects import SubjectKind, parse_template
 from tollkeeper.tags import parse_tag
 from tollkeeper.tenant_scope import ALL_TENANTS
 
@@ -39,9 +39,7 @@ async def find_target(
     tenant = await accounts.get_tenant_by_name(session, parse_name(tenant_name or ""))
     assert tenant.id is not None
     if each is not None:
-        templates = {name: kind for kind, name in OF_EACH.items()}
-        kind = templates[parse_choice(each, "--each", list(templates))]
-        return Target(Subject(tenant.id, None, kind), f"each {each} of {tenant.name}")
+        return Target(parse_template(tenant.id, each), f"each {each} of {tenant.name}")
     if group_name is not None:
         query = select(UserGroup).where(UserGroup.tenant_id == tenant.id, UserGroup.name == parse_name(group_name))
         group = (await session.exec(query)).first()

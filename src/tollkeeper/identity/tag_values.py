@@ -49,23 +49,40 @@ class TagValues:
 
 async def note_value(session: AsyncSession, tenant_id: int, tag: str, now_ms: int) -> None:
     """Have the value of a tag known. Raises TagRefused."""
-    name, value = split_tag(tag)
-    is_it = TagName.tenant_id == tenant_id, TagName.name == name, col(TagName.closed_ms).is_(None)
-    declared = (await session.exec(select(TagName).where(*is_it))).first()
-    if declared is None or declared.id is None:
-        raise TagRefused(f"Your tenant has not declared the tag {name}. An administrator declares it: /admin/tags.")
-    if await session.get(TagValue, (tenant_id, declared.id, value)) is not None:
+    declared = await find_new(session, tenant_id, tag)
+    if declared is None:
         return
-    if not declared.any_value:
-        raise TagRefused(f"The tag {name} may not have the value {value}. An administrator can add it: /admin/tags.")
-    row: dict[str, Any] = {"tenant_id": tenant_id, "tag_id": declared.id, "value": value, "now_ms": now_ms}
+    row: dict[str, Any] = {"tenant_id": tenant_id, "tag_id": declared.id, "value": split_tag(tag)[1], "now_ms": now_ms}
     added = cast("CursorResult[Any]", await (await session.connection()).execute(_ADD, row))
     if added.rowcount == 0:  # another request has noted it at this moment
         return
     has_room = col(TagName.known_values) < TagName.max_values
     counted = update(TagName).where(col(TagName.id) == declared.id, has_room)
     if (await session.exec(counted.values(known_values=TagName.known_values + 1))).rowcount == 0:
-        raise TagRefused(
-            f"The tag {name} has {declared.max_values} values, all that it may have. Use one of them, or have an"
-            " administrator raise max_values."
-        )
+        raise _no_room(declared)
+
+
+async def find_new(session: AsyncSession, tenant_id: int, tag: str) -> TagName | None:
+    """The declaration of a tag, as `name=value`, if the value is new and it may have it; None if the value is known.
+
+    Raises TagRefused for a tag that is not declared, and a value that it may not have.
+    """
+    name, value = split_tag(tag)
+    is_it = TagName.tenant_id == tenant_id, TagName.name == name, col(TagName.closed_ms).is_(None)
+    declared = (await session.exec(select(TagName).where(*is_it))).first()
+    if declared is None or declared.id is None:
+        raise TagRefused(f"Your tenant has not declared the tag {name}. An administrator declares it: /admin/tags.")
+    if await session.get(TagValue, (tenant_id, declared.id, value)) is not None:
+        return None
+    if not declared.any_value:
+        raise TagRefused(f"The tag {name} may not have the value {value}. An administrator can add it: /admin/tags.")
+    if declared.known_values >= declared.max_values:
+        raise _no_room(declared)
+    return declared
+
+
+def _no_room(tag: TagName) -> TagRefused:
+    return TagRefused(
+        f"The tag {tag.name} has {tag.max_values} values, all that it may have. Use one of them, or have an"
+        " administrator raise max_values."
+    )

@@ -10,13 +10,19 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from tollkeeper.database.engine import Database
 from tollkeeper.errors import ChargeArchived, InvalidRequest, NotFound, NotInGroup
 from tollkeeper.principal import Principal
-from tollkeeper.quota.rules.accounts import not_replaced
 from tollkeeper.quota.rules.models import Archive, Charge, Entry, Quota, Window
 from tollkeeper.quota.rules.models import TemporaryLimit as Temporaries
 from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.quota.rules.page import QuotaKey, QuotaRow, Subject, WindowRow
 from tollkeeper.quota.rules.settlement import balance_of
-from tollkeeper.quota.rules.subjects import EACH_OF, SubjectKind, conversation_value, slot_of, value_of
+from tollkeeper.quota.rules.subjects import (
+    SubjectKind,
+    conversation_value,
+    not_replaced,
+    slot_of,
+    template_of,
+    value_of,
+)
 from tollkeeper.quota.rules.temporary import NO_TEMPORARY, Temporary, TemporaryRow
 from tollkeeper.quota.rules.windows import UTC_CALENDAR, Period, earliest_start_ms
 from tollkeeper.quota.stores.rows import GROUPS_OF_USER, as_due, new_window, quota_row, with_rollover
@@ -43,9 +49,8 @@ async def quotas_of(session: AsyncSession, subject: Subject) -> list[QuotaRow]:
     part = Quota.kind == subject.kind.value, Quota.subject == subject.name
     rows = (await session.exec(_QUOTAS.where(Quota.tenant_id == subject.tenant_id, owner, *part))).all()
     own = [_quota_row(row).of(subject.value) for row in rows]
-    if (each := EACH_OF.get(subject.kind)) is not None:
-        templates = await quotas_of(session, Subject(subject.tenant_id, None, each))
-        own += not_replaced(templates, value_of(subject), own)
+    if (template := template_of(subject)) is not None:
+        own += not_replaced(await quotas_of(session, template), value_of(subject), own)
     return _sorted(own)
 
 

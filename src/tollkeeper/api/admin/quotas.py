@@ -1,7 +1,6 @@
 """Quotas: operators change all; a tenant's administrator changes all of the tenant but the tenant's own."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -24,7 +23,7 @@ from tollkeeper.quota.rules.limit_changes import SpentRule
 from tollkeeper.quota.rules.models import Unit, WhenSpent
 from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.quota.rules.page import Subject
-from tollkeeper.quota.rules.subjects import OF_EACH, SubjectKind
+from tollkeeper.quota.rules.subjects import SubjectKind, owner_of, template_name
 from tollkeeper.quota.rules.windows import MAX_GRANTED, Period
 
 router = APIRouter(prefix="/admin/quotas", tags=["admin"])
@@ -41,18 +40,18 @@ Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
 OfUser = Annotated[int | None, Query(ge=1, le=MAX_ID, examples=[17])]
 OfTenant = Annotated[int | None, Query(ge=1, le=MAX_ID, examples=[1])]
 OfGroup = Annotated[int | None, Query(ge=1, le=MAX_ID, examples=[3])]
-ForEach = Literal["user", "key", "conversation"]
-_TEMPLATES: dict[str | None, SubjectKind] = {name: kind for kind, name in OF_EACH.items()}
-OfEach = Annotated[ForEach | None, Query(examples=["user"])]
+TEMPLATE_PATTERN = r"^(user|key|conversation|tag:[A-Za-z][A-Za-z0-9._-]{0,39})$"
+OfEach = Annotated[str | None, Query(max_length=44, pattern=TEMPLATE_PATTERN, examples=["user", "tag:run"])]
 OfTag = Annotated[str | None, Query(max_length=105, pattern=TAG_PATTERN, examples=["cost-centre=42"])]
 OfKey = Annotated[str | None, Query(pattern=KEY_PATTERN, examples=[EXAMPLE_KEY])]
 
 
 class _QuotaRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Whose quota: a user's, an API key's, a group's or a tenant's; or of the calls with a tag, as name=value, of a
-    tenant, by default your own; or, with `for_each`, a template of such a tenant: each user, API key or conversation
-    has this quota, unless one of its own with the same unit and window replaces it. The window can be absent if they
-    have one quota in this unit. Concurrency, the number of calls in flight at the same time, has the window `total`.
+    tenant, by default your own; or, with `for_each`, a template of such a tenant: each user, API key (`key`),
+    conversation, or value of a tag (`tag:run` for the tag `run`) has this quota, unless one of its own with the same
+    unit and window replaces it. The window can be absent if they have one quota in this unit. Concurrency, the number
+    of calls in flight at the same time, has the window `total`.
     """
 
     user_id: Id | None = None
@@ -60,7 +59,7 @@ class _QuotaRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     key_id: Annotated[str, Meta(pattern=KEY_PATTERN)] | None = None
     group_id: Id | None = None
     tag: Annotated[str, Meta(pattern=TAG_PATTERN, examples=["cost-centre=42"])] | None = None
-    for_each: ForEach | None = None
+    for_each: Annotated[str, Meta(pattern=TEMPLATE_PATTERN, examples=["user", "tag:run"])] | None = None
     unit: UnitName = "tokens"
     window: WindowName | None = None
     reason: Reason
@@ -98,7 +97,7 @@ class OverrideQuotaRequest(_QuotaRequest, kw_only=True):
 
 class QuotasResponse(BaseModel):
     """The quotas of a tag, a group, an API key or a user, or without these of a tenant, each with its present window.
-    Those that a user or an API key has of a template are among them. With `for_each`, the templates themselves.
+    Those that a user, an API key or a tag has of a template are among them. With `for_each`, the templates themselves.
     """
 
     tenant_id: int
@@ -138,7 +137,7 @@ async def list_quotas(
     """With `user_id`, `key_id`, `group_id` or `tag`, those of a user, an API key, a group or a tag; with `for_each`,
     the templates of a tenant. Otherwise those of a tenant, by default your own, and of all its users.
     """
-    ids = OwnerIds(user_id, tenant_id, key_id, group_id, tag, _TEMPLATES.get(for_each))
+    ids = OwnerIds(user_id, tenant_id, key_id, group_id, tag, for_each)
     owner = await quotas.find_owner(caller.admin, ids, default=caller.principal.tenant_id)
     if owner.kind is not SubjectKind.TENANT:
         balances = await quotas.balances_of(caller.admin, owner)
@@ -215,8 +214,7 @@ async def _plan(
     until_ms: int | None = None,
     rollover_cap: int | None = None,
 ) -> LimitPlan:
-    template = _TEMPLATES.get(sent.for_each)
-    ids = OwnerIds(sent.user_id, sent.tenant_id, sent.key_id, sent.group_id, sent.tag, template)
+    ids = OwnerIds(sent.user_id, sent.tenant_id, sent.key_id, sent.group_id, sent.tag, sent.for_each)
     target = await quotas.find_target(caller.admin, ids)
     window = Period(sent.window) if sent.window is not None else None
     request = QuotaChange(
@@ -255,17 +253,12 @@ def _quotas_response(subject: Subject, balances: list[Balance]) -> QuotasRespons
 
 def _owner_fields(subject: Subject) -> dict[str, Any]:
     """The fields of a response that name the owner of a quota; of one that is a template's, who has it."""
-    kind, value = subject.kind, subject.value
-    if value:
-        is_users = kind is SubjectKind.EACH_USER
-        subject = (
-            Subject(subject.tenant_id, int(value)) if is_users else replace(subject, part=SubjectKind.KEY, name=value)
-        )
+    subject = owner_of(subject)
     return {
         "tenant_id": subject.tenant_id,
         "user_id": subject.user_id,
         "key_id": subject.name if subject.kind is SubjectKind.KEY else None,
         "group_id": int(subject.name) if subject.kind is SubjectKind.GROUP else None,
         "tag": subject.name if subject.kind is SubjectKind.TAG else None,
-        "for_each": OF_EACH.get(subject.kind),
+        "for_each": template_name(subject),
     }

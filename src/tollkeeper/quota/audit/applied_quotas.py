@@ -20,7 +20,7 @@ from tollkeeper.quota.audit.problems import Fault, Problem
 from tollkeeper.quota.rules.models import LINKED_SURFACES, Basis, ChargeState, EntryKind, Unit
 from tollkeeper.quota.rules.subjects import EACH_OF, OF_EACH, SubjectKind
 from tollkeeper.quota.rules.windows import Period
-from tollkeeper.tags import decode_tags
+from tollkeeper.tags import decode_tags, split_tag
 
 _RESERVE = EntryKind.RESERVE.value
 YOUNG_MS = 60_000
@@ -70,7 +70,8 @@ class QuotasByOwner:
         of_tags = [self._of_tag.get((charge.tenant_id, tag), ()) for tag in decode_tags(charge.tags)]
         for quota in chain(of_user, of_tenant, *of_tags):
             applies = quota.since_ms < charge.created_ms and counts_for(charge, quota.kind, quota.subject)
-            if applies and not (quota.kind in OF_EACH and any(_replaces(one, quota, charge) for one in of_user)):
+            own = chain(of_user, *of_tags) if quota.kind in OF_EACH else ()
+            if applies and not any(_replaces(one, quota, charge) for one in own):
                 yield quota
 
 
@@ -91,7 +92,7 @@ def skipped_quotas(
     return [
         quota
         for quota in quotas.before(charge)
-        if (quota.id, value_of(charge, quota.kind)) not in held
+        if (quota.id, value_of(charge, quota.kind, quota.subject)) not in held
         and not (has_sent_nothing and _is_held_at_dispatch(quota))
         and not (charge.surface in LINKED_SURFACES and quota.unit == Unit.CONCURRENCY)
         and (charge.basis != Basis.CACHE or quota.unit == Unit.REQUESTS)
@@ -99,10 +100,12 @@ def skipped_quotas(
 
 
 def _replaces(own: QuotaFacts, template: QuotaFacts, charge: ChargeFacts) -> bool:
-    """Whether a quota of a charge's user or key replaces a template, for a charge that may have seen it."""
+    """Whether a quota of a charge's user, key or tag replaces a template, for a charge that may have seen it."""
     if EACH_OF.get(SubjectKind(own.kind)) != template.kind or not counts_for(charge, own.kind, own.subject):
         return False
+    is_of_tag = own.kind == SubjectKind.TAG
     is_same = own.unit == template.unit and own.period == template.period
+    is_same = is_same and (not is_of_tag or split_tag(own.subject)[0] == template.subject)
     return bool(is_same and own.since_ms <= charge.created_ms + YOUNG_MS)
 
 

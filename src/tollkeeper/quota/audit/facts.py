@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from tollkeeper.quota.rules.subjects import OF_EACH, SubjectKind
-from tollkeeper.tags import decode_tags
+from tollkeeper.tags import decode_tags, split_tag
 
 
 class ChargeFacts(NamedTuple):
@@ -88,8 +88,10 @@ class QuotaFacts(NamedTuple):
     since_ms: int
 
 
-def value_of(charge: ChargeFacts, kind: str | None) -> str | None:
-    """The value of a charge in templates of this kind; empty for quotas that are none, and None if it has no value."""
+def value_of(charge: ChargeFacts, kind: str | None, subject: str | None) -> str | None:
+    """The value of a charge in templates of this kind, of the tag that `subject` names; empty for quotas that are none,
+    and None if it has no value.
+    """
     match kind:
         case SubjectKind.EACH_USER:
             return str(charge.user_id)
@@ -97,13 +99,15 @@ def value_of(charge: ChargeFacts, kind: str | None) -> str | None:
             return charge.key_id
         case SubjectKind.EACH_CONVERSATION:
             return charge.conversation
+        case SubjectKind.EACH_TAG:
+            return next((tag for tag in decode_tags(charge.tags) if split_tag(tag)[0] == subject), None)
     return ""
 
 
 def counts_for(charge: ChargeFacts, kind: str | None, subject: str | None) -> bool:
     """Whether a quota of the charge's user or tenant, with this kind and name of its owner, applies to the charge."""
     if kind in OF_EACH:
-        return value_of(charge, kind) is not None
+        return value_of(charge, kind, subject) is not None
     if kind == SubjectKind.KEY:
         return charge.key_id == subject
     if kind == SubjectKind.TAG:

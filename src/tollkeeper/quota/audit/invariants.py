@@ -54,7 +54,10 @@ def _window_problems(charge: ChargeFacts, window: WindowFacts, entries: Sequence
     """Compare a charge with its entries in one window."""
     if window.tenant_id != charge.tenant_id or window.user_id not in (None, charge.user_id):
         yield "the window is another user's or tenant's"
-    elif not counts_for(charge, window.kind, window.subject) or value_of(charge, window.kind) != window.value:
+    elif (
+        not counts_for(charge, window.kind, window.subject)
+        or value_of(charge, window.kind, window.subject) != window.value
+    ):
         yield f"the window is of another {window.kind}"
     yield from _amount_problems(entries, *_amounts_in(window.unit, charge))
     kinds = [entry.kind for entry in entries]

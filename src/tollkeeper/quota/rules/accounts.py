@@ -1,7 +1,7 @@
 """A user's access, and the quotas that apply to the user's calls.
 
-A template is a quota that each user, API key or conversation of a tenant has. A user's or a key's own quota of the same
-unit and period replaces it.
+A template is a quota that each user, API key, conversation or value of a tag of a tenant has. A user's, a key's or a
+value's own quota of the same unit and period replaces it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,11 +10,10 @@ from types import MappingProxyType
 
 from tollkeeper.errors import NotInGroup
 from tollkeeper.principal import Principal
-from tollkeeper.quota.rules.subjects import Billing, QuotaRow, SubjectKind
+from tollkeeper.quota.rules.subjects import Billing, QuotaRow, Quotas, SubjectKind, not_replaced
 from tollkeeper.quota.rules.tag_rules import UNTAGGED, TagRules
 
 _ALWAYS = (SubjectKind.TENANT, SubjectKind.USER)
-Quotas = tuple[QuotaRow, ...]
 PartQuotas = Mapping[tuple[SubjectKind, str], Quotas]
 """Quotas that apply to some of a user's calls, by the kind and the name of their owner."""
 MAX_INSTANCES = 200
@@ -67,7 +66,7 @@ class Account:
         """Every quota that applies to a call."""
         quotas = self.quotas
         for tag in billing.tags:
-            quotas += self.tags.quotas.get(tag, ())
+            quotas += self.tags.quotas_of(tag)
         if not self.parts:
             return quotas
         if billing.key_id is not None:
@@ -96,12 +95,6 @@ class Account:
         yield from self.quotas
         for quotas in self.parts.values():
             yield from quotas
-
-
-def not_replaced(templates: Iterable[QuotaRow], value: str, own: Iterable[QuotaRow]) -> Quotas:
-    """The quotas that a value has of these templates, beside its `own`."""
-    replaced = {(quota.key.unit, quota.key.period) for quota in own}
-    return tuple([one.of(value) for one in templates if (one.key.unit, one.key.period) not in replaced])
 
 
 def sort_quotas(user_id: int, quotas: Iterable[QuotaRow]) -> tuple[Quotas, PartQuotas]:

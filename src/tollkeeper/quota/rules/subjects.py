@@ -1,14 +1,16 @@
 """Whose quotas there are, what identifies a quota, and the quota as stored."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import sha256
 from typing import NamedTuple
 
+from tollkeeper.errors import InvalidRequest
 from tollkeeper.principal import Principal
 from tollkeeper.quota.rules.models import Unit
 from tollkeeper.quota.rules.windows import UTC_CALENDAR, Calendar, Period
-from tollkeeper.tags import NO_TAGS, Tags, split_tag
+from tollkeeper.tags import NO_TAGS, Tags, is_tag_name, split_tag
 
 DIGEST_LENGTH = 24
 """Hexadecimal digits that stand for the name of a conversation."""
@@ -31,14 +33,21 @@ class SubjectKind(StrEnum):
     """A template: each API key of a tenant's users has this quota, unless one of its own replaces it."""
     EACH_CONVERSATION = "each_conversation"
     """A template: each conversation of a tenant's users has this quota."""
+    EACH_TAG = "each_tag"
+    """A template: each value of a tag has this quota, unless one of its own replaces it."""
 
 
-EACH_OF = {SubjectKind.USER: SubjectKind.EACH_USER, SubjectKind.KEY: SubjectKind.EACH_KEY}
+EACH_OF = {
+    SubjectKind.USER: SubjectKind.EACH_USER,
+    SubjectKind.KEY: SubjectKind.EACH_KEY,
+    SubjectKind.TAG: SubjectKind.EACH_TAG,
+}
 """The kinds of templates, by the kinds of owners that have their quotas unless one of their own replaces them."""
 OF_EACH = {
     SubjectKind.EACH_USER: "user",
     SubjectKind.EACH_KEY: "key",
     SubjectKind.EACH_CONVERSATION: "conversation",
+    SubjectKind.EACH_TAG: "tag",
 }
 """The kinds of templates, and what each of their values is."""
 
@@ -48,8 +57,8 @@ class Subject:
     """The owner of a quota: a user or, without `user_id`, a tenant; or what `part` says, with its `name`.
 
     An API key has its user's `user_id`, and its id as the name. The name of a group is its id, too; that of a tag is
-    `name=value`. `value` is which one of those is meant that have the quota of a template (see `templates.py`); without
-    it, the template itself.
+    `name=value`; and that of the template for each value of a tag is the tag's name. `value` is which one of those is
+    meant that have the quota of a template (see `templates.py`); without it, the template itself.
     """
 
     tenant_id: int
@@ -65,8 +74,42 @@ class Subject:
 
 
 def value_of(subject: Subject) -> str:
-    """The value of a user or an API key in templates."""
-    return subject.name if subject.kind is SubjectKind.KEY else str(subject.user_id)
+    """The value of a user, an API key or a tag in templates."""
+    return str(subject.user_id) if subject.kind is SubjectKind.USER else subject.name
+
+
+def template_of(subject: Subject) -> Subject | None:
+    """The template whose quotas a user, an API key or a tag has, unless its own replace them; None for other owners."""
+    each = EACH_OF.get(subject.kind)
+    if each is None:
+        return None
+    return Subject(subject.tenant_id, None, each, split_tag(subject.name)[0] if each is SubjectKind.EACH_TAG else "")
+
+
+def owner_of(subject: Subject) -> Subject:
+    """Who has the quota, if the subject is a value of a template; any other subject itself."""
+    if not subject.value:
+        return subject
+    if subject.kind is SubjectKind.EACH_USER:
+        return Subject(subject.tenant_id, int(subject.value))
+    kinds = {each: kind for kind, each in EACH_OF.items()}
+    return replace(subject, part=kinds.get(subject.kind, subject.kind), name=subject.value, value="")
+
+
+def parse_template(tenant_id: int, text: str) -> Subject:
+    """A template of a tenant: `user`, `key`, `conversation`, or `tag:` with the tag's name. Raises InvalidRequest."""
+    each, _, name = text.partition(":")
+    kind = next((kind for kind, of_each in OF_EACH.items() if of_each == each), None)
+    is_valid = is_tag_name(name) if kind is SubjectKind.EACH_TAG else text == each
+    if kind is None or not is_valid:
+        raise InvalidRequest("A template is for each user, key or conversation, or for each value of a tag: tag:NAME.")
+    return Subject(tenant_id, None, kind, name)
+
+
+def template_name(subject: Subject) -> str | None:
+    """What `parse_template` takes for this template; None for other subjects."""
+    each = OF_EACH.get(subject.kind)
+    return f"{each}:{subject.name}" if subject.kind is SubjectKind.EACH_TAG else each
 
 
 def subject_of(tenant_id: int, user_id: int | None, kind: str, name: str) -> Subject:
@@ -139,7 +182,8 @@ class QuotaRow:
     def __post_init__(self) -> None:
         subject = self.key.subject
         kind: str = OF_EACH[subject.kind] if subject.value else subject.kind
-        owner = f"{kind}-{split_tag(subject.name)[0]}" if kind == SubjectKind.TAG else kind
+        is_of_tag = subject.kind in (SubjectKind.TAG, SubjectKind.EACH_TAG)
+        owner = f"{kind}-{split_tag(subject.name)[0]}" if is_of_tag else kind
         self.name = f"{owner}-{self.key.period}{NAME_SUFFIX[self.key.unit]}"
         self.is_own_token_quota = self.key.unit is Unit.TOKENS and kind == SubjectKind.USER
         self.slot = slot_of(self.id, subject.value)
@@ -158,6 +202,15 @@ class QuotaRow:
         return QuotaRow(self.id, key, self.granted, self.calendar, *settings)
 
 
+Quotas = tuple[QuotaRow, ...]
+
+
+def not_replaced(templates: Iterable[QuotaRow], value: str, own: Iterable[QuotaRow]) -> Quotas:
+    """The quotas that a value has of these templates, beside its `own`."""
+    replaced = {(quota.key.unit, quota.key.period) for quota in own}
+    return tuple([one.of(value) for one in templates if (one.key.unit, one.key.period) not in replaced])
+
+
 class Billing(NamedTuple):
     """What a call counts for besides its user and tenant. It decides which quotas apply, among those of the account."""
 
@@ -166,12 +219,12 @@ class Billing(NamedTuple):
     """The name of the group; None is the default one."""
     conversation: str | None = None
     """The value of the conversation in templates."""
+    tags: Tags = NO_TAGS
 
     def values(self, user_id: int) -> set[str]:
         """The values of templates that a call of this user may have."""
-        return {value for value in (str(user_id), self.key_id, self.conversation) if value is not None}
-
-    tags: Tags = NO_TAGS
+        of_parts = {value for value in (self.key_id, self.conversation) if value is not None}
+        return {str(user_id), *of_parts, *self.tags}
 
 
 def billing_of(caller: Principal) -> Billing:

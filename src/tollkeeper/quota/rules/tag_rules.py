@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from tollkeeper.errors import TagRefused
-from tollkeeper.quota.rules.subjects import QuotaRow
+from tollkeeper.quota.rules.subjects import QuotaRow, Quotas, not_replaced
 from tollkeeper.tags import Tags, split_tag
 
 SHOWN_NAMES = 20
+MAX_INSTANCES = 1_000
+"""Tags whose quotas of templates are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +21,10 @@ class TagRules:
     """The values that each tag may have, by its name; None for any value."""
     required: frozenset[str] = frozenset()
     """The tags that every call must have."""
-    quotas: Mapping[str, tuple[QuotaRow, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    """The quotas of each tag, as `name=value`."""
+    quotas: Mapping[str, Quotas] = field(default_factory=lambda: MappingProxyType({}))
+    """The quotas of each tag, as `name=value`; and its templates, as `name`."""
+    instances: dict[str, Quotas] = field(default_factory=dict, compare=False)
+    """The quotas of some tags that have quotas of templates, as they were made."""
 
     def require(self, tags: Tags | None) -> None:
         """Raise TagRefused for a tag that is not declared, for a value that is not allowed, and if a tag is missing
@@ -39,8 +43,22 @@ class TagRules:
                 name = min(missing)
                 raise TagRefused(f"Your tenant requires the tag {name}. Send X-Tollkeeper-Tags: {name}=VALUE.")
 
+    def quotas_of(self, tag: str) -> Quotas:
+        """The quotas of a tag, `name=value`: its own, and those that it has of templates."""
+        if not self.quotas:
+            return ()
+        own, templates = self.quotas.get(tag, ()), self.quotas.get(split_tag(tag)[0])
+        if templates is None:
+            return own
+        made = self.instances.get(tag)
+        if made is None:
+            if len(self.instances) >= MAX_INSTANCES:
+                self.instances.clear()
+            made = self.instances[tag] = own + not_replaced(templates, tag, own)
+        return made
+
     def all_quotas(self) -> Iterator[QuotaRow]:
-        """The quotas of all values."""
+        """The quotas of all values, and the templates."""
         for quotas in self.quotas.values():
             yield from quotas
 
@@ -56,7 +74,7 @@ UNTAGGED = TagRules()
 def tag_rules(declared: Iterable[tuple[str, bool, Iterable[str] | None]], quotas: Iterable[QuotaRow]) -> TagRules:
     """The rules of a tenant: the name of each tag, whether it is required, and its values or None; and the quotas."""
     rows = list(declared)
-    by_tag: dict[str, tuple[QuotaRow, ...]] = {}
+    by_tag: dict[str, Quotas] = {}
     for quota in quotas:
         tag = quota.key.subject.name
         by_tag[tag] = (*by_tag.get(tag, ()), quota)

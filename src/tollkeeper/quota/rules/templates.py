@@ -1,7 +1,7 @@
-"""Templates: a quota that each user, API key or conversation of a tenant has, without a row until first use. No I/O.
+"""Templates: quotas of each user, API key, conversation or value of a tag, without a row until first use. No I/O.
 
-A template is one quota, and each of its values has windows of its own. A user's or a key's own quota of the same unit
-and window replaces the template for them.
+A template is one quota, and each of its values has windows of its own. A user's, a key's or a tag's own quota of the
+same unit and window replaces the template for them.
 
 The limit of a template may change at any time, and then differs from the one of which its windows were opened
 (`WindowRow.base`). A window follows it before the next decision about it. So a change locks no windows but one: the

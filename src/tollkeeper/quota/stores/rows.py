@@ -41,8 +41,9 @@ GROUPS_OF_USER = (
     " AND user_groups.id = group_members.group_id WHERE user_groups.closed_ms IS NULL"
 )
 """The memberships in groups that are not closed."""
-NOT_OF_TAGS = "quotas.kind <> 'tag'"
-"""A condition: the quotas of tags are read once for all users of a tenant."""
+OF_TAGS = "quotas.kind IN ('tag', 'each_tag')"
+NOT_OF_TAGS = "quotas.kind NOT IN ('tag', 'each_tag')"
+"""Conditions: the quotas of tags, and the templates of them, are read once for all users of a tenant."""
 HAS_TAGS = "EXISTS (SELECT 1 FROM tag_names WHERE tag_names.tenant_id = users.tenant_id)"
 TEMPORARY_COLUMNS = ", ".join(f"temporary_limits.{column}" for column in TemporaryRow._fields)
 READ_TEMPORARY = (
