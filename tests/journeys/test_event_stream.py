@@ -34,7 +34,8 @@ def fields(block: str) -> dict[str, str]:
 
 
 def charges(events: list[dict[str, str]]) -> list[str]:
-    return [charge_of(one) for one in events]
+    """Of the calls that have one. Others may be refused by the same server meanwhile."""
+    return [charge_of(one) for one in events if json.loads(one["data"])["data"]["charge"] is not None]
 
 
 def charge_of(one: dict[str, str]) -> str:

@@ -314,8 +314,8 @@ def _expected(method: str, path: str) -> int:
         return 400  # the link is unknown
     if (method, path) in {("POST", "/auth/keys"), ("POST", "/auth/totp")}:
         return 201
-    if (method, path) == ("POST", "/me/quota/requests"):
-        return 422  # there is no quota per minute
+    if (method, path) in {("POST", "/me/quota/requests"), ("GET", "/auth/oidc")}:
+        return 422  # there is no quota per minute, and the domain is missing
     if (method, path) == ("POST", "/v1/files"):
         return 415  # it is no form
     if path == "/auth/oidc/{name}/callback":

@@ -67,11 +67,13 @@ class KeyedModel(Model):
         lease: int,
         keyed_call: KeyedCall,
     ) -> Outcome:
-        """The failed attempt is released, whatever becomes of the next; another call's answer is not this one's."""
+        """The failed attempt is released, whatever becomes of the next; another call's answer is not this one's. What
+        the key says counts before the caller's access, which the first attempt had.
+        """
         self.places_of(caller)
         self.end(failed, "release", "none", (0, 0, 0))
-        if call_id not in self.calls and isinstance(self._before(caller.user, keyed_call), Key):
-            return "IdempotencyInFlight"
+        if call_id not in self.calls and (before := self._before(caller.user, keyed_call)) is not None:
+            return before if isinstance(before, str) else "IdempotencyInFlight"
         return self.reserve_with_key(call_id, caller, tenant, version, terms, lease, "dispatched", keyed_call)
 
     def settle_and_store(self, call_id: str, key: str, usage: tuple[int, int, int], *, stored: bool) -> Outcome:

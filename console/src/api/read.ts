@@ -1,6 +1,7 @@
 /** Reading from the API in views: each read knows the request that it made, so that a view can show it as curl. */
 
 import { keepPreviousData, useInfiniteQuery, useQuery } from "@tanstack/react-query";
+import { useEffect } from "react";
 import { api, result } from "./client";
 import type { paths } from "./schema";
 import type { ApiRequest } from "./curl";
@@ -71,6 +72,16 @@ export function useList<P extends Listed>(path: P, params?: Params<P>, options: 
     isReadingMore: query.isFetchingNextPage,
     request: requestOf(path, params),
   };
+}
+
+/** All tenants, page after page, up to a thousand: for a choice of one of them. */
+export function useTenants() {
+  const tenants = useList("/admin/tenants", { query: { limit: 100 } });
+  const { items, more, isReadingMore } = tenants;
+  useEffect(() => {
+    if (more && !isReadingMore && (items?.length ?? 0) < 1_000) more();
+  }, [items, more, isReadingMore]);
+  return tenants;
 }
 
 function requestOf(path: string, params: unknown): ApiRequest {

@@ -1,10 +1,10 @@
 import { Select } from "@mantine/core";
-import { useList } from "../api/read";
+import { useTenants } from "../api/read";
 import { strings } from "../strings";
 
 /** For operators: which tenant a view is about. By default their own, or all. */
 export function TenantSelect({ value, change }: { value: number | undefined; change: (tenant: number | undefined) => void }) {
-  const tenants = useList("/admin/tenants", { query: { limit: 100 } });
+  const tenants = useTenants();
   return (
     <Select
       label={strings.people.tenant}

@@ -1,7 +1,7 @@
 import { Button, Group, NumberInput, Select, Text, TextInput } from "@mantine/core";
 import { useState } from "react";
 import { api, type components, newKey, result } from "../api/client";
-import { type Item, useList } from "../api/read";
+import { type Item, useList, useTenants } from "../api/read";
 import { DataTable } from "../components/DataTable";
 import { Dialog } from "../components/Dialog";
 import { Page } from "../components/Page";
@@ -17,7 +17,7 @@ const words = strings.plans;
 /** The plans of the installation, and which tenants are on them. */
 export function Plans() {
   const plans = useList("/admin/plans");
-  const tenants = useList("/admin/tenants", { query: { limit: 100 } });
+  const tenants = useTenants();
   const [creating, setCreating] = useState(false);
   const [act, setAct] = useState<Act | null>(null);
   return (

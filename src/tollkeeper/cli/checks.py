@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 
 from pydantic import SecretStr
+from sqlalchemy.exc import DBAPIError
 
 from tollkeeper.bootstrap.catalog import make_catalog
 from tollkeeper.chat import ChatRequest, Message
 from tollkeeper.clock import SystemClock
 from tollkeeper.database.clock import MAX_SKEW_S, read_skew_s
-from tollkeeper.database.engine import Database
+from tollkeeper.database.engine import Database, reason_of
 from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.errors import ConfigurationError, TollkeeperError
 from tollkeeper.installation_secret import DATA_KEY, SIGNING_SECRET
@@ -89,6 +90,8 @@ async def _check(name: str, run: Callable[[], Awaitable[str]]) -> Finding:
         return Finding(name, "warning", str(warning))
     except TollkeeperError as error:
         return Finding(name, "failed", error.detail)
+    except DBAPIError as error:
+        return Finding(name, "failed", f"The database refuses the query: {reason_of(error)}.")
     except TimeoutError:
         return Finding(name, "failed", f"There was no answer within {ASK_TIMEOUT_S:.0f} s.")
 

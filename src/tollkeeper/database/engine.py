@@ -144,7 +144,7 @@ class Database:
             oldest = await self._oldest_revision() if found is not None and found > SCHEMA_REVISION else None
             hides_rows = await self._hides_rows() if found is not None else False
         except (OSError, DBAPIError, PoolTimeout, sqlite3.Error) as error:
-            detail = f"{self._name} cannot be opened: {_reason(error)}. Check TOLLKEEPER_DATABASE_URL."
+            detail = f"{self._name} cannot be opened: {reason_of(error)}. Check TOLLKEEPER_DATABASE_URL."
             raise ConfigurationError(detail) from None
         if hides_rows:
             raise ConfigurationError(
@@ -180,7 +180,7 @@ class Database:
                     return
                 problem = (await connection.execute(text(_POSTGRES_WRITE_PROBLEM))).scalar_one()
         except (OSError, DBAPIError, PoolTimeout, sqlite3.Error) as error:
-            problem = _reason(error)
+            problem = reason_of(error)
         if problem is not None:
             raise ConfigurationError(f"{self._name} cannot be written to: {problem}.")
 
@@ -196,20 +196,26 @@ class Database:
             async with self._engine.connect() as connection:
                 found = await connection.run_sync(row_security.find)
         except (OSError, DBAPIError, PoolTimeout) as error:
-            raise ConfigurationError(f"{self._name} cannot be opened: {_reason(error)}.") from None
+            raise ConfigurationError(f"{self._name} cannot be opened: {reason_of(error)}.") from None
         if found is None:
             return "The schema has no policies."
         self._role_of_requests = found.role if found.problem is None else None
         return found.problem
 
     async def is_pooled(self) -> bool:
-        """Whether a connection pooler stands between: it says that the server's process is another one than it is."""
+        """Whether a connection pooler stands between: it says that the server's process is another one than it is.
+
+        Raises ConfigurationError for a database that cannot be read, also because of the pooler.
+        """
         if self._file is not None:
             return False
-        async with self._engine.connect() as connection:
-            announced = (await connection.get_raw_connection()).driver_connection
-            serving = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
-            return bool(announced.get_server_pid() != serving)  # type: ignore[union-attr]
+        try:
+            async with self._engine.connect() as connection:
+                announced = (await connection.get_raw_connection()).driver_connection
+                serving = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+                return bool(announced.get_server_pid() != serving)  # type: ignore[union-attr]
+        except (OSError, DBAPIError, PoolTimeout) as error:
+            raise ConfigurationError(f"{self._name} cannot be read: {reason_of(error)}.") from None
 
     @property
     def _name(self) -> str:
@@ -273,8 +279,8 @@ def _make_engine(database_url: str, *, prepared_statements: bool) -> AsyncEngine
     return engine
 
 
-def _reason(error: Exception) -> str:
-    """Returns the driver's message in one line, without a URL."""
+def reason_of(error: Exception) -> str:
+    """Returns the driver's message in one line, without a URL, and what to do behind a connection pooler."""
     reason = describe_error(error).rsplit(": ", 1)[-1]
     if "prepared statement" in reason:
         reason += "; behind a connection pooler in transaction mode, set TOLLKEEPER_PREPARED_STATEMENTS=False"
