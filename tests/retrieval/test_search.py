@@ -145,4 +145,5 @@ async def test_chunks_whose_words_are_many_leave_time_to_the_event_loop(stored: 
     assert await find(stored, search, question, visible) == []
     await asyncio.sleep(0)
     ticking.cancel()
-    assert max(after - before for before, after in pairwise(times)) < 0.05  # the words alone take 0.1 s
+    longest = max(after - before for before, after in pairwise(times))
+    assert longest < max(0.05, (times[-1] - times[0]) / 3)  # the words alone take 0.1 s, and more on a busy machine
