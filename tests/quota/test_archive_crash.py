@@ -17,7 +17,7 @@ from tollkeeper.database.engine import Database
 from tollkeeper.quota.audit.report import AuditReport
 from tollkeeper.quota.audit.verify import verify
 
-pytestmark = pytest.mark.exhaustive
+pytestmark = [pytest.mark.exhaustive, pytest.mark.prove_only_on_postgres]
 
 CALLS = 5
 FIRST, SECOND = "2023-11", "2023-12"

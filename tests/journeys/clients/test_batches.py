@@ -21,7 +21,7 @@ from journeys.upstream.handle import Upstream, scripted
 from support.deadlines import TEST_DEADLINE_S
 from support.depth import DEPTH
 
-LINES, MESSAGES = 1_000, 1_000 if DEPTH.every_cell else 100
+LINES = MESSAGES = 1_000 if DEPTH.every_cell else 100
 MODEL = "gpt-4o-mini"
 FAILING = 7
 """The line that the upstream refuses."""
@@ -34,7 +34,7 @@ def prompt_of(caller: ApiUser, number: int) -> str:
 
 
 @pytest.mark.prove_only_on_postgres
-async def test_openai_s_client_runs_a_batch_of_1000_lines(server: Server, upstream: Upstream) -> None:
+async def test_openai_s_client_runs_a_batch_of_many_lines(server: Server, upstream: Upstream) -> None:
     async with new_user(server, limit=100_000_000) as caller:
         await asyncio.to_thread(_run_openai, server, caller)
         await _assert_charged(server, caller, upstream, LINES)
