@@ -1,4 +1,4 @@
-"""`tollkeeper scores`: what the judge of a tenant has said of its answers, and the share of them that it rates."""
+"""`tollkeeper scores`: the scores that a tenant's judge gives its answers, and the share of them that it rates."""
 
 import asyncio
 from dataclasses import asdict

@@ -48,7 +48,7 @@ class Forbidden(AccessError):
 
 
 class NotInGroup(Forbidden):
-    """Whether there is such a group is not said."""
+    """It does not disclose whether the group exists."""
 
     code = "not_in_group"
     sentence = "You are not a member of the group that this request names."

@@ -24,7 +24,7 @@ _ADD = text(
 
 
 class TagValues:
-    """Notes the values that calls bring. A value stays for good, so that nobody gets ever new ones by varying them."""
+    """Notes the values that calls bring. A value stays for good: no caller gets ever new ones by varying them."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database

@@ -24,8 +24,8 @@ class Maintenance:
     """Runs the tasks beside the server. The times are those of the settings; free charges are kept if 0 days are given.
 
     `on_store_lost` is called with the reason when the database is lost, and is still lost at the next sweep. `on_run`
-    is called after each run of a task. `may_delete_until` says whether nobody needs the free charges any more that were
-    made before a time, in milliseconds since the epoch.
+    is called after each run of a task. `may_delete_until` returns whether free charges are no longer needed that
+    were made before a time, in milliseconds since the epoch.
     """
 
     def __init__(

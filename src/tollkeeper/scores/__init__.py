@@ -1,1 +1,1 @@
-"""What judges have said of answers, added up per day. `gateway/evaluation.py` has answers rated."""
+"""The scores that judges give answers, added up per day. `gateway/evaluation.py` has answers rated."""
