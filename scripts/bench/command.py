@@ -20,6 +20,7 @@ from bench.databases import find_stock_postgres, stock_postgres_version
 from bench.further_quotas import measure_further_quotas
 from bench.growth import measure_growth
 from bench.hits import measure_hits
+from bench.large_bodies import measure_large_bodies
 from bench.measurement import Measurement, Plan, measure, run_calls
 from bench.memory import MemoryUse, Stage, load_tokenizer, memory_use
 from bench.moderation import measure_moderation
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 coroutine = _profile(options.profile, plan, folder, cleanup)
             elif options.growth:
                 coroutine = _growth(options, plan, folder, cleanup)
-            elif options.hits or options.moderation or options.quotas or options.workers:
+            elif options.hits or options.moderation or options.quotas or options.bodies or options.workers:
                 coroutine = _in_turns(options, plan, folder, cleanup)
             else:
                 coroutine = _bench(options, plan, folder, cleanup)
@@ -161,8 +162,8 @@ async def _growth(options: argparse.Namespace, plan: Plan, folder: Path, cleanup
 
 async def _in_turns(options: argparse.Namespace, plan: Plan, folder: Path, cleanup: ExitStack) -> None:
     started = datetime.now(UTC)
-    cores = Cores(pins=not options.workers)
-    if not options.workers:
+    cores = Cores(pins=not (options.workers or options.bodies))
+    if cores.pinned:
         cores.pin(0, cores.driver)
     testbed = Testbed(folder, cores, cleanup)
     served_before = await testbed.served_by_upstream()
@@ -172,6 +173,8 @@ async def _in_turns(options: argparse.Namespace, plan: Plan, folder: Path, clean
         table, targets = await measure_hits(testbed, both, plan.rounds, counts)
     elif options.moderation:
         table, targets = await measure_moderation(testbed, both, plan)
+    elif options.bodies:
+        table, targets = await measure_large_bodies(testbed, both, plan.rounds)
     elif options.quotas:
         table, targets = await measure_further_quotas(testbed, plan.rounds, counts)
     else:

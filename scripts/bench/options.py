@@ -110,6 +110,9 @@ def _add_other_measurements(parser: argparse.ArgumentParser) -> None:
         "--hits", action="store_true", help="instead: measure calls that the response cache answers, beside others"
     )
     parser.add_argument(
+        "--bodies", action="store_true", help="instead: measure how long others wait while a member sends large bodies"
+    )
+    parser.add_argument(
         "--quotas", action="store_true", help="instead: measure what each further quota costs a call, by its kind"
     )
     parser.add_argument(

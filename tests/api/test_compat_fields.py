@@ -1,10 +1,12 @@
 """Fields on the compatible endpoints: the names of models follow the same rules as on all others; output limits."""
 
+import json
+
 import msgspec
 import orjson
 import pytest
 
-from tollkeeper.api.compat.fields import MAX_TOKENS, read_name, read_output_limit
+from tollkeeper.api.compat.fields import MAX_TOKENS, decode_fields, read_name, read_output_limit
 from tollkeeper.errors import InvalidRequest
 
 
@@ -42,3 +44,28 @@ def test_any_other_output_limit_must_be_a_number_of_tokens(value: object) -> Non
     with pytest.raises(InvalidRequest) as raised:
         read_limit(value)
     assert raised.value.parameter == "max_tokens"
+
+
+_LONG = "The toll is paid. \u00e4\n" * 5_000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        _LONG,
+        [{"role": "user", "content": _LONG}],
+        [
+            {"role": "user", "content": [{"type": "text", "text": _LONG}, {"n": 2**70, "f": 1e300, "none": None}]},
+            [],
+            "",
+        ],
+        {"a": {"b": {"c": {"d": {"e": {"f": [_LONG, True]}}}}}},
+        [[[[[[_LONG]]]]]],
+        [7] * 50_000,
+    ],
+    ids=["text", "message", "parts", "objects", "lists", "numbers"],
+)
+def test_a_large_field_has_the_same_value_as_if_decoded_at_once(value: object) -> None:
+    """It is decoded piece by piece, so that no step in C keeps the event loop waiting for long."""
+    sent = json.dumps(value, indent=1).encode()
+    assert decode_fields({"large": sent, "small": b" 1"}) == {"large": orjson.loads(sent), "small": 1}
