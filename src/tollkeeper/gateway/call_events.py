@@ -93,7 +93,7 @@ class CallEvent(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def provider_seconds(self) -> float:
         """The time of all requests to providers, in seconds."""
-        return sum(attempt.seconds for attempt in self.attempts)
+        return sum([attempt.seconds for attempt in self.attempts])
 
 
 CallListener = Callable[[CallEvent], None]

@@ -27,6 +27,7 @@ from tollkeeper.telemetry.log_fields import FIELDS, LEFT_OUT
 from tollkeeper.telemetry.log_writer import Write, write_at_once
 from tollkeeper.telemetry.redaction import format_exception, redact
 
+HTTP_REQUEST = "http.request"
 FLUSH_INTERVAL_S = 0.01
 """How long the access log collects lines before it writes them."""
 
@@ -98,14 +99,16 @@ class AccessLog:
 
     def write(self, *, method: str, path: str, status: int, seconds: float, correlation_id: str) -> None:
         line = {
-            "event": "http.request",
             "method": method,
             "path": path,
             "status": status,
             "seconds": round(seconds, 6),
             "correlation_id": correlation_id,
         }
-        self.write_line(line)
+        if self._as_text:
+            self.write_line({"event": HTTP_REQUEST} | line)
+        else:
+            self.write_json((HTTP_REQUEST, orjson.dumps(line)))
 
     def write_line(self, line: dict[str, Any]) -> None:
         """Write an event with its fields. `seconds` is among them."""
@@ -120,10 +123,10 @@ class AccessLog:
             return
         self._add(orjson.dumps(line, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE))
 
-    def write_json(self, event: str, fields: bytes) -> None:
-        """Write an event whose fields are a JSON object already, with no timestamp among them."""
-        head = f'{{"event":"{event}",{self._worker_json}"level":"info","timestamp":"{self._timestamp()}",'
-        self._add(b"%b%b\n" % (head.encode(), fields[1:]))
+    def write_json(self, *events: tuple[str, bytes]) -> None:
+        """Write events whose fields are a JSON object already, with no timestamp among them."""
+        tail = f'",{self._worker_json}"level":"info","timestamp":"{self._timestamp()}",'
+        self._add(*[b'{"event":"%b%b%b\n' % (event.encode(), tail.encode(), fields[1:]) for event, fields in events])
 
     def _timestamp(self) -> str:
         """The time in UTC, with microseconds. To format all of it takes three times as long."""
@@ -132,10 +135,10 @@ class AccessLog:
             self._second, self._second_text = second, datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
         return f"{self._second_text}.{microseconds:06}Z"
 
-    def _add(self, line: bytes) -> None:
+    def _add(self, *lines: bytes) -> None:
         if not self._lines:
             asyncio.get_running_loop().call_later(FLUSH_INTERVAL_S, self._flush)
-        self._lines.append(line)
+        self._lines += lines
 
     def _flush(self) -> None:
         lines, self._lines = self._lines, []
