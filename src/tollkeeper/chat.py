@@ -72,8 +72,10 @@ class Message(NamedTuple):
     @property
     def images(self) -> tuple[Image, ...]:
         """The images among the parts and in the results of tools."""
+        if isinstance(self.content, str):
+            return ()
         images: list[Image] = []
-        for part in self.parts:
+        for part in self.content:
             if isinstance(part, Image):
                 images.append(part)
             elif isinstance(part, ToolResult):
@@ -140,7 +142,7 @@ class ChatRequest(NamedTuple):
     @property
     def images(self) -> tuple[Image, ...]:
         """The images of all messages."""
-        return tuple(image for message in self.messages for image in message.images)
+        return tuple([image for message in self.messages for image in message.images])
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -51,6 +51,9 @@ def _write_messages(messages: tuple[Message, ...], reasoning_field: str) -> Iter
     """
     images: list[dict[str, Any]] = []
     for message in messages:
+        if isinstance(message.content, str) and not images:
+            yield {"role": message.role, "content": message.content}
+            continue
         results = [part for part in message.parts if isinstance(part, ToolResult)]
         images += [_write_part(image) for result in results for image in result.images]
         for written in _write_message(message, reasoning_field):

@@ -2,12 +2,12 @@
 
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerUnavailable
-from tollkeeper.quota.rules.admission import balances, new_charge, valid_account
+from tollkeeper.quota.rules.admission import new_charge, valid_account
 from tollkeeper.quota.rules.models import EntryKind
 from tollkeeper.quota.rules.operations import BookFree, ClosedCharge
 from tollkeeper.quota.rules.page import Page
 from tollkeeper.quota.rules.room import fit_request, require_own_quota, unenforced
-from tollkeeper.quota.rules.settlement import close_without_cost, closed_charge
+from tollkeeper.quota.rules.settlement import close_without_cost, closed_with
 from tollkeeper.quota.rules.subjects import billing_of
 
 
@@ -33,5 +33,4 @@ def book_free(page: Page, operation: BookFree) -> ClosedCharge:
             page.post(window, EntryKind.RESERVE, charge.id, charge.month, pending=pending)
         page.add_charge(charge, holds)
         close_without_cost(page, charge)
-    closed = closed_charge(page, charge)
-    return closed._replace(balances=balances(windows), would_refuse=operation.would_refuse)
+    return closed_with(charge, windows, operation.would_refuse)

@@ -1,12 +1,13 @@
 """Closes charges: each once, with at most one adjustment after an expiry."""
 
+from collections.abc import Iterable
 from typing import NamedTuple, assert_never
 
 from tollkeeper.chat import Usage
 from tollkeeper.errors import LedgerConflict
 from tollkeeper.quota.rules.charge_row import ChargeRow
 from tollkeeper.quota.rules.models import Basis, ChargeState, EntryKind, Unit
-from tollkeeper.quota.rules.operations import Balance, ClosedCharge
+from tollkeeper.quota.rules.operations import Balance, ClosedCharge, Unenforced
 from tollkeeper.quota.rules.page import Page, WindowRow
 
 
@@ -187,6 +188,13 @@ def closed_charge(page: Page, charge: ChargeRow) -> ClosedCharge:
     """How a charge ended, with the current balances of its windows. Past windows only if all of them are past."""
     windows = [hold.window for hold in page.holds[charge.id]]
     running = [window for window in windows if window.ends_ms is None or window.ends_ms > page.now_ms]
+    return closed_with(charge, running or windows)
+
+
+def closed_with(
+    charge: ChargeRow, windows: Iterable[WindowRow], would_refuse: tuple[Unenforced, ...] = ()
+) -> ClosedCharge:
+    """How a charge ended, with the balances of these windows, and what would have refused it."""
     usage = Usage(
         charge.input_tokens or 0,
         charge.output_tokens or 0,
@@ -200,9 +208,10 @@ def closed_charge(page: Page, charge: ChargeRow) -> ClosedCharge:
         charge.cost_tokens,
         charge.cost_micro_usd,
         charge.overrun,
-        tuple([balance_of(window) for window in running or windows]),
+        tuple([balance_of(window) for window in windows]),
         charge.forgiven_tokens,
         charge.forgiven_micro_usd,
+        would_refuse,
     )
 
 
