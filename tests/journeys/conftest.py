@@ -1,7 +1,7 @@
 """One fake upstream per worker, one server per worker and database that calls it, and new users for each test.
 
-The server of a fixture `session_…` lives as long as the worker, and rests while no test uses it. Tests use it through
-the fixture `shared_…` or `all_wires_…`.
+The server of a fixture `session_…` belongs to the worker, and rests while no test uses it. Tests use it through the
+fixture `shared_…` or `all_wires_…`.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ import pytest
 
 from journeys.support.processes import ReservedPort
 from journeys.support.provider_wires import SHORT_DEADLINES, write_catalog
-from journeys.support.server import Server
+from journeys.support.server import UNUSED_S, Server, stop_unused
 from journeys.upstream.handle import Upstream
 from support.databases import EVERY_DATABASE, new_postgres, new_sqlite
 from support.postgres_servers import SharedPostgres
@@ -26,6 +26,13 @@ SHARED_SETTINGS = {
 """No rate limit and no circuit breaker, so that the calls of one test do not affect those of the next. Identity
 providers of tests are on loopback. The vectors of the fake upstream are by chance: only words tell what is relevant.
 """
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """Stop the servers that wait for their next use in vain: all of them after the worker's last journey."""
+    is_journey = nextitem is not None and nextitem.path.is_relative_to(Path(__file__).parent)
+    stop_unused(UNUSED_S if is_journey else 0)
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,13 @@ from journeys.support.processes import Program, ReservedPort, clean_environment
 
 SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0-journeys"
 DATA_KEY = "9a8b7c6d5e4f30211203f4e5d6c7b8a9-journeys"
+UNUSED_S = 10.0
+"""So long a shared server on PostgreSQL waits for its next use: its background tasks cost as much as a start."""
 SERVE = ("tollkeeper", "serve")
 SERVE_WITHOUT_WAIT = ("journeys.support.serve_without_wait", "serve")
+
+_unused_since: "dict[Server, float]" = {}
+"""The servers that run though no test uses them."""
 
 
 class Server:
@@ -36,6 +41,7 @@ class Server:
             "OPENAI_API_KEY": "sk-of-the-operator",
         } | dict(settings)
         self._program: Program | None = None
+        self._starts_when_used = False
         self._read = 0
         self._commands = 0
 
@@ -70,11 +76,15 @@ class Server:
             output=self._folder / "server.out",
         )
         self._program.wait_for_answer(f"{self.url}/health")
+        self._starts_when_used = False
         return self
 
     @contextmanager
     def in_use(self) -> Iterator["Server"]:
         """The process runs during the block, and rests before and after it."""
+        _unused_since.pop(self, None)
+        if self._starts_when_used:
+            self.start()
         self._continue()
         try:
             yield self
@@ -82,9 +92,14 @@ class Server:
             self.rest()
 
     def rest(self) -> "Server":
-        """Suspend the process until it is used or stopped. While it rests, its background tasks cost no CPU time."""
-        if self.program.running and self.is_on_sqlite:  # PostgreSQL answers meanwhile: when it goes on, it is too late
+        """Suspend the process until it is used or stopped. While it rests, its background tasks cost no CPU time.
+
+        One on PostgreSQL is not suspended, because PostgreSQL answers meanwhile: see `stop_unused`.
+        """
+        if self.program.running and self.is_on_sqlite:
             self._suspend()
+        elif self.program.running:
+            _unused_since[self] = time.monotonic()
         return self
 
     def _continue(self) -> None:
@@ -122,6 +137,7 @@ class Server:
 
     def stop(self) -> None:
         """Send SIGTERM. Fails unless the process exits with 0 and has logged no traceback."""
+        _unused_since.pop(self, None)
         self._continue()
         code = self.program.terminate()
         self.assert_no_traceback()
@@ -159,6 +175,19 @@ class Server:
 
     def free(self) -> None:
         """Kill the process if it runs, and give the port back."""
+        _unused_since.pop(self, None)
         if self._program is not None and self._program.running:
             self._program.kill()
         self._port.free()
+
+    def stop_until_used(self) -> None:
+        """Stop; the next use starts it again."""
+        self.stop()
+        self._starts_when_used = True
+
+
+def stop_unused(seconds: float = UNUSED_S) -> None:
+    """Stop the servers on PostgreSQL that no test has used for so long, until one does."""
+    for server, since in list(_unused_since.items()):
+        if time.monotonic() - since >= seconds:
+            server.stop_until_used()
