@@ -72,10 +72,8 @@ class Message(NamedTuple):
     @property
     def images(self) -> tuple[Image, ...]:
         """The images among the parts and in the results of tools."""
-        if isinstance(self.content, str):
-            return ()
         images: list[Image] = []
-        for part in self.content:
+        for part in () if isinstance(self.content, str) else self.content:
             if isinstance(part, Image):
                 images.append(part)
             elif isinstance(part, ToolResult):

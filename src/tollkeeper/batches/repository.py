@@ -76,13 +76,27 @@ async def remove(session: AsyncSession, batch: Batch) -> None:
     await _write(session, delete(Batch).where(_is(batch), col(Batch.ended_ms).is_not(None)))
 
 
+def has_due(now_ms: ColumnElement[int]) -> ColumnElement[bool]:
+    """Whether a batch of any tenant can be claimed."""
+    return exists().where(*_is_due(now_ms))
+
+
+def _is_due(now_ms: int | ColumnElement[int]) -> tuple[ColumnElement[bool], ...]:
+    return col(Batch.ended_ms).is_(None), col(Batch.available_ms) <= now_ms
+
+
 async def claim(session: AsyncSession, now_ms: int) -> Batch | None:
     """Claim the batch that has waited longest. None if there is none, or if another process was faster.
 
     A claim only spares work: the revision decides who changes a batch.
     """
-    is_due = col(Batch.ended_ms).is_(None), col(Batch.available_ms) <= now_ms
-    query = select(Batch).where(*is_due).order_by(col(Batch.available_ms)).limit(1).with_for_update(skip_locked=True)
+    query = (
+        select(Batch)
+        .where(*_is_due(now_ms))
+        .order_by(col(Batch.available_ms))
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
     batch = (await session.exec(query)).first()
     if batch is None:
         return None

@@ -20,7 +20,7 @@ TICK_S = 0.1
 """The pause between two looks for a batch that is due, while some are open; and between two looks for a new one of this
 process."""
 IDLE_S = 1.0
-"""The first of these while none is open."""
+"""The first of these while none is open, by default."""
 BUSY_S = 3.0
 """For so long after the last step, some batch may be open. It is longer than a batch waits for its next step."""
 UPKEEP_S = 15.0
@@ -45,6 +45,7 @@ class BatchRunner:
         clock: Clock,
         *,
         interval_s: float = UPKEEP_S,
+        idle_s: float = IDLE_S,
         on_run: NoteRun = ignore_run,
         is_draining: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -54,11 +55,16 @@ class BatchRunner:
         self._files = files
         self._clock = clock
         self._interval_s = min(interval_s, UPKEEP_S)
+        self._idle_s = idle_s
         self._on_run = on_run
         self._is_draining = is_draining
         self._tasks: list[asyncio.Task[None]] = []
         self._busy_until = 0.0
         self.open_batches: Mapping[tuple[str, str], int] = {}
+
+    def wake(self) -> None:
+        """Look for a batch that is due now."""
+        self._batches.has_work = True
 
     def start(self) -> None:
         self._tasks = [
@@ -101,7 +107,7 @@ class BatchRunner:
             except Exception:
                 log.exception("batches.step_failed")
                 is_busy = False
-            await self._wait(TICK_S if is_busy else IDLE_S)
+            await self._wait(TICK_S if is_busy else self._idle_s)
 
     async def _take_all(self) -> bool:
         """Take each batch that is due one step further. Returns whether there was one a moment ago."""

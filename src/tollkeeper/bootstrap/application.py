@@ -30,6 +30,7 @@ from tollkeeper.bootstrap.workers import OneOfSeveral, metrics_of_all, metrics_p
 from tollkeeper.clock import Clock, SystemClock
 from tollkeeper.conversations import Conversations
 from tollkeeper.database.clock import DatabaseClock
+from tollkeeper.database.due_work import DueWork
 from tollkeeper.garbage_collection import collect_rarely
 from tollkeeper.identity.failed_logins import FailedLogins
 from tollkeeper.jobs.running import RunningJobs
@@ -181,9 +182,12 @@ async def _services(
             uploads=BodyBudget(),
             batches=make_batches(settings, database, data_keys, clock),
         )
-        await stack.enter_async_context(sending_webhooks(made, metrics, drains))
-        await stack.enter_async_context(running_jobs(made, running, metrics, drains))
-        await stack.enter_async_context(processing_documents(settings, parts, metrics))
+        due_work = DueWork(database, clock)
+        await stack.enter_async_context(sending_webhooks(made, metrics, due_work, drains))
+        await stack.enter_async_context(running_jobs(made, running, metrics, due_work, drains))
+        await stack.enter_async_context(processing_documents(settings, parts, metrics, due_work))
+        due_work.start()
+        stack.push_async_callback(due_work.stop)
         yield made
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from tollkeeper.bootstrap.metrics import ServerMetrics
 from tollkeeper.clock import Clock
+from tollkeeper.database.due_work import NOW_MS, OWN_INTERVAL_S, DueWork
 from tollkeeper.database.engine import Database
 from tollkeeper.documents.copies import Copies
 from tollkeeper.documents.embedding import Embedder
 from tollkeeper.documents.indexing import Indexing
+from tollkeeper.documents.repository import has_due
 from tollkeeper.documents.retriever import Retriever
 from tollkeeper.documents.runner import DocumentRunner
 from tollkeeper.documents.service import DocumentLimits, Documents
@@ -75,6 +77,7 @@ def make_documents(
             clock,
             wake,
             copies_ms=_copies_ms(settings),
+            interval_s=OWN_INTERVAL_S,
             filler=IndexFiller(contents) if is_indexed else None,
             is_draining=is_draining,
             on_run=metrics.task_runs.note,
@@ -106,12 +109,17 @@ def _require_usable(gateway: Gateway, name: str) -> None:
 
 
 @asynccontextmanager
-async def processing_documents(settings: Settings, parts: DocumentParts, metrics: ServerMetrics) -> AsyncIterator[None]:
-    """Process documents for the length of the block, unless they are off, or the settings leave that to workers."""
+async def processing_documents(
+    settings: Settings, parts: DocumentParts, metrics: ServerMetrics, due_work: DueWork
+) -> AsyncIterator[None]:
+    """Process documents for the length of the block, unless they are off, or the settings leave that to workers.
+    `due_work` wakes their runner.
+    """
     if parts.runner is None or settings.jobs == "off":
         metrics.task_runs.leave_out(Task.DOCUMENTS)
         yield
         return
+    due_work.add(has_due(NOW_MS), parts.runner.wake)
     parts.runner.start()
     try:
         yield

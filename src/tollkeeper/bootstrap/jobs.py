@@ -7,14 +7,17 @@ from tollkeeper.api.compat.batch_lines import batch_kinds, line_kinds
 from tollkeeper.api.dependencies import Services
 from tollkeeper.api.native.job_kinds import job_kinds
 from tollkeeper.batches.line_counts import BatchLines
+from tollkeeper.batches.repository import has_due as has_due_batch
 from tollkeeper.batches.runner import BatchRunner
 from tollkeeper.batches.steps import BatchSteps
 from tollkeeper.bootstrap.batch_metrics import watch_batches
 from tollkeeper.bootstrap.metrics import ServerMetrics
 from tollkeeper.clock import Clock
+from tollkeeper.database.due_work import NOW_MS, OWN_INTERVAL_S, DueWork
 from tollkeeper.database.engine import Database
 from tollkeeper.encryption.data_keys import DataKeys
 from tollkeeper.gateway.path import Gateway
+from tollkeeper.jobs.repository import has_due as has_due_job
 from tollkeeper.jobs.run import JobRuns
 from tollkeeper.jobs.runner import JobRunner
 from tollkeeper.jobs.running import RunningJobs
@@ -49,9 +52,13 @@ def make_jobs(
 
 @asynccontextmanager
 async def running_jobs(
-    services: Services, running: RunningJobs, metrics: ServerMetrics, is_draining: Callable[[], bool]
+    services: Services,
+    running: RunningJobs,
+    metrics: ServerMetrics,
+    due_work: DueWork,
+    is_draining: Callable[[], bool],
 ) -> AsyncIterator[None]:
-    """Run jobs for the length of the block, unless the settings leave that to workers."""
+    """Run jobs for the length of the block, unless the settings leave that to workers. `due_work` wakes the runners."""
     settings = services.settings
     if settings.jobs == "off":
         metrics.task_runs.leave_out(Task.JOBS)
@@ -74,6 +81,7 @@ async def running_jobs(
         services.clock,
         concurrency=settings.jobs_concurrency,
         grace_s=settings.grace_seconds,
+        interval_s=OWN_INTERVAL_S,
         is_draining=is_draining,
     )
     upkeep = JobUpkeep(
@@ -89,6 +97,8 @@ async def running_jobs(
     batches = _batch_runner(services, running, batch_lines, metrics, is_draining)
     metrics.watch_jobs(upkeep, running)
     watch_batches(metrics.registry, batches, batch_lines)
+    due_work.add(has_due_job(NOW_MS), running.woken.set)
+    due_work.add(has_due_batch(NOW_MS), batches.wake)
     upkeep.start()
     runner.start()
     batches.start()
@@ -125,6 +135,7 @@ def _batch_runner(
         services.batches.files,
         services.clock,
         interval_s=settings.sweep_seconds,
+        idle_s=OWN_INTERVAL_S,
         on_run=metrics.task_runs.note,
         is_draining=is_draining,
     )

@@ -5,10 +5,12 @@ from contextlib import asynccontextmanager
 
 from tollkeeper.api.dependencies import Services
 from tollkeeper.bootstrap.metrics import ServerMetrics
+from tollkeeper.database.due_work import NOW_MS, OWN_INTERVAL_S, DueWork
 from tollkeeper.outbound.client import OutboundClient
 from tollkeeper.settings import Settings
 from tollkeeper.telemetry.task_runs import Task
 from tollkeeper.webhooks.attempts import Attempts
+from tollkeeper.webhooks.queue import has_due
 from tollkeeper.webhooks.secrets import WebhookSecrets
 from tollkeeper.webhooks.sender import WebhookSender
 from tollkeeper.webhooks.upkeep import WebhookUpkeep
@@ -24,9 +26,11 @@ def make_webhook_client(settings: Settings) -> OutboundClient:
 
 @asynccontextmanager
 async def sending_webhooks(
-    services: Services, metrics: ServerMetrics, is_draining: Callable[[], bool]
+    services: Services, metrics: ServerMetrics, due_work: DueWork, is_draining: Callable[[], bool]
 ) -> AsyncIterator[None]:
-    """Send deliveries for the length of the block, unless the settings leave that to workers."""
+    """Send deliveries for the length of the block, unless the settings leave that to workers. `due_work` wakes the
+    sender.
+    """
     settings = services.settings
     if settings.webhooks == "off":
         metrics.task_runs.leave_out(Task.WEBHOOKS)
@@ -39,6 +43,7 @@ async def sending_webhooks(
         attempts,
         services.clock,
         concurrency=settings.webhooks_concurrency,
+        interval_s=OWN_INTERVAL_S,
         is_draining=is_draining,
     )
     upkeep = WebhookUpkeep(
@@ -49,6 +54,7 @@ async def sending_webhooks(
         on_run=metrics.task_runs.note,
     )
     metrics.watch_webhooks(upkeep, attempts, sender)
+    due_work.add(has_due(NOW_MS), sender.wake)
     upkeep.start()
     sender.start()
     try:

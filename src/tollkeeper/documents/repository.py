@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Delete, Update, func, text
 from sqlalchemy.orm import defer
-from sqlmodel import and_, col, delete, select, update
+from sqlmodel import and_, col, delete, exists, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.principal import Principal
@@ -62,12 +62,21 @@ async def lock_usage(session: AsyncSession, tenant_id: int) -> tuple[int, int]:
     return int(count), int(size)
 
 
+def has_due(now_ms: ColumnElement[int]) -> ColumnElement[bool]:
+    """Whether a document of any tenant can be claimed."""
+    return exists().where(*_is_available(now_ms))
+
+
+def _is_available(now_ms: int | ColumnElement[int]) -> tuple[ColumnElement[bool], ...]:
+    return col(Document.status).in_(OPEN), col(Document.available_ms) <= now_ms
+
+
 async def claim(session: AsyncSession, after_tenant: int, now_ms: int) -> Document | None:
     """Claim the next document to be worked on: the oldest of the next tenant after this one, in a circle.
 
     Returns None if there is none, or if another process was faster.
     """
-    available = and_(col(Document.status).in_(OPEN), col(Document.available_ms) <= now_ms)
+    available = and_(*_is_available(now_ms))
     order = col(Document.tenant_id), col(Document.id)
     for is_next in (col(Document.tenant_id) > after_tenant, col(Document.tenant_id) <= after_tenant):
         query = select(Document).where(available, is_next).order_by(*order).limit(1).with_for_update(skip_locked=True)

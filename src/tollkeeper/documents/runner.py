@@ -19,7 +19,7 @@ from tollkeeper.telemetry.task_runs import NoteRun, Task, ignore_run, noted
 CONCURRENCY = 2
 """Documents that a process works on at a time. Parsing one may take all of a core."""
 INTERVAL_S = 1.0
-"""How often a process looks for documents that were uploaded to others."""
+"""How often a process looks for documents that were uploaded to others, by default."""
 UPKEEP_INTERVAL_S = 15.0
 BATCH = 200
 
@@ -43,6 +43,7 @@ class DocumentRunner:
         wake: asyncio.Event,
         *,
         copies_ms: int,
+        interval_s: float = INTERVAL_S,
         filler: IndexFiller | None = None,
         is_draining: Callable[[], bool] = lambda: False,
         on_run: NoteRun = ignore_run,
@@ -53,6 +54,7 @@ class DocumentRunner:
         self._clock = clock
         self._wake = wake
         self._copies_ms = copies_ms
+        self._interval_s = interval_s
         self._filler = filler
         self._is_draining = is_draining
         self._on_run = on_run
@@ -61,6 +63,10 @@ class DocumentRunner:
         self._last_tenant = 0
         self.by_status: Mapping[str, int] = {status.value: 0 for status in DocumentStatus}
         self.oldest_waiting_s = 0.0
+
+    def wake(self) -> None:
+        """Look for documents to work on now."""
+        self._wake.set()
 
     def start(self) -> None:
         self._loops = [
@@ -131,7 +137,7 @@ class DocumentRunner:
 
     async def _wait_for_work(self) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(INTERVAL_S):
+            async with asyncio.timeout(self._interval_s):
                 await self._wake.wait()
         self._wake.clear()
 

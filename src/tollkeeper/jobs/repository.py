@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Delete, Update, func
 from sqlalchemy.orm import defer
-from sqlmodel import and_, col, delete, select, update
+from sqlmodel import and_, col, delete, exists, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.identity.models import ApiKey, User
@@ -75,12 +75,21 @@ async def linked_charge_of(session: AsyncSession, charge: Charge) -> Charge | No
     return await session.get(Charge, (linked_id(charge.id), charge.tenant_id, charge.month))
 
 
+def has_due(now_ms: ColumnElement[int]) -> ColumnElement[bool]:
+    """Whether a job of any tenant can be claimed."""
+    return exists().where(*_is_available(now_ms))
+
+
+def _is_available(now_ms: int | ColumnElement[int]) -> tuple[ColumnElement[bool], ...]:
+    return col(Job.status) == PENDING, col(Job.available_ms) <= now_ms, col(Job.deadline_ms) > now_ms
+
+
 async def claim(session: AsyncSession, after_tenant: int, now_ms: int) -> ClaimedJob | None:
     """Claim the next job: that of the next tenant after this one, in a circle, which has the highest priority there.
 
     Returns None if there is none, or if another process was faster. A claim is no start: only the ledger's dispatch is.
     """
-    available = and_(Job.status == PENDING, col(Job.available_ms) <= now_ms, col(Job.deadline_ms) > now_ms)
+    available = and_(*_is_available(now_ms))
     order = col(Job.tenant_id), col(Job.priority).desc(), col(Job.id)
     for is_next in (col(Job.tenant_id) > after_tenant, col(Job.tenant_id) <= after_tenant):
         query = select(Job).where(available, is_next).order_by(*order).limit(1).with_for_update(skip_locked=True)

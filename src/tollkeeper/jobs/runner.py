@@ -16,7 +16,7 @@ from tollkeeper.jobs.run import JobRuns
 from tollkeeper.jobs.running import RunningJobs
 
 INTERVAL_S = 1.0
-"""How often a process looks for jobs that others have submitted, and for jobs of its own that were cancelled."""
+"""How often a process looks for jobs of its own that were cancelled; and by default for those that wait."""
 
 log = structlog.get_logger("tollkeeper.jobs")
 
@@ -24,7 +24,8 @@ log = structlog.get_logger("tollkeeper.jobs")
 class JobRunner:
     """Runs at most `concurrency` jobs at a time. Each start is of the next tenant that has a job waiting.
 
-    While the server `is_draining`, no job starts. `grace_s` is how long the running ones have from then on.
+    It looks for jobs that wait each `interval_s`, and when it is woken. While the server `is_draining`, no job starts.
+    `grace_s` is how long the running ones have from then on.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class JobRunner:
         *,
         concurrency: int,
         grace_s: float,
+        interval_s: float = INTERVAL_S,
         is_draining: Callable[[], bool] = lambda: False,
     ) -> None:
         self._database = database
@@ -44,6 +46,7 @@ class JobRunner:
         self._clock = clock
         self._concurrency = concurrency
         self._grace_s = grace_s
+        self._interval_s = interval_s
         self._is_draining = is_draining
         self._drains_since: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -101,7 +104,7 @@ class JobRunner:
 
     async def _wait_for_work(self) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(INTERVAL_S):
+            async with asyncio.timeout(self._interval_s):
                 await self._running.woken.wait()
         self._running.woken.clear()
 

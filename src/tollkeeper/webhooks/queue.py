@@ -51,6 +51,12 @@ class Claimed(NamedTuple):
     tries: int
 
 
+def has_due(now_ms: ColumnElement[int]) -> ColumnElement[bool]:
+    """Whether a webhook of any tenant has something to send."""
+    has_delivery = exists().where(*_of(Webhook), *_due(now_ms))
+    return exists().where(_is_enabled(), col(Webhook.available_ms) <= now_ms, has_delivery)
+
+
 async def list_due(session: AsyncSession, after: Position, now_ms: int, limit: int) -> list[Webhook]:
     """At most `limit` webhooks that have something to send now: those after this position, then those before it."""
     is_after = or_(
@@ -144,7 +150,7 @@ def _is_enabled() -> ColumnElement[bool]:
     return and_(col(Webhook.disabled_ms).is_(None), col(Webhook.deleted_ms).is_(None))
 
 
-def _due(now_ms: int) -> tuple[ColumnElement[bool], ...]:
+def _due(now_ms: int | ColumnElement[int]) -> tuple[ColumnElement[bool], ...]:
     return col(WebhookDelivery.status) == PENDING, col(WebhookDelivery.available_ms) <= now_ms
 
 

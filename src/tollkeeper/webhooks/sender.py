@@ -15,7 +15,7 @@ from tollkeeper.webhooks.attempts import Attempts
 from tollkeeper.webhooks.queue import FIRST, Claimed, Position
 
 INTERVAL_S = 1.0
-"""How often a process looks for deliveries that are due."""
+"""How often a process looks for deliveries that are due, by default."""
 MAX_PER_TENANT = 8
 MAX_PER_WEBHOOK = 4
 """Requests at a time, of one process. A webhook whose last attempt has failed has one."""
@@ -37,21 +37,27 @@ class WebhookSender:
         clock: Clock,
         *,
         concurrency: int,
+        interval_s: float = INTERVAL_S,
         is_draining: Callable[[], bool] = lambda: False,
     ) -> None:
         self._database = database
         self._attempts = attempts
         self._clock = clock
         self._concurrency = concurrency
+        self._interval_s = interval_s
         self._is_draining = is_draining
         self._last = FIRST
         self._tasks: dict[asyncio.Task[None], Position] = {}
-        self._ended = asyncio.Event()
+        self._woken = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         """How many requests run."""
         return len(self._tasks)
+
+    def wake(self) -> None:
+        """Look for due deliveries now."""
+        self._woken.set()
 
     def start(self) -> None:
         self._loop = asyncio.create_task(self._run(), name="webhooks")
@@ -102,7 +108,7 @@ class WebhookSender:
 
     def _end(self, task: asyncio.Task[None]) -> None:
         del self._tasks[task]
-        self._ended.set()
+        self.wake()
 
     async def _make(self, claimed: Claimed) -> None:
         try:
@@ -113,7 +119,7 @@ class WebhookSender:
             log.exception("webhooks.not_noted")
 
     async def _run(self) -> None:
-        """Look for due deliveries when a request has ended, and each second."""
+        """Look for due deliveries when a request has ended, when woken, and each `interval_s`."""
         is_out = False
         while True:
             try:
@@ -126,6 +132,6 @@ class WebhookSender:
             except Exception:
                 log.exception("webhooks.not_sent")
             with suppress(TimeoutError):
-                async with asyncio.timeout(INTERVAL_S):
-                    await self._ended.wait()
-            self._ended.clear()
+                async with asyncio.timeout(self._interval_s):
+                    await self._woken.wait()
+            self._woken.clear()
