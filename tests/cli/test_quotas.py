@@ -1,6 +1,7 @@
 """`tollkeeper quota`: each change is an entry of the ledger with an actor and a reason."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -31,6 +32,29 @@ def make_call(runner: CommandRunner, usage: Usage | None) -> str:
         return reservation.charge_id
 
     return asyncio.run(reserve_and_settle())
+
+
+def test_a_quota_is_removed_and_a_user_without_one_is_told_so(acme: CommandRunner) -> None:
+    acme.run("quota", "set", "ada@example.com", "--limit", "5000", "--window", "month")
+    acme.run("quota", "set", "ada@example.com", "--limit", "9", "--unit", "requests", "--window", "day")
+    output = acme.run("quota", "remove", "ada@example.com", "--reason", "no more")
+    removed = "ada@example.com: the quota of 5,000 tokens for the month window is removed. Its history stays.\n"
+    assert output == removed
+    assert "ada@example.com has no token quota, so every call is refused." in acme.run(
+        "quota", "show", "ada@example.com"
+    )
+    state = [acme.query(statement) for statement in STATE]
+    assert ("remove", 0, 0, f"cli:{SYSTEM_USER}", "no more") in acme.query(ENTRIES)
+    for refused in (
+        ["ada@example.com", "--window", "month"],
+        ["--tenant", "acme", "--each", "user", "--window", "day"],
+    ):
+        assert "has no token quota of its own" in acme.invoke("quota", "remove", *refused).err
+    assert [acme.query(statement) for statement in STATE] == state
+    record = acme.run("quota", "remove", "ada@example.com", "--unit", "requests", "--json")
+    assert json.loads(record) == {
+        "owner": "ada@example.com", "window": "day", "unit": "requests", "limit_before": 9
+    }  # fmt: skip
 
 
 def test_a_new_limit_leaves_the_usage_unchanged(acme: CommandRunner) -> None:

@@ -170,6 +170,7 @@ FREE: dict[Route, Any] = {
     ("GET", "/admin/tags/{tag_id}/values"): None,
     ("GET", "/admin/quotas"): None,
     ("POST", "/admin/quotas"): {"user_id": 2_000_000_000, "window": "day", "limit": 7, "reason": "a test"},
+    ("DELETE", "/admin/quotas"): None,
     ("POST", "/admin/quotas/grant"): {"user_id": 2_000_000_000, "window": "day", "amount": 7, "reason": "a test"},
     ("GET", "/admin/alerts"): None,
     ("POST", "/admin/alerts/rules"): {"percents": [80]},

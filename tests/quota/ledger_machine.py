@@ -227,10 +227,20 @@ class LedgerMachine(RuleBasedStateMachine):
         ended = [call_id for call_id, call in self.both.model.calls.items() if call.ended_by]
         self.both.make([self.both.refunding(ended[pick % len(ended)])], fate)
 
-    @precondition(lambda self: self.both.model.limits)
+    @precondition(lambda self: self.both.model.applying())
+    @rule(pick=picks, again=st.booleans(), amount=limits, fate=fates)
+    def remove_a_quota(self, pick: int, again: bool, amount: int, fate: Fate) -> None:
+        """A quota that is set later has the name and nothing else of it."""
+        names = self.both.model.applying()
+        name = names[pick % len(names)]
+        self.both.make([self.both.administering([("remove", name, 0)])], fate)
+        if again:
+            self.both.make([self.both.administering([("limit", name, few_calls(name.unit, amount))])], fate)
+
+    @precondition(lambda self: self.both.model.applying())
     @rule(pick=picks, act=acts_of_an_admin, amount=st.integers(-200, 3_000), fate=fates)
     def change_a_quota(self, pick: int, act: str, amount: int, fate: Fate) -> None:
-        names = list(self.both.model.limits)
+        names = self.both.model.applying()
         name = names[pick % len(names)]
         self.both.make([self.both.administering([(act, name, few_calls(name.unit, amount))])], fate)
 
@@ -250,7 +260,7 @@ class LedgerMachine(RuleBasedStateMachine):
         ]
         self.both.make([self.both.administering(named)], fate)
 
-    @precondition(lambda self: self.both.model.limits)
+    @precondition(lambda self: self.both.model.applying())
     @rule(
         pick=picks,
         act=st.sampled_from(["grant", "override"]),
@@ -260,7 +270,7 @@ class LedgerMachine(RuleBasedStateMachine):
         fate=fates,
     )
     def change_a_quota_for_a_time(self, pick: int, act: str, amount: int, start: int, length: int, fate: Fate) -> None:
-        names = list(self.both.model.limits)
+        names = self.both.model.applying()
         name, now = names[pick % len(names)], self.both.model.now
         times = now + start, now + start + length
         self.both.make([self.both.administering([(act, name, few_calls(name.unit, amount))], times)], fate)
@@ -273,7 +283,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if later:
             self.both.at(min(later) + past)
 
-    @precondition(lambda self: self.both.model.calls)
+    @precondition(lambda self: self.both.model.calls and self.both.model.applying())
     @rule(
         pick=st.tuples(picks, picks, picks),
         basis=bases,
@@ -296,7 +306,7 @@ class LedgerMachine(RuleBasedStateMachine):
         fate: Fate,
     ) -> None:
         one, two, three = map(self.both.pick, pick)
-        names = list(self.both.model.limits)
+        names = self.both.model.applying()
         name = names[pick[0] % len(names)]
         if act == "roll" and name.period == "total":  # a refused act rolls the whole batch back
             act = "limit"

@@ -41,6 +41,8 @@ class QuotaName(NamedTuple):
     part: Part | None = None
     value: str = ""
     """Which user, key, conversation or tag, of those that have the quota of a template."""
+    removed: int = 0
+    """Of a removed quota: the how manyth of this name it was. 0 for one that applies."""
 
     @property
     def template(self) -> "QuotaName":
@@ -207,12 +209,39 @@ class Model:
         settled = sum(call.paid(unit) for call in calls)
         return Balances(self.granted[place], settled, pending, sum(call.forgiven[unit] for call in calls))
 
+    def applying(self) -> list[QuotaName]:
+        """The quotas that are not removed."""
+        return [name for name in self.limits if not name.removed]
+
+    def remove(self, name: QuotaName) -> None:
+        """It goes on under another name, by which no call finds it, with all that its windows hold."""
+        number = 1 + sum(one._replace(removed=0) == name for one in self.limits if one.removed)
+
+        def named(one: QuotaName) -> QuotaName:
+            return one._replace(removed=number) if one.template == name else one
+
+        def placed(place: Place) -> Place:
+            return named(place[0]), place[1]
+
+        self.limits = {named(one): limit for one, limit in self.limits.items()}
+        self.caps = {named(one): cap for one, cap in self.caps.items()}
+        self.reporting, self.falling_back = set(map(named, self.reporting)), set(map(named, self.falling_back))
+        self.reporting_places = set(map(placed, self.reporting_places))
+        self.overrides = [(named(one[0]), *one[1:]) for one in self.overrides]
+        self.expiring = [(placed(one[0]), *one[1:]) for one in self.expiring]
+        for moved in (self.granted, self.rolled, self.bases, self.overridden, self.due):
+            renamed = {placed(place): amount for place, amount in moved.items()}
+            moved.clear()
+            moved.update(renamed)
+        for call in self.calls.values():
+            call.places = list(map(placed, call.places))
+
     def names_of(self, caller: Caller) -> list[QuotaName]:
         """The quotas that apply to a caller."""
         tenant = self.accounts[caller.user].tenant
         parts: set[Part | None] = {None, ("key", caller.key or ""), ("group", str(self.group_of(caller)))}
         parts |= {("tag", tag) for tag in caller.tags}
-        mine = [name for name in self.limits if name.tenant == tenant and name.user in (None, caller.user)]
+        mine = [name for name in self.applying() if name.tenant == tenant and name.user in (None, caller.user)]
         found = [name for name in mine if name.part in parts]
         for name in mine:
             if name.is_template and name.part is not None and (value := caller.value(*name.part)):
@@ -542,15 +571,18 @@ class Model:
         self, operation: str, acts: list[tuple[str, QuotaName, int]], times: tuple[int, int] = (0, 0)
     ) -> Outcome:
         """Acts are ("limit", quota, limit), the same with "report", "fallback" or "block" for what becomes of calls
-        without room, ("grant", quota, amount) until the second of the `times` if it is not 0, and ("override", quota,
-        limit) between them: all or none.
+        without room, ("grant", quota, amount) until the second of the `times` if it is not 0, ("override", quota,
+        limit) between them, and ("remove", quota, 0): all or none.
         """
         if operation in self.administered:
+            acts = [one for one in acts if one[0] != "remove"]
+            if any(name.template not in self.limits for _, name, _ in acts):
+                return "NotFound"
             return tuple(self.shown(self.place(name)) for _, name, _ in acts)
         if len({name for _, name, _ in acts}) < len(acts):
             return "InvalidRequest"
         for act, name, amount in acts:
-            if act in ("grant", "override") and name.template not in self.limits:
+            if act in ("grant", "override", "remove") and name.template not in self.limits:
                 return "NotFound"
             is_odd = name.unit == "concurrency" and name.period != "total"
             if is_odd or self._is_impossible(act, name, amount, times):
@@ -558,6 +590,8 @@ class Model:
         for act, name, amount in acts:
             self.limits.setdefault(name.template, 0)
             self._change(act, self.place(name), amount, times)
+            if act == "remove":
+                self.remove(name)
         self.administered.add(operation)
         return self.administer(operation, acts, times)
 
@@ -567,6 +601,8 @@ class Model:
             return True
         if name.is_template and (act == "override" or (act == "grant") != bool(name.value)):
             return True
+        if act == "remove":
+            return False
         place, old = self.current(name), self.limits.get(name.template, 0)
         if place not in self.granted and name.template in self.limits:
             old_granted = old + self.rolling_into(place)
@@ -590,6 +626,8 @@ class Model:
 
     def _change(self, act: str, place: Place, amount: int, times: tuple[int, int]) -> None:
         name = place[0]
+        if act == "remove":
+            return
         if act == "grant":
             self.granted[place] += amount
             if times[1] and (place[1][1] is None or times[1] < place[1][1]):

@@ -1,7 +1,8 @@
 """The ledger and its model, side by side: each move is made on both, and after it they must agree."""
 
 import itertools
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from keyed_model import Key, KeyedCall, KeyedModel
@@ -18,7 +19,7 @@ from tollkeeper.quota.rules.idempotency_keys import (
     KeyName,
     StoredResponse,
 )
-from tollkeeper.quota.rules.limit_changes import Grant, LimitChange, Override, SetLimit, SpentRule
+from tollkeeper.quota.rules.limit_changes import Grant, LimitChange, Override, RemoveQuota, SetLimit, SpentRule
 from tollkeeper.quota.rules.meter import Meter
 from tollkeeper.quota.rules.models import Basis, Unit
 from tollkeeper.quota.rules.operations import (
@@ -340,10 +341,9 @@ class SideBySide:
         self.before = after
 
     def _compare_windows(self, snapshot: Snapshot) -> None:
-        found = {}
+        found, names = {}, _names(snapshot.quotas.values())
         for window in snapshot.windows.values():
-            quota = snapshot.quotas[window.quota_id]
-            place = _name(quota)._replace(value=window.value), (window.starts_ms, window.ends_ms)
+            place = names[window.quota_id]._replace(value=window.value), (window.starts_ms, window.ends_ms)
             assert place not in found, f"{place} has two windows"
             found[place] = window.granted, window.settled, window.pending, window.forgiven
             assert bool(window.report_only) == (place in self.model.reporting_places), place
@@ -352,11 +352,11 @@ class SideBySide:
             assert (window.override, window.due_ms) == (self.model.overridden.get(place), self.model.due.get(place))
         expected = {place: tuple(self.model.balances(place)) for place in self.model.granted}
         assert found == expected
-        limits_found = {_name(row): row.granted for row in snapshot.quotas.values()}
+        limits_found = {names[row.id]: row.granted for row in snapshot.quotas.values()}
         assert limits_found == self.model.limits
-        reporting = {_name(row) for row in snapshot.quotas.values() if row.report_only}
+        reporting = {names[row.id] for row in snapshot.quotas.values() if row.report_only}
         assert reporting == self.model.reporting
-        assert {_name(row) for row in snapshot.quotas.values() if row.fallback_model} == self.model.falling_back
+        assert {names[row.id] for row in snapshot.quotas.values() if row.fallback_model} == self.model.falling_back
 
     def _compare_calls(self, snapshot: Snapshot) -> None:
         assert snapshot.charges.keys() == self.model.calls.keys()
@@ -403,6 +403,8 @@ def _change(kind: str, name: QuotaName, amount: int, from_ms: int, until_ms: int
         return Grant(_key(name), amount, until_ms=until_ms or None)
     if kind == "override":
         return Override(_key(name), amount, until_ms, from_ms)
+    if kind == "remove":
+        return RemoveQuota(_key(name))
     if kind == "roll":
         return SetLimit(_key(name), amount, rollover_cap=max(0, amount // 2))
     rules = {"report": SpentRule(report_only=True), "block": SpentRule(), "fallback": SpentRule(False, FALLBACK)}
@@ -414,9 +416,16 @@ def _principal(caller: Caller, tenant: int, version: int) -> Principal:
     return Principal(caller.user, tenant, Role.MEMBER, version, caller.key, group=group, conversation=talk, tags=tags)
 
 
-def _name(quota: Quota) -> QuotaName:
-    part = None if quota.kind in ("user", "tenant") else (quota.kind, quota.subject)
-    return QuotaName(quota.tenant_id, quota.user_id, quota.unit, quota.period, part)
+def _names(quotas: Iterable[Quota]) -> dict[int, QuotaName]:
+    """The names of quotas, by their ids."""
+    names: dict[int, QuotaName] = {}
+    removed = Counter[QuotaName]()
+    for quota in sorted(quotas):
+        part = None if quota.kind in ("user", "tenant") else (quota.kind, quota.subject)
+        name = QuotaName(quota.tenant_id, quota.user_id, quota.unit, quota.period, part)
+        removed[name] += quota.removed_ms is not None
+        names[quota.id] = name._replace(removed=removed[name] if quota.removed_ms is not None else 0)
+    return names
 
 
 def _key(name: QuotaName) -> QuotaKey:

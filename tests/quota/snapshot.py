@@ -31,6 +31,7 @@ class Quota(NamedTuple):
     fallback_model: str | None
     overrides_end_ms: int | None
     rollover_cap: int | None
+    removed_ms: int | None
 
 
 class Window(NamedTuple):

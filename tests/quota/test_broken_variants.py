@@ -7,6 +7,7 @@ from contextlib import closing
 import defects_of_admission
 import defects_of_calls
 import defects_of_limits
+import defects_of_removal
 import defects_of_tags
 import defects_of_templates
 import defects_of_windows
@@ -25,6 +26,7 @@ DEFECTS: list[Detectable] = [
     *defects_of_calls.DEFECTS,
     *defects_of_admission.DEFECTS,
     *defects_of_limits.DEFECTS,
+    *defects_of_removal.DEFECTS,
     *defects_of_templates.DEFECTS,
     *defects_of_windows.DEFECTS,
     *defects_of_tags.DEFECTS,

@@ -6,6 +6,7 @@ import pytest
 import scenarios_of_calls
 import scenarios_of_keys
 import scenarios_of_limits
+import scenarios_of_removal
 import scenarios_of_tags
 import scenarios_of_templates
 from ledger_world import World
@@ -15,6 +16,7 @@ SCENARIOS = [
     *scenarios_of_calls.SCENARIOS,
     *scenarios_of_keys.SCENARIOS,
     *scenarios_of_limits.SCENARIOS,
+    *scenarios_of_removal.SCENARIOS,
     *scenarios_of_templates.SCENARIOS,
     *scenarios_of_tags.SCENARIOS,
 ]

@@ -20,7 +20,7 @@ from tollkeeper.errors import DatabaseUnavailable, LedgerConflict, NotFound
 from tollkeeper.quota import time_sorted_ids
 from tollkeeper.quota.partition_months import month_after, month_before
 from tollkeeper.quota.reservation import Reservation
-from tollkeeper.quota.rules.limit_changes import Grant
+from tollkeeper.quota.rules.limit_changes import Grant, RemoveQuota
 from tollkeeper.quota.rules.models import Basis, Unit
 from tollkeeper.quota.rules.windows import Period
 from tollkeeper.telemetry.task_runs import Task, TaskRuns
@@ -156,6 +156,32 @@ async def test_statements_agree_with_the_entries_and_closed_ones_never_change(
     )
     places = MEASURES.index("cost_tokens"), MEASURES.index("refunded_tokens")
     assert [sum(line[place] for line in lines) for place in places] == of_charges
+
+
+def balances_of(statement: Statement) -> list[tuple[int, ...]]:
+    """Of the quota without an end: what was left, granted, spent and corrected."""
+    found = [one for one in statement.balances if one.quota == "tenant-total"]
+    return [(one.opening, one.granted, one.spent, one.corrections) for one in found]
+
+
+async def test_a_quota_that_replaces_a_removed_one_has_a_balance_of_its_own(ledger: VerifiedLedger) -> None:
+    """What the removed one had left, and what its statements say, is not the new one's."""
+    key = tenant_quota(ledger.caller, Period.TOTAL)
+    await ledger.set_limit(key, 1_000)
+    await ledger.spend(Usage(10, 10))
+    ledger.clock.step(33 * DAY_S)
+    assert await close_months(ledger) == 1
+    await ledger.spend(Usage(10, 20))
+    await ledger.ledger.administer((RemoveQuota(key),), actor="test", reason="it begins anew")
+    ledger.clock.step(60)
+    assert balances_of(await read(ledger, month_after(FIRST))) == []
+    ledger.clock.step(3_600)
+    await ledger.set_limit(key, 5_000)
+    await ledger.spend(Usage(10, 30))
+    ledger.clock.step(66 * DAY_S)
+    assert await close_months(ledger) == 2
+    months = [Statement.from_document(document) for _, document in sorted((await stored(ledger)).items())]
+    assert list(map(balances_of, months)) == [[(0, 1_000, 30, 0)], [(0, 5_000, 60, 0)], [(4_940, 0, 0, 0)]]
 
 
 async def test_a_month_stays_open_for_two_days_and_while_one_of_its_calls_is_open(ledger: VerifiedLedger) -> None:

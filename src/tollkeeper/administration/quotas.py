@@ -1,4 +1,4 @@
-"""Quotas: list balances, set limits, grant on top of them.
+"""Quotas: list balances, set limits, grant on top of them, remove them.
 
 The ledger commits for itself. So a change is planned first: the plan's lines in the audit log name the ledger's
 operation, and are committed before the ledger applies it. The ledger's entries of that operation tell whether it was
@@ -24,7 +24,7 @@ from tollkeeper.identity.models import User
 from tollkeeper.quota import queries
 from tollkeeper.quota.changes import Action, PlannedChange, QuotaChange, Target, plan_change
 from tollkeeper.quota.ledger import Ledger, new_operation_id
-from tollkeeper.quota.rules.limit_changes import Grant, LimitChange, Override, SetLimit, SpentRule
+from tollkeeper.quota.rules.limit_changes import Grant, LimitChange, Override, RemoveQuota, SetLimit, SpentRule
 from tollkeeper.quota.rules.models import Unit, WhenSpent
 from tollkeeper.quota.rules.operations import Balance
 from tollkeeper.quota.rules.page import QuotaKey, Subject
@@ -79,6 +79,8 @@ class PlannedLimit(msgspec.Struct, frozen=True):
         if self.action is Action.OVERRIDE:
             assert self.until_ms is not None
             return Override(key, self.amount, self.until_ms, self.from_ms, self.reason)
+        if self.action is Action.REMOVE:
+            return RemoveQuota(key, self.reason)
         return SetLimit(key, self.amount, self.reason, self.when_spent, self.rollover_cap)
 
 
@@ -143,7 +145,7 @@ async def find_owner(admin: Administrator, ids: OwnerIds, *, default: int | None
     return Subject(tenant_id)
 
 
-async def find_target(admin: Administrator, ids: OwnerIds) -> Target:
+async def find_target(admin: Administrator, ids: OwnerIds, *, for_removal: bool = False) -> Target:
     """The owner whose quota is to be changed. Raises what `find_owner` does; InvalidRequest for several; Forbidden for
     operators and their keys, whose quotas only operators may change.
     """
@@ -152,7 +154,8 @@ async def find_target(admin: Administrator, ids: OwnerIds) -> Target:
             "Name one of user_id, tenant_id, key_id and group_id; or a tag or for_each, with or without the tenant_id."
         )
     subject = await find_owner(admin, ids)
-    await prepare_quota(admin, subject)
+    if not for_removal:
+        await prepare_quota(admin, subject)
     if subject.user_id is not None:
         require_power_over(admin, await admin.session.get_one(User, subject.user_id))
     return Target(subject, _LABELS[subject.kind])
@@ -217,7 +220,7 @@ async def note_changes(admin: Administrator, changes: Sequence[PlannedChange]) -
 
 
 async def apply_changes(admin: Administrator, ledger: Ledger, plan: LimitPlan) -> tuple[Balance, ...]:
-    """Apply a plan that is committed. Returns the balance of each quota after it.
+    """Apply a plan that is committed. Returns the balance of each quota after it that is not removed.
 
     Raises InvalidRequest, NotFound, which are noted; LedgerUnavailable: then it may have been applied, or not.
     """
@@ -234,9 +237,23 @@ async def apply_changes(admin: Administrator, ledger: Ledger, plan: LimitPlan) -
         raise
 
 
+async def remove_quota(
+    admin: Administrator, ledger: Ledger, ids: OwnerIds, unit: Unit, window: Period | None, reason: str
+) -> None:
+    """Remove a quota; without a window, the only one in this unit. Commits. Raises NotFound if there is none, and what
+    `find_target`, `plan_changes` and `apply_changes` do.
+    """
+    target = await find_target(admin, ids, for_removal=True)
+    plan = await plan_changes(admin, [QuotaChange(target, Action.REMOVE, 0, reason, window, unit)])
+    await admin.commit()
+    await apply_changes(admin, ledger, plan)
+
+
 def _act(admin: Administrator, plan: LimitPlan, planned: PlannedLimit, change: PlannedChange) -> Act:
-    is_set = planned.action is Action.SET
-    after = _record(plan, planned) | {_AMOUNTS[planned.action]: planned.amount}
+    is_set = planned.action in (Action.SET, Action.REMOVE)
+    after = _record(plan, planned)
+    if planned.action in _AMOUNTS:
+        after |= {_AMOUNTS[planned.action]: planned.amount}
     for name, at_ms in (("from", planned.from_ms), ("until", planned.until_ms)):
         if at_ms is not None:
             after |= {name: datetime.fromtimestamp(at_ms / 1000, UTC).isoformat()}

@@ -131,6 +131,7 @@ async def _require_room_for_quota(admin: Administrator, tenant_id: int, tag: str
     await note_value(admin.session, tenant_id, tag, admin.now_ms)
     of_tags = Quota.tenant_id == tenant_id, col(Quota.user_id).is_(None), Quota.kind == SubjectKind.TAG.value
     others = select(func.count(func.distinct(Quota.subject))).where(*of_tags, Quota.subject != tag)
+    others = others.where(col(Quota.removed_ms).is_(None))
     if (await admin.session.exec(others)).one() >= MAX_TAGS_WITH_QUOTAS:
         raise InvalidRequest(f"At most {MAX_TAGS_WITH_QUOTAS} tags of a tenant have quotas.")
 

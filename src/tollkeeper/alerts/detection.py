@@ -39,6 +39,7 @@ def _query(dialect: str) -> str:
         "SELECT DISTINCT w.tenant_id, w.id AS window_id, CAST(level.value AS INTEGER) AS percent, w.quota_id,"
         f" {_KIND} AS kind, {_USER} AS user_id, q.unit, q.period, w.granted, w.settled, w.starts_ms, w.ends_ms"
         " FROM alert_rules r JOIN quotas q ON q.tenant_id = r.tenant_id AND q.unit <> 'concurrency'"
+        " AND q.removed_ms IS NULL"
         f" AND (r.kind IS NULL OR {_KIND} = r.kind)"
         " AND (r.unit IS NULL OR r.unit = q.unit) AND (r.period IS NULL OR r.period = q.period)"
         f" JOIN windows w ON w.tenant_id = q.tenant_id AND w.quota_id = q.id AND w.starts_ms >= {_SINCE} - {_LENGTH}"

@@ -7,13 +7,27 @@ import typer
 
 from tollkeeper.administration import quotas
 from tollkeeper.administration.tags import prepare_quota
-from tollkeeper.cli import charges, quota_requests
+from tollkeeper.cli import charges, quota_removal, quota_requests
 from tollkeeper.cli.arguments import parse_reason
 from tollkeeper.cli.balances import BALANCE_COLUMNS, UNIT_NAMES, balance_record, balance_row
 from tollkeeper.cli.context import open_administration, open_context
 from tollkeeper.cli.open_ledger import open_ledger
 from tollkeeper.cli.output import AsJson, print_json, print_line, print_table
 from tollkeeper.cli.quota_arguments import parse_amount, parse_time, parse_unit, parse_when_spent, parse_window
+from tollkeeper.cli.quota_options import (
+    UNTIL,
+    Each,
+    Email,
+    FallbackModel,
+    Group,
+    Key,
+    Tag,
+    Tenant,
+    UnitName,
+    Until,
+    WhenSpentName,
+    Window,
+)
 from tollkeeper.cli.targets import find_target
 from tollkeeper.quota import queries
 from tollkeeper.quota.changes import Action, QuotaChange, Target, plan_change, spent_rule
@@ -28,64 +42,6 @@ app = typer.Typer(
 )
 
 PROGRAM = "cli"
-WINDOWS = "minute|hour|day|week|month|total"
-
-Email = Annotated[str | None, typer.Argument(metavar="EMAIL", show_default=False, help="The user whose quota it is.")]
-Tenant = Annotated[
-    str | None, typer.Option("--tenant", metavar="NAME", show_default=False, help="The tenant whose quota it is.")
-]
-Key = Annotated[
-    str | None, typer.Option("--key", metavar="ID", show_default=False, help="The API key whose quota it is.")
-]
-Group = Annotated[
-    str | None,
-    typer.Option("--group", metavar="NAME", show_default=False, help="The group of the tenant whose quota it is."),
-]
-Each = Annotated[
-    str | None,
-    typer.Option(
-        "--each",
-        metavar="user|key|conversation|tag:NAME",
-        show_default=False,
-        help="The template of the tenant: each of them has this quota, unless one of its own replaces it.",
-    ),
-]
-Tag = Annotated[
-    str | None,
-    typer.Option("--tag", metavar="NAME=VALUE", show_default=False, help="The tag of the tenant whose quota it is."),
-]
-UnitName = Annotated[
-    str,
-    typer.Option(
-        "--unit",
-        metavar="tokens|usd|requests|concurrency",
-        help="The unit of the quota; with usd, N is in micro-USD; with concurrency, in calls at the same time.",
-    ),
-]
-UNTIL = "When it ends, as 2038-01-15T00:00:00Z; without an offset, in UTC."
-Until = Annotated[str | None, typer.Option(metavar="TIME", show_default=False, help=UNTIL)]
-WhenSpentName = Annotated[
-    str | None,
-    typer.Option(
-        "--when-spent",
-        metavar="block|fallback_model|report_only",
-        show_default=False,
-        help="What becomes of a call for which there is no room. Without it, that stays as it is.",
-    ),
-]
-FallbackModel = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", show_default=False, help="The model that answers, with --when-spent fallback_model."),
-]
-Window = Annotated[
-    str | None,
-    typer.Option(
-        "--window",
-        metavar=WINDOWS,
-        show_default=False,
-        help="Which quota; required if there are several or none.",
-    ),
-]
 
 
 @app.command()
@@ -238,6 +194,7 @@ def override(
     )
 
 
+quota_removal.register(app)
 charges.register(app)
 quota_requests.register(app)
 

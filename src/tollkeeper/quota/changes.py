@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from tollkeeper.errors import InvalidRequest
+from tollkeeper.errors import InvalidRequest, NotFound
 from tollkeeper.quota import queries
 from tollkeeper.quota.rules.limit_changes import SpentRule, require_possible, require_rollover
 from tollkeeper.quota.rules.models import Unit, WhenSpent
@@ -14,11 +14,12 @@ from tollkeeper.quota.rules.windows import MAX_GRANTED, Period
 
 
 class Action(StrEnum):
-    """Set a limit, add to the limit of the current window, or replace the limit for a time."""
+    """Set a limit, add to the limit of the current window, replace the limit for a time, or remove the quota."""
 
     SET = "set"
     GRANT = "grant"
     OVERRIDE = "override"
+    REMOVE = "remove"
 
 
 _NOUNS = {
@@ -74,6 +75,7 @@ class QuotaChange:
 @dataclass(frozen=True, slots=True)
 class PlannedChange:
     """A change and its effect now. `before` and `after` are limits of the current window; None if there is no quota.
+    A removal leaves the window as it is.
 
     `base` is the limit of windows to come: that of the current window, without what was granted to it.
     """
@@ -86,12 +88,16 @@ class PlannedChange:
     @property
     def after(self) -> int:
         """The limit of the current window after the change. What was granted to it stays."""
+        if self.request.action is Action.REMOVE:
+            return self.before or 0
         more = self.request.amount - (0 if self.request.action is Action.GRANT else self.base)
         return (self.before or 0) + more
 
 
 async def plan_change(session: AsyncSession, request: QuotaChange, now_ms: int) -> PlannedChange:
-    """The effect of a change now. Raises InvalidRequest for a grant without a quota, or a limit that is too large."""
+    """The effect of a change now. Raises NotFound for a removal of what there is not; InvalidRequest for a grant
+    without a quota, or a limit that is too large.
+    """
     target = request.target
     window = request.window
     if window is None:
@@ -104,6 +110,10 @@ async def plan_change(session: AsyncSession, request: QuotaChange, now_ms: int) 
         key = await queries.effective_key(session, key)
     before, base = await queries.limits_of(session, key, now_ms)
     if before is None and request.action is not Action.SET:
+        if request.action is Action.REMOVE:
+            raise NotFound(
+                f"{target.label} has no {_NOUNS[request.unit]} of its own for the {window} window to remove."
+            )
         verb = "grant to" if request.action is Action.GRANT else "override"
         raise InvalidRequest(f"{target.label} has no quota for the {window} window to {verb}: set a limit first.")
     if request.until_ms is not None and request.until_ms <= max(now_ms, request.from_ms or 0):

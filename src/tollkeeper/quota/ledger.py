@@ -208,7 +208,8 @@ class Ledger:
         """Change limits, all or none. Each change is an entry with the actor and a reason.
 
         `operation_id` is one of `new_operation_id`: the changes are made once, however often they are repeated with it.
-        Raises NotFound for a grant to a quota that does not exist, InvalidRequest, LedgerUnavailable.
+        Returns the balances of the quotas that are not removed. Raises NotFound for a change of a quota that does not
+        exist, InvalidRequest, LedgerUnavailable.
         """
         operation = Administer(operation_id or new_operation_id(), changes, actor, reason)
         balances: tuple[Balance, ...] = await self._journal.execute(operation, ADMINISTER_WAIT_S)

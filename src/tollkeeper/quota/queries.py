@@ -30,11 +30,12 @@ from tollkeeper.quota.time_sorted_ids import CHARGE_ID, month_of
 from tollkeeper.tenant_scope import ALL_TENANTS, TenantScope
 
 _TENANTS = table("tenants", column("id"), column("time_zone"), column("reset_day"))
-_QUOTAS = select(Quota, _TENANTS.c.time_zone, _TENANTS.c.reset_day).join(
-    _TENANTS, _TENANTS.c.id == col(Quota.tenant_id)
+_APPLYING = (
+    select(Quota, _TENANTS.c.time_zone, _TENANTS.c.reset_day)
+    .join(_TENANTS, _TENANTS.c.id == col(Quota.tenant_id))
+    .where(col(Quota.removed_ms).is_(None))
 )
-"""Quotas, with what `_quota_row` takes besides."""
-
+"""Quotas that are not removed, with what `_quota_row` takes besides."""
 
 _GROUP = (
     f"SELECT user_groups.id FROM {GROUPS_OF_USER} AND group_members.tenant_id = :tenant_id"
@@ -47,7 +48,7 @@ async def quotas_of(session: AsyncSession, subject: Subject) -> list[QuotaRow]:
     """The quotas of a subject, by unit, the shortest period first: its own, and those that it has of templates."""
     owner = Quota.user_id == subject.user_id if subject.user_id is not None else col(Quota.user_id).is_(None)
     part = Quota.kind == subject.kind.value, Quota.subject == subject.name
-    rows = (await session.exec(_QUOTAS.where(Quota.tenant_id == subject.tenant_id, owner, *part))).all()
+    rows = (await session.exec(_APPLYING.where(Quota.tenant_id == subject.tenant_id, owner, *part))).all()
     own = [_quota_row(row).of(subject.value) for row in rows]
     if (template := template_of(subject)) is not None:
         own += not_replaced(await quotas_of(session, template), value_of(subject), own)
@@ -144,7 +145,7 @@ async def balances_by_subject(
     user_ids = [subject.user_id for subject in subjects if subject.user_id is not None]
     is_own = Quota.kind == SubjectKind.USER.value
     of_users = Quota.tenant_id == tenant_id, col(Quota.user_id).in_(user_ids), is_own
-    rows = (await session.exec(_QUOTAS.where(*of_users))).all() if user_ids else []
+    rows = (await session.exec(_APPLYING.where(*of_users))).all() if user_ids else []
     of_user: dict[int | None, list[QuotaRow]] = {user_id: [] for user_id in user_ids}
     for quota in map(_quota_row, rows):
         of_user[quota.key.subject.user_id].append(quota)

@@ -1,7 +1,8 @@
 """The balances of a tenant's own quotas in a statement: those in tokens and money, per month or without an end.
 
 What is left of a shorter window ends with it, within the month. What a window was granted is read from its entries.
-What was spent of a window without an end are the calls of the month, but for those that were made before the quota.
+What was spent of a window without an end are the calls of the month, but for those that were made before the quota. A
+quota that was removed by the end of the month has a balance only if it is one per month.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,10 +22,13 @@ GRANTING = ("adm", "due")
 """The prefixes of the sources of entries that change what was granted, besides the opening of a window."""
 
 _WINDOWS = text(
-    "SELECT windows.id, windows.starts_ms, windows.granted, windows.settled, quotas.id AS quota_id, unit, period"
+    "SELECT windows.id, windows.starts_ms, windows.granted, windows.settled, quotas.id AS quota_id, unit, period,"
+    " EXISTS (SELECT 1 FROM quotas AS old WHERE old.tenant_id = quotas.tenant_id AND old.kind = 'tenant'"
+    " AND old.unit = quotas.unit AND old.period = quotas.period AND old.id < quotas.id) AS replaces"
     " FROM quotas JOIN windows ON windows.tenant_id = quotas.tenant_id AND windows.quota_id = quotas.id"
     " WHERE quotas.tenant_id = :tenant_id AND quotas.kind = 'tenant' AND unit IN ('tokens', 'micro_usd')"
-    " AND (period = 'total' OR (period = 'month' AND starts_ms >= :starts_ms AND starts_ms < :ends_ms))"
+    " AND ((period = 'total' AND (removed_ms IS NULL OR removed_ms >= :ends_ms))"
+    " OR (period = 'month' AND starts_ms >= :starts_ms AND starts_ms < :ends_ms))"
     " ORDER BY unit, period, starts_ms"
 )
 _OPENING = text(
@@ -47,7 +51,9 @@ _SPENT = text(
 
 
 class _Window(NamedTuple):
-    """A window and its quota."""
+    """A window and its quota. `replaces`: there was another one of this name, which was removed, so that earlier
+    statements may be about that one.
+    """
 
     id: int
     starts_ms: int
@@ -56,6 +62,7 @@ class _Window(NamedTuple):
     quota_id: int
     unit: str
     period: str
+    replaces: bool
 
 
 async def read_balances(
@@ -77,7 +84,8 @@ async def read_balances(
             balances.append(QuotaBalance(_name(tenant_id, row), row.unit, 0, row.granted, row.settled, 0, left))
             continue
         name = _name(tenant_id, row)
-        balance = await _TotalWindow(session, tenant_id, row).balance(month, openings.get(name), stated.get(name, 0))
+        before = (None, 0) if row.replaces else (openings.get(name), stated.get(name, 0))
+        balance = await _TotalWindow(session, tenant_id, row).balance(month, *before)
         if balance is not None:
             balances.append(balance)
     return balances

@@ -12,7 +12,7 @@ from tollkeeper.administration import quotas
 from tollkeeper.administration.quotas import LimitPlan, OwnerIds
 from tollkeeper.api.admin.caller import AdminCaller, TenantAdmin
 from tollkeeper.api.admin.pages import MAX_ID, NO_OWNER, IdCursor, Limit, Page
-from tollkeeper.api.admin.reasons import Reason
+from tollkeeper.api.admin.reasons import Reason, ReasonInQuery
 from tollkeeper.api.admin.times import Time, epoch_ms
 from tollkeeper.api.me import QuotaBalance, quota_balance
 from tollkeeper.api.openapi_parts import json_body
@@ -44,6 +44,8 @@ TEMPLATE_PATTERN = r"^(user|key|conversation|tag:[A-Za-z][A-Za-z0-9._-]{0,39})$"
 OfEach = Annotated[str | None, Query(max_length=44, pattern=TEMPLATE_PATTERN, examples=["user", "tag:run"])]
 OfTag = Annotated[str | None, Query(max_length=105, pattern=TAG_PATTERN, examples=["cost-centre=42"])]
 OfKey = Annotated[str | None, Query(pattern=KEY_PATTERN, examples=[EXAMPLE_KEY])]
+InUnit = Annotated[UnitName, Query(examples=["requests"])]
+OfWindow = Annotated[WindowName | None, Query(examples=["hour"])]
 
 
 class _QuotaRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -201,6 +203,27 @@ async def override_quota(caller: TenantAdmin) -> Response:
         return await _plan(caller, sent, Action.OVERRIDE, sent.limit, from_ms=from_ms, until_ms=until_ms)
 
     return await caller.once_planned(OverrideQuotaRequest, plan, _applying(caller), LimitPlan)
+
+
+@router.delete("", status_code=204, responses=NO_OWNER, summary="Remove a quota or a template")
+async def remove_quota(
+    caller: TenantAdmin,
+    reason: ReasonInQuery,
+    user_id: OfUser = None,
+    tenant_id: OfTenant = None,
+    key_id: OfKey = None,
+    group_id: OfGroup = None,
+    tag: OfTag = None,
+    for_each: OfEach = None,
+    unit: InUnit = "tokens",
+    window: OfWindow = None,
+) -> None:
+    """No later call holds on it. Calls in flight are settled on it, and its windows, entries and reports stay. A quota
+    that is set later is another one, of which nothing is used. A user without a token quota cannot make any call.
+    """
+    ids = OwnerIds(user_id, tenant_id, key_id, group_id, tag, for_each)
+    period = Period(window) if window is not None else None
+    await quotas.remove_quota(caller.admin, caller.services.ledger, ids, Unit(unit), period, reason)
 
 
 async def _plan(

@@ -1,6 +1,7 @@
 """Finds charges that skipped a quota: one that applied when they were reserved, but on which they hold nothing. No I/O.
 
-A quota is as old as its first window, which is opened in the transaction that creates the quota.
+A quota is as old as its first window, which is opened in the transaction that creates the quota. It applies until it is
+removed.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -69,7 +70,8 @@ class QuotasByOwner:
         of_user, of_tenant = self._of_user.get(charge.user_id, ()), self._of_tenant.get(charge.tenant_id, ())
         of_tags = [self._of_tag.get((charge.tenant_id, tag), ()) for tag in decode_tags(charge.tags)]
         for quota in chain(of_user, of_tenant, *of_tags):
-            applies = quota.since_ms < charge.created_ms and counts_for(charge, quota.kind, quota.subject)
+            applies = quota.since_ms < charge.created_ms and not _is_over(quota, charge.created_ms)
+            applies = applies and counts_for(charge, quota.kind, quota.subject)
             own = chain(of_user, *of_tags) if quota.kind in OF_EACH else ()
             if applies and not any(_replaces(one, quota, charge) for one in own):
                 yield quota
@@ -106,12 +108,20 @@ def _replaces(own: QuotaFacts, template: QuotaFacts, charge: ChargeFacts) -> boo
     is_of_tag = own.kind == SubjectKind.TAG
     is_same = own.unit == template.unit and own.period == template.period
     is_same = is_same and (not is_of_tag or split_tag(own.subject)[0] == template.subject)
-    return bool(is_same and own.since_ms <= charge.created_ms + YOUNG_MS)
+    return bool(is_same and own.since_ms <= charge.created_ms + YOUNG_MS) and not _is_over(
+        own, charge.created_ms - YOUNG_MS
+    )
+
+
+def _is_over(quota: QuotaFacts, at_ms: int) -> bool:
+    return quota.removed_ms is not None and quota.removed_ms <= at_ms
 
 
 def is_young(quota: QuotaFacts, charge: ChargeFacts) -> bool:
-    """Whether a quota was created so shortly before a charge that the reserve need not have seen it."""
-    return bool(charge.created_ms - quota.since_ms <= YOUNG_MS)
+    """Whether a quota was created so shortly before a charge that the reserve need not have seen it, or removed so
+    shortly after its time that the reserve may have seen that.
+    """
+    return bool(charge.created_ms - quota.since_ms <= YOUNG_MS) or _is_over(quota, charge.created_ms + YOUNG_MS)
 
 
 def skipped_quota_problem(charge: ChargeFacts, quota: QuotaFacts) -> Problem:

@@ -32,9 +32,15 @@ _QUOTA_COLUMNS = (
     "id, tenant_id, user_id, kind, subject, unit, period, (SELECT coalesce((SELECT at_ms FROM entries"
     " WHERE entries.tenant_id = windows.tenant_id AND window_id = windows.id AND entries.sequence = 1),"
     " CAST(:cut_ms AS BIGINT)) FROM windows WHERE windows.tenant_id = quotas.tenant_id"
-    " AND quota_id = quotas.id AND value = '' ORDER BY starts_ms LIMIT 1) AS since_ms"
+    " AND quota_id = quotas.id AND value = '' ORDER BY starts_ms LIMIT 1) AS since_ms,"
+    " CASE WHEN removed_ms < :cut_ms THEN removed_ms WHEN removed_ms IS NOT NULL THEN (SELECT at_ms FROM entries"
+    " WHERE entries.tenant_id = quotas.tenant_id AND window_id = (SELECT id FROM windows"
+    " WHERE windows.tenant_id = quotas.tenant_id AND quota_id = quotas.id AND value = '' AND starts_ms <= removed_ms"
+    " ORDER BY starts_ms DESC LIMIT 1) AND kind = 'remove' ORDER BY entries.sequence DESC LIMIT 1) END AS removed_ms"
 )
-"""If the first entry of a quota is archived, the quota is older than every charge that is not."""
+"""If the first entry of a quota is archived, the quota is older than every charge that is not. A removal counts if it
+has its entry, or if that may be archived.
+"""
 _QUOTAS = text(
     f"SELECT {_QUOTA_COLUMNS} FROM quotas WHERE user_id IN :users"
     f" UNION ALL SELECT {_QUOTA_COLUMNS} FROM quotas WHERE user_id IS NULL AND tenant_id IN :tenants"

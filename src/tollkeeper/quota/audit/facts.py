@@ -76,7 +76,9 @@ class WindowFacts(NamedTuple):
 
 
 class QuotaFacts(NamedTuple):
-    """Columns of a quota that has applied to a call, and the time of its first window, since when it applies."""
+    """Columns of a quota that has applied to a call, the time of its first window, since when it applies, and that of
+    its removal, if it is removed.
+    """
 
     id: int
     tenant_id: int
@@ -86,6 +88,7 @@ class QuotaFacts(NamedTuple):
     unit: str
     period: str
     since_ms: int
+    removed_ms: int | None
 
 
 def value_of(charge: ChargeFacts, kind: str | None, subject: str | None) -> str | None:

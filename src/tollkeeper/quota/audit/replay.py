@@ -20,13 +20,14 @@ _LIMIT_KINDS = {
     EntryKind.OVERRIDE,
     EntryKind.ROLLOVER,
 }
-_ADMINISTRATIVE_KINDS = _LIMIT_KINDS | {EntryKind.REPORT, EntryKind.BLOCK}
+_ADMINISTRATIVE_KINDS = _LIMIT_KINDS | {EntryKind.REPORT, EntryKind.BLOCK, EntryKind.REMOVE}
 CHARGE_KINDS = frozenset(set(EntryKind) - _ADMINISTRATIVE_KINDS - {EntryKind.CARRY})
 """The kinds of entries that belong to a charge."""
 CHANGEABLE_BALANCES: dict[str, frozenset[str]] = {
     **dict.fromkeys(_LIMIT_KINDS, frozenset({"granted"})),
     EntryKind.REPORT: frozenset(),
     EntryKind.BLOCK: frozenset(),
+    EntryKind.REMOVE: frozenset(),
     EntryKind.REFUND: frozenset({"settled"}),
     EntryKind.RESERVE: frozenset({"pending"}),
     EntryKind.SETTLE: frozenset({"settled", "pending", "forgiven"}),

@@ -1,4 +1,4 @@
-"""Changes limits: sets them, grants on top of them, overrides them for a time. No I/O."""
+"""Changes limits: sets them, grants on top of them, overrides them for a time, removes quotas. No I/O."""
 
 from typing import NamedTuple, assert_never
 
@@ -7,6 +7,7 @@ from tollkeeper.quota.rules.limit_changes import (
     Grant,
     LimitChange,
     Override,
+    RemoveQuota,
     SetLimit,
     SpentRule,
     require_for_template,
@@ -32,15 +33,19 @@ class _Change(NamedTuple):
 
 
 def administer(page: Page, operation: Administer) -> tuple[Balance, ...]:
-    """Change limits, all or none, and once: the operation may be repeated. Raises NotFound, InvalidRequest."""
+    """Change limits, all or none, and once: the operation may be repeated. Returns the balances of the quotas that it
+    does not remove. Raises NotFound, InvalidRequest.
+    """
     if len({change.key for change in operation.changes}) < len(operation.changes):
         raise InvalidRequest("The same quota is named twice.")
     is_committed = operation.operation_id in page.committed_sources
     changes = []
     for change in operation.changes:
         quota = page.quotas.get(change.key)
-        if quota is None:
-            raise NotFound("There is no such quota to change. Set a limit first.")
+        if is_committed and isinstance(change, RemoveQuota):
+            continue
+        _require_quota(quota, change, is_committed=is_committed)
+        assert quota is not None
         changes.append(_Change(change, quota, page.current_windows[quota.slot]))
         if not is_committed:
             _require_range(changes[-1])
@@ -48,13 +53,23 @@ def administer(page: Page, operation: Administer) -> tuple[Balance, ...]:
         page.committed_sources.add(operation.operation_id)
         for one in changes:
             _apply(page, operation, one)
-    return tuple(balance_of(window) for _, _, window in changes)
+    return tuple(balance_of(window) for change, _, window in changes if not isinstance(change, RemoveQuota))
+
+
+def _require_quota(quota: QuotaRow | None, change: LimitChange, *, is_committed: bool) -> None:
+    """Raise NotFound for a change of a quota that there is not, or of one that was removed since it was changed."""
+    if quota is None or (quota.removed_ms is not None and not isinstance(change, SetLimit)):
+        raise NotFound("There is no such quota to change. Set a limit first.")
+    if quota.is_new and is_committed:
+        raise NotFound("The quota was removed after this change of it.")
 
 
 def _require_range(wanted: _Change) -> None:
     change, quota, window = wanted
     require_possible(change.key)
     require_for_template(change)
+    if isinstance(change, RemoveQuota):
+        return
     if isinstance(change, SetLimit):
         require_rollover(change.key, change.rollover_cap)
     base = change.limit if isinstance(change, SetLimit | Override) else quota.granted
@@ -68,6 +83,8 @@ def _added(wanted: _Change) -> int:
     change, quota, window = wanted
     if isinstance(change, Grant):
         return change.amount
+    if isinstance(change, RemoveQuota):
+        return 0
     if isinstance(change, SetLimit):
         return change.limit - quota.granted if window.override is None else 0
     return change.limit - (quota.granted if window.override is None else window.override)
@@ -78,9 +95,12 @@ def _apply(page: Page, operation: Administer, wanted: _Change) -> None:
     operation_id, more = operation.operation_id, _added(wanted)
     match change:
         case SetLimit():
-            kind, quota.granted = EntryKind.LIMIT, change.limit
+            kind, quota.granted, quota.removed_ms = EntryKind.LIMIT, change.limit, None
             if change.rollover_cap is not None:
                 quota.rollover_cap = window.quota.rollover_cap = change.rollover_cap or None
+            page.changed_limits[quota.id] = quota
+        case RemoveQuota():
+            kind, quota.removed_ms = EntryKind.REMOVE, page.now_ms
             page.changed_limits[quota.id] = quota
         case Grant():
             kind = EntryKind.GRANT

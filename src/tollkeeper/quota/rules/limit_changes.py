@@ -1,4 +1,4 @@
-"""What an administrative operation changes: the limit of a quota, or what is granted to its current window."""
+"""What an administrative operation changes: the limit of a quota, what is granted to its current window, or its end."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -61,7 +61,18 @@ class Override:
     reason: str | None = None
 
 
-LimitChange = SetLimit | Grant | Override
+@dataclass(frozen=True, slots=True)
+class RemoveQuota:
+    """End a quota: no later call holds on it. Its windows stay, and what they hold is settled on them.
+
+    `reason` replaces the operation's reason.
+    """
+
+    key: QuotaKey
+    reason: str | None = None
+
+
+LimitChange = SetLimit | Grant | Override | RemoveQuota
 
 
 def require_rollover(key: QuotaKey, cap: int | None) -> None:
@@ -77,6 +88,8 @@ def require_for_template(change: LimitChange) -> None:
     no time. A value of it can only be granted more: its limit is the template's.
     """
     subject = change.key.subject
+    if subject.value and isinstance(change, RemoveQuota):
+        raise InvalidRequest("Remove the template, or set a limit of their own for those that it is not to limit.")
     if subject.kind in OF_EACH and isinstance(change, Grant) != bool(subject.value):
         raise InvalidRequest("Set the limit of a template. Grant to those that have it, or set a limit of their own.")
     if subject.kind in OF_EACH and isinstance(change, Override):

@@ -74,7 +74,8 @@ class EntryKind(StrEnum):
     """What an entry records: the operation that wrote it, the opening of its window, or what is archived of it.
 
     From a `report` on, the window refuses no call, until a `block`. A `lapse` takes expired grants back; an `override`
-    is the begin or the end of a limit that holds for a time; a `rollover` is what was unused in the window before.
+    is the begin or the end of a limit that holds for a time; a `rollover` is what was unused in the window before;
+    with a `remove`, the quota ends.
     """
 
     OPEN = "open"
@@ -84,6 +85,7 @@ class EntryKind(StrEnum):
     LAPSE = "lapse"
     ROLLOVER = "rollover"
     OVERRIDE = "override"
+    REMOVE = "remove"
     GRANT = "grant"
     REFUND = "refund"
     RESERVE = "reserve"
@@ -117,6 +119,8 @@ class Quota(SQLModel, table=True):
     """How much of what is unused in a window the next one gets, at most; None for nothing."""
     overrides_end_ms: int | None = Field(default=None, sa_type=BigInteger)
     """When the last of its overrides ends; None if it has had none."""
+    removed_ms: int | None = Field(default=None, sa_type=BigInteger)
+    """When it was removed; None if it applies. A new quota of the same owner, unit and period is another row."""
 
 
 class Window(SQLModel, table=True):

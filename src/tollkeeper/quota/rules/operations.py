@@ -275,7 +275,7 @@ class Refund(OfCharge):
 
 @dataclass(slots=True, eq=False)
 class Administer:
-    """Change several limits, all or none. Returns the balances after the changes, one per change.
+    """Change several limits, all or none. Returns the balances after the changes, one per quota that is not removed.
 
     It may be repeated with the same id, by any process: then it only returns the balances.
     """

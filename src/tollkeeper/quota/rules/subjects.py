@@ -127,7 +127,7 @@ NAME_SUFFIX = {
 
 
 class QuotaKey(NamedTuple):
-    """Identifies a quota by owner, unit and period. There is at most one for each."""
+    """Identifies a quota by owner, unit and period. There is at most one for each that is not removed."""
 
     subject: Subject
     unit: Unit
@@ -160,6 +160,10 @@ class QuotaRow:
     """When the last of its overrides ends."""
     rollover_cap: int | None = None
     """How much of what is unused in a window the next one gets, at most."""
+    removed_ms: int | None = None
+    """When this batch removes it."""
+    is_new: bool = False
+    """Whether this batch has created it."""
     name: str = field(init=False)
     """The name in the API: `user-day`, `tenant-total`, `user-month-usd`, `user-day-requests`, `key-day`,
     `tag-run-day` for each value of the tag `run`.

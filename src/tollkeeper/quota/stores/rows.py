@@ -30,6 +30,10 @@ QUOTA_COLUMNS = (
 )
 """What `quota_row` takes, of `quotas` and `tenants`: see QUOTAS."""
 QUOTAS = "quotas JOIN tenants ON tenants.id = quotas.tenant_id"
+APPLIES = "quotas.removed_ms IS NULL"
+"""Condition: the quota is not removed."""
+LIMITS = ("granted", "report_only", "fallback_model", "overrides_end_ms", "rollover_cap", "removed_ms")
+"""The columns of a quota that change."""
 TERMS = ("report_only", "override", "due_ms", "rolled", "base")
 """The columns of a window that change seldom."""
 WINDOW_COLUMNS = (
@@ -219,3 +223,4 @@ def temporary_of(rows: Sequence[Sequence[Any]]) -> dict[int, Temporary]:
 all_values: Callable[[ChargeRow], tuple[Any, ...]] = attrgetter(*CHARGE_COLUMNS)
 inserted_values: Callable[[ChargeRow], tuple[Any, ...]] = attrgetter(*INSERTED_COLUMNS)
 updated_values: Callable[[ChargeRow], tuple[Any, ...]] = attrgetter(*UPDATED_COLUMNS)
+limit_values: Callable[[QuotaRow], tuple[Any, ...]] = attrgetter(*LIMITS)

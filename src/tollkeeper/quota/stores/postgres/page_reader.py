@@ -27,6 +27,7 @@ from tollkeeper.quota.stores.postgres.waiting_jobs import lock_waiting_jobs
 from tollkeeper.quota.stores.postgres.wanted_charges import WANTED_CHARGES, charge_keys
 from tollkeeper.quota.stores.postgres.windows import WindowReader, WrongGuess
 from tollkeeper.quota.stores.rows import (
+    APPLIES,
     FIND_ARCHIVED_MONTH,
     GROUPS_OF_USER,
     HAS_TAGS,
@@ -60,7 +61,7 @@ _READ_ACCOUNTS = (
 )
 _SELECT_QUOTAS = (
     f"SELECT caller.user_id, {QUOTA_COLUMNS} FROM {_CALLERS} JOIN tenants ON tenants.id = caller.tenant_id"
-    " JOIN quotas ON quotas.tenant_id = caller.tenant_id AND quotas.user_id"
+    f" JOIN quotas ON quotas.tenant_id = caller.tenant_id AND {APPLIES} AND quotas.user_id"
 )
 _READ_ACCOUNT_QUOTAS = (
     f"{_SELECT_QUOTAS} = caller.user_id UNION ALL {_SELECT_QUOTAS} IS NULL"
@@ -68,7 +69,7 @@ _READ_ACCOUNT_QUOTAS = (
     " WHERE group_members.tenant_id = caller.tenant_id AND group_members.user_id = caller.user_id)) ORDER BY 2"
 )
 """Two queries, because one with OR would read the quotas of all tenants."""
-_IS_QUOTA = "quotas.kind = $3 AND quotas.subject = $4 AND unit = $5 AND period = $6"
+_IS_QUOTA = f"{APPLIES} AND quotas.kind = $3 AND quotas.subject = $4 AND unit = $5 AND period = $6"
 _FIND_QUOTA = (
     f"SELECT {QUOTA_COLUMNS} FROM {QUOTAS} WHERE quotas.tenant_id = $1 AND user_id = $2 AND {_IS_QUOTA}"
     f" UNION ALL SELECT {QUOTA_COLUMNS} FROM {QUOTAS}"
@@ -261,10 +262,15 @@ class PageReader:
 async def _find_quota(connection: Connection, key: QuotaKey, *, create: bool) -> QuotaRow | None:
     values = quota_key_values(key)
     row = await connection.fetchrow(_FIND_QUOTA, *values)
-    if row is None and create:
+    is_new = row is None and create
+    if is_new:
         await connection.execute(_CREATE_QUOTA, *values)
         row = await connection.fetchrow(_FIND_QUOTA, *values)
-    return quota_row(row).of(key.subject.value) if row is not None else None
+    if row is None:
+        return None
+    quota = quota_row(row).of(key.subject.value)
+    quota.is_new = is_new
+    return quota
 
 
 def _lock_order(key: QuotaKey) -> tuple[int, int, str, str, str, int]:

@@ -6,7 +6,7 @@ from typing import Any
 from tollkeeper.quota.rules.tag_rules import TagRules, tag_rules
 from tollkeeper.quota.stores.postgres.connection import Connection
 from tollkeeper.quota.stores.postgres.policy_cache import PolicyCache
-from tollkeeper.quota.stores.rows import OF_TAGS, QUOTA_COLUMNS, QUOTAS, quota_row
+from tollkeeper.quota.stores.rows import APPLIES, OF_TAGS, QUOTA_COLUMNS, QUOTAS, quota_row
 
 _READ_TAGS = (
     "SELECT tenant_id, name, is_required, CASE WHEN NOT any_value THEN ARRAY(SELECT value FROM tag_values"
@@ -15,7 +15,7 @@ _READ_TAGS = (
 )
 _READ_QUOTAS = (
     f"SELECT {QUOTA_COLUMNS} FROM {QUOTAS} WHERE quotas.tenant_id = ANY($1::integer[]) AND user_id IS NULL"
-    f" AND {OF_TAGS} ORDER BY quotas.id"
+    f" AND {OF_TAGS} AND {APPLIES} ORDER BY quotas.id"
 )
 
 

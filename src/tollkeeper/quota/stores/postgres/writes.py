@@ -17,7 +17,7 @@ from tollkeeper.quota.rules.temporary import TemporaryRow
 from tollkeeper.quota.stores.postgres.connection import Connection
 from tollkeeper.quota.stores.postgres.idempotency_keys import key_values
 from tollkeeper.quota.stores.postgres.wanted_charges import only_month
-from tollkeeper.quota.stores.rows import TERMS, all_values, inserted_values, updated_values
+from tollkeeper.quota.stores.rows import LIMITS, TERMS, all_values, inserted_values, limit_values, updated_values
 from tollkeeper.quota.time_sorted_ids import usage_bucket_of
 
 
@@ -52,10 +52,9 @@ _UPDATE_CHARGES = _Part(
     _types(Charge, (*_CHARGE_KEY, *UPDATED_COLUMNS)),
 )
 _UPDATE_LIMITS = _Part(
-    "UPDATE quotas SET granted = new.granted, report_only = new.report_only, fallback_model = new.fallback_model,"
-    " overrides_end_ms = new.overrides_end_ms, rollover_cap = new.rollover_cap FROM {rows}"
-    " AS new (id, granted, report_only, fallback_model, overrides_end_ms, rollover_cap) WHERE quotas.id = new.id",
-    ("integer", "bigint", "boolean", "text", "bigint", "bigint"),
+    f"UPDATE quotas SET {', '.join(f'{column} = new.{column}' for column in LIMITS)} FROM {{rows}}"
+    f" AS new (id, {', '.join(LIMITS)}) WHERE quotas.id = new.id",
+    ("integer", "bigint", "boolean", "text", "bigint", "bigint", "bigint"),
 )
 _BALANCES = ("granted", "settled", "pending", "forgiven", "sequence")
 
@@ -118,10 +117,7 @@ def _changes(page: Page) -> dict[_Part, Sequence[tuple[Any, ...]]]:
         _INSERT_CHARGES: [inserted_values(charge) for charge in new],
         _INSERT_CLOSED_CHARGES: [all_values(charge) for charge in twice],
         _UPDATE_CHARGES: [(charge.tenant_id, charge.month, charge.id, *updated_values(charge)) for charge in old],
-        _UPDATE_LIMITS: [
-            (row.id, row.granted, row.report_only, row.fallback_model, row.overrides_end_ms, row.rollover_cap)
-            for row in page.changed_limits.values()
-        ],
+        _UPDATE_LIMITS: [(row.id, *limit_values(row)) for row in page.changed_limits.values()],
         _UPDATE_WINDOWS: [_balances(row) for id_, row in page.changed_windows.items() if id_ not in page.changed_terms],
         _UPDATE_TERMS: [
             (*_balances(row), row.report_only, row.override, row.due_ms, row.rolled, row.base)

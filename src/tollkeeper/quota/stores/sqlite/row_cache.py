@@ -23,6 +23,7 @@ from tollkeeper.quota.rules.tag_rules import UNTAGGED, TagRules
 from tollkeeper.quota.rules.templates import lags
 from tollkeeper.quota.rules.temporary import NO_TEMPORARY
 from tollkeeper.quota.stores.rows import (
+    APPLIES,
     FIND_ARCHIVED_MONTH,
     GROUPS_OF_USER,
     HAS_TAGS,
@@ -78,10 +79,10 @@ _READ_REVOKED_SESSIONS = (
 )
 _SELECT_QUOTAS = f"SELECT {QUOTA_COLUMNS} FROM {QUOTAS}"
 _READ_QUOTAS = (
-    f"{_SELECT_QUOTAS} WHERE user_id = ? OR (quotas.tenant_id = ? AND user_id IS NULL AND {NOT_OF_TAGS}"
+    f"{_SELECT_QUOTAS} WHERE {APPLIES} AND (user_id = ? OR (quotas.tenant_id = ? AND user_id IS NULL AND {NOT_OF_TAGS}"
     " AND (quotas.kind <> 'group' OR CAST(quotas.subject AS INTEGER) IN"
     " (SELECT group_id FROM group_members WHERE group_members.tenant_id = quotas.tenant_id"
-    " AND group_members.user_id = ?))) ORDER BY quotas.id"
+    " AND group_members.user_id = ?)))) ORDER BY quotas.id"
 )
 _READ_QUOTA = f"{_SELECT_QUOTAS} WHERE quotas.tenant_id = ? AND quotas.id = ?"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tollkeeper.quota.rules.charge_row import CHARGE_COLUMNS, INSERTED_COLUMNS, UPDATED_COLUMNS
 from tollkeeper.quota.rules.page import EntryRow, Page, WindowRow
-from tollkeeper.quota.stores.rows import TERMS, all_values, inserted_values
+from tollkeeper.quota.stores.rows import LIMITS, TERMS, all_values, inserted_values, limit_values
 from tollkeeper.quota.stores.sqlite.idempotency_keys import write_keys
 from tollkeeper.quota.stores.sqlite.temporary import write_temporary
 
@@ -48,10 +48,7 @@ _insert_charges = Insert("charges", INSERTED_COLUMNS)
 _update_charges = Insert("charges", CHARGE_COLUMNS, "tenant_id, month, id", UPDATED_COLUMNS)
 _update_windows = Insert("windows", _WINDOW_COLUMNS, "id", _BALANCES)
 _insert_entries = Insert("entries", EntryRow._fields)
-_UPDATE_LIMIT = (
-    "UPDATE quotas SET granted = ?, report_only = ?, fallback_model = ?, overrides_end_ms = ?, rollover_cap = ?"
-    " WHERE id = ?"
-)
+_UPDATE_LIMIT = f"UPDATE quotas SET {', '.join(f'{column} = ?' for column in LIMITS)} WHERE id = ?"
 _UPDATE_TERMS = f"UPDATE windows SET {', '.join(f'{column} = ?' for column in TERMS)} WHERE id = ?"
 _UPDATE_JOB = (
     "UPDATE jobs SET charge_id = ?, status = ?, started_ms = coalesce(started_ms, ?),"
@@ -64,8 +61,7 @@ def write(connection: sqlite3.Connection, page: Page) -> None:
     _insert_charges.run(connection, [inserted_values(row) for row in page.new_charges])
     _update_charges.run(connection, [all_values(row) for row in page.changed_charges.values()])
     for quota in page.changed_limits.values():
-        limit = quota.granted, quota.report_only, quota.fallback_model, quota.overrides_end_ms, quota.rollover_cap
-        connection.execute(_UPDATE_LIMIT, (*limit, quota.id))
+        connection.execute(_UPDATE_LIMIT, (*limit_values(quota), quota.id))
     _update_windows.run(connection, [_window_values(row) for row in page.changed_windows.values()])
     for window in page.changed_terms.values():
         terms = window.report_only, window.override, window.due_ms, window.rolled, window.base
