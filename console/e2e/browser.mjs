@@ -89,11 +89,13 @@ export class Tools {
     }
   }
 
-  /** What "Copy as curl" has copied. */
+  /** What "Copy as curl" has copied. The view is checked without and with the commands. */
   async curl() {
     const { page } = this;
+    await this.check();
     await page.getByRole("button", { name: "Copy as curl" }).click();
     await page.getByTestId("curl").waitFor();
+    await this.check();
     const copied = await page.evaluate(() => navigator.clipboard.readText());
     await page.keyboard.press("Escape");
     return copied;

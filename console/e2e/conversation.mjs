@@ -74,6 +74,31 @@ await run(async (tools, given) => {
   await page.getByTestId("quota").filter({ hasText: "group" }).waitFor();
   assert((await tools.curl()).includes(`'X-Tollkeeper-Group: ${given.group}'`), "curl names no group");
 
+  // A conversation that the server stores is opened again, goes on, and is deleted.
+  await page.reload();
+  await page.getByRole("navigation").waitFor();
+  await tools.open("Playground");
+  await page.getByText("No conversation of yours is stored.").waitFor();
+  await page.getByRole("switch", { name: "Store this conversation" }).click({ force: true });
+  await page.getByLabel("Name of the conversation").fill("a b");
+  await page.getByText("1 to 100 letters, digits and . _ -").waitFor();
+  await page.getByLabel("Name of the conversation").fill(given.session);
+  await ask(given.question);
+  const stored = page.getByTestId("stored").filter({ hasText: given.session });
+  await stored.getByText(/^2 messages/).waitFor();
+  await page.getByRole("button", { name: "New conversation" }).click();
+  await page.getByTestId("turn").waitFor({ state: "hidden" });
+  await stored.getByRole("button", { name: given.session, exact: true }).click();
+  await page.getByTestId("turn").filter({ hasText: given.echoed }).waitFor();
+  await ask(given.question);
+  await stored.getByText(/^4 messages/).waitFor();
+  const going = await tools.curl();
+  assert(going.includes("/ai/sessions") && going.includes(`"session_id":"${given.session}"`), `curl is ${going}`);
+  await stored.getByRole("button", { name: `Delete ${given.session}` }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
+  await page.getByText("No conversation of yours is stored.").waitFor();
+  assert((await page.getByTestId("turn").count()) === 0, "the deleted conversation is still shown");
+
   await tools.open("Documents");
   await page.getByRole("button", { name: "Delete" }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();

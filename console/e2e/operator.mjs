@@ -1,7 +1,7 @@
 /** An operator: sees whether all is well, creates a tenant, verifies the ledger, sees the entries of a charge, refunds it
  * with a fresh login, and switches a model off and on. */
 
-import { run } from "./browser.mjs";
+import { assert, run } from "./browser.mjs";
 
 await run(async (tools, given) => {
   const { page } = tools;
@@ -62,4 +62,8 @@ await run(async (tools, given) => {
   await row.getByText(given.hostile).waitFor();
   await row.getByRole("button", { name: "Switch on" }).click();
   await row.getByRole("cell", { name: "on", exact: true }).waitFor();
+
+  await tools.open("Doctor");
+  await page.getByRole("row").filter({ hasText: "signing secret" }).filter({ hasText: "it has at least 32 bytes" }).waitFor();
+  assert((await tools.curl()).includes("/admin/doctor"), "curl has no checks");
 });

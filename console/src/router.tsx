@@ -161,6 +161,12 @@ const modelsRoute = createRoute({
   component: lazyRouteComponent(() => import("./views/Models"), "Models"),
 });
 
+const doctorRoute = createRoute({
+  getParentRoute: () => rootRoute,
+  path: "/doctor",
+  component: lazyRouteComponent(() => import("./views/Doctor"), "Doctor"),
+});
+
 const routeTree = rootRoute.addChildren([
   playgroundRoute,
   quotaRoute,
@@ -190,6 +196,7 @@ const routeTree = rootRoute.addChildren([
   ledgerRoute,
   ledgerChargeRoute,
   modelsRoute,
+  doctorRoute,
 ]);
 
 /** The route is in the fragment of the URL: the server has one page, and logs no ids of what is looked at. */

@@ -242,8 +242,20 @@ export const adminStrings = {
     sockets: "WebSockets",
     connections: "Connections",
   },
+  doctor: {
+    title: "Doctor",
+    intro: "The checks of tollkeeper doctor, on the host that answers. No provider is called: tollkeeper doctor --ask calls each once.",
+    again: "Check again",
+    check: "Check",
+    detail: "What was found",
+    advice: "What to do",
+    states: { ok: "ok", warning: "warning", failed: "failed" },
+    summary: { ok: "All is well.", warning: "The server works; something should be changed.", failed: "A check failed." },
+  },
   verification: {
     running: (seconds: number) => `It has run for ${seconds} s. You may leave this page.`,
+    progress: (percent: number) => `${percent} %`,
+    of: (name: string, checked: string, about: string) => `${name}: ${checked} of about ${about}`,
     counted: (name: string, value: string) => `${name}: ${value}`,
   },
 };

@@ -37,6 +37,7 @@ from tollkeeper.api.admin import alerts as admin_alerts
 from tollkeeper.api.admin import audit as admin_audit
 from tollkeeper.api.admin import charges as admin_charges
 from tollkeeper.api.admin import contents as admin_contents
+from tollkeeper.api.admin import doctor as admin_doctor
 from tollkeeper.api.admin import events as admin_events
 from tollkeeper.api.admin import groups as admin_groups
 from tollkeeper.api.admin import keys as admin_keys
@@ -125,6 +126,7 @@ ROUTERS = (
     admin_events.router,
     admin_audit.router,
     admin_verifications.router,
+    admin_doctor.router,
     admin_webhooks.router,
     admin_webhook_deliveries.router,
 )

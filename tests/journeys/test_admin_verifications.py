@@ -31,9 +31,14 @@ async def test_a_verification_runs_in_the_background_and_its_report_is_kept(serv
         found = await wait_for_result(operator, path)
         assert (found["state"], found["error"]) == ("finished", None)
         report = found["report"]
+        progress = found["progress"]
+        assert isinstance(progress, dict)
+        assert (progress["share"], progress["checked"]) == (1, progress["about"])
         assert isinstance(report, dict)
         assert (report["problem_count"], report["problems"]) == (0, [])
-        assert report["charges" if what == "ledger" else "lines"] > 0
+        counted = {"charges", "entries"} if what == "ledger" else {"lines"}
+        assert {name: report[name] for name in counted} == progress["checked"]
+        assert all(progress["checked"].values())
         (line, *_) = (await operator.get(f"/admin/audit?tenant_id=0&action={what}.verify")).body["data"]
         assert (line["tenant_id"], line["actor"]) == (None, f"user:{operator.principal.user_id}")
 

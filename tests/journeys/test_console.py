@@ -106,6 +106,8 @@ async def test_a_member_is_answered_from_documents_with_tools_and_images_and_is_
             toolQuestion=script(tool_call={"name": HOSTILE_NAME, "arguments": {"city": ECHOED}}),
             argument="city",
             group="research",
+            session="physics-1",
+            echoed=ECHOED,
         )
 
 

@@ -193,6 +193,7 @@ FREE: dict[Route, Any] = {
     ("GET", "/admin/contents"): None,
     ("GET", "/admin/events"): None,
     ("GET", "/admin/contents/{charge_id}"): None,
+    ("GET", "/admin/doctor"): None,
     ("POST", "/admin/ledger/verify"): None,
     ("GET", "/admin/ledger/verify"): None,
     ("POST", "/admin/audit/verify"): None,

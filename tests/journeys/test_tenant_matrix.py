@@ -68,6 +68,7 @@ OPERATORS_ONLY = {
     ("POST", "/admin/providers/{name}/off"),
     ("POST", "/admin/providers/{name}/on"),
     ("POST", "/admin/charges/{charge_id}/refund"),
+    ("GET", "/admin/doctor"),
     ("POST", "/admin/ledger/verify"),
     ("GET", "/admin/ledger/verify"),
     ("POST", "/admin/audit/verify"),

@@ -43,6 +43,7 @@ const INSTALLATION = [
   ["/live", nav.live],
   ["/ledger", nav.ledger],
   ["/models", nav.models],
+  ["/doctor", nav.doctor],
 ] as const;
 
 /** The frame of every view: who is signed in, and the views of their role. */

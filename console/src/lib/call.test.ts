@@ -23,6 +23,11 @@ test("a call is of the native API, with the answered turns before it", () => {
   });
 });
 
+test("the server knows what was said before in a conversation that it stores", () => {
+  const { path, body } = callOf(BEFORE, ASKED, { session: "physics" }, "m");
+  expect({ path, body }).toEqual({ path: "/ai/chat", body: { session_id: "physics", messages: [{ role: "user", content: "Three?" }], stream: true } });
+});
+
 test("images and tools need OpenAI's API, which has no default model", () => {
   const options = { system_prompt: "Be brief.", tools: '[{"type": "function"}]' };
   const request = callOf([], { ...ASKED, images: [IMAGE] }, options, "m");

@@ -17,6 +17,8 @@ export interface Said {
 export interface Options extends Attribution, Pick<NativeChat, "model" | "system_prompt" | "max_tokens" | "temperature"> {
   /** Whether the answer is given from the documents that the user may read. */
   retrieve?: boolean;
+  /** The name of the conversation that the server stores. It knows the messages before. */
+  session?: string;
   /** The tools that the model may call: JSON, as OpenAI's API has them. */
   tools?: string;
 }
@@ -48,10 +50,11 @@ export function needsCompat(before: Said[], images: string[], options: Options):
 
 /** The request of a turn: of the native API, or of OpenAI's for images and tools. Throws SyntaxError for bad tools. */
 export function callOf(before: Said[], asked: Said, options: Options, defaultModel: string | undefined): ApiRequest {
-  const { tools, group, tags, retrieve, ...native } = options;
+  const { tools, group, tags, retrieve, session, ...native } = options;
   const headers = attributionHeaders({ group, tags });
   if (!needsCompat(before, asked.images, options)) {
-    const body: NativeChat = { ...native, ...(retrieve ? { retrieve } : {}), messages: messagesOf(before, asked.question), stream: true };
+    const chosen = { ...(retrieve ? { retrieve } : {}), ...(session ? { session_id: session } : {}) };
+    const body: NativeChat = { ...native, ...chosen, messages: messagesOf(session ? [] : before, asked.question), stream: true };
     return { method: "POST", path: "/ai/chat", headers, body };
   }
   const { system_prompt: system, model = defaultModel, ...limits } = native;

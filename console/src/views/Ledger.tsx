@@ -91,7 +91,7 @@ function VerificationPanel({ title, verification, error, start }: VerificationPa
           {title}
         </Title>
         <Text size="sm">{words.states[state] ?? state}</Text>
-        {state === "running" && <Running since={verification?.started_at ?? null} />}
+        {state === "running" && <Running since={verification?.started_at ?? null} progress={verification?.progress ?? null} />}
         {typeof problems === "number" && <Text fw={700}>{problems === 0 ? words.clean : words.problems(problems)}</Text>}
         <Counted report={verification?.report} />
         {verification?.finished_at && (
@@ -111,13 +111,22 @@ function VerificationPanel({ title, verification, error, start }: VerificationPa
   );
 }
 
-/** That a verification runs, and for how long: its end is not known before. */
-function Running({ since }: { since: string | null }) {
+/** That a verification runs, for how long, and how far it is once it has checked something. */
+function Running({ since, progress }: { since: string | null; progress: Verification["progress"] }) {
   const seconds = since === null ? 0 : Math.max(0, Math.round((Date.now() - new Date(since).getTime()) / 1_000));
+  const share = progress?.share ?? null;
   return (
     <>
-      <Progress value={100} animated aria-label={words.states.running} />
-      <Text size="sm">{strings.verification.running(seconds)}</Text>
+      <Progress value={share === null ? 100 : share * 100} animated aria-label={words.states.running} />
+      <Text size="sm">
+        {share !== null && `${strings.verification.progress(Math.floor(share * 100))} · `}
+        {strings.verification.running(seconds)}
+      </Text>
+      {Object.entries(progress?.checked ?? {}).map(([name, checked]) => (
+        <Text key={name} size="sm">
+          {strings.verification.of(name, count(checked), count(progress?.about[name] ?? checked))}
+        </Text>
+      ))}
     </>
   );
 }

@@ -64,7 +64,12 @@ export function useConversation() {
     changeLast(() => ({ charge }));
   }
 
-  return { turns, running, send, stop: () => controller.current?.abort(), clear: () => setTurns([]) };
+  /** Go on with what was said before. */
+  function resume(said: Said[]): void {
+    setTurns(said.map((turn) => ({ ...turn, ...NEW_TURN, tools: [], state: "done" })));
+  }
+
+  return { turns, running, send, resume, stop: () => controller.current?.abort(), clear: () => setTurns([]) };
 }
 
 /** The calls of tools, with what has arrived of one of them. */

@@ -6,7 +6,7 @@ They use the processor for minutes: so they delay neither the event loop nor oth
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tollkeeper.child_process import kill
@@ -26,9 +26,13 @@ class Ended(NamedTuple):
     error: str
 
 
-async def run_command(arguments: Sequence[str], database_url: str) -> Ended:
+async def run_command(
+    arguments: Sequence[str], database_url: str, take_line: Callable[[bytes], bool] = lambda _: False
+) -> Ended:
     """Run a command on this database; its other settings are those of the environment. A command that cannot be started
     has the exit code -1. It is killed if this is cancelled.
+
+    `take_line` is called with each line of its errors, and returns whether that is no error but something of its own.
     """
     environment = {name: value for name, value in os.environ.items() if name.upper() not in _REPLACED}
     try:
@@ -45,10 +49,35 @@ async def run_command(arguments: Sequence[str], database_url: str) -> Ended:
     except OSError as error:
         return Ended(-1, b"", str(error.strerror))
     try:
-        output, errors = await process.communicate()
+        output, last_error = await asyncio.gather(_read_all(process.stdout), _last_line(process.stderr, take_line))
+        await process.wait()
     except asyncio.CancelledError:
         await kill(process)
         raise
     code = process.returncode
-    lines = errors.decode(errors="replace").strip().splitlines() or [f"It ended with the exit code {code}."]
-    return Ended(code, output, lines[-1][:MAX_ERROR_LENGTH])
+    return Ended(code, output, last_error[:MAX_ERROR_LENGTH] or f"It ended with the exit code {code}.")
+
+
+async def _read_all(stream: asyncio.StreamReader | None) -> bytes:
+    assert stream is not None
+    return await stream.read()
+
+
+async def _last_line(stream: asyncio.StreamReader | None, take_line: Callable[[bytes], bool]) -> str:
+    """The last line that `take_line` does not take, and that is not blank. A line that is longer than the stream's
+    buffer is left out.
+    """
+    assert stream is not None
+    last = b""
+    while True:
+        try:
+            line = await stream.readuntil()
+        except asyncio.IncompleteReadError as error:
+            line = error.partial
+            if not line:
+                return last.decode(errors="replace").strip()
+        except asyncio.LimitOverrunError as error:
+            await stream.readexactly(error.consumed)
+            continue
+        if line.strip() and not take_line(line):
+            last = line

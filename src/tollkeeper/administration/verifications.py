@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+import msgspec
 import structlog
 
 from tollkeeper.administration.commands import run_command
@@ -31,15 +32,30 @@ class RunState(StrEnum):
     FAILED = "failed"
 
 
+class Progress(msgspec.Struct, frozen=True):
+    """How far a verification is: the `share` of its work, from 0 to 1, and what was `checked`, of `about` how many."""
+
+    share: float | None
+    checked: dict[str, int]
+    about: dict[str, int]
+
+
+class _ProgressLine(msgspec.Struct, frozen=True):
+    progress: Progress
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The last verification of this server process. `report` is what the command prints with --json."""
+    """The last verification of this server process. `report` is what the command prints with --json, and `progress` the
+    last one that it has printed.
+    """
 
     state: RunState = RunState.NONE
     started_ms: int | None = None
     finished_ms: int | None = None
     error: str | None = None
     report: Mapping[str, Any] | None = None
+    progress: Progress | None = None
 
 
 class CommandRunner:
@@ -69,7 +85,7 @@ class CommandRunner:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        ended = await run_command(self._arguments, self._database_url)
+        ended = await run_command(self._arguments, self._database_url, self._take_progress)
         finished = replace(self.last, state=RunState.FAILED, finished_ms=self._clock.now_ms())
         if ended.code in (CLEAN, PROBLEMS):
             with suppress(ValueError):
@@ -77,6 +93,13 @@ class CommandRunner:
                 return
         self.last = replace(finished, error=ended.error)
         log.error("verification.failed", command=" ".join(self._arguments), error=self.last.error)
+
+    def _take_progress(self, line: bytes) -> bool:
+        try:
+            self.last = replace(self.last, progress=msgspec.json.decode(line, type=_ProgressLine).progress)
+        except msgspec.DecodeError:
+            return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,5 +116,5 @@ class Verifications:
 
 def make_verifications(database_url: str, clock: Clock) -> Verifications:
     """The verifications of the installation with this database."""
-    commands = ("ledger", "verify", "--json"), ("audit", "verify", "--json")
+    commands = ("ledger", "verify", "--json", "--progress"), ("audit", "verify", "--json", "--progress")
     return Verifications(*(CommandRunner(command, database_url, clock) for command in commands))

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from sqlmodel.ext.asyncio.session import AsyncSession
 from starlette.types import Scope
 
+from tollkeeper.administration.doctor import Doctor
 from tollkeeper.administration.verifications import Verifications
 from tollkeeper.api.bearer import authenticate
 from tollkeeper.api.body_budget import BodyBudget
@@ -70,6 +71,7 @@ class Services:
     audit_log: AuditLog
     openid: OpenIdClient
     verifications: Verifications
+    doctor: Doctor
     clock: Clock
     metrics: Collector
     health: Health

@@ -8,12 +8,14 @@ from functools import partial
 
 from starlette.types import ASGIApp
 
+from tollkeeper.administration.doctor import Doctor
 from tollkeeper.administration.verifications import make_verifications
 from tollkeeper.alerts.task import QuotaAlerts
 from tollkeeper.api.body_budget import BodyBudget
 from tollkeeper.api.dependencies import Services
 from tollkeeper.app import create_app
 from tollkeeper.bootstrap.backends import Backends, make_backends
+from tollkeeper.bootstrap.checks import run_checks
 from tollkeeper.bootstrap.cleanups import PeriodicTask, make_cleanups
 from tollkeeper.bootstrap.core import Core, open_core
 from tollkeeper.bootstrap.documents import make_documents, processing_documents
@@ -141,6 +143,8 @@ async def _services(
         stack.callback(failed_logins.write)
         verifications = make_verifications(settings.database_url, clock)
         stack.push_async_callback(verifications.stop)
+        doctor = Doctor(partial(run_checks, settings), clock)
+        stack.push_async_callback(doctor.stop)
         _freeze_startup_objects()
         gateway = make_gateway(settings, database, ledger, backends.catalog, data_keys, core.calls)
         stack.push_async_callback(gateway.sampled.stop)
@@ -172,6 +176,7 @@ async def _services(
             audit_log=identity.audit_log,
             openid=identity.openid,
             verifications=verifications,
+            doctor=doctor,
             clock=clock,
             metrics=metrics.shown,
             health=health,

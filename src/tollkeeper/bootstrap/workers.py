@@ -1,5 +1,6 @@
 """What a process shares with the other workers of its server: the metrics of all, and the port that serves them."""
 
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from prometheus_client.registry import Collector
 
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.rate_limits.throttle import AI_SETTING, HANDSHAKES_SETTING, LOGIN_SETTING, READS_SETTING
 from tollkeeper.settings import Settings
 from tollkeeper.telemetry.metrics_server import MetricsServer
 from tollkeeper.workers.listeners import bind
@@ -70,3 +72,28 @@ def metrics_port(settings: Settings, metrics: Collector, one: OneOfSeveral | Non
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def require_workers(settings: Settings, *, reload: bool) -> None:
+    """Raise ConfigurationError where several workers cannot serve with these settings."""
+    if reload:
+        raise ConfigurationError("--reload serves with one process: leave it out, or set --workers 1.")
+    if not hasattr(signal, "sigtimedwait") or not hasattr(socket, "SO_REUSEPORT"):
+        raise ConfigurationError("Several workers need Linux. Set --workers 1.")
+    if settings.limits_store is None and (
+        limited := [name for name, at in rate_limits(settings).items() if at != "off"]
+    ):
+        raise ConfigurationError(
+            "Each worker would count requests for itself. Set TOLLKEEPER_LIMITS_STORE=redis://HOST:6379/0, or"
+            f" {', '.join(limited)} to off, or --workers 1."
+        )
+
+
+def rate_limits(settings: Settings) -> dict[str, str]:
+    """The rate limits, by the names of their variables."""
+    return {
+        LOGIN_SETTING: settings.rate_limit_login,
+        AI_SETTING: settings.rate_limit_ai,
+        READS_SETTING: settings.rate_limit_reads,
+        HANDSHAKES_SETTING: settings.rate_limit_handshakes,
+    }

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.audit_log.log import Filter, Head
@@ -16,7 +15,8 @@ from tollkeeper.audit_log.verification import Verification
 from tollkeeper.audit_log.verification import verify as verify_chains
 from tollkeeper.cli.arguments import parse_name, parse_number
 from tollkeeper.cli.context import open_administration
-from tollkeeper.cli.output import AsJson, format_time, iso_time, make_console, print_json, print_line, print_table
+from tollkeeper.cli.output import AsJson, format_time, iso_time, print_json, print_line, print_table
+from tollkeeper.cli.progress import AsLines, ProgressLines, spinner
 from tollkeeper.errors import InvalidRequest
 from tollkeeper.identity import accounts
 from tollkeeper.tenant_scope import ALL_TENANTS, TenantScope
@@ -88,10 +88,11 @@ def verify(
         ),
     ] = None,
     as_json: AsJson = False,
+    as_lines: AsLines = False,
 ) -> None:
     """Check every line of the chains. Exit code 0: clean; 1: lines were changed or are missing."""
     noted = [one for text in head or [] for one in _read_heads(text)]
-    found = asyncio.run(_verify(tenant, noted))
+    found = asyncio.run(_verify(tenant, noted, as_lines=as_lines))
     if as_json:
         document = {"lines": found.lines, "chains": found.chains, "noted_heads": len(noted)}
         print_json(document | {"problem_count": found.problem_count, "problems": found.problems})
@@ -118,20 +119,24 @@ def head_(tenant: Tenant = None, as_json: AsJson = False) -> None:
         print_line(str(one))
 
 
-async def _verify(tenant: str | None, noted: list[Head]) -> Verification:
-    console = make_console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"))
+async def _verify(tenant: str | None, noted: list[Head], *, as_lines: bool) -> Verification:
     async with open_administration() as administration:
-        scope = await _scope(administration.admin.session, tenant)
+        audit_log, database = administration.admin.audit_log, administration.context.database
+        session = administration.admin.session
+        scope = await _scope(session, tenant)
+        heads = await audit_log.heads(session, scope) if as_lines else []
+        lines = ProgressLines({"lines": sum(head.sequence for head in heads)}) if as_lines else None
         await administration.admin.commit()
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("Verifying")
+        with spinner("Verifying") as show_text:
 
-            def show_progress(found: Verification) -> None:
-                progress.update(task, description=f"{found.lines:,} lines verified")
+            def show_progress(found: Verification, *, is_last: bool = False) -> None:
+                show_text(f"{found.lines:,} lines verified")
+                if lines is not None:
+                    lines.show({"lines": found.lines}, is_last=is_last)
 
-            audit_log, database = administration.admin.audit_log, administration.context.database
-            return await verify_chains(database, audit_log, scope, noted, show_progress)
+            found = await verify_chains(database, audit_log, scope, noted, show_progress)
+            show_progress(found, is_last=True)
+            return found
 
 
 def _print_verification(found: Verification, noted: int) -> None:

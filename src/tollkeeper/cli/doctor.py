@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from tollkeeper.cli.checks import Finding, run_checks
+from tollkeeper.administration.doctor import CheckState, Finding
+from tollkeeper.bootstrap.checks import run_checks
 from tollkeeper.cli.output import AsJson, print_json, print_line
 from tollkeeper.settings import load_settings
 
@@ -31,11 +32,12 @@ def doctor(
         async for finding in run_checks(settings, ask=ask):
             findings.append(finding)
             if not as_json:
-                print_line(f"{finding.state:8} {finding.check:{NAME_WIDTH}} {finding.detail}")
+                text = " ".join(filter(None, (finding.detail, finding.advice)))
+                print_line(f"{finding.state:8} {finding.check:{NAME_WIDTH}} {text}")
         return findings
 
     findings = asyncio.run(run())
     if as_json:
         print_json([asdict(finding) for finding in findings])
-    if any(finding.state == "failed" for finding in findings):
+    if any(finding.state is CheckState.FAILED for finding in findings):
         raise typer.Exit(EXIT_FAILED)

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from tollkeeper.cli import EXIT_INTERRUPTED, reconcile, recovery
 from tollkeeper.cli.context import open_context
-from tollkeeper.cli.output import AsJson, iso_time, make_console, print_json, print_line
+from tollkeeper.cli.output import AsJson, iso_time, print_json, print_line
+from tollkeeper.cli.progress import AsLines, ProgressLines, spinner
+from tollkeeper.quota.audit.cut import read_cut
 from tollkeeper.quota.audit.report import AuditReport
+from tollkeeper.quota.audit.totals import estimate_totals
 from tollkeeper.quota.audit.verify import BLIND_SPOTS
 from tollkeeper.quota.audit.verify import verify as verify_ledger
 from tollkeeper.quota.partition_months import written
@@ -45,10 +47,11 @@ def verify(
         ),
     ] = None,
     as_json: AsJson = False,
+    as_lines: AsLines = False,
 ) -> None:
     """Replay every window, check every charge. Exit code 0: clean; 1: problems found; 2: the ledger cannot be read."""
     try:
-        report = asyncio.run(_verify(since))
+        report = asyncio.run(_verify(since, as_lines=as_lines))
     except KeyboardInterrupt:
         if since is None:
             raise
@@ -113,17 +116,20 @@ def _print_blind_spots(report: AuditReport) -> None:
         print_line(f"Charges in the first minute of a quota that they do not hold on: {report.undecided:,}")
 
 
-async def _verify(mark_file: Path | None) -> AuditReport:
-    console = make_console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"))
+async def _verify(mark_file: Path | None, *, as_lines: bool) -> AuditReport:
     async with open_context() as context:
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("Replaying")
+        database = context.database
+        totals = await estimate_totals(database, await read_cut(database)) if as_lines and mark_file is None else None
+        lines = ProgressLines(totals._asdict() if totals is not None else {}) if as_lines else None
+        with spinner("Replaying") as show_text:
 
-            def show_progress(report: AuditReport) -> None:
-                text = f"{report.entries:,} entries replayed, {report.charges:,} charges checked"
-                progress.update(task, description=text)
+            def show_progress(report: AuditReport, *, is_last: bool = False) -> None:
+                show_text(f"{report.entries:,} entries replayed, {report.charges:,} charges checked")
+                if lines is not None:
+                    lines.show({"entries": report.entries, "charges": report.charges}, is_last=is_last)
 
-            return await verify_ledger(
-                context.database, now_ms=context.clock.now_ms(), progress=show_progress, mark_file=mark_file
+            report = await verify_ledger(
+                database, now_ms=context.clock.now_ms(), progress=show_progress, mark_file=mark_file
             )
+            show_progress(report, is_last=True)
+            return report

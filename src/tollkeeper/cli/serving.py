@@ -14,12 +14,12 @@ from tollkeeper.api.middleware import MAX_BODY_BYTES
 from tollkeeper.bootstrap.application import make_app
 from tollkeeper.bootstrap.backends import Backends, make_backends
 from tollkeeper.bootstrap.reload import EarlyHangUp
-from tollkeeper.bootstrap.workers import OneOfSeveral
+from tollkeeper.bootstrap.workers import OneOfSeveral, require_workers
 from tollkeeper.cli.command_settings import load_command_settings, require_sqlite_file
 from tollkeeper.cli.first_run import populate, print_example_calls, print_first_steps, print_how_to_get_in
 from tollkeeper.cli.migrate import migrate_database
 from tollkeeper.cli.output import print_line
-from tollkeeper.cli.serving_workers import become_worker, require_workers
+from tollkeeper.cli.serving_workers import become_worker
 from tollkeeper.clock import SystemClock
 from tollkeeper.database.engine import Database, SchemaMissing
 from tollkeeper.encryption.data_keys import DataKeys

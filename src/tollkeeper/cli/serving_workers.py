@@ -2,7 +2,6 @@
 
 import gc
 import shutil
-import signal
 import socket
 import sys
 import tempfile
@@ -15,40 +14,13 @@ import typer
 from tollkeeper.bootstrap.instruments import logs_as_text
 from tollkeeper.bootstrap.workers import OneOfSeveral, bind_metrics
 from tollkeeper.cli.runner import EXIT_ERROR
-from tollkeeper.errors import ConfigurationError
 from tollkeeper.providers import tokenizer
 from tollkeeper.providers.catalog import Catalog
-from tollkeeper.rate_limits.throttle import AI_SETTING, HANDSHAKES_SETTING, LOGIN_SETTING, READS_SETTING
 from tollkeeper.settings import Settings
 from tollkeeper.telemetry.logging import configure_logging, log_uncaught_exceptions
 from tollkeeper.workers.listeners import bind
 from tollkeeper.workers.metrics import MetricsFolder
 from tollkeeper.workers.supervisor import Supervisor, Worker
-
-
-def require_workers(settings: Settings, *, reload: bool) -> None:
-    """Raise ConfigurationError where several workers cannot serve with these settings."""
-    if reload:
-        raise ConfigurationError("--reload serves with one process: leave it out, or set --workers 1.")
-    if not hasattr(signal, "sigtimedwait") or not hasattr(socket, "SO_REUSEPORT"):
-        raise ConfigurationError("Several workers need Linux. Set --workers 1.")
-    if settings.limits_store is None and (
-        limited := [name for name, at in rate_limits(settings).items() if at != "off"]
-    ):
-        raise ConfigurationError(
-            "Each worker would count requests for itself. Set TOLLKEEPER_LIMITS_STORE=redis://HOST:6379/0, or"
-            f" {', '.join(limited)} to off, or --workers 1."
-        )
-
-
-def rate_limits(settings: Settings) -> dict[str, str]:
-    """The rate limits, by the names of their variables."""
-    return {
-        LOGIN_SETTING: settings.rate_limit_login,
-        AI_SETTING: settings.rate_limit_ai,
-        READS_SETTING: settings.rate_limit_reads,
-        HANDSHAKES_SETTING: settings.rate_limit_handshakes,
-    }
 
 
 def become_worker(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 from fastapi import APIRouter
 from pydantic import BaseModel
 
@@ -13,17 +14,28 @@ from tollkeeper.audit_log.models import INSTALLATION
 router = APIRouter(prefix="/admin", tags=["admin"])
 
 
+class ProgressResponse(BaseModel):
+    """How far a verification is. `share` is from 0 to 1, null if it is not known. `checked` and `about` are counts by
+    what is counted: `entries` and `charges` of the ledger, `lines` of the audit log. `about` is an estimate of all.
+    """
+
+    share: float | None
+    checked: dict[str, int]
+    about: dict[str, int]
+
+
 class VerificationResponse(BaseModel):
     """The last verification that this server process has started: `none`, `running`, `finished` or `failed`.
 
     `report` is what `tollkeeper ledger verify --json` or `tollkeeper audit verify --json` prints. Its `problem_count`
-    is 0 if nothing is wrong.
+    is 0 if nothing is wrong. `progress` is null before anything was checked; it stays when the verification has ended.
     """
 
     state: str
     started_at: Moment | None
     finished_at: Moment | None
     error: str | None
+    progress: ProgressResponse | None
     report: dict[str, Any] | None
 
 
@@ -61,5 +73,6 @@ def _response(run: Run) -> VerificationResponse:
         started_at=iso(run.started_ms),
         finished_at=iso(run.finished_ms),
         error=run.error,
+        progress=ProgressResponse(**msgspec.structs.asdict(run.progress)) if run.progress is not None else None,
         report=dict(run.report) if run.report is not None else None,
     )
