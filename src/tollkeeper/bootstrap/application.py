@@ -143,8 +143,6 @@ async def _services(
         stack.callback(failed_logins.write)
         verifications = make_verifications(settings.database_url, clock)
         stack.push_async_callback(verifications.stop)
-        doctor = Doctor(partial(run_checks, settings), clock)
-        stack.push_async_callback(doctor.stop)
         _freeze_startup_objects()
         gateway = make_gateway(settings, database, ledger, backends.catalog, data_keys, core.calls)
         stack.push_async_callback(gateway.sampled.stop)
@@ -176,7 +174,7 @@ async def _services(
             audit_log=identity.audit_log,
             openid=identity.openid,
             verifications=verifications,
-            doctor=doctor,
+            doctor=_make_doctor(stack, settings, clock),
             clock=clock,
             metrics=metrics.shown,
             health=health,
@@ -194,6 +192,12 @@ async def _services(
         due_work.start()
         stack.push_async_callback(due_work.stop)
         yield made
+
+
+def _make_doctor(stack: AsyncExitStack, settings: Settings, clock: Clock) -> Doctor:
+    doctor = Doctor(partial(run_checks, settings), clock)
+    stack.push_async_callback(doctor.stop)
+    return doctor
 
 
 def _start_tasks(
