@@ -249,3 +249,35 @@ async def test_sums_outlive_the_archive_of_their_charges(
         assert await fetch(archived.ledger, "SELECT id FROM usage_changes") == []
         [row] = await fetch(archived.ledger, "SELECT calls, cost_tokens FROM usage_buckets")
         assert (row.calls, row.cost_tokens) == (2, 22)
+
+
+async def test_a_run_ends_although_calls_go_on(ledger: VerifiedLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is noted after a run has begun is left to the next one."""
+    rollup = UsageRollup(ledger.database, ledger.clock)
+    compute, computed = UsageRollup._compute, list[Any]()
+
+    async def compute_while_a_call_is_made(self: UsageRollup, bucket: Any) -> None:
+        computed.append(bucket)
+        assert len(computed) < 20, "the run has no end"
+        await ledger.ledger.book_free(ledger.caller, make_terms())
+        await compute(self, bucket)
+
+    await ledger.ledger.book_free(ledger.caller, make_terms())
+    monkeypatch.setattr(UsageRollup, "_compute", compute_while_a_call_is_made)
+    assert await rollup.run() == 1
+    assert len(computed) == 1
+    monkeypatch.undo()
+    await rollup.run()
+    await require_agreement(ledger)
+
+
+async def test_a_busy_bucket_is_computed_once_for_many_notes(
+    ledger: VerifiedLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollup_module, "NOTES_PER_STATEMENT", 3)
+    rollup = UsageRollup(ledger.database, ledger.clock)
+    for _ in range(10):
+        await ledger.ledger.book_free(ledger.caller, make_terms())
+    assert await rollup.run() == 1
+    assert await fetch(ledger, "SELECT * FROM usage_changes") == []
+    await require_agreement(ledger)

@@ -26,7 +26,9 @@ from tollkeeper.usage.buckets import (
     first_id,
 )
 
-CHANGES_PER_READ = 5_000
+NOTES_PER_STATEMENT = 5_000
+MAX_NOTES = 20_000
+"""Notes that are read before their buckets are computed: a busy bucket is computed once for so many calls."""
 BUCKETS_PER_READ = 25
 """Buckets whose charges are read before their sums are written."""
 CELLS_PER_TRANSACTION = 500
@@ -36,7 +38,10 @@ MAX_TRIES = 100
 _KEY = ", ".join(Cell._fields)
 _SUMS = ", ".join(MEASURES)
 _STATE = text("SELECT revision, rolled_ms FROM usage_rollup_state")
-_CHANGES = text(f"SELECT id, tenant_id, charge_id FROM usage_changes ORDER BY id LIMIT {CHANGES_PER_READ}")
+_LAST_NOTE = text("SELECT coalesce(max(id), 0) FROM usage_changes")
+_NOTES = text(
+    "SELECT id, tenant_id, charge_id FROM usage_changes WHERE id > :after AND id <= :until ORDER BY id LIMIT :most"
+)
 _WAITING = text("SELECT 1 FROM usage_changes WHERE charge_id < :before LIMIT 1")
 _AMOUNTS = {
     "calls": "CASE WHEN state = 'settled' AND basis <> 'cache' THEN 1 ELSE 0 END",
@@ -107,17 +112,19 @@ class UsageRollup:
         self._clock = clock
 
     async def run(self, *, unless_since_ms: int = 0) -> int:
-        """Compute the sums of every bucket with a change that is noted. Returns how many buckets that were.
+        """Compute the sums of every bucket with a change that is noted so far. Returns how many buckets that were.
 
-        If another process has begun a run less than `unless_since_ms` ago, nothing is done. Raises DatabaseUnavailable.
+        Changes that are noted meanwhile are left to the next run: under load there is no end of them. If another
+        process has begun a run less than `unless_since_ms` ago, nothing is done. Raises DatabaseUnavailable.
         """
         done = tries = 0
+        last_note = await self._last_note()
         while True:
-            state, notes = await self._read_notes()
+            state, notes = await self._read_notes(last_note)
             is_recent = not done and not 0 <= state[1] <= self._clock.now_ms() - unless_since_ms
             if not notes or (unless_since_ms and is_recent):
                 return done
-            buckets = _grouped(notes)
+            buckets = await asyncio.to_thread(_grouped, notes)
             for bucket in buckets:
                 await self._compute(bucket)
             if await self._write(buckets, state[0]):
@@ -134,12 +141,25 @@ class UsageRollup:
             connection = await session.connection()
             return (await connection.execute(_WAITING, {"before": first_id(at_ms)})).first() is None
 
-    async def _read_notes(self) -> tuple[tuple[int, int], Sequence[Any]]:
-        """The state, and after it the oldest notes."""
+    async def _last_note(self) -> int:
+        async with self._database.session() as session:
+            connection = await session.connection()
+            return int((await connection.execute(_LAST_NOTE)).scalar_one())
+
+    async def _read_notes(self, until: int) -> tuple[tuple[int, int], Sequence[Any]]:
+        """The state, and after it the oldest notes up to this one."""
+        notes, after = list[Any](), 0
         async with self._database.session() as session:
             connection = await session.connection()
             revision, rolled_ms = (await connection.execute(_STATE)).one()
-            return (revision, rolled_ms), (await connection.execute(_CHANGES)).all()
+            while len(notes) < MAX_NOTES:
+                place = {"after": after, "until": until, "most": NOTES_PER_STATEMENT}
+                some = (await connection.execute(_NOTES, place)).all()
+                notes += some
+                if len(some) < NOTES_PER_STATEMENT:
+                    break
+                after = some[-1].id
+        return (revision, rolled_ms), notes
 
     async def _compute(self, bucket: _Bucket) -> None:
         """Read the charges of a bucket and its stored sums, and compare them."""
@@ -180,8 +200,8 @@ class UsageRollup:
                 await connection.execute(_WRITE_BUCKET, [change.as_row() for change in changes])
                 rows = [_day_row(tenant_id, key, more) for tenant_id, of in days.items() for key, more in of.items()]
                 await connection.execute(_ADD_TO_DAY, rows)
-            if notes:
-                await connection.execute(_FORGET, {"ids": notes})
+            for first in range(0, len(notes), NOTES_PER_STATEMENT):
+                await connection.execute(_FORGET, {"ids": notes[first : first + NOTES_PER_STATEMENT]})
         return True
 
 
