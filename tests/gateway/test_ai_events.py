@@ -50,6 +50,8 @@ async def test_a_call_that_succeeds_has_both_events(gateway: GatewayUnderTest) -
         "tenant": {"id": gateway.caller.tenant_id},
         "user": {"id": gateway.caller.user_id},
         "api_key": None,
+        "group": None,
+        "tags": {},
     }
     assert (request["correlation_id"], response["correlation_id"]) == ("c-1", "c-1")
     assert request["time"] <= response["time"]

@@ -1,5 +1,6 @@
 """Tags of calls: which ones pass, on whose quotas they count, and what is reported of them."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from journeys.support.server import Server
 from journeys.support.users import ApiUser, Reply, new_user
 from journeys.test_usage import add_up, report
 from journeys.upstream.handle import scripted
+from support.event_schema import assert_valid
 
 
 async def declare(admin: Admin, name: str, **terms: Any) -> int:
@@ -25,6 +27,40 @@ async def limit(admin: Admin, tag: str, **fields: Any) -> Reply:
 async def ask(user: ApiUser, tags: str | None = None, **headers: str) -> Reply:
     sent = headers if tags is None else headers | {"X-Tollkeeper-Tags": tags}
     return await user.query_with(sent, scripted(user.marker))
+
+
+async def test_events_have_the_tags_and_the_group_of_the_charge(server: Server) -> None:
+    """Also of a call that is refused; the default group is known by its charge alone."""
+    async with (
+        new_admin(server) as admin,
+        new_user(server, tenant_id=admin.principal.tenant_id, limit=100_000) as ada,
+    ):
+        await declare(admin, "run")
+        group = (await admin.post("/admin/groups", {"name": "heron"})).body["id"]
+        member = f"/admin/groups/{group}/members/{ada.principal.user_id}"
+        assert (await admin.send("PUT", member, {"default": False})).status == 200
+        assert (await ask(ada, "run=a")).status == 200
+        assert (await ask(ada, "run=b", **{"X-Tollkeeper-Group": "heron"})).status == 200
+        assert (await ask(ada, "run=b", **{"X-Tollkeeper-Group": "crane"})).status == 403
+        assert (await admin.send("PUT", member, {"default": True})).status == 200
+        assert (await ask(ada)).status == 200
+        async with admin.http.get("/admin/events", headers={"Authorization": f"Bearer {admin.token}"}) as response:
+            lines = [line for line in (await response.text()).splitlines() if line.startswith("data: ")]
+        seen = [json.loads(line.removeprefix("data: ")) for line in lines]
+        assert_valid(seen)
+        assert [(one["data"]["tags"], one["data"]["group"]) for one in seen] == [
+            ({"run": "a"}, None),
+            ({"run": "b"}, {"id": group, "name": "heron"}),
+            ({"run": "b"}, {"id": None, "name": "crane"}),
+            ({}, {"id": group, "name": None}),
+        ]
+        of_charges = {one["id"]: (one["tags"] or {}, one["group_id"]) for one in await ada.charges()}
+        of_events = {
+            one["data"]["charge"]["id"]: (one["data"]["tags"], (one["data"]["group"] or {"id": None})["id"])
+            for one in seen
+            if one["data"]["charge"] is not None
+        }
+        assert of_events == of_charges
 
 
 async def test_calls_count_for_the_tags_that_their_header_or_their_key_names(server: Server) -> None:

@@ -24,6 +24,13 @@ class Id(Struct, frozen=True):
     id: int | str | None
 
 
+class GroupDocument(Struct, frozen=True):
+    """The group that a call counts for: the id that its charge has, and the name that the caller sent."""
+
+    id: int | None
+    name: str | None
+
+
 class ErrorDocument(Struct, frozen=True):
     """Why a call failed: our code, and the quota or the setting that refused it."""
 
@@ -127,6 +134,8 @@ class RequestData(Struct, frozen=True):
     tenant: Id
     user: Id
     api_key: Id | None
+    group: GroupDocument | None
+    tags: dict[str, str]
 
 
 class ResponseData(RequestData, frozen=True):

@@ -17,6 +17,7 @@ from tollkeeper.gateway.ai_event_documents import (
     DurationsDocument,
     ErrorDocument,
     EventDocument,
+    GroupDocument,
     Id,
     ModerationDocument,
     Name,
@@ -28,6 +29,7 @@ from tollkeeper.gateway.ai_event_documents import (
 )
 from tollkeeper.gateway.call_events import AttemptEvent, CallEvent, CallListener, Stage
 from tollkeeper.quota.rules.operations import ClosedCharge, Terms
+from tollkeeper.tags import split_tag
 from tollkeeper.telemetry.logging import AccessLog
 from tollkeeper.telemetry.redaction import redact
 
@@ -67,6 +69,8 @@ def encode_both(event: CallEvent) -> tuple[bytes, bytes]:
         Id(event.tenant_id),
         Id(event.user_id),
         Id(event.api_key) if event.api_key is not None else None,
+        _group(event),
+        dict(map(split_tag, event.tags)) if event.tags else {},
     )
     charge = event.charge
     response = ResponseData(
@@ -130,6 +134,11 @@ def _status_of(event: CallEvent) -> str:
     if event.replayed:
         return "replayed"
     return "disconnected" if event.disconnected else "succeeded"
+
+
+def _group(event: CallEvent) -> GroupDocument | None:
+    group_id = event.charge.group_id if event.charge is not None else None
+    return GroupDocument(group_id, event.group) if group_id is not None or event.group is not None else None
 
 
 def _usage(charge: ClosedCharge) -> UsageDocument:

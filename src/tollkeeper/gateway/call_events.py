@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from tollkeeper.quota.rules.operations import ClosedCharge, Terms
+from tollkeeper.tags import NO_TAGS, Tags
 from tollkeeper.telemetry.trace_context import TraceContext
 
 
@@ -60,8 +61,9 @@ class CallEvent(msgspec.Struct, frozen=True, kw_only=True):
     before its model was known. `error` is the code of the refusal or failure; `refused_by` names the quota or the
     setting that refused it. `fallback_for` is the model that was asked for, if a quota had no room for it and
     another one was called. `replayed`: the response is the stored one of an earlier call. `disconnected`: the client
-    left before the end of its stream. `seconds` is the time of the whole call, `queue_seconds` the part of the reserve
-    in which it waited for the ledger's journal, and `first_output_seconds` the time until the first output of a stream.
+    left before the end of its stream. `group` is the group that the caller named. `seconds` is the time of the
+    whole call, `queue_seconds` the part of the reserve in which it waited for the ledger's journal, and
+    `first_output_seconds` the time until the first output of a stream.
     """
 
     correlation_id: str
@@ -69,6 +71,8 @@ class CallEvent(msgspec.Struct, frozen=True, kw_only=True):
     tenant_id: int
     user_id: int
     api_key: str | None = None
+    group: str | None = None
+    tags: Tags = NO_TAGS
     surface: str
     provider: str = ""
     model: str = ""

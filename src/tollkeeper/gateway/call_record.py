@@ -21,6 +21,7 @@ from tollkeeper.gateway.results import CallFailed, Outcome
 from tollkeeper.principal import Principal
 from tollkeeper.quota.reservation import Reservation
 from tollkeeper.quota.rules.operations import ClosedCharge, Terms
+from tollkeeper.tags import NO_TAGS
 from tollkeeper.telemetry.correlation import correlation_id
 from tollkeeper.telemetry.redaction import excerpt
 from tollkeeper.telemetry.trace_context import TraceContext, is_sampled, new_span_id, outgoing_traceparent
@@ -102,6 +103,8 @@ class CallRecord:
             tenant_id=self.caller.tenant_id,
             user_id=self.caller.user_id,
             api_key=self.caller.api_key,
+            group=self.caller.group,
+            tags=self.caller.tags or NO_TAGS,
             surface=self._surface,
             provider=self._provider,
             model=self._model,

@@ -117,6 +117,8 @@ class ClosedCharge(NamedTuple):
     forgiven_tokens: int = 0
     forgiven_micro_usd: int | None = None
     would_refuse: tuple[Unenforced, ...] = ()
+    group_id: int | None = None
+    """The group that the call counts for."""
 
 
 class StoreResponse(NamedTuple):

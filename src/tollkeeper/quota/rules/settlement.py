@@ -212,6 +212,7 @@ def closed_with(
         charge.forgiven_tokens,
         charge.forgiven_micro_usd,
         would_refuse,
+        charge.group_id,
     )
 
 
