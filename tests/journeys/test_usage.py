@@ -116,7 +116,9 @@ async def test_a_tenants_statement_agrees_with_its_report(server: Server) -> Non
         new_user(server, tenant_id=admin.principal.tenant_id, limit=100_000) as ada,
     ):
         heron = await new_group(admin, "heron", ada)
-        assert (await ada.query(scripted(ada.marker), group="heron")).status == 200
+        assert (await admin.post("/admin/tags", {"name": "run"})).status == 201
+        tagged = {"X-Tollkeeper-Tags": "run=a"}
+        assert (await ada.query_with(tagged, scripted(ada.marker), group="heron")).status == 200
         await add_up(server)
         month = datetime.now(UTC).strftime("%Y-%m")
         path = f"/admin/statements/{admin.principal.tenant_id}/{month}"
@@ -125,14 +127,16 @@ async def test_a_tenants_statement_agrees_with_its_report(server: Server) -> Non
         assert (line["group_id"], line["group_name"]) == (heron, "heron")
         spent = await report(admin, f"/admin/usage?group_by=model&from={statement['from']}&to={statement['to']}")
         assert statement["total"] == spent["total"]
+        assert statement["tags"] == [{"tag": "run", "tag_value": "a", **spent["total"]}]
         assert (line["model"], statement["closed_at"]) == (spent["data"][0]["value"], None)
         headers = {"Authorization": f"Bearer {admin.token}"}
         async with admin.http.get(f"{path}?format=csv", headers=headers) as response:
             rows = [(row["section"], row["group"]) for row in csv.DictReader(io.StringIO(await response.text()))]
-        assert rows == [("spent", "heron"), ("total", "")]
+        assert rows == [("spent", "heron"), ("total", ""), ("tag", "")]
         async with admin.http.get(f"{path}?format=html", headers=headers) as response:
             assert response.headers["Content-Security-Policy"] == "default-src 'none'"
-            assert line["model"] in await response.text()
+            page = await response.text()
+            assert (line["model"] in page, "Spent by tag" in page) == (True, True)
         for wrong in ("2020-01", "0000-01", "9999-12", "%D9%A2%D9%A0%D9%A2%D9%A6-11"):
             assert (await admin.get(path.replace(month, wrong))).status == 404, wrong
         assert (await ada.get(path)).status == 403

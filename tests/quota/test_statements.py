@@ -3,8 +3,10 @@
 import asyncio
 import json
 import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +26,7 @@ from tollkeeper.quota.rules.limit_changes import Grant, RemoveQuota
 from tollkeeper.quota.rules.models import Basis, Unit
 from tollkeeper.quota.rules.windows import Period
 from tollkeeper.telemetry.task_runs import Task, TaskRuns
+from tollkeeper.usage import statement_tags
 from tollkeeper.usage.buckets import MEASURES
 from tollkeeper.usage.rollup import UsageRollup
 from tollkeeper.usage.statement_closing import StatementClosing
@@ -164,6 +167,47 @@ def balances_of(statement: Statement) -> list[tuple[int, ...]]:
     return [(one.opening, one.granted, one.spent, one.corrections) for one in found]
 
 
+@pytest.mark.parametrize("most", [1_000, 2])
+async def test_a_statement_by_tag_agrees_with_the_entries(
+    ledger: VerifiedLedger, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """Over whole days and parts of days; beyond the number of lines, the other values of a tag are one."""
+    monkeypatch.setattr(statement_tags, "MAX_LINES", most)
+    chance, caller, tenant_id = random.Random(7), ledger.caller, ledger.caller.tenant_id
+    for name in ("run", "team"):
+        await ledger.execute(
+            "INSERT INTO tag_names (tenant_id, name, any_value, is_required, max_values, known_values, version,"
+            f" created_ms) VALUES ({tenant_id}, '{name}', true, false, 9, 0, 0, 0)"
+        )
+    for _ in range(40):
+        tags = chance.choice([(), ("run=a",), ("run=b", "team=x"), ("run=c", "team=y"), ("team=x",)])
+        ledger.caller = replace(caller, tags=tags)
+        await ledger.spend(Usage(chance.randrange(20), chance.randrange(300)))
+        ledger.clock.step(chance.choice([60, 3_600, DAY_S]))
+    ledger.clock.step(70 * DAY_S)
+    assert await close_months(ledger) >= 2
+    documents = [document for _, document in sorted((await stored(ledger)).items())]
+    places = MEASURES.index("calls"), MEASURES.index("cost_tokens"), MEASURES.index("cost_micro_usd")
+    found = Counter[tuple[str, str | None, int]]()
+    for one in map(Statement.from_document, documents):
+        assert len([key for key in one.tags if key.value is not None]) <= most
+        assert one.as_document()["tags"] == [[*key, *line] for key, line in one.tags.items()]
+        for key, line in one.tags.items():
+            found.update({(key.name, key.value if most > 2 else None, place): line[place] for place in places})
+    for tag in ("run=a", "run=b", "run=c", "team=x", "team=y") if most > 2 else ("run=", "team="):
+        name, value = tag.split("=")
+        wanted = f'"{name}":"{value}"' if value else f'"{name}":'
+        spent = await sums(
+            ledger,
+            "SELECT count(DISTINCT charges.id), coalesce(sum(CASE unit WHEN 'tokens' THEN settled END), 0),"
+            " coalesce(sum(CASE unit WHEN 'micro_usd' THEN settled END), 0) FROM charges JOIN entries"
+            " ON source_id = charges.id JOIN (SELECT windows.id AS window_id, unit FROM windows JOIN quotas"
+            " ON quotas.id = quota_id WHERE quotas.user_id IS NOT NULL) AS own ON own.window_id = entries.window_id"
+            f" WHERE tags LIKE '%{wanted}%'",
+        )
+        assert [found[name, value or None, place] for place in places] == spent
+
+
 async def test_a_quota_that_replaces_a_removed_one_has_a_balance_of_its_own(ledger: VerifiedLedger) -> None:
     """What the removed one had left, and what its statements say, is not the new one's."""
     key = tenant_quota(ledger.caller, Period.TOTAL)
@@ -225,6 +269,7 @@ def test_a_statement_is_shown_as_rows_and_as_a_page_without_what_others_could_in
         ],
         "spent": [[7, "<script>", "echo", *range(12)]],
         "corrections": {"202610": [[7, "<script>", "echo", *range(0, -12, -1)]]},
+        "tags": [["run", "@a", *range(12)], ["run", None, *range(12)]],
     }  # fmt: skip
     statement = Statement.from_document(document)
     assert statement.as_document() == document
@@ -232,8 +277,9 @@ def test_a_statement_is_shown_as_rows_and_as_a_page_without_what_others_could_in
     assert record["spent"][0].items() >= line.items()
     header, *rows = [dict(zip(COLUMNS, row, strict=True)) for row in statement_rows(record)]
     assert [*header] == [*COLUMNS]
-    assert [row["section"] for row in rows] == ["balance", "spent", "total", "correction"]
-    assert (rows[1]["group"], rows[3]["cost"], rows[3]["month"]) == ("'=sum(A1)", "-6", "2026-10")
+    assert [row["section"] for row in rows] == ["balance", "spent", "total", "tag", "tag", "correction"]
+    assert [(row["tag"], row["tag_value"], row["cost"]) for row in rows[3:5]] == [("run", "'@a", "6"), ("run", "", "6")]
+    assert (rows[1]["group"], rows[5]["cost"], rows[5]["month"]) == ("'=sum(A1)", "-6", "2026-10")
     page = statement_page(record)
     assert "<script>" not in page
     assert "a &amp; b" in page

@@ -15,7 +15,15 @@ class ModelKey(NamedTuple):
     provider: str
 
 
+class TagKey(NamedTuple):
+    """A line of a statement: a tag with a value; None for all values of it that have no line of their own."""
+
+    name: str
+    value: str | None
+
+
 ModelSums = dict[ModelKey, Sums]
+TagSums = dict[TagKey, Sums]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +47,8 @@ class QuotaBalance:
 class Statement:
     """The statement of a tenant's month. `closed_ms` is None until it is closed.
 
-    `corrections` are what later adjustments and refunds have changed of months that were closed before, by month.
+    `tags` is what `spent` is by tag. `corrections` are what later adjustments and refunds have changed of months that
+    were closed before, by month.
     """
 
     tenant_id: int
@@ -51,6 +60,7 @@ class Statement:
     balances: list[QuotaBalance] = field(default_factory=list)
     spent: ModelSums = field(default_factory=dict)
     corrections: dict[int, ModelSums] = field(default_factory=dict)
+    tags: TagSums = field(default_factory=dict)
 
     @property
     def total(self) -> Sums:
@@ -69,17 +79,19 @@ class Statement:
             "balances": [asdict(balance) for balance in self.balances],
             "spent": _written(self.spent),
             "corrections": {str(month): _written(lines) for month, lines in self.corrections.items()},
+            "tags": [[*key, *sums] for key, sums in self.tags.items()],
         }
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """The statement that was stored."""
+        """The statement that was stored. Those of before there were tags have none."""
         return cls(
             **{name: document[name] for name in ("tenant_id", "month", "starts_ms", "ends_ms", "time_zone")},
             closed_ms=document["closed_ms"],
             balances=[QuotaBalance(**balance) for balance in document["balances"]],
             spent=_read(document["spent"]),
             corrections={int(month): _read(lines) for month, lines in document["corrections"].items()},
+            tags={TagKey(name, value): tuple(sums) for name, value, *sums in document.get("tags", [])},
         )
 
 

@@ -11,9 +11,10 @@ from tollkeeper.usage.rendering import SUM_FIELDS, plain_cell, sums_record
 from tollkeeper.usage.statement_parts import ModelKey, ModelSums, QuotaBalance, Statement
 
 _AMOUNTS = ("opening", "granted", "spent", "corrections", "closing")
-COLUMNS = ("section", "month", "quota", "unit", *_AMOUNTS, "group", "model", "provider", *SUM_FIELDS)
+_OF_CALLS = ("group", "model", "provider", "tag", "tag_value")
+COLUMNS = ("section", "month", "quota", "unit", *_AMOUNTS, *_OF_CALLS, *SUM_FIELDS)
 
-_TEXTS = ("quota", "group", "model", "provider")
+_TEXTS = ("quota", *_OF_CALLS)
 
 
 def statement_record(statement: Statement, tenant: str, group_names: Mapping[int, str]) -> dict[str, Any]:
@@ -29,6 +30,9 @@ def statement_record(statement: Statement, tenant: str, group_names: Mapping[int
         "balances": [_balance_record(balance) for balance in statement.balances],
         "spent": _line_records(statement.spent, group_names),
         "total": sums_record(statement.total),
+        "tags": [
+            {"tag": key.name, "tag_value": key.value, **sums_record(sums)} for key, sums in statement.tags.items()
+        ],
         "corrections": [
             {"month": written(month), **line}
             for month, lines in sorted(statement.corrections.items())
@@ -41,6 +45,7 @@ def statement_rows(record: Mapping[str, Any]) -> Iterator[list[str]]:
     """The header and the lines of a statement's record, with the COLUMNS."""
     yield [*COLUMNS]
     sections = {"balance": record["balances"], "spent": record["spent"], "total": [record["total"]]}
+    sections["tag"] = record["tags"]
     for section, lines in (sections | {"correction": record["corrections"]}).items():
         for line in lines:
             values = {"month": record["month"]} | line | {"section": section}
@@ -62,6 +67,8 @@ def statement_page(record: Mapping[str, Any]) -> str:
         "<h2>Spent</h2>",
         _table(of_lines, [*record["spent"], {"model": "total", **record["total"]}]),
     ]
+    if record["tags"]:
+        parts += ["<h2>Spent by tag</h2>", _table(("tag", "tag_value", *SUM_FIELDS), record["tags"])]
     if record["corrections"]:
         parts += ["<h2>Corrections of earlier months</h2>", _table(("month", *of_lines), record["corrections"])]
     head = f'<meta charset="utf-8"><title>{title}</title>'

@@ -21,6 +21,7 @@ from tollkeeper.quota.rules.windows import Calendar, month_span
 from tollkeeper.usage.buckets import DAY_MS, MEASURES, Sums, first_id
 from tollkeeper.usage.statement_balances import read_balances
 from tollkeeper.usage.statement_parts import ModelKey, ModelSums, Statement, minus, plus
+from tollkeeper.usage.statement_tags import read_tags
 
 CLOSES_AFTER_MS = 48 * 3_600_000
 """How long after its end a month is closed, at the earliest."""
@@ -134,6 +135,7 @@ class TenantStatements:
             balances,
             spent,
             corrections,
+            await read_tags(self._session, self._tenant_id, starts_ms, ends_ms),
         )
 
     async def _read_corrections(self) -> dict[int, ModelSums]:

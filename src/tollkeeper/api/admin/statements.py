@@ -50,6 +50,15 @@ class StatementLine(UsageSums):
     provider: str
 
 
+class TagLine(UsageSums):
+    """What the calls with one value of a tag spent; `tag_value` is null for all values without a line of their own:
+    1,000 have one, those that cost most. A call with several tags is in the line of each.
+    """
+
+    tag: str
+    tag_value: str | None
+
+
 class CorrectionLine(StatementLine):
     """What adjustments and refunds have changed of a `month` that was closed before. Amounts can be negative."""
 
@@ -71,6 +80,7 @@ class StatementResponse(BaseModel):
     balances: list[BalanceResponse]
     spent: list[StatementLine]
     total: UsageSums
+    tags: list[TagLine]
     corrections: list[CorrectionLine]
 
 
