@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError:
+    sys.exit("adjust_quota: Tollkeeper is not installed in this Python. Run: .venv/bin/python scripts/adjust_quota.py")
 from rich.progress import Progress
 from sqlmodel.ext.asyncio.session import AsyncSession
 

@@ -61,7 +61,7 @@ from tollkeeper.api.admin import webhook_deliveries as admin_webhook_deliveries
 from tollkeeper.api.admin import webhooks as admin_webhooks
 from tollkeeper.api.body_budget import BodyBudget
 from tollkeeper.api.compat import batches as compat_batches
-from tollkeeper.api.compat import error_renderer_of
+from tollkeeper.api.compat import error_renderer_of, is_below_wrong_base_url
 from tollkeeper.api.compat import files as compat_files
 from tollkeeper.api.compat import message_batches as compat_message_batches
 from tollkeeper.api.compat import model_list as compat_model_list
@@ -73,7 +73,6 @@ from tollkeeper.api.middleware import ObserveRequest, OuterMiddleware
 from tollkeeper.api.native import documents as uploaded_documents
 from tollkeeper.api.native import jobs, model_list, search, sessions, socket
 from tollkeeper.api.openapi import complete_document
-from tollkeeper.api.sdk_paths import SDK_PREFIX
 from tollkeeper.errors import InvalidRequest, MethodNotAllowed, NotFound, QuotaRefusal, RateLimited, TollkeeperError
 from tollkeeper.rate_limits.throttle import Throttle
 from tollkeeper.telemetry.logging import AccessLog
@@ -133,7 +132,11 @@ ROUTERS = (
 """All other routes."""
 CANCELLED_CALLS_TIMEOUT_S = 5.0
 """How long the server waits at its stop until the calls that it cancelled are settled."""
-_SDK_PATHS = frozenset({"/v1/models", *(endpoint.path for endpoint in compat.ENDPOINTS)})
+NO_ENDPOINT = "No such endpoint. GET /docs lists all endpoints."
+NO_ENDPOINT_AT_BASE_URL = (
+    "No such endpoint: a path of these APIs begins with /v1, once."
+    " OpenAI SDKs: the base URL ends in /v1; Anthropic SDKs: it does not."
+)
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 DESCRIPTION = "A secured multi-tenant AI API whose token quotas are exact."
 
@@ -230,20 +233,11 @@ def _domain_error(request: Request, error: Exception) -> TollkeeperError:
                 f"Invalid parameters: {', '.join(fields)}. GET /docs describes them." if fields else None
             )
         case HTTPException(status_code=404):
-            return NotFound(_no_endpoint(request.url.path))
+            return NotFound(NO_ENDPOINT_AT_BASE_URL if is_below_wrong_base_url(request.url.path) else NO_ENDPOINT)
         case HTTPException(status_code=405):
             return MethodNotAllowed(_allowed_methods(request))
         case _:
             return InvalidRequest()
-
-
-def _no_endpoint(path: str) -> str:
-    """The message for a path that does not exist. That of an SDK with a wrong base URL has a segment `/v1` too many, or
-    lacks it.
-    """
-    if not path.startswith(SDK_PREFIX) and f"/v1{path}" not in _SDK_PATHS:
-        return "No such endpoint. GET /docs lists all endpoints."
-    return "No such endpoint. OpenAI SDKs: the base URL ends in /v1; Anthropic SDKs: it does not."
 
 
 def _allowed_methods(request: Request) -> str:

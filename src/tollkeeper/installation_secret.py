@@ -39,7 +39,8 @@ class InstallationSecret:
         if settings.sqlite_path is None or reachable:
             others = ", and so does a server that others can reach" if self.in_file_on_loopback_only else ""
             raise ConfigurationError(
-                f"{self.variable} is missing: PostgreSQL needs it{others}. Make one with: openssl rand -hex 32"
+                f"{self.variable} is missing: PostgreSQL needs it{others}."
+                f" Make one, and use the same at every start: export {self.variable}=$(openssl rand -hex 32)"
             )
         return self._read_or_create(settings.sqlite_path.parent / self.file_name, settings.sqlite_path)
 

@@ -52,6 +52,14 @@ def client() -> TestClient:
 
 
 @pytest.mark.usefixtures("built")
+def test_the_address_with_a_slash_at_its_end_leads_to_the_page(client: TestClient) -> None:
+    reply = client.get("/console/?lang=en", follow_redirects=False)
+    assert (reply.status_code, reply.headers["location"]) == (307, "../console?lang=en")
+    assert client.get("/console/").text.startswith("<meta")
+    assert client.get("/").json()["console"] == "/console"
+
+
+@pytest.mark.usefixtures("built")
 def test_each_page_has_a_nonce_of_its_own_and_allows_scripts_of_this_server_only(client: TestClient) -> None:
     nonces = set()
     for _ in range(2):

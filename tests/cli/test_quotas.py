@@ -90,6 +90,7 @@ def test_a_new_limit_keeps_what_was_granted_to_the_current_window(acme: CommandR
     for limit, now in (("40", 110), ("500", 570), ("500", 570)):
         output = acme.run("quota", "set", "ada@example.com", "--limit", limit)
         assert f"the limit for the day window is now {now} tokens" in output
+        assert "; +70 by grants, overrides or rollover of this window)" in output
         assert [row.granted for row in acme.query("SELECT granted FROM quotas")] == [int(limit)]
     assert [row.granted for row in acme.query(ENTRIES)] == [100, 70, -60, 460, 0]
     assert "Clean:" in acme.run("ledger", "verify")

@@ -1,5 +1,6 @@
 """A database that cannot be written to is found before a call needs it: at the start, and by the readiness check."""
 
+import os
 import sqlite3
 import time
 from contextlib import closing
@@ -42,6 +43,14 @@ async def test_a_read_only_sqlite_database_is_not_ready(sqlite_url: str) -> None
     database = Database(sqlite_url)
     assert not await database.is_ready()
     await database.close()
+
+
+async def test_a_sqlite_file_without_permission_to_write_is_not_ready(sqlite_url: str) -> None:
+    path = Path(sqlite_url.removeprefix("sqlite:///"))
+    path.chmod(0o400)
+    if os.access(path, os.W_OK):
+        pytest.skip("this user may write to every file, whatever its mode")
+    assert "attempt to write a readonly database" in (await problem_of(sqlite_url) or "")
 
 
 async def test_a_locked_sqlite_database_is_not_ready(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
 from tollkeeper.api.bearer import client_address
 from tollkeeper.api.middleware import CONSOLE_ASSETS
@@ -71,7 +71,12 @@ def add_console(app: FastAPI, throttle: Throttle, bundle: Bundle | None) -> None
     async def asset(request: Request) -> Response:
         return _asset(request, {} if bundle is None else bundle.assets)
 
+    async def without_slash(request: Request) -> Response:
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(f"..{PATH}{query}")  # relative: a proxy may have added a prefix
+
     add(PATH, page)
+    add(f"{PATH}/", without_slash)
     add(CONSOLE_ASSETS + "{name}", asset)
 
 

@@ -15,12 +15,13 @@ router = APIRouter(tags=["operations"])
 
 
 class WelcomeResponse(BaseModel):
-    """The name and version of the server, and where its documentation and health check are."""
+    """The name and version of the server, and where its documentation, health check and console are."""
 
     name: str
     version: str
     docs: str
     health: str
+    console: str
 
 
 class LiveResponse(BaseModel):
@@ -101,7 +102,7 @@ NOT_READY: dict[int | str, dict[str, Any]] = {
 @router.head("/", include_in_schema=False)
 @router.get("/", summary="Name and version")
 async def get_welcome() -> WelcomeResponse:
-    return WelcomeResponse(name="Tollkeeper", version=__version__, docs="/docs", health="/health")
+    return WelcomeResponse(name="Tollkeeper", version=__version__, docs="/docs", health="/health", console="/console")
 
 
 @router.head("/health", include_in_schema=False)

@@ -145,11 +145,12 @@ tenant and a user with a quota:
 def _print_calls(url: str, password: str) -> None:
     """Print three calls. `password` is the argument of curl with the member's password."""
     base = shlex.quote(url)  # some shells expand the brackets of an IPv6 address, and fish assigns only by `export`
-    read_token = "python3 -c 'import json,sys; print(json.load(sys.stdin)[\"access_token\"])'"  # noqa: S105
+    program = 'import json,sys; a=json.load(sys.stdin); print(a.get("access_token") or sys.exit(a["detail"]))'
+    read_token = f"python3 -c '{program}'"
     query = f"{base}/ai/query -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json'"
     _print_text(f"""Log in, send a prompt, and see the quota decrease by exactly the cost:
 
-export TOKEN=$(curl -s {base}/auth/login -d username={MEMBER} -d {password} | {read_token})
+export TOKEN=$(curl -sS {base}/auth/login -d username={MEMBER} -d {password} | {read_token})
 curl -s -w '\\n' {query} -d '{{"prompt": "Good morning, Tollkeeper"}}'
 curl -s -w '\\n' {base}/me/quota -H "Authorization: Bearer $TOKEN"
 """)

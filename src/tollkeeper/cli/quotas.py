@@ -233,6 +233,8 @@ def _change(
         print_json({**balance_record(target.label, balance), "limit_before": before})
         return
     previous = f"was {before:,}" if before is not None else "there was none"
+    if action is Action.SET and balance.limit != amount:
+        previous += f"; {balance.limit - amount:+,} by grants, overrides or rollover of this window"
     print_line(
         f"{target.label}: the limit for the {balance.period} window is now {balance.limit:,}"
         f" {UNIT_NAMES[balance.unit]} ({previous}); {balance.used:,} used, {balance.reserved:,} reserved,"

@@ -170,12 +170,14 @@ class Database:
     async def require_writable(self) -> None:
         """Raise ConfigurationError if the database, its disk or its user permits no writing. Nothing is written.
 
-        SQLite gives the write lock, which is returned at once. PostgreSQL says whether it is a standby or read-only.
+        SQLite permits a change, which is rolled back: it gives the write lock for a file that is read-only, too.
+        PostgreSQL says whether it is a standby or read-only.
         """
         try:
             async with self._engine.connect() as connection:
                 if self._file is not None:
                     await connection.execute(text("BEGIN IMMEDIATE"))
+                    await connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
                     await connection.rollback()
                     return
                 problem = (await connection.execute(text(_POSTGRES_WRITE_PROBLEM))).scalar_one()

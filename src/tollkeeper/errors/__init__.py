@@ -201,7 +201,7 @@ class MethodNotAllowed(InputError):
     sentence = "This endpoint does not allow this method."
 
     def __init__(self, allow: str) -> None:
-        super().__init__()
+        super().__init__(f"{self.sentence} It allows {allow}." if allow else None)
         self.allow = allow
 
 

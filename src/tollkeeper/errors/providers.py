@@ -113,7 +113,7 @@ class ProviderFailed(ProviderError):
 
 class ProviderInterrupted(ProviderError):
     code = "provider_error"
-    sentence = "The connection to the AI provider broke before its answer arrived."
+    sentence = "The connection to the AI provider broke before its answer was complete."
 
 
 class ProviderBadResponse(ProviderError):

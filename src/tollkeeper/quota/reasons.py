@@ -26,7 +26,9 @@ def reason(charge: Charge) -> str:
 
 _REASONS = {
     Basis.PROVIDER: "Charged as the provider reported.",
-    Basis.COUNTED: "The provider reported no believable usage: the text was counted, at most the hold.",
+    Basis.COUNTED: (
+        "No believable usage was reported, or the call ended before the report: the text was counted, at most the hold."
+    ),
     Basis.UNKNOWN: "The outcome is unknown: the input is charged, the rest is forgiven.",
     Basis.NONE: "Nothing was billed, so the hold was given back.",
     Basis.CACHE: "Answered without the provider.",

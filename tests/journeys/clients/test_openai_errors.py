@@ -35,6 +35,7 @@ async def test_a_wrong_key_is_an_authentication_error(sdk_server: Server, token:
         with pytest.raises(sdk.AuthenticationError):
             await client.models.list()
     assert (caught.value.code, caught.value.type) == ("invalid_api_key", "invalid_request_error")
+    assert "Incorrect API key provided" in caught.value.message, "LiteLLM recognizes a wrong key by these words"
 
 
 async def test_an_unknown_model_is_a_not_found_error(openai: AsyncOpenAI, caller: ApiUser) -> None:

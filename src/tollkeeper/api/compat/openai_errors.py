@@ -25,6 +25,9 @@ TYPES_AND_CODES: dict[type[errors.TollkeeperError], tuple[str, str | None]] = {
 }
 """A class that is not listed has those of its nearest listed base class, or `server_error` and our own code."""
 
+WRONG_KEY = "Incorrect API key provided."
+"""The words by which clients (LiteLLM and what is built on it) recognize OpenAI's error for a wrong key."""
+
 
 def render(error: errors.TollkeeperError) -> RenderedError:
     cause = cause_of(error)
@@ -36,4 +39,7 @@ def error_object(error: errors.TollkeeperError) -> dict[str, Any]:
     known = [TYPES_AND_CODES[kind] for kind in type(error).__mro__ if kind in TYPES_AND_CODES]
     error_type, code = known[0] if known else ("server_error", error.code)
     parameter = error.parameter if isinstance(error, errors.InputError | errors.ProviderRejected) else None
-    return {"message": message_of(error), "type": error_type, "param": parameter, "code": code}
+    message = message_of(error)
+    if isinstance(error, errors.Unauthenticated):
+        message = f"{WRONG_KEY} {message}"
+    return {"message": message, "type": error_type, "param": parameter, "code": code}
