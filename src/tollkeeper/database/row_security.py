@@ -53,7 +53,7 @@ RIGHTS: dict[str, tuple[str, ...]] = {
     "score_counts": ("SELECT",),
     "sessions": _CHANGED,
     "tag_names": ("SELECT", "INSERT", "UPDATE"),
-    "tag_values": ("SELECT", "INSERT", "DELETE"),
+    "tag_values": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "temporary_limits": ("SELECT",),
     "tenant_domains": _CHANGED,
     "tenants": ("SELECT", "INSERT", "UPDATE"),

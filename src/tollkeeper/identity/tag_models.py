@@ -26,7 +26,8 @@ class TagName(SQLModel, table=True):
 
 class TagValue(SQLModel, table=True):
     """A value that a tag may have, or that a call has brought. No later value takes its place: else a caller could
-    escape the quota of each value by ever new ones.
+    escape the quota of each value by ever new ones. `user_id` is the user whose call has brought it, and `user_number`
+    the how manyth of theirs it is; None and 0 for those that an administrator named.
     """
 
     __tablename__ = "tag_values"
@@ -35,3 +36,5 @@ class TagValue(SQLModel, table=True):
     tag_id: int = Field(primary_key=True, foreign_key="tag_names.id")
     value: str = Field(primary_key=True, max_length=64)
     created_ms: int = Field(sa_type=BigInteger)
+    user_id: int | None = None
+    user_number: int = 0
