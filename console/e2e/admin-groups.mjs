@@ -51,6 +51,11 @@ await run(async (tools, given) => {
   await each.getByRole("cell", { name: "it only reports" }).waitFor();
   await dialog.waitFor({ state: "hidden" });
   await tools.check();
+  await each.getByRole("button", { name: "Remove" }).click();
+  await dialog.getByLabel("Reason").fill(given.hostile);
+  await dialog.getByRole("button", { name: "Remove" }).click();
+  await each.getByText("Conversations are not limited.").waitFor();
+  await dialog.waitFor({ state: "hidden" });
 
   await tools.open("Tags");
   await page.getByText("tollkeeper tag declare").waitFor();

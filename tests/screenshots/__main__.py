@@ -22,7 +22,7 @@ ADMIN_VIEWS = (
     *("people", "groups", "budgets", "templates", "tags", "quota-requests", "tenant-usage", "statement", "alerts"),
     *("moderation", "scores", "provider-keys", "audit"),
 )
-OPERATOR_VIEWS = ("tenants", "plans", "live", "ledger", "ledger-charge", "models")
+OPERATOR_VIEWS = ("tenants", "plans", "live", "ledger", "ledger-charge", "models", "doctor")
 
 
 def main() -> int:

@@ -149,6 +149,9 @@ function Row({ name, depth, owner, quotas, error, more, act }: RowProps) {
                   <Button size="compact-sm" variant="default" onClick={() => act({ kind: "set", owner, quota })}>
                     {strings.budgets.set}
                   </Button>
+                  <Button size="compact-sm" variant="default" onClick={() => act({ kind: "remove", owner, quota })}>
+                    {strings.budgets.remove}
+                  </Button>
                 </Group>
               )}
             </Stack>

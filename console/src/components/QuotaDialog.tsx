@@ -1,4 +1,4 @@
-import { Group, NumberInput, Select, TextInput } from "@mantine/core";
+import { Group, NumberInput, Select, Text, TextInput } from "@mantine/core";
 import { useState } from "react";
 import { api, type components, newKey, result } from "../api/client";
 import { strings } from "../strings";
@@ -9,17 +9,39 @@ import type { QuotaBalance } from "./QuotaBar";
 type SetQuota = components["schemas"]["SetQuotaRequest"];
 /** Whose quota: one of these; of a tag or of a template, with the tenant. */
 export type QuotaOwner = Pick<SetQuota, "tenant_id" | "user_id" | "group_id" | "key_id" | "tag" | "for_each">;
-export interface QuotaAct {
-  kind: "set" | "grant";
+export type QuotaAct = { kind: "set" | "grant"; owner: QuotaOwner; quota?: QuotaBalance } | Removal;
+interface Removal {
+  kind: "remove";
   owner: QuotaOwner;
-  quota?: QuotaBalance;
+  quota: QuotaBalance;
 }
+type Change = Exclude<QuotaAct, Removal>;
 
 const words = strings.budgets;
 const UNITS = ["tokens", "micro_usd", "requests", "concurrency"] as const;
 
-/** Sets a limit, or adds to the current window. */
+/** Sets a limit, adds to the current window, or removes a quota. */
 export function QuotaDialog({ act, close }: { act: QuotaAct; close: () => void }) {
+  return act.kind === "remove" ? <RemoveDialog act={act} close={close} /> : <ChangeDialog act={act} close={close} />;
+}
+
+function RemoveDialog({ act: { owner, quota }, close }: { act: Removal; close: () => void }) {
+  const [reason, setReason] = useState("");
+
+  function submit(): Promise<unknown> {
+    const { unit, window } = quota as Pick<SetQuota, "unit" | "window">;
+    return result(api.DELETE("/admin/quotas", { params: { query: { ...owner, unit, window, reason } } }));
+  }
+
+  return (
+    <Dialog title={words.removeTitle} opened close={close} submitLabel={words.remove} danger submit={submit}>
+      <Text>{owner.for_each ? words.removeTemplateText : words.removeText}</Text>
+      <TextInput label={strings.common.reason} description={strings.common.reasonHint} value={reason} onChange={(event) => setReason(event.currentTarget.value)} required data-autofocus />
+    </Dialog>
+  );
+}
+
+function ChangeDialog({ act, close }: { act: Change; close: () => void }) {
   const [value, setValue] = useState<number | string>(act.kind === "set" && act.quota ? act.quota.limit : "");
   const [unit, setUnit] = useState<string | null>(act.quota?.unit ?? "tokens");
   const [window, setWindow] = useState<string | null>(act.quota?.window ?? "day");

@@ -49,6 +49,7 @@ export function Templates() {
           error={lists[each].error}
           set={(quota) => setAct({ kind: "set", owner: { for_each: each, tenant_id: tenant }, quota })}
           change={(quota) => setMode({ each, quota })}
+          remove={(quota) => setAct({ kind: "remove", owner: { for_each: each, tenant_id: tenant }, quota })}
         />
       ))}
       {act && <QuotaDialog key={JSON.stringify(act)} act={act} close={() => setAct(null)} />}
@@ -63,9 +64,10 @@ interface SectionProps {
   error: unknown;
   set: (quota?: QuotaBalance) => void;
   change: (quota: QuotaBalance) => void;
+  remove: (quota: QuotaBalance) => void;
 }
 
-function Section({ each, quotas, error, set, change }: SectionProps) {
+function Section({ each, quotas, error, set, change, remove }: SectionProps) {
   return (
     <Stack gap="xs" data-testid={`template-${each}`}>
       <Group justify="space-between">
@@ -95,6 +97,9 @@ function Section({ each, quotas, error, set, change }: SectionProps) {
                 <Button size="compact-sm" variant="default" onClick={() => change(quota)}>
                   {quota.when_spent === "report_only" ? words.block : words.report}
                 </Button>
+                <Button size="compact-sm" variant="default" onClick={() => remove(quota)}>
+                  {strings.budgets.remove}
+                </Button>
               </Group>
             ),
           },
@@ -104,7 +109,7 @@ function Section({ each, quotas, error, set, change }: SectionProps) {
   );
 }
 
-/** Has a template refuse nothing, or refuse again. The API removes none. */
+/** Has a template refuse nothing, or refuse again. */
 function ModeDialog({ mode: { each, quota }, tenant, close }: { mode: Mode; tenant: number | undefined; close: () => void }) {
   const [reason, setReason] = useState("");
   const isOff = quota.when_spent === "report_only";
