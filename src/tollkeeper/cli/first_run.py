@@ -150,7 +150,7 @@ def _print_calls(url: str, password: str) -> None:
     query = f"{base}/ai/query -H \"Authorization: Bearer $TOKEN\" -H 'Content-Type: application/json'"
     _print_text(f"""Log in, send a prompt, and see the quota decrease by exactly the cost:
 
-export TOKEN=$(curl -sS {base}/auth/login -d username={MEMBER} -d {password} | {read_token})
+export TOKEN="$(curl -sS {base}/auth/login -d username={MEMBER} -d {password} | {read_token})"
 curl -s -w '\\n' {query} -d '{{"prompt": "Good morning, Tollkeeper"}}'
 curl -s -w '\\n' {base}/me/quota -H "Authorization: Bearer $TOKEN"
 """)
