@@ -122,3 +122,29 @@ async def test_operators_see_the_requests_of_all_tenants_and_erasure_deletes_the
         erased = await admin.post(f"/admin/users/{member.principal.user_id}/erase", {"reason": "request of the person"})
         assert erased.status == 200, erased.body
         assert await requests_of(operator, query) == []
+
+
+async def test_a_key_asks_for_its_owner_and_no_number_of_requests_floods_the_administrator(server: Server) -> None:
+    """One is pending for each window, whether a login or any of the keys has asked; a key for calls cannot ask."""
+    async with (
+        new_admin(server) as admin,
+        new_user(server, tenant_id=admin.principal.tenant_id, limit=1_000, period=Period.DAY) as member,
+    ):
+        quota = {"user_id": member.principal.user_id, "window": "month", "limit": 9_000, "reason": "a second one"}
+        assert (await admin.post("/admin/quotas", quota)).status == 200
+        keys = [await member.with_api_key(scopes=["me"]) for _ in range(2)]
+        asked = [
+            await ask(caller, window=window, tokens=number)
+            for number in range(1, 6)
+            for caller in (member, *keys)
+            for window in ("day", "month")
+        ]
+        assert {reply.status for reply in asked} == {201}
+        pending = await requests_of(admin, "?status=pending")
+        assert {(one["user_id"], one["window"], one["tokens"]) for one in pending} == {
+            (member.principal.user_id, "day", 5),
+            (member.principal.user_id, "month", 5),
+        }
+        assert len(pending) == len((await member.get(PATH)).body["data"]) == 2
+        assert (await ask(await member.with_api_key(scopes=["ai"]), window="day")).status == 403
+        assert (await ask(keys[0], window="week")).status == 422

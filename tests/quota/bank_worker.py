@@ -36,6 +36,7 @@ from tollkeeper.quota.rules.operations import Operation, Release, Settle, Terms
 METER = Meter(1_500, Price(2_500_000, 1_250_000, 10_000_000))
 AT_ONCE = 50
 MAX_TRIES = 40
+TAGS: list[tuple[str, ...]] = [(), ("run=a",), ("run=b",), ("cost-centre=42",), ("cost-centre=42", "run=a")]
 
 
 class Plan(NamedTuple):
@@ -81,7 +82,11 @@ class Worker:
             async with self._slots:
                 user_id, tenant_id, key_id = self._random.choice(self._plan.users)
                 key, group = self._random.choice([(None, None), (key_id, None), (None, "team"), (key_id, "team")])
-                caller = Principal(user_id, tenant_id, Role.MEMBER, 0, key, group=group)
+                talk = self._random.choice([None, "talk", "walk"])
+                tags = self._random.choice(
+                    [(), ("run=a",), ("run=b",), ("cost-centre=42",), ("cost-centre=42", "run=a")]
+                )
+                caller = Principal(user_id, tenant_id, Role.MEMBER, 0, key, group=group, conversation=talk, tags=tags)
                 for _ in range(MAX_TRIES):
                     wanted = self._random.randint(5, 60)
                     least = self._random.choice([wanted, 5])

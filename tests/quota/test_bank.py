@@ -8,6 +8,7 @@ import json
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from fractions import Fraction
@@ -40,6 +41,14 @@ VICTIM_ANSWERS = 25
 """The victim receives so many answers. Its later calls are in flight when it is killed."""
 WORKER_DEADLINE_S = 60.0
 SEVERAL = 5
+OF_TAGS_AND_TEMPLATES = (
+    (SubjectKind.TAG, "cost-centre=42", Period.DAY, 2_500),
+    (SubjectKind.EACH_USER, "", Period.WEEK, 1_500),
+    (SubjectKind.EACH_KEY, "", Period.HOUR, 550),
+    (SubjectKind.EACH_CONVERSATION, "", Period.TOTAL, 500),
+    (SubjectKind.EACH_TAG, "run", Period.TOTAL, 2_000),
+)
+"""What each tenant limits, by how many tokens for 250 calls of a process."""
 GRANT_S = LEASE_S
 """How long a part of each user's limit lasts: mostly until amid the calls, which begin when the workers are ready."""
 
@@ -47,14 +56,22 @@ GRANT_S = LEASE_S
 async def populate(database: Database, ledger: Ledger, reader: Reader) -> list[Principal]:
     """20 users in 4 tenants, each with quotas in every unit that are too small for everything that is wanted.
 
-    Each has a key with a quota, and is in the tenant's group, which has one, too. A quota of each only reports, and a
-    grant to each ends amid the calls. The callers that are returned name their key and their group.
+    Each has a key with a quota, and is in the tenant's group, which has one, too; so has a tag. Each user, key,
+    conversation and value of a tag has a quota of a template. A quota of each only reports, and a grant to each ends
+    amid the calls. The callers that are returned name their key and their group.
     """
     users = []
+    limits: dict[QuotaKey, int] = {}
     for _ in range(4):
         tenant_id = await make_tenant(database)
+        for name in ("run", "cost-centre"):
+            await reader.execute(
+                "INSERT INTO tag_names (tenant_id, name, any_value, is_required, max_values, known_values, version,"
+                f" created_ms) VALUES ({tenant_id}, '{name}', true, false, 9, 0, 0, 0)"
+            )
+        for kind, name, period, limit in OF_TAGS_AND_TEMPLATES:
+            limits[QuotaKey(Subject(tenant_id, None, kind, name), Unit.TOKENS, period)] = limit * CALLS_EACH // 250
         users += [await make_principal(database, tenant_id) for _ in range(5)]
-    limits: dict[QuotaKey, int] = {}
     reporting, subjects = [], []
     for user in users:
         limits[user_quota(user, Period.MINUTE)] = 1_200 * CALLS_EACH // 250
@@ -268,4 +285,10 @@ def assert_that_faults_and_refusals_occurred(auditor: Auditor, final: Snapshot, 
     assert kinds >= {"lapse", "report"}
     assert any(window.report_only and window.settled > window.granted for window in final.windows.values())
     used = {final.quota_of(window.id).kind for window in final.windows.values() if window.settled}
-    assert used == {"user", "tenant", "key", "group"}
+    templates = {"each_user", "each_key", "each_conversation", "each_tag"}
+    assert used == {"user", "tenant", "key", "group", "tag", *templates}
+    values = {(final.quota_of(one.id).kind, one.value) for one in final.windows.values() if one.settled and one.value}
+    counted = Counter(kind for kind, _ in values)
+    assert {kind for kind, number in counted.items() if number > 1} == templates
+    spent = {final.quota_of(window.id).kind for window in full}
+    assert spent & {"tag", *templates}, "none of a tag or a template was ever in the way"
