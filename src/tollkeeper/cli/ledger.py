@@ -99,11 +99,11 @@ def _print_report(report: AuditReport) -> None:
     print_line(
         f"open holds: {report.open_holds:,}" + (f" ({report.lapsed:,} past their lease)" if report.lapsed else "")
     )
+    _print_blind_spots(report)
     if not report.clean:
         print_line(f"tollkeeper: The ledger is wrong. Problems: {report.problem_count:,}", error=True)
     else:
         print_line("Clean: balances and costs follow from entries and usage, and no call exceeded or skipped a quota.")
-    _print_blind_spots(report)
 
 
 def _print_blind_spots(report: AuditReport) -> None:
