@@ -77,9 +77,9 @@ def test_verify_reports_a_correct_ledger_and_its_open_holds(acme: CommandRunner)
         "charges: 2",
         "overruns: 1",
         "open holds: 1",
-        "Clean: balances and costs follow from entries and usage, and no call exceeded or skipped a quota.",
         "Not visible to this command:",
         *(f"  - {spot}" for spot in BLIND_SPOTS),
+        "Clean: balances and costs follow from entries and usage, and no call exceeded or skipped a quota.",
     ]
     acme.query("UPDATE charges SET lease_ms = 0 WHERE closed_ms IS NULL")
     assert "open holds: 1 (1 past their lease)" in acme.run("ledger", "verify")
