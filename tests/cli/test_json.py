@@ -82,6 +82,9 @@ def test_verifications_are_reported_as_json(acme: CommandRunner) -> None:
     acme.run("quota", "set", ADA, "--limit", "50", "--window", "day")
     ledger = listed(acme, "ledger", "verify")
     assert (ledger["windows"], ledger["problem_count"], ledger["problems"], ledger["since"]) == (1, 0, [], None)
+    *_, line = acme.invoke("ledger", "verify", "--json", "--progress").err.splitlines()
+    checked = {"entries": ledger["entries"], "charges": 0}
+    assert json.loads(line) == {"progress": {"share": 1.0, "checked": checked, "about": checked}}
     acme.query("UPDATE windows SET granted = granted + 1")
     broken = acme.invoke("ledger", "verify", "--json")
     assert (broken.code, json.loads(broken.out)["problem_count"]) == (1, 1)

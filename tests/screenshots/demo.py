@@ -107,7 +107,7 @@ async def _call(member: _Sender, colleague: _Sender) -> str:
     await colleague.fail("/ai/query", {"prompt": "Pay with 4111 1111 1111 1111", "model": MODELS[0]})
     await member.send("POST", "/auth/keys", {"name": "nightly report", "scopes": ["ai"]})
     asked = {"tokens": 40_000, "reason": "The evaluation of the new assistant runs this week"}
-    await colleague.send("POST", "/me/quota/requests", asked)
+    await colleague.send("POST", "/me/quota/requests", asked | {"window": "month"})
     await member.send("POST", "/me/quota/requests", asked | {"tokens": 10_000, "window": "day"})
     return charge
 

@@ -10,6 +10,8 @@ from bench.bulk_ledger import ENTRIES_PER_CHARGE, LedgerSize, fill_postgres, fil
 from bench.growth import parse_size
 from support.deadlines import TEST_DEADLINE_S
 from tollkeeper.database.engine import Database
+from tollkeeper.quota.audit.cut import read_cut
+from tollkeeper.quota.audit.totals import estimate_totals
 from tollkeeper.quota.audit.verify import verify
 
 BENCH = Path(__file__).resolve().parents[2] / "scripts" / "bench"
@@ -22,8 +24,11 @@ async def test_a_ledger_that_was_filled_in_bulk_is_right(database_url: str, data
         fill_sqlite(database_url.removeprefix("sqlite:///"), size, "-")
     else:
         await fill_postgres(database_url, size, "-")
+    about = await estimate_totals(database, await read_cut(database))
     report = await verify(database, now_ms=0)
     assert report.problems == []
+    for estimate, found in zip(about, (report.entries, report.charges), strict=True):
+        assert found / 3 < estimate < found * 3
     assert (report.windows, report.charges) == (users + size.tenants, 1_000)
     assert report.entries == 1_000 * ENTRIES_PER_CHARGE + report.windows
     assert size.tenants == (2 if users > 2_000 else 1)
