@@ -246,6 +246,7 @@ export const adminStrings = {
     title: "Doctor",
     intro: "The checks of tollkeeper doctor, on the host that answers. No provider is called: tollkeeper doctor --ask calls each once.",
     again: "Check again",
+    checked: "Checked",
     check: "Check",
     detail: "What was found",
     advice: "What to do",

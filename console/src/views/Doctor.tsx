@@ -20,7 +20,7 @@ export function Doctor() {
     <Page title={words.title} intro={words.intro} requests={[found.request]} actions={again}>
       {found.data && (
         <Text fw={700}>
-          {words.summary[found.data.state]} <Moment at={found.data.checked_at} />
+          {words.summary[found.data.state]} {words.checked} <Moment at={found.data.checked_at} />
         </Text>
       )}
       <DataTable
