@@ -37,6 +37,7 @@ def run_node(*command: str, environment: dict[str, str]) -> None:
 
 
 @pytest.mark.exhaustive
+@pytest.mark.long
 def test_the_console_uses_the_api_as_its_document_describes_it(tmp_path: Path) -> None:
     """The types are generated from the document: a changed API is an error of types in the console."""
     environment = require_node()
@@ -50,6 +51,7 @@ def test_the_console_uses_the_api_as_its_document_describes_it(tmp_path: Path) -
 
 
 @pytest.mark.exhaustive
+@pytest.mark.long
 def test_the_logic_of_the_console_works() -> None:
     run_node("node_modules/vitest/vitest.mjs", "run", environment=require_node())
 

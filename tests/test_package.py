@@ -41,6 +41,7 @@ def run(*command: str, cwd: Path | None = None) -> str:
 
 
 @pytest.mark.exhaustive
+@pytest.mark.long
 def test_the_wheel_serves_after_a_first_run_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     python = str(installed / "python")
     assert run(python, "-m", "tollkeeper", "--version", cwd=tmp_path).startswith("tollkeeper ")

@@ -51,6 +51,7 @@ def port() -> Iterator[int]:
 
 
 @pytest.mark.exhaustive
+@pytest.mark.long
 def test_the_image_writes_only_to_data_and_tmp_is_healthy_and_stops_on_sigterm(
     tmp_path: Path, writable: list[Path], port: int
 ) -> None:

@@ -105,6 +105,7 @@ def _redis(secrets: Path, port: int) -> Iterator[None]:
         process.wait(TEST_DEADLINE_S)
 
 
+@pytest.mark.long
 async def test_two_nodes_serve_behind_nginx_and_one_can_be_restarted_without_a_lost_request(
     tmp_path: Path, secrets: Path, postgres_url: str
 ) -> None:

@@ -30,6 +30,7 @@ GOOD_STREAM = (
 STREAMED = b"quite\r\n0\r\n\r\nright"
 
 
+@pytest.mark.long
 def test_every_call_of_a_quick_run_reaches_the_upstream_and_is_charged_exactly(tmp_path: Path) -> None:
     written = tmp_path / "numbers.json"
     ran = run_bench("--only", "forwarder,sqlite", "--json", str(written), "--charts", str(tmp_path / "charts"))
