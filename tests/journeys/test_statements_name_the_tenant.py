@@ -25,6 +25,7 @@ NO_TENANT_YET = {
     r"SELECT id, tenant_id FROM charges WHERE closed_ms IS NULL": "the sweep serves all tenants",
     r"FROM jobs WHERE .*jobs\.tenant_id (?:<=|>) ": "the next background job is that of the tenant whose turn it is",
     r"FROM batches WHERE batches\.ended_ms IS NULL": "the next batch is that whose turn it is",
+    r"^SELECT \* FROM (jobs|batches|documents|webhooks) ": "one look finds out in which queues something is due",
     r"FROM tenants WHERE tenants\.id|FROM tenants .*tenants\.id =": "the table of tenants has the tenant as its key",
 }
 """Parts of statements without the tenant, and why."""
