@@ -1,9 +1,10 @@
 /** An administrator of a tenant: makes a group of users, gives it a budget in the tree, finds the keys of a user there,
  * makes templates, declares a tag with a quota and names it in a call, and has alerts fire. */
 
-import { assert, run } from "./browser.mjs";
+import { assert } from "./browser.mjs";
 
-await run(async (tools, given) => {
+/** @type {import("./browser.mjs").Journey} */
+export default async (tools, given) => {
   const { page } = tools;
   const dialog = page.getByRole("dialog");
   await tools.signIn(given.email, given.password);
@@ -95,4 +96,4 @@ await run(async (tools, given) => {
   await dialog.getByRole("button", { name: "Add a rule" }).click();
   await page.getByRole("cell", { name: "50 %, 100 %" }).waitFor();
   await tools.check();
-});
+};

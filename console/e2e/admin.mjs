@@ -1,11 +1,13 @@
 /** An administrator of a tenant: sees people and budgets, grants what a member asked for, sets a limit, invites someone,
  * and finds each act in the audit log. */
 
-import { assert, run } from "./browser.mjs";
+import { assert } from "./browser.mjs";
 
-await run(async (tools, given) => {
+/** @type {import("./browser.mjs").Journey} */
+export default async (tools, given) => {
   const { page } = tools;
-  // A login of long ago: the page has it from the cookie, and asks for the password where an act needs a fresh one.
+  // A login of long ago: the page has it from the cookie.
+  tools.step("confirm who it is, for an act that needs a fresh login");
   const { hostname } = new URL(given.url);
   await page.context().addCookies([{ name: "tollkeeper_refresh", value: given.cookie, domain: hostname, path: "/auth", httpOnly: true, sameSite: "Strict" }]);
   await page.goto(`${given.url}/console#/keys`);
@@ -63,4 +65,4 @@ await run(async (tools, given) => {
   assert(page.url().includes("action=no.such.act"), `the filter is not in the URL: ${page.url()}`);
   await page.reload();
   await page.getByText("No act matches.").waitFor();
-});
+};

@@ -1,10 +1,11 @@
 /** A member: uploads a document, is answered from it, goes on with tools and an image, and is refused for a group. */
 
-import { assert, run } from "./browser.mjs";
+import { assert } from "./browser.mjs";
 
 const PNG = Buffer.from("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==", "base64");
 
-await run(async (tools, given) => {
+/** @type {import("./browser.mjs").Journey} */
+export default async (tools, given) => {
   const { page } = tools;
   const file = page.locator("input[type=file]");
   /** @param {string} question */
@@ -25,7 +26,7 @@ await run(async (tools, given) => {
   await page.getByRole("cell", { name: given.document }).waitFor();
   await tools.check();
 
-  // An answer with its source, and a second turn.
+  tools.step("An answer with its source, and a second turn");
   await tools.open("Playground");
   await page.getByRole("switch", { name: "Answer from documents" }).click({ force: true });
   const first = await ask(given.question);
@@ -35,7 +36,7 @@ await run(async (tools, given) => {
   await tools.check();
   await page.getByRole("switch", { name: "Answer from documents" }).click({ force: true });
 
-  // A tool, whose name is hostile, and an image.
+  tools.step("A tool, whose name is hostile, and an image");
   const editor = page.getByRole("textbox", { name: "Tools" });
   await editor.fill("{");
   await page.getByText("This is no JSON array.").waitFor();
@@ -56,7 +57,7 @@ await run(async (tools, given) => {
   await third.getByRole("img", { name: "Image 1" }).waitFor();
   await page.getByRole("button", { name: "New conversation" }).click();
 
-  // For a group, whose quota is too small.
+  tools.step("For a group, whose quota is too small");
   await page.getByRole("combobox", { name: "Group" }).click();
   await page.getByRole("option", { name: given.group }).click();
   await page.getByTestId("quota").filter({ hasText: "group" }).waitFor();
@@ -74,7 +75,7 @@ await run(async (tools, given) => {
   await page.getByTestId("quota").filter({ hasText: "group" }).waitFor();
   assert((await tools.curl()).includes(`'X-Tollkeeper-Group: ${given.group}'`), "curl names no group");
 
-  // A conversation that the server stores is opened again, goes on, and is deleted.
+  tools.step("a conversation that the server stores is opened again, goes on, and is deleted");
   await page.reload();
   await page.getByRole("navigation").waitFor();
   await tools.open("Playground");
@@ -103,4 +104,4 @@ await run(async (tools, given) => {
   await page.getByRole("button", { name: "Delete" }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
   await page.getByText("There is no document yet.").waitFor();
-});
+};

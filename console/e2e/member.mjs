@@ -1,13 +1,15 @@
 /** A member: signs in, asks a model, watches the quota fall, stops a call, sees why it cost what it cost, makes a key. */
 
-import { execFileSync } from "node:child_process";
+import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { assert, run } from "./browser.mjs";
+import { promisify } from "node:util";
+import { assert } from "./browser.mjs";
 
 /** @param {string | null} text */
 const number = (text) => Number(text?.replaceAll(",", ""));
 
-await run(async (tools, given) => {
+/** @type {import("./browser.mjs").Journey} */
+export default async (tools, given) => {
   const { page } = tools;
   await page.goto(`${given.url}/console`);
   await page.getByLabel("E-mail address").waitFor();
@@ -21,7 +23,7 @@ await run(async (tools, given) => {
   await page.getByRole("heading", { name: "Playground" }).waitFor();
   assert((await page.evaluate(() => JSON.stringify([localStorage, sessionStorage, document.cookie]))).search(/eyJ|tk-refresh/) < 0, "a token is stored");
 
-  // Ask, and see the cost.
+  tools.step("Ask, and see the cost");
   const left = page.getByTestId("left").first();
   const before = number(await left.textContent());
   await page.getByLabel("Message").fill(given.prompt);
@@ -36,24 +38,24 @@ await run(async (tools, given) => {
   assert((await page.getByTestId("answer").textContent())?.includes(given.echoed), "the answer is missing");
   await tools.check();
 
-  // Why: hold, report, settle.
+  tools.step("Why: hold, report, settle");
   await page.getByRole("link", { name: "Why this cost" }).click();
   await page.getByRole("heading", { name: "Why this call cost what it cost" }).waitFor();
   assert(number(await page.getByTestId("cost").textContent()) === paid, "the picture shows another cost");
   assert(number(await page.getByTestId("held").textContent()) >= paid, "less was held than paid");
   await tools.check();
 
-  // The same with curl.
+  tools.step("The same with curl");
   await tools.open("Quotas", "My quotas");
   const curl = await tools.curl();
   const [, token] = (await page.evaluate(async () => {
     const response = await fetch("auth/refresh", { method: "POST", headers: { "X-Tollkeeper-Console": "1" } });
     return ["", (await response.json()).access_token];
   }));
-  const printed = execFileSync("sh", ["-c", curl], { env: { ...process.env, TOKEN: token }, encoding: "utf8" });
+  const { stdout: printed } = await promisify(execFile)("sh", ["-c", curl], { env: { ...process.env, TOKEN: token } });
   assert(JSON.parse(printed).remaining === before - paid, `curl shows another quota: ${printed}`);
 
-  // A call that is stopped shows what it cost.
+  tools.step("A call that is stopped shows what it cost");
   await tools.open("Playground");
   await page.getByLabel("Message").fill(given.endless);
   await page.getByRole("button", { name: "Send" }).click();
@@ -75,7 +77,7 @@ await run(async (tools, given) => {
   const csv = readFileSync(await (await saved).path(), "utf8");
   assert(csv.includes("cost") && csv.trim().split("\n").length === 2, `the export is ${csv}`);
 
-  // A key, whose name is hostile; it is shown once, and works until it is revoked.
+  tools.step("A key, whose name is hostile; it is shown once, and works until it is revoked");
   await tools.open("API keys");
   await page.getByRole("button", { name: "Create a key" }).first().click();
   await page.getByRole("dialog").getByLabel("Name").fill(given.hostile);
@@ -93,14 +95,14 @@ await run(async (tools, given) => {
   await page.getByText("You have no API key.").waitFor();
   assert((await withKey()) === 401, "the revoked key works");
 
-  // Ask for more.
+  tools.step("Ask for more");
   await tools.open("Ask for more");
   await page.getByLabel("How many tokens more").fill("1000");
   await page.getByLabel("Why").fill(given.hostile);
   await page.getByRole("button", { name: "Ask", exact: true }).click();
   await page.getByRole("cell", { name: "pending" }).waitFor();
 
-  // In the dark.
+  tools.step("In the dark");
   await page.getByRole("button", { name: "Switch between light and dark" }).click();
   await tools.open("Charges", "My charges");
-});
+};

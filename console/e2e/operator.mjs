@@ -1,9 +1,10 @@
 /** An operator: sees whether all is well, creates a tenant, verifies the ledger, sees the entries of a charge, refunds it
  * with a fresh login, and switches a model off and on. */
 
-import { assert, run } from "./browser.mjs";
+import { assert } from "./browser.mjs";
 
-await run(async (tools, given) => {
+/** @type {import("./browser.mjs").Journey} */
+export default async (tools, given) => {
   const { page } = tools;
   await tools.signIn(given.email, given.password);
 
@@ -42,7 +43,7 @@ await run(async (tools, given) => {
 
   await tools.open("Ledger");
   await page.getByRole("button", { name: "Verify the ledger" }).click();
-  await page.getByText("Clean: nothing is wrong.").first().waitFor(); // also as a message that goes away
+  await page.getByText("Clean: nothing is wrong.").first().waitFor({ timeout: 2 * given.timeout }); // by a process of its own
   await page.getByLabel("A charge").fill(given.charge);
   await page.getByRole("button", { name: "Show" }).click();
   await page.getByRole("heading", { name: "Why this call cost what it cost" }).waitFor();
@@ -66,4 +67,4 @@ await run(async (tools, given) => {
   await tools.open("Doctor");
   await page.getByRole("row").filter({ hasText: "signing secret" }).filter({ hasText: "it has at least 32 bytes" }).waitFor();
   assert((await tools.curl()).includes("/admin/doctor"), "curl has no checks");
-});
+};

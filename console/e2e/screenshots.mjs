@@ -1,7 +1,6 @@
 /** Pictures of views, as one user sees them: light, dark, and 375 pixels wide. */
 
 import { writeFileSync } from "node:fs";
-import { run } from "./browser.mjs";
 
 const SETTLE_MS = 700;
 const QUALITY = 55;
@@ -11,7 +10,8 @@ const KINDS = /** @type {const} */ ([
   { kind: "narrow", colorScheme: "light", viewport: { width: 375, height: 812 } },
 ]);
 
-await run(async (tools, given) => {
+/** @type {import("./browser.mjs").Journey} */
+export default async (tools, given) => {
   const { page } = tools;
   const session = await page.context().newCDPSession(page);
 
@@ -47,4 +47,4 @@ await run(async (tools, given) => {
     await page.getByRole("button", { name: "Send" }).click();
     await page.getByTestId("cost").first().waitFor();
   }
-});
+};

@@ -1,11 +1,12 @@
 /** A member: finds single sign-on, sets up a second factor, signs in with it, and ends sessions. */
 
-import { assert, run } from "./browser.mjs";
+import { assert } from "./browser.mjs";
 import { codeOf } from "./totp.mjs";
 
-await run(async (tools, given) => {
+/** @type {import("./browser.mjs").Journey} */
+export default async (tools, given) => {
   const { page } = tools;
-  // Single sign-on is offered to addresses of a domain that has it; a refusal names the id of its reason.
+  tools.step("Single sign-on is offered to addresses of a domain that has it; a refusal names the id of its reason");
   await page.goto(`${given.url}/console?refused=id-of-the-reason`);
   await page.getByText("Correlation ID: id-of-the-reason").waitFor();
   await page.getByLabel("E-mail address").fill(`ada@${given.domain}`);
@@ -16,7 +17,7 @@ await run(async (tools, given) => {
   await page.getByLabel("E-mail address").fill(given.email);
   await signOn.waitFor({ state: "hidden" });
 
-  // To the security by the palette, without the mouse.
+  tools.step("To the security by the palette, without the mouse");
   await tools.signIn(given.email, given.password);
   await page.keyboard.press("Control+k");
   await page.getByRole("combobox", { name: "A view or an act" }).fill("sign");
@@ -27,7 +28,7 @@ await run(async (tools, given) => {
   await page.keyboard.press("Enter");
   await page.getByRole("heading", { name: "Sign-in & security", level: 1 }).waitFor();
 
-  // The second factor.
+  tools.step("The second factor");
   await page.getByRole("button", { name: "Set up" }).click();
   const shown = page.locator("input[readonly]");
   await shown.waitFor();
@@ -49,7 +50,7 @@ await run(async (tools, given) => {
   await page.getByRole("button", { name: "Sign in" }).click();
   await page.getByRole("heading", { name: "Sign-in & security", level: 1 }).waitFor();
 
-  // Another session ends, then all do.
+  tools.step("Another session ends, then all do");
   await page.getByRole("cell", { name: given.program }).waitFor();
   await page.getByRole("row").filter({ hasText: given.program }).getByRole("button", { name: "End" }).click();
   await page.getByRole("cell", { name: given.program }).waitFor({ state: "hidden" });
@@ -61,4 +62,4 @@ await run(async (tools, given) => {
   await page.getByLabel("E-mail address").waitFor();
   await page.reload();
   await page.getByLabel("E-mail address").waitFor();
-});
+};

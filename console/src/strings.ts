@@ -470,6 +470,7 @@ export const strings = {
     findHint: "The charge ID: X-Charge-ID of the response.",
     show: "Show",
     charges: "Charges of a tenant or a user",
+    empty: "No call was charged. Type the ID of another tenant or user, or remove it.",
     tenantId: "Tenant ID",
     userId: "User ID",
   },

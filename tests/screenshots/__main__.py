@@ -10,7 +10,7 @@ from journeys.support.server import Server
 from journeys.support.users import PASSWORD
 from journeys.upstream.handle import Upstream
 from screenshots.demo import ADMIN, MEMBER, OPERATOR, SETTINGS, fill
-from support.browsers import run_journey
+from support.browsers import run_journey, share_browser, stop_browser
 from tollkeeper.database.migrations import migrate
 
 TARGET = Path(__file__).parents[2] / "docs" / "console"
@@ -33,8 +33,9 @@ def main() -> int:
         upstream = Upstream(folder)
         server = Server(url, folder, {"OPENAI_BASE_URL": upstream.base_url} | SETTINGS).start()
         try:
-            asyncio.run(_take(server, folder))
+            asyncio.run(_take(server, folder, share_browser(folder / "browser")))
         finally:
+            stop_browser(folder / "browser")
             server.stop()
             upstream.stop()
     size = sum(path.stat().st_size for path in TARGET.glob("*.webp"))
@@ -43,7 +44,7 @@ def main() -> int:
     return 0 if size <= MAX_BYTES else 1
 
 
-async def _take(server: Server, folder: Path) -> None:
+async def _take(server: Server, folder: Path, browser: str) -> None:
     charge = await fill(server)
     TARGET.mkdir(exist_ok=True)
     for old in TARGET.glob("*.webp"):
@@ -52,6 +53,7 @@ async def _take(server: Server, folder: Path) -> None:
     paths |= {"groups": "groups?group=1", "tags": "tags?tag=1"}
     for email, views in ((MEMBER, MEMBER_VIEWS), (ADMIN, ADMIN_VIEWS), (OPERATOR, OPERATOR_VIEWS)):
         await run_journey(
+            browser,
             "screenshots",
             folder,
             url=server.url,

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from support.browsers import share_browser, stop_browser
 from support.depth import DEPTH
 from support.postgres_servers import (
     STOCK_IS_MISSING,
@@ -69,6 +70,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput") or _run_folder not in config.stash:
         return
     stop_all(config.stash[_run_folder])
+    stop_browser(config.stash[_run_folder] / "browser")
     shutil.rmtree(config.stash[_run_folder], ignore_errors=True)
 
 
@@ -121,6 +123,12 @@ def shared_postgres_server(pytestconfig: pytest.Config) -> SharedPostgres:
 @pytest.fixture(scope="session")
 def shared_stock_server(pytestconfig: pytest.Config) -> SharedPostgres:
     return share_stock(_folder_of(pytestconfig, "stock"))
+
+
+@pytest.fixture(scope="session")
+def browser(pytestconfig: pytest.Config) -> str:
+    """The URL of the driver of the browser that all workers share."""
+    return share_browser(pytestconfig.stash[_run_folder] / "browser")
 
 
 def _folder_of(config: pytest.Config, kind: str) -> Path:

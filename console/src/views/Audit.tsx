@@ -1,7 +1,7 @@
 import { Code, Group, TextInput } from "@mantine/core";
-import { useDebouncedValue } from "@mantine/hooks";
+import { useDebouncedCallback } from "@mantine/hooks";
 import { useNavigate, useSearch } from "@tanstack/react-router";
-import { useEffect, useState } from "react";
+import { useState } from "react";
 import { type Item, useList, useRead } from "../api/read";
 import { DataTable } from "../components/DataTable";
 import { Moment } from "../components/Moment";
@@ -19,17 +19,24 @@ export function Audit() {
   const me = useRead("/me");
   const [action, setAction] = useState(search.action ?? "");
   const [target, setTarget] = useState(search.target ?? "");
-  const [typed] = useDebouncedValue({ action: action || undefined, target: target || undefined }, PAUSE_MS);
-  useEffect(() => {
-    void navigate({ search: (before) => ({ ...before, ...typed }), replace: true });
-  }, [typed, navigate]);
+  const filter = useDebouncedCallback((next: { action?: string; target?: string }) => {
+    void navigate({ search: (before) => ({ ...before, ...next }), replace: true });
+  }, PAUSE_MS);
+  function typeAction(text: string): void {
+    setAction(text);
+    filter({ action: text || undefined, target: target || undefined });
+  }
+  function typeTarget(text: string): void {
+    setTarget(text);
+    filter({ action: action || undefined, target: text || undefined });
+  }
   const tenant = search.tenant === undefined ? undefined : Number(search.tenant);
   const acts = useList("/admin/audit", { query: { action: search.action, target: search.target, tenant_id: tenant } });
   return (
     <Page title={words.title} intro={words.intro} requests={[acts.request]}>
       <Group align="end">
-        <TextInput label={words.filterAction} placeholder="quota.set" value={action} onChange={(event) => setAction(event.currentTarget.value)} />
-        <TextInput label={words.filterTarget} placeholder="user:17" value={target} onChange={(event) => setTarget(event.currentTarget.value)} />
+        <TextInput label={words.filterAction} placeholder="quota.set" value={action} onChange={(event) => typeAction(event.currentTarget.value)} />
+        <TextInput label={words.filterTarget} placeholder="user:17" value={target} onChange={(event) => typeTarget(event.currentTarget.value)} />
         {me.data?.role === "operator" && (
           <TenantSelect
             value={tenant}
@@ -58,5 +65,5 @@ export function Audit() {
 
 function Change({ act }: { act: Item<"/admin/audit"> }) {
   const parts = [act.before, act.after].map((part) => (part === null ? "–" : JSON.stringify(part)));
-  return act.before === null && act.after === null ? "–" : <Code style={{ overflowWrap: "anywhere" }}>{parts.join(" → ")}</Code>;
+  return act.before === null && act.after === null ? "–" : <Code block miw={260} style={{ whiteSpace: "pre-wrap", overflowWrap: "anywhere" }}>{parts.join(" → ")}</Code>;
 }

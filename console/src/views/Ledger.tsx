@@ -53,7 +53,7 @@ export function Ledger() {
         label={words.charges}
         list={charges}
         rowKey={(charge) => charge.id}
-        empty={strings.charges.empty}
+        empty={words.empty}
         columns={[
           {
             head: strings.charges.open,
