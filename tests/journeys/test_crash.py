@@ -54,7 +54,7 @@ async def test_a_server_killed_at_each_failpoint_books_all_that_was_served(
             crashing.start(after)
             await assert_all_is_booked(crashing, own_upstream)
         await _assert_it_serves(caller)
-    assert "open holds: 0\nClean:" in crashing.command("ledger", "verify")
+    assert "open holds: 0\n" in crashing.command("ledger", "verify")
     crashing.stop()
 
 
@@ -75,7 +75,7 @@ async def test_a_server_killed_at_random_instants_books_all_that_was_served(
             crashing.start()
             await assert_all_is_booked(crashing, own_upstream)
         await _assert_it_serves(caller)
-    assert "open holds: 0\nClean:" in crashing.command("ledger", "verify")
+    assert "open holds: 0\n" in crashing.command("ledger", "verify")
     crashing.stop()
 
 
@@ -117,7 +117,7 @@ async def test_a_server_killed_before_answers_arrive_charges_the_input_of_each_c
             assert (quota["used"], quota["reserved"]) == (charge.cost_tokens, 0), cell
             assert len(own_upstream.requests(caller.marker)) == 1, cell
     await assert_ledger_is_consistent(short_deadline_server.database_url)
-    assert "open holds: 0\nClean:" in short_deadline_server.command("ledger", "verify")
+    assert "open holds: 0\n" in short_deadline_server.command("ledger", "verify")
     short_deadline_server.stop()
 
 

@@ -55,7 +55,7 @@ def limiting_server(
         database_url, TOLLKEEPER_CATALOG=str(catalog), TOLLKEEPER_BREAKER_FAILURES="0", TOLLKEEPER_RATE_LIMIT_AI="off"
     )
     yield server.start()
-    assert "open holds: 0\nClean:" in server.command("ledger", "verify")
+    assert "open holds: 0\n" in server.command("ledger", "verify")
 
 
 async def post(caller: ApiUser, path: str, body: dict[str, Any], **headers: str) -> tuple[int, str]:

@@ -71,7 +71,7 @@ async def _soak(database_url: str, folder: Path, seconds: float, callers: int, p
         problems = [f"{action}: {example}" for action, example in mix.unexpected.items()]
         problems += growth_problems(samples, idle_before, idle_after)
         verified = await asyncio.to_thread(server.command, "ledger", "verify", codes=(0, 1))
-        if "open holds: 0\nClean:" not in verified:
+        if "open holds: 0\n" not in verified or "\nClean:" not in verified:
             problems.append(f"the ledger is not clean: {verified[:500]}")
         print(", ".join(f"{name} {count:,}" for name, count in sorted(mix.done.items())))
         await asyncio.to_thread(server.stop)
