@@ -67,7 +67,7 @@ export default async (tools, given) => {
   await page.getByRole("alert").getByText(/^Correlation ID: /).waitFor();
   await page.setViewportSize({ width: 375, height: 800 });
   await tools.check();
-  assert(await page.evaluate(() => document.documentElement.scrollWidth <= 375), "the page is wider than the telephone");
+  await page.waitForFunction(() => document.documentElement.scrollWidth <= 375); // the layout follows the size
   await page.setViewportSize({ width: 1280, height: 900 });
   await tools.open("Quotas", "My quotas");
   await page.getByRole("combobox", { name: "Group" }).click();

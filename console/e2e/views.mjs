@@ -41,8 +41,7 @@ export default async (tools, given) => {
     await page.emulateMedia({ colorScheme: "dark" });
     await page.setViewportSize(NARROW);
     await look();
-    const width = await page.evaluate(() => document.documentElement.scrollWidth);
-    if (width > NARROW.width) tools.faults.push(`${page.url()} is ${width} pixels wide on a telephone`);
+    await page.waitForFunction((width) => document.documentElement.scrollWidth <= width, NARROW.width); // no wider than the telephone
   }
   tools.step("hostile names were shown");
   const missing = given.hostileOn.filter((/** @type {string} */ name) => !hostile.has(name));
