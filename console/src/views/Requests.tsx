@@ -3,12 +3,13 @@ import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { api, type components, result } from "../api/client";
 import { asCurl } from "../api/curl";
-import { useList } from "../api/read";
+import { useList, useRead } from "../api/read";
 import { DataTable } from "../components/DataTable";
 import { ErrorNote } from "../components/ErrorNote";
 import { Moment } from "../components/Moment";
 import { Page } from "../components/Page";
 import { count } from "../lib/format";
+import { ownTokenWindows } from "../lib/quotas";
 import { strings } from "../strings";
 
 type Ask = components["schemas"]["AskForQuotaRequest"];
@@ -43,6 +44,8 @@ export function Requests() {
 
 function AskForm() {
   const queries = useQueryClient();
+  const quota = useRead("/me/quota");
+  const windows = ownTokenWindows(quota.data?.quotas ?? []);
   const [tokens, setTokens] = useState<number | string>("");
   const [window, setWindow] = useState<string | null>(null);
   const [reason, setReason] = useState("");
@@ -64,7 +67,7 @@ function AskForm() {
         <Stack>
           <Group align="start" grow>
             <NumberInput label={words.tokens} min={1} allowDecimal={false} thousandSeparator value={tokens} onChange={setTokens} required />
-            <Select label={words.window} description={words.windowHint} inputWrapperOrder={["label", "input", "description"]} data={WINDOWS} value={window} onChange={setWindow} clearable />
+            <Select label={words.window} description={words.windowHint} inputWrapperOrder={["label", "input", "description"]} data={windows} value={window} onChange={setWindow} clearable />
           </Group>
           <TextInput label={words.why} value={reason} onChange={(event) => setReason(event.currentTarget.value)} required />
           <ErrorNote error={ask.error} />
