@@ -1,5 +1,6 @@
 """Defects in the removal of quotas: in what it ends, and in what it leaves."""
 
+import re
 from typing import Any
 
 import pytest
@@ -14,14 +15,20 @@ from tollkeeper.quota.stores.rows import APPLIES
 from tollkeeper.quota.stores.sqlite import quotas, row_cache
 
 
+def _of_all(statement: str) -> str:
+    """The statement for all quotas, also removed ones, which the indexes that it names do not have."""
+    return re.sub(r"INDEXED BY \w+ ", "", statement.replace(APPLIES, "true"))
+
+
 def a_removed_quota_goes_on(patch: pytest.MonkeyPatch) -> None:
     """Calls hold on it as before."""
-    patch.setattr(row_cache, "_READ_QUOTAS", row_cache._READ_QUOTAS.replace(APPLIES, "true"))
+    patch.setattr(row_cache, "_READ_QUOTAS", _of_all(row_cache._READ_QUOTAS))
 
 
 def a_new_quota_has_what_was_used_of_the_old_one(patch: pytest.MonkeyPatch) -> None:
     """The removed row applies again, with its windows."""
-    patch.setattr(quotas, "_FIND_QUOTA", quotas._FIND_QUOTA.replace(APPLIES, "true"))
+    for name in ("_FIND_QUOTA_OF_USER", "_FIND_QUOTA_OF_TENANT"):
+        patch.setattr(quotas, name, _of_all(getattr(quotas, name)))
 
 
 def what_is_held_ends_with_the_quota(patch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,10 @@ A quota is as old as its first window, which is opened in the transaction that c
 removed.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import accumulate, chain
+from operator import attrgetter
 
 from tollkeeper.quota.audit.facts import (
     NO_WINDOW,
@@ -28,15 +30,50 @@ YOUNG_MS = 60_000
 """The age up to which a charge may lack a quota: a reserve that began before the quota was committed does not see it.
 More than any transaction of the ledger takes.
 """
+_SINCE = attrgetter("since_ms")
+
+
+class _Quotas:
+    """The quotas of one owner. Of the removed ones, of which there can be any number, only those of a time are read."""
+
+    def __init__(self) -> None:
+        self._applying: list[QuotaFacts] = []
+        self._removed: dict[tuple[str, ...], list[QuotaFacts]] = {}
+        self._removed_until: dict[tuple[str, ...], list[int]] = {}
+        """Of each name's removed quotas, by their age: when the last of those up to it was removed."""
+
+    def add(self, quota: QuotaFacts) -> None:
+        if quota.removed_ms is None:
+            self._applying.append(quota)
+        else:
+            self._removed.setdefault((quota.kind, quota.subject, quota.unit, quota.period), []).append(quota)
+            self._removed_until.clear()
+
+    def near(self, at_ms: int) -> Iterator[QuotaFacts]:
+        """The quotas that may have applied less than YOUNG_MS before or after a time."""
+        yield from self._applying
+        if self._removed and not self._removed_until:
+            self._sort()
+        for name, quotas in self._removed.items():
+            until_ms = self._removed_until[name]
+            place = bisect_right(quotas, at_ms + YOUNG_MS, key=_SINCE) - 1
+            while place >= 0 and until_ms[place] > at_ms - YOUNG_MS:
+                yield quotas[place]
+                place -= 1
+
+    def _sort(self) -> None:
+        for name, quotas in self._removed.items():
+            quotas.sort(key=_SINCE)
+            self._removed_until[name] = list(accumulate((quota.removed_ms or 0 for quota in quotas), max))
 
 
 class QuotasByOwner:
     """The quotas of users and tenants. Those of tenants include templates."""
 
     def __init__(self) -> None:
-        self._of_user: dict[int, list[QuotaFacts]] = {}
-        self._of_tenant: dict[int, list[QuotaFacts]] = {}
-        self._of_tag: dict[tuple[int, str], list[QuotaFacts]] = {}
+        self._of_user: dict[int, _Quotas] = {}
+        self._of_tenant: dict[int, _Quotas] = {}
+        self._of_tag: dict[tuple[int, str], _Quotas] = {}
 
     def __len__(self) -> int:
         """How many users and tenants are known."""
@@ -49,15 +86,15 @@ class QuotasByOwner:
 
     def add(self, users: Iterable[int], tenants: Iterable[int], quotas: Iterable[QuotaFacts]) -> None:
         """Note the quotas of these users and tenants."""
-        self._of_user.update((user, []) for user in users)
-        self._of_tenant.update((tenant, []) for tenant in tenants)
+        self._of_user.update((user, _Quotas()) for user in users)
+        self._of_tenant.update((tenant, _Quotas()) for tenant in tenants)
         for quota in quotas:
             if quota.user_id is not None:
-                self._of_user[quota.user_id].append(quota)
+                self._of_user[quota.user_id].add(quota)
             elif quota.kind == SubjectKind.TAG:
-                self._of_tag.setdefault((quota.tenant_id, quota.subject), []).append(quota)
+                self._of_tag.setdefault((quota.tenant_id, quota.subject), _Quotas()).add(quota)
             else:
-                self._of_tenant[quota.tenant_id].append(quota)
+                self._of_tenant[quota.tenant_id].add(quota)
 
     def clear(self) -> None:
         """Forget all quotas."""
@@ -67,8 +104,11 @@ class QuotasByOwner:
 
     def before(self, charge: ChargeFacts) -> Iterator[QuotaFacts]:
         """The quotas that apply to a charge and are older."""
-        of_user, of_tenant = self._of_user.get(charge.user_id, ()), self._of_tenant.get(charge.tenant_id, ())
-        of_tags = [self._of_tag.get((charge.tenant_id, tag), ()) for tag in decode_tags(charge.tags)]
+        at_ms, none = charge.created_ms, _Quotas()
+        of_user = list(self._of_user.get(charge.user_id, none).near(at_ms))
+        of_tenant = self._of_tenant.get(charge.tenant_id, none).near(at_ms)
+        tags = [self._of_tag.get((charge.tenant_id, tag), none) for tag in decode_tags(charge.tags)]
+        of_tags = [list(of_tag.near(at_ms)) for of_tag in tags]
         for quota in chain(of_user, of_tenant, *of_tags):
             applies = quota.since_ms < charge.created_ms and not _is_over(quota, charge.created_ms)
             applies = applies and counts_for(charge, quota.kind, quota.subject)

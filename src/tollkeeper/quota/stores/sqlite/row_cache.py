@@ -43,7 +43,7 @@ from tollkeeper.quota.stores.rows import (
 )
 from tollkeeper.quota.stores.sqlite.idempotency_keys import read_keys
 from tollkeeper.quota.stores.sqlite.new_windows import create_window
-from tollkeeper.quota.stores.sqlite.quotas import find_quota
+from tollkeeper.quota.stores.sqlite.quotas import QUOTAS_OF_TENANTS, QUOTAS_OF_USERS, find_quota
 from tollkeeper.quota.stores.sqlite.tags import read_tags
 from tollkeeper.quota.stores.sqlite.temporary import read_temporary, write_what_is_due
 from tollkeeper.quota.time_sorted_ids import month_of
@@ -77,14 +77,15 @@ _READ_KEYS_AND_GROUPS = (
 _READ_REVOKED_SESSIONS = (
     "SELECT id FROM sessions WHERE tenant_id = ? AND user_id = ? AND revoked_ms IS NOT NULL AND access_ends_ms > ?"
 )
-_SELECT_QUOTAS = f"SELECT {QUOTA_COLUMNS} FROM {QUOTAS}"
 _READ_QUOTAS = (
-    f"{_SELECT_QUOTAS} WHERE {APPLIES} AND (user_id = ? OR (quotas.tenant_id = ? AND user_id IS NULL AND {NOT_OF_TAGS}"
+    f"SELECT {QUOTA_COLUMNS} FROM {QUOTAS_OF_USERS} WHERE user_id = ? AND {APPLIES}"
+    f" UNION ALL SELECT {QUOTA_COLUMNS} FROM {QUOTAS_OF_TENANTS}"
+    f" WHERE quotas.tenant_id = ? AND user_id IS NULL AND {APPLIES} AND {NOT_OF_TAGS}"
     " AND (quotas.kind <> 'group' OR CAST(quotas.subject AS INTEGER) IN"
     " (SELECT group_id FROM group_members WHERE group_members.tenant_id = quotas.tenant_id"
-    " AND group_members.user_id = ?)))) ORDER BY quotas.id"
+    " AND group_members.user_id = ?)) ORDER BY 1"
 )
-_READ_QUOTA = f"{_SELECT_QUOTAS} WHERE quotas.tenant_id = ? AND quotas.id = ?"
+_READ_QUOTA = f"SELECT {QUOTA_COLUMNS} FROM {QUOTAS} WHERE quotas.tenant_id = ? AND quotas.id = ?"
 
 
 class RowCache:

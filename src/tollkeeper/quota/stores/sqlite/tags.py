@@ -3,7 +3,8 @@
 import sqlite3
 
 from tollkeeper.quota.rules.tag_rules import TagRules, tag_rules
-from tollkeeper.quota.stores.rows import APPLIES, OF_TAGS, QUOTA_COLUMNS, QUOTAS, quota_row
+from tollkeeper.quota.stores.rows import APPLIES, OF_TAGS, QUOTA_COLUMNS, quota_row
+from tollkeeper.quota.stores.sqlite.quotas import QUOTAS_OF_TENANTS
 
 _READ_TAGS = (
     "SELECT name, is_required, NOT any_value, value FROM tag_names LEFT JOIN tag_values"
@@ -11,8 +12,8 @@ _READ_TAGS = (
     " WHERE tag_names.tenant_id = ? AND closed_ms IS NULL"
 )
 _READ_QUOTAS = (
-    f"SELECT {QUOTA_COLUMNS} FROM {QUOTAS} WHERE quotas.tenant_id = ? AND user_id IS NULL AND {OF_TAGS} AND {APPLIES}"
-    " ORDER BY quotas.id"
+    f"SELECT {QUOTA_COLUMNS} FROM {QUOTAS_OF_TENANTS}"
+    f" WHERE quotas.tenant_id = ? AND user_id IS NULL AND {OF_TAGS} AND {APPLIES} ORDER BY quotas.id"
 )
 
 
