@@ -17,11 +17,10 @@ LATE_MS = 3_600_000
 KEPT_MS = 400 * 86_400_000
 """How long alerts are kept after the end of their window."""
 _SINCE = "CAST(:since_ms AS BIGINT)"
-_LENGTH = (
-    "CASE q.period WHEN 'minute' THEN 60000 WHEN 'hour' THEN 3600000 WHEN 'day' THEN 280800000"
-    f" WHEN 'week' THEN 2073600000 WHEN 'month' THEN 8294400000 ELSE {_SINCE} END"
-)
-"""No window of a period is longer, also after a change of the calendar: see `earliest_start_ms` of the ledger."""
+_OF_QUOTA = "w.tenant_id = q.tenant_id AND w.quota_id = q.id"
+"""Named on both sides of the OR, so that SQLite reads the index of ends for each."""
+_JOIN_WINDOWS = {"sqlite": "CROSS JOIN", "postgresql": "JOIN"}
+"""SQLite without statistics would read all windows first. A CROSS JOIN keeps the order of the tables."""
 _KIND = "CASE WHEN q.kind LIKE 'each%' THEN substr(q.kind, 6) ELSE q.kind END"
 """A window of a template is of a user, a key or a conversation."""
 _USER = (
@@ -42,8 +41,9 @@ def _query(dialect: str) -> str:
         " AND q.removed_ms IS NULL"
         f" AND (r.kind IS NULL OR {_KIND} = r.kind)"
         " AND (r.unit IS NULL OR r.unit = q.unit) AND (r.period IS NULL OR r.period = q.period)"
-        f" JOIN windows w ON w.tenant_id = q.tenant_id AND w.quota_id = q.id AND w.starts_ms >= {_SINCE} - {_LENGTH}"
-        f" AND (w.ends_ms IS NULL OR w.ends_ms > {_SINCE}) AND (r.user_id IS NULL OR {_USER} = r.user_id)"
+        f" {_JOIN_WINDOWS[dialect]} windows w"
+        f" ON (({_OF_QUOTA} AND w.ends_ms IS NULL) OR ({_OF_QUOTA} AND w.ends_ms > {_SINCE}))"
+        f" AND (r.user_id IS NULL OR {_USER} = r.user_id)"
         f" {_LEVELS[dialect]}"
         " WHERE w.granted > 0 AND w.settled * 100 >= w.granted * CAST(level.value AS INTEGER)"
         " AND NOT EXISTS (SELECT 1 FROM quota_alerts a WHERE a.tenant_id = w.tenant_id AND a.window_id = w.id"
