@@ -84,3 +84,26 @@ async def test_only_operators_remove_the_quota_of_a_tenant(server: Server) -> No
         assert (await remove(admin, **quota)).status == 403
         assert (await remove(operator, **quota)).status == 204
         assert (await remove(operator, **quota)).status == 404
+
+
+async def test_an_act_with_an_unknown_or_repeated_query_parameter_is_refused(server: Server) -> None:
+    """Without it, the act would be another one: a misspelt unit would remove the quota in tokens."""
+    async with (
+        new_admin(server, Role.OPERATOR) as operator,
+        new_user(server) as member,
+    ):
+        mine = {"user_id": member.principal.user_id}
+        misspelt = await remove(operator, **mine, units="requests")
+        assert (misspelt.status, misspelt.code) == (422, "invalid_request")
+        assert "Unknown query parameter. Known parameters: reason, user_id, tenant_id," in misspelt.body["detail"]
+        twice = await operator.send("DELETE", f"{path_of(**mine)}&user_id={operator.principal.user_id}")
+        assert (twice.status, "twice" in twice.body["detail"]) == (422, True)
+        for path in (
+            "/admin/moderation?tenant=1",
+            "/admin/identity-provider?tenant=1",
+            "/admin/webhooks/1?tenant_id=1",
+        ):
+            assert "Unknown query parameter." in (await operator.send("DELETE", path)).body["detail"], path
+        assert (await operator.send("POST", "/admin/ledger/verify?wait=1")).status == 422
+        assert (await operator.get("/admin/quotas?units=requests")).status == 200
+        assert (await member.query(scripted(member.marker))).status == 200

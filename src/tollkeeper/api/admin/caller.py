@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from tollkeeper.administration.administrator import Administrator
 from tollkeeper.api import strict_json
 from tollkeeper.api.admin.idempotency import PLANNED, Repeatable, find_response, replace_plan, store_response
+from tollkeeper.api.admin.query_parameters import require_known_parameters
 from tollkeeper.api.bearer import client_address
 from tollkeeper.api.dependencies import AuthenticatedUser, Services, ServicesDep, SessionDep, require_access, scope_of
 from tollkeeper.api.middleware import read_body
@@ -131,7 +132,8 @@ class AdminCaller:
 
 def require_role(role: Role) -> Callable[..., Awaitable[AdminCaller]]:
     """A dependency that authenticates the caller, who must have this role or a higher one. It raises as
-    `require_access` does; Forbidden without the role; TotpEnrolmentRequired.
+    `require_access` does; Forbidden without the role; TotpEnrolmentRequired; InvalidRequest for an act with a query
+    parameter that its endpoint does not have.
     """
 
     async def get_caller(
@@ -146,6 +148,7 @@ def require_role(role: Role) -> Callable[..., Awaitable[AdminCaller]]:
         needs_totp = principal.role is Role.OPERATOR and services.settings.require_operator_totp
         if needs_totp and not await services.second_factors.is_confirmed(session, principal.user_id):
             raise TotpEnrolmentRequired
+        require_known_parameters(request)
         admin = Administrator(
             session=session,
             audit_log=services.audit_log,
