@@ -34,8 +34,17 @@ export default async (tools, given) => {
     await page.locator("h1:not([data-left])").waitFor();
     await look();
     const name = view.split(/[/?]/)[0] ?? "";
-    const shown = (await page.getByRole("main").textContent()) ?? "";
-    if ([given.hostile, given.hostileModel].some((one) => shown.includes(one))) hostile.add(name);
+    const isHostile = async () => {
+      const shown = (await page.getByRole("main").textContent()) ?? "";
+      return [given.hostile, given.hostileModel].some((one) => shown.includes(one));
+    };
+    const more = page.getByRole("main").getByRole("button", { name: "Show more" });
+    while (given.hostileOn.includes(name) && !(await isHostile()) && (await more.count()) > 0) {
+      const rows = await page.getByRole("row").count(); // a server of many tests has many tenants
+      await more.first().click();
+      await page.waitForFunction((before) => document.querySelectorAll("tr").length > before, rows);
+    }
+    if (await isHostile()) hostile.add(name);
 
     tools.step(`look at ${view || "playground"}, dark and 375 pixels wide`);
     await page.emulateMedia({ colorScheme: "dark" });

@@ -44,7 +44,7 @@ def test_the_printed_address_and_commands_contain_valid_urls(
     assert second.startswith(f"Process {os.getpid()}: SIGHUP ")
     assert (f"The console, for a browser: {url}/console" in output) is (read_bundle() is not None)
     login, *others = [line for line in output.splitlines() if line.startswith(("export TOKEN=", "curl "))]
-    lines = [login.removeprefix("export TOKEN=$("), *others]
+    lines = [login.removeprefix('export TOKEN="$(').removesuffix('"'), *others]
     urls = [word for line in lines for word in shlex.split(line) if word.startswith("http")]
     assert urls == [f"{url}/auth/login", f"{url}/ai/query", f"{url}/me/quota"]
 

@@ -58,7 +58,8 @@ async def test_no_label_names_a_person_a_key_or_a_tenant(server: Server) -> None
     of_calls = {"surface", "error_type", "basis", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type"}
     of_http = {"http_request_method", "http_response_status_code"}
     of_jobs, of_webhooks = {"status", "endpoint"}, {"state"}
-    assert labels <= of_python | of_calls | of_http | of_jobs | of_webhooks | {
+    of_moderation = {"kind", "stage", "action", "enforced"}
+    assert labels <= of_python | of_calls | of_http | of_jobs | of_webhooks | of_moderation | {
         "le",
         "setting",
         "task",

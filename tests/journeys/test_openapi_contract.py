@@ -138,6 +138,7 @@ REFUSED = {
     ("get", "/admin/provider-keys/{provider}"): 404,
     ("put", "/admin/provider-keys/{provider}"): 404,
     ("delete", "/admin/provider-keys/{provider}"): 404,
+    ("delete", "/admin/quotas"): 422,  # the example has a value for every parameter, and so several owners
     ("post", "/v1/batches"): 404,
     ("post", "/admin/webhooks"): 422,
     ("post", "/admin/tenants/{tenant_id}/plan"): 404,
