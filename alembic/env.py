@@ -46,7 +46,9 @@ def make_engine(url: str) -> AsyncEngine:
 
         # A pooler in transaction mode may stand between, and no statement of a migration runs twice.
         statements = orm_statements(prepared=False)
-        return create_async_engine(async_url(url), hide_parameters=True, connect_args=statements)
+        return create_async_engine(
+            async_url("postgresql://"), hide_parameters=True, connect_args={"dsn": url, **statements}
+        )
     # Without an isolation level, the driver begins no transaction itself: it would begin one for data only.
     own_begin = {"isolation_level": None, "timeout": SQLITE_LOCK_WAIT_S}
     engine = create_async_engine(async_url(url), hide_parameters=True, connect_args=own_begin)

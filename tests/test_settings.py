@@ -311,3 +311,38 @@ def test_a_base_url_that_cannot_be_called_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv(name, url)
     with pytest.raises(ConfigurationError, match=f"{name} must begin with http"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("mysql://u:hidden@db/x", "must begin with sqlite:/// or postgresql://"),
+        ("postgresql://u:hidden@db:port/x", "must look like postgresql://USER:PASSWORD@HOST:PORT/DATABASE"),
+        ("postgresql://u:hidden@[::1/x", "must look like postgresql://USER:PASSWORD@HOST:PORT/DATABASE"),
+        ("postgres://u:hid#den@db/x", "with %23 for # in a password"),
+        ("postgresql://u:hidden@db/x?sslmode=require&channel_binding=require", "leave it out, and keep sslmode"),
+    ],
+)
+def test_the_url_of_a_database_is_checked_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, url: str, complaint: str
+) -> None:
+    monkeypatch.setenv("TOLLKEEPER_DATABASE_URL", url)
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+    assert "TOLLKEEPER_DATABASE_URL " in str(caught.value)
+    assert complaint in str(caught.value)
+    assert "hid" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///data/a b.db",
+        "postgres://u:p%23%2F@db.example.com:5432/x?sslmode=verify-full&sslrootcert=/ca.pem&application_name=a",
+        "postgresql://u@[2001:db8::1]:5432,second/x?target_session_attrs=read-write",
+        "postgresql://postgres:@/x?host=/var/run/postgresql",
+    ],
+)
+def test_the_urls_of_databases_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("TOLLKEEPER_DATABASE_URL", url)
+    assert load_settings().database_url == url

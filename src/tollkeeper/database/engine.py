@@ -251,13 +251,14 @@ def _make_engine(database_url: str, *, prepared_statements: bool) -> AsyncEngine
         )
 
         engine = create_async_engine(
-            async_url(database_url),
+            async_url("postgresql://"),
             hide_parameters=True,
             pool_pre_ping=True,
             pool_size=5,
             max_overflow=5,
             pool_timeout=POSTGRES_TIMEOUT_S,
             connect_args={
+                "dsn": database_url,  # its driver knows sslmode and the like, SQLAlchemy does not
                 "timeout": POSTGRES_TIMEOUT_S,
                 "command_timeout": POSTGRES_TIMEOUT_S,
                 "connection_class": PostgresConnection,

@@ -10,7 +10,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, Validation
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from tollkeeper.errors import ConfigurationError
-from tollkeeper.settings.types import MIB, BaseUrl, HeaderName, ModelName, Networks, Origins, Port, RateLimit
+from tollkeeper.settings.types import MIB, BaseUrl, HeaderName, ModelName, Networks, Origins, Port, RateLimit, SqlUrl
 from tollkeeper.settings.variables import (
     ENV_FILE,
     raw_variable,
@@ -48,7 +48,7 @@ class Settings(BaseSettings):
         env_file=ENV_FILE, env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
     )
 
-    database_url: str = Field(
+    database_url: SqlUrl = Field(
         "sqlite:///data/tollkeeper.db", validation_alias=_env("TOLLKEEPER_DATABASE_URL", "DATABASE_URL")
     )
     prepared_statements: bool = Field(True, validation_alias=_env("TOLLKEEPER_PREPARED_STATEMENTS"))
@@ -197,8 +197,6 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_each_with_others(self) -> Self:
-        if not self.database_url.startswith(("sqlite:///", "postgresql://", "postgres://")):
-            raise ValueError("TOLLKEEPER_DATABASE_URL must begin with sqlite:/// or postgresql://")
         store = self.limits_store.get_secret_value() if self.limits_store is not None else None
         if store is not None and not store.startswith(("redis://", "rediss://")):
             raise ValueError("TOLLKEEPER_LIMITS_STORE must begin with redis:// or rediss://")

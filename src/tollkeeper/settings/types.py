@@ -3,6 +3,7 @@
 import re
 from ipaddress import ip_network
 from typing import Annotated
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 
@@ -12,6 +13,25 @@ MIB = 1024 * 1024
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 _RESERVED_HEADERS = frozenset({"authorization", "content-type", "content-length", "host", "traceparent", "x-api-key"})
 _ORIGIN = re.compile(r"https?://[^/\s*?#@]+")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]]*)(:[0-9]{1,5})?")
+
+
+def _check_database_url(url: str) -> str:
+    """Check the URL of a database, without showing any of it: it can have a password."""
+    if url.startswith("sqlite:///"):
+        return url
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise ValueError("must begin with sqlite:/// or postgresql://")
+    where = "must look like postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with %23 for # in a password, and %2F for /"
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError(where) from None
+    if not all(_HOST.fullmatch(host) for host in parts.netloc.rpartition("@")[2].split(",")):
+        raise ValueError(where)
+    if "channel_binding" in parse_qs(parts.query):
+        raise ValueError("has channel_binding, which the driver does not know: leave it out, and keep sslmode")
+    return url
 
 
 def _check_rate_limit(notation: str) -> str:
@@ -66,6 +86,7 @@ def _refuse_kubernetes_port(value: object) -> object:
     return value
 
 
+SqlUrl = Annotated[str, AfterValidator(_check_database_url)]
 RateLimit = Annotated[str, AfterValidator(_check_rate_limit)]
 Origins = Annotated[str, AfterValidator(_normalize_origins)]
 Networks = Annotated[str, AfterValidator(_check_networks)]
