@@ -78,7 +78,7 @@ _READ_REVOKED_SESSIONS = (
     "SELECT id FROM sessions WHERE tenant_id = ? AND user_id = ? AND revoked_ms IS NOT NULL AND access_ends_ms > ?"
 )
 _READ_QUOTAS = (
-    f"SELECT {QUOTA_COLUMNS} FROM {QUOTAS_OF_USERS} WHERE user_id = ? AND {APPLIES}"
+    f"SELECT {QUOTA_COLUMNS} FROM {QUOTAS_OF_USERS} WHERE quotas.tenant_id = ? AND user_id = ? AND {APPLIES}"
     f" UNION ALL SELECT {QUOTA_COLUMNS} FROM {QUOTAS_OF_TENANTS}"
     f" WHERE quotas.tenant_id = ? AND user_id IS NULL AND {APPLIES} AND {NOT_OF_TAGS}"
     " AND (quotas.kind <> 'group' OR CAST(quotas.subject AS INTEGER) IN"
@@ -191,7 +191,7 @@ class RowCache:
         if row is None:
             return None
         tenant_id, active, token_version, has_tags = row
-        quotas = connection.execute(_READ_QUOTAS, (user_id, tenant_id, user_id)).fetchall()
+        quotas = connection.execute(_READ_QUOTAS, (tenant_id, user_id, tenant_id, user_id)).fetchall()
         api_keys, groups, default_group = {}, {}, None
         found = connection.execute(_READ_KEYS_AND_GROUPS, {"tenant_id": tenant_id, "user_id": user_id}).fetchall()
         for name, expires_ms, group_id, is_default in found:
