@@ -62,6 +62,21 @@ KINDS = (
     Kind(
         "2,000 texts", "/v1/embeddings", lambda: {"model": "text-embedding-3-small", "input": [_prose(9_000)] * 2_000}
     ),
+    Kind(
+        "24,000 messages",
+        "/v1/messages",
+        lambda: _chat("") | {"messages": [{"role": "user", "content": "toll"}] * 24_000},
+    ),
+    Kind(
+        "390,000 strings",
+        "/v1/embeddings",
+        lambda: {"model": "text-embedding-3-small", "input": ["toll"] * 390_000},
+    ),
+    Kind(
+        "390,000 strings",
+        "/v1/chat/completions",
+        lambda: _chat("toll") | {"metadata": ["toll"] * 390_000},
+    ),
 )
 
 

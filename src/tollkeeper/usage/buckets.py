@@ -1,4 +1,4 @@
-"""The arithmetic of roll-ups: buckets of 15 minutes, what charges are told apart by, and the sums of days."""
+"""The arithmetic of roll-ups: buckets of 15 minutes, what distinguishes charges, and the sums of days."""
 
 import json
 from collections.abc import Mapping

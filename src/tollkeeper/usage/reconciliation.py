@@ -35,7 +35,7 @@ _OWN_KEYS = text("SELECT DISTINCT tenant_id FROM provider_keys WHERE provider = 
 
 
 class Amounts(NamedTuple):
-    """Requests and tokens of one model in one time. None is what an export does not say."""
+    """Requests and tokens of one model in one time. None is what an export does not have."""
 
     requests: int | None
     input_tokens: int
@@ -45,7 +45,7 @@ class Amounts(NamedTuple):
     def differs_from(self, charged: "Amounts") -> bool:
         """Whether any amount that both have is another one."""
         pairs = zip(self, charged, strict=True)
-        return any(said is not None and said != ours for said, ours in pairs)
+        return any(reported is not None and reported != ours for reported, ours in pairs)
 
 
 @dataclass(slots=True)

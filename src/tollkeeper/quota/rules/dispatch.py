@@ -109,10 +109,10 @@ def _hold_of(page: Page, charge: ChargeRow, operation: Dispatch) -> Hold:
 
 
 def _hold(
-    charge: ChargeRow, second: ChargeRow | None, shown: tuple[Balance, ...], said: tuple[Unenforced, ...]
+    charge: ChargeRow, second: ChargeRow | None, shown: tuple[Balance, ...], would_refuse: tuple[Unenforced, ...]
 ) -> Hold:
     linked = second_hold(second) if second is not None else None
-    return Hold(charge.id, charge.granted_output, shown, linked, said)
+    return Hold(charge.id, charge.granted_output, shown, linked, would_refuse)
 
 
 def _linked_id(operation: Dispatch, charge: ChargeRow) -> str | None:
