@@ -37,7 +37,7 @@ def test_a_counter_shows_the_same(added: list[tuple[tuple[str, str], float]]) ->
         Counter("calls_total", "How many.", LABELS, registry=theirs),
     )
     for labels, value in added:
-        counters.of(*labels).add(value)
+        counters.of(*labels).value += value
         counter.labels(*labels).inc(value)
     assert shown(ours) == shown(theirs)
 

@@ -14,7 +14,7 @@ from tollkeeper.gateway.call_events import CallEvent
 from tollkeeper.quota.rules.models import Basis
 from tollkeeper.quota.rules.operations import ClosedCharge
 from tollkeeper.telemetry.redaction import redact
-from tollkeeper.telemetry.tallies import Counters, Histograms
+from tollkeeper.telemetry.tallies import Count, Counters, Histograms
 
 DURATION_BUCKETS_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 """Those of `gen_ai.client.operation.duration`."""
@@ -37,14 +37,14 @@ Observe = Callable[[float], None]
 class _ModelMetrics(NamedTuple):
     """What counts for one model: to find a metric by its labels takes longer than to count."""
 
-    input_tokens: Observe
-    output_tokens: Observe
-    cost_tokens: Observe
-    cost_micro_usd: Observe
-    forgiven_tokens: Observe
-    forgiven_micro_usd: Observe
-    overruns: Observe
-    disconnects: Observe
+    input_tokens: Count
+    output_tokens: Count
+    cost_tokens: Count
+    cost_micro_usd: Count
+    forgiven_tokens: Count
+    forgiven_micro_usd: Count
+    overruns: Count
+    disconnects: Count
     first_output: Observe
 
 
@@ -107,7 +107,7 @@ class CallMetrics:
         self._of_model = lru_cache(MAX_CACHED)(self._find_of_model)
         self._observe_duration = lru_cache(MAX_CACHED)(self._find_duration)
         self._observe_attempt = lru_cache(MAX_CACHED)(self._find_attempt)
-        self._count_charge = lru_cache(MAX_CACHED)(self._find_charge)
+        self._charges_of = lru_cache(MAX_CACHED)(self._find_charge)
 
     def _add_cost_counters(self, counter: Callable[..., Counters]) -> None:
         """The counters of what calls cost, and of what quotas would have refused."""
@@ -139,9 +139,10 @@ class CallMetrics:
         model = self._label_of(event.model)
         self._observe_duration(event.surface, event.provider, model, event.error)(event.seconds)
         for found in event.moderation:
-            self._moderation.of(found.kind, found.stage, found.action, str(found.enforced).lower()).add(1)
+            self._moderation.of(found.kind, found.stage, found.action, str(found.enforced).lower()).value += 1
         for attempt in event.attempts:
-            self._observe_attempt(attempt.provider, self._label_of(attempt.model), attempt.error)(attempt.seconds)
+            label = model if attempt.model == event.model else self._label_of(attempt.model)
+            self._observe_attempt(attempt.provider, label, attempt.error)(attempt.seconds)
         if event.reserve is None:
             return
         self._reserves.observe(event.reserve.seconds)
@@ -153,27 +154,27 @@ class CallMetrics:
         if event.first_output_seconds is not None:
             of_model.first_output(event.first_output_seconds)
         if event.disconnected:
-            of_model.disconnects(1)
+            of_model.disconnects.value += 1
         if event.fallback_for is not None:
-            self._quota_fallbacks.of(event.provider, model).add(1)
+            self._quota_fallbacks.of(event.provider, model).value += 1
         if event.charge is not None:
-            self._count_cost(event, event.charge, of_model)
+            self._charges_of(event.provider, model, event.charge.basis).value += 1
+            self._count_cost(event.charge, of_model)
 
-    def _count_cost(self, event: CallEvent, charge: ClosedCharge, of_model: _ModelMetrics) -> None:
-        self._count_charge(event.provider, self._label_of(event.model), charge.basis)(1)
-        of_model.input_tokens(charge.usage.input_tokens)
-        of_model.output_tokens(charge.usage.output_tokens)
-        of_model.cost_tokens(charge.cost_tokens)
+    def _count_cost(self, charge: ClosedCharge, of_model: _ModelMetrics) -> None:
+        of_model.input_tokens.value += charge.usage.input_tokens
+        of_model.output_tokens.value += charge.usage.output_tokens
+        of_model.cost_tokens.value += charge.cost_tokens
         if charge.cost_micro_usd:
-            of_model.cost_micro_usd(charge.cost_micro_usd)
+            of_model.cost_micro_usd.value += charge.cost_micro_usd
         if charge.forgiven_tokens:
-            of_model.forgiven_tokens(charge.forgiven_tokens)
+            of_model.forgiven_tokens.value += charge.forgiven_tokens
         if charge.forgiven_micro_usd:
-            of_model.forgiven_micro_usd(charge.forgiven_micro_usd)
+            of_model.forgiven_micro_usd.value += charge.forgiven_micro_usd
         if charge.overrun:
-            of_model.overruns(1)
+            of_model.overruns.value += 1
         for quota, code in charge.would_refuse:
-            self._would_refuse.of(quota, code).add(1)
+            self._would_refuse.of(quota, code).value += 1
 
     def _label_of(self, model: str) -> str:
         """Names that callers invent neither crowd out the listed ones, nor show a secret in the place of a name."""
@@ -190,14 +191,14 @@ class CallMetrics:
 
     def _find_of_model(self, provider: str, model: str) -> _ModelMetrics:
         return _ModelMetrics(
-            input_tokens=self._tokens.of(provider, model, "input").add,
-            output_tokens=self._tokens.of(provider, model, "output").add,
-            cost_tokens=self._cost_tokens.of(provider, model).add,
-            cost_micro_usd=self._cost_usd.of(provider, model).add,
-            forgiven_tokens=self._forgiven_tokens.of(provider, model).add,
-            forgiven_micro_usd=self._forgiven_usd.of(provider, model).add,
-            overruns=self._overruns.of(provider, model).add,
-            disconnects=self._disconnects.of(provider, model).add,
+            input_tokens=self._tokens.of(provider, model, "input"),
+            output_tokens=self._tokens.of(provider, model, "output"),
+            cost_tokens=self._cost_tokens.of(provider, model),
+            cost_micro_usd=self._cost_usd.of(provider, model),
+            forgiven_tokens=self._forgiven_tokens.of(provider, model),
+            forgiven_micro_usd=self._forgiven_usd.of(provider, model),
+            overruns=self._overruns.of(provider, model),
+            disconnects=self._disconnects.of(provider, model),
             first_output=self._first_outputs.of(provider, model).observe,
         )
 
@@ -207,5 +208,5 @@ class CallMetrics:
     def _find_attempt(self, provider: str, model: str, error: str | None) -> Observe:
         return self._attempts.of(provider, model, error or "").observe
 
-    def _find_charge(self, provider: str, model: str, basis: Basis) -> Observe:
-        return self._charges.of(provider, model, basis.value).add
+    def _find_charge(self, provider: str, model: str, basis: Basis) -> Count:
+        return self._charges.of(provider, model, basis.value)

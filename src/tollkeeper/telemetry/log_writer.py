@@ -10,7 +10,7 @@ import stat
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from select import PIPE_BUF
 
@@ -35,17 +35,18 @@ def write_at_once(text: bytes) -> None:
     the text, if the pipe is not read.
     """
     with suppress(OSError, ValueError, AttributeError):  # the last: a process without standard output
-        if (descriptor := _descriptor()) is None or _has_room(descriptor):
-            sys.stdout.write(text.decode())
-            sys.stdout.flush()
+        for piece in _pieces(text, PIPE_BUF):
+            if (descriptor := _descriptor()) is None or _has_room(descriptor):
+                sys.stdout.write(piece.decode())
+                sys.stdout.flush()
 
 
 class LogWriter:
-    """Writes whole lines: each call of `write` has one piece, which ends with a line. `max_bytes` bounds the queue."""
+    """Writes whole lines: the text of each call of `write` ends with a line. `max_bytes` bounds the queue."""
 
     def __init__(self, *, max_bytes: int = MAX_QUEUED_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._pieces: deque[bytes] = deque()
+        self._texts: deque[bytes] = deque()
         self._queued_bytes = 0
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -65,7 +66,7 @@ class LogWriter:
             if self._queued_bytes + len(text) > self._max_bytes:
                 self.dropped += text.count(b"\n")
                 return
-            self._pieces.append(text)
+            self._texts.append(text)
             self._queued_bytes += len(text)
         if not self._wake.is_set():
             self._wake.set()
@@ -91,18 +92,19 @@ class LogWriter:
         thread.join(max_s)
         self._thread = None
         with self._lock:
-            self.dropped += sum(piece.count(b"\n") for piece in self._pieces)
-            self._pieces.clear()
+            self.dropped += sum(text.count(b"\n") for text in self._texts)
+            self._texts.clear()
 
     def _run(self) -> None:
         logged = 0
-        while not self._stopping or self._pieces:
+        while not self._stopping or self._texts:
             self._wake.wait()
             self._wake.clear()
-            while piece := self._take():
-                self._write_piece(piece)
+            while text := self._take():
+                for piece in _pieces(text, self._max_write_bytes):
+                    self._write_piece(piece)
                 with self._lock:
-                    self._queued_bytes -= len(piece)
+                    self._queued_bytes -= len(text)
             if (dropped := self.dropped) > logged:
                 log.error("log.dropped", count=dropped - logged)
                 logged = dropped
@@ -110,12 +112,12 @@ class LogWriter:
                 self._wake.set()
 
     def _take(self) -> bytes:
-        """Takes pieces that are written together from the queue. Empty if there is none."""
+        """Takes texts that may be written together from the queue. Empty if there is none."""
         taken: list[bytes] = []
         room = self._max_write_bytes
         with self._lock:
-            while self._pieces and (not taken or len(self._pieces[0]) <= room):
-                taken.append(self._pieces.popleft())
+            while self._texts and (not taken or len(self._texts[0]) <= room):
+                taken.append(self._texts.popleft())
                 room -= len(taken[-1])
         return b"".join(taken)
 
@@ -124,6 +126,17 @@ class LogWriter:
         with suppress(OSError):
             while rest and self._descriptor is not None:
                 rest = rest[os.write(self._descriptor, rest) :]
+
+
+def _pieces(text: bytes, max_bytes: int) -> Iterator[bytes]:
+    """Yields the text in pieces of whole lines and at most so many bytes; a line that is longer is one piece."""
+    start = 0
+    while len(text) - start > max_bytes:
+        end = text.rfind(b"\n", start, start + max_bytes) + 1 or text.index(b"\n", start) + 1
+        yield text[start:end]
+        start = end
+    if start < len(text):
+        yield text[start:]
 
 
 def _descriptor() -> int | None:

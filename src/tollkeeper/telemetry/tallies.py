@@ -15,15 +15,12 @@ from prometheus_client.utils import floatToGoString
 
 
 class Count:
-    """A number that grows."""
+    """A number that grows: add to its `value`."""
 
     __slots__ = ("value",)
 
     def __init__(self) -> None:
         self.value: float = 0
-
-    def add(self, number: float) -> None:
-        self.value += number
 
 
 class Distribution:
