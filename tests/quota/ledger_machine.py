@@ -308,8 +308,8 @@ class LedgerMachine(RuleBasedStateMachine):
         one, two, three = map(self.both.pick, pick)
         names = self.both.model.applying()
         name = names[pick[0] % len(names)]
-        if act == "roll" and name.period == "total":  # a refused act rolls the whole batch back
-            act = "limit"
+        if (act == "roll" and name.period == "total") or (act == "grant" and name.is_template):
+            act = "limit"  # a refused act rolls the whole batch back
         moves = [
             self.both.expiring(three),
             self.both.reserving(owner, terms, dispatch=False),

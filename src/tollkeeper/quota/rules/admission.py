@@ -42,7 +42,7 @@ from tollkeeper.quota.rules.operations import (
 from tollkeeper.quota.rules.page import Account, Page, WindowHold, WindowRow
 from tollkeeper.quota.rules.room import find_fallback, fit, most_output_of, refusal_by, unenforced
 from tollkeeper.quota.rules.settlement import balance_of, close, close_recovered, close_without_cost, closed_charge
-from tollkeeper.quota.rules.subjects import billing_of
+from tollkeeper.quota.rules.subjects import Billing, billing_of
 from tollkeeper.quota.time_sorted_ids import month_of
 from tollkeeper.tags import encode_tags
 
@@ -58,7 +58,7 @@ def reserve(page: Page, operation: Reserve) -> Hold | Replayed:
         return _repeat_result(page, operation, existing)
     account = valid_account(page, operation.caller)
     if (response := _find_stored_response(page, operation)) is not None:
-        charge = new_charge(page, operation, Usage(0, 0))
+        charge = new_charge(page, operation, Usage(0, 0), billing_of(operation.caller))
         page.add_charge(charge, [])
         close_without_cost(page, charge)
         return Replayed(charge.id, balances(current_windows(page, account, operation.caller)), response)
@@ -92,7 +92,7 @@ def recover(page: Page, operation: Recover) -> ClosedCharge:
     if account is None:
         raise NotFound("The user of a lost charge does not exist any more.")
     terms = operation.terms
-    charge = new_charge(page, operation, Usage(0, 0))
+    charge = new_charge(page, operation, Usage(0, 0), billing_of(operation.caller))
     held = terms.meter.most_expensive_usage(terms.input_bound, operation.granted_output)
     windows = held_windows(terms.surface, current_windows(page, account, operation.caller))
     holds = [WindowHold(window, 0) for window in windows]
@@ -179,7 +179,8 @@ def _admit(page: Page, operation: Reserve, windows: list[WindowRow]) -> Hold:
 
 def _open_charge(page: Page, operation: Reserve, granted_output: int, holds: list[WindowHold]) -> ChargeRow:
     terms = operation.terms
-    charge = new_charge(page, operation, terms.meter.most_expensive_usage(terms.input_bound, granted_output))
+    held = terms.meter.most_expensive_usage(terms.input_bound, granted_output)
+    charge = new_charge(page, operation, held, billing_of(operation.caller))
     for window, pending in holds:
         page.post(window, EntryKind.RESERVE, charge.id, charge.month, pending=pending)
     page.add_charge(charge, holds)
@@ -191,12 +192,11 @@ def second_hold(charge: ChargeRow) -> Hold:
     return Hold(charge.id, charge.granted_output)
 
 
-def new_charge(page: Page, operation: Reserve | Recover, held: Usage) -> ChargeRow:
+def new_charge(page: Page, operation: Reserve | Recover, held: Usage, billing: Billing) -> ChargeRow:
     """The row of a charge that opens with this operation. It is not on the page yet."""
     terms, price = operation.terms, operation.terms.meter.price
     is_dispatched = isinstance(operation, Recover) or operation.dispatch
     lease_ms = operation.lease_ms if isinstance(operation, Reserve) else 0
-    billing = billing_of(operation.caller)
     return ChargeRow(
         id=operation.charge_id,
         tenant_id=operation.caller.tenant_id,

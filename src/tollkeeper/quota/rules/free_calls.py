@@ -18,7 +18,8 @@ def book_free(page: Page, operation: BookFree) -> ClosedCharge:
     QuotaExceeded or QuotaHeld with the quota of requests that has no room.
     """
     account = valid_account(page, operation.caller)
-    quotas = account.quotas_of(billing_of(operation.caller))
+    billing = billing_of(operation.caller)
+    quotas = account.quotas_of(billing)
     windows = [page.current_windows.get(quota.slot) or page.shown_windows[quota.slot] for quota in quotas]
     charge = page.charges.get(operation.charge_id)
     if charge is None:
@@ -27,8 +28,8 @@ def book_free(page: Page, operation: BookFree) -> ClosedCharge:
         require_own_quota(windows, operation.terms)
         counting = [page.current_windows[quota.slot] for quota in quotas if quota.counts_free_calls]
         holds = fit_request(counting, operation.terms, page.now_ms)
-        operation.would_refuse = unenforced(counting, operation.terms, 0)
-        charge = new_charge(page, operation, Usage(0, 0))
+        operation.would_refuse = unenforced(counting, operation.terms, 0) if counting else ()
+        charge = new_charge(page, operation, Usage(0, 0), billing)
         for window, pending in holds:
             page.post(window, EntryKind.RESERVE, charge.id, charge.month, pending=pending)
         page.add_charge(charge, holds)

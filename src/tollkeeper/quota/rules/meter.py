@@ -38,6 +38,8 @@ class Meter(NamedTuple):
         """The cost in micro-USD, or None for a model without a price."""
         if self.price is None:
             return None
+        if not usage.cached_input_tokens and not usage.cache_write_tokens:
+            return -(-(usage.input_tokens * self.price.input + usage.output_tokens * self.price.output) // MILLION)
         cached = min(usage.cached_input_tokens, usage.input_tokens)
         written = min(usage.cache_write_tokens, usage.input_tokens - cached)
         total = (
