@@ -101,6 +101,29 @@ def test_holds_and_providers_have_their_own_times() -> None:
         assert {_retry_after(error) for _ in range(100)} == {error.retry_after_s}
 
 
+@pytest.mark.parametrize(
+    ("refusal", "kind", "code"),
+    [
+        (QuotaExceeded(limit=100, needed=100, retry_after_s=60), "tokens", "rate_limit_exceeded"),
+        (QuotaExceeded(limit=5, needed=1, retry_after_s=1, unit="requests"), "requests", "rate_limit_exceeded"),
+        (QuotaExceeded(limit=100, needed=100, retry_after_s=61), "insufficient_quota", "insufficient_quota"),
+        (QuotaExceeded(limit=100, needed=101, retry_after_s=7), "insufficient_quota", "insufficient_quota"),
+        (QuotaExceeded(limit=0, needed=1, retry_after_s=7), "insufficient_quota", "insufficient_quota"),
+        (QuotaExceeded(limit=100, needed=100), "insufficient_quota", "insufficient_quota"),
+    ],
+    ids=["last minute", "requests", "later", "never fits", "no room at all", "total"],
+)
+def test_an_sdk_repeats_a_call_only_where_the_next_window_is_near_and_has_room(
+    refusal: QuotaRefusal, kind: str, code: str
+) -> None:
+    status, body, headers = openai_errors.render(refusal)
+    error = orjson.loads(body)["error"]
+    assert (status, error["type"], error["code"]) == (429, kind, code)
+    for found in (headers, MESSAGES.render_error(refusal)[2]):
+        assert found.get("x-should-retry") == (None if code == "rate_limit_exceeded" else "false")
+        assert found["X-Error-Code"] == "quota_exceeded"
+
+
 def _retry_after(error: TollkeeperError) -> int:
     return int(native.render_problem(error)[2]["Retry-After"])
 

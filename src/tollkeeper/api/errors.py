@@ -90,9 +90,9 @@ UNITS = {"tokens": "tokens", "micro_usd": "micro-USD", "requests": "requests", "
 
 QUOTA_REQUESTS_PATH = "/me/quota/requests"
 MAX_SPREAD_S = 60
-SDK_WAITS_S = (60, 120)
-"""Older and newer SDKs of OpenAI wait as long as `Retry-After` says up to so many seconds, and else do not wait
-so long, or give up (`_calculate_retry_timeout` in their `_base_client.py`).
+SDK_WAITS_S = (errors.SDK_WAIT_S, 2 * errors.SDK_WAIT_S)
+"""Newer and older SDKs wait as long as `Retry-After` says up to so many seconds, and else do not wait so long, or give
+up.
 """
 DEFAULT_RETRY_AFTER_S = 1
 """`Retry-After` of a 503 whose error sets none."""

@@ -143,6 +143,7 @@ from tollkeeper.errors.providers import ProviderUnavailable as ProviderUnavailab
 from tollkeeper.errors.providers import RequestTooLarge as RequestTooLarge
 from tollkeeper.errors.providers import TenantKeyRefused as TenantKeyRefused
 from tollkeeper.errors.providers import UpstreamError as UpstreamError
+from tollkeeper.errors.refusals import SDK_WAIT_S as SDK_WAIT_S
 from tollkeeper.errors.refusals import Overloaded as Overloaded
 from tollkeeper.errors.refusals import QuotaExceeded as QuotaExceeded
 from tollkeeper.errors.refusals import QuotaHeld as QuotaHeld

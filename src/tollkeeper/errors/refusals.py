@@ -2,6 +2,11 @@
 
 from tollkeeper.errors.base import TollkeeperError
 
+SDK_WAIT_S = 60
+"""The longest `Retry-After` that the SDKs of OpenAI and Anthropic wait for (`_calculate_retry_timeout` in their
+`_base_client.py`); older ones wait for twice as much.
+"""
+
 
 class Refusal(TollkeeperError):
     """The same call may pass after `retry_after_s` seconds. None: waiting does not help."""
@@ -47,6 +52,11 @@ class QuotaExceeded(QuotaRefusal):
     code = "quota_exceeded"
     sentence = "The quota does not have room for this call."
     fallback_model: str | None = None
+
+    @property
+    def passes_soon(self) -> bool:
+        """Whether the next window has room for the call, and begins before the SDKs of OpenAI and Anthropic give up."""
+        return self.retry_after_s is not None and self.retry_after_s <= SDK_WAIT_S and self.needed <= self.limit
 
 
 class QuotaHeld(QuotaRefusal):

@@ -14,6 +14,8 @@ from journeys.support.server import Server
 from journeys.support.users import ApiUser, new_user, set_limit
 from journeys.upstream.handle import Upstream, scripted
 from support.deadlines import TEST_DEADLINE_S
+from tollkeeper.quota.rules.models import Unit
+from tollkeeper.quota.rules.windows import Period
 
 MODEL = "gpt-4o-mini"
 UNKNOWN: list[dict[str, Any]] = [{"shiny": True}, {"store": True}]
@@ -85,6 +87,24 @@ async def test_a_used_up_quota_is_not_retried(sdk_server: Server, upstream: Upst
         assert len(recorded.sent) == 4
         assert upstream.requests(user.marker) == []
         assert "X-Quota-Remaining" in caught.value.response.headers
+
+
+async def test_a_used_up_quota_of_a_minute_is_a_rate_limit(sdk_server: Server, upstream: Upstream) -> None:
+    """The client would wait for the next minute; without retries it raises what OpenAI's own rate limit does."""
+    async with new_user(sdk_server) as user:
+        await set_limit(sdk_server, user.principal, 1, Period.MINUTE, unit=Unit.REQUESTS)
+        async with AsyncOpenAI(base_url=f"{sdk_server.url}/v1", api_key=user.token, max_retries=0) as client:
+
+            async def call_thrice() -> None:
+                for _ in range(3):  # a minute may end between two of them
+                    await client.chat.completions.create(model=MODEL, messages=user_messages(user.marker))
+
+            with pytest.raises(sdk.RateLimitError) as caught:
+                await call_thrice()
+    headers = caught.value.response.headers
+    assert (caught.value.code, caught.value.type) == ("rate_limit_exceeded", "requests")
+    assert (headers["X-Error-Code"], headers.get("x-should-retry")) == ("quota_exceeded", None)
+    assert 0 < int(headers["Retry-After"]) <= 60
 
 
 async def test_a_quota_that_is_held_by_another_call_is_retried(sdk_server: Server, upstream: Upstream) -> None:

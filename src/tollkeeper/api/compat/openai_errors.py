@@ -8,6 +8,7 @@ from tollkeeper import errors
 from tollkeeper.api.compat.sdk_errors import status_and_headers
 from tollkeeper.api.errors import RenderedError, cause_of, message_of
 
+RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
 TYPES_AND_CODES: dict[type[errors.TollkeeperError], tuple[str, str | None]] = {
     errors.UnsupportedParameter: ("invalid_request_error", "unsupported_parameter"),
     errors.InputError: ("invalid_request_error", None),
@@ -15,7 +16,7 @@ TYPES_AND_CODES: dict[type[errors.TollkeeperError], tuple[str, str | None]] = {
     errors.ModelNotFound: ("invalid_request_error", "model_not_found"),
     errors.AccessError: ("invalid_request_error", None),
     errors.QuotaExceeded: ("insufficient_quota", "insufficient_quota"),
-    errors.Refusal: ("requests", "rate_limit_exceeded"),
+    errors.Refusal: ("requests", RATE_LIMIT_EXCEEDED),
     errors.ContextOverflow: ("invalid_request_error", "context_length_exceeded"),
     errors.ContentFiltered: ("invalid_request_error", "content_filter"),
     errors.RequestTooLarge: ("invalid_request_error", "request_too_large"),
@@ -36,10 +37,17 @@ def render(error: errors.TollkeeperError) -> RenderedError:
 
 
 def error_object(error: errors.TollkeeperError) -> dict[str, Any]:
-    known = [TYPES_AND_CODES[kind] for kind in type(error).__mro__ if kind in TYPES_AND_CODES]
-    error_type, code = known[0] if known else ("server_error", error.code)
+    error_type, code = _type_and_code(error)
     parameter = error.parameter if isinstance(error, errors.InputError | errors.ProviderRejected) else None
     message = message_of(error)
     if isinstance(error, errors.Unauthenticated):
         message = f"{WRONG_KEY} {message}"
     return {"message": message, "type": error_type, "param": parameter, "code": code}
+
+
+def _type_and_code(error: errors.TollkeeperError) -> tuple[str, str | None]:
+    """A quota whose next window is near is a limit on a rate for clients: they wait for it, and call again."""
+    if isinstance(error, errors.QuotaExceeded) and error.passes_soon:
+        return "tokens" if error.unit == "tokens" else "requests", RATE_LIMIT_EXCEEDED
+    known = [TYPES_AND_CODES[kind] for kind in type(error).__mro__ if kind in TYPES_AND_CODES]
+    return known[0] if known else ("server_error", error.code)

@@ -21,4 +21,6 @@ def _forbids_retry(error: errors.TollkeeperError) -> bool:
         return error.billed
     if isinstance(error, errors.ShuttingDown | errors.LeaseLost):
         return True
-    return isinstance(error, errors.QuotaExceeded | errors.IdempotencyMismatch | errors.PreviousAttemptInterrupted)
+    if isinstance(error, errors.QuotaExceeded):
+        return not error.passes_soon
+    return isinstance(error, errors.IdempotencyMismatch | errors.PreviousAttemptInterrupted)
