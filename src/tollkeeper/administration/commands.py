@@ -15,7 +15,17 @@ from tollkeeper.settings.secret_files import SUFFIX
 MAX_ERROR_LENGTH = 500
 _DATABASE_URL = "TOLLKEEPER_DATABASE_URL"
 _REPLACED = {name + suffix for name in (_DATABASE_URL, "DATABASE_URL") for suffix in ("", SUFFIX)}
-_PROGRAM = "import os, runpy; os.nice(10); runpy.run_module('tollkeeper', run_name='__main__')"
+_PROGRAM = """
+import os, runpy, threading
+
+def end_with_the_server():
+    os.read(0, 1)  # until the server closes the pipe, also by its own end
+    os._exit(1)
+
+os.nice(10)
+threading.Thread(target=end_with_the_server, daemon=True).start()
+runpy.run_module("tollkeeper", run_name="__main__")
+"""
 
 
 class Ended(NamedTuple):
@@ -30,7 +40,7 @@ async def run_command(
     arguments: Sequence[str], database_url: str, take_line: Callable[[bytes], bool] = lambda _: False
 ) -> Ended:
     """Run a command on this database; its other settings are those of the environment. A command that cannot be started
-    has the exit code -1. It is killed if this is cancelled.
+    has the exit code -1. It is killed if this is cancelled, and ends if this process does.
 
     `take_line` is called with each line of its errors, and returns whether that is no error but something of its own.
     """
@@ -42,7 +52,7 @@ async def run_command(
             _PROGRAM,
             *arguments,
             env={**environment, _DATABASE_URL: database_url},
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
