@@ -32,6 +32,21 @@ export default async (tools, given) => {
   await dialog.getByRole("button", { name: "Set a limit" }).click();
   await group.getByText("of 1,000,000 tokens used", { exact: false }).waitFor();
   await dialog.waitFor({ state: "hidden" });
+  await tools.check();
+  await group.getByRole("button", { name: "Remove" }).click();
+  await dialog.getByText("No later call holds on it", { exact: false }).waitFor();
+  await tools.check();
+  await dialog.getByLabel("Reason").fill(given.hostile);
+  await page.keyboard.press("Escape"); // one who does not go on removes nothing
+  await dialog.waitFor({ state: "hidden" });
+  await group.getByText("of 1,000,000 tokens used", { exact: false }).waitFor();
+  await group.getByRole("button", { name: "Remove" }).click();
+  await dialog.getByLabel("Reason").fill(given.hostile);
+  await dialog.getByRole("button", { name: "Remove" }).click();
+  await group.getByText("no quota").waitFor();
+  await dialog.waitFor({ state: "hidden" });
+  await page.reload();
+  await group.getByText("no quota").waitFor();
   const member = page.getByRole("row").filter({ hasText: given.member });
   await member.getByRole("button", { name: "Show keys" }).click();
   await page.getByText(`key ${given.hostile}`, { exact: false }).waitFor();
@@ -85,6 +100,13 @@ export default async (tools, given) => {
   await tools.check();
   assert((await tools.curl()).includes("'X-Tollkeeper-Tags: cost-centre=42'"), "curl names no tag");
   await tools.open("Tags");
+  await page.getByRole("link", { name: "Values of cost-centre" }).click();
+  await value.getByRole("button", { name: "Remove" }).click();
+  await dialog.getByLabel("Reason").fill(given.hostile);
+  await dialog.getByRole("button", { name: "Remove" }).click();
+  await value.getByText("no quota").waitFor();
+  await dialog.waitFor({ state: "hidden" });
+  await tools.check();
   await page.getByRole("button", { name: "Close" }).click();
   await dialog.getByRole("button", { name: "Close" }).last().click();
   await page.getByText("There is no tag yet.").waitFor();

@@ -29,7 +29,16 @@ export default async (tools, given) => {
 
   await tools.open("Statement");
   await page.getByRole("cell", { name: given.model }).waitFor();
+  const ofTags = page.getByRole("table", { name: "Spent by tag" }).getByRole("row");
+  const amounts = (/** @type {string} */ value) => ofTags.filter({ has: page.getByRole("cell", { name: value, exact: true }) }).getByRole("cell").allTextContents();
+  for (const [value, calls] of Object.entries(given.tagged)) {
+    const cells = await amounts(value);
+    assert(cells[0] === "cost-centre" && cells[2] === String(calls), `the line of ${value} is ${cells}`);
+  }
+  assert((await ofTags.count()) === 1 + Object.keys(given.tagged).length, "there are other lines of tags");
   await page.emulateMedia({ media: "print" });
+  const printed = await page.evaluate(() => [document.documentElement, ...document.querySelectorAll("main [role=region]")].filter((one) => one.scrollWidth > one.clientWidth).length);
+  assert(printed === 0, "tables are cut on paper");
   assert(!(await page.getByRole("button", { name: "Print" }).isVisible()), "buttons are printed");
   await page.emulateMedia({ media: "screen" });
   const saved = page.waitForEvent("download");

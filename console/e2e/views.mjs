@@ -17,6 +17,8 @@ export default async (tools, given) => {
     await tools.check();
     const made = await page.locator("[onerror], [onclick], [src=x]").count();
     if (made > 0) tools.faults.push(`${page.url()} shows a name as markup`);
+    const broken = await page.locator("time").evaluateAll((all) => all.filter((one) => one.getClientRects().length > 1).map((one) => one.textContent));
+    if (broken.length > 0) tools.faults.push(`${page.url()} breaks lines in times, at “${tools.current}”: ${broken}`);
   }
 
   await tools.signIn(given.email, given.password);

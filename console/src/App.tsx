@@ -14,10 +14,15 @@ const nonce = document.querySelector<HTMLMetaElement>('meta[name="csp-nonce"]')?
 setNonce(nonce); // for what stops the page from scrolling behind a dialog
 const theme = createTheme({ primaryShade: { light: 8, dark: 8 }, cursorType: "pointer" });
 const RETRY_MS = 2_000;
-/** Muted text has a contrast of at least 4.5 : 1 on every background that is used here. */
+/** Muted text, and the text of links and buttons without a frame, has a contrast of at least 4.5 : 1 on every background that
+ * is used here, also under the mouse. */
 const cssVariables: CSSVariablesResolver = () => ({
   variables: {},
-  light: { "--mantine-color-dimmed": "var(--mantine-color-gray-7)", "--mantine-color-placeholder": "var(--mantine-color-gray-7)" },
+  light: {
+    "--mantine-color-dimmed": "var(--mantine-color-gray-7)",
+    "--mantine-color-placeholder": "var(--mantine-color-gray-7)",
+    "--mantine-color-blue-light-hover": "var(--mantine-color-blue-1)",
+  },
   dark: { "--mantine-color-dimmed": "var(--mantine-color-gray-5)", "--mantine-color-placeholder": "var(--mantine-color-gray-5)" },
 });
 const queries = new QueryClient({

@@ -20,8 +20,9 @@ from journeys.support.hostile_tenant import HOSTILE, HOSTILE_MODEL, PROVIDER_KEY
 from journeys.support.judges import judged, set_judge
 from journeys.support.logins import Person, new_person
 from journeys.support.openid import sign_on_tenant
-from journeys.support.server import Server
+from journeys.support.server import SERVE_WITH_SLOW_COMMANDS, Server
 from journeys.support.users import AMPLE_LIMIT, PASSWORD, new_user
+from journeys.upstream.handle import Upstream
 from support.browsers import run_journey
 from tollkeeper.database.engine import Database
 from tollkeeper.identity.models import Session
@@ -31,6 +32,9 @@ pytestmark = pytest.mark.exhaustive
 
 ECHOED = "<b onclick=alert(2)>hello</b>"
 ASKED = 5_000
+TAG, TAGGED = "cost-centre", {"41": 2, "43": 1}
+"""A tag, and how many calls have each of its values."""
+VERIFIED_CALLS = 12
 Journey = Callable[..., Awaitable[None]]
 HOSTILE_NAME = "<img src=x onerror=alert(3)>"
 JUDGE = "gpt-4.1-nano"
@@ -164,9 +168,17 @@ async def test_an_administrator_sees_who_spends_what_and_sets_rules_and_keys(ser
             token = (await person.log_in())["access_token"]
             called = await person.send("POST", "/ai/query", {"prompt": HOSTILE}, token=token)
             assert called.status == 200, called
+        await declare_tag(admin)
+        token = (await member.log_in())["access_token"]
+        for value, calls in TAGGED.items():
+            for _ in range(calls):
+                tags = {"X-Tollkeeper-Tags": f"{TAG}={value}"}
+                reply = await member.send("POST", "/ai/query", {"prompt": "Hello"}, token=token, headers=tags)
+                assert reply.status == 200, reply
         await journey(
             "admin-spend",
             email=admin.email,
+            tagged=TAGGED,
             member=member.email,
             model=called.body["model"],
             unseen=[stranger.email],
@@ -188,6 +200,26 @@ async def test_an_operator_sees_the_server_verifies_the_ledger_and_refunds(serve
             charge=reply.body["query_id"],
             model="gpt-4.1-nano",
         )
+
+
+async def test_an_operator_sees_how_far_a_verification_is(
+    make_server: Callable[..., Server], database_url: str, upstream: Upstream, browser: str, tmp_path: Path
+) -> None:
+    server = make_server(database_url, OPENAI_BASE_URL=upstream.base_url).start(SERVE_WITH_SLOW_COMMANDS)
+    async with new_person(server, Role.OPERATOR) as operator, new_user(server) as member:
+        for _ in range(VERIFIED_CALLS):
+            assert (await member.query("Good morning")).status == 200
+        await run_journey(
+            browser,
+            "verification",
+            tmp_path,
+            url=server.url,
+            axe=server.is_on_sqlite,
+            email=operator.email,
+            password=PASSWORD,
+            server=str(server.folder),
+        )
+    server.stop()
 
 
 async def test_an_administrator_sees_what_moderation_found_and_which_model_answers_well(
@@ -252,6 +284,12 @@ async def test_each_role_looks_at_every_view_of_a_tenant_with_hostile_names(serv
                 hostileOn=shows,
                 unseen=[tenant.api_key, PROVIDER_KEY, *foreign, *unseen],
             )
+
+
+async def declare_tag(admin: Person) -> None:
+    token = (await admin.log_in())["access_token"]
+    reply = await admin.send("POST", "/admin/tags", {"name": TAG}, token=token)
+    assert reply.status == 201, reply
 
 
 async def old_login(server: Server, person: Person) -> str:

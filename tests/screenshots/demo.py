@@ -1,11 +1,13 @@
 """The installation that the pictures show: a tenant with a team, its calls, and what its administrator has set."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from journeys.support.logins import Person
 from journeys.support.server import Server
 from journeys.support.users import add_user, http_client, set_limit
+from support.deadlines import TEST_DEADLINE_S
 from support.factories import make_tenant
 from tollkeeper.database.engine import Database
 from tollkeeper.principal import Principal, Role
@@ -64,14 +66,19 @@ class _Sender:
     async def log_in(self) -> None:
         self._token = (await self._person.log_in())["access_token"]
 
-    async def send(self, method: str, path: str, document: Any = None) -> Any:
+    async def send(
+        self, method: str, path: str, document: Any = None, *, headers: Mapping[str, str] | None = None
+    ) -> Any:
         """The body of a response that succeeds."""
-        reply = await self._person.send(method, path, document, token=self._token)
+        reply = await self._person.send(method, path, document, token=self._token, headers=headers)
         assert reply.status < 300, reply
         return reply.body
 
     async def fail(self, path: str, document: Any) -> None:
-        assert (await self._person.send("POST", path, document, token=self._token)).status >= 400
+        """Repeat a request until it is refused: moderation applies within about a second."""
+        async with asyncio.timeout(TEST_DEADLINE_S):
+            while (await self._person.send("POST", path, document, token=self._token)).status < 400:
+                await asyncio.sleep(0.2)
 
 
 async def _administer(admin: _Sender, principals: dict[str, Principal]) -> None:
@@ -101,7 +108,8 @@ async def _call(member: _Sender, colleague: _Sender) -> str:
         usage = f'<<{{"usage": {{"output": {210 + 331 * number % 700}}}}}>>'  # what the upstream of tests reports
         prompt = f"{QUESTIONS[number % len(QUESTIONS)]} {usage}"
         question = {"prompt": prompt, "model": MODELS[number % len(MODELS)]}
-        charge = str((await member.send("POST", "/ai/query", question))["query_id"])
+        tags = {"X-Tollkeeper-Tags": f"cost-centre={42 + number % 2}"} if number % 3 else None
+        charge = str((await member.send("POST", "/ai/query", question, headers=tags))["query_id"])
         if number % 2:
             await colleague.send("POST", "/ai/query", question)
     await colleague.fail("/ai/query", {"prompt": "Pay with 4111 1111 1111 1111", "model": MODELS[0]})

@@ -1,11 +1,11 @@
-import { Button, Group, Skeleton, Stack, Table, Text } from "@mantine/core";
+import { Button, Table, Text } from "@mantine/core";
 import { useQueries } from "@tanstack/react-query";
 import { type ReactNode, useState } from "react";
 import { type Item, read, useList, useRead } from "../api/read";
 import { strings } from "../strings";
-import { ErrorNote } from "./ErrorNote";
-import { QuotaBar, type QuotaBalance } from "./QuotaBar";
+import type { QuotaBalance } from "./QuotaBar";
 import type { QuotaAct, QuotaOwner } from "./QuotaDialog";
+import { QuotaList } from "./QuotaList";
 
 type Owner = Item<"/admin/quotas">;
 type Act = (act: QuotaAct) => void;
@@ -134,29 +134,7 @@ function Row({ name, depth, owner, quotas, error, more, act }: RowProps) {
         {more}
       </Table.Td>
       <Table.Td>
-        <ErrorNote error={error} />
-        <Stack gap="xs">
-          {quotas === undefined && !error && <Skeleton h={60} />}
-          {quotas?.length === 0 && <Text size="sm">{strings.budgets.none}</Text>}
-          {quotas?.map((quota) => (
-            <Stack key={`${quota.unit} ${quota.window}`} gap={4}>
-              <QuotaBar quota={quota} />
-              {act && (
-                <Group>
-                  <Button size="compact-sm" variant="default" onClick={() => act({ kind: "grant", owner, quota })}>
-                    {strings.budgets.grant}
-                  </Button>
-                  <Button size="compact-sm" variant="default" onClick={() => act({ kind: "set", owner, quota })}>
-                    {strings.budgets.set}
-                  </Button>
-                  <Button size="compact-sm" variant="default" onClick={() => act({ kind: "remove", owner, quota })}>
-                    {strings.budgets.remove}
-                  </Button>
-                </Group>
-              )}
-            </Stack>
-          ))}
-        </Stack>
+        <QuotaList owner={owner} quotas={quotas} error={error} act={act} />
       </Table.Td>
       <Table.Td style={{ verticalAlign: "top" }}>
         {act && (

@@ -4,7 +4,7 @@ import { ago, exactly } from "../lib/format";
 
 const TICK_MS = 20_000;
 
-/** A relative time, with the exact one on hover. */
+/** A relative time on one line, with the exact one on hover. */
 export function Moment({ at }: { at: string }) {
   const [now, setNow] = useState(Date.now);
   useEffect(() => {
@@ -12,7 +12,7 @@ export function Moment({ at }: { at: string }) {
     return () => clearInterval(timer);
   }, []);
   return (
-    <Text component="time" inherit dateTime={at} title={exactly(at)}>
+    <Text component="time" inherit dateTime={at} title={exactly(at)} style={{ whiteSpace: "nowrap" }}>
       {ago(at, now)}
     </Text>
   );

@@ -85,7 +85,7 @@ function VerificationPanel({ title, verification, error, start }: VerificationPa
   const state = verification?.state ?? "none";
   const problems = verification?.report?.problem_count;
   return (
-    <Paper withBorder p="md" miw={280}>
+    <Paper withBorder p="md" miw={280} data-testid="verification">
       <Stack gap="xs">
         <Title order={2} size="h4">
           {title}

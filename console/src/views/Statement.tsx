@@ -4,7 +4,7 @@ import { useNavigate, useSearch } from "@tanstack/react-router";
 import { download } from "../api/download";
 import { useOwnTenant } from "../api/ownTenant";
 import { type Data, useRead } from "../api/read";
-import { DataTable } from "../components/DataTable";
+import { type Column, DataTable } from "../components/DataTable";
 import { ErrorNote } from "../components/ErrorNote";
 import { Figures } from "../components/Figures";
 import { Moment } from "../components/Moment";
@@ -103,6 +103,15 @@ function Lines({ statement }: { statement: StatementData }) {
         {words.lines}
       </Title>
       <DataTable label={words.lines} list={{ items: rows, error: null }} rowKey={(line) => line.at} empty={words.noCalls} columns={LINES} />
+      {statement.tags.length > 0 && (
+        <>
+          <Title order={3} size="h4">
+            {words.tags}
+          </Title>
+          <Text size="sm">{words.tagsHint}</Text>
+          <DataTable label={words.tags} list={{ items: statement.tags, error: null }} rowKey={(line) => JSON.stringify([line.tag, line.tag_value])} empty={strings.common.none} columns={TAG_LINES} />
+        </>
+      )}
       {statement.corrections.length > 0 && (
         <>
           <Title order={3} size="h4">
@@ -122,13 +131,22 @@ function Lines({ statement }: { statement: StatementData }) {
 }
 
 type Line = StatementData["spent"][number] & { at: number };
-const LINES = [
-  { head: words.group, cell: (line: Line) => line.group_name ?? strings.common.none },
-  { head: strings.charges.model, cell: (line: Line) => line.model },
-  { head: strings.charge.provider, cell: (line: Line) => line.provider },
-  { head: strings.usage.calls, numeric: true, cell: (line: Line) => count(line.calls) },
-  { head: strings.usage.input, numeric: true, cell: (line: Line) => count(line.input_tokens) },
-  { head: strings.usage.output, numeric: true, cell: (line: Line) => count(line.output_tokens) },
-  { head: strings.usage.cost, numeric: true, cell: (line: Line) => count(line.cost) },
-  { head: strings.usage.usd, numeric: true, cell: (line: Line) => line.cost_usd },
+type TagLine = StatementData["tags"][number];
+const SUMS: Column<StatementData["total"]>[] = [
+  { head: strings.usage.calls, numeric: true, cell: (sums) => count(sums.calls) },
+  { head: strings.usage.input, numeric: true, cell: (sums) => count(sums.input_tokens) },
+  { head: strings.usage.output, numeric: true, cell: (sums) => count(sums.output_tokens) },
+  { head: strings.usage.cost, numeric: true, cell: (sums) => count(sums.cost) },
+  { head: strings.usage.usd, numeric: true, cell: (sums) => sums.cost_usd },
+];
+const LINES: Column<Line>[] = [
+  { head: words.group, cell: (line) => line.group_name ?? strings.common.none },
+  { head: strings.charges.model, cell: (line) => line.model },
+  { head: strings.charge.provider, cell: (line) => line.provider },
+  ...SUMS,
+];
+const TAG_LINES: Column<TagLine>[] = [
+  { head: words.tag, cell: (line) => line.tag },
+  { head: words.tagValue, cell: (line) => line.tag_value ?? words.otherValues },
+  ...SUMS,
 ];

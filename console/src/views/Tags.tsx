@@ -1,15 +1,14 @@
-import { Button, Checkbox, Group, NumberInput, Skeleton, Stack, Text, TextInput, Title } from "@mantine/core";
+import { Button, Checkbox, Group, NumberInput, Stack, Text, TextInput, Title } from "@mantine/core";
 import { useNavigate, useSearch } from "@tanstack/react-router";
 import { useState } from "react";
 import { api, newKey, result } from "../api/client";
 import { type Item, useList, useRead } from "../api/read";
 import { DataTable } from "../components/DataTable";
 import { Dialog } from "../components/Dialog";
-import { ErrorNote } from "../components/ErrorNote";
 import { Moment } from "../components/Moment";
 import { Page } from "../components/Page";
-import { QuotaBar } from "../components/QuotaBar";
-import { type QuotaAct, QuotaDialog, type QuotaOwner } from "../components/QuotaDialog";
+import { type QuotaAct, QuotaDialog } from "../components/QuotaDialog";
+import { QuotaList } from "../components/QuotaList";
 import { RouterAnchor } from "../components/RouterAnchor";
 import { TenantSelect } from "../components/TenantSelect";
 import { count } from "../lib/format";
@@ -17,6 +16,11 @@ import { namesIn } from "../lib/input";
 import { strings } from "../strings";
 
 type Tag = Item<"/admin/tags">;
+/** Whose quotas: a value of a tag. */
+interface TagOwner {
+  tenant_id: number;
+  tag: string;
+}
 const words = strings.tags;
 const DEFAULT_MOST = 1_000;
 
@@ -30,6 +34,12 @@ export function Tags() {
   const shown = tags.items?.find((tag) => String(tag.id) === search.tag);
   const [declaring, setDeclaring] = useState(false);
   const [closing, setClosing] = useState<Tag | null>(null);
+
+  async function close(): Promise<void> {
+    await result(api.DELETE("/admin/tags/{tag_id}", { params: { path: { tag_id: closing?.id ?? 0 } } }));
+    if (closing?.id === shown?.id) await navigate({ search: { ...search, tag: undefined } }); // its values are read no more
+  }
+
   return (
     <Page
       title={words.title}
@@ -76,7 +86,7 @@ export function Tags() {
         close={() => setClosing(null)}
         submitLabel={words.close}
         danger
-        submit={() => result(api.DELETE("/admin/tags/{tag_id}", { params: { path: { tag_id: closing?.id ?? 0 } } }))}
+        submit={close}
       >
         <Text>{words.closeText(closing?.name ?? "")}</Text>
       </Dialog>
@@ -112,7 +122,7 @@ function DeclareTag({ opened, close, tenant }: { opened: boolean; close: () => v
 function Values({ tag }: { tag: Tag }) {
   const values = useList("/admin/tags/{tag_id}/values", { path: { tag_id: tag.id } });
   const [act, setAct] = useState<QuotaAct | null>(null);
-  const ownerOf = (value: string): QuotaOwner => ({ tenant_id: tag.tenant_id, tag: `${tag.name}=${value}` });
+  const ownerOf = (value: string): TagOwner => ({ tenant_id: tag.tenant_id, tag: `${tag.name}=${value}` });
   return (
     <Stack gap="xs">
       <Title order={2} size="h4">
@@ -125,7 +135,7 @@ function Values({ tag }: { tag: Tag }) {
         empty={words.noValue}
         columns={[
           { head: words.value, cell: ({ value }) => value },
-          { head: strings.budgets.quotas, cell: ({ value }) => <Quotas tenant={tag.tenant_id} tag={`${tag.name}=${value}`} /> },
+          { head: strings.budgets.quotas, cell: ({ value }) => <Quotas owner={ownerOf(value)} act={setAct} /> },
           {
             head: strings.common.actions,
             cell: ({ value }) => (
@@ -141,16 +151,7 @@ function Values({ tag }: { tag: Tag }) {
   );
 }
 
-function Quotas({ tenant, tag }: { tenant: number; tag: string }) {
-  const found = useRead("/admin/quotas", { query: { tenant_id: tenant, tag } });
-  const quotas = found.data?.data[0]?.quotas;
-  if (quotas === undefined) return found.error ? <ErrorNote error={found.error} /> : <Skeleton h={24} />;
-  if (quotas.length === 0) return <Text size="sm">{strings.budgets.none}</Text>;
-  return (
-    <Stack gap="xs">
-      {quotas.map((quota) => (
-        <QuotaBar key={quota.name} quota={quota} />
-      ))}
-    </Stack>
-  );
+function Quotas({ owner, act }: { owner: TagOwner; act: (act: QuotaAct) => void }) {
+  const found = useRead("/admin/quotas", { query: owner });
+  return <QuotaList owner={owner} quotas={found.data?.data[0]?.quotas} error={found.error} act={act} />;
 }

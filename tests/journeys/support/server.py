@@ -16,6 +16,7 @@ UNUSED_S = 10.0
 """So long a shared server on PostgreSQL waits for its next use: its background tasks cost as much as a start."""
 SERVE = ("tollkeeper", "serve")
 SERVE_WITHOUT_WAIT = ("journeys.support.serve_without_wait", "serve")
+SERVE_WITH_SLOW_COMMANDS = ("journeys.support.serve_with_slow_commands", "serve")
 
 _unused_since: "dict[Server, float]" = {}
 """The servers that run though no test uses them."""
@@ -26,7 +27,7 @@ class Server:
 
     def __init__(self, database_url: str, folder: Path, settings: Mapping[str, str]) -> None:
         self.database_url = database_url
-        self._folder = folder
+        self.folder = folder
         self.address = settings.get("TOLLKEEPER_HOST", "127.0.0.1")
         self._port = ReservedPort(self.address)
         self._settings = {
@@ -72,8 +73,8 @@ class Server:
         self._program = Program(
             arguments,
             environment=clean_environment(self._settings | settings),
-            folder=self._folder,
-            output=self._folder / "server.out",
+            folder=self.folder,
+            output=self.folder / "server.out",
         )
         self._program.wait_for_answer(f"{self.url}/health")
         self._starts_when_used = False
@@ -156,8 +157,8 @@ class Server:
         program = Program(
             ("tollkeeper", *arguments),
             environment=clean_environment(self._settings),
-            folder=self._folder,
-            output=self._folder / f"command-{self._commands}.out",
+            folder=self.folder,
+            output=self.folder / f"command-{self._commands}.out",
         )
         self._commands += 1
         assert program.wait_for_end() in codes, program.output
@@ -169,8 +170,8 @@ class Server:
         return Program(
             (module, *arguments),
             environment=clean_environment(self._settings),
-            folder=self._folder,
-            output=self._folder / f"command-{self._commands}-background.out",
+            folder=self.folder,
+            output=self.folder / f"command-{self._commands}-background.out",
         )
 
     def free(self) -> None:
