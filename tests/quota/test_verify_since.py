@@ -16,7 +16,7 @@ from tollkeeper.errors import ConfigurationError
 from tollkeeper.quota.audit import windows
 from tollkeeper.quota.audit.mark import Mark
 from tollkeeper.quota.audit.problems import Fault
-from tollkeeper.quota.audit.reading import read
+from tollkeeper.quota.audit.reading import read_values
 from tollkeeper.quota.audit.report import AuditReport
 from tollkeeper.quota.audit.verify import verify
 
@@ -100,9 +100,9 @@ async def test_a_charge_that_was_made_during_the_first_verification_is_checked_b
     async def spend_and_read(database: Database, statement: TextClause, **values: Any) -> Any:
         if not made:
             made.append(await verified.spend(Usage(1, 1)))
-        return await read(database, statement, **values)
+        return await read_values(database, statement, **values)
 
-    monkeypatch.setattr(windows, "read", spend_and_read)
+    monkeypatch.setattr(windows, "read_values", spend_and_read)
     first = await verify_since(verified, mark)
     assert (first.clean, first.charges) == (True, 0)
     assert first.entries == QUOTAS * (1 + 1 + 2)

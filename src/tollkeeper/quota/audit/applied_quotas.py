@@ -5,15 +5,16 @@ removed.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from itertools import accumulate, chain
 from operator import attrgetter
 
 from tollkeeper.quota.audit.facts import (
     NO_WINDOW,
+    WITHOUT_NAME,
     ChargeFacts,
-    EntryFacts,
     QuotaFacts,
+    Values,
     WindowFacts,
     Windows,
     counts_for,
@@ -49,10 +50,12 @@ class _Quotas:
             self._removed.setdefault((quota.kind, quota.subject, quota.unit, quota.period), []).append(quota)
             self._removed_until.clear()
 
-    def near(self, at_ms: int) -> Iterator[QuotaFacts]:
+    def near(self, at_ms: int) -> Iterable[QuotaFacts]:
         """The quotas that may have applied less than YOUNG_MS before or after a time."""
-        yield from self._applying
-        if self._removed and not self._removed_until:
+        return chain(self._applying, self._removed_near(at_ms)) if self._removed else self._applying
+
+    def _removed_near(self, at_ms: int) -> Iterator[QuotaFacts]:
+        if not self._removed_until:
             self._sort()
         for name, quotas in self._removed.items():
             until_ms = self._removed_until[name]
@@ -102,6 +105,28 @@ class QuotasByOwner:
         self._of_tenant.clear()
         self._of_tag.clear()
 
+    def are_held(self, charge: ChargeFacts, held: Set[tuple[int | None, str | None]]) -> bool:
+        """Whether a charge holds on all quotas that may apply to it and are older, by their ids and its values. If so,
+        it has skipped none of those in `before`.
+        """
+        at_ms, tenant_id = charge.created_ms, charge.tenant_id
+        owners = [self._of_user.get(charge.user_id), self._of_tenant.get(tenant_id)]
+        if charge.tags:
+            owners += [self._of_tag.get((tenant_id, tag)) for tag in decode_tags(charge.tags)]
+        for owner in filter(None, owners):
+            for quota in owner.near(at_ms):
+                if quota.since_ms >= at_ms:
+                    continue
+                if quota.kind in WITHOUT_NAME:
+                    value: str | None = ""
+                elif counts_for(charge, quota.kind, quota.subject):
+                    value = value_of(charge, quota.kind, quota.subject)
+                else:
+                    continue
+                if (quota.id, value) not in held:
+                    return False
+        return True
+
     def before(self, charge: ChargeFacts) -> Iterator[QuotaFacts]:
         """The quotas that apply to a charge and are older."""
         at_ms, none = charge.created_ms, _Quotas()
@@ -118,7 +143,7 @@ class QuotasByOwner:
 
 
 def skipped_quotas(
-    charge: ChargeFacts, entries: Sequence[EntryFacts], windows: Windows, quotas: QuotasByOwner
+    charge: ChargeFacts, entries: Sequence[Values], windows: Windows, quotas: QuotasByOwner
 ) -> list[QuotaFacts]:
     """The older quotas on which a charge holds nothing in the window of its time. A replay needs no hold, and a job
     none per minute or hour, nor of concurrency, until it starts. The second call of a pair uses the slot of the first.
@@ -126,10 +151,15 @@ def skipped_quotas(
     """
     if charge.basis == Basis.CACHE and not entries:
         return []
+    tenant_id = charge.tenant_id
     reserved = [
-        windows.get((charge.tenant_id, entry.window_id), NO_WINDOW) for entry in entries if entry.kind == _RESERVE
+        windows.get((tenant_id, window_id), NO_WINDOW)
+        for _, _, _, window_id, _, kind, *_ in entries
+        if kind == _RESERVE
     ]
     held = {(window.quota_id, window.value) for window in reserved if _covers(window, charge.created_ms)}
+    if quotas.are_held(charge, held):
+        return []
     has_sent_nothing = charge.state == ChargeState.RESERVED or charge.basis == Basis.NONE
     return [
         quota

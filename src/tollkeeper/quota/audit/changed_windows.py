@@ -1,16 +1,15 @@
 """Replays the windows that have changed since they were last replayed, from where they were."""
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator
 
 from sqlalchemy import text
 
 from tollkeeper.database.engine import Database
 from tollkeeper.quota.audit.cut import Cut
-from tollkeeper.quota.audit.facts import NEW_WINDOW, Key, WindowState
+from tollkeeper.quota.audit.facts import NEW_WINDOW, Key, Values, WindowState
 from tollkeeper.quota.audit.mark import Mark
 from tollkeeper.quota.audit.problems import Fault, Problem
-from tollkeeper.quota.audit.reading import read
+from tollkeeper.quota.audit.reading import read_values
 from tollkeeper.quota.audit.replay import BEFORE_ALL, BEFORE_CARRY, EntryKey, Replay
 from tollkeeper.quota.audit.report import AuditReport
 from tollkeeper.quota.rules.carry import BALANCES, read_carry
@@ -75,10 +74,10 @@ class ChangedWindows:
         self._replayed, self._charges = {}, set()
         return found
 
-    async def _read_windows(self) -> Sequence[tuple[Any, ...]]:
+    async def _read_windows(self) -> list[Values]:
         tenant_id, window_id = self.position
         values = {"tenant_id": tenant_id, "window_id": window_id, "most": self._chunk, **self._cut.values}
-        return [tuple(row) for row in await read(self._database, _WINDOWS, **values)]
+        return await read_values(self._database, _WINDOWS, **values)
 
     async def _replay(self, position: EntryKey, state: WindowState) -> AsyncIterator[None]:
         replay = Replay(position, state, charges_after="")
@@ -86,7 +85,7 @@ class ChangedWindows:
         while not is_last:
             before = replay.entries
             place = replay.position._asdict()
-            rows = await read(self._database, _ENTRIES, most=self._chunk, **place, **self._cut.values)
+            rows = await read_values(self._database, _ENTRIES, most=self._chunk, **place, **self._cut.values)
             self._report.add(replay.read(rows))
             replayed, charges = replay.take_found()
             self._replayed |= replayed

@@ -7,18 +7,19 @@ consists of: PostgreSQL does not stop an index scan at the upper end of a range 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import groupby
-from operator import attrgetter
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import BindParameter, Row, TextClause, bindparam, text
 
 from tollkeeper.database.engine import Database
-from tollkeeper.quota.audit.facts import ChargeFacts, EntryFacts
-from tollkeeper.quota.audit.reading import BEFORE_ALL_TENANTS, read
+from tollkeeper.quota.audit.facts import ChargeFacts, EntryFacts, Values
+from tollkeeper.quota.audit.reading import BEFORE_ALL_TENANTS, read, read_values
 from tollkeeper.quota.time_sorted_ids import CHARGE_PREFIX, month_of
 
 _ENTRIES_PER_CHARGE = 8
 """A chunk ends early if its charges have more entries than this, on average."""
+_NO_LIMIT = 2**31
 _NTH_CHARGE = text(
     "SELECT tenant_id, month, id FROM charges WHERE (tenant_id, month, id) > (:tenant_id, :month, :id)"
     " AND id <= :newest AND month > :cut ORDER BY tenant_id, month, id LIMIT 1 OFFSET :most"
@@ -29,9 +30,13 @@ _NTH_ENTRY = text(
     " ORDER BY tenant_id, source_id, kind, window_id LIMIT 1 OFFSET :most"
 )
 _CHARGE_COLUMNS, _ENTRY_COLUMNS = ", ".join(ChargeFacts._fields), ", ".join(EntryFacts._fields)
+_NEXT_CHARGES = text(
+    f"SELECT {_CHARGE_COLUMNS} FROM charges WHERE (tenant_id, month, id) > (:tenant_id, :month, :id)"
+    " AND id <= :newest AND month > :cut ORDER BY tenant_id, month, id LIMIT :most"
+)
 _SPLIT = len(ChargeFacts._fields)
 _BETWEEN_TENANTS = "tenant_id > :tenant_id AND tenant_id < :last_tenant_id"
-_charge_of, _place_of = attrgetter("tenant_id", "source_id"), attrgetter("window_id", "sequence")
+_charge_of = itemgetter(*map(EntryFacts._fields.index, ("tenant_id", "source_id")))
 
 
 class Position(NamedTuple):
@@ -47,10 +52,12 @@ END = Position(2**31 - 1, 2**31 - 1, "")
 
 
 class Chunk(NamedTuple):
-    """Charges, and the entries of each by tenant and charge id; also entries of charges that there are not."""
+    """Charges, and the entries of each by tenant and charge id, with the columns of EntryFacts; also entries of charges
+    that there are not.
+    """
 
     charges: Sequence[ChargeFacts]
-    entries: dict[tuple[int, str], list[EntryFacts]]
+    entries: dict[tuple[int, str], list[Values]]
 
 
 class ChargeReader:
@@ -61,6 +68,25 @@ class ChargeReader:
         self._newest = newest
         self._most = most
         self._cut = cut
+        self._ends_are_searched = False
+
+    async def read_next(self, after: Position) -> tuple[Position, Chunk]:
+        """The chunk after `after`, and its last position: charges and entries in one snapshot each.
+
+        It ends after so many charges. If they have more entries than a chunk may have, its end is searched, here and in
+        all chunks after it.
+        """
+        if not self._ends_are_searched:
+            values = after._asdict() | {"newest": self._newest, "cut": self._cut}
+            charges = await read_values(self._database, _NEXT_CHARGES, most=self._most, **values)
+            last = _position_of(Position._make(charges[-1][:3])) if len(charges) == self._most else END
+            most = self._most * _ENTRIES_PER_CHARGE
+            entries = await self._read(_entries_statement, after, last, most=most)
+            self._ends_are_searched = len(entries) == most
+            if not self._ends_are_searched and (last == END or last.month == charges[-1][1]):
+                return last, _make_chunk(charges, entries)
+        last = await self.find_last(after)
+        return last, await self.read(after, last)
 
     async def find_last(self, after: Position) -> Position:
         """The last position of the chunk after `after`: so many charges or entries later, or END."""
@@ -74,8 +100,7 @@ class ChargeReader:
     async def read(self, after: Position, last: Position) -> Chunk:
         """The rows after `after` up to `last`: charges and entries in one snapshot each."""
         charges = await self._read(_charges_statement, after, last)
-        entries = await self._read(_entries_statement, after, last)
-        return Chunk(list(map(ChargeFacts._make, charges)), _by_charge(map(EntryFacts._make, entries)))
+        return _make_chunk(charges, await self._read(_entries_statement, after, last))
 
     async def read_at_once(self, after: Position, last: Position) -> Chunk:
         """The same, in one snapshot. It takes twice the time."""
@@ -84,21 +109,24 @@ class ChargeReader:
     async def read_charges(self, tenant_id: int, ids: Sequence[str]) -> Chunk:
         """These charges of one tenant, and their entries: charges and entries in one snapshot each."""
         values = _values_of(tenant_id, ids) | {"cut": self._cut}
-        charges = await read(self._database, _CHARGES_OF_IDS, **values)
-        entries = await read(self._database, _ENTRIES_OF_IDS, **values)
-        return Chunk(list(map(ChargeFacts._make, charges)), _by_charge(map(EntryFacts._make, entries)))
+        charges = await read_values(self._database, _CHARGES_OF_IDS, **values)
+        entries = await read_values(self._database, _ENTRIES_OF_IDS, **values)
+        return _make_chunk(charges, entries)
 
     async def read_charges_at_once(self, tenant_id: int, ids: Sequence[str]) -> Chunk:
         """The same, in one snapshot."""
-        return _split(await read(self._database, _BOTH_OF_IDS, **_values_of(tenant_id, ids), cut=self._cut))
+        values = _values_of(tenant_id, ids) | {"cut": self._cut}
+        return _split(await read_values(self._database, _BOTH_OF_IDS, **values))
 
-    async def _read(self, make_statement: Any, after: Position, last: Position) -> Sequence[Row[Any]]:
+    async def _read(
+        self, make_statement: Any, after: Position, last: Position, *, most: int = _NO_LIMIT
+    ) -> list[Values]:
         statement = make_statement(after.tenant_id == last.tenant_id, after.month == last.month)
         bounds = after._asdict() | {f"last_{name}": value for name, value in last._asdict().items()}
-        return await read(self._database, statement, newest=self._newest, cut=self._cut, **bounds)
+        return await read_values(self._database, statement, newest=self._newest, cut=self._cut, most=most, **bounds)
 
 
-def _position_of(row: Row[Any]) -> Position:
+def _position_of(row: Row[Any] | Position) -> Position:
     """The position of a charge or entry. A wrong month of one row must not split the chunks in another place."""
     try:
         return Position(row.tenant_id, month_of(row.id), row.id)
@@ -113,7 +141,7 @@ def _charges_statement(same_tenant: bool, same_month: bool) -> TextClause:
 
 @lru_cache
 def _entries_statement(same_tenant: bool, _same_month: bool) -> TextClause:
-    return text(f"{_select_entries(same_tenant)} ORDER BY tenant_id, source_id")
+    return text(f"{_select_entries(same_tenant)} ORDER BY tenant_id, source_id, kind, window_id LIMIT :most")
 
 
 @lru_cache
@@ -127,7 +155,7 @@ def _union_of_both(charges: str, entries: str) -> str:
     return (
         f"SELECT {_CHARGE_COLUMNS}, {_null_columns(_ENTRY_COLUMNS)} FROM ({charges}) AS charge"
         f" UNION ALL SELECT {_null_columns(_CHARGE_COLUMNS)}, {_ENTRY_COLUMNS} FROM ({entries}) AS entry"
-        f" ORDER BY {tenant_column}, source_id"
+        f" ORDER BY {tenant_column}, source_id, kind, window_id"
     )
 
 
@@ -165,16 +193,21 @@ def _null_columns(columns: str) -> str:
     return ", ".join(f"NULL AS {column}" for column in columns.split(", "))
 
 
-def _by_charge(entries: Iterable[EntryFacts]) -> dict[tuple[int, str], list[EntryFacts]]:
-    """`entries` are in the order of charges. Those of a charge are returned in the order of window and sequence."""
-    return {key: sorted(group, key=_place_of) for key, group in groupby(entries, key=_charge_of)}
+def _make_chunk(charges: Iterable[Values], entries: Iterable[Values]) -> Chunk:
+    """`entries` are in the order of charges."""
+    by_charge = {key: list(group) for key, group in groupby(entries, key=_charge_of)}
+    return Chunk(list(map(ChargeFacts._make, charges)), by_charge)
 
 
-def _split(rows: Iterable[Row[Any]]) -> Chunk:
+def _split(rows: Iterable[Values]) -> Chunk:
     """Separate charges from entries."""
-    tuples = list(map(tuple, rows))
-    charges = [ChargeFacts._make(row[:_SPLIT]) for row in tuples if row[0] is not None]
-    return Chunk(charges, _by_charge(EntryFacts._make(row[_SPLIT:]) for row in tuples if row[0] is None))
+    charges, entries = list[Values](), list[Values]()
+    for row in rows:
+        if row[0] is None:
+            entries.append(row[_SPLIT:])
+        else:
+            charges.append(row[:_SPLIT])
+    return _make_chunk(charges, entries)
 
 
 def _values_of(tenant_id: int, ids: Sequence[str]) -> dict[str, Any]:
@@ -203,4 +236,4 @@ _SELECT_ENTRIES = (
     f"SELECT {_ENTRY_COLUMNS} FROM entries WHERE tenant_id = :tenant_id AND source_id IN :ids AND month > :cut"
 )
 _CHARGES_OF_IDS, _BOTH_OF_IDS = _with_ids(_SELECT_CHARGES), _with_ids(_union_of_both(_SELECT_CHARGES, _SELECT_ENTRIES))
-_ENTRIES_OF_IDS = _with_ids(f"{_SELECT_ENTRIES} ORDER BY tenant_id, source_id")
+_ENTRIES_OF_IDS = _with_ids(f"{_SELECT_ENTRIES} ORDER BY tenant_id, source_id, kind, window_id")

@@ -7,6 +7,8 @@ is a problem. One statement for all chunks takes twice the time.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
+from operator import itemgetter
 
 from sqlalchemy import bindparam, text
 
@@ -15,12 +17,13 @@ from tollkeeper.quota.audit.applied_quotas import QuotasByOwner, is_young, skipp
 from tollkeeper.quota.audit.charge_chunks import BEGIN, END, ChargeReader, Chunk, Position
 from tollkeeper.quota.audit.costs import cost_problems
 from tollkeeper.quota.audit.cut import Cut
-from tollkeeper.quota.audit.facts import Key, QuotaFacts, WindowFacts
+from tollkeeper.quota.audit.facts import EntryFacts, Key, QuotaFacts, WindowFacts
 from tollkeeper.quota.audit.invariants import charge_problems, orphan_problem
 from tollkeeper.quota.audit.problems import Problem
-from tollkeeper.quota.audit.reading import read
+from tollkeeper.quota.audit.reading import read_values
 from tollkeeper.quota.audit.report import AuditReport
 
+_window_of = itemgetter(*map(EntryFacts._fields.index, ("tenant_id", "window_id")))
 MAX_CACHED = 50_000
 """Windows, and owners of quotas, that are kept in memory."""
 _WINDOWS = text(
@@ -69,24 +72,18 @@ class ChargeAudit:
     async def check(self) -> AsyncIterator[None]:
         """Check all charges behind the position, a chunk at a time. Raises DatabaseUnavailable."""
         while self.position != END:
-            after, last = self.position, await self._reader.find_last(self.position)
-            await self._check_chunk(
-                partial(self._reader.read, after, last), partial(self._reader.read_at_once, after, last)
-            )
+            last, found = await self._reader.read_next(self.position)
+            await self._check_chunk(found, partial(self._reader.read_at_once, self.position, last))
             self.position = last
             yield
 
     async def check_some(self, tenant_id: int, ids: Sequence[str]) -> None:
         """Check these charges of a tenant. Raises DatabaseUnavailable."""
         reader = self._reader
-        await self._check_chunk(
-            partial(reader.read_charges, tenant_id, ids), partial(reader.read_charges_at_once, tenant_id, ids)
-        )
+        found = await reader.read_charges(tenant_id, ids)
+        await self._check_chunk(found, partial(reader.read_charges_at_once, tenant_id, ids))
 
-    async def _check_chunk(
-        self, read_chunk: Callable[[], Awaitable[Chunk]], read_at_once: Callable[[], Awaitable[Chunk]]
-    ) -> None:
-        found = await read_chunk()
+    async def _check_chunk(self, found: Chunk, read_at_once: Callable[[], Awaitable[Chunk]]) -> None:
         await self._load_facts(found)
         if problems := list(self._problems(found)):
             found = await read_at_once()
@@ -110,22 +107,22 @@ class ChargeAudit:
                 self._undecided += len(old) < len(skipped)
                 yield from (skipped_quota_problem(charge, quota) for quota in old)
         for entries in unclaimed.values():
-            yield from map(orphan_problem, entries)
+            yield from map(orphan_problem, map(EntryFacts._make, entries))
 
     async def _load_facts(self, found: Chunk) -> None:
         """Load the windows and quotas of a chunk that are not in memory."""
-        needed = {(tenant, row.window_id) for (tenant, _), entries in found.entries.items() for row in entries}
+        needed = set(map(_window_of, chain.from_iterable(found.entries.values())))
         if missing := needed - self._windows.keys():
             if len(self._windows) > MAX_CACHED:
                 self._windows.clear()
                 missing = needed
             tenants, windows = sorted({tenant for tenant, _ in missing}), sorted({window for _, window in missing})
-            rows = await read(self._database, _WINDOWS, tenants=tenants, windows=windows)
-            for tenant, window, *facts in map(tuple, rows):
-                self._windows[tenant, window] = WindowFacts._make(facts)
+            for row in await read_values(self._database, _WINDOWS, tenants=tenants, windows=windows):
+                self._windows[row[:2]] = WindowFacts._make(row[2:])
         if len(self._quotas) > MAX_CACHED:
             self._quotas.clear()
         users, tenants = self._quotas.unknown(found.charges)
         if users or tenants:
-            rows = await read(self._database, _QUOTAS, users=users, tenants=tenants, cut_ms=self._cut_ms)
-            self._quotas.add(users, tenants, (QuotaFacts._make(row) for row in rows if row.since_ms is not None))
+            rows = await read_values(self._database, _QUOTAS, users=users, tenants=tenants, cut_ms=self._cut_ms)
+            quotas = map(QuotaFacts._make, rows)
+            self._quotas.add(users, tenants, (quota for quota in quotas if quota.since_ms is not None))

@@ -1,7 +1,7 @@
 """The columns that are compared. Tuples: a named column of SQLAlchemy's rows takes ten times as long to read."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tollkeeper.quota.rules.subjects import OF_EACH, SubjectKind
 from tollkeeper.tags import decode_tags, split_tag
@@ -61,6 +61,10 @@ class EntryFacts(NamedTuple):
     forgiven: int
 
 
+Values = tuple[Any, ...]
+"""A row as the driver returns it."""
+
+
 class WindowFacts(NamedTuple):
     """What never changes of a window: its time, and whose quota it is of."""
 
@@ -89,6 +93,10 @@ class QuotaFacts(NamedTuple):
     period: str
     since_ms: int
     removed_ms: int | None
+
+
+WITHOUT_NAME = frozenset({SubjectKind.TENANT.value, SubjectKind.USER.value})
+"""The kinds of quotas that apply to all charges of their tenant or user. Their windows have no value."""
 
 
 def value_of(charge: ChargeFacts, kind: str | None, subject: str | None) -> str | None:

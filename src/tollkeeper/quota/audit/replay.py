@@ -1,11 +1,11 @@
 """Recomputes the balances of a window from its entries. No I/O: `windows` and `changed_windows` read the rows."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import product
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from tollkeeper.quota.audit.facts import NEW_WINDOW, Key, WindowState
+from tollkeeper.quota.audit.facts import NEW_WINDOW, Key, Values, WindowState
 from tollkeeper.quota.audit.problems import Fault, Problem
 from tollkeeper.quota.audit.reading import BEFORE_ALL_TENANTS
 from tollkeeper.quota.rules.carry import BALANCES, Carry, later_mode, read_carry
@@ -115,7 +115,7 @@ class Replay:
         self._replayed, self._charges = {}, set()
         return found
 
-    def read(self, rows: Iterable[Sequence[Any]]) -> Iterator[Problem]:
+    def read(self, rows: Iterable[Values]) -> Iterator[Problem]:
         """Add the rows of a chunk. Yields what is wrong with an entry, with the balances after it, or with a window."""
         entries, stored = _entries_and_windows(rows)
         owner = self._owner
@@ -235,11 +235,11 @@ class Replay:
 
 
 def _entries_and_windows(
-    rows: Iterable[Sequence[Any]],
-) -> tuple[list[tuple[Any, ...]], dict[Key, tuple[int, ...]]]:
+    rows: Iterable[Values],
+) -> tuple[list[Values], dict[Key, tuple[int, ...]]]:
     """The entries of a chunk in their order, and the sequence and balances of each window's row."""
     entries, stored = [], {}
-    for row in map(tuple, rows):
+    for row in rows:
         if row[4] is None:
             stored[row[0], row[1]] = (row[2], *row[6:10])
         else:

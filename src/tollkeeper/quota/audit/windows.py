@@ -7,7 +7,7 @@ from sqlalchemy import text
 from tollkeeper.database.engine import Database
 from tollkeeper.quota.audit.cut import Cut, WholeWindows
 from tollkeeper.quota.audit.problems import Fault, Problem
-from tollkeeper.quota.audit.reading import BEFORE_ALL_TENANTS, read
+from tollkeeper.quota.audit.reading import BEFORE_ALL_TENANTS, read, read_values
 from tollkeeper.quota.audit.replay import Replay
 from tollkeeper.quota.audit.report import AuditReport
 
@@ -48,7 +48,7 @@ async def check_windows(
     is_last = False
     while not is_last:
         before, position = replay.entries, replay.position._asdict()
-        report.add(replay.read(await read(database, _CHUNK, most=chunk, **position, **cut.values)))
+        report.add(replay.read(await read_values(database, _CHUNK, most=chunk, **position, **cut.values)))
         report.entries += replay.entries - before
         is_last = replay.entries - before < chunk
         yield
