@@ -22,6 +22,7 @@ export default async (tools, given) => {
   }
 
   await tools.signIn(given.email, given.password);
+  await tools.settle(); // the links depend on the role
   const links = await page.getByRole("navigation").getByRole("link").evaluateAll((all) => all.map((one) => one.getAttribute("href") ?? ""));
   await page.getByRole("navigation").getByRole("link").last().click(); // each view is then another than the one before
   await page.locator("h1", { hasNotText: "Playground" }).waitFor();

@@ -3,6 +3,8 @@ import type { ReactNode } from "react";
 import { strings } from "../strings";
 import { ErrorNote } from "./ErrorNote";
 
+const ON_ONE_LINE = { whiteSpace: "nowrap" } as const;
+
 export interface Column<T> {
   head: string;
   cell: (row: T) => ReactNode;
@@ -47,7 +49,7 @@ export function DataTable<T>({ label, list, columns, rowKey, empty, emptyCommand
             {list.items.map((row) => (
               <Table.Tr key={rowKey(row)}>
                 {columns.map((column) => (
-                  <Table.Td key={column.head} ta={column.numeric ? "right" : undefined}>
+                  <Table.Td key={column.head} ta={column.numeric ? "right" : undefined} style={column.numeric ? ON_ONE_LINE : undefined}>
                     {column.cell(row)}
                   </Table.Td>
                 ))}

@@ -1,4 +1,4 @@
-import { Code, Group, TextInput } from "@mantine/core";
+import { Code, Group, Text, TextInput } from "@mantine/core";
 import { useDebouncedCallback } from "@mantine/hooks";
 import { useNavigate, useSearch } from "@tanstack/react-router";
 import { useState } from "react";
@@ -53,13 +53,22 @@ export function Audit() {
           { head: words.at, cell: (act) => <Moment at={act.at} /> },
           { head: words.actor, cell: (act) => act.actor },
           { head: words.action, cell: (act) => act.action },
-          { head: words.target, cell: (act) => act.target },
-          { head: words.change, cell: (act) => <Change act={act} /> },
+          { head: words.target, cell: (act) => <Target name={act.target} /> },
           { head: strings.common.reason, cell: (act) => act.reason ?? "–" },
+          { head: words.change, cell: (act) => <Change act={act} /> },
           { head: words.from, cell: (act) => act.address },
         ]}
       />
     </Page>
+  );
+}
+
+/** What an act was on: long names break anywhere, so that the columns beside are in sight. */
+function Target({ name }: { name: string }) {
+  return (
+    <Text inherit miw={90} maw={220} style={{ overflowWrap: "anywhere" }}>
+      {name}
+    </Text>
   );
 }
 

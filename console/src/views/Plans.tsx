@@ -51,7 +51,7 @@ export function Plans() {
           {
             head: strings.common.actions,
             cell: (plan) => (
-              <Group gap="xs" wrap="nowrap">
+              <Group gap="xs">
                 <Button size="compact-sm" variant="default" onClick={() => setAct({ kind: "assign", plan })}>
                   {words.assign}
                 </Button>

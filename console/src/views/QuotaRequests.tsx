@@ -61,7 +61,7 @@ function Decide({ request, decline }: { request: Asked; decline: () => void }) {
   });
   return (
     <>
-      <Group gap="xs" wrap="nowrap">
+      <Group gap="xs">
         <Button size="compact-sm" loading={grant.isPending} onClick={() => grant.mutate()}>
           {words.grant}
         </Button>

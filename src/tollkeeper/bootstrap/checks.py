@@ -227,7 +227,7 @@ async def _clock(database: Database) -> str:
     skew_s = await read_skew_s(database)
     if abs(skew_s) > MAX_SKEW_S:
         raise _Fail(f"The database's clock is {skew_s:+.1f} s off this machine's.", "Synchronize both (NTP).")
-    return f"the database's clock is {skew_s * 1000:+.0f} ms off this machine's"
+    return f"the database's clock is {round(skew_s * 1000):+d} ms off this machine's"
 
 
 def _folders(settings: Settings) -> dict[str, Path]:
