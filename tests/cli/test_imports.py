@@ -14,6 +14,7 @@ from tollkeeper.cli.commands import app
 
 SERVER = {"aiohttp", "fastapi", "jose", "slowapi", "starlette", "uvicorn"}
 TOOLS = {"alembic", "anthropic", "bpe_openai", "genai_prices", "openai"}
+SELDOM = {"aiohttp", "joserfc", "sqlalchemy.dialects.postgresql"}
 DATABASE = {"asyncpg", "sqlalchemy", "sqlmodel"}
 LIST_MODULES = """
 import json, sys
@@ -80,7 +81,7 @@ def test_the_server_loads_no_tokenizer_no_prices_and_no_sdk_until_a_call_needs_t
         port = free.getsockname()[1]
     loaded = modules_of("serve", "--port", str(port), before=SERVE_NOTHING)
     assert loaded >= {"fastapi", "uvicorn"}
-    assert not loaded & (TOOLS | {"asyncpg", "typer.rich_utils", "markdown_it", "google.protobuf"})
+    assert not loaded & (TOOLS | SELDOM | {"asyncpg", "typer.rich_utils", "markdown_it", "google.protobuf"})
 
 
 def test_the_help_of_the_root_says_of_each_command_what_its_own_help_says(runner: CommandRunner) -> None:

@@ -11,6 +11,8 @@ import pytest
 from http_client.test_tls import Chain, issue, pem
 from tollkeeper.errors import OutboundFailed, OutboundRefused, Overloaded
 from tollkeeper.outbound import client as outbound
+from tollkeeper.outbound import exchange
+from tollkeeper.outbound.addresses import AddressRule
 from tollkeeper.outbound.client import MAX_BODY_BYTES, OutboundClient, OutboundResponse, check_url
 
 LOOPBACK = "127.0.0.0/8"
@@ -117,11 +119,10 @@ async def test_a_name_with_one_private_address_is_refused_without_a_connection(a
 
 
 def test_a_socket_to_an_address_that_is_not_allowed_is_not_made() -> None:
-    client = OutboundClient("127.0.0.3/32")
+    rule = AddressRule("127.0.0.3/32")
     with pytest.raises(OSError, match="not allowed"):
-        client._make_socket((2, 1, 6, "", ("127.0.0.1", 443)))
-    client._make_socket((2, 1, 6, "", ("127.0.0.3", 443))).close()
-    client.close()
+        exchange._make_socket(rule, (2, 1, 6, "", ("127.0.0.1", 443)))
+    exchange._make_socket(rule, (2, 1, 6, "", ("127.0.0.3", 443))).close()
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -1,11 +1,11 @@
 """Finds windows that have reached a share of their limit, once for each window and share."""
 
 from sqlalchemy import RowMapping, delete, text
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.alerts.models import QuotaAlert
+from tollkeeper.database.upsert import insert_into
 from tollkeeper.quota.time_sorted_ids import new_id
 from tollkeeper.webhooks.events import EVENT_PREFIX, EventType, put_event
 
@@ -64,10 +64,9 @@ async def fire(session: AsyncSession, alerts: list[QuotaAlert]) -> list[QuotaAle
     Returns those that no other process has stored: the key of the table decides, whatever races.
     """
     connection = await session.connection()
-    insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
     fired = []
     for alert in alerts:
-        statement = insert(QuotaAlert).values(alert.model_dump()).on_conflict_do_nothing()
+        statement = insert_into(connection, QuotaAlert).values(alert.model_dump()).on_conflict_do_nothing()
         stored = await connection.execute(statement.returning(col(QuotaAlert.percent)))
         if stored.first() is not None:
             event_id = f"{EVENT_PREFIX}_{alert.id.removeprefix(f'{PREFIX}_')}"

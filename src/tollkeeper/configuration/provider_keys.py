@@ -4,11 +4,11 @@ import secrets
 
 from pydantic import SecretStr
 from sqlalchemy import delete
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from tollkeeper.configuration.models import ProviderKey
+from tollkeeper.database.upsert import insert_into
 from tollkeeper.encryption.data_keys import DataKeys, Purpose
 from tollkeeper.tenant_scope import TenantScope
 
@@ -42,10 +42,9 @@ async def store_key(
     )
     row.sealed_key = keys.seal(Purpose.PROVIDER_KEYS, key.encode(), _place(row))
     connection = await session.connection()
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     values = row.model_dump()
     replaced = {name: value for name, value in values.items() if name not in ("tenant_id", "provider")}
-    statement = insert(ProviderKey).values(values)
+    statement = insert_into(connection, ProviderKey).values(values)
     await connection.execute(statement.on_conflict_do_update(index_elements=["tenant_id", "provider"], set_=replaced))
     return row
 

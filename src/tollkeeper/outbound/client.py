@@ -14,20 +14,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from tollkeeper.errors import ConfigurationError, OutboundFailed, OutboundRefused, Overloaded
 from tollkeeper.outbound.addresses import AddressRule
 
 MAX_BODY_BYTES = 64 * 1024
-MAX_HEAD_FIELD_BYTES = 8 * 1024
 MAX_URL_LENGTH = 2_000
 MAX_ADDRESSES = 20
 TOTAL_S = 10.0
@@ -44,7 +40,6 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Returns the addresses of a host. Raises OSError."""
 
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
-_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +126,8 @@ class OutboundClient:
                 yield
         except TimeoutError:
             raise OutboundFailed(f"The host did not answer within {self._total_s:g} seconds.") from None
-        except _ERRORS as error:
-            raise OutboundFailed(_reason(error)) from None
+        except (OSError, ValueError):
+            raise OutboundFailed("The host has no address.") from None
         finally:
             self._running[tenant_id] -= 1
             if not self._running[tenant_id]:
@@ -162,35 +157,18 @@ class OutboundClient:
         *,
         reads_body: bool,
     ) -> OutboundResponse:
-        connector = aiohttp.TCPConnector(
-            resolver=_Resolved(addresses),
-            use_dns_cache=False,
-            force_close=True,
-            ssl=self._tls,
-            socket_factory=self._make_socket,
+        module = await asyncio.to_thread(import_module, "tollkeeper.outbound.exchange")
+        status, received = await module.exchange(
+            method,
+            url,
+            body,
+            headers,
+            addresses=addresses,
+            rule=self._rule,
+            tls=self._tls,
+            max_body_bytes=MAX_BODY_BYTES if reads_body else 0,
         )
-        async with aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            skip_auto_headers=("User-Agent",),
-            max_line_size=MAX_HEAD_FIELD_BYTES,
-            max_field_size=MAX_HEAD_FIELD_BYTES,
-        ) as session:
-            sent = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
-            timeout = aiohttp.ClientTimeout(total=None)  # the caller has one
-            async with session.request(
-                method, url, data=body, headers=sent, allow_redirects=False, timeout=timeout
-            ) as response:
-                return OutboundResponse(response.status, await _read(response) if reads_body else b"")
-
-    def _make_socket(self, address: Any) -> socket.socket:
-        """A socket to this address, which was checked before; checked again, in case a library resolves by itself."""
-        family, kind, protocol, _, target = address
-        if not self._rule.allows(target[0]):
-            raise OSError("the address is not allowed")
-        return socket.socket(family, kind, protocol)
+        return OutboundResponse(status, received)
 
     async def _look_up(self, host: str, port: int) -> list[str]:
         loop = asyncio.get_running_loop()
@@ -198,31 +176,6 @@ class OutboundClient:
             self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         )
         return list(dict.fromkeys(str(address[0]) for *_, address in found))
-
-
-class _Resolved(AbstractResolver):
-    """A resolver for one request, which knows only the checked addresses."""
-
-    def __init__(self, addresses: Sequence[str]) -> None:
-        self._addresses = addresses
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address,
-                port=port,
-                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-                proto=0,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for address in self._addresses
-        ]
-
-    async def close(self) -> None:
-        pass
 
 
 def check_url(url: str) -> URL:
@@ -249,28 +202,3 @@ def _is_literal(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """The body. Raises OutboundFailed for one that is too large or compressed."""
-    if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
-        raise OutboundFailed("The host sent a compressed response, which was not asked for.")
-    body = bytearray()
-    async for block in response.content.iter_any():
-        body += block
-        if len(body) > MAX_BODY_BYTES:
-            raise OutboundFailed(f"The host sent more than {MAX_BODY_BYTES} bytes.")
-    return bytes(body)
-
-
-def _reason(error: Exception) -> str:
-    """A sentence that tells which step failed, and nothing of what the host sent."""
-    match error:
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | ssl.SSLError():
-            return "The host's certificate is not trusted, or TLS failed."
-        case socket.gaierror():
-            return "The host has no address."
-        case aiohttp.ClientConnectorError() | ConnectionError():
-            return "The host cannot be reached."
-        case _:
-            return "The host did not send a valid HTTP response."

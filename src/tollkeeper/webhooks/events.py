@@ -5,10 +5,10 @@ from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import col, func, literal, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from tollkeeper.database.upsert import insert_into
 from tollkeeper.quota.time_sorted_ids import new_id
 from tollkeeper.webhooks.models import Webhook, WebhookDelivery
 
@@ -61,8 +61,7 @@ async def put_event(
     columns = ["tenant_id", "webhook_id", "event_id", "event_type", "user_id", "data"]
     columns += ["created_ms", "since_ms", "available_ms"]
     connection = await session.connection()
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(WebhookDelivery).from_select(columns, source, include_defaults=False)
+    statement = insert_into(connection, WebhookDelivery).from_select(columns, source, include_defaults=False)
     await connection.execute(statement.on_conflict_do_nothing())
 
 

@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from joserfc import jws
-from joserfc.errors import JoseError
-from joserfc.jwk import import_key
 
 from tollkeeper.errors import SignOnRefused
 
-MAX_TOKEN_LENGTH = 32 * 1024
+MAX_TOKEN_LENGTH, MAX_HEADER_LENGTH = 32 * 1024, 4_096
 MAX_KEYS = 100
 MAX_SUBJECT_LENGTH = 255
 """OpenID Connect Core 1.0, section 2."""
@@ -33,13 +30,6 @@ ALGORITHMS = frozenset(f"{family}{bits}" for family in _KEY_TYPES for bits in (2
 """All are asymmetric."""
 _PUBLIC_FIELDS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y")}
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
-
-
-class _Registry(jws.JWSRegistry):
-    max_header_length = 4_096
-
-
-_REGISTRY = _Registry(algorithms=sorted(ALGORITHMS), strict_check_header=False)
 
 
 class UnknownKey(Exception):
@@ -63,13 +53,19 @@ def verify(token: str, keys: dict[str, Any], expected: Expected, now_s: float) -
     """
     if len(token) > MAX_TOKEN_LENGTH or not token.isascii() or token.count(".") != 2:
         raise SignOnRefused("The identity provider sent no valid ID token.")
+    from joserfc import jws  # 2 MB, for single sign-on only
+    from joserfc.errors import JoseError
+    from joserfc.jwk import import_key
+
+    registry = jws.JWSRegistry(algorithms=sorted(ALGORITHMS), strict_check_header=False)
+    registry.max_header_length = MAX_HEADER_LENGTH
     try:
-        header = jws.extract_compact(token.encode(), registry=_REGISTRY).headers()
+        header = jws.extract_compact(token.encode(), registry=registry).headers()
         algorithm, key_id = header["alg"], header.get("kid")
         if algorithm not in ALGORITHMS & expected.algorithms:
             raise SignOnRefused("The ID token is not signed with an algorithm that is accepted.")
         key = import_key(_find_key(keys, key_id, algorithm))
-        payload = jws.deserialize_compact(token, key, [algorithm], _REGISTRY).payload
+        payload = jws.deserialize_compact(token, key, [algorithm], registry).payload
         claims = orjson.loads(payload or b"")
     except (JoseError, ValueError, TypeError, KeyError, AttributeError):
         raise SignOnRefused("The ID token's signature is not valid.") from None
